@@ -1,0 +1,51 @@
+# Works on a fresh clone: `make demo` and `make test` set up .venv by themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+DEMO_STORE ?= data/store
+
+.PHONY: help setup demo test lint types unit bench model clean
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "mmindex needs Python 3.11 or newer"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP) ## Make .venv with everything that running and testing needs
+
+demo: $(STAMP) ## Draw 2,000 scenes, index them, measure recall, ask three questions, write a gallery
+	@$(BIN)/mmindex build --store $(DEMO_STORE)
+	@$(BIN)/mmindex evaluate --store $(DEMO_STORE)
+	@for question in "a red boat on the sea" "two trees in the snow"; do \
+	    echo; echo "\$$ mmindex query \"$$question\" -k 5"; \
+	    $(BIN)/mmindex query "$$question" -k 5 --store $(DEMO_STORE); done
+	@echo; echo "\$$ mmindex query \"a cat left of a blue house\" --html data/store/demo.html"
+	@$(BIN)/mmindex query "a cat left of a blue house" -k 24 --store $(DEMO_STORE) --html $(DEMO_STORE)-gallery.html
+	@echo; echo "Open $(abspath $(DEMO_STORE))-gallery.html in a browser."
+
+test: lint types unit ## Everything that CI checks: ruff, mypy --strict, pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+unit: $(STAMP)
+	$(BIN)/pytest
+
+bench: $(STAMP) ## Measure, and print ratios
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean: ## Remove .venv and caches (not the store)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist

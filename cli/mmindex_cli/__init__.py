@@ -1,0 +1,1 @@
+"""The mmindex command line: parse, call, print."""

@@ -1,0 +1,79 @@
+"""``models``, ``corpora`` and ``doctor``: what there is to work with."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mmindex_cli.common import StoreOption, store_path
+from mmindex_cli.upkeep import Format, FormatOption
+
+
+def models(
+    name: Annotated[
+        str | None, typer.Argument(help="Show only models whose name holds this.")
+    ] = None,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """List the models that --model and --pretrained take.
+
+    Example: mmindex models ViT-B-32
+    """
+    import msgspec
+
+    from mmindex.encode.catalogue import list_models
+
+    for entry in list_models(name or ""):
+        if output_format is Format.JSON:
+            typer.echo(msgspec.json.encode(entry).decode())
+        else:
+            default = "  (default)" if entry.default else ""
+            typer.echo(f"{entry.name:<40}{', '.join(entry.pretrained)}{default}")
+
+
+def corpora(output_format: FormatOption = Format.TEXT) -> None:
+    """List the corpora that mmindex knows by name: size, licence, where to get them.
+
+    Example: mmindex corpora
+    """
+    import msgspec
+
+    from mmindex.crawl.corpora import list_corpora
+
+    for corpus in list_corpora():
+        if output_format is Format.JSON:
+            typer.echo(msgspec.json.encode(corpus).decode())
+            continue
+        typer.echo(f"{corpus.name}: {corpus.title}")
+        typer.echo(f"  licence  {corpus.licence}")
+        for split in corpus.splits:
+            images, captions = (
+                "?" if count is None else f"{count:,}" for count in (split.images, split.captions)
+            )
+            spec = f"{split.kind}:{split.name}"
+            typer.echo(f"  {spec:<22}{images:>8} images  {captions:>8} captions")
+
+
+def doctor(store: StoreOption = None, output_format: FormatOption = Format.TEXT) -> None:
+    """Check this machine: packages, GPU, disk, model hub; say what works and what does not.
+
+    Exit code 0 when a build can run here, 69 when something that it needs is broken.
+
+    Example: mmindex doctor
+    """
+    import msgspec
+
+    from mmindex.doctor import examine, verdict
+
+    findings = list(examine(store_path(store)))
+    for finding in findings:
+        if output_format is Format.JSON:
+            typer.echo(msgspec.json.encode(finding).decode())
+        else:
+            typer.echo(f"{finding.state:<8}{finding.what:<16}{finding.detail}")
+    summary, code = verdict(findings)
+    if output_format is Format.TEXT:
+        typer.echo(summary)
+    if code:
+        raise typer.Exit(code)

@@ -1,0 +1,168 @@
+"""What every command shares: the store option, logging, and the one error boundary."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import signal
+import sys
+import traceback
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal, NoReturn, get_type_hints
+
+import typer
+
+from mmindex.errors import InternalError, MmindexError, from_os_error
+
+LogFormat = Literal["text", "json"]
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        help="The store's folder. Default: $MMINDEX_STORE, else data/store in a checkout, "
+        "else the user's data folder.",
+        show_default=False,
+    ),
+]
+_LogFormatOption = Annotated[
+    LogFormat, typer.Option("--log-format", help="How log events look on stderr.")
+]
+_DebugOption = Annotated[
+    bool, typer.Option("--debug", help="Show debug events, and a traceback when a command fails.")
+]
+
+_SIGTERM_EXIT = 128 + signal.SIGTERM
+_SIGINT_EXIT = 128 + signal.SIGINT
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: unwind, so that files, workers and the lock are let go."""
+
+
+def store_path(option: Path | None) -> Path:
+    """The store that a command works on."""
+    from mmindex.resources import checkout_dir
+
+    if option is not None:
+        return option
+    if env := os.environ.get("MMINDEX_STORE"):
+        return Path(env)
+    if checkout := checkout_dir():
+        return checkout / "data" / "store"
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("mmindex")) / "store"
+
+
+@functools.cache
+def run_id() -> str:
+    """This process's run: sortable by time, unique without coordination."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``--log-format`` and ``--debug``, and turn its errors into exit codes.
+
+    Expected failures print one ``error:`` and one ``hint:`` line on stderr and exit with their
+    class's code; anything else is a bug: exit 70. Tracebacks appear with ``--debug`` only.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, log_format: LogFormat, debug: bool, **kwargs: Any) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forks warn otherwise
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        try:
+            _setup_logging(function.__name__, log_format, debug)
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except MmindexError as error:
+            _fail(error, debug)
+        except BrokenPipeError:
+            _close_stdout()
+        except OSError as error:
+            _fail(from_os_error(error, error.filename or "I/O"), debug)
+        except KeyboardInterrupt:
+            _end("interrupted", _SIGINT_EXIT)
+        except Terminated:
+            _end("terminated", _SIGTERM_EXIT)
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001 - the boundary: what gets here is a bug
+            _fail(_as_bug(error), debug)
+
+    # Evaluated: typer takes a __signature__ as it is and would not see Annotated in strings.
+    signature = inspect.signature(function, eval_str=True)
+    extra = [
+        inspect.Parameter(
+            "log_format",
+            inspect.Parameter.KEYWORD_ONLY,
+            default="text",
+            annotation=_LogFormatOption,
+        ),
+        inspect.Parameter(
+            "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_DebugOption
+        ),
+    ]
+    wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]  # functions allow it
+        parameters=[*signature.parameters.values(), *extra]
+    )
+    wrapper.__annotations__ = {
+        **get_type_hints(function, include_extras=True),
+        "log_format": _LogFormatOption,
+        "debug": _DebugOption,
+    }
+    return wrapper
+
+
+# Commands that only read and print: structlog would double their start-up time.
+_QUIET = frozenset({"status", "versions", "corpora", "models", "quarantine_list"})
+
+
+def _setup_logging(name: str, log_format: LogFormat, debug: bool) -> None:
+    if name not in _QUIET:
+        from mmindex.progress import configure_logging
+
+        configure_logging(log_format, run_id(), verbose=debug)
+
+
+def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; unwinding must not be cut
+    raise Terminated
+
+
+def _as_bug(error: Exception) -> MmindexError:
+    bug = InternalError(
+        f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]}",
+        "this is a bug in mmindex: run again with --debug and report the traceback",
+    )
+    bug.__cause__ = error
+    return bug
+
+
+def _fail(error: MmindexError, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exception(error, file=sys.stderr)
+    print(f"error: {_one_line(error.message)}", file=sys.stderr)  # noqa: T201 - the boundary prints
+    if error.hint:
+        print(f"hint: {_one_line(error.hint)}", file=sys.stderr)  # noqa: T201
+    raise typer.Exit(error.exit_code)
+
+
+def _end(word: str, code: int) -> NoReturn:
+    print(f"error: {word}", file=sys.stderr)  # noqa: T201
+    raise typer.Exit(code)
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _close_stdout() -> None:
+    """The reader of our output went away (``| head``): that is no failure."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,187 @@
+"""The one tree of settings, with every default; an unknown key is an error."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from mmindex.errors import DataError, UsageError, os_errors
+
+DEFAULT_MODEL = "ViT-B-32"
+DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
+EMBEDDED = "embedded"
+DEFAULT_SCENES = "scenes:2000"
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceConfig(_Section):
+    """One ``[[source]]`` table: a source spec with its options."""
+
+    spec: str
+    all_files: bool = False
+
+
+class ModelConfig(_Section):
+    """Which model encodes. ``name = "embedded"`` is the model that mmindex carries."""
+
+    name: str | None = None
+    pretrained: str | None = None
+    allow_pickle_weights: bool = False
+
+
+class EncodeConfig(_Section):
+    """How images and texts become vectors."""
+
+    device: str = "auto"
+    # 64 keeps two cores busy and an 8-GB card far from full for ViT-B-32.
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
+    # None: one for each core, at most 16.
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    # The unit of resume: a kill costs at most one shard of work.
+    shard_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 8_192
+
+
+class IndexConfig(_Section):
+    """Which index, how good, and how large it may be."""
+
+    kind: str = "auto"
+    recall_target: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    seed: int = 0
+    # None: one for each core.
+    threads: Annotated[int, Field(ge=1)] | None = None
+    # Bytes that the index itself may take in memory when it is searched; None: no limit.
+    memory_bytes: Annotated[int, Field(ge=1)] | None = None
+    gpu: Literal["auto", "never", "always"] = "auto"
+
+
+class EvaluateConfig(_Section):
+    """How recall is measured."""
+
+    # COCO's 25,010 captions fit whole; larger corpora are sampled, and the report says so.
+    max_queries: Annotated[int, Field(ge=1)] = 50_000
+    seed: int = 0
+
+
+class LimitsConfig(_Section):
+    """What one item, and what one run, may cost or lose."""
+
+    max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    max_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * 1024
+    # Longest side over shortest: beyond this, resizing to a square leaves nothing to see.
+    max_aspect: Annotated[float, Field(ge=1)] = 200.0
+    decode_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    max_quarantine: Annotated[float, Field(ge=0, le=1)] = 0.01
+    max_removed: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+
+class Config(_Section):
+    """Everything that a build can be told."""
+
+    source: tuple[SourceConfig, ...] = ()
+    model: ModelConfig = ModelConfig()
+    encode: EncodeConfig = EncodeConfig()
+    index: IndexConfig = IndexConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+    def recorded(self) -> dict[str, Any]:
+        """What a store remembers, so that a later build needs no arguments to go on.
+
+        Left out is what belongs to one machine or one run: devices, workers, and how much of the
+        corpus may vanish (agreeing to that once must not agree to it for ever).
+        """
+        return {
+            "source": [source.model_dump() for source in self.source],
+            "model": self.model.model_dump(),
+            "encode": {"precision": self.encode.precision},
+            "index": self.index.model_dump(exclude={"threads"}),
+            "limits": self.limits.model_dump(exclude={"max_removed"}),
+        }
+
+
+def load_config(
+    path: Path | None, overrides: dict[str, Any], base: dict[str, Any] | None = None
+) -> Config:
+    """Read a TOML file and lay the command line's values over it.
+
+    Args:
+        path: the file, or None.
+        overrides: values by dotted name (``encode.batch_size``); None means "not given".
+        base: what to start from when there is no file; the defaults where it is silent.
+
+    Raises:
+        NoInputError: the file does not exist.
+        DataError: it is not TOML.
+        UsageError: a key is unknown or a value is out of range; the message names the valid ones.
+    """
+    tree: dict[str, Any] = copy.deepcopy(base or {})
+    if path is not None:
+        with os_errors(path):
+            text = path.read_bytes()
+        try:
+            tree = tomllib.loads(text.decode("utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: not a TOML file: {error}") from error
+        tree = _resolve_sources(tree, path.absolute().parent)
+    for dotted, value in overrides.items():
+        if value is not None:
+            section, _, key = dotted.rpartition(".")
+            target = tree.setdefault(section, {}) if section else tree
+            if isinstance(target, dict):
+                target[key] = value
+    try:
+        return Config.model_validate(tree)
+    except pydantic.ValidationError as error:
+        raise UsageError(f"{path or 'options'}: {_explain(error)}") from error
+
+
+def _resolve_sources(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Paths in a configuration file are relative to that file, not to where cron stands."""
+    sources = tree.get("source")
+    if not isinstance(sources, list):
+        return tree
+    return {**tree, "source": [_resolve_source(source, folder) for source in sources]}
+
+
+def _resolve_source(source: Any, folder: Path) -> Any:
+    if not (isinstance(source, dict) and isinstance(source.get("spec"), str)):
+        return source  # validation will say what is wrong with it
+    kind, colon, where = source["spec"].partition(":")
+    path, hash_, split = where.partition("#")
+    if "/" not in path or Path(path).expanduser().is_absolute():
+        return source
+    return {**source, "spec": f"{kind}{colon}{folder / path}{hash_}{split}"}
+
+
+def _explain(error: pydantic.ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return f"{where}: {first['msg']}"
+    valid = sorted(_fields_at(first["loc"][:-1]))
+    near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
+    guess = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown key {where!r}{guess} (valid: {', '.join(valid)})"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> set[str]:
+    sections: dict[str, type[_Section]] = {
+        "source": SourceConfig,
+        "model": ModelConfig,
+        "encode": EncodeConfig,
+        "index": IndexConfig,
+        "evaluate": EvaluateConfig,
+        "limits": LimitsConfig,
+    }
+    section = sections[str(location[0])] if location else Config
+    return set(section.model_fields)

@@ -1,0 +1,109 @@
+"""The corpus tables as Arrow: ``images`` and ``captions``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import pyarrow as pa
+
+from mmindex.errors import DataError
+from mmindex.records import MetadataValue
+
+_IMAGE_FIELDS: Final = (
+    pa.field("image_id", pa.string()),
+    pa.field("key", pa.string()),
+    pa.field("source", pa.string()),
+    pa.field("uri", pa.string()),
+    pa.field("split", pa.string()),
+    pa.field("width", pa.int32()),
+    pa.field("height", pa.int32()),
+    pa.field("format", pa.string()),
+    pa.field("size_bytes", pa.int64()),
+)
+IMAGE_COLUMNS: Final = tuple(field.name for field in _IMAGE_FIELDS)
+
+CAPTIONS_SCHEMA: Final = pa.schema(
+    [
+        pa.field("caption_id", pa.string()),
+        pa.field("key", pa.string()),
+        pa.field("image_id", pa.string()),
+        pa.field("text", pa.string()),
+    ]
+)
+
+# More columns than any corpus has; a hostile file could name others in every row.
+MAX_METADATA_COLUMNS: Final = 256
+_INT64: Final = range(-(2**63), 2**63)
+
+
+def images_schema(metadata: Mapping[str, pa.DataType]) -> pa.Schema:
+    """The schema of ``images``: the fixed columns, then the sources' own in the order given.
+
+    Args:
+        metadata: Arrow types of the sources' own columns, see :class:`MetadataColumns`.
+    """
+    own = tuple(pa.field(name, kind) for name, kind in metadata.items())
+    return pa.schema(list(_IMAGE_FIELDS + own))
+
+
+def column_name(name: str) -> str:
+    """What a source's own column is called: ``meta_...`` where the name is one of the table's."""
+    return f"meta_{name}" if name.lower() in IMAGE_COLUMNS else name
+
+
+class MetadataColumns:
+    """Finds, value by value, which type each of the sources' own columns needs.
+
+    A column is bool, int64, double or string; integers and floats together are double, every other
+    mixture, and integers beyond 64 bits, are string. A column of nothing but null is string.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, pa.DataType | None] = {}
+
+    def add(self, metadata: Mapping[str, MetadataValue]) -> None:
+        """Take note of one row's columns, which :func:`column_name` has named.
+
+        Raises:
+            DataError: there are more than ``MAX_METADATA_COLUMNS`` columns.
+        """
+        for name, value in metadata.items():
+            kind = None if value is None else _kind_of(value)
+            known = self._kinds.setdefault(name, kind)
+            if kind is not None and kind != known:
+                self._kinds[name] = _common(known, kind)
+        if len(self._kinds) > MAX_METADATA_COLUMNS:
+            raise DataError(
+                f"the sources name {len(self._kinds)} columns of their own, "
+                f"the limit is {MAX_METADATA_COLUMNS}",
+                "keep the fields that vary from row to row out of captions.jsonl",
+            )
+
+    def types(self) -> dict[str, pa.DataType]:
+        """The type of each column, by name in order."""
+        return {
+            name: pa.string() if kind is None else kind
+            for name, kind in sorted(self._kinds.items())
+        }
+
+
+def _kind_of(value: str | float | bool) -> pa.DataType:
+    if isinstance(value, bool):
+        return pa.bool_()
+    if isinstance(value, int):
+        return pa.int64() if value in _INT64 else pa.string()
+    return pa.float64() if isinstance(value, float) else pa.string()
+
+
+def _common(first: pa.DataType | None, second: pa.DataType) -> pa.DataType:
+    if first is None:
+        return second
+    return pa.float64() if {first, second} == {pa.int64(), pa.float64()} else pa.string()
+
+
+def column_value(value: MetadataValue, kind: pa.DataType) -> MetadataValue:
+    """A value in the form its column holds."""
+    if value is None or not pa.types.is_string(kind) or isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, bool) else str(value)

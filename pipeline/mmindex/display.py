@@ -1,0 +1,43 @@
+"""Untrusted text (captions, ids, file names) made safe to look at.
+
+Captions come from anywhere: they hold terminal escapes, right-to-left overrides, line breaks and
+half surrogates. Tables and pages show such characters as escapes, so that they are seen and do
+nothing; letters of every script pass unharmed.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Format characters that writing systems need: without the joiners Persian, Hindi and emoji families
+# fall apart. They change nothing outside their own word.
+_JOINERS = "\u200c\u200d"
+# Cc control, Cf format (bidi overrides, tags, BOM), Cs half surrogates, Co private, Cn unassigned,
+# Zl and Zp line and paragraph separators.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+# Plain ASCII text, by far the most common, needs no look at each character.
+_PLAIN = re.compile(r"[ -~]*")
+
+
+def is_hidden(char: str) -> bool:
+    """Whether a character acts on its surroundings instead of being seen."""
+    return char not in _JOINERS and unicodedata.category(char) in _HIDDEN
+
+
+def escaped(char: str) -> str:
+    """A character as an escape of Python's and JSON's kind: ``\\n``, ``\\x1b``, ``\\u202e``."""
+    if char in _SHORT:
+        return _SHORT[char]
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def visible(text: str) -> str:
+    """The text with every hidden character as an escape; on one line, inert in a terminal."""
+    if _PLAIN.fullmatch(text):
+        return text
+    return "".join(escaped(char) if is_hidden(char) else char for char in text)

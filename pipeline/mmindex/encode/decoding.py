@@ -1,0 +1,204 @@
+"""Decode workers: a picture that crashes, hangs or fills memory costs one worker, and only itself.
+
+Workers are separate processes (pebble's pool: it survives the death of a worker and kills one
+that takes too long). They import Pillow and numpy, never torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import resource
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
+from types import TracebackType
+from typing import Self
+
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from mmindex.crawl.archive import read_uri
+from mmindex.encode.preprocess import Pixels, PreprocessSpec, to_pixels
+from mmindex.errors import InternalError
+from mmindex.images import ImageLimits, decode
+from mmindex.progress import get_logger
+from mmindex.records import ItemError, Reason
+
+# A worker's address space: 1 GiB for Python and libraries, and 32 bytes a pixel of the largest
+# picture allowed, which is twice what the hungriest ordinary one takes (a progressive CMYK JPEG).
+# 4.3 GB with the default ceiling of 100 megapixels. Beyond it, the decoder fails or dies, and the
+# machine lives.
+_WORKER_BASE_BYTES = 1 << 30
+_WORKER_BYTES_PER_PIXEL = 32
+# Workers step back for the model's threads, which wait for one another, and use every gap:
+# measured on two cores, equal priority costs 10 % of throughput.
+_NICENESS = 10
+_PR_SET_PDEATHSIG = 1
+# A pool that breaks this often without one result in between will not come up at all.
+_MAX_BREAKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeTask:
+    """One picture to decode; ``key`` is the sha256 that its bytes had when it was crawled."""
+
+    key: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an item has no vector."""
+
+    reason: Reason
+    detail: str
+
+
+Decoded = Pixels | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """What a worker does with a task; travels to the workers, so it holds plain values only."""
+
+    spec: PreprocessSpec
+    limits: ImageLimits
+
+    def __call__(self, task: DecodeTask) -> Decoded:
+        """Read, check, decode, resize: uint8 (height, width, 3), or the reason why not."""
+        try:
+            data = read_uri(task.uri, self.limits.max_bytes)
+            if hashlib.sha256(data).hexdigest() != task.key:
+                return Failure(Reason.CHANGED, "the file changed while the run was reading it")
+            return to_pixels(decode(data, self.limits), self.spec)
+        except ItemError as error:
+            return Failure(error.reason, error.detail)
+
+
+def worker_bytes(max_pixels: int) -> int:
+    """The limit on a decode worker's address space."""
+    return _WORKER_BASE_BYTES + _WORKER_BYTES_PER_PIXEL * max_pixels
+
+
+def _start_worker(memory_bytes: int) -> None:
+    """Runs first in every worker."""
+    # A worker stuck in a decoder would never notice that its parent is gone.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.nice(_NICENESS)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    # A crash is expected here and reported by the parent; no core files in the user's folders.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+class DecodePool:
+    """Decodes pictures ahead of their use, in order, in bounded memory.
+
+    Args:
+        decode: called with a task in a worker; must be picklable.
+        workers: processes; 0 decodes in this process, without protection.
+        timeout_s: seconds that one picture may take.
+        memory_bytes: address space of a worker.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[DecodeTask], Decoded],
+        workers: int,
+        timeout_s: float,
+        memory_bytes: int,
+    ) -> None:
+        self._decode = decode
+        self._workers = workers
+        self._timeout_s = timeout_s
+        self._memory_bytes = memory_bytes
+        self._pool: ProcessPool | None = None
+        self._breaks = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def results(
+        self, tasks: Iterable[DecodeTask], ahead: int
+    ) -> Iterator[tuple[DecodeTask, Decoded]]:
+        """Decode every task; at most ``ahead`` are in work or waiting to be taken.
+
+        Raises:
+            InternalError: workers cannot be started.
+        """
+        if not self._workers:
+            for task in tasks:
+                yield task, self._outcome(partial(self._decode, task))
+            return
+        source = iter(tasks)
+        pending: deque[tuple[DecodeTask, ProcessFuture[Decoded]]] = deque()
+        while True:
+            for task in islice(source, ahead - len(pending)):
+                pending.append((task, self._submit(task)))
+            if not pending:
+                return
+            task, future = pending.popleft()
+            try:
+                decoded = self._outcome(future.result)
+            except BrokenProcessPool as error:
+                again = [task, *(waiting for waiting, _ in pending)]
+                self._restart(error)
+                pending = deque((waiting, self._submit(waiting)) for waiting in again)
+                continue
+            self._breaks = 0
+            yield task, decoded
+
+    def _submit(self, task: DecodeTask) -> ProcessFuture[Decoded]:
+        if self._pool is None:
+            # Spawned, not forked: no worker inherits the store's lock or the model's memory.
+            self._pool = ProcessPool(
+                max_workers=self._workers,
+                initializer=_start_worker,
+                initargs=(self._memory_bytes,),
+                context=get_context("spawn"),
+            )
+        return self._pool.schedule(self._decode, args=(task,), timeout=self._timeout_s)
+
+    def _outcome(self, result: Callable[[], Decoded]) -> Decoded:
+        try:
+            return result()
+        except MemoryError:
+            return Failure(Reason.DECODER_DIED, "out of memory")
+        except TimeoutError:
+            return Failure(Reason.DECODER_DIED, f"took longer than {self._timeout_s:g} s")
+        except ProcessExpired as error:
+            code = error.exitcode or 0
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            return Failure(Reason.DECODER_DIED, f"the decoder died ({how})")
+
+    def _restart(self, error: BrokenProcessPool) -> None:
+        self._breaks += 1
+        get_logger("encode").warning(
+            "decode workers broke down: starting new ones", error=str(error)
+        )
+        self._stop()
+        if self._breaks >= _MAX_BREAKS:
+            raise InternalError(
+                f"decode workers cannot be started: {error}", "try --workers 0, or --debug"
+            ) from error
+
+    def _stop(self) -> None:
+        if self._pool is not None:
+            self._pool.stop()  # type: ignore[no-untyped-call]  # pebble leaves it bare
+            self._pool.join()
+            self._pool = None

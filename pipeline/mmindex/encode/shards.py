@@ -1,0 +1,200 @@
+"""Embedding shards: Parquet objects with key and vector in one row, each complete in itself.
+
+A shard says in its own metadata which encoder made it and which items failed. So a shard that a
+killed run left behind, listed by no version, can be taken up by the next run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mmindex.encode.decoding import Failure
+from mmindex.errors import DataError
+from mmindex.progress import get_logger
+from mmindex.records import Modality, Reason
+from mmindex.store import versions
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import EncoderInfo, ObjectRef
+from mmindex.store.objects import Objects, hash_file
+
+_FINGERPRINT = b"mmindex.fingerprint"
+_MODALITY = b"mmindex.modality"
+_SEQUENCE = b"mmindex.sequence"
+_FAILED = b"mmindex.failed"
+_MAGIC = b"PAR1"
+_SHA256_HEX_DIGITS = 64
+KEY_BYTES = 32
+_KEY_TYPE = pa.binary(KEY_BYTES)
+
+# About the file as it was just then, not about its content: never remembered, so that the next
+# run looks again. The limits' verdicts are cheap to find again, and limits may be changed.
+_PASSING = frozenset(
+    {
+        Reason.CHANGED,
+        Reason.MISSING,
+        Reason.UNREADABLE,
+        Reason.UNSAFE_PATH,
+        Reason.BAD_ARCHIVE_MEMBER,
+        Reason.TOO_LARGE,
+        Reason.TOO_THIN,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What one shard holds.
+
+    Attributes:
+        ref: the object.
+        keys: of the rows, binary of 32 bytes.
+        failed: items that this encoder cannot encode, by key in hex.
+    """
+
+    ref: ObjectRef
+    keys: pa.FixedSizeBinaryArray
+    failed: dict[str, Failure]
+
+
+def shard_name(modality: Modality, number: int) -> str:
+    """What a manifest calls a shard."""
+    return f"embeddings/{modality}/{number:05d}"
+
+
+def write_shard(
+    objects: Objects,
+    name: str,
+    info: EncoderInfo,
+    rows: tuple[Sequence[str], NDArray[np.float16]],
+    failed: Mapping[str, Failure],
+) -> ObjectRef:
+    """Write and publish one shard.
+
+    Args:
+        objects: where to.
+        name: from :func:`shard_name`.
+        info: the encoder.
+        rows: keys in hex, and their vectors: float16 (n, dim), unit length.
+        failed: the shard's items that have no vector.
+    """
+    keys, vectors = rows
+    _, modality, number = name.split("/")
+    lasting = {
+        key: [failure.reason, failure.detail]
+        for key, failure in failed.items()
+        if failure.reason not in _PASSING
+    }
+    schema = pa.schema(
+        [pa.field("key", pa.string()), pa.field("vector", pa.list_(pa.float16(), info.dim))],
+        metadata={
+            _FINGERPRINT: info.fingerprint,
+            _MODALITY: modality,
+            _SEQUENCE: str(int(number)),
+            _FAILED: json.dumps(lasting, sort_keys=True),
+        },
+    )
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), info.dim)
+    table = pa.Table.from_arrays([pa.array(keys, pa.string()), column], schema=schema)
+    return objects.write_table(name, schema, [table])
+
+
+def read_shard(objects: Objects, ref: ObjectRef, info: EncoderInfo) -> Shard | None:
+    """A shard's keys and failures; None when another encoder made it.
+
+    Raises:
+        DataError: the shard is missing, damaged, or not a shard.
+    """
+    with objects.open_parquet(ref) as file:
+        metadata = file.schema_arrow.metadata or {}
+        if metadata.get(_FINGERPRINT) != info.fingerprint.encode():
+            return None
+        keys = [binary_keys(batch["key"]) for batch in file.iter_batches(columns=["key"])]
+    return Shard(ref, pa.concat_arrays([_no_keys(), *keys]), _read_failed(metadata, ref))
+
+
+def _read_failed(metadata: Mapping[bytes, bytes], ref: ObjectRef) -> dict[str, Failure]:
+    try:
+        stored = json.loads(metadata.get(_FAILED, b"{}"))
+        return {key: Failure(Reason(why), detail) for key, (why, detail) in stored.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{ref.name}: its list of failures cannot be read: {error}") from error
+
+
+def _no_keys() -> pa.FixedSizeBinaryArray:
+    return pa.array([], _KEY_TYPE)
+
+
+def binary_keys(column: pa.Array | Iterable[str]) -> pa.FixedSizeBinaryArray:
+    """Keys in hex as 32 bytes each, half the memory: a corpus's keys are held whole.
+
+    Raises:
+        DataError: one is not a sha256.
+    """
+    texts = column.to_pylist() if isinstance(column, pa.Array) else list(column)
+    try:
+        joined = bytes.fromhex("".join(texts))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"a key is not a sha256 in hex: {error}") from error
+    if len(joined) != KEY_BYTES * len(texts):
+        raise DataError("a key is not a sha256 in hex")
+    return pa.FixedSizeBinaryArray.from_buffers(_KEY_TYPE, len(texts), [None, pa.py_buffer(joined)])
+
+
+def find_orphans(objects: Objects, info: EncoderInfo) -> dict[Modality, list[ObjectRef]]:
+    """Shards of this encoder that no version lists, in the order they were made.
+
+    Each is hashed before it is opened; one that is not what its name says is left alone.
+
+    Raises:
+        MmindexError: the store cannot be read.
+    """
+    found: list[tuple[int, str, Modality, ObjectRef]] = []
+    listed = _listed(objects.layout)
+    for path in _object_files(objects.layout):
+        if path.name in listed or not _is_parquet(path):
+            continue
+        if hash_file(path) != path.name:
+            get_logger("encode").warning("passing over a damaged object", path=str(path))
+            continue
+        file_schema = pq.read_schema(path)
+        metadata = file_schema.metadata or {}
+        if metadata.get(_FINGERPRINT) != info.fingerprint.encode():
+            continue
+        number, modality = int(metadata[_SEQUENCE]), Modality(metadata[_MODALITY].decode())
+        ref = ObjectRef(
+            name=shard_name(modality, number),
+            sha256=path.name,
+            bytes=path.stat().st_size,
+            rows=pq.read_metadata(path).num_rows,
+        )
+        found.append((number, path.name, modality, ref))
+    found.sort(key=lambda entry: entry[:2])
+    return {side: [ref for _, _, own, ref in found if own is side] for side in Modality}
+
+
+def _listed(layout: Layout) -> set[str]:
+    return {
+        ref.sha256
+        for number in versions.list_versions(layout)
+        for ref in versions.read_version(layout, number).objects
+    }
+
+
+def _object_files(layout: Layout) -> Iterator[Path]:
+    for folder in sorted(layout.objects_dir.iterdir()):
+        for path in sorted(folder.iterdir()):
+            if len(path.name) == _SHA256_HEX_DIGITS:
+                yield path
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC

@@ -1,0 +1,165 @@
+"""The loops that feed the model: pictures through decode workers, texts in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from mmindex.config import Config
+from mmindex.encode.backlog import Backlog, read_rows
+from mmindex.encode.decoding import (
+    Decoded,
+    DecodePool,
+    Decoder,
+    DecodeTask,
+    Failure,
+    worker_bytes,
+)
+from mmindex.encode.devices import usable_cores
+from mmindex.encode.encoder import Encoder
+from mmindex.encode.preprocess import PreprocessSpec
+from mmindex.encode.units import UnitWriter, unit_sizes
+from mmindex.errors import InternalError
+from mmindex.images import ImageLimits
+from mmindex.progress import StageTimer, counter
+from mmindex.records import Modality
+from mmindex.store.manifest import EncoderInfo, ObjectRef
+from mmindex.store.objects import Objects
+
+# More processes than this only fight over the memory bus.
+_MAX_WORKERS = 16
+# Texts handed over at once: enough to sort by length, little enough to hold.
+_TEXTS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSource:
+    """An encoder that is loaded only when something is to be encoded.
+
+    Attributes:
+        info: which encoder it will be.
+        preprocess: how it wants its pictures; decode workers start before the model is loaded.
+        load: loads it.
+        devices: on how many devices it runs; each gets a batch.
+    """
+
+    info: EncoderInfo
+    preprocess: Callable[[], PreprocessSpec]
+    load: Callable[[], Encoder]
+    devices: int = 1
+
+
+@dataclass(slots=True)
+class Worker:
+    """Encodes backlogs, loading the model at the first item."""
+
+    source: EncoderSource
+    objects: Objects
+    config: Config
+    _timer: StageTimer = field(default_factory=StageTimer)
+    _encoder: Encoder | None = None
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall time by part, see :class:`mmindex.encode.encode.EncodeReport`."""
+        return dict(self._timer.seconds)
+
+    def encode(
+        self, side: Modality, table: ObjectRef, backlog: Backlog, writer: UnitWriter
+    ) -> None:
+        """Encode the backlog's rows of a table, in the table's order.
+
+        Raises:
+            MmindexError: the model cannot be loaded, or a shard cannot be written.
+        """
+        work = self._images if side is Modality.IMAGE else self._texts
+        work(table, backlog, writer)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        if self._encoder is not None:
+            self._encoder.close()
+
+    def _images(self, table: ObjectRef, backlog: Backlog, writer: UnitWriter) -> None:
+        batch_size = self.config.encode.batch_size * self.source.devices
+        tasks = (
+            DecodeTask(key, uri.decode("utf-8"))
+            for key, uri in read_rows(self.objects, table, "uri", backlog.rows)
+        )
+        with (
+            self._pool(backlog.missing) as pool,
+            counter(total=backlog.missing, label="images", unit="image") as progress,
+        ):
+            # One batch for the model to work on, and one that is filled meanwhile.
+            stream = pool.results(tasks, ahead=2 * batch_size)
+            for unit in unit_sizes(backlog.missing, self.config.encode.shard_rows):
+                for count in unit_sizes(unit, batch_size):
+                    with self._timer.measure("image_wait"):
+                        batch = list(islice(stream, count))
+                    _expect(count, len(batch))
+                    self._image_batch(batch, writer)
+                    progress.update(count)
+                with self._timer.measure("image_write"):
+                    writer.publish()
+
+    def _pool(self, pictures: int) -> DecodePool:
+        workers, limits = self.config.encode.workers, self.config.limits
+        if workers is None:
+            workers = min(usable_cores(), _MAX_WORKERS)
+        return DecodePool(
+            Decoder(self.source.preprocess(), ImageLimits.of(limits)),
+            min(workers, pictures),
+            limits.decode_timeout_s,
+            worker_bytes(limits.max_pixels),
+        )
+
+    def _image_batch(self, batch: list[tuple[DecodeTask, Decoded]], writer: UnitWriter) -> None:
+        keys, pictures = [], []
+        for task, decoded in batch:
+            if isinstance(decoded, Failure):
+                writer.fail(task.key, decoded)
+            else:
+                keys.append(task.key)
+                pictures.append(decoded)
+        if keys:
+            encoder = self._loaded()
+            with self._timer.measure("image_model"):
+                vectors = encoder.encode_images(np.stack(pictures))
+            writer.add(keys, vectors)
+
+    def _texts(self, table: ObjectRef, backlog: Backlog, writer: UnitWriter) -> None:
+        encoder = self._loaded()
+        rows = read_rows(self.objects, table, "text", backlog.rows)
+        with counter(total=backlog.missing, label="texts", unit="text") as progress:
+            for unit in unit_sizes(backlog.missing, self.config.encode.shard_rows):
+                for count in unit_sizes(unit, _TEXTS_AT_ONCE):
+                    with self._timer.measure("text_wait"):
+                        batch = list(islice(rows, count))
+                    _expect(count, len(batch))
+                    # A lone surrogate is stored as it is; the tokenizer's cleaning replaces it.
+                    texts = [text.decode("utf-8", "surrogatepass") for _, text in batch]
+                    with self._timer.measure("text_model"):
+                        vectors = encoder.encode_texts(texts)
+                    writer.add([key for key, _ in batch], vectors)
+                    progress.update(count)
+                with self._timer.measure("text_write"):
+                    writer.publish()
+
+    def _loaded(self) -> Encoder:
+        if self._encoder is None:
+            with self._timer.measure("load"):
+                self._encoder = self.source.load()
+            if self._encoder.info.fingerprint != self.source.info.fingerprint:
+                raise InternalError(
+                    f"model {self.source.info.model}: its files changed while it was loaded",
+                    "run the command again",
+                )
+        return self._encoder
+
+
+def _expect(wanted: int, came: int) -> None:
+    if came != wanted:
+        raise InternalError(f"{wanted} items asked for, {came} came")

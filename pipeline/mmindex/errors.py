@@ -1,0 +1,116 @@
+"""Errors that end a run: one class for each exit code, each with the command or step that helps."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+
+class MmindexError(Exception):
+    """Base of all expected failures.
+
+    Args:
+        message: what went wrong, with the offending value and the limit, on one line.
+        hint: the command or step that helps, on one line; empty when there is none.
+    """
+
+    exit_code: ClassVar[int] = 70
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(MmindexError):
+    """The command or configuration asks for something that has no meaning."""
+
+    exit_code = 2
+
+
+class DataError(MmindexError):
+    """The input is damaged, inconsistent, or too much of it was quarantined."""
+
+    exit_code = 65
+
+
+class NoInputError(MmindexError):
+    """A file, store, version or stage result that is needed does not exist."""
+
+    exit_code = 66
+
+
+class NetworkError(MmindexError):
+    """The network, or the service needed, cannot be reached."""
+
+    exit_code = 69
+
+
+class InternalError(MmindexError):
+    """A bug in mmindex: an invariant does not hold."""
+
+    exit_code = 70
+
+
+class CannotCreateError(MmindexError):
+    """An output file or folder cannot be created."""
+
+    exit_code = 73
+
+
+class StorageError(MmindexError):
+    """Reading or writing failed: an I/O error or a full disk."""
+
+    exit_code = 74
+
+
+class BusyError(MmindexError):
+    """Somebody else holds the store, or a service asks to be tried later."""
+
+    exit_code = 75
+
+
+class PermissionDeniedError(MmindexError):
+    """The operating system refuses access."""
+
+    exit_code = 77
+
+
+class ModelMismatchError(MmindexError):
+    """The model or on-disk format is not the one that the store was made with."""
+
+    exit_code = 78
+
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+
+def from_os_error(error: OSError, path: Path | str) -> MmindexError:
+    """Translate what the operating system says about ``path`` into an error with an exit code."""
+    text = f"{path}: {error.strerror or error}"
+    if error.errno in _NO_SPACE:
+        return StorageError(
+            text, "free some space there, then run this again: finished work is kept"
+        )
+    if error.errno in _NO_PERMISSION:
+        return PermissionDeniedError(text, "check the owner and mode, or choose another --store")
+    if error.errno in _NOT_THERE:
+        return NoInputError(text)
+    return StorageError(text)
+
+
+@contextmanager
+def os_errors(path: Path | str) -> Iterator[None]:
+    """Raise OSErrors of the block as the matching :class:`MmindexError` about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, path) from error

@@ -1,0 +1,1 @@
+"""Planning, building and tuning of the FAISS indexes."""

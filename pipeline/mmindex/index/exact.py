@@ -1,0 +1,183 @@
+"""Exact search over float16 vectors, and the one scoring rule of the whole program.
+
+Scores are float32 inner products of float16 rows with float32 queries. The same pair gets the
+same bits whatever else is searched beside it, and equal scores are ordered by the lower id
+first: answers do not depend on batches, blocks or threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+Float16 = NDArray[np.float16]
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+_SLACK = 16  # candidates beyond k that a block offers, so that ties at the edge are seen
+_SCORE_ERROR = 1e-5  # bound on the rounding of float32 inner products of unit vectors
+_GATHER_ELEMENTS = 1 << 18  # 1 MiB of float32: gathered rows stay in the processor's cache
+_BLOCK_BYTES = 64 << 20  # float32 rows held at once while everything is scanned
+
+
+def block_rows(dim: int) -> int:
+    """Rows of one block of a full scan, so that its float32 form takes 64 MiB."""
+    return max(1, _BLOCK_BYTES // (4 * dim))
+
+
+def thread_count(threads: int | None) -> int:
+    """``threads``, or one for each core that this process may use."""
+    return threads if threads is not None else len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def faiss_settings(threads: int, dim: int) -> Iterator[None]:
+    """Set faiss's thread count and its BLAS threshold for the block, then put them back.
+
+    faiss 1.15 compares queries x dim with the threshold before it uses BLAS. Its default makes
+    16 to 249 queries eight times slower than need be; 4 x dim keeps the scalar code for the few
+    queries where that is the faster one.
+    """
+    threads_before = faiss.omp_get_max_threads()
+    threshold_before = faiss.cvar.distance_compute_blas_threshold
+    faiss.omp_set_num_threads(threads)
+    faiss.cvar.distance_compute_blas_threshold = 4 * dim
+    try:
+        yield
+    finally:
+        faiss.cvar.distance_compute_blas_threshold = threshold_before
+        faiss.omp_set_num_threads(threads_before)
+
+
+def widen(rows: Float16) -> Float32:
+    """Finite float16 values as float32, exactly; 2.5 times faster than ``astype``.
+
+    The 16 bits are shifted to where float32 has sign and mantissa, and the exponent's bias is
+    put right by a multiplication with 2**112 (exact, for subnormal values too).
+    """
+    bits = np.ascontiguousarray(rows).view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= np.int32(-0x70000001)  # 0x8FFFFFFF: drop the copies of the sign above the exponent
+    floats: Float32 = bits.view(np.float32)
+    floats *= np.float32(2.0**112)
+    return floats
+
+
+def score(queries: Float32, rows: Float32) -> Float32:
+    """Inner products: float32 (q, dim) with float32 (q, c, dim) gives float32 (q, c).
+
+    Sums run along each row by itself, so a pair's score does not depend on its neighbours, as
+    it would with a matrix product.
+    """
+    scores: Float32 = np.einsum("qcd,qd->qc", rows, queries)
+    return scores
+
+
+def rerank(
+    take: Callable[[Int64], Float16], queries: Float32, candidates: Int64, k: int
+) -> tuple[Float32, Int64]:
+    """Score candidates exactly and keep the best.
+
+    Args:
+        take: gives the float16 (m, dim) rows of m ids.
+        queries: float32 (q, dim).
+        candidates: int64 (q, c) ids, each at most once in a row; -1 where there is none.
+        k: how many to keep.
+
+    Returns:
+        float32 (q, k) scores and int64 (q, k) ids, best first, equal scores by lower id;
+        missing ones are -inf and -1.
+    """
+    # In order of id: neighbours on disk are read together, and a stable sort breaks ties.
+    candidates = np.sort(candidates, axis=1)
+    count, width = candidates.shape
+    scores = np.full((count, width), -np.inf, dtype=np.float32)
+    room = max(1, _GATHER_ELEMENTS // queries.shape[1])
+    columns = min(width, room)
+    step = max(1, room // max(1, columns))
+    for start in range(0, count, step):
+        for left in range(0, width, columns):
+            here = (slice(start, start + step), slice(left, left + columns))
+            part = candidates[here]
+            there = part >= 0
+            if there.any():
+                rows = widen(take(np.where(there, part, part[there][0]).ravel()))
+                found = score(queries[here[0]], rows.reshape(*part.shape, -1))
+                scores[here][there] = found[there]
+    return best(scores, candidates, k)
+
+
+def best(scores: Float32, ids: Int64, k: int) -> tuple[Float32, Int64]:
+    """The k best of each row; ``ids`` must ascend where scores are equal; pads with -inf, -1."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    top_scores = np.take_along_axis(scores, order, axis=1)
+    top_ids = np.take_along_axis(ids, order, axis=1)
+    if (missing := k - order.shape[1]) > 0:
+        pad = ((0, 0), (0, missing))
+        top_scores = np.pad(top_scores, pad, constant_values=-np.inf)
+        top_ids = np.pad(top_ids, pad, constant_values=-1)
+    return top_scores, top_ids
+
+
+def exact_search(
+    blocks: Iterable[tuple[int, Float16]], queries: Float32, k: int, threads: int | None = None
+) -> tuple[Float32, Int64]:
+    """The k vectors with the largest inner product, by a full scan in bounded memory.
+
+    Args:
+        blocks: (id of the first row, float16 (m, dim)) in ascending order of ids; finite values.
+        queries: float32 (q, dim), C order, unit length.
+        k: how many, at least 1.
+        threads: for faiss; None: one for each core.
+
+    Returns:
+        float32 (q, k) scores and int64 (q, k) ids, best first; equal scores by lower id;
+        -inf and -1 where there are fewer than k vectors.
+    """
+    count, dim = queries.shape
+    scores = np.full((count, k), -np.inf, dtype=np.float32)
+    ids = np.full((count, k), -1, dtype=np.int64)
+    with faiss_settings(thread_count(threads), dim):
+        for first, rows in blocks:
+            if len(rows) and count:
+                scores, ids = _merge_block(first, rows, queries, (scores, ids))
+    return scores, ids
+
+
+def _merge_block(
+    first: int, rows: Float16, queries: Float32, pool: tuple[Float32, Int64]
+) -> tuple[Float32, Int64]:
+    """The best of ``pool`` and of one block whose ids are all above those in the pool."""
+    k = pool[0].shape[1]
+    wide = widen(rows)
+    wanted = min(len(rows), k + _SLACK)
+    rough, found = faiss.knn(queries, wide, wanted, metric=faiss.METRIC_INNER_PRODUCT)
+    scores, found = rerank(rows.__getitem__, queries, found, wanted)
+    merged = best(
+        np.concatenate([pool[0], scores], axis=1),
+        np.concatenate([pool[1], found + first], axis=1),
+        k,
+    )
+    if wanted == len(rows):
+        return merged
+    # Where a row that faiss left out may tie with the last one kept, every row is scored.
+    unsure = rough[:, -1] >= merged[0][:, -1] - _SCORE_ERROR
+    for number in np.flatnonzero(unsure).tolist():
+        every = score(queries[number : number + 1], wide[np.newaxis])
+        merged[0][number], merged[1][number] = best_row(
+            np.concatenate([pool[0][number], every[0]]),
+            np.concatenate([pool[1][number], np.arange(first, first + len(rows))]),
+            k,
+        )
+    return merged
+
+
+def best_row(scores: Float32, ids: Int64, k: int) -> tuple[Float32, Int64]:
+    """:func:`best` for one row."""
+    top_scores, top_ids = best(scores[np.newaxis], ids[np.newaxis], k)
+    return top_scores[0], top_ids[0]

@@ -1,0 +1,149 @@
+"""From embedding shards to vectors in the order of ids, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mmindex.errors import DataError, InternalError
+from mmindex.store.manifest import ObjectRef
+from mmindex.store.objects import Objects
+
+IDS_SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False)])
+# float16 vectors collected at once. Keys mostly come in the shards' own order, and each shard is
+# read about once; keys in random order cost one reading of all shards for each 128 MiB.
+_CHUNK_BYTES = 128 << 20
+_ID_ROWS = 65_536  # rows of a Parquet row group of ids: 4 MB of hex digits
+_READ_ROWS = 8_192  # rows decoded at once
+# float16 rounding moves the length of a unit vector by less than this.
+_LENGTH_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where the vectors of the keys lie.
+
+    Attributes:
+        keys: the keys, in the order of their ids.
+        dim: dimensions of the vectors.
+        shard: int64 (n,): which shard.
+        row: int64 (n,): which row in it.
+    """
+
+    keys: pa.ChunkedArray[Any]
+    dim: int
+    shard: NDArray[np.int64]
+    row: NDArray[np.int64]
+
+
+def as_keys(keys: Iterable[str] | pa.Array[Any] | pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """Keys as one Arrow column."""
+    if isinstance(keys, pa.ChunkedArray):
+        return keys.cast(pa.string())
+    if isinstance(keys, pa.Array):
+        return pa.chunked_array([keys.cast(pa.string())])
+    return pa.chunked_array([pa.array(list(keys), type=pa.string())])
+
+
+def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[ObjectRef]) -> Located:
+    """Find each key's vector; a key that stands in two shards is taken from the first.
+
+    Raises:
+        InternalError: a key has no vector or is listed twice, or there are no shards.
+        DataError: a shard is damaged, or its dimensions differ from the others'.
+    """
+    if not shards:
+        raise InternalError("no embedding shards to index")
+    dims = {ref.name: _dim(objects, ref) for ref in shards}
+    if len(set(dims.values())) != 1:
+        raise DataError(f"embedding shards differ in dimensions: {dims}", "run `mmindex build`")
+    columns = [objects.read_table(ref, ["key"]).column("key") for ref in shards]
+    starts = np.cumsum([0, *(len(column) for column in columns)])
+    known = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
+    where = pc.index_in(keys, value_set=known)
+    if where.null_count:
+        lost = keys.filter(pc.is_null(where))[0].as_py()
+        raise InternalError(f"{where.null_count} keys have no vector, the first is {lost}")
+    if len(keys) and pc.count_distinct(keys).as_py() != len(keys):
+        raise InternalError("a key is listed twice")
+    position = where.to_numpy().astype(np.int64)
+    shard = np.searchsorted(starts, position, side="right") - 1
+    return Located(keys, next(iter(dims.values())), shard, position - starts[shard])
+
+
+def _dim(objects: Objects, ref: ObjectRef) -> int:
+    with objects.open_parquet(ref) as file:
+        kind = file.schema_arrow.field("vector").type
+    if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.float16():
+        raise DataError(f"{ref.name}: vectors are {kind}, not a fixed-size list of float16")
+    return int(kind.list_size)
+
+
+def id_batches(keys: pa.ChunkedArray[Any]) -> Iterator[pa.RecordBatch]:
+    """The ``ids`` table: row i names id i."""
+    yield from pa.table([keys], schema=IDS_SCHEMA).to_batches(max_chunksize=_ID_ROWS)
+
+
+def vector_blocks(
+    objects: Objects, located: Located, shards: Sequence[ObjectRef]
+) -> Iterator[NDArray[np.float16]]:
+    """Stream the vectors in the order of ids: float16 (m, dim), each finite and of unit length.
+
+    Raises:
+        DataError: a vector is not; the message names its key.
+    """
+    chunk = max(1, _CHUNK_BYTES // (2 * located.dim))
+    for start in range(0, len(located.shard), chunk):
+        stop = min(start + chunk, len(located.shard))
+        out = np.empty((stop - start, located.dim), dtype=np.float16)
+        for number in np.unique(located.shard[start:stop]).tolist():
+            mine = np.flatnonzero(located.shard[start:stop] == number)
+            _fill(out, mine, located.row[start:stop][mine], objects, shards[number])
+        _check(out, start, located.keys)
+        yield out
+
+
+def _fill(
+    out: NDArray[np.float16],
+    places: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    objects: Objects,
+    ref: ObjectRef,
+) -> None:
+    """Copy rows of one shard to their places, decoding a part of the shard at a time."""
+    order = np.argsort(rows, kind="stable")
+    places, rows = places[order], rows[order]
+    first = 0
+    for batch in objects.iter_batches(ref, ["vector"], rows=_READ_ROWS):
+        low, high = np.searchsorted(rows, (first, first + batch.num_rows))
+        if low < high:
+            column = cast("pa.FixedSizeListArray[Any, Any]", batch.column(0))
+            if column.null_count:
+                raise DataError(f"{ref.name}: a vector is missing", "run `mmindex check --full`")
+            values = column.flatten().to_numpy(zero_copy_only=True).reshape(-1, out.shape[1])
+            out[places[low:high]] = values[rows[low:high] - first]
+        first += batch.num_rows
+        if high == len(rows):
+            return
+    raise InternalError(f"{ref.name}: has {first} rows, {ref.rows} are listed")
+
+
+def _check(block: NDArray[np.float16], first: int, keys: pa.ChunkedArray[Any]) -> None:
+    """faiss takes NaN without a word, and inner products are cosines for unit vectors only."""
+    for start in range(0, len(block), _READ_ROWS):
+        part = block[start : start + _READ_ROWS].astype(np.float32)
+        lengths = np.sqrt(np.einsum("nd,nd->n", part, part))
+        # Written so that NaN is bad.
+        bad = np.flatnonzero(~(np.abs(lengths - 1.0) <= _LENGTH_TOLERANCE))
+        if len(bad):
+            key = keys[first + start + int(bad[0])].as_py()
+            raise DataError(
+                f"the vector of {key} has length {lengths[bad[0]]:.4g}, not 1",
+                "encode again: the embedding shard was not made by `mmindex encode`",
+            )

@@ -1,0 +1,149 @@
+"""GPUs: what they can hold, and the moves between CPU and GPU form.
+
+The legality rules are tested. The functions that touch a device (``to_gpu``, ``to_gpu_for_build``,
+``to_cpu`` and the memory part of ``detect``) have not been run: no machine with a GPU was at hand.
+They keep to calls that the FAISS wiki documents
+(https://github.com/facebookresearch/faiss/wiki/Faiss-on-the-GPU).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mmindex.errors import UsageError
+
+MAX_K = 2048  # of the classic kernels, for k and for nprobe alike
+# 8-bit codes of these lengths have kernels (faiss/gpu/impl/IVFPQ.cu).
+LEGAL_M = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
+LEGAL_SUB_DIMS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32)
+# 256 float32 entries for each sub-quantizer: 48 of them fill the 48 KiB of shared memory.
+FLOAT16_TABLES_FROM_M = 56
+_USABLE_SHARE = 0.7  # the rest: faiss's own 1.5-GiB scratch space, queries, and other users
+
+
+@dataclass(frozen=True, slots=True)
+class GpuInfo:
+    """The GPUs that faiss sees.
+
+    Attributes:
+        count: how many.
+        memory_bytes: free memory of the smallest; None where nobody asked.
+    """
+
+    count: int
+    memory_bytes: int | None = None
+
+    @property
+    def usable_bytes(self) -> int:
+        """What an index may take on one GPU."""
+        return int((self.memory_bytes or 0) * _USABLE_SHARE)
+
+
+def detect(mode: str, *, memory: bool = False) -> GpuInfo | None:
+    """The GPUs to use under ``index.gpu``: ``auto``, ``never`` or ``always``.
+
+    Args:
+        mode: the setting.
+        memory: whether to ask for free memory, which needs torch: faiss cannot tell.
+
+    Raises:
+        UsageError: ``always``, and faiss sees no GPU.
+    """
+    if mode == "never":
+        return None
+    import faiss  # the pure rules of this module must not cost the import
+
+    count = faiss.get_num_gpus()
+    if count == 0:
+        if mode == "always":
+            raise UsageError(
+                "index.gpu is always, but faiss sees no GPU",
+                "run `mmindex doctor`, or set index.gpu to auto",
+            )
+        return None
+    if not memory:
+        return GpuInfo(count)
+    import torch
+
+    return GpuInfo(count, min(torch.cuda.mem_get_info(device)[0] for device in range(count)))
+
+
+def gpu_sub_quantizers(code_dim: int, most: int) -> list[int]:
+    """Numbers of 8-bit sub-quantizers that a GPU can hold, the most precise first."""
+    return [
+        m
+        for m in reversed(LEGAL_M)
+        if m <= most and code_dim % m == 0 and code_dim // m in LEGAL_SUB_DIMS
+    ]
+
+
+def check_gpu_legal(m: int, bits: int, code_dim: int, nprobe: int) -> None:
+    """Refuse what the GPU kernels would refuse in the middle of a run.
+
+    Args:
+        m: sub-quantizers.
+        bits: bits of each.
+        code_dim: dimensions that they share.
+        nprobe: lists to be probed.
+
+    Raises:
+        UsageError: a limit is broken; the message names it.
+    """
+    hint = "set index.gpu to never, or choose another --index"
+    if bits != 8:
+        raise UsageError(f"a GPU holds 8-bit product quantizers only, not {bits}-bit", hint)
+    if m not in LEGAL_M:
+        legal = ", ".join(map(str, LEGAL_M))
+        raise UsageError(f"a GPU cannot hold {m} sub-quantizers, only {legal}", hint)
+    if code_dim % m or code_dim // m not in LEGAL_SUB_DIMS:
+        legal = ", ".join(map(str, LEGAL_SUB_DIMS))
+        raise UsageError(
+            f"a GPU cannot hold {m} sub-quantizers over {code_dim} dimensions:"
+            f" each must have {legal} of them",
+            hint,
+        )
+    if nprobe > MAX_K:
+        raise UsageError(f"a GPU probes at most {MAX_K} lists, not {nprobe}", hint)
+
+
+def fits_search(count: int, nprobe: int) -> bool:
+    """Whether the GPU kernels take a search for ``count`` candidates over ``nprobe`` lists."""
+    return count <= MAX_K and nprobe <= MAX_K
+
+
+def to_gpu(index: Any, m: int) -> Any:
+    """Clone a CPU index to all GPUs (not run here, see the module).
+
+    With several GPUs each holds a copy and takes a share of the queries. A rotation in front
+    stays on the CPU.
+    """
+    import faiss
+
+    options = faiss.GpuMultipleClonerOptions()
+    options.shard = False
+    # Of an IVF-PQ index this turns its look-up tables into float16.
+    options.useFloat16 = m >= FLOAT16_TABLES_FROM_M
+    options.indicesOptions = faiss.INDICES_64_BIT
+    return faiss.index_cpu_to_all_gpus(index, co=options)
+
+
+def to_gpu_for_build(index: Any, m: int) -> Any:
+    """Clone an untrained or trained CPU index to the first GPU, for training and adding.
+
+    Not run here, see the module.
+    """
+    import faiss
+
+    options = faiss.GpuClonerOptions()
+    # Of an IVF-PQ index this turns its look-up tables into float16.
+    options.useFloat16 = m >= FLOAT16_TABLES_FROM_M
+    options.indicesOptions = faiss.INDICES_64_BIT
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index, options)
+
+
+def to_cpu(index: Any) -> Any:
+    """The CPU form, which is what is stored (not run here, see the module)."""
+    import faiss
+
+    return faiss.index_gpu_to_cpu(index)

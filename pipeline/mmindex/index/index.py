@@ -1,0 +1,176 @@
+"""The index stage: from embedding shards to ids, vectors and a tuned FAISS index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmindex.config import IndexConfig
+from mmindex.errors import InternalError
+from mmindex.index import gpu as gpus
+from mmindex.index.build import build, sample_rows
+from mmindex.index.exact import thread_count
+from mmindex.index.faissio import write_index
+from mmindex.index.gather import IDS_SCHEMA, as_keys, id_batches, locate, vector_blocks
+from mmindex.index.plan import IndexPlan, candidates, for_sample
+from mmindex.index.tune import RECALL_AT, Tuning, tune, yardstick
+from mmindex.progress import StageTimer, get_logger
+from mmindex.store.manifest import IndexInfo, ObjectRef
+from mmindex.store.objects import Objects
+from mmindex.store.vectors import Vectors, write_segment
+
+# Above this, recipes are compared on a sample of so many rows; below, on the vectors themselves.
+REHEARSAL_ROWS = 131_072
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What the index stage made.
+
+    Attributes:
+        info: how the index was made and is to be searched, for the manifest.
+        objects: the objects written, for the manifest.
+        seconds: wall time by part.
+    """
+
+    info: IndexInfo
+    objects: tuple[ObjectRef, ...]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    vectors: Vectors
+    queries: NDArray[np.float32] | None
+    config: IndexConfig
+    threads: int
+
+
+def build_index(
+    objects: Objects,
+    modality: str,
+    keys: Iterable[str] | pa.Array[Any] | pa.ChunkedArray[Any],
+    shards: Sequence[ObjectRef],
+    config: IndexConfig,
+    queries: NDArray[np.float32] | None = None,
+) -> IndexReport:
+    """Index the vectors of the live keys; ids are 0, 1, ... in the order of ``keys``.
+
+    Args:
+        objects: the store's objects.
+        modality: ``image`` or ``text``.
+        keys: live keys, each once, in the order that their ids shall have.
+        shards: embedding shards (Parquet: key, vector) that hold them.
+        config: kind, recall target, seed, threads, memory and GPU.
+        queries: float32 (q, dim), unit length: vectors of the other modality to tune with.
+            Questions across modalities lie off the corpus and need more probes than its own
+            vectors. None: a sample of the corpus itself, each query's own row not counted.
+
+    Returns:
+        the report; its objects are ``ids/``, ``vectors/``, ``digests/`` and, unless the search
+        is exact, ``index/`` of the modality.
+
+    Raises:
+        InternalError: a key has no vector.
+        UsageError: the index asked for is impossible.
+        DataError: a shard is damaged or a vector is not of unit length.
+    """
+    timer = StageTimer()
+    threads = thread_count(config.threads)
+    with timer.measure("gather"):
+        column = as_keys(keys)
+        located = locate(objects, column, shards)
+        n, dim = len(column), located.dim
+        # Refuse what cannot work before anything is written.
+        found = gpus.detect(config.gpu, memory=True)
+        plans = candidates(n, dim, config.kind, config.memory_bytes, found)
+        ids = objects.write_table(f"ids/{modality}", IDS_SCHEMA, id_batches(column))
+        written = write_segment(objects, modality, 0, dim, vector_blocks(objects, located, shards))
+    refs: tuple[ObjectRef, ...] = (ids, *written)
+    if plans[0].exact:
+        return IndexReport(_info(modality, plans[0], config, threads, None), refs, timer.seconds)
+    vectors = Vectors.of_refs(objects, refs, modality, dim)
+    job = _Job(vectors, queries, config, threads)
+    plan, index, tuning = _build_best(plans, job, timer)
+    with timer.measure("write"):
+        refs = (*refs, write_index(objects, modality, index))
+    return IndexReport(_info(modality, plan, config, threads, tuning), refs, timer.seconds)
+
+
+def _info(
+    modality: str, plan: IndexPlan, config: IndexConfig, threads: int, tuning: Tuning | None
+) -> IndexInfo:
+    return IndexInfo(
+        modality=modality,
+        factory=plan.factory,
+        reason=plan.reason,
+        n=plan.n,
+        dim=plan.dim,
+        seed=config.seed,
+        threads=threads,
+        faiss_version=faiss.__version__,
+        training_rows=plan.training_rows,
+        nprobe=tuning.nprobe if tuning else 1,
+        k_factor=tuning.k_factor if tuning else 1,
+        recall_target=config.recall_target,
+        measured_recall=tuning.recall if tuning else None,
+        curve=tuning.curve if tuning else (),
+    )
+
+
+def _build_best(
+    plans: tuple[IndexPlan, ...], job: _Job, timer: StageTimer
+) -> tuple[IndexPlan, Any, Tuning]:
+    """Build the first recipe whose measured recall reaches the target, else the best one.
+
+    How much a rotation may cut depends on the embeddings, so recall decides: that of the index
+    itself, or for a large corpus that of a rehearsal on a sample.
+    """
+    if len(plans) > 1 and job.vectors.n > REHEARSAL_ROWS:
+        with timer.measure("rehearse"):
+            rows = sample_rows(job.vectors.n, REHEARSAL_ROWS, job.config.seed)
+            small = tuple(for_sample(plan, len(rows)) for plan in plans)
+            winner = _first_reaching(small, job, rows, StageTimer())[0]
+        plans = (plans[winner],)
+    number, index, tuning = _first_reaching(plans, job, None, timer)
+    plan = plans[number]
+    if not tuning.reached:
+        target = job.config.recall_target
+        get_logger("index").warning(
+            "recall target not reached", recall=tuning.recall, target=target, factory=plan.factory
+        )
+        short = f"recall@{RECALL_AT} is {tuning.recall:.3f} at best, below the target {target}"
+        plan = replace(plan, reason=f"{plan.reason}; {short}")
+    return plan, index, tuning
+
+
+def _first_reaching(
+    plans: tuple[IndexPlan, ...], job: _Job, rows: NDArray[np.int64] | None, timer: StageTimer
+) -> tuple[int, Any, Tuning]:
+    """Build and tune one plan after the other until one reaches the target.
+
+    Returns:
+        the number of the plan with the best recall, its index and its setting.
+    """
+    seed, target = job.config.seed, job.config.recall_target
+    with timer.measure("truth"):
+        yard = yardstick(job.vectors, rows, job.queries, seed, job.threads)
+    best: tuple[int, Any, Tuning] | None = None
+    for number, plan in enumerate(plans):
+        with timer.measure("build"):
+            index = build(plan, job.vectors, rows, seed, job.threads)
+        with timer.measure("tune"):
+            tuning = tune(index, plan, yard, target, job.threads)
+        if best is None or tuning.recall > best[2].recall:
+            best = (number, index, tuning)
+        if tuning.reached:
+            break
+    if best is None:
+        raise InternalError("no index plan to build")
+    return best

@@ -1,0 +1,188 @@
+"""Choosing nprobe and the re-ranking depth for a recall target, from measured recall.
+
+Re-ranking is exact, so the recall at 10 of a setting is the share of the true ten among its
+candidates, and the candidates for a smaller depth are a prefix of those for a larger one: one
+search for each nprobe measures every depth. Costs come from a fixed model, not from a clock: the
+same input always gets the same setting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmindex.errors import InternalError
+from mmindex.index.build import blocks_of, sample_rows, take_wide
+from mmindex.index.exact import exact_search, faiss_settings
+from mmindex.index.faissio import find_candidates
+from mmindex.index.gpu import MAX_K
+from mmindex.index.plan import IndexPlan
+from mmindex.store.vectors import Vectors
+
+RECALL_AT = 10
+TUNING_QUERIES = 512  # recall at 10 of 512 queries has a standard error below 0.5 %
+_DEPTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+# Milliseconds on one core, fitted to 200,000 x 512: for a list's code, for a re-ranked vector.
+_CODE_MS = {4: 5e-6, 8: 4e-5, 32: 1e-4}
+_RERANK_MS_PER_DIM = 6e-7
+_NEVER = np.iinfo(np.int64).max // 2  # position of a neighbour that is not among the candidates
+
+Point = tuple[int, int, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Yardstick:
+    """What recall is measured against.
+
+    Attributes:
+        queries: float32 (q, dim).
+        truth: int64 (q, t) ids of the true nearest, t <= 10.
+        own: int64 (q,) ids of the queries themselves where they are of the corpus: not counted
+            as answers; None for queries from elsewhere.
+    """
+
+    queries: NDArray[np.float32]
+    truth: NDArray[np.int64]
+    own: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The chosen setting and what was measured.
+
+    Attributes:
+        nprobe: lists to probe.
+        k_factor: candidates re-ranked for each hit wanted.
+        recall: measured recall at 10 of this setting.
+        reached: whether that is at least the target.
+        curve: the measured points that no other point beats in both respects, cheapest first:
+            (nprobe, k_factor, recall at 10, estimated ms a query on one core).
+    """
+
+    nprobe: int
+    k_factor: int
+    recall: float
+    reached: bool
+    curve: tuple[Point, ...]
+
+
+def candidate_count(k: int, k_factor: int) -> int:
+    """Candidates to re-rank for ``k`` hits; never fewer than for ten, which were measured."""
+    return max(k, RECALL_AT) * k_factor
+
+
+def estimated_ms(plan: IndexPlan, nprobe: int, k_factor: int) -> float:
+    """The cost model: scanning codes, then re-ranking."""
+    width = plan.m * plan.bits / 8 / 64 if plan.m else plan.dim / 512
+    scanned = plan.n * nprobe / plan.nlist * width * _CODE_MS.get(plan.bits, _CODE_MS[8])
+    depth = min(plan.n, candidate_count(RECALL_AT, k_factor))
+    return scanned + depth * plan.dim * _RERANK_MS_PER_DIM
+
+
+def yardstick(
+    vectors: Vectors,
+    rows: NDArray[np.int64] | None,
+    queries: NDArray[np.float32] | None,
+    seed: int,
+    threads: int,
+) -> Yardstick:
+    """Draw queries with a seed and answer them by exact search.
+
+    Args:
+        vectors: the corpus.
+        rows: the part of it that the index holds, under ids 0, 1, ...; None: all.
+        queries: float32 (any, dim) to draw from; None: the corpus itself.
+        seed: of the draw.
+        threads: for faiss.
+
+    Raises:
+        InternalError: the queries' dimensions are not the corpus'.
+    """
+    n = vectors.n if rows is None else len(rows)
+    if queries is not None and len(queries):
+        if queries.shape[1] != vectors.dim:
+            raise InternalError(f"queries {queries.shape} for {vectors.dim} dimensions")
+        drawn = sample_rows(len(queries), TUNING_QUERIES, seed)
+        asked = np.ascontiguousarray(queries[drawn], dtype=np.float32)
+        wanted = min(RECALL_AT, n)
+        _, truth = exact_search(blocks_of(vectors, rows), asked, wanted, threads)
+        return Yardstick(asked, truth, None)
+    own = sample_rows(n, TUNING_QUERIES, seed)
+    asked = take_wide(vectors, own if rows is None else rows[own])
+    wanted = min(RECALL_AT, n - 1)
+    _, truth = exact_search(blocks_of(vectors, rows), asked, wanted + 1, threads)
+    itself_last = np.argsort(truth == own[:, np.newaxis], axis=1, kind="stable")
+    truth = np.take_along_axis(truth, itself_last, axis=1)[:, :wanted]
+    return Yardstick(asked, truth, own)
+
+
+def tune(index: Any, plan: IndexPlan, yard: Yardstick, target: float, threads: int) -> Tuning:
+    """Measure settings and choose the cheapest that reaches the target.
+
+    Args:
+        index: the CPU index.
+        plan: what it was built from.
+        yard: queries and their true answers.
+        target: recall at 10 wanted, in (0, 1).
+        threads: for faiss.
+    """
+    points: list[Point] = []
+    reaching: float | None = None
+    with faiss_settings(threads, plan.dim):
+        for nprobe in _probes(min(plan.nlist, MAX_K) if plan.gpu else plan.nlist):
+            if reaching is not None and estimated_ms(plan, nprobe, _DEPTHS[0]) >= reaching:
+                break
+            found = _measure(index, plan, nprobe, yard)
+            points += found
+            costs = [cost for _, _, recall, cost in found if recall >= target]
+            reaching = min([*costs, *([] if reaching is None else [reaching])], default=None)
+    return choose(points, target)
+
+
+def choose(points: list[Point], target: float) -> Tuning:
+    """The cheapest point that reaches the target, else the best one."""
+    curve: list[Point] = []
+    for point in sorted(points, key=lambda point: (point[3], -point[2], point[0])):
+        if not curve or point[2] > curve[-1][2]:
+            curve.append(point)
+    chosen = next((point for point in curve if point[2] >= target), curve[-1])
+    return Tuning(
+        nprobe=chosen[0],
+        k_factor=chosen[1],
+        recall=chosen[2],
+        reached=chosen[2] >= target,
+        curve=tuple(curve),
+    )
+
+
+def _probes(nlist: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12, ... up to all lists."""
+    steps = {1, nlist}
+    power = 2
+    while power < nlist:
+        steps |= {power, min(nlist, power * 3 // 2)}
+        power *= 2
+    return sorted(steps)
+
+
+def _measure(index: Any, plan: IndexPlan, nprobe: int, yard: Yardstick) -> list[Point]:
+    deepest = min(plan.n, candidate_count(RECALL_AT, _DEPTHS[-1]) + 1)
+    found = find_candidates(index, yard.queries, deepest, nprobe)
+    # Position at which each true neighbour turns up among the candidates.
+    hits = found[:, np.newaxis, :] == yard.truth[:, :, np.newaxis]
+    position = np.where(hits.any(axis=2), hits.argmax(axis=2), _NEVER)
+    if yard.own is not None:
+        itself = found == yard.own[:, np.newaxis]
+        before = np.where(itself.any(axis=1), itself.argmax(axis=1), _NEVER)
+        position -= before[:, np.newaxis] < position
+    points = []
+    for depth in _DEPTHS:
+        inside = position < candidate_count(RECALL_AT, depth)
+        recall = float(inside.mean()) if inside.size else 1.0
+        points.append((nprobe, depth, round(recall, 6), estimated_ms(plan, nprobe, depth)))
+        if candidate_count(RECALL_AT, depth) >= plan.n:
+            break
+    return points

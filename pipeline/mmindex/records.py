@@ -1,0 +1,151 @@
+"""What flows between the stages: frozen, slotted records, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+MetadataValue = str | int | float | bool | None
+
+
+class Modality(StrEnum):
+    """The two sides of a corpus; also the names of the embedding tables and indexes."""
+
+    IMAGE = "image"
+    TEXT = "text"
+
+
+class Reason(StrEnum):
+    """Closed list of reasons for which an item goes to quarantine instead of into the index."""
+
+    EMPTY = "empty"  # zero bytes
+    MISSING = "missing"  # listed by an annotation file, but not there
+    UNREADABLE = "unreadable"  # the operating system refuses this one file
+    NOT_AN_IMAGE = "not_an_image"  # bytes of some other kind under an image's name
+    UNSUPPORTED = "unsupported"  # an image format or mode that no decoder here reads
+    TRUNCATED = "truncated"  # the picture ends early
+    CORRUPT = "corrupt"  # the decoder refuses the bytes
+    TOO_LARGE = "too_large"  # above the pixel or byte ceiling, judged from the header
+    TOO_THIN = "too_thin"  # aspect ratio beyond the limit: resizing would erase it
+    CHANGED = "changed"  # the file's bytes changed while the run was reading it
+    UNSAFE_PATH = "unsafe_path"  # absolute, climbing out with .., or a link out of the source
+    BAD_ARCHIVE_MEMBER = "bad_archive_member"  # wrong CRC, encrypted, or overlapping member
+    DUPLICATE_ID = "duplicate_id"  # a second image under an id that is taken
+    DECODER_DIED = "decoder_died"  # the decoder crashed or ran out of memory or time
+    BAD_VECTOR = "bad_vector"  # the model gave NaN, infinity or a zero vector
+    OPTED_OUT = "opted_out"  # the publisher asks not to be indexed
+    FETCH_FAILED = "fetch_failed"  # the address gave no usable answer
+
+
+@dataclass(frozen=True, slots=True)
+class SourceItem:
+    """One image as a source lists it, not yet read.
+
+    Attributes:
+        image_id: stable id, unique in the corpus, e.g. ``coco/val2017/000000000139``.
+        uri: where the bytes lie: a path, or ``path.zip!member`` inside an archive.
+        split: split name, ``all`` where the source knows none.
+        captions: texts exactly as the source gives them, in the source's order.
+        metadata: the source's own columns (licence, title, ...).
+        read: returns the file's bytes; raises OSError, or ItemError for a reason of its own.
+        stamp: cheap identity of the file for skipping unchanged ones
+            (size, mtime in ns, inode), or None where the source has none.
+    """
+
+    image_id: str
+    uri: str
+    split: str
+    captions: tuple[str, ...]
+    read: Callable[[], bytes]
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    stamp: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One source row that cannot be indexed, with its reason."""
+
+    image_id: str
+    uri: str
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Things a source saw and passed over by rule (other file kinds, unknown ids), counted."""
+
+    why: str
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Oddities of a source that cost no image (captions of unknown images, ...), counted."""
+
+    name: str
+    count: int = 1
+
+
+SourceEvent = SourceItem | Rejected | Ignored | Note
+
+
+class ItemError(Exception):
+    """One item fails, with a reason of the closed list; it never ends the run."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One row of the ``images`` table; ``key`` is the sha256 of the file's bytes, in hex."""
+
+    image_id: str
+    key: str
+    source: str
+    uri: str
+    split: str
+    width: int
+    height: int
+    format: str
+    size_bytes: int
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionRow:
+    """One row of the ``captions`` table; ``key`` is the sha256 of the UTF-8 text, in hex."""
+
+    caption_id: str
+    key: str
+    image_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineEntry:
+    """One source row kept out of the index, as the ledger holds it."""
+
+    id: str
+    uri: str
+    source: str
+    stage: str
+    reason: Reason
+    detail: str
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer to a query; ``score`` is the cosine similarity."""
+
+    rank: int
+    score: float
+    id: str
+    uri: str
+    caption: str | None
+    image_id: str

@@ -1,0 +1,88 @@
+"""Golden answers: a few query vectors stored with what the index answered when it was made.
+
+``mmindex check`` asks them again: an index that is whole but answers differently (another faiss,
+another machine) is found too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmindex.errors import DataError
+from mmindex.search.searcher import Searcher
+from mmindex.store import versions
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import Manifest, ObjectRef
+from mmindex.store.objects import Objects
+
+GOLDEN_K = 10
+# Cosines from the same float16 vectors; other kernels sum in another order.
+_SCORE_TOLERANCE = 1e-4
+
+
+def write_golden(
+    objects: Objects, manifest: Manifest, modality: str, queries: NDArray[np.float32]
+) -> ObjectRef:
+    """Ask ``queries`` (float32 (q, dim), unit length) and store them with their answers."""
+    scores, ids = Searcher(objects, manifest, modality).search(queries, GOLDEN_K)
+    schema = _schema(queries.shape[1])
+    table = pa.table(
+        {
+            "query": pa.FixedSizeListArray.from_arrays(pa.array(queries.ravel()), queries.shape[1]),
+            "ids": list(ids),
+            "scores": list(scores),
+        },
+        schema=schema,
+    )
+    return objects.write_table(f"golden/{modality}", schema, [table])
+
+
+def _schema(dim: int) -> pa.Schema:
+    return pa.schema(
+        {
+            "query": pa.list_(pa.float32(), dim),
+            "ids": pa.list_(pa.int64()),
+            "scores": pa.list_(pa.float32()),
+        }
+    )
+
+
+def check_golden(layout: Layout) -> tuple[str, ...]:
+    """Ask the published version's golden queries again.
+
+    Returns:
+        one line for each modality whose answers changed; empty when all are the same.
+    """
+    manifest = versions.read_current(layout)
+    if manifest is None:
+        return ()
+    objects = Objects(layout)
+    problems = []
+    for modality in manifest.indexes:
+        try:
+            changed = _changed(objects, manifest, modality)
+        except DataError as error:
+            problems.append(error.message)
+            continue
+        if changed:
+            problems.append(f"{modality} index: {changed} golden queries answer differently")
+    return tuple(problems)
+
+
+def _changed(objects: Objects, manifest: Manifest, modality: str) -> int:
+    ref = manifest.find(f"golden/{modality}")
+    if ref is None:
+        raise DataError(f"version {manifest.version} has no golden/{modality}")
+    table = objects.read_table(ref)
+    dim = manifest.indexes[modality].dim
+    queries = table["query"].combine_chunks().flatten().to_numpy().reshape(-1, dim)
+    scores, ids = Searcher(objects, manifest, modality).search(queries, GOLDEN_K)
+    same = [
+        np.array_equal(old, new) and np.allclose(old_scores, new_scores, atol=_SCORE_TOLERANCE)
+        for old, new, old_scores, new_scores in zip(
+            table["ids"].to_pylist(), ids, table["scores"].to_pylist(), scores, strict=True
+        )
+    ]
+    return same.count(False)

@@ -1,0 +1,178 @@
+"""From what a searcher found to the rows of the corpus that people know.
+
+An index knows each content once; the tables know every name it has. So one answered key becomes
+one hit for each row that has it, in the table's order. One pass over a table serves a whole batch
+of queries.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmindex.errors import DataError, NoInputError
+from mmindex.records import Hit, Modality
+from mmindex.store.manifest import Manifest, ObjectRef
+from mmindex.store.objects import Objects
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """What a searcher found for one query: keys, best first, with their cosine similarities."""
+
+    keys: Sequence[str]
+    scores: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How much of an answer is wanted: at most ``k`` hits, none below ``min_score``."""
+
+    k: int = 10
+    min_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A row of the ``images`` table, as far as answers need it."""
+
+    image_id: str
+    key: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    id: str
+    uri: str
+    caption: str | None
+    image_id: str
+
+
+def hits(
+    objects: Objects, manifest: Manifest, to: Modality, found: Sequence[Ranked], cut: Cut
+) -> list[tuple[Hit, ...]]:
+    """Name what was found: for each query its hits, ranks 1 upwards.
+
+    ``k`` counts hits, that is rows: a picture under two names takes two places. Image hits carry
+    the image's id and no caption; text hits the caption's id, its text, and its image's uri.
+
+    Raises:
+        DataError: a key of the index is in no row of the table, or the tables are damaged.
+    """
+    if not found:
+        return []
+    wanted = {key for ranked in found for key in ranked.keys}
+    rows = _image_rows if to is Modality.IMAGE else _caption_rows
+    by_key = rows(objects, manifest, wanted)
+    missing = wanted - by_key.keys()
+    if missing:
+        raise DataError(
+            f"version {manifest.version}: the {to} index holds {min(missing)}, its table does not",
+            "run `mmindex check --full`, then `mmindex build`",
+        )
+    return [tuple(islice(_ranked_hits(ranked, by_key, cut), cut.k)) for ranked in found]
+
+
+def _ranked_hits(ranked: Ranked, by_key: dict[str, list[_Row]], cut: Cut) -> Iterator[Hit]:
+    rank = 0
+    for key, score in zip(ranked.keys, ranked.scores, strict=True):
+        if cut.min_score is not None and score < cut.min_score:
+            return
+        for row in by_key[key]:
+            rank += 1
+            # Rounding of float16 lets a vector's product with itself exceed 1 by some 1e-4.
+            yield Hit(rank, min(score, 1.0), row.id, row.uri, row.caption, row.image_id)
+
+
+def _image_rows(objects: Objects, manifest: Manifest, keys: set[str]) -> dict[str, list[_Row]]:
+    by_key: dict[str, list[_Row]] = defaultdict(list)
+    for picture in _pictures(objects, manifest, "key", keys):
+        row = _Row(picture.image_id, picture.uri, None, picture.image_id)
+        by_key[picture.key].append(row)
+    return by_key
+
+
+def _caption_rows(objects: Objects, manifest: Manifest, keys: set[str]) -> dict[str, list[_Row]]:
+    columns = ["caption_id", "key", "image_id", "text"]
+    found = list(_select(objects, _table(manifest, "captions"), columns, "key", keys))
+    owners = {image_id for _, _, image_id, _ in found}
+    uris = {p.image_id: p.uri for p in _pictures(objects, manifest, "image_id", owners)}
+    by_key: dict[str, list[_Row]] = defaultdict(list)
+    for caption_id, key, image_id, text in found:
+        if image_id not in uris:
+            raise DataError(f"caption {caption_id} belongs to no image", "run `mmindex build`")
+        by_key[key].append(_Row(caption_id, uris[image_id], text, image_id))
+    return by_key
+
+
+def find_picture(objects: Objects, manifest: Manifest, column: str, value: str) -> Picture | None:
+    """The first row of the ``images`` table whose ``image_id``, ``uri`` or ``key`` is ``value``."""
+    return next(_pictures(objects, manifest, column, {value}), None)
+
+
+def captions_of(
+    objects: Objects, manifest: Manifest, image_ids: Iterable[str]
+) -> dict[str, list[str]]:
+    """The captions of these images, in the table's order; no entry for an image without."""
+    texts: dict[str, list[str]] = defaultdict(list)
+    columns = ["image_id", "text"]
+    wanted = set(image_ids)
+    table = _table(manifest, "captions")
+    for image_id, text in _select(objects, table, columns, "image_id", wanted):
+        texts[image_id].append(text)
+    return dict(texts)
+
+
+def _pictures(
+    objects: Objects, manifest: Manifest, column: str, values: set[str]
+) -> Iterator[Picture]:
+    columns = ["image_id", "key", "uri"]
+    for row in _select(objects, _table(manifest, "images"), columns, column, values):
+        yield Picture(*row)
+
+
+def _table(manifest: Manifest, name: str) -> ObjectRef:
+    ref = manifest.find(name)
+    if ref is None:
+        raise NoInputError(f"version {manifest.version} has no {name}", "run `mmindex crawl` first")
+    return ref
+
+
+def _select(
+    objects: Objects, ref: ObjectRef, columns: list[str], column: str, values: set[str]
+) -> Iterator[tuple[str, ...]]:
+    """Rows whose ``column`` is one of ``values``, in the table's order, as tuples of ``columns``.
+
+    Only the column looked at is read whole, one row group at a time; the others only from row
+    groups that hold a match.
+    """
+    if not values:
+        return
+    # Bytes, not strings: ids and captions may hold half surrogates, which are no UTF-8.
+    wanted = pa.array([_to_bytes(value) for value in values], pa.binary())
+    with objects.open_parquet(ref) as file:
+        for group in range(file.num_row_groups):
+            looked_at = _as_binary(file.read_row_group(group, columns=[column])[column])
+            mask = pc.is_in(looked_at, value_set=wanted)
+            if pc.any(mask).as_py():
+                rows = file.read_row_group(group, columns=columns).filter(mask)
+                yield from zip(*(_texts(rows[name]) for name in columns), strict=True)
+
+
+def _as_binary(column: Any) -> Any:
+    return column.cast(pa.binary())
+
+
+def _texts(column: Any) -> list[str]:
+    return [str(value, "utf-8", "surrogatepass") for value in _as_binary(column).to_pylist()]
+
+
+def _to_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

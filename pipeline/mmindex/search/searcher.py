@@ -1,0 +1,220 @@
+"""Answering vector queries from one side of a published version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mmindex.errors import DataError, ModelMismatchError, NoInputError, UsageError
+from mmindex.index.exact import (
+    block_rows,
+    exact_search,
+    faiss_settings,
+    rerank,
+    thread_count,
+    widen,
+)
+from mmindex.index.faissio import find_candidates, ivf_part, read_index
+from mmindex.index.gpu import GpuInfo, fits_search, to_gpu
+from mmindex.index.tune import candidate_count
+from mmindex.store.manifest import Manifest
+from mmindex.store.objects import Objects
+from mmindex.store.vectors import Vectors
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+# So few allowed ids are scanned whole: 10 ms at 512 dimensions, and exact.
+_SCAN_UP_TO = 20_000
+# Queries answered at once: their candidates take some MiB, not more with a larger batch.
+_BATCH = 1_024
+
+
+class Searcher:
+    """Search over the vectors of one modality.
+
+    Attributes:
+        info: how the index was made and is searched.
+        n: number of vectors.
+        dim: their dimensions.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        manifest: Manifest,
+        modality: str,
+        *,
+        gpu: GpuInfo | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Open the index, verified.
+
+        Args:
+            objects: the store's objects.
+            manifest: the version to search.
+            modality: ``image`` or ``text``: what is searched for.
+            gpu: search on these GPUs where the index has a form that they hold; None: CPU.
+            threads: for faiss; None: one for each core.
+
+        Raises:
+            NoInputError: the version has no such index.
+            DataError: the index or its ids are missing, damaged, or do not fit the manifest.
+        """
+        info = manifest.indexes.get(modality)
+        ids = manifest.find(f"ids/{modality}")
+        if info is None:
+            raise NoInputError(
+                f"version {manifest.version} has no {modality} index", "run `mmindex index`"
+            )
+        if ids is None or ids.rows != info.n:
+            raise DataError(f"{modality}: the ids do not fit the index", "run `mmindex check`")
+        self.info = info
+        self.n, self.dim = info.n, info.dim
+        self._objects, self._ids = objects, ids
+        self._threads = thread_count(threads)
+        self._vectors = Vectors(objects, manifest, modality)
+        self._index: Any | None = None
+        self._on_gpu: Any | None = None
+        if not info.exact:
+            ref = manifest.find(f"index/{modality}")
+            if ref is None:
+                raise DataError(f"the manifest lists no {modality} index", "run `mmindex check`")
+            self._index = read_index(objects, ref, info)
+            self._on_gpu = self._gpu_form(gpu)
+
+    def _gpu_form(self, gpu: GpuInfo | None) -> Any | None:
+        """The clone on the GPUs; None for forms that only a CPU searches (4-bit fast scan)."""
+        quantizer = getattr(ivf_part(self._index), "pq", None)
+        if gpu is None or quantizer is None or quantizer.nbits != 8:
+            return None
+        clone = to_gpu(self._index, int(quantizer.M))
+        faiss.GpuParameterSpace().set_index_parameter(clone, "nprobe", self.info.nprobe)
+        return clone
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, ids: NDArray[np.int64] | None = None
+    ) -> tuple[Float32, Int64]:
+        """The k best vectors for each query.
+
+        Candidates come from the index, scores are always exact (float32 with the stored float16
+        vectors). A query that the index gives too few candidates for is answered by a full scan.
+
+        Args:
+            queries: float32 (q, dim), unit length.
+            k: hits wanted; more than there are is fine.
+            ids: only these ids may be answers (each once, any order); None: all.
+
+        Returns:
+            float32 (q, k) cosine similarities and int64 (q, k) ids, best first, equal scores by
+            lower id; -inf and -1 at the end where there are fewer than k.
+
+        Raises:
+            ModelMismatchError: the queries have other dimensions than the index.
+            DataError: a query is not finite, or a block of vectors is damaged.
+            UsageError: k is below 1, or an allowed id does not exist.
+        """
+        queries = self._checked(queries)
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        allowed = None if ids is None else self._allowed(ids)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        found = np.full((len(queries), k), -1, dtype=np.int64)
+        # Wider than the corpus is all padding.
+        width = min(k, self.n if allowed is None else len(allowed))
+        for start in range(0, len(queries) if width else 0, _BATCH):
+            here = slice(start, start + _BATCH)
+            part = self._search(queries[here], width, allowed)
+            scores[here, :width], found[here, :width] = part
+        return scores, found
+
+    def _checked(self, queries: NDArray[np.float32]) -> Float32:
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise ModelMismatchError(
+                f"queries have shape {queries.shape}, the index has {self.dim} dimensions",
+                "encode queries with the model that made the index (`mmindex status` names it)",
+            )
+        if not np.isfinite(queries).all():
+            raise DataError("a query vector is not finite")
+        return np.ascontiguousarray(queries, dtype=np.float32)
+
+    def _allowed(self, ids: NDArray[np.int64]) -> Int64:
+        allowed = np.unique(ids)
+        if len(allowed) and (allowed[0] < 0 or allowed[-1] >= self.n):
+            raise UsageError(f"allowed ids must be in 0..{self.n - 1}")
+        return allowed.astype(np.int64)
+
+    def _search(self, queries: Float32, k: int, allowed: Int64 | None) -> tuple[Float32, Int64]:
+        pool = self.n if allowed is None else len(allowed)
+        count = candidate_count(k, self.info.k_factor)
+        scanned = count * 2 >= pool or (allowed is not None and pool <= _SCAN_UP_TO)
+        if self._index is None or scanned:
+            return self._scan(queries, k, allowed)
+        with faiss_settings(self._threads, self.dim):
+            candidates = self._candidates(queries, count, allowed)
+        scores, ids = rerank(self._vectors.take, queries, candidates, k)
+        short = np.flatnonzero(ids[:, -1] < 0)
+        if len(short):
+            scores[short], ids[short] = self._scan(queries[short], k, allowed)
+        return scores, ids
+
+    def _candidates(self, queries: Float32, count: int, allowed: Int64 | None) -> Int64:
+        nprobe = self.info.nprobe
+        if allowed is None:
+            if self._on_gpu is not None and fits_search(count, nprobe):
+                _, ids = self._on_gpu.search(queries, count)
+                return np.asarray(ids, dtype=np.int64)
+            return find_candidates(self._index, queries, count, nprobe)
+        # GPU kernels ignore selectors, so this is always the CPU's work. The neighbours that
+        # remain lie farther away: probe as many more lists as there are fewer of them.
+        bitmap = np.zeros(-(-self.n // 8), dtype=np.uint8)
+        np.bitwise_or.at(bitmap, allowed >> 3, (1 << (allowed & 7)).astype(np.uint8))
+        wider = -(-nprobe * self.n // len(allowed))
+        return find_candidates(self._index, queries, count, wider, faiss.IDSelectorBitmap(bitmap))
+
+    def _scan(self, queries: Float32, k: int, allowed: Int64 | None) -> tuple[Float32, Int64]:
+        if allowed is None:
+            blocks = self._vectors.blocks(block_rows(self.dim))
+            return exact_search(blocks, queries, k, self._threads)
+        scores, places = exact_search(self._some(allowed), queries, k, self._threads)
+        # A place is a position in the ascending list of allowed ids; -1 stays -1.
+        return scores, np.where(places >= 0, allowed[places], -1)
+
+    def _some(self, allowed: Int64) -> Iterator[tuple[int, NDArray[np.float16]]]:
+        step = block_rows(self.dim)
+        for start in range(0, len(allowed), step):
+            yield start, self._vectors.take(allowed[start : start + step])
+
+    @cached_property
+    def _keys(self) -> pa.ChunkedArray[Any]:
+        return self._objects.read_table(self._ids, ["key"]).column("key")
+
+    def keys(self, ids: NDArray[np.int64] | Sequence[int]) -> list[str]:
+        """The keys of ids, in their order.
+
+        Raises:
+            UsageError: an id does not exist; -1, which stands for "none", is not a hit's id.
+        """
+        wanted = np.asarray(ids, dtype=np.int64)
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.n):
+            raise UsageError(f"ids must be in 0..{self.n - 1}")
+        return [str(key) for key in self._keys.take(pa.array(wanted, pa.int64())).to_pylist()]
+
+    def vector_of(self, key: str) -> Float32:
+        """The stored vector of a key: float32 (dim,).
+
+        Raises:
+            NoInputError: the key is not in the index.
+        """
+        place = pc.index(self._keys, pa.scalar(key, self._keys.type)).as_py()
+        if place < 0:
+            raise NoInputError(f"{key} is not in the {self.info.modality} index")
+        row: Float32 = widen(self._vectors.take(np.array([place], dtype=np.int64)))[0]
+        return row

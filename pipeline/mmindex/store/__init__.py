@@ -1,0 +1,1 @@
+"""The store: paths, atomic publishing, manifests, versions, the writer's lock."""

@@ -1,0 +1,196 @@
+"""What a version is: the manifest and its parts, as they stand on disk in JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from mmindex.errors import DataError, InternalError
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all records on disk: closed set of fields, immutable."""
+
+
+class ObjectRef(Record, frozen=True):
+    """One immutable file that a version uses.
+
+    ``name`` says what it is (``images``, ``embeddings/image/00000``, ``index/text`` ...),
+    ``rows`` how many rows or vectors it holds.
+    """
+
+    name: str
+    sha256: str
+    bytes: int
+    rows: int
+
+
+class SourceSummary(Record, frozen=True):
+    """What one source gave: ``seen = images + quarantined + ignored``.
+
+    ``notes`` counts oddities that cost no image: captions for unknown images, for example.
+    """
+
+    spec: str
+    name: str
+    seen: int
+    images: int
+    captions: int
+    quarantined: int
+    ignored: int
+    notes: dict[str, int] = {}
+
+
+class Counts(Record, frozen=True):
+    """The corpus in numbers; they must balance: ``seen = indexed + quarantined + ignored``."""
+
+    seen: int
+    indexed: int
+    quarantined: int
+    ignored: int
+    captions: int
+    unique_images: int
+    unique_texts: int
+    reasons: dict[str, int] = {}
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every item seen is accounted for."""
+        return self.seen == self.indexed + self.quarantined + self.ignored
+
+
+class InputFile(Record, frozen=True):
+    """A file that the encoder was made from."""
+
+    path: str
+    sha256: str
+
+
+class EncoderInfo(Record, frozen=True):
+    """Which model made the vectors.
+
+    ``fingerprint`` is the sha256 over architecture, weights, preprocessing, tokenizer and
+    precision: equal fingerprints give interchangeable vectors. ``inputs`` and ``package`` let a
+    later run see, without loading the model, that nothing has changed.
+    """
+
+    fingerprint: str
+    model: str
+    pretrained: str
+    precision: str
+    dim: int
+    image_size: int
+    architecture: str
+    weights: str
+    preprocess: str
+    tokenizer: str
+    trained: bool
+    inputs: tuple[InputFile, ...]
+    package: str
+
+
+class IndexInfo(Record, frozen=True):
+    """How one side's index was made and how it is to be searched.
+
+    ``factory`` is empty for exact search, which reads the ``vectors`` objects alone. ``nprobe`` and
+    ``k_factor`` (candidates re-ranked for each hit wanted) come from the measured curve. ``inputs``
+    is a digest of everything that the index was made from: equal inputs, nothing to do.
+    """
+
+    modality: str
+    factory: str
+    reason: str
+    n: int
+    dim: int
+    seed: int
+    threads: int
+    faiss_version: str
+    training_rows: int
+    nprobe: int
+    k_factor: int
+    recall_target: float
+    measured_recall: float | None
+    curve: tuple[tuple[int, int, float, float], ...] = ()
+    inputs: str = ""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the answers are those of a full scan."""
+        return not self.factory
+
+
+class Manifest(Record, frozen=True):
+    """One published version of a store.
+
+    ``stages`` are those that this version has been through (``crawl``, ``encode``, ``index``);
+    ``config`` is what it was built with, and what a later build without sources goes on with.
+    """
+
+    format: str
+    version: int
+    parent: int | None
+    created_at: str
+    run_id: str
+    mmindex: str
+    stages: tuple[str, ...]
+    config: dict[str, Any]
+    corpus_fingerprint: str
+    sources: tuple[SourceSummary, ...]
+    counts: Counts
+    encoder: EncoderInfo | None
+    indexes: dict[str, IndexInfo]
+    evaluation: dict[str, Any] | None
+    evaluation_inputs: str
+    objects: tuple[ObjectRef, ...]
+
+    def find(self, name: str) -> ObjectRef | None:
+        """The object called ``name``, or None."""
+        return next((ref for ref in self.objects if ref.name == name), None)
+
+    def named(self, prefix: str) -> tuple[ObjectRef, ...]:
+        """The objects whose name starts with ``prefix``, in the manifest's order."""
+        return tuple(ref for ref in self.objects if ref.name.startswith(prefix))
+
+    def content(self) -> bytes:
+        """Canonical bytes of what the version holds, without when and by which run it was made.
+
+        Two versions with the same content answer every query alike.
+        """
+        timeless = msgspec.structs.replace(
+            self, version=0, parent=None, created_at="", run_id="", mmindex=""
+        )
+        return msgspec.json.encode(timeless, order="sorted")
+
+
+class Current(Record, frozen=True):
+    """The content of CURRENT: the commit point."""
+
+    version: int
+    manifest_sha256: str
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest's bytes as they are stored.
+
+    Raises:
+        InternalError: the counts do not balance: such a version must never be published.
+    """
+    if not manifest.counts.balanced:
+        raise InternalError(f"counts do not balance: {manifest.counts}")
+    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
+
+
+def decode_manifest(data: bytes, sha256: str | None, where: str) -> Manifest:
+    """Read a manifest, checking its sha256 first when one is known.
+
+    Raises:
+        DataError: the bytes are not those that were published, or not a manifest.
+    """
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise DataError(f"{where}: damaged (sha256 differs)", "run `mmindex check --repair`")
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise DataError(f"{where}: not a manifest: {error}", "run `mmindex check`") from error

@@ -1,0 +1,126 @@
+"""Reading objects: nothing is used before its sha256 was checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmindex.errors import DataError, os_errors
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import ObjectRef
+from mmindex.store.publish import StagedFile
+
+_CHUNK_BYTES = 1 << 20
+_REPAIR_HINT = "run `mmindex check --full`; `mmindex build` makes damaged objects again"
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file, in hex.
+
+    Raises:
+        MmindexError: the file cannot be read.
+    """
+    with os_errors(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Objects:
+    """The objects of one store, each verified once before its first use in this process."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._verified: set[str] = set()
+
+    def path(self, ref: ObjectRef) -> Path:
+        """The object's path, after checking size and sha256 (once for each object).
+
+        Raises:
+            DataError: the object is missing or damaged; the message names the file.
+        """
+        path = self.unverified_path(ref)
+        if ref.sha256 not in self._verified:
+            if hash_file(path) != ref.sha256:
+                raise DataError(f"{path} ({ref.name}): damaged (sha256 differs)", _REPAIR_HINT)
+            self._verified.add(ref.sha256)
+        return path
+
+    def unverified_path(self, ref: ObjectRef) -> Path:
+        """The object's path, after checking that it is there with its size.
+
+        Only for readers that check digests block by block, see :mod:`mmindex.store.vectors`.
+
+        Raises:
+            DataError: the object is missing or has another size.
+        """
+        path = self.layout.object(ref.sha256)
+        if not path.is_file():
+            raise DataError(f"{path} ({ref.name}): missing", _REPAIR_HINT)
+        size = path.stat().st_size
+        if size != ref.bytes:
+            raise DataError(f"{path} ({ref.name}): {size} bytes, not {ref.bytes}", _REPAIR_HINT)
+        return path
+
+    def write(self, name: str, fill: Callable[[StagedFile], int]) -> ObjectRef:
+        """Write one object; ``fill`` writes the content and returns the number of rows."""
+        with StagedFile(self.layout) as staged:
+            rows = fill(staged)
+            sha256 = staged.publish_object()
+            return ObjectRef(name=name, sha256=sha256, bytes=staged.size_bytes, rows=rows)
+
+    def write_table(
+        self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table]
+    ) -> ObjectRef:
+        """Write a Parquet object from a stream of batches.
+
+        Same batches, same bytes: the file holds no time stamp. Page checksums are on.
+        """
+
+        def fill(staged: StagedFile) -> int:
+            rows = 0
+            with pq.ParquetWriter(
+                pa.PythonFile(staged, mode="w"),
+                schema,
+                compression="zstd",
+                write_page_checksum=True,
+                store_schema=True,
+            ) as writer:
+                for batch in batches:
+                    table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
+                    rows += table.num_rows
+                    writer.write_table(table)
+            return rows
+
+        return self.write(name, fill)
+
+    def open_parquet(self, ref: ObjectRef) -> pq.ParquetFile:
+        """Open a verified Parquet object; its pages are verified again as they are read."""
+        return pq.ParquetFile(self.path(ref), page_checksum_verification=True, memory_map=True)
+
+    def read_table(self, ref: ObjectRef, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a Parquet object whole, or some of its columns.
+
+        Raises:
+            DataError: the object is missing or damaged.
+        """
+        with self.open_parquet(ref) as file:
+            return file.read(columns=list(columns) if columns is not None else None)
+
+    def iter_batches(
+        self, ref: ObjectRef, columns: Sequence[str] | None = None, rows: int = 65_536
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream a Parquet object in record batches of at most ``rows`` rows."""
+        with self.open_parquet(ref) as file:
+            yield from file.iter_batches(
+                batch_size=rows, columns=list(columns) if columns is not None else None
+            )
+
+
+def read_chunks(file: BinaryIO) -> Iterator[bytes]:
+    """Yield a file's content in chunks, for hashing or copying in bounded memory."""
+    while chunk := file.read(_CHUNK_BYTES):
+        yield chunk

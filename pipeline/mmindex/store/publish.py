@@ -1,0 +1,210 @@
+"""The only place that writes, fsyncs, renames or removes inside a store.
+
+Every file is written aside (O_EXCL, same file system), counted, hashed, fsynced, renamed into
+place, and its directory fsynced: after power loss a name holds the whole content or is not
+there. A failed fsync is never retried: the kernel may have dropped the dirty pages
+(https://wiki.postgresql.org/wiki/Fsync_Errors), so the run ends with an I/O error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from mmindex.errors import InternalError, StorageError, os_errors
+from mmindex.store.layout import Layout
+
+_BUFFER_BYTES = 1 << 20  # large enough that system calls cost nothing beside hashing
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names inside ``path`` durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Create ``path`` and missing parents, each made durable in its parent."""
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        with os_errors(directory):
+            directory.mkdir(exist_ok=True)
+            sync_directory(directory.parent)
+
+
+class StagedFile:
+    """A binary file written aside; it appears under its final name on :meth:`publish` only.
+
+    Usable wherever a writable binary file object is (pyarrow, zipfile, faiss callbacks). It
+    counts and hashes what passes. Leaving the context without publishing removes it.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._path = layout.staging_dir / f"{uuid.uuid4().hex}.tmp"
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+        with os_errors(self._path):
+            self._file = self._path.open("xb", buffering=_BUFFER_BYTES)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # A second failure (closing flushes: a full disk fails again) must not hide the first.
+        try:
+            self._file.close()
+        except OSError:
+            if error is None:
+                raise
+        self._path.unlink(missing_ok=True)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is closed (pyarrow asks)."""
+        return self._file.closed
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of everything written so far."""
+        return self._hash.hexdigest()
+
+    def writable(self) -> bool:
+        """Always: zipfile and pyarrow ask."""
+        return True
+
+    def readable(self) -> bool:
+        """Never: what was hashed must not be read back before it is durable."""
+        return False
+
+    def seekable(self) -> bool:
+        """Never: the hash follows the stream."""
+        return False
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.size_bytes
+
+    def flush(self) -> None:
+        """Pass what is buffered to the kernel."""
+        with os_errors(self._path):
+            self._file.flush()
+
+    def write(self, data: Any) -> int:
+        """Write a bytes-like object whole.
+
+        Raises:
+            StorageError: the disk is full or the write failed.
+        """
+        view = memoryview(data).cast("B")
+        with os_errors(self._path):
+            written = self._file.write(view)
+        if written != view.nbytes:
+            raise StorageError(f"short write to {self._path}: {written} of {view.nbytes} bytes")
+        self._hash.update(view)
+        self.size_bytes += view.nbytes
+        return written
+
+    def close(self) -> None:
+        """Do nothing: writers such as pyarrow close what they are given, publish comes later."""
+
+    def publish(self, target: Path) -> None:
+        """Make the content durable and give it its name, replacing what was there.
+
+        Raises:
+            StorageError: any step failed; ``target`` then holds what it held before.
+        """
+        with os_errors(target):
+            self._file.flush()
+            on_disk = os.fstat(self._file.fileno()).st_size
+            if on_disk != self.size_bytes:
+                raise StorageError(f"{self._path} has {on_disk} bytes, wrote {self.size_bytes}")
+            os.fsync(self._file.fileno())
+            self._file.close()
+            make_directory(target.parent)
+            self._path.replace(target)
+            sync_directory(target.parent)
+
+    def publish_object(self) -> str:
+        """Publish under the content's own sha256, which is returned.
+
+        An object that is already there is replaced by the same bytes: this heals silent damage.
+        """
+        digest = self.sha256
+        self.publish(self._layout.object(digest))
+        return digest
+
+
+def write_file(layout: Layout, target: Path, content: bytes) -> None:
+    """Replace a small file atomically and durably."""
+    with StagedFile(layout) as staged:
+        staged.write(content)
+        staged.publish(target)
+
+
+@contextmanager
+def staged_directory(layout: Layout, target: Path) -> Iterator[Path]:
+    """A folder filled aside that appears as ``target`` when the block ends without an error.
+
+    Every file inside is fsynced before the rename; ``target`` must not exist yet.
+    """
+    aside = layout.staging_dir / uuid.uuid4().hex
+    make_directory(aside)
+    try:
+        yield aside
+        if target.exists():
+            raise InternalError(f"{target} exists already")
+        with os_errors(target):
+            _sync_tree(aside)
+            make_directory(target.parent)
+            aside.replace(target)
+            sync_directory(target.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync_tree(root: Path) -> None:
+    for folder, _, files in os.walk(root, topdown=False):
+        for name in files:
+            with (Path(folder) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        sync_directory(Path(folder))
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file durably; one that is gone already is fine."""
+    with os_errors(path):
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)
+
+
+def empty_directory(path: Path) -> int:
+    """Remove everything inside ``path``; returns how many entries there were."""
+    with os_errors(path):
+        entries = list(path.iterdir())
+        for entry in entries:
+            remove: Callable[[Path], object] = (
+                shutil.rmtree if entry.is_dir() and not entry.is_symlink() else Path.unlink
+            )
+            remove(entry)
+        if entries:
+            sync_directory(path)
+    return len(entries)

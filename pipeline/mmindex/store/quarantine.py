@@ -1,0 +1,65 @@
+"""What was kept out of the index, and why: nothing that a source lists ever vanishes.
+
+Each version carries its entries as a table (object ``quarantine``). ``quarantine.jsonl`` shows the
+newest run's, also those of a run that was refused for too many of them; it is replaced whole and
+atomically, so no line is half-written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+import pyarrow as pa
+
+from mmindex.errors import DataError, os_errors
+from mmindex.records import QuarantineEntry, Reason
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import ObjectRef
+from mmindex.store.objects import Objects
+from mmindex.store.publish import StagedFile
+
+_COLUMNS = ("id", "uri", "source", "stage", "reason", "detail", "key")
+_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in _COLUMNS])
+
+
+def write_entries(objects: Objects, name: str, entries: Sequence[QuarantineEntry]) -> ObjectRef:
+    """Write entries as an object of a version."""
+    columns = {name: [getattr(entry, name) for entry in entries] for name in _COLUMNS}
+    return objects.write_table(name, _SCHEMA, [pa.table(columns, schema=_SCHEMA)])
+
+
+def read_entries(objects: Objects, ref: ObjectRef) -> list[QuarantineEntry]:
+    """Read a version's entries."""
+    rows = objects.read_table(ref).to_pylist()
+    return [QuarantineEntry(**{**row, "reason": Reason(row["reason"])}) for row in rows]
+
+
+def count_reasons(entries: Iterable[QuarantineEntry]) -> dict[str, int]:
+    """How often each reason occurs, by name."""
+    return dict(sorted(Counter(str(entry.reason) for entry in entries).items()))
+
+
+def write_ledger(layout: Layout, entries: Iterable[QuarantineEntry]) -> None:
+    """Replace the ledger."""
+    with StagedFile(layout) as staged:
+        for entry in entries:
+            staged.write(msgspec.json.encode(entry) + b"\n")
+        staged.publish(layout.quarantine_file)
+
+
+def read_ledger(layout: Layout) -> Iterator[QuarantineEntry]:
+    """Stream the ledger; empty where there is none.
+
+    Raises:
+        DataError: a line is damaged; the message names it.
+    """
+    if not layout.quarantine_file.exists():
+        return
+    with os_errors(layout.quarantine_file), layout.quarantine_file.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield msgspec.json.decode(line, type=QuarantineEntry)
+            except msgspec.DecodeError as error:
+                raise DataError(f"{layout.quarantine_file}:{number}: {error}") from error

@@ -1,0 +1,131 @@
+"""Batches as a function of the step number, so that a resumed run sees what it would have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from mmindex.train.corpus import Decoder, Pixels, Tokens, as_is
+from mmindex.train.settings import CaptionedImage, TrainSettings
+
+_CROP_GROUP: Final = 16  # images that share one random crop: resizing stays vectorised
+_ORDER, _CAPTIONS, _CROPS = range(3)  # independent streams of random numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's input.
+
+    Attributes:
+        pixels: uint8 (b, 3, s, s), channels last in memory.
+        tokens: int64 (captions, b, context); row [k, i] describes image i.
+        unreadable: images left out because they could not be read.
+    """
+
+    pixels: torch.Tensor
+    tokens: torch.Tensor
+    unreadable: int
+
+
+class Batches(Dataset[Batch]):
+    """The batch of each step, from decoded pixels or, where there are none, from the items."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        pictures: Pixels | tuple[Sequence[CaptionedImage], Decoder],
+        settings: TrainSettings,
+    ) -> None:
+        self._tokens, self._pictures, self._settings = tokens, pictures, settings
+        skip = pictures.unreadable if isinstance(pictures, Pixels) else ()
+        self._usable = np.setdiff1d(np.arange(len(tokens.offsets) - 1), skip)
+
+    def __len__(self) -> int:
+        return self._settings.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        settings = self._settings
+        chosen = self._usable[step_indices(len(self._usable), step, settings)]
+        pixels, read = self._read(chosen)
+        tokens = self._tokens.pick(
+            chosen[read],
+            settings.captions_per_image,
+            np.random.default_rng((settings.seed, _CAPTIONS, step)),
+        )
+        crops = np.random.default_rng((settings.seed, _CROPS, step))
+        return Batch(
+            random_crops(torch.from_numpy(pixels), settings.crop_scale, crops),
+            torch.from_numpy(tokens),
+            int((~read).sum()),
+        )
+
+    def _read(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        if isinstance(self._pictures, Pixels):
+            return self._pictures.rows[chosen], np.ones(len(chosen), np.bool_)
+        items, decoder = self._pictures
+        pictures = [decoder(items[int(index)]) for index in chosen]
+        read = np.array([picture is not None for picture in pictures])
+        found = [picture for picture in pictures if picture is not None]
+        blank = np.zeros((0, *decoder.shape), np.uint8)
+        return np.stack(found) if found else blank, read
+
+
+def step_indices(count: int, step: int, settings: TrainSettings) -> NDArray[np.int64]:
+    """Which images a step uses: each once an epoch, in a new order every epoch.
+
+    Sorted, since reading a mapped file in order is faster; the order within a batch means nothing.
+    """
+    size = min(settings.batch_size, count)
+    epoch, place = divmod(step, count // size)
+    order = _epoch_order(count, settings.seed, epoch)
+    return np.sort(order[place * size : (place + 1) * size])
+
+
+@lru_cache(maxsize=1)
+def _epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, _ORDER, epoch)).permutation(count)
+
+
+def random_crops(pixels: torch.Tensor, least_area: float, rng: np.random.Generator) -> torch.Tensor:
+    """Random crops, resized back: uint8 (b, h, w, 3) to (b, 3, h, w), channels last.
+
+    Never mirrored and never recoloured: captions speak of sides and colours.
+
+    Args:
+        least_area: smallest share of the area that is kept.
+    """
+    whole = pixels.permute(0, 3, 1, 2)
+    if least_area == 1 or len(pixels) == 0:
+        return whole
+    height, width = whole.shape[2:]
+    cropped = []
+    for start in range(0, len(whole), _CROP_GROUP):
+        part = whole[start : start + _CROP_GROUP]
+        edge = float(np.sqrt(rng.uniform(least_area, 1)))
+        tall, wide = max(1, round(edge * height)), max(1, round(edge * width))
+        top, left = rng.integers(0, (height - tall + 1, width - wide + 1))
+        window = part[:, :, top : top + tall, left : left + wide]
+        same = (tall, wide) == (height, width)
+        cropped.append(part if same else F.interpolate(window, (height, width), mode="bilinear"))
+    return torch.cat(cropped).contiguous(memory_format=torch.channels_last)
+
+
+def batches_from(batches: Batches, first_step: int, workers: int) -> Iterator[Batch]:
+    """Batches of ``first_step`` and all later steps, computed ahead by ``workers`` processes."""
+    yield from DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first_step, len(batches)),
+        num_workers=workers,
+        collate_fn=as_is,
+        multiprocessing_context="spawn" if workers else None,
+        persistent_workers=workers > 0,
+    )

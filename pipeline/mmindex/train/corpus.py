@@ -1,0 +1,213 @@
+"""A corpus made ready to train on: captions as tokens and, if wanted, pictures as pixels, on disk.
+
+Both lie in flat files that are mapped into memory, so a run's memory does not grow with the corpus
+beyond the list of items itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from mmindex.encode.preprocess import PreprocessSpec, to_pixels
+from mmindex.encode.text import Tokenize, shorten
+from mmindex.errors import DataError, os_errors
+from mmindex.images import ImageLimits, decode
+from mmindex.progress import bar, counter
+from mmindex.records import ItemError
+from mmindex.train.settings import CaptionedImage
+
+T = TypeVar("T")
+
+_TOKENISE_AT_ONCE: Final = 1024  # images; their captions stay small beside anything else here
+LIMITS: Final = ImageLimits(max_pixels=100_000_000, max_bytes=256 << 20, max_aspect=200.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """From an item to its picture as the network sees it, before normalisation."""
+
+    spec: PreprocessSpec
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, 3)."""
+        return self.spec.height, self.spec.width, 3
+
+    def __call__(self, item: CaptionedImage) -> NDArray[np.uint8] | None:
+        """Uint8 (height, width, 3), or None where the picture cannot be read."""
+        try:
+            return to_pixels(decode(item.read(), LIMITS), self.spec)
+        except (ItemError, OSError):
+            return None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """All captions of a corpus as token rows.
+
+    Attributes:
+        path: int32 (captions, context), flat.
+        offsets: int64 (images + 1,): image i owns rows offsets[i] to offsets[i + 1].
+        fingerprint: sha256 over all captions in order.
+    """
+
+    path: Path
+    context: int
+    offsets: NDArray[np.int64]
+    fingerprint: str
+
+    @cached_property
+    def rows(self) -> NDArray[np.int32]:
+        """The mapped file."""
+        shape = (int(self.offsets[-1]), self.context)
+        return np.memmap(self.path, np.int32, "r", shape=shape)
+
+    def pick(
+        self, indices: NDArray[np.int64], count: int, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Different captions of each image, by lot: int64 (count, b, context).
+
+        An image with fewer captions than ``count`` gives some of them twice.
+        """
+        picked = []
+        for index in indices:
+            first, last = self.offsets[index], self.offsets[index + 1]
+            order = rng.permutation(last - first)
+            picked.append(first + np.resize(order, count))
+        rows: NDArray[np.int64] = self.rows[np.stack(picked, axis=1)].astype(np.int64)
+        return rows
+
+
+def tokenise(items: Sequence[CaptionedImage], tokenize: Tokenize, path: Path) -> Tokens:
+    """Write the captions' tokens to ``path``.
+
+    Raises:
+        DataError: an item has no caption; nothing can be learned from it.
+    """
+    digest = hashlib.sha256()
+    counts, context = [0], 0
+    with os_errors(path), path.open("wb") as file:
+        for batch in _batched(items):
+            texts = [text for item in batch for text in item.captions]
+            counts += [len(item.captions) for item in batch]
+            for text in texts:
+                digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+            if texts:
+                tokens = tokenize(shorten(texts)).numpy().astype(np.int32)
+                file.write(tokens.tobytes())
+                context = tokens.shape[1]
+    if 0 in counts[1:]:
+        raise DataError(f"image {counts[1:].index(0)} of the training corpus has no caption")
+    return Tokens(path, context, np.cumsum(counts, dtype=np.int64), digest.hexdigest())
+
+
+def _batched(items: Sequence[CaptionedImage]) -> Iterator[list[CaptionedImage]]:
+    for start in bar(
+        range(0, len(items), _TOKENISE_AT_ONCE), total=None, label="captions", unit="batch"
+    ):
+        stop = min(len(items), start + _TOKENISE_AT_ONCE)
+        yield [items[index] for index in range(start, stop)]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded pictures in one flat file.
+
+    Attributes:
+        path: uint8 of ``shape``, (images, height, width, 3).
+        unreadable: positions whose picture could not be read; their pixels are zero.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    unreadable: tuple[int, ...]
+
+    @cached_property
+    def rows(self) -> NDArray[np.uint8]:
+        """The mapped file."""
+        return np.memmap(self.path, np.uint8, "r", shape=self.shape)
+
+
+class _Decoded(Dataset[NDArray[np.uint8] | None]):
+    def __init__(self, items: Sequence[CaptionedImage], decoder: Decoder) -> None:
+        self._items, self._decoder = items, decoder
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8] | None:
+        return self._decoder(self._items[index])
+
+
+def cache_pixels(
+    items: Sequence[CaptionedImage], decoder: Decoder, folder: Path, identity: str, workers: int
+) -> Pixels:
+    """Decode every picture once into ``folder``; a finished cache of the same identity is reused.
+
+    Args:
+        identity: changes when the corpus does.
+        workers: decoding processes; 0 decodes in this one.
+    """
+    path, note = folder / "pixels.u8", folder / "pixels.json"
+    shape = (len(items), *decoder.shape)
+    wanted = {"identity": identity, "shape": list(shape)}
+    if note.is_file():
+        found = json.loads(note.read_text(encoding="utf-8"))
+        if {key: found.get(key) for key in wanted} == wanted:
+            return Pixels(path, shape, tuple(found["unreadable"]))
+    note.unlink(missing_ok=True)
+    unreadable = []
+    with (
+        os_errors(path),
+        path.open("wb") as file,
+        counter(total=len(items), label="decode", unit="image") as progress,
+    ):
+        blank = np.zeros(decoder.shape, np.uint8)
+        for index, picture in enumerate(loaded(_Decoded(items, decoder), workers, chunk=64)):
+            if picture is None:
+                unreadable.append(index)
+            file.write((blank if picture is None else picture).tobytes())
+            progress.update(1)
+    note.write_text(json.dumps({**wanted, "unreadable": unreadable}), encoding="utf-8")
+    return Pixels(path, shape, tuple(unreadable))
+
+
+class _Chunked(Dataset[list[Any]]):
+    def __init__(self, whole: Any, chunk: int) -> None:
+        self._whole, self._chunk = whole, chunk
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._whole) / self._chunk)
+
+    def __getitem__(self, number: int) -> list[Any]:
+        start = number * self._chunk
+        return [self._whole[i] for i in range(start, min(len(self._whole), start + self._chunk))]
+
+
+def as_is(value: T) -> T:
+    """The value itself: DataLoader would turn arrays into tensors."""
+    return value
+
+
+def loaded(dataset: Any, workers: int, *, chunk: int) -> Iterator[Any]:
+    """The dataset's elements in order, computed ahead by ``workers`` processes in chunks."""
+    loader: DataLoader[Any] = DataLoader(
+        _Chunked(dataset, chunk),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=as_is,
+        multiprocessing_context="spawn" if workers else None,
+    )
+    for part in loader:
+        yield from part

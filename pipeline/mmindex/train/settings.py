@@ -1,0 +1,110 @@
+"""What a training run reads and how it is told what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Literal, Protocol, get_args
+
+from mmindex.errors import UsageError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def check_precision(name: str) -> Precision:
+    """``name`` if it is a precision.
+
+    Raises:
+        UsageError: it is none.
+    """
+    for known in get_args(Precision):
+        if name == known:
+            return known  # type: ignore[no-any-return]  # one of Precision's values
+    raise UsageError(f"unknown precision {name!r}", f"one of {', '.join(get_args(Precision))}")
+
+
+class CaptionedImage(Protocol):
+    """One image with its captions, as every source lists it (``records.SourceItem`` fits)."""
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """Texts that describe the image."""
+        ...
+
+    @property
+    def read(self) -> Callable[[], bytes]:
+        """Returns the image file's bytes; must survive pickling when workers decode."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingItem:
+    """The least that training needs of an image: how to read it, and its captions."""
+
+    read: Callable[[], bytes]
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How to train.
+
+    Attributes:
+        steps: optimizer steps of the whole run; resuming goes on to the same number.
+        batch_size: images a step. Every other image of the batch is a negative, so recall grows
+            with it; at small sizes the loss saturates early.
+        captions_per_image: different captions of each image used in a step. Each set is
+            contrasted by itself, so captions of one image are never each other's negatives;
+            2 pays when the text tower is cheap beside the image tower.
+        learning_rate: peak of the schedule. 1e-3 suits a few million fresh parameters; fine-tuning
+            a published model wants 1e-5 to 5e-5.
+        warmup_steps: linear warm-up before the cosine decay to zero.
+        weight_decay: AdamW's, for matrices only (no gains, biases, temperature, positions).
+        clip_norm: largest gradient norm; larger gradients are scaled down.
+        ema_decay: decay of the running mean of weights that is validated and saved; 0 saves the
+            last weights themselves.
+        crop_scale: smallest share of the picture's area that a random crop keeps; 1 turns cropping
+            off. There is no mirror (captions speak of left and right) and no colour change.
+        seed: of the weights, the order, the captions and the crops.
+        lock_image, lock_text: keep that tower as it is (LiT, Zhai et al. 2022).
+        precision: ``auto`` is bf16 on CUDA and on CPUs with AMX tiles, fp16 on older CUDA cards,
+            fp32 elsewhere.
+        workers: processes that decode and crop batches ahead; 0 does it in this process.
+        checkpoint_every, validate_every: in steps.
+    """
+
+    steps: int
+    batch_size: int = 256
+    captions_per_image: int = 1
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    ema_decay: float = 0.0
+    crop_scale: float = 0.9
+    seed: int = 0
+    lock_image: bool = False
+    lock_text: bool = False
+    precision: Precision = "auto"
+    device: str = "auto"
+    workers: int = 1
+    checkpoint_every: int = 500
+    validate_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "captions_per_image", "checkpoint_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.batch_size < 2:
+            raise UsageError("batch_size must be at least 2: the other images are the negatives")
+        if not 0 < self.crop_scale <= 1:
+            raise UsageError(f"crop_scale must lie in (0, 1], not {self.crop_scale}")
+        if not 0 <= self.ema_decay < 1:
+            raise UsageError(f"ema_decay must lie in [0, 1), not {self.ema_decay}")
+        if self.lock_image and self.lock_text:
+            raise UsageError("both towers are locked: nothing is left to train")
+
+    def identity(self) -> dict[str, object]:
+        """What a checkpoint must agree on to be resumed: all that changes the weights."""
+        free = {"device", "workers", "checkpoint_every", "validate_every"}
+        return {key: value for key, value in asdict(self).items() if key not in free}

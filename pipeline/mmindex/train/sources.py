@@ -1,0 +1,76 @@
+"""Corpora to train on, as sequences whose items can be read in any order and in any process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import overload
+
+from mmindex.crawl.scenes import SceneRange, captions, draw, encode, make_scene
+from mmindex.crawl.spec import SourceOptions, SourceSpec, open_source
+from mmindex.errors import DataError, UsageError
+from mmindex.records import SourceItem
+from mmindex.train.settings import CaptionedImage, TrainingItem
+
+
+@dataclass(frozen=True, slots=True)
+class Scenes(Sequence[CaptionedImage]):
+    """Scenes that are drawn each time they are read: nothing lies on disk."""
+
+    scenes: SceneRange
+
+    def __len__(self) -> int:
+        return self.scenes.count
+
+    @overload
+    def __getitem__(self, index: int) -> CaptionedImage: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[CaptionedImage]: ...
+    def __getitem__(self, index: int | slice) -> CaptionedImage | Sequence[CaptionedImage]:
+        """The item of one scene, or a list of several."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        seed, number = self.scenes.seed, self.scenes.numbers[index]
+        texts = tuple(caption.text for caption in captions(make_scene(seed, number)))
+        return TrainingItem(partial(_draw_scene, seed, number), texts)
+
+
+def _draw_scene(seed: int, number: int) -> bytes:
+    return encode(draw(make_scene(seed, number)))
+
+
+def captioned_items(spec: SourceSpec, options: SourceOptions) -> Sequence[CaptionedImage]:
+    """The captioned images of a source; those without a caption are left out.
+
+    Raises:
+        DataError: none has a caption.
+        MmindexError: see :func:`mmindex.crawl.spec.open_source`.
+    """
+    if spec.kind == "scenes":
+        return Scenes(_scene_range(spec))
+    items = [
+        TrainingItem(event.read, event.captions)
+        for event in open_source(spec, options)
+        if isinstance(event, SourceItem) and event.captions
+    ]
+    if not items:
+        raise DataError(f"{spec}: no image has a caption", "training needs pairs of both")
+    return items
+
+
+def _scene_range(spec: SourceSpec) -> SceneRange:
+    count, _, seed = spec.where.partition("@")
+    if not count.isdecimal() or not (seed or "0").isdecimal():
+        raise UsageError(f"{spec}: not of the form scenes:COUNT[@SEED]")
+    return SceneRange(int(seed or "0"), int(count))
+
+
+def split_off(
+    items: Sequence[CaptionedImage], count: int
+) -> tuple[Sequence[CaptionedImage], Sequence[CaptionedImage]]:
+    """(to train on, to validate on): every n-th item, ``count`` in all, is held out."""
+    stride = max(2, len(items) // max(1, count))
+    held_out = [items[i] for i in range(0, len(items), stride)][:count]
+    kept = [items[i] for i in range(len(items)) if i % stride or i // stride >= count]
+    return kept, held_out

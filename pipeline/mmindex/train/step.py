@@ -1,0 +1,120 @@
+"""One optimizer step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmindex.errors import DataError
+from mmindex.train.batches import Batch
+from mmindex.train.checkpoint import TrainingState
+from mmindex.train.folder import TrainableModel
+from mmindex.train.loss import MAX_LOG_SCALE, contrastive_loss, equal_rows
+from mmindex.train.schedule import decay_groups, learning_rate
+from mmindex.train.settings import TrainSettings
+from mmindex.train.towers import (
+    computing,
+    image_vectors,
+    lock_towers,
+    pick_device,
+    pick_dtype,
+    running_mean,
+    text_vectors,
+    training_mode,
+)
+
+# Radford et al. 2021, table 20: the smaller beta2 and larger epsilon steady transformers.
+_BETAS = (0.9, 0.98)
+_EPSILON = 1e-6
+
+
+class Trainer:
+    """The network with its optimizer; each call of :meth:`step` moves it on by one batch."""
+
+    def __init__(self, model: TrainableModel, settings: TrainSettings) -> None:
+        self.settings = settings
+        self.device = pick_device(settings.device)
+        self._dtype = pick_dtype(settings.precision, self.device)
+        # Channels last: what convolution libraries work in; others turn the pixels round.
+        network: Any = model.network
+        network.to(device=self.device, memory_format=torch.channels_last)
+        lock_towers(network, settings)
+        groups: Any = decay_groups(network, settings.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=_BETAS, eps=_EPSILON, fused=True)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
+        self.state = TrainingState(
+            network, optimizer, scaler, running_mean(network, settings.ema_decay)
+        )
+        self.rate = 0.0
+        preprocess = model.files.preprocess
+        self._mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(preprocess.std, device=self.device).view(1, 3, 1, 1) * 255
+
+    @property
+    def scale(self) -> float:
+        """The factor on similarities, at most 100."""
+        network: Any = self.state.network
+        return math.exp(float(network.logit_scale.detach()))
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Uint8 (b, 3, s, s) to the network's float32 input on its device."""
+        moved = pixels.to(self.device, non_blocking=True).float()
+        return ((moved - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+
+    def final_network(self) -> nn.Module:
+        """The weights to validate and to save: their running mean where there is one."""
+        mean = self.state.mean
+        network: nn.Module = self.state.network if mean is None else mean.module
+        return network.eval()
+
+    def step(self, number: int, batch: Batch) -> float:
+        """Train on one batch; returns its loss.
+
+        Args:
+            number: steps done before this one.
+
+        Raises:
+            DataError: the loss is no number.
+        """
+        network: Any = self.state.network
+        optimizer, scaler = self.state.optimizer, self.state.scaler
+        training_mode(network, self.settings)
+        self.rate = learning_rate(
+            number,
+            peak=self.settings.learning_rate,
+            warmup_steps=self.settings.warmup_steps,
+            steps=self.settings.steps,
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate
+        with computing(self.device, self._dtype):
+            loss = self._loss(batch)
+            torch.autograd.backward(scaler.scale(loss))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DataError(f"the loss is {value} at step {number}", "lower --learning-rate")
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            network.logit_scale.clamp_(0, MAX_LOG_SCALE)
+        if self.state.mean is not None:
+            self.state.mean.update_parameters(network)
+        return value
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        network: Any = self.state.network
+        sets, size, _ = batch.tokens.shape
+        tokens = batch.tokens.to(self.device, non_blocking=True)
+        images = image_vectors(network, self.normalise(batch.pixels))
+        texts = text_vectors(network, tokens.flatten(0, 1)).view(sets, size, -1)
+        scale = network.logit_scale.exp()
+        losses = [
+            contrastive_loss(images, texts[k], scale, equal_rows(tokens[k])) for k in range(sets)
+        ]
+        return torch.stack(losses).mean()

@@ -1,0 +1,233 @@
+"""The training stage: items in, a model folder out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import open_clip
+import torch
+
+from mmindex.errors import DataError, UsageError, os_errors
+from mmindex.progress import counter, get_logger
+from mmindex.train.batches import Batches, batches_from
+from mmindex.train.checkpoint import TrainingState, resume, save_checkpoint
+from mmindex.train.corpus import Decoder, Tokens, cache_pixels, tokenise
+from mmindex.train.folder import WEIGHTS_FILE, TrainableModel, replaced, save_folder
+from mmindex.train.log import TrainLog
+from mmindex.train.plot import plot_run
+from mmindex.train.settings import CaptionedImage, TrainSettings
+from mmindex.train.step import Trainer
+from mmindex.train.validation import Validation, load_validation, measure_recall
+
+LOG_FILE: Final = "train.log.jsonl"
+PLOT_FILE: Final = "train.png"
+REPORT_FILE: Final = "train.report.json"
+_LOG_EVERY: Final = 20  # steps: the loss of one batch is noise
+_MOST_UNREADABLE: Final = 0.01  # share of the pictures, as in the index's quarantine...
+_ALWAYS_TOLERATED: Final = 10  # ...and never fewer than so many
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOutput:
+    """Where the result goes and in what form.
+
+    Attributes:
+        folder: the finished model's folder; work in progress lies beside it in ``<name>.work``.
+        half: save float16 weights.
+        cache_pixels: decode each picture once and keep its pixels on disk while training
+            (3 * size**2 bytes each); off, pictures are decoded again each epoch.
+        overwrite: replace a model that is in ``folder`` already.
+    """
+
+    folder: Path
+    half: bool = False
+    cache_pixels: bool = True
+    overwrite: bool = False
+
+    @property
+    def work(self) -> Path:
+        """Tokens, pixels, log and checkpoints of the run in progress."""
+        return self.folder.with_name(self.folder.name + ".work")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What a run did; the same is saved as JSON beside the weights.
+
+    Attributes:
+        images, captions: size of the training corpus.
+        unreadable: pictures left out (with the pixel cache: of the corpus, else: of all batches).
+        corpus: sha256 over the captions in order.
+        resumed_at: steps that an earlier, killed run had done.
+        seconds: of this process, preparation included.
+        parameters: of the network.
+        recall: of the saved weights on the held-out pictures, percent.
+    """
+
+    images: int
+    captions: int
+    unreadable: int
+    corpus: str
+    resumed_at: int
+    seconds: float
+    parameters: int
+    recall: Mapping[str, float]
+    settings: TrainSettings
+    versions: Mapping[str, str]
+
+
+def train(
+    model: TrainableModel,
+    items: Sequence[CaptionedImage],
+    held_out: Sequence[CaptionedImage],
+    settings: TrainSettings,
+    output: TrainOutput,
+) -> TrainReport:
+    """Train ``model`` on ``items`` and publish it in ``output.folder``.
+
+    A killed run goes on from its last checkpoint when it is called again with the same arguments,
+    and ends with the weights that it would have had.
+
+    Args:
+        items: at least two, each with a caption.
+        held_out: pictures to measure recall on; none of them may be in ``items``.
+
+    Raises:
+        UsageError: the folder holds a model already.
+        DataError: too few items, or too many that cannot be read, or the loss is no number.
+        ModelMismatchError: the work in progress is of other settings or another corpus.
+    """
+    started = time.monotonic()
+    if (output.folder / WEIGHTS_FILE).exists() and not output.overwrite:
+        raise UsageError(
+            f"{output.folder} holds a model already", "give --overwrite, or another --out"
+        )
+    if len(items) < 2:
+        raise DataError(f"contrastive training needs at least 2 images, not {len(items)}")
+    with os_errors(output.work):
+        output.work.mkdir(parents=True, exist_ok=True)
+    decoder = Decoder(model.files.preprocess)
+    tokens = tokenise(items, model.tokenize, output.work / "tokens.i32")
+    validation = load_validation(held_out, decoder, model.tokenize)
+    trainer = Trainer(model, settings)
+    first = _resume(trainer.state, tokens, settings, output)
+    batches, unreadable = _prepare(items, tokens, decoder, settings, output)
+    log = TrainLog(output.work / LOG_FILE, first)
+    unreadable += _run(trainer, batches, validation, log, (first, tokens, output))
+    final = trainer.final_network()
+    report = TrainReport(
+        images=len(items),
+        captions=int(tokens.offsets[-1]),
+        unreadable=unreadable,
+        corpus=tokens.fingerprint,
+        resumed_at=first,
+        seconds=round(time.monotonic() - started, 1),
+        parameters=sum(parameter.numel() for parameter in final.parameters()),
+        recall=measure_recall(final, validation, trainer.normalise, trainer.device),
+        settings=settings,
+        versions={"torch": torch.__version__, "open_clip": open_clip.__version__},
+    )
+    _publish(replaced(model, final), report, log, output)
+    return report
+
+
+def _identity(tokens: Tokens, settings: TrainSettings) -> dict[str, object]:
+    return {**settings.identity(), "corpus": tokens.fingerprint, "torch": torch.__version__}
+
+
+def _resume(
+    state: TrainingState, tokens: Tokens, settings: TrainSettings, output: TrainOutput
+) -> int:
+    first = resume(output.work, state, _identity(tokens, settings))
+    if first:
+        get_logger("train").info("going on from a checkpoint", step=first)
+    return first
+
+
+def _prepare(
+    items: Sequence[CaptionedImage],
+    tokens: Tokens,
+    decoder: Decoder,
+    settings: TrainSettings,
+    output: TrainOutput,
+) -> tuple[Batches, int]:
+    if not output.cache_pixels:
+        return Batches(tokens, (items, decoder), settings), 0
+    pixels = cache_pixels(items, decoder, output.work, tokens.fingerprint, settings.workers)
+    _check_readable(len(pixels.unreadable), len(items))
+    return Batches(tokens, pixels, settings), len(pixels.unreadable)
+
+
+def _check_readable(unreadable: int, seen: int) -> None:
+    if unreadable > max(_ALWAYS_TOLERATED, _MOST_UNREADABLE * seen):
+        raise DataError(
+            f"{unreadable} of {seen} training pictures cannot be read",
+            "`mmindex crawl` on the same source lists them with their reasons",
+        )
+
+
+def _run(
+    trainer: Trainer,
+    batches: Batches,
+    validation: Validation,
+    log: TrainLog,
+    place: tuple[int, Tokens, TrainOutput],
+) -> int:
+    """All steps from the first one on; returns how many pictures could not be read."""
+    first, tokens, output = place
+    settings = trainer.settings
+    identity = _identity(tokens, settings)
+    workers = 0 if output.cache_pixels else settings.workers
+    unreadable, losses, since = 0, [], time.monotonic()
+    with counter(total=len(batches), label="train", unit="step") as progress:
+        progress.update(first)
+        for step, batch in enumerate(batches_from(batches, first, workers), first + 1):
+            unreadable += batch.unreadable
+            _check_readable(unreadable, settings.batch_size * (step - first))
+            losses.append(trainer.step(step - 1, batch))
+            progress.update(1)
+            if step % _LOG_EVERY == 0 or step == settings.steps:
+                seconds = time.monotonic() - since
+                log.write(
+                    {
+                        "step": step,
+                        "loss": round(sum(losses) / len(losses), 4),
+                        "learning_rate": trainer.rate,
+                        "scale": round(trainer.scale, 2),
+                        "images_per_s": round(len(losses) * settings.batch_size / seconds, 1),
+                    }
+                )
+                losses, since = [], time.monotonic()
+            if step % settings.validate_every == 0 or step == settings.steps:
+                recall = measure_recall(
+                    trainer.final_network(), validation, trainer.normalise, trainer.device
+                )
+                log.write({"step": step, **{key: round(v, 2) for key, v in recall.items()}})
+                get_logger("train").info("validated", step=step, **recall)
+            if step % settings.checkpoint_every == 0:
+                save_checkpoint(output.work, step, trainer.state, identity)
+    return unreadable
+
+
+def _publish(
+    model: TrainableModel, report: TrainReport, log: TrainLog, output: TrainOutput
+) -> None:
+    """Fill the folder, the weights last, and remove the work in progress."""
+    ready = output.work / "ready"
+    with os_errors(output.folder):
+        shutil.rmtree(ready, ignore_errors=True)
+        ready.mkdir()
+        output.folder.mkdir(parents=True, exist_ok=True)
+        save_folder(model, ready, half=output.half)
+        plot_run(log.entries, ready / PLOT_FILE)
+        shutil.copyfile(output.work / LOG_FILE, ready / LOG_FILE)
+        (ready / REPORT_FILE).write_text(json.dumps(asdict(report), indent=2) + "\n")
+        for path in sorted(ready.iterdir(), key=lambda path: path.name == WEIGHTS_FILE):
+            path.replace(output.folder / path.name)
+        shutil.rmtree(output.work)

@@ -1,0 +1,102 @@
+"""Recall of the network on pictures that it does not train on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mmindex.encode.text import Tokenize, shorten
+from mmindex.errors import DataError
+from mmindex.train.corpus import Decoder
+from mmindex.train.settings import CaptionedImage
+from mmindex.train.towers import image_vectors, text_vectors
+
+_AT_ONCE: Final = 250  # images or captions in one forward pass
+KS: Final = (1, 5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Held-out pictures, decoded, and their captions.
+
+    Attributes:
+        pixels: uint8 (n, s, s, 3).
+        tokens: int64 (captions, context).
+        own: int64 (captions,): the image that each caption belongs to.
+    """
+
+    pixels: NDArray[np.uint8]
+    tokens: torch.Tensor
+    own: torch.Tensor
+
+
+def load_validation(
+    items: Sequence[CaptionedImage],
+    decoder: Decoder,
+    tokenize: Tokenize,
+) -> Validation:
+    """Decode the held-out items; those that cannot be read are left out.
+
+    Raises:
+        DataError: none can be read.
+    """
+    pairs = [(item, decoder(item)) for item in items if item.captions]
+    usable = [(item, picture) for item, picture in pairs if picture is not None]
+    if not usable:
+        raise DataError("no picture to validate on can be read")
+    texts = [text for item, _ in usable for text in item.captions]
+    counts = torch.tensor([len(item.captions) for item, _ in usable])
+    return Validation(
+        np.stack([picture for _, picture in usable]),
+        tokenize(shorten(texts)),
+        torch.repeat_interleave(torch.arange(len(usable)), counts),
+    )
+
+
+@torch.inference_mode()
+def measure_recall(
+    network: nn.Module,
+    validation: Validation,
+    normalise: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device,
+) -> dict[str, float]:
+    """Recall@1/5/10 both ways in percent, keys ``t2i_r@1`` ... ``i2t_r@10``.
+
+    Args:
+        normalise: pixels uint8 (b, 3, s, s) to the network's float32 input, on its device.
+    """
+    network.eval()
+    images = torch.cat(
+        [
+            image_vectors(network, normalise(torch.from_numpy(part).permute(0, 3, 1, 2)))
+            for part in np.array_split(validation.pixels, -(-len(validation.pixels) // _AT_ONCE))
+        ]
+    )
+    texts = torch.cat(
+        [
+            text_vectors(network, part.to(device))
+            for part in torch.split(validation.tokens, _AT_ONCE)
+        ]
+    )
+    return recall(texts @ images.T, validation.own.to(device))
+
+
+def recall(scores: torch.Tensor, own: torch.Tensor) -> dict[str, float]:
+    """Recall from scores float32 (captions, images); caption i belongs to image ``own[i]``.
+
+    text-to-image: the share of captions whose image has fewer than K images scored higher;
+    image-to-text: the share of images with a caption that fewer than K captions outscore.
+    """
+    rows = torch.arange(len(own), device=own.device)
+    of_texts = (scores > scores[rows, own][:, None]).sum(dim=1)
+    best = torch.full((scores.shape[1],), float("-inf"), device=scores.device)
+    best = best.scatter_reduce(0, own, scores[rows, own], "amax")
+    of_images = (scores > best[None, :]).sum(dim=0)
+    ways = (("t2i", of_texts), ("i2t", of_images))
+    return {f"{way}_r@{k}": 100 * float((r < k).double().mean()) for way, r in ways for k in KS}

@@ -1,0 +1,30 @@
+"""Fixtures that several test packages share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from support.models import FakeEncoder, TinyModel, save_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A real open_clip model, saved as a folder and as a lone file; do not change its files."""
+    return save_tiny_model(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def fake_encoder() -> FakeEncoder:
+    return FakeEncoder()
+
+
+@pytest.fixture(scope="session")
+def real_photos() -> Path:
+    """The folder of real photos (``coco_val2017/``, ``awkward/``), never part of the checkout."""
+    folder = os.environ.get("MMINDEX_TEST_PHOTOS")
+    if not folder:
+        pytest.skip("MMINDEX_TEST_PHOTOS names no folder of real photos")
+    return Path(folder)

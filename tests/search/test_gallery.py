@@ -1,0 +1,277 @@
+"""The gallery page: safe to open, complete without anything beside it, and honest about gaps."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import os
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mmindex.errors import CannotCreateError
+from mmindex.records import Modality
+from mmindex.search.gallery import gallery_page, write_page
+from mmindex.search.hits import Cut
+from mmindex.search.published import Published, open_published
+from mmindex.search.query import Answer, Session
+from support.models import FakeEncoder
+from support.pictures import write_pictures
+from support.stores import picture_store
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "</bdi></ol><h1>mine now</h1>",
+    "{{ 7 * 7 }} {% raw %}",
+    "javascript:alert(3)",
+    "&lt;b&gt; is not bold",
+    "right\u202eto left \u2066 isolated",
+    "bell\x07 escape\x1b[2J null\x00 line\nbreak",
+    "half \ud83d of a face",
+    '=HYPERLINK("http://evil")',
+    "عربي نص",
+    "一只猫坐在窗台上",
+]
+GPS_IFD = 0x8825
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: tags with attributes, and texts by tag."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open.append(tag)
+        self.texts.setdefault(tag, []).append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.texts[self._open[-1]][-1] += data
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def photo_with_secrets(path: Path) -> None:
+    """A turned JPEG with GPS position, serial number, comment and colour profile."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to see it upright
+    exif[0xA431] = "SERIAL-12345"
+    exif.get_ifd(GPS_IFD)[1] = "N"
+    picture = Image.new("RGB", (60, 30), "red")
+    picture.save(path, exif=exif, comment=b"SECRET COMMENT", icc_profile=b"SECRET PROFILE" * 20)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, Path]:
+    paths = write_pictures(tmp_path / "p", len(HOSTILE))
+    secret = tmp_path / "p" / "secret.jpg"
+    photo_with_secrets(secret)
+    return {**{f"hostile/<b>{n}": path for n, path in enumerate(paths)}, "secret": secret}
+
+
+@pytest.fixture
+def published(tmp_path: Path, pictures: dict[str, Path]) -> Published:
+    captions = [(f"hostile/<b>{n}", text) for n, text in enumerate(HOSTILE)]
+    captions += [("secret", f"caption {n}") for n in range(7)]
+    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+    return open_published(tmp_path / "store")
+
+
+def answer_to(published: Published, text: str, to: Modality = Modality.IMAGE) -> Answer:
+    with Session(published, FakeEncoder) as session:
+        return session.text(text, to, Cut(100))
+
+
+@pytest.mark.parametrize("to", list(Modality))
+def test_hostile_texts_are_shown_and_do_nothing(published: Published, to: Modality) -> None:
+    """No caption, id or query brings a tag, an attribute or a hidden character into the page."""
+    page = gallery_page(published, answer_to(published, HOSTILE[0] + "\u202e", to))
+    seen = Page(page)
+    assert {tag for tag, _ in seen.tags} <= {
+        *("html", "head", "meta", "title", "style", "body", "header", "main", "footer"),
+        *("div", "p", "h1", "span", "bdi", "ol", "ul", "li", "figure", "figcaption", "img"),
+        *("svg", "rect", "details", "summary", "strong"),
+    }
+    assert not [name for _, attributes in seen.tags for name in attributes if name.startswith("on")]
+    assert "\u202e" not in page
+    assert "\x1b" not in page
+    assert "mine now" not in "".join(seen.texts["h1"])
+    shown = seen.texts["bdi"]
+    for text in ("<script>alert(1)</script>", "&lt;b&gt; is not bold", "{{ 7 * 7 }} {% raw %}"):
+        assert text in shown
+    assert "right\\u202eto left \\u2066 isolated" in shown
+    assert "bell\\x07 escape\\x1b[2J null\\x00 line\\nbreak" in shown
+    assert "half \\ud83d of a face" in shown
+    assert "一只猫坐在窗台上" in shown
+    page.encode("utf-8")
+
+
+def test_texts_are_isolated_from_each_others_writing_direction(published: Published) -> None:
+    page = gallery_page(published, answer_to(published, "عربي"))
+    seen = Page(page)
+    assert "عربي" in seen.texts["bdi"]
+    for text in ("عربي نص", "javascript:alert(3)"):
+        assert page.count(html.escape(text)) == page.count(f"<bdi>{html.escape(text)}</bdi>") > 0
+
+
+def test_the_page_needs_nothing_beside_it_and_allows_no_script(published: Published) -> None:
+    page = gallery_page(published, answer_to(published, "red"))
+    seen = Page(page)
+    [style] = re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    [policy] = [tag["content"] for tag in seen.named("meta") if tag.get("http-equiv")]
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    sources = [attributes["src"] or "" for attributes in seen.named("img")]
+    assert sources
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert not [attributes for _, attributes in seen.tags if "href" in attributes]
+    assert not [attributes for _, attributes in seen.tags if "style" in attributes]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_thumbnails_carry_nothing_but_upright_pixels(
+    published: Published, pictures: dict[str, Path]
+) -> None:
+    """No EXIF (GPS), comment or colour profile of the original comes along."""
+    assert b"SECRET" in pictures["secret"].read_bytes()
+    with Session(published, FakeEncoder) as session:
+        page = gallery_page(published, session.image("secret", Modality.IMAGE, Cut(1)))
+    asked, found = Page(page).named("img")
+    assert asked["src"] == found["src"]
+    assert (found["width"], found["height"]) == ("30", "60")
+    data = base64.b64decode((found["src"] or "").partition(",")[2])
+    assert b"SECRET" not in data
+    assert b"SERIAL" not in data
+    with Image.open(io.BytesIO(data)) as thumb:
+        assert thumb.format == "JPEG"
+        assert thumb.size == (30, 60)
+        assert not dict(thumb.getexif())
+        assert not {"exif", "icc_profile", "comment"} & thumb.info.keys()
+
+
+def test_no_local_path_leaves_with_the_page(published: Published, tmp_path: Path) -> None:
+    page = gallery_page(published, answer_to(published, "red"))
+    assert str(tmp_path) not in page
+
+
+def test_a_missing_or_broken_picture_is_a_placeholder_with_the_reason(
+    published: Published, pictures: dict[str, Path]
+) -> None:
+    pictures["hostile/<b>0"].unlink()
+    pictures["hostile/<b>1"].write_bytes(b"<html></html>")
+    with Session(published, FakeEncoder) as session:
+        answer = session.text("red", Modality.IMAGE, Cut(100))
+    page = gallery_page(published, answer)
+    assert len(Page(page).named("img")) == len(answer.hits) - 2
+    assert "missing: No such file or directory" in page
+    assert "not an image: " in page
+
+
+def test_every_hit_is_there_with_rank_score_id_and_captions(published: Published) -> None:
+    answer = answer_to(published, "a red thing")
+    page = gallery_page(published, answer)
+    seen = Page(page)
+    for hit in answer.hits:
+        assert f'<span class="rank">{hit.rank}</span>' in page
+        assert f"<span>{hit.score:.3f}</span>" in page
+        assert hit.id in seen.texts["bdi"]
+    assert "caption 0" in seen.texts["bdi"]
+    assert "caption 4" in seen.texts["bdi"]
+    assert "caption 5" not in seen.texts["bdi"]
+    assert "6 more captions" in page
+    assert "version 1" in page
+    assert "fake seed-0" in page
+
+
+def test_endless_captions_and_queries_are_cut(tmp_path: Path) -> None:
+    [path] = write_pictures(tmp_path / "p", 1)
+    picture_store(tmp_path / "s", {"a": path}, [("a", "word " * 200_000)], FakeEncoder())
+    published = open_published(tmp_path / "s")
+    page = gallery_page(published, answer_to(published, "red " * 100_000))
+    assert len(page) < 30_000
+
+
+def test_no_hits_and_an_untrained_model_are_said(published: Published) -> None:
+    answer = Answer("red", Modality.IMAGE, 1, ())
+    assert "Nothing was found" in gallery_page(published, answer)
+    assert "untrained" not in gallery_page(published, answer)
+    import dataclasses
+
+    import msgspec
+
+    untrained = msgspec.structs.replace(published.encoder, trained=False)
+    page = gallery_page(dataclasses.replace(published, encoder=untrained), answer)
+    assert "untrained" in page
+
+
+def test_a_page_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    target = tmp_path / "page.html"
+    write_page(target, "old")
+    write_page(target, "neu ☃")
+    assert target.read_text("utf-8") == "neu ☃"
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert target.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_page_that_cannot_be_created_says_so(tmp_path: Path) -> None:
+    for target in (tmp_path / "nowhere" / "page.html", tmp_path):
+        with pytest.raises(CannotCreateError):
+            write_page(target, "page")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_browser_shows_the_page_from_disk_and_blocks_nothing(
+    published: Published, tmp_path: Path
+) -> None:
+    """Chromium runs no script, loads the stylesheet and every picture, and logs no violation."""
+    import shutil
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    page = tmp_path / "page.html"
+    write_page(page, gallery_page(published, answer_to(published, HOSTILE[1])))
+    shot = tmp_path / "page.png"
+    done = subprocess.run(
+        [
+            chromium,
+            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *("--enable-logging=stderr", "--window-size=1200,900"),
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--screenshot={shot}",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Content Security Policy" not in done.stderr
+    with Image.open(shot) as seen:
+        # The stylesheet's background, and the rank badge's dark disc on the first picture.
+        assert seen.convert("RGB").getpixel((2, 2)) in {(246, 245, 242), (21, 21, 23)}

@@ -1,0 +1,103 @@
+"""Hits: from keys to the rows of the corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmindex.errors import DataError
+from mmindex.records import Hit, Modality
+from mmindex.search.hits import Cut, Ranked, captions_of, find_picture, hits
+from mmindex.store.manifest import Manifest
+from mmindex.store.objects import Objects
+from support.stores import captions_table, images_table, key_of, make_store
+
+HALF_SURROGATE = "half \ud83d of a face"
+CAPTIONS = [
+    ("a", "a red bus"),
+    ("a", "a bus on a street"),
+    ("b", "a red bus"),
+    ("c", HALF_SURROGATE),
+    ("c", "一只猫坐在窗台上"),
+]
+BUS, CAT = key_of(b"bus"), key_of(b"cat")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> tuple[Objects, Manifest]:
+    """Pictures a and b are the same bytes; rows lie in row groups of two."""
+    images = images_table([("a", BUS, "/p/a.jpg"), ("b", BUS, "z.zip!b.jpg"), ("c", CAT, "/p/c")])
+    return make_store(tmp_path, images, captions_table(CAPTIONS), {}, None, group_rows=2)
+
+
+def test_the_same_bytes_under_two_names_are_two_hits_in_the_tables_order(
+    corpus: tuple[Objects, Manifest],
+) -> None:
+    [answer] = hits(*corpus, Modality.IMAGE, [Ranked([BUS, CAT], [0.5, 0.25])], Cut())
+    assert answer == (
+        Hit(1, 0.5, "a", "/p/a.jpg", None, "a"),
+        Hit(2, 0.5, "b", "z.zip!b.jpg", None, "b"),
+        Hit(3, 0.25, "c", "/p/c", None, "c"),
+    )
+
+
+def test_k_counts_hits_after_duplicates_stand_side_by_side(
+    corpus: tuple[Objects, Manifest],
+) -> None:
+    [answer] = hits(*corpus, Modality.IMAGE, [Ranked([CAT, BUS], [0.5, 0.25])], Cut(k=2))
+    assert [hit.id for hit in answer] == ["c", "a"]
+
+
+def test_a_text_hit_names_its_caption_its_text_and_its_picture(
+    corpus: tuple[Objects, Manifest],
+) -> None:
+    ranked = Ranked([key_of("a red bus"), key_of(HALF_SURROGATE)], [0.5, 0.25])
+    [answer] = hits(*corpus, Modality.TEXT, [ranked], Cut())
+    assert answer == (
+        Hit(1, 0.5, "a#0", "/p/a.jpg", "a red bus", "a"),
+        Hit(2, 0.5, "b#0", "z.zip!b.jpg", "a red bus", "b"),
+        Hit(3, 0.25, "c#0", "/p/c", HALF_SURROGATE, "c"),
+    )
+
+
+def test_hits_below_the_wanted_score_are_left_out(corpus: tuple[Objects, Manifest]) -> None:
+    ranked = [Ranked([BUS, CAT], [0.5, 0.25]), Ranked([CAT], [0.1])]
+    first, second = hits(*corpus, Modality.IMAGE, ranked, Cut(min_score=0.3))
+    assert [hit.id for hit in first] == ["a", "b"]
+    assert second == ()
+
+
+def test_rounding_never_shows_a_cosine_above_one(corpus: tuple[Objects, Manifest]) -> None:
+    [[hit]] = hits(*corpus, Modality.IMAGE, [Ranked([CAT], [1.0001])], Cut())
+    assert hit.score == 1.0
+
+
+def test_each_query_of_a_batch_gets_its_own_answer(corpus: tuple[Objects, Manifest]) -> None:
+    ranked = [Ranked([CAT], [0.5]), Ranked([], []), Ranked([BUS], [0.4]), Ranked([CAT], [0.3])]
+    answers = hits(*corpus, Modality.IMAGE, ranked, Cut())
+    assert [[hit.id for hit in answer] for answer in answers] == [["c"], [], ["a", "b"], ["c"]]
+    assert hits(*corpus, Modality.IMAGE, [], Cut()) == []
+
+
+def test_a_key_that_no_row_has_is_damage_and_is_said(corpus: tuple[Objects, Manifest]) -> None:
+    with pytest.raises(DataError, match="its table does not"):
+        hits(*corpus, Modality.IMAGE, [Ranked([key_of(b"dog")], [0.5])], Cut())
+
+
+def test_a_picture_is_found_by_id_uri_and_content(corpus: tuple[Objects, Manifest]) -> None:
+    by_id = find_picture(*corpus, "image_id", "b")
+    assert by_id is not None
+    assert find_picture(*corpus, "uri", "z.zip!b.jpg") == by_id
+    first = find_picture(*corpus, "key", BUS)
+    assert first is not None
+    assert first.image_id == "a"
+    assert find_picture(*corpus, "image_id", "nobody") is None
+    assert find_picture(*corpus, "image_id", "\ud800") is None
+
+
+def test_captions_come_in_the_tables_order(corpus: tuple[Objects, Manifest]) -> None:
+    assert captions_of(*corpus, ["a", "c", "x"]) == {
+        "a": ["a red bus", "a bus on a street"],
+        "c": [HALF_SURROGATE, "一只猫坐在窗台上"],
+    }

@@ -1,0 +1,102 @@
+"""Vectors are read by row, in bounded memory, and never from a damaged block."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmindex.errors import DataError, InternalError
+from mmindex.store import vectors as vectors_module
+from mmindex.store.objects import Objects
+from mmindex.store.vectors import BLOCK_BYTES, Vectors, write_segment
+from mmindex.store.versions import create_layout
+from support.manifests import manifest_with_vectors
+
+
+def store_segments(tmp_path, segments):
+    objects = Objects(create_layout(tmp_path / "store"))
+    refs, dim = [], segments[0].shape[1]
+    for number, segment in enumerate(segments):
+        refs += write_segment(objects, "image", number, dim, [segment[:3], segment[3:]])
+    rows = sum(len(segment) for segment in segments)
+    return objects, manifest_with_vectors("image", rows, dim, refs)
+
+
+def rows_of(count, dim, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float16)
+
+
+def test_rows_come_back_in_the_order_asked_over_segments(tmp_path):
+    parts = [rows_of(5000, 100, 1), rows_of(7, 100, 2), rows_of(3000, 100, 3)]
+    objects, manifest = store_segments(tmp_path, parts)
+    every = np.concatenate(parts)
+    stored = Vectors(objects, manifest, "image")
+    assert (stored.n, stored.dim) == (8007, 100)
+    ids = np.array([8006, 0, 5000, 4999, 5006, 5007, 0], dtype=np.int64)
+    np.testing.assert_array_equal(stored.take(ids), every[ids])
+    streamed = [(first, block.copy()) for first, block in stored.blocks(999)]
+    assert [first for first, _ in streamed][:2] == [0, 999]
+    np.testing.assert_array_equal(np.concatenate([block for _, block in streamed]), every)
+
+
+def test_negative_and_unknown_rows_are_refused(tmp_path):
+    objects, manifest = store_segments(tmp_path, [rows_of(10, 8)])
+    stored = Vectors(objects, manifest, "image")
+    for bad in (-1, 10):
+        with pytest.raises(IndexError):
+            stored.take(np.array([bad], dtype=np.int64))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_a_flipped_bit_is_found_when_its_block_is_read(tmp_path_factory, data):
+    """Wherever the bit lies: rows in that block are refused, rows of other blocks still answer."""
+    every = rows_of(9000, 128)  # 2.2 blocks
+    objects, manifest = store_segments(tmp_path_factory.mktemp("flip"), [every])
+    path = objects.layout.object(manifest.named("vectors/image/")[0].sha256)
+    content = bytearray(path.read_bytes())
+    position = data.draw(st.integers(0, len(content) - 1))
+    content[position] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    stored = Vectors(objects, manifest, "image")
+    with pytest.raises(DataError, match="damaged"):
+        stored.take(np.array([position // 256], dtype=np.int64))
+    other_row = 0 if position >= BLOCK_BYTES else len(every) - 1
+    np.testing.assert_array_equal(stored.take(np.array([other_row]))[0], every[other_row])
+
+
+def test_damaged_digests_and_short_files_are_refused_on_opening(tmp_path):
+    objects, manifest = store_segments(tmp_path, [rows_of(9000, 128)])
+    path = objects.layout.object(manifest.named("vectors/image/")[0].sha256)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(DataError, match="bytes"):
+        Vectors(objects, manifest, "image")
+    path.write_bytes(whole)
+    digests = objects.layout.object(manifest.named("digests/image/")[0].sha256)
+    content = bytearray(digests.read_bytes())
+    content[5] ^= 1
+    digests.write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        Vectors(Objects(objects.layout), manifest, "image")
+
+
+def test_only_float16_of_the_right_width_is_written(tmp_path):
+    objects = Objects(create_layout(tmp_path / "store"))
+    with pytest.raises(InternalError):
+        write_segment(objects, "image", 0, 8, [np.zeros((2, 8), dtype=np.float32)])
+    with pytest.raises(InternalError):
+        write_segment(objects, "image", 0, 8, [np.zeros((2, 9), dtype=np.float16)])
+
+
+def test_each_block_is_hashed_once(tmp_path, monkeypatch):
+    objects, manifest = store_segments(tmp_path, [rows_of(9000, 128)])
+    stored = Vectors(objects, manifest, "image")
+    hashed = []
+    real = vectors_module.hashlib.sha256
+    monkeypatch.setattr(
+        vectors_module.hashlib, "sha256", lambda data: (hashed.append(len(data)), real(data))[1]
+    )
+    stored.take(np.array([0, 1, 2]))
+    stored.take(np.array([1, 5]))
+    assert hashed == [BLOCK_BYTES]

@@ -1,0 +1,191 @@
+"""A version is published whole or not at all, and damage never passes for data."""
+
+import json
+import stat
+
+import msgspec
+import pytest
+
+from mmindex.errors import (
+    BusyError,
+    DataError,
+    InternalError,
+    ModelMismatchError,
+    NoInputError,
+    PermissionDeniedError,
+)
+from mmindex.store import versions
+from mmindex.store.check import check, repair
+from mmindex.store.lock import writer_lock
+from mmindex.store.objects import Objects
+from support.manifests import counts, manifest
+
+
+@pytest.fixture
+def objects(tmp_path):
+    return Objects(versions.create_layout(tmp_path / "store"))
+
+
+def publish(objects, number, content=b"content"):
+    ref = objects.write("images", lambda staged: staged.write(content))
+    made = manifest(version=number, parent=number - 1 or None, objects=(ref,))
+    versions.publish_version(objects, made)
+    return made
+
+
+def test_the_published_version_is_read_back(objects):
+    assert versions.read_current(objects.layout) is None
+    first = publish(objects, 1)
+    assert versions.read_current(objects.layout) == first
+    second = publish(objects, 2, b"other")
+    assert versions.read_current(objects.layout) == second
+    assert versions.read_version(objects.layout, 1) == first
+    assert versions.list_versions(objects.layout) == [1, 2]
+
+
+def test_only_the_next_number_can_be_published(objects):
+    publish(objects, 1)
+    for number in (1, 3):
+        with pytest.raises(InternalError):
+            publish(objects, number)
+
+
+def test_a_version_whose_objects_are_missing_or_damaged_is_not_published(objects):
+    ref = objects.write("images", lambda staged: staged.write(b"content"))
+    path = objects.layout.object(ref.sha256)
+    path.write_bytes(b"c0ntent")
+    with pytest.raises(DataError, match="damaged"):
+        versions.publish_version(objects, manifest(objects=(ref,)))
+    path.unlink()
+    with pytest.raises(DataError, match="missing"):
+        versions.publish_version(objects, manifest(objects=(ref,)))
+    assert versions.read_current(objects.layout) is None
+
+
+def test_counts_that_do_not_balance_are_never_published(objects):
+    with pytest.raises(InternalError, match="balance"):
+        versions.publish_version(objects, manifest(counts=counts(indexed=3, seen=4)))
+
+
+def test_a_killed_publish_is_cleaned_up_by_the_next_writer(objects):
+    """Manifests above CURRENT and staged files go; finished objects stay."""
+    layout = objects.layout
+    first = publish(objects, 1)
+    orphan = objects.write("embeddings/image/00000", lambda staged: staged.write(b"vectors"))
+    layout.version(2).write_bytes(b"never committed")
+    (layout.staging_dir / "x.tmp").write_bytes(b"half")
+    versions.remove_leftovers(layout)
+    assert versions.list_versions(layout) == [1]
+    assert list(layout.staging_dir.iterdir()) == []
+    assert layout.object(orphan.sha256).exists()
+    assert versions.read_current(layout) == first
+
+
+def test_a_first_publish_killed_before_current_counts_as_nothing(objects):
+    layout = objects.layout
+    layout.version(1).write_bytes(b"{}")
+    assert versions.read_current(layout) is None
+    versions.remove_leftovers(layout)
+    assert versions.list_versions(layout) == []
+    publish(objects, 1)
+
+
+def test_a_lost_or_damaged_current_is_said_and_repaired(objects):
+    layout = objects.layout
+    publish(objects, 1)
+    second = publish(objects, 2, b"other")
+    for damage in (
+        layout.current_file.unlink,
+        lambda: layout.current_file.write_text("{"),
+    ):
+        damage()
+        with pytest.raises(DataError) as caught:
+            versions.read_current(layout)
+        assert "check --repair" in caught.value.hint
+        assert repair(layout) == 2
+        assert versions.read_current(layout) == second
+
+
+def test_repair_skips_a_version_with_damaged_objects(objects):
+    layout = objects.layout
+    first = publish(objects, 1)
+    second = publish(objects, 2, b"other")
+    layout.object(second.objects[0].sha256).write_bytes(b"0ther")
+    layout.current_file.unlink()
+    assert repair(layout) == 1
+    assert versions.read_current(layout) == first
+
+
+def test_every_flipped_byte_of_a_manifest_is_found(objects):
+    layout = objects.layout
+    publish(objects, 1)
+    path = layout.version(1)
+    whole = path.read_bytes()
+    for position in range(0, len(whole), 7):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(DataError):
+            versions.read_current(layout)
+
+
+def test_check_names_what_is_wrong(objects):
+    layout = objects.layout
+    publish(objects, 1)
+    assert check(layout, full=True).problems == ()
+    path = layout.object(versions.read_current(layout).objects[0].sha256)
+    path.write_bytes(b"c0ntent")
+    assert check(layout, full=False).problems == ()
+    assert str(path) in check(layout, full=True).problems[0]
+    path.unlink()
+    assert str(path) in check(layout, full=False).problems[0]
+
+
+def test_unknown_fields_in_a_manifest_are_refused(objects):
+    layout = objects.layout
+    made = publish(objects, 1)
+    tree = json.loads(msgspec.json.encode(made))
+    tree["surprise"] = 1
+    layout.version(1).write_text(json.dumps(tree))
+    with pytest.raises(DataError, match="surprise"):
+        versions.read_version(layout, 1)
+
+
+def test_a_newer_format_is_not_touched(objects):
+    layout = objects.layout
+    layout.format_file.write_text("2\n")
+    for opening in (versions.open_layout, versions.create_layout):
+        with pytest.raises(ModelMismatchError, match="format"):
+            opening(layout.root)
+
+
+def test_a_folder_with_other_things_is_not_taken_for_a_store(tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="not an mmindex store"):
+        versions.create_layout(tmp_path)
+    with pytest.raises(NoInputError):
+        versions.open_layout(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_a_path_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "store").write_bytes(b"")
+    with pytest.raises(DataError, match="not a folder"):
+        versions.create_layout(tmp_path / "store")
+
+
+def test_a_folder_that_refuses_writing_is_said_at_once(tmp_path, monkeypatch):
+    """Root may write anywhere, so the operating system's answer is stood in for."""
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    monkeypatch.setattr(versions.os, "access", lambda *_: False)
+    with pytest.raises(PermissionDeniedError):
+        versions.create_layout(tmp_path / "store")
+
+
+def test_a_second_writer_is_told_who_holds_the_store(objects):
+    with (
+        writer_lock(objects.layout),
+        pytest.raises(BusyError, match="process"),
+        writer_lock(objects.layout),
+    ):
+        pass
+    with writer_lock(objects.layout):
+        pass

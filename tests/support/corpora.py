@@ -1,0 +1,117 @@
+"""Small corpora on disk, laid out as the published ones are, and crawls of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from mmindex.config import LimitsConfig, SourceConfig
+from mmindex.crawl.crawl import CrawlReport, crawl
+from mmindex.records import Ignored, Note, Rejected, SourceEvent, SourceItem
+from mmindex.store.objects import Objects
+from mmindex.store.versions import create_layout
+from support.pictures import draw
+
+Rows = list[dict[str, Any]]
+
+
+def jpeg(number: int) -> bytes:
+    """``draw(number)`` as a JPEG file."""
+    buffer = io.BytesIO()
+    draw(number).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def write_files(folder: Path, files: Mapping[str, bytes | str]) -> Path:
+    """Files by relative name; returns the folder."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def write_zip(path: Path, files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    """A zip archive of members by name."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def coco_content(captions: Mapping[int, Sequence[str]], **more: object) -> dict[str, Any]:
+    """A captions file of images 1, 2, ...: ``{number: captions}``."""
+    images = [
+        {"id": number, "file_name": f"{number:012d}.jpg", "license": 4, "flickr_url": f"u{number}"}
+        for number in captions
+    ]
+    annotations = [
+        {"id": 100 * number + place, "image_id": number, "caption": text}
+        for number, texts in captions.items()
+        for place, text in enumerate(texts)
+    ]
+    licenses = [{"id": 4, "name": "Attribution License", "url": "http://x"}]
+    return {"images": images, "annotations": annotations, "licenses": licenses, **more}
+
+
+def write_coco(
+    folder: Path, content: dict[str, Any] | bytes, split: str = "val2017", count: int = 3
+) -> Path:
+    """A COCO folder with a captions file and pictures 1 to ``count``."""
+    data = content if isinstance(content, bytes) else json.dumps(content).encode()
+    pictures = {f"{split}/{n:012d}.jpg": jpeg(n) for n in range(1, count + 1)}
+    return write_files(folder, {f"annotations/captions_{split}.json": data, **pictures})
+
+
+def new_store(folder: Path) -> Objects:
+    """An empty store."""
+    return Objects(create_layout(folder))
+
+
+def crawl_specs(objects: Objects, *specs: str, **limits: float) -> CrawlReport:
+    """Crawl the sources with default limits but for those given."""
+    sources = [SourceConfig(spec=spec) for spec in specs]
+    return crawl(objects, sources, LimitsConfig.model_validate(limits))
+
+
+def rows_of(objects: Objects, report: CrawlReport) -> tuple[Rows, Rows]:
+    """The rows of ``images`` and of ``captions``."""
+    images: Rows = objects.read_table(report.images).to_pylist()
+    captions: Rows = objects.read_table(report.captions).to_pylist()
+    return images, captions
+
+
+def items(events: Iterable[SourceEvent]) -> dict[str, SourceItem]:
+    """The items by id."""
+    return {event.image_id: event for event in events if isinstance(event, SourceItem)}
+
+
+def rejections(events: Iterable[SourceEvent]) -> dict[str, str]:
+    """Reasons by id."""
+    return {event.image_id: str(event.reason) for event in events if isinstance(event, Rejected)}
+
+
+def noted(events: Iterable[SourceEvent]) -> dict[str, int]:
+    """Notes summed by name."""
+    counts: dict[str, int] = {}
+    for event in events:
+        if isinstance(event, Note):
+            counts[event.name] = counts.get(event.name, 0) + event.count
+    return counts
+
+
+def ignored(events: Iterable[SourceEvent]) -> int:
+    """How many rows were ignored."""
+    return sum(event.count for event in events if isinstance(event, Ignored))
+
+
+def same_pixels(data: bytes, number: int) -> bool:
+    """Whether a file holds ``draw(number)``, up to JPEG's loss."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.size == draw(number).size and data == jpeg(number)

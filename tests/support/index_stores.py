@@ -1,0 +1,95 @@
+"""Small stores with embedding shards and indexes, made with the real store and stage."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmindex.config import IndexConfig
+from mmindex.index.index import IndexReport, build_index
+from mmindex.store.manifest import Counts, Manifest, ObjectRef
+from mmindex.store.objects import Objects
+from mmindex.store.versions import create_layout
+
+
+def key_of(number: int) -> str:
+    """A key as sources make them: 64 hex digits."""
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def write_shards(
+    objects: Objects, vectors: NDArray[np.float16], rows: int = 8_192, modality: str = "image"
+) -> tuple[ObjectRef, ...]:
+    """Embedding shards as the encode stage writes them; row i of all has key ``key_of(i)``."""
+    dim = vectors.shape[1]
+    schema = pa.schema(
+        [
+            pa.field("key", pa.string(), nullable=False),
+            pa.field("vector", pa.list_(pa.float16(), dim), nullable=False),
+        ]
+    )
+
+    def batches(start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        part = np.ascontiguousarray(vectors[start:stop])
+        column = pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), dim)
+        keys = pa.array([key_of(number) for number in range(start, stop)])
+        yield pa.record_batch([keys, column], schema=schema)
+
+    return tuple(
+        objects.write_table(
+            f"embeddings/{modality}/{number:05d}",
+            schema,
+            batches(start, min(start + rows, len(vectors))),
+        )
+        for number, start in enumerate(range(0, len(vectors), rows))
+    )
+
+
+def manifest_of(report: IndexReport, modality: str = "image") -> Manifest:
+    """A manifest that holds nothing but one index."""
+    return Manifest(
+        format="1",
+        version=1,
+        parent=None,
+        created_at="",
+        run_id="",
+        mmindex="",
+        stages=("crawl", "encode", "index"),
+        config={},
+        corpus_fingerprint="",
+        sources=(),
+        counts=Counts(
+            seen=0, indexed=0, quarantined=0, ignored=0, captions=0, unique_images=0, unique_texts=0
+        ),
+        encoder=None,
+        indexes={modality: report.info},
+        evaluation=None,
+        evaluation_inputs="",
+        objects=report.objects,
+    )
+
+
+def open_objects(folder: Path) -> Objects:
+    """The objects of a new or existing store."""
+    return Objects(create_layout(folder))
+
+
+def indexed(
+    folder: Path,
+    vectors: NDArray[np.float16],
+    config: IndexConfig,
+    queries: NDArray[np.float32] | None = None,
+    order: Sequence[int] | None = None,
+) -> tuple[Objects, Manifest]:
+    """A store whose image index holds ``vectors`` (in ``order``)."""
+    objects = open_objects(folder)
+    shards = write_shards(objects, vectors, rows=max(1, len(vectors) // 3))
+    numbers = range(len(vectors)) if order is None else order
+    keys = [key_of(number) for number in numbers]
+    report = build_index(objects, "image", keys, shards, config, queries)
+    return objects, manifest_of(report)

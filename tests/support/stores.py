@@ -1,0 +1,158 @@
+"""Small published stores, made of real Parquet and vector objects, without crawl or model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmindex.config import LimitsConfig
+from mmindex.encode.preprocess import to_pixels
+from mmindex.images import ImageLimits, decode
+from mmindex.store import versions
+from mmindex.store.manifest import EncoderInfo, IndexInfo, Manifest, ObjectRef
+from mmindex.store.objects import Objects
+from mmindex.store.vectors import write_segment
+from support.manifests import counts, index_info, manifest
+from support.models import FakeEncoder
+
+Float32 = NDArray[np.float32]
+
+
+def key_of(content: bytes | str) -> str:
+    data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One modality's unique keys and their vectors, float32 (n, dim), unit length."""
+
+    keys: Sequence[str]
+    vectors: Float32
+
+
+def images_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
+    """From (image_id, key, uri)."""
+    n = len(rows)
+    return pa.table(
+        {
+            "image_id": pa.array([row[0] for row in rows], pa.string()),
+            "key": pa.array([row[1] for row in rows], pa.string()),
+            "source": pa.array(["folder/test"] * n, pa.string()),
+            "uri": pa.array([row[2] for row in rows], pa.string()),
+            "split": pa.array(["all"] * n, pa.string()),
+            "width": pa.array([64] * n, pa.int32()),
+            "height": pa.array([48] * n, pa.int32()),
+            "format": pa.array(["PNG"] * n, pa.string()),
+            "size_bytes": pa.array([100] * n, pa.int64()),
+        }
+    )
+
+
+def captions_table(rows: Sequence[tuple[str, str]]) -> pa.Table:
+    """From (image_id, text); ids are ``<image_id>#<n>``."""
+    counts: dict[str, int] = {}
+    ids = []
+    for image_id, _ in rows:
+        ids.append(f"{image_id}#{counts.get(image_id, 0)}")
+        counts[image_id] = counts.get(image_id, 0) + 1
+    texts = [text.encode("utf-8", "surrogatepass") for _, text in rows]
+    return pa.table(
+        {
+            "caption_id": pa.array(ids, pa.string()),
+            "key": pa.array([key_of(text) for text in texts], pa.string()),
+            "image_id": pa.array([row[0] for row in rows], pa.string()),
+            "text": pa.array(texts, pa.binary()).cast(pa.string(), safe=False),
+        }
+    )
+
+
+def write_tables(
+    objects: Objects, images: pa.Table, captions: pa.Table, group_rows: int = 65_536
+) -> tuple[ObjectRef, ObjectRef]:
+    """Write both tables, cut into row groups of ``group_rows``."""
+    return (
+        objects.write_table("images", images.schema, images.to_batches(group_rows)),
+        objects.write_table("captions", captions.schema, captions.to_batches(group_rows)),
+    )
+
+
+def write_side(
+    objects: Objects, modality: str, side: Side, segment_rows: int
+) -> tuple[list[ObjectRef], IndexInfo]:
+    """Write ``ids``, ``vectors`` and ``digests`` for exact search."""
+    schema = pa.schema([("key", pa.string())])
+    ids = pa.table({"key": pa.array(list(side.keys), pa.string())}, schema=schema)
+    refs = [objects.write_table(f"ids/{modality}", schema, ids.to_batches())]
+    half = side.vectors.astype(np.float16)
+    dim = half.shape[1]
+    for number, start in enumerate(range(0, len(half), segment_rows)):
+        refs += write_segment(objects, modality, number, dim, [half[start : start + segment_rows]])
+    info = index_info(modality, n=len(half), dim=dim)
+    return refs, info
+
+
+def make_store(
+    root: Path,
+    images: pa.Table,
+    captions: pa.Table,
+    sides: dict[str, Side],
+    encoder: EncoderInfo | None,
+    *,
+    segment_rows: int = 1_000,
+    group_rows: int = 65_536,
+) -> tuple[Objects, Manifest]:
+    """Publish version 1 with these tables, vectors and exact indexes."""
+    layout = versions.create_layout(root)
+    objects = Objects(layout)
+    refs = list(write_tables(objects, images, captions, group_rows))
+    indexes = {}
+    for modality, side in sides.items():
+        parts, indexes[modality] = write_side(objects, modality, side, segment_rows)
+        refs += parts
+    made = manifest(
+        stages=("crawl", "encode", "index") if encoder else ("crawl",),
+        counts=counts(
+            indexed=len(images),
+            captions=len(captions),
+            unique_images=len(set(images["key"].to_pylist())),
+            unique_texts=len(set(captions["key"].to_pylist())),
+        ),
+        encoder=encoder,
+        indexes=indexes,
+        objects=tuple(refs),
+    )
+    versions.publish_version(objects, made)
+    return objects, made
+
+
+def encode_pictures(encoder: FakeEncoder, files: Sequence[bytes]) -> Float32:
+    """Vectors of image files, made as the encode stage makes them."""
+    limits = ImageLimits.of(LimitsConfig())
+    pixels = [to_pixels(decode(data, limits), encoder.preprocess) for data in files]
+    return encoder.encode_images(np.stack(pixels))
+
+
+def picture_store(
+    root: Path,
+    pictures: Mapping[str, Path],
+    captions: Sequence[tuple[str, str]],
+    encoder: FakeEncoder,
+) -> tuple[Objects, Manifest]:
+    """Publish real picture files, by image id, with captions (image id, text)."""
+    files = {image_id: path.read_bytes() for image_id, path in pictures.items()}
+    rows = [(image_id, key_of(data), str(pictures[image_id])) for image_id, data in files.items()]
+    unique = {key_of(data): data for data in files.values()}
+    sides = {"image": Side(list(unique), encode_pictures(encoder, list(unique.values())))}
+    texts = {key_of(text): text for _, text in captions}
+    if texts:
+        sides["text"] = Side(list(texts), encoder.encode_texts(list(texts.values())))
+    return make_store(
+        root, images_table(rows), captions_table(captions), sides, encoder.info, group_rows=3
+    )
