@@ -43,7 +43,17 @@ def test_a_16_bit_graymap_and_a_12_bit_tiff_use_their_own_white() -> None:
 
 def tiff_of_12_bits(pixels: bytes) -> bytes:
     """A little-endian TIFF of 2x1 samples of 12 bits, uncompressed."""
-    tags = [(256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 3)]
+    tags = [
+        (256, 2),
+        (257, 1),
+        (258, 12),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (277, 1),
+        (278, 1),
+        (279, 3),
+    ]
     entries = b"".join(
         np.array([tag, 3], "<u2").tobytes() + np.array([1, value], "<u4").tobytes()
         for tag, value in tags

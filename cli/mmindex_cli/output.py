@@ -33,6 +33,8 @@ AnswerFormat = Literal["table", "json", "tsv"]
 # Columns that an id may take of a terminal's width; what it leaves goes to the caption or uri.
 _ID_SHARE = 0.45
 _MIN_WIDTH = 40
+# Characters looked at for each column of room: accents and joiners take none of their own.
+_PER_COLUMN = 4
 _TSV_HEADER = ("query", "rank", "score", "id", "uri", "caption", "error")
 _FORMULA = re.compile(r"[=+\-@'＝＋－＠＇]")
 # Characters that JSON allows bare but that act on a terminal.
@@ -111,7 +113,7 @@ def table_lines(answer: Answer, number: int = 0) -> Iterator[str]:
     if number:
         yield ""
     width = _terminal_width()
-    heading = f"{answer.to}s for "
+    heading = "captions for " if answer.to == "text" else "images for "
     room = None if width is None else width - len(heading)
     yield heading + fit(answer.query, room)
     if answer.error is not None:
@@ -126,13 +128,13 @@ def _rows(hits: Sequence[Hit], width: int | None) -> Iterator[str]:
     last = "caption" if hits[0].caption is not None else "uri"
     rank_width = max(4, len(str(hits[-1].rank)))
     room = None if width is None else int((width - rank_width) * _ID_SHARE)
-    ids = [fit(hit.id, room) for hit in hits]
+    ids = [fit_end(hit.id, room) for hit in hits]
     id_width = max(2, *(wcswidth(text) for text in ids))
-    rest = None if width is None else width - rank_width - id_width - len("  0.0000    ") + 1
-    yield f"{'rank':>{rank_width}}   score  {pad('id', id_width)}  {last}"
+    rest = None if width is None else width - rank_width - id_width - len("  -0.0000    ")
+    yield f"{'rank':>{rank_width}}    score  {pad('id', id_width)}  {last}"
     for hit, text in zip(hits, ids, strict=True):
         tail = fit(hit.caption if hit.caption is not None else hit.uri, rest)
-        yield f"{hit.rank:>{rank_width}}  {hit.score:6.4f}  {pad(text, id_width)}  {tail}".rstrip()
+        yield f"{hit.rank:>{rank_width}}  {hit.score:7.4f}  {pad(text, id_width)}  {tail}".rstrip()
 
 
 def _terminal_width() -> int | None:
@@ -147,16 +149,30 @@ def fit(text: str, width: int | None) -> str:
     if width is None:
         return visible(text)
     # Accents take no column: a pile of thousands on one letter is cut too.
-    shown = visible(text[: 4 * width + 1])
-    if len(shown) <= 4 * width and wcswidth(shown) <= width:
+    shown = visible(text[: _PER_COLUMN * width + 1])
+    if len(shown) <= _PER_COLUMN * width and wcswidth(shown) <= width:
         return shown
+    return _head(shown, width - 1) + "…"
+
+
+def fit_end(text: str, width: int | None) -> str:
+    """As :func:`fit`, but cut at the front: the end is what tells ids apart."""
+    if width is None:
+        return visible(text)
+    shown = visible(text[-_PER_COLUMN * width - 1 :])
+    if len(shown) <= _PER_COLUMN * width and wcswidth(shown) <= width:
+        return shown
+    return "…" + _head(shown[::-1], width - 1)[::-1]
+
+
+def _head(text: str, width: int) -> str:
     used, kept = 0, 0
-    for char in shown[: 4 * width]:
+    for char in text[: _PER_COLUMN * width]:
         used += wcwidth(char)
-        if used > width - 1:
+        if used > width:
             break
         kept += 1
-    return shown[:kept] + "…"
+    return text[:kept]
 
 
 def printable(text: str) -> str:

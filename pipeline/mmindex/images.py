@@ -221,13 +221,13 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     return image
 
 
-def _formats() -> list[str]:
+@functools.cache
+def _formats() -> tuple[str, ...]:
     """The closed list, with HEIF where the optional decoder is installed."""
     if importlib.util.find_spec("pillow_heif") is None:
-        return list(FORMATS)
-    if "HEIF" not in Image.OPEN:
-        importlib.import_module("pillow_heif").register_heif_opener()
-    return [*FORMATS, "HEIF"]
+        return FORMATS
+    importlib.import_module("pillow_heif").register_heif_opener()
+    return (*FORMATS, "HEIF")
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
@@ -252,7 +252,7 @@ def _explain(error: BaseException, data: bytes) -> ItemError:
     """The reason code and a bounded one-line detail for what Pillow raised."""
     # Pillow's text for an unknown file names a memory address: another one on each run.
     if isinstance(error, UnidentifiedImageError):
-        return explain_unidentified(data)
+        return explain_unidentified(data, reads_heif="HEIF" in _formats())
     detail = " ".join(f"{type(error).__name__}: {error}".split())[:_DETAIL_CHARS]
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ItemError(Reason.TOO_LARGE, detail)

@@ -88,8 +88,10 @@ def bar(items: Iterable[T], *, total: int | None, label: str, unit: str) -> Iter
 
 @contextmanager
 def counter(*, total: int | None, label: str, unit: str) -> Iterator[tqdm]:  # type: ignore[type-arg]  # tqdm is generic in its stubs only
-    """A progress bar that is moved by hand with ``update(n)``."""
-    with tqdm(total=total, desc=label, unit=unit, file=sys.stderr, disable=None) as progress:
+    """A progress bar that is moved by hand with ``update(n)``; bytes are shown as kB, MB, ..."""
+    with tqdm(
+        total=total, desc=label, unit=unit, unit_scale=unit == "B", file=sys.stderr, disable=None
+    ) as progress:
         yield progress
 
 

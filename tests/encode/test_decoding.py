@@ -25,9 +25,9 @@ from mmindex.encode.decoding import (
 from mmindex.encode.preprocess import spec_from_config, to_pixels
 from mmindex.images import ImageLimits
 from mmindex.records import Reason
-from support.corpora import image_key
 from support.decoders import Misbehaving, Reporting
 from support.pictures import draw, png, write_pictures
+from support.tables import image_key
 
 LIMITS = ImageLimits(max_pixels=10_000_000, max_bytes=10_000_000, max_aspect=200.0)
 SPEC = spec_from_config(16, {})
@@ -81,7 +81,7 @@ def test_a_worker_that_wants_too_much_memory_costs_its_picture_and_not_the_machi
 def test_workers_know_their_limits_and_import_no_torch() -> None:
     (decoded,) = decode_all(DecodePool(Reporting(), 1, 60.0, MEMORY), ["ok"])
     assert isinstance(decoded, Failure)
-    pid, loaded, soft, niceness = decoded.detail.split()
+    pid, loaded, soft, niceness, _ = decoded.detail.split()
     assert int(pid) != os.getpid()
     assert loaded == "[]"
     assert int(soft) == MEMORY

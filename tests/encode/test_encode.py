@@ -19,10 +19,10 @@ from mmindex.records import Modality, Reason
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
 from mmindex.store.versions import create_layout, publish_version
-from support.corpora import Corpus, image_key, text_key, write_corpus
 from support.manifests import manifest
 from support.models import FakeEncoder
 from support.pictures import png, write_pictures
+from support.tables import Corpus, image_key, text_key, write_corpus
 
 IMAGE, TEXT = Modality.IMAGE, Modality.TEXT
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mmindex.errors import InternalError
 from mmindex.evaluate import recall
-from mmindex.evaluate.recall import Items, Queries, Recall, exact_ranks, ranks_in_answers, summarize
+from mmindex.evaluate.items import Items, Queries
+from mmindex.evaluate.recall import Recall, exact_scan, ranks_in_answers, summarize
 
 
 class Matrix:
@@ -36,6 +37,10 @@ def ids(*values: int) -> NDArray[np.int64]:
 
 def one_right(vectors: Matrix, query_ids: NDArray[np.int64], right: NDArray[np.int64]) -> Queries:
     return Queries(vectors, query_ids, np.arange(len(right) + 1), right)
+
+
+def exact_ranks(queries: Queries, gallery: Items) -> NDArray[np.int64]:
+    return exact_scan(queries, gallery, 3).ranks
 
 
 # Four pictures on the axes of a 4-d space; captions lean towards them by known amounts.
@@ -214,7 +219,41 @@ def test_ranks_equal_a_full_sort_in_any_block_shape(
         patch.setattr(recall, "_QUERY_ROWS", query_rows)
         patch.setattr(recall, "_GALLERY_ROWS", gallery_rows)
         patch.setattr(recall, "_PAIR_ROWS", query_rows)
-        assert exact_ranks(queries, gallery).tolist() == oracle(queries, gallery)
+        scan = exact_scan(queries, gallery, 3)
+    assert scan.ranks.tolist() == oracle(queries, gallery)
+    vectors = gallery.vectors.take(np.arange(gallery.vectors.n)).astype(np.float64)
+    scores = queries.vectors.take(queries.ids).astype(np.float64) @ vectors.T
+    nearest = np.sort(np.pad(scores, ((0, 0), (0, 3)), constant_values=-np.inf), axis=1)
+    assert scan.nearest.tolist() == nearest[:, :-4:-1].tolist()
+
+
+def clip_benchmark(scores: NDArray[np.float64], right: NDArray[np.bool_], k: int) -> float:
+    """The metric as zeroshot_retrieval defines it: recall@k of each query, above 0, averaged."""
+    top = np.argsort(-scores, axis=1)[:, :k]
+    found = np.take_along_axis(right, top, axis=1).sum(axis=1)
+    return float(100 * (found / right.sum(axis=1) > 0).mean())
+
+
+def test_recall_is_what_clip_benchmark_computes_from_dense_matrices() -> None:
+    """Both directions, two to five captions an image, without ties."""
+    rng = np.random.default_rng(11)
+    owner = np.repeat(np.arange(60), rng.integers(2, 6, 60))
+    images = rng.standard_normal((60, 8))
+    texts = images[owner] + 1.5 * rng.standard_normal((len(owner), 8))
+    left, right = (Matrix(m / np.linalg.norm(m, axis=1, keepdims=True)) for m in (images, texts))
+    scores = right.matrix.astype(np.float64) @ left.matrix.astype(np.float64).T
+    pairs = owner[:, None] == np.arange(60)
+    to_image = summarize(
+        exact_ranks(one_right(right, np.arange(len(owner)), owner), Items(left, np.arange(60)))
+    )
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(owner))))
+    asked = Queries(left, np.arange(60), offsets, np.arange(len(owner)))
+    to_text = summarize(exact_ranks(asked, Items(right, np.arange(len(owner)))))
+    for summary, matrix, positive in ((to_image, scores, pairs), (to_text, scores.T, pairs.T)):
+        assert summary is not None
+        figures = [clip_benchmark(matrix, positive, k) for k in (1, 5, 10)]
+        assert [summary.r1, summary.r5, summary.r10] == pytest.approx(figures)
+        assert 5 < figures[0] < 95
 
 
 @settings(max_examples=50, deadline=None)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +16,6 @@ from mmindex.records import Modality
 from mmindex.search.hits import Cut
 from mmindex.search.published import Published, open_published
 from mmindex.search.query import BATCH, Session
-from mmindex.store import versions
 from support.models import FakeEncoder
 from support.pictures import png, write_pictures
 from support.stores import picture_store
@@ -279,31 +276,6 @@ def test_a_photo_that_is_turned_by_exif_is_asked_as_people_see_it(
         for name in ("upright.png", "turned.png")
     ]
     assert answers[0].hits == answers[1].hits
-
-
-def change(store: Path, edit: Callable[[dict[str, object]], None]) -> None:
-    """Publish the store's manifest again as the next version, edited."""
-    published = open_published(store)
-    fields = msgspec.structs.asdict(published.manifest)
-    fields["version"] = 2
-    edit(fields)
-    versions.publish_version(published.objects, type(published.manifest)(**fields))
-
-
-def test_missing_stages_are_named(store: Path) -> None:
-    change(store, lambda fields: fields.update(stages=("crawl",), encoder=None))
-    with pytest.raises(NoInputError, match="encode and index") as caught:
-        open_published(store)
-    assert "`mmindex encode`" in caught.value.hint
-    assert "`mmindex index`" in caught.value.hint
-
-
-def test_a_store_where_nothing_is_published_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NoInputError, match="no mmindex store"):
-        open_published(tmp_path / "nowhere")
-    versions.create_layout(tmp_path / "new")
-    with pytest.raises(NoInputError, match="nothing is published"):
-        open_published(tmp_path / "new")
 
 
 def test_asking_by_id_imports_neither_torch_nor_open_clip(store: Path) -> None:

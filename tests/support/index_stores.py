@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from mmindex.config import IndexConfig
 from mmindex.index.index import IndexReport, build_index
-from mmindex.store.manifest import Counts, Manifest, ObjectRef
+from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.versions import create_layout
+from support.manifests import manifest
 
 
 def key_of(number: int) -> str:
@@ -52,26 +53,7 @@ def write_shards(
 
 def manifest_of(report: IndexReport, modality: str = "image") -> Manifest:
     """A manifest that holds nothing but one index."""
-    return Manifest(
-        format="1",
-        version=1,
-        parent=None,
-        created_at="",
-        run_id="",
-        mmindex="",
-        stages=("crawl", "encode", "index"),
-        config={},
-        corpus_fingerprint="",
-        sources=(),
-        counts=Counts(
-            seen=0, indexed=0, quarantined=0, ignored=0, captions=0, unique_images=0, unique_texts=0
-        ),
-        encoder=None,
-        indexes={modality: report.info},
-        evaluation=None,
-        evaluation_inputs="",
-        objects=report.objects,
-    )
+    return manifest(indexes={modality: report.info}, objects=report.objects)
 
 
 def open_objects(folder: Path) -> Objects:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.config import LimitsConfig
+from mmindex.encode.encoder import Encoder
 from mmindex.encode.preprocess import to_pixels
 from mmindex.images import ImageLimits, decode
 from mmindex.store import versions
@@ -19,7 +20,6 @@ from mmindex.store.manifest import EncoderInfo, IndexInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import write_segment
 from support.manifests import counts, index_info, manifest
-from support.models import FakeEncoder
 
 Float32 = NDArray[np.float32]
 
@@ -132,7 +132,7 @@ def make_store(
     return objects, made
 
 
-def encode_pictures(encoder: FakeEncoder, files: Sequence[bytes]) -> Float32:
+def encode_pictures(encoder: Encoder, files: Sequence[bytes]) -> Float32:
     """Vectors of image files, made as the encode stage makes them."""
     limits = ImageLimits.of(LimitsConfig())
     pixels = [to_pixels(decode(data, limits), encoder.preprocess) for data in files]
@@ -143,7 +143,7 @@ def picture_store(
     root: Path,
     pictures: Mapping[str, Path],
     captions: Sequence[tuple[str, str]],
-    encoder: FakeEncoder,
+    encoder: Encoder,
 ) -> tuple[Objects, Manifest]:
     """Publish real picture files, by image id, with captions (image id, text)."""
     files = {image_id: path.read_bytes() for image_id, path in pictures.items()}

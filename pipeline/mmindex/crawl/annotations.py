@@ -54,7 +54,8 @@ def decode_json(data: bytes, kind: type[T], where: str) -> tuple[T, int]:
         DataError: cut off, malformed, NaN, Infinity, numbers beyond a double, nested too deep,
             no UTF-8, or of another shape; the message names the byte or the place.
     """
-    data = data.removeprefix(_BOM)
+    if data.startswith(_BOM):
+        data = b"   " + data[len(_BOM) :]  # as many bytes, so that messages name the file's own
     replaced = 0
     if _SURROGATE.search(data):
         data, replaced = _replace_lone_surrogates(data)

@@ -141,7 +141,7 @@ def crawl(objects: Objects, sources: Sequence[SourceConfig], limits: LimitsConfi
 def _read_source(
     events: Iterable[SourceEvent], tally: _Tally, spool: Spool, limits: ImageLimits
 ) -> None:
-    with counter(total=None, label=f"crawl {tally.name}", unit="image") as progress:
+    with counter(total=None, label="crawl", unit="image") as progress:
         for event, loaded in _load_ahead(events):
             match event:
                 case SourceItem() if loaded is not None:
@@ -149,8 +149,9 @@ def _read_source(
                     progress.update(1)
                 case Rejected():
                     tally.reject(event)
-                case Ignored(_, count):
+                case Ignored(why, count):
                     tally.ignored += count
+                    tally.notes[f"ignored: {why}"] += count
                 case Note(name, count):
                     tally.notes[name] += count
 

@@ -152,7 +152,8 @@ class _Folder:
 
 
 def _linked_folder(scan: _Scan, name: str, path: str) -> SourceEvent:
-    if is_inside(os.path.realpath(path), scan.real_root):
+    real = os.path.realpath(path)
+    if real == scan.real_root or is_inside(real, scan.real_root):
         return Ignored("a link to a folder of the source")
     return _reject(scan, name, ItemError(Reason.UNSAFE_PATH, "a link leads out of the folder"))
 

@@ -30,7 +30,7 @@ from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 
 # A row group of the table on disk; the byte bound keeps a corpus of long captions in memory.
-_BATCH_ROWS: Final = 65_536
+_BATCH_ROWS: Final = 32_768
 _BATCH_CHARS: Final = 16 << 20
 
 _TABLES: Final = (

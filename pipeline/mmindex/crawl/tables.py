@@ -48,8 +48,8 @@ def images_schema(metadata: Mapping[str, pa.DataType]) -> pa.Schema:
 
 
 def column_name(name: str) -> str:
-    """What a source's own column is called: ``meta_...`` where the name is one of the table's."""
-    return f"meta_{name}" if name.lower() in IMAGE_COLUMNS else name
+    """What a source's own column is called: ``meta_...`` where it would be empty or a fixed one."""
+    return f"meta_{name}" if not name or name.lower() in IMAGE_COLUMNS else name
 
 
 class MetadataColumns:

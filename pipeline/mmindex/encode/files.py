@@ -100,9 +100,19 @@ def _from_folder(request: ModelRequest, folder: Path) -> ModelFiles:
 
 def _from_repository(request: ModelRequest, repository: str) -> ModelFiles:
     config_file = hub.fetch(repository, [CONFIG_FILE])
+    merges = _bpe_path(read_config(config_file).get("model_cfg"))
+    if merges and not Path(merges).is_absolute():
+        hub.fetch(repository, [merges])  # lands beside the configuration
     pickles = _PICKLE_NAMES if request.allow_pickle_weights else ()
     weights = hub.fetch(repository, [*_DEFAULT_WEIGHTS, *pickles]) if request.trained else None
     return _with_config(config_file, weights, hub_name=repository)
+
+
+def _bpe_path(config: object) -> str:
+    """The tokenizer file that a ``model_cfg`` names, or nothing."""
+    for key in ("text_cfg", "tokenizer_kwargs", "bpe_path"):
+        config = config.get(key) if isinstance(config, dict) else None
+    return config if isinstance(config, str) else ""
 
 
 def _with_config(config_file: Path, weights: Path | None, hub_name: str) -> ModelFiles:

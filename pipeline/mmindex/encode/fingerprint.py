@@ -54,13 +54,15 @@ def _unchanged(request: ModelRequest, precision: str, parent: EncoderInfo) -> bo
     if request.folder is not None:
         # A file may have been added that now comes first: look again, it costs nothing.
         try:
-            paths: Iterable[Path] = locate(request).inputs
+            paths = locate(request).inputs
         except MmindexError:
             return False  # the full way reports it
     else:
-        paths = [Path(known.path) for known in parent.inputs]
-    known_hashes = [known.sha256 for known in parent.inputs]
-    return all(path.is_file() for path in paths) and known_hashes == [hash_file(p) for p in paths]
+        paths = tuple(Path(known.path) for known in parent.inputs)
+    if not all(path.is_file() for path in paths):
+        return False
+    # By path and content: a model that has moved is described anew.
+    return input_files(paths) == parent.inputs
 
 
 def describe(request: ModelRequest, files: ModelFiles, precision: str) -> EncoderInfo:
@@ -70,7 +72,8 @@ def describe(request: ModelRequest, files: ModelFiles, precision: str) -> Encode
         DataError: the configuration lacks what every model has.
         MmindexError: a file cannot be read.
     """
-    hashes = {path: hash_file(path) for path in files.inputs}
+    inputs = input_files(files.inputs)
+    hashes = dict(zip(files.inputs, (known.sha256 for known in inputs), strict=True))
     parts = {
         "architecture": _digest(_architecture(files.config)),
         "weights": hashes[files.weights] if files.weights is not None else _untrained(),
@@ -88,10 +91,15 @@ def describe(request: ModelRequest, files: ModelFiles, precision: str) -> Encode
         dim=dim,
         image_size=files.preprocess.height,
         trained=files.weights is not None,
-        inputs=tuple(InputFile(path=str(path), sha256=sha) for path, sha in hashes.items()),
+        inputs=inputs,
         package=package_versions(trained=files.weights is not None),
         **parts,
     )
+
+
+def input_files(paths: Iterable[Path]) -> tuple[InputFile, ...]:
+    """Files with their sha256."""
+    return tuple(InputFile(path=str(path), sha256=hash_file(path)) for path in paths)
 
 
 def package_versions(*, trained: bool) -> str:

@@ -109,7 +109,14 @@ def _load_weights(model: torch.nn.Module, files: ModelFiles) -> None:
         open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
         raise DataError(f"weights {path}: damaged: {_first_line(error)}") from error
-    except (RuntimeError, KeyError, AttributeError, TypeError, StopIteration) as error:
+    except (
+        RuntimeError,
+        AssertionError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        StopIteration,
+    ) as error:
         raise ModelMismatchError(
             f"weights {path} do not fit {files.base}: {_first_line(error)}",
             "name the architecture that they were trained with (--model)",
@@ -197,6 +204,11 @@ class OpenClipEncoder:
         out = np.empty((len(texts), self.info.dim), dtype=np.float32)
         out[order.numpy()] = self._finish(parts)
         return out
+
+    @property
+    def logit_scale(self) -> float:
+        """What the model learnt to multiply cosine similarities with before a softmax."""
+        return float(self._model.logit_scale.exp())
 
     def close(self) -> None:
         """Nothing to do: memory goes with the object."""

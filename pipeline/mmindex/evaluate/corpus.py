@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError, NoInputError
-from mmindex.evaluate.recall import Items, Queries
+from mmindex.evaluate.items import Items, Queries
 from mmindex.records import Modality
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects

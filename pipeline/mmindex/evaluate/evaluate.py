@@ -19,10 +19,10 @@ from mmindex.evaluate.evaluation import (
     QueryCounts,
     RecallBlock,
 )
-from mmindex.evaluate.recall import Items, Queries, Recall, VectorSource
+from mmindex.evaluate.items import Items, Queries, VectorSource
+from mmindex.evaluate.recall import Recall
 from mmindex.progress import get_logger
 from mmindex.records import Modality
-from mmindex.search.exact import exact_search
 from mmindex.search.searcher import Searcher
 from mmindex.store.manifest import EncoderInfo, Manifest
 from mmindex.store.objects import Objects
@@ -36,8 +36,6 @@ MIN_QUERIES = 1_000
 DEPTH = 10
 # Queries searched at once: 4096 x 1024 dimensions as float32 are 16 MiB.
 _BATCH = 4096
-# Vectors read at once by exact search: 4096 x 1024 dimensions as float16 are 8 MiB.
-_BLOCK_ROWS = 4096
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -51,15 +49,6 @@ class _Direction:
     through_index: Recall
     index_recall: float | None
     sampled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """What a searcher gave: ids int64 (q, k), their true scores, and the true nearest's scores."""
-
-    ids: Int64
-    found: Float64
-    truth: Float64
 
 
 def evaluate(objects: Objects, manifest: Manifest, config: EvaluateConfig) -> Evaluation:
@@ -164,44 +153,47 @@ def _affordable(gallery: Items, config: EvaluateConfig) -> int:
 
 
 def _measure(searcher: Searcher, queries: Queries, gallery: Items, *, sampled: bool) -> _Direction:
-    exact = recall.summarize(recall.exact_ranks(queries, gallery))
+    scan = recall.exact_scan(queries, gallery, DEPTH)
     ids, inverse = np.unique(queries.ids, return_inverse=True)
-    answers = _ask(searcher, queries.vectors, ids, gallery.vectors, DEPTH)
-    ranks = recall.ranks_in_answers(answers.ids[inverse], queries, gallery)
-    through_index = recall.summarize(ranks)
-    if exact is None or through_index is None:
+    answers, scores = _ask(searcher, queries.vectors, ids, gallery.vectors, DEPTH)
+    exact = recall.summarize(scan.ranks)
+    through = recall.summarize(recall.ranks_in_answers(answers[inverse], queries, gallery))
+    if exact is None or through is None:
         raise DataError("an index without rows in its table", "run `mmindex build`")
-    share = recall.index_recall(answers.found, answers.truth)
-    return _Direction(exact, through_index, share, sampled)
+    return _Direction(exact, through, recall.index_recall(scores[inverse], scan.nearest), sampled)
 
 
 def _ask(
     searcher: Searcher, source: VectorSource, ids: Int64, gallery: VectorSource, depth: int
-) -> _Answers:
-    """Search with the vectors ``ids`` of ``source``, and find the truth by a full scan."""
-    shape = (len(ids), depth)
-    answers = _Answers(np.empty(shape, np.int64), np.empty(shape), np.empty(shape))
+) -> tuple[Int64, Float64]:
+    """Search with the vectors ``ids`` of ``source``.
+
+    Returns:
+        int64 (q, depth) answers, -1 where there is none, and their true scores, float64
+        (q, depth), -inf where there is none.
+    """
+    answers = np.empty((len(ids), depth), dtype=np.int64)
+    scores = np.empty((len(ids), depth))
     for start in range(0, len(ids), _BATCH):
         part = slice(start, start + _BATCH)
         vectors = source.take(ids[part]).astype(np.float32)
-        _, answers.ids[part] = searcher.search(vectors, depth)
-        answers.truth[part], _ = exact_search(gallery.blocks(_BLOCK_ROWS), vectors, depth)
-        exact_vectors = vectors.astype(np.float64)
-        answers.found[part] = recall.scores_of(exact_vectors, answers.ids[part], gallery)
-    return answers
+        _, answers[part] = searcher.search(vectors, depth)
+        scores[part] = recall.scores_of(vectors.astype(np.float64), answers[part], gallery)
+    return answers, scores
 
 
 def _neighbour_recall(
     searcher: Searcher, vectors: VectorSource, config: EvaluateConfig
 ) -> float | None:
     """Index recall where there are no captions: images ask for their nearest other images."""
-    wanted = min(config.max_queries, MIN_QUERIES)
-    ids = sample(vectors.n, wanted, config.seed)
-    answers = _ask(searcher, vectors, ids, vectors, DEPTH + 1)
-    itself = answers.ids == ids[:, None]
-    found = np.where(itself, -np.inf, answers.found)
-    # The query's own vector is the nearest of all, so the rest of the truth are its neighbours.
-    return recall.index_recall(np.sort(found, axis=1)[:, :0:-1], answers.truth[:, 1:])
+    ids = sample(vectors.n, min(config.max_queries, MIN_QUERIES), config.seed)
+    answers, scores = _ask(searcher, vectors, ids, vectors, DEPTH + 1)
+    others = np.where(answers == ids[:, None], -np.inf, scores)
+    # The query's own vector is its nearest, so the rest of the truth are its neighbours.
+    own = Items(vectors, np.arange(vectors.n))
+    asked = Queries(vectors, ids, np.arange(len(ids) + 1), ids)
+    truth = recall.exact_scan(asked, own, DEPTH + 1).nearest[:, 1:]
+    return recall.index_recall(-np.sort(-others, axis=1)[:, :DEPTH], truth)
 
 
 def _block(measured: Recall) -> RecallBlock:

@@ -17,7 +17,8 @@ from mmindex.errors import UsageError
 from mmindex.index.exact import block_rows, faiss_settings, widen
 from mmindex.index.faissio import ivf_part
 from mmindex.index.gpu import to_cpu, to_gpu_for_build
-from mmindex.index.plan import KINDS, IndexPlan
+from mmindex.index.plan import KINDS
+from mmindex.index.sizing import IndexPlan
 from mmindex.store.vectors import Vectors
 
 # OPQ: faiss's 50 rounds take minutes; recall moves less than 0.2 % after 8.
@@ -28,6 +29,8 @@ _PCA_ROWS = 32_768
 # faiss's PCA takes a random part of more than 1,000 rows for each dimension, and the part would
 # not be symmetric; half of them, since every row enters twice.
 _PCA_ROWS_PER_DIM = 500
+# Multiplications in one round of k-means that one thread does in about 0.1 s.
+_ALONE_WORK = 2_000_000_000
 
 
 def sample_rows(n: int, rows: int, seed: int) -> NDArray[np.int64]:
@@ -73,14 +76,15 @@ def build(
         pool = vectors.n if rows is None else len(rows)
         chosen = sample_rows(pool, plan.training_rows, seed)
         sample = take_wide(vectors, chosen if rows is None else rows[chosen])
-        keep_alive = _configure(index, sample, seed)
-        if plan.gpu:
-            index = to_gpu_for_build(index, plan.m)
         try:
-            index.train(sample)
+            keep_alive = _configure(index, sample, seed)
+            if plan.gpu:
+                index = to_gpu_for_build(index, plan.m)
+            _train(index, plan, sample, threads)
         except RuntimeError as error:
             raise _refused(plan, error) from error
         del sample, keep_alive
+        faiss.omp_set_num_threads(threads)
         _add(index, vectors, rows)
         return to_cpu(index) if plan.gpu else index
 
@@ -114,9 +118,11 @@ def _configure(index: Any, sample: NDArray[np.float32], seed: int) -> list[Any]:
             transform = faiss.downcast_VectorTransform(index.chain.at(number))
             keep += _rotation(transform, sample, _bits(index), seed)
         inner = faiss.downcast_index(index.index)
-    for owner in (ivf_part(index), inner, getattr(inner, "pq", None)):
+    for owner in (inner, getattr(inner, "pq", None)):
         _seed_clustering(getattr(owner, "cp", None), seed)
-    _seed_clustering(getattr(getattr(ivf_part(index), "pq", None), "cp", None), seed)
+    if hasattr(inner, "do_polysemous_training"):
+        # Minutes of work for a filter that no search here uses; "np" in a factory string.
+        inner.do_polysemous_training = False
     return keep
 
 
@@ -127,13 +133,39 @@ def _seed_clustering(parameters: Any | None, seed: int) -> None:
         parameters.min_points_per_centroid = 1
 
 
+def _train(index: Any, plan: IndexPlan, sample: NDArray[np.float32], threads: int) -> None:
+    """Rotation, lists and codes, each with as many threads as pay.
+
+    A 4-bit sub-quantizer has 16 centroids: handing so little work to threads takes longer than
+    doing it (128 of them: 0.9 s with one thread; with two, 1.0 s on idle cores and 14 s where
+    other programs want the cores too).
+    """
+    ivf = ivf_part(index)
+    if plan.gpu or plan.bits != 4 or ivf is None:
+        index.train(sample)
+        return
+    if isinstance(index, faiss.IndexPreTransform):
+        for number in range(index.chain.size()):
+            transform = faiss.downcast_VectorTransform(index.chain.at(number))
+            if not transform.is_trained:
+                transform.train(sample)
+            sample = transform.apply(sample)
+    work = len(sample) * plan.nlist * sample.shape[1]
+    faiss.omp_set_num_threads(threads if work > _ALONE_WORK else 1)
+    ivf.train_q1(len(sample), faiss.swig_ptr(sample), False, faiss.METRIC_INNER_PRODUCT)
+    faiss.omp_set_num_threads(1)
+    ivf.train(sample)  # finds the lists trained, so only the codes are left
+    index.is_trained = True
+
+
 def _rotation(transform: Any, sample: NDArray[np.float32], bits: int, seed: int) -> list[Any]:
     if isinstance(transform, faiss.PCAMatrix) and transform.d_in == sample.shape[1]:
         # PCA subtracts the mean, which leaves L2 distances alone but reorders inner products.
         # Rows together with their negatives have mean zero: what is left is a rotation.
         step = -(-len(sample) // min(_PCA_ROWS, _PCA_ROWS_PER_DIM * transform.d_in))
         part = sample[::step]
-        transform.train(np.concatenate([part, -part]))
+        with faiss_settings(1, transform.d_in):  # too little work for threads, see _train
+            transform.train(np.concatenate([part, -part]))
     if isinstance(transform, faiss.OPQMatrix):
         transform.niter = _OPQ_ROUNDS
         transform.max_train_points = _OPQ_ROWS

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError, os_errors
+from mmindex.errors import DataError, InternalError, os_errors
 from mmindex.store.manifest import IndexInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.publish import StagedFile
@@ -84,7 +84,8 @@ def find_candidates(
         queries: float32 (q, dim), C order.
         count: how many for each query.
         nprobe: lists to probe, where the index has lists.
-        selector: a faiss IDSelector; only ids that it lets through come back.
+        selector: a faiss IDSelector, for indexes with lists only (others may refuse or ignore
+            it); only ids that it lets through come back.
 
     Returns:
         int64 (q, count); -1 where the probed lists hold fewer.
@@ -92,10 +93,10 @@ def find_candidates(
     parameters = None
     if ivf_part(index) is not None:
         parameters = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector)
+        if isinstance(index, faiss.IndexPreTransform):
+            parameters = faiss.SearchParametersPreTransform(index_params=parameters)
     elif selector is not None:
-        parameters = faiss.SearchParameters(sel=selector)
-    if parameters is not None and isinstance(index, faiss.IndexPreTransform):
-        parameters = faiss.SearchParametersPreTransform(index_params=parameters)
+        raise InternalError("a selector for an index without lists")
     _, ids = index.search(queries, count, params=parameters)
     found: NDArray[np.int64] = ids
     return found

@@ -60,8 +60,8 @@ def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[Object
     """
     if not shards:
         raise InternalError("no embedding shards to index")
-    dims = {ref.name: _dim(objects, ref) for ref in shards}
-    if len(set(dims.values())) != 1:
+    dims = sorted({_dim(objects, ref) for ref in shards})
+    if len(dims) != 1:
         raise DataError(f"embedding shards differ in dimensions: {dims}", "run `mmindex build`")
     columns = [objects.read_table(ref, ["key"]).column("key") for ref in shards]
     starts = np.cumsum([0, *(len(column) for column in columns)])
@@ -74,7 +74,7 @@ def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[Object
         raise InternalError("a key is listed twice")
     position = where.to_numpy().astype(np.int64)
     shard = np.searchsorted(starts, position, side="right") - 1
-    return Located(keys, next(iter(dims.values())), shard, position - starts[shard])
+    return Located(keys, dims[0], shard, position - starts[shard])
 
 
 def _dim(objects: Objects, ref: ObjectRef) -> int:

@@ -18,15 +18,17 @@ from mmindex.index.build import build, sample_rows
 from mmindex.index.exact import thread_count
 from mmindex.index.faissio import write_index
 from mmindex.index.gather import IDS_SCHEMA, as_keys, id_batches, locate, vector_blocks
-from mmindex.index.plan import IndexPlan, candidates, for_sample
+from mmindex.index.plan import candidates
+from mmindex.index.sizing import IndexPlan, for_sample
 from mmindex.index.tune import RECALL_AT, Tuning, tune, yardstick
 from mmindex.progress import StageTimer, get_logger
 from mmindex.store.manifest import IndexInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors, write_segment
 
-# Above this, recipes are compared on a sample of so many rows; below, on the vectors themselves.
+# Large corpora compare recipes on a sample of so many rows, others on the vectors themselves.
 REHEARSAL_ROWS = 131_072
+_REHEARSE_FROM = 4 * REHEARSAL_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def _build_best(
     How much a rotation may cut depends on the embeddings, so recall decides: that of the index
     itself, or for a large corpus that of a rehearsal on a sample.
     """
-    if len(plans) > 1 and job.vectors.n > REHEARSAL_ROWS:
+    if len(plans) > 1 and job.vectors.n >= _REHEARSE_FROM:
         with timer.measure("rehearse"):
             rows = sample_rows(job.vectors.n, REHEARSAL_ROWS, job.config.seed)
             small = tuple(for_sample(plan, len(rows)) for plan in plans)

@@ -19,7 +19,7 @@ from mmindex.index.build import blocks_of, sample_rows, take_wide
 from mmindex.index.exact import exact_search, faiss_settings
 from mmindex.index.faissio import find_candidates
 from mmindex.index.gpu import MAX_K
-from mmindex.index.plan import IndexPlan
+from mmindex.index.sizing import IndexPlan
 from mmindex.store.vectors import Vectors
 
 RECALL_AT = 10
@@ -42,11 +42,20 @@ class Yardstick:
         truth: int64 (q, t) ids of the true nearest, t <= 10.
         own: int64 (q,) ids of the queries themselves where they are of the corpus: not counted
             as answers; None for queries from elsewhere.
+        share: part of the corpus that the index holds. In a sample neighbours lie farther apart
+            and codes seem sharper than they are, so fewer candidates are allowed, for fewer true
+            neighbours: those that would be the same share of the corpus.
     """
 
     queries: NDArray[np.float32]
     truth: NDArray[np.int64]
     own: NDArray[np.int64] | None
+    share: float = 1.0
+
+    def depth(self, k_factor: int) -> int:
+        """Candidates for the hits that were wanted."""
+        wanted = int(self.truth.shape[1])
+        return max(wanted, round(candidate_count(RECALL_AT, k_factor) * self.share))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +111,22 @@ def yardstick(
         InternalError: the queries' dimensions are not the corpus'.
     """
     n = vectors.n if rows is None else len(rows)
+    share = n / vectors.n
+    wanted = max(1, round(RECALL_AT * share))
     if queries is not None and len(queries):
         if queries.shape[1] != vectors.dim:
             raise InternalError(f"queries {queries.shape} for {vectors.dim} dimensions")
         drawn = sample_rows(len(queries), TUNING_QUERIES, seed)
         asked = np.ascontiguousarray(queries[drawn], dtype=np.float32)
-        wanted = min(RECALL_AT, n)
-        _, truth = exact_search(blocks_of(vectors, rows), asked, wanted, threads)
-        return Yardstick(asked, truth, None)
+        _, truth = exact_search(blocks_of(vectors, rows), asked, min(wanted, n), threads)
+        return Yardstick(asked, truth, None, share)
     own = sample_rows(n, TUNING_QUERIES, seed)
     asked = take_wide(vectors, own if rows is None else rows[own])
-    wanted = min(RECALL_AT, n - 1)
+    wanted = min(wanted, n - 1)
     _, truth = exact_search(blocks_of(vectors, rows), asked, wanted + 1, threads)
     itself_last = np.argsort(truth == own[:, np.newaxis], axis=1, kind="stable")
     truth = np.take_along_axis(truth, itself_last, axis=1)[:, :wanted]
-    return Yardstick(asked, truth, own)
+    return Yardstick(asked, truth, own, share)
 
 
 def tune(index: Any, plan: IndexPlan, yard: Yardstick, target: float, threads: int) -> Tuning:
@@ -169,7 +179,7 @@ def _probes(nlist: int) -> list[int]:
 
 
 def _measure(index: Any, plan: IndexPlan, nprobe: int, yard: Yardstick) -> list[Point]:
-    deepest = min(plan.n, candidate_count(RECALL_AT, _DEPTHS[-1]) + 1)
+    deepest = min(plan.n, yard.depth(_DEPTHS[-1]) + 1)
     found = find_candidates(index, yard.queries, deepest, nprobe)
     # Position at which each true neighbour turns up among the candidates.
     hits = found[:, np.newaxis, :] == yard.truth[:, :, np.newaxis]
@@ -180,9 +190,9 @@ def _measure(index: Any, plan: IndexPlan, nprobe: int, yard: Yardstick) -> list[
         position -= before[:, np.newaxis] < position
     points = []
     for depth in _DEPTHS:
-        inside = position < candidate_count(RECALL_AT, depth)
+        inside = position < yard.depth(depth)
         recall = float(inside.mean()) if inside.size else 1.0
         points.append((nprobe, depth, round(recall, 6), estimated_ms(plan, nprobe, depth)))
-        if candidate_count(RECALL_AT, depth) >= plan.n:
+        if yard.depth(depth) >= plan.n:
             break
     return points

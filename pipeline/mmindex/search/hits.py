@@ -117,6 +117,16 @@ def find_picture(objects: Objects, manifest: Manifest, column: str, value: str) 
     return next(_pictures(objects, manifest, column, {value}), None)
 
 
+def find_pictures(
+    objects: Objects, manifest: Manifest, column: str, values: set[str]
+) -> dict[str, Picture]:
+    """:func:`find_picture` for many values in one pass; no entry for a value that no row has."""
+    found: dict[str, Picture] = {}
+    for picture in _pictures(objects, manifest, column, values):
+        found.setdefault(getattr(picture, column), picture)
+    return found
+
+
 def captions_of(
     objects: Objects, manifest: Manifest, image_ids: Iterable[str]
 ) -> dict[str, list[str]]:

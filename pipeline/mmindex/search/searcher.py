@@ -152,10 +152,8 @@ class Searcher:
         return allowed.astype(np.int64)
 
     def _search(self, queries: Float32, k: int, allowed: Int64 | None) -> tuple[Float32, Int64]:
-        pool = self.n if allowed is None else len(allowed)
         count = candidate_count(k, self.info.k_factor)
-        scanned = count * 2 >= pool or (allowed is not None and pool <= _SCAN_UP_TO)
-        if self._index is None or scanned:
+        if self._index is None or self._scan_is_better(count, allowed):
             return self._scan(queries, k, allowed)
         with faiss_settings(self._threads, self.dim):
             candidates = self._candidates(queries, count, allowed)
@@ -164,6 +162,13 @@ class Searcher:
         if len(short):
             scores[short], ids[short] = self._scan(queries[short], k, allowed)
         return scores, ids
+
+    def _scan_is_better(self, count: int, allowed: Int64 | None) -> bool:
+        if allowed is None:
+            return count * 2 >= self.n
+        # Without lists faiss has no filters that all its indexes keep to.
+        few = len(allowed) <= max(_SCAN_UP_TO, count * 2)
+        return few or ivf_part(self._index) is None
 
     def _candidates(self, queries: Float32, count: int, allowed: Int64 | None) -> Int64:
         nprobe = self.info.nprobe

@@ -153,6 +153,84 @@ class StagedFile:
         return digest
 
 
+class PartialFile:
+    """A download that grows over several runs; it gets its final name once it is whole.
+
+    Unlike a :class:`StagedFile` it stays where it is when the process dies. Who resumes must know
+    how many of its bytes are good: those up to the last :meth:`sync`.
+
+    Args:
+        path: the file; made when it does not exist.
+        keep_bytes: how many bytes of it are good; what follows is cut off.
+    """
+
+    def __init__(self, path: Path, keep_bytes: int) -> None:
+        self._path = path
+        with os_errors(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = os.fdopen(descriptor, "r+b", buffering=_BUFFER_BYTES)
+            if os.fstat(descriptor).st_size < keep_bytes:
+                self._file.close()
+                raise StorageError(f"{path} is shorter than {keep_bytes} bytes", "remove it")
+            self._cut(keep_bytes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._file.close()
+        except OSError:
+            if kind is None:
+                raise
+
+    def _cut(self, size: int) -> None:
+        self._file.flush()
+        self._file.truncate(size)
+        self._file.seek(size)
+        self.size_bytes = size
+
+    def restart(self) -> None:
+        """Begin again at the first byte."""
+        with os_errors(self._path):
+            self._cut(0)
+
+    def write(self, data: bytes) -> None:
+        """Append ``data`` whole.
+
+        Raises:
+            StorageError: the disk is full or the write failed.
+        """
+        with os_errors(self._path):
+            written = self._file.write(data)
+        if written != len(data):
+            raise StorageError(f"short write to {self._path}: {written} of {len(data)} bytes")
+        self.size_bytes += len(data)
+
+    def sync(self) -> int:
+        """Make what was written durable; returns how many bytes that is.
+
+        Raises:
+            StorageError: the disk is full or the write failed.
+        """
+        with os_errors(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        return self.size_bytes
+
+    def publish(self, target: Path) -> None:
+        """Make the content durable and give it its name.
+
+        Raises:
+            StorageError: any step failed.
+        """
+        self.sync()
+        with os_errors(target):
+            self._file.close()
+            self._path.replace(target)
+            sync_directory(target.parent)
+
+
 def write_file(layout: Layout, target: Path, content: bytes) -> None:
     """Replace a small file atomically and durably."""
     with StagedFile(layout) as staged:

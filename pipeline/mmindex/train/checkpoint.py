@@ -102,9 +102,14 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor]) -> None:
     if state.mean is not None:
         state.mean.load_state_dict(part("mean."))
     moments: dict[int, dict[str, torch.Tensor]] = {}
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     for key, value in part("optimizer.").items():
         position, _, name = key.partition(".")
-        moments.setdefault(int(position), {})[name] = value
+        parameter = parameters[int(position)]
+        values = moments.setdefault(int(position), {})
+        # The fused step walks weights and moments by address: both need the same layout.
+        like = parameter if value.shape == parameter.shape else value
+        values[name] = torch.empty_like(like, requires_grad=False).copy_(value)
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 

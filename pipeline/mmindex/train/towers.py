@@ -81,8 +81,11 @@ def training_mode(network: nn.Module, settings: TrainSettings) -> None:
 
 
 def running_mean(network: nn.Module, decay: float) -> AveragedModel | None:
-    """The exponential mean of the weights and batch statistics, or None when ``decay`` is 0."""
+    """The exponential mean of the weights, or None when ``decay`` is 0.
+
+    Buffers are copied, not averaged: the causal mask holds infinities, whose mean is no number.
+    """
     if decay == 0:
         return None
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # as torch ships it
-    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+    return AveragedModel(network, multi_avg_fn=average, use_buffers=False)

@@ -90,13 +90,24 @@ def measure_recall(
 def recall(scores: torch.Tensor, own: torch.Tensor) -> dict[str, float]:
     """Recall from scores float32 (captions, images); caption i belongs to image ``own[i]``.
 
-    text-to-image: the share of captions whose image has fewer than K images scored higher;
-    image-to-text: the share of images with a caption that fewer than K captions outscore.
+    Of equal scores the one with the lower row comes first, as in :mod:`mmindex.evaluate.recall`.
+
+    Raises:
+        DataError: a score is no number.
     """
-    rows = torch.arange(len(own), device=own.device)
-    of_texts = (scores > scores[rows, own][:, None]).sum(dim=1)
-    best = torch.full((scores.shape[1],), float("-inf"), device=scores.device)
-    best = best.scatter_reduce(0, own, scores[rows, own], "amax")
-    of_images = (scores > best[None, :]).sum(dim=0)
+    if not torch.isfinite(scores).all():
+        raise DataError("the network gives vectors that are no numbers", "lower --learning-rate")
+    of_texts = _ranks(scores, own)
+    foreign = own[:, None] != torch.arange(scores.shape[1], device=own.device)
+    best = scores.masked_fill(foreign, float("-inf")).argmax(dim=0)
+    of_images = _ranks(scores.T, best)
     ways = (("t2i", of_texts), ("i2t", of_images))
     return {f"{way}_r@{k}": 100 * float((r < k).double().mean()) for way, r in ways for k in KS}
+
+
+def _ranks(scores: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """How many columns come before column ``right[i]`` in row i: int64 (rows,)."""
+    columns = torch.arange(scores.shape[1], device=scores.device)
+    mark = scores.gather(1, right[:, None])
+    ahead = (scores > mark) | ((scores == mark) & (columns < right[:, None]))
+    return ahead.sum(dim=1)

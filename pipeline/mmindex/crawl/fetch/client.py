@@ -125,7 +125,7 @@ class Client:
 
     def _proxy_for(self, url: URL) -> URL | None:
         proxy = self._proxies.get(url.scheme)
-        if proxy is None or urllib.request.proxy_bypass_environment(url.raw_host or ""):
+        if proxy is None or urllib.request.proxy_bypass(url.raw_host or ""):
             return None
         return proxy
 

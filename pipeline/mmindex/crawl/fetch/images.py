@@ -120,7 +120,7 @@ class ImageFetcher:
             return Fetched(text, error.status, error.detail, error.http_status, tries)
 
     def _goes_on(self, url: URL, error: FetchError, failed: int) -> bool:
-        if self._politeness.host(url).given_up is not None:
+        if error.final or self._politeness.host(url).given_up is not None:
             return False
         if error.status is FetchStatus.THROTTLED:
             return True
@@ -138,10 +138,10 @@ class ImageFetcher:
     async def _read(self, response: aiohttp.ClientResponse, slot: BodySlot) -> bytes:
         code = response.status
         try:
+            check_status(response)
             asked = opt_out(response.headers)
             if asked is not None:
                 raise FetchError(FetchStatus.OPTED_OUT, asked, http_status=code)
-            check_status(response)
             if response.content_type.startswith("text/"):
                 detail = f"the server calls it {response.content_type[:60]}"
                 raise FetchError(FetchStatus.NOT_AN_IMAGE, detail, http_status=code)

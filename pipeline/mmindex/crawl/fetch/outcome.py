@@ -65,6 +65,7 @@ class FetchError(Exception):
         detail: the same for people, on one line.
         retry_after_s: how long the server asks us to wait, or None.
         http_status: the server's answer, or 0 where there was none.
+        final: asking again within this run is of no use.
     """
 
     def __init__(
@@ -74,18 +75,25 @@ class FetchError(Exception):
         *,
         retry_after_s: float | None = None,
         http_status: int = 0,
+        final: bool = False,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.retry_after_s = retry_after_s
         self.http_status = http_status
+        self.final = final
 
     @property
     def lost_connection(self) -> bool:
         """Whether the host did not answer at all."""
-        return self.http_status == 0 and self.status in (
-            FetchStatus.TIMEOUT,
-            FetchStatus.CONNECTION,
-            FetchStatus.DNS,
+        return (
+            self.http_status == 0
+            and not self.final
+            and self.status
+            in (
+                FetchStatus.TIMEOUT,
+                FetchStatus.CONNECTION,
+                FetchStatus.DNS,
+            )
         )

@@ -100,7 +100,7 @@ class Robots:
                 if error.status is FetchStatus.BAD_REDIRECT:
                     return Rules(None)  # 2.3.1.2: may be taken for unavailable
                 if error.status in _REFUSES:
-                    return Rules(None, error)
+                    return Rules(None, _as_rules_error(error, error.status))
         assert error is not None  # noqa: S101  # the loop ran at least once
         return Rules(None, _unreachable(error))
 
@@ -117,10 +117,11 @@ class Robots:
 
 
 def _unreachable(error: FetchError) -> FetchError:
-    if error.status in (FetchStatus.DNS, FetchStatus.CONNECTION, FetchStatus.TIMEOUT):
-        return FetchError(error.status, f"robots.txt: {error.detail}")
+    own = error.status in (FetchStatus.DNS, FetchStatus.CONNECTION, FetchStatus.TIMEOUT)
+    return _as_rules_error(error, error.status if own else FetchStatus.ROBOTS_UNREACHABLE)
+
+
+def _as_rules_error(error: FetchError, status: FetchStatus) -> FetchError:
     return FetchError(
-        FetchStatus.ROBOTS_UNREACHABLE,
-        f"robots.txt: {error.detail}",
-        http_status=error.http_status,
+        status, f"robots.txt: {error.detail}", http_status=error.http_status, final=True
     )

@@ -58,6 +58,8 @@ class FetchConfig(pydantic.BaseModel):
     # Corpus archives: how many at once, and the pace below which a connection counts as stuck.
     parallel_downloads: Annotated[int, Field(ge=1, le=16)] = 3
     min_bytes_per_s: Annotated[int, Field(ge=0)] = 1_024
+    # Where the publisher states no size; COCO's train2017 has 19 GB.
+    max_download_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * _MIB
 
     # URL lists: what failed for good (404, opt-out, ...) is asked for again after this long.
     retry_permanent_days: Annotated[float, Field(ge=0)] = 30.0

@@ -1,0 +1,86 @@
+"""Fonts for plots: one that has the letters of the texts, if this machine has any.
+
+Matplotlib's own font (DejaVu Sans) has Latin, Greek, Cyrillic, Arabic, Hebrew and more, but no
+Chinese, Japanese or Korean: those would come out as boxes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from matplotlib import font_manager
+
+# Tried in this order; the first that is installed and has a letter that is missing is taken.
+_FAMILIES = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK TC",
+    "Noto Sans CJK KR",
+    "Noto Serif CJK SC",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "Droid Sans Fallback",
+    "Microsoft YaHei",
+    "SimHei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+    "Noto Sans",
+    "Noto Sans Devanagari",
+    "Noto Sans Thai",
+    "Noto Sans Bengali",
+    "Noto Sans Tamil",
+)
+_DEFAULT = "DejaVu Sans"
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PlotFont:
+    """Which fonts a plot should use.
+
+    Attributes:
+        families: for matplotlib's ``font.family`` or a text's ``fontfamily``; the first that has a
+            letter draws it.
+        note: what will be seen as boxes, and what helps; empty where everything can be drawn.
+    """
+
+    families: tuple[str, ...]
+    note: str
+
+
+def plot_font(texts: Iterable[str]) -> PlotFont:
+    """Choose fonts that draw these texts, as far as installed ones can."""
+    missing = {ord(char) for text in texts for char in text if not char.isspace()}
+    missing -= _letters(_DEFAULT)
+    families = [_DEFAULT]
+    for family in _FAMILIES:
+        if not missing:
+            break
+        if found := missing & _letters(family):
+            families.append(family)
+            missing -= found
+    if not missing:
+        return PlotFont(tuple(families), "")
+    shown = "".join(chr(code) for code in sorted(missing)[:_SHOWN])
+    return PlotFont(
+        tuple(families),
+        f"no installed font has {len(missing)} of the letters ({shown}); they are drawn as boxes."
+        " A font such as fonts-noto-cjk helps.",
+    )
+
+
+@functools.cache
+def _letters(family: str) -> frozenset[int]:
+    """The characters that an installed font family can draw; none where it is not installed."""
+    paths: Sequence[str] = [
+        entry.fname for entry in font_manager.fontManager.ttflist if entry.name == family
+    ]
+    if not paths:
+        return frozenset()
+    return frozenset(font_manager.get_font(paths[0]).get_charmap())

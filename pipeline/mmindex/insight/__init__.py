@@ -1,0 +1,1 @@
+"""What embeddings can tell beside search: pairs, labels, duplicates, reasons, descriptions."""

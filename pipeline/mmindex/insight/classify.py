@@ -1,0 +1,194 @@
+"""Zero-shot classification: the label whose vector is nearest to the picture's.
+
+A picture ``x`` gets label ``i`` with the probability ``softmax(s cos(x, t_i))`` over the labels
+given, where ``s`` is the model's own learnt logit scale (CLIP, section 2.3 and figure 3). So the
+probabilities say which of *these* labels fits best, not whether any of them fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mmindex.encode.encoder import Encoder
+from mmindex.errors import DataError, MmindexError, NoInputError, UsageError
+from mmindex.insight.metrics import LabelReport, label_report
+from mmindex.records import Modality
+from mmindex.search.filters import Rows
+from mmindex.search.published import Published
+from mmindex.search.vectorize import Vectorizer
+from mmindex.store.vectors import Vectors
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+# Rows of the images table classified together: 8,192 x 512 float32 are 16 MiB.
+_BATCH: Final = 8_192
+
+
+@runtime_checkable
+class HasLogitScale(Protocol):
+    """An encoder that knows how sharply its model tells texts apart."""
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosine similarities are multiplied with before a softmax."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """Labels ready to be told.
+
+    Attributes:
+        labels: their names.
+        vectors: float32 (labels, dim), unit length.
+        scale: the model's logit scale.
+    """
+
+    labels: tuple[str, ...]
+    vectors: Float32
+    scale: float
+
+    def rank(self, pictures: Float32, k: int) -> tuple[Int64, Float64]:
+        """The k best labels of float32 (n, dim) pictures: int64 and float64 (n, k).
+
+        The numbers of the labels, best first (of equal ones the first in the list), and their
+        probabilities over all labels.
+        """
+        logits = self.scale * (pictures.astype(np.float64) @ self.vectors.T.astype(np.float64))
+        logits -= logits.max(axis=1, keepdims=True)
+        shares = np.exp(logits)
+        shares /= shares.sum(axis=1, keepdims=True)
+        order = np.argsort(-shares, axis=1, kind="stable")[:, :k].astype(np.int64)
+        return order, np.take_along_axis(shares, order, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a picture was told to be.
+
+    Attributes:
+        id: the image's id in the corpus, or what the user called the file.
+        labels: numbers of the best labels, best first; none where there is an error.
+        shares: their probabilities.
+        truth: the right label's name, where it is known.
+        error: why the picture could not be used.
+    """
+
+    id: str
+    labels: tuple[int, ...]
+    shares: tuple[float, ...]
+    truth: str | None = None
+    error: str | None = None
+
+
+def logit_scale(encoder: Encoder) -> float:
+    """The model's logit scale.
+
+    Raises:
+        UsageError: the model has none.
+    """
+    if not isinstance(encoder, HasLogitScale):
+        raise UsageError(
+            f"the model {encoder.info.model!r} has no logit scale for probabilities",
+            "give one with --scale (CLIP's is 100)",
+        )
+    return encoder.logit_scale
+
+
+def classify_files(
+    vectorizer: Vectorizer, classifier: Classifier, wheres: Sequence[str], k: int
+) -> Iterator[Told]:
+    """Tell pictures (files, uris or ids), in order; one that cannot be used says why."""
+    for where, found in zip(wheres, vectorizer.pictures(wheres), strict=True):
+        if isinstance(found, MmindexError):
+            yield Told(where, (), (), error=found.message)
+            continue
+        order, shares = classifier.rank(found.vector[None], k)
+        yield Told(where, tuple(order[0].tolist()), tuple(shares[0].tolist()))
+
+
+def classify_corpus(
+    published: Published, classifier: Classifier, k: int, *, truth: str | None, rows: Rows | None
+) -> Iterator[Told]:
+    """Tell every image of the corpus from its stored vector, in the table's order.
+
+    Args:
+        published: the version.
+        classifier: the labels.
+        k: labels for each image.
+        truth: the column of the images table that holds the right label; None: unknown.
+        rows: bool (images,): only these; None: all.
+
+    Raises:
+        UsageError: there is no such column; the message names those that are.
+        NoInputError: the version has no images.
+    """
+    published.require_index(Modality.IMAGE)
+    objects, manifest = published.objects, published.manifest
+    table, ids = manifest.find("images"), manifest.find(f"ids/{Modality.IMAGE}")
+    if table is None or ids is None:
+        raise NoInputError(f"version {manifest.version} has no images", "run `mmindex build`")
+    known = objects.read_table(ids, ["key"])["key"]
+    vectors = Vectors(objects, manifest, Modality.IMAGE)
+    with objects.open_parquet(table) as file:
+        names = file.schema_arrow.names
+    if truth is not None and truth not in names:
+        raise UsageError(f"--truth {truth}: no such column", f"columns: {', '.join(names)}")
+    columns = ["image_id", "key", *([truth] if truth is not None else [])]
+    first = 0
+    for batch in objects.iter_batches(table, columns, _BATCH):
+        part = pa.Table.from_batches([batch])
+        if rows is not None:
+            part = part.filter(pa.array(rows[first : first + batch.num_rows]))
+        first += batch.num_rows
+        yield from _told(part, known, vectors, classifier, k, truth)
+
+
+def _told(
+    part: pa.Table, known: Any, vectors: Vectors, classifier: Classifier, k: int, truth: str | None
+) -> Iterator[Told]:
+    places = pc.index_in(part["key"].combine_chunks(), value_set=known)
+    if places.null_count:
+        raise DataError("images: a row has no vector", "run `mmindex check --full`")
+    pictures = vectors.take(places.to_numpy().astype(np.int64)).astype(np.float32)
+    order, shares = classifier.rank(pictures, k)
+    names = _texts(part["image_id"])
+    right = _texts(part[truth]) if truth is not None else [None] * len(names)
+    for name, labels, probabilities, label in zip(names, order, shares, right, strict=True):
+        yield Told(name or "", tuple(labels.tolist()), tuple(probabilities.tolist()), label)
+
+
+def _texts(column: Any) -> list[str | None]:
+    """Values as text; half surrogates, which are no UTF-8, are kept."""
+    if not pa.types.is_string(column.type):
+        return [None if value is None else str(value) for value in column.to_pylist()]
+    data = column.cast(pa.binary()).to_pylist()
+    return [None if one is None else one.decode("utf-8", "surrogatepass") for one in data]
+
+
+def report_on(told: Sequence[Told], labels: Sequence[str]) -> LabelReport:
+    """Accuracy, each label's precision, recall and F1, and the confusion matrix.
+
+    Counts pictures that could be used and whose right label is one of ``labels``.
+
+    Raises:
+        DataError: there is no such picture.
+    """
+    numbers = {label: number for number, label in enumerate(labels)}
+    good = [(numbers[one.truth], one.labels) for one in told if one.truth in numbers and one.labels]
+    if not good:
+        raise DataError(
+            "no picture has a right label among the labels",
+            "the labels of --truth and --labels must be spelt the same",
+        )
+    truth = np.array([right for right, _ in good], dtype=np.int64)
+    ranked = np.array([ranks for _, ranks in good], dtype=np.int64)
+    return label_report(tuple(labels), truth, ranked)

@@ -1,0 +1,132 @@
+"""Labels as vectors: prompt templates and their ensembles.
+
+The method is that of CLIP (A. Radford et al., Learning Transferable Visual Models From Natural
+Language Supervision, ICML 2021, section 3.1.4): each label is put into several templates, the unit
+vectors of these texts are averaged, and the average is made unit length again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmindex.errors import DataError, UsageError
+from mmindex.insight.pairs import read_lines
+
+Float32 = NDArray[np.float32]
+
+PLACE: Final = "{}"
+# "photo" follows the CLIP paper's advice: it averages over how a picture was taken. "drawing" does
+# the same for drawn scenes.
+TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
+    "photo": (
+        "a photo of a {}.",
+        "a photo of the {}.",
+        "a good photo of a {}.",
+        "a bad photo of a {}.",
+        "a close-up photo of a {}.",
+        "a photo of a small {}.",
+        "a photo of a large {}.",
+    ),
+    "drawing": (
+        "a {}.",
+        "there is a {}.",
+        "a drawing of a {}.",
+        "a picture of a {}.",
+        "we see a {} here.",
+    ),
+    "plain": ("{}",),
+}
+_MAX_LABELS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label and the words that stand for it in a template."""
+
+    name: str
+    words: tuple[str, ...]
+
+
+def read_labels(path: Path) -> tuple[Label, ...]:
+    """Read labels, one a line; after a tab the words to ask with, ``|`` between synonyms.
+
+    Raises:
+        NoInputError, PermissionDeniedError, StorageError: the file cannot be read.
+        DataError: it is not UTF-8, has fewer than two labels, or one twice.
+    """
+    labels: dict[str, Label] = {}
+    for number, line in read_lines(path):
+        name, tab, rest = line.partition("\t")
+        name = name.strip()
+        words = tuple(word.strip() for word in rest.split("|") if word.strip()) if tab else (name,)
+        if not name or not words:
+            raise DataError(f"{path}:{number}: a label without words")
+        if name in labels:
+            raise DataError(
+                f"{path}:{number}: the label {name!r} is there twice",
+                "synonyms go on one line: label<TAB>word|other word",
+            )
+        labels[name] = Label(name, words)
+    if not 2 <= len(labels) <= _MAX_LABELS:
+        raise DataError(
+            f"{path}: {len(labels)} labels; classifying needs 2 to {_MAX_LABELS:,}",
+            "one label a line",
+        )
+    return tuple(labels.values())
+
+
+def find_templates(name: str) -> tuple[str, ...]:
+    """A set of templates: one of ``TEMPLATES`` by name, or a file with one a line.
+
+    Raises:
+        UsageError: there is neither, or a line does not hold ``{}``.
+    """
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise UsageError(
+            f"--templates {name}: no such file, and none of {', '.join(TEMPLATES)}",
+            "a file has one template a line, such as: a photo of a {}.",
+        )
+    templates = tuple(line.strip() for _, line in read_lines(path))
+    bad = [template for template in templates if PLACE not in template]
+    if bad or not templates:
+        what = f"{bad[0]!r} does not hold {PLACE}" if bad else "it is empty"
+        raise UsageError(f"--templates {name}: {what}", f"{PLACE} is where the label goes")
+    return templates
+
+
+def label_vectors(
+    labels: Sequence[Label],
+    templates: Sequence[str],
+    encode: Callable[[Sequence[str]], Float32],
+) -> Float32:
+    """One vector for each label.
+
+    Args:
+        labels: the labels.
+        templates: texts with ``{}`` where a label's words go.
+        encode: gives the float32 (n, dim) unit vectors of n texts.
+
+    Returns:
+        float32 (labels, dim), unit length.
+
+    Raises:
+        DataError: the texts of a label cancel out.
+    """
+    rows = []
+    for label in labels:
+        texts = [each.replace(PLACE, word) for word in label.words for each in templates]
+        mean = encode(texts).astype(np.float64).mean(axis=0)
+        length = float(np.linalg.norm(mean))
+        if not length > 0:
+            raise DataError(f"the model gives no usable vector for the label {label.name!r}")
+        rows.append((mean / length).astype(np.float32))
+    return np.stack(rows)

@@ -1,0 +1,152 @@
+"""Do a picture and a text belong together?
+
+The score is their cosine similarity. What counts as a match depends on model and corpus, so the
+threshold is fitted to the corpus itself: a seeded sample of its captions, each once with its own
+image and once with another one drawn at random, and the cut with the best balanced accuracy
+(:func:`mmindex.insight.metrics.fit_threshold`). A caption that happens to fit the other image too
+("a dog") counts as unmatched here: such a corpus gets a figure below 1, as it should.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmindex.errors import MmindexError, NoInputError
+from mmindex.evaluate.corpus import Corpus, load_corpus, sample
+from mmindex.insight.metrics import PairReport, Threshold, fit_threshold, pair_report
+from mmindex.insight.pairs import Pair
+from mmindex.records import Modality
+from mmindex.search.published import Published
+from mmindex.search.vectorize import Asked, Vectorizer
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+
+# Enough that the shares behind the threshold are known to about 0.7 points (one standard error).
+FIT_PAIRS: Final = 5_000
+# Texts encoded together.
+_BATCH: Final = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPair:
+    """A pair with its cosine similarity, or with the reason why it has none."""
+
+    pair: Pair
+    score: float | None
+    error: str | None = None
+
+
+def corpus_threshold(published: Published, seed: int = 0, pairs: int = FIT_PAIRS) -> Threshold:
+    """Fit the threshold to the corpus' own pairs.
+
+    Args:
+        published: the version; its stored vectors are used, no model.
+        seed: of the sample.
+        pairs: captions sampled, at most.
+
+    Raises:
+        NoInputError: the corpus has no captions, or too few images to make unmatched pairs.
+    """
+    manifest = published.manifest
+    if Modality.TEXT not in manifest.indexes:
+        raise NoInputError(
+            f"version {manifest.version} has no captions to fit a threshold to",
+            "say what counts as a match with --threshold, or build from a source with captions",
+        )
+    corpus = load_corpus(published.objects, manifest)
+    if corpus.captions is None:
+        raise NoInputError(f"version {manifest.version} has no captions to fit a threshold to")
+    rows = sample(len(corpus.image_of_caption), pairs, seed)
+    own = corpus.image_of_caption[rows]
+    captions = corpus.captions.id_of_row[rows]
+    matched = _scores(corpus, captions, corpus.images.id_of_row[own])
+    others, kept = _other_images(corpus, rows, seed)
+    unmatched = _scores(corpus, captions[kept], others)
+    if not len(unmatched):
+        raise NoInputError(
+            f"version {manifest.version}: every caption belongs to every image,"
+            " so there is no unmatched pair to fit a threshold to",
+            "say what counts as a match with --threshold",
+        )
+    return fit_threshold(matched, unmatched)
+
+
+def _other_images(corpus: Corpus, rows: Int64, seed: int) -> tuple[Int64, NDArray[np.bool_]]:
+    """For each caption an image's id drawn at random; which are none of the caption's own."""
+    if corpus.captions is None:
+        return rows[:0], np.zeros(len(rows), dtype=bool)
+    images = corpus.images.id_of_row
+    drawn = images[np.random.default_rng(seed).integers(len(images), size=len(rows))]
+    # The same text may stand under several images, the same image under several names.
+    said, count = corpus.captions.id_of_row, int(images.max(initial=0)) + 1
+    together = said * count + images[corpus.image_of_caption]
+    kept = ~np.isin(said[rows] * count + drawn, together)
+    return drawn[kept], kept
+
+
+def _scores(corpus: Corpus, captions: Int64, images: Int64) -> Float64:
+    """Cosine similarities of stored vectors, row by row: float64 (n,)."""
+    if corpus.captions is None or not len(captions):
+        return np.empty(0)
+    texts = corpus.captions.vectors.take(captions).astype(np.float64)
+    pictures = corpus.images.vectors.take(images).astype(np.float64)
+    scores: Float64 = np.einsum("nd,nd->n", texts, pictures)
+    return scores
+
+
+def score_pair(vectorizer: Vectorizer, image: str, text: str) -> float:
+    """The cosine similarity of a picture (file, uri or id) and a text.
+
+    Raises:
+        NoInputError: there is no such picture.
+        DataError: the picture cannot be decoded.
+        ModelMismatchError: the model is no longer the one that made the index.
+    """
+    picture = vectorizer.picture(image).vector
+    return float(picture @ vectorizer.texts([text])[0])
+
+
+def score_pairs(vectorizer: Vectorizer, pairs: Sequence[Pair]) -> tuple[ScoredPair, ...]:
+    """Score many pairs; each picture and each text is encoded once.
+
+    A picture that cannot be used costs its pairs, not the run.
+
+    Raises:
+        ModelMismatchError: the model is no longer the one that made the index.
+    """
+    names = list(dict.fromkeys(pair.image for pair in pairs))
+    pictures: dict[str, Asked | MmindexError] = dict(
+        zip(names, vectorizer.pictures(names), strict=True)
+    )
+    texts = list(dict.fromkeys(pair.text for pair in pairs))
+    places = {text: place for place, text in enumerate(texts)}
+    parts = [
+        vectorizer.texts(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)
+    ]
+    vectors = np.concatenate(parts) if parts else np.empty((0, 1), dtype=np.float32)
+    scored = []
+    for pair in pairs:
+        picture = pictures[pair.image]
+        if isinstance(picture, MmindexError):
+            scored.append(ScoredPair(pair, None, picture.message))
+        else:
+            scored.append(ScoredPair(pair, float(picture.vector @ vectors[places[pair.text]])))
+    return tuple(scored)
+
+
+def judge(scored: Sequence[ScoredPair], threshold: float) -> PairReport:
+    """Accuracy, precision, recall, F1 and ROC AUC of a threshold on the pairs that have a score.
+
+    Raises:
+        DataError: none has one.
+    """
+    good = [(one.pair.label, one.score) for one in scored if one.score is not None]
+    labels = np.array([label for label, _ in good], dtype=bool)
+    scores = np.array([score for _, score in good], dtype=np.float64)
+    return pair_report(labels, scores, threshold)

@@ -1,0 +1,197 @@
+"""Measures of decisions: a threshold on scores, and labels. Pure numpy.
+
+A measure that has no value (precision where nothing was called a match, the area under a curve
+with one class only) is None, never a made-up 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmindex.errors import DataError
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A score from which on a pair counts as a match.
+
+    Attributes:
+        value: the score.
+        balanced_accuracy: mean of the shares of matched pairs at or above it, and of unmatched
+            pairs below it, on the pairs that it was fitted to.
+        matched, unmatched: how many pairs those were.
+    """
+
+    value: float
+    balanced_accuracy: float
+    matched: int
+    unmatched: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairReport:
+    """How well a threshold tells matched pairs from unmatched ones; shares are 0 to 1."""
+
+    pairs: int
+    matched: int
+    accuracy: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    roc_auc: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """One label: how many items have it, and how well it was told."""
+
+    label: str
+    support: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelReport:
+    """How well labels were told.
+
+    Attributes:
+        items: those with a known label.
+        accuracy: share whose first label is right.
+        top_k, top_k_accuracy: share whose right label is among the first k.
+        macro_f1: mean F1 of the labels that occur, in truth or among the answers.
+        classes: each label.
+        confusion: int64 (labels, labels): items of true label (row) told as (column).
+    """
+
+    items: int
+    accuracy: float
+    top_k: int
+    top_k_accuracy: float
+    macro_f1: float
+    classes: tuple[ClassScore, ...]
+    confusion: Int64
+
+
+def fit_threshold(matched: Float64, unmatched: Float64) -> Threshold:
+    """The threshold with the best balanced accuracy (the point of Youden's J, Cancer 3:32, 1950).
+
+    It lies in the middle between two neighbouring scores; where several gaps do equally well, in
+    the widest of them. Balanced, because how many unmatched pairs there are is ours to choose.
+
+    Args:
+        matched, unmatched: float64 scores, at least one of each.
+
+    Raises:
+        DataError: there are none of a kind.
+    """
+    if not len(matched) or not len(unmatched):
+        raise DataError(
+            f"a threshold needs pairs of both kinds: {len(matched)} matched,"
+            f" {len(unmatched)} unmatched"
+        )
+    # A cut below the lowest score calls everything a match.
+    scores = np.unique(np.concatenate([matched, unmatched]))
+    edges = np.concatenate([[scores[0] - 1e-6], scores, [scores[-1] + 1e-6]])
+    cuts, widths = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
+    hits = 1 - np.searchsorted(np.sort(matched), cuts) / len(matched)
+    rejections = np.searchsorted(np.sort(unmatched), cuts) / len(unmatched)
+    balanced = (hits + rejections) / 2
+    # Counts make these sums differ by rounding alone where they are equal.
+    best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
+    place = best[int(np.argmax(widths[best]))]
+    return Threshold(float(cuts[place]), float(balanced[place]), len(matched), len(unmatched))
+
+
+def pair_report(labels: Bools, scores: Float64, threshold: float) -> PairReport:
+    """Judge a threshold on labelled pairs.
+
+    Args:
+        labels: bool (n,), true for a matched pair.
+        scores: float64 (n,).
+        threshold: scores from here on count as a match.
+
+    Raises:
+        DataError: there is no pair.
+    """
+    if not len(labels):
+        raise DataError("no pair to judge")
+    told = scores >= threshold
+    right = int((told & labels).sum())
+    precision = _ratio(right, int(told.sum()))
+    recall = _ratio(right, int(labels.sum()))
+    return PairReport(
+        pairs=len(labels),
+        matched=int(labels.sum()),
+        accuracy=float((told == labels).mean()),
+        precision=precision,
+        recall=recall,
+        f1=_ratio(2 * right, int(told.sum()) + int(labels.sum())),
+        roc_auc=roc_auc(labels, scores),
+    )
+
+
+def roc_auc(labels: Bools, scores: Float64) -> float | None:
+    """The chance that a matched pair scores above an unmatched one, ties counting half.
+
+    That is the area under the ROC curve (J. A. Hanley and B. J. McNeil, Radiology 143:29, 1982),
+    by the rank sum of Mann and Whitney. None where there is only one kind of pair.
+    """
+    wins, losses = int(labels.sum()), int((~labels).sum())
+    if not wins or not losses:
+        return None
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    middle = ends - (counts - 1) / 2  # mean rank of equal scores, from 1
+    ranks = middle[inverse]
+    return float((ranks[labels].sum() - wins * (wins + 1) / 2) / (wins * losses))
+
+
+def label_report(labels: tuple[str, ...], truth: Int64, ranked: Int64) -> LabelReport:
+    """Judge labels.
+
+    Args:
+        labels: their names.
+        truth: int64 (n,), the number of each item's right label.
+        ranked: int64 (n, k), the k labels told for it, best first.
+
+    Raises:
+        DataError: there is no item.
+    """
+    if not len(truth):
+        raise DataError("no item with a known label to judge")
+    told = ranked[:, 0]
+    confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    np.add.at(confusion, (truth, told), 1)
+    right, support, answers = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    classes = tuple(
+        ClassScore(
+            label=label,
+            support=int(support[n]),
+            precision=_ratio(int(right[n]), int(answers[n])),
+            recall=_ratio(int(right[n]), int(support[n])),
+            f1=_ratio(2 * int(right[n]), int(answers[n]) + int(support[n])),
+        )
+        for n, label in enumerate(labels)
+    )
+    return LabelReport(
+        items=len(truth),
+        accuracy=float((told == truth).mean()),
+        top_k=ranked.shape[1],
+        top_k_accuracy=float((ranked == truth[:, None]).any(axis=1).mean()),
+        macro_f1=float(np.mean([one.f1 for one in classes if one.f1 is not None])),
+        classes=classes,
+        confusion=confusion,
+    )
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,95 @@
+"""An explanation laid over its picture."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmindex.encode.encoder import Float32
+from mmindex.encode.preprocess import PreprocessSpec
+
+Box = tuple[float, float, float, float]
+
+_MOST_PIXELS: Final = 1_024  # of the longer side: enough to see, small enough to send
+_COLOURS: Final = "inferno"
+_STRONGEST: Final = 0.75  # opacity of the hottest place: the picture stays visible below it
+_UNSEEN: Final = 0.35  # brightness left where the model did not look
+_GRAY: Final = 0.5  # how far cold places lose their colour, so that the map stands out
+
+
+def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> Box:
+    """The part of a picture that the model sees: left, top, right, bottom in its own pixels.
+
+    Beyond the picture's edges where the model's view is padded.
+
+    Args:
+        size: the picture's width and height.
+        spec: how the model's view is made.
+    """
+    width, height = size
+    if spec.resize_mode == "squash":
+        return 0.0, 0.0, float(width), float(height)
+    choose = max if spec.resize_mode == "longest" else min
+    # Pixels of the picture for each pixel of the view.
+    ratio = choose(width / spec.width, height / spec.height)
+    seen_width, seen_height = spec.width * ratio, spec.height * ratio
+    left, top = (width - seen_width) / 2, (height - seen_height) / 2
+    return left, top, left + seen_width, top + seen_height
+
+
+def overlay(picture: Image.Image, heat: Float32, spec: PreprocessSpec) -> Image.Image:
+    """Lay a heat map over a picture.
+
+    Args:
+        picture: RGB, upright.
+        heat: float32 (rows, columns) from 0 to 1 over the model's view.
+        spec: how the model's view was made.
+
+    Returns:
+        RGB, at most 1,024 pixels on its longer side. Hot places glow; what the model did not see
+        (it crops to its own shape) is dark.
+    """
+    box = seen_box(picture.size, spec)
+    scale = min(1.0, _MOST_PIXELS / max(picture.size))
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    shown = np.asarray(picture.resize(size, Image.Resampling.LANCZOS), dtype=np.float32) / 255
+    places, seen = _on_picture(heat, (box[0] * scale, box[1] * scale, box[2] * scale,
+                                      box[3] * scale), size)  # fmt: skip
+    colours = colormaps[_COLOURS](places)[..., :3].astype(np.float32)
+    opacity = (_STRONGEST * places)[..., None]
+    dull = _GRAY * shown.mean(axis=2, keepdims=True) + (1 - _GRAY) * shown
+    mixed = (1 - opacity) * (dull + (shown - dull) * places[..., None]) + opacity * colours
+    mixed = np.where(seen[..., None], mixed, _UNSEEN * dull)
+    return Image.fromarray(np.rint(np.clip(mixed, 0, 1) * 255).astype(np.uint8))
+
+
+def _on_picture(
+    heat: Float32, box: Box, size: tuple[int, int]
+) -> tuple[Float32, NDArray[np.bool_]]:
+    """The heat at every pixel of a picture, smoothly, and which pixels the model saw."""
+    width, height = size
+    left, top, right, bottom = box
+    # Where each pixel's centre lies in the view, 0 to 1.
+    x = (np.arange(width) + 0.5 - left) / (right - left)
+    y = (np.arange(height) + 0.5 - top) / (bottom - top)
+    inside_x, inside_y = (x >= 0) & (x <= 1), (y >= 0) & (y <= 1)
+    rows = _weights(y, heat.shape[0])
+    columns = _weights(x, heat.shape[1])
+    places: Float32 = (rows @ heat.astype(np.float64) @ columns.T).astype(np.float32)
+    return places, inside_y[:, None] & inside_x[None, :]
+
+
+def _weights(positions: NDArray[np.floating[Any]], cells: int) -> NDArray[np.float64]:
+    """Linear interpolation between cell centres: float64 (positions, cells), rows sum to 1."""
+    place = np.clip(positions * cells - 0.5, 0, cells - 1)
+    low = np.minimum(place.astype(np.int64), max(cells - 2, 0))
+    share = place - low
+    weights = np.zeros((len(positions), cells))
+    rows = np.arange(len(positions))
+    weights[rows, low] = 1 - share
+    weights[rows, np.minimum(low + 1, cells - 1)] += share
+    return weights

@@ -1,0 +1,158 @@
+"""Lists that users bring: labelled pairs, labels, and which item has which label.
+
+CSV (quoted as in RFC 4180) and TSV (no quoting) have a header that names the columns; JSON lines
+have one object a line with these keys. UTF-8, with or without a byte-order mark.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mmindex.errors import DataError, UsageError, os_errors
+
+_TRUE: Final = frozenset({"1", "true", "yes", "y", "match", "matched"})
+_FALSE: Final = frozenset({"0", "false", "no", "n", "unmatched", "mismatch"})
+_FORMS: Final = (".csv", ".tsv", ".jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A picture (file, uri or id), a text, and whether they belong together."""
+
+    image: str
+    text: str
+    label: bool
+
+
+def read_pairs(path: Path) -> tuple[Pair, ...]:
+    """Read ``image, text, label``; a label is 1/0, true/false, yes/no or match/unmatched.
+
+    Pictures with a relative path are looked for beside the list.
+
+    Raises:
+        NoInputError, PermissionDeniedError, StorageError: the file cannot be read.
+        UsageError: its ending is none of .csv, .tsv, .jsonl.
+        DataError: a line breaks the form; the message names it.
+    """
+    pairs = []
+    for where, row in _rows(path, ("image", "text", "label")):
+        label = row["label"].strip().lower()
+        if label not in _TRUE | _FALSE:
+            raise DataError(
+                f"{where}: the label {row['label']!r} says neither yes nor no",
+                "1 or 0, true or false, yes or no, match or unmatched",
+            )
+        pairs.append(Pair(beside(path, row["image"]), row["text"], label in _TRUE))
+    if not pairs:
+        raise DataError(f"{path}: no pairs in it", "columns: image, text, label")
+    return tuple(pairs)
+
+
+def read_truth(path: Path) -> dict[str, str]:
+    """Read ``image, label``: the right label of each picture, by its file, uri or id.
+
+    Raises:
+        as :func:`read_pairs`; DataError also where a picture has two labels.
+    """
+    truth: dict[str, str] = {}
+    for where, row in _rows(path, ("image", "label")):
+        image = beside(path, row["image"])
+        if truth.setdefault(image, row["label"]) != row["label"]:
+            raise DataError(f"{where}: {row['image']} has another label above")
+    return truth
+
+
+def beside(path: Path, name: str) -> str:
+    """A relative path as seen from a list's own folder, if there is such a file; else the name."""
+    if not name or "\0" in name:
+        return name
+    candidate = path.parent / name
+    return str(candidate) if candidate.is_file() else name
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """The numbered lines of a text file that are not empty.
+
+    Raises:
+        NoInputError, PermissionDeniedError, StorageError: the file cannot be read.
+        DataError: it is not UTF-8.
+    """
+    lines = enumerate(_text(path).split("\n"), start=1)
+    return [(number, line.rstrip("\r")) for number, line in lines if line.strip()]
+
+
+def _text(path: Path) -> str:
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8") from error
+
+
+def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Where each row stands, and its cells by column."""
+    suffix = path.suffix.lower()
+    if suffix not in _FORMS:
+        raise UsageError(f"{path}: the ending is none of {', '.join(_FORMS)}")
+    text = _text(path)
+    if suffix == ".jsonl":
+        yield from _json_rows(path, text, columns)
+        return
+    if suffix == ".tsv":
+        lines = [line.rstrip("\r") for line in text.split("\n")]
+        cells = [(n, line.split("\t")) for n, line in enumerate(lines, start=1) if line]
+    else:
+        cells = list(_csv_cells(path, text))
+    if not cells:
+        return
+    (_, header), *rest = cells
+    names = [name.strip().lower() for name in header]
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise DataError(
+            f"{path}:1: the header lacks {', '.join(missing)}",
+            f"the first line names the columns: {', '.join(columns)}",
+        )
+    for number, row in rest:
+        if len(row) != len(names):
+            raise DataError(f"{path}:{number}: {len(row)} columns, the header has {len(names)}")
+        yield f"{path}:{number}", dict(zip(names, row, strict=True))
+
+
+def _csv_cells(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: {error}") from error
+
+
+def _json_rows(
+    path: Path, text: str, columns: Sequence[str]
+) -> Iterator[tuple[str, Mapping[str, str]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}: not JSON: {error}") from error
+        if not isinstance(record, dict) or any(column not in record for column in columns):
+            raise DataError(f"{where}: not an object with {', '.join(columns)}")
+        row = {column: record[column] for column in columns}
+        if isinstance(row.get("label"), bool | int):
+            row["label"] = str(int(row["label"]))
+        if not all(isinstance(value, str) for value in row.values()):
+            raise DataError(f"{where}: {', '.join(columns)} must be texts")
+        yield where, row

@@ -1,0 +1,165 @@
+"""What a ``--where`` condition may be: taken apart by DuckDB's parser, held against a closed list.
+
+Columns, constants, comparisons, arithmetic, casts, CASE and some functions. Subqueries, table
+functions, aggregates and everything that could read a file, a setting or a clock are no part of it,
+nor is any function whose result can be far larger than its arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import duckdb
+
+from mmindex.errors import UsageError
+
+MAX_CHARACTERS: Final = 10_000
+TABLE: Final = "images"
+
+# fmt: off
+_KINDS: Final = frozenset({
+    "BETWEEN", "CASE", "CAST", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION",
+    "OPERATOR", "TYPE",
+})
+_OPERATORS: Final = frozenset({
+    "OPERATOR_NOT", "OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL", "OPERATOR_COALESCE",
+    "COMPARE_IN", "COMPARE_NOT_IN",
+})
+# None whose result can be much larger than its arguments: repeat() or a nested replace() would fill
+# any memory.
+FUNCTIONS: Final = frozenset({
+    "abs", "ceil", "ceiling", "concat", "contains", "date_part", "day", "ends_with", "floor",
+    "greatest", "hour", "if", "isfinite", "isinf", "isnan", "least", "left", "len", "length", "ln",
+    "log", "lower", "ltrim", "minute", "month", "nullif", "position", "power", "prefix",
+    "regexp_full_match", "regexp_matches", "right", "round", "rtrim", "second", "sign", "sqrt",
+    "starts_with", "strip_accents", "strlen", "strpos", "substr", "substring", "suffix", "trim",
+    "trunc", "upper", "year",
+})
+_SYMBOLS: Final = frozenset({
+    "+", "-", "*", "/", "//", "%", "**", "||", "@", "^@", "~~", "!~~", "~~*", "!~~*", "~~~",
+    "like_escape", "not_like_escape", "ilike_escape", "not_ilike_escape",
+})
+# fmt: on
+
+
+def check(
+    database: duckdb.DuckDBPyConnection, expression: str, columns: Sequence[str]
+) -> list[str]:
+    """Take a condition apart and make sure that every part of it is allowed.
+
+    Returns:
+        the columns that it names, as they are spelt in the table.
+
+    Raises:
+        UsageError: it is not allowed; the message says what, and what there is instead.
+    """
+    if len(expression) > MAX_CHARACTERS:
+        raise UsageError(
+            f"--where: {len(expression):,} characters, the limit is {MAX_CHARACTERS:,}"
+        )
+    nodes = list(_nodes(_parsed(database, expression)))
+    for node in nodes:
+        _check_node(node)
+    names = [node["column_names"] for node in nodes if node["class"] == "COLUMN_REF"]
+    return list(dict.fromkeys(_resolve(parts, columns) for parts in names))
+
+
+def _parsed(database: duckdb.DuckDBPyConnection, expression: str) -> dict[str, Any]:
+    """The condition's syntax tree, as DuckDB's own parser sees it."""
+    if not expression.strip():
+        raise UsageError("--where is empty", "such as: --where \"width >= 640 and split = 'val'\"")
+    try:
+        statement = f"SELECT {in_brackets(expression)}"
+        statement.encode()
+        [(text,)] = database.execute("SELECT json_serialize_sql(?)", [statement]).fetchall()
+        tree: dict[str, Any] = json.loads(text)
+    except UnicodeEncodeError:
+        raise UsageError("--where holds half a character (a lone surrogate)") from None
+    except RecursionError:
+        raise UsageError("--where is nested too deeply") from None
+    if tree["error"]:
+        raise UsageError(
+            f"--where: {one_line(str(tree['error_message']))}",
+            "an SQL condition: text in 'single quotes', column names bare or in \"double quotes\"",
+        )
+    [statement_node] = tree["statements"]
+    select: dict[str, Any] = statement_node["node"]
+    if select["type"] != "SELECT_NODE" or not _is_one_expression(select):
+        raise UsageError("--where is more than one condition", "join conditions with AND or OR")
+    return dict(select["select_list"][0])
+
+
+def _is_one_expression(select: dict[str, Any]) -> bool:
+    """Whether ``SELECT (...)`` is that and nothing else."""
+    clauses = ("where_clause", "having", "qualify", "sample")
+    return (
+        len(select["select_list"]) == 1
+        and select["from_table"]["type"] == "EMPTY"
+        and not select["modifiers"]
+        and not select["group_expressions"]
+        and not select["cte_map"]["map"]
+        and all(select[clause] is None for clause in clauses)
+    )
+
+
+def in_brackets(expression: str) -> str:
+    """On lines of its own, so that a comment at its end cannot swallow the bracket."""
+    return f"(\n{expression}\n)"
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every part of a syntax tree that is an expression or a type."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            if "class" in node:
+                yield node
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+
+
+def _check_node(node: dict[str, Any]) -> None:
+    kind = node["class"]
+    if kind not in _KINDS or (kind == "OPERATOR" and node["type"] not in _OPERATORS):
+        raise UsageError(
+            f"--where: {node['type'].lower().replace('_', ' ')} is not allowed in a condition",
+            "columns, constants, comparisons, AND, OR, NOT, IN (...), BETWEEN, LIKE, CASE and CAST",
+        )
+    if kind == "FUNCTION":
+        name = node["function_name"].lower()
+        # A qualified name reaches functions past the list, or a column by a second way.
+        plain = len(node.get("qualified_name", {}).get("path", [name])) == 1
+        bare = not (node["distinct"] or node["filter"] or node["order_bys"]["orders"])
+        if name not in FUNCTIONS | _SYMBOLS or not plain or not bare or node["schema"]:
+            raise UsageError(
+                f"--where: the function {name!r} is not allowed in a condition",
+                f"these are: {', '.join(sorted(FUNCTIONS))}",
+            )
+
+
+def _resolve(parts: Sequence[str], columns: Sequence[str]) -> str:
+    """The column that a name means: SQL ignores case, but an exact match comes first."""
+    name = parts[-1]
+    if len(parts) == 1 or (len(parts) == 2 and parts[0].lower() == TABLE):
+        if name in columns:
+            return name
+        matches = [column for column in columns if column.lower() == name.lower()]
+        if len(matches) == 1:
+            return matches[0]
+    dotted = ".".join(parts)
+    by_lower = {column.lower(): column for column in columns}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    guess = f"; did you mean {by_lower[near[0]]}?" if near else " (text goes in 'single quotes')"
+    raise UsageError(
+        f"--where: there is no column {dotted!r}{guess}", f"columns: {', '.join(columns)}"
+    )
+
+
+def one_line(text: str) -> str:
+    """A message of DuckDB's on one line of bounded length."""
+    return " ".join(text.split())[:300]

@@ -1,0 +1,218 @@
+"""``--where``: an SQL condition over the images table, and the ids that fulfil it.
+
+The condition comes from a user, perhaps through somebody's web form, so three fences stand round
+it: it is taken apart first, and only what :mod:`mmindex.search.condition` lists passes; DuckDB runs
+it as a filter (never as a statement) in a database of its own in memory, with file access,
+extensions, the look-up of Python variables and changes of settings switched off; and memory,
+threads and time are bounded.
+
+DuckDB refuses the store's files then, so the table comes in as Arrow batches: only the columns that
+the condition names, one batch at a time, whatever the corpus' size.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mmindex.errors import NoInputError, UsageError
+from mmindex.records import Modality
+from mmindex.search.condition import TABLE, check, in_brackets, one_line
+from mmindex.store.manifest import Manifest, ObjectRef
+from mmindex.store.objects import Objects
+
+Rows = NDArray[np.bool_]
+Int64 = NDArray[np.int64]
+
+TIMEOUT_S: Final = 60.0
+_INTERRUPT_EVERY_S: Final = 0.05
+_SAFE_SETTINGS: Final = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+    "temp_directory": "",
+    "memory_limit": "512MB",
+    "threads": "1",
+}
+
+# What a condition that parses can still do wrong; anything else that DuckDB raises is a bug.
+_REFUSALS: Final = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.InvalidInputException,
+    duckdb.InvalidTypeException,
+    duckdb.NotImplementedException,
+    duckdb.OutOfMemoryException,
+    duckdb.OutOfRangeException,
+    duckdb.ParserException,
+    duckdb.PermissionException,
+    duckdb.SyntaxException,
+    duckdb.TypeMismatchException,
+)
+
+
+def select_images(
+    objects: Objects, manifest: Manifest, expression: str, timeout_s: float = TIMEOUT_S
+) -> Rows:
+    """Which rows of the ``images`` table fulfil a condition.
+
+    Text that is no UTF-8 (half surrogates in names) is seen with U+FFFD in its place.
+
+    Args:
+        objects: the store's objects.
+        manifest: the version.
+        expression: an SQL condition, such as ``width >= 640 and licence like '%BY%'``.
+        timeout_s: the longest that it may take.
+
+    Returns:
+        bool (images,): true where the condition is true; false where it is false or NULL.
+
+    Raises:
+        UsageError: the condition is no condition, names no column that exists, uses what is not
+            allowed, or fails on a value; the message tells.
+    """
+    table = _table(manifest, TABLE)
+    with objects.open_parquet(table) as file, _database() as database:
+        schema = file.schema_arrow
+        columns = check(database, expression, schema.names)
+        kept = np.zeros(table.rows, dtype=np.bool_)
+        row_column = _unused(columns)
+        # The batches of a column that is there anyway carry the row numbers.
+        batches = file.iter_batches(columns=columns or ["width"])
+        first = 0
+        with _time_limit(database, timeout_s) as check_time, _explained():
+            # Bound once without rows: a wrong type is an error in an empty corpus too.
+            empty = pa.schema([schema.field(name) for name in columns]).empty_table()
+            _matching(database, empty, np.empty(0, dtype=np.int64), row_column, expression)
+            for batch in batches:
+                check_time()
+                rows = np.arange(first, first + batch.num_rows)
+                part = pa.table({name: _valid_text(batch[name]) for name in columns})
+                kept[_matching(database, part, rows, row_column, expression)] = True
+                first += batch.num_rows
+    return kept
+
+
+def ids_of(objects: Objects, manifest: Manifest, side: Modality, rows: Rows) -> Int64:
+    """The faiss ids that belong to some rows of the ``images`` table.
+
+    Args:
+        objects: the store's objects.
+        manifest: the version, indexed.
+        side: of images, their own ids; of texts, those of the captions of these images.
+        rows: bool (images,).
+
+    Returns:
+        int64 ids, ascending, each once; empty where no row is wanted.
+    """
+    # Bytes, not strings: ids may hold half surrogates, which are no UTF-8.
+    wanted = pa.array(rows)
+    if side is Modality.IMAGE:
+        keys = _column(objects, _table(manifest, "images"), "key").filter(wanted)
+    else:
+        images = _column(objects, _table(manifest, "images"), "image_id").filter(wanted)
+        captions = _table(manifest, "captions")
+        owned = pc.is_in(_column(objects, captions, "image_id"), value_set=images)
+        keys = _column(objects, captions, "key").filter(owned)
+    known = _column(objects, _table(manifest, f"ids/{side}"), "key")
+    found = pc.is_in(known, value_set=pc.unique(keys))
+    ids: Int64 = np.flatnonzero(found.to_numpy(zero_copy_only=False)).astype(np.int64)
+    return ids
+
+
+def _unused(columns: Sequence[str]) -> str:
+    """A column name that is not taken."""
+    taken = {column.lower() for column in columns}
+    return next(name for n in range(len(taken) + 1) if (name := f"mmindex_row_{n}") not in taken)
+
+
+def _matching(
+    database: duckdb.DuckDBPyConnection, part: pa.Table, rows: Int64, row_column: str, where: str
+) -> Int64:
+    """Those of ``rows`` (one for each row of ``part``) for which the condition is true."""
+    table = pa.table({**dict(zip(part.column_names, part.columns, strict=True)), row_column: rows})
+    relation = database.from_arrow(table).set_alias(TABLE)
+    found = relation.filter(in_brackets(where)).project(row_column).fetchall()
+    return np.array([row for (row,) in found], dtype=np.int64)
+
+
+def _valid_text(column: pa.Array) -> pa.Array:
+    """A text column as valid UTF-8: DuckDB stops dead on anything else."""
+    if not pa.types.is_string(column.type):
+        return column
+    data = column.cast(pa.binary())
+    try:
+        return data.cast(pa.string())
+    except pa.ArrowInvalid:
+        texts = [
+            None if one is None else one.decode("utf-8", "replace") for one in data.to_pylist()
+        ]
+        return pa.array(texts, pa.string())
+
+
+@contextmanager
+def _database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty database in memory that can reach nothing outside itself."""
+    with duckdb.connect(":memory:", config=dict(_SAFE_SETTINGS)) as database:
+        database.execute("SET lock_configuration = true").fetchall()
+        yield database
+
+
+@contextmanager
+def _time_limit(
+    database: duckdb.DuckDBPyConnection, timeout_s: float
+) -> Iterator[Callable[[], None]]:
+    """Stop the database's work when the time is over; yields a check for between two batches."""
+    done, over = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        if not done.wait(timeout_s):
+            over.set()
+            # An interruption that comes between two batches is lost: ask again.
+            while not done.wait(_INTERRUPT_EVERY_S):
+                database.interrupt()
+
+    def check_time() -> None:
+        if over.is_set():
+            raise UsageError(f"--where took longer than {timeout_s:g} s", "simplify it")
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield check_time
+    except duckdb.InterruptException:
+        check_time()
+        raise
+    finally:
+        done.set()
+        watcher.join()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except _REFUSALS as error:
+        text = one_line(str(error).partition("\n")[0])
+        raise UsageError(f"--where: {text.partition('Error: ')[2] or text}") from error
+
+
+def _table(manifest: Manifest, name: str) -> ObjectRef:
+    ref = manifest.find(name)
+    if ref is None:
+        raise NoInputError(f"version {manifest.version} has no {name}", "run `mmindex build` first")
+    return ref
+
+
+def _column(objects: Objects, table: ObjectRef, name: str) -> Any:
+    return objects.read_table(table, [name])[name].cast(pa.binary())

@@ -1,0 +1,109 @@
+"""Queries made of several parts: late fusion of unit vectors.
+
+With parts ``v_i`` (unit vectors of texts and pictures) and weights ``w_i`` the query is
+
+    q = s / |s|,   s = sum over wanted parts of w_i v_i - sum over unwanted parts of w_i v_i
+
+and a hit's score is its cosine similarity with q, which is what ``--min-score`` is compared with.
+So hits are ranked by ``sum w_i cos(v_i, x) - sum w_i cos(v_i, x)``: fusing vectors before the
+search and fusing scores after it ("late fusion") are the same thing, at the price of one search.
+Adding what is wanted and subtracting what is not is Rocchio's relevance feedback (J. J. Rocchio, in
+G. Salton (ed.), The SMART Retrieval System, 1971, chapter 14).
+
+Without weights given, wanted parts share a total of 1 evenly, and unwanted ones a total of
+``AWAY``: all texts lie in one narrow cone (W. Liang et al., Mind the Gap, NeurIPS 2022), so taking
+away a whole text would mostly take away "being a text" and with it what the wanted texts say.
+Only ratios of weights matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmindex.errors import UsageError
+
+Float32 = NDArray[np.float32]
+
+AWAY: Final = 0.5
+# Below this length what is left of the sum is rounding, and its direction means nothing.
+_CANCELLED: Final = 1e-3
+
+
+def fuse(vectors: Float32, weights: Sequence[float]) -> Float32:
+    """One query from several parts.
+
+    Args:
+        vectors: float32 (parts, dim), unit length.
+        weights: one for each part; negative for what is not wanted.
+
+    Returns:
+        float32 (dim,), unit length. One part with a positive weight comes back as it is.
+
+    Raises:
+        UsageError: the parts cancel each other out.
+    """
+    if len(vectors) == 1 and weights[0] > 0:
+        alone: Float32 = vectors[0]
+        return alone
+    factors = np.asarray(weights, dtype=np.float64)
+    total = factors @ vectors.astype(np.float64)
+    length = float(np.linalg.norm(total))
+    if length <= _CANCELLED * float(np.abs(factors).sum()):
+        raise UsageError(
+            "the parts of the query cancel each other out",
+            "leave something out, or give them different --weights",
+        )
+    fused: Float32 = (total / length).astype(np.float32)
+    return fused
+
+
+def part_weights(wanted: int, unwanted: int, given: Sequence[float] | None) -> tuple[float, ...]:
+    """The weight of each part, wanted ones first; those of unwanted parts are negative.
+
+    Args:
+        wanted: number of wanted parts, at least 1.
+        unwanted: number of unwanted parts.
+        given: what the user says, all positive: one for each part, or one for each wanted part
+            (the unwanted then share ``AWAY`` times their sum); None: the defaults above.
+
+    Raises:
+        UsageError: the number of weights fits neither, or one is not a positive number.
+    """
+    if given is None:
+        given = [1.0 / wanted] * wanted
+    elif not all(np.isfinite(weight) and weight > 0 for weight in given):
+        raise UsageError(
+            f"--weights {_listed(given)}: weights are positive numbers",
+            "what is not wanted goes to --minus; its weight is positive too",
+        )
+    if len(given) == wanted:
+        given = [*given, *([AWAY * sum(given) / unwanted] * unwanted if unwanted else [])]
+    if len(given) != wanted + unwanted:
+        parts = f"{wanted} wanted" + (f" and {unwanted} unwanted" if unwanted else "")
+        raise UsageError(
+            f"--weights has {len(given)} numbers, the query has {parts} parts",
+            "one for each part: the text, each --image, each --plus, then each --minus",
+        )
+    return (*given[:wanted], *(-weight for weight in given[wanted:]))
+
+
+def parse_weights(text: str) -> tuple[float, ...]:
+    """Numbers separated by commas, as ``--weights`` takes them.
+
+    Raises:
+        UsageError: that is not what it is.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"--weights {text!r}: not numbers separated by commas", "such as --weights 0.6,0.4"
+        ) from None
+
+
+def _listed(weights: Sequence[float]) -> str:
+    return ",".join(f"{weight:g}" for weight in weights)

@@ -1,0 +1,223 @@
+"""Texts and pictures to query vectors, with the model that made the index.
+
+A picture whose bytes the corpus knows is asked with its stored vector: no model is loaded then, and
+it finds itself first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmindex.config import LimitsConfig
+from mmindex.crawl.archive import read_uri
+from mmindex.errors import DataError, MmindexError, NoInputError
+from mmindex.images import ImageLimits, decode
+from mmindex.records import ItemError, Modality, Reason
+from mmindex.search.hits import Picture, find_pictures
+from mmindex.search.published import Published
+from mmindex.search.searcher import Searcher
+
+if TYPE_CHECKING:
+    from mmindex.encode.encoder import Encoder
+    from mmindex.encode.preprocess import Pixels
+
+Float32 = NDArray[np.float32]
+
+# Pictures looked up, decoded and encoded together; and the bytes of their files held meanwhile.
+_BATCH = 64
+_BATCH_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A picture as a query.
+
+    Attributes:
+        where: what the user called it.
+        uri: where its bytes are.
+        vector: float32 (dim,), unit length.
+        key: the key of its content in the corpus; None where the corpus does not have it.
+    """
+
+    where: str
+    uri: str
+    vector: Float32
+    key: str | None
+
+
+@dataclass(slots=True)
+class Vectorizer:
+    """Makes query vectors for one published version.
+
+    Args:
+        published: the version.
+        load: loads the model that made the index; called once, and only when it is needed.
+
+    Use it as a context manager: leaving lets go of the model.
+    """
+
+    published: Published
+    load: Callable[[], Encoder]
+    _encoder: Encoder | None = None
+    _images: Searcher | None = None
+
+    def __enter__(self) -> Vectorizer:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._encoder is not None:
+            self._encoder.close()
+            self._encoder = None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model, loaded when first asked for.
+
+        Raises:
+            ModelMismatchError: the model is no longer the one that made the index.
+        """
+        if self._encoder is None:
+            from mmindex.encode.fingerprint import require_same_model
+
+            encoder = self.load()
+            require_same_model(self.published.encoder, encoder.info)
+            self._encoder = encoder
+        return self._encoder
+
+    def texts(self, texts: Sequence[str]) -> Float32:
+        """The vectors of texts: float32 (n, dim), unit length.
+
+        Raises:
+            DataError: the model gives no usable vector for one of them.
+        """
+        from mmindex.encode.encoder import good_rows
+
+        vectors = self.encoder.encode_texts(texts)
+        good = good_rows(vectors)
+        if not good.all():
+            bad = texts[int(np.flatnonzero(~good)[0])]
+            raise DataError(f"the model gives no usable vector for the text {bad[:80]!r}")
+        return vectors
+
+    def picture(self, where: str) -> Asked:
+        """A picture: a file, or the uri or the id of an image of the corpus.
+
+        Raises:
+            NoInputError: there is no such file, uri or id.
+            DataError: the picture cannot be decoded.
+            ModelMismatchError: see :attr:`encoder`.
+        """
+        [found] = self.pictures([where])
+        if isinstance(found, MmindexError):
+            raise found
+        return found
+
+    def pictures(self, wheres: Sequence[str]) -> Iterator[Asked | MmindexError]:
+        """Many pictures, in order; in place of one that cannot be used, the error that says why."""
+        batch: list[tuple[str, bytes | MmindexError | None]] = []
+        held = 0
+        for where in wheres:
+            content = _content(where)
+            batch.append((where, content))
+            held += len(content) if isinstance(content, bytes) else 0
+            if len(batch) == _BATCH or held >= _BATCH_BYTES:
+                yield from self._batch(batch)
+                batch, held = [], 0
+        yield from self._batch(batch)
+
+    def _batch(
+        self, batch: Sequence[tuple[str, bytes | MmindexError | None]]
+    ) -> list[Asked | MmindexError]:
+        keys = {
+            where: hashlib.sha256(content).hexdigest()
+            for where, content in batch
+            if isinstance(content, bytes)
+        }
+        names = {where for where, content in batch if content is None}
+        by_key = self._rows("key", set(keys.values()))
+        by_name = self._rows("image_id", names)
+        by_name |= self._rows("uri", names - by_name.keys())
+        answers: list[Asked | MmindexError | None] = []
+        pixels: list[Pixels] = []
+        for where, content in batch:
+            answer: Asked | MmindexError | None
+            if isinstance(content, MmindexError):
+                answer = content
+            elif content is None:
+                answer = self._named(where, by_name.get(where))
+            elif (known := by_key.get(keys[where])) is not None:
+                answer = Asked(where, where, self.stored(known.key), known.key)
+            else:
+                decoded = self._pixels(where, content)
+                answer = decoded if isinstance(decoded, MmindexError) else None
+                if not isinstance(decoded, MmindexError):
+                    pixels.append(decoded)
+            answers.append(answer)
+        new = iter(self._encoded([where for (where, _), a in zip(batch, answers, strict=True)
+                                  if a is None], pixels))  # fmt: skip
+        return [next(new) if answer is None else answer for answer in answers]
+
+    def stored(self, key: str) -> Float32:
+        """The vector of an image of the corpus: float32 (dim,), unit length.
+
+        Raises:
+            NoInputError: the images' index does not hold this key.
+        """
+        if self._images is None:
+            version = self.published
+            version.require_index(Modality.IMAGE)
+            self._images = Searcher(version.objects, version.manifest, Modality.IMAGE)
+        vector = self._images.vector_of(key).astype(np.float32)
+        # float16 rounding leaves a length of 1 +- 0.0005.
+        unit: Float32 = vector / np.linalg.norm(vector)
+        return unit
+
+    def _rows(self, column: str, values: set[str]) -> dict[str, Picture]:
+        return find_pictures(self.published.objects, self.published.manifest, column, values)
+
+    def _named(self, where: str, row: Picture | None) -> Asked | MmindexError:
+        if row is None:
+            return NoInputError(
+                f"{where}: no such file, and no image of the corpus has this id or uri",
+                "ids look like coco/val2017/000000000139; `mmindex query TEXT` shows some",
+            )
+        return Asked(where, row.uri, self.stored(row.key), row.key)
+
+    def _pixels(self, where: str, data: bytes) -> Pixels | MmindexError:
+        from mmindex.encode.preprocess import to_pixels
+
+        try:
+            picture = decode(data, ImageLimits.of(LimitsConfig()))
+        except ItemError as error:
+            return DataError(f"{where}: {error.reason}: {error.detail}")
+        return to_pixels(picture, self.encoder.preprocess)
+
+    def _encoded(self, wheres: Sequence[str], pixels: list[Pixels]) -> list[Asked | MmindexError]:
+        from mmindex.encode.encoder import good_rows
+
+        if not pixels:
+            return []
+        vectors = self.encoder.encode_images(np.stack(pixels))
+        return [
+            Asked(where, where, vector, None)
+            if good
+            else DataError(f"{where}: the model gives no usable vector for this picture")
+            for where, vector, good in zip(wheres, vectors, good_rows(vectors), strict=True)
+        ]
+
+
+def _content(where: str) -> bytes | MmindexError | None:
+    """The bytes that a path or uri names; None where there is no such file."""
+    try:
+        return read_uri(str(Path(where).expanduser()) if where.startswith("~") else where)
+    except ItemError as error:
+        if error.reason is Reason.MISSING:
+            return None
+        return DataError(f"{where}: {error.reason}: {error.detail}")

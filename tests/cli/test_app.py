@@ -1,0 +1,116 @@
+"""The command line keeps its promises: help, exit codes, fast start, documented commands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from mmindex_cli.app import app
+from support.command import mmindex
+
+ROOT = Path(__file__).parents[2]
+
+
+def commands(group, prefix=""):
+    """Every command by its full name, as click sees them."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name):
+    assert f"Example: mmindex {name}" in COMMANDS[name].help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_stands_in_the_readme(name):
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert f"`mmindex {name}" in text or re.search(rf"`{name}`.*\n", text)
+
+
+def test_every_command_that_a_hint_names_exists():
+    sources = [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]
+    named = set()
+    for path in sources:
+        named |= set(re.findall(r"`mmindex ([a-z]+(?: list)?)", path.read_text("utf-8")))
+    assert named <= set(COMMANDS) | {"quarantine list"}
+
+
+@pytest.mark.parametrize("args", [("--help",), ("status",), ("build", "--help"), ("--version",)])
+def test_help_and_status_import_neither_torch_nor_faiss(args, tmp_path):
+    script = (
+        "import sys\n"
+        "from mmindex_cli.app import app\n"
+        "try:\n"
+        f"    app({[*args]!r})\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "print('LOADED', *sorted({'torch', 'faiss', 'open_clip', 'pyarrow'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={"MMINDEX_STORE": str(tmp_path)},
+    )
+    assert done.stdout.splitlines()[-1] == "LOADED"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("status",), 66, "no mmindex store"),
+        (("build", "--source", "nonsense:x"), 2, "nonsense"),
+        (("build", "--source", "folder:/does/not/exist"), 66, "/does/not/exist"),
+        (("build", "--index", "nonsense", "--source", "scenes:20@1"), 2, "nonsense"),
+        (("build", "--recall-target", "2"), 2, "recall_target"),
+        (("build", "--config", "missing.toml"), 66, "missing.toml"),
+        (("build", "--model", "ViT-B-31", "--source", "scenes:20@1"), 2, "ViT-B-32"),
+        (("query", "--store", "/does/not/exist", "dog"), 66, "no mmindex store"),
+        (("nonsense",), 2, ""),
+    ],
+)
+def test_each_mistake_has_its_exit_code_and_one_line(args, code, words, tmp_path):
+    done = mmindex(*args, code=code, cwd=tmp_path, env={"MMINDEX_STORE": str(tmp_path / "store")})
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_model_that_the_hub_cannot_give_is_a_network_error_with_ways_out(tmp_path):
+    from support.pictures import write_pictures
+
+    folder = tmp_path / "photos"
+    write_pictures(folder, 3)
+    done = mmindex(
+        "build", "--source", f"folder:{folder}", "--store", tmp_path / "store", code=69,
+        env={"HF_HOME": str(tmp_path / "hub")},
+    )  # fmt: skip
+    assert "--pretrained PATH" in done.stderr
+    assert "--model embedded" in done.stderr
+
+
+def test_json_log_is_one_object_a_line(tmp_path, tiny_model):
+    import json
+
+    from support.pictures import write_pictures
+
+    folder = tmp_path / "photos"
+    write_pictures(folder, 3)
+    done = mmindex(
+        "build", "--source", f"folder:{folder}", "--store", tmp_path / "store",
+        "--model", tiny_model.name, "--log-format", "json",
+    )  # fmt: skip
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {"run", "encode"} <= {event["stage"] for event in events}
+    assert len({event["run_id"] for event in events}) == 1
+    assert (tmp_path / "store" / "runs" / f"{events[0]['run_id']}.json").exists()

@@ -1,0 +1,130 @@
+"""The ``evaluate`` command: one JSON object for scripts, a table for people."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from mmindex.evaluate.evaluation import (
+    Evaluation,
+    IndexQueries,
+    IndexRecall,
+    QueryCounts,
+    RecallBlock,
+)
+from mmindex_cli.app import app
+from mmindex_cli.evaluate import evaluation_lines
+from support.models import FakeEncoder
+from support.pictures import COLOURS, write_pictures
+from support.stores import picture_store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Five pictures of five colours with captions that name them: every one is found first."""
+    paths = write_pictures(tmp_path / "p", 5)
+    pictures = {f"i{n}": path for n, path in enumerate(paths)}
+    captions = [(image_id, f"a {COLOURS[n]} square") for n, image_id in enumerate(pictures)]
+    captions[1] = ("i1", "a black green square")  # half-way: the picture's green is a dark one
+    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+    return tmp_path / "store"
+
+
+def test_json_is_one_object_with_the_fields_that_scripts_rely_on(store: Path) -> None:
+    done = CliRunner().invoke(app, ["evaluate", "--store", str(store), "--format", "json"])
+    assert done.exit_code == 0
+    [line] = done.stdout.splitlines()
+    shown = json.loads(line)
+    perfect = {"r@1": 100.0, "r@5": 100.0, "r@10": 100.0, "medr": 1.0}
+    assert shown == {
+        "version": 1,
+        "model": "fake seed-0",
+        "images": 5,
+        "captions": 5,
+        "protocol": "hit@k",
+        "text_to_image": perfect,
+        "image_to_text": perfect,
+        "text_to_image_index": perfect,
+        "image_to_text_index": perfect,
+        "index_recall@10": {"image": 100.0, "text": 100.0},
+        "queries": {"text_to_image": 5, "image_to_text": 5},
+        "index_queries": {"image": "captions", "text": "images"},
+        "sampled": False,
+        "seed": 0,
+        "trained": True,
+    }
+
+
+def test_text_shows_the_same_figures(store: Path) -> None:
+    done = CliRunner().invoke(app, ["evaluate", "--store", str(store)])
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "version 1  fake seed-0  5 images, 5 captions"
+    assert lines[3].split() == ["text", "to", "image,", "exact", *["100.0"] * 3, "1", "5"]
+    assert "index recall@10: image 100.00 %, text 100.00 %" in lines
+
+
+BLOCK = RecallBlock(r1=39.3123, r5=65.4, r10=75.6, medr=2.0)
+BEYOND = RecallBlock(r1=9.3, r5=25.4, r10=35.6, medr=None)
+FIGURES = Evaluation(
+    version=7,
+    model="ViT-B-32 laion2b\x1b",
+    images=5_000,
+    captions=25_010,
+    protocol="hit@k",
+    text_to_image=BLOCK,
+    image_to_text=BLOCK,
+    text_to_image_index=BEYOND,
+    image_to_text_index=BEYOND,
+    index_recall=IndexRecall(image=98.7654, text=99.0),
+    queries=QueryCounts(text_to_image=25_010, image_to_text=5_000),
+    index_queries=IndexQueries(image="captions", text="images"),
+    sampled=False,
+    seed=0,
+    trained=True,
+)
+
+
+def test_the_table_is_aligned_and_inert() -> None:
+    assert list(evaluation_lines(FIGURES)) == [
+        "version 7  ViT-B-32 laion2b\\x1b  5,000 images, 25,010 captions",
+        "",
+        "recall, percent             R@1    R@5   R@10   median rank   queries",
+        "text to image, exact       39.3   65.4   75.6             2    25,010",
+        "  through the index         9.3   25.4   35.6     beyond 10",
+        "image to text, exact       39.3   65.4   75.6             2     5,000",
+        "  through the index         9.3   25.4   35.6     beyond 10",
+        "",
+        "index recall@10: image 98.77 %, text 99.00 %",
+    ]
+
+
+def test_samples_missing_captions_and_untrained_models_are_said() -> None:
+    bare = msgspec.structs.replace(
+        FIGURES,
+        captions=0,
+        text_to_image=None,
+        image_to_text=None,
+        text_to_image_index=None,
+        image_to_text_index=None,
+        index_recall=IndexRecall(image=98.0, text=None),
+        sampled=True,
+        seed=3,
+        trained=False,
+    )
+    assert list(evaluation_lines(bare))[2:] == [
+        "index recall@10: image 98.00 %, text -",
+        "note: no captions, so the image index was asked with images, themselves left out",
+        "note: measured with a sample of the queries (seed 3)",
+        "warning: the model is UNTRAINED: these figures mean nothing",
+    ]
+
+
+def test_a_store_that_is_not_there_is_66(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["evaluate", "--store", str(tmp_path / "nowhere")])
+    assert done.exit_code == 66
+    assert "no mmindex store" in done.stderr

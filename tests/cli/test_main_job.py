@@ -1,0 +1,284 @@
+"""The main job as users run it: build, query both ways, evaluate, build again."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.command import mmindex, mmindex_json, write_coco
+from support.pictures import png
+
+RECALL_KEYS = {"r@1", "r@5", "r@10", "medr"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, tiny_model):
+    """A store with 60 drawn pictures and 120 captions."""
+    root = tmp_path_factory.mktemp("job")
+    corpus = write_coco(root / "coco", 60)
+    done = mmindex(
+        "build", "--store", root / "store", "--source", f"coco:{corpus}", "--model", tiny_model.name
+    )
+    assert "published version 1" in done.stdout
+    return root / "store", corpus
+
+
+def test_a_second_build_encodes_nothing_and_publishes_nothing(built):
+    store, corpus = built
+    before = sorted(path.name for path in (store / "objects").rglob("*"))
+    for again in (
+        ("build", "--store", store),
+        ("build", "--store", store, "--source", f"coco:{corpus}", "--model", _model(store)),
+    ):
+        assert "nothing changed" in mmindex(*again).stdout
+    assert (store / "CURRENT").read_text() == json.dumps(
+        json.loads((store / "CURRENT").read_text()), separators=(",", ":")
+    ) + "\n"
+    assert json.loads((store / "CURRENT").read_text())["version"] == 1
+    assert sorted(path.name for path in (store / "objects").rglob("*")) == before
+    newest = sorted((store / "runs").iterdir())[-1]
+    report = json.loads(newest.read_text())
+    assert report["outcome"] == "unchanged"
+    assert report["reports"]["encode"]["encoded_images"] == 0
+    assert report["reports"]["encode"]["encoded_texts"] == 0
+
+
+def _model(store):
+    return json.loads(mmindex("status", "--store", store, "--format", "json").stdout)["encoder"][
+        "model"
+    ]
+
+
+def test_a_picture_finds_itself_first(built):
+    store, corpus = built
+    picture = corpus / "val2017" / "000000000007.jpg"
+    for asked in (picture, "coco/val2017/000000000007"):
+        (answer,) = mmindex_json("query", "--store", store, "--image", asked, "--to", "image")
+        assert answer["hits"][0]["id"] == "coco/val2017/000000000007"
+        assert answer["hits"][0]["score"] > 0.999
+
+
+def test_query_json_is_one_object_a_line_in_the_agreed_form(built):
+    store, _ = built
+    (answer,) = mmindex_json("query", "a red", "square", "--store", store, "-k", 3)
+    assert list(answer) == ["query", "to", "version", "hits"]
+    assert (answer["query"], answer["to"], answer["version"]) == ("a red square", "image", 1)
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
+    assert {"rank", "score", "id", "uri", "caption"} <= set(answer["hits"][0])
+    assert answer["hits"][0]["caption"] is None
+    (texts,) = mmindex_json("query", "--image", "coco/val2017/000000000001", "--store", store)
+    assert texts["to"] == "text"
+    assert all(isinstance(hit["caption"], str) for hit in texts["hits"])
+
+
+def test_more_hits_than_the_corpus_has_gives_the_corpus(built):
+    store, _ = built
+    (answer,) = mmindex_json("query", "anything", "--store", store, "-k", 1000)
+    assert len(answer["hits"]) == 60
+    assert len({hit["id"] for hit in answer["hits"]}) == 60
+
+
+def test_evaluate_prints_every_field_and_publishes_nothing(built):
+    store, _ = built
+    (figures,) = mmindex_json("evaluate", "--store", store)
+    assert {
+        "version", "model", "images", "captions", "protocol", "text_to_image", "image_to_text",
+        "text_to_image_index", "image_to_text_index", "index_recall@10",
+    } <= set(figures)  # fmt: skip
+    assert (figures["images"], figures["captions"], figures["protocol"]) == (60, 120, "hit@k")
+    for block in ("text_to_image", "image_to_text", "text_to_image_index", "image_to_text_index"):
+        assert set(figures[block]) == RECALL_KEYS
+    assert set(figures["index_recall@10"]) == {"image", "text"}
+    assert json.loads((store / "CURRENT").read_text())["version"] == 1
+
+
+def test_another_model_is_refused(built, tmp_path):
+    from support.models import save_tiny_model
+
+    store, _ = built
+    other = save_tiny_model(tmp_path, seed=5)
+    inside = Path(_model(store).removeprefix("local-dir:")) / "open_clip_model.safetensors"
+    original = inside.read_bytes()
+    try:
+        inside.write_bytes(other.weights.read_bytes())
+        done = mmindex("query", "a red square", "--store", store, code=78)
+    finally:
+        inside.write_bytes(original)
+    assert done.stderr.count("error: ") == 1
+    assert "hint: " in done.stderr
+
+
+def test_ivfpq_answers_like_exact_search_and_says_how_well(tmp_path, tiny_model):
+    """The quantised index is really built and used, with few vectors too."""
+    corpus = write_coco(tmp_path / "coco", 300)
+    common = ("--source", f"coco:{corpus}", "--model", tiny_model.name)
+    mmindex("build", "--store", tmp_path / "ivfpq", *common, "--index", "ivfpq")
+    mmindex("build", "--store", tmp_path / "exact", *common)
+    (status,) = mmindex_json("status", "--store", tmp_path / "ivfpq")
+    assert "IVF" in status["indexes"]["image"]["factory"]
+    assert "PQ" in status["indexes"]["image"]["factory"]
+    (figures,) = mmindex_json("evaluate", "--store", tmp_path / "ivfpq")
+    assert figures["index_recall@10"]["image"] >= 90
+    asked = ("query", "a drawing with a square", "-k", 10, "--store")
+    (approximate,) = mmindex_json(*asked, tmp_path / "ivfpq")
+    (exact,) = mmindex_json(*asked, tmp_path / "exact")
+    same = {hit["id"] for hit in approximate["hits"]} & {hit["id"] for hit in exact["hits"]}
+    assert len(same) >= 9
+
+
+def test_the_stages_one_by_one_make_the_same_version_as_build(built, tmp_path, tiny_model):
+    store, corpus = built
+    steps = tmp_path / "steps"
+    mmindex("crawl", "--store", steps, "--source", f"coco:{corpus}")
+    missing = mmindex("query", "a red square", "--store", steps, code=66)
+    assert "encode" in missing.stderr
+    assert "index" in missing.stderr
+    mmindex("encode", "--store", steps, "--model", tiny_model.name)
+    mmindex("index", "--store", steps)
+    ours, theirs = (mmindex_json("status", "--store", place)[0] for place in (steps, store))
+    for same in ("counts", "encoder", "indexes", "stages", "corpus_fingerprint"):
+        assert ours[same] == theirs[same]
+    assert [row["version"] for row in mmindex_json("versions", "--store", steps)] == [1, 2, 3]
+
+
+def test_changes_in_the_corpus_become_the_next_version(tmp_path, tiny_model):
+    """One added, one removed, one replaced: only what is new is encoded."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{number}.png").write_bytes(png(number))
+    store = tmp_path / "store"
+    mmindex("build", "--store", store, "--source", f"folder:{folder}", "--model", tiny_model.name)
+    (folder / "0.png").unlink()
+    (folder / "1.png").write_bytes(png(101))
+    (folder / "new.png").write_bytes(png(100))
+    mmindex("build", "--store", store)
+    report = json.loads(sorted((store / "runs").iterdir())[-1].read_text())
+    assert report["reports"]["encode"]["encoded_images"] == 2
+    assert report["reports"]["encode"]["reused_images"] == 18
+    assert report["version"] == 2
+    (answer,) = mmindex_json("query", "--image", "folder/photos/2.png", "--store", store, "-k", 99)
+    ids = {hit["id"] for hit in answer["hits"]}
+    assert "folder/photos/new.png" in ids
+    assert "folder/photos/0.png" not in ids
+    assert "sound" in mmindex("check", "--full", "--store", store).stdout
+
+
+def test_an_emptied_folder_does_not_empty_the_index(tmp_path, tiny_model):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(20):
+        (folder / f"{number}.png").write_bytes(png(number))
+    store = tmp_path / "store"
+    mmindex("build", "--store", store, "--source", f"folder:{folder}", "--model", tiny_model.name)
+    for number in range(10):
+        (folder / f"{number}.png").unlink()
+    done = mmindex("build", "--store", store, code=65)
+    assert "10 of the last version's 20 images are gone" in done.stderr
+    (status,) = mmindex_json("status", "--store", store)
+    assert (status["version"], status["counts"]["indexed"]) == (1, 20)
+    mmindex("build", "--store", store, "--max-removed", 1)
+    assert mmindex_json("status", "--store", store)[0]["counts"]["indexed"] == 10
+
+
+def test_bad_pictures_are_kept_out_with_their_reasons(tmp_path, tiny_model):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number}.png").write_bytes(png(number))
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "page.jpg").write_bytes(b"<html>no picture</html>")
+    (folder / "cut.png").write_bytes(png(50, (300, 300))[:-40])
+    (folder / "notes.doc").write_bytes(b"ignored by its extension")
+    store = tmp_path / "store"
+    mmindex("build", "--store", store, "--source", f"folder:{folder}", "--model", tiny_model.name)
+    (status,) = mmindex_json("status", "--store", store)
+    counts = status["counts"]
+    assert (counts["seen"], counts["indexed"], counts["quarantined"], counts["ignored"]) == (
+        16, 12, 3, 1,
+    )  # fmt: skip
+    listed = mmindex_json("quarantine", "list", "--store", store)
+    assert {row["id"].rsplit("/")[-1]: row["reason"] for row in listed} == {
+        "empty.jpg": "empty",
+        "page.jpg": "not_an_image",
+        "cut.png": "truncated",
+    }
+    assert all({"id", "uri", "reason", "detail"} <= set(row) for row in listed)
+    assert "nothing changed" in mmindex("build", "--store", store).stdout
+
+
+def test_too_many_bad_pictures_stop_the_run(tmp_path, tiny_model):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number}.png").write_bytes(png(number) if number < 15 else b"broken")
+    store = tmp_path / "store"
+    common = ("build", "--store", store, "--source", f"folder:{folder}", "--model", tiny_model.name)
+    done = mmindex(*common, code=65)
+    assert "15 of 30 items are unusable" in done.stderr
+    assert len(mmindex_json("quarantine", "list", "--store", store)) == 15
+    mmindex("status", "--store", store, code=66)
+    mmindex(*common, "--max-quarantine", 0.5)
+
+
+def test_the_wheel_works_outside_the_checkout(tmp_path):
+    """Built, installed elsewhere, run from an empty folder: the embedded default included."""
+    root = Path(__file__).parents[2]
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, root]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, "--target", site, wheel], check=True)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    run = {"program": site / "bin" / "mmindex", "env": {"PYTHONPATH": str(site)}, "cwd": empty}
+    where = subprocess.run(
+        [sys.executable, "-c", "import mmindex; print(mmindex.__file__)"],
+        env={"PYTHONPATH": str(site)}, cwd=empty, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert where.startswith(str(site))
+    store = tmp_path / "store"
+    mmindex("build", "--store", store, "--source", "scenes:40@3", **run)
+    (answer,) = mmindex_json("query", "a red boat", "--store", store, "-k", 2, **run)
+    assert len(answer["hits"]) == 2
+    assert "scenes" in json.dumps(answer)
+    assert list(empty.iterdir()) == []
+    shutil.rmtree(site)
+
+
+def test_real_photographs_from_build_to_query(real_photos, tmp_path, tiny_model):
+    """159 COCO photos with 795 captions, as users have them."""
+    corpus = real_photos / "coco_val2017"
+    store = tmp_path / "store"
+    mmindex(
+        "build", "--store", store, "--source", f"coco:{corpus}", "--model", tiny_model.name,
+        "--index", "ivfpq",
+    )  # fmt: skip
+    (status,) = mmindex_json("status", "--store", store)
+    assert (status["counts"]["indexed"], status["counts"]["captions"]) == (159, 795)
+    photo = sorted((corpus / "val2017").glob("*.jpg"))[7]
+    (answer,) = mmindex_json("query", "--image", photo, "--to", "image", "--store", store)
+    assert answer["hits"][0]["id"] == f"coco/val2017/{photo.stem}"
+    assert answer["hits"][0]["score"] > 0.999
+    assert "nothing changed" in mmindex("build", "--store", store).stdout
+
+
+def test_every_awkward_file_is_indexed_or_quarantined(real_photos, tmp_path, tiny_model):
+    store = tmp_path / "store"
+    mmindex(
+        "build", "--store", store, "--source", f"folder:{real_photos / 'awkward' / 'files'}",
+        "--all-files", "--max-quarantine", "1.0", "--model", tiny_model.name,
+    )  # fmt: skip
+    (status,) = mmindex_json("status", "--store", store)
+    counts = status["counts"]
+    files = len(list((real_photos / "awkward" / "files").iterdir()))
+    assert counts["seen"] == files
+    assert counts["seen"] == counts["indexed"] + counts["quarantined"] + counts["ignored"]
+    assert counts["ignored"] == 0
+    listed = mmindex_json("quarantine", "list", "--store", store)
+    assert len(listed) == counts["quarantined"] == sum(counts["reasons"].values())
+    assert counts["indexed"] > 40

@@ -1,0 +1,241 @@
+"""The ``query`` command as people and scripts call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click.testing
+import pytest
+from typer.testing import CliRunner
+
+from mmindex.encode.devices import place
+from mmindex.encode.encoder import Encoder
+from mmindex.encode.model import resolve_model
+from mmindex.encode.openclip import load_encoder
+from mmindex.search import query as library
+from mmindex_cli.app import app
+from support.models import FakeEncoder, save_tiny_model
+from support.pictures import write_pictures
+from support.stores import picture_store
+
+CAPTIONS = ("a red\tsquare", "=1+1", "<b>blue</b> \x1b[2J square", "white 白い", "black")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, Path]:
+    paths = write_pictures(tmp_path / "pictures", 5)
+    return {f"folder/{path.name}": path for path in paths}
+
+
+@pytest.fixture
+def store(tmp_path: Path, pictures: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five pictures, one caption each; the model is the fake one."""
+    captions = list(zip(pictures, CAPTIONS, strict=True))
+    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+
+    def load(_published: object, device: str) -> Encoder:
+        assert device == "auto"
+        return FakeEncoder()
+
+    monkeypatch.setattr(library, "_load", load)
+    monkeypatch.setenv("MMINDEX_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def run(*arguments: str, stdin: bytes | None = None) -> click.testing.Result:
+    return CliRunner().invoke(app, ["query", *arguments], input=stdin)
+
+
+@pytest.mark.usefixtures("store")
+def test_the_words_are_one_text(pictures: dict[str, Path]) -> None:
+    done = run("a", "blue", "thing", "-k", "1", "--format", "json")
+    assert done.exit_code == 0
+    [hit] = json.loads(done.stdout)["hits"]
+    assert json.loads(done.stdout)["query"] == "a blue thing"
+    assert (hit["id"], hit["uri"]) == ("folder/00002.png", str(pictures["folder/00002.png"]))
+
+
+@pytest.mark.usefixtures("store")
+def test_a_table_is_the_default() -> None:
+    done = run("red", "-k", "2")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "images for red"
+    assert lines[1].split() == ["rank", "score", "id", "uri"]
+    assert lines[2].split()[:1] == ["1"]
+    assert len(lines) == 4
+
+
+@pytest.mark.usefixtures("store")
+def test_a_photo_finds_itself_first(pictures: dict[str, Path]) -> None:
+    """By file and by id, with a score above 0.999."""
+    for name in (str(pictures["folder/00003.png"]), "folder/00003.png"):
+        done = run("--image", name, "--to", "image", "--format", "json")
+        first = json.loads(done.stdout)["hits"][0]
+        assert first["id"] == "folder/00003.png"
+        assert first["score"] > 0.999
+
+
+@pytest.mark.usefixtures("store")
+def test_hostile_captions_are_inert_in_every_format() -> None:
+    table = run("thing", "--to", "text", "--format", "table").stdout
+    tsv = run("thing", "--to", "text", "--format", "tsv").stdout
+    lines = run("thing", "--to", "text", "--format", "json").stdout
+    for text in (table, tsv, lines):
+        assert "\x1b" not in text
+        assert "白い" in text
+    assert "a red\\tsquare" in table
+    assert "\t'=1+1\t" in tsv
+    assert "\ta red\\tsquare\t" in tsv
+    captions = {hit["caption"] for hit in json.loads(lines)["hits"]}
+    assert captions == set(CAPTIONS)
+
+
+@pytest.mark.usefixtures("store")
+def test_every_line_of_a_file_gets_a_line_in_order_and_errors_show_in_the_exit_code(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "queries.txt"
+    file.write_bytes("red\n\n白\n".encode())
+    done = run("--queries", str(file), "-k", "1", "--format", "json")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["query"] for answer in answers] == ["red", "", "白"]
+    assert [answer.get("error") for answer in answers] == [None, "the query is empty", None]
+    assert done.exit_code == 65
+    assert "1 of the queries could not be answered" in done.stderr
+
+
+@pytest.mark.usefixtures("store")
+def test_queries_come_from_standard_input_too() -> None:
+    done = run("--queries", "-", "-k", "1", "--format", "tsv", stdin=b"red\nblue")
+    assert done.exit_code == 0
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["query", "red", "blue"]
+
+
+@pytest.mark.usefixtures("store")
+def test_an_empty_file_of_queries_has_no_answers() -> None:
+    done = run("--queries", "-", "--format", "json", stdin=b"")
+    assert (done.exit_code, done.stdout) == (0, "")
+
+
+@pytest.mark.usefixtures("store")
+def test_a_page_is_written_beside_the_printed_hits(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = run("red", "-k", "3", "--html", str(page), "--format", "json")
+    assert len(json.loads(done.stdout)["hits"]) == 3
+    assert page.read_text("utf-8").count("data:image/jpeg") == 3
+
+
+@pytest.mark.usefixtures("store")
+def test_hits_below_the_wanted_score_are_left_out() -> None:
+    [best, *_] = json.loads(run("red", "--format", "json").stdout)["hits"]
+    least = str(best["score"] - 0.001)
+    done = run("red", "--min-score", least, "--format", "json")
+    assert json.loads(done.stdout)["hits"] == [best]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((), 2, "one of them, not 0"),
+        (("red", "--image", "x.jpg"), 2, "one of them, not 2"),
+        (("red", "--queries", "-"), 2, "one of them, not 2"),
+        (("--queries", "-", "--html", "page.html"), 2, "--html shows the answer of one query"),
+        (("red", "-k", "0"), 2, "-k"),
+        (("red", "--to", "sound"), 2, "sound"),
+        ((" ",), 2, "the query is empty"),
+        (("--image", "nobody.jpg"), 66, "no such file"),
+        (("--queries", "nothing.txt"), 66, "nothing.txt"),
+        (("red", "--html", "nowhere/page.html"), 73, "nowhere/page.html"),
+        (("red", "--store", "nowhere"), 66, "no mmindex store"),
+    ],
+)
+@pytest.mark.usefixtures("store")
+def test_what_cannot_be_done_has_its_exit_code_and_says_why(
+    arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    done = run(*arguments)
+    assert done.exit_code == code
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_index_of_another_model_is_refused_with_78(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "_load", lambda *_: FakeEncoder(seed=1))
+    done = run("red", "--store", str(store))
+    assert done.exit_code == 78
+    assert FakeEncoder().info.fingerprint[:12] in done.stderr
+    assert FakeEncoder(seed=1).info.fingerprint[:12] in done.stderr
+
+
+def test_a_real_model_is_found_again_from_what_the_manifest_says(
+    tmp_path: Path, pictures: dict[str, Path]
+) -> None:
+    """The model comes from where it came from at build time; changed weights are refused: 78."""
+    mine = save_tiny_model(tmp_path / "model")
+    encoder = load_encoder(resolve_model(mine.name, None), place("cpu"))
+    captions = [(image_id, f"a dog {n}") for n, image_id in enumerate(pictures)]
+    picture_store(tmp_path / "store", pictures, captions, encoder)
+    shared = ("--store", str(tmp_path / "store"), "--device", "cpu", "--format", "json", "-k", "1")
+    done = run("a dog 3", "--to", "text", *shared)
+    [hit] = json.loads(done.stdout)["hits"]
+    assert hit["caption"] == "a dog 3"
+    assert hit["score"] > 0.999
+    other = save_tiny_model(tmp_path / "other", seed=1)
+    (mine.folder / "open_clip_model.safetensors").write_bytes(other.weights.read_bytes())
+    assert run("a dog", *shared).exit_code == 78
+
+
+def test_help_imports_neither_torch_nor_faiss_nor_arrow() -> None:
+    script = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from mmindex_cli.app import app\n"
+        "for name in ('query', 'evaluate'):\n"
+        "    assert CliRunner().invoke(app, [name, '--help']).exit_code == 0\n"
+        "print([m for m in ('torch', 'faiss', 'pyarrow', 'PIL') if m in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_failure(store: Path) -> None:
+    """``mmindex query ... | head -1`` ends with 0."""
+    script = (
+        "import sys\n"
+        "from mmindex.search import query\n"
+        "from support.models import FakeEncoder\n"
+        "query._load = lambda *_: FakeEncoder()\n"
+        "from mmindex_cli.app import main\n"
+        "sys.argv = ['mmindex', 'query', '--queries', '-', '--format', 'json']\n"
+        "main()\n"
+    )
+    environment = {
+        **os.environ,
+        "MMINDEX_STORE": str(store),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(b"red\n" * 2_000)
+        process.stdin.close()
+        assert json.loads(process.stdout.readline())["query"] == "red"
+        process.stdout.close()
+        assert process.wait(60) == 0
+        assert b"Traceback" not in process.stderr.read()
