@@ -17,6 +17,7 @@ from mmindex_cli.common import StoreOption, store_path
 if TYPE_CHECKING:
     from mmindex.records import Modality
     from mmindex.search.hits import Cut
+    from mmindex.search.parts import Question
     from mmindex.search.query import Answer, Session
 
 WordsArgument = Annotated[
@@ -24,9 +25,47 @@ WordsArgument = Annotated[
     typer.Argument(metavar="TEXT", help="What to look for; the words are joined into one text."),
 ]
 ImageOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE_OR_URI_OR_ID",
+        help="Ask with a picture: a file, or one of the corpus. May be repeated: more like these.",
+    ),
+]
+LikeOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="As --image for every line of a file: paths, uris, ids; - is stdin."
+    ),
+]
+PlusOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT_OR_IMAGE",
+        help="Also wanted: a picture where it is a file, or an id or uri of the corpus, else a "
+        "text (text:... and image:... say which). May be repeated.",
+    ),
+]
+MinusOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT_OR_IMAGE", help="Not wanted; otherwise as --plus."),
+]
+WeightsOption = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE_OR_URI_OR_ID", help="Ask with a picture: a file, or one of the corpus."
+        metavar="W,W,...",
+        help="How much each part counts: the text, each --image, each --plus, then each --minus "
+        "(those may be left out). [default: wanted parts alike, unwanted ones half as much]",
+    ),
+]
+OthersOption = Annotated[
+    bool, typer.Option("--others", help="Leave out the pictures asked with themselves.")
+]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SQL",
+        help="Only images that fulfil a condition on their columns, or captions of such images: "
+        "\"width >= 640 and split = 'val'\".",
     ),
 ]
 QueriesOption = Annotated[
@@ -38,7 +77,7 @@ QueriesOption = Annotated[
 ToOption = Annotated[
     Literal["image", "text"] | None,
     typer.Option(
-        help="What to find. [default: image for a text, text for a picture if there are captions]"
+        help="What to find. [default: image; for one picture alone text, if there are captions]"
     ),
 ]
 HitsOption = Annotated[int, typer.Option("-k", min=1, help="Hits wanted.")]
@@ -63,8 +102,14 @@ DeviceOption = Annotated[str, typer.Option(help="Where the model runs: auto, cpu
 def query(
     words: WordsArgument = None,
     image: ImageOption = None,
+    like: LikeOption = None,
+    plus: PlusOption = None,
+    minus: MinusOption = None,
+    weights: WeightsOption = None,
+    others: OthersOption = False,
     queries: QueriesOption = None,
     to: ToOption = None,
+    where: WhereOption = None,
     k: HitsOption = 10,
     min_score: MinScoreOption = None,
     output_format: FormatOption = "table",
@@ -72,19 +117,20 @@ def query(
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Find images or captions by a text, or by a picture.
+    """Find images or captions by a text, by pictures, or by both.
 
-    Example: mmindex query a red bus -k 5 --html hits.html
+    Example: mmindex query a red bus --minus people --where "width >= 640" -k 5
     """
     from mmindex.records import Modality
     from mmindex.search.hits import Cut
     from mmindex.search.query import open_session
     from mmindex_cli.output import print_answers
 
-    asked = _Asked(" ".join(words or ()), image, queries)
+    asked = _Asked(" ".join(words or ()), tuple(image or ()), like, tuple(plus or ()),
+                   tuple(minus or ()), weights, others, queries)  # fmt: skip
     asked.check(html)
     side, cut = Modality(to) if to else None, Cut(k, min_score)
-    with open_session(store_path(store), device) as session:
+    with open_session(store_path(store), device, where) as session:
         answers = asked.answers(session, side, cut)
         if html is not None:
             answers = _with_page(session, answers, html)
@@ -94,18 +140,29 @@ def query(
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What the command line asks: one text, one picture, or a file of texts."""
+    """What the command line asks: one question of one or more parts, or a file of texts."""
 
     text: str
-    image: str | None
+    images: tuple[str, ...]
+    like: Path | None
+    plus: tuple[str, ...]
+    minus: tuple[str, ...]
+    weights: str | None
+    others: bool
     queries: Path | None
 
     def check(self, html: Path | None) -> None:
-        given = [bool(self.text), self.image is not None, self.queries is not None]
-        if sum(given) != 1:
+        wanted = bool(self.text or self.images or self.like or self.plus)
+        if wanted == (self.queries is not None):
+            what = "not both" if wanted else "nothing is asked"
             raise UsageError(
-                f"ask with a text, --image or --queries: one of them, not {sum(given)}",
+                f"ask with a text, --image, --like or --plus, or else with --queries: {what}",
                 "mmindex query a red bus; mmindex query --image bus.jpg",
+            )
+        if self.queries is not None and (self.minus or self.weights or self.others):
+            raise UsageError(
+                "--minus, --weights and --others belong to one query, not to --queries",
+                "leave them out",
             )
         if html is not None and self.queries is not None:
             raise UsageError(
@@ -116,10 +173,37 @@ class _Asked:
         if self.queries is not None:
             with _lines(self.queries) as lines:
                 yield from session.lines(lines, to, cut)
-        elif self.image is not None:
-            yield session.image(self.image, to, cut)
         else:
-            yield session.text(self.text, to, cut)
+            yield session.ask(self.question(session), to, cut)
+
+    def question(self, session: Session) -> Question:
+        from mmindex.records import Modality
+        from mmindex.search.fusion import parse_weights
+        from mmindex.search.parts import Part, Question, read_part
+
+        texts = (Part(Modality.TEXT, self.text),) if self.text else ()
+        pictures = (*self.images, *_names(self.like))
+        return Question(
+            wanted=(
+                *texts,
+                *(Part(Modality.IMAGE, picture) for picture in pictures),
+                *(read_part(part, session.published) for part in self.plus),
+            ),
+            unwanted=tuple(read_part(part, session.published) for part in self.minus),
+            weights=parse_weights(self.weights) if self.weights is not None else None,
+            others=self.others,
+        )
+
+
+def _names(path: Path | None) -> list[str]:
+    """The pictures that a file lists, one a line."""
+    if path is None:
+        return []
+    with _lines(path) as lines:
+        names = [line.rstrip(b"\r\n").decode("utf-8", "surrogateescape") for line in lines]
+    if not any(names):
+        raise DataError(f"{path}: no picture in it", "one path, uri or id a line")
+    return [name for name in names if name]
 
 
 def _lines(path: Path) -> AbstractContextManager[BinaryIO]:

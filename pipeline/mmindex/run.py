@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import resource
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ import msgspec
 import mmindex
 from mmindex import stages
 from mmindex.config import DEFAULT_SCENES, Config, SourceConfig, load_config
+from mmindex.context import Context
 from mmindex.errors import MmindexError
 from mmindex.progress import StageTimer, get_logger
 from mmindex.store import publish, versions
@@ -68,14 +69,14 @@ def settings(root: Path, path: Path | None, values: dict[str, Any]) -> Config:
     return config.model_copy(update={"source": (SourceConfig(spec=DEFAULT_SCENES),)})
 
 
-def run(root: Path, config: Config, run_id: str, wanted: Iterable[str] = STAGES) -> RunSummary:
+def run(root: Path, config: Config, run_id: str, wanted: Sequence[str] = STAGES) -> RunSummary:
     """Run stages over the store at ``root`` and publish the result.
 
     Args:
         root: the store's folder, made when it does not exist.
         config: settings; without sources, those the store was built with go on.
         run_id: name of this run in logs and reports.
-        wanted: stages to run, a subset of :data:`STAGES`, run in that order.
+        wanted: stages to run, in order, out of :data:`STAGES`.
 
     Raises:
         BusyError: another run holds the store.
@@ -87,13 +88,14 @@ def run(root: Path, config: Config, run_id: str, wanted: Iterable[str] = STAGES)
     with writer_lock(layout):
         versions.remove_leftovers(layout)
         parent = versions.read_current(layout)
-        context = stages.Context(
+        context = Context(
             layout=layout, objects=Objects(layout), config=config, run_id=run_id, parent=parent
         )
         timer = StageTimer()
         draft = _first_draft(parent, config, run_id)
         try:
-            draft = _run_stages(context, draft, timer, [s for s in STAGES if s in set(wanted)])
+            stages.prepare(context, draft, wanted)
+            draft = _run_stages(context, draft, timer, wanted)
             if parent is not None and draft.content() == parent.content():
                 final, outcome = parent, "unchanged"
             else:
@@ -146,7 +148,7 @@ def _first_draft(parent: Manifest | None, config: Config, run_id: str) -> Manife
 
 
 def _run_stages(
-    context: stages.Context, draft: Manifest, timer: StageTimer, wanted: Sequence[str]
+    context: Context, draft: Manifest, timer: StageTimer, wanted: Sequence[str]
 ) -> Manifest:
     for name in wanted:
         with timer.measure(name):
@@ -170,7 +172,7 @@ class _RunReport(msgspec.Struct, frozen=True):
 
 
 def _report_failure(
-    context: stages.Context, draft: Manifest, timer: StageTimer, error: BaseException
+    context: Context, draft: Manifest, timer: StageTimer, error: BaseException
 ) -> None:
     """Report a failed run; where even that fails, the first error is the one to see."""
     try:
@@ -179,9 +181,7 @@ def _report_failure(
         get_logger("run").warning("the run's report could not be written", why=second.message)
 
 
-def _write_report(
-    context: stages.Context, shown: Manifest, timer: StageTimer, outcome: str
-) -> None:
+def _write_report(context: Context, shown: Manifest, timer: StageTimer, outcome: str) -> None:
     report = _RunReport(
         run_id=context.run_id,
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -16,7 +16,7 @@ from mmindex.encode.devices import place
 from mmindex.encode.encoder import Encoder
 from mmindex.encode.model import resolve_model
 from mmindex.encode.openclip import load_encoder
-from mmindex.search import query as library
+from mmindex.search import vectorize as library
 from mmindex_cli.app import app
 from support.models import FakeEncoder, save_tiny_model
 from support.pictures import write_pictures
@@ -130,6 +130,44 @@ def test_a_page_is_written_beside_the_printed_hits(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
+def test_pictures_texts_and_conditions_go_together(
+    tmp_path: Path, pictures: dict[str, Path]
+) -> None:
+    """A text, a file, an id from a list, what is not wanted, weights and a condition."""
+    listed = tmp_path / "ids.txt"
+    listed.write_text("folder/00001.png\n\n")
+    done = run(
+        *("red", "--image", str(pictures["folder/00000.png"]), "--like", str(listed)),
+        *("--plus", "blue", "--minus", "folder/00003.png", "--weights", "1,1,1,1,0.5", "--others"),
+        *("--where", "image_id <> 'folder/00004.png'", "--format", "json"),
+    )
+    assert done.exit_code == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert [hit["id"] for hit in answer["hits"]] == ["folder/00002.png", "folder/00003.png"]
+    assert answer["query"].startswith("red + ")
+    assert answer["query"].endswith(" + 1 more - folder/00003.png")
+
+
+@pytest.mark.usefixtures("store")
+def test_no_survivor_of_a_condition_is_an_empty_answer() -> None:
+    done = run("red", "--where", "width < 0", "--format", "json")
+    assert (done.exit_code, json.loads(done.stdout)["hits"]) == (0, [])
+    assert "no hits" in run("red", "--where", "width < 0").stdout
+
+
+@pytest.mark.usefixtures("store")
+def test_a_condition_holds_for_every_line_of_a_file() -> None:
+    done = run(
+        *("--queries", "-", "--where", "image_id like '%3.png'", "--format", "json"),
+        stdin=b"red\nblue\n",
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [[hit["id"] for hit in answer["hits"]] for answer in answers] == [
+        ["folder/00003.png"]
+    ] * 2
+
+
+@pytest.mark.usefixtures("store")
 def test_hits_below_the_wanted_score_are_left_out() -> None:
     [best, *_] = json.loads(run("red", "--format", "json").stdout)["hits"]
     least = str(best["score"] - 0.001)
@@ -140,9 +178,16 @@ def test_hits_below_the_wanted_score_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ((), 2, "one of them, not 0"),
-        (("red", "--image", "x.jpg"), 2, "one of them, not 2"),
-        (("red", "--queries", "-"), 2, "one of them, not 2"),
+        ((), 2, "nothing is asked"),
+        (("--minus", "red"), 2, "nothing is asked"),
+        (("red", "--queries", "-"), 2, "not both"),
+        (("--queries", "-", "--others"), 2, "belong to one query"),
+        (("red", "--weights", "1,2"), 2, "--weights has 2 numbers, the query has 1 wanted parts"),
+        (("red", "--plus", "blue", "--weights", "a,b"), 2, "not numbers"),
+        (("red", "--minus", "red", "--weights", "1,1"), 2, "cancel"),
+        (("red", "--where", "widht > 1"), 2, "did you mean width"),
+        (("red", "--where", "1=1; drop table images"), 2, "--where"),
+        (("red", "--like", "nothing.txt"), 66, "nothing.txt"),
         (("--queries", "-", "--html", "page.html"), 2, "--html shows the answer of one query"),
         (("red", "-k", "0"), 2, "-k"),
         (("red", "--to", "sound"), 2, "sound"),
@@ -211,9 +256,9 @@ def test_a_reader_that_goes_away_is_no_failure(store: Path) -> None:
     """``mmindex query ... | head -1`` ends with 0."""
     script = (
         "import sys\n"
-        "from mmindex.search import query\n"
+        "from mmindex.search import vectorize\n"
         "from support.models import FakeEncoder\n"
-        "query._load = lambda *_: FakeEncoder()\n"
+        "vectorize._load = lambda *_: FakeEncoder()\n"
         "from mmindex_cli.app import main\n"
         "sys.argv = ['mmindex', 'query', '--queries', '-', '--format', 'json']\n"
         "main()\n"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmindex.config import Config
-from mmindex.encode.encode import EncodeReport, encode_with
+from mmindex.encode.encode import EncodeReport, encode
 from mmindex.encode.encoder import Float32
 from mmindex.encode.preprocess import Pixels
 from mmindex.encode.work import EncoderSource
@@ -48,7 +48,7 @@ def run(
     config: Config | None = None,
 ) -> EncodeReport:
     draft = manifest() if parent is None else draft_after(parent)
-    return encode_with(source_of(encoder), objects, corpus.tables, draft, config or settings())
+    return encode(source_of(encoder), objects, corpus.tables, draft, config or settings())
 
 
 def draft_after(parent: EncodeReport) -> Manifest:
@@ -113,7 +113,7 @@ def test_nothing_missing_means_that_the_model_is_not_loaded(
         raise AssertionError("the model was loaded")
 
     source = EncoderSource(fake_encoder.info, lambda: fake_encoder.preprocess, refuse)
-    second = encode_with(source, objects, corpus.tables, draft_after(first), settings())
+    second = encode(source, objects, corpus.tables, draft_after(first), settings())
     assert second.shards == first.shards
     assert (second.encoded_images, second.reused_images) == (0, 6)
     assert (second.encoded_texts, second.reused_texts) == (0, 2)
@@ -327,7 +327,7 @@ def test_an_encoder_that_is_not_the_announced_one_is_refused(
         fake_encoder.info, lambda: fake_encoder.preprocess, lambda: FakeEncoder(seed=9)
     )
     with pytest.raises(InternalError, match="changed"):
-        encode_with(source, objects, corpus.tables, manifest(), settings())
+        encode(source, objects, corpus.tables, manifest(), settings())
 
 
 @dataclass(slots=True)

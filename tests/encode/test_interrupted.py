@@ -29,7 +29,7 @@ from pathlib import Path
 import msgspec
 from support.manifests import manifest
 from mmindex.config import Config
-from mmindex.encode.encode import encode
+from mmindex.encode.encode import encode, encoder_source
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.versions import open_layout
@@ -43,7 +43,8 @@ def main():
     draft = manifest(encoder=encoder, objects=listed)
     config = Config.model_validate(job["config"])
     start = time.perf_counter()
-    report = encode(objects, images, captions, draft, config)
+    source = encoder_source(config, draft.encoder)
+    report = encode(source, objects, (images, captions), draft, config)
     seconds = time.perf_counter() - start
     heavy = [name for name in ("torch", "open_clip", "faiss") if name in sys.modules]
     out = {"report": msgspec.to_builtins(report), "heavy": heavy, "seconds": seconds}

@@ -59,6 +59,7 @@ def test_the_sample_is_seeded_spread_over_all_rows_and_never_the_first():
         ("sq8", 16, 20, 0.95),
         ("HNSW16", 1, 80, 0.7),
         ("Flat", 1, 10, 1.0),
+        ("IDMap,Flat", 1, 10, 1.0),
     ],
 )
 def test_small_indexes_of_each_kind_find_the_neighbours(corpus, factory, nprobe, depth, least):
@@ -99,9 +100,11 @@ def test_the_shared_mean_of_embeddings_does_not_mislead_the_codes(corpus):
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(rotation.d_out), atol=1e-4)
 
 
-def test_one_seed_one_result_another_seed_another(corpus):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_seed_one_result_another_seed_another(corpus, threads):
     def bytes_of(seed):
-        return faiss.serialize_index(build(plan(N, DIM, "ivfpq"), corpus, None, seed, 1)).tobytes()
+        index = build(plan(N, DIM, "ivfpq"), corpus, None, seed, threads)
+        return faiss.serialize_index(index).tobytes()
 
     assert bytes_of(5) == bytes_of(5)
     assert bytes_of(5) != bytes_of(6)

@@ -11,6 +11,8 @@ import pytest
 from mmindex.config import IndexConfig
 from mmindex.errors import DataError, ModelMismatchError, NoInputError, UsageError
 from mmindex.index.exact import score, widen
+from mmindex.index.faissio import find_candidates
+from mmindex.index.gpu import GpuInfo
 from mmindex.search import searcher as module
 from mmindex.search.exact import exact_search
 from mmindex.search.searcher import Searcher
@@ -301,6 +303,40 @@ def test_what_a_verified_reader_hands_to_faiss_is_what_was_hashed(tmp_path):
     path.write_bytes(next(flips(path.read_bytes(), 1, 4)))
     with pytest.raises(DataError, match="damaged"):
         Searcher(objects, manifest, "image")
+
+
+class Clone:
+    """Stands in for an index on a GPU: the CPU index, counting what it is asked."""
+
+    def __init__(self, index, _m, nprobe):
+        self.index, self.nprobe, self.asked = index, nprobe, []
+
+    def search(self, queries, count):
+        self.asked.append(count)
+        return None, find_candidates(self.index, queries, count, self.nprobe)
+
+
+def test_a_gpu_answers_plain_searches_but_never_filters_or_beyond_its_limits(stores, monkeypatch):
+    """Its kernels would ignore a filter, and end at 2,048 candidates."""
+    monkeypatch.setattr(module, "to_gpu", Clone)
+    monkeypatch.setattr(module, "_SCAN_UP_TO", 10)
+    monkeypatch.setattr(module, "fits_search", lambda count, _nprobe: count <= 100)
+    objects, manifest = stores("PCAR32,IVF16,PQ16np")
+    searcher = Searcher(objects, manifest, "image", gpu=GpuInfo(1), threads=1)
+    plain = Searcher(objects, manifest, "image", threads=1)
+    asked = searcher._on_gpu.asked
+    for k in (5, 60):
+        expected, found = plain.search(QUERIES, k), searcher.search(QUERIES, k)
+        np.testing.assert_array_equal(found[1], expected[1])
+    assert asked == [10 * searcher.info.k_factor]
+    searcher.search(QUERIES, 5, np.arange(0, N, 2))
+    assert len(asked) == 1
+
+
+def test_the_4_bit_form_stays_on_the_cpu_where_there_is_a_gpu(stores, monkeypatch):
+    monkeypatch.setattr(module, "to_gpu", Clone)
+    searcher = Searcher(*stores("ivfpq"), "image", gpu=GpuInfo(1), threads=1)
+    assert searcher._on_gpu is None
 
 
 def test_threads_are_put_back(stores):

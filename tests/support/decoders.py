@@ -44,4 +44,4 @@ class Reporting:
 
         loaded = sorted(name for name in ("torch", "open_clip", "faiss") if name in sys.modules)
         soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        return Failure(Reason.CORRUPT, f"{os.getpid()} {loaded} {soft} {os.nice(0)} {task.uri}")
+        return Failure(Reason.CORRUPT, f"{os.getpid()} {loaded} {soft} {task.uri}")

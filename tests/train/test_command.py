@@ -43,7 +43,7 @@ def test_one_command_learns_a_vocabulary_and_trains_from_scratch(
         (("--source", "scenes:9", "--vocabulary", "9"), 2, "add --pretrained none"),
         ((), 2, "nothing to train on"),
         (("--source", "scenes:9", "--precision", "int8"), 2, "one of auto, fp32, bf16, fp16"),
-        (("--source", "scenes:nine"), 2, "scenes:COUNT[@SEED]"),
+        (("--source", "scenes:nine"), 2, "expected COUNT or COUNT@SEED"),
     ],
 )
 def test_a_command_that_makes_no_sense_says_so_with_its_cure(

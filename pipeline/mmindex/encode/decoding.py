@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import resource
 import signal
 from collections import deque
@@ -36,9 +35,6 @@ from mmindex.records import ItemError, Reason
 # machine lives.
 _WORKER_BASE_BYTES = 1 << 30
 _WORKER_BYTES_PER_PIXEL = 32
-# Workers step back for the model's threads, which wait for one another, and use every gap:
-# measured on two cores, equal priority costs 10 % of throughput.
-_NICENESS = 10
 _PR_SET_PDEATHSIG = 1
 # A pool that breaks this often without one result in between will not come up at all.
 _MAX_BREAKS = 3
@@ -90,7 +86,6 @@ def _start_worker(memory_bytes: int) -> None:
     """Runs first in every worker."""
     # A worker stuck in a decoder would never notice that its parent is gone.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(_NICENESS)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -57,25 +57,6 @@ class EncodeReport:
     bottleneck: str
 
 
-def encode(
-    objects: Objects, images: ObjectRef, captions: ObjectRef, draft: Manifest, config: Config
-) -> EncodeReport:
-    """Encode what is missing.
-
-    Args:
-        objects: the store's objects.
-        images, captions: the corpus tables.
-        draft: the version in the making; its encoder and shards are used again where they fit.
-        config: the sections sources, model, encode and limits count.
-
-    Raises:
-        MmindexError: the model cannot be had, or writing failed; complete shards stay for the
-            next run.
-    """
-    source = encoder_source(config, draft.encoder)
-    return encode_with(source, objects, (images, captions), draft, config)
-
-
 def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
     """The encoder that the configuration asks for, not yet loaded.
 
@@ -110,14 +91,26 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
     )
 
 
-def encode_with(
+def encode(
     source: EncoderSource,
     objects: Objects,
     tables: tuple[ObjectRef, ObjectRef],
     draft: Manifest,
     config: Config,
 ) -> EncodeReport:
-    """Encode what is missing of (images, captions) with a given encoder; see :func:`encode`."""
+    """Encode what is missing.
+
+    Args:
+        source: the encoder; it is loaded only when something is missing.
+        objects: the store's objects.
+        tables: the corpus tables, images and captions.
+        draft: the version in the making; its encoder and shards are used again where they fit.
+        config: the sections encode and limits count.
+
+    Raises:
+        MmindexError: the model cannot be had, or writing failed; complete shards stay for the
+            next run.
+    """
     stage = _Stage(source, objects, draft)
     worker = Worker(source, objects, config)
     try:

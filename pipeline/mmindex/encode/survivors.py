@@ -67,8 +67,9 @@ def _without(objects: Objects, ref: ObjectRef, unwanted: Mapping[str, pa.Array])
 
     def kept() -> Iterator[pa.RecordBatch]:
         for batch in objects.iter_batches(ref):
+            keep = pa.array([True] * batch.num_rows)
             for column, values in unwanted.items():
-                batch = batch.filter(pc.invert(pc.is_in(batch[column], value_set=values)))
-            yield batch
+                keep = pc.and_(keep, pc.invert(pc.is_in(batch[column], value_set=values)))
+            yield batch.filter(keep)
 
     return objects.write_table(ref.name, schema, kept())

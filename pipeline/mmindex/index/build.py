@@ -81,11 +81,11 @@ def build(
             if plan.gpu:
                 index = to_gpu_for_build(index, plan.m)
             _train(index, plan, sample, threads)
+            del sample, keep_alive
+            faiss.omp_set_num_threads(threads)
+            _add(index, vectors, rows)
         except RuntimeError as error:
             raise _refused(plan, error) from error
-        del sample, keep_alive
-        faiss.omp_set_num_threads(threads)
-        _add(index, vectors, rows)
         return to_cpu(index) if plan.gpu else index
 
 
@@ -196,10 +196,10 @@ def blocks_of(
 
 
 def _add(index: Any, vectors: Vectors, rows: NDArray[np.int64] | None) -> None:
-    has_lists = ivf_part(index) is not None
+    takes_ids = ivf_part(index) is not None or isinstance(index, faiss.IndexIDMap)
     for first, block in blocks_of(vectors, rows):
         wide = widen(block)
-        if has_lists:
+        if takes_ids:
             index.add_with_ids(wide, np.arange(first, first + len(wide), dtype=np.int64))
         else:
             index.add(wide)  # numbers them 0, 1, ... by itself

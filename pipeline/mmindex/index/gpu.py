@@ -112,8 +112,8 @@ def fits_search(count: int, nprobe: int) -> bool:
     return count <= MAX_K and nprobe <= MAX_K
 
 
-def to_gpu(index: Any, m: int) -> Any:
-    """Clone a CPU index to all GPUs (not run here, see the module).
+def to_gpu(index: Any, m: int, nprobe: int) -> Any:
+    """Clone a CPU index to all GPUs for searching (not run here, see the module).
 
     With several GPUs each holds a copy and takes a share of the queries. A rotation in front
     stays on the CPU.
@@ -125,7 +125,10 @@ def to_gpu(index: Any, m: int) -> Any:
     # Of an IVF-PQ index this turns its look-up tables into float16.
     options.useFloat16 = m >= FLOAT16_TABLES_FROM_M
     options.indicesOptions = faiss.INDICES_64_BIT
-    return faiss.index_cpu_to_all_gpus(index, co=options)
+    clone = faiss.index_cpu_to_all_gpus(index, co=options)
+    # Copies on several GPUs take no parameters with a search.
+    faiss.GpuParameterSpace().set_index_parameter(clone, "nprobe", nprobe)
+    return clone
 
 
 def to_gpu_for_build(index: Any, m: int) -> Any:

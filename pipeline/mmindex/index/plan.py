@@ -196,17 +196,28 @@ def _plain_ivf(
     )
 
 
-def _from_factory(n: int, dim: int, factory: str, gpu: GpuInfo | None) -> IndexPlan:
-    if "," not in factory and not re.search(r"\d|Flat", factory):
+def check_kind(kind: str) -> None:
+    """Refuse what can be no index, before anything has been read or encoded for it.
+
+    Raises:
+        UsageError: ``kind`` is none of ``KINDS`` and no factory string that can be used here.
+    """
+    if kind in KINDS:
+        return
+    if "," not in kind and not re.search(r"\d|Flat", kind):
         raise UsageError(
-            f"unknown index {factory!r}",
+            f"unknown index {kind!r}",
             f"use one of {', '.join(KINDS)}, or a faiss factory string",
         )
-    if "Refine" in factory or "RFlat" in factory:
+    if "Refine" in kind or "RFlat" in kind:
         raise UsageError(
-            f"{factory}: re-ranking is not part of the factory string",
+            f"{kind}: re-ranking is not part of the factory string",
             "leave Refine out: mmindex re-ranks exactly from the stored vectors",
         )
+
+
+def _from_factory(n: int, dim: int, factory: str, gpu: GpuInfo | None) -> IndexPlan:
+    check_kind(factory)
     lists = re.search(r"IVF(\d+)", factory)
     nlist = int(lists[1]) if lists else 1
     if nlist > n:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,12 @@ from mmindex.encode.encoder import Encoder
 from mmindex.errors import DataError, MmindexError, NoInputError, UsageError
 from mmindex.insight.metrics import LabelReport, label_report
 from mmindex.records import Modality
-from mmindex.search.filters import Rows
 from mmindex.search.published import Published
 from mmindex.search.vectorize import Vectorizer
 from mmindex.store.vectors import Vectors
+
+if TYPE_CHECKING:
+    from mmindex.search.filters import Rows
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

@@ -130,10 +130,12 @@ def _open_clip_tap(visual: Any) -> _Tap | None:
 
 
 def _timm_tap(trunk: Any) -> _Tap | None:
-    from timm.models.vision_transformer import VisionTransformer
+    from timm.models import vision_transformer
     from torch import nn
 
-    if type(trunk) is not VisionTransformer:
+    plain: Any = vision_transformer.VisionTransformer
+    # The exact type: a subclass may pool in a way of its own.
+    if type(trunk) is not plain:
         return None
     prefix, grid = int(trunk.num_prefix_tokens), tuple(trunk.patch_embed.grid_size)
     if trunk.attn_pool is None and trunk.global_pool == "token":

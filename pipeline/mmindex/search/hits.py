@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from mmindex.errors import DataError, NoInputError
 from mmindex.records import Hit, Modality
@@ -56,12 +58,25 @@ class _Row:
 
 
 def hits(
-    objects: Objects, manifest: Manifest, to: Modality, found: Sequence[Ranked], cut: Cut
+    objects: Objects,
+    manifest: Manifest,
+    to: Modality,
+    found: Sequence[Ranked],
+    cut: Cut,
+    rows: NDArray[np.bool_] | None = None,
 ) -> list[tuple[Hit, ...]]:
     """Name what was found: for each query its hits, ranks 1 upwards.
 
     ``k`` counts hits, that is rows: a picture under two names takes two places. Image hits carry
     the image's id and no caption; text hits the caption's id, its text, and its image's uri.
+
+    Args:
+        objects, manifest: the version.
+        to: what was searched for.
+        found: what the searcher found, for each query.
+        cut: how much of it is wanted.
+        rows: bool (images,): only these rows of the ``images`` table, or their captions, may be
+            hits, whatever else has the same content; None: all.
 
     Raises:
         DataError: a key of the index is in no row of the table, or the tables are damaged.
@@ -69,8 +84,8 @@ def hits(
     if not found:
         return []
     wanted = {key for ranked in found for key in ranked.keys}
-    rows = _image_rows if to is Modality.IMAGE else _caption_rows
-    by_key = rows(objects, manifest, wanted)
+    named = _image_rows if to is Modality.IMAGE else _caption_rows
+    by_key = named(objects, manifest, wanted, rows)
     missing = wanted - by_key.keys()
     if missing:
         raise DataError(
@@ -91,22 +106,28 @@ def _ranked_hits(ranked: Ranked, by_key: dict[str, list[_Row]], cut: Cut) -> Ite
             yield Hit(rank, min(score, 1.0), row.id, row.uri, row.caption, row.image_id)
 
 
-def _image_rows(objects: Objects, manifest: Manifest, keys: set[str]) -> dict[str, list[_Row]]:
+def _image_rows(
+    objects: Objects, manifest: Manifest, keys: set[str], only: NDArray[np.bool_] | None
+) -> dict[str, list[_Row]]:
     by_key: dict[str, list[_Row]] = defaultdict(list)
-    for picture in _pictures(objects, manifest, "key", keys):
+    for picture in _pictures(objects, manifest, "key", keys, only):
         row = _Row(picture.image_id, picture.uri, None, picture.image_id)
         by_key[picture.key].append(row)
     return by_key
 
 
-def _caption_rows(objects: Objects, manifest: Manifest, keys: set[str]) -> dict[str, list[_Row]]:
+def _caption_rows(
+    objects: Objects, manifest: Manifest, keys: set[str], only: NDArray[np.bool_] | None
+) -> dict[str, list[_Row]]:
     columns = ["caption_id", "key", "image_id", "text"]
     found = list(_select(objects, _table(manifest, "captions"), columns, "key", keys))
     owners = {image_id for _, _, image_id, _ in found}
-    uris = {p.image_id: p.uri for p in _pictures(objects, manifest, "image_id", owners)}
+    uris = {p.image_id: p.uri for p in _pictures(objects, manifest, "image_id", owners, only)}
     by_key: dict[str, list[_Row]] = defaultdict(list)
     for caption_id, key, image_id, text in found:
         if image_id not in uris:
+            if only is not None:
+                continue
             raise DataError(f"caption {caption_id} belongs to no image", "run `mmindex build`")
         by_key[key].append(_Row(caption_id, uris[image_id], text, image_id))
     return by_key
@@ -141,10 +162,14 @@ def captions_of(
 
 
 def _pictures(
-    objects: Objects, manifest: Manifest, column: str, values: set[str]
+    objects: Objects,
+    manifest: Manifest,
+    column: str,
+    values: set[str],
+    only: NDArray[np.bool_] | None = None,
 ) -> Iterator[Picture]:
     columns = ["image_id", "key", "uri"]
-    for row in _select(objects, _table(manifest, "images"), columns, column, values):
+    for row in _select(objects, _table(manifest, "images"), columns, column, values, only):
         yield Picture(*row)
 
 
@@ -156,9 +181,16 @@ def _table(manifest: Manifest, name: str) -> ObjectRef:
 
 
 def _select(
-    objects: Objects, ref: ObjectRef, columns: list[str], column: str, values: set[str]
+    objects: Objects,
+    ref: ObjectRef,
+    columns: list[str],
+    column: str,
+    values: set[str],
+    only: NDArray[np.bool_] | None = None,
 ) -> Iterator[tuple[str, ...]]:
     """Rows whose ``column`` is one of ``values``, in the table's order, as tuples of ``columns``.
+
+    Of the rows that ``only`` (bool (rows,)) marks; None: of all.
 
     Only the column looked at is read whole, one row group at a time; the others only from row
     groups that hold a match.
@@ -167,10 +199,14 @@ def _select(
         return
     # Bytes, not strings: ids and captions may hold half surrogates, which are no UTF-8.
     wanted = pa.array([_to_bytes(value) for value in values], pa.binary())
+    first = 0
     with objects.open_parquet(ref) as file:
         for group in range(file.num_row_groups):
             looked_at = _as_binary(file.read_row_group(group, columns=[column])[column])
             mask = pc.is_in(looked_at, value_set=wanted)
+            if only is not None:
+                mask = pc.and_(mask, pa.array(only[first : first + len(looked_at)]))
+            first += len(looked_at)
             if pc.any(mask).as_py():
                 rows = file.read_row_group(group, columns=columns).filter(mask)
                 yield from zip(*(_texts(rows[name]) for name in columns), strict=True)

@@ -1,13 +1,8 @@
-"""Queries: texts and pictures in, hits out.
-
-A picture whose bytes the corpus knows is asked with its stored vector: no model is loaded then, and
-it finds itself first.
-"""
+"""Queries: texts and pictures in, hits out."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,21 +11,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.crawl.archive import read_uri
-from mmindex.errors import DataError, NoInputError, UsageError
-from mmindex.records import Hit, ItemError, Modality, Reason
-from mmindex.search.hits import Cut, Picture, Ranked, find_picture, hits
-from mmindex.search.published import Published, open_published
+from mmindex.errors import DataError, MmindexError, UsageError
+from mmindex.records import Hit, Modality
+from mmindex.search.fusion import fuse, part_weights
+from mmindex.search.hits import Cut, Ranked, hits
+from mmindex.search.parts import Part, Question
+from mmindex.search.published import Published
 from mmindex.search.searcher import Searcher
+from mmindex.search.vectorize import Asked, Vectorizer, open_vectorizer
 
 if TYPE_CHECKING:
     from mmindex.encode.encoder import Encoder
+    from mmindex.search.filters import Rows
 
 # Lines of a query file answered together: enough for full speed of model, index and tables, few
 # enough that answers come soon and that 256 x k hits fit in memory.
 BATCH = 256
 
 Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +60,27 @@ class Session:
     Args:
         published: the version.
         load: loads the model that made the index; called once, and only when it is needed.
+        where: a condition on images, see :mod:`mmindex.search.filters`; hits are images that
+            fulfil it, or captions of such images. None: all.
 
     Use it as a context manager: leaving lets go of the model.
     """
 
     published: Published
     load: Callable[[], Encoder]
-    _encoder: Encoder | None = None
+    where: str | None = None
+    vectorizer: Vectorizer = field(init=False)
     _searchers: dict[Modality, Searcher] = field(default_factory=dict)
+    _allowed: dict[Modality, tuple[Rows, Int64]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.vectorizer = Vectorizer(self.published, self.load)
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._encoder is not None:
-            self._encoder.close()
-            self._encoder = None
+        self.vectorizer.close()
 
     def text(self, text: str, to: Modality | None, cut: Cut) -> Answer:
         """Answer a text; ``to`` is images unless said otherwise.
@@ -124,9 +128,54 @@ class Session:
         if to is None:
             to = Modality.TEXT if Modality.TEXT in manifest.indexes else Modality.IMAGE
         self.published.require_index(to)
-        vector, uri = self._picture(where)
-        [found] = self._search(vector[None, :], to, cut)
-        return Answer(where, to, manifest.version, found, picture=uri)
+        asked = self.vectorizer.picture(where)
+        [found] = self._search(asked.vector[None, :], to, cut)
+        return Answer(where, to, manifest.version, found, picture=asked.uri)
+
+    def ask(self, question: Question, to: Modality | None, cut: Cut) -> Answer:
+        """Answer a question of any number of parts.
+
+        ``to`` is what :meth:`text` or :meth:`image` takes for a single part, else images.
+
+        Raises:
+            UsageError: weights do not fit, parts cancel out, or ``others`` where captions are
+                searched.
+            NoInputError, DataError, ModelMismatchError: as :meth:`text` and :meth:`image`.
+        """
+        alone = question.plain
+        if alone is not None:
+            part_weights(1, 0, question.weights)
+            single = self.image if alone.kind is Modality.IMAGE else self.text
+            return single(alone.value, to, cut)
+        to = to or Modality.IMAGE
+        if question.others and to is not Modality.IMAGE:
+            raise UsageError("--others leaves out pictures, but captions are searched")
+        self.published.require_index(to)
+        weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)
+        vectors, asked = self._parts((*question.wanted, *question.unwanted))
+        wanted = asked[: len(question.wanted)]
+        left_out = {one.key for one in wanted if one is not None and one.key is not None}
+        [found] = self._search(
+            fuse(vectors, weights)[None, :], to, cut, left_out if question.others else set()
+        )
+        pictures = [one.uri for one in wanted if one is not None]
+        version = self.published.manifest.version
+        return Answer(question.title, to, version, found, pictures[0] if pictures else None)
+
+    def _parts(self, parts: Sequence[Part]) -> tuple[Float32, list[Asked | None]]:
+        """The vectors of parts, float32 (parts, dim), and those of them that are pictures."""
+        texts = [part.value for part in parts if part.kind is Modality.TEXT]
+        said: Iterator[Float32] = iter(self.vectorizer.texts(texts) if texts else ())
+        shown = iter(self.vectorizer.pictures([p.value for p in parts if p.kind is Modality.IMAGE]))
+        asked: list[Asked | None] = []
+        vectors = []
+        for part in parts:
+            picture = next(shown) if part.kind is Modality.IMAGE else None
+            if isinstance(picture, MmindexError):
+                raise picture
+            asked.append(picture)
+            vectors.append(next(said) if picture is None else picture.vector)
+        return np.stack(vectors), asked
 
     def _texts(self, texts: Sequence[str], to: Modality, cut: Cut) -> list[Answer]:
         from mmindex.encode.encoder import good_rows
@@ -134,7 +183,7 @@ class Session:
         self.published.require_index(to)
         if not texts:
             return []
-        vectors = self._model().encode_texts(texts)
+        vectors = self.vectorizer.encoder.encode_texts(texts)
         good = good_rows(vectors)
         found = iter(self._search(vectors[good], to, cut))
         version = self.published.manifest.version
@@ -148,104 +197,58 @@ class Session:
     def _refused(self, text: str, to: Modality, why: str) -> Answer:
         return Answer(text, to, self.published.manifest.version, (), error=why)
 
-    def _search(self, vectors: Float32, to: Modality, cut: Cut) -> list[tuple[Hit, ...]]:
-        """Hits for float32 (q, dim) unit vectors."""
+    def _search(
+        self, vectors: Float32, to: Modality, cut: Cut, left_out: Set[str] = frozenset()
+    ) -> list[tuple[Hit, ...]]:
+        """Hits for float32 (q, dim) unit vectors; none of the keys ``left_out``."""
         searcher = self._searcher(to)
-        depth = min(cut.k, self.published.manifest.indexes[to].n)
-        scores, ids = searcher.search(np.ascontiguousarray(vectors), depth)
+        rows, ids = self._filtered(to)
+        depth = min(cut.k + len(left_out), self.published.manifest.indexes[to].n)
+        scores, found = searcher.search(np.ascontiguousarray(vectors), depth, ids)
         ranked = []
-        for row_scores, row_ids in zip(scores, ids, strict=True):
+        for row_scores, row_ids in zip(scores, found, strict=True):
             there = row_ids >= 0
-            ranked.append(Ranked(searcher.keys(row_ids[there]), row_scores[there].tolist()))
-        return hits(self.published.objects, self.published.manifest, to, ranked, cut)
+            keys = searcher.keys(row_ids[there])
+            kept = [
+                (key, score)
+                for key, score in zip(keys, row_scores[there].tolist(), strict=True)
+                if key not in left_out
+            ]
+            ranked.append(Ranked([key for key, _ in kept], [score for _, score in kept]))
+        return hits(self.published.objects, self.published.manifest, to, ranked, cut, rows)
+
+    def _filtered(self, to: Modality) -> tuple[Rows | None, Int64 | None]:
+        """The rows of the images table, and the ids of one side, that the filter lets through."""
+        if self.where is None:
+            return None, None
+        if to not in self._allowed:
+            from mmindex.search.filters import ids_of, select_images  # DuckDB: only when needed
+
+            objects, manifest = self.published.objects, self.published.manifest
+            known = next(iter(self._allowed.values()), None)
+            rows = select_images(objects, manifest, self.where) if known is None else known[0]
+            self._allowed[to] = rows, ids_of(objects, manifest, to, rows)
+        return self._allowed[to]
 
     def _searcher(self, side: Modality) -> Searcher:
         if side not in self._searchers:
             self._searchers[side] = Searcher(self.published.objects, self.published.manifest, side)
         return self._searchers[side]
 
-    def _picture(self, where: str) -> tuple[Float32, str]:
-        """The picture's vector, float32 (dim,), and its uri."""
-        path = str(Path(where).expanduser()) if where.startswith("~") else where
-        data = _bytes_of(path)
-        if data is not None:
-            known = self._row("key", hashlib.sha256(data).hexdigest())
-            vector = self._encoded(path, data) if known is None else self._stored(known)
-            return vector, path
-        row = self._row("image_id", where) or self._row("uri", where)
-        if row is None:
-            raise NoInputError(
-                f"--image {where}: no such file, and no image of the corpus has this id or uri",
-                "ids look like coco/val2017/000000000139; `mmindex query TEXT` shows some",
-            )
-        return self._stored(row), row.uri
 
-    def _row(self, column: str, value: str) -> Picture | None:
-        return find_picture(self.published.objects, self.published.manifest, column, value)
-
-    def _stored(self, picture: Picture) -> Float32:
-        vector = self._searcher(Modality.IMAGE).vector_of(picture.key)
-        # Rounding to float16 leaves a length of 1 +- 0.0005.
-        length = np.float32(np.linalg.norm(vector))
-        return np.asarray(vector / length, dtype=np.float32)
-
-    def _encoded(self, where: str, data: bytes) -> Float32:
-        from mmindex.config import LimitsConfig
-        from mmindex.encode.encoder import good_rows
-        from mmindex.encode.preprocess import to_pixels
-        from mmindex.images import ImageLimits, decode
-
-        try:
-            picture = decode(data, ImageLimits.of(LimitsConfig()))
-        except ItemError as error:
-            raise DataError(f"--image {where}: {error.reason}: {error.detail}") from error
-        model = self._model()
-        vectors = model.encode_images(to_pixels(picture, model.preprocess)[None])
-        if not good_rows(vectors).all():
-            raise DataError(f"--image {where}: the model gives no usable vector for this picture")
-        vector: Float32 = vectors[0]
-        return vector
-
-    def _model(self) -> Encoder:
-        if self._encoder is None:
-            from mmindex.encode.fingerprint import require_same_model
-
-            encoder = self.load()
-            require_same_model(self.published.encoder, encoder.info)
-            self._encoder = encoder
-        return self._encoder
-
-
-def open_session(root: Path, device: str = "auto") -> Session:
+def open_session(root: Path, device: str = "auto", where: str | None = None) -> Session:
     """Open the store at ``root`` for queries.
 
     Args:
         root: the store's folder.
         device: where the model runs, should it be needed: ``auto``, ``cpu``, ``cuda`` ...
+        where: a condition on images, see :class:`Session`.
 
     Raises:
         NoInputError: there is no store, or nothing in it that can be searched.
     """
-    published = open_published(root)
-    return Session(published, lambda: _load(published, device))
-
-
-def _load(published: Published, device: str) -> Encoder:
-    """The model that the manifest names, from the same place as when the index was made."""
-    from mmindex.encode.devices import place
-    from mmindex.encode.model import resolve_model
-    from mmindex.encode.openclip import load_encoder
-
-    info = published.encoder
-    settings = published.manifest.config.get("model", {})
-    request = resolve_model(
-        info.model,
-        info.pretrained or None,
-        allow_pickle_weights=bool(settings.get("allow_pickle_weights", False)),
-    )
-    placement = place(device)
-    # One query does not fill one device.
-    return load_encoder(request, type(placement)(placement.devices[:1], placement.precision))
+    vectorizer = open_vectorizer(root, device)
+    return Session(vectorizer.published, vectorizer.load, where)
 
 
 def _question(line: bytes) -> tuple[str, str | None]:
@@ -256,13 +259,3 @@ def _question(line: bytes) -> tuple[str, str | None]:
     except UnicodeDecodeError as error:
         return content.decode("utf-8", "backslashreplace"), f"not valid UTF-8: {error.reason}"
     return text, None if text.strip() else "the query is empty"
-
-
-def _bytes_of(where: str) -> bytes | None:
-    """The bytes that a path or uri names; None where there is no such file."""
-    try:
-        return read_uri(where)
-    except ItemError as error:
-        if error.reason is Reason.MISSING:
-            return None
-        raise DataError(f"--image {where}: {error.reason}: {error.detail}") from error

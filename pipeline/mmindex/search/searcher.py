@@ -82,22 +82,22 @@ class Searcher:
         self._threads = thread_count(threads)
         self._vectors = Vectors(objects, manifest, modality)
         self._index: Any | None = None
+        self._lists: Any | None = None
         self._on_gpu: Any | None = None
         if not info.exact:
             ref = manifest.find(f"index/{modality}")
             if ref is None:
                 raise DataError(f"the manifest lists no {modality} index", "run `mmindex check`")
             self._index = read_index(objects, ref, info)
+            self._lists = ivf_part(self._index)
             self._on_gpu = self._gpu_form(gpu)
 
     def _gpu_form(self, gpu: GpuInfo | None) -> Any | None:
         """The clone on the GPUs; None for forms that only a CPU searches (4-bit fast scan)."""
-        quantizer = getattr(ivf_part(self._index), "pq", None)
+        quantizer = getattr(self._lists, "pq", None)
         if gpu is None or quantizer is None or quantizer.nbits != 8:
             return None
-        clone = to_gpu(self._index, int(quantizer.M))
-        faiss.GpuParameterSpace().set_index_parameter(clone, "nprobe", self.info.nprobe)
-        return clone
+        return to_gpu(self._index, int(quantizer.M), self.info.nprobe)
 
     def search(
         self, queries: NDArray[np.float32], k: int, ids: NDArray[np.int64] | None = None
@@ -146,10 +146,11 @@ class Searcher:
         return np.ascontiguousarray(queries, dtype=np.float32)
 
     def _allowed(self, ids: NDArray[np.int64]) -> Int64:
-        allowed = np.unique(ids)
+        ascending = bool((ids[1:] > ids[:-1]).all())
+        allowed: Int64 = (ids if ascending else np.unique(ids)).astype(np.int64)
         if len(allowed) and (allowed[0] < 0 or allowed[-1] >= self.n):
             raise UsageError(f"allowed ids must be in 0..{self.n - 1}")
-        return allowed.astype(np.int64)
+        return allowed
 
     def _search(self, queries: Float32, k: int, allowed: Int64 | None) -> tuple[Float32, Int64]:
         count = candidate_count(k, self.info.k_factor)
@@ -168,7 +169,7 @@ class Searcher:
             return count * 2 >= self.n
         # Without lists faiss has no filters that all its indexes keep to.
         few = len(allowed) <= max(_SCAN_UP_TO, count * 2)
-        return few or ivf_part(self._index) is None
+        return few or self._lists is None
 
     def _candidates(self, queries: Float32, count: int, allowed: Int64 | None) -> Int64:
         nprobe = self.info.nprobe
@@ -179,10 +180,12 @@ class Searcher:
             return find_candidates(self._index, queries, count, nprobe)
         # GPU kernels ignore selectors, so this is always the CPU's work. The neighbours that
         # remain lie farther away: probe as many more lists as there are fewer of them.
-        bitmap = np.zeros(-(-self.n // 8), dtype=np.uint8)
-        np.bitwise_or.at(bitmap, allowed >> 3, (1 << (allowed & 7)).astype(np.uint8))
-        wider = -(-nprobe * self.n // len(allowed))
-        return find_candidates(self._index, queries, count, wider, faiss.IDSelectorBitmap(bitmap))
+        mask = np.zeros(self.n, dtype=bool)
+        mask[allowed] = True
+        selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        every = int(self._lists.nlist) if self._lists is not None else 1
+        wider = min(-(-nprobe * self.n // len(allowed)), every)
+        return find_candidates(self._index, queries, count, wider, selector)
 
     def _scan(self, queries: Float32, k: int, allowed: Int64 | None) -> tuple[Float32, Int64]:
         if allowed is None:

@@ -21,7 +21,7 @@ from mmindex.errors import DataError, MmindexError, NoInputError
 from mmindex.images import ImageLimits, decode
 from mmindex.records import ItemError, Modality, Reason
 from mmindex.search.hits import Picture, find_pictures
-from mmindex.search.published import Published
+from mmindex.search.published import Published, open_published
 from mmindex.search.searcher import Searcher
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ class Vectorizer:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model; safe to call twice."""
         if self._encoder is not None:
             self._encoder.close()
             self._encoder = None
@@ -153,7 +157,7 @@ class Vectorizer:
             elif content is None:
                 answer = self._named(where, by_name.get(where))
             elif (known := by_key.get(keys[where])) is not None:
-                answer = Asked(where, where, self.stored(known.key), known.key)
+                answer = Asked(where, _path(where), self.stored(known.key), known.key)
             else:
                 decoded = self._pixels(where, content)
                 answer = decoded if isinstance(decoded, MmindexError) else None
@@ -206,17 +210,53 @@ class Vectorizer:
             return []
         vectors = self.encoder.encode_images(np.stack(pixels))
         return [
-            Asked(where, where, vector, None)
+            Asked(where, _path(where), vector, None)
             if good
             else DataError(f"{where}: the model gives no usable vector for this picture")
             for where, vector, good in zip(wheres, vectors, good_rows(vectors), strict=True)
         ]
 
 
+def open_vectorizer(root: Path, device: str = "auto") -> Vectorizer:
+    """Open the store at ``root`` for making query vectors.
+
+    Args:
+        root: the store's folder.
+        device: where the model runs, should it be needed: ``auto``, ``cpu``, ``cuda`` ...
+
+    Raises:
+        NoInputError: there is no store, or nothing in it that can be searched.
+    """
+    published = open_published(root)
+    return Vectorizer(published, lambda: _load(published, device))
+
+
+def _load(published: Published, device: str) -> Encoder:
+    """The model that the manifest names, from the same place as when the index was made."""
+    from mmindex.encode.devices import place
+    from mmindex.encode.model import resolve_model
+    from mmindex.encode.openclip import load_encoder
+
+    info = published.encoder
+    settings = published.manifest.config.get("model", {})
+    request = resolve_model(
+        info.model,
+        info.pretrained or None,
+        allow_pickle_weights=bool(settings.get("allow_pickle_weights", False)),
+    )
+    placement = place(device)
+    # One query does not fill one device.
+    return load_encoder(request, type(placement)(placement.devices[:1], placement.precision))
+
+
+def _path(where: str) -> str:
+    return str(Path(where).expanduser()) if where.startswith("~") else where
+
+
 def _content(where: str) -> bytes | MmindexError | None:
     """The bytes that a path or uri names; None where there is no such file."""
     try:
-        return read_uri(str(Path(where).expanduser()) if where.startswith("~") else where)
+        return read_uri(_path(where))
     except ItemError as error:
         if error.reason is Reason.MISSING:
             return None

@@ -119,7 +119,10 @@ class _Segment:
         first = rows * row_bytes // BLOCK_BYTES
         last = ((rows + 1) * row_bytes - 1) // BLOCK_BYTES
         # A row is far smaller than a block, so it touches one block or two neighbours.
-        self.check_blocks(np.union1d(first, last).tolist())
+        touched = np.concatenate([first, last])
+        unchecked = touched[~self.checked[touched]]
+        if len(unchecked):
+            self.check_blocks(np.unique(unchecked).tolist())
         return self.matrix[rows]
 
 
@@ -181,7 +184,10 @@ class Vectors:
             raise DataError(f"{ref.name}: size and digests do not fit together")
         path = objects.unverified_path(ref)
         raw: NDArray[np.uint8] = (
-            np.memmap(path, dtype=np.uint8, mode="r") if ref.bytes else np.empty(0, dtype=np.uint8)
+            # A plain view of the mapping: the memmap class costs microseconds at each access.
+            np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+            if ref.bytes
+            else np.empty(0, dtype=np.uint8)
         )
         matrix = raw.view(np.float16).reshape(ref.rows, self.dim)
         return _Segment(first, matrix, raw, digests, f"{path} ({ref.name})")

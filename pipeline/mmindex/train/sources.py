@@ -8,8 +8,9 @@ from functools import partial
 from typing import overload
 
 from mmindex.crawl.scenes import SceneRange, captions, draw, encode, make_scene
+from mmindex.crawl.scenes_source import parse_scenes
 from mmindex.crawl.spec import SourceOptions, SourceSpec, open_source
-from mmindex.errors import DataError, UsageError
+from mmindex.errors import DataError
 from mmindex.records import SourceItem
 from mmindex.train.settings import CaptionedImage, TrainingItem
 
@@ -48,7 +49,8 @@ def captioned_items(spec: SourceSpec, options: SourceOptions) -> Sequence[Captio
         MmindexError: see :func:`mmindex.crawl.spec.open_source`.
     """
     if spec.kind == "scenes":
-        return Scenes(_scene_range(spec))
+        scenes = parse_scenes(spec.where)
+        return Scenes(SceneRange(scenes.seed, scenes.count))
     items = [
         TrainingItem(event.read, event.captions)
         for event in open_source(spec, options)
@@ -57,13 +59,6 @@ def captioned_items(spec: SourceSpec, options: SourceOptions) -> Sequence[Captio
     if not items:
         raise DataError(f"{spec}: no image has a caption", "training needs pairs of both")
     return items
-
-
-def _scene_range(spec: SourceSpec) -> SceneRange:
-    count, _, seed = spec.where.partition("@")
-    if not count.isdecimal() or not (seed or "0").isdecimal():
-        raise UsageError(f"{spec}: not of the form scenes:COUNT[@SEED]")
-    return SceneRange(int(seed or "0"), int(count))
 
 
 def split_off(

@@ -13,6 +13,7 @@ registries of IANA (through :mod:`ipaddress`), RFC 6052 (NAT64), 3056 (6to4), 43
 from __future__ import annotations
 
 import errno
+import functools
 import ipaddress
 import re
 import socket
@@ -98,6 +99,7 @@ def _bad_url(detail: str) -> FetchError:
     return FetchError(FetchStatus.BAD_URL, detail)
 
 
+@functools.lru_cache(maxsize=4_096)
 def _literal(host: str) -> Address | None:
     """The address that ``host`` is, if it is one written in its usual form."""
     try:
@@ -106,6 +108,7 @@ def _literal(host: str) -> Address | None:
         return None
 
 
+@functools.lru_cache(maxsize=4_096)
 def refusal(address: Address, *, allow_private: bool) -> str | None:
     """Why no connection may go to ``address``; None if one may.
 

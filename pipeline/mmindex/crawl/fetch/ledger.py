@@ -8,6 +8,7 @@ Memory stays flat however long the list is.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sqlite3
 import time
 import uuid
@@ -131,14 +132,19 @@ class Ledger:
     def add_rows(self, rows: Iterable[ListRow]) -> int:
         """Take in the list; returns how many rows it has."""
         count = 0
-        for count, row in enumerate(rows, start=1):
-            address = address_of(row.url)
-            listed = msgspec.json.encode(row.captions), msgspec.json.encode(row.metadata)
-            self._run(
-                "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)",
-                (count - 1, address, row.name, row.split, *listed),
-            )
-            self._run(_PUT_ADDRESS, (address, count - 1, _host_of(row.url), row.url))
+        numbered = enumerate(rows)
+        while chunk := list(itertools.islice(numbered, _CHUNK_ROWS)):
+            found = [(n, row, address_of(row.url)) for n, row in chunk]
+            with _sqlite_errors():
+                self._database.executemany(
+                    "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?)",
+                    [(n, address, *_listed(row)) for n, row, address in found],
+                )
+                self._database.executemany(
+                    _PUT_ADDRESS,
+                    [(address, n, _host_of(row.url), row.url) for n, row, address in found],
+                )
+            count += len(chunk)
         return count
 
     def add_states(self, shard: int, states: Iterable[State]) -> None:
@@ -246,6 +252,11 @@ class Ledger:
         return [
             text for (row,) in self._run(query, (address,)) for text in msgspec.json.decode(row)
         ]
+
+
+def _listed(row: ListRow) -> tuple[str, str, bytes, bytes]:
+    captions, metadata = msgspec.json.encode(row.captions), msgspec.json.encode(row.metadata)
+    return row.name, row.split, captions, metadata
 
 
 def _host_of(url: str) -> str:

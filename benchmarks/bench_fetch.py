@@ -1,0 +1,247 @@
+"""How fast a URL list is fetched, beside img2dataset, from one server on loopback.
+
+    bench_fetch.py                    mmindex alone
+    bench_fetch.py --limit            and aiohttp alone: no store, no rules, answers thrown away
+    bench_fetch.py --peer PYTHON      and img2dataset 1.47, out of the environment of that Python
+    bench_fetch.py --memory           10,000 and 100,000 rows
+
+Every run is a process of its own; the server, a process too, shares the machine's cores with it.
+Runs alternate, and the best of each side counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_PEER = """
+import sys
+from img2dataset import download
+download(
+    url_list=sys.argv[1], input_format="csv", url_col="url", caption_col="caption",
+    output_folder=sys.argv[2], output_format="webdataset", processes_count=int(sys.argv[4]),
+    thread_count=int(sys.argv[3]), resize_mode="no", disable_all_reencoding=True,
+    compute_hash="sha256", number_sample_per_shard=1000, retries=0, enable_wandb=False,
+    disallowed_header_directives=None if sys.argv[5] == "rude" else
+    ["noai", "noimageai", "noindex", "noimageindex"],
+)
+"""
+
+
+def make_images(count: int, side: int) -> list[bytes]:
+    """JPEGs of noise, each with bytes of its own."""
+    import numpy as np
+    from PIL import Image
+
+    noise = np.random.default_rng(0)
+    base = noise.integers(0, 255, (side, side, 3), dtype=np.uint8)
+    made = []
+    for n in range(count):
+        base[: side // 8] = noise.integers(0, 255, (side // 8, side, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(base).save(buffer, "JPEG", quality=75, comment=str(n).encode())
+        made.append(buffer.getvalue())
+    return made
+
+
+def serve(count: int, side: int) -> None:
+    """Serve images until the process is ended; the port is the first line of stdout."""
+    from aiohttp import web
+
+    images = make_images(min(count, 2_000), side)
+
+    async def image(request: web.Request) -> web.Response:
+        n = int(request.match_info["n"])
+        # The rows beyond the first 2,000 get bytes of their own behind the picture's end.
+        body = images[n % len(images)] + n.to_bytes(4, "big")
+        return web.Response(body=body, content_type="image/jpeg")
+
+    async def run() -> None:
+        app = web.Application()
+        app.router.add_get("/{n:[0-9]+}.jpg", image)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        sys.stdout.write(f"{runner.addresses[0][1]}\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+@contextlib.contextmanager
+def server(count: int, side: int) -> Iterator[int]:
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--serve", f"{count},{side}"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def run_mmindex(path: Path, store: Path, threads: int) -> None:
+    """Fetch a list as `mmindex crawl` does; prints seconds, peak memory and counts as JSON."""
+    from mmindex.crawl.fetch.settings import FetchConfig
+    from mmindex.crawl.url_list import UrlOptions, url_list_events
+    from mmindex.records import SourceItem
+    from mmindex.store.versions import create_layout
+
+    layout = create_layout(store)
+    settings = FetchConfig(allow_private=True, per_host_concurrency=threads, concurrency=threads)
+    begun = time.perf_counter()
+    events = url_list_events(path, None, UrlOptions(layout, settings, 1 << 26))
+    first = next(events)
+    fetched = time.perf_counter() - begun
+    items = sum(isinstance(event, SourceItem) for event in events) + isinstance(first, SourceItem)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    sys.stdout.write(json.dumps({"fetch_s": fetched, "items": items, "peak_bytes": peak}) + "\n")
+
+
+def run_limit(path: Path, threads: int) -> None:
+    """The same requests with bare aiohttp, the answers thrown away."""
+    import aiohttp
+
+    async def run() -> None:
+        urls = iter([line.partition(",")[0] for line in path.read_text().splitlines()[1:]])
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def lane() -> None:
+                for url in urls:
+                    async with session.get(url) as response:
+                        await response.read()
+
+            await asyncio.gather(*(lane() for _ in range(threads)))
+
+    begun = time.perf_counter()
+    asyncio.run(run())
+    sys.stdout.write(json.dumps({"fetch_s": time.perf_counter() - begun}) + "\n")
+
+
+def write_list(path: Path, port: int, rows: int) -> Path:
+    lines = ["url,caption", *(f"http://127.0.0.1:{port}/{n}.jpg,picture {n}" for n in range(rows))]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def child(*arguments: str) -> dict[str, float]:
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return {**found, "process_s": time.perf_counter() - begun}
+
+
+def peer(python: str, path: Path, folder: Path, threads: int, processes: int) -> dict[str, float]:
+    """One run of img2dataset; its fetching is timed by its own shards' statistics as well."""
+    begun = time.perf_counter()
+    subprocess.run(
+        [python, "-c", _PEER, str(path), str(folder), str(threads), str(processes), "polite"],
+        check=True, capture_output=True,
+        env={**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"},
+    )  # fmt: skip
+    stats = [json.loads(file.read_text()) for file in sorted(folder.glob("*_stats.json"))]
+    fetched = max(s["end_time"] for s in stats) - min(s["start_time"] for s in stats)
+    items = sum(stat["successes"] for stat in stats)
+    return {"fetch_s": fetched, "items": items, "process_s": time.perf_counter() - begun}
+
+
+def compare(options: argparse.Namespace, scratch: Path, port: int) -> None:
+    path = write_list(scratch / "list.csv", port, options.rows)
+    results: dict[str, list[dict[str, float]]] = {}
+    for turn in range(options.turns):
+        store = scratch / f"store{turn}"
+        threads = str(options.threads)
+        results.setdefault("mmindex", []).append(
+            child("--run", str(path), str(store), "--threads", threads)
+        )
+        shutil.rmtree(store)
+        if options.limit:
+            results.setdefault("aiohttp alone", []).append(
+                child("--run-limit", str(path), "--threads", threads)
+            )
+        for processes in options.peer_processes if options.peer else ():
+            folder = scratch / f"peer{turn}-{processes}"
+            name = f"img2dataset, {processes} process{'es' * (processes > 1)}"
+            results.setdefault(name, []).append(
+                peer(options.peer, path, folder, options.threads, processes)
+            )
+            shutil.rmtree(folder)
+    best = {name: min(run["fetch_s"] for run in runs) for name, runs in results.items()}
+    for name, runs in results.items():
+        whole = min(run["process_s"] for run in runs)
+        items = {run.get("items", options.rows) for run in runs}
+        print(
+            f"{name:28} {options.rows / best[name]:8.0f} images/s   fetch {best[name]:6.2f} s"
+            f"   process {whole:6.2f} s   kept {items}"
+        )
+    for name, seconds in best.items():
+        if name != "mmindex":
+            print(f"mmindex is {seconds / best['mmindex']:.2f} times as fast as {name}")
+
+
+def memory(options: argparse.Namespace, scratch: Path, port: int) -> None:
+    for rows in (10_000, 100_000):
+        path = write_list(scratch / f"list{rows}.csv", port, rows)
+        store = scratch / f"store{rows}"
+        first = child("--run", str(path), str(store), "--threads", str(options.threads))
+        again = child("--run", str(path), str(store), "--threads", str(options.threads))
+        shutil.rmtree(store)
+        print(
+            f"{rows:7} rows: {rows / first['fetch_s']:6.0f} images/s, "
+            f"peak {first['peak_bytes'] / 1e6:.0f} MB; again (nothing to fetch): "
+            f"{again['fetch_s']:.2f} s, peak {again['peak_bytes'] / 1e6:.0f} MB"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--side", type=int, default=64, help="pixels")
+    parser.add_argument("--threads", type=int, default=32)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--peer", help="a Python that has img2dataset 1.47")
+    parser.add_argument("--peer-processes", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--limit", action="store_true")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--run-limit", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        count, side = options.serve.split(",")
+        serve(int(count), int(side))
+    elif options.run:
+        run_mmindex(Path(options.run[0]), Path(options.run[1]), options.threads)
+    elif options.run_limit:
+        run_limit(Path(options.run_limit), options.threads)
+    else:
+        rows = 100_000 if options.memory else options.rows
+        print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            server(rows, options.side) as port,
+        ):
+            run = memory if options.memory else compare
+            run(options, Path(folder), port)
+
+
+if __name__ == "__main__":
+    main()

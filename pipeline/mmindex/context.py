@@ -1,0 +1,52 @@
+"""What the stages of one run share, and what they all ask of a draft."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmindex.config import Config
+from mmindex.encode.work import EncoderSource
+from mmindex.errors import NoInputError
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import Manifest, ObjectRef
+from mmindex.store.objects import Objects
+
+
+@dataclass(slots=True)
+class Context:
+    """What every stage of one run shares; ``reports`` collects their own numbers."""
+
+    layout: Layout
+    objects: Objects
+    config: Config
+    run_id: str
+    parent: Manifest | None
+    encoder: EncoderSource | None = None
+    reports: dict[str, Any] = field(default_factory=dict)
+
+
+def unique_keys(objects: Objects, table: ObjectRef) -> pa.Array[Any]:
+    """The distinct keys of a table in order of first appearance: row i gets faiss id i."""
+    return pc.unique(objects.read_table(table, ["key"])["key"])
+
+
+def require(draft: Manifest, name: str, stage: str) -> ObjectRef:
+    """The draft's object ``name``, which ``stage`` makes.
+
+    Raises:
+        NoInputError: that stage has not run.
+    """
+    ref = draft.find(name)
+    if ref is None:
+        raise NoInputError(f"{stage} has not run yet", f"run `mmindex {stage}` first")
+    return ref
+
+
+def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds as reports show them."""
+    return {name: round(value, 3) for name, value in seconds.items()}

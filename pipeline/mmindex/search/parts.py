@@ -1,0 +1,96 @@
+"""What a query is made of: texts and pictures, wanted or not, with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmindex.errors import UsageError
+from mmindex.records import Modality
+from mmindex.search.hits import find_picture
+from mmindex.search.published import Published
+
+_TEXT, _IMAGE = "text:", "image:"
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A text, or a picture: a file, the uri or the id of an image of the corpus."""
+
+    kind: Modality
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query of several parts.
+
+    Attributes:
+        wanted: at least one.
+        unwanted: what hits should be far from.
+        weights: one for each part, wanted ones first, or one for each wanted part; None: the
+            defaults of :mod:`mmindex.search.fusion`.
+        others: leave out the wanted pictures themselves ("more like these").
+    """
+
+    wanted: tuple[Part, ...]
+    unwanted: tuple[Part, ...] = ()
+    weights: tuple[float, ...] | None = None
+    others: bool = False
+
+    @property
+    def plain(self) -> Part | None:
+        """The one part that a plain query has; None for a composed one."""
+        composed = len(self.wanted) != 1 or self.unwanted or self.others
+        return None if composed else self.wanted[0]
+
+    @property
+    def title(self) -> str:
+        """The question in one line: ``at night + beach.jpg - people``."""
+        minus = "".join(f" - {part.value}" for part in self.unwanted[:_SHOWN])
+        more = len(self.unwanted) - _SHOWN
+        return _listed(self.wanted) + minus + (f" - {more} more" if more > 0 else "")
+
+    @property
+    def to(self) -> Modality | None:
+        """What such a question looks for unless said otherwise: None leaves it to the corpus."""
+        alone = self.plain
+        return None if alone is not None and alone.kind is Modality.IMAGE else Modality.IMAGE
+
+
+def _listed(parts: Sequence[Part]) -> str:
+    shown = " + ".join(part.value for part in parts[:_SHOWN])
+    return shown + (f" + {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else "")
+
+
+def read_part(text: str, published: Published) -> Part:
+    """Tell whether a part is a text or a picture.
+
+    An existing file, and an id or uri of the corpus, is a picture; everything else is a text.
+    ``text:`` or ``image:`` in front says so in so many words.
+
+    Raises:
+        UsageError: there is nothing.
+    """
+    if text.startswith((_TEXT, _IMAGE)):
+        kind, _, value = text.partition(":")
+        part = Part(Modality(kind), value)
+    else:
+        part = Part(Modality.IMAGE if _is_picture(text, published) else Modality.TEXT, text)
+    if not part.value.strip():
+        raise UsageError("a part of the query is empty", "--plus and --minus take a text or a file")
+    return part
+
+
+def _is_picture(text: str, published: Published) -> bool:
+    if "\0" in text:
+        return False
+    if len(text) < 4096 and Path(text).expanduser().is_file():
+        return True
+    # Ids and uris all hold a slash; looking one up reads a column of the corpus.
+    return "/" in text and any(
+        find_picture(published.objects, published.manifest, column, text) is not None
+        for column in ("image_id", "uri")
+    )
