@@ -48,11 +48,12 @@ def print_answers(answers: Iterable[Answer], form: AnswerFormat) -> int:
     for number, answer in enumerate(answers):
         failed += answer.error is not None
         for line in lines(answer, number):
-            _print(line, form)
+            print_line(line, form)
     return failed
 
 
-def _print(line: str, form: AnswerFormat) -> None:
+def print_line(line: str, form: AnswerFormat) -> None:
+    """Print one line of results, which must be inert already."""
     # Programs get UTF-8 whatever the locale; a terminal gets what it can show.
     encoding = "utf-8" if form != "table" else (getattr(sys.stdout, "encoding", None) or "utf-8")
     typer.echo(line.encode(encoding, "backslashreplace"))
@@ -93,16 +94,17 @@ def tsv_lines(answer: Answer, number: int = 0) -> Iterator[str]:
     """One line for each hit, and one for an answer without hits; a header before the first."""
     if number == 0:
         yield "\t".join(_TSV_HEADER)
-    query = _cell(answer.query)
+    query = tsv_cell(answer.query)
     for hit in answer.hits:
         score = f"{hit.score:.6f}"
-        texts = (_cell(hit.id), _cell(hit.uri), _cell(hit.caption or ""))
+        texts = (tsv_cell(hit.id), tsv_cell(hit.uri), tsv_cell(hit.caption or ""))
         yield "\t".join((query, str(hit.rank), score, *texts, ""))
     if not answer.hits:
-        yield "\t".join((query, "", "", "", "", "", _cell(answer.error or "")))
+        yield "\t".join((query, "", "", "", "", "", tsv_cell(answer.error or "")))
 
 
-def _cell(text: str) -> str:
+def tsv_cell(text: str) -> str:
+    """A cell of somebody's text, escaped; see this module's description."""
     guard = "'" if _FORMULA.match(text) else ""
     plain = text.replace("\\", "\\\\")
     return guard + "".join(escaped(char) if is_hidden(char) else char for char in plain)

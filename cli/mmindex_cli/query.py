@@ -214,7 +214,8 @@ def _lines(path: Path) -> AbstractContextManager[BinaryIO]:
 
 
 def _with_page(session: Session, answers: Iterator[Answer], target: Path) -> Iterator[Answer]:
-    from mmindex.search.gallery import gallery_page, write_page
+    from mmindex.search.gallery import gallery_page
+    from mmindex.search.page import write_page
 
     for answer in answers:
         write_page(target, gallery_page(session.published, answer))

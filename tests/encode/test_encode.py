@@ -319,6 +319,14 @@ def test_a_corpus_without_captions_or_images_is_fine(
     assert report.images_per_second == 0.0
 
 
+def test_a_corpus_that_became_empty_keeps_no_shard(
+    objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    first = run(fake_encoder, objects, write_corpus(objects, write_pictures(tmp_path, 2), ["a"]))
+    second = run(fake_encoder, objects, write_corpus(objects, []), first)
+    assert second.shards == {IMAGE: (), TEXT: ()}
+
+
 def test_an_encoder_that_is_not_the_announced_one_is_refused(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:

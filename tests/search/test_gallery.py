@@ -20,8 +20,9 @@ from PIL import Image
 
 from mmindex.errors import CannotCreateError
 from mmindex.records import Modality
-from mmindex.search.gallery import gallery_page, write_page
+from mmindex.search.gallery import gallery_page
 from mmindex.search.hits import Cut
+from mmindex.search.page import write_page
 from mmindex.search.published import Published, open_published
 from mmindex.search.query import Answer, Session
 from support.models import FakeEncoder

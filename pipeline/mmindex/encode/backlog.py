@@ -80,8 +80,10 @@ def plan_backlog(live: LiveKeys, shards: Sequence[Shard]) -> Backlog:
     places = _places([shard.keys for shard in shards], live)
     failed_places = _places([binary_keys(shard.failed) for shard in shards], live)
     for shard, rows, failures in zip(shards, places, failed_places, strict=True):
-        new_failures = failures[(failures >= 0) & ~covered[failures] & ~failed_at[failures]]
-        new_rows = rows[(rows >= 0) & ~covered[rows] & ~failed_at[rows]]
+        new_failures = failures[failures >= 0]
+        new_failures = new_failures[~(covered[new_failures] | failed_at[new_failures])]
+        new_rows = rows[rows >= 0]
+        new_rows = new_rows[~(covered[new_rows] | failed_at[new_rows])]
         if not len(new_rows) and not len(new_failures):
             continue
         kept.append(shard.ref)

@@ -62,6 +62,14 @@ class Explanation:
         height, width = self.heat.shape
         return (float(column) + 0.5) / width, (float(row) + 0.5) / height
 
+    def grid(self, most: int) -> Float32:
+        """The map with at most ``most`` rows and columns, for printing: means of blocks."""
+        height, width = self.heat.shape
+        rows = np.array_split(np.arange(height), min(most, height))
+        columns = np.array_split(np.arange(width), min(most, width))
+        means = [[self.heat[np.ix_(r, c)].mean() for c in columns] for r in rows]
+        return np.array(means, dtype=np.float32)
+
 
 @dataclass(frozen=True, slots=True)
 class _Tap:

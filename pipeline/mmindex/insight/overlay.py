@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmindex.encode.encoder import Float32
-from mmindex.encode.preprocess import PreprocessSpec
+from mmindex.encode.preprocess import PreprocessSpec, to_pixels
+from mmindex.errors import os_errors
+from mmindex.insight.explain import Explanation, Method, explain
+from mmindex.search.vectorize import Vectorizer
 
 Box = tuple[float, float, float, float]
 
@@ -65,6 +69,33 @@ def overlay(picture: Image.Image, heat: Float32, spec: PreprocessSpec) -> Image.
     mixed = (1 - opacity) * (dull + (shown - dull) * places[..., None]) + opacity * colours
     mixed = np.where(seen[..., None], mixed, _UNSEEN * dull)
     return Image.fromarray(np.rint(np.clip(mixed, 0, 1) * 255).astype(np.uint8))
+
+
+def explain_picture(
+    vectorizer: Vectorizer, image: str, text: str, out: Path, method: Method | None = None
+) -> Explanation:
+    """Explain a picture's match with a text and write the overlay as a PNG file.
+
+    Args:
+        vectorizer: of the version whose model is asked.
+        image: a file, or the uri or id of an image of the corpus.
+        text: the text.
+        out: the file to write; it holds no metadata.
+        method: see :func:`mmindex.insight.explain.explain`.
+
+    Raises:
+        NoInputError, DataError: the picture is missing, or cannot be decoded.
+        UsageError: as :func:`mmindex.insight.explain.explain`.
+        MmindexError: the file cannot be written.
+    """
+    picture = vectorizer.open_picture(image)
+    encoder = vectorizer.encoder
+    pixels = to_pixels(picture, encoder.preprocess)
+    [vector] = vectorizer.texts([text])
+    found = explain(encoder, pixels, vector, method)
+    with os_errors(out):
+        overlay(picture, found.heat, encoder.preprocess).save(out, format="PNG")
+    return found
 
 
 def _on_picture(

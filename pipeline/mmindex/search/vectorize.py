@@ -25,6 +25,8 @@ from mmindex.search.published import Published, open_published
 from mmindex.search.searcher import Searcher
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from mmindex.encode.encoder import Encoder
     from mmindex.encode.preprocess import Pixels
 
@@ -168,6 +170,23 @@ class Vectorizer:
                                   if a is None], pixels))  # fmt: skip
         return [next(new) if answer is None else answer for answer in answers]
 
+    def open_picture(self, where: str) -> Image:
+        """The picture itself, RGB and upright, of a file, or the uri or id of an image.
+
+        Raises:
+            NoInputError: there is no such file, uri or id, or an image of the corpus is gone.
+            DataError: the picture cannot be decoded.
+        """
+        content = _content(where)
+        if content is None:
+            row = self._rows("image_id", {where}).get(where)
+            content = None if row is None else _content(row.uri)
+        if content is None:
+            raise _unknown(where)
+        if isinstance(content, MmindexError):
+            raise content
+        return _decoded(where, content)
+
     def stored(self, key: str) -> Float32:
         """The vector of an image of the corpus: float32 (dim,), unit length.
 
@@ -188,19 +207,16 @@ class Vectorizer:
 
     def _named(self, where: str, row: Picture | None) -> Asked | MmindexError:
         if row is None:
-            return NoInputError(
-                f"{where}: no such file, and no image of the corpus has this id or uri",
-                "ids look like coco/val2017/000000000139; `mmindex query TEXT` shows some",
-            )
+            return _unknown(where)
         return Asked(where, row.uri, self.stored(row.key), row.key)
 
     def _pixels(self, where: str, data: bytes) -> Pixels | MmindexError:
         from mmindex.encode.preprocess import to_pixels
 
         try:
-            picture = decode(data, ImageLimits.of(LimitsConfig()))
-        except ItemError as error:
-            return DataError(f"{where}: {error.reason}: {error.detail}")
+            picture = _decoded(where, data)
+        except DataError as error:
+            return error
         return to_pixels(picture, self.encoder.preprocess)
 
     def _encoded(self, wheres: Sequence[str], pixels: list[Pixels]) -> list[Asked | MmindexError]:
@@ -247,6 +263,20 @@ def _load(published: Published, device: str) -> Encoder:
     placement = place(device)
     # One query does not fill one device.
     return load_encoder(request, type(placement)(placement.devices[:1], placement.precision))
+
+
+def _decoded(where: str, data: bytes) -> Image:
+    try:
+        return decode(data, ImageLimits.of(LimitsConfig()))
+    except ItemError as error:
+        raise DataError(f"{where}: {error.reason}: {error.detail}") from error
+
+
+def _unknown(where: str) -> NoInputError:
+    return NoInputError(
+        f"{where}: no such file, and no image of the corpus has this id or uri",
+        "ids look like coco/val2017/000000000139; `mmindex query TEXT` shows some",
+    )
 
 
 def _path(where: str) -> str:

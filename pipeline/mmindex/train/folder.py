@@ -135,6 +135,14 @@ def _preprocess(files: ModelFiles) -> dict[str, Any]:
     }
 
 
+@torch.no_grad()
+def round_to_half(network: nn.Module) -> None:
+    """Round the weights to what float16 can hold, so that what is measured is what is saved."""
+    for value in network.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.half())
+
+
 def replaced(model: TrainableModel, network: torch.nn.Module) -> TrainableModel:
     """The same model with other weights."""
     return TrainableModel(network, model.tokenize, model.files)

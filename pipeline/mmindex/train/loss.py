@@ -28,6 +28,17 @@ def contrastive_loss(
     Returns:
         Scalar float32.
     """
+    # Outside autocast: bfloat16 would put logits near 20 off by a sixteenth.
+    with torch.autocast(images.device.type, enabled=False):
+        return _in_float32(images, texts, scale, same_text)
+
+
+def _in_float32(
+    images: torch.Tensor,
+    texts: torch.Tensor,
+    scale: torch.Tensor,
+    same_text: torch.Tensor | None,
+) -> torch.Tensor:
     logits = scale * images @ texts.T
     if same_text is not None:
         shared = same_text & ~torch.eye(len(images), dtype=torch.bool, device=images.device)

@@ -25,6 +25,7 @@ from mmindex.train.towers import (
     text_vectors,
     training_mode,
 )
+from mmindex.train.validation import Validation, measure_recall
 
 # Radford et al. 2021, table 20: the smaller beta2 and larger epsilon steady transformers.
 _BETAS = (0.9, 0.98)
@@ -70,6 +71,11 @@ class Trainer:
         network: nn.Module = self.state.network if mean is None else mean.module
         return network.eval()
 
+    def recall(self, validation: Validation) -> dict[str, float]:
+        """Recall of the final network; see :func:`mmindex.train.validation.measure_recall`."""
+        with computing(self.device, self._dtype):
+            return measure_recall(self.final_network(), validation, self.normalise, self.device)
+
     def step(self, number: int, batch: Batch) -> float:
         """Train on one batch; returns its loss.
 
@@ -92,7 +98,7 @@ class Trainer:
             group["lr"] = self.rate
         with computing(self.device, self._dtype):
             loss = self._loss(batch)
-            torch.autograd.backward(scaler.scale(loss))
+        torch.autograd.backward(scaler.scale(loss))
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DataError(f"the loss is {value} at step {number}", "lower --learning-rate")

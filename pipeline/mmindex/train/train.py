@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,23 +15,21 @@ import open_clip
 import torch
 
 from mmindex.errors import DataError, UsageError, os_errors
-from mmindex.progress import counter, get_logger
-from mmindex.train.batches import Batches, batches_from
+from mmindex.progress import get_logger
+from mmindex.train.batches import Batches
 from mmindex.train.checkpoint import TrainingState, resume, save_checkpoint
 from mmindex.train.corpus import Decoder, Tokens, cache_pixels, tokenise
-from mmindex.train.folder import WEIGHTS_FILE, TrainableModel, replaced, save_folder
+from mmindex.train.folder import WEIGHTS_FILE, TrainableModel, replaced, round_to_half, save_folder
 from mmindex.train.log import TrainLog
+from mmindex.train.loop import Stations, check_readable, run_steps
 from mmindex.train.plot import plot_run
 from mmindex.train.settings import CaptionedImage, TrainSettings
 from mmindex.train.step import Trainer
-from mmindex.train.validation import Validation, load_validation, measure_recall
+from mmindex.train.validation import load_validation
 
 LOG_FILE: Final = "train.log.jsonl"
 PLOT_FILE: Final = "train.png"
 REPORT_FILE: Final = "train.report.json"
-_LOG_EVERY: Final = 20  # steps: the loss of one batch is noise
-_MOST_UNREADABLE: Final = 0.01  # share of the pictures, as in the index's quarantine...
-_ALWAYS_TOLERATED: Final = 10  # ...and never fewer than so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +117,15 @@ def train(
     trainer = Trainer(model, settings)
     first = _resume(trainer.state, tokens, settings, output)
     batches, unreadable = _prepare(items, tokens, decoder, settings, output)
-    log = TrainLog(output.work / LOG_FILE, first)
-    unreadable += _run(trainer, batches, validation, log, (first, tokens, output))
+    stations = Stations(
+        log=TrainLog(output.work / LOG_FILE, first),
+        validation=validation,
+        save=partial(_save, trainer.state, tokens, settings, output),
+    )
+    workers = 0 if output.cache_pixels else settings.workers
+    unreadable += run_steps(trainer, batches, stations, first, workers)
+    if output.half:
+        round_to_half(trainer.final_network())
     final = trainer.final_network()
     report = TrainReport(
         images=len(items),
@@ -129,16 +135,22 @@ def train(
         resumed_at=first,
         seconds=round(time.monotonic() - started, 1),
         parameters=sum(parameter.numel() for parameter in final.parameters()),
-        recall=measure_recall(final, validation, trainer.normalise, trainer.device),
+        recall=trainer.recall(validation),
         settings=settings,
         versions={"torch": torch.__version__, "open_clip": open_clip.__version__},
     )
-    _publish(replaced(model, final), report, log, output)
+    _publish(replaced(model, final), report, stations.log, output)
     return report
 
 
 def _identity(tokens: Tokens, settings: TrainSettings) -> dict[str, object]:
     return {**settings.identity(), "corpus": tokens.fingerprint, "torch": torch.__version__}
+
+
+def _save(
+    state: TrainingState, tokens: Tokens, settings: TrainSettings, output: TrainOutput, step: int
+) -> None:
+    save_checkpoint(output.work, step, state, _identity(tokens, settings))
 
 
 def _resume(
@@ -160,59 +172,8 @@ def _prepare(
     if not output.cache_pixels:
         return Batches(tokens, (items, decoder), settings), 0
     pixels = cache_pixels(items, decoder, output.work, tokens.fingerprint, settings.workers)
-    _check_readable(len(pixels.unreadable), len(items))
+    check_readable(len(pixels.unreadable), len(items))
     return Batches(tokens, pixels, settings), len(pixels.unreadable)
-
-
-def _check_readable(unreadable: int, seen: int) -> None:
-    if unreadable > max(_ALWAYS_TOLERATED, _MOST_UNREADABLE * seen):
-        raise DataError(
-            f"{unreadable} of {seen} training pictures cannot be read",
-            "`mmindex crawl` on the same source lists them with their reasons",
-        )
-
-
-def _run(
-    trainer: Trainer,
-    batches: Batches,
-    validation: Validation,
-    log: TrainLog,
-    place: tuple[int, Tokens, TrainOutput],
-) -> int:
-    """All steps from the first one on; returns how many pictures could not be read."""
-    first, tokens, output = place
-    settings = trainer.settings
-    identity = _identity(tokens, settings)
-    workers = 0 if output.cache_pixels else settings.workers
-    unreadable, losses, since = 0, [], time.monotonic()
-    with counter(total=len(batches), label="train", unit="step") as progress:
-        progress.update(first)
-        for step, batch in enumerate(batches_from(batches, first, workers), first + 1):
-            unreadable += batch.unreadable
-            _check_readable(unreadable, settings.batch_size * (step - first))
-            losses.append(trainer.step(step - 1, batch))
-            progress.update(1)
-            if step % _LOG_EVERY == 0 or step == settings.steps:
-                seconds = time.monotonic() - since
-                log.write(
-                    {
-                        "step": step,
-                        "loss": round(sum(losses) / len(losses), 4),
-                        "learning_rate": trainer.rate,
-                        "scale": round(trainer.scale, 2),
-                        "images_per_s": round(len(losses) * settings.batch_size / seconds, 1),
-                    }
-                )
-                losses, since = [], time.monotonic()
-            if step % settings.validate_every == 0 or step == settings.steps:
-                recall = measure_recall(
-                    trainer.final_network(), validation, trainer.normalise, trainer.device
-                )
-                log.write({"step": step, **{key: round(v, 2) for key, v in recall.items()}})
-                get_logger("train").info("validated", step=step, **recall)
-            if step % settings.checkpoint_every == 0:
-                save_checkpoint(output.work, step, trainer.state, identity)
-    return unreadable
 
 
 def _publish(

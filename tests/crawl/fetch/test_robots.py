@@ -157,7 +157,7 @@ def test_crawl_delay_is_kept_between_requests(server):
 def test_too_long_a_crawl_delay_leaves_the_rows_for_later(server):
     server.routes["/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 3600\n")
     (found,) = fetch(server.url("/a"))
-    assert found.status is FetchStatus.THROTTLED
+    assert found.status is FetchStatus.CRAWL_DELAY
     assert server.hits["/a"] == 0
 
 

@@ -22,7 +22,7 @@ QUICK = FetchConfig(
     backoff_s=0.01,
     read_timeout_s=2,
     connect_timeout_s=2,
-    image_timeout_s=3,
+    image_timeout_s=1,
     retry_after_budget_s=3,
 )
 

@@ -22,6 +22,7 @@ class FetchStatus(StrEnum):
     HOST_GIVEN_UP = "host_given_up"  # too many lost connections to this host in a row
     # Final for a while: tried again after ``retry_permanent_days``.
     OPTED_OUT = "opted_out"  # robots.txt, X-Robots-Tag or TDM-Reservation
+    CRAWL_DELAY = "crawl_delay"  # robots.txt asks for longer pauses than we wait
     GONE = "gone"  # 404, 410
     CLIENT_ERROR = "client_error"  # any other 4xx, and answers that make no sense
     BAD_URL = "bad_url"  # no http or https address, or one with credentials

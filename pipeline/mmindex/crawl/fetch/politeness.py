@@ -94,7 +94,7 @@ class Politeness:
         host.delay_s = max(asked_s, 1.0 / rate if rate else 0.0)
         if asked_s > self._settings.max_crawl_delay_s:
             host.given_up = FetchError(
-                FetchStatus.THROTTLED,
+                FetchStatus.CRAWL_DELAY,
                 f"robots.txt asks for {asked_s:g} s between requests, "
                 f"the limit is {self._settings.max_crawl_delay_s:g}",
             )

@@ -1,0 +1,92 @@
+"""Where the right labels of pictures come from, and which pictures a command line names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mmindex.crawl.folder import EXTENSIONS
+from mmindex.errors import NoInputError, UsageError
+from mmindex.insight.classify import Told
+from mmindex.insight.pairs import read_truth
+
+FOLDER = "folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """The right labels, as far as they are known.
+
+    Attributes:
+        known: whether any are.
+        column: the column of the images table that holds them.
+        folder: whether the name of a picture's folder is its label.
+        listed: labels by what names the picture.
+    """
+
+    known: bool = False
+    column: str | None = None
+    folder: bool = False
+    listed: Mapping[str, str] = field(default_factory=dict)
+
+    def given(self, told: Iterable[Told]) -> Iterator[Told]:
+        """Put the right label to each picture."""
+        for one in told:
+            if self.folder:
+                yield replace(one, truth=Path(one.id).parent.name)
+            elif self.listed:
+                yield replace(one, truth=self.listed.get(one.id))
+            else:
+                yield one
+
+
+def known_truth(
+    truth: str | None, drawn: bool, images: Sequence[str] | None, where: str | None
+) -> Truth:
+    """Understand ``--truth``, and refuse options that do not go with it.
+
+    Raises:
+        UsageError: a confusion matrix without truth, a condition on pictures named one by one, or
+            a column where these are not the corpus.
+        DataError: the list of labels is damaged.
+    """
+    if images and where is not None:
+        raise UsageError("--where chooses among the corpus, but pictures are named", "leave it out")
+    if truth is None:
+        if drawn:
+            raise UsageError("--confusion needs to know the right labels", "say --truth")
+        return Truth()
+    if truth == FOLDER:
+        return Truth(known=True, folder=True)
+    if Path(truth).suffix.lower() in (".csv", ".tsv", ".jsonl"):
+        return Truth(known=True, listed=read_truth(Path(truth)))
+    if images:
+        raise UsageError(
+            f"--truth {truth}: a column belongs to the corpus, but pictures are named",
+            "use --truth folder, or a .csv, .tsv or .jsonl with the columns image, label",
+        )
+    return Truth(known=True, column=truth)
+
+
+def expand(images: Sequence[str]) -> list[str]:
+    """The pictures that arguments name: folders stand for every image file below them, by name.
+
+    Raises:
+        NoInputError: a folder holds none.
+    """
+    found: list[str] = []
+    for image in images:
+        path = Path(image).expanduser()
+        if "\0" in image or not path.is_dir():
+            found.append(image)
+            continue
+        files = [
+            str(file)
+            for file in sorted(path.rglob("*"))
+            if file.suffix.lower() in EXTENSIONS and file.is_file()
+        ]
+        if not files:
+            raise NoInputError(f"{image}: no image files in this folder")
+        found += files
+    return found
