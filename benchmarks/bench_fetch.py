@@ -98,7 +98,7 @@ def server(count: int, side: int) -> Iterator[int]:
 
 def run_mmindex(path: Path, store: Path, threads: int) -> None:
     """Fetch a list as `mmindex crawl` does; prints seconds, peak memory and counts as JSON."""
-    from mmindex.crawl.fetch.settings import FetchConfig
+    from mmindex.fetch_config import FetchConfig
     from mmindex.crawl.url_list import UrlOptions, url_list_events
     from mmindex.records import SourceItem
     from mmindex.store.versions import create_layout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -176,7 +176,7 @@ def _source(fitted: Threshold | None) -> str:
 
 
 def _report_lines(
-    report: PairReport, cut: float, fitted: Threshold | None, bad: list[tuple[str, str | None]]
+    report: PairReport, cut: float, fitted: Threshold | None, bad: Sequence[tuple[str, str | None]]
 ) -> Iterator[str]:
     from mmindex_cli.output import printable
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,11 +13,16 @@ import pydantic
 from pydantic import Field
 
 from mmindex.errors import DataError, UsageError, os_errors
+from mmindex.fetch_config import FetchConfig
 
 DEFAULT_MODEL = "ViT-B-32"
 DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
 EMBEDDED = "embedded"
 DEFAULT_SCENES = "scenes:2000"
+
+# Kinds of source whose WHERE is always a path; that of the others may name a release as well.
+_PATH_KINDS = frozenset({"folder", "urls", "webdataset", "parquet"})
+_PLACELESS_KINDS = frozenset({"scenes"})
 
 
 class _Section(pydantic.BaseModel):
@@ -28,6 +34,13 @@ class SourceConfig(_Section):
 
     spec: str
     all_files: bool = False
+
+
+class CrawlConfig(_Section):
+    """How the sources are read."""
+
+    # Read every file again, also those that look the same as when they were read last.
+    rehash: bool = False
 
 
 class ModelConfig(_Section):
@@ -88,6 +101,8 @@ class Config(_Section):
     """Everything that a build can be told."""
 
     source: tuple[SourceConfig, ...] = ()
+    fetch: FetchConfig = FetchConfig()
+    crawl: CrawlConfig = CrawlConfig()
     model: ModelConfig = ModelConfig()
     encode: EncodeConfig = EncodeConfig()
     index: IndexConfig = IndexConfig()
@@ -97,11 +112,13 @@ class Config(_Section):
     def recorded(self) -> dict[str, Any]:
         """What a store remembers, so that a later build needs no arguments to go on.
 
-        Left out is what belongs to one machine or one run: devices, workers, and how much of the
-        corpus may vanish (agreeing to that once must not agree to it for ever).
+        Left out is what belongs to one machine or one run: devices, workers, and what must not be
+        agreed to for ever by agreeing to it once: how much of the corpus may vanish, addresses
+        inside the network, proxies.
         """
         return {
             "source": [source.model_dump() for source in self.source],
+            "fetch": self.fetch.model_dump(exclude={"allow_private", "use_env_proxy"}),
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},
             "index": self.index.model_dump(exclude={"threads"}),
@@ -113,6 +130,9 @@ def load_config(
     path: Path | None, overrides: dict[str, Any], base: dict[str, Any] | None = None
 ) -> Config:
     """Read a TOML file and lay the command line's values over it.
+
+    Paths in sources become absolute: those in a file are relative to the file, those of the
+    command line to the working folder, so that a store's sources hold wherever cron stands.
 
     Args:
         path: the file, or None.
@@ -132,35 +152,55 @@ def load_config(
             tree = tomllib.loads(text.decode("utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: not a TOML file: {error}") from error
-        tree = _resolve_sources(tree, path.absolute().parent)
+        tree = _resolve_paths(tree, path.absolute().parent)
+    given: dict[str, Any] = {}
     for dotted, value in overrides.items():
         if value is not None:
-            section, _, key = dotted.rpartition(".")
-            target = tree.setdefault(section, {}) if section else tree
-            if isinstance(target, dict):
-                target[key] = value
+            _put(given, dotted, value)
+    for section, values in _resolve_paths(given, Path.cwd()).items():
+        if isinstance(values, dict) and section in tree:
+            if isinstance(tree[section], dict):  # otherwise validation will say what is wrong
+                tree[section] = {**tree[section], **values}
+        else:
+            tree[section] = values
     try:
         return Config.model_validate(tree)
     except pydantic.ValidationError as error:
         raise UsageError(f"{path or 'options'}: {_explain(error)}") from error
 
 
-def _resolve_sources(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Paths in a configuration file are relative to that file, not to where cron stands."""
-    sources = tree.get("source")
-    if not isinstance(sources, list):
-        return tree
-    return {**tree, "source": [_resolve_source(source, folder) for source in sources]}
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    section, _, key = dotted.rpartition(".")
+    target = tree.setdefault(section, {}) if section else tree
+    target[key] = value
+
+
+def _resolve_paths(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The tree with the paths that are relative to ``folder`` made absolute."""
+    resolved = dict(tree)
+    sources, fetch = tree.get("source"), tree.get("fetch")
+    if isinstance(sources, list):
+        resolved["source"] = [_resolve_source(source, folder) for source in sources]
+    if isinstance(fetch, dict) and isinstance(fetch.get("corpora"), str):
+        resolved["fetch"] = {**fetch, "corpora": _joined(folder, fetch["corpora"])}
+    return resolved
 
 
 def _resolve_source(source: Any, folder: Path) -> Any:
     if not (isinstance(source, dict) and isinstance(source.get("spec"), str)):
         return source  # validation will say what is wrong with it
     kind, colon, where = source["spec"].partition(":")
-    path, hash_, split = where.partition("#")
-    if "/" not in path or Path(path).expanduser().is_absolute():
+    if not where or kind in _PLACELESS_KINDS:
         return source
-    return {**source, "spec": f"{kind}{colon}{folder / path}{hash_}{split}"}
+    names = (where, where.rpartition("#")[0])
+    there = any(name and (folder / name).exists() for name in names)
+    if kind not in _PATH_KINDS and "/" not in where and not there:
+        return source  # a release's name
+    return {**source, "spec": f"{kind}{colon}{_joined(folder, where)}"}
+
+
+def _joined(folder: Path, path: str) -> str:
+    return path if path.startswith("~") else os.path.join(folder, path)  # noqa: PTH118  # Path drops a trailing slash
 
 
 def _explain(error: pydantic.ValidationError) -> str:
@@ -175,8 +215,10 @@ def _explain(error: pydantic.ValidationError) -> str:
 
 
 def _fields_at(location: tuple[int | str, ...]) -> set[str]:
-    sections: dict[str, type[_Section]] = {
+    sections: dict[str, type[pydantic.BaseModel]] = {
         "source": SourceConfig,
+        "fetch": FetchConfig,
+        "crawl": CrawlConfig,
         "model": ModelConfig,
         "encode": EncodeConfig,
         "index": IndexConfig,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.crawl.archive import list_members, open_zip, read_file, read_uri, uri_of_path
+from mmindex.crawl.archive import list_members, open_zip, read_file, uri_of_path
 from mmindex.crawl.places import ImageArchive, ImageFolder, find_place, require_place
 from mmindex.errors import DataError, NoInputError
 from mmindex.records import ItemError, Reason

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from mmindex.config import LimitsConfig, SourceConfig
-from mmindex.crawl import archive, crawl, spool
+from mmindex.crawl import crawl, spool
 from mmindex.crawl.spool import Spool
+from mmindex.crawl.uris import read_uri
 from mmindex.errors import DataError, NoInputError, StorageError, UsageError
 from mmindex.records import CaptionRow, ImageRow
 from support.corpora import (
@@ -56,7 +57,7 @@ def test_rows_hold_key_size_and_what_the_header_says(tmp_path: Path) -> None:
         ("coco/val2017/000000000001#1", "b", False),
         ("coco/val2017/000000000002#0", "a", True),
     ]
-    assert archive.read_uri(images[0]["uri"]) == data
+    assert read_uri(images[0]["uri"]) == data
 
 
 def test_every_row_is_accounted_for(tmp_path: Path) -> None:

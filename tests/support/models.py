@@ -156,6 +156,10 @@ class FakeEncoder:
     def preprocess(self) -> PreprocessSpec:
         return spec_from_config(8, {"mean": 0.0, "std": 1.0})
 
+    @property
+    def logit_scale(self) -> float:
+        return 20.0
+
     def encode_images(self, pixels: Pixels) -> Float32:
         assert pixels.dtype == np.uint8
         assert pixels.shape[1:] == (8, 8, 3)
@@ -180,3 +184,10 @@ class FakeEncoder:
             out[row] = np.random.default_rng(seed).normal(0.0, 0.05, self.dim)
             out[row, :3] += mean
         return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+def make_fake(device: str) -> FakeEncoder:
+    """A device's worker process loads this; ``broken`` cannot be loaded."""
+    if device == "broken":
+        raise RuntimeError("no such device")
+    return FakeEncoder()

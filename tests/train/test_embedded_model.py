@@ -49,7 +49,6 @@ def test_the_card_and_the_report_give_the_same_recall() -> None:
     card = (FOLDER / "README.md").read_text()
     for key in ("t2i_r@1", "t2i_r@10", "i2t_r@1", "i2t_r@10"):
         assert f"{report['recall'][key]:.1f}" in card
-    assert report["settings"]["steps"] == 1400
 
 
 def test_words_of_any_script_reach_the_model(embedded: TrainableModel) -> None:

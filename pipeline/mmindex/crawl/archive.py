@@ -1,11 +1,6 @@
 """Reading image files where they lie: plain files, and members of zip archives in place.
 
-Nothing is ever extracted, so no archive can write anywhere. What a URI looks like:
-
-- an absolute path;
-- ``ARCHIVE.zip!MEMBER``;
-- ``file://`` with percent-encoding, for a path whose bytes are no valid UTF-8 (``!`` and the
-  member follow it as above).
+Nothing is ever extracted, so no archive can write anywhere.
 """
 
 from __future__ import annotations
@@ -23,14 +18,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote_from_bytes
 
 from mmindex.errors import DataError, from_os_error, os_errors
 from mmindex.records import ItemError, Reason
 
-DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
-_FILE_SCHEME: Final = "file://"
-_ZIP_MARK: Final = ".zip!"
+FILE_SCHEME: Final = "file://"
+MARK: Final = ".zip!"
 # Open archives kept for each process: COCO has two splits, a sharded corpus is read in order.
 _OPEN_ARCHIVES: Final = 8
 # Deflate ends at 1032:1; photographs stay below 2:1, drawn scenes and scans below 100:1.
@@ -60,44 +54,13 @@ def uri_of_path(path: str) -> str:
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
-        return _FILE_SCHEME + quote_from_bytes(os.fsencode(path))
+        return FILE_SCHEME + quote_from_bytes(os.fsencode(path))
     return path
 
 
 def uri_of_member(archive: str, member: str) -> str:
     """The URI of a member of the zip archive at the absolute path ``archive``."""
     return f"{uri_of_path(archive)}!{member}"
-
-
-def read_uri(uri: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
-    """Read the bytes that a row's ``uri`` names.
-
-    Args:
-        uri: as :func:`uri_of_path` or :func:`uri_of_member` made it.
-        max_bytes: more than this is refused before reading.
-
-    Raises:
-        ItemError: the file or member is missing, unreadable, too large or damaged.
-        DataError: the archive is no zip file.
-    """
-    path, member = _split(uri)
-    if member is None:
-        return read_file(path, max_bytes)
-    return read_member(path, member, max_bytes)
-
-
-def _split(uri: str) -> tuple[str, str | None]:
-    if uri.startswith(_FILE_SCHEME):
-        # A quoted path holds no "!", so the first one is the separator.
-        quoted, mark, member = uri[len(_FILE_SCHEME) :].partition("!")
-        return os.fsdecode(unquote_to_bytes(quoted)), member if mark else None
-    at = uri.lower().find(_ZIP_MARK)
-    while at >= 0:
-        end = at + len(_ZIP_MARK)
-        if Path(uri[: end - 1]).is_file():
-            return uri[: end - 1], uri[end:]
-        at = uri.lower().find(_ZIP_MARK, end)
-    return uri, None
 
 
 def read_file(path: str, max_bytes: int) -> bytes:

@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver
 from mmindex.crawl.fetch.crawler import crawl_addresses
 from mmindex.crawl.fetch.ledger import Ledger, ListRow, RowState
 from mmindex.crawl.fetch.outcome import FetchStatus, reason_of
-from mmindex.crawl.fetch.settings import FetchConfig
+from mmindex.fetch_config import FetchConfig
 from mmindex.crawl.fetch.shards import BYTES_COLUMN, list_shards, read_states, shard_path
 from mmindex.crawl.parquet_cells import file_stamp, read_cell, uri_of_cell
 from mmindex.crawl.url_rows import read_rows

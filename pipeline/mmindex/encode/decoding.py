@@ -6,10 +6,8 @@ that takes too long). They import Pillow and numpy, never torch.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import resource
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -22,8 +20,9 @@ from typing import Self
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from mmindex.crawl.archive import read_uri
+from mmindex.crawl.uris import read_uri
 from mmindex.encode.preprocess import Pixels, PreprocessSpec, to_pixels
+from mmindex.encode.workers import die_with_parent
 from mmindex.errors import InternalError
 from mmindex.images import ImageLimits, decode
 from mmindex.progress import get_logger
@@ -35,7 +34,6 @@ from mmindex.records import ItemError, Reason
 # machine lives.
 _WORKER_BASE_BYTES = 1 << 30
 _WORKER_BYTES_PER_PIXEL = 32
-_PR_SET_PDEATHSIG = 1
 # A pool that breaks this often without one result in between will not come up at all.
 _MAX_BREAKS = 3
 
@@ -84,8 +82,7 @@ def worker_bytes(max_pixels: int) -> int:
 
 def _start_worker(memory_bytes: int) -> None:
     """Runs first in every worker."""
-    # A worker stuck in a decoder would never notice that its parent is gone.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

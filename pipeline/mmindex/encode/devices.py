@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import get_context
@@ -15,7 +16,8 @@ import numpy as np
 
 from mmindex.encode.encoder import Encoder, Float32
 from mmindex.encode.preprocess import Pixels, PreprocessSpec
-from mmindex.errors import UsageError
+from mmindex.encode.workers import die_with_parent
+from mmindex.errors import InternalError, UsageError
 from mmindex.store.manifest import EncoderInfo
 
 if TYPE_CHECKING:
@@ -153,7 +155,13 @@ class DeviceGroup:
             for pool, part in zip(self._pools, parts, strict=True)
             if len(part)
         ]
-        results = [future.result() for future in futures]
+        try:
+            results = [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            raise InternalError(
+                f"the worker of a device died: {error}",
+                "try one device alone, e.g. --device cuda:0",
+            ) from error
         if not results:
             return np.empty((0, self._info.dim), dtype=np.float32)
         return np.concatenate(results)
@@ -163,6 +171,7 @@ _here: Encoder | None = None  # the one encoder of a worker process
 
 
 def _load_here(make: MakeEncoder, device: str) -> None:
+    die_with_parent()
     global _here  # noqa: PLW0603 # a pool's initializer has no other way to leave something behind
     _here = make(device)
 

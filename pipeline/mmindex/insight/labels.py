@@ -43,6 +43,7 @@ TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "plain": ("{}",),
 }
 _MAX_LABELS: Final = 10_000
+_BATCH: Final = 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +122,17 @@ def label_vectors(
     Raises:
         DataError: the texts of a label cancel out.
     """
-    rows = []
-    for label in labels:
-        texts = [each.replace(PLACE, word) for word in label.words for each in templates]
-        mean = encode(texts).astype(np.float64).mean(axis=0)
-        length = float(np.linalg.norm(mean))
+    texts = [
+        each.replace(PLACE, word) for label in labels for word in label.words for each in templates
+    ]
+    parts = [encode(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH)]
+    counts = [len(label.words) * len(templates) for label in labels]
+    starts = np.cumsum([0, *counts[:-1]])
+    sums = np.add.reduceat(np.concatenate(parts).astype(np.float64), starts, axis=0)
+    means = sums / np.array(counts)[:, None]
+    lengths = np.linalg.norm(means, axis=1, keepdims=True)
+    for label, length in zip(labels, lengths[:, 0].tolist(), strict=True):
         if not length > 0:
             raise DataError(f"the model gives no usable vector for the label {label.name!r}")
-        rows.append((mean / length).astype(np.float32))
-    return np.stack(rows)
+    vectors: Float32 = (means / lengths).astype(np.float32)
+    return vectors

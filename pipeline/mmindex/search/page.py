@@ -24,7 +24,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from mmindex.config import LimitsConfig
-from mmindex.crawl.archive import read_uri
+from mmindex.crawl.uris import read_uri
 from mmindex.display import visible
 from mmindex.errors import CannotCreateError, MmindexError, os_errors
 from mmindex.images import ImageLimits, decode

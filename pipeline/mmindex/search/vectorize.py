@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmindex.config import LimitsConfig
-from mmindex.crawl.archive import read_uri
+from mmindex.crawl.uris import read_uri
 from mmindex.errors import DataError, MmindexError, NoInputError
 from mmindex.images import ImageLimits, decode
 from mmindex.records import ItemError, Modality, Reason

@@ -47,9 +47,9 @@ def save_checkpoint(folder: Path, step: int, state: TrainingState, identity: Any
         note = {"step": step, "identity": identity, "scaler": state.scaler.state_dict()}
         (aside / _NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
         for path in (aside / _TENSORS, aside / _NOTE, aside):
-            _sync(path)
+            sync_path(path)
         aside.rename(target)
-        _sync(folder)
+        sync_path(folder)
         for older in _checkpoints(folder)[:-1]:
             shutil.rmtree(older)
 
@@ -114,7 +114,8 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor]) -> None:
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Make a file's content, or the names inside a folder, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

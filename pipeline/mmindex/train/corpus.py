@@ -161,7 +161,8 @@ def cache_pixels(
     """
     path, note = folder / "pixels.u8", folder / "pixels.json"
     shape = (len(items), *decoder.shape)
-    wanted = {"identity": identity, "shape": list(shape)}
+    wanted = {"identity": identity, "shape": list(shape), "preprocess": decoder.spec.to_json()}
+    wanted = json.loads(json.dumps(wanted))  # tuples become lists, as in the file
     if note.is_file():
         found = json.loads(note.read_text(encoding="utf-8"))
         if {key: found.get(key) for key in wanted} == wanted:

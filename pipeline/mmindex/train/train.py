@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ import torch
 from mmindex.errors import DataError, UsageError, os_errors
 from mmindex.progress import get_logger
 from mmindex.train.batches import Batches
-from mmindex.train.checkpoint import TrainingState, resume, save_checkpoint
+from mmindex.train.checkpoint import resume, save_checkpoint, sync_path
 from mmindex.train.corpus import Decoder, Tokens, cache_pixels, tokenise
 from mmindex.train.folder import WEIGHTS_FILE, TrainableModel, replaced, round_to_half, save_folder
 from mmindex.train.log import TrainLog
@@ -103,6 +103,42 @@ def train(
         ModelMismatchError: the work in progress is of other settings or another corpus.
     """
     started = time.monotonic()
+    _check(items, output)
+    decoder = Decoder(model.files.preprocess)
+    tokens = tokenise(items, model.tokenize, output.work / "tokens.i32")
+    validation = load_validation(held_out, decoder, model.tokenize)
+    trainer = Trainer(model, settings)
+    identity = _identity(trainer.state.network, tokens, settings)
+    first = resume(output.work, trainer.state, identity)
+    if first:
+        get_logger("train").info("going on from a checkpoint", step=first)
+    batches, unreadable = _prepare(items, tokens, decoder, settings, output)
+    stations = Stations(
+        log=TrainLog(output.work / LOG_FILE, first),
+        validation=validation,
+        save=lambda step: save_checkpoint(output.work, step, trainer.state, identity),
+    )
+    workers = 0 if output.cache_pixels else settings.workers
+    unreadable += run_steps(trainer, batches, stations, first, workers)
+    if output.half:
+        round_to_half(trainer.final_network())
+    report = TrainReport(
+        images=len(items),
+        captions=int(tokens.offsets[-1]),
+        unreadable=unreadable,
+        corpus=tokens.fingerprint,
+        resumed_at=first,
+        seconds=round(time.monotonic() - started, 1),
+        parameters=sum(value.numel() for value in model.network.parameters()),
+        recall=trainer.recall(validation),
+        settings=settings,
+        versions={"torch": torch.__version__, "open_clip": open_clip.__version__},
+    )
+    _publish(replaced(model, trainer.final_network()), report, stations.log, output)
+    return report
+
+
+def _check(items: Sequence[CaptionedImage], output: TrainOutput) -> None:
     if (output.folder / WEIGHTS_FILE).exists() and not output.overwrite:
         raise UsageError(
             f"{output.folder} holds a model already", "give --overwrite, or another --out"
@@ -111,55 +147,22 @@ def train(
         raise DataError(f"contrastive training needs at least 2 images, not {len(items)}")
     with os_errors(output.work):
         output.work.mkdir(parents=True, exist_ok=True)
-    decoder = Decoder(model.files.preprocess)
-    tokens = tokenise(items, model.tokenize, output.work / "tokens.i32")
-    validation = load_validation(held_out, decoder, model.tokenize)
-    trainer = Trainer(model, settings)
-    first = _resume(trainer.state, tokens, settings, output)
-    batches, unreadable = _prepare(items, tokens, decoder, settings, output)
-    stations = Stations(
-        log=TrainLog(output.work / LOG_FILE, first),
-        validation=validation,
-        save=partial(_save, trainer.state, tokens, settings, output),
-    )
-    workers = 0 if output.cache_pixels else settings.workers
-    unreadable += run_steps(trainer, batches, stations, first, workers)
-    if output.half:
-        round_to_half(trainer.final_network())
-    final = trainer.final_network()
-    report = TrainReport(
-        images=len(items),
-        captions=int(tokens.offsets[-1]),
-        unreadable=unreadable,
-        corpus=tokens.fingerprint,
-        resumed_at=first,
-        seconds=round(time.monotonic() - started, 1),
-        parameters=sum(parameter.numel() for parameter in final.parameters()),
-        recall=trainer.recall(validation),
-        settings=settings,
-        versions={"torch": torch.__version__, "open_clip": open_clip.__version__},
-    )
-    _publish(replaced(model, final), report, stations.log, output)
-    return report
 
 
-def _identity(tokens: Tokens, settings: TrainSettings) -> dict[str, object]:
-    return {**settings.identity(), "corpus": tokens.fingerprint, "torch": torch.__version__}
-
-
-def _save(
-    state: TrainingState, tokens: Tokens, settings: TrainSettings, output: TrainOutput, step: int
-) -> None:
-    save_checkpoint(output.work, step, state, _identity(tokens, settings))
-
-
-def _resume(
-    state: TrainingState, tokens: Tokens, settings: TrainSettings, output: TrainOutput
-) -> int:
-    first = resume(output.work, state, _identity(tokens, settings))
-    if first:
-        get_logger("train").info("going on from a checkpoint", step=first)
-    return first
+def _identity(
+    network: torch.nn.Module, tokens: Tokens, settings: TrainSettings
+) -> dict[str, object]:
+    """What a resumed run must share with the killed one: all that decides its weights."""
+    start = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        start.update(name.encode())
+        start.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        **settings.identity(),
+        "corpus": tokens.fingerprint,
+        "start": start.hexdigest(),
+        "torch": torch.__version__,
+    }
 
 
 def _prepare(
@@ -190,5 +193,7 @@ def _publish(
         shutil.copyfile(output.work / LOG_FILE, ready / LOG_FILE)
         (ready / REPORT_FILE).write_text(json.dumps(asdict(report), indent=2) + "\n")
         for path in sorted(ready.iterdir(), key=lambda path: path.name == WEIGHTS_FILE):
+            sync_path(path)
             path.replace(output.folder / path.name)
+        sync_path(output.folder)
         shutil.rmtree(output.work)

@@ -15,7 +15,7 @@ from mmindex.crawl.fetch import addresses
 from mmindex.crawl.fetch.addresses import parse_url, refusal
 from mmindex.crawl.fetch.client import Client, read_body
 from mmindex.crawl.fetch.outcome import FetchError, FetchStatus
-from mmindex.crawl.fetch.settings import FetchConfig
+from mmindex.fetch_config import FetchConfig
 from support.hostile_server import FixedResolver, HostileServer, Reply, hostile_server
 
 # As a name's addresses in the DNS, and as hosts written into a URL.

@@ -18,7 +18,7 @@ import pytest
 
 from mmindex.crawl.fetch import partial
 from mmindex.crawl.fetch.download import RemoteFile, download_files
-from mmindex.crawl.fetch.settings import FetchConfig
+from mmindex.fetch_config import FetchConfig
 from mmindex.errors import BusyError, DataError, MmindexError, NetworkError, StorageError
 from mmindex.store.layout import Layout
 from mmindex.store.versions import create_layout
@@ -301,7 +301,7 @@ _CHILD = """
 import sys
 from pathlib import Path
 from mmindex.crawl.fetch.download import RemoteFile, download_files
-from mmindex.crawl.fetch.settings import FetchConfig
+from mmindex.fetch_config import FetchConfig
 from mmindex.crawl.fetch import transfer
 from mmindex.store.layout import Layout
 transfer._SYNC_BYTES = 65536

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mmindex.crawl.fetch.settings import FetchConfig
+from mmindex.fetch_config import FetchConfig
 from mmindex.crawl.url_list import UrlOptions, url_list_events
 from mmindex.records import Ignored, Rejected, SourceItem
 from mmindex.store.layout import Layout
@@ -27,7 +27,7 @@ SMALL_SHARDS = {"allow_private": True, "shard_bytes": 1 << 20, "shard_seconds": 
 _CHILD = """
 import json, sys
 from pathlib import Path
-from mmindex.crawl.fetch.settings import FetchConfig
+from mmindex.fetch_config import FetchConfig
 from mmindex.crawl.url_list import UrlOptions, url_list_events
 from mmindex.store.layout import Layout
 settings = FetchConfig.model_validate_json(sys.argv[3])

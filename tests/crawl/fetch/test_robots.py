@@ -17,7 +17,7 @@ from mmindex.crawl.fetch.optout import opt_out
 from mmindex.crawl.fetch.outcome import FetchStatus
 from mmindex.crawl.fetch.politeness import Politeness
 from mmindex.crawl.fetch.robots import Robots, Rules
-from mmindex.crawl.fetch.settings import FetchConfig
+from mmindex.fetch_config import FetchConfig
 from support.hostile_server import FixedResolver, HostileServer, Reply, hostile_server
 from support.range_server import in_turn
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.crawl.fetch.settings import FetchConfig
+from mmindex.fetch_config import FetchConfig
 from mmindex.crawl.url_list import UrlOptions, url_list_events
 from mmindex.errors import BusyError
 from mmindex.records import Ignored, Note, Reason, Rejected, SourceItem

@@ -18,7 +18,7 @@ from yarl import URL
 import mmindex
 from mmindex.crawl.fetch.addresses import Guard, RefusedAddressError, parse_url
 from mmindex.crawl.fetch.outcome import FetchError, FetchStatus
-from mmindex.crawl.fetch.settings import FetchConfig
+from mmindex.fetch_config import FetchConfig
 
 # The name that robots.txt files address (RFC 9309, 2.2.1).
 PRODUCT: Final = "mmindex"

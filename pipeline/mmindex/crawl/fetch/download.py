@@ -18,7 +18,7 @@ from mmindex.crawl.fetch.client import Client
 from mmindex.crawl.fetch.crawler import first_failure
 from mmindex.crawl.fetch.outcome import FetchError
 from mmindex.crawl.fetch.partial import Record, load_record, require_space
-from mmindex.crawl.fetch.settings import FetchConfig
+from mmindex.fetch_config import FetchConfig
 from mmindex.crawl.fetch.transfer import Transfer
 from mmindex.errors import DataError, UsageError, os_errors
 from mmindex.progress import counter, get_logger

@@ -15,7 +15,7 @@ from mmindex.crawl.fetch.client import Client, check_status, read_body
 from mmindex.crawl.fetch.optout import opt_out
 from mmindex.crawl.fetch.outcome import FetchError, FetchStatus
 from mmindex.crawl.fetch.politeness import Politeness, backoff_s
-from mmindex.crawl.fetch.settings import FetchConfig
+from mmindex.fetch_config import FetchConfig
 
 # Bodies up to this size come as they come; of larger ones few may be in memory at once.
 _SMALL_BODY_BYTES: Final = 4 << 20

@@ -14,7 +14,7 @@ from yarl import URL
 from mmindex.crawl.fetch.client import Admission, deadline
 from mmindex.crawl.fetch.outcome import FetchError, FetchStatus
 from mmindex.crawl.fetch.robots import Robots
-from mmindex.crawl.fetch.settings import FetchConfig
+from mmindex.fetch_config import FetchConfig
 
 _DEFAULT_WAIT_S: Final = 5.0  # for a 429 that names no time
 _LEAST_WAIT_S: Final = 1.0  # for one that names none worth the name: "Retry-After: 0"
