@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 DEMO_STORE ?= data/store
 
-.PHONY: help setup demo test lint types unit bench model clean
+.PHONY: help setup demo test lint types unit bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -28,7 +28,7 @@ demo: $(STAMP) ## Draw 2,000 scenes, index them, measure recall, ask three quest
 	@for question in "a red boat on the sea" "two trees in the snow"; do \
 	    echo; echo "\$$ mmindex query \"$$question\" -k 5"; \
 	    $(BIN)/mmindex query "$$question" -k 5 --store $(DEMO_STORE); done
-	@echo; echo "\$$ mmindex query \"a cat left of a blue house\" --html data/store/demo.html"
+	@echo; echo "\$$ mmindex query \"a cat left of a blue house\" -k 24 --html $(DEMO_STORE)-gallery.html"
 	@$(BIN)/mmindex query "a cat left of a blue house" -k 24 --store $(DEMO_STORE) --html $(DEMO_STORE)-gallery.html
 	@echo; echo "Open $(abspath $(DEMO_STORE))-gallery.html in a browser."
 
@@ -45,7 +45,7 @@ unit: $(STAMP)
 	$(BIN)/pytest
 
 bench: $(STAMP) ## Measure, and print ratios
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 clean: ## Remove .venv and caches (not the store)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist

@@ -98,8 +98,8 @@ def server(count: int, side: int) -> Iterator[int]:
 
 def run_mmindex(path: Path, store: Path, threads: int) -> None:
     """Fetch a list as `mmindex crawl` does; prints seconds, peak memory and counts as JSON."""
-    from mmindex.fetch_config import FetchConfig
     from mmindex.crawl.url_list import UrlOptions, url_list_events
+    from mmindex.fetch_config import FetchConfig
     from mmindex.records import SourceItem
     from mmindex.store.versions import create_layout
 

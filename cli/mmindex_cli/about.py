@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from mmindex_cli.common import StoreOption, store_path
-from mmindex_cli.upkeep import Format, FormatOption
+from mmindex_cli.options import FormatOption
 
 
 def models(
     name: Annotated[
         str | None, typer.Argument(help="Show only models whose name holds this.")
     ] = None,
-    output_format: FormatOption = Format.TEXT,
+    output_format: FormatOption = "text",
 ) -> None:
     """List the models that --model and --pretrained take.
 
@@ -25,14 +25,14 @@ def models(
     from mmindex.encode.catalogue import list_models
 
     for entry in list_models(name or ""):
-        if output_format is Format.JSON:
+        if output_format == "json":
             typer.echo(msgspec.json.encode(entry).decode())
         else:
             default = "  (default)" if entry.default else ""
             typer.echo(f"{entry.name:<40}{', '.join(entry.pretrained)}{default}")
 
 
-def corpora(output_format: FormatOption = Format.TEXT) -> None:
+def corpora(output_format: FormatOption = "text") -> None:
     """List the corpora that mmindex knows by name: size, licence, where to get them.
 
     Example: mmindex corpora
@@ -42,7 +42,7 @@ def corpora(output_format: FormatOption = Format.TEXT) -> None:
     from mmindex.crawl.corpora import list_corpora
 
     for corpus in list_corpora():
-        if output_format is Format.JSON:
+        if output_format == "json":
             typer.echo(msgspec.json.encode(corpus).decode())
             continue
         typer.echo(f"{corpus.name}: {corpus.title}")
@@ -55,7 +55,7 @@ def corpora(output_format: FormatOption = Format.TEXT) -> None:
             typer.echo(f"  {spec:<22}{images:>8} images  {captions:>8} captions")
 
 
-def doctor(store: StoreOption = None, output_format: FormatOption = Format.TEXT) -> None:
+def doctor(store: StoreOption = None, output_format: FormatOption = "text") -> None:
     """Check this machine: packages, GPU, disk, model hub; say what works and what does not.
 
     Exit code 0 when a build can run here, 69 when something that it needs is broken.
@@ -68,12 +68,12 @@ def doctor(store: StoreOption = None, output_format: FormatOption = Format.TEXT)
 
     findings = list(examine(store_path(store)))
     for finding in findings:
-        if output_format is Format.JSON:
+        if output_format == "json":
             typer.echo(msgspec.json.encode(finding).decode())
         else:
             typer.echo(f"{finding.state:<8}{finding.what:<16}{finding.detail}")
     summary, code = verdict(findings)
-    if output_format is Format.TEXT:
+    if output_format == "text":
         typer.echo(summary)
     if code:
         raise typer.Exit(code)

@@ -8,6 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from mmindex_cli.common import StoreOption, run_id, store_path
+from mmindex_cli.fetch_options import (
+    BaseUrlOption,
+    ChecksumOption,
+    ContactOption,
+    CorporaOption,
+    HostOption,
+    PrivateOption,
+    ProxyOption,
+    RehashOption,
+    fetch_values,
+)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file with settings; flags win over it.")
@@ -17,7 +28,8 @@ SourceOption = Annotated[
     typer.Option(
         "--source",
         metavar="KIND:WHERE[#SPLIT]",
-        help="What to index, e.g. coco:PATH, coco-karpathy:PATH#test, flickr30k:PATH, folder:PATH, "
+        help="What to index, e.g. coco:val2017 (fetched), coco:PATH, coco-karpathy:PATH#test, "
+        "flickr30k:PATH, folder:PATH, urls:FILE, webdataset:PATTERN, parquet:PATTERN, "
         "scenes:COUNT@SEED. May be repeated.",
     ),
 ]
@@ -36,7 +48,9 @@ PickleOption = Annotated[
     bool,
     typer.Option("--allow-pickle-weights", help="Also load .pt/.bin weights (weights-only)."),
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or cuda:all.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="auto, cpu, cuda (all), cuda:N or cuda:N,M.")
+]
 BatchOption = Annotated[int | None, typer.Option(help="Images in a batch. [default: 64]")]
 WorkersOption = Annotated[
     int | None, typer.Option(help="Decode processes; 0: none. [default: one a core]")
@@ -74,6 +88,14 @@ def build(
     recall_target: RecallOption = None,
     max_quarantine: QuarantineOption = None,
     max_removed: RemovedOption = None,
+    base_url: BaseUrlOption = None,
+    corpora: CorporaOption = None,
+    require_checksum: ChecksumOption = False,
+    per_host_concurrency: HostOption = None,
+    contact: ContactOption = None,
+    allow_private: PrivateOption = False,
+    use_env_proxy: ProxyOption = False,
+    rehash: RehashOption = False,
 ) -> None:
     """Crawl, encode, index, evaluate and publish.
 
@@ -87,6 +109,16 @@ def build(
         ("crawl", "encode", "index", "evaluate"),
         {
             "source": _sources(source, all_files),
+            **fetch_values(
+                base_url=base_url,
+                corpora=corpora,
+                require_checksum=require_checksum,
+                per_host_concurrency=per_host_concurrency,
+                contact=contact,
+                allow_private=allow_private,
+                use_env_proxy=use_env_proxy,
+                rehash=rehash,
+            ),
             **_model_values(model, pretrained, allow_pickle_weights),
             "encode.device": device,
             "encode.batch_size": batch_size,
@@ -107,6 +139,14 @@ def crawl(
     all_files: AllFilesOption = False,
     max_quarantine: QuarantineOption = None,
     max_removed: RemovedOption = None,
+    base_url: BaseUrlOption = None,
+    corpora: CorporaOption = None,
+    require_checksum: ChecksumOption = False,
+    per_host_concurrency: HostOption = None,
+    contact: ContactOption = None,
+    allow_private: PrivateOption = False,
+    use_env_proxy: ProxyOption = False,
+    rehash: RehashOption = False,
 ) -> None:
     """List and hash the images and captions of the sources.
 
@@ -114,6 +154,16 @@ def crawl(
     """
     values = {
         "source": _sources(source, all_files),
+        **fetch_values(
+            base_url=base_url,
+            corpora=corpora,
+            require_checksum=require_checksum,
+            per_host_concurrency=per_host_concurrency,
+            contact=contact,
+            allow_private=allow_private,
+            use_env_proxy=use_env_proxy,
+            rehash=rehash,
+        ),
         "limits.max_quarantine": max_quarantine,
         "limits.max_removed": max_removed,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -11,9 +12,27 @@ from mmindex_cli.common import StoreOption, store_path
 
 if TYPE_CHECKING:
     from mmindex.evaluate.evaluation import Evaluation, RecallBlock
+    from mmindex.evaluate.expect import Comparison
 
 FormatOption = Annotated[
     Literal["text", "json"], typer.Option("--format", help="text for people, json for scripts.")
+]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        help="Also write a report as a web page: intervals, ranks, best and worst queries, speed.",
+    ),
+]
+ExpectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--expect",
+        metavar="FILE",
+        help="Compare with the golden figures in a TOML file, or with the `published` ones;"
+        " outside their tolerance the exit code is 65.",
+    ),
 ]
 
 _HEADER = (
@@ -21,25 +40,79 @@ _HEADER = (
 )
 
 
-def evaluate(store: StoreOption = None, output_format: FormatOption = "text") -> None:
+def evaluate(
+    store: StoreOption = None,
+    output_format: FormatOption = "text",
+    html: HtmlOption = None,
+    expect: ExpectOption = None,
+) -> None:
     """Measure recall@K both ways, exactly and through the index, and what the index loses.
 
-    Example: mmindex evaluate --format json
+    Example: mmindex evaluate --html report.html
     """
-    import msgspec
-
     from mmindex.config import EvaluateConfig
-    from mmindex.evaluate.evaluate import evaluate as measure
+    from mmindex.evaluate.evaluate import measure
+    from mmindex.evaluate.expect import compare, find_expected
     from mmindex.search.published import open_published
 
     published = open_published(store_path(store))
+    # Found out now, not after minutes of measuring.
+    golden = None if expect is None else find_expected(published, expect)
     config = EvaluateConfig.model_validate(published.manifest.config.get("evaluate", {}))
-    evaluation = measure(published.objects, published.manifest, config)
+    measured = measure(published.objects, published.manifest, config)
+    comparison = None if golden is None else compare(golden, measured.evaluation)
+    _print(measured.evaluation, comparison, output_format)
+    if html is not None:
+        from mmindex.evaluate.report import report_page
+        from mmindex.search.page import write_page
+
+        write_page(html, report_page(published, measured, config, comparison))
+    if comparison is not None:
+        comparison.check()
+
+
+def _print(evaluation: Evaluation, comparison: Comparison | None, output_format: str) -> None:
     if output_format == "json":
-        typer.echo(msgspec.json.encode(evaluation))
+        typer.echo(_json(evaluation, comparison))
         return
     for line in evaluation_lines(evaluation):
         typer.echo(line)
+    for line in comparison_lines(comparison) if comparison else ():
+        typer.echo(line)
+
+
+def _json(evaluation: Evaluation, comparison: Comparison | None) -> bytes:
+    import msgspec
+
+    if comparison is None:
+        return msgspec.json.encode(evaluation)
+    figures = [
+        {
+            "figure": figure.name,
+            "expected": figure.expected,
+            "measured": figure.measured,
+            "tolerance": figure.tolerance,
+            "within": figure.within,
+        }
+        for figure in comparison.figures
+    ]
+    shown = msgspec.to_builtins(evaluation)
+    return msgspec.json.encode({**shown, "expected": {"of": comparison.title, "figures": figures}})
+
+
+def comparison_lines(comparison: Comparison) -> Iterator[str]:
+    """Expected and measured figures as a table for people."""
+    from mmindex_cli.output import printable
+
+    yield ""
+    yield printable(f"expected of {comparison.title}")
+    yield f"{'figure':<28}{'expected':>10}{'tolerance':>11}{'measured':>10}"
+    for one in comparison.figures:
+        measured = "-" if one.measured is None else f"{one.measured:.6g}"
+        verdict = "" if one.within else "  outside"
+        yield f"{one.name:<28}{one.expected:>10.6g}{one.tolerance:>11g}{measured:>10}{verdict}"
+    inside = len(comparison.figures) - len(comparison.outside)
+    yield f"{inside} of {len(comparison.figures)} figures are as expected"
 
 
 def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:

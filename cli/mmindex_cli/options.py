@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,7 +11,10 @@ WhereOption = Annotated[
     str | None,
     typer.Option(
         metavar="SQL",
-        help="Only images that fulfil a condition on their columns, such as "
-        "\"width >= 640 and split = 'val'\".",
+        help="Leave out images, and their captions, unless they fulfil a condition on their "
+        "columns: \"width >= 640 and split = 'val'\".",
     ),
+]
+FormatOption = Annotated[
+    Literal["text", "json"], typer.Option("--format", help="text for people, json for scripts.")
 ]

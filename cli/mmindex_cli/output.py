@@ -135,7 +135,7 @@ def _rows(hits: Sequence[Hit], width: int | None) -> Iterator[str]:
     rest = None if width is None else width - rank_width - id_width - len("  -0.0000    ")
     yield f"{'rank':>{rank_width}}    score  {pad('id', id_width)}  {last}"
     for hit, text in zip(hits, ids, strict=True):
-        tail = fit(hit.caption if hit.caption is not None else hit.uri, rest)
+        tail = fit_end(hit.uri, rest) if hit.caption is None else fit(hit.caption, rest)
         yield f"{hit.rank:>{rank_width}}  {hit.score:7.4f}  {pad(text, id_width)}  {tail}".rstrip()
 
 

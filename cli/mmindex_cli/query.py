@@ -13,6 +13,7 @@ import typer
 
 from mmindex.errors import DataError, UsageError, os_errors
 from mmindex_cli.common import StoreOption, store_path
+from mmindex_cli.options import DeviceOption, WhereOption
 
 if TYPE_CHECKING:
     from mmindex.records import Modality
@@ -60,14 +61,6 @@ WeightsOption = Annotated[
 OthersOption = Annotated[
     bool, typer.Option("--others", help="Leave out the pictures asked with themselves.")
 ]
-WhereOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SQL",
-        help="Only images that fulfil a condition on their columns, or captions of such images: "
-        "\"width >= 640 and split = 'val'\".",
-    ),
-]
 QueriesOption = Annotated[
     Path | None,
     typer.Option(
@@ -96,7 +89,6 @@ FormatOption = Annotated[
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Also write the hits as a web page.")
 ]
-DeviceOption = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:N.")]
 
 
 def query(

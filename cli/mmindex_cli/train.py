@@ -102,8 +102,8 @@ def train(
     # With spinning threads any other busy process on this machine slows training down 15 times;
     # read when torch's OpenMP loads, so before the imports below.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from mmindex.encode.devices import usable_cores
-    from mmindex.encode.model import resolve_model
+    from mmindex.cores import usable_cores
+    from mmindex.encode.model import only_scenes, resolve_model
     from mmindex.train.recipe import Recipe, run_recipe
     from mmindex.train.settings import TrainSettings, check_precision
     from mmindex.train.train import TrainOutput
@@ -126,13 +126,9 @@ def train(
         checkpoint_every=every,
         validate_every=every,
     )
-    request = resolve_model(model, pretrained, scenes_only=_scenes_only(source or []))
+    request = resolve_model(model, pretrained, scenes_only=only_scenes(source or []))
     output = TrainOutput(out.absolute(), half=half, cache_pixels=cache, overwrite=overwrite)
     report = run_recipe(Recipe(source or [], validate or [], request, vocabulary, settings, output))
     recall = "  ".join(f"{key} {value:.1f}" for key, value in report.recall.items())
     typer.echo(f"{out}  {report.parameters:,} parameters  {report.seconds:.0f} s")
     typer.echo(recall)
-
-
-def _scenes_only(sources: list[str]) -> bool:
-    return bool(sources) and all(source.startswith("scenes:") for source in sources)

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from mmindex_cli.common import StoreOption, store_path
+from mmindex_cli.options import FormatOption
 
 
-class Format(StrEnum):
-    """How a command prints what it found."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-FormatOption = Annotated[
-    Format, typer.Option("--format", help="text for people, json for scripts.")
-]
-
-
-def status(store: StoreOption = None, output_format: FormatOption = Format.TEXT) -> None:
+def status(store: StoreOption = None, output_format: FormatOption = "text") -> None:
     """Show what the store holds and how good its answers are.
 
     Example: mmindex status --format json
@@ -37,7 +25,7 @@ def status(store: StoreOption = None, output_format: FormatOption = Format.TEXT)
     manifest = versions.read_current(versions.open_layout(root))
     if manifest is None:
         raise NoInputError(f"{root}: nothing is published yet", "run `mmindex build`")
-    if output_format is Format.JSON:
+    if output_format == "json":
         shown = msgspec.structs.asdict(manifest)
         del shown["objects"]
         size = sum({ref.sha256: ref.bytes for ref in manifest.objects}.values())
@@ -48,7 +36,7 @@ def status(store: StoreOption = None, output_format: FormatOption = Format.TEXT)
         typer.echo(f"  {label:<12}{text}")
 
 
-def versions(store: StoreOption = None, output_format: FormatOption = Format.TEXT) -> None:
+def versions(store: StoreOption = None, output_format: FormatOption = "text") -> None:
     """List the versions that the store keeps, oldest first; * marks the published one.
 
     Example: mmindex versions
@@ -70,7 +58,7 @@ def versions(store: StoreOption = None, output_format: FormatOption = Format.TEX
             "model": manifest.encoder.model if manifest.encoder else None,
             "stages": manifest.stages,
         }
-        if output_format is Format.JSON:
+        if output_format == "json":
             typer.echo(msgspec.json.encode(row).decode())
         else:
             typer.echo(
@@ -116,7 +104,7 @@ def check(
     )
 
 
-def quarantine_list(store: StoreOption = None, output_format: FormatOption = Format.TEXT) -> None:
+def quarantine_list(store: StoreOption = None, output_format: FormatOption = "text") -> None:
     """List what the newest run kept out of the index, and why.
 
     Example: mmindex quarantine list --format json
@@ -128,7 +116,7 @@ def quarantine_list(store: StoreOption = None, output_format: FormatOption = For
     from mmindex_cli.output import printable
 
     for entry in read_ledger(open_layout(store_path(store))):
-        if output_format is Format.JSON:
+        if output_format == "json":
             typer.echo(msgspec.json.encode(entry).decode())
         else:
             typer.echo(f"{entry.reason:<20}{printable(entry.id)}  {printable(entry.detail)}")

@@ -122,6 +122,7 @@ class Config(_Section):
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},
             "index": self.index.model_dump(exclude={"threads"}),
+            "evaluate": self.evaluate.model_dump(),
             "limits": self.limits.model_dump(exclude={"max_removed"}),
         }
 

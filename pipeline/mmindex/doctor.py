@@ -77,9 +77,11 @@ def _faiss() -> Finding:
 
 
 def _gpu() -> Finding:
-    import faiss
-    import torch
-
+    try:
+        import faiss
+        import torch
+    except ImportError as error:
+        return Finding("gpu", State.NOTE, f"not looked at: {error}")
     seen_by_torch = torch.cuda.device_count() if torch.cuda.is_available() else 0
     seen_by_faiss = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
     cuda = torch.version.cuda or "none"

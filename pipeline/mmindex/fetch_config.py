@@ -28,7 +28,7 @@ class FetchConfig(pydantic.BaseModel):
     allow_private: bool = False
     # http_proxy, https_proxy, no_proxy. The proxy then resolves the names, not mmindex.
     use_env_proxy: bool = False
-    # A TOML file with descriptions of corpora beside those that mmindex brings, which it may replace.
+    # A TOML file that describes a corpus beside those that mmindex brings, or in place of one.
     corpora: str | None = None
     # Refuse corpus files of which no checksum is known, instead of trusting the first download.
     require_checksum: bool = False

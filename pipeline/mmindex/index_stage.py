@@ -14,6 +14,7 @@ from mmindex.errors import NoInputError
 from mmindex.index.build import sample_rows
 from mmindex.index.gather import as_keys, locate, vector_blocks
 from mmindex.index.index import build_index
+from mmindex.index.tune import TUNING_QUERIES
 from mmindex.records import Modality
 from mmindex.search.golden import write_golden
 from mmindex.store.manifest import IndexInfo, Manifest, ObjectRef
@@ -21,7 +22,6 @@ from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors
 
 OTHER_SIDE = {Modality.IMAGE: Modality.TEXT, Modality.TEXT: Modality.IMAGE}
-TUNING_QUERIES = 1_000  # recall of 0.95 is then known to about 0.2 points (10 answers each)
 GOLDEN_QUERIES = 8
 INDEX_OBJECTS = ("ids/", "vectors/", "digests/", "index/", "golden/")
 

@@ -88,7 +88,15 @@ class Note:
     count: int = 1
 
 
-SourceEvent = SourceItem | Rejected | Ignored | Note
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """A source's own figures for the run's report, such as how its downloads went."""
+
+    name: str
+    values: Mapping[str, object]
+
+
+SourceEvent = SourceItem | Rejected | Ignored | Note | Detail
 
 
 class ItemError(Exception):

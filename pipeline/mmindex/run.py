@@ -74,7 +74,7 @@ def run(root: Path, config: Config, run_id: str, wanted: Sequence[str] = STAGES)
 
     Args:
         root: the store's folder, made when it does not exist.
-        config: settings; without sources, those the store was built with go on.
+        config: settings, see :func:`settings`.
         run_id: name of this run in logs and reports.
         wanted: stages to run, in order, out of :data:`STAGES`.
 

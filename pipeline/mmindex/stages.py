@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from mmindex.context import Context, require, rounded, unique_keys
-from mmindex.crawl.crawl import crawl
+from mmindex.crawl.crawl import CrawlReport, crawl
 from mmindex.crawl.spec import parse_spec
 from mmindex.encode.encode import encode, encoder_source
 from mmindex.encode.survivors import drop_failed
@@ -42,8 +42,9 @@ def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
 def crawl_stage(context: Context, draft: Manifest) -> Manifest:
     """List, hash and probe every image of the sources."""
     objects, limits = context.objects, context.config.limits
-    sources = context.config.source
-    report = crawl(objects, sources, limits)
+    sources, config = context.config.source, context.config
+    report = crawl(objects, sources, limits, config.fetch, rehash=config.crawl.rehash)
+    context.reports["crawl"] = _crawl_figures(report)
     quarantine.write_ledger(context.layout, report.quarantined)
     quarantine_gate(report.seen, len(report.quarantined), limits.max_quarantine)
     if not report.images.rows:
@@ -79,6 +80,18 @@ def crawl_stage(context: Context, draft: Manifest) -> Manifest:
         counts=counts,
         objects=(*crawled, *_survivors(*crawled), *draft.named("embeddings/")),
     )
+
+
+def _crawl_figures(report: CrawlReport) -> dict[str, object]:
+    return {
+        "seen": report.seen,
+        "images": report.images.rows,
+        "captions": report.captions.rows,
+        "quarantined": len(report.quarantined),
+        "ignored": report.ignored,
+        "reasons": quarantine.count_reasons(report.quarantined),
+        **report.details,
+    }
 
 
 def _named(name: str, ref: ObjectRef) -> ObjectRef:

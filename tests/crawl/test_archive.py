@@ -12,6 +12,7 @@ import pytest
 
 from mmindex.crawl.archive import list_members, open_zip, read_file, uri_of_path
 from mmindex.crawl.places import ImageArchive, ImageFolder, find_place, require_place
+from mmindex.crawl.uris import read_uri
 from mmindex.errors import DataError, NoInputError
 from mmindex.records import ItemError, Reason
 from support.corpora import write_files, write_zip

@@ -150,7 +150,7 @@ def test_a_source_that_is_missing_shows_before_another_is_read(
     with pytest.raises(NoInputError, match="gone"):
         crawl_specs(objects, f"folder:{folder}", f"folder:{tmp_path}/gone")
     with pytest.raises(UsageError):
-        crawl_specs(objects, f"folder:{folder}", "urls:list.csv")
+        crawl_specs(objects, f"folder:{folder}", "hearsay:list.csv")
 
 
 def test_limits_of_one_image_apply(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ def test_a_struct_with_bytes_and_a_text(tmp_path):
         },
     )
     found = events(path)
-    assert [item.image_id for item in found] == [f"parquet/{path.stem}/{n}" for n in range(5)]
+    assert [item.image_id for item in found] == [
+        f"parquet/{tmp_path.name}/{path.stem}/{n}" for n in range(5)
+    ]
     assert [item.captions for item in found] == [(f"picture {n}",) for n in range(5)]
     assert [item.read() for item in found] == [png(n) for n in range(5)]
     assert [item.metadata for item in found] == [{"width": n} for n in range(5)]
@@ -59,9 +61,13 @@ def test_binary_columns_lists_of_captions_ids_and_splits(tmp_path):
         },
     )
     first, second = events(path)
-    assert (first.image_id, first.captions, first.split) == ("parquet/a/x", ("one", "uno"), "train")
+    assert (first.image_id, first.captions, first.split) == (
+        f"parquet/{tmp_path.name}/a/x",
+        ("one", "uno"),
+        "train",
+    )
     assert (second.captions, second.split, second.read()) == ((), "test", png(2))
-    assert [item.image_id for item in events(path, "test")] == ["parquet/a/y"]
+    assert [item.image_id for item in events(path, "test")] == [f"parquet/{tmp_path.name}/a/y"]
 
 
 def test_a_file_of_nothing_but_images(tmp_path):

@@ -47,7 +47,7 @@ def test_a_spec_without_a_kind_or_a_place_is_refused(text: str) -> None:
         parse_spec(text)
 
 
-@pytest.mark.parametrize("kind", ["urls", "webdataset", "Coco", "s3", " folder"])
+@pytest.mark.parametrize("kind", ["url", "tar", "Coco", "s3", " folder"])
 def test_an_unknown_kind_names_those_that_exist_and_no_others(kind: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_spec(f"{kind}:x")
@@ -60,11 +60,11 @@ def test_scenes_of_no_meaning_are_refused_before_any_work(where: str) -> None:
         parse_spec(f"scenes:{where}")
 
 
-def test_a_release_that_is_not_here_says_what_to_put_where() -> None:
-    with pytest.raises(NoInputError) as caught:
-        open_source(parse_spec("coco:val2017"), SourceOptions(Layout(Path("/nowhere")), 1))
-    assert "http://images.cocodataset.org/zips/val2017.zip" in caught.value.hint
-    assert "coco:DIR#val2017" in caught.value.hint
+def test_a_release_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(NoInputError, match="known: val2017, train2017"):
+        source_name(parse_spec("coco:val2018"))
+    with pytest.raises(UsageError, match="split 'test' alone"):
+        source_name(parse_spec("flickr30k:test#train"))
     with pytest.raises(NoInputError, match="known: all, train, val, test"):
         open_source(parse_spec("flickr30k:dev"), SourceOptions(Layout(Path("/nowhere")), 1))
 
@@ -81,4 +81,11 @@ def test_the_source_column_names_kind_folder_or_seed(tmp_path: Path) -> None:
     assert source_name(parse_spec(f"folder:{tmp_path}/photos/")) == "folder/photos"
     assert source_name(parse_spec(f"coco:{tmp_path}")) == "coco"
     assert source_name(parse_spec("scenes:10")) == "scenes/0"
+    assert source_name(parse_spec("coco:val2017")) == "coco"
+    (tmp_path / "list.v2.csv").touch()
+    assert source_name(parse_spec(f"urls:{tmp_path}/list.v2.csv")) == "urls/list.v2"
+    (tmp_path / "photos" / "00000.tar").touch()
+    for where in ("photos", "photos/*.tar", "*/00000.tar", "photos/{00000..00000}.tar"):
+        name = tmp_path.name if where.startswith("*") else "photos"
+        assert source_name(parse_spec(f"webdataset:{tmp_path}/{where}")) == f"webdataset/{name}"
     assert source_name(parse_spec("scenes:10@4294967296")) == "scenes/4294967296"

@@ -12,7 +12,8 @@ import numpy as np
 import psutil
 import pytest
 
-from mmindex.encode.devices import DeviceGroup, usable_cores
+from mmindex.cores import usable_cores
+from mmindex.encode.devices import DeviceGroup
 from mmindex.errors import InternalError
 from support.models import FakeEncoder, make_fake
 

@@ -234,7 +234,7 @@ def test_a_bad_picture_fails_alone_and_is_not_tried_again(
     corpus = write_corpus(objects, paths)
     first = run(fake_encoder, objects, corpus)
     assert list(first.failed) == [key]
-    assert first.failed[key][0] in {Reason.TRUNCATED, Reason.CORRUPT}
+    assert first.failed[key].reason in {Reason.TRUNCATED, Reason.CORRUPT}
     assert first.encoded_images == 4
     again = FakeEncoder()
     second = run(again, objects, corpus, first)
@@ -264,7 +264,7 @@ def test_a_file_that_changed_after_the_crawl_fails_for_this_run_only(
     corpus = write_corpus(objects, paths)
     paths[1].write_bytes(png(77))
     first = run(fake_encoder, objects, corpus)
-    assert [why for why, _ in first.failed.values()] == [Reason.CHANGED]
+    assert [why.reason for why in first.failed.values()] == [Reason.CHANGED]
     paths[1].write_bytes(before)
     second = run(FakeEncoder(), objects, corpus, first)
     assert second.failed == {}
@@ -288,7 +288,7 @@ def test_a_vector_without_unit_length_is_never_stored(
 
     corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 3), ["one", "two"])
     report = run(Poisoned(), objects, corpus)
-    assert {why for why, _ in report.failed.values()} == {Reason.BAD_VECTOR}
+    assert {why.reason for why in report.failed.values()} == {Reason.BAD_VECTOR}
     assert text_key("two") in report.failed
     assert (report.encoded_images, report.encoded_texts) == (2, 1)
 

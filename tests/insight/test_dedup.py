@@ -191,7 +191,7 @@ def test_the_page_shows_each_group_and_runs_nothing(real_files: Published) -> No
     assert page.count('class="badge"') == 1
     assert "<script>" not in page
     assert "\u202e" not in page
-    assert "default-src 'none'" in page
+    assert "default-src &#39;none&#39;" in page
     assert "No near-duplicates" in dedup_page(real_files, (), 0.9)
 
 

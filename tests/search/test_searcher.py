@@ -10,11 +10,10 @@ import pytest
 
 from mmindex.config import IndexConfig
 from mmindex.errors import DataError, ModelMismatchError, NoInputError, UsageError
-from mmindex.index.exact import score, widen
+from mmindex.index.exact import exact_search, score, widen
 from mmindex.index.faissio import find_candidates
 from mmindex.index.gpu import GpuInfo
 from mmindex.search import searcher as module
-from mmindex.search.exact import exact_search
 from mmindex.search.searcher import Searcher
 from mmindex.store.objects import Objects
 from support.clustered import clustered

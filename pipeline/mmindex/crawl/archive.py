@@ -58,8 +58,17 @@ def uri_of_path(path: str) -> str:
     return path
 
 
+def id_part(name: str) -> str:
+    """A name as ids hold it; bytes that are no UTF-8 percent-encode the whole name."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return quote_from_bytes(os.fsencode(name), safe="/ ")
+    return name
+
+
 def uri_of_member(archive: str, member: str) -> str:
-    """The URI of a member of the zip archive at the absolute path ``archive``."""
+    """The URI of what stands inside the archive at the absolute path ``archive``."""
     return f"{uri_of_path(archive)}!{member}"
 
 

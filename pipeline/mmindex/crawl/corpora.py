@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from mmindex.errors import InternalError, NoInputError
+from mmindex.crawl.expected import Expected
+from mmindex.errors import DataError, InternalError, MmindexError, NoInputError, os_errors
 from mmindex.resources import data_dir
 
 
@@ -26,6 +27,8 @@ class CorpusFile(_Description, frozen=True):
         sha256: hex digest, where known.
         verified: whether the facts were checked against the file itself.
         seen_in: for each fact, how many independent public files state it.
+        mirrors: other addresses of the same bytes, best first.
+        by_hand: why the terms let nobody but the user fetch it, and how; None where they do.
     """
 
     name: str
@@ -35,6 +38,8 @@ class CorpusFile(_Description, frozen=True):
     md5: str | None = None
     sha256: str | None = None
     seen_in: dict[str, int] = {}
+    mirrors: tuple[str, ...] = ()
+    by_hand: str | None = None
 
 
 class CorpusSplit(_Description, frozen=True):
@@ -58,7 +63,7 @@ class CorpusSplit(_Description, frozen=True):
 
 
 class Corpus(_Description, frozen=True):
-    """One published corpus."""
+    """One published corpus; ``expected`` is the recall that models are known to reach on it."""
 
     name: str
     title: str
@@ -66,6 +71,7 @@ class Corpus(_Description, frozen=True):
     licence: str
     files: tuple[CorpusFile, ...]
     splits: tuple[CorpusSplit, ...]
+    expected: tuple[Expected, ...] = ()
 
 
 def list_corpora(folder: Path | None = None) -> tuple[Corpus, ...]:
@@ -78,44 +84,55 @@ def list_corpora(folder: Path | None = None) -> tuple[Corpus, ...]:
         InternalError: a description is damaged, or a release needs a file that is not described.
     """
     paths = sorted((folder or data_dir() / "corpora").glob("*.toml"))
-    return tuple(_load(path) for path in paths)
+    return tuple(_load(path, InternalError) for path in paths)
 
 
-def _load(path: Path) -> Corpus:
+def known(own: str | None) -> tuple[Corpus, ...]:
+    """Every corpus that sources can name.
+
+    Args:
+        own: a description of the user's own, which replaces the one of the same name; or None.
+
+    Raises:
+        NoInputError: it is not there.
+        DataError: it is damaged.
+    """
+    corpora = {corpus.name: corpus for corpus in list_corpora()}
+    if own is not None:
+        corpus = _load(Path(own).expanduser(), DataError)
+        corpora[corpus.name] = corpus
+    return tuple(corpora.values())
+
+
+def _load(path: Path, failure: type[MmindexError]) -> Corpus:
     try:
-        corpus = msgspec.convert(tomllib.loads(path.read_text("utf-8")), Corpus)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise InternalError(f"{path}: {error}") from error
+        with os_errors(path):
+            text = path.read_bytes().decode("utf-8")
+        corpus = msgspec.convert(tomllib.loads(text), Corpus)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise failure(f"{path}: {error}") from error
+    for name in (corpus.name, *(file.name for file in corpus.files)):
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise failure(f"{path}: {name!r} is no file name")
     described = {file.name for file in corpus.files}
     for release in corpus.splits:
         if missing := set(release.files) - described:
-            raise InternalError(f"{path}: release {release.name!r} needs {sorted(missing)}")
+            raise failure(f"{path}: release {release.name!r} needs {sorted(missing)}")
     return corpus
 
 
-def explain_missing_release(kind: str, name: str) -> NoInputError:
-    """The error for a release that is not on disk: where its files are to be had and to be put.
+def explain_missing_release(kind: str, name: str, own: str | None = None) -> NoInputError:
+    """The error for a name that is neither a path nor a release.
 
     Args:
         kind: kind of source.
         name: what was asked for.
+        own: see :func:`known`.
     """
-    pairs = [
-        (corpus, release)
-        for corpus in list_corpora()
-        for release in corpus.splits
-        if release.kind == kind
-    ]
-    for corpus, release in pairs:
-        if release.name == name:
-            urls = " and ".join(file.url for file in corpus.files if file.name in release.files)
-            split = f"#{release.split}" if release.split else ""
-            return NoInputError(
-                f"{kind}:{name}: not on this machine",
-                f"put {urls} into a folder DIR and use {kind}:DIR{split} (a path holds a /)",
-            )
-    known = ", ".join(release.name for _, release in pairs)
+    names = ", ".join(
+        release.name for corpus in known(own) for release in corpus.splits if release.kind == kind
+    )
     return NoInputError(
-        f"{kind}:{name}: no such folder" + (f", no such release (known: {known})" if known else ""),
+        f"{kind}:{name}: no such folder" + (f", no such release (known: {names})" if names else ""),
         f"use {kind}:PATH with the path of a local copy",
     )

@@ -1,22 +1,32 @@
-"""The crawl stage: read every image of every source once, hash it, look at its header."""
+"""The crawl stage: read every image of every source once, hash it, look at its header.
+
+Files that look the same as when the last crawl read them are not read again, see
+:mod:`mmindex.crawl.stamps`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+import msgspec
+
+import mmindex
 from mmindex.config import LimitsConfig, SourceConfig
 from mmindex.crawl.spec import SourceOptions, open_source, parse_spec, source_name
 from mmindex.crawl.spool import Spool
+from mmindex.crawl.stamps import Known, Stamps
 from mmindex.crawl.tables import column_name
+from mmindex.fetch_config import FetchConfig
 from mmindex.images import ImageLimits, probe
 from mmindex.progress import counter
 from mmindex.records import (
     CaptionRow,
+    Detail,
     Ignored,
     ImageRow,
     ItemError,
@@ -49,6 +59,8 @@ class CrawlReport:
         seen: source rows.
         ignored: source rows passed over by rule.
         corpus_fingerprint: sha256 over the sha256 of the two objects: equal for equal content.
+        details: figures of this run for its report: counts of each source, how many files were
+            read and how many were unchanged, and how downloads went.
     """
 
     images: ObjectRef
@@ -58,6 +70,7 @@ class CrawlReport:
     seen: int
     ignored: int
     corpus_fingerprint: str
+    details: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(slots=True)
@@ -69,6 +82,9 @@ class _Tally:
     images: int = 0
     captions: int = 0
     ignored: int = 0
+    read: int = 0
+    unchanged: int = 0
+    details: dict[str, object] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
     quarantined: list[QuarantineEntry] = field(default_factory=list)
 
@@ -97,11 +113,24 @@ class _Tally:
             notes=dict(sorted(self.notes.items())),
         )
 
+    def report(self) -> dict[str, object]:
+        """What the run's report says of this source."""
+        read = {"read": self.read, "unchanged": self.unchanged}
+        return {**msgspec.to_builtins(self.summary()), **read, **self.details}
 
-def crawl(objects: Objects, sources: Sequence[SourceConfig], limits: LimitsConfig) -> CrawlReport:
+
+def crawl(
+    objects: Objects,
+    sources: Sequence[SourceConfig],
+    limits: LimitsConfig,
+    fetch: FetchConfig | None = None,
+    *,
+    rehash: bool = False,
+) -> CrawlReport:
     """Read all sources and write the tables ``images`` and ``captions``.
 
-    Every file is read once: hashed and its header probed. The rows' order is that of the sources,
+    Every file is read once: hashed and its header probed; one that is unchanged since the last
+    crawl of this store is not read at all. The rows' order is that of the sources,
     and within one that of its own listing, so an unchanged corpus gives the same objects. Memory
     is bounded by a few files and a row group; an id that is taken goes to quarantine.
 
@@ -109,21 +138,28 @@ def crawl(objects: Objects, sources: Sequence[SourceConfig], limits: LimitsConfi
         objects: where to write; the store's writer lock must be held.
         sources: what to read, in order.
         limits: what one image may cost.
+        fetch: how to behave on the network; the defaults where None.
+        rehash: read unchanged files as well.
 
     Raises:
         UsageError: a spec has no meaning.
         NoInputError: a source does not exist.
         DataError: a source's annotations are damaged, or they name too many columns.
+        NetworkError, BusyError: what a source needs cannot be fetched now.
         StorageError: the disk is full.
     """
     specs = [parse_spec(source.spec) for source in sources]
     image_limits = ImageLimits.of(limits)
     # Names first: a source that is not there shows before hours are spent on the others.
-    tallies = [_Tally(str(spec), source_name(spec)) for spec in specs]
-    with Spool(objects.layout) as spool:
+    fetch = fetch or FetchConfig()
+    tallies = [_Tally(str(spec), source_name(spec, fetch)) for spec in specs]
+    layout, rules = objects.layout, f"{mmindex.__version__} {image_limits}"
+    with Spool(layout) as spool, Stamps(layout, rules, distrust=rehash) as stamps:
         for source, spec, tally in zip(sources, specs, tallies, strict=True):
-            options = SourceOptions(objects.layout, limits.max_bytes, source.all_files)
-            _read_source(open_source(spec, options), tally, spool, image_limits)
+            options = SourceOptions(
+                layout, limits.max_bytes, source.all_files, fetch, limits.max_quarantine
+            )
+            _read_source(open_source(spec, options), tally, _Sink(spool, stamps, image_limits))
         images, captions = spool.write_images(objects), spool.write_captions(objects)
     summaries = tuple(tally.summary() for tally in tallies)
     identity = f"{_FINGERPRINT}\n{images.sha256}\n{captions.sha256}\n"
@@ -135,17 +171,29 @@ def crawl(objects: Objects, sources: Sequence[SourceConfig], limits: LimitsConfi
         seen=sum(summary.seen for summary in summaries),
         ignored=sum(summary.ignored for summary in summaries),
         corpus_fingerprint=hashlib.sha256(identity.encode("ascii")).hexdigest(),
+        details={
+            "read": sum(tally.read for tally in tallies),
+            "unchanged": sum(tally.unchanged for tally in tallies),
+            "sources": [tally.report() for tally in tallies],
+        },
     )
 
 
-def _read_source(
-    events: Iterable[SourceEvent], tally: _Tally, spool: Spool, limits: ImageLimits
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Sink:
+    """Where the images of all sources go."""
+
+    spool: Spool
+    stamps: Stamps
+    limits: ImageLimits
+
+
+def _read_source(events: Iterable[SourceEvent], tally: _Tally, sink: _Sink) -> None:
     with counter(total=None, label="crawl", unit="image") as progress:
-        for event, loaded in _load_ahead(events):
+        for event, loaded in _load_ahead(events, sink.stamps):
             match event:
                 case SourceItem() if loaded is not None:
-                    _take(event, loaded, tally, spool, limits)
+                    _take(event, loaded, tally, sink)
                     progress.update(1)
                 case Rejected():
                     tally.reject(event)
@@ -154,18 +202,23 @@ def _read_source(
                     tally.notes[f"ignored: {why}"] += count
                 case Note(name, count):
                     tally.notes[name] += count
+                case Detail(name, values):
+                    tally.details[name] = values
 
 
 def _load_ahead(
-    events: Iterable[SourceEvent],
-) -> Iterator[tuple[SourceEvent, Future[_Loaded] | None]]:
+    events: Iterable[SourceEvent], stamps: Stamps
+) -> Iterator[tuple[SourceEvent, Future[_Loaded] | Known | None]]:
     """Pass events on in order while a few threads read the files of those that follow."""
-    waiting: deque[tuple[SourceEvent, Future[_Loaded] | None]] = deque()
+    waiting: deque[tuple[SourceEvent, Future[_Loaded] | Known | None]] = deque()
     with ThreadPoolExecutor(_READERS, thread_name_prefix="crawl-read") as readers:
         try:
             for event in events:
-                future = readers.submit(_load, event) if isinstance(event, SourceItem) else None
-                waiting.append((event, future))
+                found: Future[_Loaded] | Known | None = None
+                if isinstance(event, SourceItem):
+                    known = stamps.find(event.uri, event.stamp) if event.stamp else None
+                    found = known or readers.submit(_load, event)
+                waiting.append((event, found))
                 if len(waiting) > _LOOK_AHEAD:
                     yield waiting.popleft()
             while waiting:
@@ -185,44 +238,50 @@ def _load(item: SourceItem) -> _Loaded:
     return _Loaded(data, hashlib.sha256(data).hexdigest())
 
 
-def _take(
-    item: SourceItem,
-    loaded: Future[_Loaded],
-    tally: _Tally,
-    spool: Spool,
-    limits: ImageLimits,
-) -> None:
+def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: _Tally, sink: _Sink) -> None:
     """Keep one item's rows, or say why not."""
     key = ""
     try:
-        file = loaded.result()
-        key = file.key
-        info = probe(file.data, limits)
-        row = ImageRow(
-            image_id=item.image_id,
-            key=key,
-            source=tally.name,
-            uri=item.uri,
-            split=item.split,
-            width=info.width,
-            height=info.height,
-            format=info.format,
-            size_bytes=len(file.data),
-            metadata={column_name(name): value for name, value in item.metadata.items()},
-        )
-        if not spool.add_image(row):
+        if isinstance(loaded, Known):
+            tally.unchanged += 1
+            known = loaded
+        else:
+            tally.read += 1
+            file = loaded.result()
+            key = file.key
+            info = probe(file.data, sink.limits)
+            known = Known(key, info.width, info.height, info.format, len(file.data))
+        key = known.key
+        if item.stamp is not None:
+            sink.stamps.add(item.uri, item.stamp, known)
+        if not sink.spool.add_image(_row(item, known, tally.name)):
             raise ItemError(Reason.DUPLICATE_ID, "another image has this id")
     except ItemError as error:
         tally.reject(Rejected(item.image_id, item.uri, error.reason, error.detail), key)
         if item.captions:
             tally.notes["captions_of_rejected_images"] += len(item.captions)
         return
-    spool.add_captions(
+    sink.spool.add_captions(
         CaptionRow(f"{item.image_id}#{n}", caption_key(text), item.image_id, text)
         for n, text in enumerate(item.captions)
     )
     tally.images += 1
     tally.captions += len(item.captions)
+
+
+def _row(item: SourceItem, known: Known, source: str) -> ImageRow:
+    return ImageRow(
+        image_id=item.image_id,
+        key=known.key,
+        source=source,
+        uri=item.uri,
+        split=item.split,
+        width=known.width,
+        height=known.height,
+        format=known.format,
+        size_bytes=known.size_bytes,
+        metadata={column_name(name): value for name, value in item.metadata.items()},
+    )
 
 
 def caption_key(text: str) -> str:

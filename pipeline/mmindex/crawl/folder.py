@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import quote_from_bytes
 
 from mmindex.crawl.annotations import notes
-from mmindex.crawl.archive import item_error
+from mmindex.crawl.archive import id_part, item_error
 from mmindex.crawl.captions import CaptionList, Described, read_captions
 from mmindex.crawl.places import ImageFolder, is_inside
 from mmindex.errors import os_errors
@@ -93,16 +92,7 @@ def folder_events(
 
 def folder_name(path: Path) -> str:
     """The name that stands for a folder in ids: its last part, links resolved."""
-    return _quoted(path.resolve().name or "root")
-
-
-def _quoted(name: str) -> str:
-    """A name as ids hold it; bytes that are no UTF-8 percent-encode the whole name."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return quote_from_bytes(os.fsencode(name), safe="/ ")
-    return name
+    return id_part(path.resolve().name or "root")
 
 
 def _listing(path: str) -> list[os.DirEntry[str]]:
@@ -197,7 +187,7 @@ def _read_sidecar(scan: _Scan, name: str, described: Described) -> Iterator[Note
 
 
 def _image_id(scan: _Scan, name: str) -> str:
-    return f"{scan.id_prefix}/{_quoted(name)}"
+    return f"{scan.id_prefix}/{id_part(name)}"
 
 
 def _reject(scan: _Scan, name: str, error: ItemError) -> Rejected:

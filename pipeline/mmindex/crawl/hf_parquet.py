@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmindex.crawl.annotations import json_column
+from mmindex.crawl.archive import id_part
 from mmindex.crawl.parquet_cells import file_stamp, read_cell, uri_of_cell
 from mmindex.crawl.patterns import find_files
 from mmindex.errors import DataError, os_errors
@@ -41,7 +42,8 @@ class _Columns:
 def parquet_events(pattern: str, split: str | None, max_bytes: int) -> Iterator[SourceEvent]:
     """Stream the rows of all files, in the order of their names; images stay where they are.
 
-    An image's id is ``parquet/<file's stem>/<id>``, with the column ``id`` or else the row number.
+    An image's id is ``parquet/<folder's name>/<file's stem>/<id>``, with the column ``id`` or else
+    the row number.
 
     Args:
         pattern: see :func:`mmindex.crawl.patterns.find_files`.
@@ -58,6 +60,7 @@ def parquet_events(pattern: str, split: str | None, max_bytes: int) -> Iterator[
 
 def _file_events(path: Path, split: str | None, max_bytes: int) -> Iterator[SourceEvent]:
     stamp = file_stamp(str(path))
+    id_prefix = f"parquet/{id_part(f'{path.parent.name}/{path.stem}')}"
     row = -1
     try:
         with os_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -71,7 +74,7 @@ def _file_events(path: Path, split: str | None, max_bytes: int) -> Iterator[Sour
                     continue
                 name = row if columns.name is None else values[columns.name]
                 yield SourceItem(
-                    image_id=f"parquet/{path.stem}/{name}",
+                    image_id=f"{id_prefix}/{name}",
                     uri=uri_of_cell(str(path), columns.image, row),
                     split=own or split or "all",
                     captions=_captions(values.get(columns.caption or "")),

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mmindex.crawl.archive import uri_of_member
 from mmindex.errors import DataError, os_errors
 from mmindex.records import ItemError, Reason
 
-MARK: Final = ".parquet!"
 _OPEN_FILES: Final = 8
 # Rows are read in order, by a few threads at once: neighbours come out of the same row group.
 _KEPT_GROUPS: Final = 2
@@ -33,7 +33,7 @@ Stamp = tuple[int, int, int]
 
 def uri_of_cell(path: str, column: str, row: int) -> str:
     """The URI of one image; ``path`` is absolute."""
-    return f"{path}!{column}/{row}"
+    return uri_of_member(path, f"{column}/{row}")
 
 
 def split_cell(rest: str) -> tuple[str, int]:
@@ -69,7 +69,8 @@ class _Open:
 def _open(path: str, stamp: Stamp) -> _Open:  # noqa: ARG001  # the stamp is part of the cache key
     try:
         with os_errors(path):
-            file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+            # Not mapped: decode workers live in a bounded address space, hub files have gigabytes.
+            file = pq.ParquetFile(path, page_checksum_verification=True)
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}") from error
     groups = range(file.metadata.num_row_groups)

@@ -40,6 +40,15 @@ def find_files(pattern: str, suffix: str) -> list[Path]:
     return sorted(found)
 
 
+def pattern_name(pattern: str) -> str:
+    """What a pattern's files are called together: their folder's name."""
+    path = Path(pattern).expanduser().absolute()
+    if path.is_dir():
+        return path.name or "root"
+    plain = [part for part in path.parts[:-1] if not re.search(r"[*?\[{]", part)]
+    return plain[-1].strip("/") or "root"
+
+
 def _expand(pattern: str) -> list[str]:
     ranges = list(_RANGE.finditer(pattern))
     choices = []

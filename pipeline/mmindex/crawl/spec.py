@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from mmindex.crawl.archive import id_part
 from mmindex.crawl.coco import coco_events
-from mmindex.crawl.corpora import explain_missing_release
 from mmindex.crawl.flickr30k import flickr30k_events
 from mmindex.crawl.folder import folder_events, folder_name
+from mmindex.crawl.hf_parquet import parquet_events
 from mmindex.crawl.karpathy import karpathy_events
+from mmindex.crawl.patterns import find_files, pattern_name
+from mmindex.crawl.releases import fetch_release, find_release
 from mmindex.crawl.scenes_source import parse_scenes, scenes_events
+from mmindex.crawl.url_list import UrlOptions, url_list_events
+from mmindex.crawl.webdataset import webdataset_events
 from mmindex.errors import InternalError, NoInputError, UsageError
+from mmindex.fetch_config import FetchConfig
 from mmindex.records import SourceEvent
 from mmindex.store.layout import Layout
 
-KINDS: Final = ("coco", "coco-karpathy", "flickr30k", "folder", "scenes")
+KINDS: Final = (
+    "coco",
+    "coco-karpathy",
+    "flickr30k",
+    "folder",
+    "urls",
+    "webdataset",
+    "parquet",
+    "scenes",
+)
+_SUFFIXES: Final = {"webdataset": ".tar", "parquet": ".parquet"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +42,7 @@ class SourceSpec:
 
     Attributes:
         kind: one of ``KINDS``.
-        where: a path, the name of a release, or for scenes ``COUNT[@SEED]``.
+        where: a path, a pattern of paths, the name of a release, or for scenes ``COUNT[@SEED]``.
         split: the part after ``#``, or None.
     """
 
@@ -79,54 +95,103 @@ class SourceOptions:
         layout: the store, whose downloads folder holds fetched and generated corpora.
         max_bytes: limit for one image's file.
         all_files: for ``folder:``, try every file by its content.
+        fetch: how to behave on the network.
+        max_throttled: for ``urls:``, the share of rows that may be left for a later run because
+            their host asks to wait.
     """
 
     layout: Layout
     max_bytes: int
     all_files: bool = False
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    max_throttled: float = 0.01
 
 
 def open_source(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEvent]:
     """Stream what a source holds, in an order that depends on its content alone.
 
+    A release that is named is fetched first, and so are the images of a list of addresses.
+
     Raises:
         NoInputError: the source does not exist.
         DataError: its annotations are damaged.
+        NetworkError, BusyError: what it needs cannot be fetched now.
     """
+    split, limit = spec.split, options.max_bytes
+    match spec.kind:
+        case "urls":
+            urls = UrlOptions(options.layout, options.fetch, limit, options.max_throttled)
+            return url_list_events(_file(spec), split, urls)
+        case "webdataset":
+            return webdataset_events(spec.where, split, limit)
+        case "parquet":
+            return parquet_events(spec.where, split, limit)
+        case "folder":
+            return folder_events(_folder(spec), split, limit, all_files=options.all_files)
+        case "scenes":
+            return scenes_events(parse_scenes(spec.where), options.layout, limit)
+        case _:
+            return _published_events(spec, options)
+
+
+def _published_events(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEvent]:
+    """A published corpus: a local copy, or a release that is fetched."""
+    folder, split = spec.path, spec.split
+    if folder is None:
+        release = find_release(spec.kind, spec.where, split, options.fetch)
+        folder = fetch_release(release, options.layout, options.fetch)
+        split = split or release.part.split
+    else:
+        folder = _folder(spec)
     match spec.kind:
         case "coco":
-            return coco_events(_folder(spec), spec.split, options.max_bytes)
+            return coco_events(folder, split, options.max_bytes)
         case "coco-karpathy":
-            return karpathy_events(_folder(spec), spec.split, options.max_bytes)
+            return karpathy_events(folder, split, options.max_bytes)
         case "flickr30k":
-            return flickr30k_events(_folder(spec), spec.split, options.max_bytes)
-        case "folder":
-            return folder_events(
-                _folder(spec), spec.split, options.max_bytes, all_files=options.all_files
-            )
-        case "scenes":
-            return scenes_events(parse_scenes(spec.where), options.layout, options.max_bytes)
+            return flickr30k_events(folder, split, options.max_bytes)
         case other:
             raise InternalError(f"no reader for source kind {other!r}")
 
 
-def source_name(spec: SourceSpec) -> str:
-    """What the ``source`` column says: the kind, with the folder's name or the scenes' seed.
+def source_name(spec: SourceSpec, fetch: FetchConfig | None = None) -> str:
+    """What the ``source`` column says: the kind, with the name of what it reads.
+
+    Args:
+        spec: the source.
+        fetch: knows the user's own releases.
 
     Raises:
         NoInputError: the source does not exist.
+        UsageError: its pattern makes no sense, or the release has no such split.
     """
-    if spec.kind == "folder":
-        return f"folder/{folder_name(_folder(spec))}"
-    if spec.kind == "scenes":
-        return f"scenes/{parse_scenes(spec.where).seed}"
+    match spec.kind:
+        case "folder":
+            return f"folder/{folder_name(_folder(spec))}"
+        case "scenes":
+            return f"scenes/{parse_scenes(spec.where).seed}"
+        case "urls":
+            return f"urls/{id_part(_file(spec).stem)}"
+        case "webdataset" | "parquet":
+            find_files(spec.where, _SUFFIXES[spec.kind])
+            return f"{spec.kind}/{id_part(pattern_name(spec.where))}"
+    if spec.path is not None:
+        _folder(spec)
+    else:
+        find_release(spec.kind, spec.where, spec.split, fetch or FetchConfig())
     return spec.kind
 
 
+def _file(spec: SourceSpec) -> Path:
+    path = Path(spec.where).expanduser().absolute()
+    if not path.is_file():
+        what = "not a file" if path.exists() else "no such file"
+        raise NoInputError(f"{path}: {what}", f"check the path in {str(spec)!r}")
+    return path
+
+
 def _folder(spec: SourceSpec) -> Path:
-    path = spec.path
-    if path is None:
-        raise explain_missing_release(spec.kind, spec.where)
+    path = Path(spec.where).expanduser().absolute()
     if not path.is_dir():
         what = "not a folder" if path.exists() else "no such folder"
         raise NoInputError(f"{path}: {what}", f"check the path in {str(spec)!r}")

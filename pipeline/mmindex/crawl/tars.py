@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from mmindex.crawl.archive import id_part
 from mmindex.crawl.places import check_relative
 from mmindex.errors import DataError, os_errors
 from mmindex.records import ItemError, Reason
@@ -100,6 +101,8 @@ def _member(info: tarfile.TarInfo, total: int, path: str) -> Member:
     problem = None
     if not info.isreg():
         problem = ItemError(Reason.UNSAFE_PATH, "the member is a link or device, not a file")
+    elif id_part(info.name) != info.name:
+        problem = ItemError(Reason.BAD_ARCHIVE_MEMBER, "the member's name is no UTF-8")
     elif info.issparse():
         problem = ItemError(Reason.BAD_ARCHIVE_MEMBER, "a sparse member")
     else:

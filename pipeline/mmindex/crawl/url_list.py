@@ -18,16 +18,26 @@ from typing import Final
 import msgspec
 from aiohttp.abc import AbstractResolver
 
+from mmindex.crawl.archive import id_part
 from mmindex.crawl.fetch.crawler import crawl_addresses
 from mmindex.crawl.fetch.ledger import Ledger, ListRow, RowState
 from mmindex.crawl.fetch.outcome import FetchStatus, reason_of
-from mmindex.fetch_config import FetchConfig
 from mmindex.crawl.fetch.shards import BYTES_COLUMN, list_shards, read_states, shard_path
 from mmindex.crawl.parquet_cells import file_stamp, read_cell, uri_of_cell
 from mmindex.crawl.url_rows import read_rows
 from mmindex.errors import BusyError, InternalError, NoInputError
+from mmindex.fetch_config import FetchConfig
 from mmindex.progress import get_logger
-from mmindex.records import Ignored, MetadataValue, Note, Reason, Rejected, SourceEvent, SourceItem
+from mmindex.records import (
+    Detail,
+    Ignored,
+    MetadataValue,
+    Note,
+    Reason,
+    Rejected,
+    SourceEvent,
+    SourceItem,
+)
 from mmindex.store.layout import Layout
 from mmindex.store.publish import make_directory, write_file
 
@@ -105,7 +115,8 @@ def url_list_events(path: Path, split: str | None, options: UrlOptions) -> Itera
         StorageError: the disk is full.
     """
     folder = options.layout.downloads_dir / _FOLDER
-    make_directory(folder)
+    for needed in (folder, options.layout.staging_dir):  # training works without a store
+        make_directory(needed)
     with Ledger(options.layout) as ledger:
         rows = ledger.add_rows(_of_split(path, split))
         if split is not None and not rows:
@@ -115,7 +126,8 @@ def url_list_events(path: Path, split: str | None, options: UrlOptions) -> Itera
         summary = _fetch(path, rows, folder, ledger, options)
         _report(options.layout, folder, summary)
         _stop_if_throttled(summary, options)
-        yield from _events(path.stem, folder, ledger, options.max_bytes)
+        yield Detail("fetch", msgspec.to_builtins(summary))
+        yield from _events(id_part(path.stem), folder, ledger, options.max_bytes)
         yield from (Note(f"addresses_{name}", count) for name, count in summary.known.items())
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmindex.crawl.annotations import decode_json, json_column, notes
+from mmindex.crawl.archive import id_part, uri_of_member
 from mmindex.crawl.patterns import find_files
 from mmindex.crawl.tars import Member, read_at, walk_tar
 from mmindex.errors import DataError, os_errors
@@ -44,7 +45,7 @@ class _Sample:
 def webdataset_events(pattern: str, split: str | None, max_bytes: int) -> Iterator[SourceEvent]:
     """Stream the samples of all shards, in the order of their names.
 
-    An image's id is ``webdataset/<shard's stem>/<sample's stem>``.
+    An image's id is ``webdataset/<folder's name>/<shard's stem>/<sample's stem>``.
 
     Args:
         pattern: see :func:`mmindex.crawl.patterns.find_files`.
@@ -90,10 +91,13 @@ def _split_name(name: str) -> tuple[str, str]:
 def _sample_events(
     path: Path, sample: _Sample, split: str, max_bytes: int, stamp: tuple[int, int, int]
 ) -> Iterator[SourceEvent]:
-    image_id = f"webdataset/{path.stem}/{sample.stem}"
+    image_id = f"webdataset/{id_part(f'{path.parent.name}/{path.stem}')}/{sample.stem}"
     for member in sample.twice:
         yield Rejected(
-            image_id, f"{path}!{member.name}", Reason.BAD_ARCHIVE_MEMBER, "the name stands twice"
+            image_id,
+            uri_of_member(str(path), member.name),
+            Reason.BAD_ARCHIVE_MEMBER,
+            "the name stands twice",
         )
     known = [sample.files[name] for name in _IMAGES if name in sample.files]
     bad = [member for member in sample.files.values() if member.problem is not None]
@@ -101,7 +105,7 @@ def _sample_events(
         yield Ignored("sample_without_image")
         return
     image = known[0] if known else bad[0]
-    uri = f"{path}!{image.name}"
+    uri = uri_of_member(str(path), image.name)
     try:
         if image.problem is not None:
             raise image.problem

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -83,11 +82,6 @@ def _place_on_gpus(device: str, numbers: str, precision: str) -> Placement:
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return Placement(tuple(f"cuda:{number}" for number in wanted), precision)
-
-
-def usable_cores() -> int:
-    """The cores that this process may run on, which cgroups and taskset may have narrowed."""
-    return len(os.sched_getaffinity(0))
 
 
 class MakeEncoder(Protocol):

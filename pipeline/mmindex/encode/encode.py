@@ -17,12 +17,12 @@ from mmindex.encode.devices import place
 from mmindex.encode.encoder import Encoder
 from mmindex.encode.files import locate
 from mmindex.encode.fingerprint import fingerprint_of
-from mmindex.encode.model import resolve_model
+from mmindex.encode.model import only_scenes, resolve_model
 from mmindex.encode.shards import Shard, find_orphans, read_shard, shard_name
 from mmindex.encode.units import UnitWriter
 from mmindex.encode.work import EncoderSource, Worker
 from mmindex.progress import get_logger
-from mmindex.records import Modality, Reason
+from mmindex.records import Modality
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects
 
@@ -34,7 +34,7 @@ class EncodeReport:
     Attributes:
         encoder: the model.
         shards: all shards that the version needs, by modality, in order.
-        failed: keys without a vector, with reason and detail.
+        failed: why a key has no vector.
         encoded_images, encoded_texts: new vectors.
         reused_images, reused_texts: live vectors that were there already.
         adopted_shards: shards taken over from a run that was killed.
@@ -46,7 +46,7 @@ class EncodeReport:
 
     encoder: EncoderInfo
     shards: dict[Modality, tuple[ObjectRef, ...]]
-    failed: dict[str, tuple[Reason, str]]
+    failed: dict[str, Failure]
     encoded_images: int
     encoded_texts: int
     reused_images: int
@@ -67,13 +67,10 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
     Raises:
         MmindexError: there is no such model, or its files cannot be had.
     """
-    scenes_only = bool(config.source) and all(
-        source.spec.startswith("scenes:") for source in config.source
-    )
     request = resolve_model(
         config.model.name,
         config.model.pretrained,
-        scenes_only=scenes_only,
+        scenes_only=only_scenes(source.spec for source in config.source),
         allow_pickle_weights=config.model.allow_pickle_weights,
     )
     placement = place(config.encode.device, config.encode.precision)
@@ -183,7 +180,7 @@ class _Stage:
         return EncodeReport(
             encoder=self.source.info,
             shards=self.shards,
-            failed={key: (why.reason, why.detail) for key, why in sorted(self.failed.items())},
+            failed=dict(sorted(self.failed.items())),
             encoded_images=images,
             encoded_texts=self.encoded[Modality.TEXT],
             reused_images=self.reused[Modality.IMAGE],

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmindex.encode.devices import DeviceGroup, Placement, usable_cores
+from mmindex.cores import usable_cores
+from mmindex.encode.devices import DeviceGroup, Placement
 from mmindex.encode.encoder import Encoder, Float32
 from mmindex.encode.files import ModelFiles, locate
 from mmindex.encode.fingerprint import UNTRAINED_SEED, describe

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmindex.records import QuarantineEntry, Reason
+from mmindex.encode.decoding import Failure
+from mmindex.records import QuarantineEntry
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 
@@ -16,7 +17,7 @@ def drop_failed(
     objects: Objects,
     images: ObjectRef,
     captions: ObjectRef,
-    failed: Mapping[str, tuple[str, str]],
+    failed: Mapping[str, Failure],
 ) -> tuple[ObjectRef, ObjectRef, list[QuarantineEntry]]:
     """Write the tables without the rows whose key failed, and without such images' captions.
 
@@ -24,7 +25,7 @@ def drop_failed(
         objects: where the tables lie.
         images: the crawled ``images`` table.
         captions: the crawled ``captions`` table.
-        failed: reason and detail by key.
+        failed: why a key has no vector.
 
     Returns:
         the two tables (the same objects where nothing failed) and one quarantine entry for each
@@ -40,8 +41,8 @@ def drop_failed(
             uri=row["uri"],
             source=row["source"],
             stage="encode",
-            reason=Reason(failed[row["key"]][0]),
-            detail=failed[row["key"]][1],
+            reason=failed[row["key"]].reason,
+            detail=failed[row["key"]].detail,
             key=row["key"],
         )
         for row in dropped.to_pylist()

@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 
 from mmindex.config import Config
+from mmindex.cores import usable_cores
 from mmindex.encode.backlog import Backlog, read_rows
 from mmindex.encode.decoding import (
     Decoded,
@@ -18,7 +19,6 @@ from mmindex.encode.decoding import (
     Failure,
     worker_bytes,
 )
-from mmindex.encode.devices import usable_cores
 from mmindex.encode.encoder import Encoder
 from mmindex.encode.preprocess import PreprocessSpec
 from mmindex.encode.units import UnitWriter, unit_sizes

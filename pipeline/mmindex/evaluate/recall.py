@@ -75,10 +75,14 @@ class Scan:
         ranks: int64 (q,), the rank of the best right row, 1 is first.
         nearest: float64 (q, depth), scores of the nearest vectors, descending; -inf where the
             gallery has fewer. Vectors, not rows: an index knows each once.
+        best: float64 (q,), the score of the best right row.
+        best_row: int64 (q,), that row.
     """
 
     ranks: Int64
     nearest: Float64
+    best: Float64
+    best_row: Int64
 
 
 def exact_scan(queries: Queries, gallery: Items, depth: int) -> Scan:
@@ -88,11 +92,14 @@ def exact_scan(queries: Queries, gallery: Items, depth: int) -> Scan:
     """
     ranks = np.empty(len(queries), dtype=np.int64)
     nearest = np.empty((len(queries), depth))
+    best = np.empty(len(queries))
+    best_row = np.empty(len(queries), dtype=np.int64)
     for start in range(0, len(queries), _QUERY_ROWS):
         part = slice(start, min(start + _QUERY_ROWS, len(queries)))
         block = _scan_block(queries.part(part.start, part.stop), gallery, depth)
         ranks[part], nearest[part] = block.ranks, block.nearest
-    return Scan(ranks, nearest)
+        best[part], best_row[part] = block.best, block.best_row
+    return Scan(ranks, nearest, best, best_row)
 
 
 def _scan_block(queries: Queries, gallery: Items, depth: int) -> Scan:
@@ -110,7 +117,7 @@ def _scan_block(queries: Queries, gallery: Items, depth: int) -> Scan:
         lower = gallery.earlier(tied_id + first, best_row[tied_query])
         ahead += np.bincount(tied_query, weights=lower, minlength=len(queries)).astype(np.int64)
         nearest = _largest(np.concatenate((nearest, _largest(scores, depth)), axis=1), depth)
-    return Scan(ahead + 1, -np.sort(-nearest, axis=1))
+    return Scan(ahead + 1, -np.sort(-nearest, axis=1), best, best_row)
 
 
 def _largest(scores: Float64, depth: int) -> Float64:

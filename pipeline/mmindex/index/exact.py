@@ -7,13 +7,14 @@ first: answers do not depend on batches, blocks or threads.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from mmindex.cores import usable_cores
 
 Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
@@ -32,7 +33,7 @@ def block_rows(dim: int) -> int:
 
 def thread_count(threads: int | None) -> int:
     """``threads``, or one for each core that this process may use."""
-    return threads if threads is not None else len(os.sched_getaffinity(0))
+    return threads if threads is not None else usable_cores()
 
 
 @contextmanager

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from mmindex.errors import DataError, InternalError, os_errors
 from mmindex.store.manifest import IndexInfo, ObjectRef
-from mmindex.store.objects import Objects
+from mmindex.store.objects import REPAIR_HINT, Objects
 from mmindex.store.publish import StagedFile
-
-_REPAIR = "run `mmindex check --full`; `mmindex build` makes damaged objects again"
 
 
 def write_index(objects: Objects, modality: str, index: Any) -> ObjectRef:
@@ -46,7 +44,7 @@ def read_index(objects: Objects, ref: ObjectRef, info: IndexInfo) -> Any:
     where = f"{path} ({ref.name})"
     with os_errors(path), path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != ref.sha256:
-            raise DataError(f"{where}: damaged (sha256 differs)", _REPAIR)
+            raise DataError(f"{where}: damaged (sha256 differs)", REPAIR_HINT)
         file.seek(0)
         try:
             index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
@@ -59,7 +57,7 @@ def read_index(objects: Objects, ref: ObjectRef, info: IndexInfo) -> Any:
         raise DataError(
             f"{where}: dimensions, vectors, metric are {found}, not"
             f" {(info.dim, info.n, faiss.METRIC_INNER_PRODUCT)}",
-            _REPAIR,
+            REPAIR_HINT,
         )
     return index
 

@@ -1,4 +1,4 @@
-"""The index stage: from embedding shards to ids, vectors and a tuned FAISS index."""
+"""One side's index: from embedding shards to ids, vectors and a tuned FAISS index."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _REHEARSE_FROM = 4 * REHEARSAL_ROWS
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What the index stage made.
+    """What was made for one side.
 
     Attributes:
         info: how the index was made and is to be searched, for the manifest.

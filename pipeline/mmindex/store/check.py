@@ -1,18 +1,18 @@
-"""Is the store sound? Every manifest, every object, and the golden answers' ingredients."""
+"""Is the store sound? Every manifest and every object.
+
+Whether it still answers as it did when it was built: :mod:`mmindex.search.golden`.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import msgspec
-
-from mmindex.errors import DataError, NoInputError
+from mmindex.errors import DataError, NoInputError, os_errors
 from mmindex.progress import bar
-from mmindex.store import publish, versions
+from mmindex.store import versions
 from mmindex.store.layout import Layout
-from mmindex.store.manifest import Current, Manifest
+from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
 
 
@@ -85,8 +85,9 @@ def repair(layout: Layout) -> int:
                 objects.path(ref)
         except DataError:
             continue  # an older one may be sound; `check` names what is wrong with this one
-        data = layout.version(number).read_bytes()
-        pointer = Current(version=number, manifest_sha256=hashlib.sha256(data).hexdigest())
-        publish.write_file(layout, layout.current_file, msgspec.json.encode(pointer) + b"\n")
+        path = layout.version(number)
+        with os_errors(path):
+            data = path.read_bytes()
+        versions.point_current_at(layout, number, data)
         return number
     raise NoInputError(f"{layout.root}: no sound version", "run `mmindex build`")

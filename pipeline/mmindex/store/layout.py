@@ -51,6 +51,11 @@ class Layout:
         return self.root / "downloads"
 
     @property
+    def stamps_file(self) -> Path:
+        """What the last crawl read of each file: a cache, no part of any version."""
+        return self.root / "stamps.sqlite"
+
+    @property
     def quarantine_file(self) -> Path:
         """The ledger of items kept out of the index, one JSON object a line."""
         return self.root / "quarantine.jsonl"

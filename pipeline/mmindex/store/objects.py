@@ -16,7 +16,7 @@ from mmindex.store.manifest import ObjectRef
 from mmindex.store.publish import StagedFile
 
 _CHUNK_BYTES = 1 << 20
-_REPAIR_HINT = "run `mmindex check --full`; `mmindex build` makes damaged objects again"
+REPAIR_HINT = "run `mmindex check --full`; `mmindex build` makes damaged objects again"
 
 
 def hash_file(path: Path) -> str:
@@ -45,7 +45,7 @@ class Objects:
         path = self.unverified_path(ref)
         if ref.sha256 not in self._verified:
             if hash_file(path) != ref.sha256:
-                raise DataError(f"{path} ({ref.name}): damaged (sha256 differs)", _REPAIR_HINT)
+                raise DataError(f"{path} ({ref.name}): damaged (sha256 differs)", REPAIR_HINT)
             self._verified.add(ref.sha256)
         return path
 
@@ -59,10 +59,10 @@ class Objects:
         """
         path = self.layout.object(ref.sha256)
         if not path.is_file():
-            raise DataError(f"{path} ({ref.name}): missing", _REPAIR_HINT)
+            raise DataError(f"{path} ({ref.name}): missing", REPAIR_HINT)
         size = path.stat().st_size
         if size != ref.bytes:
-            raise DataError(f"{path} ({ref.name}): {size} bytes, not {ref.bytes}", _REPAIR_HINT)
+            raise DataError(f"{path} ({ref.name}): {size} bytes, not {ref.bytes}", REPAIR_HINT)
         return path
 
     def write(self, name: str, fill: Callable[[StagedFile], int]) -> ObjectRef:

@@ -190,5 +190,16 @@ def publish_version(objects: Objects, manifest: Manifest) -> None:
         raise InternalError(f"version {manifest.version} is not the next one")
     data = encode_manifest(manifest)
     publish.write_file(layout, layout.version(manifest.version), data)
-    pointer = Current(version=manifest.version, manifest_sha256=hashlib.sha256(data).hexdigest())
+    point_current_at(layout, manifest.version, data)
+
+
+def point_current_at(layout: Layout, number: int, data: bytes) -> None:
+    """Replace CURRENT: the commit point.
+
+    Args:
+        layout: the store, locked by this process.
+        number: the version.
+        data: its manifest's bytes as they stand on disk.
+    """
+    pointer = Current(version=number, manifest_sha256=hashlib.sha256(data).hexdigest())
     publish.write_file(layout, layout.current_file, msgspec.json.encode(pointer) + b"\n")

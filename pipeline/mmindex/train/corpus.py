@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from mmindex.config import LimitsConfig
 from mmindex.encode.preprocess import PreprocessSpec, to_pixels
 from mmindex.encode.text import Tokenize, shorten
 from mmindex.errors import DataError, os_errors
@@ -30,7 +31,7 @@ from mmindex.train.settings import CaptionedImage
 T = TypeVar("T")
 
 _TOKENISE_AT_ONCE: Final = 1024  # images; their captions stay small beside anything else here
-LIMITS: Final = ImageLimits(max_pixels=100_000_000, max_bytes=256 << 20, max_aspect=200.0)
+LIMITS: Final = ImageLimits.of(LimitsConfig())
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ import pytest
 
 from mmindex.crawl.fetch import partial
 from mmindex.crawl.fetch.download import RemoteFile, download_files
-from mmindex.fetch_config import FetchConfig
 from mmindex.errors import BusyError, DataError, MmindexError, NetworkError, StorageError
+from mmindex.fetch_config import FetchConfig
 from mmindex.store.layout import Layout
 from mmindex.store.versions import create_layout
 from support.hostile_server import HostileServer, Reply, hostile_server

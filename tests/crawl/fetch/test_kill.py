@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mmindex.fetch_config import FetchConfig
 from mmindex.crawl.url_list import UrlOptions, url_list_events
+from mmindex.fetch_config import FetchConfig
 from mmindex.records import Ignored, Rejected, SourceItem
 from mmindex.store.layout import Layout
 from mmindex.store.versions import create_layout, remove_leftovers

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.fetch_config import FetchConfig
 from mmindex.crawl.url_list import UrlOptions, url_list_events
 from mmindex.errors import BusyError
+from mmindex.fetch_config import FetchConfig
 from mmindex.records import Ignored, Note, Reason, Rejected, SourceItem
 from mmindex.store.layout import Layout
 from mmindex.store.versions import create_layout

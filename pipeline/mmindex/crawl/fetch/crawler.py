@@ -19,9 +19,9 @@ from mmindex.crawl.fetch.ledger import Ledger
 from mmindex.crawl.fetch.outcome import FetchStatus
 from mmindex.crawl.fetch.politeness import Politeness
 from mmindex.crawl.fetch.robots import Robots
-from mmindex.fetch_config import FetchConfig
 from mmindex.crawl.fetch.shards import ShardWriter, list_shards
 from mmindex.errors import StorageError
+from mmindex.fetch_config import FetchConfig
 from mmindex.progress import counter
 from mmindex.store.layout import Layout
 

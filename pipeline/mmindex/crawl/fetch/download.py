@@ -18,9 +18,9 @@ from mmindex.crawl.fetch.client import Client
 from mmindex.crawl.fetch.crawler import first_failure
 from mmindex.crawl.fetch.outcome import FetchError
 from mmindex.crawl.fetch.partial import Record, load_record, require_space
-from mmindex.fetch_config import FetchConfig
 from mmindex.crawl.fetch.transfer import Transfer
 from mmindex.errors import DataError, UsageError, os_errors
+from mmindex.fetch_config import FetchConfig
 from mmindex.progress import counter, get_logger
 from mmindex.store.layout import Layout
 from mmindex.store.objects import read_chunks
@@ -75,10 +75,11 @@ def download_files(
         StorageError: there is not enough space, or writing failed.
         UsageError: an address makes no sense.
     """
-    make_directory(folder)
+    _refuse_unknown(files, settings)
+    for needed in (folder, layout.staging_dir):  # training works without a store
+        make_directory(needed)
     missing = [file for file in files if not _is_ready(layout, folder, file)]
     if missing:
-        _refuse_unknown(missing, settings)
         _require_space(folder, missing)
         try:
             asyncio.run(_download(layout, folder, missing, settings, resolver))

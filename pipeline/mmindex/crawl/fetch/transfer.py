@@ -25,8 +25,8 @@ from mmindex.crawl.fetch.partial import (
     strong_etag,
 )
 from mmindex.crawl.fetch.politeness import backoff_s
-from mmindex.fetch_config import FetchConfig
 from mmindex.errors import BusyError, DataError, MmindexError, NetworkError, os_errors
+from mmindex.fetch_config import FetchConfig
 from mmindex.store.layout import Layout
 from mmindex.store.publish import PartialFile, remove_file, write_file
 

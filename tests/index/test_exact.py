@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmindex.index.exact import rerank, score, widen
-from mmindex.search.exact import exact_search
+from mmindex.index.exact import exact_search, rerank, score, widen
 from support.clustered import clustered
 
 

@@ -1,0 +1,187 @@
+"""Golden figures: does this store reach what it reached before, or what was published?"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.compute as pc
+
+from mmindex.crawl.corpora import list_corpora
+from mmindex.crawl.expected import Expected
+from mmindex.errors import DataError, NoInputError, os_errors
+from mmindex.evaluate.evaluation import Evaluation
+from mmindex.search.published import Published
+
+PUBLISHED = "published"
+"""In place of a file: the figures that ``data/corpora`` holds."""
+
+_BLOCKS = (
+    "text_to_image",
+    "image_to_text",
+    "text_to_image_index",
+    "image_to_text_index",
+    "index_recall@10",
+)
+_COUNTS = ("images", "captions")
+# Measured figures are rounded to four digits; this is far below.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One expected figure and what was measured; None: there was nothing to measure."""
+
+    name: str
+    expected: float
+    measured: float | None
+    tolerance: float
+
+    @property
+    def within(self) -> bool:
+        """Whether it is near enough."""
+        if self.measured is None:
+            return False
+        return abs(self.measured - self.expected) <= self.tolerance + _ROUNDING
+
+    def __str__(self) -> str:
+        measured = "nothing" if self.measured is None else f"{self.measured:g}"
+        return f"{self.name}: expected {self.expected:g} ± {self.tolerance:g}, measured {measured}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Every figure that was expected; ``title`` says whose, ``cite`` where they stand."""
+
+    title: str
+    cite: str
+    figures: tuple[Figure, ...]
+
+    @property
+    def outside(self) -> tuple[Figure, ...]:
+        """Those that are not within their tolerance."""
+        return tuple(figure for figure in self.figures if not figure.within)
+
+    def check(self) -> None:
+        """Refuse figures outside their tolerance.
+
+        Raises:
+            DataError: names each of them.
+        """
+        if self.outside:
+            raise DataError(
+                f"{len(self.outside)} of {len(self.figures)} figures are not as expected"
+                f" ({self.title}): " + "; ".join(str(figure) for figure in self.outside),
+                "a changed corpus, model, precision or index explains it; if it is meant,"
+                " write the new figures into the file",
+            )
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    expected: tuple[Expected, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What golden figures are matched against: the model and corpus of a store."""
+
+    model: str
+    pretrained: str
+    corpus: str
+    split: str
+
+    @classmethod
+    def of(cls, published: Published) -> Subject:
+        """Read a store's: sources and splits are joined by ``+`` where there are several."""
+        manifest, encoder = published.manifest, published.encoder
+        images = manifest.find("images")
+        if images is None:
+            raise DataError("the manifest lists no images", "run `mmindex check`")
+        splits = pc.unique(published.objects.read_table(images, ["split"])["split"])
+        return cls(
+            encoder.model,
+            encoder.pretrained,
+            "+".join(sorted({source.name for source in manifest.sources})),
+            "+".join(sorted(splits.to_pylist())),
+        )
+
+    def fits(self, golden: Expected) -> bool:
+        """Whether these figures are about this store."""
+        return all(
+            wanted is None or wanted == own
+            for wanted, own in (
+                (golden.model, self.model),
+                (golden.pretrained, self.pretrained),
+                (golden.corpus, self.corpus),
+                (golden.split, self.split),
+            )
+        )
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.pretrained}".strip() + f" on {self.corpus} {self.split}"
+
+
+def find_expected(published: Published, name: str) -> Expected:
+    """The figures that are expected of this store.
+
+    Args:
+        published: the store.
+        name: a TOML file, or ``published`` for those that come with mmindex.
+
+    Raises:
+        NoInputError: no such file, or no figures for this model on this corpus.
+        DataError: the file is damaged, or several of its tables fit.
+    """
+    golden = _published() if name == PUBLISHED else _read(Path(name))
+    subject = Subject.of(published)
+    fitting = [one for one in golden if subject.fits(one)]
+    if not fitting:
+        known = ", ".join(dict.fromkeys(one.title for one in golden))
+        raise NoInputError(f"{name}: no figures for {subject}", f"there are: {known or 'none'}")
+    if len(fitting) > 1:
+        raise DataError(
+            f"{name}: {len(fitting)} tables fit {subject}",
+            "name model, pretrained, corpus and split in each",
+        )
+    return fitting[0]
+
+
+def _published() -> tuple[Expected, ...]:
+    return tuple(golden for corpus in list_corpora() for golden in corpus.expected)
+
+
+def _read(path: Path) -> tuple[Expected, ...]:
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        golden = msgspec.convert(tomllib.loads(data.decode("utf-8")), _File).expected
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: {error}", "docs/evaluation.md shows what such a file looks like"
+        ) from error
+    if empty := [number for number, one in enumerate(golden, 1) if not _figures(one, {})]:
+        raise DataError(f"{path}: [[expected]] number {empty[0]} has no figures")
+    return golden
+
+
+def compare(golden: Expected, evaluation: Evaluation) -> Comparison:
+    """Hold what was measured against what is expected."""
+    return Comparison(golden.title, golden.cite, _figures(golden, msgspec.to_builtins(evaluation)))
+
+
+def _figures(golden: Expected, measured: dict[str, Any]) -> tuple[Figure, ...]:
+    expected = msgspec.to_builtins(golden)
+    counts = [
+        Figure(name, expected[name], measured.get(name), 0.0)
+        for name in _COUNTS
+        if expected[name] is not None
+    ]
+    blocks = [
+        Figure(f"{block} {name}", value, (measured.get(block) or {}).get(name), golden.tolerance)
+        for block in _BLOCKS
+        for name, value in (expected[block] or {}).items()
+    ]
+    return (*counts, *blocks)

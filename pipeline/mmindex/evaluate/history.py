@@ -1,0 +1,67 @@
+"""The versions that a store keeps, as far as a report shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from mmindex.errors import DataError
+from mmindex.evaluate.evaluation import Evaluation
+from mmindex.store import versions
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import Counts, Manifest
+
+# A nightly build's last two months; older ones are in `mmindex versions`.
+MOST_VERSIONS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class PastVersion:
+    """One version.
+
+    Attributes:
+        version: its number.
+        created_at: ISO 8601; empty where the manifest is damaged.
+        counts: its corpus; None where the manifest is damaged.
+        evaluation: None where it was not evaluated.
+        problem: why nothing is known of it; empty where it is sound.
+    """
+
+    version: int
+    created_at: str = ""
+    counts: Counts | None = None
+    evaluation: Evaluation | None = None
+    problem: str = ""
+
+
+def past_versions(
+    layout: Layout, newest: Manifest, evaluation: Evaluation
+) -> tuple[PastVersion, ...]:
+    """The versions up to ``newest``, oldest first, at most :data:`MOST_VERSIONS`.
+
+    A damaged one is listed with what is wrong with it: a report must not fail on what it reports.
+
+    Args:
+        layout: the store's.
+        newest: the version that the report is about.
+        evaluation: what was measured of it now.
+    """
+    numbers = [number for number in versions.list_versions(layout) if number < newest.version]
+    older = [_past(layout, number) for number in numbers[1 - MOST_VERSIONS :]]
+    own = PastVersion(newest.version, newest.created_at, newest.counts, evaluation)
+    return (*older, own)
+
+
+def _past(layout: Layout, number: int) -> PastVersion:
+    try:
+        found = versions.read_version(layout, number)
+        if found.evaluation is None:
+            return PastVersion(number, found.created_at, found.counts)
+        evaluation = msgspec.convert(found.evaluation, Evaluation)
+    except DataError as error:
+        # The message begins with a path of this machine, which the page must not show.
+        return PastVersion(number, problem=error.message.rpartition(f"{number}.json: ")[2])
+    except msgspec.ValidationError as error:
+        return PastVersion(number, problem=f"its evaluation is damaged: {error}")
+    return PastVersion(number, found.created_at, found.counts, evaluation)

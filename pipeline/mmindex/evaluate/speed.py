@@ -1,0 +1,108 @@
+"""What an index's recall costs: queries a second at each point of the curve it was tuned on.
+
+Speed depends on the machine, so it is measured when a report is made; recall is the curve's, which
+was measured when the index was built and holds anywhere.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mmindex.evaluate.corpus import sample
+from mmindex.evaluate.items import VectorSource
+from mmindex.index.exact import thread_count
+from mmindex.records import Modality
+from mmindex.search.searcher import Searcher
+from mmindex.store.manifest import IndexInfo, Manifest
+from mmindex.store.objects import Objects
+
+# Searched at once, as `query --queries` does; few enough that a point takes some 30 ms.
+BATCH = 256
+_K = 10
+# A point is timed again until this has passed, three times at least; the fastest counts.
+_SECONDS = 0.2
+_REPEATS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedPoint:
+    """One setting of an index.
+
+    Attributes:
+        nprobe, k_factor: lists probed, candidates re-ranked for each hit.
+        recall: recall@10 in percent; None where it was never measured.
+        queries_per_s: measured now, on this machine.
+        cost_ms: the cost model's milliseconds for a query on one core, the same everywhere;
+            None for exact search.
+        chosen: this is what searches use.
+    """
+
+    nprobe: int
+    k_factor: int
+    recall: float | None
+    queries_per_s: float
+    cost_ms: float | None
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """The curve of one side's index, cheapest point first, and how it was timed."""
+
+    side: Modality
+    info: IndexInfo
+    points: tuple[SpeedPoint, ...]
+    batch: int
+    threads: int
+
+
+def measure_speed(
+    objects: Objects, manifest: Manifest, side: Modality, asked: VectorSource, seed: int
+) -> Speed:
+    """Time the searches of one index.
+
+    Args:
+        objects, manifest: the version.
+        side: which index.
+        asked: where queries are drawn from: the other side of the corpus.
+        seed: of the draw.
+    """
+    searcher = Searcher(objects, manifest, side)
+    rows = sample(asked.n, BATCH, seed)
+    queries = asked.take(rows).astype(np.float32)
+    info = searcher.info
+    if info.exact:
+        exact = SpeedPoint(0, 0, 100.0, _rate(searcher, queries), None, True)
+        return Speed(side, info, (exact,), len(queries), thread_count(None))
+    chosen = info.nprobe, info.k_factor
+    measured = None if info.measured_recall is None else 100 * info.measured_recall
+    curve = [(nprobe, k, 100 * found, cost) for nprobe, k, found, cost in info.curve]
+    settings: list[tuple[int, int, float | None, float | None]] = list(curve)
+    if chosen not in {(nprobe, k) for nprobe, k, _, _ in curve}:
+        settings.append((*chosen, measured, None))
+    points = []
+    for nprobe, k_factor, found, cost in settings:
+        # The searcher reads its settings at each search; the index in memory serves them all.
+        searcher.info = msgspec.structs.replace(info, nprobe=nprobe, k_factor=k_factor)
+        rate = _rate(searcher, queries)
+        points.append(SpeedPoint(nprobe, k_factor, found, rate, cost, (nprobe, k_factor) == chosen))
+    return Speed(side, info, tuple(points), len(queries), thread_count(None))
+
+
+def _rate(searcher: Searcher, queries: NDArray[np.float32]) -> float:
+    """Queries a second of the fastest of several batches, after one that warms caches up."""
+    searcher.search(queries, _K)
+    best = np.inf
+    begun = time.perf_counter()
+    runs = 0
+    while runs < _REPEATS or time.perf_counter() - begun < _SECONDS:
+        start = time.perf_counter()
+        searcher.search(queries, _K)
+        best = min(best, time.perf_counter() - start)
+        runs += 1
+    return float(len(queries) / best)

@@ -1,0 +1,90 @@
+"""Descriptions: the caption that the nearest ones agree on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmindex.encode.encoder import Encoder
+from mmindex.errors import NoInputError
+from mmindex.insight.caption import describe
+from mmindex.search.published import open_published
+from mmindex.search.vectorize import Vectorizer
+from support.models import FakeEncoder
+from support.pictures import write_pictures
+from support.stores import Side, captions_table, images_table, key_of, make_store, picture_store
+
+
+def no_model() -> Encoder:
+    raise AssertionError("no model is needed here")
+
+
+def unit(*values: float) -> list[float]:
+    vector = np.array(values) / np.linalg.norm(values)
+    return vector.tolist()
+
+
+@pytest.fixture
+def vectorizer(tmp_path: Path) -> Vectorizer:
+    """One picture pointing east; a loner is nearest, three that agree lie a little farther off."""
+    texts = {
+        "loner": unit(1.0, -0.3, 0.0),
+        "agreed a": unit(1.0, 0.5, 0.0),
+        "agreed b": unit(1.0, 0.52, 0.02),
+        "agreed c": unit(1.0, 0.54, -0.02),
+        "far": unit(-1.0, 0.0, 0.0),
+    }
+    images = images_table([("pic", key_of("pic"), "/p/pic.jpg"), ("x", key_of("x"), "/p/x.jpg")])
+    captions = captions_table([("x", text) for text in texts] + [("pic", "agreed b")])
+    sides = {
+        "image": Side([key_of("pic"), key_of("x")], np.eye(3, dtype=np.float32)[:2]),
+        "text": Side([key_of(text) for text in texts], np.array(list(texts.values()), np.float32)),
+    }
+    info = FakeEncoder().info
+    make_store(tmp_path / "s", images, captions, sides, info)
+    return Vectorizer(open_published(tmp_path / "s"), no_model)
+
+
+def said(vectorizer: Vectorizer, k: int, voters: int) -> list[str | None]:
+    return [hit.caption for hit in describe(vectorizer, "pic", k, voters).captions]
+
+
+def test_captions_that_agree_win_over_a_loner_that_is_nearer(vectorizer: Vectorizer) -> None:
+    assert said(vectorizer, 1, 1) == ["loner"]
+    assert said(vectorizer, 1, 4) == ["agreed a"] or said(vectorizer, 1, 4) == ["agreed b"]
+    assert said(vectorizer, 4, 4)[-1] == "loner"
+
+
+def test_the_same_text_is_given_once(vectorizer: Vectorizer) -> None:
+    found = describe(vectorizer, "pic", 5, 5)
+    assert sorted(hit.caption or "" for hit in found.captions) == [
+        "agreed a",
+        "agreed b",
+        "agreed c",
+        "far",
+        "loner",
+    ]
+    assert [hit.rank for hit in found.captions] == [1, 2, 3, 4, 5]
+    assert list(found.agreement) == sorted(found.agreement, reverse=True)
+    assert found.captions[-1].caption == "far"
+    assert found.captions[-1].score == pytest.approx(-1, abs=1e-3)
+
+
+def test_more_captions_than_there_are_is_all_of_them(vectorizer: Vectorizer) -> None:
+    assert len(said(vectorizer, 50, 50)) == 5
+
+
+def test_one_caption_alone_is_the_description(tmp_path: Path) -> None:
+    [path] = write_pictures(tmp_path / "p", 1)
+    picture_store(tmp_path / "s", {"a": path}, [("a", "a red square")], FakeEncoder())
+    with Vectorizer(open_published(tmp_path / "s"), FakeEncoder) as vectorizer:
+        assert [h.caption for h in describe(vectorizer, "a").captions] == ["a red square"]
+
+
+def test_a_corpus_without_captions_cannot_describe(tmp_path: Path) -> None:
+    [path] = write_pictures(tmp_path / "p", 1)
+    picture_store(tmp_path / "s", {"a": path}, [], FakeEncoder())
+    with pytest.raises(NoInputError, match="no captions"):
+        describe(Vectorizer(open_published(tmp_path / "s"), FakeEncoder), "a")

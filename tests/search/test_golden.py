@@ -1,0 +1,47 @@
+"""Golden answers: an index that is whole but answers differently is found too."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from mmindex.config import IndexConfig
+from mmindex.search.golden import check_golden, write_golden
+from mmindex.store import versions
+from support.clustered import clustered
+from support.index_stores import indexed
+
+VECTORS = clustered(200, 16)
+BACKWARDS = range(len(VECTORS) - 1, -1, -1)
+
+
+def publish(objects, made, golden=()):
+    versions.publish_version(
+        objects, msgspec.structs.replace(made, objects=(*made.objects, *golden))
+    )
+    return objects.layout
+
+
+def answers_of(objects, made):
+    return write_golden(objects, made, "image", VECTORS[:5].astype(np.float32))
+
+
+@pytest.mark.parametrize("kind", ["exact", "ivfpq"])
+def test_the_same_index_gives_its_golden_answers_again(kind, tmp_path):
+    objects, made = indexed(tmp_path, VECTORS, IndexConfig(kind=kind, threads=1))
+    assert check_golden(publish(objects, made, [answers_of(objects, made)])) == ()
+
+
+def test_answers_that_changed_are_counted(tmp_path):
+    objects, made = indexed(tmp_path, VECTORS, IndexConfig())
+    _, other = indexed(tmp_path, VECTORS, IndexConfig(), order=BACKWARDS)
+    layout = publish(objects, made, [answers_of(objects, other)])
+    assert check_golden(layout) == ("image index: 5 golden queries answer differently",)
+
+
+def test_a_version_without_its_golden_answers_is_a_problem(tmp_path):
+    [problem] = check_golden(publish(*indexed(tmp_path, VECTORS, IndexConfig())))
+    assert "golden/image" in problem
+
+
+def test_a_store_without_a_version_has_no_problems(tmp_path):
+    assert check_golden(versions.create_layout(tmp_path / "store")) == ()
