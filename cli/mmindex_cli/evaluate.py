@@ -11,7 +11,7 @@ import typer
 from mmindex_cli.common import StoreOption, store_path
 
 if TYPE_CHECKING:
-    from mmindex.evaluate.evaluation import Evaluation, RecallBlock
+    from mmindex.evaluate.evaluation import CeilingBlock, Evaluation, RecallBlock
     from mmindex.evaluate.expect import Comparison
 
 FormatOption = Annotated[
@@ -127,8 +127,12 @@ def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
         queries = evaluation.queries
         yield _line("text to image, exact", evaluation.text_to_image, queries.text_to_image)
         yield _line("  through the index", evaluation.text_to_image_index)
+        if evaluation.ceiling is not None:
+            yield _best_line(evaluation.ceiling.text_to_image)
         yield _line("image to text, exact", evaluation.image_to_text, queries.image_to_text)
         yield _line("  through the index", evaluation.image_to_text_index)
+        if evaluation.ceiling is not None:
+            yield _best_line(evaluation.ceiling.image_to_text)
         yield ""
     found = evaluation.index_recall
     yield f"index recall@10: image {_percent(found.image)}, text {_percent(found.text)}"
@@ -144,11 +148,17 @@ def _line(label: str, block: RecallBlock | None, queries: int | None = None) -> 
     return f"{label:<24}{figures}{median:>14}{asked}"
 
 
+def _best_line(best: CeilingBlock) -> str:
+    return f"{'  best possible':<24}{best.r1:7.1f}{best.r5:7.1f}{best.r10:7.1f}"
+
+
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f} %"
 
 
 def _notes(evaluation: Evaluation) -> Iterator[str]:
+    if evaluation.ceiling is not None:
+        yield "note: best possible, as some captions truly fit several of these drawn scenes"
     if evaluation.captions == 0:
         yield "note: no captions, so the image index was asked with images, themselves left out"
     if evaluation.sampled:

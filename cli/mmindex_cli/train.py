@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -99,9 +98,6 @@ def train(
 
     Example: mmindex train --source coco:~/coco#train2017 --learning-rate 2e-5 --out my-clip
     """
-    # With spinning threads any other busy process on this machine slows training down 15 times;
-    # read when torch's OpenMP loads, so before the imports below.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from mmindex.cores import usable_cores
     from mmindex.encode.model import only_scenes, resolve_model
     from mmindex.train.recipe import Recipe, run_recipe

@@ -13,7 +13,7 @@ import msgspec
 
 from mmindex.context import Context, require, rounded, unique_keys
 from mmindex.crawl.crawl import CrawlReport, crawl
-from mmindex.crawl.spec import parse_spec
+from mmindex.crawl.spec import parse_spec, source_name
 from mmindex.encode.encode import encode, encoder_source
 from mmindex.encode.survivors import drop_failed
 from mmindex.errors import DataError, NoInputError
@@ -27,14 +27,14 @@ from mmindex.store.manifest import Counts, Manifest, ObjectRef
 
 
 def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
-    """Find out now what would otherwise fail after hours: no such model, weights, or index.
+    """Find out now what would otherwise fail after hours: no such source, model or index.
 
     Raises:
         MmindexError: the settings cannot work.
     """
     check_kind(context.config.index.kind)
     for source in context.config.source if "crawl" in wanted else ():
-        parse_spec(source.spec)
+        source_name(parse_spec(source.spec), context.config.fetch)
     if "encode" in wanted:
         context.encoder = encoder_source(context.config, draft.encoder)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from mmindex.evaluate.evaluation import (
@@ -128,3 +129,70 @@ def test_a_store_that_is_not_there_is_66(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["evaluate", "--store", str(tmp_path / "nowhere")])
     assert done.exit_code == 66
     assert "no mmindex store" in done.stderr
+
+
+def test_html_writes_a_report_beside_the_figures(store: Path, tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    done = CliRunner().invoke(app, ["evaluate", "--store", str(store), "--html", str(target)])
+    assert done.exit_code == 0
+    assert "text to image, exact" in done.stdout
+    assert target.read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_a_report_that_cannot_be_created_is_73(store: Path, tmp_path: Path) -> None:
+    target = tmp_path / "nowhere" / "report.html"
+    done = CliRunner().invoke(app, ["evaluate", "--store", str(store), "--html", str(target)])
+    assert done.exit_code == 73
+
+
+def expect(store: Path, text: str, *more: str) -> Result:
+    (store / "golden.toml").write_text(text)
+    golden = str(store / "golden.toml")
+    return CliRunner().invoke(app, ["evaluate", "--store", str(store), "--expect", golden, *more])
+
+
+def test_figures_as_expected_are_0_and_shown(store: Path) -> None:
+    done = expect(store, '[[expected]]\nimages = 5\ntext_to_image = {"r@1" = 99.8}\n')
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert "expected of any model on any corpus" in lines
+    assert lines[-2].split() == ["text_to_image", "r@1", "99.8", "0.5", "100"]
+    assert lines[-1] == "2 of 2 figures are as expected"
+
+
+def test_figures_outside_their_tolerance_are_65_and_named(store: Path, tmp_path: Path) -> None:
+    """Figures and report are there all the same."""
+    target = tmp_path / "report.html"
+    text = '[[expected]]\ntolerance = 1\ntext_to_image = {"r@1" = 98.9, "r@5" = 100}\n'
+    done = expect(store, text, "--html", str(target))
+    assert done.exit_code == 65
+    assert "text_to_image r@1: expected 98.9 ± 1, measured 100" in done.stderr
+    assert "r@5" not in done.stderr
+    assert "  outside" in done.stdout
+    assert "1 of 2 figures are not as expected" in target.read_text("utf-8")
+
+
+def test_json_carries_the_comparison_only_when_asked(store: Path) -> None:
+    done = expect(store, '[[expected]]\nmodel = "fake"\ncaptions = 6\n', "--format", "json")
+    assert done.exit_code == 65
+    shown = json.loads(done.stdout)
+    assert shown["expected"] == {
+        "of": "fake on any corpus",
+        "figures": [
+            {
+                "figure": "captions",
+                "expected": 6.0,
+                "measured": 5.0,
+                "tolerance": 0.0,
+                "within": False,
+            }
+        ],
+    }
+
+
+def test_no_published_figures_for_this_store_is_66(store: Path) -> None:
+    done = CliRunner().invoke(app, ["evaluate", "--store", str(store), "--expect", "published"])
+    assert done.exit_code == 66
+    assert "no figures for fake seed-0" in done.stderr
+    assert "ViT-B-32 laion2b_s34b_b79k on flickr30k test" in done.stderr
+    assert done.stdout == ""

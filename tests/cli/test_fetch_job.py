@@ -91,10 +91,9 @@ def test_without_leave_no_packet_goes_to_a_private_address(server, tmp_path):
     (entry,) = mmindex_json("quarantine", "list", "--store", store)
     assert entry["detail"].startswith("refused_address")
     assert not server.requests
-    other = tmp_path / "other"
-    mmindex("crawl", "--store", other, "--source", f"urls:{tmp_path}/list.csv", "--allow-private")
-    assert "allow_private" not in (other / "versions" / f"{1:020d}.json").read_text()
-    mmindex("crawl", "--store", other)
+    mmindex("crawl", "--store", store, "--source", f"urls:{tmp_path}/list.csv", "--allow-private")
+    assert "allow_private" not in (store / "versions" / f"{1:020d}.json").read_text()
+    mmindex("crawl", "--store", store)
 
 
 def test_a_killed_crawl_is_finished_by_the_next_one(server, tmp_path):

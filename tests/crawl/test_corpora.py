@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.crawl.corpora import explain_missing_release, list_corpora
+from mmindex.crawl.corpora import explain_missing_release, known, list_corpora
 from mmindex.crawl.spec import KINDS
-from mmindex.errors import InternalError
+from mmindex.errors import DataError, InternalError, NoInputError
 
 CORPORA = {corpus.name: corpus for corpus in list_corpora()}
 
@@ -65,3 +65,38 @@ def test_a_damaged_description_is_named(tmp_path: Path, old: str, new: str, word
 def test_an_unknown_release_names_the_known_ones() -> None:
     assert "known: val2017, train2017, val2014" in explain_missing_release("coco", "x").message
     assert "folder:PATH" in explain_missing_release("folder", "x").hint
+
+
+_OWN = (
+    'name = "coco"\ntitle = "C"\nhomepage = "h"\nlicence = "l"\n[[files]]\nname = "a.zip"\n'
+    'url = "http://x/a.zip"\nverified = true\nmirrors = ["http://y/a.zip"]\n[[splits]]\n'
+    'kind = "coco"\nname = "mine"\nfiles = ["a.zip"]\n'
+)
+
+
+def test_a_description_of_the_users_own_replaces_the_one_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(_OWN)
+    found = {corpus.name: corpus for corpus in known(str(tmp_path / "own.toml"))}
+    assert set(found) == {"coco", "flickr30k"}
+    assert [split.name for split in found["coco"].splits] == ["mine"]
+    assert found["coco"].files[0].mirrors == ("http://y/a.zip",)
+    assert found["flickr30k"] == CORPORA["flickr30k"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("verified", "verifed", "verifed"),
+        ('"a.zip"\n', '"../a.zip"\n', "no file name"),
+        ('name = "coco"', 'name = ".."', "no file name"),
+        ('["a.zip"]', '["b.zip"]', "b.zip"),
+    ],
+)
+def test_a_damaged_description_of_the_users_own_is_bad_data(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    (tmp_path / "own.toml").write_text(_OWN.replace(old, new))
+    with pytest.raises(DataError, match=words):
+        known(str(tmp_path / "own.toml"))
+    with pytest.raises(NoInputError):
+        known(str(tmp_path / "gone.toml"))

@@ -11,6 +11,7 @@ import pytest
 
 from mmindex.config import EvaluateConfig, IndexConfig
 from mmindex.errors import DataError, NoInputError
+from mmindex.evaluate import directions
 from mmindex.evaluate import evaluate as stage
 from mmindex.evaluate.corpus import sample
 from mmindex.evaluate.evaluate import evaluate
@@ -182,8 +183,8 @@ def test_a_sample_is_seeded_said_and_over_the_whole_gallery(random_corpus: Corpu
 def test_work_is_bounded_by_sampling_queries_of_a_large_gallery(
     random_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "MAX_PAIRS", 200 * 30)
-    monkeypatch.setattr(stage, "MIN_QUERIES", 20)
+    monkeypatch.setattr(directions, "MAX_PAIRS", 200 * 30)
+    monkeypatch.setattr(directions, "MIN_QUERIES", 20)
     evaluation = evaluate(*random_corpus, EvaluateConfig())
     assert evaluation.sampled
     assert evaluation.queries == stage.QueryCounts(text_to_image=30, image_to_text=20)

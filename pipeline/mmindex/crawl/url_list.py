@@ -138,7 +138,7 @@ def _of_split(path: Path, split: str | None) -> Iterator[ListRow]:
 def _fetch(
     path: Path, rows: int, folder: Path, ledger: Ledger, options: UrlOptions
 ) -> FetchSummary:
-    asked = ledger.plan(options.fetch.retry_permanent_days)
+    asked = ledger.plan(options.fetch)
     begun = time.perf_counter()
     if asked:
         crawl_addresses(

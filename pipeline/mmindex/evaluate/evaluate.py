@@ -8,6 +8,7 @@ import msgspec
 
 from mmindex.config import EvaluateConfig
 from mmindex.errors import NoInputError
+from mmindex.evaluate.ceiling import scenes_ceiling
 from mmindex.evaluate.corpus import Corpus, load_corpus
 from mmindex.evaluate.directions import (
     Direction,
@@ -105,6 +106,7 @@ def _blank(
         sampled=False,
         seed=config.seed,
         trained=encoder.trained,
+        ceiling=scenes_ceiling(manifest),
     )
 
 

@@ -44,13 +44,29 @@ class IndexQueries(Record, frozen=True):
     text: str | None
 
 
+class CeilingBlock(Record, frozen=True):
+    """The best expected recall of one direction, in percent."""
+
+    r1: float = msgspec.field(name="r@1")
+    r5: float = msgspec.field(name="r@5")
+    r10: float = msgspec.field(name="r@10")
+
+
+class Ceiling(Record, frozen=True):
+    """What no model can exceed on average, because captions truly fit several pictures."""
+
+    text_to_image: CeilingBlock
+    image_to_text: CeilingBlock
+
+
 class Evaluation(Record, frozen=True):
     """Recall of one version; percentages are 0 to 100.
 
     The first two blocks are exact search (the model's quality), the ``_index`` blocks the index as
     users get it. All four are null for a corpus without captions. ``sampled`` says that some
     direction was measured with a seeded sample of its queries, always over the whole gallery.
-    ``trained`` is false for random weights, whose figures mean nothing.
+    ``trained`` is false for random weights, whose figures mean nothing. ``ceiling`` is known for
+    drawn scenes only, where the truth is.
     """
 
     version: int
@@ -68,3 +84,4 @@ class Evaluation(Record, frozen=True):
     sampled: bool
     seed: int
     trained: bool
+    ceiling: Ceiling | None = None

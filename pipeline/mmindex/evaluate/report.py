@@ -198,7 +198,9 @@ def _speed_part(speed: Speed) -> SpeedPart:
         return SpeedPart(speed)
     across = log_axis([point.queries_per_s for point, _ in known])
     upright = percent_axis([*(found for _, found in known), 100 * speed.info.recall_target])
-    frontier, others, chosen = [], [], []
+    frontier: list[Mark] = []
+    others: list[Mark] = []
+    chosen: list[Mark] = []
     best = -1.0
     for point, found in sorted(known, key=lambda pair: -pair[0].queries_per_s):
         label = (

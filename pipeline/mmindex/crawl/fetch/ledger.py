@@ -25,6 +25,7 @@ from mmindex.crawl.fetch.images import Fetched
 from mmindex.crawl.fetch.outcome import TRANSIENT, FetchError, FetchStatus
 from mmindex.crawl.fetch.shards import State
 from mmindex.errors import StorageError
+from mmindex.fetch_config import FetchConfig
 from mmindex.records import MetadataValue
 from mmindex.store.layout import Layout
 
@@ -34,7 +35,7 @@ _DAY_MS: Final = 24 * 3600 * 1000
 _TABLES: Final = (
     "PRAGMA journal_mode = OFF",  # scratch: after a crash it is removed, never recovered
     "PRAGMA synchronous = OFF",
-    "PRAGMA cache_size = -32768",  # KiB
+    "PRAGMA cache_size = -8192",  # KiB
     "PRAGMA temp_store = FILE",
     "CREATE TABLE rows (n INTEGER PRIMARY KEY, address, name, split, captions, metadata)",
     "CREATE TABLE addresses (address BLOB PRIMARY KEY, n, copies, host, url) WITHOUT ROWID",
@@ -177,14 +178,16 @@ class Ledger:
         )
         return added.rowcount > 0
 
-    def plan(self, retry_permanent_days: float) -> int:
+    def plan(self, settings: FetchConfig) -> int:
         """Decide which addresses to ask for; returns how many.
 
         Never asked for: always. Failed for a passing reason: always. Failed for good:
-        after ``retry_permanent_days``. Stored: never.
+        after ``retry_permanent_days``. Refused as private: as soon as that is allowed.
+        Stored: never.
         """
-        cutoff = int(time.time() * 1000 - retry_permanent_days * _DAY_MS)
-        passing = ", ".join(f"'{status}'" for status in sorted(TRANSIENT))
+        again = TRANSIENT | ({FetchStatus.REFUSED_ADDRESS} if settings.allow_private else set())
+        cutoff = int(time.time() * 1000 - settings.retry_permanent_days * _DAY_MS)
+        passing = ", ".join(f"'{status}'" for status in sorted(again))
         self._run(_MAKE_TODO.format(passing), (cutoff,))
         self._run("CREATE INDEX by_host ON todo (host, n)")
         self.planned = int(self._run("SELECT count(*) FROM todo").fetchone()[0])

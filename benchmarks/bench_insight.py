@@ -1,0 +1,202 @@
+"""What match, classify, explain, caption and --minus reach on scenes that the model never saw.
+
+    python benchmarks/bench_insight.py --store DIR [--count 500] [--seed 8]
+
+DIR is a store built from scenes of another seed (``mmindex build --store DIR --source
+scenes:2000@7``): thresholds and captions come from it, the pictures judged do not. What is true of a
+scene is known exactly (``fits``), so chance agreement counts as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from mmindex.crawl.scenes import Claim, Mention, captions, draw, encode, fits, make_scene
+from mmindex.crawl.scenes.scene import Scene
+from mmindex.crawl.scenes.vocabulary import BACKGROUNDS, SIZE_PX
+from mmindex.encode.preprocess import to_pixels
+from mmindex.insight.caption import describe
+from mmindex.insight.classify import Classifier, classify_files, logit_scale, report_on
+from mmindex.insight.explain import explain
+from mmindex.insight.labels import TEMPLATES, Label, label_vectors
+from mmindex.insight.match import corpus_threshold, judge, score_pairs
+from mmindex.insight.overlay import seen_box
+from mmindex.insight.pairs import Pair, read_pairs
+from mmindex.insight.truth import Truth
+from mmindex.search.fusion import fuse
+from mmindex.search.searcher import Searcher
+from mmindex.search.vectorize import Vectorizer, open_vectorizer
+
+WORDS = {"meadow": ("meadow", "green field"), "city": ("city", "town"), "snow": ("snow",)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=8)
+    options = parser.parse_args()
+    scenes = [make_scene(options.seed, number) for number in range(options.count)]
+    with tempfile.TemporaryDirectory() as folder, open_vectorizer(options.store) as vectorizer:
+        paths = []
+        for number, scene in enumerate(scenes):
+            paths.append(Path(folder) / f"{number:05d}.jpg")
+            paths[-1].write_bytes(encode(draw(scene)))
+        bench_match(vectorizer, scenes, paths)
+        bench_classify(vectorizer, scenes, paths)
+        bench_explain(vectorizer, scenes, paths)
+        bench_caption(vectorizer, scenes, paths)
+        bench_minus(vectorizer)
+
+
+def bench_match(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]) -> None:
+    lot = random.Random(0)
+    rows = []
+    for number, scene in enumerate(scenes):
+        said = captions(scene)
+        rows.append((paths[number].name, lot.choice(said).text, 1))
+        while True:  # a caption of another scene that is not true of this one
+            other = lot.choice(captions(lot.choice(scenes)))
+            if not fits(other.claim, scene):
+                break
+        rows.append((paths[number].name, other.text, 0))
+    listed = paths[0].parent / "pairs.csv"
+    with listed.open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "text", "label"), *rows])
+    fitted = corpus_threshold(vectorizer.published)
+    scored = score_pairs(vectorizer, read_pairs(listed))
+    report = judge(scored, fitted.value)
+    print(f"match: threshold {fitted.value:.4f}, corpus {100 * fitted.balanced_accuracy:.1f} %")
+    for name in ("pairs", "accuracy", "precision", "recall", "f1", "roc_auc"):
+        print(f"  {name:<10}{getattr(report, name):.4f}")
+    # Hard pairs: the right caption with one colour changed.
+    hard = [Pair(str(p), t, label) for p, t, label in _recoloured(scenes, paths, lot)]
+    print(f"  with one colour changed: {judge(score_pairs(vectorizer, hard), fitted.value)}")
+
+
+def _recoloured(scenes, paths, lot):
+    colours = ["red", "green", "blue", "yellow", "white", "black", "pink", "orange", "purple"]
+    for scene, path in zip(scenes, paths, strict=True):
+        for said in captions(scene):
+            words = said.text.split()
+            places = [n for n, word in enumerate(words) if word in colours]
+            if not places:
+                continue
+            place = lot.choice(places)
+            changed = lot.choice([c for c in colours if c != words[place]])
+            yield str(path), said.text, True
+            yield str(path), " ".join([*words[:place], changed, *words[place + 1 :]]), False
+            break
+
+
+def bench_classify(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]) -> None:
+    names = tuple(str(name) for name in BACKGROUNDS)
+    labels = tuple(Label(name, WORDS.get(name, (name,))) for name in names)
+    truth = {str(path): scene.background for path, scene in zip(paths, scenes, strict=True)}
+    for templates in TEMPLATES:
+        vectors = label_vectors(labels, TEMPLATES[templates], vectorizer.texts)
+        classifier = Classifier(names, vectors, logit_scale(vectorizer.encoder))
+        told = classify_files(vectorizer, classifier, list(truth), 3)
+        report = report_on(list(Truth(known=True, listed=truth).given(told)), names)
+        print(
+            f"classify backgrounds, {templates}: accuracy {100 * report.accuracy:.1f} %,"
+            f" top 3 {100 * report.top_k_accuracy:.1f} %, macro F1 {100 * report.macro_f1:.1f} %"
+        )
+    kinds = sorted({thing.kind for scene in scenes for thing in scene.things})
+    alone = [n for n, scene in enumerate(scenes) if len(scene.things) == 1]
+    truth = {str(paths[n]): scenes[n].things[0].kind for n in alone}
+    vectors = label_vectors(
+        tuple(Label(kind, (kind,)) for kind in kinds), TEMPLATES["drawing"], vectorizer.texts
+    )
+    classifier = Classifier(tuple(kinds), vectors, logit_scale(vectorizer.encoder))
+    told = classify_files(vectorizer, classifier, list(truth), 3)
+    report = report_on(list(Truth(known=True, listed=truth).given(told)), tuple(kinds))
+    print(
+        f"classify the one kind of thing of {report.items} scenes among {len(kinds)}:"
+        f" accuracy {100 * report.accuracy:.1f} %, top 3 {100 * report.top_k_accuracy:.1f} %"
+    )
+
+
+def bench_explain(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]) -> None:
+    """The pointing game: does the peak lie on the thing that the text names?"""
+    encoder = vectorizer.encoder
+    for method in ("occlusion", "gradient"):
+        right = asked = 0
+        chance = 0.0
+        for scene, path in list(zip(scenes, paths, strict=True))[:120]:
+            picture = vectorizer.open_picture(str(path))
+            pixels = to_pixels(picture, encoder.preprocess)
+            left, top, r, b = seen_box(picture.size, encoder.preprocess)
+            for thing in scene.things:
+                [text] = vectorizer.texts([f"a {thing.colour} {thing.kind}"])
+                peak = explain(encoder, pixels, text, method).peak
+                half = SIZE_PX[thing.size] / 2
+                boxes = [
+                    (spot.x - half, spot.y - (half if thing.lane_type in ("sky", "water") else 2 * half),
+                     spot.x + half, spot.y + (half if thing.lane_type in ("sky", "water") else 0))
+                    for spot in thing.spots
+                ]  # fmt: skip
+                asked += 1
+                chance += min(1.0, len(boxes) * (2 * half) ** 2 / 224**2)
+                if peak is not None:
+                    x, y = left + peak[0] * (r - left), top + peak[1] * (b - top)
+                    right += any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in boxes)
+        print(
+            f"explain, {method}: peak on the thing in {100 * right / asked:.1f} % of {asked}"
+            f" (chance {100 * chance / asked:.1f} %)"
+        )
+
+
+def bench_caption(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]) -> None:
+    claims = {}
+    source = vectorizer.published.manifest.sources[0].spec
+    count, seed = (int(part) for part in source.removeprefix("scenes:").split("@"))
+    for number in range(count):
+        for said in captions(make_scene(seed, number)):
+            claims[said.text] = said.claim
+    for voters in (1, 3, 5, 8, 12, 20, 40):
+        true = 0
+        for scene, path in zip(scenes[:300], paths, strict=False):
+            [hit] = describe(vectorizer, str(path), 1, voters).captions
+            true += fits(claims[hit.caption or ""], scene)
+        print(f"caption, {voters} voters: wholly true of {100 * true / min(300, len(scenes)):.1f} %")
+
+
+def bench_minus(vectorizer: Vectorizer) -> None:
+    """Share of the first ten that have what is wanted and lack what is not, by weight."""
+    published = vectorizer.published
+    searcher = Searcher(published.objects, published.manifest, "image")
+    source = published.manifest.sources[0].spec
+    count, seed = (int(part) for part in source.removeprefix("scenes:").split("@"))
+    scenes = {f"scenes/{seed}/{n:012d}": make_scene(seed, n) for n in range(count)}
+    table = published.objects.read_table(published.manifest.find("images"), ["image_id", "key"])
+    by_key = dict(zip(table["key"].to_pylist(), table["image_id"].to_pylist(), strict=True))
+    wanted = [("boat", "red"), ("tree", "snow"), ("house", "cat"), ("dog", "night"), ("car", "city")]
+    for weight in (0.0, 0.15, 0.25, 0.5, 0.75, 1.0):
+        have = lack = 0
+        for plus, minus in wanted:
+            vectors = vectorizer.texts([f"a {plus}", minus if minus != "cat" else "a cat"])
+            query = fuse(vectors, (1.0, -weight)) if weight else vectors[0]
+            _, ids = searcher.search(query[None], 10)
+            for key in searcher.keys(ids[0]):
+                scene = scenes[by_key[key]]
+                have += fits(Claim(objects=(Mention(kind=plus),)), scene)
+                lack += not _has(scene, minus)
+        total = 10 * len(wanted)
+        print(f"minus {weight:.2f}: {100 * have / total:.0f} % wanted, {100 * lack / total:.0f} % clean")
+
+
+def _has(scene: Scene, word: str) -> bool:
+    things = {thing.kind for thing in scene.things} | {thing.colour for thing in scene.things}
+    return word in things | {scene.background, scene.time}
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise")
+    main()

@@ -1,0 +1,101 @@
+"""Pages as a browser takes them: parsed, and shot by headless chromium where it is installed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "</bdi></ol><h1>mine now</h1>",
+    "{{ 7 * 7 }} {% raw %}",
+    "javascript:alert(3)",
+    "&lt;b&gt; is not bold",
+    "right\u202eto left \u2066 isolated",
+    "bell\x07 escape\x1b[2J null\x00 line\nbreak",
+    "half \ud83d of a face",
+    "عربي نص",
+    "一只猫坐在窗台上",
+]
+
+
+class Page(HTMLParser):
+    """Tags with attributes, and texts by tag."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open.append(tag)
+        self.texts.setdefault(tag, []).append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.texts[self._open[-1]][-1] += data
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def assert_self_contained(page: str) -> None:
+    """Pictures inside, one stylesheet known by its hash, nothing fetched, nothing run."""
+    seen = Page(page)
+    [style] = re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    [policy] = [tag["content"] for tag in seen.named("meta") if tag.get("http-equiv")]
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    assert all((one["src"] or "").startswith("data:image/jpeg;") for one in seen.named("img"))
+    assert "script" not in {tag for tag, _ in seen.tags}
+    for _, attributes in seen.tags:
+        assert not {"href", "style"} & attributes.keys()
+        assert not [name for name in attributes if name.startswith("on")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def screenshot(page: Path, width: int = 1400, height: int = 2400) -> Path:
+    """What chromium shows of a page from disk; fails where its policy blocked anything.
+
+    Skips where chromium is not installed.
+    """
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    shot = page.with_suffix(".png")
+    done = subprocess.run(
+        [
+            chromium,
+            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *("--enable-logging=stderr", "--hide-scrollbars", f"--window-size={width},{height}"),
+            f"--user-data-dir={page.parent / 'profile'}",
+            f"--screenshot={shot}",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Content Security Policy" not in done.stderr
+    return shot
