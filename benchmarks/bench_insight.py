@@ -18,21 +18,21 @@ from pathlib import Path
 import numpy as np
 
 from mmindex.crawl.scenes import Claim, Mention, captions, draw, encode, fits, make_scene
-from mmindex.crawl.scenes.scene import Scene
-from mmindex.crawl.scenes.vocabulary import BACKGROUNDS, SIZE_PX
+from mmindex.crawl.scenes.scene import Scene, box_of
+from mmindex.crawl.scenes.vocabulary import BACKGROUNDS, KINDS, SIZE_PX
 from mmindex.encode.preprocess import to_pixels
 from mmindex.insight.caption import describe
 from mmindex.insight.classify import Classifier, classify_files, logit_scale, report_on
 from mmindex.insight.explain import explain
 from mmindex.insight.labels import TEMPLATES, Label, label_vectors
 from mmindex.insight.match import corpus_threshold, judge, score_pairs
-from mmindex.insight.overlay import seen_box
 from mmindex.insight.pairs import Pair, read_pairs
 from mmindex.insight.truth import Truth
 from mmindex.search.fusion import fuse
 from mmindex.search.searcher import Searcher
 from mmindex.search.vectorize import Vectorizer, open_vectorizer
 
+METHODS = ("occlusion", "gradient")
 WORDS = {"meadow": ("meadow", "green field"), "city": ("city", "town"), "snow": ("snow",)}
 
 
@@ -124,29 +124,23 @@ def bench_classify(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path
 
 
 def bench_explain(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]) -> None:
-    """The pointing game: does the peak lie on the thing that the text names?"""
+    """The pointing game: does the peak lie in the box of the thing that the text names?"""
     encoder = vectorizer.encoder
-    for method in ("occlusion", "gradient"):
+    for method in METHODS:
         right = asked = 0
         chance = 0.0
         for scene, path in list(zip(scenes, paths, strict=True))[:120]:
-            picture = vectorizer.open_picture(str(path))
-            pixels = to_pixels(picture, encoder.preprocess)
-            left, top, r, b = seen_box(picture.size, encoder.preprocess)
+            pixels = to_pixels(vectorizer.open_picture(str(path)), encoder.preprocess)
             for thing in scene.things:
                 [text] = vectorizer.texts([f"a {thing.colour} {thing.kind}"])
                 peak = explain(encoder, pixels, text, method).peak
-                half = SIZE_PX[thing.size] / 2
-                boxes = [
-                    (spot.x - half, spot.y - (half if thing.lane_type in ("sky", "water") else 2 * half),
-                     spot.x + half, spot.y + (half if thing.lane_type in ("sky", "water") else 0))
-                    for spot in thing.spots
-                ]  # fmt: skip
+                kind = KINDS[thing.kind]
+                boxes = [box_of(kind, thing.size, thing.lane_type, spot) for spot in thing.spots]
                 asked += 1
-                chance += min(1.0, len(boxes) * (2 * half) ** 2 / 224**2)
+                chance += sum((r - x) * (b - y) for x, y, r, b in boxes) / SIZE_PX**2
                 if peak is not None:
-                    x, y = left + peak[0] * (r - left), top + peak[1] * (b - top)
-                    right += any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in boxes)
+                    at = (peak[0] * SIZE_PX, peak[1] * SIZE_PX)
+                    right += any(x <= at[0] <= r and y <= at[1] <= b for x, y, r, b in boxes)
         print(
             f"explain, {method}: peak on the thing in {100 * right / asked:.1f} % of {asked}"
             f" (chance {100 * chance / asked:.1f} %)"

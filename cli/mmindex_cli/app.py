@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 import mmindex
 from mmindex_cli import about, build, evaluate, query, train, upkeep
-from mmindex_cli.common import command
+from mmindex_cli.common import command, fail_on
+from mmindex_cli.streams import open_missing_streams
 
 app = typer.Typer(
     name="mmindex",
@@ -64,4 +66,11 @@ app.add_typer(quarantine_app, name="quarantine")
 
 def main() -> None:
     """Entry point of the installed command."""
-    app()
+    open_missing_streams()
+    try:
+        app()
+    except OSError as error:  # help and version, which no command's boundary covers
+        try:
+            fail_on(error)
+        except typer.Exit as ending:
+            sys.exit(ending.exit_code)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, NoReturn, get_type_hints
 import typer
 
 from mmindex.errors import InternalError, MmindexError, from_os_error
+from mmindex_cli.streams import say, settle_stdout
 
 LogFormat = Literal["text", "json"]
 
@@ -87,9 +88,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except MmindexError as error:
             _fail(error, debug)
         except BrokenPipeError:
-            _close_stdout()
+            settle_stdout()  # the reader of our output went away (``| head``): no failure
         except OSError as error:
-            _fail(from_os_error(error, error.filename or "I/O"), debug)
+            fail_on(error, debug=debug)
         except KeyboardInterrupt:
             _end("interrupted", _SIGINT_EXIT)
         except Terminated:
@@ -139,6 +140,11 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
+def fail_on(error: OSError, *, debug: bool = False) -> NoReturn:
+    """End with the exit code of an operating system's error, most often about stdout."""
+    _fail(from_os_error(error, error.filename or "output"), debug)
+
+
 def _as_bug(error: Exception) -> MmindexError:
     bug = InternalError(
         f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:500]}",
@@ -151,21 +157,18 @@ def _as_bug(error: Exception) -> MmindexError:
 def _fail(error: MmindexError, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exception(error, file=sys.stderr)
-    print(f"error: {_one_line(error.message)}", file=sys.stderr)  # noqa: T201 - the boundary prints
+    settle_stdout()
+    say(f"error: {_one_line(error.message)}")
     if error.hint:
-        print(f"hint: {_one_line(error.hint)}", file=sys.stderr)  # noqa: T201
+        say(f"hint: {_one_line(error.hint)}")
     raise typer.Exit(error.exit_code)
 
 
 def _end(word: str, code: int) -> NoReturn:
-    print(f"error: {word}", file=sys.stderr)  # noqa: T201
+    settle_stdout()
+    say(f"error: {word}")
     raise typer.Exit(code)
 
 
 def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _close_stdout() -> None:
-    """The reader of our output went away (``| head``): that is no failure."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -73,7 +73,8 @@ ToOption = Annotated[
         help="What to find. [default: image; for one picture alone text, if there are captions]"
     ),
 ]
-HitsOption = Annotated[int, typer.Option("-k", min=1, help="Hits wanted.")]
+_MAX_HITS = 2**31 - 1  # any corpus fits; a number beyond 64 bits is no number to count with
+HitsOption = Annotated[int, typer.Option("-k", min=1, max=_MAX_HITS, help="Hits wanted.")]
 MinScoreOption = Annotated[
     float | None,
     typer.Option(min=-1.0, max=1.0, help="Leave out hits with a lower cosine similarity."),

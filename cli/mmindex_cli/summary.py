@@ -8,19 +8,25 @@ from typing import Any
 
 import typer
 
+from mmindex.display import visible
 from mmindex.store.manifest import IndexInfo, Manifest
 
 
 def print_summary(root: Path, manifest: Manifest, *, published: bool) -> None:
     """Print what a run left in the store."""
     headline = "published version" if published else "nothing changed; still version"
-    typer.echo(f"{headline} {manifest.version}  ({root})")
+    typer.echo(f"{headline} {manifest.version}  ({visible(str(root))})")
     for label, text in describe(manifest):
         typer.echo(f"  {label:<12}{text}")
 
 
 def describe(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """A version in labelled lines."""
+    """A version in labelled lines, inert in a terminal: paths and names may hold anything."""
+    for label, text in _lines(manifest):
+        yield label, visible(text)
+
+
+def _lines(manifest: Manifest) -> Iterator[tuple[str, str]]:
     counts = manifest.counts
     yield "sources", ", ".join(source.spec for source in manifest.sources)
     yield "images", f"{counts.indexed:,} of {counts.seen:,} seen" + _lost(manifest)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mmindex.display import visible
 from mmindex_cli.common import StoreOption, store_path
 from mmindex_cli.options import FormatOption
 
@@ -19,6 +20,7 @@ def status(store: StoreOption = None, output_format: FormatOption = "text") -> N
 
     from mmindex.errors import NoInputError
     from mmindex.store import versions
+    from mmindex_cli.output import inert_json
     from mmindex_cli.summary import describe
 
     root = store_path(store)
@@ -29,9 +31,10 @@ def status(store: StoreOption = None, output_format: FormatOption = "text") -> N
         shown = msgspec.structs.asdict(manifest)
         del shown["objects"]
         size = sum({ref.sha256: ref.bytes for ref in manifest.objects}.values())
-        typer.echo(msgspec.json.encode({**shown, "store": str(root), "bytes": size}).decode())
+        record = msgspec.to_builtins({**shown, "store": str(root), "bytes": size})
+        typer.echo(inert_json(record))
         return
-    typer.echo(f"{root}: version {manifest.version}, made {manifest.created_at}")
+    typer.echo(f"{visible(str(root))}: version {manifest.version}, made {manifest.created_at}")
     for label, text in describe(manifest):
         typer.echo(f"  {label:<12}{text}")
 
@@ -41,9 +44,8 @@ def versions(store: StoreOption = None, output_format: FormatOption = "text") ->
 
     Example: mmindex versions
     """
-    import msgspec
-
     from mmindex.store import versions as stored
+    from mmindex_cli.output import inert_json
 
     layout = stored.open_layout(store_path(store))
     current = stored.current_number(layout)
@@ -59,12 +61,12 @@ def versions(store: StoreOption = None, output_format: FormatOption = "text") ->
             "stages": manifest.stages,
         }
         if output_format == "json":
-            typer.echo(msgspec.json.encode(row).decode())
+            typer.echo(inert_json(row))
         else:
             typer.echo(
                 f"{'*' if row['current'] else ' '} {number:>4}  {manifest.created_at}  "
                 f"{manifest.counts.indexed:>10,} images  {manifest.counts.captions:>10,} captions  "
-                f"{row['model'] or 'not encoded'}"
+                f"{visible(str(row['model'] or 'not encoded'))}"
             )
 
 
@@ -94,7 +96,7 @@ def check(
     report = checks.check(layout, full=full)
     problems = report.problems or check_golden(layout)
     for problem in problems:
-        typer.echo(problem)
+        typer.echo(visible(problem))
     if problems:
         raise DataError(f"{len(problems)} problem(s) in {layout.root}", "run `mmindex build`")
     depth = "read and hashed" if full else "present"
@@ -113,10 +115,10 @@ def quarantine_list(store: StoreOption = None, output_format: FormatOption = "te
 
     from mmindex.store.quarantine import read_ledger
     from mmindex.store.versions import open_layout
-    from mmindex_cli.output import printable
+    from mmindex_cli.output import inert_json, printable
 
     for entry in read_ledger(open_layout(store_path(store))):
         if output_format == "json":
-            typer.echo(msgspec.json.encode(entry).decode())
+            typer.echo(inert_json(msgspec.to_builtins(entry)))
         else:
             typer.echo(f"{entry.reason:<20}{printable(entry.id)}  {printable(entry.detail)}")

@@ -25,6 +25,18 @@ _PATH_KINDS = frozenset({"folder", "urls", "webdataset", "parquet"})
 _PLACELESS_KINDS = frozenset({"scenes"})
 
 
+def _as_utf8(text: str) -> str:
+    """A store records its settings as text: bytes that are no UTF-8 cannot be written there."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError("not valid UTF-8; rename the file or folder, or link to it") from error
+    return text
+
+
+_Text = Annotated[str, pydantic.AfterValidator(_as_utf8)]
+
+
 class _Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -32,7 +44,7 @@ class _Section(pydantic.BaseModel):
 class SourceConfig(_Section):
     """One ``[[source]]`` table: a source spec with its options."""
 
-    spec: str
+    spec: _Text
     all_files: bool = False
 
 
@@ -46,8 +58,8 @@ class CrawlConfig(_Section):
 class ModelConfig(_Section):
     """Which model encodes. ``name = "embedded"`` is the model that mmindex carries."""
 
-    name: str | None = None
-    pretrained: str | None = None
+    name: _Text | None = None
+    pretrained: _Text | None = None
     allow_pickle_weights: bool = False
 
 
@@ -121,7 +133,7 @@ class Config(_Section):
             "fetch": self.fetch.model_dump(exclude={"allow_private", "use_env_proxy"}),
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},
-            "index": self.index.model_dump(exclude={"threads"}),
+            "index": self.index.model_dump(exclude={"threads", "gpu"}),
             "evaluate": self.evaluate.model_dump(),
             "limits": self.limits.model_dump(exclude={"max_removed"}),
         }
@@ -208,7 +220,7 @@ def _explain(error: pydantic.ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"{where}: {first['msg']}"
+        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
     valid = sorted(_fields_at(first["loc"][:-1]))
     near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
     guess = f"; did you mean {near[0]!r}?" if near else ""
@@ -216,15 +228,9 @@ def _explain(error: pydantic.ValidationError) -> str:
 
 
 def _fields_at(location: tuple[int | str, ...]) -> set[str]:
-    sections: dict[str, type[pydantic.BaseModel]] = {
-        "source": SourceConfig,
-        "fetch": FetchConfig,
-        "crawl": CrawlConfig,
-        "model": ModelConfig,
-        "encode": EncodeConfig,
-        "index": IndexConfig,
-        "evaluate": EvaluateConfig,
-        "limits": LimitsConfig,
-    }
-    section = sections[str(location[0])] if location else Config
-    return set(section.model_fields)
+    if not location:
+        return set(Config.model_fields)
+    if location[0] == "source":
+        return set(SourceConfig.model_fields)
+    section = Config.model_fields[str(location[0])].default
+    return set(type(section).model_fields)

@@ -19,6 +19,7 @@ from mmindex.errors import MmindexError
 from mmindex.resources import data_dir
 
 _HUB_TIMEOUT_S = 5.0  # somebody waits for the answer
+_PLANNED_ROWS, _PLANNED_DIM = 10_000_000, 512
 _LOW_DISK_BYTES = 5 * 10**9  # weights, shards and index of a 100,000-image corpus
 _PACKAGES = ("torch", "torchvision", "open-clip-torch", "pyarrow", "pillow", "numpy")
 
@@ -47,6 +48,7 @@ def examine(store: Path) -> Iterator[Finding]:
         yield _package(package)
     yield _faiss()
     yield _gpu()
+    yield _index_plan()
     yield _embedded()
     yield _disk(store)
     yield _hub(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
@@ -84,18 +86,44 @@ def _gpu() -> Finding:
         return Finding("gpu", State.NOTE, f"not looked at: {error}")
     seen_by_torch = torch.cuda.device_count() if torch.cuda.is_available() else 0
     seen_by_faiss = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
-    cuda = torch.version.cuda or "none"
+    cuda = f"torch CUDA {torch.version.cuda or 'none'}, faiss CUDA {_faiss_cuda()}"
     if not seen_by_torch and not seen_by_faiss:
-        return Finding("gpu", State.NOTE, f"none: torch (CUDA {cuda}) and faiss run on the CPU")
+        return Finding("gpu", State.NOTE, f"none: both run on the CPU ({cuda})")
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(seen_by_torch)) or "none"
     if seen_by_torch != seen_by_faiss:
         return Finding(
             "gpu",
             State.NOTE,
-            f"torch (CUDA {cuda}) sees {seen_by_torch} ({names}), faiss sees {seen_by_faiss}: the "
-            "driver is too old for one of them, or faiss-cpu is installed",
+            f"torch sees {seen_by_torch} ({names}), faiss sees {seen_by_faiss} ({cuda}): "
+            "the driver is too old for one of them, or faiss-cpu is installed",
         )
-    return Finding("gpu", State.OK, f"{names}; torch (CUDA {cuda}) and faiss both see it")
+    return Finding("gpu", State.OK, f"{names}; both see it ({cuda})")
+
+
+def _faiss_cuda() -> str:
+    """The CUDA major that the faiss wheel was built for, from the runtime it depends on."""
+    try:
+        needs = importlib.metadata.requires("faiss-gpu") or []
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+    majors = {
+        found[1] for need in needs if (found := re.match(r"nvidia-cuda-runtime-cu(\d+)", need))
+    }
+    return ", ".join(sorted(majors)) or "unknown"
+
+
+def _index_plan() -> Finding:
+    """What an index of ten million CLIP vectors would be here: legal, and in what memory."""
+    try:
+        from mmindex.index.gpu import detect
+        from mmindex.index.plan import candidates
+
+        plan = candidates(_PLANNED_ROWS, _PLANNED_DIM, "auto", None, detect("auto", memory=True))[0]
+    except ImportError as error:
+        return Finding("index plan", State.NOTE, f"not looked at: {error}")
+    except MmindexError as error:
+        return Finding("index plan", State.NOTE, f"10,000,000 x 512: {error.message}")
+    return Finding("index plan", State.OK, f"10,000,000 x 512: {plan.factory} ({plan.reason})")
 
 
 def _embedded() -> Finding:

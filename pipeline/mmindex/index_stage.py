@@ -10,11 +10,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.context import Context, require, rounded, unique_keys
-from mmindex.errors import NoInputError
+from mmindex.errors import DataError, NoInputError
 from mmindex.index.build import sample_rows
 from mmindex.index.gather import as_keys, locate, vector_blocks
 from mmindex.index.index import build_index
 from mmindex.index.tune import TUNING_QUERIES
+from mmindex.progress import get_logger
 from mmindex.records import Modality
 from mmindex.search.golden import write_golden
 from mmindex.store.manifest import IndexInfo, Manifest, ObjectRef
@@ -42,7 +43,7 @@ def index_stage(context: Context, draft: Manifest) -> Manifest:
             continue
         other = tables[OTHER_SIDE[side]]
         inputs = _index_inputs(context, draft, side)
-        taken_over = _take_over(context.parent, side, inputs)
+        taken_over = _take_over(context, side, inputs)
         info, parts = taken_over or _build_side(context, draft, side, table, other)
         indexes[side] = msgspec.structs.replace(info, inputs=inputs)
         draft = msgspec.structs.replace(draft, objects=(*draft.objects, *parts))
@@ -56,19 +57,29 @@ def _index_inputs(context: Context, draft: Manifest, side: Modality) -> str:
     config = context.config.index
     tables = [ref.sha256 for ref in draft.objects if ref.name in ("images", "captions")]
     shards = [ref.sha256 for ref in draft.named("embeddings/")]
-    settings = config.model_dump_json()
+    # Threads and GPUs belong to the machine: another one must not rebuild what is there.
+    settings = config.model_dump_json(exclude={"threads", "gpu"})
     text = "\n".join([side, *tables, *shards, settings])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _take_over(
-    parent: Manifest | None, side: Modality, inputs: str
+    context: Context, side: Modality, inputs: str
 ) -> tuple[IndexInfo, tuple[ObjectRef, ...]] | None:
+    """The published index of one side where nothing changed and every byte of it is sound."""
+    parent = context.parent
     info = parent.indexes.get(side) if parent is not None else None
     if parent is None or info is None or info.inputs != inputs:
         return None
     prefixes = tuple(f"{kind}{side}" for kind in INDEX_OBJECTS)
-    return info, tuple(ref for ref in parent.objects if ref.name.startswith(prefixes))
+    parts = tuple(ref for ref in parent.objects if ref.name.startswith(prefixes))
+    try:
+        for ref in parts:
+            context.objects.path(ref)
+    except DataError as error:  # a build that says "nothing changed" must not leave it so
+        get_logger("index").warning("building a damaged index again", why=error.message)
+        return None
+    return info, parts
 
 
 def _build_side(

@@ -23,7 +23,7 @@ def configure_logging(log_format: LogFormat, run_id: str, *, verbose: bool = Fal
     Control characters in values (file names, captions) come out escaped in both forms.
     """
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
+        structlog.processors.JSONRenderer(ensure_ascii=True)
         if log_format == "json"
         else _render_text
     )

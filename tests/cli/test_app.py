@@ -1,5 +1,6 @@
 """The command line keeps its promises: help, exit codes, fast start, documented commands."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import typer
 
 from mmindex_cli.app import app
-from support.command import mmindex
+from support.command import MMINDEX, mmindex
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,3 +115,58 @@ def test_json_log_is_one_object_a_line(tmp_path, tiny_model):
     assert {"run", "encode"} <= {event["stage"] for event in events}
     assert len({event["run_id"] for event in events}) == 1
     assert (tmp_path / "store" / "runs" / f"{events[0]['run_id']}.json").exists()
+
+
+def _shell(script, tmp_path):
+    """A line of shell: only there can streams be closed as users close them."""
+    return subprocess.run(
+        ["sh", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"MM": str(MMINDEX), "MMINDEX_STORE": str(tmp_path / "store"), "HF_HUB_OFFLINE": "1"},
+    )
+
+
+@pytest.mark.parametrize("args", ["--help", "--version", "models", "corpora"])
+@pytest.mark.parametrize("end", [">/dev/full", ">&-"])
+def test_results_that_cannot_be_written_are_an_io_error(args, end, tmp_path):
+    done = _shell(f'"$MM" {args} {end}', tmp_path)
+    assert done.returncode == 74, done.stderr
+    assert done.stderr.startswith("error: output: ")
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("end", ["2>&-", "2>/dev/full", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_the_exit_code_tells_even_where_nobody_reads_the_error(end, tmp_path):
+    assert _shell(f'"$MM" status {end}', tmp_path).returncode == 66
+
+
+def test_a_reader_that_goes_away_is_no_failure(tmp_path):
+    script = '{ "$MM" models; echo "exit $?" >&2; } | head -c 1'
+    assert _shell(script, tmp_path).stderr == "exit 0\n"
+
+
+def test_nothing_that_a_path_holds_acts_on_the_terminal(tmp_path):
+    """Folder names come from archives of strangers; every line is one line, and inert."""
+    from support.pictures import write_pictures
+
+    folder = tmp_path / "h\x1b[31m\n\u202ex"
+    write_pictures(folder, 3)
+    store = tmp_path / "st\x1b[2J"
+    shown = mmindex("crawl", "--store", store, "--source", f"folder:{folder}")
+    for args in (("status",), ("status", "--format", "json"), ("versions", "--format", "json")):
+        again = mmindex(*args, "--store", store)
+        for text in (shown.stdout, shown.stderr, again.stdout, again.stderr):
+            assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+
+
+@pytest.mark.parametrize("what", ["store", "source"])
+def test_a_path_that_no_store_can_record_is_said_at_once(what, tmp_path):
+    odd = os.fsdecode(bytes(tmp_path) + b"/odd\xff")
+    values = {"store": tmp_path / "store", "source": tmp_path, what: odd}
+    done = mmindex(
+        "crawl", "--store", values["store"], "--source", f"folder:{values['source']}", code=2
+    )
+    assert "UTF-8" in done.stderr

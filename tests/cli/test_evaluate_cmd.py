@@ -57,6 +57,7 @@ def test_json_is_one_object_with_the_fields_that_scripts_rely_on(store: Path) ->
         "sampled": False,
         "seed": 0,
         "trained": True,
+        "ceiling": None,
     }
 
 

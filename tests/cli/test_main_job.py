@@ -282,3 +282,19 @@ def test_every_awkward_file_is_indexed_or_quarantined(real_photos, tmp_path, tin
     listed = mmindex_json("quarantine", "list", "--store", store)
     assert len(listed) == counts["quarantined"] == sum(counts["reasons"].values())
     assert counts["indexed"] > 40
+
+
+@pytest.mark.parametrize("name", ["embeddings/text/00000", "vectors/image/00000", "ids/text"])
+def test_a_build_makes_damaged_objects_again(built, tmp_path, name):
+    """The hint of every refusal says so; "nothing changed" may not be said of a damaged store."""
+    store = tmp_path / "store"
+    shutil.copytree(built[0], store)
+    manifest = json.loads((store / "versions" / f"{1:020}.json").read_text())
+    (sha256,) = [ref["sha256"] for ref in manifest["objects"] if ref["name"] == name]
+    path = store / "objects" / sha256[:2] / sha256
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert name in mmindex("check", "--full", "--store", store, code=65).stdout
+    mmindex("build", "--store", store)
+    mmindex("check", "--full", "--store", store)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mmindex.config import EvaluateConfig, IndexConfig
 from mmindex.evaluate.evaluate import measure
+from mmindex.evaluate.evaluation import Ceiling, CeilingBlock
 from mmindex.evaluate.expect import Comparison, Figure
 from mmindex.evaluate.report import report_page, shown_model
 from mmindex.index.index import build_index
@@ -117,6 +118,20 @@ def test_the_figures_on_the_page_are_those_of_the_evaluation(published: Publishe
     assert "3 of 14 items are in quarantine" in page
     assert "truncated" in page
     assert "not an image" in page
+
+
+def test_the_best_possible_recall_is_marked_where_it_is_known(published: Published) -> None:
+    measured = measure(published.objects, published.manifest, CONFIG)
+    assert "best possible" not in report_page(published, measured, CONFIG)
+    best = Ceiling(
+        text_to_image=CeilingBlock(r1=91.25, r5=99.0, r10=100.0),
+        image_to_text=CeilingBlock(r1=97.5, r5=100.0, r10=100.0),
+    )
+    evaluation = msgspec.structs.replace(measured.evaluation, ceiling=best)
+    page = report_page(published, dataclasses.replace(measured, evaluation=evaluation), CONFIG)
+    assert "best possible: 91.2, 99.0, 100.0 %" in page
+    assert page.count('<line class="ceiling"') == 6 + 2
+    assert_self_contained(page)
 
 
 def test_a_damaged_older_version_is_said_and_does_not_stop_the_report(

@@ -8,6 +8,7 @@ import pytest
 
 from mmindex.errors import (
     BusyError,
+    CannotCreateError,
     DataError,
     InternalError,
     ModelMismatchError,
@@ -159,7 +160,7 @@ def test_a_newer_format_is_not_touched(objects):
 
 def test_a_folder_with_other_things_is_not_taken_for_a_store(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="not an mmindex store"):
+    with pytest.raises(CannotCreateError, match="not an mmindex store"):
         versions.create_layout(tmp_path)
     with pytest.raises(NoInputError):
         versions.open_layout(tmp_path)
@@ -168,7 +169,7 @@ def test_a_folder_with_other_things_is_not_taken_for_a_store(tmp_path):
 
 def test_a_path_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "store").write_bytes(b"")
-    with pytest.raises(DataError, match="not a folder"):
+    with pytest.raises(CannotCreateError, match="not a folder"):
         versions.create_layout(tmp_path / "store")
 
 

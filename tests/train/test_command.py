@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mmindex.crawl.spec import SourceOptions, parse_spec
+from mmindex.crawl.spec import SourceOptions
 from mmindex.errors import DataError
 from mmindex.store.layout import Layout
 from mmindex.train.sources import captioned_items, split_off
@@ -58,12 +58,12 @@ def test_a_folder_with_captions_trains_and_its_items_can_go_to_workers(tmp_path:
     options = SourceOptions(layout=Layout(tmp_path), max_bytes=1 << 20)
     folder = tmp_path / "pictures"
     folder.mkdir()
-    scenes = captioned_items(parse_spec("scenes:3@4294967303"), options)
+    scenes = captioned_items("scenes:3@4294967303", options)
     for number, scene in enumerate(scenes):
         (folder / f"{number}.jpg").write_bytes(scene.read())
         (folder / f"{number}.txt").write_text(scene.captions[0])
     (folder / "bare.jpg").write_bytes(scenes[0].read())
-    items = captioned_items(parse_spec(f"folder:{folder}"), options)
+    items = captioned_items(f"folder:{folder}", options)
     assert len(items) == 3  # the one without a caption has nothing to teach
     sent = pickle.loads(pickle.dumps(list(items)))  # noqa: S301 - our own bytes
     assert [item.read() for item in sent] == [scene.read() for scene in scenes]
@@ -73,15 +73,25 @@ def test_a_source_without_captions_is_refused(tmp_path: Path) -> None:
     options = SourceOptions(layout=Layout(tmp_path), max_bytes=1 << 20)
     folder = tmp_path / "pictures"
     folder.mkdir()
-    (folder / "bare.jpg").write_bytes(captioned_items(parse_spec("scenes:1"), options)[0].read())
+    (folder / "bare.jpg").write_bytes(captioned_items("scenes:1", options)[0].read())
     with pytest.raises(DataError, match="no image has a caption"):
-        captioned_items(parse_spec(f"folder:{folder}"), options)
+        captioned_items(f"folder:{folder}", options)
 
 
 def test_what_is_held_out_is_not_trained_on() -> None:
     options = SourceOptions(layout=Layout(Path("unused")), max_bytes=1 << 20)
-    items = [*captioned_items(parse_spec("scenes:25@4294967303"), options)]
+    items = [*captioned_items("scenes:25@4294967303", options)]
     kept, held_out = split_off(items, 4)
     assert len(held_out) == 4
     assert len(kept) == 21
     assert not {item.captions for item in kept} & {item.captions for item in held_out}
+
+
+def test_scenes_give_their_phrases_beside_their_captions_when_asked() -> None:
+    options = SourceOptions(layout=Layout(Path("unused")), max_bytes=1 << 20)
+    plain = captioned_items("scenes:2@4294967303", options)
+    more = captioned_items("scenes:2@4294967303#phrases", options)
+    assert [len(item.captions) for item in plain] == [5, 5]
+    assert [len(item.captions) for item in more] == [11, 11]
+    assert more[1].captions[:5] == plain[1].captions
+    assert more[1].read() == plain[1].read()

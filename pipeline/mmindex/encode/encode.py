@@ -21,6 +21,7 @@ from mmindex.encode.model import only_scenes, resolve_model
 from mmindex.encode.shards import Shard, find_orphans, read_shard, shard_name
 from mmindex.encode.units import UnitWriter
 from mmindex.encode.work import EncoderSource, Worker
+from mmindex.errors import DataError
 from mmindex.progress import get_logger
 from mmindex.records import Modality
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
@@ -167,8 +168,15 @@ class _Stage:
         return replace(backlog, kept=_renamed(backlog.kept, side, before))
 
     def _read(self, refs: tuple[ObjectRef, ...] | list[ObjectRef]) -> list[Shard]:
-        found = (read_shard(self.objects, ref, self.source.info) for ref in refs)
-        return [shard for shard in found if shard is not None]
+        return [shard for ref in refs if (shard := self._sound(ref)) is not None]
+
+    def _sound(self, ref: ObjectRef) -> Shard | None:
+        """A shard of this encoder; None for another's, and for a damaged one: it is made again."""
+        try:
+            return read_shard(self.objects, ref, self.source.info)
+        except DataError as error:
+            get_logger("encode").warning("encoding a damaged shard again", why=error.message)
+            return None
 
     def report(self, seconds: dict[str, float]) -> EncodeReport:
         parts = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmindex.crawl.corpora import list_corpora
@@ -100,12 +101,14 @@ class Subject:
         images = manifest.find("images")
         if images is None:
             raise DataError("the manifest lists no images", "run `mmindex check`")
-        splits = pc.unique(published.objects.read_table(images, ["split"])["split"])
+        column = published.objects.read_table(images, ["split"])["split"]
+        # Bytes, not strings: a name may hold half surrogates, which are no UTF-8.
+        splits = pc.unique(column.cast(pa.binary())).to_pylist()
         return cls(
             encoder.model,
             encoder.pretrained,
             "+".join(sorted({source.name for source in manifest.sources})),
-            "+".join(sorted(splits.to_pylist())),
+            "+".join(sorted(str(split, "utf-8", "backslashreplace") for split in splits)),
         )
 
     def fits(self, golden: Expected) -> bool:

@@ -38,10 +38,11 @@ _MOST_TICKS = 12
 
 @dataclass(frozen=True, slots=True)
 class RecallRow:
-    """Recall@K: exact with its interval, and through the index, in percent."""
+    """Recall@K: exact with its interval, through the index, and the best possible, in percent."""
 
     exact: Interval
     index: float
+    ceiling: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,8 @@ def report_page(
         "mmindex.evaluate:report.html",
         ["mmindex.search:gallery.css", "mmindex.evaluate:report.css"],
         manifest=published.manifest,
-        sources=", ".join(dict.fromkeys(source.name for source in published.manifest.sources)),
+        sources=", ".join(dict.fromkeys(source.name for source in published.manifest.sources))
+        or "Corpus",
         model=shown_model(published.encoder),
         evaluation=measured.evaluation,
         directions=_directions(published, measured, config),
@@ -149,31 +151,34 @@ def _directions(
     if to_image is None or to_text is None:
         return ()
     return (
-        _direction(published, measured.corpus, to_image, config, to_image=True),
-        _direction(published, measured.corpus, to_text, config, to_image=False),
+        _direction(published, measured, to_image, config, to_image=True),
+        _direction(published, measured, to_text, config, to_image=False),
     )
 
 
 def _direction(
     published: Published,
-    corpus: Corpus,
+    measured: Measured,
     direction: Direction,
     config: EvaluateConfig,
     *,
     to_image: bool,
 ) -> DirectionPart:
+    corpus, best = measured.corpus, measured.evaluation.ceiling
     intervals = recall_intervals(direction.ranks, direction.images, config.seed)
     index = direction.through_index
+    through = index.r1, index.r5, index.r10
+    ceilings: tuple[float | None, ...] = (None, None, None)
+    if best is not None:
+        side = best.text_to_image if to_image else best.image_to_text
+        ceilings = side.r1, side.r5, side.r10
     gallery = len(corpus.images.id_of_row) if to_image else len(corpus.image_of_caption)
     return DirectionPart(
         title="Text to image" if to_image else "Image to text",
         asked="captions" if to_image else "images",
         found="image" if to_image else "caption",
         summary=direction.exact,
-        rows=tuple(
-            RecallRow(interval, through)
-            for interval, through in zip(intervals, (index.r1, index.r5, index.r10), strict=True)
-        ),
+        rows=tuple(RecallRow(*row) for row in zip(intervals, through, ceilings, strict=True)),
         bins=rank_bins(direction.ranks, gallery),
         examples=showcase(published, corpus, direction, to_image=to_image, count=_EXAMPLES),
     )

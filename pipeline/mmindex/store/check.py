@@ -47,25 +47,26 @@ def check(layout: Layout, *, full: bool) -> CheckReport:
 
 
 def _manifests(layout: Layout, problems: list[str]) -> Iterator[Manifest]:
-    current = 0
+    """Every manifest that can be read, the published one against the sha256 in CURRENT."""
+    pointer = None
     try:
         pointer = versions.read_current_pointer(layout)
-        if pointer is not None:
-            current = pointer.version
-            yield versions.read_current_checked(layout, pointer)
     except DataError as error:
         problems.append(error.message)
     for number in versions.list_versions(layout):
-        if number == current:
-            continue
         try:
-            manifest = versions.read_version(layout, number)
+            if pointer is not None and pointer.version == number:
+                manifest = versions.read_current_checked(layout, pointer)
+            else:
+                manifest = versions.read_version(layout, number)
         except DataError as error:
             problems.append(error.message)
             continue
         if not manifest.counts.balanced:
             problems.append(f"{layout.version(number)}: counts do not balance")
         yield manifest
+    if pointer is not None and not layout.version(pointer.version).exists():
+        problems.append(f"{layout.version(pointer.version)}: missing")
 
 
 def repair(layout: Layout) -> int:

@@ -193,5 +193,5 @@ def decode_manifest(data: bytes, sha256: str | None, where: str) -> Manifest:
         raise DataError(f"{where}: damaged (sha256 differs)", "run `mmindex check --repair`")
     try:
         return msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: not a manifest: {error}", "run `mmindex check`") from error

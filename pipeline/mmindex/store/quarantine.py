@@ -61,5 +61,5 @@ def read_ledger(layout: Layout) -> Iterator[QuarantineEntry]:
         for number, line in enumerate(file, start=1):
             try:
                 yield msgspec.json.decode(line, type=QuarantineEntry)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise DataError(f"{layout.quarantine_file}:{number}: {error}") from error

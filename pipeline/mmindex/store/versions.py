@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mmindex.errors import (
+    CannotCreateError,
     DataError,
     InternalError,
     ModelMismatchError,
     NoInputError,
+    UsageError,
     from_os_error,
     os_errors,
 )
@@ -25,6 +28,8 @@ from mmindex.store.manifest import Current, Manifest, decode_manifest, encode_ma
 if TYPE_CHECKING:  # `mmindex status` reads versions without paying for pyarrow
     from mmindex.store.objects import Objects
 
+_VERSION_NAME = re.compile(r"[0-9]{20}")  # as Layout.version writes it
+
 
 def open_layout(root: Path) -> Layout:
     """Open an existing store for reading.
@@ -33,9 +38,14 @@ def open_layout(root: Path) -> Layout:
         NoInputError: there is no store at ``root``.
         ModelMismatchError: the store has a newer format than this program knows.
     """
-    layout = Layout(root.absolute())
+    layout = _layout(root)
     with os_errors(layout.root):
-        found = layout.format_file.read_text("ascii") if layout.format_file.exists() else None
+        # A damaged file may hold anything: it must read as a format that nobody knows.
+        found = (
+            layout.format_file.read_text("ascii", "backslashreplace")
+            if layout.format_file.exists()
+            else None
+        )
     if found is None:
         raise NoInputError(f"{root}: no mmindex store there", "run `mmindex build` first")
     if found.strip() != FORMAT:
@@ -52,13 +62,18 @@ def create_layout(root: Path) -> Layout:
     Raises:
         MmindexError: the folder cannot be made or written (found out now, before any work).
     """
-    layout = Layout(root.absolute())
+    layout = _layout(root)
     if layout.format_file.exists():
         open_layout(root)
     with os_errors(layout.root):
         _refuse_foreign(layout)
-        for directory in layout.directories:
-            publish.make_directory(directory)
+        try:
+            for directory in layout.directories:
+                publish.make_directory(directory)
+        except (NotADirectoryError, FileNotFoundError, NoInputError) as error:
+            raise CannotCreateError(
+                f"{layout.root}: cannot be created", "choose another --store"
+            ) from error
         if not os.access(layout.root, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(layout.root))
     if not layout.format_file.exists():
@@ -66,15 +81,26 @@ def create_layout(root: Path) -> Layout:
     return layout
 
 
+def _layout(root: Path) -> Layout:
+    layout = Layout(root.absolute())
+    try:
+        str(layout.root).encode("utf-8")
+    except UnicodeEncodeError as error:  # Arrow opens files by UTF-8 names only
+        raise UsageError(
+            f"{root}: a store's path must be valid UTF-8", "choose another --store"
+        ) from error
+    return layout
+
+
 def _refuse_foreign(layout: Layout) -> None:
     """A folder with other things in it is no place for a store; a killed first run's is."""
     if layout.root.exists() and not layout.root.is_dir():
-        raise DataError(f"{layout.root}: not a folder", "choose another --store")
+        raise CannotCreateError(f"{layout.root}: not a folder", "choose another --store")
     if layout.format_file.exists() or not layout.root.exists():
         return
     ours = {path.name for path in (*layout.directories, layout.lock_file)}
     if any(entry.name not in ours for entry in layout.root.iterdir()):
-        raise DataError(
+        raise CannotCreateError(
             f"{layout.root}: not empty and not an mmindex store", "choose another --store"
         )
 
@@ -99,7 +125,7 @@ def read_current_pointer(layout: Layout) -> Current | None:
         raise from_os_error(error, layout.current_file) from error
     try:
         return msgspec.json.decode(data, type=Current)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{layout.current_file}: damaged: {error}", repair) from error
 
 
@@ -149,7 +175,9 @@ def _read(layout: Layout, number: int, sha256: str | None) -> Manifest:
 def list_versions(layout: Layout) -> list[int]:
     """The numbers of the manifests present, ascending."""
     with os_errors(layout.versions_dir):
-        return sorted(int(path.stem) for path in layout.versions_dir.glob("*.json"))
+        names = [path.stem for path in layout.versions_dir.glob("*.json")]
+    # Whatever else lies there (a copy made by hand, for example) is no version.
+    return sorted(int(name) for name in names if _VERSION_NAME.fullmatch(name))
 
 
 def remove_leftovers(layout: Layout) -> None:

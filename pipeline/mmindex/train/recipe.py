@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mmindex.crawl.spec import SourceOptions, parse_spec
+from mmindex.crawl.spec import SourceOptions
 from mmindex.encode.files import locate
 from mmindex.encode.model import NO_WEIGHTS, ModelRequest
 from mmindex.errors import UsageError, os_errors
@@ -67,7 +67,7 @@ def run_recipe(recipe: Recipe) -> TrainReport:
 
 def _open(recipe: Recipe, specs: Sequence[str]) -> Sequence[CaptionedImage]:
     options = SourceOptions(layout=Layout(recipe.output.work), max_bytes=LIMITS.max_bytes)
-    opened = [captioned_items(parse_spec(text), options) for text in specs]
+    opened = [captioned_items(text, options) for text in specs]
     if len(opened) == 1:
         return opened[0]
     return list(itertools.chain.from_iterable(opened))

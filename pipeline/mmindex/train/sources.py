@@ -5,21 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import overload
+from typing import Final, overload
 
 from mmindex.crawl.scenes import SceneRange, captions, draw, encode, make_scene
+from mmindex.crawl.scenes.phrases import phrases
 from mmindex.crawl.scenes_source import parse_scenes
-from mmindex.crawl.spec import SourceOptions, SourceSpec, open_source
+from mmindex.crawl.spec import SourceOptions, open_source, parse_spec
 from mmindex.errors import DataError
 from mmindex.records import SourceItem
 from mmindex.train.settings import CaptionedImage, TrainingItem
 
+PHRASES: Final = "phrases"
+"""The split of a ``scenes:`` source that adds short phrases to the captions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scenes(Sequence[CaptionedImage]):
-    """Scenes that are drawn each time they are read: nothing lies on disk."""
+    """Scenes that are drawn each time they are read: nothing lies on disk.
+
+    Attributes:
+        scenes: which ones.
+        phrases: give them the short phrases of a search box beside their captions.
+    """
 
     scenes: SceneRange
+    phrases: bool = False
 
     def __len__(self) -> int:
         return self.scenes.count
@@ -33,7 +43,9 @@ class Scenes(Sequence[CaptionedImage]):
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         seed, number = self.scenes.seed, self.scenes.numbers[index]
-        texts = tuple(caption.text for caption in captions(make_scene(seed, number)))
+        scene = make_scene(seed, number)
+        written = captions(scene) + (phrases(scene) if self.phrases else ())
+        texts = tuple(caption.text for caption in written)
         return TrainingItem(partial(_draw_scene, seed, number), texts)
 
 
@@ -41,16 +53,22 @@ def _draw_scene(seed: int, number: int) -> bytes:
     return encode(draw(make_scene(seed, number)))
 
 
-def captioned_items(spec: SourceSpec, options: SourceOptions) -> Sequence[CaptionedImage]:
+def captioned_items(text: str, options: SourceOptions) -> Sequence[CaptionedImage]:
     """The captioned images of a source; those without a caption are left out.
+
+    Args:
+        text: a source spec; that of scenes may end in ``#phrases``.
+        options: for reading it.
 
     Raises:
         DataError: none has a caption.
         MmindexError: see :func:`mmindex.crawl.spec.open_source`.
     """
+    wanted = text.startswith("scenes:") and text.endswith(f"#{PHRASES}")
+    spec = parse_spec(text.removesuffix(f"#{PHRASES}") if wanted else text)
     if spec.kind == "scenes":
         scenes = parse_scenes(spec.where)
-        return Scenes(SceneRange(scenes.seed, scenes.count))
+        return Scenes(SceneRange(scenes.seed, scenes.count), wanted)
     items = [
         TrainingItem(event.read, event.captions)
         for event in open_source(spec, options)

@@ -1,0 +1,50 @@
+"""The three standard streams, also where the caller closed them or their disk is full."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import IO, Any
+
+# Each opened the wrong way round, as GNU tools do it: reading stdin and writing stdout then fail
+# with "Bad file descriptor" (exit 74), while nobody waits for what goes to a closed stderr.
+_STREAMS = (("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
+
+
+def open_missing_streams() -> None:
+    """Occupy the standard descriptors that the caller closed (``>&-``).
+
+    Otherwise the next files opened get their numbers, and what a library prints to descriptor 2
+    ends up inside one of them.
+    """
+    for number, (name, flags) in enumerate(_STREAMS):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, _reopened(number))
+
+
+def _reopened(number: int) -> IO[Any]:
+    mode = "r" if number == 0 else "w"
+    errors = "surrogateescape" if number == 0 else "backslashreplace"
+    return os.fdopen(number, mode, encoding="utf-8", errors=errors, closefd=False)
+
+
+def say(line: str) -> None:
+    """Print a line on stderr; where that is impossible the exit code must do."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - the boundary prints
+
+
+def settle_stdout() -> None:
+    """Write what stdout still holds, or drop it where nobody takes it.
+
+    Otherwise the interpreter tries once more at its end, and fails with an exit code of its own.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
