@@ -42,7 +42,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 bench: $(STAMP) ## Measure, and print ratios
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 import mmindex
-from mmindex_cli import about, build, evaluate, query, train, upkeep
+from mmindex_cli import (
+    about,
+    build,
+    caption,
+    classify,
+    dedup,
+    evaluate,
+    explain,
+    match,
+    query,
+    train,
+    upkeep,
+)
 from mmindex_cli.common import command, fail_on
 from mmindex_cli.streams import open_missing_streams
 
@@ -51,6 +63,11 @@ for function in (
     build.index,
     evaluate.evaluate,
     query.query,
+    match.match,
+    classify.classify,
+    dedup.dedup,
+    explain.explain,
+    caption.caption,
     train.train,
     upkeep.status,
     upkeep.versions,
