@@ -84,3 +84,30 @@ def test_mistakes_are_named(tmp_path, text, error, words):
 def test_a_file_that_is_not_there_is_no_input(tmp_path):
     with pytest.raises(NoInputError):
         load_config(tmp_path / "gone.toml", {})
+
+
+def test_a_model_given_by_path_is_found_wherever_cron_stands(tmp_path, monkeypatch):
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "mine").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "etc" / "mmindex.toml"
+    for given, resolved in [
+        ({"name": "local-dir:../clip"}, {"name": f"local-dir:{tmp_path}/etc/../clip"}),
+        ({"name": "local-dir:~/clip"}, {"name": "local-dir:~/clip"}),
+        ({"name": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"}, {}),
+        ({"name": "ViT-B-32", "pretrained": "mine"}, {"pretrained": f"{tmp_path}/etc/mine"}),
+        ({"name": "hf-hub:a/b", "pretrained": "./w.safetensors"},
+         {"pretrained": f"{tmp_path}/etc/./w.safetensors"}),
+    ]:  # fmt: skip
+        lines = (f'{key} = "{value}"\n' for key, value in given.items())
+        file.write_text("[model]\n" + "".join(lines))
+        model = load_config(file, {}).model.model_dump(exclude={"allow_pickle_weights"})
+        assert model == {"pretrained": None, **given, **resolved}
+    flags = load_config(None, {"model.name": "local-dir:clip"})
+    assert flags.model.name == f"local-dir:{tmp_path}/clip"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_settings(tmp_path):
+    file = tmp_path / "mmindex.toml"
+    file.write_bytes(b"\xef\xbb\xbf[encode]\nbatch_size = 8\n")
+    assert load_config(file, {}).encode.batch_size == 8

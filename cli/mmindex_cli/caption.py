@@ -17,7 +17,9 @@ CaptionsOption = Annotated[int, typer.Option("-k", min=1, help="Captions wanted.
 VotersOption = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Nearest captions that choose among themselves; 1: the nearest, unasked."
+        min=2,
+        help="Let so many of the nearest captions choose the one that they agree on most. "
+        "[default: the nearest as they come]",
     ),
 ]
 FormatOption = Annotated[Literal["table", "json"], typer.Option("--format")]
@@ -31,16 +33,16 @@ def caption(
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Describe a picture with the caption that its nearest captions agree on most.
+    """Describe a picture with the nearest captions of the corpus.
 
     Example: mmindex caption --image beach.jpg -k 3
     """
-    from mmindex.insight.caption import DEFAULT_VOTERS, describe
+    from mmindex.insight.caption import describe
     from mmindex.search.vectorize import open_vectorizer
     from mmindex_cli.output import inert_json, print_line, printable
 
     with open_vectorizer(store_path(store), device) as vectorizer:
-        said = describe(vectorizer, image, k, DEFAULT_VOTERS if voters is None else voters)
+        said = describe(vectorizer, image, k, voters)
     if output_format == "json":
         captions = [
             {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from typing import IO, Any
@@ -35,8 +34,10 @@ def _reopened(number: int) -> IO[Any]:
 
 def say(line: str) -> None:
     """Print a line on stderr; where that is impossible the exit code must do."""
-    with contextlib.suppress(OSError):
+    try:
         print(line, file=sys.stderr, flush=True)  # noqa: T201 - the boundary prints
+    except OSError:
+        _drop(2)
 
 
 def settle_stdout() -> None:
@@ -47,4 +48,8 @@ def settle_stdout() -> None:
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(1)
+
+
+def _drop(number: int) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)

@@ -52,6 +52,10 @@ Decay = Annotated[float, typer.Option(min=0, help="AdamW's weight decay.")]
 Ema = Annotated[
     float, typer.Option(min=0, max=1, help="Decay of the mean of weights that is saved; 0: none.")
 ]
+Alike = Annotated[
+    int,
+    typer.Option(min=0, help="Similar images that share a batch, as hard negatives; 0: by lot."),
+]
 Crop = Annotated[
     float, typer.Option(min=0, max=1, help="Least share of a picture that a random crop keeps.")
 ]
@@ -78,6 +82,7 @@ def train(
     warmup_steps: Warmup = 200,
     weight_decay: Decay = 0.1,
     ema_decay: Ema = 0.0,
+    alike: Alike = 0,
     crop_scale: Crop = 0.9,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order, captions, crops.")] = 0,
     lock_image: Annotated[bool, typer.Option("--lock-image", help="Keep the image tower.")] = False,
@@ -112,6 +117,7 @@ def train(
         warmup_steps=warmup_steps,
         weight_decay=weight_decay,
         ema_decay=ema_decay,
+        alike=alike,
         crop_scale=crop_scale,
         seed=seed,
         lock_image=lock_image,

@@ -23,6 +23,7 @@ DEFAULT_SCENES = "scenes:2000"
 # Kinds of source whose WHERE is always a path; that of the others may name a release as well.
 _PATH_KINDS = frozenset({"folder", "urls", "webdataset", "parquet"})
 _PLACELESS_KINDS = frozenset({"scenes"})
+_LOCAL_MODEL = "local-dir:"
 
 
 def _as_utf8(text: str) -> str:
@@ -144,8 +145,8 @@ def load_config(
 ) -> Config:
     """Read a TOML file and lay the command line's values over it.
 
-    Paths in sources become absolute: those in a file are relative to the file, those of the
-    command line to the working folder, so that a store's sources hold wherever cron stands.
+    Paths (of sources, models, corpora) become absolute: those in a file are relative to the file,
+    those of the command line to the working folder, so that they hold wherever cron stands.
 
     Args:
         path: the file, or None.
@@ -162,7 +163,7 @@ def load_config(
         with os_errors(path):
             text = path.read_bytes()
         try:
-            tree = tomllib.loads(text.decode("utf-8"))
+            tree = tomllib.loads(text.decode("utf-8-sig"))  # editors may put a BOM
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: not a TOML file: {error}") from error
         tree = _resolve_paths(tree, path.absolute().parent)
@@ -196,6 +197,19 @@ def _resolve_paths(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
         resolved["source"] = [_resolve_source(source, folder) for source in sources]
     if isinstance(fetch, dict) and isinstance(fetch.get("corpora"), str):
         resolved["fetch"] = {**fetch, "corpora": _joined(folder, fetch["corpora"])}
+    if isinstance(tree.get("model"), dict):
+        resolved["model"] = _resolve_model(tree["model"], folder)
+    return resolved
+
+
+def _resolve_model(model: dict[str, Any], folder: Path) -> dict[str, Any]:
+    resolved = dict(model)
+    name, weights = model.get("name"), model.get("pretrained")
+    if isinstance(name, str) and name.startswith(_LOCAL_MODEL):
+        where = name.removeprefix(_LOCAL_MODEL)
+        resolved["name"] = f"{_LOCAL_MODEL}{_joined(folder, where)}" if where else name
+    if isinstance(weights, str) and weights and ("/" in weights or (folder / weights).is_file()):
+        resolved["pretrained"] = _joined(folder, weights)  # otherwise it is a tag
     return resolved
 
 

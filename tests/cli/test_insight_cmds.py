@@ -187,7 +187,7 @@ def test_an_explanation_is_drawn_and_told(tmp_path: Path) -> None:
 
 
 def test_a_picture_is_described(pictures: dict[str, Path]) -> None:
-    done = run("caption", "--image", str(pictures["folder/00003.png"]), "-k", "2", "--voters", "4")
+    done = run("caption", "--image", str(pictures["folder/00003.png"]), "-k", "2")
     assert done.exit_code == 0, done.stderr
     assert all(" a white square " in line for line in done.stdout.splitlines())
     assert len(done.stdout.splitlines()) == 2

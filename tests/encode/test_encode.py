@@ -14,7 +14,7 @@ from mmindex.encode.encode import EncodeReport, encode
 from mmindex.encode.encoder import Float32
 from mmindex.encode.preprocess import Pixels
 from mmindex.encode.work import EncoderSource
-from mmindex.errors import DataError, InternalError
+from mmindex.errors import InternalError
 from mmindex.records import Modality, Reason
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
@@ -201,15 +201,17 @@ def test_a_damaged_leftover_is_passed_over(
     assert (second.reused_images, second.encoded_images) == (3, 3)
 
 
-def test_a_damaged_published_shard_stops_the_run(
+def test_a_damaged_published_shard_is_never_used_but_made_again(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
     corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 3))
     first = run(fake_encoder, objects, corpus)
     path = objects.layout.object(first.shards[IMAGE][0].sha256)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(DataError, match="damaged"):
-        run(fake_encoder, Objects(objects.layout), corpus, first)
+    second = run(fake_encoder, Objects(objects.layout), corpus, first)
+    assert (second.reused_images, second.encoded_images) == (0, 3)
+    assert second.shards == first.shards  # the same content under the same name: healed in place
+    Objects(objects.layout).path(second.shards[IMAGE][0])
 
 
 def test_objects_of_published_versions_are_no_leftovers(

@@ -171,6 +171,30 @@ def test_a_path_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "store").write_bytes(b"")
     with pytest.raises(CannotCreateError, match="not a folder"):
         versions.create_layout(tmp_path / "store")
+    with pytest.raises(CannotCreateError, match="cannot be created"):
+        versions.create_layout(tmp_path / "store" / "below")
+
+
+def test_damage_that_is_no_text_is_damage_too(objects):
+    layout = objects.layout
+    publish(objects, 1)
+    layout.current_file.write_bytes(b'{"version":1,"manifest_sha256":"\xff"}')
+    with pytest.raises(DataError, match="damaged"):
+        versions.read_current(layout)
+    layout.version(1).write_bytes(b'{"format":"\xff"}')
+    with pytest.raises(DataError, match="not a manifest"):
+        versions.read_version(layout, 1)
+    layout.format_file.write_bytes(b"\xb1\n")
+    with pytest.raises(ModelMismatchError, match="format"):
+        versions.open_layout(layout.root)
+
+
+def test_a_stray_file_among_the_manifests_is_no_version(objects):
+    layout = objects.layout
+    first = publish(objects, 1)
+    (layout.versions_dir / "copy of 1.json").write_bytes(layout.version(1).read_bytes())
+    assert versions.list_versions(layout) == [1]
+    assert versions.read_current(layout) == first
 
 
 def test_a_folder_that_refuses_writing_is_said_at_once(tmp_path, monkeypatch):

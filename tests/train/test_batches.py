@@ -24,7 +24,7 @@ def test_an_epoch_uses_each_image_at_most_once_and_the_next_in_another_order() -
 
 
 def test_a_corpus_smaller_than_a_batch_is_one_batch() -> None:
-    assert step_indices(5, 7, SETTINGS).tolist() == [0, 1, 2, 3, 4]
+    assert sorted(step_indices(5, 7, SETTINGS).tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_an_image_gives_different_captions_of_its_own_while_it_has_enough(tmp_path: Path) -> None:

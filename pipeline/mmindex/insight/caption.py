@@ -1,15 +1,15 @@
 """Describe a picture with the captions of the corpus that are nearest to it.
 
-Among the nearest captions the description is the one that most of the others agree with: the mean
-of its cosine similarities with them, as texts, is the largest ("consensus", J. Devlin et al.,
-Exploring Nearest Neighbor Approaches for Image Captioning, 2015). One caption that happens to lie
-near but tells something else loses against several that say the same.
+With ``voters``, the nearest captions are put in the order in which they agree with each other:
+first the one whose mean cosine similarity with the other voters, as texts, is the largest
+("consensus", J. Devlin et al., Exploring Nearest Neighbor Approaches for Image Captioning, 2015).
+One caption that happens to lie near but tells something else then loses against several that say
+the same.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from mmindex.search.searcher import Searcher
 from mmindex.search.vectorize import Vectorizer
 from mmindex.store.vectors import Vectors
 
-# How many captions have a say.
-DEFAULT_VOTERS: Final = 60
-
 
 @dataclass(frozen=True, slots=True)
 class Described:
@@ -29,8 +26,9 @@ class Described:
 
     Attributes:
         picture: where it is.
-        captions: the description first; scores are cosine similarities with the picture.
-        agreement: of each caption, its mean cosine similarity with the other voters.
+        captions: the description first, each text once; scores are cosine similarities with
+            the picture.
+        agreement: of each caption, its mean cosine similarity with the others looked at.
     """
 
     picture: str
@@ -39,16 +37,16 @@ class Described:
 
 
 def describe(
-    vectorizer: Vectorizer, image: str, k: int = 1, voters: int = DEFAULT_VOTERS
+    vectorizer: Vectorizer, image: str, k: int = 1, voters: int | None = None
 ) -> Described:
     """Find captions for a picture: a file, or the uri or id of an image of the corpus.
 
     Args:
         vectorizer: of the version.
         image: the picture.
-        k: captions wanted, best first; the same text is given once.
-        voters: nearest captions that have a say, at least ``k`` of them; 1 with ``k`` 1 gives the
-            nearest caption as it is.
+        k: captions wanted.
+        voters: how many of the nearest captions choose among themselves (at least ``k`` do);
+            None: the nearest ones as they come.
 
     Raises:
         NoInputError: there is no such picture, or the corpus has no captions.
@@ -59,15 +57,16 @@ def describe(
     published.require_index(Modality.TEXT)
     asked = vectorizer.picture(image)
     searcher = Searcher(published.objects, published.manifest, Modality.TEXT)
-    scores, found = searcher.search(asked.vector[None], min(max(k, voters), searcher.n))
+    scores, found = searcher.search(asked.vector[None], min(max(k, voters or 1), searcher.n))
     ids, near = found[0][found[0] >= 0], scores[0][found[0] >= 0]
     vectors = Vectors(published.objects, published.manifest, Modality.TEXT)
     texts = vectors.take(ids).astype(np.float64)
     alike = texts @ texts.T
     others = max(1, len(ids) - 1)
     agreement = (alike.sum(axis=1) - alike.diagonal()) / others
-    # Of equal ones the nearer to the picture; ids come nearest first.
-    order = np.argsort(-agreement, kind="stable")[:k]
+    # Ids come nearest first, so of equal ones the nearer to the picture comes first.
+    order = np.arange(len(ids)) if voters is None else np.argsort(-agreement, kind="stable")
+    order = order[:k]
     ranked = [Ranked([key], [float(near[n])]) for n, key in zip(
         order.tolist(), searcher.keys(ids[order]), strict=True)]  # fmt: skip
     named = hits(published.objects, published.manifest, Modality.TEXT, ranked, Cut(k=1))

@@ -38,8 +38,9 @@ Method = Literal["gradient", "occlusion"]
 _STEPS: Final = 32
 _STEP_BATCH: Final = 8  # a backward pass keeps every layer's features in memory
 _CELLS: Final = 14  # of a map of a tower without patches
-# A window covers a quarter of each side and moves by half of itself: 7 x 7 windows.
+# A window covers a quarter of each side and moves by a quarter of itself: 13 x 13 windows.
 _WINDOWS_A_SIDE: Final = 4
+_STEPS_A_WINDOW: Final = 4
 _BATCH: Final = 32
 
 
@@ -183,9 +184,9 @@ def _occlusion(encoder: Encoder, pixels: Pixels, text: Float32) -> Explanation:
 
 
 def _windows(side: int) -> Iterator[tuple[int, int]]:
-    """Half-overlapping windows that together cover a side: (first pixel, one past the last)."""
+    """Overlapping windows that together cover a side: (first pixel, one past the last)."""
     length = max(1, -(-side // _WINDOWS_A_SIDE))
-    step = max(1, length // 2)
+    step = max(1, length // _STEPS_A_WINDOW)
     for start in range(0, max(1, side - length + step), step):
         yield min(start, side - length), min(start, side - length) + length
 

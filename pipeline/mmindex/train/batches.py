@@ -13,11 +13,12 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from mmindex.train.alike import mixed_batches, pool_of, word_vectors
 from mmindex.train.corpus import Decoder, Pixels, Tokens, as_is
 from mmindex.train.settings import CaptionedImage, TrainSettings
 
 _CROP_GROUP: Final = 16  # images that share one random crop: resizing stays vectorised
-_ORDER, _CAPTIONS, _CROPS = range(3)  # independent streams of random numbers
+_ORDER, _CAPTIONS, _CROPS, _GROUPS = range(4)  # independent streams of random numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Batches(Dataset[Batch]):
     ) -> None:
         self._tokens, self._pictures, self._settings = tokens, pictures, settings
         skip = pictures.unreadable if isinstance(pictures, Pixels) else ()
+        self._pool: tuple[int, list[NDArray[np.int64]]] | None = None
         self._usable = np.setdiff1d(np.arange(len(tokens.offsets) - 1), skip)
 
     def __len__(self) -> int:
@@ -53,7 +55,7 @@ class Batches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         settings = self._settings
-        chosen = self._usable[step_indices(len(self._usable), step, settings)]
+        chosen = self._choose(step)
         pixels, read = self._read(chosen)
         tokens = self._tokens.pick(
             chosen[read],
@@ -67,6 +69,21 @@ class Batches(Dataset[Batch]):
             int((~read).sum()),
         )
 
+    def _choose(self, step: int) -> NDArray[np.int64]:
+        """The images of a step, sorted: reading a mapped file in order is faster."""
+        count, settings = len(self._usable), self._settings
+        if settings.alike == 0:
+            return self._usable[np.sort(step_indices(count, step, settings))]
+        first, batches = pool_of(step, count // min(settings.batch_size, count))
+        if self._pool is None or self._pool[0] != first:
+            steps = range(first, first + batches)
+            members = np.concatenate([step_indices(count, each, settings) for each in steps])
+            words = word_vectors([self._tokens.of(image) for image in self._usable[members]])
+            rng = np.random.default_rng((settings.seed, _GROUPS, first))
+            parts = mixed_batches(words, batches, settings.alike, rng)
+            self._pool = first, [members[rows] for rows in parts]
+        return self._usable[np.sort(self._pool[1][step - first])]
+
     def _read(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         if isinstance(self._pictures, Pixels):
             return self._pictures.rows[chosen], np.ones(len(chosen), np.bool_)
@@ -79,14 +96,11 @@ class Batches(Dataset[Batch]):
 
 
 def step_indices(count: int, step: int, settings: TrainSettings) -> NDArray[np.int64]:
-    """Which images a step uses: each once an epoch, in a new order every epoch.
-
-    Sorted, since reading a mapped file in order is faster; the order within a batch means nothing.
-    """
+    """Which images a step uses: each once an epoch, in a new order every epoch."""
     size = min(settings.batch_size, count)
     epoch, place = divmod(step, count // size)
     order = _epoch_order(count, settings.seed, epoch)
-    return np.sort(order[place * size : (place + 1) * size])
+    return order[place * size : (place + 1) * size]
 
 
 @lru_cache(maxsize=1)

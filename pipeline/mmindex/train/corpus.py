@@ -74,6 +74,11 @@ class Tokens:
         shape = (int(self.offsets[-1]), self.context)
         return np.memmap(self.path, np.int32, "r", shape=shape)
 
+    def of(self, image: int) -> NDArray[np.int32]:
+        """The captions of one image: int32 (captions, context)."""
+        rows: NDArray[np.int32] = self.rows[self.offsets[image] : self.offsets[image + 1]]
+        return rows
+
     def pick(
         self, indices: NDArray[np.int64], count: int, rng: np.random.Generator
     ) -> NDArray[np.int64]:

@@ -63,6 +63,10 @@ class TrainSettings:
         clip_norm: largest gradient norm; larger gradients are scaled down.
         ema_decay: decay of the running mean of weights that is validated and saved; 0 saves the
             last weights themselves.
+        alike: images with similar captions that share a batch, as hard negatives; 0 draws batches
+            at random. A quarter of the batch is a good size: harder negatives teach details (kinds
+            of things) that a random batch can be told apart without, while the mixture of several
+            groups keeps batch statistics near those of the corpus.
         crop_scale: smallest share of the picture's area that a random crop keeps; 1 turns cropping
             off. There is no mirror (captions speak of left and right) and no colour change.
         seed: of the weights, the order, the captions and the crops.
@@ -81,6 +85,7 @@ class TrainSettings:
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     ema_decay: float = 0.0
+    alike: int = 0
     crop_scale: float = 0.9
     seed: int = 0
     lock_image: bool = False
@@ -97,6 +102,8 @@ class TrainSettings:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.batch_size < 2:
             raise UsageError("batch_size must be at least 2: the other images are the negatives")
+        if self.alike and not 2 <= self.alike <= self.batch_size:
+            raise UsageError(f"alike must lie in 2..batch_size or be 0, not {self.alike}")
         if not 0 < self.crop_scale <= 1:
             raise UsageError(f"crop_scale must lie in (0, 1], not {self.crop_scale}")
         if not 0 <= self.ema_decay < 1:
