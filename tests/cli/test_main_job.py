@@ -298,3 +298,33 @@ def test_a_build_makes_damaged_objects_again(built, tmp_path, name):
     assert name in mmindex("check", "--full", "--store", store, code=65).stdout
     mmindex("build", "--store", store)
     mmindex("check", "--full", "--store", store)
+
+
+def test_a_store_inside_its_own_source_folder_is_no_part_of_the_corpus(tmp_path, tiny_model):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number}.png").write_bytes(png(number))
+    store = folder / "index"
+    common = ("--source", f"folder:{folder}", "--all-files", "--model", tiny_model.name)
+    mmindex("build", "--store", store, *common)
+    assert "nothing changed" in mmindex("build", "--store", store).stdout
+    (status,) = mmindex_json("status", "--store", store)
+    assert (status["counts"]["indexed"], status["counts"]["ignored"]) == (12, 1)
+    assert status["counts"]["quarantined"] == 0
+
+
+def test_a_damaged_old_version_does_not_stop_the_next_build(tmp_path, tiny_model):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(12):
+        (folder / f"{number}.png").write_bytes(png(number))
+    store = tmp_path / "store"
+    mmindex("build", "--store", store, "--source", f"folder:{folder}", "--model", tiny_model.name)
+    (folder / "12.png").write_bytes(png(12))
+    mmindex("build", "--store", store)
+    (store / "versions" / f"{1:020d}.json").write_bytes(b"damaged")
+    (folder / "13.png").write_bytes(png(13))
+    mmindex("build", "--store", store)
+    assert mmindex_json("status", "--store", store)[0]["counts"]["indexed"] == 14
+    assert f"{1:020d}.json" in mmindex("check", "--store", store, code=65).stdout

@@ -27,6 +27,7 @@ from mmindex.records import (
     SourceEvent,
     SourceItem,
 )
+from mmindex.store.layout import Layout
 
 # fmt: off
 EXTENSIONS: Final = frozenset({
@@ -116,7 +117,10 @@ def _walk(scan: _Scan, entries: list[os.DirEntry[str]]) -> Iterator[SourceEvent]
         if entry.name in folder.sidecars or name == scan.caption_file:
             continue
         try:
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=False) and Layout(Path(entry.path)).is_store():
+                # Its own files would change the corpus with every build.
+                yield Ignored("an mmindex store")
+            elif entry.is_dir(follow_symlinks=False):
                 open_folders.append(_Folder.of(scan, f"{name}/", _listing(entry.path)))
             elif entry.is_symlink() and entry.is_dir():
                 yield _linked_folder(scan, name, entry.path)

@@ -181,11 +181,14 @@ def find_orphans(objects: Objects, info: EncoderInfo) -> dict[Modality, list[Obj
 
 
 def _listed(layout: Layout) -> set[str]:
-    return {
-        ref.sha256
-        for number in versions.list_versions(layout)
-        for ref in versions.read_version(layout, number).objects
-    }
+    """What versions list; an unreadable one lists nothing, as adoption checks every shard."""
+    listed: set[str] = set()
+    for number in versions.list_versions(layout):
+        try:
+            listed |= {ref.sha256 for ref in versions.read_version(layout, number).objects}
+        except DataError as error:
+            get_logger("encode").warning("passing over a damaged version", why=error.message)
+    return listed
 
 
 def _object_files(layout: Layout) -> Iterator[Path]:

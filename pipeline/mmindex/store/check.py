@@ -65,6 +65,8 @@ def _manifests(layout: Layout, problems: list[str]) -> Iterator[Manifest]:
         if not manifest.counts.balanced:
             problems.append(f"{layout.version(number)}: counts do not balance")
         yield manifest
+    if pointer is None and not problems and layout.version(1).exists():
+        problems.append(f"{layout.current_file}: missing, version 1 is not published")
     if pointer is not None and not layout.version(pointer.version).exists():
         problems.append(f"{layout.version(pointer.version)}: missing")
 

@@ -76,6 +76,12 @@ class Layout:
             self.runs_dir,
         )
 
+    def is_store(self) -> bool:
+        """Whether a store lies here, judged by what every store has from its first moment."""
+        return (
+            self.format_file.is_file() and self.versions_dir.is_dir() and self.objects_dir.is_dir()
+        )
+
     def version(self, number: int) -> Path:
         """The manifest of version ``number``."""
         return self.versions_dir / f"{number:0{_VERSION_DIGITS}d}.json"

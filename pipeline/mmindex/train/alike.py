@@ -67,7 +67,7 @@ def _halved(
     direction = np.asarray(rng.standard_normal(vectors.shape[1]), np.float32)
     for _ in range(_POWER_STEPS):
         direction = centred.T @ (centred @ direction)
-        direction /= max(float(np.linalg.norm(direction)), 1e-12)
+        direction = direction / np.float32(max(float(np.linalg.norm(direction)), 1e-12))
     ordered = rows[np.argsort(centred @ direction, kind="stable")]
     left = parts // 2
     cut = len(rows) * left // parts
