@@ -129,7 +129,7 @@ def bench_explain(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]
     for method in METHODS:
         right = asked = 0
         chance = 0.0
-        for scene, path in list(zip(scenes, paths, strict=True))[:120]:
+        for scene, path in list(zip(scenes, paths, strict=True))[:40]:
             pixels = to_pixels(vectorizer.open_picture(str(path)), encoder.preprocess)
             for thing in scene.things:
                 [text] = vectorizer.texts([f"a {thing.colour} {thing.kind}"])

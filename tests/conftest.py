@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from support.models import FakeEncoder, TinyModel, save_tiny_model
+
+# A shell that starts the tests in the background has them ignore SIGINT, and so would every process
+# that they start: tests of Ctrl-C could then not pass.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ TextOption = Annotated[str, typer.Option(help="The text.")]
 OutOption = Annotated[Path, typer.Option(metavar="FILE.png", help="Where the overlay goes.")]
 MethodOption = Annotated[
     Literal["gradient", "occlusion"] | None,
-    typer.Option(help="[default: gradient for vision transformers, occlusion for other towers]"),
+    typer.Option(help="How the map is made. [default: gradient]"),
 ]
 FormatOption = Annotated[
     Literal["table", "json"], typer.Option("--format", help="json also holds the map itself.")

@@ -1,11 +1,12 @@
 """The insight commands with the embedded model, on scenes that it never saw.
 
-Bounds leave room below what was measured (benchmarks/bench_insight.py: F1 0.989, accuracy 0.996).
+Bounds leave room below what was measured (benchmarks/bench_insight.py).
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,14 +35,20 @@ IN_CORPUS, UNSEEN = 200, 100
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
+def encoder() -> Iterator[Encoder]:
+    import torch
+
     request = resolve_model("embedded", None)
     try:
         assert request.folder is not None
         find_weights(request.folder, allow_pickle=False)
     except NoInputError:
         pytest.skip("the embedded model's weights are not in this checkout")
-    return load_encoder(request, place("cpu"))
+    threads = torch.get_num_threads()
+    loaded = load_encoder(request, place("cpu"))
+    torch.set_num_threads(1)  # single pictures of a small network: cores would wait for each other
+    yield loaded
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +126,7 @@ def test_a_recompressed_copy_is_found(vectorizer: Vectorizer) -> None:
 def test_explanations_point_at_the_thing_that_is_named(
     encoder: Encoder, vectorizer: Vectorizer, unseen: dict[str, Scene]
 ) -> None:
-    """Far more often than chance."""
+    """Most of the time; 88 % were measured, chance is 9 %."""
     right = asked = 0
     chance = 0.0
     for path, scene in list(unseen.items())[:12]:
@@ -127,11 +134,10 @@ def test_explanations_point_at_the_thing_that_is_named(
         for thing in scene.things:
             [text] = vectorizer.texts([f"a {thing.colour} {thing.kind}"])
             found = explain(encoder, pixels, text)
-            assert found.method == "occlusion"
             boxes = [box_of(KINDS[thing.kind], thing.size, thing.lane_type, s) for s in thing.spots]
             asked += 1
             chance += sum((r - x) * (b - y) for x, y, r, b in boxes) / SIZE_PX**2
             if found.peak is not None:
                 at = (found.peak[0] * SIZE_PX, found.peak[1] * SIZE_PX)
                 right += any(x <= at[0] <= r and y <= at[1] <= b for x, y, r, b in boxes)
-    assert right > 2 * chance, (right, chance, asked)
+    assert right > 0.6 * asked > 4 * chance, (right, chance, asked)

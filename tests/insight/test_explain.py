@@ -118,8 +118,8 @@ def test_the_patches_account_for_the_whole_score(trained: OpenClipEncoder) -> No
         assert total == pytest.approx(score - neutral @ TEXTS[colour], abs=0.08)
 
 
-def test_towers_without_patches_are_explained_by_occlusion(tmp_path: Path) -> None:
-    """A ResNet, as the embedded model has."""
+def test_towers_without_patches_are_explained_too(tmp_path: Path) -> None:
+    """A ResNet, as the embedded model has; and an encoder that gives no gradients."""
     config = tiny_config()
     config["model_cfg"]["vision_cfg"] = {
         "image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "patch_size": None,
@@ -129,11 +129,13 @@ def test_towers_without_patches_are_explained_by_occlusion(tmp_path: Path) -> No
     pixels, _ = square(np.random.default_rng(5), ["red"])
     [text] = encoder.encode_texts(["a red dog"])
     found = explain(encoder, pixels, text)
-    assert found.method == "occlusion"
-    assert found.heat.shape == (32, 32)
-    assert explain(encoder, pixels, text, "gradient").heat.shape == (14, 14)
+    assert (found.method, found.heat.shape) == ("gradient", (14, 14))
+    found = explain(encoder, pixels, text, "occlusion")
+    assert (found.method, found.heat.shape) == ("occlusion", (32, 32))
+    small = np.zeros((8, 8, 3), dtype=np.uint8)
+    assert explain(FakeEncoder(), small, np.ones(16, np.float32) / 4).method == "occlusion"
     with pytest.raises(UsageError, match="no gradients") as error:
-        explain(FakeEncoder(), pixels, text, "gradient")
+        explain(FakeEncoder(), small, text, "gradient")
     assert "occlusion" in error.value.hint
 
 

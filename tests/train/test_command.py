@@ -85,13 +85,3 @@ def test_what_is_held_out_is_not_trained_on() -> None:
     assert len(held_out) == 4
     assert len(kept) == 21
     assert not {item.captions for item in kept} & {item.captions for item in held_out}
-
-
-def test_scenes_give_their_phrases_beside_their_captions_when_asked() -> None:
-    options = SourceOptions(layout=Layout(Path("unused")), max_bytes=1 << 20)
-    plain = captioned_items("scenes:2@4294967303", options)
-    more = captioned_items("scenes:2@4294967303#phrases", options)
-    assert [len(item.captions) for item in plain] == [5, 5]
-    assert [len(item.captions) for item in more] == [11, 11]
-    assert more[1].captions[:5] == plain[1].captions
-    assert more[1].read() == plain[1].read()

@@ -31,16 +31,16 @@ def test_recall_on_300_unseen_scenes_is_what_the_card_says(embedded: TrainableMo
     trainer = Trainer(embedded, TrainSettings(steps=1, precision="fp32", device="cpu"))
     validation = load_validation(UNSEEN, Decoder(embedded.files.preprocess), embedded.tokenize)
     found = trainer.recall(validation)
-    # Below the figures for 1,000 scenes by more than chance would explain: the model is damaged.
-    assert found["t2i_r@1"] >= 50
-    assert found["t2i_r@10"] >= 92
-    assert found["i2t_r@1"] >= 60
-    assert found["i2t_r@10"] >= 95
+    # Measured 89.2, 99.5, 99.0 and 100: 300 scenes are easier than 1,000.
+    assert found["t2i_r@1"] >= 80
+    assert found["t2i_r@10"] >= 97
+    assert found["i2t_r@1"] >= 94
+    assert found["i2t_r@10"] >= 98
 
 
 def test_the_embedded_model_is_small_and_holds_no_pickle() -> None:
     assert (FOLDER / "open_clip_model.safetensors").stat().st_size <= 20_000_000
-    kinds = {path.suffix for path in FOLDER.iterdir()}
+    kinds = {path.suffix for path in FOLDER.rglob("*") if path.is_file()}
     assert kinds <= {".safetensors", ".json", ".jsonl", ".gz", ".png", ".md"}
 
 

@@ -1,15 +1,19 @@
 """Which parts of a picture carry its match with a text?
 
-**Gradient** (the default for vision transformers): integrated gradients (M. Sundararajan, A. Taly
-and Q. Yan, Axiomatic Attribution for Deep Networks, ICML 2017) of the cosine similarity, along the
-straight path from the model's neutral colour to the picture, summed over each patch. Together the
-patches account for the whole difference between the picture's score and that of a neutral one; what
-speaks against the text is cut off at zero. (A single gradient at the picture itself says little: at
-a clear match the similarity has levelled off, and small changes change nothing.)
+**Gradient** (the default): integrated gradients (M. Sundararajan, A. Taly and Q. Yan, Axiomatic
+Attribution for Deep Networks, ICML 2017) of the cosine similarity, along the straight path from the
+model's neutral colour to the picture, summed over each patch of a vision transformer, or over each
+cell of a grid for other towers. Together they account for the whole difference between the
+picture's score and that of a neutral one; what speaks against the text is cut off at zero. (A
+single gradient at the picture itself says little: at a clear match the similarity has levelled
+off, and small changes change nothing.)
 
-**Occlusion** (the default for every other tower): a window in the neutral colour slides over the
-picture; each place gets the mean drop of the similarity over all windows that cover it (M. D.
-Zeiler and R. Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014).
+**Occlusion**: a window in the neutral colour slides over the picture; each place gets the mean drop
+of the similarity over all windows that cover it (M. D. Zeiler and R. Fergus, Visualizing and
+Understanding Convolutional Networks, ECCV 2014). It asks nothing of a model but its vectors.
+
+Of 109 things in 40 unseen scenes, the peak lay in the box of the thing that was named in 88 % by
+gradient and in 57 % by occlusion (chance: 9 %; benchmarks/bench_insight.py, the embedded model).
 
 Both are deterministic: no sampling, one device.
 """
@@ -38,9 +42,9 @@ Method = Literal["gradient", "occlusion"]
 _STEPS: Final = 32
 _STEP_BATCH: Final = 8  # a backward pass keeps every layer's features in memory
 _CELLS: Final = 14  # of a map of a tower without patches
-# A window covers a quarter of each side and moves by a quarter of itself: 13 x 13 windows.
+# A window covers a quarter of each side and moves by a third of itself: 10 x 10 windows.
 _WINDOWS_A_SIDE: Final = 4
-_STEPS_A_WINDOW: Final = 4
+_STEPS_A_WINDOW: Final = 3
 _BATCH: Final = 32
 
 
@@ -87,7 +91,7 @@ def explain(
         encoder: the model.
         pixels: uint8 (height, width, 3), the picture as the model sees it.
         text: float32 (dim,), the text's vector.
-        method: None: ``gradient`` where the tower works on patches, else ``occlusion``.
+        method: None: ``gradient`` where the encoder gives gradients, else ``occlusion``.
 
     Raises:
         UsageError: ``gradient`` is asked of an encoder that has none.
@@ -98,21 +102,20 @@ def explain(
                 f"{encoder.info.model!r} gives no gradients here", "use --method occlusion"
             )
         return _occlusion(encoder, pixels, text)
-    grid = _patch_grid(encoder)
-    if method == "occlusion" or (method is None and grid is None):
+    if method == "occlusion":
         return _occlusion(encoder, pixels, text)
     score = float(encoder.encode_images(pixels[None])[0] @ text)
     shares = attributions(encoder, pixels, text)
-    return Explanation(score, "gradient", _scaled(np.maximum(_cells(shares, grid), 0)))
+    return Explanation(score, "gradient", _scaled(np.maximum(_cells(shares, _grid(encoder)), 0)))
 
 
-def _patch_grid(encoder: OpenClipEncoder) -> tuple[int, int] | None:
-    """Patches from top to bottom and from left to right; None for towers that have none."""
+def _grid(encoder: OpenClipEncoder) -> tuple[int, int]:
+    """Cells from top to bottom and from left to right: a transformer's own patches."""
     visual: Any = encoder.model.get_submodule("visual")
     # timm's towers stand inside open_clip's adapter.
     embedding = getattr(getattr(visual, "trunk", None), "patch_embed", None)
-    grid = getattr(visual, "grid_size", None) or getattr(embedding, "grid_size", None)
-    return None if grid is None else (int(grid[0]), int(grid[1]))
+    patches = getattr(visual, "grid_size", None) or getattr(embedding, "grid_size", None)
+    return (_CELLS, _CELLS) if patches is None else (int(patches[0]), int(patches[1]))
 
 
 def attributions(encoder: OpenClipEncoder, pixels: Pixels, text: Float32) -> Float64:
@@ -140,10 +143,9 @@ def attributions(encoder: OpenClipEncoder, pixels: Pixels, text: Float32) -> Flo
     return shares
 
 
-def _cells(shares: Float64, grid: tuple[int, int] | None) -> Float64:
+def _cells(shares: Float64, grid: tuple[int, int]) -> Float64:
     """Sums over the cells of a grid: float64 (rows, columns)."""
-    rows, columns = grid if grid is not None else (_CELLS, _CELLS)
-    rows, columns = min(rows, shares.shape[0]), min(columns, shares.shape[1])
+    rows, columns = min(grid[0], shares.shape[0]), min(grid[1], shares.shape[1])
     for axis, count in ((0, rows), (1, columns)):
         edges = np.arange(count) * shares.shape[axis] // count
         shares = np.add.reduceat(shares, edges, axis=axis)

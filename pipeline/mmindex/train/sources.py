@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, overload
+from typing import overload
 
 from mmindex.crawl.scenes import SceneRange, captions, draw, encode, make_scene
-from mmindex.crawl.scenes.phrases import phrases
 from mmindex.crawl.scenes_source import parse_scenes
 from mmindex.crawl.spec import SourceOptions, open_source, parse_spec
 from mmindex.errors import DataError
 from mmindex.records import SourceItem
 from mmindex.train.settings import CaptionedImage, TrainingItem
-
-PHRASES: Final = "phrases"
-"""The split of a ``scenes:`` source that adds short phrases to the captions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +21,9 @@ class Scenes(Sequence[CaptionedImage]):
 
     Attributes:
         scenes: which ones.
-        phrases: give them the short phrases of a search box beside their captions.
     """
 
     scenes: SceneRange
-    phrases: bool = False
 
     def __len__(self) -> int:
         return self.scenes.count
@@ -44,8 +38,7 @@ class Scenes(Sequence[CaptionedImage]):
             return [self[place] for place in range(*index.indices(len(self)))]
         seed, number = self.scenes.seed, self.scenes.numbers[index]
         scene = make_scene(seed, number)
-        written = captions(scene) + (phrases(scene) if self.phrases else ())
-        texts = tuple(caption.text for caption in written)
+        texts = tuple(caption.text for caption in captions(scene))
         return TrainingItem(partial(_draw_scene, seed, number), texts)
 
 
@@ -57,18 +50,17 @@ def captioned_items(text: str, options: SourceOptions) -> Sequence[CaptionedImag
     """The captioned images of a source; those without a caption are left out.
 
     Args:
-        text: a source spec; that of scenes may end in ``#phrases``.
+        text: a source spec.
         options: for reading it.
 
     Raises:
         DataError: none has a caption.
         MmindexError: see :func:`mmindex.crawl.spec.open_source`.
     """
-    wanted = text.startswith("scenes:") and text.endswith(f"#{PHRASES}")
-    spec = parse_spec(text.removesuffix(f"#{PHRASES}") if wanted else text)
+    spec = parse_spec(text)
     if spec.kind == "scenes":
         scenes = parse_scenes(spec.where)
-        return Scenes(SceneRange(scenes.seed, scenes.count), wanted)
+        return Scenes(SceneRange(scenes.seed, scenes.count))
     items = [
         TrainingItem(event.read, event.captions)
         for event in open_source(spec, options)
