@@ -55,7 +55,7 @@ WeightsOption = Annotated[
     typer.Option(
         metavar="W,W,...",
         help="How much each part counts: the text, each --image, each --plus, then each --minus "
-        "(those may be left out). [default: wanted parts alike, unwanted ones half as much]",
+        "(those may be left out). [default: wanted parts alike, unwanted ones a quarter of them]",
     ),
 ]
 OthersOption = Annotated[

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from mmindex.crawl.chinese import coco_cn_events, flickr8k_cn_events, read_numbered
+from mmindex.crawl.spec import SourceOptions, open_source, parse_spec
 from mmindex.errors import DataError, NoInputError
 from mmindex.records import Note, Reason, Rejected, SourceItem
+from mmindex.store.layout import Layout
 from support.pictures import png
 
 LIMIT = 1 << 20
@@ -132,3 +134,12 @@ def test_a_name_never_leads_out_of_the_folder(flickr8k: Path) -> None:
     rejected, _ = flickr8k_cn_events(flickr8k, None, LIMIT)
     assert isinstance(rejected, Rejected)
     assert rejected.reason is Reason.UNSAFE_PATH
+
+
+def test_the_spec_reaches_the_reader(flickr8k: Path) -> None:
+    options = SourceOptions(Layout(Path("unused")), 1 << 20)
+    spec = parse_spec(f"flickr8k-cn:{flickr8k}")
+    through_spec = [e for e in open_source(spec, options) if isinstance(e, SourceItem)]
+    direct = [e for e in flickr8k_cn_events(flickr8k, None, 1 << 20) if isinstance(e, SourceItem)]
+    assert [e.captions for e in through_spec] == [e.captions for e in direct]
+    assert through_spec

@@ -351,7 +351,7 @@ def _flag(_rng):
 
 
 def test_answers_under_200_random_filters_are_those_of_brute_force(store):
-    """Each filter with 20 queries, both sides: exact at every selectivity."""
+    """Each filter with 20 queries over the images, by exact search, at every selectivity."""
     rng, numbers = random.Random(2026), np.random.default_rng(2026)
     searcher = Searcher(store.objects, store.manifest, "image", threads=1)
     half = store.vectors.astype(np.float16).astype(np.float64)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from mmindex.crawl.archive import id_part
+from mmindex.crawl.chinese import coco_cn_events, flickr8k_cn_events
 from mmindex.crawl.coco import coco_events
 from mmindex.crawl.flickr30k import flickr30k_events
 from mmindex.crawl.folder import folder_events, folder_name
@@ -26,7 +27,9 @@ from mmindex.store.layout import Layout
 KINDS: Final = (
     "coco",
     "coco-karpathy",
+    "coco-cn",
     "flickr30k",
+    "flickr8k-cn",
     "folder",
     "urls",
     "webdataset",
@@ -148,6 +151,10 @@ def _published_events(spec: SourceSpec, options: SourceOptions) -> Iterator[Sour
             return coco_events(folder, split, options.max_bytes)
         case "coco-karpathy":
             return karpathy_events(folder, split, options.max_bytes)
+        case "coco-cn":
+            return coco_cn_events(folder, split, options.max_bytes)
+        case "flickr8k-cn":
+            return flickr8k_cn_events(folder, split, options.max_bytes)
         case "flickr30k":
             return flickr30k_events(folder, split, options.max_bytes)
         case other:
