@@ -14,6 +14,15 @@ from support.pictures import png
 RECALL_KEYS = {"r@1", "r@5", "r@10", "medr"}
 
 
+def photo_folder(tmp_path, count):
+    """``count`` drawn pictures, ``0.png`` upwards, in a folder ``photos``."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number}.png").write_bytes(png(number))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, tiny_model):
     """A store with 60 drawn pictures and 120 captions."""
@@ -146,10 +155,7 @@ def test_the_stages_one_by_one_make_the_same_version_as_build(built, tmp_path, t
 
 def test_changes_in_the_corpus_become_the_next_version(tmp_path, tiny_model):
     """One added, one removed, one replaced: only what is new is encoded."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(20):
-        (folder / f"{number}.png").write_bytes(png(number))
+    folder = photo_folder(tmp_path, 20)
     store = tmp_path / "store"
     mmindex("build", "--store", store, "--source", f"folder:{folder}", "--model", tiny_model.name)
     (folder / "0.png").unlink()
@@ -168,10 +174,7 @@ def test_changes_in_the_corpus_become_the_next_version(tmp_path, tiny_model):
 
 
 def test_an_emptied_folder_does_not_empty_the_index(tmp_path, tiny_model):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(20):
-        (folder / f"{number}.png").write_bytes(png(number))
+    folder = photo_folder(tmp_path, 20)
     store = tmp_path / "store"
     mmindex("build", "--store", store, "--source", f"folder:{folder}", "--model", tiny_model.name)
     for number in range(10):
@@ -185,10 +188,7 @@ def test_an_emptied_folder_does_not_empty_the_index(tmp_path, tiny_model):
 
 
 def test_bad_pictures_are_kept_out_with_their_reasons(tmp_path, tiny_model):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(12):
-        (folder / f"{number}.png").write_bytes(png(number))
+    folder = photo_folder(tmp_path, 12)
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "page.jpg").write_bytes(b"<html>no picture</html>")
     (folder / "cut.png").write_bytes(png(50, (300, 300))[:-40])
@@ -301,10 +301,7 @@ def test_a_build_makes_damaged_objects_again(built, tmp_path, name):
 
 
 def test_a_store_inside_its_own_source_folder_is_no_part_of_the_corpus(tmp_path, tiny_model):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(12):
-        (folder / f"{number}.png").write_bytes(png(number))
+    folder = photo_folder(tmp_path, 12)
     store = folder / "index"
     common = ("--source", f"folder:{folder}", "--all-files", "--model", tiny_model.name)
     mmindex("build", "--store", store, *common)
@@ -315,10 +312,7 @@ def test_a_store_inside_its_own_source_folder_is_no_part_of_the_corpus(tmp_path,
 
 
 def test_a_damaged_old_version_does_not_stop_the_next_build(tmp_path, tiny_model):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(12):
-        (folder / f"{number}.png").write_bytes(png(number))
+    folder = photo_folder(tmp_path, 12)
     store = tmp_path / "store"
     mmindex("build", "--store", store, "--source", f"folder:{folder}", "--model", tiny_model.name)
     (folder / "12.png").write_bytes(png(12))

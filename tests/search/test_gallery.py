@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
@@ -25,52 +24,14 @@ from mmindex.search.hits import Cut
 from mmindex.search.page import write_page
 from mmindex.search.published import Published, open_published
 from mmindex.search.query import Answer, Session
+from support import pages
 from support.models import FakeEncoder
+from support.pages import Page
 from support.pictures import write_pictures
 from support.stores import picture_store
 
-HOSTILE = [
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(2)>',
-    "</bdi></ol><h1>mine now</h1>",
-    "{{ 7 * 7 }} {% raw %}",
-    "javascript:alert(3)",
-    "&lt;b&gt; is not bold",
-    "right\u202eto left \u2066 isolated",
-    "bell\x07 escape\x1b[2J null\x00 line\nbreak",
-    "half \ud83d of a face",
-    '=HYPERLINK("http://evil")',
-    "عربي نص",
-    "一只猫坐在窗台上",
-]
+HOSTILE = [*pages.HOSTILE, '=HYPERLINK("http://evil")']
 GPS_IFD = 0x8825
-
-
-class Page(HTMLParser):
-    """What a browser would make of the page: tags with attributes, and texts by tag."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, list[str]] = {}
-        self._open: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._open.append(tag)
-        self.texts.setdefault(tag, []).append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._open and self._open.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if self._open:
-            self.texts[self._open[-1]][-1] += data
-
-    def named(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def photo_with_secrets(path: Path) -> None:
