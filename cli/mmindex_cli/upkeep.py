@@ -1,46 +1,33 @@
-"""``status``, ``versions``, ``check`` and ``quarantine list``."""
+"""``versions``, ``gc`` and ``rollback``."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmindex.display import visible
-from mmindex_cli.common import StoreOption, store_path
+from mmindex.errors import BusyError
+from mmindex_cli.common import StoreOption, run_id, store_path
 from mmindex_cli.options import FormatOption
 
+if TYPE_CHECKING:
+    from mmindex.store.collect import CollectReport
+    from mmindex.store.layout import Layout
 
-def status(store: StoreOption = None, output_format: FormatOption = "text") -> None:
-    """Show what the store holds and how good its answers are.
-
-    Example: mmindex status --format json
-    """
-    import msgspec
-
-    from mmindex.errors import NoInputError
-    from mmindex.store import versions
-    from mmindex_cli.output import inert_json
-    from mmindex_cli.summary import describe
-
-    root = store_path(store)
-    manifest = versions.read_current(versions.open_layout(root))
-    if manifest is None:
-        raise NoInputError(f"{root}: nothing is published yet", "run `mmindex build`")
-    if output_format == "json":
-        shown = msgspec.structs.asdict(manifest)
-        del shown["objects"]
-        size = sum({ref.sha256: ref.bytes for ref in manifest.objects}.values())
-        record = msgspec.to_builtins({**shown, "store": str(root), "bytes": size})
-        typer.echo(inert_json(record))
-        return
-    typer.echo(f"{visible(str(root))}: version {manifest.version}, made {manifest.created_at}")
-    for label, text in describe(manifest):
-        typer.echo(f"  {label:<12}{text}")
+# The defaults of store.collect.Retention, which is imported by the commands that need it.
+KeepOption = Annotated[
+    int, typer.Option("--keep", min=1, help="Keep this many of the newest versions.")
+]
+KeepDaysOption = Annotated[
+    float, typer.Option(min=0, help="Keep versions younger than this, whatever their number.")
+]
 
 
 def versions(store: StoreOption = None, output_format: FormatOption = "text") -> None:
     """List the versions that the store keeps, oldest first; * marks the published one.
+
+    With the size of what each lists, and with what would keep it from `mmindex gc`.
 
     Example: mmindex versions
     """
@@ -48,77 +35,134 @@ def versions(store: StoreOption = None, output_format: FormatOption = "text") ->
     from mmindex_cli.output import inert_json
 
     layout = stored.open_layout(store_path(store))
-    current = stored.current_number(layout)
-    for number in stored.list_versions(layout):
-        manifest = stored.read_version(layout, number)
-        row = {
-            "version": number,
-            "current": number == current,
-            "created_at": manifest.created_at,
-            "images": manifest.counts.indexed,
-            "captions": manifest.counts.captions,
-            "model": manifest.encoder.model if manifest.encoder else None,
-            "stages": manifest.stages,
-        }
+    for row in _version_rows(layout):
         if output_format == "json":
             typer.echo(inert_json(row))
-        else:
-            typer.echo(
-                f"{'*' if row['current'] else ' '} {number:>4}  {manifest.created_at}  "
-                f"{manifest.counts.indexed:>10,} images  {manifest.counts.captions:>10,} captions  "
-                f"{visible(str(row['model'] or 'not encoded'))}"
-            )
+            continue
+        if "damaged" in row:
+            typer.echo(f"  {row['version']:>4}  {visible(str(row['damaged']))}")
+            continue
+        restored = f", restored from {row['restored_from']}" if row["restored_from"] else ""
+        typer.echo(
+            f"{'*' if row['current'] else ' '} {row['version']:>4}  {row['created_at']}  "
+            f"{row['images']:>10,} images  {row['captions']:>10,} captions  "
+            f"{row['bytes']:>15,} bytes  {visible(str(row['model'] or 'not encoded'))}{restored}"
+            f"  ({'; '.join(row['kept_as']) or 'goes with the next gc'})"
+        )
 
 
-def check(
-    store: StoreOption = None,
-    full: Annotated[bool, typer.Option("--full", help="Read and hash every object.")] = False,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Point CURRENT at the newest sound version.")
-    ] = False,
-) -> None:
-    """Check that the store is sound: manifests, objects, and that search still answers as built.
+def _version_rows(layout: Layout) -> list[dict[str, Any]]:
+    from datetime import UTC, datetime
 
-    Exit code 65 and one line for each problem when it is not.
-
-    Example: mmindex check --full
-    """
-    from mmindex.errors import DataError
-    from mmindex.search.golden import check_golden
-    from mmindex.store import check as checks
     from mmindex.store import versions as stored
-    from mmindex.store.lock import writer_lock
+    from mmindex.store.collect import Retention, plan
+    from mmindex.store.leftovers import read_versions
 
-    layout = stored.open_layout(store_path(store))
-    if repair:
-        with writer_lock(layout):
-            typer.echo(f"CURRENT points at version {checks.repair(layout)}")
-    report = checks.check(layout, full=full)
-    problems = report.problems or check_golden(layout)
-    for problem in problems:
-        typer.echo(visible(problem))
-    if problems:
-        raise DataError(f"{len(problems)} problem(s) in {layout.root}", "run `mmindex build`")
-    depth = "read and hashed" if full else "present"
-    typer.echo(
-        f"sound: {report.versions} version(s), {report.objects} objects {depth}, "
-        f"{report.bytes:,} bytes"
-    )
+    current = stored.read_current(layout)
+    found = read_versions(layout)
+    created = {n: "" if isinstance(made, str) else made.created_at for n, made in found.items()}
+    reasons = plan(created, current, Retention(), datetime.now(UTC))
+    rows: list[dict[str, Any]] = []
+    for number, made in found.items():
+        published = current is not None and number == current.version
+        if isinstance(made, str):
+            rows.append({"version": number, "current": published, "damaged": made})
+            continue
+        rows.append(
+            {
+                "version": number,
+                "current": published,
+                "created_at": made.created_at,
+                "images": made.counts.indexed,
+                "captions": made.counts.captions,
+                "model": made.encoder.model if made.encoder else None,
+                "stages": made.stages,
+                "restored_from": made.restored_from,
+                "bytes": made.size_bytes,
+                "kept_as": reasons[number],
+            }
+        )
+    return rows
 
 
-def quarantine_list(store: StoreOption = None, output_format: FormatOption = "text") -> None:
-    """List what the newest run kept out of the index, and why.
+def gc(
+    keep: KeepOption = 3,
+    keep_days: KeepDaysOption = 7.0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would go; change nothing.")
+    ] = False,
+    store: StoreOption = None,
+    output_format: FormatOption = "text",
+) -> None:
+    """Remove old versions, and what no version needs; works on a full disk.
 
-    Example: mmindex quarantine list --format json
+    A version stays if it is the published one, among the newest, young, or being read. Exit code
+    75 where a version that holds forgotten items is still being read.
+
+    Example: mmindex gc --keep 3 --keep-days 7
     """
     import msgspec
 
-    from mmindex.store.quarantine import read_ledger
-    from mmindex.store.versions import open_layout
-    from mmindex_cli.output import inert_json, printable
+    from mmindex import upkeep
+    from mmindex.store.collect import Retention
+    from mmindex_cli.output import inert_json
 
-    for entry in read_ledger(open_layout(store_path(store))):
-        if output_format == "json":
-            typer.echo(inert_json(msgspec.to_builtins(entry)))
-        else:
-            typer.echo(f"{entry.reason:<20}{printable(entry.id)}  {printable(entry.detail)}")
+    root = store_path(store)
+    report = upkeep.gc(root, Retention(keep, keep_days), dry_run=dry_run)
+    if output_format == "json":
+        typer.echo(inert_json(msgspec.to_builtins(report)))
+    else:
+        _print_collected(report)
+    if report.blocked:
+        numbers = ", ".join(map(str, report.blocked))
+        raise BusyError(
+            f"{root}: forgotten items remain in version {numbers}, which is being read",
+            "run `mmindex gc` again when the reader has ended; the next build removes them too",
+        )
+
+
+def _print_collected(report: CollectReport) -> None:
+    would = "would remove" if report.dry_run else "removed"
+    for kept in report.kept:
+        typer.echo(f"kept version {kept.version}: {'; '.join(kept.reasons)}")
+    for number in report.removed:
+        typer.echo(f"{would} version {number}")
+    if report.spared:
+        typer.echo(
+            f"kept {report.spared} embedding shard(s) of no version, {report.spared_bytes:,} bytes,"
+            " for a later build to take up; --keep-days 0 takes them too"
+        )
+    typer.echo(
+        f"{would} {len(report.removed)} version(s), {report.objects} object(s), "
+        f"{report.reports} run report(s): {report.bytes_freed:,} bytes"
+    )
+
+
+def rollback(
+    number: Annotated[
+        int | None,
+        typer.Argument(
+            metavar="[N]",
+            min=1,
+            help="The version to go back to. [default: the newest before the published one]",
+            show_default=False,
+        ),
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Go back to an old version: its content is published again under the next number.
+
+    Every object of it is read and hashed first. The next build goes on from there.
+
+    Example: mmindex rollback 12
+    """
+    from mmindex import upkeep
+    from mmindex_cli.summary import print_summary
+
+    root = store_path(store)
+    id_of_run = run_id()
+    manifest = upkeep.rollback(root, number, id_of_run)
+    published = manifest.run_id == id_of_run
+    print_summary(root, manifest, published=published)
+    if published:
+        typer.echo(f"  {'restored':<12}version {manifest.restored_from}")

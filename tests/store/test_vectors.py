@@ -1,6 +1,8 @@
 """Vectors are read by row, in bounded memory, and never from a damaged block."""
 
+import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +10,13 @@ from hypothesis import strategies as st
 from mmindex.errors import DataError, InternalError
 from mmindex.store import vectors as vectors_module
 from mmindex.store.objects import Objects
-from mmindex.store.vectors import BLOCK_BYTES, Vectors, write_segment
+from mmindex.store.vectors import (
+    BLOCK_BYTES,
+    REMOVED_SCHEMA,
+    Vectors,
+    write_removed,
+    write_segment,
+)
 from mmindex.store.versions import create_layout
 from support.manifests import manifest_with_vectors
 
@@ -34,7 +42,7 @@ def test_rows_come_back_in_the_order_asked_over_segments(tmp_path):
     assert (stored.n, stored.dim) == (8007, 100)
     ids = np.array([8006, 0, 5000, 4999, 5006, 5007, 0], dtype=np.int64)
     np.testing.assert_array_equal(stored.take(ids), every[ids])
-    streamed = [(first, block.copy()) for first, block in stored.blocks(999)]
+    streamed = [(int(ids[0]), block.copy()) for ids, block in stored.blocks(999)]
     assert [first for first, _ in streamed][:2] == [0, 999]
     np.testing.assert_array_equal(np.concatenate([block for _, block in streamed]), every)
 
@@ -100,3 +108,49 @@ def test_each_block_is_hashed_once(tmp_path, monkeypatch):
     stored.take(np.array([0, 1, 2]))
     stored.take(np.array([1, 5]))
     assert hashed == [BLOCK_BYTES]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_removed_rows_are_never_streamed_and_ids_stay(tmp_path_factory, data):
+    """Over any segments, in blocks of any size, whichever rows are removed: none, some, or all."""
+    sizes = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
+    removed = data.draw(st.sets(st.integers(0, sum(sizes) - 1)))
+    parts = [rows_of(size, 8, seed) for seed, size in enumerate(sizes)]
+    objects, _ = store_segments(tmp_path_factory.mktemp("removed"), parts)
+    gone = np.array(sorted(removed), dtype=np.int64)
+    refs = write_removed(objects, "image", gone)
+    assert bool(refs) == bool(removed)
+    for number, part in enumerate(parts):
+        refs += write_segment(objects, "image", number, 8, [part])
+    stored = Vectors.of_refs(objects, refs, "image", 8)
+    live = [row for row in range(sum(sizes)) if row not in removed]
+    assert (stored.n, stored.live) == (sum(sizes), len(live))
+    assert stored.live_ids().tolist() == live
+    blocks = list(stored.blocks(data.draw(st.integers(1, 50))))
+    assert [int(row) for ids, _ in blocks for row in ids] == live
+    every = np.concatenate(parts)
+    for ids, block in blocks:
+        np.testing.assert_array_equal(block, every[ids])
+
+
+@pytest.mark.parametrize("rows", [[3, 2], [1, 1], [-1, 2], [9, 10], []])
+def test_a_list_of_removed_rows_that_makes_no_sense_is_refused(tmp_path, rows):
+    objects, _ = store_segments(tmp_path, [rows_of(10, 8)])
+    refs = write_segment(objects, "image", 0, 8, [rows_of(10, 8)])
+    table = pa.table([pa.array(rows, pa.int64())], schema=REMOVED_SCHEMA)
+    wrong = objects.write_table("removed/image", REMOVED_SCHEMA, [table])
+    with pytest.raises(DataError, match="removed/image"):
+        Vectors.of_refs(objects, [*refs, wrong], "image", 8)
+
+
+def test_rows_that_do_not_add_up_to_the_manifest_are_refused(tmp_path):
+    """A manifest whose live vectors or rows are others than those on disk."""
+    objects, manifest = store_segments(tmp_path, [rows_of(10, 8)])
+    lost = write_removed(objects, "image", np.array([4]))
+    wrong = msgspec.structs.replace(manifest, objects=(*manifest.objects, *lost))
+    with pytest.raises(DataError, match="9 of them live"):
+        Vectors(objects, wrong, "image")
+    info = msgspec.structs.replace(manifest.indexes["image"], n=9)
+    right = msgspec.structs.replace(wrong, indexes={"image": info})
+    assert Vectors(objects, right, "image").live == 9

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmindex.errors import DataError
 from mmindex.search.searcher import Searcher
-from mmindex.store import versions
+from mmindex.store.holds import hold_current
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
@@ -55,20 +55,20 @@ def check_golden(layout: Layout) -> tuple[str, ...]:
     Returns:
         one line for each modality whose answers changed; empty when all are the same.
     """
-    manifest = versions.read_current(layout)
-    if manifest is None:
-        return ()
-    objects = Objects(layout)
-    problems = []
-    for modality in manifest.indexes:
-        try:
-            changed = _changed(objects, manifest, modality)
-        except DataError as error:
-            problems.append(error.message)
-            continue
-        if changed:
-            problems.append(f"{modality} index: {changed} golden queries answer differently")
-    return tuple(problems)
+    with hold_current(layout) as manifest:
+        if manifest is None:
+            return ()
+        objects = Objects(layout)
+        problems = []
+        for modality in manifest.indexes:
+            try:
+                changed = _changed(objects, manifest, modality)
+            except DataError as error:
+                problems.append(error.message)
+                continue
+            if changed:
+                problems.append(f"{modality} index: {changed} golden queries answer differently")
+        return tuple(problems)
 
 
 def _changed(objects: Objects, manifest: Manifest, modality: str) -> int:

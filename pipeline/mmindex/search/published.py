@@ -8,6 +8,7 @@ from pathlib import Path
 from mmindex.errors import NoInputError
 from mmindex.records import Modality
 from mmindex.store import versions
+from mmindex.store.holds import Hold, take_current
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo, Manifest
 from mmindex.store.objects import Objects
@@ -17,12 +18,16 @@ _NEEDED = ("encode", "index")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One version that has been encoded and indexed; later publishes do not change it."""
+    """One version that has been encoded and indexed; later publishes do not change it.
+
+    It is held, so that no collection takes it away: until this is gone, or the process.
+    """
 
     layout: Layout
     objects: Objects
     manifest: Manifest
     encoder: EncoderInfo
+    hold: Hold
 
     def require_index(self, side: Modality) -> None:
         """Check that there is something to search.
@@ -48,9 +53,10 @@ def open_published(root: Path) -> Published:
         DataError: the manifest is damaged.
     """
     layout = versions.open_layout(root)
-    manifest = versions.read_current(layout)
-    if manifest is None:
+    hold = take_current(layout)
+    if hold is None:
         raise NoInputError(f"{root}: nothing is published yet", "run `mmindex build` first")
+    manifest = hold.manifest
     missing = [stage for stage in _NEEDED if stage not in manifest.stages]
     if missing or manifest.encoder is None:
         raise NoInputError(
@@ -58,4 +64,4 @@ def open_published(root: Path) -> Published:
             + " and ".join(missing or _NEEDED),
             f"run {', then '.join(f'`mmindex {stage}`' for stage in missing or _NEEDED)}",
         )
-    return Published(layout, Objects(layout), manifest, manifest.encoder)
+    return Published(layout, Objects(layout), manifest, manifest.encoder, hold)

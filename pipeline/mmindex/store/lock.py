@@ -9,10 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mmindex.errors import BusyError, os_errors
 from mmindex.store.layout import Layout
+
+_NOTE_DIGITS = 10  # any process id
 
 
 @contextmanager
@@ -28,13 +30,16 @@ def writer_lock(layout: Layout) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(descriptor, 100, 0).decode("ascii", "replace").strip() or "unknown"
+            note = os.pread(descriptor, 100, 0).decode("ascii", "replace").split()
+            holder = note[0] if note else "unknown"
             raise BusyError(
                 f"{layout.root}: another mmindex run is writing to this store (process {holder})",
                 "wait for it to end, then run this command again",
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        # Only for the message above: a full disk must not keep `gc` from freeing it. Always as
+        # long as any other note, so that none is cut first: the old block is written over.
+        with suppress(OSError):
+            os.pwrite(descriptor, f"{os.getpid():<{_NOTE_DIGITS}}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -98,6 +97,14 @@ class IndexInfo(Record, frozen=True):
     ``k_factor`` (candidates re-ranked for each hit wanted) come from the measured ``curve``: points
     of nprobe, k_factor, recall@10, and estimated ms for a query (a model, not a clock). ``inputs``
     is a digest of everything that the index was made from: equal inputs, nothing to do.
+
+    ``n`` counts live vectors, ``rows`` the ids given out so far: those of removed vectors are not
+    given out again before the index is built anew. ``trained_on`` is ``n`` when that was done last,
+    ``trained_recall`` what was measured then, ``changed`` the vectors added and removed since.
+    ``recipe`` is a digest of the model and the settings: another one, and the index is built anew.
+
+    ``refine`` is what re-ranking reads (``fp16`` or ``sq8``), ``fidelity`` the share of the true
+    ten that it leaves among the ten best: 1 with float16.
     """
 
     modality: str
@@ -115,6 +122,20 @@ class IndexInfo(Record, frozen=True):
     measured_recall: float | None
     curve: tuple[tuple[int, int, float, float], ...] = ()
     inputs: str = ""
+    rows: int = 0
+    trained_on: int = 0
+    changed: int = 0
+    trained_recall: float | None = None
+    recipe: str = ""
+    refine: str = "fp16"
+    fidelity: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Manifests from before indexes were extended say nothing of it: built whole."""
+        if not self.rows:
+            msgspec.structs.force_setattr(self, "rows", self.n)
+            msgspec.structs.force_setattr(self, "trained_on", self.n)
+            msgspec.structs.force_setattr(self, "trained_recall", self.measured_recall)
 
     @property
     def exact(self) -> bool:
@@ -127,6 +148,10 @@ class Manifest(Record, frozen=True):
 
     ``stages`` are those that this version has been through (``crawl``, ``encode``, ``index``);
     ``config`` is what it was built with, and what a later build without sources goes on with.
+
+    ``parent_sha256`` is the digest of the parent's manifest file: followed from CURRENT, it
+    verifies the older manifests too. Versions below ``floor`` hold forgotten items and must not be
+    kept. ``restored_from`` is the version whose content a rollback published again.
     """
 
     format: str
@@ -145,6 +170,9 @@ class Manifest(Record, frozen=True):
     evaluation: dict[str, Any] | None
     evaluation_inputs: str
     objects: tuple[ObjectRef, ...]
+    parent_sha256: str | None = None
+    floor: int = 1
+    restored_from: int | None = None
 
     def find(self, name: str) -> ObjectRef | None:
         """The object called ``name``, or None."""
@@ -154,22 +182,42 @@ class Manifest(Record, frozen=True):
         """The objects whose name starts with ``prefix``, in the manifest's order."""
         return tuple(ref for ref in self.objects if ref.name.startswith(prefix))
 
+    @property
+    def size_bytes(self) -> int:
+        """The sizes of all objects; one listed under two names counts once."""
+        return sum({ref.sha256: ref.bytes for ref in self.objects}.values())
+
     def content(self) -> bytes:
         """Canonical bytes of what the version holds, without when and by which run it was made.
 
         Two versions with the same content answer every query alike.
         """
         timeless = msgspec.structs.replace(
-            self, version=0, parent=None, created_at="", run_id="", mmindex=""
+            self,
+            version=0,
+            parent=None,
+            parent_sha256=None,
+            restored_from=None,
+            created_at="",
+            run_id="",
+            mmindex="",
         )
         return msgspec.json.encode(timeless, order="sorted")
 
 
 class Current(Record, frozen=True):
-    """The content of CURRENT: the commit point."""
+    """The content of CURRENT: the commit point.
+
+    Version 0 with an empty ``manifest_sha256`` is what a new store says: nothing is published yet.
+    """
 
     version: int
     manifest_sha256: str
+
+    @property
+    def plausible(self) -> bool:
+        """Whether the two belong together; a flipped bit can make version 1 a version 0."""
+        return self.version >= 0 and len(self.manifest_sha256) == (64 if self.version else 0)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -183,14 +231,12 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
 
 
-def decode_manifest(data: bytes, sha256: str | None, where: str) -> Manifest:
-    """Read a manifest, checking its sha256 first when one is known.
+def decode_manifest(data: bytes, where: str) -> Manifest:
+    """Read a manifest.
 
     Raises:
-        DataError: the bytes are not those that were published, or not a manifest.
+        DataError: the bytes are not a manifest.
     """
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-        raise DataError(f"{where}: damaged (sha256 differs)", "run `mmindex check --repair`")
     try:
         return msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -30,10 +30,14 @@ def hash_file(path: Path) -> str:
 
 
 class Objects:
-    """The objects of one store, each verified once before its first use in this process."""
+    """The objects of one store, each verified once before its first use in this process.
+
+    ``bytes_written`` counts what was written through it.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        self.bytes_written = 0
         self._verified: set[str] = set()
 
     def path(self, ref: ObjectRef) -> Path:
@@ -70,6 +74,7 @@ class Objects:
         with StagedFile(self.layout) as staged:
             rows = fill(staged)
             sha256 = staged.publish_object()
+            self.bytes_written += staged.size_bytes
             return ObjectRef(name=name, sha256=sha256, bytes=staged.size_bytes, rows=rows)
 
     def write_table(

@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -269,9 +269,19 @@ def _sync_tree(root: Path) -> None:
 
 def remove_file(path: Path) -> None:
     """Remove a file durably; one that is gone already is fine."""
-    with os_errors(path):
-        path.unlink(missing_ok=True)
-        sync_directory(path.parent)
+    remove_files([path])
+
+
+def remove_files(paths: Iterable[Path]) -> None:
+    """Remove files durably, syncing each folder once; those that are gone already are fine."""
+    folders: dict[Path, None] = {}
+    for path in paths:
+        with os_errors(path):
+            path.unlink(missing_ok=True)
+        folders[path.parent] = None
+    for folder in folders:
+        with os_errors(folder):
+            sync_directory(folder)
 
 
 def empty_directory(path: Path) -> int:

@@ -1,31 +1,42 @@
 """Unit vectors on disk: float16 (n, dim), C order, memory-mapped, checked block by block.
 
-A ``vectors`` object is raw float16; beside it stands a ``digests`` object: the sha256 of each
-1-MiB block, which is itself verified whole when the reader opens. So opening costs nothing in n,
-and no block is used before it was checked. Segments make that a nightly change appends.
+A ``vectors`` object is raw float16, or 8 bits a number (:mod:`mmindex.store.sq8`), which its bytes
+for each row tell; whoever reads it gets float16. Beside it stands a ``digests`` object: the sha256
+of each 1-MiB block, which is itself verified whole when the reader opens. So opening costs nothing
+in n, and no block is used before it was checked. Segments make that a nightly change appends.
+
+Rows that were removed stay where they are, so that ids never move; a ``removed`` object lists them,
+and whatever walks the vectors does not meet them.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError, InternalError
+from mmindex.store import sq8
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.publish import StagedFile
+from mmindex.store.segment import BLOCK_BYTES, Segment
 
-BLOCK_BYTES = 1 << 20  # hashing one costs about a millisecond, the most a cold look-up waits
-_DIGEST_BYTES = 32
 Float16 = NDArray[np.float16]
+Int64 = NDArray[np.int64]
+REMOVED_SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False)])
 
 
 def write_segment(
-    objects: Objects, modality: str, number: int, dim: int, blocks: Iterable[Float16]
+    objects: Objects,
+    modality: str,
+    number: int,
+    dim: int,
+    blocks: Iterable[Float16],
+    refine: str = "fp16",
 ) -> tuple[ObjectRef, ObjectRef]:
     """Write one segment of vectors and its block digests.
 
@@ -35,18 +46,23 @@ def write_segment(
         number: position of the segment among the modality's segments, from 0.
         dim: number of columns.
         blocks: float16 (any, dim) arrays, C order, any sizes.
+        refine: ``fp16``, or ``sq8`` to round them to 8 bits; few dimensions stay float16.
 
     Returns:
         the references of the ``vectors`` and of the ``digests`` object.
     """
     hasher = _BlockHasher()
+    rounds = refine == "sq8" and dim >= sq8.LEAST_DIM
 
     def fill(staged: StagedFile) -> int:
         rows = 0
         for block in blocks:
             if block.dtype != np.float16 or block.ndim != 2 or block.shape[1] != dim:
                 raise InternalError(f"vectors: got {block.dtype} {block.shape}, dim is {dim}")
-            data = np.ascontiguousarray(block).data.cast("B")
+            if not len(block):
+                continue  # a memoryview of nothing cannot be cast
+            stored = sq8.pack(block) if rounds else np.ascontiguousarray(block)
+            data = stored.data.cast("B")
             staged.write(data)
             hasher.update(data)
             rows += len(block)
@@ -60,6 +76,14 @@ def write_segment(
         return len(digests)
 
     return vectors, objects.write(f"digests/{modality}/{number:05d}", fill_digests)
+
+
+def write_removed(objects: Objects, modality: str, removed: Int64) -> tuple[ObjectRef, ...]:
+    """Write which rows are removed: int64, ascending; nothing where none is."""
+    if not len(removed):
+        return ()
+    table = pa.table([pa.array(removed)], schema=REMOVED_SCHEMA)
+    return (objects.write_table(f"removed/{modality}", REMOVED_SCHEMA, [table]),)
 
 
 class _BlockHasher:
@@ -90,48 +114,13 @@ class _BlockHasher:
         return self._digests
 
 
-@dataclass(slots=True)
-class _Segment:
-    first: int
-    matrix: Float16
-    raw: NDArray[np.uint8]
-    digests: bytes
-    where: str
-    checked: NDArray[np.bool_] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.checked = np.zeros(len(self.digests) // _DIGEST_BYTES, dtype=bool)
-
-    def check_blocks(self, blocks: Iterable[int]) -> None:
-        for block in blocks:
-            if self.checked[block]:
-                continue
-            data = self.raw[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
-            expected = self.digests[block * _DIGEST_BYTES : (block + 1) * _DIGEST_BYTES]
-            if hashlib.sha256(data.data).digest() != expected:
-                raise DataError(
-                    f"{self.where}: block {block} is damaged", "run `mmindex check --full`"
-                )
-            self.checked[block] = True
-
-    def rows(self, rows: NDArray[np.int64]) -> Float16:
-        row_bytes = self.matrix.shape[1] * 2
-        first = rows * row_bytes // BLOCK_BYTES
-        last = ((rows + 1) * row_bytes - 1) // BLOCK_BYTES
-        # A row is far smaller than a block, so it touches one block or two neighbours.
-        touched = np.concatenate([first, last])
-        unchecked = touched[~self.checked[touched]]
-        if len(unchecked):
-            self.check_blocks(np.unique(unchecked).tolist())
-        return self.matrix[rows]
-
-
 class Vectors:
     """The vectors of one modality, by row number; row i belongs to faiss id i.
 
     Attributes:
-        n: number of rows.
+        n: number of rows, removed ones included: ids are below it.
         dim: number of columns.
+        removed: int64, the removed rows, ascending.
     """
 
     def __init__(self, objects: Objects, manifest: Manifest, modality: str) -> None:
@@ -142,14 +131,26 @@ class Vectors:
         """
         info = manifest.indexes[modality]
         self._map_all(objects, manifest.objects, modality, info.dim)
-        if self.n != info.n:
-            raise DataError(f"{modality} vectors: {self.n} rows, the index has {info.n}")
+        if (self.n, self.live) != (info.rows, info.n):
+            raise DataError(
+                f"{modality} vectors: {self.n} rows, {self.live} of them live; the index has"
+                f" {info.rows} and {info.n}"
+            )
+
+    @property
+    def live(self) -> int:
+        """How many rows are not removed."""
+        return self.n - len(self.removed)
+
+    def live_ids(self) -> Int64:
+        """The rows that are not removed, ascending: int64 (live,)."""
+        return np.delete(np.arange(self.n, dtype=np.int64), self.removed)
 
     @classmethod
     def of_refs(
         cls, objects: Objects, refs: Sequence[ObjectRef], modality: str, dim: int
     ) -> Vectors:
-        """Map segments that no manifest lists yet; ``refs`` holds them and their digests.
+        """Map segments that no manifest lists yet; ``refs`` holds them, digests, removed rows.
 
         Raises:
             DataError: a segment is missing, has another size, or its digests are damaged.
@@ -162,7 +163,7 @@ class Vectors:
         self, objects: Objects, refs: Sequence[ObjectRef], modality: str, dim: int
     ) -> None:
         self.dim = dim
-        self._segments: list[_Segment] = []
+        self._segments: list[Segment] = []
         by_name = {ref.name: ref for ref in refs}
         first = 0
         for ref in refs:
@@ -171,28 +172,18 @@ class Vectors:
                 self._segments.append(self._map(objects, ref, digests, first))
                 first += ref.rows
         self.n = first
+        self.removed = _read_removed(objects, by_name.get(f"removed/{modality}"), first)
         self._starts = np.array([segment.first for segment in self._segments], dtype=np.int64)
 
     def _map(
         self, objects: Objects, ref: ObjectRef, digest_ref: ObjectRef | None, first: int
-    ) -> _Segment:
+    ) -> Segment:
         if digest_ref is None:
             raise DataError(f"{ref.name}: the manifest lists no digests for it")
         digests = objects.path(digest_ref).read_bytes()
-        blocks = -(-ref.bytes // BLOCK_BYTES)
-        if len(digests) != blocks * _DIGEST_BYTES or ref.bytes != ref.rows * self.dim * 2:
-            raise DataError(f"{ref.name}: size and digests do not fit together")
-        path = objects.unverified_path(ref)
-        raw: NDArray[np.uint8] = (
-            # A plain view of the mapping: the memmap class costs microseconds at each access.
-            np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
-            if ref.bytes
-            else np.empty(0, dtype=np.uint8)
-        )
-        matrix = raw.view(np.float16).reshape(ref.rows, self.dim)
-        return _Segment(first, matrix, raw, digests, f"{path} ({ref.name})")
+        return Segment.of_file(objects.unverified_path(ref), ref, self.dim, digests, first)
 
-    def take(self, ids: NDArray[np.int64]) -> Float16:
+    def take(self, ids: Int64) -> Float16:
         """The vectors of these rows: float16 (len(ids), dim), in the order asked.
 
         Raises:
@@ -202,23 +193,46 @@ class Vectors:
         if len(ids) and (ids.min() < 0 or ids.max() >= self.n):
             raise IndexError(f"ids must be in 0..{self.n - 1}")
         if len(self._segments) == 1:
-            return self._segments[0].rows(ids)
-        out = np.empty((len(ids), self.dim), dtype=np.float16)
-        owners = np.searchsorted(self._starts, ids, side="right") - 1
-        for number in np.unique(owners).tolist():
-            segment, mine = self._segments[number], owners == number
-            out[mine] = segment.rows(ids[mine] - segment.first)
+            out = self._segments[0].rows(ids)
+        else:
+            out = np.empty((len(ids), self.dim), dtype=np.float16)
+            owners = np.searchsorted(self._starts, ids, side="right") - 1
+            for number in np.unique(owners).tolist():
+                segment, mine = self._segments[number], owners == number
+                out[mine] = segment.rows(ids[mine] - segment.first)
         return out
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, Float16]]:
-        """Stream ``(first row, float16 (m, dim))`` with m <= ``rows``, in id order, verified."""
+    def let_go(self) -> None:
+        """Take all pages out of this process: a sample touches them all over the files."""
+        for segment in self._segments:
+            segment.let_go()
+
+    def blocks(self, rows: int) -> Iterator[tuple[Int64, Float16]]:
+        """Stream ``(ids (m,), float16 (m, dim))`` with m <= ``rows``: live rows by id, verified."""
         for segment in self._segments:
             for start in range(0, len(segment.matrix), rows):
                 stop = min(start + rows, len(segment.matrix))
-                row_bytes = self.dim * 2
-                segment.check_blocks(
-                    range(
-                        start * row_bytes // BLOCK_BYTES, (stop * row_bytes - 1) // BLOCK_BYTES + 1
-                    )
-                )
-                yield segment.first + start, segment.matrix[start:stop]
+                yield from self._live_part(segment, start, stop)
+                segment.let_go()
+
+    def _live_part(
+        self, segment: Segment, start: int, stop: int
+    ) -> Iterator[tuple[Int64, Float16]]:
+        ids = np.arange(segment.first + start, segment.first + stop)
+        part = segment.part(start, stop)
+        low, high = np.searchsorted(self.removed, (ids[0], ids[-1] + 1))
+        if low == high:
+            yield ids, part
+        elif high - low < len(ids):
+            dead = self.removed[low:high] - ids[0]
+            yield np.delete(ids, dead), np.delete(part, dead, axis=0)
+
+
+def _read_removed(objects: Objects, ref: ObjectRef | None, rows: int) -> Int64:
+    if ref is None:
+        return np.empty(0, dtype=np.int64)
+    removed: Int64 = objects.read_table(ref, ["id"])["id"].to_numpy()
+    sound = len(removed) and removed[0] >= 0 and removed[-1] < rows
+    if not sound or (np.diff(removed) <= 0).any():
+        raise DataError(f"{ref.name}: not ascending rows below {rows}")
+    return removed

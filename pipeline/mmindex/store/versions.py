@@ -23,12 +23,14 @@ from mmindex.errors import (
 )
 from mmindex.store import publish
 from mmindex.store.layout import FORMAT, Layout
+from mmindex.store.lock import writer_lock
 from mmindex.store.manifest import Current, Manifest, decode_manifest, encode_manifest
 
 if TYPE_CHECKING:  # `mmindex status` reads versions without paying for pyarrow
     from mmindex.store.objects import Objects
 
 _VERSION_NAME = re.compile(r"[0-9]{20}")  # as Layout.version writes it
+_FORMAT = re.compile(rb"[0-9]{1,9}\n")
 
 
 def open_layout(root: Path) -> Layout:
@@ -36,21 +38,23 @@ def open_layout(root: Path) -> Layout:
 
     Raises:
         NoInputError: there is no store at ``root``.
+        DataError: FORMAT is lost or damaged.
         ModelMismatchError: the store has a newer format than this program knows.
     """
     layout = _layout(root)
+    path = layout.format_file
+    repair = "run `mmindex check --repair`"
     with os_errors(layout.root):
-        # A damaged file may hold anything: it must read as a format that nobody knows.
-        found = (
-            layout.format_file.read_text("ascii", "backslashreplace")
-            if layout.format_file.exists()
-            else None
-        )
+        found = path.read_bytes() if path.exists() else None
     if found is None:
+        if list_versions(layout):
+            raise DataError(f"{path}: missing", repair)
         raise NoInputError(f"{root}: no mmindex store there", "run `mmindex build` first")
-    if found.strip() != FORMAT:
+    if not _FORMAT.fullmatch(found):
+        raise DataError(f"{path}: damaged", repair)
+    if found.decode().strip() != FORMAT:
         raise ModelMismatchError(
-            f"{root}: store format {found.strip()[:20]!r}, this mmindex reads {FORMAT!r}",
+            f"{path}: store format {found.decode().strip()}, this mmindex reads {FORMAT}",
             "use the mmindex that made it, or another --store",
         )
     return layout
@@ -63,7 +67,7 @@ def create_layout(root: Path) -> Layout:
         MmindexError: the folder cannot be made or written (found out now, before any work).
     """
     layout = _layout(root)
-    if layout.format_file.exists():
+    if layout.format_file.exists() or list_versions(layout):
         open_layout(root)
     with os_errors(layout.root):
         _refuse_foreign(layout)
@@ -77,8 +81,22 @@ def create_layout(root: Path) -> Layout:
         if not os.access(layout.root, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(layout.root))
     if not layout.format_file.exists():
-        publish.write_file(layout, layout.format_file, f"{FORMAT}\n".encode())
+        with writer_lock(layout):
+            _begin(layout)
     return layout
+
+
+def _begin(layout: Layout) -> None:
+    """Make an empty folder a store; under the lock, as of several first runs one may be ahead.
+
+    CURRENT comes before FORMAT: a store that lost it is damaged, never taken for an empty one.
+    """
+    if layout.format_file.exists():
+        return
+    if not layout.current_file.exists():
+        nothing = Current(version=0, manifest_sha256="")
+        publish.write_file(layout, layout.current_file, msgspec.json.encode(nothing) + b"\n")
+    publish.write_file(layout, layout.format_file, f"{FORMAT}\n".encode())
 
 
 def _layout(root: Path) -> Layout:
@@ -98,7 +116,8 @@ def _refuse_foreign(layout: Layout) -> None:
         raise CannotCreateError(f"{layout.root}: not a folder", "choose another --store")
     if layout.format_file.exists() or not layout.root.exists():
         return
-    ours = {path.name for path in (*layout.directories, layout.lock_file)}
+    made = (*layout.directories, layout.lock_file, layout.current_file)
+    ours = {path.name for path in made}
     if any(entry.name not in ours for entry in layout.root.iterdir()):
         raise CannotCreateError(
             f"{layout.root}: not empty and not an mmindex store", "choose another --store"
@@ -108,25 +127,43 @@ def _refuse_foreign(layout: Layout) -> None:
 def read_current_pointer(layout: Layout) -> Current | None:
     """What CURRENT says, or None where nothing was published yet.
 
-    A first publish that was killed before its commit point leaves the manifest of version 1
-    without CURRENT: that is "nothing published", not damage.
+    CURRENT is there from a store's first moment. Damaged or missing it means that nothing was
+    published only where no manifest exists at all.
 
     Raises:
-        DataError: CURRENT is damaged, or missing although later versions exist.
+        DataError: CURRENT is damaged or missing although versions exist.
     """
+    try:
+        pointer = _decode_pointer(layout)
+    except DataError:
+        if not list_versions(layout):
+            return None
+        raise
+    return pointer if pointer.version else None
+
+
+def _decode_pointer(layout: Layout) -> Current:
+    path = layout.current_file
     repair = "run `mmindex check --repair` to point it at the newest valid version"
     try:
-        data = layout.current_file.read_bytes()
+        pointer = msgspec.json.decode(path.read_bytes(), type=Current)
     except FileNotFoundError:
-        if list_versions(layout) in ([], [1]):
-            return None
-        raise DataError(f"{layout.current_file}: missing", repair) from None
+        raise DataError(f"{path}: missing", repair) from None
     except OSError as error:
-        raise from_os_error(error, layout.current_file) from error
-    try:
-        return msgspec.json.decode(data, type=Current)
+        raise from_os_error(error, path) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{layout.current_file}: damaged: {error}", repair) from error
+        raise DataError(f"{path}: damaged: {error}", repair) from error
+    if not pointer.plausible:
+        raise DataError(f"{path}: damaged: version and sha256 do not belong together", repair)
+    return pointer
+
+
+def digest_in_current(layout: Layout) -> str:
+    """The manifest's sha256 that CURRENT tells; empty where it cannot be read."""
+    try:
+        return _decode_pointer(layout).manifest_sha256
+    except DataError:
+        return ""
 
 
 def read_current(layout: Layout) -> Manifest | None:
@@ -136,7 +173,16 @@ def read_current(layout: Layout) -> Manifest | None:
         DataError: CURRENT or the manifest is damaged.
     """
     pointer = read_current_pointer(layout)
-    return None if pointer is None else read_current_checked(layout, pointer)
+    while pointer is not None:
+        try:
+            return read_current_checked(layout, pointer)
+        except DataError:
+            # Another process may have published and collected since CURRENT was read.
+            again = read_current_pointer(layout)
+            if again == pointer:
+                raise
+            pointer = again
+    return None
 
 
 def read_current_checked(layout: Layout, pointer: Current) -> Manifest:
@@ -165,8 +211,25 @@ def _read(layout: Layout, number: int, sha256: str | None) -> Manifest:
         with os_errors(path):
             data = path.read_bytes()
     except NoInputError as error:
-        raise DataError(f"{path}: missing", "run `mmindex check --repair`") from error
-    manifest = decode_manifest(data, sha256, str(path))
+        named = "" if sha256 is None else f", although {layout.current_file} names it"
+        raise DataError(f"{path}: missing{named}", "run `mmindex check --repair`") from error
+    return checked(layout, number, data, sha256)
+
+
+def checked(layout: Layout, number: int, data: bytes, sha256: str | None) -> Manifest:
+    """The manifest that ``data`` holds, which must be that of version ``number``.
+
+    Raises:
+        DataError: its sha256 is not ``sha256``, which CURRENT told; or it has another number, or is
+            no manifest.
+    """
+    path = layout.version(number)
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise DataError(
+            f"{path}: damaged, or {layout.current_file} is (sha256 differs)",
+            "run `mmindex check --repair`",
+        )
+    manifest = decode_manifest(data, str(path))
     if manifest.version != number:
         raise DataError(f"{path}: holds version {manifest.version}", "run `mmindex check`")
     return manifest
@@ -180,45 +243,34 @@ def list_versions(layout: Layout) -> list[int]:
     return sorted(int(name) for name in names if _VERSION_NAME.fullmatch(name))
 
 
-def remove_leftovers(layout: Layout) -> None:
-    """Under the lock, before any work: remove what a killed run left.
-
-    Manifests above CURRENT were never committed; staged files never got their name. Objects stay:
-    finished embedding shards among them are taken up again.
-    """
-    current = current_number(layout)
-    for number in list_versions(layout):
-        if number > current:
-            publish.remove_file(layout.version(number))
-    publish.empty_directory(layout.staging_dir)
-
-
-def current_number(layout: Layout) -> int:
-    """The published version's number; 0 before the first publish."""
-    pointer = read_current_pointer(layout)
-    return 0 if pointer is None else pointer.version
-
-
-def publish_version(objects: Objects, manifest: Manifest) -> None:
+def publish_version(objects: Objects, manifest: Manifest) -> Manifest:
     """Publish ``manifest`` as the store's next version: verify, the manifest, then CURRENT.
 
     Objects that the parent does not have are read back and hashed; the rest must be there with
     their size.
+
+    Returns:
+        the manifest as published: with the digest of its parent's.
 
     Raises:
         InternalError: the version is not CURRENT + 1, or its counts do not balance.
         DataError: an object is missing or damaged.
     """
     layout = objects.layout
-    parent = read_current(layout)
+    pointer = read_current_pointer(layout)
+    parent = None if pointer is None else read_current_checked(layout, pointer)
     inherited = {ref.sha256 for ref in parent.objects} if parent else set()
     for ref in manifest.objects:
         (objects.unverified_path if ref.sha256 in inherited else objects.path)(ref)
     if manifest.version != (parent.version if parent else 0) + 1:
         raise InternalError(f"version {manifest.version} is not the next one")
-    data = encode_manifest(manifest)
+    published = msgspec.structs.replace(
+        manifest, parent_sha256=pointer.manifest_sha256 if pointer else None
+    )
+    data = encode_manifest(published)
     publish.write_file(layout, layout.version(manifest.version), data)
     point_current_at(layout, manifest.version, data)
+    return published
 
 
 def point_current_at(layout: Layout, number: int, data: bytes) -> None:

@@ -1,0 +1,122 @@
+"""What a store was told to forget: digests of ids, keys and addresses, carried by every version.
+
+Digests only: the list must keep an image out for ever without holding what it forgot. Even the
+bytes' sha256 is hashed once more, so that nothing in the store can be matched with a copy of the
+image by its plain sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmindex.errors import DataError
+from mmindex.store.manifest import Manifest, ObjectRef
+from mmindex.store.objects import Objects
+
+FORGOTTEN: Final = "forgotten"  # the object's name in a manifest
+_SCHEMA: Final = pa.schema(
+    [pa.field("what", pa.string(), nullable=False), pa.field("sha256", pa.string(), nullable=False)]
+)
+_ID, _KEY, _ADDRESS = "id", "key", "address"
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Digests (sha256, 32 bytes) of what must never come back.
+
+    Attributes:
+        ids: of image ids, as UTF-8.
+        keys: of images' keys, as the 64 hex digits that they are written with.
+        addresses: of addresses (URLs) that served such an image.
+    """
+
+    ids: frozenset[bytes] = frozenset()
+    keys: frozenset[bytes] = frozenset()
+    addresses: frozenset[bytes] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.ids or self.keys or self.addresses)
+
+    def has_id(self, image_id: str) -> bool:
+        """Whether an image of this id was forgotten."""
+        return bool(self.ids) and digest(image_id) in self.ids
+
+    def has_key(self, key: str) -> bool:
+        """Whether bytes with this sha256 (hex) were forgotten."""
+        return bool(self.keys) and digest(key) in self.keys
+
+    def has_address(self, url: str) -> bool:
+        """Whether this address served a forgotten image."""
+        return bool(self.addresses) and digest(url) in self.addresses
+
+    def including(self, ids: Iterable[str], keys: Iterable[str], addresses: Iterable[str]) -> Self:
+        """These and more, given as they are written."""
+        return type(self)(
+            self.ids | {digest(text) for text in ids},
+            self.keys | {digest(text) for text in keys},
+            self.addresses | {digest(text) for text in addresses},
+        )
+
+
+NOTHING: Final = Forgotten()
+
+
+def digest(text: str) -> bytes:
+    """What stands for an id, key or address: the sha256 of its UTF-8 form."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def rows_among(column: pa.Array[Any], digests: frozenset[bytes]) -> NDArray[np.bool_]:
+    """Which values of a string column are among ``digests``: bool (n,); null is not."""
+    values = column.cast(pa.binary()).to_pylist()  # bytes: a text may hold lone surrogates
+    sha256 = hashlib.sha256
+    return np.fromiter(
+        (value is not None and sha256(value).digest() in digests for value in values),
+        dtype=np.bool_,
+        count=len(values),
+    )
+
+
+def write_forgotten(objects: Objects, forgotten: Forgotten) -> ObjectRef:
+    """Write the list as an object of a version; the same list gives the same bytes."""
+    rows = [
+        (what, entry.hex())
+        for what, entries in (
+            (_ADDRESS, forgotten.addresses),
+            (_ID, forgotten.ids),
+            (_KEY, forgotten.keys),
+        )
+        for entry in sorted(entries)
+    ]
+    columns = [[row[place] for row in rows] for place in range(2)]
+    table = pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA)
+    return objects.write_table(FORGOTTEN, _SCHEMA, [table])
+
+
+def read_forgotten(objects: Objects, manifest: Manifest | None) -> Forgotten:
+    """What a version's list says; nothing where it has none.
+
+    Raises:
+        DataError: the list is damaged. Going on without it would bring back what it keeps out.
+    """
+    ref = manifest.find(FORGOTTEN) if manifest is not None else None
+    if ref is None:
+        return NOTHING
+    found: dict[str, set[bytes]] = {_ID: set(), _KEY: set(), _ADDRESS: set()}
+    try:
+        rows = objects.read_table(ref).to_pylist()
+    except DataError as error:
+        hint = "restore this file from a backup: without it what was forgotten could come back"
+        raise DataError(error.message, hint) from error
+    for row in rows:
+        if row["what"] not in found:
+            raise DataError(f"{ref.name}: an entry of an unknown kind", "use a newer mmindex")
+        found[row["what"]].add(bytes.fromhex(row["sha256"]))
+    return Forgotten(*(frozenset(found[what]) for what in (_ID, _KEY, _ADDRESS)))

@@ -1,0 +1,147 @@
+"""Readers hold the version that they read, so that no collection takes it away.
+
+A hold is a shared flock on the version's manifest. The collector needs the exclusive one before it
+removes a manifest: refused means that somebody reads. The kernel lets go when the reader dies,
+however it dies, and a lock needs no right to write: a store of somebody else can be held too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mmindex.errors import from_os_error, os_errors
+from mmindex.store import versions
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import Manifest
+
+
+class Hold:
+    """One version, held until :meth:`release`, or until nothing refers to this any more.
+
+    Attributes:
+        manifest: of the version held.
+    """
+
+    def __init__(self, manifest: Manifest, descriptor: int) -> None:
+        self.manifest = manifest
+        self._finalizer = weakref.finalize(self, _let_go, descriptor)
+
+    def release(self) -> None:
+        """Let go; doing so again does nothing."""
+        self._finalizer()
+
+
+def _let_go(descriptor: int) -> None:
+    with suppress(OSError):  # nothing was written: the lock is gone whatever closing says
+        os.close(descriptor)
+
+
+def take_current(layout: Layout) -> Hold | None:
+    """Hold the published version; None where nothing is published yet.
+
+    Where a collection was faster than the lock, CURRENT has moved on meanwhile and is read again.
+
+    Raises:
+        DataError: CURRENT or the manifest is damaged.
+    """
+    pointer = versions.read_current_pointer(layout)
+    while pointer is not None:
+        descriptor = lock_shared(layout.version(pointer.version))
+        if descriptor is not None:
+            return _read_held(layout, pointer.version, pointer.manifest_sha256, descriptor)
+        again = versions.read_current_pointer(layout)
+        if again == pointer:
+            versions.read_current_checked(layout, pointer)  # says that the manifest is missing
+        pointer = again
+    return None
+
+
+@contextmanager
+def hold_current(layout: Layout) -> Iterator[Manifest | None]:
+    """Hold the published version for the block; None where nothing is published yet.
+
+    Raises:
+        DataError: CURRENT or the manifest is damaged.
+    """
+    hold = take_current(layout)
+    try:
+        yield None if hold is None else hold.manifest
+    finally:
+        if hold is not None:
+            hold.release()
+
+
+def _read_held(layout: Layout, number: int, sha256: str, descriptor: int) -> Hold:
+    path = layout.version(number)
+    try:
+        with os_errors(path), open(descriptor, "rb", closefd=False) as file:
+            data = file.read()
+        return Hold(versions.checked(layout, number, data, sha256), descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def lock_shared(path: Path) -> int | None:
+    """Lock a manifest for reading.
+
+    Returns:
+        the descriptor that holds the lock; None when the file is gone, or was removed meanwhile.
+
+    Raises:
+        MmindexError: the file cannot be opened or locked.
+    """
+    return _lock(path, os.O_RDONLY, fcntl.LOCK_SH)
+
+
+def lock_exclusive(path: Path) -> int | None:
+    """Lock a manifest against readers, without waiting for them.
+
+    Returns:
+        the descriptor that holds the lock; None when the file is gone.
+
+    Raises:
+        BlockingIOError: a reader holds it.
+        MmindexError: the file cannot be opened or locked.
+    """
+    # Over NFS an exclusive lock needs a descriptor that could write.
+    return _lock(path, os.O_RDWR, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def unlock(descriptor: int) -> None:
+    """Let go of what :func:`lock_shared` or :func:`lock_exclusive` locked."""
+    os.close(descriptor)
+
+
+def _lock(path: Path, access: int, operation: int) -> int | None:
+    with os_errors(path):
+        try:
+            descriptor = os.open(path, access | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+    try:
+        fcntl.flock(descriptor, operation)
+        linked = _is_linked(path, descriptor)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError as error:
+        os.close(descriptor)
+        raise from_os_error(error, path) from error
+    if not linked:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _is_linked(path: Path, descriptor: int) -> bool:
+    """Whether the file opened is still the one that has this name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

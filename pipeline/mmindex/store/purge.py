@@ -1,0 +1,283 @@
+"""After something was forgotten: take it out of the files that belong to no version.
+
+Each step can be repeated and finds nothing to do the second time, so a run that was killed amid
+them is finished by the next one. All of it works from the digests that the version carries.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mmindex.errors import DataError, os_errors
+from mmindex.progress import get_logger
+from mmindex.records import QuarantineEntry
+from mmindex.store import publish, versions
+from mmindex.store.forgotten import Forgotten, read_forgotten, rows_among
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import Manifest
+from mmindex.store.objects import Objects
+from mmindex.store.quarantine import read_entries, read_ledger, write_ledger
+
+# What stands in a forgotten row of a shard of fetched images, see :mod:`mmindex.crawl.fetch`.
+FORGOTTEN_STATUS: Final = "forgotten"
+REPLACEMENT: Final = "(forgotten)"
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_PUNCTUATION: Final = "\"'`:,;()[]{}<>"
+
+
+def purge(layout: Layout, manifest: Manifest) -> None:
+    """Take everything forgotten out of downloads, stamps, the quarantine ledger and run reports.
+
+    Objects that no version lists go too, if they are older than the version: what a killed run
+    left may hold anything.
+
+    Args:
+        layout: the store; its writer lock must be held.
+        manifest: the published version.
+
+    Raises:
+        DataError: the version's list, or a shard of fetched images, is damaged.
+        StorageError: the disk is full.
+    """
+    objects = Objects(layout)
+    forgotten = read_forgotten(objects, manifest)
+    for path in fetched_shards(layout):
+        purge_fetched(layout, path, forgotten)
+    purge_stamps(layout, forgotten)
+    _purge_ledger(objects, manifest, forgotten)
+    purge_reports(layout, forgotten)
+    _remove_unlisted(layout, manifest)
+
+
+def _remove_unlisted(layout: Layout, manifest: Manifest) -> None:
+    listed = {ref.sha256 for ref in manifest.objects}
+    for number in versions.list_versions(layout):
+        try:
+            listed |= {ref.sha256 for ref in versions.read_version(layout, number).objects}
+        except DataError as error:
+            # Below the floor whatever it lists must go; one that stays says what it needs.
+            if number >= manifest.floor:
+                raise
+            get_logger("forget").warning("passing over a damaged version", why=error.message)
+    newest = layout.version(manifest.version).stat().st_mtime_ns
+    unlisted = (path for path in layout.objects_dir.glob("*/*") if path.name not in listed)
+    publish.remove_files(
+        [
+            path
+            for path in unlisted
+            if _SHA256.fullmatch(path.name) and path.stat().st_mtime_ns <= newest
+        ]
+    )
+
+
+def fetched_shards(layout: Layout) -> list[Path]:
+    """The shards of fetched images, in the order they were made."""
+    return sorted((layout.downloads_dir / "fetched").glob("[0-9]*.parquet"))
+
+
+def forgotten_rows(path: Path, forgotten: Forgotten) -> NDArray[np.bool_]:
+    """Which rows of a shard of fetched images are forgotten, by key or address: bool (n,).
+
+    Raises:
+        DataError: the shard is damaged.
+    """
+    found = [np.zeros(0, dtype=np.bool_)]
+    try:
+        with os_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(16_384, columns=["url", "key"]):
+                by_url = rows_among(batch["url"], forgotten.addresses)
+                found.append(by_url | rows_among(batch["key"], forgotten.keys))
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise DataError(
+            f"{path}: damaged: {error}", "remove this file: its images are fetched again"
+        ) from error
+    return np.concatenate(found)
+
+
+def purge_fetched(layout: Layout, path: Path, forgotten: Forgotten) -> None:
+    """Blank the forgotten rows of one shard of fetched images.
+
+    Rows keep their places: the URIs of all others name them by number.
+    """
+    gone = forgotten_rows(path, forgotten)
+    if not gone.any():
+        return
+    with (
+        os_errors(path),
+        pq.ParquetFile(path, page_checksum_verification=True) as file,
+        publish.StagedFile(layout) as staged,
+    ):
+        schema = file.schema_arrow
+        plain = {name: "none" if name == "bytes" else "zstd" for name in schema.names}
+        with pq.ParquetWriter(
+            pa.PythonFile(staged, mode="w"),
+            schema,
+            compression=plain,
+            use_dictionary=["status", "detail"],
+            write_statistics=False,
+            write_page_checksum=True,
+        ) as writer:
+            first = 0
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                writer.write_table(_blanked(table, gone[first : first + table.num_rows]))
+                first += table.num_rows
+        staged.publish(path)
+
+
+def _blanked(table: pa.Table, gone: NDArray[np.bool_]) -> pa.Table:
+    """The rows ``gone`` without their content: only that there was something remains."""
+    if not gone.any():
+        return table
+    blanks: dict[str, Any] = {"status": FORGOTTEN_STATUS, "bytes": None, "has_bytes": False}
+    columns = []
+    for field, column in zip(table.schema, table.columns, strict=True):
+        default: Any = "" if pa.types.is_string(field.type) else 0
+        blank = pa.scalar(blanks.get(field.name, default), field.type)
+        columns.append(pc.if_else(pa.array(gone), blank, column))
+    return pa.table(columns, schema=table.schema)
+
+
+def purge_stamps(layout: Layout, forgotten: Forgotten, uris: Collection[str] = frozenset()) -> None:
+    """Drop the rows of forgotten keys, and of ``uris``, from the list of unchanged files.
+
+    It is a cache: where it is damaged or cannot be written again, it is removed.
+    """
+    path = layout.stamps_file
+    scratch = layout.staging_dir / f"{uuid.uuid4().hex}.sqlite"
+    try:
+        rewritten = path.is_file() and _copy_stamps(path, scratch, forgotten, uris)
+    except sqlite3.DatabaseError as error:
+        get_logger("forget").warning("removing the list of unchanged files", why=str(error))
+        scratch.unlink(missing_ok=True)
+        publish.remove_file(path)
+        return
+    if rewritten:
+        with publish.PartialFile(scratch, scratch.stat().st_size) as file:
+            file.publish(path)
+
+
+def stamped_keys(path: Path) -> Iterator[tuple[str, str]]:
+    """(URI, key in hex) of every file that the list of unchanged files knows."""
+    with closing(_open_stamps(path)) as database:
+        for uri, key in database.execute("SELECT uri, key FROM files"):
+            yield uri, key.hex()
+
+
+def _open_stamps(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+
+
+def _copy_stamps(path: Path, scratch: Path, forgotten: Forgotten, uris: Collection[str]) -> bool:
+    """Copy what may stay; False, and no copy, where all may. Deleting in place leaves bytes."""
+
+    def gone(uri: str, key: str) -> bool:
+        return uri in uris or forgotten.has_key(key)
+
+    if not any(gone(uri, key) for uri, key in stamped_keys(path)):
+        return False
+    with (
+        closing(_open_stamps(path)) as before,
+        closing(sqlite3.connect(scratch, isolation_level=None)) as after,
+    ):
+        after.execute("PRAGMA journal_mode = OFF")
+        after.execute("PRAGMA synchronous = OFF")
+        tables = before.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
+        for name, statement in tables.fetchall():
+            after.execute(statement)
+            after.execute("BEGIN")
+            rows = before.execute(f"SELECT * FROM {name}")  # noqa: S608  # a table of ours
+            names = [column[0] for column in rows.description]
+            marks = ", ".join("?" * len(names))
+            by_file = "uri" in names and "key" in names
+            where = (names.index("uri"), names.index("key")) if by_file else None
+            after.executemany(
+                f"INSERT INTO {name} VALUES ({marks})",  # noqa: S608  # a table of ours
+                (
+                    row
+                    for row in rows
+                    if where is None or not gone(row[where[0]], row[where[1]].hex())
+                ),
+            )
+            after.execute("COMMIT")
+    return True
+
+
+def is_forgotten(entry: QuarantineEntry, forgotten: Forgotten) -> bool:
+    """Whether a quarantine entry is about a forgotten image."""
+    return (
+        forgotten.has_id(entry.id)
+        or bool(entry.key and forgotten.has_key(entry.key))
+        or forgotten.has_address(entry.uri)
+    )
+
+
+def _purge_ledger(objects: Objects, manifest: Manifest, forgotten: Forgotten) -> None:
+    try:
+        entries = list(read_ledger(objects.layout))
+    except DataError as error:
+        get_logger("forget").warning("replacing the quarantine ledger", why=error.message)
+        ref = manifest.find("quarantine")
+        entries = read_entries(objects, ref) if ref is not None else []
+        write_ledger(objects.layout, entries)
+    kept = [entry for entry in entries if not is_forgotten(entry, forgotten)]
+    if len(kept) < len(entries):
+        write_ledger(objects.layout, kept)
+
+
+def purge_reports(layout: Layout, forgotten: Forgotten, names: Collection[str] = ()) -> None:
+    """Replace forgotten ids and keys, and ``names``, in the reports of earlier runs."""
+    for path in sorted(layout.runs_dir.glob("*.json")):
+        with os_errors(path):
+            data = path.read_bytes()
+        new = data
+        # The longest first: an id may be the beginning of another.
+        for name in sorted({*names, *mentions(data, forgotten)}, key=len, reverse=True):
+            for form in (msgspec.json.encode(name), json.dumps(name).encode()):
+                new = new.replace(form[1:-1], REPLACEMENT.encode())
+        if new != data:
+            publish.write_file(layout, path, new)
+
+
+def mentions(data: bytes, forgotten: Forgotten) -> set[str]:
+    """Forgotten ids and keys in a JSON text: whole strings, their words, and runs of 64 hex digits.
+
+    Damaged JSON mentions nothing that can be recognised.
+    """
+    try:
+        strings = set(_strings(msgspec.json.decode(data)))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return set()
+    found = set()
+    for text in strings:
+        words = {text, *(word.strip(_PUNCTUATION) for word in text.split())}
+        found |= {word for word in words if word and forgotten.has_id(word)}
+        found |= {word for word in words if word and forgotten.has_address(word)}
+        found |= {key for key in _SHA256.findall(text) if forgotten.has_key(key)}
+    return found
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
