@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from mmindex.context import Context, require, rounded, unique_keys
 from mmindex.errors import DataError, NoInputError
 from mmindex.index.build import sample_rows
+from mmindex.index.change import NOT_IN_RECIPE, compare, recipe_of
+from mmindex.index.extend import Anew, Before, Order, extend_index
 from mmindex.index.gather import as_keys, locate, vector_blocks
-from mmindex.index.index import build_index
+from mmindex.index.index import IndexReport, build_index
 from mmindex.index.tune import TUNING_QUERIES
 from mmindex.progress import get_logger
 from mmindex.records import Modality
@@ -24,28 +27,63 @@ from mmindex.store.vectors import Vectors
 
 OTHER_SIDE = {Modality.IMAGE: Modality.TEXT, Modality.TEXT: Modality.IMAGE}
 GOLDEN_QUERIES = 8
-INDEX_OBJECTS = ("ids/", "vectors/", "digests/", "index/", "golden/")
+INDEX_OBJECTS = ("ids/", "removed/", "vectors/", "digests/", "index/", "golden/")
 
 
-def index_stage(context: Context, draft: Manifest) -> Manifest:
-    """Index both sides of the corpus; a side whose inputs did not change is taken over."""
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One side of the corpus and what its index is made from."""
+
+    name: Modality
+    table: ObjectRef
+    other: ObjectRef
+    recipe: str
+    inputs: str
+    purge: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What became of one side's index: ``kept``, ``extended`` or ``trained``."""
+
+    action: str
+    why: str = "nothing changed"
+    added: int = 0
+    removed: int = 0
+
+
+def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Manifest:
+    """Index both sides of the corpus.
+
+    A side whose inputs did not change is taken over, another one is extended where that is enough,
+    and built anew where it is not. What was done and why: ``context.reports``.
+
+    Args:
+        context: of the run; its parent is what is extended.
+        draft: crawled and encoded.
+        purge: leave nothing of removed vectors in any object of the new version.
+
+    Raises:
+        NoInputError: encode has not run.
+        MmindexError: the index asked for is impossible, or an embedding shard is damaged.
+    """
     if "encode" not in draft.stages or draft.encoder is None:
         raise NoInputError("encode has not run yet", "run `mmindex encode` first")
     tables = {
         Modality.IMAGE: require(draft, "images", "crawl"),
         Modality.TEXT: require(draft, "captions", "crawl"),
     }
+    recipe = recipe_of(draft.encoder.fingerprint, context.config.index)
     kept = tuple(ref for ref in draft.objects if not ref.name.startswith(INDEX_OBJECTS))
     draft = msgspec.structs.replace(draft, stages=("crawl", "encode", "index"), objects=kept)
     indexes: dict[str, IndexInfo] = {}
-    for side, table in tables.items():
+    for name, table in tables.items():
         if not table.rows:
             continue
-        other = tables[OTHER_SIDE[side]]
-        inputs = _index_inputs(context, draft, side)
-        taken_over = _take_over(context, side, inputs)
-        info, parts = taken_over or _build_side(context, draft, side, table, other)
-        indexes[side] = msgspec.structs.replace(info, inputs=inputs)
+        inputs = _index_inputs(context, draft, name)
+        side = _Side(name, table, tables[OTHER_SIDE[name]], recipe, inputs, purge)
+        info, parts = _index_side(context, draft, side)
+        indexes[name] = info
         draft = msgspec.structs.replace(draft, objects=(*draft.objects, *parts))
     if indexes == draft.indexes:
         return draft
@@ -58,56 +96,90 @@ def _index_inputs(context: Context, draft: Manifest, side: Modality) -> str:
     tables = [ref.sha256 for ref in draft.objects if ref.name in ("images", "captions")]
     shards = [ref.sha256 for ref in draft.named("embeddings/")]
     # Threads and GPUs belong to the machine: another one must not rebuild what is there.
-    settings = config.model_dump_json(exclude={"threads", "gpu"})
+    settings = config.model_dump_json(exclude=NOT_IN_RECIPE)
     text = "\n".join([side, *tables, *shards, settings])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _take_over(
-    context: Context, side: Modality, inputs: str
-) -> tuple[IndexInfo, tuple[ObjectRef, ...]] | None:
-    """The published index of one side where nothing changed and every byte of it is sound."""
+def _index_side(
+    context: Context, draft: Manifest, side: _Side
+) -> tuple[IndexInfo, tuple[ObjectRef, ...]]:
+    """Keep, extend or build one side's index, and say which."""
+    before = _published(context, side.name)
+    if isinstance(before, Before) and before.info.inputs == side.inputs and not side.purge:
+        _report(context, side, IndexReport(before.info, before.refs, {}), _Done("kept"))
+        return before.info, before.refs
+    objects, config = context.objects, context.config.index
+    queries = _query_vectors(context, draft, OTHER_SIDE[side.name], side.other)
+    keys = as_keys(unique_keys(objects, side.table))
+    shards = draft.named(f"embeddings/{side.name}/")
+    done = _Done("trained", added=len(keys))
+    made: IndexReport | Anew
+    if isinstance(before, Anew):
+        made = before
+    else:
+        change = compare(before.ids, keys)
+        done = _Done("extended", "", len(change.fresh), len(change.gone))
+        order = Order(change, side.recipe, shards, config, queries, side.purge)
+        made = extend_index(objects, before, order)
+        if not change.size and not side.purge:
+            done = _Done("kept", "its vectors did not change, it was tuned with new questions")
+    if isinstance(made, Anew):
+        done = replace(done, action="trained", why=made.why)
+        made = build_index(objects, side.name, keys, shards, config, queries)
+    info = msgspec.structs.replace(made.info, inputs=side.inputs, recipe=side.recipe)
+    made = replace(made, info=info)
+    _report(context, side, made, done)
+    return info, (*made.objects, _golden(objects, draft, side, made, queries))
+
+
+def _published(context: Context, side: Modality) -> Before | Anew:
+    """The published index of one side, every byte of it verified; or why it cannot be used."""
     parent = context.parent
     info = parent.indexes.get(side) if parent is not None else None
-    if parent is None or info is None or info.inputs != inputs:
-        return None
+    if parent is None or info is None:
+        return Anew("it is the first")
     prefixes = tuple(f"{kind}{side}" for kind in INDEX_OBJECTS)
-    parts = tuple(ref for ref in parent.objects if ref.name.startswith(prefixes))
+    refs = tuple(ref for ref in parent.objects if ref.name.startswith(prefixes))
     try:
-        for ref in parts:
+        for ref in refs:
             context.objects.path(ref)
     except DataError as error:  # a build that says "nothing changed" must not leave it so
         get_logger("index").warning("building a damaged index again", why=error.message)
-        return None
-    return info, parts
+        return Anew("the published one is damaged")
+    ids = context.objects.read_table(require(parent, f"ids/{side}", "index"), ["key"])["key"]
+    return Before(info, refs, ids)
 
 
-def _build_side(
-    context: Context, draft: Manifest, side: Modality, table: ObjectRef, other: ObjectRef
-) -> tuple[IndexInfo, tuple[ObjectRef, ...]]:
-    objects, config = context.objects, context.config.index
-    queries = _query_vectors(context, draft, OTHER_SIDE[side], other)
-    report = build_index(
-        objects,
-        side,
-        unique_keys(objects, table),
-        draft.named(f"embeddings/{side}/"),
-        config,
-        queries,
-    )
-    context.reports[f"index {side}"] = {
-        "factory": report.info.factory,
-        "reason": report.info.reason,
-        "vectors": report.info.n,
-        "seconds": rounded(report.seconds),
+def _report(context: Context, side: _Side, made: IndexReport, done: _Done) -> None:
+    info = made.info
+    get_logger("index").info(f"{side.name} index {done.action}", vectors=info.n, why=done.why)
+    context.reports[f"index {side.name}"] = {
+        "action": done.action,
+        "why": done.why,
+        "added": done.added,
+        "removed": done.removed,
+        "changed_share": round(info.changed / max(1, info.trained_on), 6),
+        "factory": info.factory,
+        "reason": info.reason,
+        "vectors": info.n,
+        "seconds": rounded(made.seconds),
     }
+
+
+def _golden(
+    objects: Objects,
+    draft: Manifest,
+    side: _Side,
+    made: IndexReport,
+    queries: NDArray[np.float32] | None,
+) -> ObjectRef:
+    """A few questions with the answers of the index just made."""
     probe = msgspec.structs.replace(
-        draft, indexes={side: report.info}, objects=(*draft.objects, *report.objects)
+        draft, indexes={side.name: made.info}, objects=(*draft.objects, *made.objects)
     )
-    golden = (
-        queries[:GOLDEN_QUERIES] if queries is not None else _first_vectors(objects, probe, side)
-    )
-    return report.info, (*report.objects, write_golden(objects, probe, side, golden))
+    asked = queries if queries is not None else _first_vectors(objects, probe, side.name)
+    return write_golden(objects, probe, side.name, asked[:GOLDEN_QUERIES])
 
 
 def _query_vectors(
@@ -125,4 +197,4 @@ def _query_vectors(
 
 def _first_vectors(objects: Objects, probe: Manifest, side: Modality) -> NDArray[np.float32]:
     vectors = Vectors(objects, probe, side)
-    return vectors.take(np.arange(min(GOLDEN_QUERIES, vectors.n))).astype(np.float32)
+    return vectors.take(vectors.live_ids()[:GOLDEN_QUERIES]).astype(np.float32)

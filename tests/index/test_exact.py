@@ -11,7 +11,11 @@ from support.clustered import clustered
 
 
 def cut(vectors, size):
-    return [(start, vectors[start : start + size]) for start in range(0, len(vectors), size)]
+    ids = np.arange(len(vectors))
+    return [
+        (ids[start : start + size], vectors[start : start + size])
+        for start in range(0, len(vectors), size)
+    ]
 
 
 def brute_force(vectors, queries, k):
@@ -78,13 +82,13 @@ def test_nothing_to_search_or_to_ask_is_no_error():
     scores, ids = exact_search([], clustered(2, 8).astype(np.float32), 3)
     assert (ids == -1).all()
     assert np.isneginf(scores).all()
-    scores, ids = exact_search([(0, clustered(5, 8))], np.empty((0, 8), np.float32), 3)
+    scores, ids = exact_search(cut(clustered(5, 8), 5), np.empty((0, 8), np.float32), 3)
     assert scores.shape == ids.shape == (0, 3)
 
 
 def test_faiss_settings_are_put_back():
     threads, threshold = faiss.omp_get_max_threads(), faiss.cvar.distance_compute_blas_threshold
-    exact_search([(0, clustered(50, 8))], clustered(2, 8).astype(np.float32), 3, threads=1)
+    exact_search(cut(clustered(50, 8), 50), clustered(2, 8).astype(np.float32), 3, threads=1)
     assert faiss.omp_get_max_threads() == threads
     assert faiss.cvar.distance_compute_blas_threshold == threshold
 

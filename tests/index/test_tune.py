@@ -11,13 +11,15 @@ from mmindex.index.faissio import find_candidates
 from mmindex.index.plan import plan
 from mmindex.index.tune import (
     TUNING_QUERIES,
+    Tuning,
     candidate_count,
     choose,
     estimated_ms,
+    hold,
     tune,
     yardstick,
 )
-from mmindex.store.vectors import Vectors, write_segment
+from mmindex.store.vectors import Vectors, write_removed, write_segment
 from support.clustered import clustered
 from support.index_stores import open_objects
 
@@ -134,3 +136,43 @@ def test_threads_are_put_back(corpus, built):
     before = faiss.omp_get_max_threads()
     tune(built[1], built[0], yardstick(corpus, None, None, 0, 1), 0.5, 1)
     assert faiss.omp_get_max_threads() == before
+
+
+def test_removed_rows_are_neither_asked_nor_true_answers(tmp_path):
+    objects = open_objects(tmp_path)
+    gone = np.sort(np.random.default_rng(0).choice(N, 2_000, replace=False))
+    refs = write_segment(objects, "image", 0, DIM, [clustered(N, DIM)])
+    vectors = Vectors.of_refs(
+        objects, (*refs, *write_removed(objects, "image", gone)), "image", DIM
+    )
+    yard = yardstick(vectors, None, None, 0, 1)
+    assert len(yard.own) == TUNING_QUERIES
+    assert not np.isin(yard.own, gone).any()
+    assert not np.isin(yard.truth, gone).any()
+    asked = clustered(300, DIM, 7).astype(np.float32)
+    assert not np.isin(yardstick(vectors, None, asked, 0, 1).truth, gone).any()
+
+
+def test_a_dearer_setting_of_the_last_version_is_kept_while_it_finds_more(built, corpus):
+    recipe, index = built
+    yard = yardstick(corpus, None, None, 0, 1)
+    found = tune(index, recipe, yard, 0.9, 1)
+    held = hold(index, recipe, yard, found, (recipe.nlist, 32), 1)
+    assert (held.nprobe, held.k_factor, held.reached) == (recipe.nlist, 32, True)
+    assert held.recall >= found.recall
+    assert held.curve == found.curve
+
+
+def test_a_setting_that_no_longer_reaches_the_target_is_left(built, corpus):
+    recipe, index = built
+    yard = yardstick(corpus, None, None, 0, 1)
+    found = tune(index, recipe, yard, 0.97, 1)
+    assert hold(index, recipe, yard, found, (1, 1), 1) == found
+
+
+def test_a_dearer_setting_that_finds_less_is_left(built, corpus):
+    """Many lists and few candidates cost more than the other way round."""
+    recipe, index = built
+    yard = yardstick(corpus, None, None, 0, 1)
+    found = Tuning(1, 1, 1.0, True, ())
+    assert hold(index, recipe, yard, found, (recipe.nlist, 1), 1) == found

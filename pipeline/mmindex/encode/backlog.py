@@ -37,7 +37,7 @@ class Backlog:
 
     Attributes:
         kept: shards that hold at least one live key.
-        failed: live items that are known to fail.
+        failed: live items that are known to fail (on a retry, among ``rows`` as well).
         reused: number of live items with a vector.
         rows: bool (rows of the table,): the rows to encode.
     """
@@ -68,37 +68,44 @@ def live_keys(objects: Objects, table: ObjectRef) -> LiveKeys:
     return LiveKeys(encoded.dictionary, first)
 
 
-def plan_backlog(live: LiveKeys, shards: Sequence[Shard]) -> Backlog:
+def plan_backlog(live: LiveKeys, shards: Sequence[Shard], *, retry: bool = False) -> Backlog:
     """Compare what is live with what the shards hold; a shard that adds nothing is left out.
 
-    Earlier shards win: pass the published version's before those that a killed run left.
+    Earlier shards win: pass the published version's before those that a killed run left. But a
+    vector wins over a failure, wherever it stands: another try may have succeeded.
+
+    Args:
+        live: what needs a vector.
+        shards: what there is.
+        retry: encode anew what is known to fail.
     """
     covered = np.zeros(len(live.unique), dtype=np.bool_)
     failed_at = np.zeros(len(live.unique), dtype=np.bool_)
     failed: dict[str, Failure] = {}
-    kept = []
-    places = _places([shard.keys for shard in shards], live)
-    failed_places = _places([binary_keys(shard.failed) for shard in shards], live)
-    for shard, rows, failures in zip(shards, places, failed_places, strict=True):
+    used = np.zeros(len(shards), dtype=np.bool_)
+    places = places_of([shard.keys for shard in shards], live)
+    for number, rows in enumerate(places):
+        new_rows = rows[rows >= 0]
+        new_rows = new_rows[~covered[new_rows]]
+        used[number] = len(new_rows) > 0
+        covered[new_rows] = True
+    failed_places = places_of([binary_keys(shard.failed) for shard in shards], live)
+    for number, failures in enumerate(failed_places):
         new_failures = failures[failures >= 0]
         new_failures = new_failures[~(covered[new_failures] | failed_at[new_failures])]
-        new_rows = rows[rows >= 0]
-        new_rows = new_rows[~(covered[new_rows] | failed_at[new_rows])]
-        if not len(new_rows) and not len(new_failures):
-            continue
-        kept.append(shard.ref)
-        covered[new_rows] = True
+        used[number] |= len(new_failures) > 0
         failed_at[new_failures] = True
         for place in new_failures.tolist():
             key = live.unique[place].as_py().hex()
-            failed[key] = shard.failed[key]
+            failed[key] = shards[number].failed[key]
     wanted = live.first.copy()
-    wanted[live.first] = ~(covered | failed_at)
-    return Backlog(tuple(kept), failed, int(np.count_nonzero(covered)), wanted)
+    wanted[live.first] = ~covered if retry else ~(covered | failed_at)
+    kept = tuple(shard.ref for shard, fine in zip(shards, used.tolist(), strict=True) if fine)
+    return Backlog(kept, failed, int(np.count_nonzero(covered)), wanted)
 
 
-def _places(groups: Sequence[pa.Array], live: LiveKeys) -> list[NDArray[np.int64]]:
-    """Where each group's keys stand among the distinct live keys; -1: nowhere.
+def places_of(groups: Sequence[pa.Array], live: LiveKeys) -> list[NDArray[np.int64]]:
+    """Where each group's keys (binary) stand among the distinct live keys; -1: nowhere.
 
     All groups in one pass: Arrow hashes the live keys anew for every call.
     """

@@ -28,7 +28,7 @@ from mmindex.store.objects import Objects, hash_file
 _FINGERPRINT = b"mmindex.fingerprint"
 _MODALITY = b"mmindex.modality"
 _SEQUENCE = b"mmindex.sequence"
-_FAILED = b"mmindex.failed"
+FAILED = b"mmindex.failed"
 _MAGIC = b"PAR1"
 _SHA256_HEX_DIGITS = 64
 KEY_BYTES = 32
@@ -69,6 +69,19 @@ def shard_name(modality: Modality, number: int) -> str:
     return f"embeddings/{modality}/{number:05d}"
 
 
+def number_of(ref: ObjectRef) -> int:
+    """A shard's number, from its name."""
+    return int(ref.name.rpartition("/")[2])
+
+
+def shard_schema(dim: int, metadata: Mapping[bytes, str | bytes]) -> pa.Schema:
+    """The schema of a shard of vectors with ``dim`` columns."""
+    return pa.schema(
+        [pa.field("key", pa.string()), pa.field("vector", pa.list_(pa.float16(), dim))],
+        metadata=dict(metadata),
+    )
+
+
 def write_shard(
     objects: Objects,
     name: str,
@@ -92,15 +105,13 @@ def write_shard(
         for key, failure in failed.items()
         if failure.reason not in _PASSING
     }
-    schema = pa.schema(
-        [pa.field("key", pa.string()), pa.field("vector", pa.list_(pa.float16(), info.dim))],
-        metadata={
-            _FINGERPRINT: info.fingerprint,
-            _MODALITY: modality,
-            _SEQUENCE: str(int(number)),
-            _FAILED: json.dumps(lasting, sort_keys=True),
-        },
-    )
+    metadata = {
+        _FINGERPRINT: info.fingerprint,
+        _MODALITY: modality,
+        _SEQUENCE: str(int(number)),
+        FAILED: json.dumps(lasting, sort_keys=True),
+    }
+    schema = shard_schema(info.dim, metadata)
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), info.dim)
     table = pa.Table.from_arrays([pa.array(keys, pa.string()), column], schema=schema)
     return objects.write_table(name, schema, [table])
@@ -122,7 +133,7 @@ def read_shard(objects: Objects, ref: ObjectRef, info: EncoderInfo) -> Shard | N
 
 def _read_failed(metadata: Mapping[bytes, bytes], ref: ObjectRef) -> dict[str, Failure]:
     try:
-        stored = json.loads(metadata.get(_FAILED, b"{}"))
+        stored = json.loads(metadata.get(FAILED, b"{}"))
         return {key: Failure(Reason(why), detail) for key, (why, detail) in stored.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{ref.name}: its list of failures cannot be read: {error}") from error
@@ -146,6 +157,17 @@ def binary_keys(column: pa.Array | Iterable[str]) -> pa.FixedSizeBinaryArray:
     if len(joined) != KEY_BYTES * len(texts):
         raise DataError("a key is not a sha256 in hex")
     return pa.FixedSizeBinaryArray.from_buffers(_KEY_TYPE, len(texts), [None, pa.py_buffer(joined)])
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a file is an embedding shard, of whatever encoder."""
+    if not _is_parquet(path):
+        return False
+    try:
+        metadata = pq.read_schema(path).metadata
+    except pa.ArrowInvalid:  # damaged: nobody can take it up
+        return False
+    return bool(metadata) and _FINGERPRINT in metadata
 
 
 def find_orphans(objects: Objects, info: EncoderInfo) -> dict[Modality, list[ObjectRef]]:

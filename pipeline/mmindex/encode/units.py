@@ -71,6 +71,11 @@ class UnitWriter:
         """Record that an item has no vector."""
         self._unit_failed[key] = failure
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether something waits to be published."""
+        return bool(self._keys or self._unit_failed)
+
     def publish(self) -> None:
         """Write the unit as one shard, also where everything in it failed, and begin the next."""
         vectors = np.concatenate([np.empty((0, self.info.dim), np.float16), *self._vectors])

@@ -163,11 +163,13 @@ def neighbour_recall(
     searcher: Searcher, vectors: VectorSource, config: EvaluateConfig
 ) -> float | None:
     """Index recall where there are no captions: images ask for their nearest other images."""
-    ids = sample(vectors.n, min(config.max_queries, MIN_QUERIES), config.seed)
+    live = vectors.live_ids()
+    rows = sample(len(live), min(config.max_queries, MIN_QUERIES), config.seed)
+    ids = live[rows]
     answers, scores = _ask(searcher, vectors, ids, vectors, DEPTH + 1)
     others = np.where(answers == ids[:, None], -np.inf, scores)
     # The query's own vector is its nearest, so the rest of the truth are its neighbours.
-    own = Items(vectors, np.arange(vectors.n))
-    asked = Queries(vectors, ids, np.arange(len(ids) + 1), ids)
+    own = Items(vectors, live)
+    asked = Queries(vectors, ids, np.arange(len(ids) + 1), rows)
     truth = recall.exact_scan(asked, own, DEPTH + 1).nearest[:, 1:]
     return recall.index_recall(-np.sort(-others, axis=1)[:, :DEPTH], truth)

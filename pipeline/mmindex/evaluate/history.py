@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mmindex.errors import DataError
+from mmindex.errors import DataError, NoInputError
 from mmindex.evaluate.evaluation import Evaluation
 from mmindex.store import versions
 from mmindex.store.layout import Layout
@@ -48,17 +48,21 @@ def past_versions(
         evaluation: what was measured of it now.
     """
     numbers = [number for number in versions.list_versions(layout) if number < newest.version]
-    older = [_past(layout, number) for number in numbers[1 - MOST_VERSIONS :]]
+    found = (_past(layout, number) for number in numbers[1 - MOST_VERSIONS :])
+    older = [past for past in found if past is not None]
     own = PastVersion(newest.version, newest.created_at, newest.counts, evaluation)
     return (*older, own)
 
 
-def _past(layout: Layout, number: int) -> PastVersion:
+def _past(layout: Layout, number: int) -> PastVersion | None:
+    """One version; None where it was collected meanwhile."""
     try:
         found = versions.read_version(layout, number)
         if found.evaluation is None:
             return PastVersion(number, found.created_at, found.counts)
         evaluation = msgspec.convert(found.evaluation, Evaluation)
+    except NoInputError:
+        return None
     except DataError as error:
         # The message begins with a path of this machine, which the page must not show.
         return PastVersion(number, problem=error.message.rpartition(f"{number}.json: ")[2])

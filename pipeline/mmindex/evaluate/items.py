@@ -18,8 +18,9 @@ Int64 = NDArray[np.int64]
 class VectorSource(Protocol):
     """Vectors by id; :class:`mmindex.store.vectors.Vectors` is one.
 
-    ``take(ids)`` gives float16 (len(ids), dim), ``blocks(rows)`` streams ``(first id, float16
-    (m <= rows, dim))`` in id order.
+    Ids are below ``n``; those of removed vectors are in use no more. ``take(ids)`` gives float16
+    (len(ids), dim), ``blocks(rows)`` streams ``(ids (m,), float16 (m <= rows, dim))`` of what is
+    not removed in the order of ids, which ``live_ids()`` lists.
     """
 
     n: int
@@ -27,7 +28,9 @@ class VectorSource(Protocol):
 
     def take(self, ids: Int64) -> Float16: ...  # noqa: D102 - said above
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, Float16]]: ...  # noqa: D102
+    def blocks(self, rows: int) -> Iterator[tuple[Int64, Float16]]: ...  # noqa: D102
+
+    def live_ids(self) -> Int64: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

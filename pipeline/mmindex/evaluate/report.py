@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import PurePath
 
 from mmindex.config import EvaluateConfig
-from mmindex.encode.model import LOCAL_DIR
 from mmindex.evaluate.bootstrap import REPLICATES, Interval, recall_intervals
 from mmindex.evaluate.charts import Axis, Bin, Mark, Tick, log_axis, percent_axis, rank_bins
 from mmindex.evaluate.corpus import Corpus
@@ -25,10 +23,9 @@ from mmindex.evaluate.recall import Recall
 from mmindex.evaluate.showcase import Showcase, showcase
 from mmindex.evaluate.speed import Speed, measure_speed
 from mmindex.records import Modality
-from mmindex.search.page import render
+from mmindex.search.page import render, shown_model
 from mmindex.search.published import Published
 from mmindex.store import quarantine, versions
-from mmindex.store.manifest import EncoderInfo
 
 # Each example shows up to two pictures of some 30 KB.
 _EXAMPLES = 4
@@ -132,16 +129,6 @@ def report_page(
         replicates=REPLICATES,
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
-
-
-def shown_model(encoder: EncoderInfo) -> str:
-    """The model's name without the folders that it lies in."""
-    model, weights = encoder.model, encoder.pretrained
-    if model.startswith(LOCAL_DIR):
-        model = LOCAL_DIR + PurePath(model.removeprefix(LOCAL_DIR)).name
-    if PurePath(weights).is_absolute():
-        weights = PurePath(weights).name
-    return f"{model} {weights}".strip()
 
 
 def _directions(

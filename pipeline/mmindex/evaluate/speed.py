@@ -73,8 +73,8 @@ def measure_speed(
         seed: of the draw.
     """
     searcher = Searcher(objects, manifest, side)
-    rows = sample(asked.n, BATCH, seed)
-    queries = asked.take(rows).astype(np.float32)
+    ids = asked.live_ids()
+    queries = asked.take(ids[sample(len(ids), BATCH, seed)]).astype(np.float32)
     info = searcher.info
     if info.exact:
         exact = SpeedPoint(0, 0, 100.0, _rate(searcher, queries), None, True)

@@ -50,6 +50,7 @@ def take_wide(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     step = block_rows(vectors.dim)
     for start in range(0, len(rows), step):
         out[start : start + step] = widen(vectors.take(rows[start : start + step]))
+        vectors.let_go()
     return out
 
 
@@ -185,21 +186,22 @@ def _bits(index: Any) -> int:
 
 def blocks_of(
     vectors: Vectors, rows: NDArray[np.int64] | None
-) -> Iterator[tuple[int, NDArray[np.float16]]]:
-    """Stream all vectors, or some rows under new ids 0, 1, ..., as float16 blocks."""
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+    """Stream all live vectors, or some rows under new ids 0, 1, ..., as float16 blocks."""
     step = block_rows(vectors.dim)
     if rows is None:
         yield from vectors.blocks(step)
         return
     for start in range(0, len(rows), step):
-        yield start, vectors.take(rows[start : start + step])
+        part = vectors.take(rows[start : start + step])
+        vectors.let_go()
+        yield np.arange(start, start + len(part), dtype=np.int64), part
 
 
 def _add(index: Any, vectors: Vectors, rows: NDArray[np.int64] | None) -> None:
     takes_ids = ivf_part(index) is not None or isinstance(index, faiss.IndexIDMap)
-    for first, block in blocks_of(vectors, rows):
-        wide = widen(block)
+    for ids, block in blocks_of(vectors, rows):
         if takes_ids:
-            index.add_with_ids(wide, np.arange(first, first + len(wide), dtype=np.int64))
+            index.add_with_ids(widen(block), ids)
         else:
-            index.add(wide)  # numbers them 0, 1, ... by itself
+            index.add(widen(block))  # numbers them 0, 1, ... by itself

@@ -126,12 +126,12 @@ def best(scores: Float32, ids: Int64, k: int) -> tuple[Float32, Int64]:
 
 
 def exact_search(
-    blocks: Iterable[tuple[int, Float16]], queries: Float32, k: int, threads: int | None = None
+    blocks: Iterable[tuple[Int64, Float16]], queries: Float32, k: int, threads: int | None = None
 ) -> tuple[Float32, Int64]:
     """The k vectors with the largest inner product, by a full scan in bounded memory.
 
     Args:
-        blocks: (id of the first row, float16 (m, dim)) in ascending order of ids; finite values.
+        blocks: (int64 (m,) ids, float16 (m, dim)), ids ascending through all; finite values.
         queries: float32 (q, dim), C order, unit length.
         k: how many, at least 1.
         threads: for faiss; None: one for each core.
@@ -144,14 +144,14 @@ def exact_search(
     scores = np.full((count, k), -np.inf, dtype=np.float32)
     ids = np.full((count, k), -1, dtype=np.int64)
     with faiss_settings(thread_count(threads), dim):
-        for first, rows in blocks:
+        for numbers, rows in blocks:
             if len(rows) and count:
-                scores, ids = _merge_block(first, rows, queries, (scores, ids))
+                scores, ids = _merge_block(numbers, rows, queries, (scores, ids))
     return scores, ids
 
 
 def _merge_block(
-    first: int, rows: Float16, queries: Float32, pool: tuple[Float32, Int64]
+    numbers: Int64, rows: Float16, queries: Float32, pool: tuple[Float32, Int64]
 ) -> tuple[Float32, Int64]:
     """The best of ``pool`` and of one block whose ids are all above those in the pool."""
     k = pool[0].shape[1]
@@ -161,7 +161,7 @@ def _merge_block(
     scores, found = rerank(rows.__getitem__, queries, found, wanted)
     merged = best(
         np.concatenate([pool[0], scores], axis=1),
-        np.concatenate([pool[1], found + first], axis=1),
+        np.concatenate([pool[1], numbers[found]], axis=1),
         k,
     )
     if wanted == len(rows):
@@ -172,7 +172,7 @@ def _merge_block(
         every = score(queries[number : number + 1], wide[np.newaxis])
         merged[0][number], merged[1][number] = best_row(
             np.concatenate([pool[0][number], every[0]]),
-            np.concatenate([pool[1][number], np.arange(first, first + len(rows))]),
+            np.concatenate([pool[1][number], numbers]),
             k,
         )
     return merged

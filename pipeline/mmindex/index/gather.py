@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError, InternalError
+from mmindex.index.exact import block_rows
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 
-IDS_SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False)])
+IDS_SCHEMA = pa.schema([pa.field("key", pa.string())])  # null: that id's vector was removed
 # float16 vectors collected at once. Keys mostly come in the shards' own order, and each shard is
 # read about once; keys in random order cost one reading of all shards for each 128 MiB.
 _CHUNK_BYTES = 128 << 20
@@ -86,7 +87,7 @@ def _dim(objects: Objects, ref: ObjectRef) -> int:
 
 
 def id_batches(keys: pa.ChunkedArray[Any]) -> Iterator[pa.RecordBatch]:
-    """The ``ids`` table: row i names id i."""
+    """The ``ids`` table: row i names id i; null where its vector was removed."""
     yield from pa.table([keys], schema=IDS_SCHEMA).to_batches(max_chunksize=_ID_ROWS)
 
 
@@ -107,6 +108,18 @@ def vector_blocks(
             _fill(out, mine, located.row[start:stop][mine], objects, shards[number])
         _check(out, start, located.keys)
         yield out
+
+
+def numbered_blocks(
+    objects: Objects, located: Located, shards: Sequence[ObjectRef]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+    """As :func:`vector_blocks`, with ids 0, 1, ... and in blocks fit for a scan."""
+    step, first = block_rows(located.dim), 0
+    for block in vector_blocks(objects, located, shards):
+        for start in range(0, len(block), step):
+            part = block[start : start + step]
+            yield np.arange(first, first + len(part)), part
+            first += len(part)
 
 
 def _fill(

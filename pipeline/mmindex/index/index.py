@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import faiss
@@ -17,10 +18,17 @@ from mmindex.index import gpu as gpus
 from mmindex.index.build import build, sample_rows
 from mmindex.index.exact import thread_count
 from mmindex.index.faissio import write_index
-from mmindex.index.gather import IDS_SCHEMA, as_keys, id_batches, locate, vector_blocks
+from mmindex.index.gather import (
+    IDS_SCHEMA,
+    as_keys,
+    id_batches,
+    locate,
+    numbered_blocks,
+    vector_blocks,
+)
 from mmindex.index.plan import candidates
 from mmindex.index.sizing import IndexPlan, for_sample
-from mmindex.index.tune import RECALL_AT, Tuning, tune, yardstick
+from mmindex.index.tune import RECALL_AT, Blocks, Tuning, fidelity_of, tune, yardstick
 from mmindex.progress import StageTimer, get_logger
 from mmindex.store.manifest import IndexInfo, ObjectRef
 from mmindex.store.objects import Objects
@@ -52,6 +60,7 @@ class _Job:
     queries: NDArray[np.float32] | None
     config: IndexConfig
     threads: int
+    originals: Callable[[], Blocks] | None  # as encoded, where re-ranking reads rounded vectors
 
 
 def build_index(
@@ -93,12 +102,15 @@ def build_index(
         found = gpus.detect(config.gpu, memory=True)
         plans = candidates(n, dim, config.kind, config.memory_bytes, found)
         ids = objects.write_table(f"ids/{modality}", IDS_SCHEMA, id_batches(column))
-        written = write_segment(objects, modality, 0, dim, vector_blocks(objects, located, shards))
+        refine = "fp16" if plans[0].exact else config.refine
+        blocks = vector_blocks(objects, located, shards)
+        written = write_segment(objects, modality, 0, dim, blocks, refine)
     refs: tuple[ObjectRef, ...] = (ids, *written)
     if plans[0].exact:
         return IndexReport(_info(modality, plans[0], config, threads, None), refs, timer.seconds)
     vectors = Vectors.of_refs(objects, refs, modality, dim)
-    job = _Job(vectors, queries, config, threads)
+    originals = partial(numbered_blocks, objects, located, shards) if refine == "sq8" else None
+    job = _Job(vectors, queries, config, threads, originals)
     plan, index, tuning = _build_best(plans, job, timer)
     with timer.measure("write"):
         refs = (*refs, write_index(objects, modality, index))
@@ -122,7 +134,12 @@ def _info(
         k_factor=tuning.k_factor if tuning else 1,
         recall_target=config.recall_target,
         measured_recall=tuning.recall if tuning else None,
+        trained_recall=tuning.recall if tuning else None,
+        rows=plan.n,
+        trained_on=plan.n,
         curve=tuning.curve if tuning else (),
+        refine=config.refine if tuning else "fp16",
+        fidelity=tuning.fidelity if tuning else 1.0,
     )
 
 
@@ -163,6 +180,9 @@ def _first_reaching(
     seed, target = job.config.seed, job.config.recall_target
     with timer.measure("truth"):
         yard = yardstick(job.vectors, rows, job.queries, seed, job.threads)
+        if job.originals is not None and rows is None:
+            kept = fidelity_of(job.vectors, job.originals(), yard.queries, job.threads)
+            yard = replace(yard, fidelity=kept)
     best: tuple[int, Any, Tuning] | None = None
     for number, plan in enumerate(plans):
         with timer.measure("build"):

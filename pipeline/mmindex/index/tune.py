@@ -8,7 +8,8 @@ same input always gets the same setting.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ _RERANK_MS_PER_DIM = 6e-7
 _NEVER = np.iinfo(np.int64).max // 2  # position of a neighbour that is not among the candidates
 
 Point = tuple[int, int, float, float]
+Blocks = Iterable[tuple[NDArray[np.int64], NDArray[np.float16]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +47,15 @@ class Yardstick:
         share: part of the corpus that the index holds. In a sample neighbours lie farther apart
             and codes seem sharper than they are, so fewer candidates are allowed, for fewer true
             neighbours: those that would be the same share of the corpus.
+        fidelity: part of the true ten that re-ranking keeps where they are all candidates, see
+            :func:`fidelity_of`.
     """
 
     queries: NDArray[np.float32]
     truth: NDArray[np.int64]
     own: NDArray[np.int64] | None
     share: float = 1.0
+    fidelity: float = 1.0
 
     def depth(self, k_factor: int) -> int:
         """Candidates for the hits that were wanted."""
@@ -69,6 +74,7 @@ class Tuning:
         reached: whether that is at least the target.
         curve: the measured points that no other point beats in both respects, cheapest first:
             (nprobe, k_factor, recall at 10, estimated ms a query on one core).
+        fidelity: of re-ranking, see :class:`Yardstick`; recall counts it in.
     """
 
     nprobe: int
@@ -76,6 +82,7 @@ class Tuning:
     recall: float
     reached: bool
     curve: tuple[Point, ...]
+    fidelity: float = 1.0
 
 
 def candidate_count(k: int, k_factor: int) -> int:
@@ -101,7 +108,7 @@ def yardstick(
     """Draw queries with a seed and answer them by exact search.
 
     Args:
-        vectors: the corpus.
+        vectors: the corpus; removed rows are neither queries nor answers.
         rows: the part of it that the index holds, under ids 0, 1, ...; None: all.
         queries: float32 (any, dim) to draw from; None: the corpus itself.
         seed: of the draw.
@@ -110,8 +117,8 @@ def yardstick(
     Raises:
         InternalError: the queries' dimensions are not the corpus'.
     """
-    n = vectors.n if rows is None else len(rows)
-    share = n / vectors.n
+    n = vectors.live if rows is None else len(rows)
+    share = n / vectors.live
     wanted = max(1, round(RECALL_AT * share))
     if queries is not None and len(queries):
         if queries.shape[1] != vectors.dim:
@@ -121,12 +128,33 @@ def yardstick(
         _, truth = exact_search(blocks_of(vectors, rows), asked, min(wanted, n), threads)
         return Yardstick(asked, truth, None, share)
     own = sample_rows(n, TUNING_QUERIES, seed)
+    if rows is None and len(vectors.removed):
+        own = vectors.live_ids()[own]
     asked = take_wide(vectors, own if rows is None else rows[own])
     wanted = min(wanted, n - 1)
     _, truth = exact_search(blocks_of(vectors, rows), asked, wanted + 1, threads)
     itself_last = np.argsort(truth == own[:, np.newaxis], axis=1, kind="stable")
     truth = np.take_along_axis(truth, itself_last, axis=1)[:, :wanted]
     return Yardstick(asked, truth, own, share)
+
+
+def fidelity_of(
+    vectors: Vectors, originals: Blocks, queries: NDArray[np.float32], threads: int
+) -> float:
+    """How many of the ten best are still the ten best by the vectors that re-ranking reads.
+
+    Rounding to 8 bits moves scores by some 0.0005, which swaps neighbours that lie closer.
+
+    Args:
+        vectors: as stored.
+        originals: the same vectors as they were encoded, with their ids.
+        queries: float32 (q, dim).
+        threads: for faiss.
+    """
+    wanted = min(RECALL_AT, vectors.live)
+    _, truth = exact_search(originals, queries, wanted, threads)
+    _, found = exact_search(blocks_of(vectors, None), queries, wanted, threads)
+    return float((truth[:, :, np.newaxis] == found[:, np.newaxis, :]).any(axis=2).mean())
 
 
 def tune(index: Any, plan: IndexPlan, yard: Yardstick, target: float, threads: int) -> Tuning:
@@ -149,7 +177,40 @@ def tune(index: Any, plan: IndexPlan, yard: Yardstick, target: float, threads: i
             points += found
             costs = [cost for _, _, recall, cost in found if recall >= target]
             reaching = min([*costs, *([] if reaching is None else [reaching])], default=None)
-    return choose(points, target)
+    return replace(choose(points, target), fidelity=yard.fidelity)
+
+
+def hold(
+    index: Any,
+    plan: IndexPlan,
+    yard: Yardstick,
+    found: Tuning,
+    before: tuple[int, int],
+    threads: int,
+) -> Tuning:
+    """Keep an earlier setting that still reaches the recall of ``found`` or more at more cost.
+
+    Settings are steps apart: drawn anew each time, recall would jump up and down by a step from one
+    version to the next although the index is as good as before. So a setting is only left for a
+    dearer one.
+
+    Args:
+        index: the CPU index.
+        plan: what it was built from.
+        yard: queries and their true answers.
+        found: the setting that :func:`tune` would choose.
+        before: nprobe and k_factor of the last version.
+        threads: for faiss.
+    """
+    nprobe, k_factor = min(before[0], plan.nlist), before[1]
+    if estimated_ms(plan, nprobe, k_factor) <= estimated_ms(plan, found.nprobe, found.k_factor):
+        return found  # the cheapest that reaches the target is dearer than this one
+    with faiss_settings(threads, plan.dim):
+        points = [point for point in _measure(index, plan, nprobe, yard) if point[1] <= k_factor]
+    recall = points[-1][2]
+    if recall < found.recall:
+        return found
+    return replace(found, nprobe=nprobe, k_factor=k_factor, recall=recall)
 
 
 def choose(points: list[Point], target: float) -> Tuning:
@@ -191,7 +252,7 @@ def _measure(index: Any, plan: IndexPlan, nprobe: int, yard: Yardstick) -> list[
     points = []
     for depth in _DEPTHS:
         inside = position < yard.depth(depth)
-        recall = float(inside.mean()) if inside.size else 1.0
+        recall = yard.fidelity * (float(inside.mean()) if inside.size else 1.0)
         points.append((nprobe, depth, round(recall, 6), estimated_ms(plan, nprobe, depth)))
         if yard.depth(depth) >= plan.n:
             break

@@ -42,7 +42,8 @@ class Searcher:
 
     Attributes:
         info: how the index was made and is searched.
-        n: number of vectors.
+        n: number of vectors that can be found.
+        rows: number of ids given out: more than ``n`` where vectors were removed.
         dim: their dimensions.
     """
 
@@ -74,10 +75,10 @@ class Searcher:
             raise NoInputError(
                 f"version {manifest.version} has no {modality} index", "run `mmindex index`"
             )
-        if ids is None or ids.rows != info.n:
+        if ids is None or ids.rows != info.rows:
             raise DataError(f"{modality}: the ids do not fit the index", "run `mmindex check`")
         self.info = info
-        self.n, self.dim = info.n, info.dim
+        self.n, self.rows, self.dim = info.n, info.rows, info.dim
         self._objects, self._ids = objects, ids
         self._threads = thread_count(threads)
         self._vectors = Vectors(objects, manifest, modality)
@@ -110,7 +111,8 @@ class Searcher:
         Args:
             queries: float32 (q, dim), unit length.
             k: hits wanted; more than there are is fine.
-            ids: only these ids may be answers (each once, any order); None: all.
+            ids: only these ids may be answers (each once, any order), removed ones never are;
+                None: all.
 
         Returns:
             float32 (q, k) cosine similarities and int64 (q, k) ids, best first, equal scores by
@@ -148,8 +150,11 @@ class Searcher:
     def _allowed(self, ids: NDArray[np.int64]) -> Int64:
         ascending = bool((ids[1:] > ids[:-1]).all())
         allowed: Int64 = (ids if ascending else np.unique(ids)).astype(np.int64)
-        if len(allowed) and (allowed[0] < 0 or allowed[-1] >= self.n):
-            raise UsageError(f"allowed ids must be in 0..{self.n - 1}")
+        if len(allowed) and (allowed[0] < 0 or allowed[-1] >= self.rows):
+            raise UsageError(f"allowed ids must be in 0..{self.rows - 1}")
+        removed = self._vectors.removed
+        if len(removed):
+            allowed = allowed[~np.isin(allowed, removed, assume_unique=True)]
         return allowed
 
     def _search(self, queries: Float32, k: int, allowed: Int64 | None) -> tuple[Float32, Int64]:
@@ -180,7 +185,7 @@ class Searcher:
             return find_candidates(self._index, queries, count, nprobe)
         # GPU kernels ignore selectors, so this is always the CPU's work. The neighbours that
         # remain lie farther away: probe as many more lists as there are fewer of them.
-        mask = np.zeros(self.n, dtype=bool)
+        mask = np.zeros(self.rows, dtype=bool)
         mask[allowed] = True
         selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         every = int(self._lists.nlist) if self._lists is not None else 1
@@ -191,14 +196,13 @@ class Searcher:
         if allowed is None:
             blocks = self._vectors.blocks(block_rows(self.dim))
             return exact_search(blocks, queries, k, self._threads)
-        scores, places = exact_search(self._some(allowed), queries, k, self._threads)
-        # A place is a position in the ascending list of allowed ids; -1 stays -1.
-        return scores, np.where(places >= 0, allowed[places], -1)
+        return exact_search(self._some(allowed), queries, k, self._threads)
 
-    def _some(self, allowed: Int64) -> Iterator[tuple[int, NDArray[np.float16]]]:
+    def _some(self, allowed: Int64) -> Iterator[tuple[Int64, NDArray[np.float16]]]:
         step = block_rows(self.dim)
         for start in range(0, len(allowed), step):
-            yield start, self._vectors.take(allowed[start : start + step])
+            part = allowed[start : start + step]
+            yield part, self._vectors.take(part)
 
     @cached_property
     def _keys(self) -> pa.ChunkedArray[Any]:
@@ -209,11 +213,15 @@ class Searcher:
 
         Raises:
             UsageError: an id does not exist; -1, which stands for "none", is not a hit's id.
+            DataError: an id was removed: no search finds it.
         """
         wanted = np.asarray(ids, dtype=np.int64)
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.n):
-            raise UsageError(f"ids must be in 0..{self.n - 1}")
-        return [str(key) for key in self._keys.take(pa.array(wanted, pa.int64())).to_pylist()]
+        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.rows):
+            raise UsageError(f"ids must be in 0..{self.rows - 1}")
+        keys = self._keys.take(pa.array(wanted, pa.int64()))
+        if keys.null_count:
+            raise DataError(f"{self.info.modality}: an id has no key", "run `mmindex check --full`")
+        return [str(key) for key in keys.to_pylist()]
 
     def vector_of(self, key: str) -> Float32:
         """The stored vector of a key: float32 (dim,).

@@ -1,0 +1,140 @@
+"""Fewer, fuller embedding shards: what nightly changes leave behind is put together.
+
+A night adds a small shard, and what is removed stays in its shard as rows that nothing asks for.
+So a shard of which less than half of the rows are live is written anew without the others, and once
+more than ``MOST_SMALL`` shards are less than half full, they become full ones.
+
+The rule looks at nothing but the shards and the live keys, rows keep their order, and shards that
+were put together meet it no more: an unchanged corpus is left alone, and a run that follows a
+killed one writes the same bytes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmindex.encode.backlog import LiveKeys, places_of
+from mmindex.encode.decoding import Failure
+from mmindex.encode.shards import Shard, number_of
+from mmindex.encode.units import UnitWriter
+from mmindex.progress import get_logger
+from mmindex.records import Modality
+from mmindex.store.manifest import EncoderInfo, ObjectRef
+from mmindex.store.objects import Objects
+
+# A night of small changes adds one; so many cost a few opened files.
+MOST_SMALL = 8
+_READ_ROWS = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What one side's shards are to become.
+
+    Attributes:
+        objects: the store's.
+        side: images or texts.
+        info: the encoder.
+        unit: rows of a full shard.
+    """
+
+    objects: Objects
+    side: Modality
+    info: EncoderInfo
+    unit: int
+
+    def run(
+        self, live: LiveKeys, shards: Sequence[Shard], failed: Mapping[str, Failure]
+    ) -> tuple[ObjectRef, ...]:
+        """Put together what the rule says.
+
+        Args:
+            live: the keys that are asked for.
+            shards: all that the version needs, in order; earlier ones win.
+            failed: live items that have no vector.
+
+        Returns:
+            the shards of the version, in order: those left alone, then the new ones.
+
+        Raises:
+            DataError: a shard is damaged.
+            StorageError: a shard cannot be written.
+        """
+        rows = _used_rows(live, shards)
+        chosen = to_rewrite([len(s.keys) for s in shards], [len(r) for r in rows], self.unit)
+        if not chosen:
+            return tuple(shard.ref for shard in shards)
+        first = 1 + max(number_of(shard.ref) for shard in shards)
+        writer = UnitWriter(self.objects, self.side, self.info, first)
+        pending = 0
+        for number in chosen:
+            shard = shards[number]
+            for key in sorted(shard.failed.keys() & failed.keys()):
+                writer.fail(key, shard.failed[key])
+            for keys, vectors in self._parts(shard, rows[number]):
+                for part in _cuts(len(keys), self.unit - pending, self.unit):
+                    writer.add(keys[part], vectors[part].astype(np.float32))
+                    pending += part.stop - part.start
+                    if pending == self.unit:
+                        writer.publish()
+                        pending = 0
+        if writer.unfinished:
+            writer.publish()
+        get_logger("encode").info(
+            "shards put together", side=self.side, before=len(chosen), after=len(writer.refs)
+        )
+        left = (shard.ref for number, shard in enumerate(shards) if number not in set(chosen))
+        return (*left, *writer.refs)
+
+    def _parts(
+        self, shard: Shard, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[list[str], NDArray[np.float16]]]:
+        """Keys and vectors of some rows of a shard (ascending), a part at a time."""
+        first = 0
+        for batch in self.objects.iter_batches(shard.ref, ["key", "vector"], rows=_READ_ROWS):
+            low, high = np.searchsorted(rows, (first, first + batch.num_rows))
+            taken = batch.take(pa.array(rows[low:high] - first))
+            first += batch.num_rows
+            vectors = taken["vector"].flatten().to_numpy().reshape(-1, self.info.dim)
+            yield taken["key"].to_pylist(), vectors
+
+
+def to_rewrite(rows: Sequence[int], live: Sequence[int], unit: int) -> list[int]:
+    """Which shards are to be put together, ascending.
+
+    Args:
+        rows: how many each has.
+        live: how many of them are asked for.
+        unit: rows of a full shard.
+    """
+    dying = [n for n, (every, used) in enumerate(zip(rows, live, strict=True)) if 2 * used < every]
+    small = [n for n, used in enumerate(live) if 2 * used < unit]
+    # What the dying ones become is at most one more small shard.
+    left = len(set(small) - set(dying)) + bool(dying)
+    return sorted({*small, *dying}) if left > MOST_SMALL else dying
+
+
+def _used_rows(live: LiveKeys, shards: Sequence[Shard]) -> list[NDArray[np.int64]]:
+    """The rows of each shard that are asked for: live, and in no earlier shard."""
+    covered = np.zeros(len(live.unique), dtype=np.bool_)
+    used = []
+    for places in places_of([shard.keys for shard in shards], live):
+        rows = np.flatnonzero(places >= 0)
+        rows = rows[~covered[places[rows]]]
+        covered[places[rows]] = True
+        used.append(rows.astype(np.int64))
+    return used
+
+
+def _cuts(rows: int, room: int, unit: int) -> Iterator[slice]:
+    """Cut rows so that the first part fills ``room`` and each further one a unit."""
+    start = 0
+    while start < rows:
+        stop = min(start + room, rows)
+        yield slice(start, stop)
+        start, room = stop, unit

@@ -1,0 +1,250 @@
+"""The next version of one side's index from the last one: additions and removals, no training.
+
+Ids only grow. Unchanged segments are used again by reference, additions become a new segment, and
+what was removed keeps its row, which nothing reads any more. The rules for building anew instead
+are in :mod:`mmindex.index.change`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmindex.config import IndexConfig
+from mmindex.errors import DataError
+from mmindex.index import gpu as gpus
+from mmindex.index import update
+from mmindex.index.change import Change, segments_kept, why_anew
+from mmindex.index.exact import block_rows, thread_count
+from mmindex.index.faissio import ivf_part, read_index, write_index
+from mmindex.index.gather import IDS_SCHEMA, id_batches, locate, vector_blocks
+from mmindex.index.index import IndexReport
+from mmindex.index.sizing import IndexPlan
+from mmindex.index.tune import Tuning, hold, tune, yardstick
+from mmindex.progress import StageTimer
+from mmindex.store.manifest import IndexInfo, ObjectRef
+from mmindex.store.objects import Objects
+from mmindex.store.vectors import Vectors, write_removed, write_segment
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The last version of one side.
+
+    Attributes:
+        info: how it is searched.
+        refs: its objects: ``ids/``, ``removed/``, ``vectors/``, ``digests/``, ``index/``.
+        ids: its keys by id, null where removed.
+    """
+
+    info: IndexInfo
+    refs: tuple[ObjectRef, ...]
+    ids: pa.ChunkedArray[Any]
+
+    def find(self, kind: str) -> ObjectRef | None:
+        """The object of this kind: ``ids/``, ``removed/`` or ``index/``."""
+        return next((ref for ref in self.refs if ref.name.startswith(kind)), None)
+
+    def named(self, kind: str) -> tuple[ObjectRef, ...]:
+        """All objects of this kind."""
+        return tuple(ref for ref in self.refs if ref.name.startswith(kind))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the new version shall be.
+
+    Attributes:
+        change: against the last version.
+        recipe: see :func:`mmindex.index.change.recipe_of`.
+        shards: embedding shards that hold the vectors that come.
+        config: the section index.
+        queries: float32 (q, dim) to tune with, see :func:`mmindex.index.index.build_index`.
+        purge: zero every removed row on disk, not only stop using it.
+    """
+
+    change: Change
+    recipe: str
+    shards: Sequence[ObjectRef]
+    config: IndexConfig
+    queries: NDArray[np.float32] | None
+    purge: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """The index has to be built anew, and why."""
+
+    why: str
+
+
+def extend_index(objects: Objects, before: Before, order: Order) -> IndexReport | Anew:
+    """Make the next version of one side's index, where it can be had without training.
+
+    Args:
+        objects: the store's objects; every one of ``before`` has been verified.
+        before: the last version.
+        order: what is wanted.
+
+    Returns:
+        the report, or why the index must be built anew: another recipe, too much change since
+        training, a form that faiss cannot change, or recall below a target that training reached.
+
+    Raises:
+        InternalError: a key has no vector.
+        DataError: an object is damaged, or a vector is not of unit length.
+        UsageError: no index of the kind asked for fits the memory.
+    """
+    info, change = before.info, order.change
+    if why := why_anew(info, change, order.recipe, order.config):
+        return Anew(why)
+    timer = StageTimer()
+    ref = before.find("index/")
+    index = None
+    if not info.exact:
+        if ref is None:
+            raise DataError(f"index/{info.modality}: missing", "run `mmindex check`")
+        with timer.measure("read"):
+            index = read_index(objects, ref, info)
+        if (change.size or order.purge) and (why := update.why_not(index)):
+            return Anew(why)
+    with timer.measure("gather"):
+        refs = _write_rows(objects, before, order)
+        vectors = Vectors.of_refs(objects, refs, info.modality, info.dim)
+    info = msgspec.structs.replace(
+        info, n=vectors.live, rows=vectors.n, changed=info.changed + change.size
+    )
+    if index is None or ref is None:
+        return IndexReport(info, refs, timer.seconds)
+    if change.size or order.purge:
+        with timer.measure("update"):
+            _update(index, vectors, before.info, order)
+    tuning = _tune(index, vectors, info, order, timer)
+    target = order.config.recall_target
+    if not tuning.reached and (info.trained_recall or 0.0) >= target:
+        return Anew(f"recall fell to {tuning.recall:.3f}, training had reached {target}")
+    if change.size or order.purge:
+        with timer.measure("write"):
+            ref = write_index(objects, info.modality, index)
+    info = msgspec.structs.replace(
+        info,
+        nprobe=tuning.nprobe,
+        k_factor=tuning.k_factor,
+        measured_recall=tuning.recall,
+        curve=tuning.curve,
+    )
+    return IndexReport(info, (*refs, ref), timer.seconds)
+
+
+def _write_rows(objects: Objects, before: Before, order: Order) -> tuple[ObjectRef, ...]:
+    """Ids, removed rows and segments of the next version."""
+    side, change = before.info.modality, order.change
+    old = Vectors.of_refs(objects, before.refs, side, before.info.dim)
+    removed = np.union1d(old.removed, change.gone)
+    ids = before.named("ids/")
+    lost = before.named("removed/")
+    if change.size:
+        table = id_batches(change.next_ids())
+        ids = (objects.write_table(f"ids/{side}", IDS_SCHEMA, table),)
+        lost = write_removed(objects, side, removed)
+    return (*ids, *lost, *_segments(objects, before, order, old, removed))
+
+
+def _segments(
+    objects: Objects, before: Before, order: Order, old: Vectors, removed: NDArray[np.int64]
+) -> list[ObjectRef]:
+    side, fresh = before.info.modality, order.change.fresh
+    vectors, digests = before.named("vectors/"), before.named("digests/")
+    kept = segments_kept([ref.rows for ref in vectors], len(fresh))
+    refs: list[ObjectRef] = []
+    first = 0
+    for number, pair in enumerate(zip(vectors[:kept], digests[:kept], strict=True)):
+        span = range(first, first + pair[0].rows)
+        first = span.stop
+        if order.purge and _holds_removed(old, removed, span):
+            rows = _zeroed(old, removed, span)
+            refs += write_segment(objects, side, number, old.dim, rows, before.info.refine)
+        else:
+            refs += pair
+    if len(fresh):
+        rows = _tail(objects, order, _zeroed(old, removed, range(first, old.n)))
+        refs += write_segment(objects, side, kept, old.dim, rows, before.info.refine)
+    return refs
+
+
+def _tail(
+    objects: Objects, order: Order, merged: Iterator[NDArray[np.float16]]
+) -> Iterator[NDArray[np.float16]]:
+    """The last segment: the small ones that it takes up, then what comes."""
+    yield from merged
+    located = locate(objects, order.change.fresh, order.shards)
+    yield from vector_blocks(objects, located, order.shards)
+
+
+def _within(ids: NDArray[np.int64], span: range) -> NDArray[np.int64]:
+    """Those of some ascending ids that lie in ``span``."""
+    low, high = np.searchsorted(ids, (span.start, span.stop))
+    return ids[low:high]
+
+
+def _holds_removed(old: Vectors, removed: NDArray[np.int64], span: range) -> bool:
+    """Whether some of these rows are removed ones that are not zero yet."""
+    dead, step = _within(removed, span), block_rows(old.dim)
+    return any(old.take(dead[at : at + step]).any() for at in range(0, len(dead), step))
+
+
+def _zeroed(old: Vectors, removed: NDArray[np.int64], span: range) -> Iterator[NDArray[np.float16]]:
+    """Stream rows, zeros in place of removed ones."""
+    step = block_rows(old.dim)
+    for at in range(span.start, span.stop, step):
+        part = range(at, min(at + step, span.stop))
+        block = old.take(np.arange(part.start, part.stop))
+        block[_within(removed, part) - at] = 0
+        yield block
+
+
+def _update(index: Any, vectors: Vectors, before: IndexInfo, order: Order) -> None:
+    update.remove(index, order.change.gone, before.rows)
+    fresh = np.arange(before.rows, vectors.n)
+    step = block_rows(vectors.dim)
+    parts = (fresh[at : at + step] for at in range(0, len(fresh), step))
+    blocks = ((part, vectors.take(part)) for part in parts)
+    update.add(index, blocks, thread_count(order.config.threads))
+
+
+def _tune(index: Any, vectors: Vectors, info: IndexInfo, order: Order, timer: StageTimer) -> Tuning:
+    config, threads = order.config, thread_count(order.config.threads)
+    with timer.measure("truth"):
+        yard = yardstick(vectors, None, order.queries, config.seed, threads)
+        yard = replace(yard, fidelity=info.fidelity)
+    with timer.measure("tune"):
+        plan = _plan_of(index, info, config)
+        found = tune(index, plan, yard, config.recall_target, threads)
+        return hold(index, plan, yard, found, (info.nprobe, info.k_factor), threads)
+
+
+def _plan_of(index: Any, info: IndexInfo, config: IndexConfig) -> IndexPlan:
+    """What the cost model wants to know of an index that is there."""
+    ivf = ivf_part(index)
+    quantizer = getattr(ivf, "pq", None)
+    bits = 8 if getattr(ivf, "sq", None) is not None else 32
+    if quantizer is not None:
+        bits = int(quantizer.nbits)
+    return IndexPlan(
+        factory=info.factory,
+        reason=info.reason,
+        n=info.n,
+        dim=info.dim,
+        nlist=1 if ivf is None else int(ivf.nlist),
+        m=0 if quantizer is None else int(quantizer.M),
+        bits=bits,
+        code_dim=int(index.d if ivf is None else ivf.d),
+        training_rows=info.training_rows,
+        gpu=bits == 8 and quantizer is not None and gpus.detect(config.gpu) is not None,
+    )
