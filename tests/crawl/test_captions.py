@@ -34,6 +34,20 @@ def test_tab_separated_with_caption_numbers(tmp_path: Path) -> None:
         assert texts(read(tmp_path, text)) == expected
 
 
+def test_tab_separated_with_languages_and_caption_numbers(tmp_path: Path) -> None:
+    """Flickr8k-CN's layout; only such an ending belongs to the numbering, not to the name."""
+    content = (
+        "667626_18933d713e.jpg#zhm#0\t一个穿着泳装的女人\n667626_18933d713e.jpg#zhm#1\t在水里\n"
+        "b.jpg#enc#4\ta girl\nc#1.jpg\tthe name keeps its own mark\nd.jpg#zh\tno number\n"
+    )
+    assert texts(read(tmp_path, content)) == {
+        "667626_18933d713e.jpg": ["一个穿着泳装的女人", "在水里"],
+        "b.jpg": ["a girl"],
+        "c#1.jpg": ["the name keeps its own mark"],
+        "d.jpg#zh": ["no number"],
+    }
+
+
 def test_pipe_separated_with_a_header(tmp_path: Path) -> None:
     """Kaggle's results.csv, with the one row that lacks a separator in the published file."""
     content = (

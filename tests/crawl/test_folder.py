@@ -162,6 +162,16 @@ def test_a_captions_list_names_images_by_their_relative_path(tmp_path: Path) -> 
     assert noted(found) == {"captions_of_unknown_images": 1}
 
 
+def test_a_captions_list_may_be_laid_out_as_flickr8k_cn_is(tmp_path: Path) -> None:
+    files = {
+        "a.jpg": jpeg(1),
+        "captions.txt": "a.jpg#zhm#0\t一个穿着泳装的女人\na.jpg#zhm#1\t在水里的女人\n",
+    }
+    found = events(write_files(tmp_path / "f", files))
+    assert items(found)["folder/f/a.jpg"].captions == ("一个穿着泳装的女人", "在水里的女人")
+    assert not noted(found)
+
+
 def test_json_lines_bring_columns_and_splits(tmp_path: Path) -> None:
     rows = [
         {"file_name": "a.jpg", "caption": "one", "split": "test", "title": "T"},

@@ -3,7 +3,7 @@
 Forms, told apart by the first line:
 
 - with a tab: ``name<TAB>caption``, where ``name#3`` is the image's fourth caption (Flickr30k's
-  ``.token`` file);
+  ``.token`` file) and ``name#zhm#0`` its first in some language (Flickr8k-CN);
 - with a header that names its columns: separated by ``|`` without quoting (Flickr30k's
   ``results.csv``) or by commas with quoting as in RFC 4180 (Kaggle's ``captions.txt``, nlphuji's
   ``flickr_annotations_30k.csv``, whose ``raw`` holds a JSON list);
@@ -33,7 +33,7 @@ from mmindex.records import MetadataValue, Note
 IMAGE_KEYS: Final = ("file_name", "image", "image_name", "filename", "file", "path")
 CAPTION_KEYS: Final = ("caption", "text", "captions", "comment", "sentence", "raw")
 _MAX_FIELD_CHARS: Final = 64 << 20  # Python's own limit for a CSV field is 128 Ki
-_NUMBERED: Final = re.compile(r"#\d+$")
+_NUMBERED: Final = re.compile(r"(?:#[A-Za-z]+)?#\d+$")
 # One row of the published results.csv lacks its second separator: "2199200615.jpg| 4   A dog ...".
 _LOST_SEPARATOR: Final = re.compile(r" ?\d+\s+(?P<caption>\S.*)", re.DOTALL)
 

@@ -9,7 +9,7 @@ import msgspec
 
 from mmindex.crawl.expected import Expected
 from mmindex.errors import DataError, InternalError, MmindexError, NoInputError, os_errors
-from mmindex.resources import data_dir
+from mmindex.resources import data_dir, user_path
 
 
 class _Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -99,7 +99,7 @@ def known(own: str | None) -> tuple[Corpus, ...]:
     """
     corpora = {corpus.name: corpus for corpus in list_corpora()}
     if own is not None:
-        corpus = _load(Path(own).expanduser(), DataError)
+        corpus = _load(user_path(own), DataError)
         corpora[corpus.name] = corpus
     return tuple(corpora.values())
 

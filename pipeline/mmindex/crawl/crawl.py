@@ -7,13 +7,11 @@ Files that look the same as when the last crawl read them are not read again, se
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
-
-import msgspec
 
 import mmindex
 from mmindex.config import LimitsConfig, SourceConfig
@@ -21,6 +19,7 @@ from mmindex.crawl.spec import SourceOptions, open_source, parse_spec, source_na
 from mmindex.crawl.spool import Spool
 from mmindex.crawl.stamps import Known, Stamps
 from mmindex.crawl.tables import column_name
+from mmindex.crawl.tally import Tally, storable
 from mmindex.fetch_config import FetchConfig
 from mmindex.images import ImageLimits, probe
 from mmindex.progress import counter
@@ -37,6 +36,7 @@ from mmindex.records import (
     SourceEvent,
     SourceItem,
 )
+from mmindex.store.forgotten import FORGOTTEN, NOTHING, Forgotten
 from mmindex.store.manifest import ObjectRef, SourceSummary
 from mmindex.store.objects import Objects
 
@@ -73,52 +73,6 @@ class CrawlReport:
     details: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Counts of one source while it is read."""
-
-    spec: str
-    name: str
-    images: int = 0
-    captions: int = 0
-    ignored: int = 0
-    read: int = 0
-    unchanged: int = 0
-    details: dict[str, object] = field(default_factory=dict)
-    notes: Counter[str] = field(default_factory=Counter)
-    quarantined: list[QuarantineEntry] = field(default_factory=list)
-
-    def reject(self, rejected: Rejected, key: str = "") -> None:
-        self.quarantined.append(
-            QuarantineEntry(
-                id=_storable(rejected.image_id),
-                uri=_storable(rejected.uri),
-                source=self.name,
-                stage="crawl",
-                reason=rejected.reason,
-                detail=_storable(rejected.detail),
-                key=key,
-            )
-        )
-
-    def summary(self) -> SourceSummary:
-        return SourceSummary(
-            spec=self.spec,
-            name=self.name,
-            seen=self.images + len(self.quarantined) + self.ignored,
-            images=self.images,
-            captions=self.captions,
-            quarantined=len(self.quarantined),
-            ignored=self.ignored,
-            notes=dict(sorted(self.notes.items())),
-        )
-
-    def report(self) -> dict[str, object]:
-        """What the run's report says of this source."""
-        read = {"read": self.read, "unchanged": self.unchanged}
-        return {**msgspec.to_builtins(self.summary()), **read, **self.details}
-
-
 def crawl(
     objects: Objects,
     sources: Sequence[SourceConfig],
@@ -126,6 +80,7 @@ def crawl(
     fetch: FetchConfig | None = None,
     *,
     rehash: bool = False,
+    forgotten: Forgotten = NOTHING,
 ) -> CrawlReport:
     """Read all sources and write the tables ``images`` and ``captions``.
 
@@ -140,6 +95,7 @@ def crawl(
         limits: what one image may cost.
         fetch: how to behave on the network; the defaults where None.
         rehash: read unchanged files as well.
+        forgotten: what must stay out, by id or by bytes; it counts as ignored.
 
     Raises:
         UsageError: a spec has no meaning.
@@ -152,17 +108,17 @@ def crawl(
     image_limits = ImageLimits.of(limits)
     # Names first: a source that is not there shows before hours are spent on the others.
     fetch = fetch or FetchConfig()
-    tallies = [_Tally(str(spec), source_name(spec, fetch)) for spec in specs]
+    tallies = [Tally(str(spec), source_name(spec, fetch)) for spec in specs]
     layout, rules = objects.layout, f"{mmindex.__version__} {image_limits}"
     with Spool(layout) as spool, Stamps(layout, rules, distrust=rehash) as stamps:
         for source, spec, tally in zip(sources, specs, tallies, strict=True):
             options = SourceOptions(
-                layout, limits.max_bytes, source.all_files, fetch, limits.max_quarantine
+                layout, limits.max_bytes, source.all_files, fetch, limits.max_quarantine, forgotten
             )
-            _read_source(open_source(spec, options), tally, _Sink(spool, stamps, image_limits))
+            sink = _Sink(spool, stamps, image_limits, forgotten)
+            _read_source(open_source(spec, options), tally, sink)
         images, captions = spool.write_images(objects), spool.write_captions(objects)
     summaries = tuple(tally.summary() for tally in tallies)
-    identity = f"{_FINGERPRINT}\n{images.sha256}\n{captions.sha256}\n"
     return CrawlReport(
         images=images,
         captions=captions,
@@ -170,13 +126,19 @@ def crawl(
         quarantined=tuple(entry for tally in tallies for entry in tally.quarantined),
         seen=sum(summary.seen for summary in summaries),
         ignored=sum(summary.ignored for summary in summaries),
-        corpus_fingerprint=hashlib.sha256(identity.encode("ascii")).hexdigest(),
+        corpus_fingerprint=corpus_fingerprint(images, captions),
         details={
             "read": sum(tally.read for tally in tallies),
             "unchanged": sum(tally.unchanged for tally in tallies),
             "sources": [tally.report() for tally in tallies],
         },
     )
+
+
+def corpus_fingerprint(images: ObjectRef, captions: ObjectRef) -> str:
+    """What identifies a corpus: a sha256 over those of its two tables."""
+    identity = f"{_FINGERPRINT}\n{images.sha256}\n{captions.sha256}\n"
+    return hashlib.sha256(identity.encode("ascii")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +148,12 @@ class _Sink:
     spool: Spool
     stamps: Stamps
     limits: ImageLimits
+    forgotten: Forgotten
 
 
-def _read_source(events: Iterable[SourceEvent], tally: _Tally, sink: _Sink) -> None:
+def _read_source(events: Iterable[SourceEvent], tally: Tally, sink: _Sink) -> None:
     with counter(total=None, label="crawl", unit="image") as progress:
-        for event, loaded in _load_ahead(events, sink.stamps):
+        for event, loaded in _load_ahead(_without(sink.forgotten, events), sink.stamps):
             match event:
                 case SourceItem() if loaded is not None:
                     _take(event, loaded, tally, sink)
@@ -198,12 +161,21 @@ def _read_source(events: Iterable[SourceEvent], tally: _Tally, sink: _Sink) -> N
                 case Rejected():
                     tally.reject(event)
                 case Ignored(why, count):
-                    tally.ignored += count
-                    tally.notes[f"ignored: {why}"] += count
+                    tally.ignore(why, count)
                 case Note(name, count):
                     tally.notes[name] += count
                 case Detail(name, values):
                     tally.details[name] = values
+
+
+def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[SourceEvent]:
+    """Ignore rows whose id is forgotten before anything of them is read."""
+    for event in events:
+        match event:
+            case SourceItem() | Rejected() if forgotten.has_id(storable(event.image_id)):
+                yield Ignored(FORGOTTEN)
+            case _:
+                yield event
 
 
 def _load_ahead(
@@ -238,20 +210,20 @@ def _load(item: SourceItem) -> _Loaded:
     return _Loaded(data, hashlib.sha256(data).hexdigest())
 
 
-def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: _Tally, sink: _Sink) -> None:
+def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink: _Sink) -> None:
     """Keep one item's rows, or say why not."""
     key = ""
     try:
         if isinstance(loaded, Known):
             tally.unchanged += 1
-            known = loaded
         else:
             tally.read += 1
-            file = loaded.result()
-            key = file.key
-            info = probe(file.data, sink.limits)
-            known = Known(key, info.width, info.height, info.format, len(file.data))
-        key = known.key
+        found = loaded if isinstance(loaded, Known) else loaded.result()
+        key = found.key
+        if sink.forgotten.has_key(key):
+            tally.ignore(FORGOTTEN)
+            return
+        known = found if isinstance(found, Known) else _probed(found, sink.limits)
         if item.stamp is not None:
             sink.stamps.add(item.uri, item.stamp, known)
         if not sink.spool.add_image(_row(item, known, tally.name)):
@@ -267,6 +239,11 @@ def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: _Tally, sink
     )
     tally.images += 1
     tally.captions += len(item.captions)
+
+
+def _probed(file: _Loaded, limits: ImageLimits) -> Known:
+    info = probe(file.data, limits)
+    return Known(file.key, info.width, info.height, info.format, len(file.data))
 
 
 def _row(item: SourceItem, known: Known, source: str) -> ImageRow:
@@ -287,8 +264,3 @@ def _row(item: SourceItem, known: Known, source: str) -> ImageRow:
 def caption_key(text: str) -> str:
     """The key of a text: the sha256 of its UTF-8 bytes, in hex."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _storable(text: str) -> str:
-    """Text that UTF-8 can hold: file names may carry bytes of no encoding."""
-    return text.encode("utf-8", "replace").decode("utf-8")

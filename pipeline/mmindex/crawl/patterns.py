@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mmindex.errors import NoInputError, UsageError
+from mmindex.resources import user_path
 
 # As webdataset writes shard names: {00000..00041}.
 _RANGE: Final = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")
@@ -27,7 +28,7 @@ def find_files(pattern: str, suffix: str) -> list[Path]:
         UsageError: the ranges name too many.
     """
     found: set[Path] = set()
-    for one in _expand(str(Path(pattern).expanduser().absolute())):
+    for one in _expand(str(user_path(pattern).absolute())):
         if Path(one).is_dir():
             found |= {path for path in Path(one).iterdir() if path.name.endswith(suffix)}
             continue
@@ -42,7 +43,7 @@ def find_files(pattern: str, suffix: str) -> list[Path]:
 
 def pattern_name(pattern: str) -> str:
     """What a pattern's files are called together: their folder's name."""
-    path = Path(pattern).expanduser().absolute()
+    path = user_path(pattern).absolute()
     if path.is_dir():
         return path.name or "root"
     plain = [part for part in path.parts[:-1] if not re.search(r"[*?\[{]", part)]

@@ -58,7 +58,7 @@ def fetch_release(release: Release, layout: Layout, settings: FetchConfig) -> Pa
         MmindexError: as :func:`mmindex.crawl.fetch.download.download_files`.
     """
     folder = release.folder(layout)
-    wanted = [file for file in release.files if not _is_unpacked(folder, file)]
+    wanted = [file for file in release.files if not is_unpacked(folder, file)]
     if settings.base_url is None:  # a mirror named by the user is theirs to use
         for file in wanted:
             _refuse_restricted(release, file, folder)
@@ -66,7 +66,7 @@ def fetch_release(release: Release, layout: Layout, settings: FetchConfig) -> Pa
     return folder
 
 
-def _is_unpacked(folder: Path, file: CorpusFile) -> bool:
+def is_unpacked(folder: Path, file: CorpusFile) -> bool:
     """Whether the user put a folder in place of an archive that only a user may fetch."""
     return file.by_hand is not None and (folder / Path(file.name).stem).is_dir()
 

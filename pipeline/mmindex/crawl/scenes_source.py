@@ -94,6 +94,11 @@ def scenes_events(spec: ScenesSpec, layout: Layout, max_bytes: int) -> Iterator[
         )
 
 
+def missing_parts(spec: ScenesSpec, layout: Layout) -> list[SceneRange]:
+    """The parts that are yet to be drawn."""
+    return [part for part in spec.parts if not _part_folder(layout, part).is_dir()]
+
+
 def _part_folder(layout: Layout, scenes: SceneRange) -> Path:
     """A part's folder; one that is not full carries its count, so that it never passes for full."""
     number = scenes.first // PART_SCENES

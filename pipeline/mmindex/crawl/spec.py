@@ -22,6 +22,8 @@ from mmindex.crawl.webdataset import webdataset_events
 from mmindex.errors import InternalError, NoInputError, UsageError
 from mmindex.fetch_config import FetchConfig
 from mmindex.records import SourceEvent
+from mmindex.resources import user_path
+from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.layout import Layout
 
 KINDS: Final = (
@@ -59,7 +61,7 @@ class SourceSpec:
     @property
     def path(self) -> Path | None:
         """WHERE as an absolute path if it holds a separator or exists, else None."""
-        path = Path(self.where).expanduser()
+        path = user_path(self.where)
         return path.absolute() if "/" in self.where or path.exists() else None
 
 
@@ -78,7 +80,7 @@ def parse_spec(text: str) -> SourceSpec:
             "a source is KIND:WHERE[#SPLIT], such as folder:~/photos or coco:/data/coco#val2017",
         )
     where, hash_, split = rest, "", ""
-    if not Path(rest).expanduser().exists():
+    if not user_path(rest).exists():
         head, hash_, tail = rest.rpartition("#")
         where, split = (head, tail) if hash_ else (rest, "")
     if not where or (hash_ and not split):
@@ -101,6 +103,7 @@ class SourceOptions:
         fetch: how to behave on the network.
         max_throttled: for ``urls:``, the share of rows that may be left for a later run because
             their host asks to wait.
+        forgotten: for ``urls:``, what must not be fetched, or not kept.
     """
 
     layout: Layout
@@ -108,6 +111,7 @@ class SourceOptions:
     all_files: bool = False
     fetch: FetchConfig = field(default_factory=FetchConfig)
     max_throttled: float = 0.01
+    forgotten: Forgotten = NOTHING
 
 
 def open_source(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEvent]:
@@ -123,7 +127,9 @@ def open_source(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEven
     split, limit = spec.split, options.max_bytes
     match spec.kind:
         case "urls":
-            urls = UrlOptions(options.layout, options.fetch, limit, options.max_throttled)
+            urls = UrlOptions(
+                options.layout, options.fetch, limit, options.max_throttled, options.forgotten
+            )
             return url_list_events(_file(spec), split, urls)
         case "webdataset":
             return webdataset_events(spec.where, split, limit)
@@ -190,7 +196,7 @@ def source_name(spec: SourceSpec, fetch: FetchConfig | None = None) -> str:
 
 
 def _file(spec: SourceSpec) -> Path:
-    path = Path(spec.where).expanduser().absolute()
+    path = user_path(spec.where).absolute()
     if not path.is_file():
         what = "not a file" if path.exists() else "no such file"
         raise NoInputError(f"{path}: {what}", f"check the path in {str(spec)!r}")
@@ -198,7 +204,7 @@ def _file(spec: SourceSpec) -> Path:
 
 
 def _folder(spec: SourceSpec) -> Path:
-    path = Path(spec.where).expanduser().absolute()
+    path = user_path(spec.where).absolute()
     if not path.is_dir():
         what = "not a folder" if path.exists() else "no such folder"
         raise NoInputError(f"{path}: {what}", f"check the path in {str(spec)!r}")

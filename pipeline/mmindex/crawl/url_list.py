@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,7 @@ from mmindex.records import (
     SourceEvent,
     SourceItem,
 )
+from mmindex.store.forgotten import FORGOTTEN, NOTHING, Forgotten
 from mmindex.store.layout import Layout
 from mmindex.store.publish import make_directory, write_file
 
@@ -59,6 +60,7 @@ class UrlOptions:
         max_bytes: limit for one image.
         max_throttled: share of rows that may be left for a later run because their host asks
             to wait; above it the run stops.
+        forgotten: rows of these ids and addresses are ignored, and such bytes are not kept.
         resolver: what resolves names; the operating system's by default.
     """
 
@@ -66,6 +68,7 @@ class UrlOptions:
     fetch: FetchConfig
     max_bytes: int
     max_throttled: float = 0.01
+    forgotten: Forgotten = NOTHING
     resolver: AbstractResolver | None = None
 
 
@@ -117,9 +120,11 @@ def url_list_events(path: Path, split: str | None, options: UrlOptions) -> Itera
     folder = options.layout.downloads_dir / _FOLDER
     for needed in (folder, options.layout.staging_dir):  # training works without a store
         make_directory(needed)
-    with Ledger(options.layout) as ledger:
-        rows = ledger.add_rows(_of_split(path, split))
-        if split is not None and not rows:
+    name = id_part(path.stem)
+    with Ledger(options.layout, options.forgotten) as ledger:
+        listed = _Listed(name, options.forgotten)
+        rows = ledger.add_rows(listed.without_forgotten(_of_split(path, split)))
+        if split is not None and not rows + listed.forgotten:
             raise NoInputError(f"{path}: no row of split {split!r}", "check its column `split`")
         for number in list_shards(folder):
             ledger.add_states(number, read_states(folder, number))
@@ -127,8 +132,33 @@ def url_list_events(path: Path, split: str | None, options: UrlOptions) -> Itera
         _report(options.layout, folder, summary)
         _stop_if_throttled(summary, options)
         yield Detail("fetch", msgspec.to_builtins(summary))
-        yield from _events(id_part(path.stem), folder, ledger, options.max_bytes)
+        if listed.forgotten:
+            yield Ignored(FORGOTTEN, listed.forgotten)
+        yield from _events(name, folder, ledger, options.max_bytes)
         yield from (Note(f"addresses_{name}", count) for name, count in summary.known.items())
+
+
+class _Listed:
+    """Keeps forgotten rows out, before anything is asked for, and counts them."""
+
+    def __init__(self, name: str, known: Forgotten) -> None:
+        self._name = name
+        self._known = known
+        self.forgotten = 0
+
+    def without_forgotten(self, rows: Iterable[ListRow]) -> Iterator[ListRow]:
+        if not self._known:
+            yield from rows
+            return
+        for row in rows:
+            if self._known.has_address(row.url) or self._known.has_id(_image_id(self._name, row)):
+                self.forgotten += 1
+            else:
+                yield row
+
+
+def _image_id(name: str, row: ListRow) -> str:
+    return f"urls/{name}/{row.name or hashlib.sha256(row.url.encode()).hexdigest()[:20]}"
 
 
 def _of_split(path: Path, split: str | None) -> Iterator[ListRow]:
@@ -197,7 +227,10 @@ def _events(name: str, folder: Path, ledger: Ledger, max_bytes: int) -> Iterator
     stamps = functools.lru_cache(maxsize=None)(file_stamp)  # one for each shard
     for state in ledger.rows():
         row = state.row
-        image_id = f"urls/{name}/{row.name or hashlib.sha256(row.url.encode()).hexdigest()[:20]}"
+        image_id = _image_id(name, row)
+        if state.status is FetchStatus.FORGOTTEN:
+            yield Ignored(FORGOTTEN)
+            continue
         if state.place is None:
             suffix = f"~{state.number}" if state.repeats else ""
             yield Rejected(image_id + suffix, row.url, *_why(state))

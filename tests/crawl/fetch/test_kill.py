@@ -17,7 +17,8 @@ from mmindex.crawl.url_list import UrlOptions, url_list_events
 from mmindex.fetch_config import FetchConfig
 from mmindex.records import Ignored, Rejected, SourceItem
 from mmindex.store.layout import Layout
-from mmindex.store.versions import create_layout, remove_leftovers
+from mmindex.store.leftovers import remove_leftovers
+from mmindex.store.versions import create_layout
 from support.hostile_server import FixedResolver, HostileServer, Reply, hostile_server
 from support.pictures import png
 

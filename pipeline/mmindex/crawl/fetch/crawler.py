@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -56,11 +57,13 @@ class ShardSink:
         self._begun = self._opened = time.monotonic()
 
     async def add(self, fetched: Fetched) -> None:
-        """Keep one result; waits while the disk is behind.
+        """Keep one result, of forgotten bytes only that; waits while the disk is behind.
 
         Raises:
             StorageError: the disk is full.
         """
+        if fetched.key and self._ledger.forgotten.has_key(fetched.key):
+            fetched = replace(fetched, status=FetchStatus.FORGOTTEN, key="", data=b"")
         async with self._lock:
             if self._shard is None:
                 self._shard = ShardWriter(self._layout, self._folder, self._number)

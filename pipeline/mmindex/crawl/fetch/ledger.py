@@ -27,6 +27,7 @@ from mmindex.crawl.fetch.shards import State
 from mmindex.errors import StorageError
 from mmindex.fetch_config import FetchConfig
 from mmindex.records import MetadataValue
+from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.layout import Layout
 
 _CHUNK_ROWS: Final = 256
@@ -56,7 +57,7 @@ _PUT_FETCHED: Final = (
 _MAKE_TODO: Final = (
     "CREATE TABLE todo AS SELECT a.host, a.n, a.url FROM addresses a"
     " LEFT JOIN fetched f USING (address) WHERE f.status IS NULL"
-    " OR (f.status != 'stored' AND f.at < ?) OR f.status IN ({})"
+    " OR (f.status NOT IN ('stored', 'forgotten') AND f.at < ?) OR f.status IN ({})"
 )
 
 
@@ -110,7 +111,8 @@ def address_of(url: str) -> bytes:
 class Ledger:
     """The scratch database; use as a context manager, which removes it."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, forgotten: Forgotten = NOTHING) -> None:
+        self.forgotten = forgotten
         self._path: Path = layout.staging_dir / f"{uuid.uuid4().hex}.sqlite"
         with _sqlite_errors():
             self._database = sqlite3.connect(self._path, isolation_level=None)
@@ -151,6 +153,8 @@ class Ledger:
     def add_states(self, shard: int, states: Iterable[State]) -> None:
         """Take in what a shard of an earlier run says."""
         for state in states:
+            if not state.url:  # a row whose content was forgotten
+                continue
             self._put(
                 address_of(state.url),
                 (state.status, state.detail, state.http_status, state.fetched_at_ms, state.key, 0),
@@ -183,7 +187,7 @@ class Ledger:
 
         Never asked for: always. Failed for a passing reason: always. Failed for good:
         after ``retry_permanent_days``. Refused as private: as soon as that is allowed.
-        Stored: never.
+        Stored or forgotten: never.
         """
         again = TRANSIENT | ({FetchStatus.REFUSED_ADDRESS} if settings.allow_private else set())
         cutoff = int(time.time() * 1000 - settings.retry_permanent_days * _DAY_MS)

@@ -12,6 +12,7 @@ class FetchStatus(StrEnum):
     """What became of one address; stored with it."""
 
     STORED = "stored"  # the bytes are kept (or were kept before, under the same sha256)
+    FORGOTTEN = "forgotten"  # the store was told to forget what it serves: never asked again
     # May pass: tried again by the next run.
     TIMEOUT = "timeout"  # too slow to connect, to go on, or in all
     CONNECTION = "connection"  # refused, reset, ended early, broken TLS or HTTP

@@ -1,0 +1,69 @@
+"""What one source gave, counted while it is read: every row ends up in one of the counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import msgspec
+
+from mmindex.records import QuarantineEntry, Rejected
+from mmindex.store.manifest import SourceSummary
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one source while it is read."""
+
+    spec: str
+    name: str
+    images: int = 0
+    captions: int = 0
+    ignored: int = 0
+    read: int = 0
+    unchanged: int = 0
+    details: dict[str, object] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
+    quarantined: list[QuarantineEntry] = field(default_factory=list)
+
+    def reject(self, rejected: Rejected, key: str = "") -> None:
+        """Count a row that goes to quarantine."""
+        self.quarantined.append(
+            QuarantineEntry(
+                id=storable(rejected.image_id),
+                uri=storable(rejected.uri),
+                source=self.name,
+                stage="crawl",
+                reason=rejected.reason,
+                detail=storable(rejected.detail),
+                key=key,
+            )
+        )
+
+    def ignore(self, why: str, count: int = 1) -> None:
+        """Count rows passed over by rule."""
+        self.ignored += count
+        self.notes[f"ignored: {why}"] += count
+
+    def summary(self) -> SourceSummary:
+        """The counts as a version keeps them."""
+        return SourceSummary(
+            spec=self.spec,
+            name=self.name,
+            seen=self.images + len(self.quarantined) + self.ignored,
+            images=self.images,
+            captions=self.captions,
+            quarantined=len(self.quarantined),
+            ignored=self.ignored,
+            notes=dict(sorted(self.notes.items())),
+        )
+
+    def report(self) -> dict[str, object]:
+        """What the run's report says of this source."""
+        read = {"read": self.read, "unchanged": self.unchanged}
+        return {**msgspec.to_builtins(self.summary()), **read, **self.details}
+
+
+def storable(text: str) -> str:
+    """Text that UTF-8 can hold: file names may carry bytes of no encoding."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,116 @@
+"""`mmindex forget` and `mmindex quarantine`, as people and programs give them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from mmindex.store.holds import hold_current
+from mmindex_cli.app import app
+from support.fakestore import fake_model, fast_folder, run_build, truncated_jpeg, write_photos
+from support.forgetting import COPY, ID, build, image_ids, opened
+from support.models import FakeEncoder
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with fast_folder() as folder:
+        yield folder
+
+
+def run(place: Path, *args: str, code: int = 0) -> Result:
+    with fake_model(FakeEncoder()):
+        done = CliRunner().invoke(app, [*args, "--store", str(place / "store")])
+    assert done.exit_code == code, done.output
+    return done
+
+
+def test_forget_tells_what_went(place: Path) -> None:
+    build(place)
+    dry = run(place, "forget", ID, "--dry-run").stdout
+    assert dry.splitlines() == [
+        "would forget 2 image(s) and 4 caption(s)",
+        f"  the same bytes, so gone as well: {COPY}",
+    ]
+    assert ID in image_ids(place)
+    done = run(place, "forget", ID).stdout
+    assert "forgot 2 image(s) and 4 caption(s)" in done
+    assert "published version 2" in done
+    assert "removed version 1" in done
+    assert run(place, "forget", ID).stdout == f"{ID} is forgotten already\n"
+
+
+def test_forget_for_programs(place: Path) -> None:
+    build(place)
+    record = json.loads(run(place, "forget", ID, "--format", "json").stdout)
+    assert record == {
+        "version": 2,
+        "published": True,
+        "forgotten": [ID],
+        "already": [],
+        "images": 2,
+        "same_bytes": [COPY],
+        "captions": 4,
+        "removed": [1],
+        "held": [],
+        "still_in": [],
+        "dry_run": False,
+    }
+
+
+def test_forget_names_an_unknown_id(place: Path) -> None:
+    build(place)
+    done = run(place, "forget", "no\x1bsuch", code=66)
+    assert "nothing was forgotten" in done.stderr
+    assert "\x1b" not in done.output
+
+
+def test_forget_without_ids_makes_no_sense(place: Path) -> None:
+    build(place)
+    run(place, "forget", code=2)
+
+
+def test_forget_ends_with_75_while_a_reader_holds_an_old_version(place: Path) -> None:
+    build(place)
+    with hold_current(opened(place)[0]):
+        done = run(place, "forget", ID, code=75)
+    assert "version 1" in done.stderr
+    assert "published version 2" in done.stdout
+    assert "version 1" in run(place, "gc").stdout or opened(place)[1].version == 2
+    assert len(run(place, "versions").stdout.splitlines()) == 1
+
+
+def test_check_is_content_with_a_store_that_has_forgotten(place: Path) -> None:
+    build(place)
+    run(place, "forget", ID)
+    assert run(place, "check", "--full").stdout.startswith("sound")
+
+
+def test_quarantine_list_takes_reasons(place: Path) -> None:
+    photos = write_photos(
+        place / "photos",
+        {f"p{n}.jpg": n for n in range(5)},
+        broken={"bad.jpg": truncated_jpeg(7), "no.jpg": b"text", "empty.jpg": b""},
+    )
+    run_build(place / "store", photos)
+    assert len(run(place, "quarantine", "list").stdout.splitlines()) == 3
+    chosen = run(place, "quarantine", "list", "--reason", "truncated", "--reason", "empty").stdout
+    assert [line.split()[0] for line in chosen.splitlines()] == ["truncated", "empty"]
+    assert "no reason" in run(place, "quarantine", "list", "--reason", "x", code=2).stderr
+
+
+def test_quarantine_retry_says_how_many_came_back(place: Path) -> None:
+    photos = write_photos(
+        place / "photos",
+        {f"p{n}.jpg": n for n in range(5)},
+        broken={"bad.jpg": truncated_jpeg(7)},
+    )
+    run_build(place / "store", photos)
+    assert run(place, "quarantine", "retry").stdout.startswith("0 of 1 in quarantine came back")
+    record = json.loads(run(place, "quarantine", "retry", "--format", "json").stdout)
+    assert (record["tried"], record["back"], record["published"]) == (1, [], False)
+    run(place / "nowhere", "quarantine", "retry", code=66)
