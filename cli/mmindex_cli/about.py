@@ -16,7 +16,7 @@ def models(
     ] = None,
     output_format: FormatOption = "text",
 ) -> None:
-    """List the models that --model and --pretrained take.
+    """List the models that --model and --pretrained take; those for many languages are marked.
 
     Example: mmindex models ViT-B-32
     """
@@ -28,8 +28,13 @@ def models(
         if output_format == "json":
             typer.echo(msgspec.json.encode(entry).decode())
         else:
-            default = "  (default)" if entry.default else ""
-            typer.echo(f"{entry.name:<40}{', '.join(entry.pretrained)}{default}")
+            notes = [
+                *(["default"] if entry.default else []),
+                *(["many languages"] if entry.multilingual else []),
+                *([f"needs mmindex[{entry.extra}]"] if entry.extra else []),
+            ]
+            said = f"  ({'; '.join(notes)})" if notes else ""
+            typer.echo(f"{entry.name:<40}{', '.join(entry.pretrained)}{said}")
 
 
 def corpora(output_format: FormatOption = "text") -> None:

@@ -1,40 +1,65 @@
-"""The ``mmindex`` command: registers every command; heavy imports stay inside them."""
+"""The ``mmindex`` command: its table of commands, each imported when it is run."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
 import typer
 
 import mmindex
-from mmindex_cli import (
-    about,
-    build,
-    caption,
-    classify,
-    dedup,
-    evaluate,
-    explain,
-    match,
-    query,
-    train,
-    upkeep,
-)
-from mmindex_cli.common import command, fail_on
+from mmindex.errors import Terminated, exit_code_of
+from mmindex_cli.common import fail_on
+from mmindex_cli.lazy import HELP_OPTIONS, Entry, Group, LazyCommands
 from mmindex_cli.streams import open_missing_streams
+
+
+class _Commands(LazyCommands):
+    """Every command: a new one gets a line here."""
+
+    entries = {  # noqa: RUF012 # a table that nobody changes
+        "build": Entry("build:build", "Crawl, encode, index, evaluate and publish."),
+        "crawl": Entry("build:crawl", "List and hash what the sources hold."),
+        "encode": Entry("build:encode", "Turn what was crawled into vectors."),
+        "index": Entry("build:index", "Build the indexes over the vectors."),
+        "evaluate": Entry("evaluate:evaluate", "Measure recall, exactly and through the index."),
+        "query": Entry("query:query", "Find images or captions by texts and pictures."),
+        "match": Entry("match:match", "Tell whether a picture and a text belong together."),
+        "classify": Entry("classify:classify", "Label pictures without training."),
+        "dedup": Entry("dedup:dedup", "Find groups of near-duplicate images."),
+        "explain": Entry("explain:explain", "Show where a picture matches a text."),
+        "caption": Entry("caption:caption", "Describe a picture with the corpus's captions."),
+        "train": Entry("train:train", "Train an open_clip model on captioned images."),
+        "status": Entry("status:status", "Show what the store holds and how good it is."),
+        "versions": Entry("upkeep:versions", "List the versions that the store keeps."),
+        "check": Entry("check:check", "Check that the store is sound."),
+        "gc": Entry("upkeep:gc", "Remove old versions, and what no version needs."),
+        "rollback": Entry("upkeep:rollback", "Go back to an old version."),
+        "forget": Entry("forget:forget", "Remove images for good, from every version."),
+        "schedule": Entry("schedule:schedule", "Print a nightly build for cron or systemd."),
+        "models": Entry("about:models", "List models to encode with."),
+        "corpora": Entry("about:corpora", "List corpora that are known by name."),
+        "doctor": Entry("about:doctor", "Check this machine: what works, what does not."),
+        "quarantine": Group(
+            "What was kept out of the index.",
+            {
+                "list": Entry("quarantine:quarantine_list", "List it, with the reasons."),
+                "retry": Entry("quarantine:quarantine_retry", "Try it again."),
+            },
+        ),
+    }
+
 
 app = typer.Typer(
     name="mmindex",
+    cls=_Commands,
     help="Index and search image corpora offline: crawl, encode, index, evaluate, query.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-quarantine_app = typer.Typer(
-    help="Look at what was kept out of the index.", no_args_is_help=True, rich_markup_mode=None
+    context_settings=HELP_OPTIONS,
 )
 
 
@@ -56,38 +81,18 @@ def root(
     """Index and search image corpora offline."""
 
 
-for function in (
-    build.build,
-    build.crawl,
-    build.encode,
-    build.index,
-    evaluate.evaluate,
-    query.query,
-    match.match,
-    classify.classify,
-    dedup.dedup,
-    explain.explain,
-    caption.caption,
-    train.train,
-    upkeep.status,
-    upkeep.versions,
-    upkeep.check,
-    about.models,
-    about.corpora,
-    about.doctor,
-):
-    app.command()(command(function))
-quarantine_app.command("list")(command(upkeep.quarantine_list))
-app.add_typer(quarantine_app, name="quarantine")
-
-
 def main() -> None:
     """Entry point of the installed command."""
     open_missing_streams()
     try:
         app()
+    except (KeyboardInterrupt, Terminated) as error:  # before or after a command's own boundary
+        sys.exit(exit_code_of(error))
     except OSError as error:  # help and version, which no command's boundary covers
         try:
             fail_on(error)
         except typer.Exit as ending:
             sys.exit(ending.exit_code)
+    finally:
+        # Nothing is left to unwind; as an exception it would only tear the interpreter's end.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

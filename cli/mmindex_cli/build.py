@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mmindex.store.place import require_writable
+from mmindex_cli.build_options import (
+    AllFilesOption,
+    BatchOption,
+    ConfigOption,
+    DeviceOption,
+    DryRunOption,
+    IndexOption,
+    MetricsOption,
+    ModelOption,
+    PickleOption,
+    PrecisionOption,
+    PretrainedOption,
+    QuarantineOption,
+    RecallOption,
+    RefineOption,
+    RemovedOption,
+    SourceOption,
+    WorkersOption,
+)
 from mmindex_cli.common import StoreOption, run_id, store_path
 from mmindex_cli.fetch_options import (
     BaseUrlOption,
@@ -19,57 +40,10 @@ from mmindex_cli.fetch_options import (
     RehashOption,
     fetch_values,
 )
+from mmindex_cli.options import FormatOption
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with settings; flags win over it.")
-]
-SourceOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--source",
-        metavar="KIND:WHERE[#SPLIT]",
-        help="What to index, e.g. coco:val2017 (fetched), coco:PATH, coco-karpathy:PATH#test, "
-        "flickr30k:PATH, folder:PATH, urls:FILE, webdataset:PATTERN, parquet:PATTERN, "
-        "scenes:COUNT@SEED. May be repeated.",
-    ),
-]
-AllFilesOption = Annotated[
-    bool, typer.Option("--all-files", help="folder: sources try every file by its content.")
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option(help="open_clip model name, `embedded`, local-dir:PATH or hf-hub:ORG/REPO."),
-]
-PretrainedOption = Annotated[
-    str | None,
-    typer.Option(help="Weights: a tag, a .safetensors path, or `none` for an untrained model."),
-]
-PickleOption = Annotated[
-    bool,
-    typer.Option("--allow-pickle-weights", help="Also load .pt/.bin weights (weights-only)."),
-]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="auto, cpu, cuda (all), cuda:N or cuda:N,M.")
-]
-BatchOption = Annotated[int | None, typer.Option(help="Images in a batch. [default: 64]")]
-WorkersOption = Annotated[
-    int | None, typer.Option(help="Decode processes; 0: none. [default: one a core]")
-]
-PrecisionOption = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")]
-IndexOption = Annotated[
-    str | None,
-    typer.Option("--index", help="auto, exact, ivfpq, ivfflat, sq8, or a FAISS factory string."),
-]
-RecallOption = Annotated[
-    float | None, typer.Option(help="Share of exact answers the index must find. [default: 0.95]")
-]
-QuarantineOption = Annotated[
-    float | None, typer.Option(help="Share of items that may be unusable. [default: 0.01]")
-]
-RemovedOption = Annotated[
-    float | None,
-    typer.Option(help="Share of the corpus that may vanish since the last build. [default: 0.2]"),
-]
+if TYPE_CHECKING:
+    from mmindex.metrics import MetricsFile
 
 
 def build(
@@ -86,6 +60,7 @@ def build(
     precision: PrecisionOption = None,
     index: IndexOption = None,
     recall_target: RecallOption = None,
+    refine: RefineOption = None,
     max_quarantine: QuarantineOption = None,
     max_removed: RemovedOption = None,
     base_url: BaseUrlOption = None,
@@ -96,6 +71,9 @@ def build(
     allow_private: PrivateOption = False,
     use_env_proxy: ProxyOption = False,
     rehash: RehashOption = False,
+    dry_run: DryRunOption = False,
+    metrics_file: MetricsOption = None,
+    output_format: FormatOption = "text",
 ) -> None:
     """Crawl, encode, index, evaluate and publish.
 
@@ -103,33 +81,34 @@ def build(
 
     Example: mmindex build --source coco:~/coco#val2017 --index auto
     """
-    _run(
-        store,
-        config,
-        ("crawl", "encode", "index", "evaluate"),
-        {
-            "source": _sources(source, all_files),
-            **fetch_values(
-                base_url=base_url,
-                corpora=corpora,
-                require_checksum=require_checksum,
-                per_host_concurrency=per_host_concurrency,
-                contact=contact,
-                allow_private=allow_private,
-                use_env_proxy=use_env_proxy,
-                rehash=rehash,
-            ),
-            **_model_values(model, pretrained, allow_pickle_weights),
-            "encode.device": device,
-            "encode.batch_size": batch_size,
-            "encode.workers": workers,
-            "encode.precision": precision,
-            "index.kind": index,
-            "index.recall_target": recall_target,
-            "limits.max_quarantine": max_quarantine,
-            "limits.max_removed": max_removed,
-        },
-    )
+    values = {
+        "source": _sources(source, all_files),
+        **fetch_values(
+            base_url=base_url,
+            corpora=corpora,
+            require_checksum=require_checksum,
+            per_host_concurrency=per_host_concurrency,
+            contact=contact,
+            allow_private=allow_private,
+            use_env_proxy=use_env_proxy,
+            rehash=rehash,
+        ),
+        **_model_values(model, pretrained, allow_pickle_weights),
+        "encode.device": device,
+        "encode.batch_size": batch_size,
+        "encode.workers": workers,
+        "encode.precision": precision,
+        "index.kind": index,
+        "index.recall_target": recall_target,
+        "index.refine": refine,
+        "limits.max_quarantine": max_quarantine,
+        "limits.max_removed": max_removed,
+    }
+    job = _Job(store_path(store), config, values, output_format)
+    if dry_run:
+        job.foresee()
+    else:
+        job.run(("crawl", "encode", "index", "evaluate"), metrics_file)
 
 
 def crawl(
@@ -147,6 +126,8 @@ def crawl(
     allow_private: PrivateOption = False,
     use_env_proxy: ProxyOption = False,
     rehash: RehashOption = False,
+    metrics_file: MetricsOption = None,
+    output_format: FormatOption = "text",
 ) -> None:
     """List and hash the images and captions of the sources.
 
@@ -167,7 +148,7 @@ def crawl(
         "limits.max_quarantine": max_quarantine,
         "limits.max_removed": max_removed,
     }
-    _run(store, config, ("crawl",), values)
+    _Job(store_path(store), config, values, output_format).run(("crawl",), metrics_file)
 
 
 def encode(
@@ -181,6 +162,8 @@ def encode(
     workers: WorkersOption = None,
     precision: PrecisionOption = None,
     max_quarantine: QuarantineOption = None,
+    metrics_file: MetricsOption = None,
+    output_format: FormatOption = "text",
 ) -> None:
     """Turn the crawled images and captions into vectors; what is encoded already is reused.
 
@@ -194,7 +177,7 @@ def encode(
         "encode.precision": precision,
         "limits.max_quarantine": max_quarantine,
     }
-    _run(store, config, ("encode",), values)
+    _Job(store_path(store), config, values, output_format).run(("encode",), metrics_file)
 
 
 def index(
@@ -202,12 +185,20 @@ def index(
     config: ConfigOption = None,
     index: IndexOption = None,
     recall_target: RecallOption = None,
+    refine: RefineOption = None,
+    metrics_file: MetricsOption = None,
+    output_format: FormatOption = "text",
 ) -> None:
     """Build the image index and the text index over the vectors.
 
     Example: mmindex index --index ivfpq --recall-target 0.98
     """
-    _run(store, config, ("index",), {"index.kind": index, "index.recall_target": recall_target})
+    values = {
+        "index.kind": index,
+        "index.recall_target": recall_target,
+        "index.refine": refine,
+    }
+    _Job(store_path(store), config, values, output_format).run(("index",), metrics_file)
 
 
 def _sources(specs: list[str] | None, all_files: bool) -> list[dict[str, Any]] | None:
@@ -224,12 +215,43 @@ def _model_values(model: str | None, pretrained: str | None, allow_pickle: bool)
     }
 
 
-def _run(
-    store: Path | None, config: Path | None, stages: tuple[str, ...], values: dict[str, Any]
-) -> None:
-    from mmindex.run import run, settings
-    from mmindex_cli.summary import print_summary
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What to run, and how to print it."""
 
-    root = store_path(store)
-    summary = run(root, settings(root, config, values), run_id(), stages)
-    print_summary(root, summary.manifest, published=summary.published)
+    root: Path
+    config: Path | None
+    values: dict[str, Any]
+    output_format: str
+
+    def run(self, stages: tuple[str, ...], metrics_file: Path | None) -> None:
+        """Run stages and print what became of the store."""
+        with _metrics(metrics_file, self.root) as metrics:
+            require_writable(self.root)  # before the imports below: they take most of a second
+            from mmindex.run import run, settings
+            from mmindex_cli.summary import print_run
+
+            config = settings(self.root, self.config, self.values)
+            if config.run.metrics_file is not None and metrics_file is None:
+                metrics.path = Path(config.run.metrics_file).expanduser()
+            summary = run(self.root, config, run_id(), stages)
+            print_run(self.root, summary, self.output_format)
+
+    def foresee(self) -> None:
+        """Print what a build would do; the exit code is the one that it would give."""
+        require_writable(self.root)
+        from mmindex.dry_run import dry_run
+        from mmindex.run import settings
+        from mmindex_cli.summary import print_forecast
+
+        config = settings(self.root, self.config, self.values)
+        forecast = dry_run(self.root, config, run_id())
+        print_forecast(forecast, self.output_format)
+        if forecast.exit_code:
+            raise typer.Exit(forecast.exit_code)
+
+
+def _metrics(path: Path | None, root: Path) -> MetricsFile:
+    from mmindex.metrics import MetricsFile
+
+    return MetricsFile(path, root, run_id())

@@ -53,7 +53,9 @@ ConfusionOption = Annotated[
 ]
 ScaleOption = Annotated[
     float | None,
-    typer.Option(min=0.0, help="Logit scale for the probabilities. [default: the model's own]"),
+    typer.Option(
+        min=0.0, max=1e6, help="Logit scale for the probabilities. [default: the model's own]"
+    ),
 ]
 FormatOption = Annotated[
     Literal["table", "json", "tsv"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from typing import Annotated, Any, Literal, NoReturn, get_type_hints
 
 import typer
 
-from mmindex.errors import InternalError, MmindexError, from_os_error
+from mmindex.errors import InternalError, MmindexError, Terminated, exit_code_of, from_os_error
 from mmindex_cli.streams import say, settle_stdout
 
 LogFormat = Literal["text", "json"]
@@ -26,6 +27,7 @@ StoreOption = Annotated[
     Path | None,
     typer.Option(
         "--store",
+        readable=False,  # the store itself says so, with an exit code that scripts know
         help="The store's folder. Default: $MMINDEX_STORE, else data/store in a checkout, "
         "else the user's data folder.",
         show_default=False,
@@ -37,13 +39,6 @@ _LogFormatOption = Annotated[
 _DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show debug events, and a traceback when a command fails.")
 ]
-
-_SIGTERM_EXIT = 128 + signal.SIGTERM
-_SIGINT_EXIT = 128 + signal.SIGINT
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived: unwind, so that files, workers and the lock are let go."""
 
 
 def store_path(option: Path | None) -> Path:
@@ -71,7 +66,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command ``--log-format`` and ``--debug``, and turn its errors into exit codes.
 
     Expected failures print one ``error:`` and one ``hint:`` line on stderr and exit with their
-    class's code; anything else is a bug: exit 70. Tracebacks appear with ``--debug`` only.
+    class's code; anything else is a bug: exit 70. Tracebacks appear with ``--debug`` only. With
+    ``--log-format json`` the failure is a last event instead of the two lines.
     """
 
     @functools.wraps(function)
@@ -86,19 +82,19 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
             sys.stdout.flush()
         except MmindexError as error:
-            _fail(error, debug)
+            _fail(error, debug, log_format)
         except BrokenPipeError:
             settle_stdout()  # the reader of our output went away (``| head``): no failure
         except OSError as error:
-            fail_on(error, debug=debug)
-        except KeyboardInterrupt:
-            _end("interrupted", _SIGINT_EXIT)
-        except Terminated:
-            _end("terminated", _SIGTERM_EXIT)
+            _fail(_as_expected(error), debug, log_format)
+        except KeyboardInterrupt as error:
+            _end("interrupted", error, log_format)
+        except Terminated as error:
+            _end("terminated", error, log_format)
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:  # noqa: BLE001 - the boundary: what gets here is a bug
-            _fail(_as_bug(error), debug)
+            _fail_unexpectedly(error, debug, log_format)
 
     # Evaluated: typer takes a __signature__ as it is and would not see Annotated in strings.
     signature = inspect.signature(function, eval_str=True)
@@ -140,9 +136,13 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
-def fail_on(error: OSError, *, debug: bool = False) -> NoReturn:
+def fail_on(error: OSError) -> NoReturn:
     """End with the exit code of an operating system's error, most often about stdout."""
-    _fail(from_os_error(error, error.filename or "output"), debug)
+    _fail(_as_expected(error))
+
+
+def _as_expected(error: OSError) -> MmindexError:
+    return from_os_error(error, error.filename or "output")
 
 
 def _as_bug(error: Exception) -> MmindexError:
@@ -154,20 +154,39 @@ def _as_bug(error: Exception) -> MmindexError:
     return bug
 
 
-def _fail(error: MmindexError, debug: bool) -> NoReturn:
+def _fail(error: MmindexError, debug: bool = False, log_format: LogFormat = "text") -> NoReturn:
     if debug:
         traceback.print_exception(error, file=sys.stderr)
     settle_stdout()
-    say(f"error: {_one_line(error.message)}")
-    if error.hint:
-        say(f"hint: {_one_line(error.hint)}")
-    raise typer.Exit(error.exit_code)
-
-
-def _end(word: str, code: int) -> NoReturn:
-    settle_stdout()
-    say(f"error: {word}")
+    code = error.exit_code
+    if log_format == "json":
+        say(_event("failed", error=error.message, hint=error.hint, exit_code=code))
+    else:
+        say(f"error: {_one_line(error.message)}")
+        if error.hint:
+            say(f"hint: {_one_line(error.hint)}")
     raise typer.Exit(code)
+
+
+def _fail_unexpectedly(error: Exception, debug: bool, log_format: LogFormat) -> NoReturn:
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        # A library raised its own error in place of ours (duckdb: "Query interrupted").
+        _end("terminated", Terminated(), log_format)
+    _fail(_as_bug(error), debug, log_format)
+
+
+def _end(word: str, error: BaseException, log_format: LogFormat) -> NoReturn:
+    settle_stdout()
+    code = exit_code_of(error)
+    say(_event(word, exit_code=code) if log_format == "json" else f"error: {word}")
+    raise typer.Exit(code)
+
+
+def _event(what: str, **values: object) -> str:
+    """The last event of a run that failed, in the form of those that were logged."""
+    stamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    common = {"stage": "run", "event": what, "level": "error", "timestamp": stamp}
+    return json.dumps({"run_id": run_id(), **common, **values})
 
 
 def _one_line(text: str) -> str:

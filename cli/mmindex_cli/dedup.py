@@ -18,7 +18,8 @@ ThresholdOption = Annotated[
     float | None,
     typer.Option(
         "--image-threshold",
-        help="Least cosine similarity of two images that count as the same. [default: 0.96]",
+        help="Least cosine similarity of two images that count as the same. "
+        "[default: 0.98 for the embedded model, else 0.96]",
     ),
 ]
 FormatOption = Annotated[
@@ -41,7 +42,7 @@ def dedup(
 
     Example: mmindex dedup --image-threshold 0.97 --html duplicates.html
     """
-    from mmindex.insight.dedup import DEFAULT_THRESHOLD, near_duplicates
+    from mmindex.insight.dedup import default_threshold, near_duplicates
     from mmindex.insight.dedup_page import dedup_page
     from mmindex.search.filters import select_images
     from mmindex.search.page import write_page
@@ -49,7 +50,7 @@ def dedup(
     from mmindex_cli.output import print_line
 
     published = open_published(store_path(store))
-    threshold = DEFAULT_THRESHOLD if image_threshold is None else image_threshold
+    threshold = default_threshold(published.encoder) if image_threshold is None else image_threshold
     rows = None
     if where is not None:
         rows = select_images(published.objects, published.manifest, where)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 from wcwidth import wcswidth, wcwidth
 
-from mmindex.display import escaped, is_hidden, visible
+from mmindex.display import is_hidden, visible
 
 if TYPE_CHECKING:
     from mmindex.records import Hit
@@ -107,7 +107,7 @@ def tsv_cell(text: str) -> str:
     """A cell of somebody's text, escaped; see this module's description."""
     guard = "'" if _FORMULA.match(text) else ""
     plain = text.replace("\\", "\\\\")
-    return guard + "".join(escaped(char) if is_hidden(char) else char for char in plain)
+    return guard + visible(plain)
 
 
 def table_lines(answer: Answer, number: int = 0) -> Iterator[str]:

@@ -164,8 +164,10 @@ class _Asked:
 
     def answers(self, session: Session, to: Modality | None, cut: Cut) -> Iterator[Answer]:
         if self.queries is not None:
-            with _lines(self.queries) as lines:
-                yield from session.lines(lines, to, cut)
+            from mmindex.search.query import read_lines
+
+            with _lines(self.queries) as file:
+                yield from session.lines(read_lines(file), to, cut)
         else:
             yield session.ask(self.question(session), to, cut)
 
@@ -192,8 +194,14 @@ def _names(path: Path | None) -> list[str]:
     """The pictures that a file lists, one a line."""
     if path is None:
         return []
-    with _lines(path) as lines:
-        names = [line.rstrip(b"\r\n").decode("utf-8", "surrogateescape") for line in lines]
+    from mmindex.search.query import MAX_LINE, read_lines
+
+    with _lines(path) as file:
+        lines = list(read_lines(file))
+    for number, line in enumerate(lines, start=1):
+        if len(line) > MAX_LINE:
+            raise DataError(f"{path}:{number}: longer than {MAX_LINE:,} bytes")
+    names = [line.rstrip(b"\r\n").decode("utf-8", "surrogateescape") for line in lines]
     if not any(names):
         raise DataError(f"{path}: no picture in it", "one path, uri or id a line")
     return [name for name in names if name]

@@ -4,20 +4,154 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import typer
 
 from mmindex.display import visible
+from mmindex.run_report import RunReport
 from mmindex.store.manifest import IndexInfo, Manifest
+from mmindex_cli.output import inert_json
+
+if TYPE_CHECKING:
+    from mmindex.forecast import Forecast
+    from mmindex.run import RunSummary
+
+
+def print_run(root: Path, summary: RunSummary, output_format: str) -> None:
+    """Print what a run did and what it left in the store."""
+    if output_format == "json":
+        record = msgspec.to_builtins(summary.report)
+        typer.echo(inert_json({"store": str(root.absolute()), **record}))
+        return
+    print_summary(root, summary.manifest, published=summary.published)
+    for label, text in run_lines(summary.report):
+        typer.echo(f"  {label:<12}{text}")
 
 
 def print_summary(root: Path, manifest: Manifest, *, published: bool) -> None:
-    """Print what a run left in the store."""
+    """Print what the store shows now."""
     headline = "published version" if published else "nothing changed; still version"
     typer.echo(f"{headline} {manifest.version}  ({visible(str(root))})")
     for label, text in describe(manifest):
         typer.echo(f"  {label:<12}{text}")
+
+
+def run_lines(report: RunReport) -> Iterator[tuple[str, str]]:
+    """What a run did, in labelled lines."""
+    if report.changes is not None:
+        yield from change_lines(report.changes)
+    encode = report.reports.get("encode")
+    if encode:
+        yield "encoded", _encoded(encode)
+        if encode["bottleneck"]:
+            yield "speed", _speed(encode)
+    label = "indexed"
+    for side in ("image", "text"):
+        index = report.reports.get(f"index {side}")
+        if index:
+            yield label, f"{side} {index_line(index)}"
+            label = ""
+    if report.seconds:
+        parts = ", ".join(f"{name} {duration(s)}" for name, s in report.seconds.items())
+        yield "time", f"{duration(sum(report.seconds.values()))}: {parts}"
+
+
+def print_forecast(forecast: Forecast, output_format: str) -> None:
+    """Print what a build would do."""
+    if output_format == "json":
+        typer.echo(inert_json(msgspec.to_builtins(forecast)))
+        return
+    now = f"version {forecast.version}" if forecast.version else "nothing published yet"
+    typer.echo(f"{_WOULD[forecast.would]}  ({visible(forecast.store)}, {now})")
+    for label, text in _forecast_lines(forecast):
+        typer.echo(f"  {label:<12}{visible(text)}")
+
+
+_WOULD = {
+    "publish": "would publish a new version",
+    "nothing": "would change nothing",
+    "stop": "would stop without changing anything",
+    "fetch": "would fetch what is missing, then decide",
+}
+
+
+def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
+    for unread in forecast.unread:
+        yield "not read", f"{unread.source}: {unread.why}"
+    if forecast.changes is not None:
+        yield from change_lines(forecast.changes)
+    label = "encode"
+    for side, plan in forecast.encode.items():
+        if plan.encode or plan.reuse:
+            failed = f", {plan.failed:,} known to fail" if plan.failed else ""
+            yield label, f"{side}: {plan.encode:,} to encode, {plan.reuse:,} to reuse{failed}"
+            label = ""
+    for side, index in forecast.index.items():
+        yield f"{side} index", index_line(msgspec.structs.asdict(index))
+    for stop in forecast.stops:
+        yield "stop", f"exit {stop.exit_code}: {stop.message}"
+        if stop.hint:
+            yield "", f"hint: {stop.hint}"
+    needed, free = size(forecast.needed_bytes), size(forecast.free_bytes)
+    yield "disk", f"{needed} needed at least, {free} free"
+    if forecast.seconds and not forecast.stops:
+        parts = ", ".join(f"{name} {duration(s)}" for name, s in forecast.seconds.items() if s)
+        yield "time", f"about {duration(sum(forecast.seconds.values()))} at the last rates: {parts}"
+
+
+def index_line(report: dict[str, Any]) -> str:
+    """What became of an index, or would."""
+    counts = [f"{report[name]:,} {name}" for name in ("added", "removed") if report[name]]
+    if report["action"] == "extended":
+        return f"extended: {', '.join(counts)}"
+    return f"{report['action']}: {report['why']}"
+
+
+def size(count: int) -> str:
+    """Bytes as people say them: 840 bytes, 1.1 GB."""
+    value, units = float(count), ["bytes", "kB", "MB", "GB", "TB", "PB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return (
+        f"{value:,.0f} {units[0]}" if value >= 99.5 or count < 1000 else f"{value:.1f} {units[0]}"
+    )
+
+
+def change_lines(changes: dict[str, dict[str, int]]) -> Iterator[tuple[str, str]]:
+    """What was added, removed and replaced; a first build's corpus is all new."""
+    label = "changes"
+    for table, delta in changes.items():
+        parts = [f"{count:,} {word}" for word, count in delta.items() if count]
+        if parts:
+            yield label, f"{table}: {', '.join(parts)}"
+            label = ""
+
+
+def _encoded(encode: dict[str, Any]) -> str:
+    reused = encode["reused_images"] + encode["reused_texts"]
+    new = {"images": encode["encoded_images"], "texts": encode["encoded_texts"]}
+    made = ", ".join(f"{count:,} {what}" for what, count in new.items() if count) or "nothing new"
+    return f"{made}; {reused:,} vectors reused" if reused else made
+
+
+def _speed(encode: dict[str, Any]) -> str:
+    part, alone = encode["bottleneck"]["part"], encode["bottleneck"]["images_per_second"]
+    each = ", ".join(f"{name} {speed:,.0f}" for name, speed in alone.items())
+    return f"{encode['images_per_second']:,.0f} images/s, {part}-bound (alone: {each})"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 0.3 s, 12 s, 4 min 10 s, 3 h 20 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def describe(manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -72,7 +72,7 @@ class EncodeConfig(_Section):
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
     # None: one for each core, at most 16.
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     # The unit of resume: a kill costs at most one shard of work.
     shard_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 8_192
 
@@ -88,6 +88,11 @@ class IndexConfig(_Section):
     # Bytes that the index itself may take in memory when it is searched; None: no limit.
     memory_bytes: Annotated[int, Field(ge=1)] | None = None
     gpu: Literal["auto", "never", "always"] = "auto"
+    # Vectors added and removed since training, as a share of those trained on, beyond which an
+    # index is built anew instead of extended.
+    retrain_at: Annotated[float, Field(gt=0)] = 0.2
+    # What quantised indexes are re-ranked with: float16, or 8 bits a number for half the bytes.
+    refine: Literal["fp16", "sq8"] = "fp16"
 
 
 class EvaluateConfig(_Section):
@@ -110,6 +115,13 @@ class LimitsConfig(_Section):
     max_removed: Annotated[float, Field(ge=0, le=1)] = 0.2
 
 
+class RunConfig(_Section):
+    """What belongs to running unattended on one machine."""
+
+    # Metrics for node exporter's textfile collector: a path that ends in .prom.
+    metrics_file: _Text | None = None
+
+
 class Config(_Section):
     """Everything that a build can be told."""
 
@@ -121,13 +133,14 @@ class Config(_Section):
     index: IndexConfig = IndexConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     limits: LimitsConfig = LimitsConfig()
+    run: RunConfig = RunConfig()
 
     def recorded(self) -> dict[str, Any]:
         """What a store remembers, so that a later build needs no arguments to go on.
 
-        Left out is what belongs to one machine or one run: devices, workers, and what must not be
-        agreed to for ever by agreeing to it once: how much of the corpus may vanish, addresses
-        inside the network, proxies.
+        Left out is what belongs to one machine or one run: devices, workers, the metrics' file, and
+        what must not be agreed to for ever by agreeing to it once: how much of the corpus may
+        vanish, addresses inside the network, proxies.
         """
         return {
             "source": [source.model_dump() for source in self.source],
@@ -199,6 +212,9 @@ def _resolve_paths(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
         resolved["fetch"] = {**fetch, "corpora": _joined(folder, fetch["corpora"])}
     if isinstance(tree.get("model"), dict):
         resolved["model"] = _resolve_model(tree["model"], folder)
+    run = tree.get("run")
+    if isinstance(run, dict) and isinstance(run.get("metrics_file"), str):
+        resolved["run"] = {**run, "metrics_file": _joined(folder, run["metrics_file"])}
     return resolved
 
 

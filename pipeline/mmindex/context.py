@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,7 +20,17 @@ from mmindex.store.objects import Objects
 
 @dataclass(slots=True)
 class Context:
-    """What every stage of one run shares; ``reports`` collects their own numbers."""
+    """What every stage of one run shares.
+
+    Attributes:
+        layout, objects: the store.
+        config: the run's settings.
+        run_id: its name.
+        parent: the published version.
+        encoder: the model, once it is known.
+        retry: try again what earlier runs could not encode, instead of believing them.
+        reports: collects the stages' own numbers.
+    """
 
     layout: Layout
     objects: Objects
@@ -27,6 +38,7 @@ class Context:
     run_id: str
     parent: Manifest | None
     encoder: EncoderSource | None = None
+    retry: bool = False
     reports: dict[str, Any] = field(default_factory=dict)
 
 
@@ -50,3 +62,20 @@ def require(draft: Manifest, name: str, stage: str) -> ObjectRef:
 def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
     """Seconds as reports show them."""
     return {name: round(value, 3) for name, value in seconds.items()}
+
+
+def named(name: str, ref: ObjectRef) -> ObjectRef:
+    """The same object under another name."""
+    return msgspec.structs.replace(ref, name=name)
+
+
+def survivors(images: ObjectRef, captions: ObjectRef, kept_out: ObjectRef) -> tuple[ObjectRef, ...]:
+    """The tables that search and evaluation read."""
+    return named("images", images), named("captions", captions), named("quarantine", kept_out)
+
+
+def after_change(draft: Manifest, **changes: Any) -> Manifest:
+    """A draft whose later stages no longer hold."""
+    return msgspec.structs.replace(
+        draft, indexes={}, evaluation=None, evaluation_inputs="", **changes
+    )

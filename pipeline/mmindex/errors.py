@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,12 @@ class NetworkError(MmindexError):
     exit_code = 69
 
 
+class MissingPackageError(MmindexError):
+    """A package that not everybody needs is not installed; the hint names the extra."""
+
+    exit_code = 69
+
+
 class InternalError(MmindexError):
     """A bug in mmindex: an invariant does not hold."""
 
@@ -88,6 +95,12 @@ class ModelMismatchError(MmindexError):
     exit_code = 78
 
 
+class Terminated(BaseException):
+    """SIGTERM arrived: unwind, so that files, workers and the lock are let go."""
+
+    exit_code: ClassVar[int] = 128 + signal.SIGTERM
+
+
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -114,3 +127,20 @@ def os_errors(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise from_os_error(error, path) from error
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code with which a command ends that ``error`` stopped."""
+    if isinstance(error, MmindexError | Terminated):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, OSError):
+        return from_os_error(error, "").exit_code
+    return InternalError.exit_code
+
+
+def first_lines(error: BaseException, count: int = 1) -> str:
+    """The first lines of what a library's error says, on one line of bounded length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:count])[:300] or type(error).__name__

@@ -20,7 +20,9 @@ LogFormat = Literal["text", "json"]
 def configure_logging(log_format: LogFormat, run_id: str, *, verbose: bool = False) -> None:
     """Send log events to stderr, as lines for people or as one JSON object a line.
 
-    Control characters in values (file names, captions) come out escaped in both forms.
+    Control characters in values (file names, captions) come out escaped in both forms. In JSON,
+    every event has ``timestamp``, ``level``, ``run_id``, ``stage`` and ``event``, and what
+    libraries log or warn of becomes an event too, so that nothing else is on stderr.
     """
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=True)
@@ -43,13 +45,29 @@ def configure_logging(log_format: LogFormat, run_id: str, *, verbose: bool = Fal
     structlog.contextvars.clear_contextvars()
     if log_format == "json":
         structlog.contextvars.bind_contextvars(run_id=run_id)
+        logging.basicConfig(level=logging.WARNING, handlers=[_Relay()], force=True)
+        logging.captureWarnings(True)
+
+
+class _Relay(logging.Handler):
+    """Turns what libraries log into events."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass one record on."""
+        log = get_logger("library")
+        log.log(record.levelno, record.getMessage().strip(), logger=record.name)
 
 
 class _TqdmSafeStderr:
-    """Writes whole lines to stderr without tearing a progress bar that stands there."""
+    """Writes to stderr without tearing a progress bar that stands there.
+
+    A line comes whole, with its end, and goes to the kernel in one call: a process that is killed
+    leaves no half of it.
+    """
 
     def write(self, text: str) -> None:
-        tqdm.write(text, file=sys.stderr, end="")
+        with tqdm.external_write_mode(file=sys.stderr):
+            sys.stderr.write(text)
 
     def flush(self) -> None:
         sys.stderr.flush()

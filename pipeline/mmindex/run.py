@@ -6,10 +6,8 @@ differs from the published version in content is it published, as CURRENT + 1.
 
 from __future__ import annotations
 
-import platform
-import resource
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,12 @@ from mmindex import stages
 from mmindex.config import DEFAULT_SCENES, Config, SourceConfig, load_config
 from mmindex.context import Context
 from mmindex.errors import MmindexError
+from mmindex.preflight import check_room
 from mmindex.progress import StageTimer, get_logger
-from mmindex.store import publish, versions
+from mmindex.run_report import Recorder, RunReport
+from mmindex.store import versions
 from mmindex.store.layout import FORMAT, Layout
+from mmindex.store.leftovers import remove_leftovers
 from mmindex.store.lock import writer_lock
 from mmindex.store.manifest import Counts, Manifest
 from mmindex.store.objects import Objects
@@ -38,14 +39,12 @@ class RunSummary:
     Attributes:
         manifest: the version that the store shows now.
         published: whether this run made it; False: nothing had changed.
-        seconds: wall time of each stage.
-        reports: each stage's own numbers, by stage name.
+        report: what it did, as ``runs/<run_id>.json`` has it.
     """
 
     manifest: Manifest
     published: bool
-    seconds: dict[str, float]
-    reports: dict[str, object] = field(default_factory=dict)
+    report: RunReport
 
 
 def settings(root: Path, path: Path | None, values: dict[str, Any]) -> Config:
@@ -69,7 +68,14 @@ def settings(root: Path, path: Path | None, values: dict[str, Any]) -> Config:
     return config.model_copy(update={"source": (SourceConfig(spec=DEFAULT_SCENES),)})
 
 
-def run(root: Path, config: Config, run_id: str, wanted: Sequence[str] = STAGES) -> RunSummary:
+def run(
+    root: Path,
+    config: Config,
+    run_id: str,
+    wanted: Sequence[str] = STAGES,
+    *,
+    retry: bool = False,
+) -> RunSummary:
     """Run stages over the store at ``root`` and publish the result.
 
     Args:
@@ -77,6 +83,7 @@ def run(root: Path, config: Config, run_id: str, wanted: Sequence[str] = STAGES)
         config: settings, see :func:`settings`.
         run_id: name of this run in logs and reports.
         wanted: stages to run, in order, out of :data:`STAGES`.
+        retry: try again what earlier runs could not encode, instead of believing them.
 
     Raises:
         BusyError: another run holds the store.
@@ -84,39 +91,56 @@ def run(root: Path, config: Config, run_id: str, wanted: Sequence[str] = STAGES)
         MmindexError: anything else that ends a run; the published version stays as it was.
     """
     layout = versions.create_layout(root)
-    log = get_logger("run")
     with writer_lock(layout):
-        versions.remove_leftovers(layout)
-        parent = versions.read_current(layout)
-        context = Context(
-            layout=layout, objects=Objects(layout), config=config, run_id=run_id, parent=parent
-        )
-        timer = StageTimer()
-        draft = _first_draft(parent, config, run_id)
+        recorder = Recorder(layout, run_id, wanted, StageTimer())
+        parent = None
         try:
-            stages.prepare(context, draft, wanted)
-            draft = _run_stages(context, draft, timer, wanted)
-            if parent is not None and draft.content() == parent.content():
-                final, outcome = parent, "unchanged"
-            else:
-                versions.publish_version(context.objects, draft)
-                final, outcome = draft, "published"
+            remove_leftovers(layout)
+            parent = versions.read_current(layout)
+            context = Context(
+                layout=layout,
+                objects=Objects(layout),
+                config=config,
+                run_id=run_id,
+                parent=parent,
+                retry=retry,
+                reports=recorder.reports,
+            )
+            final = _build(context, recorder)
         except BaseException as error:  # signals too: whatever ends a run is reported
-            _report_failure(context, draft, timer, error)
+            _report_failure(recorder, parent, error)
             raise
-        _write_report(context, final, timer, outcome)
-    published = outcome == "published"
-    log.info(
+        published = final is not parent
+        report = recorder.write("published" if published else "unchanged", final)
+    get_logger("run").info(
         f"version {final.version} published" if published else "nothing changed",
         images=final.counts.indexed,
         captions=final.counts.captions,
         quarantined=final.counts.quarantined,
-        seconds=round(sum(timer.seconds.values()), 2),
+        seconds=round(sum(recorder.timer.seconds.values()), 2),
     )
-    return RunSummary(final, published, timer.seconds, dict(context.reports))
+    return RunSummary(final, published, report)
 
 
-def _first_draft(parent: Manifest | None, config: Config, run_id: str) -> Manifest:
+def _build(context: Context, recorder: Recorder) -> Manifest:
+    """Run the stages; returns the version published, or the parent where nothing changed."""
+    draft = first_draft(context.parent, context.config, context.run_id)
+    stages.check_settings(context, recorder.wanted)
+    check_room(context.layout, context.config, context.parent, recorder.wanted)
+    stages.prepare(context, draft, recorder.wanted)
+    for name in recorder.wanted:
+        before = context.objects.bytes_written
+        try:
+            with recorder.timer.measure(name):
+                draft = stages.BY_NAME[name](context, draft)
+        finally:
+            recorder.bytes_written[name] = context.objects.bytes_written - before
+    if context.parent is not None and draft.content() == context.parent.content():
+        return context.parent
+    return versions.publish_version(context.objects, draft)
+
+
+def first_draft(parent: Manifest | None, config: Config, run_id: str) -> Manifest:
     """The next version before any stage ran: the parent's content under the next number."""
     stamp: dict[str, Any] = {
         "config": config.recorded(),
@@ -126,7 +150,11 @@ def _first_draft(parent: Manifest | None, config: Config, run_id: str) -> Manife
     }
     if parent is not None:
         return msgspec.structs.replace(
-            parent, version=parent.version + 1, parent=parent.version, **stamp
+            parent,
+            version=parent.version + 1,
+            parent=parent.version,
+            restored_from=None,
+            **stamp,
         )
     return Manifest(
         format=FORMAT,
@@ -147,54 +175,9 @@ def _first_draft(parent: Manifest | None, config: Config, run_id: str) -> Manife
     )
 
 
-def _run_stages(
-    context: Context, draft: Manifest, timer: StageTimer, wanted: Sequence[str]
-) -> Manifest:
-    for name in wanted:
-        with timer.measure(name):
-            draft = stages.BY_NAME[name](context, draft)
-    return draft
-
-
-class _RunReport(msgspec.Struct, frozen=True):
-    """``runs/<run_id>.json``: what a monitoring script reads."""
-
-    run_id: str
-    ended_at: str
-    outcome: str
-    version: int
-    counts: Counts
-    seconds: dict[str, float]
-    peak_rss_bytes: int
-    reports: dict[str, object]
-    mmindex: str
-    python: str
-
-
-def _report_failure(
-    context: Context, draft: Manifest, timer: StageTimer, error: BaseException
-) -> None:
+def _report_failure(recorder: Recorder, shown: Manifest | None, error: BaseException) -> None:
     """Report a failed run; where even that fails, the first error is the one to see."""
     try:
-        _write_report(context, draft, timer, f"failed: {error or type(error).__name__}")
+        recorder.write("failed", shown, error)
     except MmindexError as second:
         get_logger("run").warning("the run's report could not be written", why=second.message)
-
-
-def _write_report(context: Context, shown: Manifest, timer: StageTimer, outcome: str) -> None:
-    report = _RunReport(
-        run_id=context.run_id,
-        ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        outcome=outcome,
-        version=shown.version,
-        counts=shown.counts,
-        seconds={name: round(value, 3) for name, value in timer.seconds.items()},
-        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        reports=dict(context.reports),
-        mmindex=mmindex.__version__,
-        python=platform.python_version(),
-    )
-    layout: Layout = context.layout
-    publish.write_file(
-        layout, layout.run(context.run_id), msgspec.json.format(msgspec.json.encode(report)) + b"\n"
-    )

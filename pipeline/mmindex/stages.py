@@ -7,27 +7,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 
-from mmindex.context import Context, require, rounded, unique_keys
-from mmindex.crawl.crawl import CrawlReport, crawl
+from mmindex.context import Context, after_change, require, rounded, survivors, unique_keys
 from mmindex.crawl.spec import parse_spec, source_name
-from mmindex.encode.encode import encode, encoder_source
+from mmindex.crawl_stage import crawl_stage
+from mmindex.encode.encode import EncodeReport, encode, encoder_source
 from mmindex.encode.survivors import drop_failed
 from mmindex.errors import DataError, NoInputError
 from mmindex.evaluate.evaluate import evaluate
-from mmindex.gates import quarantine_gate, removal_gate
+from mmindex.gates import quarantine_gate
 from mmindex.index.plan import check_kind
 from mmindex.index_stage import INDEX_OBJECTS, index_stage
 from mmindex.records import Modality
 from mmindex.store import quarantine
-from mmindex.store.manifest import Counts, Manifest, ObjectRef
+from mmindex.store.forgotten import FORGOTTEN
+from mmindex.store.manifest import Manifest
 
 
-def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
-    """Find out now what would otherwise fail after hours: no such source, model or index.
+def check_settings(context: Context, wanted: Sequence[str]) -> None:
+    """Find out now what would otherwise fail after hours: no such source or index.
 
     Raises:
         MmindexError: the settings cannot work.
@@ -35,81 +35,16 @@ def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
     check_kind(context.config.index.kind)
     for source in context.config.source if "crawl" in wanted else ():
         source_name(parse_spec(source.spec), context.config.fetch)
+
+
+def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
+    """Find the model's files, before the corpus is read for nothing; weights may be fetched.
+
+    Raises:
+        MmindexError: there is no such model, or its files cannot be had.
+    """
     if "encode" in wanted:
         context.encoder = encoder_source(context.config, draft.encoder)
-
-
-def crawl_stage(context: Context, draft: Manifest) -> Manifest:
-    """List, hash and probe every image of the sources."""
-    objects, limits = context.objects, context.config.limits
-    sources, config = context.config.source, context.config
-    report = crawl(objects, sources, limits, config.fetch, rehash=config.crawl.rehash)
-    context.reports["crawl"] = _crawl_figures(report)
-    quarantine.write_ledger(context.layout, report.quarantined)
-    quarantine_gate(report.seen, len(report.quarantined), limits.max_quarantine)
-    if not report.images.rows:
-        raise DataError(
-            f"no usable image in {', '.join(source.spec for source in sources)}",
-            "see `mmindex quarantine list` for what was found and why it was kept out",
-        )
-    if context.parent is not None:
-        removal_gate(objects, context.parent, report.images, limits.max_removed)
-    crawled = (
-        _named("crawl/images", report.images),
-        _named("crawl/captions", report.captions),
-        quarantine.write_entries(objects, "crawl/quarantine", report.quarantined),
-    )
-    draft = msgspec.structs.replace(
-        draft, corpus_fingerprint=report.corpus_fingerprint, sources=report.sources
-    )
-    if all(draft.find(ref.name) == ref for ref in crawled):
-        return draft
-    counts = Counts(
-        seen=report.seen,
-        indexed=report.images.rows,
-        quarantined=len(report.quarantined),
-        ignored=report.ignored,
-        captions=report.captions.rows,
-        unique_images=len(unique_keys(objects, report.images)),
-        unique_texts=len(unique_keys(objects, report.captions)),
-        reasons=quarantine.count_reasons(report.quarantined),
-    )
-    return _after_change(
-        draft,
-        stages=("crawl",),
-        counts=counts,
-        objects=(*crawled, *_survivors(*crawled), *draft.named("embeddings/")),
-    )
-
-
-def _crawl_figures(report: CrawlReport) -> dict[str, object]:
-    return {
-        "seen": report.seen,
-        "images": report.images.rows,
-        "captions": report.captions.rows,
-        "quarantined": len(report.quarantined),
-        "ignored": report.ignored,
-        "reasons": quarantine.count_reasons(report.quarantined),
-        **report.details,
-    }
-
-
-def _named(name: str, ref: ObjectRef) -> ObjectRef:
-    return msgspec.structs.replace(ref, name=name)
-
-
-def _survivors(
-    images: ObjectRef, captions: ObjectRef, kept_out: ObjectRef
-) -> tuple[ObjectRef, ...]:
-    """The tables that search and evaluation read."""
-    return _named("images", images), _named("captions", captions), _named("quarantine", kept_out)
-
-
-def _after_change(draft: Manifest, **changes: Any) -> Manifest:
-    """A draft whose later stages no longer hold."""
-    return msgspec.structs.replace(
-        draft, indexes={}, evaluation=None, evaluation_inputs="", **changes
-    )
 
 
 def encode_stage(context: Context, draft: Manifest) -> Manifest:
@@ -120,16 +55,18 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         for name in ("crawl/images", "crawl/captions", "crawl/quarantine")
     )
     source = context.encoder or encoder_source(context.config, draft.encoder)
-    report = encode(source, objects, (crawled[0], crawled[1]), draft, context.config)
+    report = encode(
+        source, objects, (crawled[0], crawled[1]), draft, context.config, retry=context.retry
+    )
     context.reports["encode"] = {
         "encoded_images": report.encoded_images,
         "encoded_texts": report.encoded_texts,
         "reused_images": report.reused_images,
         "reused_texts": report.reused_texts,
         "adopted_shards": report.adopted_shards,
+        "compacted_shards": report.compacted_shards,
         "failed": len(report.failed),
-        "images_per_second": round(report.images_per_second, 2),
-        "bottleneck": report.bottleneck,
+        **_encode_speed(report),
         "seconds": rounded(report.seconds),
     }
     images, captions, failures = drop_failed(objects, crawled[0], crawled[1], report.failed)
@@ -144,7 +81,9 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         unique_texts=len(unique_keys(objects, captions)),
         reasons=quarantine.count_reasons(entries),
     )
-    quarantine_gate(counts.seen, counts.quarantined, context.config.limits.max_quarantine)
+    limits = context.config.limits
+    if error := quarantine_gate(counts.seen, counts.quarantined, limits.max_quarantine):
+        raise error
     if not images.rows:
         raise DataError(
             "no image could be encoded", "see `mmindex quarantine list` for the reasons"
@@ -152,11 +91,34 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
     kept_out = quarantine.write_entries(objects, "quarantine", entries)
     shards = tuple(ref for side in Modality for ref in report.shards[side])
     draft = msgspec.structs.replace(draft, encoder=report.encoder)
-    encoded = (*crawled, *_survivors(images, captions, kept_out), *shards)
+    tables = (*draft.named(FORGOTTEN), *crawled, *survivors(images, captions, kept_out))
+    encoded = (*tables, *shards)
     parts = tuple(ref for ref in draft.objects if not ref.name.startswith(INDEX_OBJECTS))
     if "encode" in draft.stages and parts == encoded:
         return draft
-    return _after_change(draft, stages=("crawl", "encode"), counts=counts, objects=encoded)
+    return after_change(draft, stages=("crawl", "encode"), counts=counts, objects=encoded)
+
+
+def _encode_speed(report: EncodeReport) -> dict[str, object]:
+    """How fast images and texts went through, and what held the images up."""
+    parts = {
+        part: report.seconds.get(f"image_{name}", 0.0)
+        for part, name in (("decode", "wait"), ("model", "model"), ("write", "write"))
+    }
+    texts = sum(report.seconds.get(f"text_{name}", 0.0) for name in ("wait", "model", "write"))
+    bottleneck = {
+        "part": report.bottleneck,
+        "images_per_second": {
+            part: round(report.encoded_images / seconds, 2)
+            for part, seconds in parts.items()
+            if seconds
+        },
+    }
+    return {
+        "images_per_second": round(report.images_per_second, 2),
+        "texts_per_second": round(report.encoded_texts / texts, 2) if texts else 0.0,
+        "bottleneck": bottleneck if report.bottleneck else None,
+    }
 
 
 def evaluate_stage(context: Context, draft: Manifest) -> Manifest:

@@ -77,7 +77,7 @@ def test_help_and_status_import_neither_torch_nor_faiss(args, tmp_path):
         (("build", "--config", "missing.toml"), 66, "missing.toml"),
         (("build", "--model", "ViT-B-31", "--source", "scenes:20@1"), 2, "ViT-B-32"),
         (("query", "--store", "/does/not/exist", "dog"), 66, "no mmindex store"),
-        (("nonsense",), 2, ""),
+        (("nonsense",), 2, "no such command 'nonsense'"),
     ],
 )
 def test_each_mistake_has_its_exit_code_and_one_line(args, code, words, tmp_path):
@@ -85,6 +85,46 @@ def test_each_mistake_has_its_exit_code_and_one_line(args, code, words, tmp_path
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "message", "where"),
+    [
+        ("--nope", "no such option: --nope", ""),
+        ("qury red", "no such command 'qury'; did you mean 'query'?", ""),
+        ("quarantine lst", "no such command 'lst'; did you mean 'list'?", "quarantine "),
+        ("query red --formt json", "no such option: --formt; did you mean --format, ", "query "),
+        ("query red -k 0", "invalid value for '-k': ", "query "),
+        ("query red -k many", "invalid value for '-k': ", "query "),
+        ("query red --to sound", "invalid value for '--to': 'sound' is not one of ", "query "),
+        ("query red --store", "option '--store' requires an argument", "query "),
+        ("classify", "missing option '--labels'", "classify "),
+        ("dedup extra", "got unexpected extra argument", "dedup "),
+        ("status \x1b[2J", "got unexpected extra argument(s) (\\x1b[2J)", "status "),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_2_with_one_error_and_one_hint(
+    args, message, where, capsys
+):
+    with pytest.raises(SystemExit) as ending:
+        app(args.split(" "))
+    said = capsys.readouterr()
+    error, hint = said.err.splitlines()
+    assert ending.value.code == 2
+    assert error.startswith(f"error: {message}")
+    assert hint == f"hint: `mmindex {where}--help` shows what there is"
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_knows_an_unknown_option(name, capsys):
+    """In particular those whose arguments take any word."""
+    with pytest.raises(SystemExit) as ending:
+        app([*name.split(), "--no-such-thing"])
+    assert ending.value.code == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: no such option: --no-such-thing")
+    assert hint.startswith(f"hint: `mmindex {name} --help`")
 
 
 def test_a_model_that_the_hub_cannot_give_is_a_network_error_with_ways_out(tmp_path):

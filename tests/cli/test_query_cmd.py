@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import click.testing
@@ -17,6 +18,7 @@ from mmindex.encode.encoder import Encoder
 from mmindex.encode.model import resolve_model
 from mmindex.encode.openclip import load_encoder
 from mmindex.search import vectorize as library
+from mmindex.search.query import MAX_LINE, read_lines
 from mmindex_cli.app import app
 from support.models import FakeEncoder, save_tiny_model
 from support.pictures import write_pictures
@@ -106,6 +108,33 @@ def test_every_line_of_a_file_gets_a_line_in_order_and_errors_show_in_the_exit_c
     assert [answer.get("error") for answer in answers] == [None, "the query is empty", None]
     assert done.exit_code == 65
     assert "1 of the queries could not be answered" in done.stderr
+
+
+@pytest.mark.usefixtures("store")
+def test_an_endless_line_is_refused_in_its_place_without_being_held(tmp_path: Path) -> None:
+    """Of 64 MiB in one line some hundred KiB are held; the lines around it are answered."""
+    asked = tmp_path / "asked.txt"
+    with asked.open("wb") as file:
+        file.write(b"red\n")
+        file.truncate(file.tell() + (64 << 20))
+        file.seek(0, 2)
+        file.write(b"\nblue\n" + b"w" * MAX_LINE + b"\n" + b"w" * (MAX_LINE + 1))
+    tracemalloc.start()
+    with asked.open("rb") as opened:
+        assert [len(line) for line in read_lines(opened)] == [
+            *(4, MAX_LINE + 1, 5, MAX_LINE + 1, MAX_LINE + 1)
+        ]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    done = run("--queries", str(asked), "--format", "json")
+    assert done.exit_code == 65
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer.get("error") for answer in answers] == [
+        *(None, "longer than 65,536 bytes", None, None, "longer than 65,536 bytes")
+    ]
+    assert [len(answer["query"]) for answer in answers] == [3, 201, 4, MAX_LINE, 201]
+    assert "longer than" in run("--like", str(asked)).stderr
 
 
 @pytest.mark.usefixtures("store")
