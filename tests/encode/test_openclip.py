@@ -21,8 +21,13 @@ from mmindex.encode.fingerprint import describe
 from mmindex.encode.model import ModelRequest, resolve_model
 from mmindex.encode.openclip import OpenClipEncoder, load_encoder
 from mmindex.encode.preprocess import Pixels, to_pixels
-from mmindex.encode.trim import TextTower
-from mmindex.errors import BusyError, DataError, InternalError, MmindexError, ModelMismatchError
+from mmindex.encode.trim import TextTower, spans
+from mmindex.errors import (
+    BusyError,
+    DataError,
+    InternalError,
+    ModelMismatchError,
+)
 from support.models import DIM, IMAGE_SIZE, TinyModel, save_tiny_model, tiny_config
 from support.pictures import draw
 
@@ -335,15 +340,6 @@ def test_a_group_of_devices_gives_the_vectors_of_one(
         group.close()
 
 
-def test_a_tokenizer_of_transformers_without_transformers_names_the_extra(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(text.importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(MmindexError) as caught:
-        text.make_tokenizer(TokenizerSpec("siglip", "c4-en", None, 64, {}))
-    assert "mmindex[hf]" in caught.value.hint
-
-
 def test_weights_trained_with_quick_gelu_are_computed_with_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -383,3 +379,11 @@ def test_loading_leaves_logging_as_it_was(tiny_model: TinyModel) -> None:
 def test_a_picture_of_one_colour_is_encoded_like_any_other(encoder: OpenClipEncoder) -> None:
     flat = to_pixels(Image.new("RGB", (50, 50)), encoder.preprocess)
     assert good_rows(encoder.encode_images(flat[None])).all()
+
+
+def test_texts_of_one_length_share_a_batch_of_bounded_size() -> None:
+    lengths = [1, 1, 1, 1, 4, 4, 5, 30]
+    batches = [lengths[span] for span in spans(lengths, 10)]
+    assert batches == [[1, 1, 1, 1], [4, 4], [5], [30]]
+    assert [length for batch in batches for length in batch] == lengths
+    assert list(spans([], 10)) == []

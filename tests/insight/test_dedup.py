@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,10 @@ from PIL import Image
 
 from mmindex.config import IndexConfig
 from mmindex.errors import NoInputError, UsageError
-from mmindex.insight.dedup import near_duplicates
+from mmindex.insight.dedup import default_threshold, near_duplicates
 from mmindex.insight.dedup_page import dedup_page
 from mmindex.search.published import Published, open_published
+from mmindex.store import versions
 from support.index_stores import indexed
 from support.index_stores import key_of as index_key
 from support.models import FakeEncoder, fake_info
@@ -57,8 +59,14 @@ def with_index(root: Path, vectors: np.ndarray, kind: str) -> Published:
     objects, bare = indexed(root, vectors.astype(np.float16), IndexConfig(kind=kind, threads=1))
     rows = [(f"i/{n:04d}", index_key(n), f"/p/{n}") for n in range(len(vectors))]
     tables = write_tables(objects, images_table(rows), captions_table([]))
-    made = msgspec.structs.replace(bare, objects=(*bare.objects, *tables))
-    return Published(objects.layout, objects, made, fake_info())
+    made = msgspec.structs.replace(
+        bare,
+        stages=("crawl", "encode", "index"),
+        encoder=fake_info(),
+        objects=(*bare.objects, *tables),
+    )
+    versions.publish_version(objects, made)
+    return open_published(root)
 
 
 def ids_in(published: Published, threshold: float) -> list[set[str]]:
@@ -193,6 +201,18 @@ def test_the_page_shows_each_group_and_runs_nothing(real_files: Published) -> No
     assert "\u202e" not in page
     assert "default-src &#39;none&#39;" in page
     assert "No near-duplicates" in dedup_page(real_files, (), 0.9)
+    encoder = msgspec.structs.replace(real_files.encoder, model="local-dir:/secret/place/mine")
+    page = dedup_page(dataclasses.replace(real_files, encoder=encoder), groups, 0.9)
+    assert "local-dir:mine" in page
+    assert "/secret" not in page
+
+
+def test_the_default_threshold_depends_on_the_model(real_files: Published) -> None:
+    assert default_threshold(real_files.encoder) == 0.96
+    encoder = msgspec.structs.replace(real_files.encoder, model="embedded")
+    assert default_threshold(encoder) == 0.98
+    strict = dataclasses.replace(real_files, encoder=encoder)
+    assert near_duplicates(strict) == near_duplicates(real_files, 0.98)
 
 
 def test_finding_duplicates_loads_no_model(tmp_path: Path) -> None:

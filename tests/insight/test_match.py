@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmindex.encode.encoder import Encoder
-from mmindex.errors import DataError, NoInputError
+from mmindex.errors import DataError, NoInputError, UsageError
 from mmindex.insight.match import corpus_threshold, judge, score_pair, score_pairs
 from mmindex.insight.pairs import Pair
 from mmindex.search.published import open_published
@@ -113,3 +113,11 @@ def test_pictures_and_texts_are_encoded_once(vectorizer: Vectorizer, tmp_path: P
     score_pairs(Vectorizer(vectorizer.published, lambda: encoder), pairs)
     assert encoder.image_batches == [1]
     assert encoder.text_batches == [3]
+
+
+def test_an_empty_text_is_no_text(vectorizer: Vectorizer) -> None:
+    """Alone it is refused; in a list it costs its own pair."""
+    with pytest.raises(UsageError, match="the text is empty"):
+        score_pair(vectorizer, "folder/p/00001.png", "  \t")
+    [one] = score_pairs(vectorizer, [Pair("folder/p/00001.png", " ", True)])
+    assert (one.score, one.error is not None) == (None, True)

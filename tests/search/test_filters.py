@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import duckdb
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from mmindex.config import IndexConfig
 from mmindex.errors import UsageError
 from mmindex.records import Modality
 from mmindex.search import filters
+from mmindex.search import searcher as searchers
 from mmindex.search.condition import FUNCTIONS, MAX_CHARACTERS
 from mmindex.search.filters import ids_of, select_images
 from mmindex.search.searcher import Searcher
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
+from support.index_stores import indexed
 from support.stores import Side, captions_table, images_table, key_of, make_store
 
 ROWS, DIM = 400, 16
@@ -350,10 +355,38 @@ def _flag(_rng):
     return "public", lambda r: r["public"]
 
 
-def test_answers_under_200_random_filters_are_those_of_brute_force(store):
-    """Each filter with 20 queries over the images, by exact search, at every selectivity."""
+@pytest.fixture(scope="module", params=["exact", "ivfflat", "ivfpq", "through the selector"])
+def searcher(request: pytest.FixtureRequest, store: Store, tmp_path_factory) -> Iterator[Searcher]:
+    """The store's pictures by every way to search them; a selector takes over above 40 survivors.
+
+    Through the selector all lists are probed: what may be lost then is lost by the selector.
+    """
+    if request.param == "exact":
+        yield Searcher(store.objects, store.manifest, "image", threads=1)
+        return
+    selected = request.param == "through the selector"
+    config = IndexConfig(kind="ivfflat" if selected else request.param, threads=1)
+    half = store.vectors.astype(np.float16)
+    objects, manifest = indexed(tmp_path_factory.mktemp("ivf"), half, config)
+    with pytest.MonkeyPatch.context() as patch:
+        if selected:
+            patch.setattr(searchers, "_SCAN_UP_TO", 40)
+            info = manifest.indexes["image"]
+            info = msgspec.structs.replace(info, nprobe=info.n, k_factor=1)
+            manifest = msgspec.structs.replace(manifest, indexes={"image": info})
+            scans = []
+            plain = Searcher._scan
+            patch.setattr(Searcher, "_scan", lambda *given: scans.append(given[3]) or plain(*given))
+        yield Searcher(objects, manifest, "image", threads=1)
+        # The other survivors were the selector's.
+        assert not selected or all(len(allowed) <= 40 for allowed in scans)
+
+
+def test_answers_under_200_random_filters_are_those_of_brute_force(
+    store: Store, searcher: Searcher
+) -> None:
+    """Each filter with 20 queries over the images, at every selectivity, in every index form."""
     rng, numbers = random.Random(2026), np.random.default_rng(2026)
-    searcher = Searcher(store.objects, store.manifest, "image", threads=1)
     half = store.vectors.astype(np.float16).astype(np.float64)
     place = {key: n for n, key in enumerate(dict.fromkeys(store.keys))}
     shares = []

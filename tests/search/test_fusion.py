@@ -42,6 +42,17 @@ def test_one_part_alone_is_left_untouched():
     assert fuse(vector[None], part_weights(1, 0, [7.0])).tobytes() == vector.tobytes()
 
 
+def test_only_ratios_of_weights_matter_however_small():
+    fused = fuse(np.stack([EAST, NORTH]), part_weights(2, 0, [3e-320, 1e-320]))
+    assert fused == pytest.approx([0.9487, 0.3162, 0], abs=1e-3)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf"), 1e7])
+def test_a_weight_is_a_positive_number_of_sensible_size(bad):
+    with pytest.raises(UsageError, match="positive numbers up to"):
+        part_weights(2, 1, [1.0, bad, 1.0])
+
+
 def test_parts_that_cancel_out_are_refused():
     with pytest.raises(UsageError, match="cancel"):
         fuse(np.stack([EAST, EAST]), (1.0, -1.0))

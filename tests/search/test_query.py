@@ -258,6 +258,12 @@ def test_a_file_that_is_no_picture_is_refused_with_its_reason(
         session.image(str(path), None, Cut())
 
 
+@pytest.mark.parametrize("name", ["nul\0byte", "~nobody/x.jpg", ""])
+def test_a_name_that_no_file_can_have_is_no_input(session: Session, name: str) -> None:
+    with pytest.raises(NoInputError, match="no such file"):
+        session.image(name, None, Cut(1))
+
+
 def test_a_folder_is_no_picture(session: Session, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unreadable"):
         session.image(str(tmp_path), None, Cut())
@@ -395,6 +401,8 @@ def test_a_part_is_a_picture_where_there_is_such_a_file_or_id(
         "red/blue": text("red/blue"),
         "a cat": text("a cat"),
         "nul\0byte": text("nul\0byte"),
+        "~nobody/00001.png": text("~nobody/00001.png"),
+        "longer than any name " * 30: text("longer than any name " * 30),
     }
     assert {word: read_part(word, published) for word in expected} == expected
     with pytest.raises(UsageError, match="empty"):

@@ -41,7 +41,7 @@ def stores(tmp_path_factory):
 
 def truth(queries, k, allowed=None):
     ids = np.arange(N) if allowed is None else np.sort(allowed)
-    scores, places = exact_search([(0, VECTORS[ids])], queries, k, 1)
+    scores, places = exact_search([(np.arange(len(ids)), VECTORS[ids])], queries, k, 1)
     return scores, np.where(places >= 0, ids[places], -1)
 
 

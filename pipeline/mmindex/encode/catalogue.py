@@ -6,7 +6,19 @@ from dataclasses import dataclass
 
 from mmindex import resources
 from mmindex.config import DEFAULT_MODEL, DEFAULT_PRETRAINED, EMBEDDED
-from mmindex.encode.model import CONFIG_FILE, EMBEDDED_FOLDER, NO_WEIGHTS, architectures
+from mmindex.encode.files import needs_transformers
+from mmindex.encode.model import (
+    CONFIG_FILE,
+    EMBEDDED_FOLDER,
+    NO_WEIGHTS,
+    architectures,
+    open_clip_dir,
+    read_config,
+)
+
+# Trained on texts of many languages, as their authors say: LAION's XLM-R models (LAION-5B), NLLB
+# CLIP (200 languages), SigLIP i18n and SigLIP 2 (WebLI), MetaCLIP 2 ("worldwide"), mT5's tower.
+_MULTILINGUAL = ("xlm-roberta-", "nllb-clip-", "mt5-", "-siglip-i18n", "-siglip2", "-worldwide")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +29,15 @@ class ModelEntry:
         name: the name.
         pretrained: the tags that it can be had with; empty for models that bring their weights.
         default: whether it is what a build takes when none is named, with the first tag.
+        multilingual: whether it understands texts in many languages; the others know English.
+        extra: the extra of mmindex that it needs; empty where it needs none.
     """
 
     name: str
     pretrained: tuple[str, ...]
     default: bool
+    multilingual: bool = False
+    extra: str = ""
 
 
 def list_models(part: str = "") -> list[ModelEntry]:
@@ -43,5 +59,16 @@ def list_models(part: str = "") -> list[ModelEntry]:
         if default:
             # The default's own tag first, so that the list can be read off.
             tags.sort(key=lambda tag: tag != DEFAULT_PRETRAINED)
-        entries.append(ModelEntry(name, (*tags, NO_WEIGHTS), default))
+        entries.append(_entry(name, (*tags, NO_WEIGHTS), default=default))
     return entries
+
+
+def _entry(name: str, tags: tuple[str, ...], *, default: bool) -> ModelEntry:
+    config = read_config(open_clip_dir() / "model_configs" / f"{name}.json")
+    return ModelEntry(
+        name,
+        tags,
+        default,
+        multilingual=any(part in f"{name.lower()}-" for part in _MULTILINGUAL),
+        extra="hf" if needs_transformers(config) else "",
+    )

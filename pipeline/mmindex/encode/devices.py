@@ -15,6 +15,7 @@ import numpy as np
 
 from mmindex.encode.encoder import Encoder, Float32
 from mmindex.encode.preprocess import Pixels, PreprocessSpec
+from mmindex.encode.quantize import require_int8
 from mmindex.encode.workers import die_with_parent
 from mmindex.errors import InternalError, UsageError
 from mmindex.store.manifest import EncoderInfo
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 # Without one of these no CUDA or ROCm runtime works, so torch need not be asked (it takes seconds).
 _GPU_NODES = (Path("/dev/nvidiactl"), Path("/dev/nvidia0"), Path("/dev/dxg"), Path("/dev/kfd"))
 T = TypeVar("T", Pixels, list[str])
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Placement:
 
     Attributes:
         devices: ``("cpu",)`` or CUDA devices; several: batches are split between them.
-        precision: ``fp32``, ``bf16`` or ``fp16`` (autocast; weights stay float32).
+        precision: ``fp32``, ``bf16`` or ``fp16`` (autocast; weights stay float32), or ``int8``
+            (linear layers on a CPU, see :mod:`mmindex.encode.quantize`).
     """
 
     devices: tuple[str, ...]
@@ -61,6 +63,8 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
     if kind == "cpu" or (kind == "auto" and not any(node.exists() for node in _GPU_NODES)):
         if precision == "fp16":
             raise UsageError("fp16 is slow and coarse on a CPU", "use --precision fp32 or bf16")
+        if precision == "int8":
+            require_int8()
         return Placement(("cpu",), "fp32" if precision == "auto" else precision)
     return _place_on_gpus(device, numbers, precision)
 
@@ -73,6 +77,8 @@ def _place_on_gpus(device: str, numbers: str, precision: str) -> Placement:
         if device != "auto":
             raise UsageError(f"device {device!r}: torch sees no GPU", "run `mmindex doctor`")
         return place("cpu", precision)
+    if precision == "int8":
+        raise UsageError("int8 is for CPUs", "use --precision bf16, or --device cpu")
     try:
         wanted = [int(number) for number in numbers.split(",")] if numbers else list(range(count))
     except ValueError:

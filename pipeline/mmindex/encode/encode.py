@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from mmindex.config import Config
-from mmindex.encode.backlog import Backlog, live_keys, plan_backlog
+from mmindex.encode.backlog import Backlog, LiveKeys, live_keys, plan_backlog
+from mmindex.encode.compact import Compaction
 from mmindex.encode.decoding import Failure
 from mmindex.encode.devices import place
 from mmindex.encode.encoder import Encoder
 from mmindex.encode.files import locate
 from mmindex.encode.fingerprint import fingerprint_of
 from mmindex.encode.model import only_scenes, resolve_model
-from mmindex.encode.shards import Shard, find_orphans, read_shard, shard_name
+from mmindex.encode.shards import Shard, find_orphans, number_of, read_shard, shard_name
 from mmindex.encode.units import UnitWriter
 from mmindex.encode.work import EncoderSource, Worker
 from mmindex.errors import DataError
@@ -39,6 +40,7 @@ class EncodeReport:
         encoded_images, encoded_texts: new vectors.
         reused_images, reused_texts: live vectors that were there already.
         adopted_shards: shards taken over from a run that was killed.
+        compacted_shards: shards whose rows were put into others, see :mod:`mmindex.encode.compact`.
         seconds: ``load`` (the model); for images and texts apart: ``..._wait`` (for pictures or
             texts to come), ``..._model``, ``..._write``.
         images_per_second: of the image part without loading; 0 when there was none.
@@ -53,6 +55,7 @@ class EncodeReport:
     reused_images: int
     reused_texts: int
     adopted_shards: int
+    compacted_shards: int
     seconds: dict[str, float]
     images_per_second: float
     bottleneck: str
@@ -95,6 +98,8 @@ def encode(
     tables: tuple[ObjectRef, ObjectRef],
     draft: Manifest,
     config: Config,
+    *,
+    retry: bool = False,
 ) -> EncodeReport:
     """Encode what is missing.
 
@@ -104,12 +109,13 @@ def encode(
         tables: the corpus tables, images and captions.
         draft: the version in the making; its encoder and shards are used again where they fit.
         config: the sections encode and limits count.
+        retry: try again what is known to fail; what fails once more is remembered as before.
 
     Raises:
         MmindexError: the model cannot be had, or writing failed; complete shards stay for the
             next run.
     """
-    stage = _Stage(source, objects, draft)
+    stage = _Stage(source, objects, draft, config.encode.shard_rows, retry)
     worker = Worker(source, objects, config)
     try:
         for side, table in zip(Modality, tables, strict=True):
@@ -126,41 +132,53 @@ class _Stage:
     source: EncoderSource
     objects: Objects
     draft: Manifest
+    shard_rows: int
+    retry: bool
     adopted: int = 0
+    compacted: int = 0
     shards: dict[Modality, tuple[ObjectRef, ...]] = field(default_factory=dict)
     failed: dict[str, Failure] = field(default_factory=dict)
     encoded: dict[Modality, int] = field(default_factory=dict)
     reused: dict[Modality, int] = field(default_factory=dict)
     _orphans: dict[Modality, list[ObjectRef]] | None = None
+    _known: dict[str, Shard] = field(default_factory=dict)
 
     def run(self, side: Modality, table: ObjectRef, worker: Worker) -> None:
         log = get_logger("encode")
-        backlog = self._backlog(side, table)
-        self.failed.update(backlog.failed)
+        live = live_keys(self.objects, table)
+        self._known.clear()
+        backlog = self._backlog(side, live)
         self.reused[side] = backlog.reused
         writer = UnitWriter(self.objects, side, self.source.info, _next_number(backlog.kept))
         if backlog.missing:
             log.info(f"encoding {side}s", missing=backlog.missing, reused=backlog.reused)
             worker.encode(side, table, backlog, writer)
             log.info(f"{side}s encoded", encoded=writer.encoded, failed=len(writer.failed))
-        self.failed.update(writer.failed)
         self.encoded[side] = writer.encoded
-        self.shards[side] = (*backlog.kept, *writer.refs)
+        kept, failed = (*backlog.kept, *writer.refs), backlog.failed
+        if self.retry and backlog.failed:
+            # Of the old shards and the new only those stay that tell something no other does.
+            settled = plan_backlog(live, self._read(kept))
+            kept, failed = settled.kept, settled.failed
+        failed = {**writer.failed, **failed}
+        self.failed.update(failed)
+        compaction = Compaction(self.objects, side, self.source.info, self.shard_rows)
+        self.shards[side] = compaction.run(live, self._read(kept), failed)
+        self.compacted += len(set(kept) - set(self.shards[side]))
 
-    def _backlog(self, side: Modality, table: ObjectRef) -> Backlog:
+    def _backlog(self, side: Modality, live: LiveKeys) -> Backlog:
         """What the published version lacks, less what a killed run's shards hold."""
-        live = live_keys(self.objects, table)
         listed = self.draft.named(f"embeddings/{side}/")
         shards = self._read(listed)
-        backlog = plan_backlog(live, shards)
+        backlog = plan_backlog(live, shards, retry=self.retry)
         if not backlog.missing:
             return backlog
         if self._orphans is None:
             self._orphans = find_orphans(self.objects, self.source.info)
         known = {ref.sha256 for ref in listed}
         orphans = [ref for ref in self._orphans[side] if ref.sha256 not in known]
-        before = len(backlog.kept)
-        backlog = plan_backlog(live, [*shards, *self._read(orphans)])
+        backlog = plan_backlog(live, [*shards, *self._read(orphans)], retry=self.retry)
+        before = sum(ref.sha256 in known for ref in backlog.kept)
         adopted = len(backlog.kept) - before
         if adopted:
             self.adopted += adopted
@@ -172,11 +190,16 @@ class _Stage:
 
     def _sound(self, ref: ObjectRef) -> Shard | None:
         """A shard of this encoder; None for another's, and for a damaged one: it is made again."""
+        if ref.sha256 in self._known:
+            return replace(self._known[ref.sha256], ref=ref)
         try:
-            return read_shard(self.objects, ref, self.source.info)
+            shard = read_shard(self.objects, ref, self.source.info)
         except DataError as error:
             get_logger("encode").warning("encoding a damaged shard again", why=error.message)
             return None
+        if shard is not None:
+            self._known[ref.sha256] = shard
+        return shard
 
     def report(self, seconds: dict[str, float]) -> EncodeReport:
         parts = {
@@ -194,6 +217,7 @@ class _Stage:
             reused_images=self.reused[Modality.IMAGE],
             reused_texts=self.reused[Modality.TEXT],
             adopted_shards=self.adopted,
+            compacted_shards=self.compacted,
             seconds=seconds,
             images_per_second=images / sum(parts.values()) if images else 0.0,
             bottleneck=max(parts, key=lambda part: parts[part]) if images else "",
@@ -212,4 +236,4 @@ def _renamed(refs: tuple[ObjectRef, ...], side: Modality, listed: int) -> tuple[
 
 def _next_number(refs: tuple[ObjectRef, ...]) -> int:
     """Shard numbers only grow: a dropped shard's name is not given to another one."""
-    return max((int(ref.name.rpartition("/")[2]) for ref in refs), default=-1) + 1
+    return max((number_of(ref) for ref in refs), default=-1) + 1

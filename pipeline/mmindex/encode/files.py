@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mmindex.encode import hub
+from mmindex.encode.lean import import_open_clip
 from mmindex.encode.model import (
     CONFIG_FILE,
     SAFE,
@@ -18,7 +20,7 @@ from mmindex.encode.model import (
     read_config,
 )
 from mmindex.encode.preprocess import PreprocessSpec, spec_from_config
-from mmindex.errors import DataError, NoInputError, UsageError
+from mmindex.errors import DataError, MissingPackageError, NoInputError, UsageError
 from mmindex.progress import get_logger
 
 _PICKLE_NAMES = ("open_clip_pytorch_model.bin", "pytorch_model.bin")
@@ -82,6 +84,8 @@ def locate(request: ModelRequest) -> ModelFiles:
         NoInputError: a file is missing.
         DataError: a file is damaged or not safe to load.
         UsageError: the tag is unknown.
+        MissingPackageError: the model needs an extra that is not installed; found out before
+            anything large is fetched.
         NetworkError: the hub is needed and cannot be reached.
     """
     if request.repository is not None:
@@ -100,6 +104,7 @@ def _from_folder(request: ModelRequest, folder: Path) -> ModelFiles:
 
 def _from_repository(request: ModelRequest, repository: str) -> ModelFiles:
     config_file = hub.fetch(repository, [CONFIG_FILE])
+    _require_extra(read_config(config_file).get("model_cfg"), repository)
     merges = _bpe_path(read_config(config_file).get("model_cfg"))
     if merges and not Path(merges).is_absolute():
         hub.fetch(repository, [merges])  # lands beside the configuration
@@ -121,6 +126,7 @@ def _with_config(config_file: Path, weights: Path | None, hub_name: str) -> Mode
     try:
         if not isinstance(config, dict):
             raise DataError("no model_cfg")
+        _require_extra(config, str(config_file))
         tokenizer = _tokenizer(config, "", config_file.parent, hub_name)
         preprocess = spec_from_config(_image_size(config), whole.get("preprocess_cfg") or {})
     except DataError as error:
@@ -132,6 +138,7 @@ def _with_config(config_file: Path, weights: Path | None, hub_name: str) -> Mode
 def _from_architecture(request: ModelRequest) -> ModelFiles:
     name = request.name
     config = read_config(open_clip_dir() / "model_configs" / f"{name}.json")
+    _require_extra(config, name)
     weights, settings = request.weights_path, {}
     if weights is not None:
         check_weights(weights, allow_pickle=request.allow_pickle_weights)
@@ -149,7 +156,34 @@ def _from_architecture(request: ModelRequest) -> ModelFiles:
     return ModelFiles(name, config, preprocess, tokenizer, weights, None)
 
 
+def needs_transformers(config: dict[str, Any]) -> bool:
+    """Whether a model's text tower or its tokenizer is one of transformers'.
+
+    Args:
+        config: the architecture, as open_clip's JSON.
+    """
+    text = config.get("text_cfg")
+    keys = ("hf_model_name", "hf_tokenizer_name")
+    return isinstance(text, dict) and any(text.get(key) for key in keys)
+
+
+def require_transformers(what: str) -> None:
+    """Raise an error that names the extra when transformers is not installed.
+
+    Raises:
+        MissingPackageError: it is not.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingPackageError(f"{what} needs transformers", "pip install 'mmindex[hf]'")
+
+
+def _require_extra(config: object, name: str) -> None:
+    if isinstance(config, dict) and needs_transformers(config):
+        require_transformers(f"the model {name!r}")
+
+
 def _tag(name: str, tag: str) -> dict[str, Any]:
+    import_open_clip()
     from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
 
     found: dict[str, Any] = get_pretrained_cfg(name, tag)
@@ -180,6 +214,7 @@ def _common_preprocess(name: str) -> dict[str, Any]:
 
     open_clip itself takes CLIP's default for weights given as a file, which is wrong for SigLIP.
     """
+    import_open_clip()
     from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
 
     found = [get_pretrained_cfg(name, tag) for tag in list_pretrained_tags_by_model(name)]

@@ -35,7 +35,7 @@ def fingerprint_of(
 
     Args:
         request: the model.
-        precision: the class of arithmetic that changes vectors: ``fp32``, ``bf16`` or ``fp16``.
+        precision: the class of arithmetic, see :class:`mmindex.encode.devices.Placement`.
         parent: the encoder of the published version.
 
     Raises:

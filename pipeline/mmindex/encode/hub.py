@@ -10,9 +10,17 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
-from mmindex.errors import DataError, MmindexError, NetworkError, NoInputError, from_os_error
+from mmindex.errors import (
+    DataError,
+    MmindexError,
+    NetworkError,
+    NoInputError,
+    first_lines,
+    from_os_error,
+)
 from mmindex.progress import get_logger
 from mmindex.store.objects import hash_file
 
@@ -23,6 +31,27 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OFFLINE_HINT = (
     "use --pretrained PATH with a local .safetensors file, or --model embedded for a try-out"
 )
+
+
+_FORBIDDEN: ContextVar[bool] = ContextVar("forbidden", default=False)
+
+
+class WouldFetchError(NetworkError):
+    """The hub would have to be asked, inside :func:`without_network`."""
+
+
+@contextmanager
+def without_network() -> Iterator[None]:
+    """Within the block, only the cache is used.
+
+    Raises:
+        WouldFetchError: something else was wanted.
+    """
+    token = _FORBIDDEN.set(True)
+    try:
+        yield
+    finally:
+        _FORBIDDEN.reset(token)
 
 
 def fetch(repository: str, names: Sequence[str]) -> Path:
@@ -36,6 +65,8 @@ def fetch(repository: str, names: Sequence[str]) -> Path:
     cached = _find_cached(repository, names)
     if cached is None:
         _refuse_offline(repository)
+        if _FORBIDDEN.get():
+            raise WouldFetchError(f"the weights of hub model {repository!r} are not in the cache")
         cached = _download(repository, _first_present(repository, names))
     _check_content(cached)
     return cached
@@ -106,9 +137,9 @@ def _hub_errors(repository: str, name: str) -> Iterator[None]:
             "check the name, or use --pretrained PATH",
         ) from error
     except errors.HFValidationError as error:
-        raise NoInputError(f"{what}: {_first_line(error)}") from error
+        raise NoInputError(f"{what}: {first_lines(error)}") from error
     except (errors.HfHubHTTPError, http_error) as error:
-        raise NetworkError(f"{what}: {_first_line(error)}", _OFFLINE_HINT) from error
+        raise NetworkError(f"{what}: {first_lines(error)}", _OFFLINE_HINT) from error
     except OSError as error:
         raise _from_os_error(error, what) from error
 
@@ -117,12 +148,7 @@ def _from_os_error(error: OSError, what: str) -> MmindexError:
     """A full disk is no network trouble, though both come as OSError."""
     if error.errno is not None and error.filename is not None:
         return from_os_error(error, error.filename)
-    return NetworkError(f"{what}: {_first_line(error)}", _OFFLINE_HINT)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+    return NetworkError(f"{what}: {first_lines(error)}", _OFFLINE_HINT)
 
 
 def _check_content(path: Path) -> None:

@@ -123,7 +123,7 @@ def resolve_model(
             )
         pretrained = DEFAULT_PRETRAINED
     if _looks_like_path(pretrained):
-        path = Path(pretrained).expanduser().absolute()
+        path = resources.user_path(pretrained).absolute()
         check_weights(path, allow_pickle=allow_pickle_weights)
         pretrained = str(path)
     return ModelRequest(name, pretrained, allow_pickle_weights)
@@ -137,7 +137,7 @@ def _resolve_whole(name: str, pretrained: str | None, allow_pickle: bool) -> Mod
             "leave --pretrained out, or name an architecture with --model",
         )
     if name.startswith(LOCAL_DIR):
-        name = f"{LOCAL_DIR}{Path(name[len(LOCAL_DIR) :]).expanduser().absolute()}"
+        name = f"{LOCAL_DIR}{resources.user_path(name[len(LOCAL_DIR) :]).absolute()}"
     request = ModelRequest(name, pretrained or "", allow_pickle)
     repository = request.repository
     if repository is not None and repository.count("/") != 1:

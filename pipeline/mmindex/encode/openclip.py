@@ -18,18 +18,29 @@ from mmindex.encode.devices import DeviceGroup, Placement
 from mmindex.encode.encoder import Encoder, Float32
 from mmindex.encode.files import ModelFiles, locate
 from mmindex.encode.fingerprint import UNTRAINED_SEED, describe
+from mmindex.encode.lean import import_open_clip
 from mmindex.encode.model import ModelRequest
 from mmindex.encode.preprocess import Pixels, PreprocessSpec
-from mmindex.encode.text import Tokenize, make_tokenizer, require_transformers, shorten
-from mmindex.encode.trim import TextTower
-from mmindex.errors import BusyError, DataError, InternalError, ModelMismatchError
+from mmindex.encode.quantize import quantize_linears
+from mmindex.encode.text import Tokenize, make_tokenizer, shorten
+from mmindex.encode.trim import TextTower, spans
+from mmindex.errors import (
+    BusyError,
+    DataError,
+    InternalError,
+    ModelMismatchError,
+    first_lines,
+)
 from mmindex.progress import get_logger
 from mmindex.store.manifest import EncoderInfo
 
 if TYPE_CHECKING:
     import torch
 
-_TEXT_BATCH = 256  # texts are short: this many fill a CPU's caches and keep a GPU busy
+_TEXT_BATCH = 256  # texts are short: this many keep a GPU busy
+# A CPU is busy with this many positions at once. Small batches are of about one length: of 2,048
+# COCO captions sorted by length, hardly a position is padding.
+_CPU_TOKENS = 1_024
 
 
 def load_encoder(request: ModelRequest, placement: Placement) -> Encoder:
@@ -63,6 +74,8 @@ def _load_on(info: EncoderInfo, files: ModelFiles, device: str) -> Encoder:
         torch.set_num_threads(usable_cores())
     model = build_network(files)
     model.eval().requires_grad_(requires_grad=False).to(torch.device(device))
+    if info.precision == "int8":
+        quantize_linears(model)
     return OpenClipEncoder(
         info=info,
         preprocess=files.preprocess,
@@ -79,8 +92,7 @@ def build_network(files: ModelFiles, seed: int = UNTRAINED_SEED) -> torch.nn.Mod
         DataError: the configuration or the weights are damaged.
         ModelMismatchError: the weights do not fit the architecture.
     """
-    if "hf_model_name" in files.config.get("text_cfg", {}):
-        require_transformers(f"the text tower of {files.base!r}")
+    import_open_clip()
     import open_clip
     import torch
 
@@ -110,7 +122,7 @@ def _load_weights(model: torch.nn.Module, files: ModelFiles) -> None:
     try:
         open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        raise DataError(f"weights {path}: damaged: {_first_line(error)}") from error
+        raise DataError(f"weights {path}: damaged: {first_lines(error, 2)}") from error
     except (
         RuntimeError,
         AssertionError,
@@ -120,14 +132,9 @@ def _load_weights(model: torch.nn.Module, files: ModelFiles) -> None:
         StopIteration,
     ) as error:
         raise ModelMismatchError(
-            f"weights {path} do not fit {files.base}: {_first_line(error)}",
+            f"weights {path} do not fit {files.base}: {first_lines(error, 2)}",
             "name the architecture that they were trained with (--model)",
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or type(error).__name__
 
 
 @contextmanager
@@ -197,12 +204,18 @@ class OpenClipEncoder:
         tokens = self.tokenize(shorten(texts))
         lengths = tower.lengths(tokens)
         order = lengths.argsort(stable=True)
+        few = self.device == "cpu" and tower.trims
+        budget = _CPU_TOKENS if few else _TEXT_BATCH * tokens.shape[1]
+        parts: list[torch.Tensor] = []
+        for span in spans(lengths[order].tolist(), budget):
+            chosen = order[span]
 
-        def run(part: slice) -> torch.Tensor:
-            rows = order[part]
-            return tower.encode(self._to_device(tokens[rows]), int(lengths[rows].max()))
+            def run(part: slice, chosen: torch.Tensor = chosen) -> torch.Tensor:
+                rows = chosen[part]
+                return tower.encode(self._to_device(tokens[rows]), int(lengths[rows].max()))
 
-        parts, self._text_limit = self._in_parts(run, len(texts), self._text_limit)
+            done, self._text_limit = self._in_parts(run, len(chosen), self._text_limit)
+            parts += done
         out = np.empty((len(texts), self.info.dim), dtype=np.float32)
         out[order.numpy()] = self._finish(parts)
         return out
@@ -233,7 +246,8 @@ class OpenClipEncoder:
         parts: list[torch.Tensor] = []
         start = 0
         kind = self.device.partition(":")[0]
-        dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.info.precision]
+        # Without autocast: fp32, and int8, whose layers are quantised already.
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.info.precision)
         while start < count:
             stop = min(start + limit, count)
             try:

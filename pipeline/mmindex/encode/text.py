@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mmindex.encode.files import TokenizerSpec
-from mmindex.errors import InternalError, NetworkError
+from mmindex.encode.files import TokenizerSpec, require_transformers
+from mmindex.errors import NetworkError, first_lines
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +27,7 @@ def make_tokenizer(spec: TokenizerSpec) -> Tokenize:
     Cleaning (ftfy, HTML entities, white space, lower case) is part of open_clip's tokenizers.
 
     Raises:
-        InternalError: it needs transformers, which is not installed.
+        MissingPackageError: it needs transformers, which is not installed.
         NetworkError: its vocabulary is on the hub, which cannot be reached.
     """
     if spec.kind == "simple":
@@ -40,19 +39,12 @@ def make_tokenizer(spec: TokenizerSpec) -> Tokenize:
     try:
         tokenizer = made_by(spec.source, context_length=spec.context_length, **spec.options)
     except OSError as error:
-        reason = str(error).splitlines()[0][:200]
         raise NetworkError(
-            f"tokenizer {spec.source!r}: {reason}",
+            f"tokenizer {spec.source!r}: {first_lines(error)}",
             "save the tokenizer's files in a local-dir: folder",
         ) from error
     tokenize: Tokenize = tokenizer
     return tokenize
-
-
-def require_transformers(what: str) -> None:
-    """Raise an error that names the extra when transformers is not installed."""
-    if importlib.util.find_spec("transformers") is None:
-        raise InternalError(f"{what} needs transformers", "pip install 'mmindex[hf]'")
 
 
 def _simple(spec: TokenizerSpec) -> Tokenize:

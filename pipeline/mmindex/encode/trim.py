@@ -7,11 +7,28 @@ the same vectors: with CLIP's 77 positions and captions of a dozen words, for a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+
+def spans(lengths: Sequence[int], tokens: int) -> Iterator[slice]:
+    """Cut texts, sorted by length, into batches of at most ``tokens`` positions, padding included.
+
+    Args:
+        lengths: of the texts, ascending.
+        tokens: what a batch may hold; a longer text is a batch of its own.
+    """
+    start = 0
+    for stop, length in enumerate(lengths):
+        if stop > start and (stop - start + 1) * length > tokens:
+            yield slice(start, stop)
+            start = stop
+    if start < len(lengths):
+        yield slice(start, len(lengths))
 
 
 @dataclass(slots=True)
@@ -47,6 +64,11 @@ class TextTower:
                 self.pool_type, self.eos_id = tower.pool_type, tower.eos_id
         if self.pool_type not in ("argmax", "eos"):
             self.prefix = None
+
+    @property
+    def trims(self) -> bool:
+        """Whether texts may be read only as far as they go."""
+        return self.prefix is not None
 
     def lengths(self, tokens: torch.Tensor) -> torch.Tensor:
         """How many positions of int64 (b, c) each text needs: int64 (b,)."""

@@ -20,10 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mmindex.config import EMBEDDED
 from mmindex.errors import DataError, NoInputError, UsageError
 from mmindex.records import Modality
 from mmindex.search.published import Published
 from mmindex.search.searcher import Searcher
+from mmindex.store.manifest import EncoderInfo
 from mmindex.store.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-# A starting point, not a law: what separates copies from look-alikes depends on the model. With the
-# embedded one, copies that were resized or recompressed lie above 0.99, but 61 of 2,000 different
-# scenes are linked at 0.96 and 2 at 0.99.
-DEFAULT_THRESHOLD: Final = 0.96
+# A starting point, not a law: what separates copies from look-alikes depends on the model.
+_THRESHOLD: Final = 0.96
+# Measured (benchmarks/bench_insight.py): with the embedded model nearly all copies that were made
+# smaller or recompressed lie above, as do 21 of 2,000 different scenes (at 0.96: 48), and none of
+# 159 photographs.
+_THRESHOLD_EMBEDDED: Final = 0.98
 _FIRST_DEPTH: Final = 16
 _BLOCK_ROWS: Final = 1_024
 # Answers held at once: 4 Mi pairs of float32 score and int64 id are 48 MiB.
@@ -89,8 +93,13 @@ class Group:
         return sum(member.size_bytes for member in self.members if not member.keep)
 
 
+def default_threshold(encoder: EncoderInfo) -> float:
+    """The least similarity of a linked pair where nobody says any."""
+    return _THRESHOLD_EMBEDDED if encoder.model == EMBEDDED else _THRESHOLD
+
+
 def near_duplicates(
-    published: Published, threshold: float = DEFAULT_THRESHOLD, rows: Rows | None = None
+    published: Published, threshold: float | None = None, rows: Rows | None = None
 ) -> tuple[Group, ...]:
     """Find the groups, largest first, then in the table's order.
 
@@ -98,15 +107,20 @@ def near_duplicates(
 
     Args:
         published: the version.
-        threshold: least cosine similarity of a linked pair.
+        threshold: least cosine similarity of a linked pair; None: :func:`default_threshold`.
         rows: bool (images,): look at these only; None: all.
 
     Raises:
         UsageError: the threshold is not above 0 and at most 1.
         NoInputError: there are no images to compare.
     """
+    if threshold is None:
+        threshold = default_threshold(published.encoder)
     if not 0 < threshold <= 1:
-        raise UsageError(f"--image-threshold {threshold:g} is not above 0 and at most 1")
+        raise UsageError(
+            f"--image-threshold {threshold:g} is not above 0 and at most 1",
+            "near 1: copies; further down: look-alikes",
+        )
     published.require_index(Modality.IMAGE)
     ids = _ids_of_rows(published)
     if rows is not None:
@@ -114,10 +128,10 @@ def near_duplicates(
     searcher = Searcher(published.objects, published.manifest, Modality.IMAGE)
     vectors = Vectors(published.objects, published.manifest, Modality.IMAGE)
     wanted = np.unique(ids[ids >= 0])
-    roots = _connected(searcher.n, _close_pairs(searcher, vectors, wanted, threshold))
+    roots = _connected(searcher.rows, _close_pairs(searcher, vectors, wanted, threshold))
     # Rows of one group have one root; a row alone is no group.
     owner = np.where(ids >= 0, roots[ids], -1)
-    sizes = np.bincount(owner[owner >= 0], minlength=searcher.n)
+    sizes = np.bincount(owner[owner >= 0], minlength=searcher.rows)
     in_group = (owner >= 0) & (sizes[owner] > 1)
     return _groups(published, vectors, np.flatnonzero(in_group), ids, owner)
 
@@ -186,20 +200,15 @@ def _unit(rows: NDArray[np.float16]) -> Float64:
 def _connected(n: int, pairs: Iterator[tuple[Int64, Int64]]) -> Int64:
     """The least id that each id is linked to, over any number of steps: int64 (n,)."""
     parents = np.arange(n, dtype=np.int64)
-
-    def root(item: int) -> int:
-        while parents[item] != item:
-            parents[item] = parents[parents[item]]  # halve the path for the next one
-            item = int(parents[item])
-        return item
-
     for left, right in pairs:
-        for one, other in zip(left.tolist(), right.tolist(), strict=True):
-            first, second = root(one), root(other)
-            if first != second:
-                parents[max(first, second)] = min(first, second)
-    while (higher := parents[parents]).tobytes() != parents.tobytes():
-        parents = higher
+        # Each round hooks every root to the least root it is linked with, until all are linked.
+        first, second = parents[left], parents[right]
+        while (apart := first != second).any():
+            first, second = first[apart], second[apart]
+            np.minimum.at(parents, np.maximum(first, second), np.minimum(first, second))
+            while (higher := parents[parents]).tobytes() != parents.tobytes():
+                parents = higher
+            first, second = parents[first], parents[second]
     return parents
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mmindex.insight.dedup import Group, Member
-from mmindex.search.page import Thumb, render, thumb
+from mmindex.search.page import Thumb, render, shown_model, thumb
 from mmindex.search.published import Published
 
 # Each picture is some 30 KB of the page.
@@ -52,6 +52,7 @@ def dedup_page(published: Published, groups: Sequence[Group], threshold: float) 
         images=sum(len(group.members) for group in groups),
         spare_bytes=sum(group.spare_bytes for group in groups),
         threshold=threshold,
-        encoder=published.encoder,
+        model=shown_model(published.encoder),
+        trained=published.encoder.trained,
         manifest=published.manifest,
     )

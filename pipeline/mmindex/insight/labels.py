@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mmindex.errors import DataError, UsageError
 from mmindex.insight.pairs import read_lines
+from mmindex.resources import user_path
 
 Float32 = NDArray[np.float32]
 
@@ -90,7 +91,7 @@ def find_templates(name: str) -> tuple[str, ...]:
     """
     if name in TEMPLATES:
         return TEMPLATES[name]
-    path = Path(name).expanduser()
+    path = user_path(name)
     if not path.is_file():
         raise UsageError(
             f"--templates {name}: no such file, and none of {', '.join(TEMPLATES)}",

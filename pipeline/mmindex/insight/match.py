@@ -104,18 +104,19 @@ def score_pair(vectorizer: Vectorizer, image: str, text: str) -> float:
     """The cosine similarity of a picture (file, uri or id) and a text.
 
     Raises:
+        UsageError: the text is empty.
         NoInputError: there is no such picture.
         DataError: the picture cannot be decoded.
         ModelMismatchError: the model is no longer the one that made the index.
     """
     picture = vectorizer.picture(image).vector
-    return float(picture @ vectorizer.texts([text])[0])
+    return float(picture @ vectorizer.text(text))
 
 
 def score_pairs(vectorizer: Vectorizer, pairs: Sequence[Pair]) -> tuple[ScoredPair, ...]:
     """Score many pairs; each picture and each text is encoded once.
 
-    A picture that cannot be used costs its pairs, not the run.
+    A picture that cannot be used, and an empty text, cost their pairs, not the run.
 
     Raises:
         ModelMismatchError: the model is no longer the one that made the index.
@@ -135,6 +136,8 @@ def score_pairs(vectorizer: Vectorizer, pairs: Sequence[Pair]) -> tuple[ScoredPa
         picture = pictures[pair.image]
         if isinstance(picture, MmindexError):
             scored.append(ScoredPair(pair, None, picture.message))
+        elif not pair.text.strip():
+            scored.append(ScoredPair(pair, None, "the text is empty"))
         else:
             scored.append(ScoredPair(pair, float(picture.vector @ vectors[places[pair.text]])))
     return tuple(scored)

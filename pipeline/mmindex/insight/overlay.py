@@ -85,13 +85,13 @@ def explain_picture(
 
     Raises:
         NoInputError, DataError: the picture is missing, or cannot be decoded.
-        UsageError: as :func:`mmindex.insight.explain.explain`.
+        UsageError: the text is empty, or as :func:`mmindex.insight.explain.explain`.
         MmindexError: the file cannot be written.
     """
     picture = vectorizer.open_picture(image)
     encoder = vectorizer.encoder
     pixels = to_pixels(picture, encoder.preprocess)
-    [vector] = vectorizer.texts([text])
+    vector = vectorizer.text(text)
     found = explain(encoder, pixels, vector, method)
     with os_errors(out):
         overlay(picture, found.heat, encoder.preprocess).save(out, format="PNG")

@@ -101,7 +101,10 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str
     """Where each row stands, and its cells by column."""
     suffix = path.suffix.lower()
     if suffix not in _FORMS:
-        raise UsageError(f"{path}: the ending is none of {', '.join(_FORMS)}")
+        raise UsageError(
+            f"{path}: the ending is none of {', '.join(_FORMS)}",
+            "rename it by what it is: commas, tabs, or one JSON object a line",
+        )
     text = _text(path)
     if suffix == ".jsonl":
         yield from _json_rows(path, text, columns)

@@ -10,6 +10,7 @@ from mmindex.crawl.folder import EXTENSIONS
 from mmindex.errors import NoInputError, UsageError
 from mmindex.insight.classify import Told
 from mmindex.insight.pairs import read_truth
+from mmindex.resources import user_path
 
 FOLDER = "folder"
 
@@ -77,7 +78,7 @@ def expand(images: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for image in images:
-        path = Path(image).expanduser()
+        path = user_path(image)
         if "\0" in image or not path.is_dir():
             found.append(image)
             continue

@@ -32,6 +32,7 @@ Float32 = NDArray[np.float32]
 AWAY: Final = 0.25
 # Below this length what is left of the sum is rounding, and its direction means nothing.
 _CANCELLED: Final = 1e-3
+_MOST: Final = 1e6
 
 
 def fuse(vectors: Float32, weights: Sequence[float]) -> Float32:
@@ -51,6 +52,7 @@ def fuse(vectors: Float32, weights: Sequence[float]) -> Float32:
         alone: Float32 = vectors[0]
         return alone
     factors = np.asarray(weights, dtype=np.float64)
+    factors /= np.abs(factors).max()  # only ratios matter
     total = factors @ vectors.astype(np.float64)
     length = float(np.linalg.norm(total))
     if length <= _CANCELLED * float(np.abs(factors).sum()):
@@ -76,9 +78,9 @@ def part_weights(wanted: int, unwanted: int, given: Sequence[float] | None) -> t
     """
     if given is None:
         given = [1.0 / wanted] * wanted
-    elif not all(np.isfinite(weight) and weight > 0 for weight in given):
+    elif not all(0 < weight <= _MOST for weight in given):
         raise UsageError(
-            f"--weights {_listed(given)}: weights are positive numbers",
+            f"--weights {_listed(given)}: weights are positive numbers up to {_MOST:g}",
             "what is not wanted goes to --minus; its weight is positive too",
         )
     if len(given) == wanted:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmindex.records import Hit, Modality
+from mmindex.resources import user_path
 from mmindex.search.hits import captions_of
-from mmindex.search.page import Thumb, render, thumb
+from mmindex.search.page import Thumb, render, shown_model, thumb
+from mmindex.search.parts import Part
 from mmindex.search.published import Published
 from mmindex.search.query import Answer
 
@@ -45,12 +47,22 @@ def gallery_page(published: Published, answer: Answer) -> str:
         "mmindex.search:gallery.html",
         ["mmindex.search:gallery.css"],
         answer=answer,
+        title=_title(answer),
         noun=_noun(answer),
         picture=thumb(answer.picture) if answer.picture is not None else None,
         cards=_cards(published, answer),
-        encoder=published.encoder,
+        model=shown_model(published.encoder),
+        trained=published.encoder.trained,
         manifest=published.manifest,
     )
+
+
+def _title(answer: Answer) -> str:
+    """The question; a picture alone that was named by its path goes by its file's name."""
+    path = answer.query if answer.picture is not None else ""
+    if path and answer.picture in (path, str(user_path(path))):
+        return Part(Modality.IMAGE, path).title
+    return answer.query
 
 
 def _cards(published: Published, answer: Answer) -> list[Card]:

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import jinja2
 from markupsafe import Markup
@@ -26,9 +26,11 @@ from PIL import Image
 from mmindex.config import LimitsConfig
 from mmindex.crawl.uris import read_uri
 from mmindex.display import visible
+from mmindex.encode.model import LOCAL_DIR
 from mmindex.errors import CannotCreateError, MmindexError, os_errors
 from mmindex.images import ImageLimits, decode
 from mmindex.records import ItemError
+from mmindex.store.manifest import EncoderInfo
 
 # Twice the width of a card, for screens with two device pixels to a CSS pixel; some 30 KB each.
 _THUMB_PIXELS = 512
@@ -71,12 +73,18 @@ def render(template: str, styles: Sequence[str], **values: object) -> str:
 def write_page(path: Path, page: str) -> None:
     """Write a page so that ``path`` holds the old one or the whole new one.
 
+    Into what is no regular file (``/dev/stdout``) it is written as it comes.
+
     Raises:
         CannotCreateError: the folder does not exist, or ``path`` is a folder.
         MmindexError: no permission, or the disk is full.
     """
     if not path.parent.is_dir() or path.is_dir():
         raise CannotCreateError(f"{path}: cannot be created", "name a file in an existing folder")
+    if path.exists() and not path.is_file():  # a pipe or a device: nothing to replace
+        with os_errors(path):
+            path.write_bytes(page.encode("utf-8"))
+        return
     aside = path.parent / f".{path.name[:100]}.{uuid.uuid4().hex}.tmp"
     with os_errors(path):
         try:
@@ -87,6 +95,16 @@ def write_page(path: Path, page: str) -> None:
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def shown_model(encoder: EncoderInfo) -> str:
+    """The model's name without the folders that it lies in."""
+    model, weights = encoder.model, encoder.pretrained
+    if model.startswith(LOCAL_DIR):
+        model = LOCAL_DIR + PurePath(model.removeprefix(LOCAL_DIR)).name
+    if PurePath(weights).is_absolute():
+        weights = PurePath(weights).name
+    return f"{model} {weights}".strip()
 
 
 def thumb(uri: str) -> Thumb:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mmindex.errors import UsageError
 from mmindex.records import Modality
+from mmindex.resources import is_file
 from mmindex.search.hits import find_picture
 from mmindex.search.published import Published
 
@@ -21,6 +21,12 @@ class Part:
 
     kind: Modality
     value: str
+
+    @property
+    def title(self) -> str:
+        """A text or an id as it is; of a file its name alone, for pages that travel."""
+        local = self.kind is Modality.IMAGE and _is_local(self.value)
+        return self.value.rpartition("/")[2] if local else self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +54,8 @@ class Question:
 
     @property
     def title(self) -> str:
-        """The question in one line: ``at night + beach.jpg - people``."""
-        minus = "".join(f" - {part.value}" for part in self.unwanted[:_SHOWN])
+        """The question in one line: ``at night + beach.jpg - people``; no folders of pictures."""
+        minus = "".join(f" - {part.title}" for part in self.unwanted[:_SHOWN])
         more = len(self.unwanted) - _SHOWN
         return _listed(self.wanted) + minus + (f" - {more} more" if more > 0 else "")
 
@@ -61,7 +67,7 @@ class Question:
 
 
 def _listed(parts: Sequence[Part]) -> str:
-    shown = " + ".join(part.value for part in parts[:_SHOWN])
+    shown = " + ".join(part.title for part in parts[:_SHOWN])
     return shown + (f" + {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else "")
 
 
@@ -87,10 +93,15 @@ def read_part(text: str, published: Published) -> Part:
 def _is_picture(text: str, published: Published) -> bool:
     if "\0" in text:
         return False
-    if len(text) < 4096 and Path(text).expanduser().is_file():
+    if is_file(text):
         return True
     # Ids and uris all hold a slash; looking one up reads a column of the corpus.
     return "/" in text and any(
         find_picture(published.objects, published.manifest, column, text) is not None
         for column in ("image_id", "uri")
     )
+
+
+def _is_local(where: str) -> bool:
+    """Whether a picture is named by where it lies on this machine, not by an id."""
+    return where.startswith(("/", "~", "file://")) or is_file(where)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 # Lines of a query file answered together: enough for full speed of model, index and tables, few
 # enough that answers come soon and that 256 x k hits fit in memory.
 BATCH = 256
+# Bytes of a line of a query file: ten times what any model reads of a text, and 256 of them are
+# 16 MiB.
+MAX_LINE = 64 << 10
+_SHOWN = 200
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -102,7 +106,8 @@ class Session:
     def lines(self, lines: Iterable[bytes], to: Modality | None, cut: Cut) -> Iterator[Answer]:
         """Answer a file's lines, UTF-8, one text each: one answer a line, in order.
 
-        A line that cannot be asked (empty, or not UTF-8) gets an answer that says so.
+        A line that cannot be asked (empty, not UTF-8, or longer than ``MAX_LINE``) gets an answer
+        that says so.
         """
         to = to or Modality.IMAGE
         self.published.require_index(to)
@@ -149,7 +154,9 @@ class Session:
             return single(alone.value, to, cut)
         to = to or Modality.IMAGE
         if question.others and to is not Modality.IMAGE:
-            raise UsageError("--others leaves out pictures, but captions are searched")
+            raise UsageError(
+                "--others leaves out pictures, but captions are searched", "leave out --others"
+            )
         self.published.require_index(to)
         weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)
         vectors, asked = self._parts((*question.wanted, *question.unwanted))
@@ -251,9 +258,20 @@ def open_session(root: Path, device: str = "auto", where: str | None = None) -> 
     return Session(vectorizer.published, vectorizer.load, where)
 
 
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one longer than ``MAX_LINE`` bytes only its start, one byte more."""
+    while line := file.readline(MAX_LINE + 1):
+        yield line
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE)
+
+
 def _question(line: bytes) -> tuple[str, str | None]:
     """A line's text, and why it cannot be asked, if so."""
     content = line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
+    if len(content) > MAX_LINE:
+        start = content[:_SHOWN].decode("utf-8", "replace")
+        return f"{start}…", f"longer than {MAX_LINE:,} bytes"
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.config import LimitsConfig
-from mmindex.crawl.uris import read_uri
-from mmindex.errors import DataError, MmindexError, NoInputError
-from mmindex.images import ImageLimits, decode
-from mmindex.records import ItemError, Modality, Reason
+from mmindex.errors import DataError, MmindexError, UsageError
+from mmindex.records import Modality
 from mmindex.search.hits import Picture, find_pictures
+from mmindex.search.named import content_of, decoded, path_of, unknown
 from mmindex.search.published import Published, open_published
 from mmindex.search.searcher import Searcher
 
@@ -112,6 +110,18 @@ class Vectorizer:
             raise DataError(f"the model gives no usable vector for the text {bad[:80]!r}")
         return vectors
 
+    def text(self, text: str) -> Float32:
+        """The vector of one text: float32 (dim,), unit length.
+
+        Raises:
+            UsageError: there is nothing in it.
+            DataError: as :meth:`texts`.
+        """
+        if not text.strip():
+            raise UsageError("the text is empty", "say what the picture may show")
+        vector: Float32 = self.texts([text])[0]
+        return vector
+
     def picture(self, where: str) -> Asked:
         """A picture: a file, or the uri or the id of an image of the corpus.
 
@@ -130,7 +140,7 @@ class Vectorizer:
         batch: list[tuple[str, bytes | MmindexError | None]] = []
         held = 0
         for where in wheres:
-            content = _content(where)
+            content = content_of(where)
             batch.append((where, content))
             held += len(content) if isinstance(content, bytes) else 0
             if len(batch) == _BATCH or held >= _BATCH_BYTES:
@@ -159,7 +169,7 @@ class Vectorizer:
             elif content is None:
                 answer = self._named(where, by_name.get(where))
             elif (known := by_key.get(keys[where])) is not None:
-                answer = Asked(where, _path(where), self.stored(known.key), known.key)
+                answer = Asked(where, path_of(where), self.stored(known.key), known.key)
             else:
                 decoded = self._pixels(where, content)
                 answer = decoded if isinstance(decoded, MmindexError) else None
@@ -177,15 +187,15 @@ class Vectorizer:
             NoInputError: there is no such file, uri or id, or an image of the corpus is gone.
             DataError: the picture cannot be decoded.
         """
-        content = _content(where)
+        content = content_of(where)
         if content is None:
             row = self._rows("image_id", {where}).get(where)
-            content = None if row is None else _content(row.uri)
+            content = None if row is None else content_of(row.uri)
         if content is None:
-            raise _unknown(where)
+            raise unknown(where)
         if isinstance(content, MmindexError):
             raise content
-        return _decoded(where, content)
+        return decoded(where, content)
 
     def stored(self, key: str) -> Float32:
         """The vector of an image of the corpus: float32 (dim,), unit length.
@@ -207,14 +217,14 @@ class Vectorizer:
 
     def _named(self, where: str, row: Picture | None) -> Asked | MmindexError:
         if row is None:
-            return _unknown(where)
+            return unknown(where)
         return Asked(where, row.uri, self.stored(row.key), row.key)
 
     def _pixels(self, where: str, data: bytes) -> Pixels | MmindexError:
         from mmindex.encode.preprocess import to_pixels
 
         try:
-            picture = _decoded(where, data)
+            picture = decoded(where, data)
         except DataError as error:
             return error
         return to_pixels(picture, self.encoder.preprocess)
@@ -226,7 +236,7 @@ class Vectorizer:
             return []
         vectors = self.encoder.encode_images(np.stack(pixels))
         return [
-            Asked(where, _path(where), vector, None)
+            Asked(where, path_of(where), vector, None)
             if good
             else DataError(f"{where}: the model gives no usable vector for this picture")
             for where, vector, good in zip(wheres, vectors, good_rows(vectors), strict=True)
@@ -263,31 +273,3 @@ def _load(published: Published, device: str) -> Encoder:
     placement = place(device)
     # One query does not fill one device.
     return load_encoder(request, type(placement)(placement.devices[:1], placement.precision))
-
-
-def _decoded(where: str, data: bytes) -> Image:
-    try:
-        return decode(data, ImageLimits.of(LimitsConfig()))
-    except ItemError as error:
-        raise DataError(f"{where}: {error.reason}: {error.detail}") from error
-
-
-def _unknown(where: str) -> NoInputError:
-    return NoInputError(
-        f"{where}: no such file, and no image of the corpus has this id or uri",
-        "ids look like coco/val2017/000000000139; `mmindex query TEXT` shows some",
-    )
-
-
-def _path(where: str) -> str:
-    return str(Path(where).expanduser()) if where.startswith("~") else where
-
-
-def _content(where: str) -> bytes | MmindexError | None:
-    """The bytes that a path or uri names; None where there is no such file."""
-    try:
-        return read_uri(_path(where))
-    except ItemError as error:
-        if error.reason is Reason.MISSING:
-            return None
-        return DataError(f"{where}: {error.reason}: {error.detail}")

@@ -1,0 +1,57 @@
+"""Importing open_clip without torch's compiler, which nothing here uses.
+
+Two modules that open_clip brings along, of towers and operators for other purposes, import the
+compiler with sympy and triton while they are imported themselves: torchvision's ``roi_align`` asks
+it whether it may compile, timm's ``naflexvit`` marks a function as not to be compiled. That is 1.3
+of the 5 seconds of processor time that a cold query takes (benchmarks/bench_startup.py). Stand-ins
+answer "no" and mark nothing while open_clip is imported; afterwards whoever wants the compiler gets
+it. Only ``torch.compile`` of timm's NaFlex towers, in this same process, would see a difference.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+_COMPILER = "torch._dynamo.utils"
+
+
+def import_open_clip() -> None:
+    """Import open_clip, quickly where its libraries let us, else as it comes."""
+    import torch  # noqa: F401 # first and whole: its own modules must see the real compiler
+
+    if "open_clip" in sys.modules:
+        return
+    try:
+        with _without_compiler():
+            import open_clip
+    except ImportError:
+        # Other versions may want more of the compiler than the stand-in has.
+        import open_clip  # noqa: F401
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    import torch
+
+    if _COMPILER in sys.modules:
+        yield
+        return
+    stand_in = ModuleType(_COMPILER)
+    vars(stand_in)["is_compile_supported"] = lambda _device: False
+    mark = torch.compiler.disable
+    sys.modules[_COMPILER] = stand_in
+    vars(torch.compiler)["disable"] = _unmarked
+    try:
+        yield
+    finally:
+        del sys.modules[_COMPILER]
+        vars(torch.compiler)["disable"] = mark
+
+
+def _unmarked(function: Any = None, *_: Any, **_settings: Any) -> Any:
+    """In place of ``torch.compiler.disable``, as a decorator with or without arguments."""
+    return _unmarked if function is None else function

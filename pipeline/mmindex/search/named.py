@@ -1,0 +1,52 @@
+"""The pictures that users name: by path, uri or id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmindex.config import LimitsConfig
+from mmindex.crawl.uris import read_uri
+from mmindex.errors import DataError, MmindexError, NoInputError
+from mmindex.images import ImageLimits, decode
+from mmindex.records import ItemError, Reason
+from mmindex.resources import user_path
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def path_of(where: str) -> str:
+    """A name with ``~`` as the user's home."""
+    return str(user_path(where)) if where.startswith("~") else where
+
+
+def content_of(where: str) -> bytes | MmindexError | None:
+    """The bytes that a path or uri names; None where there is no such file."""
+    if "\0" in where:  # no file's name holds one
+        return None
+    try:
+        return read_uri(path_of(where))
+    except ItemError as error:
+        if error.reason is Reason.MISSING:
+            return None
+        return DataError(f"{where}: {error.reason}: {error.detail}")
+
+
+def decoded(where: str, data: bytes) -> Image:
+    """The picture in some bytes, RGB and upright.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    try:
+        return decode(data, ImageLimits.of(LimitsConfig()))
+    except ItemError as error:
+        raise DataError(f"{where}: {error.reason}: {error.detail}") from error
+
+
+def unknown(where: str) -> NoInputError:
+    """The error for a name that is neither a file's nor one of the corpus."""
+    return NoInputError(
+        f"{where}: no such file, and no image of the corpus has this id or uri",
+        "ids look like coco/val2017/000000000139; `mmindex query TEXT` shows some",
+    )
