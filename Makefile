@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 DEMO_STORE ?= data/store
 
-.PHONY: help setup demo test lint types unit bench model clean
+.PHONY: help setup demo test lint types unit torture bench model clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -42,10 +42,16 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --ignore=tests/torture
+	$(BIN)/pytest -n auto --dist worksteal tests/torture
 
-bench: $(STAMP) ## Measure, and print ratios
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+torture: $(STAMP) ## Kill, starve and damage it at every point (90 minutes on two cores)
+	MMINDEX_TORTURE=full $(BIN)/pytest -n 2 --dist worksteal tests/torture
+
+bench: $(STAMP) ## Measure beside the bounds and the peers; BENCH=full for the large cases (hours)
+	@failed=; for script in benchmarks/bench_*.py; do echo "== $$script"; \
+	    $(BIN)/python "$$script" || failed="$$failed $$script"; done; \
+	    test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 model: $(STAMP) ## Train the embedded model again (40 minutes on two cores with AMX)
 	$(BIN)/mmindex train --model embedded --pretrained none --vocabulary 2000 \

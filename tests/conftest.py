@@ -9,6 +9,15 @@ from pathlib import Path
 import pytest
 
 from support.models import FakeEncoder, TinyModel, save_tiny_model
+from support.tally import (
+    pytest_configure,
+    pytest_runtest_logreport,
+    pytest_terminal_summary,
+    tally,
+)
+
+# Hooks and fixtures of this folder by being named here.
+__all__ = ["pytest_configure", "pytest_runtest_logreport", "pytest_terminal_summary", "tally"]
 
 # A shell that starts the tests in the background has them ignore SIGINT, and so would every process
 # that they start: tests of Ctrl-C could then not pass.

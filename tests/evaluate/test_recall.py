@@ -26,9 +26,12 @@ class Matrix:
     def take(self, ids: NDArray[np.int64]) -> NDArray[np.float16]:
         return self.matrix[ids]
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, NDArray[np.float16]]]:
+    def blocks(self, rows: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
         for start in range(0, self.n, rows):
-            yield start, self.matrix[start : start + rows]
+            yield self.live_ids()[start : start + rows], self.matrix[start : start + rows]
+
+    def live_ids(self) -> NDArray[np.int64]:
+        return np.arange(self.n)
 
 
 def ids(*values: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""The report: complete, inert, from disk, and looked at in a browser."""
+"""The report: complete, inert, and from disk."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from PIL import Image
 
 from mmindex.config import EvaluateConfig, IndexConfig
 from mmindex.evaluate.evaluate import measure
 from mmindex.evaluate.evaluation import Ceiling, CeilingBlock
 from mmindex.evaluate.expect import Comparison, Figure
-from mmindex.evaluate.report import report_page, shown_model
+from mmindex.evaluate.report import report_page
 from mmindex.index.index import build_index
 from mmindex.records import QuarantineEntry, Reason
-from mmindex.search.page import write_page
+from mmindex.search.page import shown_model
 from mmindex.search.published import Published, open_published
 from mmindex.store import quarantine, versions
 from mmindex.store.manifest import Manifest, SourceSummary
@@ -24,7 +23,7 @@ from mmindex.store.objects import Objects
 from support.clustered import clustered
 from support.index_stores import write_shards
 from support.models import FakeEncoder, fake_info
-from support.pages import HOSTILE, Page, assert_self_contained, screenshot
+from support.pages import HOSTILE, Page, assert_self_contained
 from support.pictures import COLOURS, write_pictures
 from support.stores import Side, captions_table, images_table, key_of, make_store, picture_store
 
@@ -199,17 +198,3 @@ def test_an_index_shows_its_curve_and_the_point_in_use(approximate: Published) -
     assert page.count('<tr class="now">') == 2
     assert "No picture" in page
     assert_self_contained(page)
-
-
-def test_a_browser_shows_the_report_from_disk_and_blocks_nothing(
-    published: Published, tmp_path: Path
-) -> None:
-    """Chromium loads stylesheet, pictures and charts without a violation; bars have the accent."""
-    target = tmp_path / "report.html"
-    write_page(target, page_of(published))
-    with Image.open(screenshot(target)) as seen:
-        picture = seen.convert("RGB")
-    # The stylesheet's background, light or dark: without it the page is white.
-    assert picture.getpixel((2, 2)) in {(246, 245, 242), (21, 21, 23)}
-    colours = {colour for count, colour in picture.getcolors(1 << 24) or () if count > 500}
-    assert colours & {(180, 83, 42), (240, 147, 95)}

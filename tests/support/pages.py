@@ -1,16 +1,11 @@
-"""Pages as a browser takes them: parsed, and shot by headless chromium where it is installed."""
+"""Pages taken apart, and texts that try to do more than be read."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
-
-import pytest
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -71,31 +66,3 @@ def assert_self_contained(page: str) -> None:
         assert not [name for name in attributes if name.startswith("on")]
     assert "url(" not in style
     assert "@import" not in style
-
-
-def screenshot(page: Path, width: int = 1400, height: int = 2400) -> Path:
-    """What chromium shows of a page from disk; fails where its policy blocked anything.
-
-    Skips where chromium is not installed.
-    """
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    shot = page.with_suffix(".png")
-    done = subprocess.run(
-        [
-            chromium,
-            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            *("--enable-logging=stderr", "--hide-scrollbars", f"--window-size={width},{height}"),
-            f"--user-data-dir={page.parent / 'profile'}",
-            f"--screenshot={shot}",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Content Security Policy" not in done.stderr
-    return shot

@@ -1,0 +1,115 @@
+"""Pages as headless chromium takes them: what it draws, runs and asks for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socketserver
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from support.pages import Page
+
+_CONSOLE = re.compile(r":CONSOLE[:(]\d+\)?\] (.*)")
+# What an HTML parser adds where it is left out.
+_IMPLIED = {"html", "head", "body", "tbody"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A page after it was loaded and had two seconds to act.
+
+    Attributes:
+        dom: the document as it stands then, as HTML.
+        console: what the page, or the browser about it, wrote to the console.
+        asked: everything that was sent to the network, in whole.
+        picture: RGB, what the window shows.
+    """
+
+    dom: str
+    console: tuple[str, ...]
+    asked: bytes
+    picture: Image.Image
+
+    def pixels(self, colour: str) -> int:
+        """How many pixels have a colour, ``#rrggbb``."""
+        wanted = tuple(bytes.fromhex(colour.removeprefix("#")))
+        counts = self.picture.getcolors(1 << 24) or []
+        return sum(count for count, found in counts if found == wanted)
+
+
+def browse(page: Path, *, dark: bool = False, width: int = 1280, height: int = 2000) -> Seen:
+    """Open a page from disk. Skips where chromium is not installed."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    shot = page.with_suffix(".png")
+    with _network() as (port, asked):
+        done = subprocess.run(
+            [
+                chromium,
+                *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+                *("--disable-background-networking", "--disable-component-update"),
+                *("--disable-sync", "--disable-quic", "--enable-logging=stderr"),
+                *("--hide-scrollbars", f"--window-size={width},{height}"),
+                f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+                # Every address, also of this machine, is asked for at our door.
+                f"--proxy-server=127.0.0.1:{port}",
+                "--proxy-bypass-list=<-loopback>",
+                f"--user-data-dir={page.parent / 'profile'}",
+                *("--virtual-time-budget=2000", "--dump-dom", f"--screenshot={shot}"),
+                page.as_uri(),
+            ],
+            capture_output=True,
+            encoding="utf-8",
+            timeout=200,
+        )
+    assert done.returncode == 0, done.stderr
+    with Image.open(shot) as drawn:
+        return Seen(
+            dom=done.stdout,
+            console=tuple(_CONSOLE.findall(done.stderr)),
+            asked=bytes(asked),
+            picture=drawn.convert("RGB"),
+        )
+
+
+def assert_inert(seen: Seen, source: str) -> None:
+    """The browser ran nothing, blocked nothing, and found the elements that we wrote."""
+    assert seen.console == ()
+    # The browser itself may ask for things; nothing that stands on the page may be asked for.
+    assert b"leak" not in seen.asked
+    assert _tags(seen.dom) == _tags(source)
+    titles = [Page(text).texts["title"] for text in (seen.dom, source)]
+    assert titles[0] == titles[1]
+
+
+def _tags(page: str) -> list[str]:
+    return [tag for tag, _ in Page(page).tags if tag not in _IMPLIED]
+
+
+@contextmanager
+def _network() -> Iterator[tuple[int, bytearray]]:
+    """A door that takes down what it is asked for and answers nothing."""
+    asked = bytearray()
+
+    class Door(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            asked.extend(self.request.recv(65_536))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Door) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server.server_address[1], asked
+        finally:
+            server.shutdown()
+            thread.join()

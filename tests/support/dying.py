@@ -1,0 +1,95 @@
+"""kill -9 at a chosen operation, without a process: from then on nothing more reaches the disk.
+
+Every operation on names and every fsync below a folder counts; the chosen one and all later ones
+raise instead, so that no ``finally`` tidies up what a dead process could not have. Locks are let go
+as the kernel would, by closing files.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_NAMES = frozenset({"os.rename", "os.remove", "os.rmdir", "os.mkdir"})
+
+
+class KilledError(BaseException):
+    """The process is dead: no ``except Exception`` may notice."""
+
+
+@dataclass(slots=True)
+class Life:
+    """How many operations were done; the one numbered ``ends_at``, from 0, is not done any more.
+
+    Neither is the first rename to a file called ``before``.
+    """
+
+    root: str
+    ends_at: int
+    before: str = ""
+    done: int = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.done >= self.ends_at
+
+    def count(self) -> None:
+        if self.ended:
+            raise KilledError
+        self.done += 1
+
+    def below(self, path: Any) -> bool:
+        return not isinstance(path, int) and os.fsdecode(path).startswith(self.root)
+
+
+_lives: list[Life] = []  # one at most
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    if not _lives:
+        return
+    life = _lives[0]
+    if event == "open":
+        path, _, flags = args
+        if isinstance(flags, int) and flags & _WRITING and life.below(path):
+            life.count()
+    # A relative name comes with the descriptor of a folder that is being emptied: ours.
+    elif event in _NAMES and (life.below(args[0]) or not os.path.isabs(args[0])):  # noqa: PTH117
+        if event == "os.rename" and Path(args[1]).name == life.before:
+            life.ends_at = life.done
+        life.count()
+
+
+sys.addaudithook(_hook)  # for good: there is no way to take one away again
+
+
+@contextmanager
+def dying(root: Path, ends_at: int = sys.maxsize, before: str = "") -> Iterator[Life]:
+    """Die at the operation numbered ``ends_at`` below ``root``, if there are so many.
+
+    Whether that happened: :attr:`Life.ended` after the block, which swallows the death.
+    """
+    assert not _lives, "dying within dying"
+    life = Life(str(root), ends_at, before)
+    _lives.append(life)
+    real = os.fsync
+
+    def counted(descriptor: int) -> None:
+        if life.below(os.readlink(f"/proc/self/fd/{descriptor}")):  # noqa: PTH115
+            life.count()
+        real(descriptor)
+
+    os.fsync = counted
+    try:
+        yield life
+    except KilledError:
+        assert life.ended
+    finally:
+        os.fsync = real
+        _lives.clear()

@@ -1,0 +1,140 @@
+"""Whole builds in a tenth of a second: real crawl, shards, indexes and publishing, a fake model.
+
+Nothing here imports torch. Stores belong on :func:`fast_folder`, where fsync costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from mmindex import stages
+from mmindex.config import Config
+from mmindex.encode.work import EncoderSource
+from mmindex.run import STAGES, RunSummary, run, settings
+from mmindex.store.manifest import EncoderInfo
+from support.corpora import jpeg
+from support.models import FakeEncoder
+
+# Long ago: files modified just before a crawl are never taken for unchanged by the next one.
+_MODIFIED_NS = 1_600_000_000_000_000_000
+
+
+@contextmanager
+def fast_folder() -> Iterator[Path]:
+    """A folder in memory where the system has one, removed at the end."""
+    shm = Path("/dev/shm")
+    where = shm if os.access(shm, os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="mmindex-torture-", dir=where))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def write_photos(
+    folder: Path,
+    pictures: Mapping[str, int],
+    captions: Mapping[str, Sequence[str]] | None = None,
+    broken: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Make ``folder`` hold exactly these files, all modified long ago.
+
+    Args:
+        folder: made where it does not exist.
+        pictures: number of the drawing by file name.
+        captions: captions by file name; by default two for each picture.
+        broken: other files' bytes by name.
+    """
+    files = {name: jpeg(number) for name, number in pictures.items()} | dict(broken or {})
+    if captions is None:
+        captions = {name: [f"drawing {n}", f"a square {n}"] for name, n in pictures.items()}
+    lines = [json.dumps({"file": name, "captions": list(captions[name])}) for name in captions]
+    files["captions.jsonl"] = "\n".join(lines).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        if path.name not in files:
+            path.unlink()
+    for name, data in files.items():
+        path = folder / name
+        if not path.exists() or path.read_bytes() != data:
+            path.write_bytes(data)
+            # Another second for other content, as it would be in life.
+            number = int.from_bytes(data[-4:], "big") % 1_000_000
+            os.utime(path, ns=(_MODIFIED_NS, _MODIFIED_NS + number * 1_000_000_000))
+    return folder
+
+
+def truncated_jpeg(number: int) -> bytes:
+    """A picture whose header is fine and whose pixels end early: it fails when it is encoded."""
+    data = jpeg(number)
+    return data[: len(data) * 3 // 5]
+
+
+@contextmanager
+def fake_model(encoder: FakeEncoder) -> Iterator[None]:
+    """Builds in this process use ``encoder`` instead of what their settings say."""
+
+    def source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
+        return EncoderSource(
+            info=encoder.info, preprocess=lambda: encoder.preprocess, load=lambda: encoder
+        )
+
+    with mock.patch.object(stages, "encoder_source", source):
+        yield
+
+
+def run_build(
+    root: Path,
+    photos: Path,
+    *,
+    encoder: FakeEncoder | None = None,
+    wanted: Sequence[str] = STAGES,
+    run_id: str | None = None,
+    **values: Any,
+) -> RunSummary:
+    """Build the store at ``root`` from the folder ``photos``, in this process.
+
+    Args:
+        root: the store.
+        photos: see :func:`write_photos`.
+        encoder: the model; another seed is another model.
+        wanted: stages.
+        run_id: random by default.
+        **values: settings by dotted name with ``__`` for the dot: ``encode__shard_rows=4``.
+    """
+    given = {
+        "source": [{"spec": f"folder:{photos}"}],
+        "encode.workers": 0,
+        "index.threads": 1,
+        "index.gpu": "never",
+        **{name.replace("__", "."): value for name, value in values.items()},
+    }
+    with fake_model(encoder or FakeEncoder()):
+        return run(root, settings(root, None, given), run_id or uuid.uuid4().hex, wanted)
+
+
+def run_command(argv: Sequence[str], encoder: FakeEncoder | None = None) -> int:
+    """Run ``mmindex ARGV...`` in this process, through its real entry point; the exit code.
+
+    The command takes over SIGTERM and standard streams: for processes of one's own (see
+    :mod:`support.zygote`), not for a test's.
+    """
+    from mmindex_cli.app import main
+
+    with fake_model(encoder or FakeEncoder()), mock.patch.object(sys, "argv", ["mmindex", *argv]):
+        try:
+            main()
+        except SystemExit as ending:
+            code = ending.code
+            return code if isinstance(code, int) else int(code is not None)
+    return 0

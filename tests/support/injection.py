@@ -1,0 +1,140 @@
+"""Break one system call of a workload's run, and judge what is left."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from support.strace import CHANGING, GROWING, READING, Call, Tracer, below, store_calls
+from support.workloads import Workload
+from support.zygote import Ended
+
+_ATTEMPTS: Final = 3
+_DATA_EXIT: Final = 65
+_STORAGE_EXIT: Final = 74
+_FD_PATH: Final = re.compile(r"\(\d+<(?P<path>[^>]+)>")
+_RENAME: Final = re.compile(r"\"(?P<source>[^\"]+)\", .*\"(?P<target>[^\"]+)\"")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One call, and what happens to it: ``KILL``, or an error such as ``EIO``."""
+
+    call: Call
+    fault: str
+
+    @property
+    def inject(self) -> str:
+        """For ``strace -e inject=``."""
+        what = "signal=KILL" if self.fault == "KILL" else f"error={self.fault}"
+        return f"{self.call.name}:{what}:when={self.call.number}"
+
+    def __str__(self) -> str:
+        return f"{self.inject} ({self.call.text[:160]})"
+
+
+def list_calls(workload: Workload, job: str = "command") -> list[Call]:
+    """Every call on the store that the undisturbed run makes."""
+    workload.reset()
+    log = workload.bench.folder / "strace.log"
+    pid = workload.start(job)
+    with Tracer(pid, log, [*CHANGING, *READING]):
+        workload.bench.zygote.release()
+        ended = workload.bench.zygote.wait()
+    assert ended.code == 0, ended
+    return store_calls(log, workload.store, pid)
+
+
+def points(calls: Sequence[Call], fault: str) -> list[Point]:
+    """Where ``fault`` makes a difference: READ_EIO is EIO at a call that changes nothing."""
+    if fault == "READ_EIO":
+        return [Point(call, "EIO") for call in calls if not call.changes]
+    changing = [call for call in calls if call.changes]
+    if fault == "ENOSPC":
+        changing = [call for call in changing if call.name in GROWING]
+    return [Point(call, fault) for call in changing]
+
+
+def sample(found: Sequence[Point], count: int | None, seed: int) -> list[Point]:
+    """All points, or ``count`` of them: about half spread evenly, half at random."""
+    if count is None or count >= len(found):
+        return list(found)
+    even = range(0, len(found), max(1, 2 * len(found) // count))
+    rest = [number for number in range(len(found)) if number not in even]
+    more = random.Random(seed).sample(rest, max(0, count - len(even)))
+    return [found[number] for number in sorted([*even, *more])][:count]
+
+
+def try_point(workload: Workload, point: Point, job: str = "command") -> list[str]:
+    """Run with one call broken; what the oracle has against the result, one line each."""
+    log = workload.bench.folder / "strace.log"
+    for _ in range(_ATTEMPTS):
+        ended = _broken_run(workload, point, job, log)
+        if _reached(workload, point, log, ended):
+            break
+    else:
+        return [f"the point was not reached: {ended}"]
+    found = []
+    if point.fault != "KILL":
+        found += _reported(point, ended) + _failed_sync_is_final(log, ended)
+    return found + workload.violations(ended.code)
+
+
+def _broken_run(workload: Workload, point: Point, job: str, log: Path) -> Ended:
+    workload.reset()
+    names = [point.call.name] if point.fault == "KILL" else [*CHANGING, point.call.name]
+    pid = workload.start(job)
+    with Tracer(pid, log, names, point.inject):
+        workload.bench.zygote.release()
+        return workload.bench.zygote.wait()
+
+
+def _reached(workload: Workload, point: Point, log: Path, ended: Ended) -> bool:
+    """Whether it was the store that was hit: a library may open a file more or less than before."""
+    if point.fault == "KILL":
+        return ended.signal == signal.SIGKILL
+    text = log.read_text(errors="backslashreplace")
+    hit = [line for line in text.splitlines() if line.endswith("(INJECTED)")]
+    return any(below(line, workload.store) for line in hit)
+
+
+def _reported(point: Point, ended: Ended) -> list[str]:
+    """An error ends the run with its code and a clear line, or it did no harm at all."""
+    # A check that cannot read a file counts it among the problems that it found.
+    checked = not point.call.changes and "problem(s)" in ended.stderr
+    if ended.code not in (0, _STORAGE_EXIT) and not (checked and ended.code == _DATA_EXIT):
+        return [f"ended with code {ended.code}, signal {ended.signal}: {ended.stderr[-600:]}"]
+    if ended.code == 0 and point.call.changes and point.call.name in ("fsync", "fdatasync"):
+        return ["exit 0 although an fsync failed"]
+    if "Traceback" in ended.stderr:
+        return [f"a traceback: {ended.stderr[-600:]}"]
+    last = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    if ended.code and len(last) != 1:
+        return [f"no clear error: {ended.stderr[-600:]}"]
+    return []
+
+
+def _failed_sync_is_final(log: Path, ended: Ended) -> list[str]:
+    """After a failed fsync nothing relies on that file or folder any more."""
+    failed = ""
+    found = []
+    for line in log.read_text(errors="backslashreplace").splitlines():
+        if "(INJECTED)" in line and line.startswith(("fsync(", "fdatasync(")):
+            match = _FD_PATH.search(line)
+            failed = match["path"] if match else ""
+        elif failed and line.startswith(("fsync(", "fdatasync(")) and f"<{failed}>" in line:
+            if not Path(failed).is_dir():
+                found.append(f"fsync of {failed} failed and was tried again")
+        elif failed and line.startswith("rename") and (match := _RENAME.search(line)):
+            if match["source"] == failed:
+                found.append(f"{failed} was renamed after its fsync failed")
+            if match["target"].endswith("/CURRENT"):
+                found.append(f"CURRENT was replaced after the fsync of {failed} failed")
+    if failed and ended.code == 0:
+        found.append(f"exit 0 after the fsync of {failed} failed")
+    return found

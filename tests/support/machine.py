@@ -1,0 +1,236 @@
+"""The state machine of a store's life, and the books that it keeps.
+
+Its steps are the product's jobs, in this process and with the fake model; kills are those of
+:mod:`support.dying`; the clock is :mod:`support.upkeeping`'s.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mmindex import upkeep
+from mmindex.forget import forget
+from mmindex.store import holds, versions
+from mmindex.store.check import check
+from mmindex.store.collect import Retention
+from mmindex.store.holds import Hold
+from mmindex.store.layout import Layout
+from mmindex.store.objects import Objects
+from support.dying import dying
+from support.fakestore import run_build, write_photos
+from support.model import Books, Version, visible, wrong_answers
+from support.upkeeping import set_clock
+
+NAMES = [f"{n}.jpg" for n in range(8)]
+names = st.sampled_from(NAMES)
+numbers = st.integers(0, 11)
+moments = st.integers(0, 220)  # operations of a build; a later death is none
+
+
+class Store(RuleBasedStateMachine):
+    """A store, a folder of pictures, and the books."""
+
+    folder: Path  # set by the test
+    stepped: Callable[[], None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = Path(tempfile.mkdtemp(dir=self.folder))
+        self.layout = Layout(self.home / "store")
+        self.stack = ExitStack()
+        self.clock = self.stack.enter_context(set_clock())
+        self.begin = self.clock.at
+        self.books = Books()
+        self.pictures = dict(zip(NAMES[:4], range(4), strict=True))
+        self.held: list[Hold] = []
+
+    def teardown(self) -> None:
+        for hold in self.held:
+            hold.release()
+        self.stack.close()
+        shutil.rmtree(self.home)
+
+    @property
+    def today(self) -> float:
+        return (self.clock.at - self.begin).total_seconds() / 86_400
+
+    @property
+    def held_numbers(self) -> set[int]:
+        return {hold.manifest.version for hold in self.held}
+
+    def run_build(self) -> None:
+        photos = write_photos(self.home / "photos", self.pictures)
+        run_build(self.layout.root, photos, limits__max_removed=1.0)
+
+    def next_version(self) -> Version:
+        books = self.books
+        return Version(dict(self.pictures), books.forgotten, books.blank, self.today)
+
+    def stored(self) -> int:
+        """The number that CURRENT says."""
+        if not self.layout.format_file.exists():
+            return 0
+        pointer = versions.read_current_pointer(self.layout)
+        return 0 if pointer is None else pointer.version
+
+    def sure(self, extra: Version) -> bool | None:
+        """Whether a build has something to publish; None: only the store knows."""
+        books = self.books
+        if not books.current:
+            return True
+        now = books.versions[books.current]
+        if (now.seen, now.forgotten, now.blank) == (extra.seen, extra.forgotten, extra.blank):
+            return False
+        return True if now.pictures != extra.pictures else None
+
+    def take_up(self, number: int, version: Version) -> None:
+        """Enter into the books that ``number`` may have been published meanwhile."""
+        assert number in (self.books.current, self.books.current + 1)
+        if number > self.books.current:
+            self.books.publish(version)
+
+    @initialize()
+    def first_build(self) -> None:
+        self.build()
+
+    @rule(name=names, number=numbers)
+    def put(self, name: str, number: int) -> None:
+        self.pictures[name] = number
+
+    @rule(name=names)
+    def take_away(self, name: str) -> None:
+        left = {other: n for other, n in self.pictures.items() if other != name}
+        if len(set(visible(left, self.books.forgotten, self.books.blank).values())) >= 3:
+            self.pictures = left
+
+    def enough(self) -> bool:
+        shown = visible(self.pictures, self.books.forgotten, self.books.blank)
+        return len(set(shown.values())) >= 3
+
+    @rule(name=names, number=numbers)
+    def change_and_build(self, name: str, number: int) -> None:
+        """Most builds have something to do."""
+        self.put(name, number)
+        if self.enough():
+            self.build()
+
+    @precondition(enough)
+    @rule()
+    def build(self) -> None:
+        version, before = self.next_version(), self.books.current
+        self.run_build()
+        self.take_up(self.stored(), version)
+        expected = self.sure_before(before, version)
+        if expected is not None:
+            assert (self.books.current > before) == expected
+
+    def sure_before(self, before: int, version: Version) -> bool | None:
+        now, self.books.current = self.books.current, before
+        found = self.sure(version)
+        self.books.current = now
+        return found
+
+    @precondition(enough)
+    @rule(moment=moments)
+    def killed_build(self, moment: int) -> None:
+        version = self.next_version()
+        with dying(self.layout.root, moment):
+            self.run_build()
+        self.take_up(self.stored(), version)
+
+    @rule()
+    def hold(self) -> None:
+        if len(self.held) < 3 and (hold := holds.take_current(self.layout)) is not None:
+            self.held.append(hold)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def release(self, data: Any) -> None:
+        self.held.pop(data.draw(st.integers(0, len(self.held) - 1))).release()
+
+    @rule(days=st.sampled_from([0.5, 2.0, 8.0, -30.0]))
+    def time_passes(self, days: float) -> None:
+        self.clock.move(days)
+
+    @precondition(lambda self: self.books.current)
+    @rule()
+    def collect(self) -> None:
+        staying = self.books.staying(self.today, self.held_numbers)
+        upkeep.gc(self.layout.root, Retention())
+        self.books.versions = {n: v for n, v in self.books.versions.items() if n in staying}
+        assert set(versions.list_versions(self.layout)) == staying
+
+    @precondition(lambda self: self.books.current)
+    @rule(moment=st.integers(0, 60))
+    def killed_collection(self, moment: int) -> None:
+        staying = self.books.staying(self.today, self.held_numbers)
+        with dying(self.layout.root, moment):
+            upkeep.gc(self.layout.root, Retention())
+        there = set(versions.list_versions(self.layout))
+        assert staying <= there
+        self.books.versions = {n: v for n, v in self.books.versions.items() if n in there}
+
+    @precondition(lambda self: self.books.current)
+    @rule(data=st.data(), moment=st.none() | st.integers(0, 40))
+    def roll_back(self, data: Any, moment: int | None) -> None:
+        books = self.books
+        older = sorted(n for n in books.versions if books.floor <= n < books.current)
+        if not older:
+            return
+        number = data.draw(st.sampled_from(older))
+        old = books.versions[number]
+        version = Version(old.seen, old.forgotten, old.blank, self.today)
+        with dying(self.layout.root, *([] if moment is None else [moment])):
+            upkeep.rollback(self.layout.root, number, "rollback")
+        self.take_up(self.stored(), version)
+
+    @precondition(lambda self: self.books.current)
+    @rule(data=st.data(), moment=st.none() | st.integers(0, 300))
+    def forget(self, data: Any, moment: int | None) -> None:
+        books, now = self.books, self.books.versions[self.books.current]
+        name = data.draw(st.sampled_from(sorted(now.pictures)))
+        gone = frozenset(n for other, n in now.seen.items() if other == name)
+        also = {other for other, number in now.pictures.items() if number in gone}
+        forgotten, blank = books.forgotten | also, books.blank | gone
+        version = Version(now.seen, forgotten, blank, self.today)
+        if len(set(version.pictures.values())) < 3:
+            return
+        with dying(self.layout.root, *([] if moment is None else [moment])) as life:
+            forget(self.layout.root, [f"folder/photos/{name}"], "forget")
+        if self.stored() > books.current:
+            books.publish(version)
+            books.forgotten, books.blank, books.floor = forgotten, blank, books.current
+        if not life.ended:
+            assert self.stored() == books.floor == books.current
+            there = set(versions.list_versions(self.layout))
+            assert {n for n in there if n < books.floor} <= self.held_numbers
+
+    @invariant()
+    def the_store_is_sound(self) -> None:
+        self.stepped()
+        if not self.layout.format_file.exists():
+            return
+        assert not check(self.layout, full=True).problems
+        assert self.stored() == self.books.current
+
+    @invariant()
+    def what_must_stay_is_there_and_answers(self) -> None:
+        if not self.books.current:
+            return
+        there = set(versions.list_versions(self.layout))
+        kept = {n for n in self.books.versions if n >= self.books.floor}
+        assert kept <= there
+        assert self.held_numbers <= there
+        objects = Objects(self.layout)
+        shown = {hold.manifest.version: hold.manifest for hold in self.held}
+        shown[self.books.current] = versions.read_version(self.layout, self.books.current)
+        for number, manifest in shown.items():
+            assert not wrong_answers(objects, manifest, self.books.versions[number].pictures)

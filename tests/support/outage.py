@@ -1,0 +1,149 @@
+"""Jobs over a store, recorded, and the power failing at every moment of them."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmindex.errors import MmindexError
+from support.lossy import Content, Event, recording
+from support.oracle import Expected, State, at_rest, observe, violations
+from support.power import Disk, crash_states
+from support.power import State as OnDisk
+
+_END = "end of a step"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One job on the store.
+
+    Attributes:
+        name: for people.
+        do: what a crash interrupts, and what a re-run repeats.
+        prepare: sets the scene, outside the store.
+        once: to repeat it would be another job (a rollback): only where it had not taken effect.
+        fails: it does not end by itself, so that its end promises nothing.
+        exact: afterwards, and after a re-run, these versions are kept and no others.
+        verdict: what does not hold of the disk, one line each, beside the oracle or, with
+            ``alone``, instead of it; told whether the job had ended.
+    """
+
+    name: str
+    do: Callable[[], object]
+    prepare: Callable[[], object] = lambda: None
+    once: bool = False
+    fails: bool = False
+    exact: bool = True
+    verdict: Callable[[bool], list[str]] = lambda _ended: []
+    alone: bool = False
+
+
+@dataclass(slots=True)
+class Recording:
+    """What steps did to one store, and what it showed after each."""
+
+    root: Path
+    steps: Sequence[Step]
+    events: list[Event]
+    shown: list[State] = field(default_factory=list)
+    staged: list[set[str]] = field(default_factory=list)  # leftovers when each step began
+
+    def expected(self, step: int) -> Expected:
+        return Expected(self.shown[step], self.shown[step + 1], self.steps[step].exact)
+
+
+def record(root: Path, steps: Sequence[Step]) -> Recording:
+    """Run the steps one after the other from no store at all."""
+    made = Recording(root, steps, [])
+    made.shown.append(observe(root))
+    for step in steps:
+        step.prepare()
+        made.staged.append({f"staging/{path.name}" for path in root.glob("staging/*")})
+        with recording(root) as recorder:
+            step.do()
+            recorder.mark(_END)
+        made.events += recorder.events
+        made.shown.append(observe(root))
+    leftovers = {str(p.relative_to(root)): p for p in root.rglob("*") if p.is_file()}
+    held = {
+        name: Content(path.read_bytes(), path.stat().st_mtime_ns)
+        for name, path in leftovers.items()
+    }
+    made.events.append(Event("mark", "", contents=held))
+    return made
+
+
+def without(events: Sequence[Event], site: str) -> list[Event]:
+    """The same record from a program that lacks the fsync at ``site``."""
+    kept = []
+    for event in events:
+        if event.site != site:
+            kept.append(event)
+        elif event.kind == "sync":
+            kept.append(Event("mark", event.path, contents=event.contents))
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """The power fails: in which step, whether that had ended, and what is left on disk."""
+
+    step: int
+    ended: bool
+    disk: OnDisk
+    moment: int
+
+
+def crashes(
+    events: Sequence[Event],
+    seed: int,
+    steps: Collection[int],
+    most: int = 64,
+) -> Iterator[Crash]:
+    """Every different state in which a failure of power can leave the store in these steps."""
+    dice = random.Random(seed)
+    disk = Disk(events, {})
+    seen: set[tuple[int, bool, int]] = set()
+    step = 0
+    for moment, event in disk.moments():
+        ended = event.kind == "mark" and event.path == _END
+        if step in steps:
+            for state in crash_states(disk, moment, most, dice):
+                crash = (step, ended, state.digest())
+                if crash not in seen:
+                    seen.add(crash)
+                    yield Crash(step, ended, state, moment)
+        step += ended
+
+
+def judge(made: Recording, crash: Crash, *, rerun: bool) -> list[str]:
+    """What does not hold of the store after a crash; ``rerun``: also after the job was repeated."""
+    shutil.rmtree(made.root, ignore_errors=True)
+    crash.disk.write(made.root)
+    step, expected = made.steps[crash.step], made.expected(crash.step)
+    ended = crash.ended and not step.fails
+    found = step.verdict(ended)
+    if ended:
+        # What a run found there and removed could hold what was forgotten meanwhile.
+        left = made.staged[crash.step].intersection(crash.disk.tree)
+        found += [f"back in staging: {name}" for name in sorted(left)]
+
+    def again() -> int:
+        step.prepare()
+        try:
+            if not step.once or observe(made.root).content != expected.after.content:
+                step.do()
+        except MmindexError as error:
+            return error.exit_code
+        return 0
+
+    if step.alone:
+        return found
+    code = 0 if ended else None
+    if rerun and not step.fails:
+        return found + violations(made.root, expected, code, again)
+    return found + at_rest(made.root, expected, code)

@@ -1,0 +1,142 @@
+"""Promise 7: an index that is damaged in whatever way is refused, and never answers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmindex.config import IndexConfig
+from mmindex.errors import DataError
+from mmindex.search.searcher import Searcher
+from mmindex.store.manifest import Manifest
+from mmindex.store.objects import Objects
+from mmindex.store.versions import open_layout, read_current
+from support.clustered import clustered
+from support.command import mmindex
+from support.damage import DAMAGES, damaged
+from support.fakestore import fast_folder, run_build, write_photos
+from support.index_stores import indexed
+from support.tally import Tally
+
+pytestmark = pytest.mark.timeout(1800)
+N, DIM = 2_000, 32
+QUERIES = clustered(20, DIM, 1).astype(np.float32)
+K = 10
+# In process, for each kind of index; through the command. Full, bounded.
+SEARCHES = (700, 120)
+COMMANDS = (50, 10)
+FILES = ("index/", "vectors/", "digests/", "ids/", "removed/")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An index, its files, what it answers, and files of another corpus with the same shape."""
+
+    objects: Objects
+    manifest: Manifest
+    names: tuple[str, ...]
+    answer: tuple[np.ndarray, list[str]]
+    others: dict[str, bytes]
+
+    def path(self, name: str) -> Path:
+        ref = self.manifest.find(name)
+        assert ref is not None
+        return self.objects.layout.object(ref.sha256)
+
+
+def ask(objects: Objects, manifest: Manifest) -> tuple[np.ndarray, list[str]]:
+    """Scores, and keys of all that was found, by a reader that has verified nothing yet."""
+    searcher = Searcher(Objects(objects.layout), manifest, "image", threads=1)
+    scores, ids = searcher.search(QUERIES, K)
+    return scores, searcher.keys(ids.ravel())
+
+
+@pytest.fixture(scope="module", params=["ivfpq", "sq8", "exact"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    config = IndexConfig(kind=request.param, threads=1)
+    with fast_folder() as folder:
+        objects, manifest = indexed(folder / "one", clustered(N, DIM), config)
+        elsewhere, other = indexed(folder / "other", clustered(N, DIM, 2), config)
+        others = {
+            ref.name: elsewhere.layout.object(ref.sha256).read_bytes() for ref in other.objects
+        }
+        names = tuple(ref.name for ref in manifest.objects if ref.name.startswith(FILES))
+        yield Store(objects, manifest, names, ask(objects, manifest), others)
+
+
+def wrong_bytes(store: Store, name: str, how: str, dice: random.Random) -> bytes | None:
+    """What stands in the file's place; None: nothing."""
+    data = store.path(name).read_bytes()
+    if how == "missing":
+        return None
+    if how == "another corpus":
+        return store.others[name]
+    if how == "another file":
+        return store.path(dice.choice([n for n in store.names if n != name])).read_bytes()
+    return damaged(data, how, dice)
+
+
+def test_a_damaged_index_is_refused_in_process(store: Store, full: bool, tally: Tally) -> None:
+    dice = random.Random(tally.seed("damaged indexes"))
+    ways = (*DAMAGES, "missing", "another corpus", "another file")
+    for number in range(SEARCHES[0 if full else 1]):
+        name, how = store.names[number % len(store.names)], dice.choice(ways)
+        path, right = store.path(name), store.path(name).read_bytes()
+        wrong = wrong_bytes(store, name, how, dice)
+        if wrong == right:  # the keys of both corpora are the same
+            wrong = damaged(right, "one_bit", dice)
+        path.unlink()
+        if wrong is not None:
+            path.write_bytes(wrong)
+        tally.add("damaged indexes", tried=1, answered=1)
+        with pytest.raises(DataError) as refused:
+            ask(store.objects, store.manifest)
+            pytest.fail(f"{name}, {how}: answered")
+        assert str(path) in refused.value.message or name in refused.value.message
+        tally.add("damaged indexes", answered=-1)
+        path.write_bytes(right)
+    scores, keys = ask(store.objects, store.manifest)
+    assert np.array_equal(scores, store.answer[0])
+    assert keys == store.answer[1]
+
+
+@pytest.mark.parametrize("kind", ["exact", "sq8"])
+def test_a_damaged_index_is_refused_by_the_command(
+    kind: str, fast_dir: Path, full: bool, tally: Tally
+) -> None:
+    """Exit code 65 and not one line on standard output."""
+    root, photos = fast_dir / f"damaged-{kind}", fast_dir / f"damaged-{kind}-photos"
+    write_photos(photos, {f"{n}.jpg": n for n in range(12)})
+    run_build(root, photos, index__kind=kind)
+    layout = open_layout(root)
+    manifest = read_current(layout)
+    assert manifest is not None
+    wanted = tuple(f"{part}image" for part in FILES)
+    refs = [ref for ref in manifest.objects if ref.name.startswith(wanted)]
+    dice = random.Random(tally.seed("damaged indexes, command"))
+    query = ("query", "--image", first_id(root), "--to", "image", "--store", root)
+    assert mmindex(*query).stdout
+    for number in range(COMMANDS[0 if full else 1] // 2):
+        ref, how = refs[number % len(refs)], dice.choice([*DAMAGES])
+        path = layout.object(ref.sha256)
+        right = path.read_bytes()
+        path.write_bytes(damaged(right, how, dice))
+        done = mmindex(*query, code=65)
+        assert not done.stdout, f"{ref.name}, {how}"
+        assert str(path) in done.stderr or ref.name in done.stderr
+        path.write_bytes(right)
+        tally.add("damaged indexes", tried=1, answered=0)
+
+
+def first_id(root: Path) -> str:
+    objects = Objects(open_layout(root))
+    manifest = read_current(objects.layout)
+    assert manifest is not None
+    ref = manifest.find("images")
+    assert ref is not None
+    return str(objects.read_table(ref, ["image_id"])["image_id"][0].as_py())
