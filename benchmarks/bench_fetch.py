@@ -6,7 +6,8 @@
     bench_fetch.py --memory           10,000 and 100,000 rows
 
 Every run is a process of its own; the server, a process too, shares the machine's cores with it.
-Runs alternate, and the best of each side counts.
+Runs alternate, and the best of each side counts. Without --peer, img2dataset is looked for among
+the peers' environments (benchmarks/peers.sh).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import contextlib
 import io
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -26,6 +26,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from benchkit.process import peer as peer_python
+from benchkit.report import Report, options_of
 
 _PEER = """
 import sys
@@ -163,10 +166,10 @@ def peer(python: str, path: Path, folder: Path, threads: int, processes: int) ->
     return {"fetch_s": fetched, "items": items, "process_s": time.perf_counter() - begun}
 
 
-def compare(options: argparse.Namespace, scratch: Path, port: int) -> None:
+def compare(options: argparse.Namespace, scratch: Path, port: int, report: Report) -> None:
     path = write_list(scratch / "list.csv", port, options.rows)
     results: dict[str, list[dict[str, float]]] = {}
-    for turn in range(options.turns):
+    for turn in range(options.runs):
         store = scratch / f"store{turn}"
         threads = str(options.threads)
         results.setdefault("mmindex", []).append(
@@ -185,38 +188,45 @@ def compare(options: argparse.Namespace, scratch: Path, port: int) -> None:
             )
             shutil.rmtree(folder)
     best = {name: min(run["fetch_s"] for run in runs) for name, runs in results.items()}
-    for name, runs in results.items():
-        whole = min(run["process_s"] for run in runs)
-        items = {run.get("items", options.rows) for run in runs}
-        print(
-            f"{name:28} {options.rows / best[name]:8.0f} images/s   fetch {best[name]:6.2f} s"
-            f"   process {whole:6.2f} s   kept {items}"
-        )
-    for name, seconds in best.items():
-        if name != "mmindex":
-            print(f"mmindex is {seconds / best['mmindex']:.2f} times as fast as {name}")
+    rows = [
+        {
+            "program": name,
+            "images/s": options.rows / best[name],
+            "fetch s": best[name],
+            "process s": min(run["process_s"] for run in runs),
+            "kept": int(min(run.get("items", options.rows) for run in runs)),
+            "mmindex is faster": best[name] / best["mmindex"],
+        }
+        for name, runs in results.items()
+    ]
+    report.table(f"{options.rows} images of {options.side} px, {options.threads} threads", rows)
 
 
-def memory(options: argparse.Namespace, scratch: Path, port: int) -> None:
+def memory(options: argparse.Namespace, scratch: Path, port: int, report: Report) -> None:
+    found = []
     for rows in (10_000, 100_000):
         path = write_list(scratch / f"list{rows}.csv", port, rows)
         store = scratch / f"store{rows}"
         first = child("--run", str(path), str(store), "--threads", str(options.threads))
         again = child("--run", str(path), str(store), "--threads", str(options.threads))
         shutil.rmtree(store)
-        print(
-            f"{rows:7} rows: {rows / first['fetch_s']:6.0f} images/s, "
-            f"peak {first['peak_bytes'] / 1e6:.0f} MB; again (nothing to fetch): "
-            f"{again['fetch_s']:.2f} s, peak {again['peak_bytes'] / 1e6:.0f} MB"
+        found.append(
+            {
+                "rows": rows,
+                "images/s": rows / first["fetch_s"],
+                "peak MB": first["peak_bytes"] / 1e6,
+                "again s": again["fetch_s"],
+                "again peak MB": again["peak_bytes"] / 1e6,
+            }
         )
+    report.table("memory; again: nothing new to fetch", found)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=10_000)
+    parser = options_of(__doc__)
+    parser.add_argument("--rows", type=int, help="default: 2,000; 10,000 with --full")
     parser.add_argument("--side", type=int, default=64, help="pixels")
     parser.add_argument("--threads", type=int, default=32)
-    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--peer", help="a Python that has img2dataset 1.47")
     parser.add_argument("--peer-processes", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--memory", action="store_true")
@@ -225,6 +235,7 @@ def main() -> None:
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--run-limit", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.rows = options.rows or (10_000 if options.full else 2_000)
     if options.serve:
         count, side = options.serve.split(",")
         serve(int(count), int(side))
@@ -234,13 +245,14 @@ def main() -> None:
         run_limit(Path(options.run_limit), options.threads)
     else:
         rows = 100_000 if options.memory else options.rows
-        print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+        options.peer = options.peer or peer_python("img2dataset")
+        report = Report("fetch", options)
         with (
             tempfile.TemporaryDirectory() as folder,
             server(rows, options.side) as port,
         ):
             run = memory if options.memory else compare
-            run(options, Path(folder), port)
+            run(options, Path(folder), port, report)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,35 @@
 """What match, classify, explain, caption and --minus reach on scenes that the model never saw.
 
-    python benchmarks/bench_insight.py --store DIR [--count 500] [--seed 8]
+    python benchmarks/bench_insight.py [--store DIR] [--count 500] [--seed 8]
 
 DIR is a store built from scenes of another seed (``mmindex build --store DIR --source
-scenes:2000@7``): thresholds and captions come from it, the pictures judged do not. What is true of
-a scene is known exactly (``fits``), so chance agreement counts as such.
+scenes:2000@7``; without one, a small one is built): thresholds and captions come from it, the
+pictures judged do not. What is true of
+a scene is known exactly (``fits``), so chance agreement counts as such. ``--photos`` names a folder
+of different photographs, for dedup.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import io
+import os
 import random
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
 
+from benchkit.process import MMINDEX, run
 from mmindex.crawl.scenes import Claim, Mention, captions, draw, encode, fits, make_scene
 from mmindex.crawl.scenes.scene import Scene, box_of
 from mmindex.crawl.scenes.vocabulary import BACKGROUNDS, KINDS, SIZE_PX
 from mmindex.encode.preprocess import to_pixels
 from mmindex.insight.caption import describe
 from mmindex.insight.classify import Classifier, classify_files, logit_scale, report_on
+from mmindex.insight.dedup import near_duplicates
 from mmindex.insight.explain import explain
 from mmindex.insight.labels import TEMPLATES, Label, label_vectors
 from mmindex.insight.match import corpus_threshold, judge, score_pairs
@@ -32,18 +39,23 @@ from mmindex.search.fusion import fuse
 from mmindex.search.searcher import Searcher
 from mmindex.search.vectorize import Vectorizer, open_vectorizer
 
+FULL = os.environ.get("BENCH") == "full"
 METHODS = ("occlusion", "gradient")
 WORDS = {"meadow": ("meadow", "green field"), "city": ("city", "town"), "snow": ("snow",)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--store", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--store", type=Path, help="default: a small one, built first")
+    parser.add_argument("--count", type=int, default=500 if FULL else 100)
     parser.add_argument("--seed", type=int, default=8)
+    parser.add_argument("--photos", type=Path)
     options = parser.parse_args()
     scenes = [make_scene(options.seed, number) for number in range(options.count)]
-    with tempfile.TemporaryDirectory() as folder, open_vectorizer(options.store) as vectorizer:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open_vectorizer(options.store or small_store(Path(folder) / "store")) as vectorizer,
+    ):
         paths = []
         for number, scene in enumerate(scenes):
             paths.append(Path(folder) / f"{number:05d}.jpg")
@@ -53,6 +65,18 @@ def main() -> None:
         bench_explain(vectorizer, scenes, paths)
         bench_caption(vectorizer, scenes, paths)
         bench_minus(vectorizer)
+        for threshold in (0.96, 0.98, 0.99):
+            groups = near_duplicates(vectorizer.published, threshold)
+            linked = sum(len(group.members) for group in groups)
+            print(f"dedup at {threshold}: {linked} images of the store linked")
+        bench_copies(vectorizer, "scenes", paths[:200])
+        if options.photos is not None:
+            bench_copies(vectorizer, "photographs", sorted(options.photos.rglob("*.jpg")))
+
+
+def small_store(target: Path) -> Path:
+    run([*MMINDEX, "build", "--store", target, "--source", f"scenes:{2_000 if FULL else 500}@7"])
+    return target
 
 
 def bench_match(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]) -> None:
@@ -161,6 +185,50 @@ def bench_caption(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]
             true += fits(claims[hit.caption or ""], scene)
         share = 100 * true / min(100, len(scenes))
         print(f"caption, {voters or 'no'} voters: wholly true of {share:.1f} %")
+
+
+def bench_copies(vectorizer: Vectorizer, name: str, paths: list[Path]) -> None:
+    """How alike are pictures and their copies, and how alike is each to the nearest other one?"""
+    pictures = [vectorizer.open_picture(str(path)) for path in paths]
+    own = _vectors(vectorizer, pictures)
+    others = own @ own.T
+    np.fill_diagonal(others, -1)
+    print(f"{len(pictures)} {name}: the nearest pair is alike by {others.max():.4f}")
+    for kind, change in COPIES.items():
+        alike = (_vectors(vectorizer, [change(picture) for picture in pictures]) * own).sum(axis=1)
+        linked = " / ".join(f"{100 * (alike >= cut).mean():.0f}" for cut in (0.96, 0.98, 0.99))
+        print(f"  {kind:<14} median {np.median(alike):.3f}  least {alike.min():.3f}  {linked} %")
+
+
+def _vectors(vectorizer: Vectorizer, pictures: list[Image.Image]) -> np.ndarray:
+    encoder = vectorizer.encoder
+    pixels = [to_pixels(picture, encoder.preprocess) for picture in pictures]
+    parts = [np.stack(pixels[start : start + 32]) for start in range(0, len(pixels), 32)]
+    return np.concatenate([encoder.encode_images(part) for part in parts])
+
+
+def _jpeg(picture: Image.Image, quality: int) -> Image.Image:
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=quality)
+    return Image.open(data).convert("RGB")
+
+
+def _cut(picture: Image.Image, share: float) -> Image.Image:
+    width, height = picture.size
+    left, top = int(width * share), int(height * share)
+    return picture.crop((left, top, width - left, height - top))
+
+
+COPIES = {
+    "half size": lambda one: one.resize((max(1, one.width // 2), max(1, one.height // 2))),
+    "JPEG 40": lambda one: _jpeg(one, 40),
+    "JPEG 15": lambda one: _jpeg(one, 15),
+    "3 % cut off": lambda one: _cut(one, 0.03),
+    "10 % cut off": lambda one: _cut(one, 0.1),
+    "mirrored": ImageOps.mirror,
+    "20 % brighter": lambda one: ImageEnhance.Brightness(one).enhance(1.2),
+    "no colour": lambda one: one.convert("L").convert("RGB"),
+}
 
 
 def bench_minus(vectorizer: Vectorizer) -> None:

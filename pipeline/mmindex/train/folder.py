@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mmindex.encode.files import ModelFiles, locate
+from mmindex.encode.files import ModelFiles, locate, require_transformers
 from mmindex.encode.model import CONFIG_FILE, LOCAL_DIR, NO_WEIGHTS, ModelRequest, open_clip_dir
 from mmindex.encode.openclip import build_network
-from mmindex.encode.text import Tokenize, make_tokenizer, require_transformers
+from mmindex.encode.text import Tokenize, make_tokenizer
 from mmindex.errors import DataError
 from mmindex.progress import get_logger
 from mmindex.train.tokens import MERGES_FILE, learn_merges, vocabulary_size, write_merges

@@ -12,16 +12,19 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from mmindex.encode.devices import place
 from mmindex.encode.trim import TextTower
 from mmindex.errors import UsageError
 from mmindex.train.settings import Precision, TrainSettings
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    """The first device that a name means; see :func:`mmindex.encode.devices.place`.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    return torch.device(place(name).devices[0])
 
 
 def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:

@@ -1,0 +1,209 @@
+"""Images a second: mmindex beside the bound of this machine, and beside clip-retrieval.
+
+    bench_encode.py [--photos DIR] [--images 256] [--model ViT-B-32]
+
+The bound is 1 / (1 / model + 1 / (cores x decode)): what the model alone and decoding alone reach,
+measured in the same run, put together on the same cores. Both programs get the same seeded weights
+and the same files. ``--photos``: a folder of JPEGs, each used several times with other bytes behind
+its end; without it, drawn scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchkit.process import MMINDEX, again, peer, run
+from benchkit.report import Report, in_turn, options_of
+
+EMBEDDED = "embedded"
+
+
+def write_images(folder: Path, photos: Path | None, count: int) -> str:
+    """``count`` JPEGs with bytes of their own, and what they are."""
+    folder.mkdir()
+    if photos is not None:
+        files = sorted(path.read_bytes() for path in photos.glob("*.jpg"))
+        what = f"{len(files)} photos"
+    else:
+        from mmindex.crawl.scenes import draw, encode, make_scene
+
+        files = [encode(draw(make_scene(7, number))) for number in range(min(count, 512))]
+        what = "drawn scenes"
+    for number in range(count):
+        data = files[number % len(files)] + number.to_bytes(4, "big")
+        (folder / f"{number:06d}.jpg").write_bytes(data)
+    return what
+
+
+def model_rate(name: str, weights: Path | None, precision: str, size: int, batch: int) -> float:
+    """Images a second of the model alone, all cores."""
+    import numpy as np
+
+    from benchkit.models import load
+
+    encoder = load(name, weights, precision)
+    side = encoder.preprocess.height
+    pixels = np.random.default_rng(0).integers(0, 255, (batch, side, side, 3), dtype=np.uint8)
+    encoder.encode_images(pixels)
+    seconds = []
+    for _ in range(size):
+        begun = time.perf_counter()
+        encoder.encode_images(pixels)
+        seconds.append(time.perf_counter() - begun)
+    return batch / statistics.median(seconds)
+
+
+def decode_rate(name: str, weights: Path | None, folder: Path) -> float:
+    """Images a second of one core that reads, checks, decodes and resizes."""
+    from mmindex.config import LimitsConfig
+    from mmindex.encode.decoding import Decoder, DecodeTask
+    from mmindex.encode.files import locate
+    from mmindex.encode.model import resolve_model
+    from mmindex.images import ImageLimits
+
+    request = resolve_model(name, None if weights is None else str(weights))
+    decode = Decoder(locate(request).preprocess, ImageLimits.of(LimitsConfig()))
+    paths = sorted(folder.iterdir())[:256]
+    keys = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    tasks = [DecodeTask(key, str(path)) for key, path in zip(keys, paths, strict=True)]
+    begun = time.perf_counter()
+    for task in tasks:
+        decode(task)
+    return len(tasks) / (time.perf_counter() - begun)
+
+
+def whole_run(
+    model: list[str], precision: str, images: Path, store: Path, prepare: bool
+) -> dict[str, Any]:
+    """``mmindex crawl`` is not timed; ``mmindex encode`` is, as a process."""
+    if prepare:
+        run([*MMINDEX, "crawl", "--store", store, "--source", f"folder:{images}"])
+    ran = run([*MMINDEX, "encode", "--store", store, *model, "--precision", precision])
+    reports = sorted((store / "runs").glob("*.json"))
+    stage = json.loads(reports[-1].read_text())["reports"]["encode"]
+    return {"wall_s": ran.wall_s, "rate": stage["images_per_second"], "report": stage}
+
+
+def peer_run(name: str, weights: Path, images: Path, target: Path) -> float:
+    """Wall seconds of ``clip-retrieval inference`` over the folder."""
+    python = peer("clip-retrieval")
+    if python is None:
+        return float("nan")
+    begun = time.perf_counter()
+    run(
+        [
+            *(python.parent / "clip-retrieval", "inference"),
+            *("--input_dataset", images, "--output_folder", target, "--enable_text", "False"),
+            *("--batch_size", "32", "--num_prepro_workers", len(os.sched_getaffinity(0))),
+            *("--clip_model", f"open_clip:{name}/{weights}"),
+        ]
+    )
+    return time.perf_counter() - begun
+
+
+def measure(name: str, options: argparse.Namespace, folder: Path, report: Report) -> None:
+    from benchkit.models import seeded_weights
+
+    images = folder / f"images-{name}"
+    what = write_images(images, options.photos, options.images)
+    weights = None if name == EMBEDDED else seeded_weights(name, folder)
+    model = ["--model", name, *(["--pretrained", str(weights)] if weights else [])]
+    cores = len(os.sched_getaffinity(0))
+    runs: list[dict[str, Any]] = []
+    count = iter(range(1_000))
+
+    def once() -> float:
+        store = folder / f"store{next(count)}"
+        runs.append(whole_run(model, "fp32", images, store, prepare=True))
+        shutil.rmtree(store)
+        return float(runs[-1]["rate"])
+
+    def alone(part: str) -> float:
+        return float(again(__file__, "--part", part, name, str(weights or ""), images).json())
+
+    actions = {"model alone": lambda: alone("model"), "decode, one core": lambda: alone("decode"),
+               "mmindex": once}  # fmt: skip
+    rates = in_turn(actions, options.runs)
+    model_alone, decoding, own = (statistics.median(rates[key]) for key in actions)
+    bound = 1 / (1 / model_alone + 1 / (cores * decoding))
+    rows = [
+        {"what": "model alone", "images/s": model_alone},
+        {"what": "decode, one core", "images/s": decoding},
+        {"what": f"bound on {cores} cores", "images/s": bound, "of the bound": 1.0},
+        {"what": "mmindex", "images/s": own, "of the bound": own / bound,
+         "process s": statistics.median(found["wall_s"] for found in runs)},
+    ]  # fmt: skip
+    if weights is not None and peer("clip-retrieval"):
+        walls = [
+            peer_run(name, weights, images, folder / f"peer{turn}") for turn in range(options.runs)
+        ]
+        rows.append({"what": "clip-retrieval", "process s": statistics.median(walls)})
+    report.table(f"{name} float32, {options.images} {what}", rows)
+    report.keep(name, runs[-1]["report"])
+    shutil.rmtree(images)
+
+
+def precisions(name: str, folder: Path, options: argparse.Namespace, report: Report) -> None:
+    """The model alone in each arithmetic, and how far its vectors move."""
+    rates = in_turn(
+        {
+            one: lambda one=one: float(
+                again(__file__, "--part", "model", name, folder / f"{name}.safetensors", one).json()
+            )
+            for one in ("fp32", "bf16", "int8")
+        },
+        options.runs,
+    )
+    median = {one: statistics.median(found) for one, found in rates.items()}
+    report.table(
+        f"{name}, the model alone",
+        [
+            {"precision": one, "images/s": rate, "times fp32": rate / median["fp32"]}
+            for one, rate in median.items()
+        ],
+    )
+
+
+def part(values: list[str]) -> None:
+    what, name, weights, third = values
+    path = Path(weights) if weights else None
+    if what == "decode":
+        found = decode_rate(name, path, Path(third))
+    else:
+        precision = third if third in ("fp32", "bf16", "int8") else "fp32"
+        found = model_rate(name, path, precision, 5, 64)
+    print(json.dumps(found))
+
+
+def main() -> None:
+    parser = options_of(__doc__)
+    parser.add_argument("--photos", type=Path, default=os.environ.get("MMINDEX_BENCH_PHOTOS"))
+    parser.add_argument("--images", type=int, help="default: 256; 1024 with --full")
+    parser.add_argument("--models", nargs="*", default=["ViT-B-32", EMBEDDED])
+    parser.add_argument("--part", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        part(options.part)
+        return
+    options.photos = Path(options.photos) if options.photos else None
+    options.images = options.images or (1_024 if options.full else 256)
+    report = Report("encode", options)
+    with tempfile.TemporaryDirectory() as name:
+        for model in options.models:
+            measure(model, options, Path(name), report)
+        for model in options.models:
+            if model != EMBEDDED:
+                precisions(model, Path(name), options, report)
+
+
+if __name__ == "__main__":
+    main()

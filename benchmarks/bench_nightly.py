@@ -1,0 +1,139 @@
+"""A nightly job over a corpus of which 1 % has changed, beside a build from nothing.
+
+    bench_nightly.py [--images 50000] [--index auto]
+
+Drawn scenes lie in a folder as COCO's do. A third of the changed images is removed, a third gets
+another picture under the same name, a third is new. What the job is compared with is a build of
+the changed corpus in an empty store; a third run, with nothing changed, stands beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchkit.process import MMINDEX, Ran, run
+from benchkit.report import Report, options_of
+
+SEED = 4_242
+_SHARE = 0.01
+
+
+def draw(folder: Path, images: int, spare: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scenes 0 .. images-1 in ``folder``; ``spare`` more beside it; both annotation files."""
+    from mmindex.crawl.scenes import SceneRange, write_coco
+
+    write_coco(folder, SceneRange(SEED, images, 0), split="val2017", workers=2)
+    more = folder.with_name("spare")
+    write_coco(more, SceneRange(SEED, spare, images), split="val2017")
+    path = Path("annotations", "captions_val2017.json")
+    first, second = (json.loads((root / path).read_text()) for root in (folder, more))
+    return first, second
+
+
+def change(folder: Path, corpus: dict[str, Any], spare: dict[str, Any]) -> None:
+    """Remove, replace and add: one third each of the spare scenes' number."""
+    third = len(spare["images"]) // 3
+    pictures, more = folder / "val2017", folder.with_name("spare") / "val2017"
+    step = len(corpus["images"]) // (2 * third)
+    gone = [image["id"] for image in corpus["images"][::step][:third]]
+    other = list(corpus["images"][1::step][:third])
+    texts: dict[int, list[str]] = {}
+    for note in spare["annotations"]:
+        texts.setdefault(note["image_id"], []).append(note["caption"])
+    for image, donor in zip(other, spare["images"][:third], strict=True):
+        shutil.copyfile(more / donor["file_name"], pictures / image["file_name"])
+        own = [note for note in corpus["annotations"] if note["image_id"] == image["id"]]
+        for note, text in zip(own, texts[donor["id"]], strict=False):
+            note["caption"] = text
+    for image in spare["images"][third:]:
+        shutil.copyfile(more / image["file_name"], pictures / image["file_name"])
+    new = {image["id"] for image in spare["images"][third:]}
+    left = set(gone)
+    corpus["images"] = [i for i in corpus["images"] if i["id"] not in left]
+    corpus["annotations"] = [n for n in corpus["annotations"] if n["image_id"] not in left]
+    corpus["images"] += spare["images"][third:]
+    first = 1 + max(note["id"] for note in corpus["annotations"])
+    added = [note for note in spare["annotations"] if note["image_id"] in new]
+    corpus["annotations"] += [{**note, "id": first + n} for n, note in enumerate(added)]
+    (folder / "annotations" / "captions_val2017.json").write_text(json.dumps(corpus))
+
+
+def files(store: Path) -> dict[Path, tuple[int, int]]:
+    """Inode and size of every file of a store."""
+    paths = (path for path in store.rglob("*") if path.is_file())
+    return {path: ((stat := path.stat()).st_ino, stat.st_size) for path in paths}
+
+
+def build(store: Path, folder: Path, index: str) -> tuple[Ran, int]:
+    """Build, and tell how many bytes of the store are new since before."""
+    before = files(store)
+    ran = run(
+        [
+            *(*MMINDEX, "build", "--store", store, "--model", "embedded", "--index", index),
+            *("--source", f"coco:{folder}#val2017"),
+        ]
+    )
+    new = sum(entry[1] for path, entry in files(store).items() if before.get(path) != entry)
+    return ran, new
+
+
+def row(name: str, ran: Ran, written: int, store: Path) -> dict[str, Any]:
+    status = run([*MMINDEX, "status", "--store", store, "--format", "json"]).json()
+    evaluation = status["evaluation"]
+    newest = max((store / "runs").glob("*.json"))
+    seconds = json.loads(newest.read_text())["seconds"]
+    return {
+        "job": name,
+        "seconds": ran.wall_s,
+        **{f"{stage} s": seconds.get(stage) for stage in ("crawl", "encode", "index", "evaluate")},
+        "MB written": written / 1e6,
+        "peak MB": ran.peak_mb,
+        "t2i r@10 index": evaluation["text_to_image_index"]["r@10"],
+        "i2t r@10 index": evaluation["image_to_text_index"]["r@10"],
+        "index recall image": evaluation["index_recall@10"]["image"],
+        "index recall text": evaluation["index_recall@10"]["text"],
+    }
+
+
+def measure(root: Path, options: argparse.Namespace) -> None:
+    report = Report("nightly", options)
+    folder, store, fresh = root / "corpus", root / "store", root / "fresh"
+    corpus, spare = draw(folder, options.images, round(options.images * _SHARE))
+    rows = [row("first build", *build(store, folder, options.index), store)]
+    change(folder, corpus, spare)
+    rows.append(row("1 % changed", *build(store, folder, options.index), store))
+    rows.append(row("nothing changed", *build(store, folder, options.index), store))
+    rows.append(row("the same corpus from nothing", *build(fresh, folder, options.index), fresh))
+    report.table("nightly job", rows)
+    night, full = rows[1], rows[3]
+    report.table(
+        "nightly job beside a full build",
+        [
+            {
+                "seconds": night["seconds"] / full["seconds"],
+                "bytes": night["MB written"] / full["MB written"],
+                "points of recall lost, t2i": full["t2i r@10 index"] - night["t2i r@10 index"],
+                "i2t": full["i2t r@10 index"] - night["i2t r@10 index"],
+            }
+        ],
+    )
+
+
+def main() -> None:
+    parser = options_of(__doc__)
+    parser.add_argument("--images", type=int, help="[default: 5,000; with --full 50,000]")
+    parser.add_argument("--index", default="auto", help="as of mmindex build")
+    parser.add_argument("--folder", type=Path, help="where to work; default: the temporary folder")
+    options = parser.parse_args()
+    options.images = options.images or (50_000 if options.full else 5_000)
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        measure(Path(name), options)
+
+
+if __name__ == "__main__":
+    main()

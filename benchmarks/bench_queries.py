@@ -1,0 +1,127 @@
+"""``query --queries FILE``: how much of the time is encoding, and what the rest costs a query.
+
+    bench_queries.py [--lines 2000] [--images 20000]
+
+The embedded model asks a store of synthetic vectors of its dimensions, with as many names. Encoding
+is timed inside the process; searching, looking names up and printing are what is left over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchkit import models
+from benchkit.process import again
+from benchkit.report import Report, options_of
+
+
+class _Timed:
+    """An encoder whose text side is timed."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder = encoder
+        self.seconds = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+    def encode_texts(self, texts: list[str]) -> Any:
+        begun = time.perf_counter()
+        vectors = self._encoder.encode_texts(texts)
+        self.seconds += time.perf_counter() - begun
+        return vectors
+
+
+def ask(store: Path, lines: list[bytes], form: str) -> dict[str, float]:
+    """Answer every line as the command does; seconds by part."""
+    from mmindex.search.hits import Cut
+    from mmindex.search.query import open_session
+    from mmindex_cli.output import print_answers
+
+    with open_session(store, "cpu") as session:
+        encoder = _Timed(session.vectorizer.encoder)
+        session.vectorizer._encoder = encoder  # type: ignore[assignment]
+        with _nowhere():
+            print_answers(session.lines(lines[:300], None, Cut(10)), form)  # opens, warms up
+            encoder.seconds = 0.0
+            begun = time.perf_counter()
+            print_answers(session.lines(lines, None, Cut(10)), form)
+            whole = time.perf_counter() - begun
+    rest = whole - encoder.seconds
+    return {
+        "whole_s": whole,
+        "encode_s": encoder.seconds,
+        "rest_ms": rest / len(lines) * 1e3,
+        "queries_per_s": len(lines) / whole,
+    }
+
+
+@contextlib.contextmanager
+def _nowhere() -> Iterator[None]:
+    with Path(os.devnull).open("wb") as file, io.TextIOWrapper(file) as text:
+        keep, sys.stdout = sys.stdout, text
+        try:
+            yield
+        finally:
+            sys.stdout = keep
+
+
+def make(store: Path, images: int) -> None:
+    from benchkit.stores import published_store
+
+    published_store(store, images, models.load("embedded", None).info)
+
+
+def main() -> None:
+    parser = options_of(__doc__)
+    parser.add_argument("--lines", type=int, help="default: 2,000; 10,000 with --full")
+    parser.add_argument("--images", type=int, nargs="*", help="default: 20,000; 1M too with --full")
+    parser.add_argument("--part", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.lines = options.lines or (10_000 if options.full else 2_000)
+    options.images = options.images or ([100_000, 1_000_000] if options.full else [20_000])
+    if options.part:
+        what, store, number, form = options.part
+        if what == "make":
+            make(Path(store), int(number))
+        else:
+            _, texts = models.captions(None, int(number))
+            print(json.dumps(ask(Path(store), [text.encode() for text in texts], form)))
+        return
+    report = Report("queries", options)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for images in options.images:
+            store = Path(folder) / str(images)
+            again(__file__, "--part", "make", store, images, "")
+            for form in ("json", "tsv", "table"):
+                runs = [
+                    again(__file__, "--part", "ask", store, options.lines, form).json()
+                    for _ in range(options.runs)
+                ]
+                middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+                rows.append(
+                    {
+                        "images": images,
+                        "format": form,
+                        "queries/s": middle["queries_per_s"],
+                        "encode ms/query": middle["encode_s"] / options.lines * 1e3,
+                        "rest ms/query": middle["rest_ms"],
+                    }
+                )
+    report.table(f"{options.lines} lines, 10 hits each", rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Seconds before a command does its work, beside the least that such a command could take.
+
+    bench_startup.py [--store DIR]
+
+``--help`` and ``status`` stand beside an empty Typer app with as many commands; a cold ``query``
+beside a script that imports torch and open_clip, loads the same model, encodes and searches by
+hand. Without --store, a small one of drawn scenes is built first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from benchkit.process import MMINDEX, run
+from benchkit.report import Report, in_turn, options_of
+
+_EMPTY_APP = """
+import typer
+from typing import Annotated, Optional
+app = typer.Typer(name="empty", help="Nothing.", no_args_is_help=True, add_completion=False,
+                  pretty_exceptions_enable=False, rich_markup_mode=None)
+def make(name):
+    def command(store: Annotated[Optional[str], typer.Option(help="The store.")] = None) -> None:
+        typer.echo("nothing")
+    command.__name__, command.__doc__ = name, f"Do {name}."
+    return command
+for number in range(COUNT):
+    app.command()(make(f"command{number}"))
+app()
+"""
+
+# What somebody would write who has the vectors in one file and the model in a folder.
+_BY_HAND = """
+import json, sys
+import faiss, numpy as np, open_clip, torch
+folder, vectors, text = sys.argv[1:]
+model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+model.eval()
+context = json.load(open(f"{folder}/open_clip_config.json"))["model_cfg"]["text_cfg"]
+tokenizer = open_clip.SimpleTokenizer(
+    bpe_path=f"{folder}/{context['tokenizer_kwargs']['bpe_path']}",
+    context_length=context["context_length"],
+)
+with torch.inference_mode():
+    query = torch.nn.functional.normalize(model.encode_text(tokenizer([text])), dim=-1).numpy()
+rows = np.load(vectors)
+index = faiss.IndexFlatIP(rows.shape[1])
+index.add(rows)
+print(index.search(query, 10))
+"""
+
+
+def command_count() -> int:
+    """How many commands mmindex has, as its help lists them."""
+    lines = run([*MMINDEX, "--help"]).stdout.partition("Commands:")[2].splitlines()
+    return sum(line.startswith("  ") and not line.startswith("   ") for line in lines)
+
+
+def stored_vectors(store: Path, target: Path) -> None:
+    """The image vectors of a store as one float32 file."""
+    import numpy as np
+
+    from mmindex.search.published import open_published
+    from mmindex.store.vectors import Vectors
+
+    published = open_published(store)
+    vectors = Vectors(published.objects, published.manifest, "image")
+    np.save(target, np.concatenate([block for _, block in vectors.blocks(65_536)]).astype("f4"))
+
+
+def embedded_model() -> Path:
+    from mmindex import resources
+    from mmindex.encode.model import EMBEDDED_FOLDER
+
+    return resources.data_dir() / "models" / EMBEDDED_FOLDER
+
+
+def measure(store: Path, folder: Path, options: argparse.Namespace) -> None:
+    report = Report("startup", options)
+    (folder / "empty.py").write_text(_EMPTY_APP.replace("COUNT", str(command_count())))
+    (folder / "hand.py").write_text(_BY_HAND)
+    stored_vectors(store, folder / "vectors.npy")
+    python, text = sys.executable, "a red boat on the sea"
+    programs = {
+        "python -c pass": [python, "-c", "pass"],
+        "empty Typer app --help": [python, folder / "empty.py", "--help"],
+        "mmindex --help": [*MMINDEX, "--help"],
+        "empty Typer app, a command": [python, folder / "empty.py", "command0"],
+        "mmindex status": [*MMINDEX, "status", "--store", store],
+        "mmindex --version": [*MMINDEX, "--version"],
+        "by hand: import, load, encode, search": [
+            *(python, folder / "hand.py", embedded_model(), folder / "vectors.npy", text)
+        ],
+        "mmindex query": [*MMINDEX, "query", text, "--store", store],
+    }
+    for program in programs.values():
+        run(program)  # fills the page cache and writes the .pyc files
+    runs = options.runs * (7 if options.full else 3)
+    processor: dict[str, list[float]] = {name: [] for name in programs}
+
+    def once(name: str) -> float:
+        ran = run(programs[name])
+        processor[name].append(ran.cpu_s)
+        return ran.wall_s
+
+    walls = in_turn({name: lambda name=name: once(name) for name in programs}, runs)
+    rows = {
+        name: {
+            "program": name,
+            "wall ms": statistics.median(walls[name]) * 1e3,
+            "best ms": min(walls[name]) * 1e3,
+            "processor ms": statistics.median(processor[name]) * 1e3,
+        }
+        for name in programs
+    }
+    report.table("start-up", list(rows.values()))
+    pairs = (
+        ("mmindex --help", "empty Typer app --help", 1.3),
+        ("mmindex status", "empty Typer app, a command", 1.3),
+        ("mmindex query", "by hand: import, load, encode, search", 1.0),
+    )
+    report.table(
+        "ratios",
+        [
+            {
+                "program": one,
+                "beside": other,
+                "wall": rows[one]["wall ms"] / rows[other]["wall ms"],
+                "processor": rows[one]["processor ms"] / rows[other]["processor ms"],
+                "at most": most,
+            }
+            for one, other, most in pairs
+        ],
+    )
+
+
+def main() -> None:
+    parser = options_of(__doc__)
+    parser.add_argument("--store", type=Path, help="of the embedded model; default: a small one")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = options.store
+        if store is None:
+            store = folder / "store"
+            run([*MMINDEX, "build", "--store", store, "--source", "scenes:500@7"])
+        measure(store, folder, options)
+
+
+if __name__ == "__main__":
+    main()
