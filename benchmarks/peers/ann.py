@@ -76,7 +76,7 @@ class Hnswlib(System):
         index = hnswlib.Index(space="ip", dim=self.dim)
         index.load_index(str(path))
         index.set_num_threads(self.threads)
-        for ef in (16, 32, 48, 64, 96, 128, 192, 256, 384):
+        for ef in (16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 384):
             index.set_ef(ef)
             yield f"ef {ef}", lambda queries: index.knn_query(queries, k=K)[0].astype(np.int64)
 
@@ -100,7 +100,7 @@ class Usearch(System):
 
         index = Index(ndim=self.dim, metric="ip", dtype="f16")
         index.load(str(path))
-        for expansion in (16, 32, 64, 96, 128, 192, 256, 384):
+        for expansion in (16, 20, 24, 32, 64, 96, 128, 192, 256, 384):
             index.expansion_search = expansion
 
             def ask(queries: np.ndarray) -> np.ndarray:

@@ -94,7 +94,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:  # noqa: BLE001 - the boundary: what gets here is a bug
-            _fail_unexpectedly(error, debug, log_format)
+            _fail(_as_bug(error), debug, log_format)
 
     # Evaluated: typer takes a __signature__ as it is and would not see Annotated in strings.
     signature = inspect.signature(function, eval_str=True)
@@ -166,13 +166,6 @@ def _fail(error: MmindexError, debug: bool = False, log_format: LogFormat = "tex
         if error.hint:
             say(f"hint: {_one_line(error.hint)}")
     raise typer.Exit(code)
-
-
-def _fail_unexpectedly(error: Exception, debug: bool, log_format: LogFormat) -> NoReturn:
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
-        # A library raised its own error in place of ours (duckdb: "Query interrupted").
-        _end("terminated", Terminated(), log_format)
-    _fail(_as_bug(error), debug, log_format)
 
 
 def _end(word: str, error: BaseException, log_format: LogFormat) -> NoReturn:

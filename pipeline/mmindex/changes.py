@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmindex.errors import StorageError
+from mmindex.errors import StorageError, duckdb_interrupts
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
@@ -134,7 +134,7 @@ def compare(
 def _database(layout: Layout) -> Iterator[duckdb.DuckDBPyConnection]:
     settings = {**_SETTINGS, "temp_directory": str(layout.staging_dir / "compare")}
     try:
-        with duckdb.connect(":memory:", config=settings) as database:
+        with duckdb_interrupts(), duckdb.connect(":memory:", config=settings) as database:
             yield database
     except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
         raise StorageError(

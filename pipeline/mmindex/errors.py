@@ -129,6 +129,23 @@ def os_errors(path: Path | str) -> Iterator[None]:
         raise from_os_error(error, path) from error
 
 
+@contextmanager
+def duckdb_interrupts() -> Iterator[None]:
+    """Raise what a signal asked for; DuckDB puts "Query interrupted" in its place.
+
+    Raises:
+        Terminated: on SIGTERM, whose handler ignores further ones.
+        KeyboardInterrupt: on SIGINT.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":
+            raise
+        terminated = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        raise (Terminated if terminated else KeyboardInterrupt) from error
+
+
 def exit_code_of(error: BaseException) -> int:
     """The exit code with which a command ends that ``error`` stopped."""
     if isinstance(error, MmindexError | Terminated):

@@ -197,9 +197,10 @@ class Store(RuleBasedStateMachine):
     def forget(self, data: Any, moment: int | None) -> None:
         books, now = self.books, self.books.versions[self.books.current]
         name = data.draw(st.sampled_from(sorted(now.pictures)))
-        gone = frozenset(n for other, n in now.seen.items() if other == name)
-        also = {other for other, number in now.pictures.items() if number in gone}
-        forgotten, blank = books.forgotten | also, books.blank | gone
+        # All contents that the name ever had, wherever else they are; their other names stay free.
+        there = set(versions.list_versions(self.layout)) & set(books.versions)
+        gone = {books.versions[n].pictures.get(name) for n in there} - {None}
+        forgotten, blank = books.forgotten | {name}, books.blank | gone
         version = Version(now.seen, forgotten, blank, self.today)
         if len(set(version.pictures.values())) < 3:
             return
@@ -218,7 +219,8 @@ class Store(RuleBasedStateMachine):
         self.stepped()
         if not self.layout.format_file.exists():
             return
-        assert not check(self.layout, full=True).problems
+        problems = check(self.layout, full=True).problems
+        assert not problems, problems
         assert self.stored() == self.books.current
 
     @invariant()
@@ -233,4 +235,5 @@ class Store(RuleBasedStateMachine):
         shown = {hold.manifest.version: hold.manifest for hold in self.held}
         shown[self.books.current] = versions.read_version(self.layout, self.books.current)
         for number, manifest in shown.items():
-            assert not wrong_answers(objects, manifest, self.books.versions[number].pictures)
+            wrong = wrong_answers(objects, manifest, self.books.versions[number].pictures)
+            assert not wrong, wrong

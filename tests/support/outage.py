@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmindex.errors import MmindexError
+from mmindex.store.layout import Layout
+from mmindex.store.leftovers import remove_leftovers
+from mmindex.store.lock import writer_lock
 from support.lossy import Content, Event, recording
 from support.oracle import Expected, State, at_rest, observe, violations
 from support.power import Disk, crash_states
@@ -137,6 +140,9 @@ def judge(made: Recording, crash: Crash, *, rerun: bool) -> list[str]:
         try:
             if not step.once or observe(made.root).content != expected.after.content:
                 step.do()
+            else:  # what any other run that writes does first
+                with writer_lock(Layout(made.root)):
+                    remove_leftovers(Layout(made.root))
         except MmindexError as error:
             return error.exit_code
         return 0

@@ -8,6 +8,7 @@ first: answers do not depend on batches, blocks or threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import faiss
@@ -23,6 +24,7 @@ Int64 = NDArray[np.int64]
 _SLACK = 16  # candidates beyond k that a block offers, so that ties at the edge are seen
 _SCORE_ERROR = 1e-5  # bound on the rounding of float32 inner products of unit vectors
 _GATHER_ELEMENTS = 1 << 18  # 1 MiB of float32: gathered rows stay in the processor's cache
+_QUERIES_A_THREAD = 32  # fewer are re-ranked before a second thread has started
 _BLOCK_BYTES = 64 << 20  # float32 rows held at once while everything is scanned
 
 
@@ -80,7 +82,11 @@ def score(queries: Float32, rows: Float32) -> Float32:
 
 
 def rerank(
-    take: Callable[[Int64], Float16], queries: Float32, candidates: Int64, k: int
+    take: Callable[[Int64], Float16],
+    queries: Float32,
+    candidates: Int64,
+    k: int,
+    threads: int = 1,
 ) -> tuple[Float32, Int64]:
     """Score candidates exactly and keep the best.
 
@@ -89,11 +95,17 @@ def rerank(
         queries: float32 (q, dim).
         candidates: int64 (q, c) ids, each at most once in a row; -1 where there is none.
         k: how many to keep.
+        threads: share the queries; ``take`` must bear to be called by several.
 
     Returns:
         float32 (q, k) scores and int64 (q, k) ids, best first, equal scores by lower id;
         missing ones are -inf and -1.
     """
+    if threads > 1 and len(queries) >= threads * _QUERIES_A_THREAD:
+        parts = np.array_split(np.arange(len(queries)), threads)
+        with ThreadPoolExecutor(threads) as pool:
+            done = list(pool.map(lambda p: rerank(take, queries[p], candidates[p], k), parts))
+        return np.concatenate([one[0] for one in done]), np.concatenate([one[1] for one in done])
     # In order of id: neighbours on disk are read together, and a stable sort breaks ties.
     candidates = np.sort(candidates, axis=1)
     count, width = candidates.shape

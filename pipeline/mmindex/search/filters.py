@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.errors import NoInputError, UsageError
+from mmindex.errors import NoInputError, UsageError, duckdb_interrupts
 from mmindex.records import Modality
 from mmindex.search.condition import TABLE, check, in_brackets, one_line
 from mmindex.store.manifest import Manifest, ObjectRef
@@ -163,7 +163,10 @@ def _valid_text(column: pa.Array) -> pa.Array:
 @contextmanager
 def _database() -> Iterator[duckdb.DuckDBPyConnection]:
     """An empty database in memory that can reach nothing outside itself."""
-    with duckdb.connect(":memory:", config=dict(_SAFE_SETTINGS)) as database:
+    with (
+        duckdb_interrupts(),
+        duckdb.connect(":memory:", config=dict(_SAFE_SETTINGS)) as database,
+    ):
         database.execute("SET lock_configuration = true").fetchall()
         yield database
 

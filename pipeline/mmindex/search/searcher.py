@@ -163,7 +163,7 @@ class Searcher:
             return self._scan(queries, k, allowed)
         with faiss_settings(self._threads, self.dim):
             candidates = self._candidates(queries, count, allowed)
-        scores, ids = rerank(self._vectors.take, queries, candidates, k)
+        scores, ids = rerank(self._vectors.take, queries, candidates, k, self._threads)
         short = np.flatnonzero(ids[:, -1] < 0)
         if len(short):
             scores[short], ids[short] = self._scan(queries[short], k, allowed)
