@@ -186,7 +186,9 @@ def part(values: list[str]) -> None:
 
 def main() -> None:
     parser = options_of(__doc__)
-    parser.add_argument("--photos", type=Path, default=os.environ.get("MMINDEX_BENCH_PHOTOS"))
+    parser.add_argument(
+        "--photos", type=Path, default=os.environ.get("MMINDEX_BENCH_PHOTOS") or None
+    )
     parser.add_argument("--images", type=int, help="default: 256; 1024 with --full")
     parser.add_argument("--models", nargs="*", default=["ViT-B-32", EMBEDDED])
     parser.add_argument("--part", nargs=4, help=argparse.SUPPRESS)
@@ -194,7 +196,6 @@ def main() -> None:
     if options.part:
         part(options.part)
         return
-    options.photos = Path(options.photos) if options.photos else None
     options.images = options.images or (1_024 if options.full else 256)
     report = Report("encode", options)
     with tempfile.TemporaryDirectory() as name:
