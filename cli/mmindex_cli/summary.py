@@ -96,7 +96,7 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
             yield "", f"hint: {stop.hint}"
     needed, free = size(forecast.needed_bytes), size(forecast.free_bytes)
     yield "disk", f"{needed} needed at least, {free} free"
-    if forecast.seconds and not forecast.stops:
+    if any(forecast.seconds.values()) and not forecast.stops:
         parts = ", ".join(f"{name} {duration(s)}" for name, s in forecast.seconds.items() if s)
         yield "time", f"about {duration(sum(forecast.seconds.values()))} at the last rates: {parts}"
 

@@ -153,7 +153,8 @@ def _published(context: Context, side: Modality) -> Before | Anew:
 
 def _report(context: Context, side: _Side, made: IndexReport, done: _Done) -> None:
     info = made.info
-    get_logger("index").info(f"{side.name} index {done.action}", vectors=info.n, why=done.why)
+    told = {"why": done.why} if done.why else {"added": done.added, "removed": done.removed}
+    get_logger("index").info(f"{side.name} index {done.action}", vectors=info.n, **told)
     context.reports[f"index {side.name}"] = {
         "action": done.action,
         "why": done.why,
