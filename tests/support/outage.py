@@ -91,6 +91,16 @@ def without(events: Sequence[Event], site: str) -> list[Event]:
     return kept
 
 
+def steps_asking(events: Sequence[Event], site: str) -> list[int]:
+    """The steps in which the fsync at ``site`` is asked for."""
+    step, found = 0, {}
+    for event in events:
+        if event.site == site:
+            found[step] = True
+        step += event.kind == "mark" and event.path == _END
+    return list(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Crash:
     """The power fails: in which step, whether that had ended, and what is left on disk."""

@@ -75,6 +75,22 @@ def life(folder: Path) -> Recording:
     return record(root, steps)
 
 
+def taken_up(folder: Path) -> Recording:
+    """A run dies between giving a name and syncing it, and the next one relies on that name."""
+    root, begin = folder / "store", builds(folder)[0]
+
+    def killed() -> None:
+        with dying(root, objects=4) as life:  # three tables, then a shard of vectors
+            begin.do()
+        assert life.ended
+
+    steps = [
+        Step("killed before a sync", killed, begin.prepare, fails=True, exact=False),
+        Step("build that takes it up", begin.do),
+    ]
+    return record(root, steps)
+
+
 def forgotten_again(folder: Path) -> Recording:
     """An old list of unchanged files comes back from a backup, and forgetting is repeated.
 

@@ -16,8 +16,8 @@ import pytest
 from support.fakestore import fast_folder
 from support.fsyncs import fsync_sites
 from support.naive import naive_writer
-from support.outage import Crash, Recording, crashes, judge, record, without
-from support.outages import builds, drawn, fetched, forgotten_again, life
+from support.outage import Crash, Recording, crashes, judge, record, steps_asking, without
+from support.outages import builds, drawn, fetched, forgotten_again, life, taken_up
 from support.tally import Tally
 
 pytestmark = pytest.mark.timeout(1800)
@@ -25,6 +25,7 @@ LIVES = (
     "fetched",
     "forgotten again",
     "drawn",
+    "taken up",
     "life",
 )  # the shortest first: they show a lacking fsync soonest
 STEPS = 9  # of the longest
@@ -45,6 +46,7 @@ def recordings() -> Iterator[dict[str, Recording]]:
             "fetched": stack.enter_context(fetched(places["fetched"])),
             "forgotten again": forgotten_again(places["forgotten again"]),
             "drawn": drawn(places["drawn"]),
+            "taken up": taken_up(places["taken up"]),
             "life": life(places["life"]),
         }
 
@@ -61,6 +63,8 @@ def told(made: Recording, crash: Crash, found: list[str]) -> str:
         ("drawn", 0),
         ("fetched", 0),
         ("forgotten again", 3),
+        ("taken up", 0),
+        ("taken up", 1),
     ],
 )
 def test_whatever_a_power_loss_leaves_the_store_is_sound(
@@ -108,11 +112,13 @@ def harm(made: Recording, sound: Sound, site: str) -> str:
     events = without(made.events, site)
     if events == made.events:
         return ""
-    for crash in crashes(events, 0, range(len(made.steps)), most=16):
-        if (crash.step, crash.disk.digest()) in sound and not crash.ended:
-            continue
-        if found := judge(made, crash, rerun=False):
-            return told(made, crash, found)
+    for step in steps_asking(made.events, site):
+        # What comes last has the most to lose.
+        for crash in reversed(list(crashes(events, 0, [step], most=16))):
+            if (crash.step, crash.disk.digest()) in sound and not crash.ended:
+                continue
+            if found := judge(made, crash, rerun=False):
+                return told(made, crash, found)
     return ""
 
 
