@@ -2,6 +2,7 @@
 
 import json
 import stat
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -215,3 +216,19 @@ def test_a_second_writer_is_told_who_holds_the_store(objects):
         pass
     with writer_lock(objects.layout):
         pass
+
+
+def test_a_first_run_that_another_one_overtakes_is_not_refused(tmp_path, monkeypatch):
+    """Between "no store yet" and "what is in the folder?" the other one may have made the store."""
+    root = tmp_path / "store"
+    root.mkdir()
+    look = Path.iterdir
+
+    def overtaken(path):
+        if path == root:
+            monkeypatch.undo()
+            versions.create_layout(root)
+        return look(path)
+
+    monkeypatch.setattr(Path, "iterdir", overtaken)
+    assert versions.create_layout(root).is_store()

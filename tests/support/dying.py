@@ -27,13 +27,14 @@ class KilledError(BaseException):
 class Life:
     """How many operations were done; the one numbered ``ends_at``, from 0, is not done any more.
 
-    Neither is the first rename to a file called ``before``, nor whatever follows the rename that
-    gives so many ``objects`` their names.
+    Neither is the first rename to a file called ``before``, nor whatever follows one to ``after``
+    or the rename that gives so many ``objects`` their names.
     """
 
     root: str
     ends_at: int
     before: str = ""
+    after: str = ""
     objects: int = sys.maxsize
     done: int = 0
 
@@ -66,9 +67,9 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         if event == "os.rename" and Path(args[1]).name == life.before:
             life.ends_at = life.done
         life.count()
-        if event == "os.rename" and Path(args[1]).parent.parent.name == "objects":
-            life.objects -= 1
-            if not life.objects:
+        if event == "os.rename":
+            life.objects -= Path(args[1]).parent.parent.name == "objects"
+            if not life.objects or Path(args[1]).name == life.after:
                 life.ends_at = life.done
 
 
@@ -77,14 +78,19 @@ sys.addaudithook(_hook)  # for good: there is no way to take one away again
 
 @contextmanager
 def dying(
-    root: Path, ends_at: int = sys.maxsize, before: str = "", objects: int = sys.maxsize
+    root: Path,
+    ends_at: int = sys.maxsize,
+    *,
+    before: str = "",
+    after: str = "",
+    objects: int = sys.maxsize,
 ) -> Iterator[Life]:
     """Die at the operation numbered ``ends_at`` below ``root``, if there are so many.
 
     Whether that happened: :attr:`Life.ended` after the block, which swallows the death.
     """
     assert not _lives, "dying within dying"
-    life = Life(str(root), ends_at, before, objects)
+    life = Life(str(root), ends_at, before, after, objects)
     _lives.append(life)
     real = os.fsync
 

@@ -29,6 +29,7 @@ class Step:
         do: what a crash interrupts, and what a re-run repeats.
         prepare: sets the scene, outside the store.
         once: to repeat it would be another job (a rollback): only where it had not taken effect.
+        unsure: what the run before it showed was not safe yet, and may be lost with this one.
         fails: it does not end by itself, so that its end promises nothing.
         exact: afterwards, and after a re-run, these versions are kept and no others.
         verdict: what does not hold of the disk, one line each, beside the oracle or, with
@@ -39,6 +40,7 @@ class Step:
     do: Callable[[], object]
     prepare: Callable[[], object] = lambda: None
     once: bool = False
+    unsure: bool = False
     fails: bool = False
     exact: bool = True
     verdict: Callable[[bool], list[str]] = lambda _ended: []
@@ -56,7 +58,8 @@ class Recording:
     staged: list[set[str]] = field(default_factory=list)  # leftovers when each step began
 
     def expected(self, step: int) -> Expected:
-        return Expected(self.shown[step], self.shown[step + 1], self.steps[step].exact)
+        before = self.shown[step - self.steps[step].unsure]
+        return Expected(before, self.shown[step + 1], self.steps[step].exact)
 
 
 def record(root: Path, steps: Sequence[Step]) -> Recording:

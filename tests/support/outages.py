@@ -77,16 +77,24 @@ def life(folder: Path) -> Recording:
 
 def taken_up(folder: Path) -> Recording:
     """A run dies between giving a name and syncing it, and the next one relies on that name."""
-    root, begin = folder / "store", builds(folder)[0]
+    root, (begin, change) = folder / "store", builds(folder)
 
     def killed() -> None:
         with dying(root, objects=4) as life:  # three tables, then a shard of vectors
             begin.do()
         assert life.ended
 
+    def killed_at_its_commit() -> None:
+        with dying(root, after="CURRENT") as life:
+            change.do()
+        assert life.ended
+
     steps = [
         Step("killed before a sync", killed, begin.prepare, fails=True, exact=False),
-        Step("build that takes it up", begin.do),
+        Step("build that takes it up", begin.do, begin.prepare),
+        Step("killed at its commit", killed_at_its_commit, change.prepare, fails=True),
+        # It says that nothing changed: then the version that it found must stay.
+        Step("build with nothing to do", change.do, change.prepare, unsure=True),
     ]
     return record(root, steps)
 

@@ -30,7 +30,8 @@ class Tally:
             self._mine[name] = {}
             self.properties.append((_FIGURES, (name, self._mine[name])))
         mine = self._mine[name]
-        for what, count in counts.items():
+        for key, count in counts.items():
+            what = key.replace("_", " ")
             mine[what] = mine.get(what, 0) + int(count)
 
     def seed(self, what: str) -> int:

@@ -118,7 +118,9 @@ def _refuse_foreign(layout: Layout) -> None:
         return
     made = (*layout.directories, layout.lock_file, layout.current_file)
     ours = {path.name for path in made}
-    if any(entry.name not in ours for entry in layout.root.iterdir()):
+    foreign = any(entry.name not in ours for entry in layout.root.iterdir())
+    # Another first run may have made it a store since the look above.
+    if foreign and not layout.format_file.exists():
         raise CannotCreateError(
             f"{layout.root}: not empty and not an mmindex store", "choose another --store"
         )
