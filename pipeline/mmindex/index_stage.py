@@ -76,7 +76,7 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
     recipe = recipe_of(draft.encoder.fingerprint, context.config.index)
     kept = tuple(ref for ref in draft.objects if not ref.name.startswith(INDEX_OBJECTS))
     draft = msgspec.structs.replace(draft, stages=("crawl", "encode", "index"), objects=kept)
-    indexes: dict[str, IndexInfo] = {}
+    indexes: dict[Modality, IndexInfo] = {}
     for name, table in tables.items():
         if not table.rows:
             continue

@@ -22,7 +22,7 @@ from mmindex.store.leftovers import remove_leftovers
 from mmindex.store.lock import writer_lock
 from mmindex.store.objects import Objects
 from mmindex.store.repair import repair
-from support.manifests import counts, manifest
+from support.manifests import counts, index_info, manifest
 
 
 @pytest.fixture
@@ -150,6 +150,17 @@ def test_unknown_fields_in_a_manifest_are_refused(objects):
     layout.version(1).write_text(json.dumps(tree))
     with pytest.raises(DataError, match="surprise"):
         versions.read_version(layout, 1)
+
+
+def test_an_index_of_an_unknown_side_is_damage(objects):
+    layout = objects.layout
+    made = publish(objects, 1)
+    tree = json.loads(msgspec.json.encode(made))
+    tree["indexes"] = {"texT": json.loads(msgspec.json.encode(index_info()))}
+    layout.version(1).write_text(json.dumps(tree))
+    with pytest.raises(DataError, match="texT"):
+        versions.read_version(layout, 1)
+    assert str(layout.version(1)) in check(layout, full=True).problems[0]
 
 
 def test_a_newer_format_is_not_touched(objects):

@@ -16,6 +16,7 @@ from support.zygote import Ended
 
 _ATTEMPTS: Final = 3
 _DATA_EXIT: Final = 65
+_PERMISSION_EXIT: Final = 77
 _STORAGE_EXIT: Final = 74
 _FD_PATH: Final = re.compile(r"\(\d+<(?P<path>[^>]+)>")
 _RENAME: Final = re.compile(r"\"(?P<source>[^\"]+)\", .*\"(?P<target>[^\"]+)\"")
@@ -113,7 +114,10 @@ def _reported(point: Point, ended: Ended) -> list[str]:
     """An error ends the run with its code and a clear line, or it did no harm at all."""
     # A check that cannot read a file counts it among the problems that it found.
     checked = not point.call.changes and "problem(s)" in ended.stderr
-    if ended.code not in (0, _STORAGE_EXIT) and not (checked and ended.code == _DATA_EXIT):
+    allowed = {0, _STORAGE_EXIT} | ({_DATA_EXIT} if checked else set())
+    if "access" in point.call.name:  # Python tells only yes or no, which reads as "not permitted"
+        allowed.add(_PERMISSION_EXIT)
+    if ended.code not in allowed:
         return [f"ended with code {ended.code}, signal {ended.signal}: {ended.stderr[-600:]}"]
     if ended.code == 0 and point.call.changes and point.call.name in ("fsync", "fdatasync"):
         return ["exit 0 although an fsync failed"]

@@ -98,10 +98,12 @@ def test_a_flipped_bit_is_found_and_its_file_named(
         if not right:  # an empty digests file of an empty segment, for example
             continue
         path.write_bytes(one_bit(right, dice))
-        problems = problems_of(store)
+        try:
+            problems = problems_of(store)
+        finally:
+            path.write_bytes(right)
         tally.add("bit flips", tried=1, found=any(path.name in line for line in problems))
         assert any(path.name in line for line in problems), (path.name, problems)
-        path.write_bytes(right)
     assert not problems_of(store)
 
 

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError, InternalError, os_errors
+from mmindex.records import Modality
 from mmindex.store.manifest import IndexInfo, ObjectRef
 from mmindex.store.objects import REPAIR_HINT, Objects
 from mmindex.store.publish import StagedFile
 
 
-def write_index(objects: Objects, modality: str, index: Any) -> ObjectRef:
+def write_index(objects: Objects, modality: Modality, index: Any) -> ObjectRef:
     """Write an index as the object ``index/<modality>``.
 
     ``faiss.write_index(path)`` reports success on a full disk with the file's tail missing, so

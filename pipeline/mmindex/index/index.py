@@ -30,6 +30,7 @@ from mmindex.index.plan import candidates
 from mmindex.index.sizing import IndexPlan, for_sample
 from mmindex.index.tune import RECALL_AT, Blocks, Tuning, fidelity_of, tune, yardstick
 from mmindex.progress import StageTimer, get_logger
+from mmindex.records import Modality
 from mmindex.store.manifest import IndexInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors, write_segment
@@ -65,7 +66,7 @@ class _Job:
 
 def build_index(
     objects: Objects,
-    modality: str,
+    modality: Modality,
     keys: Iterable[str] | pa.Array[Any] | pa.ChunkedArray[Any],
     shards: Sequence[ObjectRef],
     config: IndexConfig,
@@ -118,7 +119,7 @@ def build_index(
 
 
 def _info(
-    modality: str, plan: IndexPlan, config: IndexConfig, threads: int, tuning: Tuning | None
+    modality: Modality, plan: IndexPlan, config: IndexConfig, threads: int, tuning: Tuning | None
 ) -> IndexInfo:
     return IndexInfo(
         modality=modality,

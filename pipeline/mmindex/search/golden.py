@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError
+from mmindex.records import Modality
 from mmindex.search.searcher import Searcher
 from mmindex.store.holds import hold_current
 from mmindex.store.layout import Layout
@@ -23,7 +24,7 @@ _SCORE_TOLERANCE = 1e-4
 
 
 def write_golden(
-    objects: Objects, manifest: Manifest, modality: str, queries: NDArray[np.float32]
+    objects: Objects, manifest: Manifest, modality: Modality, queries: NDArray[np.float32]
 ) -> ObjectRef:
     """Ask ``queries`` (float32 (q, dim), unit length) and store them with their answers."""
     scores, ids = Searcher(objects, manifest, modality).search(queries, GOLDEN_K)
@@ -71,7 +72,7 @@ def check_golden(layout: Layout) -> tuple[str, ...]:
         return tuple(problems)
 
 
-def _changed(objects: Objects, manifest: Manifest, modality: str) -> int:
+def _changed(objects: Objects, manifest: Manifest, modality: Modality) -> int:
     ref = manifest.find(f"golden/{modality}")
     if ref is None:
         raise DataError(f"version {manifest.version} has no golden/{modality}")

@@ -65,7 +65,7 @@ class ContentCheck:
         if rows != ref.rows:
             yield f"{ref.name}: {rows} rows, the manifest says {ref.rows}"
 
-    def _side(self, manifest: Manifest, side: str, info: IndexInfo) -> Iterator[str]:
+    def _side(self, manifest: Manifest, side: Modality, info: IndexInfo) -> Iterator[str]:
         """Vectors, their digests, removed rows, ids, the table that ids lead to, golden answers."""
         vectors = Vectors(self._objects, manifest, side)
         bad = sum(int((~np.isfinite(part).all(axis=1)).sum()) for _, part in _blocks(vectors))
@@ -85,7 +85,7 @@ class ContentCheck:
         named = np.sort(_words([column.drop_null()]))
         if (named[1:] == named[:-1]).any():
             yield "two ids have the same key"
-        table = manifest.find(_TABLES[Modality(side)])
+        table = manifest.find(_TABLES[side])
         if table is not None:
             keys = _words(batch["key"] for batch in self._objects.iter_batches(table, ["key"]))
             if not np.array_equal(np.unique(keys), named):
@@ -98,9 +98,9 @@ class ContentCheck:
                 yield "golden answers name ids that are not there"
 
 
-def _parts(manifest: Manifest, side: str) -> tuple[str, ...]:
+def _parts(manifest: Manifest, side: Modality) -> tuple[str, ...]:
     names = (f"{kind}/{side}" for kind in ("ids", "removed", "vectors", "digests", "golden"))
-    wanted = (*names, _TABLES[Modality(side)])
+    wanted = (*names, _TABLES[side])
     return tuple(ref.sha256 for ref in manifest.objects if ref.name.startswith(wanted))
 
 

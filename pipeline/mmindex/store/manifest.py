@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from mmindex.errors import DataError, InternalError
+from mmindex.records import Modality
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -107,7 +108,7 @@ class IndexInfo(Record, frozen=True):
     ten that it leaves among the ten best: 1 with float16.
     """
 
-    modality: str
+    modality: Modality
     factory: str
     reason: str
     n: int
@@ -166,7 +167,7 @@ class Manifest(Record, frozen=True):
     sources: tuple[SourceSummary, ...]
     counts: Counts
     encoder: EncoderInfo | None
-    indexes: dict[str, IndexInfo]
+    indexes: dict[Modality, IndexInfo]
     evaluation: dict[str, Any] | None
     evaluation_inputs: str
     objects: tuple[ObjectRef, ...]

@@ -19,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError, InternalError
+from mmindex.records import Modality
 from mmindex.store import sq8
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
@@ -32,7 +33,7 @@ REMOVED_SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False)])
 
 def write_segment(
     objects: Objects,
-    modality: str,
+    modality: Modality,
     number: int,
     dim: int,
     blocks: Iterable[Float16],
@@ -78,7 +79,7 @@ def write_segment(
     return vectors, objects.write(f"digests/{modality}/{number:05d}", fill_digests)
 
 
-def write_removed(objects: Objects, modality: str, removed: Int64) -> tuple[ObjectRef, ...]:
+def write_removed(objects: Objects, modality: Modality, removed: Int64) -> tuple[ObjectRef, ...]:
     """Write which rows are removed: int64, ascending; nothing where none is."""
     if not len(removed):
         return ()
@@ -123,7 +124,7 @@ class Vectors:
         removed: int64, the removed rows, ascending.
     """
 
-    def __init__(self, objects: Objects, manifest: Manifest, modality: str) -> None:
+    def __init__(self, objects: Objects, manifest: Manifest, modality: Modality) -> None:
         """Map the segments.
 
         Raises:
@@ -148,7 +149,7 @@ class Vectors:
 
     @classmethod
     def of_refs(
-        cls, objects: Objects, refs: Sequence[ObjectRef], modality: str, dim: int
+        cls, objects: Objects, refs: Sequence[ObjectRef], modality: Modality, dim: int
     ) -> Vectors:
         """Map segments that no manifest lists yet; ``refs`` holds them, digests, removed rows.
 
@@ -160,7 +161,7 @@ class Vectors:
         return vectors
 
     def _map_all(
-        self, objects: Objects, refs: Sequence[ObjectRef], modality: str, dim: int
+        self, objects: Objects, refs: Sequence[ObjectRef], modality: Modality, dim: int
     ) -> None:
         self.dim = dim
         self._segments: list[Segment] = []
