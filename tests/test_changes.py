@@ -1,5 +1,6 @@
 """The report of changes counts what an obvious comparison of ids and keys counts."""
 
+import errno
 import hashlib
 
 import pyarrow as pa
@@ -84,6 +85,21 @@ def test_damage_is_told_as_damage_and_not_counted(tmp_path):
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(DataError, match="damaged"):
         compare(objects, before, write(objects, {"b": 1}))
+
+
+def test_a_failing_disk_is_told_as_what_it_is(tmp_path, monkeypatch):
+    """DuckDB reads the tables; of an error there it has only words, and another class."""
+    objects = new_store(tmp_path)
+    tables = write(objects, {"a": 1}), write(objects, {"b": 1})
+
+    def broken(*_args, **_options):
+        raise OSError(errno.EIO, "Input/output error")
+        yield
+
+    monkeypatch.setattr(objects, "iter_batches", broken)
+    with pytest.raises(OSError, match="Input/output") as caught:
+        compare(objects, *tables)
+    assert caught.value.errno == errno.EIO
 
 
 def test_nothing_is_left_in_staging(tmp_path):

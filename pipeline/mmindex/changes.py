@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmindex.errors import StorageError, duckdb_interrupts
+from mmindex.errors import MmindexError, StorageError, duckdb_interrupts
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
@@ -121,46 +121,62 @@ def compare(
         else:
             for table in (before.images, old, new):
                 objects.path(table)  # damage is to be told as such, not by the join
-            with _database(objects.layout) as database:
-                passed_over = _ids_of(objects, before.images, unread)
-                database.register("passed_over", passed_over)
-                database.register("old", _rows(objects, old, column))
-                database.register("new", _rows(objects, new, column))
+            streams = _Streams()
+            passed_over = _ids_of(objects, before.images, unread)
+            with _database(objects.layout, streams) as database:
+                database.register("passed_over", streams.reader(_ID, passed_over))
+                database.register("old", streams.reader(_ROW, _rows(objects, old, column)))
+                database.register("new", streams.reader(_ROW, _rows(objects, new, column)))
                 deltas.append(Delta(*(database.execute(_JOIN).fetchone() or ())))
     return Changes(*deltas)
 
 
+@dataclass(slots=True)
+class _Streams:
+    """What DuckDB reads; of an error there it tells only in words, so the first one is kept."""
+
+    error: MmindexError | OSError | None = None
+
+    def reader(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(schema, self._kept(batches))
+
+    def _kept(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except (MmindexError, OSError) as error:
+            self.error = self.error or error
+            raise
+
+
 @contextmanager
-def _database(layout: Layout) -> Iterator[duckdb.DuckDBPyConnection]:
+def _database(layout: Layout, streams: _Streams) -> Iterator[duckdb.DuckDBPyConnection]:
     settings = {**_SETTINGS, "temp_directory": str(layout.staging_dir / "compare")}
     try:
         with duckdb_interrupts(), duckdb.connect(":memory:", config=settings) as database:
             yield database
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+    except duckdb.Error as error:
+        if streams.error is not None:
+            raise streams.error from error
+        if not isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
+            raise
         raise StorageError(
             f"comparing the corpus with the last version's failed: {str(error).splitlines()[0]}",
             "free some space, or choose another --store",
         ) from error
 
 
-def _rows(objects: Objects, table: ObjectRef, column: str) -> pa.RecordBatchReader:
+def _rows(objects: Objects, table: ObjectRef, column: str) -> Iterator[pa.RecordBatch]:
     """Id, key and image of each row."""
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for batch in objects.iter_batches(table, list(dict.fromkeys((column, "key", "image_id")))):
-            ids, images = batch[column].cast(pa.binary()), batch["image_id"].cast(pa.binary())
-            yield pa.RecordBatch.from_arrays([ids, batch["key"], images], schema=_ROW)
-
-    return pa.RecordBatchReader.from_batches(_ROW, batches())
+    for batch in objects.iter_batches(table, list(dict.fromkeys((column, "key", "image_id")))):
+        ids, images = batch[column].cast(pa.binary()), batch["image_id"].cast(pa.binary())
+        yield pa.RecordBatch.from_arrays([ids, batch["key"], images], schema=_ROW)
 
 
-def _ids_of(objects: Objects, images: ObjectRef, sources: Sequence[str]) -> pa.RecordBatchReader:
+def _ids_of(
+    objects: Objects, images: ObjectRef, sources: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
     """The images of some sources."""
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        wanted = pa.array(sources, pa.string())
-        for batch in objects.iter_batches(images, ["image_id", "source"]) if sources else ():
-            chosen = batch["image_id"].filter(pc.is_in(batch["source"], value_set=wanted))
-            yield pa.RecordBatch.from_arrays([chosen.cast(pa.binary())], schema=_ID)
-
-    return pa.RecordBatchReader.from_batches(_ID, batches())
+    wanted = pa.array(sources, pa.string())
+    for batch in objects.iter_batches(images, ["image_id", "source"]) if sources else ():
+        chosen = batch["image_id"].filter(pc.is_in(batch["source"], value_set=wanted))
+        yield pa.RecordBatch.from_arrays([chosen.cast(pa.binary())], schema=_ID)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from pathlib import Path
 
@@ -150,6 +151,23 @@ def test_a_damaged_cache_costs_time_and_nothing_else(objects, photos, read_names
     read_names.clear()
     assert crawl_folder(objects, photos) == first
     assert read_names == []
+
+
+def test_a_cache_that_cannot_be_opened_costs_time_and_nothing_else(
+    objects, photos, read_names, monkeypatch
+):
+    first = crawl_folder(objects, photos)
+    connect = sqlite3.connect
+
+    def broken(place, **options):
+        if "uri" in options:
+            raise sqlite3.OperationalError("disk I/O error")
+        return connect(place, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", broken)
+    read_names.clear()
+    assert crawl_folder(objects, photos) == first
+    assert len(read_names) == 12
 
 
 def test_a_flipped_bit_in_the_cache_is_seen(objects, photos, read_names):

@@ -14,7 +14,7 @@ from support.strace import CHANGING, GROWING, READING, Call, Tracer, below, stor
 from support.workloads import Workload
 from support.zygote import Ended
 
-_ATTEMPTS: Final = 3
+_NEARBY: Final = (0, -1, 1, -2, 2)  # a run may make a few calls less or more than the traced one
 _DATA_EXIT: Final = 65
 _PERMISSION_EXIT: Final = 77
 _STORAGE_EXIT: Final = 74
@@ -35,9 +35,9 @@ class Point:
         what = "signal=KILL" if self.fault == "KILL" else f"error={self.fault}"
         return f"{self.call.name}:{what}:when={self.call.number}"
 
-    def sooner(self, calls: int) -> Point:
-        """The point so many calls before this one."""
-        return replace(self, call=replace(self.call, number=max(1, self.call.number - calls)))
+    def later(self, calls: int) -> Point:
+        """The point so many calls after this one."""
+        return replace(self, call=replace(self.call, number=max(1, self.call.number + calls)))
 
     def __str__(self) -> str:
         return f"{self.inject} ({self.call.text[:160]})"
@@ -78,10 +78,8 @@ def sample(found: Sequence[Point], count: int | None, seed: int) -> list[Point]:
 def try_point(workload: Workload, point: Point, job: str = "command") -> list[str]:
     """Run with one call broken; what the oracle has against the result, one line each."""
     log = workload.bench.folder / "strace.log"
-    for attempt in range(_ATTEMPTS):
-        # A run may make a few calls less than the traced one: then the end comes a call sooner.
-        sooner = attempt if point.fault == "KILL" else 0
-        ended = _broken_run(workload, point.sooner(sooner), job, log)
+    for calls in _NEARBY:
+        ended = _broken_run(workload, point.later(calls), job, log)
         if _reached(workload, point, log, ended):
             break
     else:

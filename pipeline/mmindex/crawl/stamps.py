@@ -157,8 +157,12 @@ def _open(path: Path, rules: str) -> sqlite3.Connection | None:
     """The last crawl's file, if it is sound and was written under the same rules."""
     if not path.is_file():
         return None
-    # "immutable": no lock file beside it, and nothing is ever written.
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        # "immutable": no lock file beside it, and nothing is ever written.
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    except sqlite3.DatabaseError as error:
+        _warn(path, error)
+        return None
     try:
         database.execute("PRAGMA cache_size = -32768")
         if database.execute("SELECT text FROM rules").fetchone() == (rules,):
@@ -171,7 +175,7 @@ def _open(path: Path, rules: str) -> sqlite3.Connection | None:
 
 def _warn(path: Path, error: sqlite3.Error) -> None:
     get_logger("crawl").warning(
-        "the list of unchanged files is damaged: all files are read again",
+        "the list of unchanged files cannot be read: all files are read again",
         file=path.name,
         why=str(error),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -121,10 +122,16 @@ class Objects:
         self, ref: ObjectRef, columns: Sequence[str] | None = None, rows: int = 65_536
     ) -> Iterator[pa.RecordBatch]:
         """Stream a Parquet object in record batches of at most ``rows`` rows."""
-        with self.open_parquet(ref) as file:
+        file = self.open_parquet(ref)
+        try:
             yield from file.iter_batches(
                 batch_size=rows, columns=list(columns) if columns is not None else None
             )
+        finally:
+            # Nothing was written, so nothing is lost; and where the reader stops early, Python
+            # closes the file at some later time, when nobody is there to catch an error.
+            with suppress(OSError):
+                file.close()
 
 
 def read_chunks(file: BinaryIO) -> Iterator[bytes]:
