@@ -31,7 +31,9 @@ def write_images(folder: Path, photos: Path | None, count: int) -> str:
     """``count`` JPEGs with bytes of their own, and what they are."""
     folder.mkdir()
     if photos is not None:
-        files = sorted(path.read_bytes() for path in photos.glob("*.jpg"))
+        files = [path.read_bytes() for path in sorted(photos.glob("*.jpg"))[:count]]
+        if not files:
+            raise SystemExit(f"{photos}: holds no .jpg")
         what = f"{len(files)} photos"
     else:
         from mmindex.crawl.scenes import draw, encode, make_scene

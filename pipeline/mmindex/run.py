@@ -129,12 +129,8 @@ def _build(context: Context, recorder: Recorder) -> Manifest:
     check_room(context.layout, context.config, context.parent, recorder.wanted)
     stages.prepare(context, draft, recorder.wanted)
     for name in recorder.wanted:
-        before = context.objects.bytes_written
-        try:
-            with recorder.timer.measure(name):
-                draft = stages.BY_NAME[name](context, draft)
-        finally:
-            recorder.bytes_written[name] = context.objects.bytes_written - before
+        with recorder.stage(name, context.objects):
+            draft = stages.BY_NAME[name](context, draft)
     if context.parent is not None and draft.content() == context.parent.content():
         return context.parent
     return versions.publish_version(context.objects, draft)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import resource
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,7 @@ from mmindex.store.manifest import Counts, Manifest
 
 if TYPE_CHECKING:  # `mmindex status` reads reports without paying for structlog
     from mmindex.progress import StageTimer
+    from mmindex.store.objects import Objects
 
 Outcome = Literal["published", "unchanged", "failed"]
 SUCCESSES = ("published", "unchanged")
@@ -53,6 +55,7 @@ class RunReport(msgspec.Struct, frozen=True):
         bottleneck: of encoding: the part that took longest, and how many images a second each
             part alone would have allowed.
         peak_rss_bytes: of the process.
+        peak_rss_bytes_after: the peak so far at the end of each stage.
         peak_child_rss_bytes: of its largest child.
         reports: the stages' own figures.
         error: why it failed.
@@ -72,6 +75,7 @@ class RunReport(msgspec.Struct, frozen=True):
     rates: dict[str, dict[str, float]] = {}
     bottleneck: dict[str, Any] | None = None
     peak_rss_bytes: int = 0
+    peak_rss_bytes_after: dict[str, int] = {}
     peak_child_rss_bytes: int = 0
     reports: dict[str, Any] = {}
     error: RunError | None = None
@@ -110,6 +114,7 @@ class Recorder:
         timer: wall time by stage.
         reports: the stages' own figures; the run's context shares it.
         bytes_written: by stage.
+        peak_rss_bytes_after: by stage.
         started_at: when.
     """
 
@@ -119,7 +124,19 @@ class Recorder:
     timer: StageTimer
     reports: dict[str, Any] = field(default_factory=dict)
     bytes_written: dict[str, int] = field(default_factory=dict)
+    peak_rss_bytes_after: dict[str, int] = field(default_factory=dict)
     started_at: str = field(default_factory=now)
+
+    @contextmanager
+    def stage(self, name: str, objects: Objects) -> Iterator[None]:
+        """Measure one stage, failed ones too: wall time, bytes written, peak memory."""
+        before = objects.bytes_written
+        try:
+            with self.timer.measure(name):
+                yield
+        finally:
+            self.bytes_written[name] = objects.bytes_written - before
+            self.peak_rss_bytes_after[name] = _peak(resource.RUSAGE_SELF)
 
     def write(
         self, outcome: Outcome, shown: Manifest | None, error: BaseException | None = None
@@ -151,6 +168,7 @@ class Recorder:
             rates=rates(self.reports, seconds),
             bottleneck=encode.get("bottleneck") or None,
             peak_rss_bytes=_peak(resource.RUSAGE_SELF),
+            peak_rss_bytes_after=self.peak_rss_bytes_after,
             peak_child_rss_bytes=_peak(resource.RUSAGE_CHILDREN),
             reports={name: value for name, value in self.reports.items() if name != "changes"},
             error=None if error is None else describe_error(error),
