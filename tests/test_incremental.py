@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmindex.forget import forget
 from mmindex.insight.dedup import near_duplicates
 from mmindex.records import Modality
 from mmindex.run import RunSummary
@@ -86,6 +87,28 @@ def test_a_week_of_changes(folder):
         assert names_of(folder, side) == table_keys(folder, table)
     layout = open_published(folder / "store").layout
     assert check_golden(layout) == ()
+
+
+def test_stages_run_one_by_one_extend_the_last_index(folder):
+    """What ``crawl`` and ``encode`` publish has no indexes; the one before it had."""
+    built(folder, pictures_of(range(COUNT)))
+    for wanted in (("crawl",), ("encode",), ("crawl", "encode")):
+        built(folder, pictures_of(range(1, COUNT + 3)), wanted=wanted)
+    last = built(folder, pictures_of(range(1, COUNT + 3)), wanted=("index",))
+    assert side_of(last, "image") == ("extended", 3, 1)
+    assert side_of(last, "text") == ("extended", 6, 2)
+    for side, table in ((Modality.IMAGE, "images"), (Modality.TEXT, "captions")):
+        assert names_of(folder, side) == table_keys(folder, table)
+
+
+def test_no_index_is_extended_that_knows_what_was_forgotten(folder):
+    built(folder, pictures_of(range(COUNT)))
+    built(folder, pictures_of(range(COUNT + 1)), wanted=("crawl",))
+    forget(folder / "store", ["folder/photos/007.jpg"], "forget")
+    (folder / "photos" / "007.jpg").unlink()
+    built(folder, pictures_of(n for n in range(COUNT) if n != 7), wanted=("crawl", "encode"))
+    last = built(folder, pictures_of(n for n in range(COUNT) if n != 7), wanted=("index",))
+    assert side_of(last, "image") == ("trained", COUNT - 1, 0)
 
 
 def test_removed_pictures_are_in_no_evaluation_group_or_filter(folder):

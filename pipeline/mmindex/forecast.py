@@ -19,6 +19,7 @@ from mmindex.index.change import compare, recipe_of, why_anew
 from mmindex.index.gather import as_keys
 from mmindex.records import Modality
 from mmindex.run_report import newest_first
+from mmindex.store.chain import last_indexed
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects
@@ -172,12 +173,13 @@ def foresee_index(
         UsageError: no index of the kind asked for fits the memory.
     """
     n = len(side.keys)
-    info = parent.indexes.get(side.name) if parent is not None else None
-    if parent is None or info is None:
+    version = last_indexed(objects.layout, parent, side.name)
+    if version is None:
         return IndexPlan("trained", "it is the first", n, 0, n)
+    info = version.indexes[side.name]
     if not fingerprint:
         return IndexPlan("trained", "another model", n, info.n, n)
-    ids = objects.read_table(require(parent, f"ids/{side.name}", "index"), ["key"])["key"]
+    ids = objects.read_table(require(version, f"ids/{side.name}", "index"), ["key"])["key"]
     change = compare(ids, side.keys)
     why = why_anew(info, change, recipe_of(fingerprint, config), config)
     action = "trained" if why else "extended" if change.size else "kept"

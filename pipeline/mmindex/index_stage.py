@@ -21,6 +21,7 @@ from mmindex.index.tune import TUNING_QUERIES
 from mmindex.progress import get_logger
 from mmindex.records import Modality
 from mmindex.search.golden import write_golden
+from mmindex.store.chain import last_indexed
 from mmindex.store.manifest import IndexInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors
@@ -134,21 +135,20 @@ def _index_side(
 
 
 def _published(context: Context, side: Modality) -> Before | Anew:
-    """The published index of one side, every byte of it verified; or why it cannot be used."""
-    parent = context.parent
-    info = parent.indexes.get(side) if parent is not None else None
-    if parent is None or info is None:
+    """The last index of one side, every byte of it verified; or why it cannot be used."""
+    version = last_indexed(context.layout, context.parent, side)
+    if version is None:
         return Anew("it is the first")
     prefixes = tuple(f"{kind}{side}" for kind in INDEX_OBJECTS)
-    refs = tuple(ref for ref in parent.objects if ref.name.startswith(prefixes))
+    refs = tuple(ref for ref in version.objects if ref.name.startswith(prefixes))
     try:
         for ref in refs:
             context.objects.path(ref)
     except DataError as error:  # a build that says "nothing changed" must not leave it so
         get_logger("index").warning("building a damaged index again", why=error.message)
         return Anew("the published one is damaged")
-    ids = context.objects.read_table(require(parent, f"ids/{side}", "index"), ["key"])["key"]
-    return Before(info, refs, ids)
+    ids = context.objects.read_table(require(version, f"ids/{side}", "index"), ["key"])["key"]
+    return Before(version.indexes[side], refs, ids)
 
 
 def _report(context: Context, side: _Side, made: IndexReport, done: _Done) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmindex.errors import DataError, os_errors
+from mmindex.records import Modality
 from mmindex.store import holds, versions
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
@@ -62,6 +63,31 @@ def walk(layout: Layout, newest: Manifest | None) -> Iterator[Link]:
             yield link
         finally:
             holds.unlock(descriptor)
+
+
+def last_indexed(layout: Layout, newest: Manifest | None, side: Modality) -> Manifest | None:
+    """The version whose index of one side the next one can go on from.
+
+    That is not always the newest: where the stages run one by one, ``crawl`` and ``encode`` publish
+    versions without indexes.
+
+    Args:
+        layout: the store; its writer lock is held, so that nothing is collected meanwhile.
+        newest: the published version.
+        side: image or text.
+
+    Returns:
+        The newest version that was indexed, or None: it has no such index, a manifest on the way
+        is damaged, or it is of before something was forgotten.
+    """
+    if newest is None:
+        return None
+    for link in walk(layout, newest):
+        if link.manifest is None or link.number < newest.floor:
+            return None
+        if "index" in link.manifest.stages:
+            return link.manifest if side in link.manifest.indexes else None
+    return None
 
 
 def _link(layout: Layout, number: int, data: bytes, recorded: tuple[int, str] | None) -> Link:
