@@ -1,6 +1,5 @@
 """The report of changes counts what an obvious comparison of ids and keys counts."""
 
-import errno
 import hashlib
 
 import pyarrow as pa
@@ -9,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmindex.changes import Changes, Delta, Tables, compare
-from mmindex.errors import DataError
+from mmindex.errors import DataError, Terminated
 from support.corpora import new_store
 
 IMAGES = pa.schema([(name, pa.string()) for name in ("image_id", "key", "source")])
@@ -87,19 +86,19 @@ def test_damage_is_told_as_damage_and_not_counted(tmp_path):
         compare(objects, before, write(objects, {"b": 1}))
 
 
-def test_a_failing_disk_is_told_as_what_it_is(tmp_path, monkeypatch):
-    """DuckDB reads the tables; of an error there it has only words, and another class."""
+@pytest.mark.parametrize("kind", [OSError, Terminated, KeyboardInterrupt])
+def test_what_is_raised_while_duckdb_reads_comes_out_as_itself(tmp_path, monkeypatch, kind):
+    """DuckDB has only words for it, and another class."""
     objects = new_store(tmp_path)
     tables = write(objects, {"a": 1}), write(objects, {"b": 1})
 
     def broken(*_args, **_options):
-        raise OSError(errno.EIO, "Input/output error")
+        raise kind
         yield
 
     monkeypatch.setattr(objects, "iter_batches", broken)
-    with pytest.raises(OSError, match="Input/output") as caught:
+    with pytest.raises(kind):
         compare(objects, *tables)
-    assert caught.value.errno == errno.EIO
 
 
 def test_nothing_is_left_in_staging(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 import mmindex
 from mmindex.errors import Terminated, exit_code_of
 from mmindex_cli.common import fail_on
+from mmindex_cli.interrupts import stop_catching
 from mmindex_cli.lazy import HELP_OPTIONS, Entry, Group, LazyCommands
 from mmindex_cli.streams import open_missing_streams
 
@@ -94,5 +94,4 @@ def main() -> None:
         except typer.Exit as ending:
             sys.exit(ending.exit_code)
     finally:
-        # Nothing is left to unwind; as an exception it would only tear the interpreter's end.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        stop_catching()  # as an exception it would only tear the interpreter's end

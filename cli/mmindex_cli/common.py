@@ -6,19 +6,18 @@ import functools
 import inspect
 import json
 import os
-import signal
 import sys
 import traceback
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn, get_type_hints
 
 import typer
 
 from mmindex.errors import InternalError, MmindexError, Terminated, exit_code_of, from_os_error
+from mmindex_cli.interrupts import catch_signals
 from mmindex_cli.streams import say, settle_stdout
 
 LogFormat = Literal["text", "json"]
@@ -76,7 +75,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         # faiss and torch bring an OpenMP each; threads that spin while they wait starve the other
         # (measured on two busy cores: a k-means of 2.6 s took 28 s).
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        signal.signal(signal.SIGTERM, _on_sigterm)
+        catch_signals()
         try:
             _setup_logging(function.__name__, log_format, debug)
             function(*args, **kwargs)
@@ -129,11 +128,6 @@ def _setup_logging(name: str, log_format: LogFormat, debug: bool) -> None:
         from mmindex.progress import configure_logging
 
         configure_logging(log_format, run_id(), verbose=debug)
-
-
-def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; unwinding must not be cut
-    raise Terminated
 
 
 def fail_on(error: OSError) -> NoReturn:

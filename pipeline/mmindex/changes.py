@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmindex.errors import MmindexError, StorageError, duckdb_interrupts
+from mmindex.errors import MmindexError, StorageError, Terminated, duckdb_interrupts, terminated
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
@@ -133,9 +133,9 @@ def compare(
 
 @dataclass(slots=True)
 class _Streams:
-    """What DuckDB reads; of an error there it tells only in words, so the first one is kept."""
+    """What DuckDB reads; what is raised there comes out as words, so the first one is kept."""
 
-    error: MmindexError | OSError | None = None
+    error: BaseException | None = None
 
     def reader(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatchReader:
         return pa.RecordBatchReader.from_batches(schema, self._kept(batches))
@@ -143,7 +143,7 @@ class _Streams:
     def _kept(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         try:
             yield from batches
-        except (MmindexError, OSError) as error:
+        except (MmindexError, OSError, Terminated, KeyboardInterrupt) as error:
             self.error = self.error or error
             raise
 
@@ -157,6 +157,8 @@ def _database(layout: Layout, streams: _Streams) -> Iterator[duckdb.DuckDBPyConn
     except duckdb.Error as error:
         if streams.error is not None:
             raise streams.error from error
+        if terminated():
+            raise Terminated from error
         if not isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
             raise
         raise StorageError(

@@ -134,7 +134,7 @@ def duckdb_interrupts() -> Iterator[None]:
     """Raise what a signal asked for; DuckDB puts "Query interrupted" in its place.
 
     Raises:
-        Terminated: on SIGTERM, whose handler ignores further ones.
+        Terminated: on SIGTERM.
         KeyboardInterrupt: on SIGINT.
     """
     try:
@@ -142,8 +142,12 @@ def duckdb_interrupts() -> Iterator[None]:
     except RuntimeError as error:
         if str(error) != "Query interrupted":
             raise
-        terminated = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-        raise (Terminated if terminated else KeyboardInterrupt) from error
+        raise (Terminated if terminated() else KeyboardInterrupt) from error
+
+
+def terminated() -> bool:
+    """Whether SIGTERM has come: its handler ignores further ones."""
+    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 def exit_code_of(error: BaseException) -> int:
