@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 @pytest.fixture
 def fake_encoder() -> FakeEncoder:
     return FakeEncoder()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder in memory, if the system has one."""
+    from support.fakestore import fast_folder  # here: it imports all that a build needs
+
+    with fast_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from mmindex import forget as forgetting
-from mmindex import run, upkeep
-from mmindex.errors import BusyError, DataError, NoInputError, UsageError
-from mmindex.forget import forget, require_removed
-from mmindex.store import leftovers, purge, quarantine, versions
-from mmindex.store.check import check
+from mmindex import upkeep
+from mmindex.errors import DataError, NoInputError, UsageError
+from mmindex.forget import forget
+from mmindex.store import quarantine
 from mmindex.store.forgotten import read_forgotten
-from mmindex.store.holds import hold_current
 from mmindex.store.objects import Objects
 from support.corpora import jpeg
-from support.fakestore import fast_folder, run_build, truncated_jpeg, write_photos
+from support.fakestore import run_build, truncated_jpeg, write_photos
 from support.forgetting import (
     COPY,
     ID,
@@ -37,12 +32,6 @@ from support.forgetting import (
     vector_of,
 )
 from support.models import FakeEncoder
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with fast_folder() as folder:
-        yield folder
 
 
 @pytest.mark.parametrize(
@@ -216,18 +205,6 @@ def test_every_content_that_an_id_ever_had_goes(place: Path) -> None:
     assert_nowhere(place / "store", *traces_of(jpeg(3)), *traces_of(jpeg(60)))
 
 
-def test_a_damaged_old_version_is_in_nobodys_way(place: Path) -> None:
-    build(place)
-    write_photos(place / "photos", PICTURES | {"more.jpg": 30})
-    build(place)
-    layout, _ = opened(place)
-    old = versions.read_version(layout, 1).find("crawl/images")
-    assert old is not None
-    layout.object(old.sha256).write_bytes(b"PAR1")
-    assert forget_ids(place).removed == (1, 2)
-    assert_nowhere(place / "store", *traces_of(jpeg(3)))
-
-
 def test_forgetting_everything_is_refused(place: Path) -> None:
     build(place)
     with pytest.raises(DataError, match="would leave none") as refused:
@@ -294,108 +271,6 @@ def test_rolling_back_behind_a_later_build_keeps_it_forgotten(place: Path) -> No
     assert read_forgotten(Objects(layout), manifest).has_id(ID)
     build(place)
     assert ID not in image_ids(place)
-
-
-def test_a_version_that_somebody_reads_is_removed_by_the_next_run_that_writes(place: Path) -> None:
-    build(place)
-    layout, _ = opened(place)
-    with hold_current(layout):
-        report = forget_ids(place)
-        assert report.held == (1,)
-        with pytest.raises(BusyError, match="still holds version 1"):
-            require_removed(report)
-        assert check(layout, full=True).problems == ()
-    build(place)
-    assert versions.list_versions(layout) == [2]
-    assert_nowhere(place / "store", *traces_of(jpeg(3))[1:])
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing cleans up behind it but the kernel."""
-
-
-STEPS = [
-    (versions, "point_current_at"),
-    (forgetting, "remove_below_floor"),
-    (leftovers, "lock_versions"),
-    (purge, "purge"),
-    (purge, "purge_stamps"),
-    (purge, "write_ledger"),
-    (purge, "_remove_unlisted"),
-]
-
-
-@pytest.mark.parametrize(("module", "name"), STEPS, ids=[name for _, name in STEPS])
-def test_killed_between_any_two_steps_it_is_before_or_after_and_the_next_run_ends_it(
-    place: Path, module: Any, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_photos(place / "photos", PICTURES, broken={"bad.jpg": truncated_jpeg(40)})
-    build(place)
-
-    def die(*_: object, **__: object) -> None:
-        raise Killed
-
-    wanted = [ID, "folder/photos/bad.jpg"]
-    with monkeypatch.context() as patch:
-        patch.setattr(module, name, die)
-        with pytest.raises(Killed):
-            forget_ids(place, *wanted)
-    layout, manifest = opened(place)
-    assert check(layout, full=True).problems == ()
-    if manifest.version == 1:
-        assert ID in image_ids(place)
-        forget_ids(place, *wanted)
-    else:
-        build(place)
-    assert versions.list_versions(layout) == [2]
-    assert_sound(place)
-    assert_nowhere(
-        place / "store", *traces_of(jpeg(3)), *traces_of(truncated_jpeg(40)), b"p3.jpg", b"bad.jpg"
-    )
-
-
-def test_a_failing_index_leaves_the_store_as_it_was(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build(place)
-
-    def fail(*_: object, **__: object) -> None:
-        raise DataError("no")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("mmindex.forget_draft.index_stage", fail)
-        with pytest.raises(DataError):
-            forget_ids(place)
-    assert versions.list_versions(opened(place)[0]) == [1]
-    assert ID in image_ids(place)
-    assert not run_build(place / "store", place / "photos").published
-
-
-def test_shards_of_a_killed_build_go_with_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build(place, wanted=("crawl",))
-
-    def die(*_: object, **__: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("mmindex.stages.drop_failed", die)
-        with pytest.raises(Killed):
-            build(place)
-    forget_ids(place)
-    build(place)
-    assert_nowhere(place / "store", *traces_of(jpeg(3))[1:])
-
-
-@pytest.mark.parametrize("wanted", [("crawl",), ("crawl", "encode"), run.STAGES[:3]])
-def test_a_store_that_is_not_finished_can_forget(place: Path, wanted: tuple[str, ...]) -> None:
-    build(place, wanted=wanted)
-    forget_ids(place)
-    _, manifest = opened(place)
-    assert manifest.stages == wanted
-    assert manifest.counts.indexed == 11
-    build(place)
-    assert_nowhere(place / "store", *traces_of(jpeg(3)), b"p3.jpg")
-    assert_sound(place)
 
 
 def test_two_sources_are_counted_apart(place: Path) -> None:

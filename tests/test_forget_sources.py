@@ -14,7 +14,7 @@ import pytest
 from mmindex.crawl.uris import read_uri
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
-from support.fakestore import fast_folder, run_build
+from support.fakestore import run_build
 from support.forgetting import (
     assert_nowhere,
     assert_sound,
@@ -26,12 +26,6 @@ from support.forgetting import (
 )
 from support.hostile_server import HostileServer, Reply, hostile_server
 from support.pictures import png
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with fast_folder() as folder:
-        yield folder
 
 
 def make_tar(path: Path, *files: tuple[str, bytes]) -> None:

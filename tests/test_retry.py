@@ -17,18 +17,12 @@ from mmindex.records import ItemError, Reason
 from mmindex.retry import RetryReport, retry_quarantined
 from mmindex.store import quarantine, versions
 from support.corpora import jpeg
-from support.fakestore import fake_model, fast_folder, run_build, truncated_jpeg, write_photos
+from support.fakestore import fake_model, run_build, truncated_jpeg, write_photos
 from support.hostile_server import HostileServer, Reply, hostile_server
 from support.models import FakeEncoder
 from support.pictures import png
 
 PICTURES = {f"p{n}.jpg": n for n in range(6)}
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with fast_folder() as folder:
-        yield folder
 
 
 def retry(place: Path, encoder: FakeEncoder | None = None) -> RetryReport:

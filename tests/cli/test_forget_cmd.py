@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner, Result
 
 from mmindex.store.holds import hold_current
 from mmindex_cli.app import app
-from support.fakestore import fake_model, fast_folder, run_build, truncated_jpeg, write_photos
+from support.fakestore import fake_model, run_build, truncated_jpeg, write_photos
 from support.forgetting import COPY, ID, build, image_ids, opened
 from support.models import FakeEncoder
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with fast_folder() as folder:
-        yield folder
 
 
 def run(place: Path, *args: str, code: int = 0) -> Result:

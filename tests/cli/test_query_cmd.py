@@ -6,50 +6,17 @@ import json
 import os
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 
-import click.testing
 import pytest
-from typer.testing import CliRunner
 
 from mmindex.encode.devices import place
-from mmindex.encode.encoder import Encoder
 from mmindex.encode.model import resolve_model
 from mmindex.encode.openclip import load_encoder
 from mmindex.search import vectorize as library
-from mmindex.search.query import MAX_LINE, read_lines
-from mmindex_cli.app import app
+from support.asking import CAPTIONS, run
 from support.models import FakeEncoder, save_tiny_model
-from support.pictures import write_pictures
 from support.stores import picture_store
-
-CAPTIONS = ("a red\tsquare", "=1+1", "<b>blue</b> \x1b[2J square", "white 白い", "black")
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> dict[str, Path]:
-    paths = write_pictures(tmp_path / "pictures", 5)
-    return {f"folder/{path.name}": path for path in paths}
-
-
-@pytest.fixture
-def store(tmp_path: Path, pictures: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Five pictures, one caption each; the model is the fake one."""
-    captions = list(zip(pictures, CAPTIONS, strict=True))
-    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
-
-    def load(_published: object, device: str) -> Encoder:
-        assert device == "auto"
-        return FakeEncoder()
-
-    monkeypatch.setattr(library, "_load", load)
-    monkeypatch.setenv("MMINDEX_STORE", str(tmp_path / "store"))
-    return tmp_path / "store"
-
-
-def run(*arguments: str, stdin: bytes | None = None) -> click.testing.Result:
-    return CliRunner().invoke(app, ["query", *arguments], input=stdin)
 
 
 @pytest.mark.usefixtures("store")
@@ -97,60 +64,6 @@ def test_hostile_captions_are_inert_in_every_format() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_every_line_of_a_file_gets_a_line_in_order_and_errors_show_in_the_exit_code(
-    tmp_path: Path,
-) -> None:
-    file = tmp_path / "queries.txt"
-    file.write_bytes("red\n\n白\n".encode())
-    done = run("--queries", str(file), "-k", "1", "--format", "json")
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [answer["query"] for answer in answers] == ["red", "", "白"]
-    assert [answer.get("error") for answer in answers] == [None, "the query is empty", None]
-    assert done.exit_code == 65
-    assert "1 of the queries could not be answered" in done.stderr
-
-
-@pytest.mark.usefixtures("store")
-def test_an_endless_line_is_refused_in_its_place_without_being_held(tmp_path: Path) -> None:
-    """Of 64 MiB in one line some hundred KiB are held; the lines around it are answered."""
-    asked = tmp_path / "asked.txt"
-    with asked.open("wb") as file:
-        file.write(b"red\n")
-        file.truncate(file.tell() + (64 << 20))
-        file.seek(0, 2)
-        file.write(b"\nblue\n" + b"w" * MAX_LINE + b"\n" + b"w" * (MAX_LINE + 1))
-    tracemalloc.start()
-    with asked.open("rb") as opened:
-        assert [len(line) for line in read_lines(opened)] == [
-            *(4, MAX_LINE + 1, 5, MAX_LINE + 1, MAX_LINE + 1)
-        ]
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1 << 20
-    done = run("--queries", str(asked), "--format", "json")
-    assert done.exit_code == 65
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [answer.get("error") for answer in answers] == [
-        *(None, "longer than 65,536 bytes", None, None, "longer than 65,536 bytes")
-    ]
-    assert [len(answer["query"]) for answer in answers] == [3, 201, 4, MAX_LINE, 201]
-    assert "longer than" in run("--like", str(asked)).stderr
-
-
-@pytest.mark.usefixtures("store")
-def test_queries_come_from_standard_input_too() -> None:
-    done = run("--queries", "-", "-k", "1", "--format", "tsv", stdin=b"red\nblue")
-    assert done.exit_code == 0
-    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["query", "red", "blue"]
-
-
-@pytest.mark.usefixtures("store")
-def test_an_empty_file_of_queries_has_no_answers() -> None:
-    done = run("--queries", "-", "--format", "json", stdin=b"")
-    assert (done.exit_code, done.stdout) == (0, "")
-
-
-@pytest.mark.usefixtures("store")
 def test_a_page_is_written_beside_the_printed_hits(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     done = run("red", "-k", "3", "--html", str(page), "--format", "json")
@@ -182,18 +95,6 @@ def test_no_survivor_of_a_condition_is_an_empty_answer() -> None:
     done = run("red", "--where", "width < 0", "--format", "json")
     assert (done.exit_code, json.loads(done.stdout)["hits"]) == (0, [])
     assert "no hits" in run("red", "--where", "width < 0").stdout
-
-
-@pytest.mark.usefixtures("store")
-def test_a_condition_holds_for_every_line_of_a_file() -> None:
-    done = run(
-        *("--queries", "-", "--where", "image_id like '%3.png'", "--format", "json"),
-        stdin=b"red\nblue\n",
-    )
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [[hit["id"] for hit in answer["hits"]] for answer in answers] == [
-        ["folder/00003.png"]
-    ] * 2
 
 
 @pytest.mark.usefixtures("store")
@@ -279,37 +180,3 @@ def test_help_imports_neither_torch_nor_faiss_nor_arrow() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ
     )
     assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_a_reader_that_goes_away_is_no_failure(store: Path) -> None:
-    """``mmindex query ... | head -1`` ends with 0."""
-    script = (
-        "import sys\n"
-        "from mmindex.search import vectorize\n"
-        "from support.models import FakeEncoder\n"
-        "vectorize._load = lambda *_: FakeEncoder()\n"
-        "from mmindex_cli.app import main\n"
-        "sys.argv = ['mmindex', 'query', '--queries', '-', '--format', 'json']\n"
-        "main()\n"
-    )
-    environment = {
-        **os.environ,
-        "MMINDEX_STORE": str(store),
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-    }
-    with subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdin.write(b"red\n" * 2_000)
-        process.stdin.close()
-        assert json.loads(process.stdout.readline())["query"] == "red"
-        process.stdout.close()
-        assert process.wait(60) == 0
-        assert b"Traceback" not in process.stderr.read()

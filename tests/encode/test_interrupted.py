@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from mmindex.store.objects import Objects
-from mmindex.store.versions import create_layout
 from support.models import TinyModel
 from support.pictures import write_pictures
 from support.tables import Corpus, write_corpus
@@ -53,11 +52,6 @@ def main():
 if __name__ == "__main__":
     main()
 """
-
-
-@pytest.fixture
-def objects(tmp_path: Path) -> Objects:
-    return Objects(create_layout(tmp_path / "store"))
 
 
 @pytest.fixture

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
-import pytest
 
 from mmindex.encode.backlog import LiveKeys, plan_backlog
 from mmindex.encode.decoding import Failure
@@ -15,17 +12,11 @@ from mmindex.encode.shards import Shard, binary_keys, read_shard, write_shard
 from mmindex.records import Reason
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
-from mmindex.store.versions import create_layout
 from support.index_stores import key_of
 from support.models import fake_info
 
 INFO = fake_info()
 BROKEN = Failure(Reason.CORRUPT, "broken")
-
-
-@pytest.fixture
-def objects(tmp_path: Path) -> Objects:
-    return Objects(create_layout(tmp_path / "store"))
 
 
 def vector(number: int) -> np.ndarray:

@@ -7,18 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmindex.encode.encoder import Encoder
 from mmindex.errors import NoInputError
 from mmindex.insight.caption import describe
 from mmindex.search.published import open_published
 from mmindex.search.vectorize import Vectorizer
-from support.models import FakeEncoder
+from support.models import FakeEncoder, no_model
 from support.pictures import write_pictures
 from support.stores import Side, captions_table, images_table, key_of, make_store, picture_store
-
-
-def no_model() -> Encoder:
-    raise AssertionError("no model is needed here")
 
 
 def unit(*values: float) -> list[float]:

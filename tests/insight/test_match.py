@@ -7,19 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmindex.encode.encoder import Encoder
 from mmindex.errors import DataError, NoInputError, UsageError
 from mmindex.insight.match import corpus_threshold, judge, score_pair, score_pairs
 from mmindex.insight.pairs import Pair
 from mmindex.search.published import open_published
 from mmindex.search.vectorize import Vectorizer
-from support.models import FakeEncoder
+from support.models import FakeEncoder, no_model
 from support.pictures import COLOURS, png, write_pictures
 from support.stores import Side, captions_table, images_table, key_of, make_store, picture_store
-
-
-def no_model() -> Encoder:
-    raise AssertionError("no model is needed here")
 
 
 @pytest.fixture

@@ -18,11 +18,6 @@ from support.pictures import write_pictures
 from support.stores import picture_store
 
 
-@pytest.fixture
-def root(tmp_path):
-    return tmp_path / "store"
-
-
 def is_held(path: Path) -> bool:
     try:
         descriptor = lock_exclusive(path)

@@ -13,11 +13,6 @@ from mmindex.store.rollback import rollback
 from support.kept import own, publish_days_ago, snapshot, write
 
 
-@pytest.fixture
-def root(tmp_path):
-    return tmp_path / "store"
-
-
 def back(root, number=None):
     return rollback(Objects(versions.open_layout(root)), number, "test-rollback")
 

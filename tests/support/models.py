@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mmindex.encode.encoder import Float32
+from mmindex.encode.encoder import Encoder, Float32
 from mmindex.encode.preprocess import Pixels, PreprocessSpec, spec_from_config
 from mmindex.store.manifest import EncoderInfo
 
@@ -184,6 +184,11 @@ class FakeEncoder:
             out[row] = np.random.default_rng(seed).normal(0.0, 0.05, self.dim)
             out[row, :3] += mean
         return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+def no_model() -> Encoder:
+    """In place of a model that may not be loaded."""
+    raise AssertionError("no model is needed here")
 
 
 def make_fake(device: str) -> FakeEncoder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,7 @@ from mmindex.errors import BusyError
 from mmindex.fetch_config import FetchConfig
 from mmindex.records import Ignored, Note, Reason, Rejected, SourceItem
 from mmindex.store.layout import Layout
-from mmindex.store.versions import create_layout
-from support.hostile_server import FixedResolver, HostileServer, Reply, hostile_server
+from support.hostile_server import FixedResolver, Reply
 from support.pictures import png
 
 QUICK = FetchConfig(
@@ -25,17 +23,6 @@ QUICK = FetchConfig(
     image_timeout_s=1,
     retry_after_budget_s=3,
 )
-
-
-@pytest.fixture
-def server() -> Iterator[HostileServer]:
-    with hostile_server() as running:
-        yield running
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return create_layout(tmp_path / "store")
 
 
 def image(n: int, **headers: str) -> Reply:

@@ -1,0 +1,45 @@
+"""What several tests of the command line start from; some files have another ``store``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mmindex.encode.encoder import Encoder
+from mmindex.search import vectorize as library
+from support.asking import CAPTIONS
+from support.hostile_server import HostileServer, Reply, hostile_server
+from support.models import FakeEncoder
+from support.pictures import write_pictures
+from support.stores import picture_store
+
+
+@pytest.fixture
+def server() -> Iterator[HostileServer]:
+    """A server that allows robots everything."""
+    with hostile_server() as running:
+        running.routes["/robots.txt"] = Reply(b"")
+        yield running
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, Path]:
+    paths = write_pictures(tmp_path / "pictures", 5)
+    return {f"folder/{path.name}": path for path in paths}
+
+
+@pytest.fixture
+def store(tmp_path: Path, pictures: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five pictures, one caption each; the model is the fake one."""
+    captions = list(zip(pictures, CAPTIONS, strict=True))
+    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+
+    def load(_published: object, device: str) -> Encoder:
+        assert device == "auto"
+        return FakeEncoder()
+
+    monkeypatch.setattr(library, "_load", load)
+    monkeypatch.setenv("MMINDEX_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"

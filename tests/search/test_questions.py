@@ -1,0 +1,123 @@
+"""Questions of several parts, and conditions: texts and pictures wanted, not wanted, weighed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mmindex.errors import NoInputError, UsageError
+from mmindex.records import Modality
+from mmindex.search.hits import Cut
+from mmindex.search.parts import Part, Question, read_part
+from mmindex.search.published import Published
+from mmindex.search.query import Session
+from support.models import FakeEncoder, no_model
+
+
+def text(value: str) -> Part:
+    return Part(Modality.TEXT, value)
+
+
+def picture(value: str) -> Part:
+    return Part(Modality.IMAGE, value)
+
+
+def asked(session: Session, question: Question, k: int = 3) -> list[str]:
+    found = session.ask(question, Modality.IMAGE, Cut(k)).hits
+    return [hit.id.removeprefix("folder/pictures/") for hit in found]
+
+
+def test_a_question_of_one_part_is_the_plain_query(session: Session) -> None:
+    for part, plain in ((text("red"), session.text), (picture("folder/pictures/00002.png"),
+                                                      session.image)):  # fmt: skip
+        question = Question((part,), weights=(3.0,))
+        assert session.ask(question, None, Cut(5)) == plain(part.value, None, Cut(5))
+
+
+def test_text_and_picture_meet_in_between(session: Session) -> None:
+    """Halfway between red and blue lie both reds and both blues; weights pull."""
+    both = Question((text("red"), picture("folder/pictures/00002.png")))
+    answer = session.ask(both, None, Cut(5))
+    assert answer.to is Modality.IMAGE
+    assert answer.query == "red + folder/pictures/00002.png"
+    assert answer.picture is not None
+    names = {hit.id.rpartition("/")[2] for hit in answer.hits}
+    assert names == {"00000.png", "twin.png", "00005.png", "00002.png", "00007.png"}
+    red = replace(both, weights=(0.95, 0.05))
+    assert set(asked(session, red)) == {"00000.png", "twin.png", "00005.png"}
+
+
+def test_what_is_not_wanted_sinks(session: Session) -> None:
+    plain = asked(session, Question((text("white"),)), k=11)
+    without = asked(session, Question((text("white"),), (text("red"),), (1.0, 1.0)), k=11)
+    reds = {"00000.png", "twin.png", "00005.png"}
+    assert sum(without.index(name) for name in reds) > sum(plain.index(name) for name in reds)
+
+
+def test_more_like_these_leaves_these_out(published: Published) -> None:
+    """From stored vectors alone; the twin has the same content, so it is one of these."""
+    these = (picture("folder/pictures/00000.png"), picture("folder/pictures/00003.png"))
+    with Session(published, no_model) as session:
+        assert {"00000.png", "00003.png"} <= set(asked(session, Question(these), k=5))
+        others = asked(session, Question(these, others=True), k=2)
+        assert set(others) == {"00005.png", "00008.png"}
+        assert len(asked(session, Question(these, others=True), k=50)) == 8
+        with pytest.raises(UsageError, match="captions are searched"):
+            session.ask(Question(these, others=True), Modality.TEXT, Cut())
+
+
+def test_the_score_of_a_composed_query_is_the_cosine_with_its_vector(session: Session) -> None:
+    """So that is what a least score is compared with."""
+    question = Question((text("red"), text("blue")))
+    every = session.ask(question, None, Cut(11))
+    assert all(-1 <= hit.score <= 1 for hit in every.hits)
+    least = every.hits[3].score
+    kept = session.ask(question, None, Cut(11, min_score=least))
+    assert kept.hits == tuple(hit for hit in every.hits if hit.score >= least)
+
+
+def test_a_picture_that_cannot_be_used_ends_the_question(session: Session) -> None:
+    with pytest.raises(NoInputError, match="nobody"):
+        session.ask(Question((text("red"), picture("nobody.jpg"))), None, Cut())
+
+
+@pytest.mark.parametrize("side", list(Modality))
+def test_hits_fulfil_the_condition_of_the_session(published: Published, side: Modality) -> None:
+    """Rows, not contents: the twin has the same bytes under a name that does not fulfil it."""
+    names = ("folder/pictures/00000.png", "folder/pictures/00003.png")
+    where = f"image_id in {names}"
+    with Session(published, FakeEncoder, where) as session:
+        answer = session.text("red", side, Cut(50))
+        assert {hit.image_id for hit in answer.hits} == set(names)
+        assert len(answer.hits) == (2 if side is Modality.IMAGE else 4)
+        assert [hit.rank for hit in answer.hits] == list(range(1, len(answer.hits) + 1))
+
+
+def test_nothing_fulfils_the_condition_is_an_empty_answer(published: Published) -> None:
+    with Session(published, FakeEncoder, "width > 100000") as session:
+        for side in Modality:
+            answer = session.text("red", side, Cut())
+            assert (answer.hits, answer.error) == ((), None)
+
+
+def test_a_part_is_a_picture_where_there_is_such_a_file_or_id(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path / "pictures")
+    expected = {
+        "00001.png": picture("00001.png"),
+        "folder/pictures/00001.png": picture("folder/pictures/00001.png"),
+        str(tmp_path / "pictures" / "00001.png"): picture(str(tmp_path / "pictures" / "00001.png")),
+        "text:00001.png": text("00001.png"),
+        "image:nowhere": picture("nowhere"),
+        "red/blue": text("red/blue"),
+        "a cat": text("a cat"),
+        "nul\0byte": text("nul\0byte"),
+        "~nobody/00001.png": text("~nobody/00001.png"),
+        "longer than any name " * 30: text("longer than any name " * 30),
+    }
+    assert {word: read_part(word, published) for word in expected} == expected
+    with pytest.raises(UsageError, match="empty"):
+        read_part("text: ", published)

@@ -1,0 +1,15 @@
+"""Collection in a store, with nothing kept but what is published unless said otherwise."""
+
+from mmindex.store import versions
+from mmindex.store.collect import Retention, collect
+from support.kept import NOW
+
+STRICT = Retention(keep_versions=1, keep_days=0)
+
+
+def run(root, retention=STRICT, now=NOW, spare=lambda _path: False, **options):
+    return collect(versions.open_layout(root), retention, now=now, spare=spare, **options)
+
+
+def numbers(root):
+    return versions.list_versions(versions.open_layout(root))

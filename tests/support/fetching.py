@@ -1,0 +1,24 @@
+"""Builds of what was fetched, as users run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from support.command import mmindex, mmindex_json
+from support.models import TinyModel
+
+
+def build(store: Path, *args: object, model: TinyModel, **options: Any) -> str:
+    return mmindex("build", "--store", store, "--model", model.name, *args, **options).stdout
+
+
+def finds_itself(store: Path, picture: bytes, scratch: Path) -> str:
+    """The id of the best hit for a picture."""
+    (scratch / "asked.png").write_bytes(picture)
+    (answer,) = mmindex_json(
+        "query", "--store", store, "--image", scratch / "asked.png", "--to", "image"
+    )
+    best = answer["hits"][0]
+    assert best["score"] > 0.999
+    return str(best["id"])

@@ -1,0 +1,30 @@
+"""One address asked for through the real client: its body, or how it was refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mmindex.crawl.fetch.addresses import parse_url
+from mmindex.crawl.fetch.client import Client, read_body
+from mmindex.crawl.fetch.outcome import FetchError, FetchStatus
+from mmindex.fetch_config import FetchConfig
+from support.hostile_server import FixedResolver
+
+
+def get(url: str, resolver: FixedResolver | None = None, **settings: object) -> bytes:
+    async def fetch() -> bytes:
+        async with (
+            Client(FetchConfig.model_validate(settings), resolver) as client,
+            client.get(parse_url(url)) as response,
+        ):
+            return await read_body(response, 1 << 20)
+
+    return asyncio.run(fetch())
+
+
+def status_of(url: str, resolver: FixedResolver | None = None, **settings: object) -> FetchStatus:
+    with pytest.raises(FetchError) as caught:
+        get(url, resolver, **settings)
+    return caught.value.status
