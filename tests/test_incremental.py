@@ -9,7 +9,7 @@ import pytest
 
 from mmindex.forget import forget
 from mmindex.insight.dedup import near_duplicates
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.run import RunSummary
 from mmindex.search.filters import ids_of, select_images
 from mmindex.search.golden import check_golden

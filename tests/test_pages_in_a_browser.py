@@ -15,7 +15,7 @@ from mmindex.evaluate.evaluate import measure
 from mmindex.evaluate.report import report_page
 from mmindex.insight.dedup import near_duplicates
 from mmindex.insight.dedup_page import dedup_page
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.gallery import gallery_page
 from mmindex.search.hits import Cut
 from mmindex.search.published import Published, open_published

@@ -37,9 +37,10 @@ def caption(
 
     Example: mmindex caption --image beach.jpg -k 3
     """
+    from mmindex.display import inert_json, visible
     from mmindex.insight.caption import describe
     from mmindex.search.vectorize import open_vectorizer
-    from mmindex_cli.output import inert_json, print_line, printable
+    from mmindex_cli.output import print_line
 
     with open_vectorizer(store_path(store), device) as vectorizer:
         said = describe(vectorizer, image, k, voters)
@@ -57,4 +58,4 @@ def caption(
         print_line(inert_json({"image": image, "captions": captions}), output_format)
         return
     for hit in said.captions:
-        print_line(f"{hit.score:7.4f}  {printable(hit.caption or '')}", output_format)
+        print_line(f"{hit.score:7.4f}  {visible(hit.caption or '')}", output_format)

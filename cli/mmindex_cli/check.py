@@ -75,7 +75,7 @@ def _part(subset: str | None) -> tuple[int, int] | None:
 def _print_check(report: CheckReport, mended: RepairReport | None, output_format: str) -> None:
     import msgspec
 
-    from mmindex_cli.output import inert_json
+    from mmindex.display import inert_json
 
     if output_format == "json":
         record = msgspec.to_builtins({"sound": not report.problems, **msgspec.to_builtins(report)})

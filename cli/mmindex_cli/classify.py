@@ -148,7 +148,8 @@ def _told(
 def _print_one(
     one: Told, classifier: Classifier, form: Literal["table", "json", "tsv"], number: int
 ) -> None:
-    from mmindex_cli.output import inert_json, print_line, printable, tsv_cell
+    from mmindex.display import inert_json, visible
+    from mmindex_cli.output import print_line, tsv_cell
 
     names = [classifier.labels[label] for label in one.labels]
     if form == "json":
@@ -172,15 +173,16 @@ def _print_one(
             print_line(f"{tsv_cell(one.id)}\t\t\t{rest}", form)
     else:
         said = ", ".join(
-            f"{printable(name)} {100 * share:.1f} %"
+            f"{visible(name)} {100 * share:.1f} %"
             for name, share in zip(names, one.shares, strict=True)
         )
-        error = "" if one.error is None else f"error: {printable(one.error)}"
-        print_line(f"{printable(one.id)}  {said}{error}", form)
+        error = "" if one.error is None else f"error: {visible(one.error)}"
+        print_line(f"{visible(one.id)}  {said}{error}", form)
 
 
 def _print_report(report: LabelReport, form: Literal["table", "json", "tsv"]) -> None:
-    from mmindex_cli.output import inert_json, print_line
+    from mmindex.display import inert_json
+    from mmindex_cli.output import print_line
 
     if form == "json":
         record = {

@@ -63,7 +63,7 @@ def dedup(
 
 
 def _json(groups: tuple[Group, ...]) -> Iterator[str]:
-    from mmindex_cli.output import inert_json
+    from mmindex.display import inert_json
 
     for number, group in enumerate(groups, start=1):
         yield inert_json(
@@ -97,14 +97,14 @@ def _tsv(groups: tuple[Group, ...]) -> Iterator[str]:
 
 
 def _table(groups: tuple[Group, ...]) -> Iterator[str]:
-    from mmindex_cli.output import printable
+    from mmindex.display import visible
 
     for number, group in enumerate(groups, start=1):
         yield f"group {number}: {len(group.members)} images"
         for one in group.members:
             size = f"{one.width}x{one.height}"
             mark = "keep" if one.keep else "    "
-            yield f"  {mark}  {one.similarity:6.4f}  {size:>11}  {printable(one.image_id)}"
+            yield f"  {mark}  {one.similarity:6.4f}  {size:>11}  {visible(one.image_id)}"
     if not groups:
         yield "no near-duplicates"
         return

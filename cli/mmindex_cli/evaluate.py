@@ -102,10 +102,10 @@ def _json(evaluation: Evaluation, comparison: Comparison | None) -> bytes:
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
     """Expected and measured figures as a table for people."""
-    from mmindex_cli.output import printable
+    from mmindex.display import visible
 
     yield ""
-    yield printable(f"expected of {comparison.title}")
+    yield visible(f"expected of {comparison.title}")
     yield f"{'figure':<28}{'expected':>10}{'tolerance':>11}{'measured':>10}"
     for one in comparison.figures:
         measured = "-" if one.measured is None else f"{one.measured:.6g}"
@@ -117,10 +117,10 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
 
 def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
     """The figures as a table for people."""
-    from mmindex_cli.output import printable
+    from mmindex.display import visible
 
     corpus = f"{evaluation.images:,} images, {evaluation.captions:,} captions"
-    yield f"version {evaluation.version}  {printable(evaluation.model)}  {corpus}"
+    yield f"version {evaluation.version}  {visible(evaluation.model)}  {corpus}"
     yield ""
     if evaluation.text_to_image is not None and evaluation.image_to_text is not None:
         yield _HEADER

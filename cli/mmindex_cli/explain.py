@@ -39,9 +39,10 @@ def explain(
 
     Example: mmindex explain --image beach.jpg --text "a red umbrella" --out umbrella.png
     """
+    from mmindex.display import inert_json, visible
     from mmindex.insight.overlay import explain_picture
     from mmindex.search.vectorize import open_vectorizer
-    from mmindex_cli.output import inert_json, print_line, printable
+    from mmindex_cli.output import print_line
 
     if not out.parent.is_dir() or out.is_dir():
         raise CannotCreateError(f"{out}: cannot be created", "name a file in an existing folder")
@@ -59,11 +60,11 @@ def explain(
         }
         print_line(inert_json(record), output_format)
         return
-    print_line(f"score {found.score:.4f} for {printable(text)}", output_format)
+    print_line(f"score {found.score:.4f} for {visible(text)}", output_format)
     if found.peak is None:
         print_line("no part of the picture speaks for this text", output_format)
     else:
         x, y = found.peak
         place = f"{100 * x:.0f} % from the left, {100 * y:.0f} % from the top of what it sees"
         print_line(f"by {found.method}, most at {place}", output_format)
-    print_line(f"written to {printable(str(out))}", output_format)
+    print_line(f"written to {visible(str(out))}", output_format)

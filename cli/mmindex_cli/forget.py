@@ -34,9 +34,9 @@ def forget(
 
     Example: mmindex forget folder/photos/anna.jpg --dry-run
     """
+    from mmindex.display import inert_json
     from mmindex.forget import forget as forget_images
     from mmindex.forget import require_removed
-    from mmindex_cli.output import inert_json
 
     report = forget_images(store_path(store), ids, run_id(), dry_run=dry_run)
     if output_format == "json":
@@ -48,15 +48,15 @@ def forget(
 
 
 def _lines(report: ForgetReport) -> Iterator[str]:
-    from mmindex_cli.output import printable
+    from mmindex.display import visible
 
     for name in report.already:
-        yield f"{printable(name)} is forgotten already"
+        yield f"{visible(name)} is forgotten already"
     if report.forgotten:
         done = "would forget" if report.dry_run else "forgot"
         yield f"{done} {report.images:,} image(s) and {report.captions:,} caption(s)"
     for name in report.same_bytes[:_SHOWN]:
-        yield f"  the same bytes, so gone as well: {printable(name)}"
+        yield f"  the same bytes, so gone as well: {visible(name)}"
     if len(report.same_bytes) > _SHOWN:
         yield f"  and {len(report.same_bytes) - _SHOWN:,} more with the same bytes"
     if report.published:
@@ -64,4 +64,4 @@ def _lines(report: ForgetReport) -> Iterator[str]:
     for number in report.removed:
         yield f"removed version {number}"
     for path in report.still_in:
-        yield f"still in the archive {printable(path)}, which is kept whole"
+        yield f"still in the archive {visible(path)}, which is kept whole"

@@ -89,8 +89,9 @@ def _one(
     fitted: Threshold | None,
     form: Literal["table", "json", "tsv"],
 ) -> None:
+    from mmindex.display import inert_json
     from mmindex.insight.match import score_pair
-    from mmindex_cli.output import inert_json, print_line, tsv_cell
+    from mmindex_cli.output import print_line, tsv_cell
 
     score = score_pair(vectorizer, *pair)
     verdict = "match" if score >= cut else "no match"
@@ -112,9 +113,10 @@ def _judge(
     fitted: Threshold | None,
     form: Literal["table", "json", "tsv"],
 ) -> None:
+    from mmindex.display import inert_json
     from mmindex.insight.match import judge, score_pairs
     from mmindex.insight.pairs import read_pairs
-    from mmindex_cli.output import inert_json, print_line
+    from mmindex_cli.output import print_line
 
     scored = score_pairs(vectorizer, read_pairs(path))
     if form == "tsv":
@@ -178,7 +180,7 @@ def _source(fitted: Threshold | None) -> str:
 def _report_lines(
     report: PairReport, cut: float, fitted: Threshold | None, bad: Sequence[tuple[str, str | None]]
 ) -> Iterator[str]:
-    from mmindex_cli.output import printable
+    from mmindex.display import visible
 
     yield f"pairs      {report.pairs:,}, of which {report.matched:,} matched"
     yield f"threshold  {cut:.4f}{_source(fitted)}"
@@ -191,4 +193,4 @@ def _report_lines(
     ):
         yield f"{name:<11}" + ("-" if value is None else f"{100 * value:.1f} %")
     if bad:
-        yield f"unusable   {len(bad):,}, such as {printable(f'{bad[0][0]}: {bad[0][1]}')}"
+        yield f"unusable   {len(bad):,}, such as {visible(f'{bad[0][0]}: {bad[0][1]}')}"

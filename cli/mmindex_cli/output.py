@@ -12,7 +12,6 @@ and text-direction overrides are written as escapes:
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 from wcwidth import wcswidth, wcwidth
 
-from mmindex.display import is_hidden, visible
+from mmindex.display import inert_json, visible
 
 if TYPE_CHECKING:
     from mmindex.records import Hit
@@ -37,8 +36,6 @@ _MIN_WIDTH = 40
 _PER_COLUMN = 4
 _TSV_HEADER = ("query", "rank", "score", "id", "uri", "caption", "error")
 _FORMULA = re.compile(r"[=+\-@'＝＋－＠＇]")
-# Characters that JSON allows bare but that act on a terminal.
-_BARE_IN_JSON = re.compile(r"[^\x20-\x7e]")
 
 
 def print_answers(answers: Iterable[Answer], form: AnswerFormat) -> int:
@@ -79,15 +76,6 @@ def json_lines(answer: Answer, _number: int = 0) -> Iterator[str]:
     if answer.error is not None:
         record["error"] = answer.error
     yield inert_json(record)
-
-
-def inert_json(value: object) -> str:
-    """JSON on one line, in which nothing acts on a terminal."""
-    text = json.dumps(value, ensure_ascii=False)
-    # Such characters stand only inside JSON strings, where an escape means the same.
-    return _BARE_IN_JSON.sub(
-        lambda match: json.dumps(match[0])[1:-1] if is_hidden(match[0]) else match[0], text
-    )
 
 
 def tsv_lines(answer: Answer, number: int = 0) -> Iterator[str]:
@@ -175,11 +163,6 @@ def _head(text: str, width: int) -> str:
             break
         kept += 1
     return text[:kept]
-
-
-def printable(text: str) -> str:
-    """Untrusted text on one line, with everything that acts on a terminal as an escape."""
-    return visible(text)
 
 
 def pad(text: str, width: int) -> str:

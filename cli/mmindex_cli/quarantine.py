@@ -28,11 +28,11 @@ def quarantine_list(
     """
     import msgspec
 
+    from mmindex.display import inert_json, visible
     from mmindex.errors import UsageError
     from mmindex.records import Reason
     from mmindex.store.quarantine import read_ledger
     from mmindex.store.versions import open_layout
-    from mmindex_cli.output import inert_json, printable
 
     for name in reason or ():
         if name not in list(Reason):
@@ -43,7 +43,7 @@ def quarantine_list(
         if output_format == "json":
             typer.echo(inert_json(msgspec.to_builtins(entry)))
         else:
-            typer.echo(f"{entry.reason:<20}{printable(entry.id)}  {printable(entry.detail)}")
+            typer.echo(f"{entry.reason:<20}{visible(entry.id)}  {visible(entry.detail)}")
 
 
 def quarantine_retry(
@@ -61,8 +61,8 @@ def quarantine_retry(
 
     Example: mmindex quarantine retry
     """
+    from mmindex.display import inert_json, visible
     from mmindex.retry import retry_quarantined
-    from mmindex_cli.output import inert_json, printable
     from mmindex_cli.summary import print_summary
 
     root = store_path(store)
@@ -86,7 +86,7 @@ def quarantine_retry(
         return
     typer.echo(f"{len(report.back):,} of {report.tried:,} in quarantine came back")
     for name in report.back[:_SHOWN]:
-        typer.echo(f"  {printable(name)}")
+        typer.echo(f"  {visible(name)}")
     if len(report.back) > _SHOWN:
         typer.echo(f"  and {len(report.back) - _SHOWN:,} more")
     print_summary(root, manifest, published=report.summary.published)

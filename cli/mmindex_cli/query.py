@@ -16,7 +16,7 @@ from mmindex_cli.common import StoreOption, store_path
 from mmindex_cli.options import DeviceOption, WhereOption
 
 if TYPE_CHECKING:
-    from mmindex.records import Modality
+    from mmindex.modality import Modality
     from mmindex.search.hits import Cut
     from mmindex.search.parts import Question
     from mmindex.search.query import Answer, Session
@@ -114,7 +114,7 @@ def query(
 
     Example: mmindex query a red bus --minus people --where "width >= 640" -k 5
     """
-    from mmindex.records import Modality
+    from mmindex.modality import Modality
     from mmindex.search.hits import Cut
     from mmindex.search.query import open_session
     from mmindex_cli.output import print_answers
@@ -172,7 +172,7 @@ class _Asked:
             yield session.ask(self.question(session), to, cut)
 
     def question(self, session: Session) -> Question:
-        from mmindex.records import Modality
+        from mmindex.modality import Modality
         from mmindex.search.fusion import parse_weights
         from mmindex.search.parts import Part, Question, read_part
 

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from mmindex.display import visible
+from mmindex.display import inert_json, visible
 from mmindex.errors import DataError, NoInputError
 from mmindex.run_report import RunReport, last_success, newest_first
 from mmindex.store import versions
 from mmindex_cli.common import StoreOption, store_path
 from mmindex_cli.options import FormatOption
-from mmindex_cli.output import inert_json
 from mmindex_cli.summary import describe, duration
 
 # Clocks of machines that share a disk differ a little; a success from further ahead is no success.

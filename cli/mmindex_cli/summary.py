@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import typer
 
-from mmindex.display import visible
+from mmindex.display import inert_json, visible
 from mmindex.run_report import RunReport
 from mmindex.store.manifest import IndexInfo, Manifest
-from mmindex_cli.output import inert_json
 
 if TYPE_CHECKING:
     from mmindex.forecast import Forecast

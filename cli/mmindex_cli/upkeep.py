@@ -31,8 +31,8 @@ def versions(store: StoreOption = None, output_format: FormatOption = "text") ->
 
     Example: mmindex versions
     """
+    from mmindex.display import inert_json
     from mmindex.store import versions as stored
-    from mmindex_cli.output import inert_json
 
     layout = stored.open_layout(store_path(store))
     for row in _version_rows(layout):
@@ -104,8 +104,8 @@ def gc(
     import msgspec
 
     from mmindex import upkeep
+    from mmindex.display import inert_json
     from mmindex.store.collect import Retention
-    from mmindex_cli.output import inert_json
 
     root = store_path(store)
     report = upkeep.gc(root, Retention(keep, keep_days), dry_run=dry_run)

@@ -7,6 +7,7 @@ nothing; letters of every script pass unharmed.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 
@@ -19,6 +20,8 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 # Plain ASCII text, by far the most common, needs no look at each character.
 _PLAIN = re.compile(r"[ -~]*")
+# Characters that JSON allows bare but that act on a terminal.
+_BARE_IN_JSON = re.compile(r"[^\x20-\x7e]")
 
 
 def is_hidden(char: str) -> bool:
@@ -41,3 +44,12 @@ def visible(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return text
     return "".join(escaped(char) if is_hidden(char) else char for char in text)
+
+
+def inert_json(value: object) -> str:
+    """JSON on one line, in which nothing acts on a terminal."""
+    text = json.dumps(value, ensure_ascii=False)
+    # Such characters stand only inside JSON strings, where an escape means the same.
+    return _BARE_IN_JSON.sub(
+        lambda match: json.dumps(match[0])[1:-1] if is_hidden(match[0]) else match[0], text
+    )

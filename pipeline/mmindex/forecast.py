@@ -17,7 +17,7 @@ from mmindex.encode.shards import Shard, find_orphans, read_shard
 from mmindex.errors import DataError
 from mmindex.index.change import compare, recipe_of, why_anew
 from mmindex.index.gather import as_keys
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.run_report import newest_first
 from mmindex.store.chain import last_indexed
 from mmindex.store.layout import Layout

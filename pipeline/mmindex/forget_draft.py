@@ -22,7 +22,8 @@ from mmindex.encode.survivors import drop_failed
 from mmindex.errors import DataError, NoInputError
 from mmindex.forget_plan import Doomed
 from mmindex.index_stage import index_stage
-from mmindex.records import Modality, QuarantineEntry
+from mmindex.modality import Modality
+from mmindex.records import QuarantineEntry
 from mmindex.stages import evaluate_stage
 from mmindex.store.forgotten import FORGOTTEN, Forgotten, write_forgotten
 from mmindex.store.manifest import Manifest, ObjectRef, SourceSummary

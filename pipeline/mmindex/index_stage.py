@@ -18,8 +18,8 @@ from mmindex.index.extend import Anew, Before, Order, extend_index
 from mmindex.index.gather import as_keys, locate, vector_blocks
 from mmindex.index.index import IndexReport, build_index
 from mmindex.index.tune import TUNING_QUERIES
+from mmindex.modality import Modality
 from mmindex.progress import get_logger
-from mmindex.records import Modality
 from mmindex.search.golden import write_golden
 from mmindex.store.chain import last_indexed
 from mmindex.store.manifest import IndexInfo, Manifest, ObjectRef

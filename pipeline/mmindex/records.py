@@ -9,13 +9,6 @@ from enum import StrEnum
 MetadataValue = str | int | float | bool | None
 
 
-class Modality(StrEnum):
-    """The two sides of a corpus; also the names of the embedding tables and indexes."""
-
-    IMAGE = "image"
-    TEXT = "text"
-
-
 class Reason(StrEnum):
     """Closed list of reasons for which an item goes to quarantine instead of into the index."""
 

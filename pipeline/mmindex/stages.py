@@ -20,7 +20,7 @@ from mmindex.evaluate.evaluate import evaluate
 from mmindex.gates import quarantine_gate
 from mmindex.index.plan import check_kind
 from mmindex.index_stage import INDEX_OBJECTS, index_stage
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN
 from mmindex.store.manifest import Manifest

@@ -12,8 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from wcwidth import wcswidth
 
-from mmindex.display import is_hidden
-from mmindex.records import Hit, Modality
+from mmindex.display import is_hidden, visible
+from mmindex.modality import Modality
+from mmindex.records import Hit
 from mmindex.search.query import Answer
 from mmindex_cli import output
 
@@ -174,7 +175,7 @@ def test_no_hits_and_errors_are_said_in_a_table() -> None:
     ]
 
 
-def test_printable_keeps_scripts_whole_and_shows_what_hides() -> None:
+def test_visible_keeps_scripts_whole_and_shows_what_hides() -> None:
     """Joiners that Persian and emoji need stay; overrides and the BOM are shown."""
-    assert output.printable("می‌خواهم 👩‍👧 日本　語") == "می‌خواهم 👩‍👧 日本　語"
-    assert output.printable("\ufeff\u202e\U000e0041\n") == "\\ufeff\\u202e\\U000e0041\\n"
+    assert visible("می‌خواهم 👩‍👧 日本　語") == "می‌خواهم 👩‍👧 日本　語"
+    assert visible("\ufeff\u202e\U000e0041\n") == "\\ufeff\\u202e\\U000e0041\\n"

@@ -139,6 +139,20 @@ def test_other_limits_judge_every_file_again(objects, photos, read_names):
     assert {str(entry.reason) for entry in report.quarantined} == {"too_large"}
 
 
+def test_the_cache_is_written_again_only_where_it_would_say_something_else(objects, photos):
+    def written() -> tuple[int, bytes]:
+        crawl_folder(objects, photos)
+        cache = objects.layout.stamps_file
+        return cache.stat().st_ino, cache.read_bytes()
+
+    first = written()
+    assert written() == first
+    (photos / "06.jpg").unlink()
+    fewer = written()
+    assert fewer[0] != first[0]
+    assert written() == fewer
+
+
 @pytest.mark.parametrize("damage", [b"", b"no database at all" * 100, None])
 def test_a_damaged_cache_costs_time_and_nothing_else(objects, photos, read_names, damage):
     first = crawl_folder(objects, photos)

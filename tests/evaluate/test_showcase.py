@@ -14,7 +14,7 @@ from mmindex.evaluate.evaluate import Measured, measure
 from mmindex.evaluate.history import MOST_VERSIONS, past_versions
 from mmindex.evaluate.showcase import best_queries, showcase, worst_queries
 from mmindex.evaluate.speed import measure_speed
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.published import Published, open_published
 from mmindex.store import versions
 from support.models import FakeEncoder

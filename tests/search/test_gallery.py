@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from mmindex.errors import CannotCreateError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.gallery import gallery_page
 from mmindex.search.hits import Cut
 from mmindex.search.page import write_page

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmindex.errors import DataError
-from mmindex.records import Hit, Modality
+from mmindex.modality import Modality
+from mmindex.records import Hit
 from mmindex.search.hits import Cut, Ranked, captions_of, find_picture, hits
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from mmindex.errors import NoInputError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.published import open_published
 from mmindex.store import versions
 from support.models import FakeEncoder

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmindex.encode.encoder import Encoder, Float32
 from mmindex.errors import DataError, ModelMismatchError, NoInputError, UsageError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.hits import Cut
 from mmindex.search.published import Published, open_published
 from mmindex.search.query import BATCH, Session

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmindex.errors import NoInputError, UsageError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.hits import Cut
 from mmindex.search.parts import Part, Question, read_part
 from mmindex.search.published import Published

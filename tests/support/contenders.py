@@ -27,7 +27,7 @@ import structlog
 from mmindex.encode.encoder import Float32
 from mmindex.encode.preprocess import Pixels
 from mmindex.errors import MmindexError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.hits import Cut, Ranked, hits
 from mmindex.search.published import open_published
 from mmindex.search.searcher import Searcher

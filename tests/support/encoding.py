@@ -7,7 +7,7 @@ import numpy as np
 from mmindex.config import Config
 from mmindex.encode.encode import EncodeReport, encode
 from mmindex.encode.work import EncoderSource
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
 from support.manifests import manifest

@@ -79,6 +79,7 @@ class Stamps:
         self._scratch: Path = layout.staging_dir / f"{uuid.uuid4().hex}.sqlite"
         self._newest_ns = time.time_ns() - _RACY_NS
         self._before = None if distrust else _open(self._target, rules)
+        self._found = self._missed = self._added = 0
         try:
             self._now = sqlite3.connect(self._scratch, isolation_level=None)
             for statement in _TABLES:
@@ -120,7 +121,9 @@ class Stamps:
             self._before = None
             return None
         if row is None or row[1:4] != _stamped(stamp) or row[-1] != _crc(row[:-1]):
+            self._missed += 1
             return None
+        self._found += 1
         return Known(row[4].hex(), *row[5:-1])
 
     def add(self, uri: str, stamp: Stamp, known: Known) -> None:
@@ -137,8 +140,22 @@ class Stamps:
             self._now.execute(_PUT, (*row, _crc(row)))
         except sqlite3.Error as error:
             raise _storage_error(error) from error
+        self._added += 1
+
+    def _nothing_new(self) -> bool:
+        """Whether the file that is there says all that this crawl would write."""
+        if self._before is None or self._missed or self._found != self._added:
+            return False
+        try:
+            (rows,) = self._before.execute("SELECT count(*) FROM files").fetchone()
+        except sqlite3.DatabaseError as error:
+            _warn(self._target, error)
+            return False
+        return bool(rows == self._added)
 
     def _publish(self, *, keep_rest: bool) -> None:
+        if not keep_rest and self._nothing_new():
+            return
         try:
             if keep_rest and self._before is not None:
                 rest = self._before.execute(f"SELECT {_COLUMNS} FROM files")  # noqa: S608

@@ -22,8 +22,8 @@ from mmindex.encode.backlog import LiveKeys, places_of
 from mmindex.encode.decoding import Failure
 from mmindex.encode.shards import Shard, number_of
 from mmindex.encode.units import UnitWriter
+from mmindex.modality import Modality
 from mmindex.progress import get_logger
-from mmindex.records import Modality
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 

@@ -23,8 +23,8 @@ from mmindex.encode.shards import Shard, find_orphans, number_of, read_shard, sh
 from mmindex.encode.units import UnitWriter
 from mmindex.encode.work import EncoderSource, Worker
 from mmindex.errors import DataError
+from mmindex.modality import Modality
 from mmindex.progress import get_logger
-from mmindex.records import Modality
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects
 

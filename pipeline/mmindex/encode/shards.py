@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from mmindex.encode.decoding import Failure
 from mmindex.errors import DataError
+from mmindex.modality import Modality
 from mmindex.progress import get_logger
-from mmindex.records import Modality, Reason
+from mmindex.records import Reason
 from mmindex.store import versions
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo, ObjectRef

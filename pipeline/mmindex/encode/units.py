@@ -12,7 +12,8 @@ from mmindex.encode.decoding import Failure
 from mmindex.encode.encoder import Float32, good_rows
 from mmindex.encode.shards import shard_name, write_shard
 from mmindex.errors import InternalError
-from mmindex.records import Modality, Reason
+from mmindex.modality import Modality
+from mmindex.records import Reason
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 

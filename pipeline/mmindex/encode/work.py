@@ -24,8 +24,8 @@ from mmindex.encode.preprocess import PreprocessSpec
 from mmindex.encode.units import UnitWriter, unit_sizes
 from mmindex.errors import InternalError
 from mmindex.images import ImageLimits
+from mmindex.modality import Modality
 from mmindex.progress import StageTimer, counter
-from mmindex.records import Modality
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 

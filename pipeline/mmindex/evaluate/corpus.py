@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmindex.errors import DataError, NoInputError
 from mmindex.evaluate.items import Items, Queries
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors

@@ -24,8 +24,8 @@ from mmindex.evaluate.evaluation import (
     RecallBlock,
 )
 from mmindex.evaluate.recall import Recall
+from mmindex.modality import Modality
 from mmindex.progress import get_logger
-from mmindex.records import Modality
 from mmindex.search.searcher import Searcher
 from mmindex.store.manifest import EncoderInfo, Manifest
 from mmindex.store.objects import Objects

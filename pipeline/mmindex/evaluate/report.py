@@ -22,7 +22,7 @@ from mmindex.evaluate.history import PastVersion, past_versions
 from mmindex.evaluate.recall import Recall
 from mmindex.evaluate.showcase import Showcase, showcase
 from mmindex.evaluate.speed import Speed, measure_speed
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.page import render, shown_model
 from mmindex.search.published import Published
 from mmindex.store import quarantine, versions

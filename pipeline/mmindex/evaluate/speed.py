@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmindex.evaluate.corpus import sample
 from mmindex.evaluate.items import VectorSource
 from mmindex.index.exact import thread_count
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.searcher import Searcher
 from mmindex.store.manifest import IndexInfo, Manifest
 from mmindex.store.objects import Objects

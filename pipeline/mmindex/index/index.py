@@ -29,8 +29,8 @@ from mmindex.index.gather import (
 from mmindex.index.plan import candidates
 from mmindex.index.sizing import IndexPlan, for_sample
 from mmindex.index.tune import RECALL_AT, Blocks, Tuning, fidelity_of, tune, yardstick
+from mmindex.modality import Modality
 from mmindex.progress import StageTimer, get_logger
-from mmindex.records import Modality
 from mmindex.store.manifest import IndexInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors, write_segment

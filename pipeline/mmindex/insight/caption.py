@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmindex.records import Hit, Modality
+from mmindex.modality import Modality
+from mmindex.records import Hit
 from mmindex.search.hits import Cut, Ranked, hits
 from mmindex.search.searcher import Searcher
 from mmindex.search.vectorize import Vectorizer

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mmindex.encode.encoder import Encoder
 from mmindex.errors import DataError, MmindexError, NoInputError, UsageError
 from mmindex.insight.metrics import LabelReport, label_report
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.published import Published
 from mmindex.search.vectorize import Vectorizer
 from mmindex.store.vectors import Vectors

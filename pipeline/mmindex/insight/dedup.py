@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mmindex.config import EMBEDDED
 from mmindex.errors import DataError, NoInputError, UsageError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.published import Published
 from mmindex.search.searcher import Searcher
 from mmindex.store.manifest import EncoderInfo

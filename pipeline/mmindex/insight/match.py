@@ -20,7 +20,7 @@ from mmindex.errors import MmindexError, NoInputError
 from mmindex.evaluate.corpus import Corpus, load_corpus, sample
 from mmindex.insight.metrics import PairReport, Threshold, fit_threshold, pair_report
 from mmindex.insight.pairs import Pair
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.published import Published
 from mmindex.search.vectorize import Asked, Vectorizer
 

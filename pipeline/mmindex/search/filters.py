@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmindex.errors import NoInputError, UsageError, duckdb_interrupts
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.condition import TABLE, check, in_brackets, one_line
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects

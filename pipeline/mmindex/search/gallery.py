@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmindex.records import Hit, Modality
+from mmindex.modality import Modality
+from mmindex.records import Hit
 from mmindex.resources import user_path
 from mmindex.search.hits import captions_of
 from mmindex.search.page import Thumb, render, shown_model, thumb

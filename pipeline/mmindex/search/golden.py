@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.searcher import Searcher
 from mmindex.store.holds import hold_current
 from mmindex.store.layout import Layout

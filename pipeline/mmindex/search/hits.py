@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError, NoInputError
-from mmindex.records import Hit, Modality
+from mmindex.modality import Modality
+from mmindex.records import Hit
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmindex.errors import UsageError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.resources import is_file
 from mmindex.search.hits import find_picture
 from mmindex.search.published import Published

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmindex.errors import NoInputError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.store import versions
 from mmindex.store.holds import Hold, take_current
 from mmindex.store.layout import Layout

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError, MmindexError, UsageError
-from mmindex.records import Hit, Modality
+from mmindex.modality import Modality
+from mmindex.records import Hit
 from mmindex.search.fusion import fuse, part_weights
 from mmindex.search.hits import Cut, Ranked, hits
 from mmindex.search.parts import Part, Question

@@ -24,7 +24,7 @@ from mmindex.index.exact import (
 from mmindex.index.faissio import find_candidates, ivf_part, read_index
 from mmindex.index.gpu import GpuInfo, fits_search, to_gpu
 from mmindex.index.tune import candidate_count
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError, MmindexError, UsageError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search.hits import Picture, find_pictures
 from mmindex.search.named import content_of, decoded, path_of, unknown
 from mmindex.search.published import Published, open_published

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmindex.errors import DataError, os_errors
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.store import holds, versions
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest

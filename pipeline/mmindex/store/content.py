@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.store.manifest import IndexInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors

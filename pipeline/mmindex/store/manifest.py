@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from mmindex.errors import DataError, InternalError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError, InternalError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.store import sq8
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects

@@ -13,7 +13,7 @@ import pytest
 
 from mmindex.config import IndexConfig
 from mmindex.errors import UsageError
-from mmindex.records import Modality
+from mmindex.modality import Modality
 from mmindex.search import searcher as searchers
 from mmindex.search.condition import FUNCTIONS, MAX_CHARACTERS
 from mmindex.search.filters import ids_of, select_images
