@@ -75,6 +75,19 @@ def test_a_build_does_what_its_dry_run_said(built, change):
             assert said.index[side].action == index["action"]
 
 
+def test_an_index_from_before_the_last_version_is_foreseen_to_be_extended(built):
+    """The crawl alone published a version that has none."""
+    store, photos = built
+    write_photos(photos, CHANGED["an addition"])
+    run_build(store, photos, wanted=("crawl",))
+    said = foresee(store, photos)
+    done = run_build(store, photos)
+    for side in ("image", "text"):
+        index = done.report.reports[f"index {side}"]
+        assert (said.index[side].action, said.index[side].added) == ("extended", index["added"])
+        assert index["action"] == "extended"
+
+
 def test_another_model_is_foreseen(built):
     store, photos = built
     said = foresee(store, photos, FakeEncoder(seed=9))

@@ -34,6 +34,7 @@ from mmindex.forecast import (
 from mmindex.preflight import estimate, require_room
 from mmindex.run import STAGES, first_draft
 from mmindex.store import quarantine, versions
+from mmindex.store.chain import last_indexed
 from mmindex.store.layout import Layout
 from mmindex.store.lock import writer_lock
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
@@ -191,7 +192,9 @@ class _Foresight:
             self.encode[side.name] = side.plan
             if len(side.keys) and whole:
                 fingerprint = info.fingerprint if info else ""
-                self.index[side.name] = foresee_index(objects, parent, side, fingerprint, config)
+                indexed = last_indexed(self.real.layout, parent, side.name)
+                plan = foresee_index(objects, indexed, side, fingerprint, config)
+                self.index[side.name] = plan
         self.changed = self._differs(found)
 
     def _differs(self, found: Found) -> bool:

@@ -19,7 +19,6 @@ from mmindex.index.change import compare, recipe_of, why_anew
 from mmindex.index.gather import as_keys
 from mmindex.modality import Modality
 from mmindex.run_report import newest_first
-from mmindex.store.chain import last_indexed
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects
@@ -158,13 +157,13 @@ def _sound(objects: Objects, ref: ObjectRef, info: EncoderInfo) -> Shard | None:
 
 
 def foresee_index(
-    objects: Objects, parent: Manifest | None, side: Side, fingerprint: str, config: IndexConfig
+    objects: Objects, indexed: Manifest | None, side: Side, fingerprint: str, config: IndexConfig
 ) -> IndexPlan:
     """What would become of one side's index; the rules are those of :mod:`mmindex.index.change`.
 
     Args:
         objects: what the published ids are read through.
-        parent: the published version.
+        indexed: the version with the last index of this side; None: there is none.
         side: the keys to index.
         fingerprint: the encoder's; empty where it is not known.
         config: the section index.
@@ -173,13 +172,12 @@ def foresee_index(
         UsageError: no index of the kind asked for fits the memory.
     """
     n = len(side.keys)
-    version = last_indexed(objects.layout, parent, side.name)
-    if version is None:
+    if indexed is None:
         return IndexPlan("trained", "it is the first", n, 0, n)
-    info = version.indexes[side.name]
+    info = indexed.indexes[side.name]
     if not fingerprint:
         return IndexPlan("trained", "another model", n, info.n, n)
-    ids = objects.read_table(require(version, f"ids/{side.name}", "index"), ["key"])["key"]
+    ids = objects.read_table(require(indexed, f"ids/{side.name}", "index"), ["key"])["key"]
     change = compare(ids, side.keys)
     why = why_anew(info, change, recipe_of(fingerprint, config), config)
     action = "trained" if why else "extended" if change.size else "kept"

@@ -113,7 +113,7 @@ def test_queries_keep_their_version_for_as_long_as_they_run(built, tmp_path):
         "from mmindex.search.published import open_published\n"
         "from mmindex.search.query import Session\n"
         "from mmindex.search.hits import Cut\n"
-        "from mmindex.records import Modality\n"
+        "from mmindex.modality import Modality\n"
         "from pathlib import Path\n"
         "session = Session(open_published(Path(sys.argv[2])), FakeEncoder)\n"
         "print('open', flush=True)\n"

@@ -80,8 +80,8 @@ def last_indexed(layout: Layout, newest: Manifest | None, side: Modality) -> Man
         The newest version that was indexed, or None: it has no such index, a manifest on the way
         is damaged, or it is of before something was forgotten.
     """
-    if newest is None:
-        return None
+    if newest is None or side in newest.indexes:
+        return newest
     for link in walk(layout, newest):
         if link.manifest is None or link.number < newest.floor:
             return None
