@@ -45,7 +45,7 @@ unit: $(STAMP)
 	$(BIN)/pytest -n auto --dist loadfile --ignore=tests/torture
 	$(BIN)/pytest -n auto --dist worksteal tests/torture
 
-torture: $(STAMP) ## Kill, starve and damage it at every point (90 minutes on two cores)
+torture: $(STAMP) ## Kill, starve and damage it at every point (an hour on two cores)
 	MMINDEX_TORTURE=full $(BIN)/pytest -n 2 --dist worksteal tests/torture
 
 bench: $(STAMP) ## Measure beside the bounds and the peers; BENCH=full for the large cases (hours)
