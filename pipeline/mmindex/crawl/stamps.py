@@ -25,6 +25,7 @@ from mmindex.errors import StorageError, os_errors
 from mmindex.progress import get_logger
 from mmindex.store.layout import Layout
 from mmindex.store.publish import PartialFile
+from mmindex.store.purge import open_stamps
 
 Stamp = tuple[int, int, int]
 
@@ -175,8 +176,7 @@ def _open(path: Path, rules: str) -> sqlite3.Connection | None:
     if not path.is_file():
         return None
     try:
-        # "immutable": no lock file beside it, and nothing is ever written.
-        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        database = open_stamps(path)
     except sqlite3.DatabaseError as error:
         _warn(path, error)
         return None

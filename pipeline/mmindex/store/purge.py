@@ -173,12 +173,18 @@ def purge_stamps(layout: Layout, forgotten: Forgotten, uris: Collection[str] = f
 
 def stamped_keys(path: Path) -> Iterator[tuple[str, str]]:
     """(URI, key in hex) of every file that the list of unchanged files knows."""
-    with closing(_open_stamps(path)) as database:
+    with closing(open_stamps(path)) as database:
         for uri, key in database.execute("SELECT uri, key FROM files"):
             yield uri, key.hex()
 
 
-def _open_stamps(path: Path) -> sqlite3.Connection:
+def open_stamps(path: Path) -> sqlite3.Connection:
+    """Open the list of unchanged files to read; close it.
+
+    Raises:
+        sqlite3.DatabaseError: it cannot be opened; damage may show only when it is read.
+    """
+    # "immutable": no lock file beside it, and nothing is ever written.
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
@@ -191,7 +197,7 @@ def _copy_stamps(path: Path, scratch: Path, forgotten: Forgotten, uris: Collecti
     if not any(gone(uri, key) for uri, key in stamped_keys(path)):
         return False
     with (
-        closing(_open_stamps(path)) as before,
+        closing(open_stamps(path)) as before,
         closing(sqlite3.connect(scratch, isolation_level=None)) as after,
     ):
         after.execute("PRAGMA journal_mode = OFF")
