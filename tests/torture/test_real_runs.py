@@ -126,7 +126,7 @@ def test_after_a_kill_its_workers_hold_no_lock_and_the_next_run_starts(
         if number % 2:  # with the workers alive for certain
             while not family(process) and process.poll() is None:
                 time.sleep(0.01)
-            time.sleep(dice.uniform(0, job.seconds / 4))
+            time.sleep(dice.uniform(0, job.seconds / 4) if number > 1 else 0)
         else:
             time.sleep(dice.uniform(0, job.seconds))
         workers = family(process)
