@@ -12,10 +12,11 @@ import msgspec
 
 from mmindex.changes import Changes, Tables, compare
 from mmindex.config import SourceConfig
-from mmindex.context import Context, after_change, named, survivors, unique_keys
+from mmindex.context import Context, after_change, named, survivors
 from mmindex.crawl.crawl import CrawlReport, crawl
 from mmindex.errors import DataError
 from mmindex.gates import quarantine_gate, removal_gate
+from mmindex.keys import live_keys
 from mmindex.progress import get_logger
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN, read_forgotten
@@ -63,8 +64,8 @@ def crawl_stage(context: Context, draft: Manifest) -> Manifest:
         quarantined=len(report.quarantined),
         ignored=report.ignored,
         captions=report.captions.rows,
-        unique_images=len(unique_keys(objects, report.images)),
-        unique_texts=len(unique_keys(objects, report.captions)),
+        unique_images=len(live_keys(objects, report.images).unique),
+        unique_texts=len(live_keys(objects, report.captions).unique),
         reasons=quarantine.count_reasons(report.quarantined),
     )
     return after_change(

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.context import Context, unique_keys
+from mmindex.context import Context
 from mmindex.crawl.crawl import corpus_fingerprint
-from mmindex.encode.backlog import live_keys, plan_backlog
+from mmindex.encode.backlog import plan_backlog
 from mmindex.encode.decoding import Failure
 from mmindex.encode.prune import prune_shard
 from mmindex.encode.shards import read_shard
@@ -22,6 +22,7 @@ from mmindex.encode.survivors import drop_failed
 from mmindex.errors import DataError, NoInputError
 from mmindex.forget_plan import Doomed
 from mmindex.index_stage import index_stage
+from mmindex.keys import live_keys
 from mmindex.modality import Modality
 from mmindex.records import QuarantineEntry
 from mmindex.stages import evaluate_stage
@@ -76,8 +77,8 @@ def draft_without(
             quarantined=len(entries),
             ignored=draft.counts.seen - survivors[0].rows - len(entries),
             captions=survivors[1].rows,
-            unique_images=len(unique_keys(objects, survivors[0])),
-            unique_texts=len(unique_keys(objects, survivors[1])),
+            unique_images=len(live_keys(objects, survivors[0]).unique),
+            unique_texts=len(live_keys(objects, survivors[1]).unique),
             reasons=count_reasons(entries),
         ),
         stages=tuple(stage for stage in draft.stages if stage != "index"),
@@ -208,7 +209,7 @@ def _pruned(
         refs = [
             pruned
             for ref in draft.named(f"embeddings/{side}/")
-            if (pruned := prune_shard(objects, ref, live.unique)) is not None
+            if (pruned := prune_shard(objects, ref, live)) is not None
         ]
         shards += refs
         if draft.encoder is not None:

@@ -15,7 +15,7 @@ from mmindex.errors import DataError, NoInputError
 from mmindex.index.build import sample_rows
 from mmindex.index.change import NOT_IN_RECIPE, compare, recipe_of
 from mmindex.index.extend import Anew, Before, Order, extend_index
-from mmindex.index.gather import as_keys, locate, vector_blocks
+from mmindex.index.gather import locate, vector_blocks
 from mmindex.index.index import IndexReport, build_index
 from mmindex.index.tune import TUNING_QUERIES
 from mmindex.modality import Modality
@@ -112,7 +112,7 @@ def _index_side(
         return before.info, before.refs
     objects, config = context.objects, context.config.index
     queries = _query_vectors(context, draft, OTHER_SIDE[side.name], side.other)
-    keys = as_keys(unique_keys(objects, side.table))
+    keys = unique_keys(objects, side.table)
     shards = draft.named(f"embeddings/{side.name}/")
     done = _Done("trained", added=len(keys))
     made: IndexReport | Anew
@@ -192,7 +192,7 @@ def _query_vectors(
     keys = unique_keys(context.objects, table)
     rows = sample_rows(len(keys), TUNING_QUERIES, context.config.index.seed)
     shards = draft.named(f"embeddings/{side}/")
-    located = locate(context.objects, as_keys(keys.take(pa.array(rows))), shards)
+    located = locate(context.objects, keys.take(pa.array(rows)), shards)
     return np.concatenate(list(vector_blocks(context.objects, located, shards))).astype(np.float32)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from mmindex.context import Context, after_change, require, rounded, survivors, unique_keys
+from mmindex.context import Context, after_change, require, rounded, survivors
 from mmindex.crawl.spec import parse_spec, source_name
 from mmindex.crawl_stage import crawl_stage
 from mmindex.encode.encode import EncodeReport, encode, encoder_source
@@ -20,6 +20,7 @@ from mmindex.evaluate.evaluate import evaluate
 from mmindex.gates import quarantine_gate
 from mmindex.index.plan import check_kind
 from mmindex.index_stage import INDEX_OBJECTS, index_stage
+from mmindex.keys import live_keys
 from mmindex.modality import Modality
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN
@@ -77,8 +78,8 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         indexed=images.rows,
         quarantined=len(entries),
         captions=captions.rows,
-        unique_images=len(unique_keys(objects, images)),
-        unique_texts=len(unique_keys(objects, captions)),
+        unique_images=len(live_keys(objects, images).unique),
+        unique_texts=len(live_keys(objects, captions).unique),
         reasons=quarantine.count_reasons(entries),
     )
     limits = context.config.limits

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
-from mmindex.encode.backlog import LiveKeys, plan_backlog
+from mmindex.encode.backlog import plan_backlog
 from mmindex.encode.decoding import Failure
 from mmindex.encode.prune import prune_shard
-from mmindex.encode.shards import Shard, binary_keys, read_shard, write_shard
+from mmindex.encode.shards import Shard, read_shard, write_shard
+from mmindex.keys import DistinctKeys, binary_keys, distinct
 from mmindex.records import Reason
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
@@ -32,8 +32,9 @@ def shard_of(
     return write_shard(objects, f"embeddings/image/{name:05d}", INFO, (keys, vectors), failures)
 
 
-def live(*numbers: int) -> pa.FixedSizeBinaryArray:
-    return binary_keys([key_of(number) for number in numbers])
+def live(*numbers: int) -> DistinctKeys:
+    """The live keys of a table with these rows."""
+    return distinct(binary_keys([key_of(number) for number in numbers]))
 
 
 def test_a_pruned_shard_is_as_if_it_had_never_held_the_rest(objects):
@@ -63,7 +64,7 @@ def read(objects: Objects, *refs: ObjectRef) -> list[Shard]:
 
 
 def test_a_vector_wins_over_a_failure_wherever_it_stands(objects):
-    wanted = LiveKeys(live(0, 1, 2), np.ones(3, dtype=np.bool_))
+    wanted = live(0, 1, 2)
     first = shard_of(objects, [0], failed=(1, 2), name=0)
     second = shard_of(objects, [1], name=1)
     backlog = plan_backlog(wanted, read(objects, first, second))
@@ -74,7 +75,7 @@ def test_a_vector_wins_over_a_failure_wherever_it_stands(objects):
 
 
 def test_a_retry_wants_what_failed_once_more(objects):
-    wanted = LiveKeys(live(0, 1, 2), np.ones(3, dtype=np.bool_))
+    wanted = live(0, 1, 2)
     first = shard_of(objects, [0], failed=(1,))
     backlog = plan_backlog(wanted, read(objects, first), retry=True)
     assert backlog.rows.tolist() == [False, True, True]
@@ -82,7 +83,7 @@ def test_a_retry_wants_what_failed_once_more(objects):
 
 
 def test_a_shard_whose_only_failure_was_overcome_is_left_out(objects):
-    wanted = LiveKeys(live(1), np.ones(1, dtype=np.bool_))
+    wanted = live(1)
     first = shard_of(objects, [], failed=(1,), name=0)
     second = shard_of(objects, [1], name=1)
     assert plan_backlog(wanted, read(objects, first, second)).kept == (second,)

@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.encode.backlog import LiveKeys, places_of
 from mmindex.encode.decoding import Failure
 from mmindex.encode.shards import Shard, number_of
 from mmindex.encode.units import UnitWriter
+from mmindex.keys import DistinctKeys, places_of
 from mmindex.modality import Modality
 from mmindex.progress import get_logger
 from mmindex.store.manifest import EncoderInfo, ObjectRef
@@ -49,7 +49,7 @@ class Compaction:
     unit: int
 
     def run(
-        self, live: LiveKeys, shards: Sequence[Shard], failed: Mapping[str, Failure]
+        self, live: DistinctKeys, shards: Sequence[Shard], failed: Mapping[str, Failure]
     ) -> tuple[ObjectRef, ...]:
         """Put together what the rule says.
 
@@ -119,11 +119,12 @@ def to_rewrite(rows: Sequence[int], live: Sequence[int], unit: int) -> list[int]
     return sorted({*small, *dying}) if left > MOST_SMALL else dying
 
 
-def _used_rows(live: LiveKeys, shards: Sequence[Shard]) -> list[NDArray[np.int64]]:
+def _used_rows(live: DistinctKeys, shards: Sequence[Shard]) -> list[NDArray[np.int64]]:
     """The rows of each shard that are asked for: live, and in no earlier shard."""
     covered = np.zeros(len(live.unique), dtype=np.bool_)
     used = []
-    for places in places_of([shard.keys for shard in shards], live):
+    for shard in shards:
+        places = places_of(shard.keys, live)
         rows = np.flatnonzero(places >= 0)
         rows = rows[~covered[places[rows]]]
         covered[places[rows]] = True

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from mmindex.config import Config
-from mmindex.encode.backlog import Backlog, LiveKeys, live_keys, plan_backlog
+from mmindex.encode.backlog import Backlog, plan_backlog
 from mmindex.encode.compact import Compaction
 from mmindex.encode.decoding import Failure
 from mmindex.encode.devices import place
@@ -23,6 +23,7 @@ from mmindex.encode.shards import Shard, find_orphans, number_of, read_shard, sh
 from mmindex.encode.units import UnitWriter
 from mmindex.encode.work import EncoderSource, Worker
 from mmindex.errors import DataError
+from mmindex.keys import DistinctKeys, live_keys
 from mmindex.modality import Modality
 from mmindex.progress import get_logger
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
@@ -166,7 +167,7 @@ class _Stage:
         self.shards[side] = compaction.run(live, self._read(kept), failed)
         self.compacted += len(set(kept) - set(self.shards[side]))
 
-    def _backlog(self, side: Modality, live: LiveKeys) -> Backlog:
+    def _backlog(self, side: Modality, live: DistinctKeys) -> Backlog:
         """What the published version lacks, less what a killed run's shards hold."""
         listed = self.draft.named(f"embeddings/{side}/")
         shards = self._read(listed)

@@ -7,7 +7,7 @@ killed run left behind, listed by no version, can be taken up by the next run.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mmindex.encode.decoding import Failure
 from mmindex.errors import DataError
+from mmindex.keys import Keys, read_keys
 from mmindex.modality import Modality
 from mmindex.progress import get_logger
 from mmindex.records import Reason
@@ -32,8 +33,6 @@ _SEQUENCE = b"mmindex.sequence"
 FAILED = b"mmindex.failed"
 _MAGIC = b"PAR1"
 _SHA256_HEX_DIGITS = 64
-KEY_BYTES = 32
-_KEY_TYPE = pa.binary(KEY_BYTES)
 
 # About the file as it was just then, not about its content: never remembered, so that the next
 # run looks again. The limits' verdicts are cheap to find again, and limits may be changed.
@@ -56,12 +55,12 @@ class Shard:
 
     Attributes:
         ref: the object.
-        keys: of the rows, binary of 32 bytes.
+        keys: of the rows.
         failed: items that this encoder cannot encode, by key in hex.
     """
 
     ref: ObjectRef
-    keys: pa.FixedSizeBinaryArray
+    keys: Keys
     failed: dict[str, Failure]
 
 
@@ -128,8 +127,7 @@ def read_shard(objects: Objects, ref: ObjectRef, info: EncoderInfo) -> Shard | N
         metadata = file.schema_arrow.metadata or {}
         if metadata.get(_FINGERPRINT) != info.fingerprint.encode():
             return None
-        keys = [binary_keys(batch["key"]) for batch in file.iter_batches(columns=["key"])]
-    return Shard(ref, pa.concat_arrays([_no_keys(), *keys]), _read_failed(metadata, ref))
+    return Shard(ref, read_keys(objects, ref), _read_failed(metadata, ref))
 
 
 def _read_failed(metadata: Mapping[bytes, bytes], ref: ObjectRef) -> dict[str, Failure]:
@@ -138,26 +136,6 @@ def _read_failed(metadata: Mapping[bytes, bytes], ref: ObjectRef) -> dict[str, F
         return {key: Failure(Reason(why), detail) for key, (why, detail) in stored.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{ref.name}: its list of failures cannot be read: {error}") from error
-
-
-def _no_keys() -> pa.FixedSizeBinaryArray:
-    return pa.array([], _KEY_TYPE)
-
-
-def binary_keys(column: pa.Array | Iterable[str]) -> pa.FixedSizeBinaryArray:
-    """Keys in hex as 32 bytes each, half the memory: a corpus's keys are held whole.
-
-    Raises:
-        DataError: one is not a sha256.
-    """
-    texts = column.to_pylist() if isinstance(column, pa.Array) else list(column)
-    try:
-        joined = bytes.fromhex("".join(texts))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"a key is not a sha256 in hex: {error}") from error
-    if len(joined) != KEY_BYTES * len(texts):
-        raise DataError("a key is not a sha256 in hex")
-    return pa.FixedSizeBinaryArray.from_buffers(_KEY_TYPE, len(texts), [None, pa.py_buffer(joined)])
 
 
 def is_shard(path: Path) -> bool:

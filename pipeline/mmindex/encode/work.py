@@ -23,6 +23,7 @@ from mmindex.encode.encoder import Encoder
 from mmindex.encode.preprocess import PreprocessSpec
 from mmindex.encode.units import UnitWriter, unit_sizes
 from mmindex.errors import InternalError
+from mmindex.heap import trim_heap
 from mmindex.images import ImageLimits
 from mmindex.modality import Modality
 from mmindex.progress import StageTimer, counter
@@ -104,6 +105,7 @@ class Worker:
                     progress.update(count)
                 with self._timer.measure("image_write"):
                     writer.publish()
+                trim_heap()
 
     def _pool(self, pictures: int) -> DecodePool:
         workers, limits = self.config.encode.workers, self.config.limits
@@ -147,6 +149,7 @@ class Worker:
                     progress.update(count)
                 with self._timer.measure("text_write"):
                     writer.publish()
+                trim_heap()
 
     def _loaded(self) -> Encoder:
         if self._encoder is None:

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmindex.errors import DataError, InternalError
 from mmindex.index.exact import block_rows
+from mmindex.keys import column_keys, distinct, places_of, read_keys
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 
@@ -64,18 +64,20 @@ def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[Object
     dims = sorted({_dim(objects, ref) for ref in shards})
     if len(dims) != 1:
         raise DataError(f"embedding shards differ in dimensions: {dims}", "run `mmindex build`")
-    columns = [objects.read_table(ref, ["key"]).column("key") for ref in shards]
-    starts = np.cumsum([0, *(len(column) for column in columns)])
-    known = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
-    where = pc.index_in(keys, value_set=known)
-    if where.null_count:
-        lost = keys.filter(pc.is_null(where))[0].as_py()
-        raise InternalError(f"{where.null_count} keys have no vector, the first is {lost}")
-    if len(keys) and pc.count_distinct(keys).as_py() != len(keys):
+    wanted = distinct(column_keys(keys))
+    if len(wanted.unique) != len(keys):
         raise InternalError("a key is listed twice")
-    position = where.to_numpy().astype(np.int64)
-    shard = np.searchsorted(starts, position, side="right") - 1
-    return Located(keys, dims[0], shard, position - starts[shard])
+    shard, row = (np.full(len(keys), -1, dtype=np.int64) for _ in range(2))
+    for number, ref in reversed(list(enumerate(shards))):  # what is found last stays
+        places = places_of(read_keys(objects, ref), wanted)
+        rows = np.flatnonzero(places >= 0)[::-1]
+        ids = wanted.rows[places[rows]]
+        shard[ids], row[ids] = number, rows
+    lost = np.flatnonzero(shard < 0)
+    if len(lost):
+        first = keys[int(lost[0])].as_py()
+        raise InternalError(f"{len(lost)} keys have no vector, the first is {first}")
+    return Located(keys, dims[0], shard, row)
 
 
 def _dim(objects: Objects, ref: ObjectRef) -> int:
