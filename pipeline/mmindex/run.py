@@ -19,6 +19,7 @@ from mmindex import stages
 from mmindex.config import DEFAULT_SCENES, Config, SourceConfig, load_config
 from mmindex.context import Context
 from mmindex.errors import MmindexError
+from mmindex.heap import trim_heap
 from mmindex.preflight import check_room
 from mmindex.progress import StageTimer, get_logger
 from mmindex.run_report import Recorder, RunReport
@@ -131,6 +132,7 @@ def _build(context: Context, recorder: Recorder) -> Manifest:
     for name in recorder.wanted:
         with recorder.stage(name, context.objects):
             draft = stages.BY_NAME[name](context, draft)
+        trim_heap()
     if context.parent is not None and draft.content() == context.parent.content():
         return context.parent
     return versions.publish_version(context.objects, draft)
