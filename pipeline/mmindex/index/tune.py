@@ -230,13 +230,13 @@ def choose(points: list[Point], target: float) -> Tuning:
 
 
 def _probes(nlist: int) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12, ... up to all lists."""
-    steps = {1, nlist}
-    power = 2
-    while power < nlist:
-        steps |= {power, min(nlist, power * 3 // 2)}
-        power *= 2
-    return sorted(steps)
+    """1 to 8, 10, 12, 14, 16, 20, ... up to all lists: steps of a quarter of a power of two."""
+    steps = {1, 2, 3, nlist}
+    quarter = 1
+    while quarter * 4 < nlist:
+        steps |= {quarter * part for part in (4, 5, 6, 7)}
+        quarter *= 2
+    return sorted(step for step in steps if step <= nlist)
 
 
 def _measure(index: Any, plan: IndexPlan, nprobe: int, yard: Yardstick) -> list[Point]:
