@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import numpy as np
-import pyarrow as pa
 
 from mmindex.config import Config
 from mmindex.encode.work import EncoderSource
 from mmindex.errors import NoInputError
-from mmindex.keys import live_keys
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
@@ -41,18 +38,6 @@ class Context:
     encoder: EncoderSource | None = None
     retry: bool = False
     reports: dict[str, Any] = field(default_factory=dict)
-
-
-def unique_keys(objects: Objects, table: ObjectRef) -> pa.ChunkedArray[Any]:
-    """The distinct keys of a table in order of first appearance: row i gets faiss id i."""
-    live = live_keys(objects, table)
-    first = np.zeros(live.of_rows, dtype=np.bool_)
-    first[live.rows] = True
-    chunks, start = [], 0
-    for batch in objects.iter_batches(table, ["key"]):
-        chunks.append(batch["key"].filter(pa.array(first[start : start + batch.num_rows])))
-        start += batch.num_rows
-    return pa.chunked_array(chunks, pa.string())
 
 
 def require(draft: Manifest, name: str, stage: str) -> ObjectRef:

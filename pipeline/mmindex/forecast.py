@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmindex.config import IndexConfig
-from mmindex.context import require, unique_keys
+from mmindex.context import require
 from mmindex.encode.backlog import Backlog, plan_backlog
 from mmindex.encode.shards import Shard, find_orphans, read_shard
 from mmindex.errors import DataError
 from mmindex.index.change import compare, recipe_of, why_anew
-from mmindex.keys import live_keys
+from mmindex.keys import live_keys, unique_keys
 from mmindex.modality import Modality
 from mmindex.run_report import newest_first
 from mmindex.store.layout import Layout
@@ -143,8 +143,9 @@ def foresee_sides(
 
 
 def _side(objects: Objects, side: Modality, table: ObjectRef, shards: Sequence[Shard]) -> Side:
-    backlog = plan_backlog(live_keys(objects, table), shards)
-    keys = unique_keys(objects, table)
+    live = live_keys(objects, table)
+    backlog = plan_backlog(live, shards)
+    keys = unique_keys(objects, table, live)
     failed = pa.array(list(backlog.failed), pa.string())
     return Side(side, table, backlog, keys.filter(pc.invert(pc.is_in(keys, value_set=failed))))
 

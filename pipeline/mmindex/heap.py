@@ -17,4 +17,5 @@ def trim_heap() -> None:
     pa.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
+        trim.argtypes = [ctypes.c_size_t]
         trim(0)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.context import Context, require, rounded, unique_keys
+from mmindex.context import Context, require, rounded
 from mmindex.errors import DataError, NoInputError
 from mmindex.index.build import sample_rows
 from mmindex.index.change import NOT_IN_RECIPE, compare, recipe_of
@@ -18,6 +18,7 @@ from mmindex.index.extend import Anew, Before, Order, extend_index
 from mmindex.index.gather import locate, vector_blocks
 from mmindex.index.index import IndexReport, build_index
 from mmindex.index.tune import TUNING_QUERIES
+from mmindex.keys import unique_keys
 from mmindex.modality import Modality
 from mmindex.progress import get_logger
 from mmindex.search.golden import write_golden

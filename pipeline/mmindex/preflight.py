@@ -21,6 +21,7 @@ from mmindex.encode.model import (
 )
 from mmindex.errors import StorageError
 from mmindex.index.plan import KINDS, plan
+from mmindex.keys import KEY_BYTES
 from mmindex.progress import get_logger
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
@@ -29,7 +30,6 @@ from mmindex.store.place import free_bytes, probe
 # What a row of the corpus' tables takes on disk, compressed: most of it is the key.
 _IMAGE_ROW_BYTES: Final = 40
 _CAPTION_ROW_BYTES: Final = 50
-_KEY_BYTES: Final = 32
 _FLOAT16_BYTES: Final = 2
 # The default model's; others give more.
 _DIM: Final = 512
@@ -107,7 +107,7 @@ def estimate(
     parts = {"sources": sum(need.bytes for need in needs), "tables": tables}
     if images and "encode" in wanted:
         dim = _dimensions(config)
-        parts["embeddings"] = images * (dim * _FLOAT16_BYTES + _KEY_BYTES)
+        parts["embeddings"] = images * (dim * _FLOAT16_BYTES + KEY_BYTES)
         if "index" in wanted:
             kind = config.index.kind
             codes = plan(images, dim, kind).bytes if kind in KINDS else 0

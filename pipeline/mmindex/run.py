@@ -132,7 +132,7 @@ def _build(context: Context, recorder: Recorder) -> Manifest:
     for name in recorder.wanted:
         with recorder.stage(name, context.objects):
             draft = stages.BY_NAME[name](context, draft)
-        trim_heap()
+        trim_heap()  # what one stage left is no part of the next one's peak
     if context.parent is not None and draft.content() == context.parent.content():
         return context.parent
     return versions.publish_version(context.objects, draft)

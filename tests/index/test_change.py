@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mmindex.config import IndexConfig
 from mmindex.index.change import Change, compare, recipe_of, segments_kept, why_anew
 from mmindex.index.plan import plan
+from support.index_stores import key_of
 from support.manifests import index_info
 
 CONFIG = IndexConfig(threads=1)
@@ -42,8 +43,8 @@ def info_of(n=20_000, **other):
 
 @given(st.lists(st.integers(0, 30), unique=True), st.lists(st.integers(0, 30), unique=True))
 def test_ids_stay_with_their_keys_and_new_keys_come_last(old, new):
-    keys = [str(item) if item % 3 else None for item in old]
-    live = [str(item) for item in new if item % 3]
+    keys = [key_of(item) if item % 3 else None for item in old]
+    live = [key_of(item) for item in new if item % 3]
     change = compare(column(keys), column(live))
     after = change.next_ids().to_pylist()
     known = {key for key in keys if key is not None}

@@ -60,6 +60,28 @@ def test_keys_without_a_vector_of_their_own_are_a_bug(tmp_path, numbers, says):
         locate(objects, as_keys([key_of(number) for number in numbers]), shards)
 
 
+def test_a_key_that_a_shard_holds_twice_has_its_first_vector(tmp_path):
+    objects = open_objects(tmp_path)
+    keys = [key_of(number) for number in (0, 1, 0, 1)]
+    table = pa.table({"key": keys, "vector": vector_column(clustered(4, 8))})
+    shard = objects.write_table("embeddings/image/00000", table.schema, [table])
+    located = locate(objects, as_keys(keys[:2]), [shard])
+    assert located.row.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("bad", [None, "not a key"])
+def test_a_shard_with_a_damaged_key_is_named(tmp_path, bad):
+    objects = open_objects(tmp_path)
+    table = pa.table({"key": [key_of(0), bad], "vector": vector_column(clustered(2, 8))})
+    shard = objects.write_table("embeddings/image/00000", table.schema, [table])
+    with pytest.raises(DataError, match="embeddings/image/00000: a key is not a sha256"):
+        locate(objects, as_keys([key_of(0)]), [shard])
+
+
+def vector_column(vectors: np.ndarray) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+
+
 def test_no_shards_are_a_bug(tmp_path):
     with pytest.raises(InternalError, match="no embedding shards"):
         locate(open_objects(tmp_path), as_keys([]), ())

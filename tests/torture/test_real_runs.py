@@ -126,6 +126,7 @@ def test_after_a_kill_its_workers_hold_no_lock_and_the_next_run_starts(
         if number % 2:  # with the workers alive for certain
             while not family(process) and process.poll() is None:
                 time.sleep(0.01)
+            # The first one at once: later its workers may be gone, and one at least is wanted.
             time.sleep(dice.uniform(0, job.seconds / 4) if number > 1 else 0)
         else:
             time.sleep(dice.uniform(0, job.seconds))

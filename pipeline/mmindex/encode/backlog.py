@@ -23,7 +23,7 @@ class Backlog:
     """What is there and what is not.
 
     Attributes:
-        kept: shards that hold at least one live key.
+        kept: shards that hold the vector or the failure of a live key that no earlier one has.
         failed: live items that are known to fail (on a retry, among ``rows`` as well).
         reused: number of live items with a vector.
         rows: bool (rows of the table,): the rows to encode.

@@ -49,7 +49,7 @@ _PASSING = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shard:
     """What one shard holds.
 

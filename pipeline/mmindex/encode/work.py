@@ -105,7 +105,6 @@ class Worker:
                     progress.update(count)
                 with self._timer.measure("image_write"):
                     writer.publish()
-                trim_heap()
 
     def _pool(self, pictures: int) -> DecodePool:
         workers, limits = self.config.encode.workers, self.config.limits
@@ -146,10 +145,10 @@ class Worker:
                     with self._timer.measure("text_model"):
                         vectors = encoder.encode_texts(texts)
                     writer.add([key for key, _ in batch], vectors)
+                    trim_heap()  # every batch is cut into other sizes; bench_growth.py sees it
                     progress.update(count)
                 with self._timer.measure("text_write"):
                     writer.publish()
-                trim_heap()
 
     def _loaded(self) -> Encoder:
         if self._encoder is None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mmindex.config import IndexConfig
 from mmindex.index.plan import candidates
 from mmindex.index.sizing import IndexPlan
+from mmindex.keys import column_keys, distinct, places_of
 from mmindex.store.manifest import IndexInfo
 
 Int64 = NDArray[np.int64]
@@ -62,10 +63,13 @@ class Change:
 
 def compare(ids: pa.ChunkedArray[Any], live: pa.ChunkedArray[Any]) -> Change:
     """Compare keys by id (null: removed) with the live keys (each once)."""
-    known = ids.drop_null()
-    stays = pc.or_(pc.is_in(ids, value_set=live), pc.is_null(ids))
-    gone: Int64 = np.flatnonzero(~stays.to_numpy()).astype(np.int64)
-    return Change(ids, gone, live.filter(pc.invert(pc.is_in(live, value_set=known))))
+    wanted = distinct(column_keys(live))
+    rows = np.flatnonzero(ids.is_valid().to_numpy())
+    places = places_of(column_keys(ids.drop_null()), wanted)
+    stays = places >= 0
+    fresh = np.ones(len(live), dtype=np.bool_)
+    fresh[wanted.rows[places[stays]]] = False
+    return Change(ids, rows[~stays].astype(np.int64), live.filter(pa.array(fresh)))
 
 
 def recipe_of(fingerprint: str, config: IndexConfig) -> str:
