@@ -62,7 +62,11 @@ class Change:
 
 
 def compare(ids: pa.ChunkedArray[Any], live: pa.ChunkedArray[Any]) -> Change:
-    """Compare keys by id (null: removed) with the live keys (each once)."""
+    """Compare keys by id (null: removed) with the live keys (each once).
+
+    Raises:
+        DataError: a key is not a sha256.
+    """
     wanted = distinct(column_keys(live))
     rows = np.flatnonzero(ids.is_valid().to_numpy())
     places = places_of(column_keys(ids.drop_null()), wanted)
