@@ -58,16 +58,20 @@ def binary_keys(texts: Sequence[str]) -> Keys:
 
 
 def read_keys(objects: Objects, table: ObjectRef) -> Keys:
-    """The key of every row of a table or shard, in order: S32 (rows,).
+    """The key of every row of a table or shard, in order; see :func:`batch_keys`."""
+    return batch_keys(table.name, objects.iter_batches(table, ["key"], rows=_READ_ROWS))
+
+
+def batch_keys(name: str, batches: Iterable[pa.RecordBatch]) -> Keys:
+    """The key of every row of an object that is being read, in order: S32 (rows,).
 
     Raises:
-        DataError: one is not a sha256; the message names the object.
+        DataError: one is not a sha256; the message has the object's name.
     """
-    batches = objects.iter_batches(table, ["key"], rows=_READ_ROWS)
     try:
         return _joined(batch["key"] for batch in batches)
     except DataError as error:
-        raise DataError(f"{table.name}: {error.message}", error.hint or REPAIR_HINT) from error
+        raise DataError(f"{name}: {error.message}", error.hint or REPAIR_HINT) from error
 
 
 def column_keys(column: pa.ChunkedArray[Any]) -> Keys:

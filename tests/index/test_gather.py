@@ -6,11 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmindex.encode.shards import write_shard
 from mmindex.errors import DataError, InternalError
 from mmindex.index import gather
 from mmindex.index.gather import as_keys, id_batches, locate, vector_blocks
 from support.clustered import clustered
 from support.index_stores import key_of, open_objects, write_shards
+from support.models import fake_info
+
+INFO = fake_info()
 
 
 def gathered(objects, keys, shards):
@@ -63,8 +67,8 @@ def test_keys_without_a_vector_of_their_own_are_a_bug(tmp_path, numbers, says):
 def test_a_key_that_a_shard_holds_twice_has_its_first_vector(tmp_path):
     objects = open_objects(tmp_path)
     keys = [key_of(number) for number in (0, 1, 0, 1)]
-    table = pa.table({"key": keys, "vector": vector_column(clustered(4, 8))})
-    shard = objects.write_table("embeddings/image/00000", table.schema, [table])
+    rows = (keys, clustered(4, INFO.dim))
+    shard = write_shard(objects, "embeddings/image/00000", INFO, rows, {})
     located = locate(objects, as_keys(keys[:2]), [shard])
     assert located.row.tolist() == [0, 1]
 
@@ -72,14 +76,10 @@ def test_a_key_that_a_shard_holds_twice_has_its_first_vector(tmp_path):
 @pytest.mark.parametrize("bad", [None, "not a key"])
 def test_a_shard_with_a_damaged_key_is_named(tmp_path, bad):
     objects = open_objects(tmp_path)
-    table = pa.table({"key": [key_of(0), bad], "vector": vector_column(clustered(2, 8))})
-    shard = objects.write_table("embeddings/image/00000", table.schema, [table])
+    rows = ([key_of(0), bad], clustered(2, INFO.dim))
+    shard = write_shard(objects, "embeddings/image/00000", INFO, rows, {})
     with pytest.raises(DataError, match="embeddings/image/00000: a key is not a sha256"):
         locate(objects, as_keys([key_of(0)]), [shard])
-
-
-def vector_column(vectors: np.ndarray) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
 
 
 def test_no_shards_are_a_bug(tmp_path):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mmindex.encode.decoding import Failure
 from mmindex.errors import DataError
-from mmindex.keys import Keys, read_keys
+from mmindex.keys import Keys, batch_keys
 from mmindex.modality import Modality
 from mmindex.progress import get_logger
 from mmindex.records import Reason
@@ -127,7 +127,8 @@ def read_shard(objects: Objects, ref: ObjectRef, info: EncoderInfo) -> Shard | N
         metadata = file.schema_arrow.metadata or {}
         if metadata.get(_FINGERPRINT) != info.fingerprint.encode():
             return None
-    return Shard(ref, read_keys(objects, ref), _read_failed(metadata, ref))
+        keys = batch_keys(ref.name, file.iter_batches(columns=["key"]))
+    return Shard(ref, keys, _read_failed(metadata, ref))
 
 
 def _read_failed(metadata: Mapping[bytes, bytes], ref: ObjectRef) -> dict[str, Failure]:
