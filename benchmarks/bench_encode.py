@@ -36,7 +36,7 @@ def write_images(folder: Path, photos: Path | None, count: int) -> str:
             raise SystemExit(f"{photos}: holds no .jpg")
         what = f"{len(files)} photos"
     else:
-        from mmindex.crawl.scenes import draw, encode, make_scene
+        from mmindex.scenes import draw, encode, make_scene
 
         files = [encode(draw(make_scene(7, number))) for number in range(min(count, 512))]
         what = "drawn scenes"
@@ -66,11 +66,11 @@ def model_rate(name: str, weights: Path | None, precision: str, size: int, batch
 
 def decode_rate(name: str, weights: Path | None, folder: Path) -> float:
     """Images a second of one core that reads, checks, decodes and resizes."""
-    from mmindex.config import LimitsConfig
+    from mmindex.core.config import LimitsConfig
     from mmindex.encode.decoding import Decoder, DecodeTask
-    from mmindex.encode.files import locate
-    from mmindex.encode.model import resolve_model
-    from mmindex.images import ImageLimits
+    from mmindex.media.images import ImageLimits
+    from mmindex.models.files import locate
+    from mmindex.models.resolve import resolve_model
 
     request = resolve_model(name, None if weights is None else str(weights))
     decode = Decoder(locate(request).preprocess, ImageLimits.of(LimitsConfig()))

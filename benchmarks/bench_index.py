@@ -35,8 +35,8 @@ _SCRIPT = Path(__file__).parent / "peers" / "ann.py"
 
 def build_own(case: Path, work: Path, threads: int, refine: str) -> dict[str, Any]:
     """The index stage on shards as the encode stage leaves them."""
-    from mmindex.config import IndexConfig
-    from mmindex.index.index import build_index
+    from mmindex.core.config import IndexConfig
+    from mmindex.index.build import build_index
     from support.index_stores import key_of, open_objects, write_shards
 
     vectors = np.load(case / "vectors.npy", mmap_mode="r")

@@ -23,10 +23,6 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from benchkit.process import MMINDEX, run
-from mmindex.crawl.scenes import Claim, Mention, captions, draw, encode, fits, make_scene
-from mmindex.crawl.scenes.scene import Scene, box_of
-from mmindex.crawl.scenes.vocabulary import BACKGROUNDS, KINDS, SIZE_PX
-from mmindex.encode.preprocess import to_pixels
 from mmindex.insight.caption import describe
 from mmindex.insight.classify import Classifier, classify_files, logit_scale, report_on
 from mmindex.insight.dedup import near_duplicates
@@ -35,6 +31,10 @@ from mmindex.insight.labels import TEMPLATES, Label, label_vectors
 from mmindex.insight.match import corpus_threshold, judge, score_pairs
 from mmindex.insight.pairs import Pair, read_pairs
 from mmindex.insight.truth import Truth
+from mmindex.models.preprocess import to_pixels
+from mmindex.scenes import Claim, Mention, captions, draw, encode, fits, make_scene
+from mmindex.scenes.scene import Scene, box_of
+from mmindex.scenes.vocabulary import BACKGROUNDS, KINDS, SIZE_PX
 from mmindex.search.fusion import fuse
 from mmindex.search.searcher import Searcher
 from mmindex.search.vectorize import Vectorizer, open_vectorizer

@@ -51,8 +51,8 @@ def build(folder: Path, n: int) -> dict[str, Any]:
     import msgspec
     import pyarrow as pa
 
-    from mmindex.config import IndexConfig
-    from mmindex.index.index import build_index
+    from mmindex.core.config import IndexConfig
+    from mmindex.index.build import build_index
     from mmindex.store.manifest import ObjectRef
     from support.index_stores import key_of, manifest_of, open_objects
 

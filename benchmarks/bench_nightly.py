@@ -25,7 +25,7 @@ _SHARE = 0.01
 
 def draw(folder: Path, images: int, spare: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scenes 0 .. images-1 in ``folder``; ``spare`` more beside it; both annotation files."""
-    from mmindex.crawl.scenes import SceneRange, write_coco
+    from mmindex.scenes import SceneRange, write_coco
 
     write_coco(folder, SceneRange(SEED, images, 0), split="val2017", workers=2)
     more = folder.with_name("spare")

@@ -45,7 +45,7 @@ class _Timed:
 
 def ask(store: Path, lines: list[bytes], form: str) -> dict[str, float]:
     """Answer every line as the command does; seconds by part."""
-    from mmindex.search.hits import Cut
+    from mmindex.search.hits import Limit
     from mmindex.search.query import open_session
     from mmindex_cli.output import print_answers
 
@@ -53,10 +53,10 @@ def ask(store: Path, lines: list[bytes], form: str) -> dict[str, float]:
         encoder = _Timed(session.vectorizer.encoder)
         session.vectorizer._encoder = encoder  # type: ignore[assignment]
         with _nowhere():
-            print_answers(session.lines(lines[:300], None, Cut(10)), form)  # opens, warms up
+            print_answers(session.lines(lines[:300], None, Limit(10)), form)  # opens, warms up
             encoder.seconds = 0.0
             begun = time.perf_counter()
-            print_answers(session.lines(lines, None, Cut(10)), form)
+            print_answers(session.lines(lines, None, Limit(10)), form)
             whole = time.perf_counter() - begun
     rest = whole - encoder.seconds
     return {

@@ -64,7 +64,7 @@ def stored_vectors(store: Path, target: Path) -> None:
     """The image vectors of a store as one float32 file."""
     import numpy as np
 
-    from mmindex.search.published import open_published
+    from mmindex.search.snapshot import open_published
     from mmindex.store.vectors import Vectors
 
     published = open_published(store)
@@ -73,8 +73,8 @@ def stored_vectors(store: Path, target: Path) -> None:
 
 
 def embedded_model() -> Path:
-    from mmindex import resources
-    from mmindex.encode.model import EMBEDDED_FOLDER
+    from mmindex.core import resources
+    from mmindex.models.resolve import EMBEDDED_FOLDER
 
     return resources.data_dir() / "models" / EMBEDDED_FOLDER
 

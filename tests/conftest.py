@@ -6,9 +6,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from mmindex.store.objects import Objects
+from mmindex.store.versions import create_layout
 from support.models import FakeEncoder, TinyModel, save_tiny_model
 from support.tally import (
     pytest_configure,
@@ -16,6 +19,9 @@ from support.tally import (
     pytest_terminal_summary,
     tally,
 )
+
+if TYPE_CHECKING:
+    from mmindex.models.openclip import OpenClipEncoder
 
 # Hooks and fixtures of this folder by being named here.
 __all__ = ["pytest_configure", "pytest_runtest_logreport", "pytest_terminal_summary", "tally"]
@@ -30,6 +36,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     """A real open_clip model, saved as a folder and as a lone file; do not change its files."""
     return save_tiny_model(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_model: TinyModel) -> OpenClipEncoder:
+    """The tiny model, loaded."""
+    from support.loading import load  # here: most tests need no torch
+
+    return load(tiny_model.name)
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> Objects:
+    """An empty store's objects."""
+    return Objects(create_layout(tmp_path / "store"))
 
 
 @pytest.fixture

@@ -30,9 +30,9 @@ def seeded_weights(name: str, folder: Path) -> Path:
 
 def load(name: str, weights: Path | None, precision: str = "fp32") -> Any:
     """An encoder on the CPU, as ``mmindex encode`` loads it."""
-    from mmindex.encode.devices import place
-    from mmindex.encode.model import resolve_model
-    from mmindex.encode.openclip import load_encoder
+    from mmindex.models.devices import place
+    from mmindex.models.openclip import load_encoder
+    from mmindex.models.resolve import resolve_model
 
     request = resolve_model(name, None if weights is None else str(weights))
     return load_encoder(request, place("cpu", precision))
@@ -45,8 +45,8 @@ def captions(path: Path | None, count: int) -> tuple[str, list[str]]:
         texts = [row["caption"] for row in rows if "caption" in row]
         source = f"COCO ({path.name})"
     else:
-        from mmindex.crawl.scenes import captions as scene_captions
-        from mmindex.crawl.scenes import make_scene
+        from mmindex.scenes import captions as scene_captions
+        from mmindex.scenes import make_scene
 
         scenes = (make_scene(7, number) for number in range(-(-count // 3)))
         texts = [mention.text for scene in scenes for mention in scene_captions(scene)]

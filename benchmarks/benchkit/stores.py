@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.clustered import clustered
-from mmindex.config import IndexConfig
-from mmindex.index.index import build_index
+from mmindex.core.config import IndexConfig
+from mmindex.index.build import build_index
 from mmindex.store import versions
 from mmindex.store.manifest import EncoderInfo
 from support.index_stores import key_of, open_objects, write_shards

@@ -22,7 +22,7 @@ def models(
     """
     import msgspec
 
-    from mmindex.encode.catalogue import list_models
+    from mmindex.models.catalogue import list_models
 
     for entry in list_models(name or ""):
         if output_format == "json":
@@ -44,7 +44,7 @@ def corpora(output_format: FormatOption = "text") -> None:
     """
     import msgspec
 
-    from mmindex.crawl.corpora import list_corpora
+    from mmindex.sources.corpora import list_corpora
 
     for corpus in list_corpora():
         if output_format == "json":
@@ -69,7 +69,7 @@ def doctor(store: StoreOption = None, output_format: FormatOption = "text") -> N
     """
     import msgspec
 
-    from mmindex.doctor import examine, verdict
+    from mmindex.upkeep.doctor import examine, verdict
 
     findings = list(examine(store_path(store)))
     for finding in findings:

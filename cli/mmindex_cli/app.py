@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import mmindex
-from mmindex.errors import Terminated, exit_code_of
+from mmindex.core.errors import Terminated, exit_code_of
 from mmindex_cli.common import fail_on
 from mmindex_cli.interrupts import stop_catching
 from mmindex_cli.lazy import HELP_OPTIONS, Entry, Group, LazyCommands

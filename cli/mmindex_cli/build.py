@@ -43,7 +43,7 @@ from mmindex_cli.fetch_options import (
 from mmindex_cli.options import FormatOption
 
 if TYPE_CHECKING:
-    from mmindex.metrics import MetricsFile
+    from mmindex.upkeep.metrics import MetricsFile
 
 
 def build(
@@ -228,7 +228,7 @@ class _Job:
         """Run stages and print what became of the store."""
         with _metrics(metrics_file, self.root) as metrics:
             require_writable(self.root)  # before the imports below: they take most of a second
-            from mmindex.run import run, settings
+            from mmindex.build.run import run, settings
             from mmindex_cli.summary import print_run
 
             config = settings(self.root, self.config, self.values)
@@ -240,8 +240,8 @@ class _Job:
     def foresee(self) -> None:
         """Print what a build would do; the exit code is the one that it would give."""
         require_writable(self.root)
-        from mmindex.dry_run import dry_run
-        from mmindex.run import settings
+        from mmindex.build.dry_run import dry_run
+        from mmindex.build.run import settings
         from mmindex_cli.summary import print_forecast
 
         config = settings(self.root, self.config, self.values)
@@ -252,6 +252,6 @@ class _Job:
 
 
 def _metrics(path: Path | None, root: Path) -> MetricsFile:
-    from mmindex.metrics import MetricsFile
+    from mmindex.upkeep.metrics import MetricsFile
 
     return MetricsFile(path, root, run_id())

@@ -37,7 +37,7 @@ def caption(
 
     Example: mmindex caption --image beach.jpg -k 3
     """
-    from mmindex.display import inert_json, visible
+    from mmindex.core.display import inert_json, visible
     from mmindex.insight.caption import describe
     from mmindex.search.vectorize import open_vectorizer
     from mmindex_cli.output import print_line

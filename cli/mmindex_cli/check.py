@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmindex.display import visible
-from mmindex.errors import DataError, UsageError
+from mmindex.core.display import visible
+from mmindex.core.errors import DataError, UsageError
 from mmindex_cli.common import StoreOption, store_path
 from mmindex_cli.options import FormatOption
 
 if TYPE_CHECKING:
-    from mmindex.store.check import CheckReport
-    from mmindex.store.repair import RepairReport
+    from mmindex.upkeep.check import CheckReport
+    from mmindex.upkeep.repair import RepairReport
 
 
 def check(
@@ -46,7 +46,7 @@ def check(
 
     Example: mmindex check --full
     """
-    from mmindex import upkeep
+    from mmindex.upkeep import commands as upkeep
 
     root = store_path(store)
     part = _part(subset)
@@ -75,7 +75,7 @@ def _part(subset: str | None) -> tuple[int, int] | None:
 def _print_check(report: CheckReport, mended: RepairReport | None, output_format: str) -> None:
     import msgspec
 
-    from mmindex.display import inert_json
+    from mmindex.core.display import inert_json
 
     if output_format == "json":
         record = msgspec.to_builtins({"sound": not report.problems, **msgspec.to_builtins(report)})

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmindex.errors import DataError
+from mmindex.core.errors import DataError
 from mmindex_cli.common import StoreOption, store_path
 from mmindex_cli.options import DeviceOption, WhereOption
 
 if TYPE_CHECKING:
-    from mmindex.insight.classify import Classifier, Told
+    from mmindex.insight.classify import Classifier, Prediction
     from mmindex.insight.metrics import LabelReport
     from mmindex.search.vectorize import Vectorizer
 
@@ -91,7 +91,7 @@ def classify(
         classifier = _classifier(vectorizer, labels, templates, scale)
         k = min(k, len(classifier.labels))
         told = right.given(_told(vectorizer, classifier, images, k, right.column, where))
-        kept: list[Told] = []
+        kept: list[Prediction] = []
         failed = 0
         for number, one in enumerate(told):
             failed += one.error is not None
@@ -110,7 +110,7 @@ def classify(
 def _classifier(
     vectorizer: Vectorizer, labels: Path, templates: str | None, scale: float | None
 ) -> Classifier:
-    from mmindex.config import EMBEDDED
+    from mmindex.core.config import EMBEDDED
     from mmindex.insight.classify import Classifier, logit_scale
     from mmindex.insight.labels import find_templates, label_vectors, read_labels
 
@@ -131,7 +131,7 @@ def _told(
     k: int,
     column: str | None,
     where: str | None,
-) -> Iterable[Told]:
+) -> Iterable[Prediction]:
     from mmindex.insight.classify import classify_corpus, classify_files
     from mmindex.insight.truth import expand
     from mmindex.search.filters import select_images
@@ -146,9 +146,9 @@ def _told(
 
 
 def _print_one(
-    one: Told, classifier: Classifier, form: Literal["table", "json", "tsv"], number: int
+    one: Prediction, classifier: Classifier, form: Literal["table", "json", "tsv"], number: int
 ) -> None:
-    from mmindex.display import inert_json, visible
+    from mmindex.core.display import inert_json, visible
     from mmindex_cli.output import print_line, tsv_cell
 
     names = [classifier.labels[label] for label in one.labels]
@@ -181,7 +181,7 @@ def _print_one(
 
 
 def _print_report(report: LabelReport, form: Literal["table", "json", "tsv"]) -> None:
-    from mmindex.display import inert_json
+    from mmindex.core.display import inert_json
     from mmindex_cli.output import print_line
 
     if form == "json":
@@ -232,8 +232,8 @@ def _percent(value: float | None, width: int) -> str:
 
 
 def _draw(report: LabelReport, path: Path) -> None:
-    from mmindex.insight.plots import plot_confusion
-    from mmindex.progress import get_logger
+    from mmindex.core.progress import get_logger
+    from mmindex.pages.confusion import plot_confusion
 
     note = plot_confusion(report, path)
     if note:

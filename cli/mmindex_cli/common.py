@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NoReturn, get_type_hints
 
 import typer
 
-from mmindex.errors import InternalError, MmindexError, Terminated, exit_code_of, from_os_error
+from mmindex.core.errors import InternalError, MmindexError, Terminated, exit_code_of, from_os_error
 from mmindex_cli.interrupts import catch_signals
 from mmindex_cli.streams import say, settle_stdout
 
@@ -42,7 +42,7 @@ _DebugOption = Annotated[
 
 def store_path(option: Path | None) -> Path:
     """The store that a command works on."""
-    from mmindex.resources import checkout_dir
+    from mmindex.core.resources import checkout_dir
 
     if option is not None:
         return option
@@ -125,7 +125,7 @@ _QUIET = frozenset({"status", "versions", "corpora", "models", "quarantine_list"
 
 def _setup_logging(name: str, log_format: LogFormat, debug: bool) -> None:
     if name not in _QUIET:
-        from mmindex.progress import configure_logging
+        from mmindex.core.progress import configure_logging
 
         configure_logging(log_format, run_id(), verbose=debug)
 

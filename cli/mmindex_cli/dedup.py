@@ -43,10 +43,10 @@ def dedup(
     Example: mmindex dedup --image-threshold 0.97 --html duplicates.html
     """
     from mmindex.insight.dedup import default_threshold, near_duplicates
-    from mmindex.insight.dedup_page import dedup_page
+    from mmindex.pages.duplicates import dedup_page
+    from mmindex.pages.page import write_page
     from mmindex.search.filters import select_images
-    from mmindex.search.page import write_page
-    from mmindex.search.published import open_published
+    from mmindex.search.snapshot import open_published
     from mmindex_cli.output import print_line
 
     published = open_published(store_path(store))
@@ -63,7 +63,7 @@ def dedup(
 
 
 def _json(groups: tuple[Group, ...]) -> Iterator[str]:
-    from mmindex.display import inert_json
+    from mmindex.core.display import inert_json
 
     for number, group in enumerate(groups, start=1):
         yield inert_json(
@@ -97,7 +97,7 @@ def _tsv(groups: tuple[Group, ...]) -> Iterator[str]:
 
 
 def _table(groups: tuple[Group, ...]) -> Iterator[str]:
-    from mmindex.display import visible
+    from mmindex.core.display import visible
 
     for number, group in enumerate(groups, start=1):
         yield f"group {number}: {len(group.members)} images"

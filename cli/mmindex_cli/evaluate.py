@@ -50,10 +50,10 @@ def evaluate(
 
     Example: mmindex evaluate --html report.html
     """
-    from mmindex.config import EvaluateConfig
-    from mmindex.evaluate.evaluate import measure
+    from mmindex.core.config import EvaluateConfig
     from mmindex.evaluate.expect import compare, find_expected
-    from mmindex.search.published import open_published
+    from mmindex.evaluate.stage import measure
+    from mmindex.search.snapshot import open_published
 
     published = open_published(store_path(store))
     # Found out now, not after minutes of measuring.
@@ -63,8 +63,8 @@ def evaluate(
     comparison = None if golden is None else compare(golden, measured.evaluation)
     _print(measured.evaluation, comparison, output_format)
     if html is not None:
-        from mmindex.evaluate.report import report_page
-        from mmindex.search.page import write_page
+        from mmindex.pages.page import write_page
+        from mmindex.pages.report import report_page
 
         write_page(html, report_page(published, measured, config, comparison))
     if comparison is not None:
@@ -102,7 +102,7 @@ def _json(evaluation: Evaluation, comparison: Comparison | None) -> bytes:
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
     """Expected and measured figures as a table for people."""
-    from mmindex.display import visible
+    from mmindex.core.display import visible
 
     yield ""
     yield visible(f"expected of {comparison.title}")
@@ -117,7 +117,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
 
 def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
     """The figures as a table for people."""
-    from mmindex.display import visible
+    from mmindex.core.display import visible
 
     corpus = f"{evaluation.images:,} images, {evaluation.captions:,} captions"
     yield f"version {evaluation.version}  {visible(evaluation.model)}  {corpus}"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mmindex.errors import CannotCreateError
+from mmindex.core.errors import CannotCreateError
 from mmindex_cli.common import StoreOption, store_path
 from mmindex_cli.options import DeviceOption
 
@@ -39,7 +39,7 @@ def explain(
 
     Example: mmindex explain --image beach.jpg --text "a red umbrella" --out umbrella.png
     """
-    from mmindex.display import inert_json, visible
+    from mmindex.core.display import inert_json, visible
     from mmindex.insight.overlay import explain_picture
     from mmindex.search.vectorize import open_vectorizer
     from mmindex_cli.output import print_line

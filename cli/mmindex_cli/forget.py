@@ -12,7 +12,7 @@ from mmindex_cli.common import StoreOption, run_id, store_path
 from mmindex_cli.options import FormatOption
 
 if TYPE_CHECKING:
-    from mmindex.forget import ForgetReport
+    from mmindex.upkeep.forget import ForgetReport
 
 _SHOWN = 20
 
@@ -34,9 +34,9 @@ def forget(
 
     Example: mmindex forget folder/photos/anna.jpg --dry-run
     """
-    from mmindex.display import inert_json
-    from mmindex.forget import forget as forget_images
-    from mmindex.forget import require_removed
+    from mmindex.core.display import inert_json
+    from mmindex.upkeep.forget import forget as forget_images
+    from mmindex.upkeep.forget import require_removed
 
     report = forget_images(store_path(store), ids, run_id(), dry_run=dry_run)
     if output_format == "json":
@@ -48,7 +48,7 @@ def forget(
 
 
 def _lines(report: ForgetReport) -> Iterator[str]:
-    from mmindex.display import visible
+    from mmindex.core.display import visible
 
     for name in report.already:
         yield f"{visible(name)} is forgotten already"

@@ -7,7 +7,7 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from mmindex.errors import Terminated
+from mmindex.core.errors import Terminated
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs

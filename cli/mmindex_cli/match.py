@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
 from mmindex_cli.common import StoreOption, store_path
 from mmindex_cli.options import DeviceOption
 
@@ -89,7 +89,7 @@ def _one(
     fitted: Threshold | None,
     form: Literal["table", "json", "tsv"],
 ) -> None:
-    from mmindex.display import inert_json
+    from mmindex.core.display import inert_json
     from mmindex.insight.match import score_pair
     from mmindex_cli.output import print_line, tsv_cell
 
@@ -113,7 +113,7 @@ def _judge(
     fitted: Threshold | None,
     form: Literal["table", "json", "tsv"],
 ) -> None:
-    from mmindex.display import inert_json
+    from mmindex.core.display import inert_json
     from mmindex.insight.match import judge, score_pairs
     from mmindex.insight.pairs import read_pairs
     from mmindex_cli.output import print_line
@@ -180,7 +180,7 @@ def _source(fitted: Threshold | None) -> str:
 def _report_lines(
     report: PairReport, cut: float, fitted: Threshold | None, bad: Sequence[tuple[str, str | None]]
 ) -> Iterator[str]:
-    from mmindex.display import visible
+    from mmindex.core.display import visible
 
     yield f"pairs      {report.pairs:,}, of which {report.matched:,} matched"
     yield f"threshold  {cut:.4f}{_source(fitted)}"

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Literal
 import typer
 from wcwidth import wcswidth, wcwidth
 
-from mmindex.display import inert_json, visible
+from mmindex.core.display import inert_json, visible
 
 if TYPE_CHECKING:
-    from mmindex.records import Hit
+    from mmindex.core.records import Hit
     from mmindex.search.query import Answer
 
 AnswerFormat = Literal["table", "json", "tsv"]

@@ -28,9 +28,9 @@ def quarantine_list(
     """
     import msgspec
 
-    from mmindex.display import inert_json, visible
-    from mmindex.errors import UsageError
-    from mmindex.records import Reason
+    from mmindex.core.display import inert_json, visible
+    from mmindex.core.errors import UsageError
+    from mmindex.core.records import Reason
     from mmindex.store.quarantine import read_ledger
     from mmindex.store.versions import open_layout
 
@@ -61,8 +61,8 @@ def quarantine_retry(
 
     Example: mmindex quarantine retry
     """
-    from mmindex.display import inert_json, visible
-    from mmindex.retry import retry_quarantined
+    from mmindex.core.display import inert_json, visible
+    from mmindex.upkeep.retry import retry_quarantined
     from mmindex_cli.summary import print_summary
 
     root = store_path(store)

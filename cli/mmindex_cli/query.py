@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
 
-from mmindex.errors import DataError, UsageError, os_errors
+from mmindex.core.errors import DataError, UsageError, os_errors
 from mmindex_cli.common import StoreOption, store_path
 from mmindex_cli.options import DeviceOption, WhereOption
 
 if TYPE_CHECKING:
-    from mmindex.modality import Modality
-    from mmindex.search.hits import Cut
+    from mmindex.core.modality import Modality
+    from mmindex.search.hits import Limit
     from mmindex.search.parts import Question
     from mmindex.search.query import Answer, Session
 
@@ -114,17 +114,17 @@ def query(
 
     Example: mmindex query a red bus --minus people --where "width >= 640" -k 5
     """
-    from mmindex.modality import Modality
-    from mmindex.search.hits import Cut
+    from mmindex.core.modality import Modality
+    from mmindex.search.hits import Limit
     from mmindex.search.query import open_session
     from mmindex_cli.output import print_answers
 
     asked = _Asked(" ".join(words or ()), tuple(image or ()), like, tuple(plus or ()),
                    tuple(minus or ()), weights, others, queries)  # fmt: skip
     asked.check(html)
-    side, cut = Modality(to) if to else None, Cut(k, min_score)
+    side, limit = Modality(to) if to else None, Limit(k, min_score)
     with open_session(store_path(store), device, where) as session:
-        answers = asked.answers(session, side, cut)
+        answers = asked.answers(session, side, limit)
         if html is not None:
             answers = _with_page(session, answers, html)
         if failed := print_answers(answers, output_format):
@@ -162,17 +162,17 @@ class _Asked:
                 "--html shows the answer of one query", "leave out --html or --queries"
             )
 
-    def answers(self, session: Session, to: Modality | None, cut: Cut) -> Iterator[Answer]:
+    def answers(self, session: Session, to: Modality | None, limit: Limit) -> Iterator[Answer]:
         if self.queries is not None:
             from mmindex.search.query import read_lines
 
             with _lines(self.queries) as file:
-                yield from session.lines(read_lines(file), to, cut)
+                yield from session.lines(read_lines(file), to, limit)
         else:
-            yield session.ask(self.question(session), to, cut)
+            yield session.ask(self.question(session), to, limit)
 
     def question(self, session: Session) -> Question:
-        from mmindex.modality import Modality
+        from mmindex.core.modality import Modality
         from mmindex.search.fusion import parse_weights
         from mmindex.search.parts import Part, Question, read_part
 
@@ -215,8 +215,8 @@ def _lines(path: Path) -> AbstractContextManager[BinaryIO]:
 
 
 def _with_page(session: Session, answers: Iterator[Answer], target: Path) -> Iterator[Answer]:
-    from mmindex.search.gallery import gallery_page
-    from mmindex.search.page import write_page
+    from mmindex.pages.gallery import gallery_page
+    from mmindex.pages.page import write_page
 
     for answer in answers:
         write_page(target, gallery_page(session.published, answer))

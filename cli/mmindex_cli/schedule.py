@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
 from mmindex_cli.build_options import ConfigOption, MetricsOption
 from mmindex_cli.common import StoreOption, store_path
 
@@ -41,8 +41,15 @@ def schedule(
 
     Example: mmindex schedule --cron --store ~/coco.mmindex --at 03:15
     """
-    from mmindex.config import load_config
-    from mmindex.schedule import Job, cron_line, parse_at, service_unit, timer_unit, unit_name
+    from mmindex.core.config import load_config
+    from mmindex.upkeep.schedule import (
+        Job,
+        cron_line,
+        parse_at,
+        service_unit,
+        timer_unit,
+        unit_name,
+    )
 
     if cron == systemd:
         raise UsageError("say --cron or --systemd", "for example: mmindex schedule --cron")

@@ -103,8 +103,8 @@ def train(
 
     Example: mmindex train --source coco:~/coco#train2017 --learning-rate 2e-5 --out my-clip
     """
-    from mmindex.cores import usable_cores
-    from mmindex.encode.model import only_scenes, resolve_model
+    from mmindex.core.cores import usable_cores
+    from mmindex.models.resolve import only_scenes, resolve_model
     from mmindex.train.recipe import Recipe, run_recipe
     from mmindex.train.settings import TrainSettings, check_precision
     from mmindex.train.train import TrainOutput
@@ -117,7 +117,7 @@ def train(
         warmup_steps=warmup_steps,
         weight_decay=weight_decay,
         ema_decay=ema_decay,
-        alike=alike,
+        hard_negatives=alike,
         crop_scale=crop_scale,
         seed=seed,
         lock_image=lock_image,

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmindex.display import visible
-from mmindex.errors import BusyError
+from mmindex.core.display import visible
+from mmindex.core.errors import BusyError
 from mmindex_cli.common import StoreOption, run_id, store_path
 from mmindex_cli.options import FormatOption
 
 if TYPE_CHECKING:
-    from mmindex.store.collect import CollectReport
     from mmindex.store.layout import Layout
+    from mmindex.upkeep.gc import CollectReport
 
 # The defaults of store.collect.Retention, which is imported by the commands that need it.
 KeepOption = Annotated[
@@ -31,7 +31,7 @@ def versions(store: StoreOption = None, output_format: FormatOption = "text") ->
 
     Example: mmindex versions
     """
-    from mmindex.display import inert_json
+    from mmindex.core.display import inert_json
     from mmindex.store import versions as stored
 
     layout = stored.open_layout(store_path(store))
@@ -55,8 +55,8 @@ def _version_rows(layout: Layout) -> list[dict[str, Any]]:
     from datetime import UTC, datetime
 
     from mmindex.store import versions as stored
-    from mmindex.store.collect import Retention, plan
     from mmindex.store.leftovers import read_versions
+    from mmindex.upkeep.gc import Retention, plan
 
     current = stored.read_current(layout)
     found = read_versions(layout)
@@ -103,9 +103,9 @@ def gc(
     """
     import msgspec
 
-    from mmindex import upkeep
-    from mmindex.display import inert_json
-    from mmindex.store.collect import Retention
+    from mmindex.core.display import inert_json
+    from mmindex.upkeep import commands as upkeep
+    from mmindex.upkeep.gc import Retention
 
     root = store_path(store)
     report = upkeep.gc(root, Retention(keep, keep_days), dry_run=dry_run)
@@ -156,7 +156,7 @@ def rollback(
 
     Example: mmindex rollback 12
     """
-    from mmindex import upkeep
+    from mmindex.upkeep import commands as upkeep
     from mmindex_cli.summary import print_summary
 
     root = store_path(store)

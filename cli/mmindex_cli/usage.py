@@ -10,7 +10,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from mmindex.display import visible
+from mmindex.core.display import visible
 from mmindex_cli.streams import say
 
 # Newer typers carry click inside, older ones use the package: this is either's ClickException.

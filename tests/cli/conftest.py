@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.encode.encoder import Encoder
+from mmindex.models.encoder import Encoder
 from mmindex.search import vectorize as library
 from support.asking import CAPTIONS
 from support.hostile_server import HostileServer, Reply, hostile_server

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmindex.crawl.scenes import Claim, Mention, fits, make_scene
+from mmindex.scenes import Claim, Mention, fits, make_scene
 from support.command import mmindex, mmindex_json
 
 SEED = 20_261  # below 2**32, so the model has never seen it

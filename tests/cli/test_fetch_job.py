@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmindex.records import Reason
+from mmindex.core.records import Reason
 from support.command import MMINDEX, mmindex, mmindex_json
 from support.fetching import build, finds_itself
 from support.hostile_server import Reply

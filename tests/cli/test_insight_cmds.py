@@ -13,7 +13,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from mmindex.encode.encoder import Encoder
+from mmindex.models.encoder import Encoder
 from mmindex.search import vectorize
 from mmindex_cli import caption, classify, dedup, explain, match
 from mmindex_cli.common import command

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mmindex.errors import Terminated
+from mmindex.core.errors import Terminated
 from mmindex_cli.interrupts import catch_signals, stop_catching
 
 

@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from wcwidth import wcswidth
 
-from mmindex.display import is_hidden, visible
-from mmindex.modality import Modality
-from mmindex.records import Hit
+from mmindex.core.display import is_hidden, visible
+from mmindex.core.modality import Modality
+from mmindex.core.records import Hit
 from mmindex.search.query import Answer
 from mmindex_cli import output
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.encode.devices import place
-from mmindex.encode.model import resolve_model
-from mmindex.encode.openclip import load_encoder
+from mmindex.models.devices import place
+from mmindex.models.openclip import load_encoder
+from mmindex.models.resolve import resolve_model
 from mmindex.search import vectorize as library
 from support.asking import CAPTIONS, run
 from support.models import FakeEncoder, save_tiny_model

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.config import LimitsConfig, SourceConfig
-from mmindex.crawl import archive
-from mmindex.crawl.crawl import CrawlReport, crawl
+from mmindex.core.config import LimitsConfig, SourceConfig
+from mmindex.core.errors import DataError, StorageError
+from mmindex.crawl.stage import CrawlReport, crawl
 from mmindex.crawl.stamps import Known, Stamps
-from mmindex.errors import DataError, StorageError
+from mmindex.media import archive
 from mmindex.store.objects import Objects
 from support.corpora import jpeg, new_store, rows_of, write_files, write_zip
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from mmindex.core.errors import DataError
+from mmindex.core.records import MetadataValue
 from mmindex.crawl.tables import (
     CAPTIONS_SCHEMA,
     MAX_METADATA_COLUMNS,
@@ -13,8 +15,6 @@ from mmindex.crawl.tables import (
     column_value,
     images_schema,
 )
-from mmindex.errors import DataError
-from mmindex.records import MetadataValue
 
 
 @pytest.mark.parametrize(

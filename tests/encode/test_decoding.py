@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from mmindex.core.records import Reason
 from mmindex.encode.decoding import (
     Decoded,
     DecodePool,
@@ -22,9 +23,8 @@ from mmindex.encode.decoding import (
     Failure,
     worker_bytes,
 )
-from mmindex.encode.preprocess import spec_from_config, to_pixels
-from mmindex.images import ImageLimits
-from mmindex.records import Reason
+from mmindex.media.images import ImageLimits
+from mmindex.models.preprocess import spec_from_config, to_pixels
 from support.decoders import Misbehaving, Reporting
 from support.pictures import draw, png, write_pictures
 from support.tables import image_key

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from mmindex.core.records import Reason
 from mmindex.encode.backlog import plan_backlog
 from mmindex.encode.decoding import Failure
 from mmindex.encode.prune import prune_shard
 from mmindex.encode.shards import Shard, read_shard, write_shard
-from mmindex.keys import DistinctKeys, binary_keys, distinct
-from mmindex.records import Reason
+from mmindex.store.keys import DistinctKeys, binary_keys, distinct
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 from support.index_stores import key_of

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.encode.encode import encode
-from mmindex.encode.encoder import Float32
-from mmindex.encode.preprocess import Pixels
+from mmindex.encode.stage import encode
 from mmindex.encode.work import EncoderSource
+from mmindex.models.encoder import Float32
+from mmindex.models.preprocess import Pixels
 from mmindex.store.objects import Objects
 from mmindex.store.versions import create_layout, publish_version
 from support.encoding import IMAGE, TEXT, draft_after, run, settings, vectors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmindex.errors import InternalError
+from mmindex.core.errors import InternalError
 from mmindex.evaluate.bootstrap import Interval, recall_intervals
 
 

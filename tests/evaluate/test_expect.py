@@ -8,10 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mmindex.crawl.corpora import list_corpora
-from mmindex.crawl.expected import Expected
-from mmindex.crawl.spec import KINDS
-from mmindex.errors import DataError, NoInputError
+from mmindex.core.errors import DataError, NoInputError
 from mmindex.evaluate.evaluation import (
     Evaluation,
     IndexQueries,
@@ -20,7 +17,10 @@ from mmindex.evaluate.evaluation import (
     RecallBlock,
 )
 from mmindex.evaluate.expect import PUBLISHED, Subject, compare, find_expected
-from mmindex.search.published import Published, open_published
+from mmindex.search.snapshot import Published, open_published
+from mmindex.sources.corpora import list_corpora
+from mmindex.sources.expected import Expected
+from mmindex.sources.spec import KINDS
 from support.models import FakeEncoder
 from support.pictures import write_pictures
 from support.stores import picture_store

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mmindex.errors import InternalError
+from mmindex.core.errors import InternalError
 from mmindex.evaluate import recall
 from mmindex.evaluate.items import Items, Queries
 from mmindex.evaluate.recall import Recall, exact_scan, ranks_in_answers, summarize

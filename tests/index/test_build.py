@@ -1,163 +1,137 @@
-"""Indexes are trained on a seeded sample of all rows and come out the same every time."""
+"""The index stage: deterministic objects, an honest report, the better of several recipes."""
 
-import faiss
 import numpy as np
 import pytest
 
-from mmindex.errors import StorageError, UsageError
-from mmindex.index.build import build, sample_rows
-from mmindex.index.exact import exact_search, rerank
-from mmindex.index.faissio import find_candidates, ivf_part, read_index, write_index
-from mmindex.index.plan import candidates, plan
-from mmindex.store import publish
-from mmindex.store.vectors import Vectors, write_segment
+from mmindex.core.config import IndexConfig
+from mmindex.core.errors import InternalError, UsageError
+from mmindex.index import build as stage
+from mmindex.index.build import build_index
+from mmindex.index.plan import plan
+from mmindex.store.vectors import Vectors
 from support.clustered import clustered
-from support.index_stores import open_objects
-from support.manifests import index_info
-
-N, DIM = 2_500, 64
+from support.index_stores import indexed, key_of, manifest_of, open_objects, write_shards
 
 
-def stored(folder, vectors):
-    objects = open_objects(folder)
-    refs = write_segment(objects, "image", 0, vectors.shape[1], [vectors])
-    return objects, Vectors.of_refs(objects, refs, "image", vectors.shape[1])
+def keys_of(n):
+    return [key_of(number) for number in range(n)]
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return stored(tmp_path_factory.mktemp("store"), clustered(N, DIM))[1]
+@pytest.mark.parametrize("kind", ["auto", "ivfpq"])
+def test_the_same_input_gives_the_same_manifest_and_objects(tmp_path, kind):
+    """Whatever the clock says: settings are chosen by recall and a cost model."""
+    config = IndexConfig(kind=kind, threads=1, seed=4)
+    made = [indexed(tmp_path / name, clustered(900, 32), config)[1] for name in ("a", "b")]
+    assert made[0].content() == made[1].content()
 
 
-def recall_of(index, corpus, nprobe, depth):
-    queries = clustered(200, DIM, 9).astype(np.float32)
-    truth = exact_search(corpus.blocks(1_000), queries, 10, 1)[1]
-    found = find_candidates(index, queries, depth, nprobe)
-    _, ids = rerank(corpus.take, queries, found, 10)
-    return np.mean([len(np.intersect1d(a, b)) for a, b in zip(ids, truth, strict=True)]) / 10
+def test_ids_and_vectors_are_in_the_order_of_the_keys(tmp_path):
+    vectors = clustered(300, 16)
+    order = np.random.default_rng(0).permutation(300)[:200].tolist()
+    objects, manifest = indexed(tmp_path, vectors, IndexConfig(threads=1), order=order)
+    names = [ref.name for ref in manifest.objects]
+    assert names == ["ids/image", "vectors/image/00000", "digests/image/00000"]
+    keys = objects.read_table(manifest.find("ids/image")).column("key").to_pylist()
+    assert keys == [key_of(number) for number in order]
+    stored = Vectors(objects, manifest, "image")
+    np.testing.assert_array_equal(stored.take(np.arange(200)), vectors[order])
 
 
-def test_the_sample_is_seeded_spread_over_all_rows_and_never_the_first():
-    rows = sample_rows(100_000, 1_000, 1)
-    np.testing.assert_array_equal(rows, sample_rows(100_000, 1_000, 1))
-    assert not np.array_equal(rows, sample_rows(100_000, 1_000, 2))
-    assert (np.diff(rows) > 0).all()
-    assert rows[-1] > 90_000
-    assert rows.mean() == pytest.approx(50_000, rel=0.1)
-    np.testing.assert_array_equal(sample_rows(5, 9, 0), np.arange(5))
-
-
-@pytest.mark.parametrize(
-    ("factory", "nprobe", "depth", "least"),
-    [
-        ("ivfpq", 8, 80, 0.95),
-        ("PCAR32,IVF16,PQ16x4fs", 8, 160, 0.9),
-        ("OPQ16_32,IVF16,PQ16x4fsr", 8, 160, 0.9),
-        ("PCAR32,IVF16,PQ16np", 8, 160, 0.9),
-        ("IVF16,PQ8", 8, 160, 0.75),
-        ("ivfflat", 16, 10, 0.95),
-        ("sq8", 16, 20, 0.95),
-        ("HNSW16", 1, 80, 0.7),
-        ("Flat", 1, 10, 1.0),
-        ("IDMap,Flat", 1, 10, 1.0),
-    ],
-)
-def test_small_indexes_of_each_kind_find_the_neighbours(corpus, factory, nprobe, depth, least):
-    """Real FAISS, small lists and codes; the least is what a wrong metric or id would miss."""
-    index = build(plan(N, DIM, factory), corpus, None, 0, 1)
-    assert index.ntotal == N
-    assert index.metric_type == faiss.METRIC_INNER_PRODUCT
-    assert recall_of(index, corpus, nprobe, depth) >= least
-
-
-def test_every_planned_recipe_can_be_built(corpus):
-    for recipe in candidates(N, DIM, "ivfpq"):
-        index = build(recipe, corpus, None, 0, 1)
-        assert recall_of(index, corpus, recipe.nlist, 320) > 0.95
-
-
-@pytest.mark.parametrize(
-    ("n", "dim"), [(16, 512), (17, 7), (40, 30), (100, 512), (159, 512), (159, 100), (300, 1024)]
-)
-def test_ivfpq_can_be_built_from_very_few_vectors(tmp_path, n, dim, capfd):
-    """Lists, codes and rotation shrink until training is legal; faiss has nothing to warn of."""
-    _, corpus = stored(tmp_path, clustered(n, dim))
-    for recipe in candidates(n, dim, "ivfpq"):
-        index = build(recipe, corpus, None, 0, 1)
-        assert index.ntotal == n
-        ids = find_candidates(index, corpus.take(np.arange(n)).astype(np.float32), n, recipe.nlist)
-        assert (np.sort(ids, axis=1) == np.arange(n)).all()
-    printed = capfd.readouterr()
-    assert (printed.out, printed.err) == ("", "")
-
-
-def test_the_shared_mean_of_embeddings_does_not_mislead_the_codes(corpus):
-    """faiss's own PCA subtracts the mean, which reorders inner products; ours only rotates."""
-    index = build(plan(N, DIM, "ivfpq"), corpus, None, 0, 1)
-    rotation = faiss.downcast_VectorTransform(index.chain.at(0))
-    assert np.abs(faiss.vector_to_array(rotation.b)).max() < 1e-6
-    matrix = faiss.vector_to_array(rotation.A).reshape(rotation.d_out, rotation.d_in)
-    np.testing.assert_allclose(matrix @ matrix.T, np.eye(rotation.d_out), atol=1e-4)
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_one_seed_one_result_another_seed_another(corpus, threads):
-    def bytes_of(seed):
-        index = build(plan(N, DIM, "ivfpq"), corpus, None, seed, threads)
-        return faiss.serialize_index(index).tobytes()
-
-    assert bytes_of(5) == bytes_of(5)
-    assert bytes_of(5) != bytes_of(6)
-
-
-def test_a_rehearsal_holds_the_rows_asked_for_under_ids_from_zero(corpus):
-    rows = np.arange(0, N, 3)
-    index = build(plan(len(rows), DIM, "ivfpq"), corpus, rows, 0, 1)
-    wide = corpus.take(rows).astype(np.float32)
-    found = find_candidates(index, wide, 10, ivf_part(index).nlist)
-    _, ids = rerank(lambda ids: corpus.take(rows[ids]), wide, found, 1)
-    assert (ids[:, 0] == np.arange(len(rows))).mean() > 0.99
-
-
-def test_thread_count_and_blas_threshold_are_put_back(corpus):
-    before = faiss.omp_get_max_threads(), faiss.cvar.distance_compute_blas_threshold
-    build(plan(N, DIM, "ivfpq"), corpus, None, 0, 2)
-    assert (faiss.omp_get_max_threads(), faiss.cvar.distance_compute_blas_threshold) == before
-
-
-@pytest.mark.parametrize("factory", ["IVF16,PQ7", "PCAR128,IVF16,Flat", "Flat3x"])
-def test_what_faiss_refuses_is_a_usage_error(corpus, factory):
-    with pytest.raises(UsageError, match="faiss refuses") as caught:
-        build(plan(N, DIM, factory), corpus, None, 0, 1)
-    assert "\n" not in caught.value.message
-
-
-def test_an_index_answers_the_same_after_writing_and_reading(corpus, tmp_path):
+def test_the_report_says_what_was_chosen_and_measured(tmp_path):
     objects = open_objects(tmp_path)
-    index = build(plan(N, DIM, "ivfpq"), corpus, None, 0, 1)
-    ref = write_index(objects, "image", index)
-    assert (ref.name, ref.rows) == ("index/image", N)
-    assert ref.bytes == objects.path(ref).stat().st_size == len(faiss.serialize_index(index))
-    again = read_index(objects, ref, index_info("image", N, DIM))
-    queries = clustered(20, DIM, 3).astype(np.float32)
-    np.testing.assert_array_equal(
-        find_candidates(index, queries, 30, 4), find_candidates(again, queries, 30, 4)
-    )
+    shards = write_shards(objects, clustered(2_000, 48))
+    config = IndexConfig(kind="ivfpq", threads=1, recall_target=0.9, seed=7)
+    report = build_index(objects, "image", keys_of(2_000), shards, config)
+    info = report.info
+    assert info.factory == plan(2_000, 48, "ivfpq").factory
+    assert (info.modality, info.n, info.dim, info.seed, info.threads) == ("image", 2_000, 48, 7, 1)
+    assert info.training_rows == 2_000
+    assert info.recall_target == 0.9
+    assert info.measured_recall >= 0.9
+    assert (info.nprobe, info.k_factor, info.measured_recall) in [p[:3] for p in info.curve]
+    assert "IVF-PQ" in info.reason
+    assert [ref.name for ref in report.objects][-1] == "index/image"
+    assert {"gather", "truth", "build", "tune", "write"} <= set(report.seconds)
 
 
-def test_a_full_disk_while_faiss_writes_is_reported(corpus, tmp_path, monkeypatch):
-    """faiss.write_index(path) would report success; through our file the error comes out."""
+def test_exact_search_needs_no_index_file_and_measures_nothing(tmp_path):
+    _, manifest = indexed(tmp_path, clustered(50, 16), IndexConfig(threads=1))
+    info = manifest.indexes["image"]
+    assert info.exact
+    assert info.measured_recall is None
+    assert manifest.find("index/image") is None
+
+
+@pytest.mark.parametrize(("n", "kind"), [(1, "auto"), (1, "ivfpq"), (10, "ivfpq"), (1, "Flat")])
+def test_a_tiny_corpus_is_indexed_by_a_stated_rule(tmp_path, n, kind):
+    _, manifest = indexed(tmp_path, clustered(n, 16), IndexConfig(kind=kind, threads=1))
+    assert manifest.indexes["image"].n == n
+    assert f"{n} vectors" in manifest.indexes["image"].reason
+
+
+def test_no_live_keys_give_an_empty_exact_index(tmp_path):
     objects = open_objects(tmp_path)
-    index = build(plan(N, DIM, "ivfpq"), corpus, None, 0, 1)
-    room = len(faiss.serialize_index(index)) - 100
+    shards = write_shards(objects, clustered(5, 16))
+    report = build_index(objects, "image", [], shards, IndexConfig(kind="ivfpq", threads=1))
+    assert (report.info.n, report.info.exact) == (0, True)
+    assert Vectors(objects, manifest_of(report), "image").n == 0
 
-    class FullDisk(publish.StagedFile):
-        def write(self, data):
-            if self.size_bytes + memoryview(data).nbytes > room:
-                raise StorageError("no space left on device")
-            return super().write(data)
 
-    monkeypatch.setattr("mmindex.store.objects.StagedFile", FullDisk)
-    with pytest.raises(StorageError, match="no space left"):
-        write_index(objects, "image", index)
-    assert list(objects.layout.staging_dir.iterdir()) == []
+def test_queries_from_the_other_modality_get_the_probes_they_need(tmp_path):
+    """Queries off the corpus find their neighbours in more lists than the corpus' own vectors."""
+    vectors = clustered(6_000, 48, 1)
+    away = clustered(400, 48, 2).astype(np.float32)  # other clusters, another mean
+    config = IndexConfig(kind="ivfflat", threads=1)
+    own = indexed(tmp_path / "own", vectors, config)[1].indexes["image"]
+    other = indexed(tmp_path / "other", vectors, config, away)[1].indexes["image"]
+    assert other.nprobe > own.nprobe
+    assert other.measured_recall >= 0.95
+
+
+def test_the_next_recipe_is_tried_where_the_first_misses_the_target(tmp_path, monkeypatch):
+    """Rotations that cut too much are found out by recall measured on the real index."""
+    poor, good = plan(2_000, 64, "PCAR4,IVF16,PQ2x4fsr"), plan(2_000, 64, "ivfpq")
+    monkeypatch.setattr(stage, "candidates", lambda *_: (poor, good, poor))
+    _, manifest = indexed(tmp_path, clustered(2_000, 64), IndexConfig(kind="ivfpq", threads=1))
+    assert manifest.indexes["image"].factory == good.factory
+    assert "below the target" not in manifest.indexes["image"].reason
+
+
+def test_a_target_out_of_reach_keeps_the_best_recipe_and_says_so(tmp_path, monkeypatch):
+    worst, poor = plan(2_000, 64, "PCAR2,IVF16,PQ1x4fsr"), plan(2_000, 64, "PCAR4,IVF16,PQ2x4fsr")
+    monkeypatch.setattr(stage, "candidates", lambda *_: (worst, poor, worst))
+    _, manifest = indexed(tmp_path, clustered(2_000, 64), IndexConfig(kind="ivfpq", threads=1))
+    info = manifest.indexes["image"]
+    assert info.factory == poor.factory
+    assert info.measured_recall < 0.95
+    assert "below the target 0.95" in info.reason
+
+
+def test_a_large_corpus_compares_recipes_on_a_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "REHEARSAL_ROWS", 500)
+    monkeypatch.setattr(stage, "_REHEARSE_FROM", 1_000)
+    poor, good = plan(2_000, 64, "PCAR4,IVF16,PQ2x4fsr"), plan(2_000, 64, "ivfpq")
+    monkeypatch.setattr(stage, "candidates", lambda *_: (poor, good))
+    objects = open_objects(tmp_path)
+    shards = write_shards(objects, clustered(2_000, 64))
+    config = IndexConfig(kind="ivfpq", threads=1)
+    report = build_index(objects, "image", keys_of(2_000), shards, config)
+    assert report.info.factory == good.factory
+    assert report.info.n == 2_000
+    assert "rehearse" in report.seconds
+
+
+def test_nothing_is_written_for_an_index_that_is_impossible(tmp_path):
+    objects = open_objects(tmp_path)
+    shards = write_shards(objects, clustered(100, 16))
+    before = sorted(objects.layout.objects_dir.rglob("*"))
+    with pytest.raises(UsageError):
+        build_index(objects, "image", keys_of(100), shards, IndexConfig(kind="IVF500,Flat"))
+    assert sorted(objects.layout.objects_dir.rglob("*")) == before
+
+
+def test_a_live_key_without_a_vector_is_a_bug(tmp_path):
+    objects = open_objects(tmp_path)
+    shards = write_shards(objects, clustered(10, 16))
+    with pytest.raises(InternalError, match="no vector"):
+        build_index(objects, "image", keys_of(11), shards, IndexConfig())

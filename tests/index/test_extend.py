@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmindex.config import IndexConfig
-from mmindex.index import change as rules
+from mmindex.core.config import IndexConfig
+from mmindex.index import decide as rules
 from mmindex.index import extend
 from mmindex.index.tune import Tuning
 from mmindex.store.objects import Objects

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmindex.core.errors import DataError, InternalError
 from mmindex.encode.shards import write_shard
-from mmindex.errors import DataError, InternalError
 from mmindex.index import gather
 from mmindex.index.gather import as_keys, id_batches, locate, vector_blocks
 from support.clustered import clustered

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
 from mmindex.index.gpu import GpuInfo, check_gpu_legal, detect, fits_search, gpu_sub_quantizers
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
 from mmindex.index.gpu import LEGAL_M, LEGAL_SUB_DIMS, MAX_K, GpuInfo
 from mmindex.index.plan import EXACT_BELOW, candidates, plan
 from mmindex.index.sizing import for_sample, lists_for, training_rows_for

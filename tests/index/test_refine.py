@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmindex.config import IndexConfig
+from mmindex.core.config import IndexConfig
 from mmindex.index.exact import exact_search
 from mmindex.search.searcher import Searcher
 from support.clustered import clustered

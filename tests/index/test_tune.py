@@ -4,11 +4,11 @@ import faiss
 import numpy as np
 import pytest
 
-from mmindex.errors import InternalError
-from mmindex.index.build import build
+from mmindex.core.errors import InternalError
 from mmindex.index.exact import exact_search
 from mmindex.index.faissio import find_candidates
 from mmindex.index.plan import plan
+from mmindex.index.train import build
 from mmindex.index.tune import (
     TUNING_QUERIES,
     Tuning,

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmindex.errors import NoInputError
+from mmindex.core.errors import NoInputError
 from mmindex.insight.caption import describe
-from mmindex.search.published import open_published
+from mmindex.search.snapshot import open_published
 from mmindex.search.vectorize import Vectorizer
 from support.models import FakeEncoder, no_model
 from support.pictures import write_pictures

@@ -9,11 +9,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from mmindex.encode.encoder import Encoder
-from mmindex.errors import CannotCreateError, DataError, NoInputError, UsageError
+from mmindex.core.errors import CannotCreateError, DataError, NoInputError, UsageError
 from mmindex.insight.classify import (
     Classifier,
-    Told,
+    Prediction,
     classify_corpus,
     classify_files,
     logit_scale,
@@ -21,9 +20,10 @@ from mmindex.insight.classify import (
 )
 from mmindex.insight.labels import Label, label_vectors
 from mmindex.insight.metrics import label_report
-from mmindex.insight.plots import plot_confusion
 from mmindex.insight.truth import expand, known_truth
-from mmindex.search.published import Published, open_published
+from mmindex.models.encoder import Encoder
+from mmindex.pages.confusion import plot_confusion
+from mmindex.search.snapshot import Published, open_published
 from mmindex.search.vectorize import Vectorizer
 from support.models import FakeEncoder
 from support.pictures import COLOURS, write_pictures
@@ -137,11 +137,11 @@ def test_an_unknown_column_names_those_that_are(
 
 def test_the_report_counts_pictures_with_a_known_label() -> None:
     told = [
-        Told("1", (0, 1), (0.6, 0.4), truth="a"),
-        Told("2", (1, 0), (0.6, 0.4), truth="a"),
-        Told("3", (0, 1), (0.6, 0.4), truth="unlisted"),
-        Told("4", (0, 1), (0.6, 0.4)),
-        Told("5", (), (), truth="a", error="gone"),
+        Prediction("1", (0, 1), (0.6, 0.4), truth="a"),
+        Prediction("2", (1, 0), (0.6, 0.4), truth="a"),
+        Prediction("3", (0, 1), (0.6, 0.4), truth="unlisted"),
+        Prediction("4", (0, 1), (0.6, 0.4)),
+        Prediction("5", (), (), truth="a", error="gone"),
     ]
     report = report_on(told, ("a", "b"))
     assert (report.items, report.accuracy, report.top_k_accuracy) == (2, 0.5, 1.0)
@@ -162,16 +162,16 @@ def test_a_model_without_a_scale_says_how_to_give_one() -> None:
 
 
 def test_the_scale_of_a_real_model_is_what_it_learnt(tiny_model) -> None:
-    from mmindex.encode.devices import place
-    from mmindex.encode.model import resolve_model
-    from mmindex.encode.openclip import load_encoder
+    from mmindex.models.devices import place
+    from mmindex.models.openclip import load_encoder
+    from mmindex.models.resolve import resolve_model
 
     encoder = load_encoder(resolve_model(tiny_model.name, None), place("cpu"))
     assert logit_scale(encoder) == pytest.approx(1 / 0.07, rel=1e-5)  # CLIP's starting value
 
 
 def test_truth_comes_from_a_column_a_folder_or_a_list(tmp_path: Path) -> None:
-    told = [Told("/p/cat/1.jpg", (0,), (1.0,)), Told("x", (0,), (1.0,))]
+    told = [Prediction("/p/cat/1.jpg", (0,), (1.0,)), Prediction("x", (0,), (1.0,))]
     by_folder = known_truth("folder", drawn=True, images=["/p"], where=None)
     assert [one.truth for one in by_folder.given(told)] == ["cat", ""]
     listed = tmp_path / "t.csv"

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmindex.config import IndexConfig
-from mmindex.errors import NoInputError, UsageError
+from mmindex.core.config import IndexConfig
+from mmindex.core.errors import NoInputError, UsageError
 from mmindex.insight.dedup import default_threshold, near_duplicates
-from mmindex.insight.dedup_page import dedup_page
-from mmindex.search.published import Published, open_published
+from mmindex.pages.duplicates import dedup_page
+from mmindex.search.snapshot import Published, open_published
 from mmindex.store import versions
 from support.index_stores import indexed
 from support.index_stores import key_of as index_key
@@ -220,7 +220,7 @@ def test_finding_duplicates_loads_no_model(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from mmindex.insight.dedup import near_duplicates\n"
-        "from mmindex.search.published import open_published\n"
+        "from mmindex.search.snapshot import open_published\n"
         "near_duplicates(open_published(Path(sys.argv[1])))\n"
         "print([m for m in ('torch', 'open_clip', 'duckdb') if m in sys.modules])\n"
     )

@@ -11,15 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.crawl.scenes import captions, draw, encode, fits, make_scene
-from mmindex.crawl.scenes.scene import Scene, box_of
-from mmindex.crawl.scenes.vocabulary import BACKGROUNDS, KINDS, SIZE_PX
-from mmindex.encode.devices import place
-from mmindex.encode.encoder import Encoder
-from mmindex.encode.model import find_weights, resolve_model
-from mmindex.encode.openclip import load_encoder
-from mmindex.encode.preprocess import to_pixels
-from mmindex.errors import NoInputError
+from mmindex.core.errors import NoInputError
 from mmindex.insight.classify import Classifier, classify_files, logit_scale, report_on
 from mmindex.insight.dedup import near_duplicates
 from mmindex.insight.explain import explain
@@ -27,7 +19,15 @@ from mmindex.insight.labels import TEMPLATES, Label, label_vectors
 from mmindex.insight.match import corpus_threshold, judge, score_pairs
 from mmindex.insight.pairs import Pair
 from mmindex.insight.truth import Truth
-from mmindex.search.published import open_published
+from mmindex.models.devices import place
+from mmindex.models.encoder import Encoder
+from mmindex.models.openclip import load_encoder
+from mmindex.models.preprocess import to_pixels
+from mmindex.models.resolve import find_weights, resolve_model
+from mmindex.scenes import captions, draw, encode, fits, make_scene
+from mmindex.scenes.scene import Scene, box_of
+from mmindex.scenes.vocabulary import BACKGROUNDS, KINDS, SIZE_PX
+from mmindex.search.snapshot import open_published
 from mmindex.search.vectorize import Vectorizer
 from support.stores import picture_store
 

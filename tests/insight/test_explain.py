@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from mmindex.encode.devices import place
-from mmindex.encode.model import resolve_model
-from mmindex.encode.openclip import OpenClipEncoder, load_encoder
-from mmindex.encode.preprocess import spec_from_config, to_pixels
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
 from mmindex.insight.explain import Method, _normalised, attributions, explain
 from mmindex.insight.overlay import explain_picture, overlay, seen_box
-from mmindex.search.published import open_published
+from mmindex.models.devices import place
+from mmindex.models.openclip import OpenClipEncoder, load_encoder
+from mmindex.models.preprocess import spec_from_config, to_pixels
+from mmindex.models.resolve import resolve_model
+from mmindex.search.snapshot import open_published
 from mmindex.search.vectorize import Vectorizer
 from support.models import FakeEncoder, save_tiny_model, tiny_config
 from support.stores import picture_store

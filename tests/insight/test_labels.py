@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmindex.errors import DataError, NoInputError, UsageError
+from mmindex.core.errors import DataError, NoInputError, UsageError
 from mmindex.insight.labels import TEMPLATES, Label, find_templates, label_vectors, read_labels
 from mmindex.insight.pairs import Pair, read_pairs, read_truth
 from support.models import FakeEncoder

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmindex.errors import DataError, NoInputError, UsageError
+from mmindex.core.errors import DataError, NoInputError, UsageError
 from mmindex.insight.match import corpus_threshold, judge, score_pair, score_pairs
 from mmindex.insight.pairs import Pair
-from mmindex.search.published import open_published
+from mmindex.search.snapshot import open_published
 from mmindex.search.vectorize import Vectorizer
 from support.models import FakeEncoder, no_model
 from support.pictures import COLOURS, png, write_pictures

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmindex.errors import DataError
+from mmindex.core.errors import DataError
 from mmindex.insight.metrics import fit_threshold, label_report, pair_report, roc_auc
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.search.published import Published, open_published
 from mmindex.search.query import Session
+from mmindex.search.snapshot import Published, open_published
 from support.models import FakeEncoder
 from support.pictures import COLOURS, write_pictures
 from support.stores import picture_store

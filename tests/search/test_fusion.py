@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
 from mmindex.search.fusion import AWAY, fuse, parse_weights, part_weights
 
 

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from mmindex.config import IndexConfig
+from mmindex.core.config import IndexConfig
 from mmindex.search.golden import check_golden, write_golden
 from mmindex.store import versions
 from support.clustered import clustered

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.errors import DataError
-from mmindex.modality import Modality
-from mmindex.records import Hit
-from mmindex.search.hits import Cut, Ranked, captions_of, find_picture, hits
+from mmindex.core.errors import DataError
+from mmindex.core.modality import Modality
+from mmindex.core.records import Hit
+from mmindex.search.hits import Limit, Ranked, captions_of, find_picture, hits
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
 from support.stores import captions_table, images_table, key_of, make_store
@@ -35,7 +35,7 @@ def corpus(tmp_path: Path) -> tuple[Objects, Manifest]:
 def test_the_same_bytes_under_two_names_are_two_hits_in_the_tables_order(
     corpus: tuple[Objects, Manifest],
 ) -> None:
-    [answer] = hits(*corpus, Modality.IMAGE, [Ranked([BUS, CAT], [0.5, 0.25])], Cut())
+    [answer] = hits(*corpus, Modality.IMAGE, [Ranked([BUS, CAT], [0.5, 0.25])], Limit())
     assert answer == (
         Hit(1, 0.5, "a", "/p/a.jpg", None, "a"),
         Hit(2, 0.5, "b", "z.zip!b.jpg", None, "b"),
@@ -46,7 +46,7 @@ def test_the_same_bytes_under_two_names_are_two_hits_in_the_tables_order(
 def test_k_counts_hits_after_duplicates_stand_side_by_side(
     corpus: tuple[Objects, Manifest],
 ) -> None:
-    [answer] = hits(*corpus, Modality.IMAGE, [Ranked([CAT, BUS], [0.5, 0.25])], Cut(k=2))
+    [answer] = hits(*corpus, Modality.IMAGE, [Ranked([CAT, BUS], [0.5, 0.25])], Limit(k=2))
     assert [hit.id for hit in answer] == ["c", "a"]
 
 
@@ -54,7 +54,7 @@ def test_a_text_hit_names_its_caption_its_text_and_its_picture(
     corpus: tuple[Objects, Manifest],
 ) -> None:
     ranked = Ranked([key_of("a red bus"), key_of(HALF_SURROGATE)], [0.5, 0.25])
-    [answer] = hits(*corpus, Modality.TEXT, [ranked], Cut())
+    [answer] = hits(*corpus, Modality.TEXT, [ranked], Limit())
     assert answer == (
         Hit(1, 0.5, "a#0", "/p/a.jpg", "a red bus", "a"),
         Hit(2, 0.5, "b#0", "z.zip!b.jpg", "a red bus", "b"),
@@ -64,26 +64,26 @@ def test_a_text_hit_names_its_caption_its_text_and_its_picture(
 
 def test_hits_below_the_wanted_score_are_left_out(corpus: tuple[Objects, Manifest]) -> None:
     ranked = [Ranked([BUS, CAT], [0.5, 0.25]), Ranked([CAT], [0.1])]
-    first, second = hits(*corpus, Modality.IMAGE, ranked, Cut(min_score=0.3))
+    first, second = hits(*corpus, Modality.IMAGE, ranked, Limit(min_score=0.3))
     assert [hit.id for hit in first] == ["a", "b"]
     assert second == ()
 
 
 def test_rounding_never_shows_a_cosine_above_one(corpus: tuple[Objects, Manifest]) -> None:
-    [[hit]] = hits(*corpus, Modality.IMAGE, [Ranked([CAT], [1.0001])], Cut())
+    [[hit]] = hits(*corpus, Modality.IMAGE, [Ranked([CAT], [1.0001])], Limit())
     assert hit.score == 1.0
 
 
 def test_each_query_of_a_batch_gets_its_own_answer(corpus: tuple[Objects, Manifest]) -> None:
     ranked = [Ranked([CAT], [0.5]), Ranked([], []), Ranked([BUS], [0.4]), Ranked([CAT], [0.3])]
-    answers = hits(*corpus, Modality.IMAGE, ranked, Cut())
+    answers = hits(*corpus, Modality.IMAGE, ranked, Limit())
     assert [[hit.id for hit in answer] for answer in answers] == [["c"], [], ["a", "b"], ["c"]]
-    assert hits(*corpus, Modality.IMAGE, [], Cut()) == []
+    assert hits(*corpus, Modality.IMAGE, [], Limit()) == []
 
 
 def test_a_key_that_no_row_has_is_damage_and_is_said(corpus: tuple[Objects, Manifest]) -> None:
     with pytest.raises(DataError, match="its table does not"):
-        hits(*corpus, Modality.IMAGE, [Ranked([key_of(b"dog")], [0.5])], Cut())
+        hits(*corpus, Modality.IMAGE, [Ranked([key_of(b"dog")], [0.5])], Limit())
 
 
 def test_a_picture_is_found_by_id_uri_and_content(corpus: tuple[Objects, Manifest]) -> None:

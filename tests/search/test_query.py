@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmindex.encode.encoder import Encoder, Float32
-from mmindex.errors import DataError, ModelMismatchError, NoInputError, UsageError
-from mmindex.modality import Modality
-from mmindex.search.hits import Cut
-from mmindex.search.published import Published, open_published
+from mmindex.core.errors import DataError, ModelMismatchError, NoInputError, UsageError
+from mmindex.core.modality import Modality
+from mmindex.models.encoder import Encoder, Float32
+from mmindex.search.hits import Limit
 from mmindex.search.query import BATCH, Session
+from mmindex.search.snapshot import Published, open_published
 from support.models import FakeEncoder, no_model
 from support.pictures import COLOURS, png, write_pictures
 from support.stores import picture_store
 
 
 def ids_of(session: Session, text: str, k: int = 10) -> list[str]:
-    return [hit.id for hit in session.text(text, None, Cut(k)).hits]
+    return [hit.id for hit in session.text(text, None, Limit(k)).hits]
 
 
 def test_a_text_finds_pictures_unless_said_otherwise(session: Session) -> None:
-    answer = session.text("a green thing", None, Cut(2))
+    answer = session.text("a green thing", None, Limit(2))
     assert (answer.query, answer.to, answer.version) == ("a green thing", Modality.IMAGE, 1)
     assert {hit.id for hit in answer.hits} == {
         "folder/pictures/00001.png",
@@ -38,7 +38,7 @@ def test_a_text_finds_pictures_unless_said_otherwise(session: Session) -> None:
 
 
 def test_a_text_finds_captions_when_asked_to(session: Session) -> None:
-    answer = session.text("a blue thing", Modality.TEXT, Cut(3))
+    answer = session.text("a blue thing", Modality.TEXT, Limit(3))
     assert answer.hits[0].caption == "a blue square"
     assert answer.hits[0].id == "folder/pictures/00002.png#0"
     assert answer.hits[0].uri.endswith("pictures/00002.png")
@@ -50,7 +50,7 @@ def test_k_beyond_the_corpus_gives_everything_once(session: Session) -> None:
 
 
 def test_the_same_picture_under_two_names_is_found_under_both(session: Session) -> None:
-    answer = session.image("folder/pictures/00000.png", Modality.IMAGE, Cut(2))
+    answer = session.image("folder/pictures/00000.png", Modality.IMAGE, Limit(2))
     assert [hit.id for hit in answer.hits] == [
         "folder/pictures/00000.png",
         "folder/pictures/twin.png",
@@ -65,7 +65,7 @@ def test_a_file_of_the_corpus_finds_itself_first_without_loading_a_model(
     copy = tmp_path / "copy-of-3"
     copy.write_bytes((tmp_path / "pictures" / "00003.png").read_bytes())
     with Session(published, no_model) as session:
-        answer = session.image(str(copy), Modality.IMAGE, Cut(3))
+        answer = session.image(str(copy), Modality.IMAGE, Limit(3))
     assert answer.hits[0].id == "folder/pictures/00003.png"
     assert answer.hits[0].score > 0.999
     assert answer.picture == str(copy)
@@ -74,7 +74,7 @@ def test_a_file_of_the_corpus_finds_itself_first_without_loading_a_model(
 def test_a_new_file_is_encoded(session: Session, tmp_path: Path) -> None:
     new = tmp_path / "new.png"
     new.write_bytes(png(101))
-    answer = session.image(str(new), Modality.IMAGE, Cut(2))
+    answer = session.image(str(new), Modality.IMAGE, Limit(2))
     assert {hit.id for hit in answer.hits} == {
         "folder/pictures/00001.png",
         "folder/pictures/00006.png",
@@ -88,13 +88,13 @@ def test_a_picture_of_the_corpus_is_known_by_id_and_by_uri_after_its_file_is_gon
     path.unlink()
     with Session(published, no_model) as session:
         for name in ("folder/pictures/00004.png", str(path)):
-            answer = session.image(name, Modality.IMAGE, Cut(1))
+            answer = session.image(name, Modality.IMAGE, Limit(1))
             assert [hit.id for hit in answer.hits] == ["folder/pictures/00004.png"]
             assert answer.hits[0].score > 0.999
 
 
 def test_a_picture_finds_captions_where_the_corpus_has_any(session: Session) -> None:
-    answer = session.image("folder/pictures/00002.png", None, Cut(2))
+    answer = session.image("folder/pictures/00002.png", None, Limit(2))
     assert answer.to is Modality.TEXT
     assert {hit.caption for hit in answer.hits} == {"a blue square"}
 
@@ -103,13 +103,13 @@ def test_a_picture_finds_pictures_where_the_corpus_has_no_captions(tmp_path: Pat
     [path] = write_pictures(tmp_path / "p", 1)
     picture_store(tmp_path / "bare", {"a": path}, [], FakeEncoder())
     with Session(open_published(tmp_path / "bare"), no_model) as session:
-        assert session.image("a", None, Cut()).to is Modality.IMAGE
+        assert session.image("a", None, Limit()).to is Modality.IMAGE
         with pytest.raises(NoInputError, match="no captions to search"):
-            session.image("a", Modality.TEXT, Cut())
+            session.image("a", Modality.TEXT, Limit())
 
 
 def test_hits_below_the_wanted_score_are_left_out(session: Session) -> None:
-    answer = session.image("folder/pictures/00002.png", Modality.IMAGE, Cut(10, min_score=0.999))
+    answer = session.image("folder/pictures/00002.png", Modality.IMAGE, Limit(10, min_score=0.999))
     assert [hit.id for hit in answer.hits] == ["folder/pictures/00002.png"]
 
 
@@ -118,7 +118,7 @@ def test_another_model_is_refused_naming_both_fingerprints(published: Published)
         Session(published, lambda: FakeEncoder(seed=1)) as session,
         pytest.raises(ModelMismatchError) as caught,
     ):
-        session.text("red", None, Cut())
+        session.text("red", None, Limit())
     assert published.encoder.fingerprint[:12] in caught.value.message
     assert FakeEncoder(seed=1).info.fingerprint[:12] in caught.value.message
 
@@ -131,14 +131,14 @@ def test_the_model_is_loaded_once_and_let_go(published: Published) -> None:
         return made[-1]
 
     with Session(published, load) as session:
-        session.text("red", None, Cut())
-        session.text("blue", None, Cut())
+        session.text("red", None, Limit())
+        session.text("blue", None, Limit())
     assert [encoder.closed for encoder in made] == [1]
 
 
 def test_every_line_gets_its_answer_in_order_errors_included(session: Session) -> None:
     lines = [b"\xef\xbb\xbfred\n", b"\n", "une place bleue ☃\r\n".encode(), b"\xff\xfe\n", b"blue"]
-    answers = list(session.lines(lines, None, Cut(1)))
+    answers = list(session.lines(lines, None, Limit(1)))
     assert [answer.query for answer in answers] == [
         "red",
         "",
@@ -160,11 +160,11 @@ def test_many_lines_are_answered_in_batches_as_if_asked_alone(published: Publish
     encoder = FakeEncoder()
     texts = [f"a {COLOURS[n % 5]} thing {n}" for n in range(BATCH + 44)]
     with Session(published, lambda: encoder) as session:
-        answers = list(session.lines((text.encode() + b"\n" for text in texts), None, Cut(3)))
+        answers = list(session.lines((text.encode() + b"\n" for text in texts), None, Limit(3)))
         assert encoder.text_batches == [BATCH, 44]
         assert [answer.query for answer in answers] == texts
         for number in (0, BATCH, BATCH + 43):
-            assert answers[number] == session.text(texts[number], None, Cut(3))
+            assert answers[number] == session.text(texts[number], None, Limit(3))
 
 
 def test_lines_are_answered_as_they_come(session: Session) -> None:
@@ -177,7 +177,7 @@ def test_lines_are_answered_as_they_come(session: Session) -> None:
             asked += 1
             yield b"red\n"
 
-    next(session.lines(endless(), None, Cut(1)))  # type: ignore[arg-type]  # a generator of bytes
+    next(session.lines(endless(), None, Limit(1)))  # type: ignore[arg-type]  # a generator of bytes
     assert asked == BATCH
 
 
@@ -190,20 +190,20 @@ class NanEncoder(FakeEncoder):
 
 def test_a_text_without_a_usable_vector_spoils_only_its_own_answer(published: Published) -> None:
     with Session(published, NanEncoder) as session:
-        answers = list(session.lines([b"red", b"nan", b"blue"], None, Cut(1)))
+        answers = list(session.lines([b"red", b"nan", b"blue"], None, Limit(1)))
         assert [answer.error is None for answer in answers] == [True, False, True]
         with pytest.raises(DataError, match="no usable vector"):
-            session.text("nan", None, Cut())
+            session.text("nan", None, Limit())
 
 
 def test_an_empty_text_is_refused(session: Session) -> None:
     with pytest.raises(UsageError, match="empty"):
-        session.text("  ", None, Cut())
+        session.text("  ", None, Limit())
 
 
 def test_a_name_that_is_neither_file_nor_id_nor_uri_is_refused(session: Session) -> None:
     with pytest.raises(NoInputError, match=r"nobody\.jpg"):
-        session.image("nobody.jpg", None, Cut())
+        session.image("nobody.jpg", None, Limit())
 
 
 @pytest.mark.parametrize(
@@ -220,18 +220,18 @@ def test_a_file_that_is_no_picture_is_refused_with_its_reason(
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=reason):
-        session.image(str(path), None, Cut())
+        session.image(str(path), None, Limit())
 
 
 @pytest.mark.parametrize("name", ["nul\0byte", "~nobody/x.jpg", ""])
 def test_a_name_that_no_file_can_have_is_no_input(session: Session, name: str) -> None:
     with pytest.raises(NoInputError, match="no such file"):
-        session.image(name, None, Cut(1))
+        session.image(name, None, Limit(1))
 
 
 def test_a_folder_is_no_picture(session: Session, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unreadable"):
-        session.image(str(tmp_path), None, Cut())
+        session.image(str(tmp_path), None, Limit())
 
 
 def test_a_photo_that_is_turned_by_exif_is_asked_as_people_see_it(
@@ -245,7 +245,7 @@ def test_a_photo_that_is_turned_by_exif_is_asked_as_people_see_it(
     upright.save(tmp_path / "upright.png")
     upright.rotate(180).save(tmp_path / "turned.png", exif=exif)
     answers = [
-        session.image(str(tmp_path / name), Modality.IMAGE, Cut(3))
+        session.image(str(tmp_path / name), Modality.IMAGE, Limit(3))
         for name in ("upright.png", "turned.png")
     ]
     assert answers[0].hits == answers[1].hits
@@ -255,10 +255,10 @@ def test_asking_by_id_imports_neither_torch_nor_open_clip(store: Path) -> None:
     """A fresh process answers an id from stored vectors alone."""
     script = (
         "import sys; from pathlib import Path\n"
-        "from mmindex.search.hits import Cut\n"
+        "from mmindex.search.hits import Limit\n"
         "from mmindex.search.query import open_session\n"
         "with open_session(Path(sys.argv[1])) as session:\n"
-        "    answer = session.image('folder/pictures/00002.png', None, Cut(1))\n"
+        "    answer = session.image('folder/pictures/00002.png', None, Limit(1))\n"
         "print(answer.hits[0].caption, 'torch' in sys.modules, 'open_clip' in sys.modules)\n"
     )
     done = subprocess.run(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.errors import NoInputError, UsageError
-from mmindex.modality import Modality
-from mmindex.search.hits import Cut
+from mmindex.core.errors import NoInputError, UsageError
+from mmindex.core.modality import Modality
+from mmindex.search.hits import Limit
 from mmindex.search.parts import Part, Question, read_part
-from mmindex.search.published import Published
 from mmindex.search.query import Session
+from mmindex.search.snapshot import Published
 from support.models import FakeEncoder, no_model
 
 
@@ -25,7 +25,7 @@ def picture(value: str) -> Part:
 
 
 def asked(session: Session, question: Question, k: int = 3) -> list[str]:
-    found = session.ask(question, Modality.IMAGE, Cut(k)).hits
+    found = session.ask(question, Modality.IMAGE, Limit(k)).hits
     return [hit.id.removeprefix("folder/pictures/") for hit in found]
 
 
@@ -33,13 +33,13 @@ def test_a_question_of_one_part_is_the_plain_query(session: Session) -> None:
     for part, plain in ((text("red"), session.text), (picture("folder/pictures/00002.png"),
                                                       session.image)):  # fmt: skip
         question = Question((part,), weights=(3.0,))
-        assert session.ask(question, None, Cut(5)) == plain(part.value, None, Cut(5))
+        assert session.ask(question, None, Limit(5)) == plain(part.value, None, Limit(5))
 
 
 def test_text_and_picture_meet_in_between(session: Session) -> None:
     """Halfway between red and blue lie both reds and both blues; weights pull."""
     both = Question((text("red"), picture("folder/pictures/00002.png")))
-    answer = session.ask(both, None, Cut(5))
+    answer = session.ask(both, None, Limit(5))
     assert answer.to is Modality.IMAGE
     assert answer.query == "red + folder/pictures/00002.png"
     assert answer.picture is not None
@@ -65,22 +65,22 @@ def test_more_like_these_leaves_these_out(published: Published) -> None:
         assert set(others) == {"00005.png", "00008.png"}
         assert len(asked(session, Question(these, others=True), k=50)) == 8
         with pytest.raises(UsageError, match="captions are searched"):
-            session.ask(Question(these, others=True), Modality.TEXT, Cut())
+            session.ask(Question(these, others=True), Modality.TEXT, Limit())
 
 
 def test_the_score_of_a_composed_query_is_the_cosine_with_its_vector(session: Session) -> None:
     """So that is what a least score is compared with."""
     question = Question((text("red"), text("blue")))
-    every = session.ask(question, None, Cut(11))
+    every = session.ask(question, None, Limit(11))
     assert all(-1 <= hit.score <= 1 for hit in every.hits)
     least = every.hits[3].score
-    kept = session.ask(question, None, Cut(11, min_score=least))
+    kept = session.ask(question, None, Limit(11, min_score=least))
     assert kept.hits == tuple(hit for hit in every.hits if hit.score >= least)
 
 
 def test_a_picture_that_cannot_be_used_ends_the_question(session: Session) -> None:
     with pytest.raises(NoInputError, match="nobody"):
-        session.ask(Question((text("red"), picture("nobody.jpg"))), None, Cut())
+        session.ask(Question((text("red"), picture("nobody.jpg"))), None, Limit())
 
 
 @pytest.mark.parametrize("side", list(Modality))
@@ -89,7 +89,7 @@ def test_hits_fulfil_the_condition_of_the_session(published: Published, side: Mo
     names = ("folder/pictures/00000.png", "folder/pictures/00003.png")
     where = f"image_id in {names}"
     with Session(published, FakeEncoder, where) as session:
-        answer = session.text("red", side, Cut(50))
+        answer = session.text("red", side, Limit(50))
         assert {hit.image_id for hit in answer.hits} == set(names)
         assert len(answer.hits) == (2 if side is Modality.IMAGE else 4)
         assert [hit.rank for hit in answer.hits] == list(range(1, len(answer.hits) + 1))
@@ -98,7 +98,7 @@ def test_hits_fulfil_the_condition_of_the_session(published: Published, side: Mo
 def test_nothing_fulfils_the_condition_is_an_empty_answer(published: Published) -> None:
     with Session(published, FakeEncoder, "width > 100000") as session:
         for side in Modality:
-            answer = session.text("red", side, Cut())
+            answer = session.text("red", side, Limit())
             assert (answer.hits, answer.error) == ((), None)
 
 

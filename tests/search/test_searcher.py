@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from mmindex.config import IndexConfig
-from mmindex.errors import DataError, ModelMismatchError, NoInputError, UsageError
+from mmindex.core.config import IndexConfig
+from mmindex.core.errors import DataError, ModelMismatchError, NoInputError, UsageError
 from mmindex.index.exact import exact_search, score, widen
 from mmindex.index.faissio import find_candidates
 from mmindex.index.gpu import GpuInfo

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmindex.config import IndexConfig
-from mmindex.errors import DataError
+from mmindex.core.config import IndexConfig
+from mmindex.core.errors import DataError
 from mmindex.search.searcher import Searcher
 from mmindex.store.objects import Objects
 from support.clustered import clustered

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.errors import DataError
-from mmindex.search.published import open_published
+from mmindex.core.errors import DataError
+from mmindex.search.snapshot import open_published
 from mmindex.store import holds, versions
 from mmindex.store.holds import hold_current, lock_exclusive, take_current, unlock
 from support.kept import publish_days_ago, reader

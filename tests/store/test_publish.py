@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.errors import InternalError, PermissionDeniedError, StorageError
+from mmindex.core.errors import InternalError, PermissionDeniedError, StorageError
 from mmindex.store.publish import StagedFile, staged_directory, write_file
 from mmindex.store.versions import create_layout
 
@@ -90,7 +90,7 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(layout):
     script = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from mmindex.errors import StorageError\n"
+        "from mmindex.core.errors import StorageError\n"
         "from mmindex.store.layout import Layout\n"
         "from mmindex.store.publish import write_file\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

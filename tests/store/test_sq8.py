@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmindex.errors import DataError
+from mmindex.core.errors import DataError
 from mmindex.store import sq8
 from mmindex.store.objects import Objects
 from mmindex.store.segment import BLOCK_BYTES

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmindex.errors import DataError, InternalError
+from mmindex.core.errors import DataError, InternalError
 from mmindex.store import vectors as vectors_module
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import (

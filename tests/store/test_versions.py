@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mmindex.errors import (
+from mmindex.core.errors import (
     BusyError,
     CannotCreateError,
     DataError,
@@ -17,11 +17,11 @@ from mmindex.errors import (
     PermissionDeniedError,
 )
 from mmindex.store import versions
-from mmindex.store.check import check
 from mmindex.store.leftovers import remove_leftovers
 from mmindex.store.lock import writer_lock
 from mmindex.store.objects import Objects
-from mmindex.store.repair import repair
+from mmindex.upkeep.check import check
+from mmindex.upkeep.repair import repair
 from support.manifests import counts, index_info, manifest
 
 

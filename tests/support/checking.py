@@ -1,7 +1,7 @@
 """What a full check says of a store."""
 
 from mmindex.store import versions
-from mmindex.store.check import check
+from mmindex.upkeep.check import check
 
 
 def problems(root, **options):

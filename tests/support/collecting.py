@@ -1,7 +1,7 @@
 """Collection in a store, with nothing kept but what is published unless said otherwise."""
 
 from mmindex.store import versions
-from mmindex.store.collect import Retention, collect
+from mmindex.upkeep.gc import Retention, collect
 from support.kept import NOW
 
 STRICT = Retention(keep_versions=1, keep_days=0)

@@ -24,13 +24,13 @@ from unittest import mock
 import numpy as np
 import structlog
 
-from mmindex.encode.encoder import Float32
-from mmindex.encode.preprocess import Pixels
-from mmindex.errors import MmindexError
-from mmindex.modality import Modality
-from mmindex.search.hits import Cut, Ranked, hits
-from mmindex.search.published import open_published
+from mmindex.core.errors import MmindexError
+from mmindex.core.modality import Modality
+from mmindex.models.encoder import Float32
+from mmindex.models.preprocess import Pixels
+from mmindex.search.hits import Limit, Ranked, hits
 from mmindex.search.searcher import Searcher
+from mmindex.search.snapshot import open_published
 from support.fakestore import run_build
 from support.model import questions
 from support.models import FakeEncoder
@@ -118,7 +118,7 @@ def _answers(root: Path) -> dict[str, Any]:
             Ranked(searcher.keys(row), [float(s) for s in values])
             for row, values in zip(ids, scores, strict=True)
         ]
-        named = hits(published.objects, published.manifest, Modality.IMAGE, found, Cut(k=100))
+        named = hits(published.objects, published.manifest, Modality.IMAGE, found, Limit(k=100))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
         return {"failed": f"{type(error).__name__}: {error}"}
     return {

@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from mmindex.config import LimitsConfig, SourceConfig
-from mmindex.crawl.crawl import CrawlReport, crawl
-from mmindex.records import Ignored, Note, Rejected, SourceEvent, SourceItem
+from mmindex.core.config import LimitsConfig, SourceConfig
+from mmindex.core.records import Ignored, Note, Rejected, SourceEvent, SourceItem
+from mmindex.crawl.stage import CrawlReport, crawl
 from mmindex.store.objects import Objects
 from mmindex.store.versions import create_layout
 from support.pictures import draw

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmindex.core.records import Reason
 from mmindex.encode.decoding import Decoded, DecodeTask, Failure
-from mmindex.records import Reason
 
 
 @dataclass(frozen=True, slots=True)

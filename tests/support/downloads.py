@@ -8,8 +8,8 @@ import random
 import zipfile
 from pathlib import Path
 
-from mmindex.crawl.fetch.download import RemoteFile, download_files
-from mmindex.fetch_config import FetchConfig
+from mmindex.core.fetch_config import FetchConfig
+from mmindex.fetch.download import RemoteFile, download_files
 from mmindex.store.layout import Layout
 from support.hostile_server import HostileServer
 from support.pictures import png

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmindex.config import Config
-from mmindex.encode.encode import EncodeReport, encode
+from mmindex.core.config import Config
+from mmindex.core.modality import Modality
+from mmindex.encode.stage import EncodeReport, encode
 from mmindex.encode.work import EncoderSource
-from mmindex.modality import Modality
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
 from support.manifests import manifest

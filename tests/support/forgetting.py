@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmindex.forget import ForgetReport, forget
 from mmindex.search.golden import check_golden
 from mmindex.store import versions
-from mmindex.store.check import check
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
+from mmindex.upkeep.check import check
+from mmindex.upkeep.forget import ForgetReport, forget
 from support.fakestore import run_build, write_photos
 
 PICTURES = {f"p{n}.jpg": n for n in range(12)} | {"copy-of-3.jpg": 3}

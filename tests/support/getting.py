@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from mmindex.crawl.fetch.addresses import parse_url
-from mmindex.crawl.fetch.client import Client, read_body
-from mmindex.crawl.fetch.outcome import FetchError, FetchStatus
-from mmindex.fetch_config import FetchConfig
+from mmindex.core.fetch_config import FetchConfig
+from mmindex.fetch.addresses import parse_url
+from mmindex.fetch.client import Client, read_body
+from mmindex.fetch.outcome import FetchError, FetchStatus
 from support.hostile_server import FixedResolver
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.config import IndexConfig
-from mmindex.index.index import IndexReport, build_index
+from mmindex.core.config import IndexConfig
+from mmindex.index.build import IndexReport, build_index
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.versions import create_layout

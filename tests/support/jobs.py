@@ -12,8 +12,8 @@ from pathlib import Path
 import structlog
 
 import mmindex_cli.app  # noqa: F401
-from mmindex.encode.encoder import Float32
-from mmindex.encode.preprocess import Pixels
+from mmindex.models.encoder import Float32
+from mmindex.models.preprocess import Pixels
 from mmindex.store.layout import Layout
 from support.fakestore import run_command, write_photos
 from support.models import FakeEncoder

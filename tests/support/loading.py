@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mmindex.encode.devices import Placement
-from mmindex.encode.encoder import Float32
-from mmindex.encode.model import resolve_model
-from mmindex.encode.openclip import OpenClipEncoder, load_encoder
+from mmindex.models.devices import Placement
+from mmindex.models.encoder import Float32
+from mmindex.models.openclip import OpenClipEncoder, load_encoder
+from mmindex.models.resolve import resolve_model
 
 TEXTS = [
     "the red dog",

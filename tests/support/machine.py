@@ -17,14 +17,14 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mmindex import upkeep
-from mmindex.forget import forget
 from mmindex.store import holds, versions
-from mmindex.store.check import check
-from mmindex.store.collect import Retention
 from mmindex.store.holds import Hold
 from mmindex.store.layout import Layout
 from mmindex.store.objects import Objects
+from mmindex.upkeep import commands as upkeep
+from mmindex.upkeep.check import check
+from mmindex.upkeep.forget import forget
+from mmindex.upkeep.gc import Retention
 from support.dying import dying
 from support.fakestore import run_build, write_photos
 from support.model import Books, Version, visible, wrong_answers

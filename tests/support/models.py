@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mmindex.encode.encoder import Encoder, Float32
-from mmindex.encode.preprocess import Pixels, PreprocessSpec, spec_from_config
+from mmindex.models.encoder import Encoder, Float32
+from mmindex.models.preprocess import Pixels, PreprocessSpec, spec_from_config
 from mmindex.store.manifest import EncoderInfo
 
 IMAGE_SIZE = 32

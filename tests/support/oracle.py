@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from mmindex import upkeep
-from mmindex.errors import MmindexError
+from mmindex.core.errors import MmindexError
 from mmindex.store import versions
 from mmindex.store.layout import Layout
 from mmindex.store.quarantine import read_ledger
+from mmindex.upkeep import commands as upkeep
 
 
 class State(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmindex.errors import MmindexError
+from mmindex.core.errors import MmindexError
 from mmindex.store.layout import Layout
 from mmindex.store.leftovers import remove_leftovers
 from mmindex.store.lock import writer_lock

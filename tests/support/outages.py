@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from mmindex import upkeep
-from mmindex.crawl.fetch import transfer
-from mmindex.crawl.fetch.download import RemoteFile, download_files
-from mmindex.crawl.uris import read_uri
-from mmindex.errors import DataError
-from mmindex.fetch_config import FetchConfig
-from mmindex.forget import forget
-from mmindex.records import ItemError
+from mmindex.core.errors import DataError
+from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.records import ItemError
+from mmindex.fetch import transfer
+from mmindex.fetch.download import RemoteFile, download_files
+from mmindex.media.uris import read_uri
 from mmindex.store import versions
-from mmindex.store.check import check
-from mmindex.store.collect import Retention
 from mmindex.store.layout import Layout
 from mmindex.store.objects import Objects
 from mmindex.store.publish import write_file
+from mmindex.upkeep import commands as upkeep
+from mmindex.upkeep.check import check
+from mmindex.upkeep.forget import forget
+from mmindex.upkeep.gc import Retention
 from support.dying import dying
 from support.fakestore import run_build, truncated_jpeg, write_photos
 from support.hostile_server import hostile_server

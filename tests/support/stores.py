@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.config import LimitsConfig
-from mmindex.encode.encoder import Encoder
-from mmindex.encode.preprocess import to_pixels
-from mmindex.images import ImageLimits, decode
+from mmindex.core.config import LimitsConfig
+from mmindex.media.images import ImageLimits, decode
+from mmindex.models.encoder import Encoder
+from mmindex.models.preprocess import to_pixels
 from mmindex.store import versions
 from mmindex.store.manifest import EncoderInfo, IndexInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects

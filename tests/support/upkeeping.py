@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from unittest import mock
 
-from mmindex import forget, run, upkeep
-from mmindex.store import rollback
+from mmindex.build import run
+from mmindex.upkeep import commands as upkeep
+from mmindex.upkeep import forget, rollback
 
 _ASKING = (forget, run, upkeep, rollback)
 

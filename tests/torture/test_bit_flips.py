@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mmindex import upkeep
-from mmindex.errors import MmindexError
-from mmindex.forget import forget
+from mmindex.core.errors import MmindexError
 from mmindex.store import versions
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
 from mmindex.store.quarantine import read_ledger
+from mmindex.upkeep import commands as upkeep
+from mmindex.upkeep.forget import forget
 from support.damage import one_bit
 from support.fakestore import fast_folder, run_build, truncated_jpeg, write_photos
 from support.tally import Tally

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from mmindex import upkeep
-from mmindex.errors import MmindexError
-from mmindex.store.collect import Retention
+from mmindex.core.errors import MmindexError
 from mmindex.store.layout import Layout
 from mmindex.store.objects import Objects
 from mmindex.store.versions import read_current
+from mmindex.upkeep import commands as upkeep
+from mmindex.upkeep.gc import Retention
 from support.command import MMINDEX, write_coco
 from support.contenders import CONTEXT, K, build_with_others, crowd, read_all_along
 from support.fakestore import fast_folder, run_build, write_photos

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmindex.config import IndexConfig
-from mmindex.errors import DataError
+from mmindex.core.config import IndexConfig
+from mmindex.core.errors import DataError
 from mmindex.search.searcher import Searcher
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects

@@ -16,8 +16,9 @@ import structlog
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from mmindex.store import collect, holds
-from mmindex.store.collect import Retention
+from mmindex.store import holds
+from mmindex.upkeep import gc as collect
+from mmindex.upkeep.gc import Retention
 from support.machine import Store
 from support.tally import Tally
 

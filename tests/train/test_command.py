@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from mmindex.crawl.spec import SourceOptions
-from mmindex.errors import DataError
+from mmindex.core.errors import DataError
+from mmindex.sources.spec import SourceOptions
 from mmindex.store.layout import Layout
 from mmindex.train.sources import captioned_items, split_off
 from mmindex_cli.app import app

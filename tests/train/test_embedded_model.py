@@ -7,9 +7,9 @@ import json
 import pytest
 import torch
 
-from mmindex.crawl.scenes import SceneRange
-from mmindex.encode.model import EMBEDDED, ModelRequest
-from mmindex.resources import data_dir
+from mmindex.core.resources import data_dir
+from mmindex.models.resolve import EMBEDDED, ModelRequest
+from mmindex.scenes import SceneRange
 from mmindex.train.corpus import Decoder
 from mmindex.train.folder import TrainableModel, load_trainable
 from mmindex.train.settings import TrainSettings

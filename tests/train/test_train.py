@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mmindex.crawl.scenes import RESERVED_SEED, SceneRange
-from mmindex.encode.devices import Placement
-from mmindex.encode.model import LOCAL_DIR, NO_WEIGHTS, ModelRequest
-from mmindex.encode.openclip import load_encoder
-from mmindex.errors import DataError, ModelMismatchError, StorageError, UsageError
+from mmindex.core.errors import DataError, ModelMismatchError, StorageError, UsageError
+from mmindex.models.devices import Placement
+from mmindex.models.openclip import load_encoder
+from mmindex.models.resolve import LOCAL_DIR, NO_WEIGHTS, ModelRequest
+from mmindex.scenes import RESERVED_SEED, SceneRange
 from mmindex.train.folder import WEIGHTS_FILE, load_trainable
 from mmindex.train.settings import TrainingItem, TrainSettings
 from mmindex.train.sources import Scenes

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmindex.errors import DataError
+from mmindex.core.errors import DataError
 from mmindex.train.validation import recall
 
 

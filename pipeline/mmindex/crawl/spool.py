@@ -16,6 +16,8 @@ from typing import Any, Final, Self
 import msgspec
 import pyarrow as pa
 
+from mmindex.core.errors import StorageError
+from mmindex.core.records import CaptionRow, ImageRow
 from mmindex.crawl.tables import (
     CAPTIONS_SCHEMA,
     IMAGE_COLUMNS,
@@ -23,8 +25,6 @@ from mmindex.crawl.tables import (
     column_value,
     images_schema,
 )
-from mmindex.errors import StorageError
-from mmindex.records import CaptionRow, ImageRow
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects

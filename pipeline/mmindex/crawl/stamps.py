@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from mmindex.errors import StorageError, os_errors
-from mmindex.progress import get_logger
+from mmindex.core.errors import StorageError, os_errors
+from mmindex.core.progress import get_logger
 from mmindex.store.layout import Layout
 from mmindex.store.publish import PartialFile
 from mmindex.store.purge import open_stamps

@@ -7,8 +7,8 @@ from typing import Final
 
 import pyarrow as pa
 
-from mmindex.errors import DataError
-from mmindex.records import MetadataValue
+from mmindex.core.errors import DataError
+from mmindex.core.records import MetadataValue
 
 _IMAGE_FIELDS: Final = (
     pa.field("image_id", pa.string()),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from mmindex.records import QuarantineEntry, Rejected
+from mmindex.core.records import QuarantineEntry, Rejected
 from mmindex.store.manifest import SourceSummary
 
 

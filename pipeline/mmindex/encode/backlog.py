@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmindex.encode.decoding import Failure
 from mmindex.encode.shards import Shard
-from mmindex.keys import DistinctKeys, binary_keys, places_of
+from mmindex.store.keys import DistinctKeys, binary_keys, places_of
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 

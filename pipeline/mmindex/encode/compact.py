@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from mmindex.core.modality import Modality
+from mmindex.core.progress import get_logger
 from mmindex.encode.decoding import Failure
 from mmindex.encode.shards import Shard, number_of
 from mmindex.encode.units import UnitWriter
-from mmindex.keys import DistinctKeys, places_of
-from mmindex.modality import Modality
-from mmindex.progress import get_logger
+from mmindex.store.keys import DistinctKeys, places_of
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 

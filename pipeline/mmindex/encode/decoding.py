@@ -20,13 +20,13 @@ from typing import Self
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from mmindex.crawl.uris import read_uri
-from mmindex.encode.preprocess import Pixels, PreprocessSpec, to_pixels
-from mmindex.encode.workers import die_with_parent
-from mmindex.errors import InternalError
-from mmindex.images import ImageLimits, decode
-from mmindex.progress import get_logger
-from mmindex.records import ItemError, Reason
+from mmindex.core.errors import InternalError
+from mmindex.core.progress import get_logger
+from mmindex.core.records import ItemError, Reason
+from mmindex.core.workers import die_with_parent
+from mmindex.media.images import ImageLimits, decode
+from mmindex.media.uris import read_uri
+from mmindex.models.preprocess import Pixels, PreprocessSpec, to_pixels
 
 # A worker's address space: 1 GiB for Python and libraries, and 32 bytes a pixel of the largest
 # picture allowed, which is twice what the hungriest ordinary one takes (a progressive CMYK JPEG).

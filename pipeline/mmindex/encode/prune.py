@@ -6,9 +6,9 @@ import json
 
 import pyarrow as pa
 
+from mmindex.core.errors import DataError
 from mmindex.encode.shards import FAILED, shard_schema
-from mmindex.errors import DataError
-from mmindex.keys import DistinctKeys, binary_keys, column_keys, places_of
+from mmindex.store.keys import DistinctKeys, binary_keys, column_keys, places_of
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 

@@ -16,19 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mmindex.core.errors import DataError
+from mmindex.core.modality import Modality
+from mmindex.core.progress import get_logger
+from mmindex.core.records import Reason
 from mmindex.encode.decoding import Failure
-from mmindex.errors import DataError
-from mmindex.keys import Keys, batch_keys
-from mmindex.modality import Modality
-from mmindex.progress import get_logger
-from mmindex.records import Reason
 from mmindex.store import versions
+from mmindex.store.keys import Keys, batch_keys
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects, hash_file
 
 _FINGERPRINT = b"mmindex.fingerprint"
-_MODALITY = b"mmindex.modality"
+_MODALITY = b"mmindex.core.modality"
 _SEQUENCE = b"mmindex.sequence"
 FAILED = b"mmindex.failed"
 _MAGIC = b"PAR1"

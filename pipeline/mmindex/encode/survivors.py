@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmindex.core.records import QuarantineEntry
 from mmindex.encode.decoding import Failure
-from mmindex.records import QuarantineEntry
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 

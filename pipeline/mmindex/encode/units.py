@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mmindex.core.errors import InternalError
+from mmindex.core.modality import Modality
+from mmindex.core.records import Reason
 from mmindex.encode.decoding import Failure
-from mmindex.encode.encoder import Float32, good_rows
 from mmindex.encode.shards import shard_name, write_shard
-from mmindex.errors import InternalError
-from mmindex.modality import Modality
-from mmindex.records import Reason
+from mmindex.models.encoder import Float32, good_rows
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 

@@ -8,8 +8,12 @@ from itertools import islice
 
 import numpy as np
 
-from mmindex.config import Config
-from mmindex.cores import usable_cores
+from mmindex.core.config import Config
+from mmindex.core.cores import usable_cores
+from mmindex.core.errors import InternalError
+from mmindex.core.heap import trim_heap
+from mmindex.core.modality import Modality
+from mmindex.core.progress import StageTimer, counter
 from mmindex.encode.backlog import Backlog, read_rows
 from mmindex.encode.decoding import (
     Decoded,
@@ -19,14 +23,10 @@ from mmindex.encode.decoding import (
     Failure,
     worker_bytes,
 )
-from mmindex.encode.encoder import Encoder
-from mmindex.encode.preprocess import PreprocessSpec
 from mmindex.encode.units import UnitWriter, unit_sizes
-from mmindex.errors import InternalError
-from mmindex.heap import trim_heap
-from mmindex.images import ImageLimits
-from mmindex.modality import Modality
-from mmindex.progress import StageTimer, counter
+from mmindex.media.images import ImageLimits
+from mmindex.models.encoder import Encoder
+from mmindex.models.preprocess import PreprocessSpec
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 
@@ -65,7 +65,7 @@ class Worker:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Wall time by part, see :class:`mmindex.encode.encode.EncodeReport`."""
+        """Wall time by part, see :class:`mmindex.encode.stage.EncodeReport`."""
         return dict(self._timer.seconds)
 
     def encode(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.errors import InternalError
+from mmindex.core.errors import InternalError
 
 Int64 = NDArray[np.int64]
 

@@ -1,15 +1,15 @@
 """The best recall that any model could reach, where the corpus's truth is known: drawn scenes.
 
 Captions are short and scenes alike, so one caption may truly fit several pictures. No model can
-tell those apart by the caption: recall has a ceiling, see :mod:`mmindex.crawl.scenes.ceiling`.
+tell those apart by the caption: recall has a ceiling, see :mod:`mmindex.scenes.ceiling`.
 """
 
 from __future__ import annotations
 
-from mmindex.crawl.scenes import ceiling
-from mmindex.crawl.scenes.ceiling import Recalls
-from mmindex.crawl.scenes_source import parse_scenes
 from mmindex.evaluate.evaluation import Ceiling, CeilingBlock
+from mmindex.scenes import ceiling
+from mmindex.scenes.ceiling import Recalls
+from mmindex.sources.scenes import parse_scenes
 from mmindex.store.manifest import Manifest
 
 # The work grows with the square; so many scenes take some ten seconds.

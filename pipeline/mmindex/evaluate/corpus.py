@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError, NoInputError
+from mmindex.core.errors import DataError, NoInputError
+from mmindex.core.modality import Modality
 from mmindex.evaluate.items import Items, Queries
-from mmindex.modality import Modality
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors

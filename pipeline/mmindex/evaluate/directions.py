@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.config import EvaluateConfig
-from mmindex.errors import DataError
+from mmindex.core.config import EvaluateConfig
+from mmindex.core.errors import DataError
 from mmindex.evaluate import recall
 from mmindex.evaluate.corpus import Corpus, caption_queries, image_queries, sample
 from mmindex.evaluate.items import Items, Queries, VectorSource

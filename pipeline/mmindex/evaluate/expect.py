@@ -11,11 +11,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmindex.crawl.corpora import list_corpora
-from mmindex.crawl.expected import Expected
-from mmindex.errors import DataError, NoInputError, os_errors
+from mmindex.core.errors import DataError, NoInputError, os_errors
 from mmindex.evaluate.evaluation import Evaluation
-from mmindex.search.published import Published
+from mmindex.search.snapshot import Published
+from mmindex.sources.corpora import list_corpora
+from mmindex.sources.expected import Expected
 
 PUBLISHED = "published"
 """In place of a file: the figures that ``data/corpora`` holds."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mmindex.errors import DataError, NoInputError
+from mmindex.core.errors import DataError, NoInputError
 from mmindex.evaluate.evaluation import Evaluation
 from mmindex.store import versions
 from mmindex.store.layout import Layout

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.errors import InternalError
+from mmindex.core.errors import InternalError
 
 Float16 = NDArray[np.float16]
 Int64 = NDArray[np.int64]

@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mmindex.core.modality import Modality
 from mmindex.evaluate.corpus import sample
 from mmindex.evaluate.items import VectorSource
 from mmindex.index.exact import thread_count
-from mmindex.modality import Modality
 from mmindex.search.searcher import Searcher
 from mmindex.store.manifest import IndexInfo, Manifest
 from mmindex.store.objects import Objects

@@ -1,213 +1,199 @@
-"""Training and filling one index, in bounded memory and the same way every time.
-
-The same vectors, seed and thread count give the same bytes; with another thread count sums are
-added in another order, and k-means drifts apart in the last digits.
-"""
+"""One side's index: from embedding shards to ids, vectors and a tuned FAISS index."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.errors import UsageError
-from mmindex.index.exact import block_rows, faiss_settings, widen
-from mmindex.index.faissio import ivf_part
-from mmindex.index.gpu import to_cpu, to_gpu_for_build
-from mmindex.index.plan import KINDS
-from mmindex.index.sizing import IndexPlan
-from mmindex.store.vectors import Vectors
+from mmindex.core.config import IndexConfig
+from mmindex.core.errors import InternalError
+from mmindex.core.modality import Modality
+from mmindex.core.progress import StageTimer, get_logger
+from mmindex.index import gpu as gpus
+from mmindex.index.exact import thread_count
+from mmindex.index.faissio import write_index
+from mmindex.index.gather import (
+    IDS_SCHEMA,
+    as_keys,
+    id_batches,
+    locate,
+    numbered_blocks,
+    vector_blocks,
+)
+from mmindex.index.plan import candidates
+from mmindex.index.sizing import IndexPlan, for_sample
+from mmindex.index.train import build, sample_rows
+from mmindex.index.tune import RECALL_AT, Blocks, Tuning, fidelity_of, tune, yardstick
+from mmindex.store.manifest import IndexInfo, ObjectRef
+from mmindex.store.objects import Objects
+from mmindex.store.vectors import Vectors, write_segment
 
-# OPQ: faiss's 50 rounds take minutes; recall moves less than 0.2 % after 8.
-_OPQ_ROUNDS = 8
-_OPQ_ROWS = 32_768
-# k-means of many lists gets half of faiss' 10 rounds: with equal probes it finds 0.3 % less. Below
-# so many distances a round, all of them take less than a second or two.
-_LIST_ROUNDS = 5
-_MANY_DISTANCES = 100_000_000
-# PCA: 32,768 rows are 64 for each of 512 dimensions.
-_PCA_ROWS = 32_768
-# faiss's PCA takes a random part of more than 1,000 rows for each dimension, and the part would
-# not be symmetric; half of them, since every row enters twice.
-_PCA_ROWS_PER_DIM = 500
-# Multiplications in one round of k-means that one thread does in about 0.1 s.
-_ALONE_WORK = 2_000_000_000
+# Large corpora compare recipes on a sample of so many rows, others on the vectors themselves.
+REHEARSAL_ROWS = 131_072
+_REHEARSE_FROM = 4 * REHEARSAL_ROWS
 
 
-def sample_rows(n: int, rows: int, seed: int) -> NDArray[np.int64]:
-    """Distinct row numbers drawn from all ``n`` with a seed, ascending: int64 (rows,).
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What was made for one side.
 
-    Never the first rows: a corpus often starts with one kind of picture.
+    Attributes:
+        info: how the index was made and is to be searched, for the manifest.
+        objects: the objects written, for the manifest.
+        seconds: wall time by part.
     """
-    if rows >= n:
-        return np.arange(n, dtype=np.int64)
-    chosen = np.random.default_rng(seed).choice(n, rows, replace=False, shuffle=False)
-    return np.sort(chosen).astype(np.int64)
+
+    info: IndexInfo
+    objects: tuple[ObjectRef, ...]
+    seconds: Mapping[str, float]
 
 
-def take_wide(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """These rows as float32 (len(rows), dim), converted in parts."""
-    out = np.empty((len(rows), vectors.dim), dtype=np.float32)
-    step = block_rows(vectors.dim)
-    for start in range(0, len(rows), step):
-        out[start : start + step] = widen(vectors.take(rows[start : start + step]))
-        vectors.let_go()
-    return out
+@dataclass(frozen=True, slots=True)
+class _Job:
+    vectors: Vectors
+    queries: NDArray[np.float32] | None
+    config: IndexConfig
+    threads: int
+    originals: Callable[[], Blocks] | None  # as encoded, where re-ranking reads rounded vectors
 
 
-def build(
-    plan: IndexPlan, vectors: Vectors, rows: NDArray[np.int64] | None, seed: int, threads: int
-) -> Any:
-    """Train an index on a random sample and add vectors with ids 0, 1, ...
+def build_index(
+    objects: Objects,
+    modality: Modality,
+    keys: Iterable[str] | pa.Array[Any] | pa.ChunkedArray[Any],
+    shards: Sequence[ObjectRef],
+    config: IndexConfig,
+    queries: NDArray[np.float32] | None = None,
+) -> IndexReport:
+    """Index the vectors of the live keys; ids are 0, 1, ... in the order of ``keys``.
 
     Args:
-        plan: what to build; not exact.
-        vectors: finite, unit-length rows.
-        rows: add only these rows (ascending; ids count up from 0), for a rehearsal; None: all.
-        seed: of the sample and of k-means.
-        threads: for faiss.
+        objects: the store's objects.
+        modality: ``image`` or ``text``.
+        keys: live keys, each once, in the order that their ids shall have.
+        shards: embedding shards (Parquet: key, vector) that hold them.
+        config: kind, recall target, seed, threads, memory and GPU.
+        queries: float32 (q, dim), unit length: vectors of the other modality to tune with.
+            Questions across modalities lie off the corpus and need more probes than its own
+            vectors. None: a sample of the corpus itself, each query's own row not counted.
 
     Returns:
-        a CPU faiss index for inner products.
+        the report; its objects are ``ids/``, ``vectors/``, ``digests/`` and, unless the search
+        is exact, ``index/`` of the modality.
 
     Raises:
-        UsageError: faiss does not accept the factory string for these vectors.
+        InternalError: a key has no vector.
+        UsageError: the index asked for is impossible.
+        DataError: a shard is damaged or a vector is not of unit length.
     """
-    with faiss_settings(threads, vectors.dim):
-        index = _empty(plan)
-        pool = vectors.n if rows is None else len(rows)
-        chosen = sample_rows(pool, plan.training_rows, seed)
-        sample = take_wide(vectors, chosen if rows is None else rows[chosen])
-        try:
-            keep_alive = _configure(index, sample, seed)
-            if plan.gpu:
-                index = to_gpu_for_build(index, plan.m)
-            _train(index, plan, sample, threads)
-            del sample, keep_alive
-            faiss.omp_set_num_threads(threads)
-            _add(index, vectors, rows)
-        except RuntimeError as error:
-            raise _refused(plan, error) from error
-        return to_cpu(index) if plan.gpu else index
+    timer = StageTimer()
+    threads = thread_count(config.threads)
+    with timer.measure("gather"):
+        column = as_keys(keys)
+        located = locate(objects, column, shards)
+        n, dim = len(column), located.dim
+        # Refuse what cannot work before anything is written.
+        found = gpus.detect(config.gpu, memory=True)
+        plans = candidates(n, dim, config.kind, config.memory_bytes, found)
+        ids = objects.write_table(f"ids/{modality}", IDS_SCHEMA, id_batches(column))
+        refine = "fp16" if plans[0].exact else config.refine
+        blocks = vector_blocks(objects, located, shards)
+        written = write_segment(objects, modality, 0, dim, blocks, refine)
+    refs: tuple[ObjectRef, ...] = (ids, *written)
+    if plans[0].exact:
+        return IndexReport(_info(modality, plans[0], config, threads, None), refs, timer.seconds)
+    vectors = Vectors.of_refs(objects, refs, modality, dim)
+    originals = partial(numbered_blocks, objects, located, shards) if refine == "sq8" else None
+    job = _Job(vectors, queries, config, threads, originals)
+    plan, index, tuning = _build_best(plans, job, timer)
+    with timer.measure("write"):
+        refs = (*refs, write_index(objects, modality, index))
+    return IndexReport(_info(modality, plan, config, threads, tuning), refs, timer.seconds)
 
 
-def _empty(plan: IndexPlan) -> Any:
-    try:
-        # Without the metric faiss means L2.
-        return faiss.index_factory(plan.dim, plan.factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        raise _refused(plan, error) from error
-
-
-def _refused(plan: IndexPlan, error: RuntimeError) -> UsageError:
-    said = str(error).replace("\n", " ").rpartition(": ")[2]
-    return UsageError(
-        f"faiss refuses {plan.factory!r} for {plan.n:,} x {plan.dim} vectors: {said}",
-        f"use one of {', '.join(KINDS)}, or a factory string that fits",
+def _info(
+    modality: Modality, plan: IndexPlan, config: IndexConfig, threads: int, tuning: Tuning | None
+) -> IndexInfo:
+    return IndexInfo(
+        modality=modality,
+        factory=plan.factory,
+        reason=plan.reason,
+        n=plan.n,
+        dim=plan.dim,
+        seed=config.seed,
+        threads=threads,
+        faiss_version=faiss.__version__,
+        training_rows=plan.training_rows,
+        nprobe=tuning.nprobe if tuning else 1,
+        k_factor=tuning.k_factor if tuning else 1,
+        recall_target=config.recall_target,
+        measured_recall=tuning.recall if tuning else None,
+        trained_recall=tuning.recall if tuning else None,
+        rows=plan.n,
+        trained_on=plan.n,
+        curve=tuning.curve if tuning else (),
+        refine=config.refine if tuning else "fp16",
+        fidelity=tuning.fidelity if tuning else 1.0,
     )
 
 
-def _configure(index: Any, sample: NDArray[np.float32], seed: int) -> list[Any]:
-    """Seed every k-means, silence faiss's size warnings, and train or set up the rotation.
+def _build_best(
+    plans: tuple[IndexPlan, ...], job: _Job, timer: StageTimer
+) -> tuple[IndexPlan, Any, Tuning]:
+    """Build the first recipe whose measured recall reaches the target, else the best one.
+
+    How much a rotation may cut depends on the embeddings, so recall decides: that of the index
+    itself, or for a large corpus that of a rehearsal on a sample.
+    """
+    if len(plans) > 1 and job.vectors.n >= _REHEARSE_FROM:
+        with timer.measure("rehearse"):
+            rows = sample_rows(job.vectors.n, REHEARSAL_ROWS, job.config.seed)
+            small = tuple(for_sample(plan, len(rows)) for plan in plans)
+            winner = _first_reaching(small, job, rows, StageTimer())[0]
+        plans = (plans[winner],)
+    number, index, tuning = _first_reaching(plans, job, None, timer)
+    plan = plans[number]
+    if not tuning.reached:
+        target = job.config.recall_target
+        get_logger("index").warning(
+            "recall target not reached", recall=tuning.recall, target=target, factory=plan.factory
+        )
+        short = f"recall@{RECALL_AT} is {tuning.recall:.3f} at best, below the target {target}"
+        plan = replace(plan, reason=f"{plan.reason}; {short}")
+    return plan, index, tuning
+
+
+def _first_reaching(
+    plans: tuple[IndexPlan, ...], job: _Job, rows: NDArray[np.int64] | None, timer: StageTimer
+) -> tuple[int, Any, Tuning]:
+    """Build and tune one plan after the other until one reaches the target.
 
     Returns:
-        objects that faiss points to without owning them: keep until training is done.
+        the number of the plan with the best recall, its index and its setting.
     """
-    keep: list[Any] = []
-    inner = index
-    if isinstance(index, faiss.IndexPreTransform):
-        for number in range(index.chain.size()):
-            transform = faiss.downcast_VectorTransform(index.chain.at(number))
-            keep += _rotation(transform, sample, _bits(index), seed)
-        inner = faiss.downcast_index(index.index)
-    for owner in (inner, getattr(inner, "pq", None)):
-        _seed_clustering(getattr(owner, "cp", None), seed)
-    if ivf_part(index) is not None and len(sample) * inner.nlist > _MANY_DISTANCES:
-        inner.cp.niter = _LIST_ROUNDS
-    if hasattr(inner, "do_polysemous_training"):
-        # Minutes of work for a filter that no search here uses; "np" in a factory string.
-        inner.do_polysemous_training = False
-    return keep
-
-
-def _seed_clustering(parameters: Any | None, seed: int) -> None:
-    if parameters is not None:
-        parameters.seed = seed % (1 << 31)
-        # The plan has seen to it that there are enough; faiss would print a line for each k-means.
-        parameters.min_points_per_centroid = 1
-
-
-def _train(index: Any, plan: IndexPlan, sample: NDArray[np.float32], threads: int) -> None:
-    """Rotation, lists and codes, each with as many threads as pay.
-
-    A 4-bit sub-quantizer has 16 centroids: handing so little work to threads takes longer than
-    doing it (128 of them: 0.9 s with one thread; with two, 1.0 s on idle cores and 14 s where
-    other programs want the cores too).
-    """
-    ivf = ivf_part(index)
-    if plan.gpu or plan.bits != 4 or ivf is None:
-        index.train(sample)
-        return
-    if isinstance(index, faiss.IndexPreTransform):
-        for number in range(index.chain.size()):
-            transform = faiss.downcast_VectorTransform(index.chain.at(number))
-            if not transform.is_trained:
-                transform.train(sample)
-            sample = transform.apply(sample)
-    work = len(sample) * plan.nlist * sample.shape[1]
-    faiss.omp_set_num_threads(threads if work > _ALONE_WORK else 1)
-    ivf.train_q1(len(sample), faiss.swig_ptr(sample), False, faiss.METRIC_INNER_PRODUCT)
-    faiss.omp_set_num_threads(1)
-    ivf.train(sample)  # finds the lists trained, so only the codes are left
-    index.is_trained = True
-
-
-def _rotation(transform: Any, sample: NDArray[np.float32], bits: int, seed: int) -> list[Any]:
-    if isinstance(transform, faiss.PCAMatrix) and transform.d_in == sample.shape[1]:
-        # PCA subtracts the mean, which leaves L2 distances alone but reorders inner products.
-        # Rows together with their negatives have mean zero: what is left is a rotation.
-        step = -(-len(sample) // min(_PCA_ROWS, _PCA_ROWS_PER_DIM * transform.d_in))
-        part = sample[::step]
-        with faiss_settings(1, transform.d_in):  # too little work for threads, see _train
-            transform.train(np.concatenate([part, -part]))
-    if isinstance(transform, faiss.OPQMatrix):
-        transform.niter = _OPQ_ROUNDS
-        transform.max_train_points = _OPQ_ROWS
-        # Left alone, OPQ would train an 8-bit quantizer for a 4-bit index: ten times the work.
-        quantizer = faiss.ProductQuantizer(transform.d_out, transform.M, bits)
-        _seed_clustering(quantizer.cp, seed)
-        transform.pq = quantizer
-        return [quantizer]
-    return []
-
-
-def _bits(index: Any) -> int:
-    ivf = ivf_part(index)
-    quantizer = getattr(ivf, "pq", None)
-    return 8 if quantizer is None else int(quantizer.nbits)
-
-
-def blocks_of(
-    vectors: Vectors, rows: NDArray[np.int64] | None
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-    """Stream all live vectors, or some rows under new ids 0, 1, ..., as float16 blocks."""
-    step = block_rows(vectors.dim)
-    if rows is None:
-        yield from vectors.blocks(step)
-        return
-    for start in range(0, len(rows), step):
-        part = vectors.take(rows[start : start + step])
-        vectors.let_go()
-        yield np.arange(start, start + len(part), dtype=np.int64), part
-
-
-def _add(index: Any, vectors: Vectors, rows: NDArray[np.int64] | None) -> None:
-    takes_ids = ivf_part(index) is not None or isinstance(index, faiss.IndexIDMap)
-    for ids, block in blocks_of(vectors, rows):
-        if takes_ids:
-            index.add_with_ids(widen(block), ids)
-        else:
-            index.add(widen(block))  # numbers them 0, 1, ... by itself
+    seed, target = job.config.seed, job.config.recall_target
+    with timer.measure("truth"):
+        yard = yardstick(job.vectors, rows, job.queries, seed, job.threads)
+        if job.originals is not None and rows is None:
+            kept = fidelity_of(job.vectors, job.originals(), yard.queries, job.threads)
+            yard = replace(yard, fidelity=kept)
+    best: tuple[int, Any, Tuning] | None = None
+    for number, plan in enumerate(plans):
+        with timer.measure("build"):
+            index = build(plan, job.vectors, rows, seed, job.threads)
+        with timer.measure("tune"):
+            tuning = tune(index, plan, yard, target, job.threads)
+        if best is None or tuning.recall > best[2].recall:
+            best = (number, index, tuning)
+        if tuning.reached:
+            break
+    if best is None:
+        raise InternalError("no index plan to build")
+    return best

@@ -2,7 +2,7 @@
 
 Ids only grow. Unchanged segments are used again by reference, additions become a new segment, and
 what was removed keeps its row, which nothing reads any more. The rules for building anew instead
-are in :mod:`mmindex.index.change`.
+are in :mod:`mmindex.index.decide`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.config import IndexConfig
-from mmindex.errors import DataError
+from mmindex.core.config import IndexConfig
+from mmindex.core.errors import DataError
+from mmindex.core.progress import StageTimer
 from mmindex.index import gpu as gpus
-from mmindex.index import update
-from mmindex.index.change import Change, segments_kept, why_anew
+from mmindex.index import mutate as update
+from mmindex.index.build import IndexReport
+from mmindex.index.decide import Change, segments_kept, why_anew
 from mmindex.index.exact import block_rows, thread_count
 from mmindex.index.faissio import ivf_part, read_index, write_index
 from mmindex.index.gather import IDS_SCHEMA, id_batches, locate, vector_blocks
-from mmindex.index.index import IndexReport
 from mmindex.index.sizing import IndexPlan
 from mmindex.index.tune import Tuning, hold, tune, yardstick
-from mmindex.progress import StageTimer
 from mmindex.store.manifest import IndexInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors, write_removed, write_segment
@@ -62,10 +62,10 @@ class Order:
 
     Attributes:
         change: against the last version.
-        recipe: see :func:`mmindex.index.change.recipe_of`.
+        recipe: see :func:`mmindex.index.decide.recipe_of`.
         shards: embedding shards that hold the vectors that come.
         config: the section index.
-        queries: float32 (q, dim) to tune with, see :func:`mmindex.index.index.build_index`.
+        queries: float32 (q, dim) to tune with, see :func:`mmindex.index.build.build_index`.
         purge: zero every removed row on disk, not only stop using it.
     """
 
@@ -78,13 +78,13 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Anew:
+class Retrain:
     """The index has to be built anew, and why."""
 
     why: str
 
 
-def extend_index(objects: Objects, before: Before, order: Order) -> IndexReport | Anew:
+def extend_index(objects: Objects, before: Before, order: Order) -> IndexReport | Retrain:
     """Make the next version of one side's index, where it can be had without training.
 
     Args:
@@ -103,7 +103,7 @@ def extend_index(objects: Objects, before: Before, order: Order) -> IndexReport 
     """
     info, change = before.info, order.change
     if why := why_anew(info, change, order.recipe, order.config):
-        return Anew(why)
+        return Retrain(why)
     timer = StageTimer()
     ref = before.find("index/")
     index = None
@@ -113,7 +113,7 @@ def extend_index(objects: Objects, before: Before, order: Order) -> IndexReport 
         with timer.measure("read"):
             index = read_index(objects, ref, info)
         if (change.size or order.purge) and (why := update.why_not(index)):
-            return Anew(why)
+            return Retrain(why)
     with timer.measure("gather"):
         refs = _write_rows(objects, before, order)
         vectors = Vectors.of_refs(objects, refs, info.modality, info.dim)
@@ -128,7 +128,7 @@ def extend_index(objects: Objects, before: Before, order: Order) -> IndexReport 
     tuning = _tune(index, vectors, info, order, timer)
     target = order.config.recall_target
     if not tuning.reached and (info.trained_recall or 0.0) >= target:
-        return Anew(f"recall fell to {tuning.recall:.3f}, training had reached {target}")
+        return Retrain(f"recall fell to {tuning.recall:.3f}, training had reached {target}")
     if change.size or order.purge:
         with timer.measure("write"):
             ref = write_index(objects, info.modality, index)

@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError, InternalError, os_errors
-from mmindex.modality import Modality
+from mmindex.core.errors import DataError, InternalError, os_errors
+from mmindex.core.modality import Modality
 from mmindex.store.manifest import IndexInfo, ObjectRef
 from mmindex.store.objects import REPAIR_HINT, Objects
 from mmindex.store.publish import StagedFile

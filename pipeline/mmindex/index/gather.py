@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError, InternalError
+from mmindex.core.errors import DataError, InternalError
 from mmindex.index.exact import block_rows
-from mmindex.keys import column_keys, distinct, places_of, read_keys
+from mmindex.store.keys import column_keys, distinct, places_of, read_keys
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
 
 MAX_K = 2048  # of the classic kernels, for k and for nprobe alike
 # 8-bit codes of these lengths have kernels (faiss/gpu/impl/IVFPQ.cu).

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
 from mmindex.index.gpu import GpuInfo, check_gpu_legal, gpu_sub_quantizers
 from mmindex.index.sizing import IndexPlan, lists_for, training_rows_for
 

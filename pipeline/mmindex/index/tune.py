@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.errors import InternalError
-from mmindex.index.build import blocks_of, sample_rows, take_wide
+from mmindex.core.errors import InternalError
 from mmindex.index.exact import exact_search, faiss_settings
 from mmindex.index.faissio import find_candidates
 from mmindex.index.gpu import MAX_K
 from mmindex.index.sizing import IndexPlan
+from mmindex.index.train import blocks_of, sample_rows, take_wide
 from mmindex.store.vectors import Vectors
 
 RECALL_AT = 10
@@ -36,7 +36,7 @@ Blocks = Iterable[tuple[NDArray[np.int64], NDArray[np.float16]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Yardstick:
+class GroundTruth:
     """What recall is measured against.
 
     Attributes:
@@ -104,7 +104,7 @@ def yardstick(
     queries: NDArray[np.float32] | None,
     seed: int,
     threads: int,
-) -> Yardstick:
+) -> GroundTruth:
     """Draw queries with a seed and answer them by exact search.
 
     Args:
@@ -126,7 +126,7 @@ def yardstick(
         drawn = sample_rows(len(queries), TUNING_QUERIES, seed)
         asked = np.ascontiguousarray(queries[drawn], dtype=np.float32)
         _, truth = exact_search(blocks_of(vectors, rows), asked, min(wanted, n), threads)
-        return Yardstick(asked, truth, None, share)
+        return GroundTruth(asked, truth, None, share)
     own = sample_rows(n, TUNING_QUERIES, seed)
     if rows is None and len(vectors.removed):
         own = vectors.live_ids()[own]
@@ -135,7 +135,7 @@ def yardstick(
     _, truth = exact_search(blocks_of(vectors, rows), asked, wanted + 1, threads)
     itself_last = np.argsort(truth == own[:, np.newaxis], axis=1, kind="stable")
     truth = np.take_along_axis(truth, itself_last, axis=1)[:, :wanted]
-    return Yardstick(asked, truth, own, share)
+    return GroundTruth(asked, truth, own, share)
 
 
 def fidelity_of(
@@ -157,7 +157,7 @@ def fidelity_of(
     return float((truth[:, :, np.newaxis] == found[:, np.newaxis, :]).any(axis=2).mean())
 
 
-def tune(index: Any, plan: IndexPlan, yard: Yardstick, target: float, threads: int) -> Tuning:
+def tune(index: Any, plan: IndexPlan, yard: GroundTruth, target: float, threads: int) -> Tuning:
     """Measure settings and choose the cheapest that reaches the target.
 
     Args:
@@ -183,7 +183,7 @@ def tune(index: Any, plan: IndexPlan, yard: Yardstick, target: float, threads: i
 def hold(
     index: Any,
     plan: IndexPlan,
-    yard: Yardstick,
+    yard: GroundTruth,
     found: Tuning,
     before: tuple[int, int],
     threads: int,
@@ -239,7 +239,7 @@ def _probes(nlist: int) -> list[int]:
     return sorted(step for step in steps if step <= nlist)
 
 
-def _measure(index: Any, plan: IndexPlan, nprobe: int, yard: Yardstick) -> list[Point]:
+def _measure(index: Any, plan: IndexPlan, nprobe: int, yard: GroundTruth) -> list[Point]:
     deepest = min(plan.n, yard.depth(_DEPTHS[-1]) + 1)
     found = find_candidates(index, yard.queries, deepest, nprobe)
     # Position at which each true neighbour turns up among the candidates.

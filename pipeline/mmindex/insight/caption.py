@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmindex.modality import Modality
-from mmindex.records import Hit
-from mmindex.search.hits import Cut, Ranked, hits
+from mmindex.core.modality import Modality
+from mmindex.core.records import Hit
+from mmindex.search.hits import Limit, Ranked, hits
 from mmindex.search.searcher import Searcher
 from mmindex.search.vectorize import Vectorizer
 from mmindex.store.vectors import Vectors
@@ -70,7 +70,7 @@ def describe(
     order = order[:k]
     ranked = [Ranked([key], [float(near[n])]) for n, key in zip(
         order.tolist(), searcher.keys(ids[order]), strict=True)]  # fmt: skip
-    named = hits(published.objects, published.manifest, Modality.TEXT, ranked, Cut(k=1))
+    named = hits(published.objects, published.manifest, Modality.TEXT, ranked, Limit(k=1))
     return Described(
         picture=asked.uri,
         captions=tuple(_ranked(named)),

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.encode.encoder import Encoder
-from mmindex.errors import DataError, MmindexError, NoInputError, UsageError
+from mmindex.core.errors import DataError, MmindexError, NoInputError, UsageError
+from mmindex.core.modality import Modality
 from mmindex.insight.metrics import LabelReport, label_report
-from mmindex.modality import Modality
-from mmindex.search.published import Published
+from mmindex.models.encoder import Encoder
+from mmindex.search.snapshot import Published
 from mmindex.search.vectorize import Vectorizer
 from mmindex.store.vectors import Vectors
 
@@ -73,7 +73,7 @@ class Classifier:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Prediction:
     """What a picture was told to be.
 
     Attributes:
@@ -107,19 +107,19 @@ def logit_scale(encoder: Encoder) -> float:
 
 def classify_files(
     vectorizer: Vectorizer, classifier: Classifier, wheres: Sequence[str], k: int
-) -> Iterator[Told]:
+) -> Iterator[Prediction]:
     """Tell pictures (files, uris or ids), in order; one that cannot be used says why."""
     for where, found in zip(wheres, vectorizer.pictures(wheres), strict=True):
         if isinstance(found, MmindexError):
-            yield Told(where, (), (), error=found.message)
+            yield Prediction(where, (), (), error=found.message)
             continue
         order, shares = classifier.rank(found.vector[None], k)
-        yield Told(where, tuple(order[0].tolist()), tuple(shares[0].tolist()))
+        yield Prediction(where, tuple(order[0].tolist()), tuple(shares[0].tolist()))
 
 
 def classify_corpus(
     published: Published, classifier: Classifier, k: int, *, truth: str | None, rows: Rows | None
-) -> Iterator[Told]:
+) -> Iterator[Prediction]:
     """Tell every image of the corpus from its stored vector, in the table's order.
 
     Args:
@@ -156,7 +156,7 @@ def classify_corpus(
 
 def _told(
     part: pa.Table, known: Any, vectors: Vectors, classifier: Classifier, k: int, truth: str | None
-) -> Iterator[Told]:
+) -> Iterator[Prediction]:
     places = pc.index_in(part["key"].combine_chunks(), value_set=known)
     if places.null_count:
         raise DataError("images: a row has no vector", "run `mmindex check --full`")
@@ -165,7 +165,7 @@ def _told(
     names = _texts(part["image_id"])
     right = _texts(part[truth]) if truth is not None else [None] * len(names)
     for name, labels, probabilities, label in zip(names, order, shares, right, strict=True):
-        yield Told(name or "", tuple(labels.tolist()), tuple(probabilities.tolist()), label)
+        yield Prediction(name or "", tuple(labels.tolist()), tuple(probabilities.tolist()), label)
 
 
 def _texts(column: Any) -> list[str | None]:
@@ -176,7 +176,7 @@ def _texts(column: Any) -> list[str | None]:
     return [None if one is None else one.decode("utf-8", "surrogatepass") for one in data]
 
 
-def report_on(told: Sequence[Told], labels: Sequence[str]) -> LabelReport:
+def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     """Accuracy, each label's precision, recall and F1, and the confusion matrix.
 
     Counts pictures that could be used and whose right label is one of ``labels``.

@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.config import EMBEDDED
-from mmindex.errors import DataError, NoInputError, UsageError
-from mmindex.modality import Modality
-from mmindex.search.published import Published
+from mmindex.core.config import EMBEDDED
+from mmindex.core.errors import DataError, NoInputError, UsageError
+from mmindex.core.modality import Modality
 from mmindex.search.searcher import Searcher
+from mmindex.search.snapshot import Published
 from mmindex.store.manifest import EncoderInfo
 from mmindex.store.vectors import Vectors
 

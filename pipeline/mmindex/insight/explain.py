@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.encode.encoder import Encoder, Float32
-from mmindex.encode.openclip import OpenClipEncoder
-from mmindex.encode.preprocess import Pixels
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
+from mmindex.models.encoder import Encoder, Float32
+from mmindex.models.openclip import OpenClipEncoder
+from mmindex.models.preprocess import Pixels
 
 if TYPE_CHECKING:
     import torch

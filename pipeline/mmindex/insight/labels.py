@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError, UsageError
+from mmindex.core.errors import DataError, UsageError
+from mmindex.core.resources import user_path
 from mmindex.insight.pairs import read_lines
-from mmindex.resources import user_path
 
 Float32 = NDArray[np.float32]
 

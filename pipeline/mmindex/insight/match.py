@@ -16,12 +16,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.errors import MmindexError, NoInputError
+from mmindex.core.errors import MmindexError, NoInputError
+from mmindex.core.modality import Modality
 from mmindex.evaluate.corpus import Corpus, load_corpus, sample
 from mmindex.insight.metrics import PairReport, Threshold, fit_threshold, pair_report
 from mmindex.insight.pairs import Pair
-from mmindex.modality import Modality
-from mmindex.search.published import Published
+from mmindex.search.snapshot import Published
 from mmindex.search.vectorize import Asked, Vectorizer
 
 Float64 = NDArray[np.float64]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError
+from mmindex.core.errors import DataError
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]

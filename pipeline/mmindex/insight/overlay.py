@@ -10,10 +10,10 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmindex.encode.encoder import Float32
-from mmindex.encode.preprocess import PreprocessSpec, to_pixels
-from mmindex.errors import os_errors
+from mmindex.core.errors import os_errors
 from mmindex.insight.explain import Explanation, Method, explain
+from mmindex.models.encoder import Float32
+from mmindex.models.preprocess import PreprocessSpec, to_pixels
 from mmindex.search.vectorize import Vectorizer
 
 Box = tuple[float, float, float, float]

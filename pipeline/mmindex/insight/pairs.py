@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mmindex.errors import DataError, UsageError, os_errors
+from mmindex.core.errors import DataError, UsageError, os_errors
 
 _TRUE: Final = frozenset({"1", "true", "yes", "y", "match", "matched"})
 _FALSE: Final = frozenset({"0", "false", "no", "n", "unmatched", "mismatch"})

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mmindex.crawl.folder import EXTENSIONS
-from mmindex.errors import NoInputError, UsageError
-from mmindex.insight.classify import Told
+from mmindex.core.errors import NoInputError, UsageError
+from mmindex.core.resources import user_path
+from mmindex.insight.classify import Prediction
 from mmindex.insight.pairs import read_truth
-from mmindex.resources import user_path
+from mmindex.sources.folder import EXTENSIONS
 
 FOLDER = "folder"
 
@@ -31,7 +31,7 @@ class Truth:
     folder: bool = False
     listed: Mapping[str, str] = field(default_factory=dict)
 
-    def given(self, told: Iterable[Told]) -> Iterator[Told]:
+    def given(self, told: Iterable[Prediction]) -> Iterator[Prediction]:
         """Put the right label to each picture."""
         for one in told:
             if self.folder:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import duckdb
 
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
 
 MAX_CHARACTERS: Final = 10_000
 TABLE: Final = "images"

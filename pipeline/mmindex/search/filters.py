@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.errors import NoInputError, UsageError, duckdb_interrupts
-from mmindex.modality import Modality
+from mmindex.core.errors import NoInputError, UsageError, duckdb_interrupts
+from mmindex.core.modality import Modality
 from mmindex.search.condition import TABLE, check, in_brackets, one_line
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects

@@ -25,7 +25,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
 
 Float32 = NDArray[np.float32]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError
-from mmindex.modality import Modality
+from mmindex.core.errors import DataError
+from mmindex.core.modality import Modality
 from mmindex.search.searcher import Searcher
 from mmindex.store.holds import hold_current
 from mmindex.store.layout import Layout

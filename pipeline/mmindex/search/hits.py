@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError, NoInputError
-from mmindex.modality import Modality
-from mmindex.records import Hit
+from mmindex.core.errors import DataError, NoInputError
+from mmindex.core.modality import Modality
+from mmindex.core.records import Hit
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 
@@ -34,7 +34,7 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Limit:
     """How much of an answer is wanted: at most ``k`` hits, none below ``min_score``."""
 
     k: int = 10
@@ -63,7 +63,7 @@ def hits(
     manifest: Manifest,
     to: Modality,
     found: Sequence[Ranked],
-    cut: Cut,
+    limit: Limit,
     rows: NDArray[np.bool_] | None = None,
 ) -> list[tuple[Hit, ...]]:
     """Name what was found: for each query its hits, ranks 1 upwards.
@@ -75,7 +75,7 @@ def hits(
         objects, manifest: the version.
         to: what was searched for.
         found: what the searcher found, for each query.
-        cut: how much of it is wanted.
+        limit: how much of it is wanted.
         rows: bool (images,): only these rows of the ``images`` table, or their captions, may be
             hits, whatever else has the same content; None: all.
 
@@ -93,13 +93,13 @@ def hits(
             f"version {manifest.version}: the {to} index holds {min(missing)}, its table does not",
             "run `mmindex check --full`, then `mmindex build`",
         )
-    return [tuple(islice(_ranked_hits(ranked, by_key, cut), cut.k)) for ranked in found]
+    return [tuple(islice(_ranked_hits(ranked, by_key, limit), limit.k)) for ranked in found]
 
 
-def _ranked_hits(ranked: Ranked, by_key: dict[str, list[_Row]], cut: Cut) -> Iterator[Hit]:
+def _ranked_hits(ranked: Ranked, by_key: dict[str, list[_Row]], limit: Limit) -> Iterator[Hit]:
     rank = 0
     for key, score in zip(ranked.keys, ranked.scores, strict=True):
-        if cut.min_score is not None and score < cut.min_score:
+        if limit.min_score is not None and score < limit.min_score:
             return
         for row in by_key[key]:
             rank += 1

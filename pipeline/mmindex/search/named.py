@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmindex.config import LimitsConfig
-from mmindex.crawl.uris import read_uri
-from mmindex.errors import DataError, MmindexError, NoInputError
-from mmindex.images import ImageLimits, decode
-from mmindex.records import ItemError, Reason
-from mmindex.resources import user_path
+from mmindex.core.config import LimitsConfig
+from mmindex.core.errors import DataError, MmindexError, NoInputError
+from mmindex.core.records import ItemError, Reason
+from mmindex.core.resources import user_path
+from mmindex.media.images import ImageLimits, decode
+from mmindex.media.uris import read_uri
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmindex.errors import UsageError
-from mmindex.modality import Modality
-from mmindex.resources import is_file
+from mmindex.core.errors import UsageError
+from mmindex.core.modality import Modality
+from mmindex.core.resources import is_file
 from mmindex.search.hits import find_picture
-from mmindex.search.published import Published
+from mmindex.search.snapshot import Published
 
 _TEXT, _IMAGE = "text:", "image:"
 _SHOWN = 3

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError, MmindexError, UsageError
-from mmindex.modality import Modality
-from mmindex.records import Hit
+from mmindex.core.errors import DataError, MmindexError, UsageError
+from mmindex.core.modality import Modality
+from mmindex.core.records import Hit
 from mmindex.search.fusion import fuse, part_weights
-from mmindex.search.hits import Cut, Ranked, hits
+from mmindex.search.hits import Limit, Ranked, hits
 from mmindex.search.parts import Part, Question
-from mmindex.search.published import Published
 from mmindex.search.searcher import Searcher
+from mmindex.search.snapshot import Published
 from mmindex.search.vectorize import Asked, Vectorizer, open_vectorizer
 
 if TYPE_CHECKING:
-    from mmindex.encode.encoder import Encoder
+    from mmindex.models.encoder import Encoder
     from mmindex.search.filters import Rows
 
 # Lines of a query file answered together: enough for full speed of model, index and tables, few
@@ -87,7 +87,7 @@ class Session:
     def __exit__(self, *_error: object) -> None:
         self.vectorizer.close()
 
-    def text(self, text: str, to: Modality | None, cut: Cut) -> Answer:
+    def text(self, text: str, to: Modality | None, limit: Limit) -> Answer:
         """Answer a text; ``to`` is images unless said otherwise.
 
         Raises:
@@ -99,12 +99,12 @@ class Session:
             raise UsageError(
                 "the query is empty", 'say what to look for: mmindex query "a red bus"'
             )
-        [answer] = self._texts([text], to or Modality.IMAGE, cut)
+        [answer] = self._texts([text], to or Modality.IMAGE, limit)
         if answer.error is not None:
             raise DataError(answer.error)
         return answer
 
-    def lines(self, lines: Iterable[bytes], to: Modality | None, cut: Cut) -> Iterator[Answer]:
+    def lines(self, lines: Iterable[bytes], to: Modality | None, limit: Limit) -> Iterator[Answer]:
         """Answer a file's lines, UTF-8, one text each: one answer a line, in order.
 
         A line that cannot be asked (empty, not UTF-8, or longer than ``MAX_LINE``) gets an answer
@@ -116,11 +116,11 @@ class Session:
         while batch := list(islice(pending, BATCH)):
             questions = [_question(line) for line in batch]
             good = [text for text, error in questions if error is None]
-            answered = iter(self._texts(good, to, cut))
+            answered = iter(self._texts(good, to, limit))
             for text, error in questions:
                 yield next(answered) if error is None else self._refused(text, to, error)
 
-    def image(self, where: str, to: Modality | None, cut: Cut) -> Answer:
+    def image(self, where: str, to: Modality | None, limit: Limit) -> Answer:
         """Answer a picture: a file, the uri or the id of an image of the corpus.
 
         ``to`` is captions where the corpus has any, else images.
@@ -135,10 +135,10 @@ class Session:
             to = Modality.TEXT if Modality.TEXT in manifest.indexes else Modality.IMAGE
         self.published.require_index(to)
         asked = self.vectorizer.picture(where)
-        [found] = self._search(asked.vector[None, :], to, cut)
+        [found] = self._search(asked.vector[None, :], to, limit)
         return Answer(where, to, manifest.version, found, picture=asked.uri)
 
-    def ask(self, question: Question, to: Modality | None, cut: Cut) -> Answer:
+    def ask(self, question: Question, to: Modality | None, limit: Limit) -> Answer:
         """Answer a question of any number of parts.
 
         ``to`` is what :meth:`text` or :meth:`image` takes for a single part, else images.
@@ -152,7 +152,7 @@ class Session:
         if alone is not None:
             part_weights(1, 0, question.weights)
             single = self.image if alone.kind is Modality.IMAGE else self.text
-            return single(alone.value, to, cut)
+            return single(alone.value, to, limit)
         to = to or Modality.IMAGE
         if question.others and to is not Modality.IMAGE:
             raise UsageError(
@@ -164,7 +164,7 @@ class Session:
         wanted = asked[: len(question.wanted)]
         left_out = {one.key for one in wanted if one is not None and one.key is not None}
         [found] = self._search(
-            fuse(vectors, weights)[None, :], to, cut, left_out if question.others else set()
+            fuse(vectors, weights)[None, :], to, limit, left_out if question.others else set()
         )
         pictures = [one.uri for one in wanted if one is not None]
         version = self.published.manifest.version
@@ -185,15 +185,15 @@ class Session:
             vectors.append(next(said) if picture is None else picture.vector)
         return np.stack(vectors), asked
 
-    def _texts(self, texts: Sequence[str], to: Modality, cut: Cut) -> list[Answer]:
-        from mmindex.encode.encoder import good_rows
+    def _texts(self, texts: Sequence[str], to: Modality, limit: Limit) -> list[Answer]:
+        from mmindex.models.encoder import good_rows
 
         self.published.require_index(to)
         if not texts:
             return []
         vectors = self.vectorizer.encoder.encode_texts(texts)
         good = good_rows(vectors)
-        found = iter(self._search(vectors[good], to, cut))
+        found = iter(self._search(vectors[good], to, limit))
         version = self.published.manifest.version
         return [
             Answer(text, to, version, next(found))
@@ -206,12 +206,12 @@ class Session:
         return Answer(text, to, self.published.manifest.version, (), error=why)
 
     def _search(
-        self, vectors: Float32, to: Modality, cut: Cut, left_out: Set[str] = frozenset()
+        self, vectors: Float32, to: Modality, limit: Limit, left_out: Set[str] = frozenset()
     ) -> list[tuple[Hit, ...]]:
         """Hits for float32 (q, dim) unit vectors; none of the keys ``left_out``."""
         searcher = self._searcher(to)
         rows, ids = self._filtered(to)
-        depth = min(cut.k + len(left_out), self.published.manifest.indexes[to].n)
+        depth = min(limit.k + len(left_out), self.published.manifest.indexes[to].n)
         scores, found = searcher.search(np.ascontiguousarray(vectors), depth, ids)
         ranked = []
         for row_scores, row_ids in zip(scores, found, strict=True):
@@ -223,7 +223,7 @@ class Session:
                 if key not in left_out
             ]
             ranked.append(Ranked([key for key, _ in kept], [score for _, score in kept]))
-        return hits(self.published.objects, self.published.manifest, to, ranked, cut, rows)
+        return hits(self.published.objects, self.published.manifest, to, ranked, limit, rows)
 
     def _filtered(self, to: Modality) -> tuple[Rows | None, Int64 | None]:
         """The rows of the images table, and the ids of one side, that the filter lets through."""

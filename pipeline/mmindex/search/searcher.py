@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError, ModelMismatchError, NoInputError, UsageError
+from mmindex.core.errors import DataError, ModelMismatchError, NoInputError, UsageError
+from mmindex.core.modality import Modality
 from mmindex.index.exact import (
     block_rows,
     exact_search,
@@ -24,7 +25,6 @@ from mmindex.index.exact import (
 from mmindex.index.faissio import find_candidates, ivf_part, read_index
 from mmindex.index.gpu import GpuInfo, fits_search, to_gpu
 from mmindex.index.tune import candidate_count
-from mmindex.modality import Modality
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors

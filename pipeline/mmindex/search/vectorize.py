@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError, MmindexError, UsageError
-from mmindex.modality import Modality
+from mmindex.core.errors import DataError, MmindexError, UsageError
+from mmindex.core.modality import Modality
 from mmindex.search.hits import Picture, find_pictures
 from mmindex.search.named import content_of, decoded, path_of, unknown
-from mmindex.search.published import Published, open_published
 from mmindex.search.searcher import Searcher
+from mmindex.search.snapshot import Published, open_published
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mmindex.encode.encoder import Encoder
-    from mmindex.encode.preprocess import Pixels
+    from mmindex.models.encoder import Encoder
+    from mmindex.models.preprocess import Pixels
 
 Float32 = NDArray[np.float32]
 
@@ -88,7 +88,7 @@ class Vectorizer:
             ModelMismatchError: the model is no longer the one that made the index.
         """
         if self._encoder is None:
-            from mmindex.encode.fingerprint import require_same_model
+            from mmindex.models.fingerprint import require_same_model
 
             encoder = self.load()
             require_same_model(self.published.encoder, encoder.info)
@@ -101,7 +101,7 @@ class Vectorizer:
         Raises:
             DataError: the model gives no usable vector for one of them.
         """
-        from mmindex.encode.encoder import good_rows
+        from mmindex.models.encoder import good_rows
 
         vectors = self.encoder.encode_texts(texts)
         good = good_rows(vectors)
@@ -221,7 +221,7 @@ class Vectorizer:
         return Asked(where, row.uri, self.stored(row.key), row.key)
 
     def _pixels(self, where: str, data: bytes) -> Pixels | MmindexError:
-        from mmindex.encode.preprocess import to_pixels
+        from mmindex.models.preprocess import to_pixels
 
         try:
             picture = decoded(where, data)
@@ -230,7 +230,7 @@ class Vectorizer:
         return to_pixels(picture, self.encoder.preprocess)
 
     def _encoded(self, wheres: Sequence[str], pixels: list[Pixels]) -> list[Asked | MmindexError]:
-        from mmindex.encode.encoder import good_rows
+        from mmindex.models.encoder import good_rows
 
         if not pixels:
             return []
@@ -259,9 +259,9 @@ def open_vectorizer(root: Path, device: str = "auto") -> Vectorizer:
 
 def _load(published: Published, device: str) -> Encoder:
     """The model that the manifest names, from the same place as when the index was made."""
-    from mmindex.encode.devices import place
-    from mmindex.encode.model import resolve_model
-    from mmindex.encode.openclip import load_encoder
+    from mmindex.models.devices import place
+    from mmindex.models.openclip import load_encoder
+    from mmindex.models.resolve import resolve_model
 
     info = published.encoder
     settings = published.manifest.config.get("model", {})

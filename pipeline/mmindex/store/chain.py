@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mmindex.errors import DataError, os_errors
-from mmindex.modality import Modality
+from mmindex.core.errors import DataError, os_errors
+from mmindex.core.modality import Modality
 from mmindex.store import holds, versions
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest

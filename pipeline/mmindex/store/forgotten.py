@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError
+from mmindex.core.errors import DataError
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 

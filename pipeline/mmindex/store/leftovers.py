@@ -10,7 +10,7 @@ import resource
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 
-from mmindex.errors import DataError, NoInputError, os_errors
+from mmindex.core.errors import DataError, NoInputError, os_errors
 from mmindex.store import holds, publish, versions
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest

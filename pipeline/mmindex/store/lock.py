@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from mmindex.errors import BusyError, os_errors
+from mmindex.core.errors import BusyError, os_errors
 from mmindex.store.layout import Layout
 
 _NOTE_DIGITS = 10  # any process id

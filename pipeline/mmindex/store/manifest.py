@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from mmindex.errors import DataError, InternalError
-from mmindex.modality import Modality
+from mmindex.core.errors import DataError, InternalError
+from mmindex.core.modality import Modality
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmindex.errors import DataError, os_errors
+from mmindex.core.errors import DataError, os_errors
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.publish import StagedFile

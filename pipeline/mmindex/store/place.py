@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from mmindex.errors import CannotCreateError, PermissionDeniedError, os_errors
+from mmindex.core.errors import CannotCreateError, PermissionDeniedError, os_errors
 from mmindex.store.layout import Layout
 from mmindex.store.publish import StagedFile
 

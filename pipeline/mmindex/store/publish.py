@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mmindex.errors import InternalError, StorageError, os_errors
+from mmindex.core.errors import InternalError, StorageError, os_errors
 from mmindex.store.layout import Layout
 
 _BUFFER_BYTES = 1 << 20  # large enough that system calls cost nothing beside hashing

@@ -22,9 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError, os_errors
-from mmindex.progress import get_logger
-from mmindex.records import QuarantineEntry
+from mmindex.core.errors import DataError, os_errors
+from mmindex.core.progress import get_logger
+from mmindex.core.records import QuarantineEntry
 from mmindex.store import publish, versions
 from mmindex.store.forgotten import Forgotten, read_forgotten, rows_among
 from mmindex.store.layout import Layout
@@ -32,7 +32,7 @@ from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
 from mmindex.store.quarantine import read_entries, read_ledger, write_ledger
 
-# What stands in a forgotten row of a shard of fetched images, see :mod:`mmindex.crawl.fetch`.
+# What stands in a forgotten row of a shard of fetched images, see :mod:`mmindex.fetch`.
 FORGOTTEN_STATUS: Final = "forgotten"
 REPLACEMENT: Final = "(forgotten)"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")

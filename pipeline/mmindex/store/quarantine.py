@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 import pyarrow as pa
 
-from mmindex.errors import DataError, os_errors
-from mmindex.records import QuarantineEntry, Reason
+from mmindex.core.errors import DataError, os_errors
+from mmindex.core.records import QuarantineEntry, Reason
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError, os_errors
+from mmindex.core.errors import DataError, os_errors
 from mmindex.store import sq8
 from mmindex.store.manifest import ObjectRef
 

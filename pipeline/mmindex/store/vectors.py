@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.errors import DataError, InternalError
-from mmindex.modality import Modality
+from mmindex.core.errors import DataError, InternalError
+from mmindex.core.modality import Modality
 from mmindex.store import sq8
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects

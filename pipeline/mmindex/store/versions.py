@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mmindex.errors import (
+from mmindex.core.errors import (
     CannotCreateError,
     DataError,
     InternalError,

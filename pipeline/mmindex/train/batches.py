@@ -13,8 +13,8 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from mmindex.train.alike import mixed_batches, pool_of, word_vectors
 from mmindex.train.corpus import Decoder, Pixels, Tokens, as_is
+from mmindex.train.hard_negatives import mixed_batches, pool_of, word_vectors
 from mmindex.train.settings import CaptionedImage, TrainSettings
 
 _CROP_GROUP: Final = 16  # images that share one random crop: resizing stays vectorised
@@ -72,7 +72,7 @@ class Batches(Dataset[Batch]):
     def _choose(self, step: int) -> NDArray[np.int64]:
         """The images of a step, sorted: reading a mapped file in order is faster."""
         count, settings = len(self._usable), self._settings
-        if settings.alike == 0:
+        if settings.hard_negatives == 0:
             return self._usable[np.sort(step_indices(count, step, settings))]
         first, batches = pool_of(step, count // min(settings.batch_size, count))
         if self._pool is None or self._pool[0] != first:
@@ -80,7 +80,7 @@ class Batches(Dataset[Batch]):
             members = np.concatenate([step_indices(count, each, settings) for each in steps])
             words = word_vectors([self._tokens.of(image) for image in self._usable[members]])
             rng = np.random.default_rng((settings.seed, _GROUPS, first))
-            parts = mixed_batches(words, batches, settings.alike, rng)
+            parts = mixed_batches(words, batches, settings.hard_negatives, rng)
             self._pool = first, [members[rows] for rows in parts]
         return self._usable[np.sort(self._pool[1][step - first])]
 

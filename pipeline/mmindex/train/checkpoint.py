@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from mmindex.errors import ModelMismatchError, os_errors
+from mmindex.core.errors import ModelMismatchError, os_errors
 
 _PREFIX: Final = "checkpoint-"
 _TENSORS: Final = "state.safetensors"

@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from mmindex.config import LimitsConfig
-from mmindex.encode.preprocess import PreprocessSpec, to_pixels
-from mmindex.encode.text import Tokenize, shorten
-from mmindex.errors import DataError, os_errors
-from mmindex.images import ImageLimits, decode
-from mmindex.progress import bar, counter
-from mmindex.records import ItemError
+from mmindex.core.config import LimitsConfig
+from mmindex.core.errors import DataError, os_errors
+from mmindex.core.progress import bar, counter
+from mmindex.core.records import ItemError
+from mmindex.media.images import ImageLimits, decode
+from mmindex.models.preprocess import PreprocessSpec, to_pixels
+from mmindex.models.tokenizer import Tokenize, shorten
 from mmindex.train.settings import CaptionedImage
 
 T = TypeVar("T")

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mmindex.encode.files import ModelFiles, locate, require_transformers
-from mmindex.encode.model import CONFIG_FILE, LOCAL_DIR, NO_WEIGHTS, ModelRequest, open_clip_dir
-from mmindex.encode.openclip import build_network
-from mmindex.encode.text import Tokenize, make_tokenizer
-from mmindex.errors import DataError
-from mmindex.progress import get_logger
+from mmindex.core.errors import DataError
+from mmindex.core.progress import get_logger
+from mmindex.models.files import ModelFiles, locate, require_transformers
+from mmindex.models.openclip import build_network
+from mmindex.models.resolve import CONFIG_FILE, LOCAL_DIR, NO_WEIGHTS, ModelRequest, open_clip_dir
+from mmindex.models.tokenizer import Tokenize, make_tokenizer
 from mmindex.train.tokens import MERGES_FILE, learn_merges, vocabulary_size, write_merges
 
 WEIGHTS_FILE: Final = "open_clip_model.safetensors"
@@ -43,8 +43,8 @@ def load_trainable(request: ModelRequest, seed: int) -> TrainableModel:
     """The model that a request means, ready to train; without weights they are drawn from ``seed``.
 
     Raises:
-        MmindexError: see :func:`mmindex.encode.files.locate` and
-            :func:`mmindex.encode.openclip.build_network`.
+        MmindexError: see :func:`mmindex.models.files.locate` and
+            :func:`mmindex.models.openclip.build_network`.
     """
     files = locate(request)
     network = build_network(files, seed)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from mmindex.errors import DataError
-from mmindex.progress import counter, get_logger
+from mmindex.core.errors import DataError
+from mmindex.core.progress import counter, get_logger
 from mmindex.train.batches import Batches, batches_from
 from mmindex.train.log import TrainLog
 from mmindex.train.step import Trainer
@@ -20,7 +20,7 @@ _ALWAYS_TOLERATED: Final = 10  # ...and never fewer than so many
 
 
 @dataclass(slots=True)
-class Stations:
+class Callbacks:
     """What happens along the way.
 
     Attributes:
@@ -65,7 +65,7 @@ class Stations:
 
 
 def run_steps(
-    trainer: Trainer, batches: Batches, stations: Stations, first: int, workers: int
+    trainer: Trainer, batches: Batches, stations: Callbacks, first: int, workers: int
 ) -> int:
     """All steps after the ``first`` ones; returns how many pictures could not be read.
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mmindex.crawl.spec import SourceOptions
-from mmindex.encode.files import locate
-from mmindex.encode.model import NO_WEIGHTS, ModelRequest
-from mmindex.errors import UsageError, os_errors
+from mmindex.core.errors import UsageError, os_errors
+from mmindex.models.files import locate
+from mmindex.models.resolve import NO_WEIGHTS, ModelRequest
+from mmindex.sources.spec import SourceOptions
 from mmindex.store.layout import Layout
 from mmindex.train.corpus import LIMITS
 from mmindex.train.folder import TrainableModel, learn_vocabulary, load_trainable, whole_config

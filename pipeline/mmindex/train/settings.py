@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol, get_args
 
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -63,7 +63,7 @@ class TrainSettings:
         clip_norm: largest gradient norm; larger gradients are scaled down.
         ema_decay: decay of the running mean of weights that is validated and saved; 0 saves the
             last weights themselves.
-        alike: images with similar captions that share a batch, as hard negatives; 0 draws batches
+        hard_negatives: images with similar captions that share a batch; 0 draws batches
             at random. A quarter of the batch is a good size: harder negatives teach details (kinds
             of things) that a random batch can be told apart without, while the mixture of several
             groups keeps batch statistics near those of the corpus.
@@ -85,7 +85,7 @@ class TrainSettings:
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     ema_decay: float = 0.0
-    alike: int = 0
+    hard_negatives: int = 0
     crop_scale: float = 0.9
     seed: int = 0
     lock_image: bool = False
@@ -102,8 +102,8 @@ class TrainSettings:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.batch_size < 2:
             raise UsageError("batch_size must be at least 2: the other images are the negatives")
-        if self.alike and not 2 <= self.alike <= self.batch_size:
-            raise UsageError(f"alike must lie in 2..batch_size or be 0, not {self.alike}")
+        if self.hard_negatives and not 2 <= self.hard_negatives <= self.batch_size:
+            raise UsageError(f"alike must lie in 2..batch_size or be 0, not {self.hard_negatives}")
         if not 0 < self.crop_scale <= 1:
             raise UsageError(f"crop_scale must lie in (0, 1], not {self.crop_scale}")
         if not 0 <= self.ema_decay < 1:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import overload
 
-from mmindex.crawl.scenes import SceneRange, captions, draw, encode, make_scene
-from mmindex.crawl.scenes_source import parse_scenes
-from mmindex.crawl.spec import SourceOptions, open_source, parse_spec
-from mmindex.errors import DataError
-from mmindex.records import SourceItem
+from mmindex.core.errors import DataError
+from mmindex.core.records import SourceItem
+from mmindex.scenes import SceneRange, captions, draw, encode, make_scene
+from mmindex.sources.scenes import parse_scenes
+from mmindex.sources.spec import SourceOptions, open_source, parse_spec
 from mmindex.train.settings import CaptionedImage, TrainingItem
 
 
@@ -55,7 +55,7 @@ def captioned_items(text: str, options: SourceOptions) -> Sequence[CaptionedImag
 
     Raises:
         DataError: none has a caption.
-        MmindexError: see :func:`mmindex.crawl.spec.open_source`.
+        MmindexError: see :func:`mmindex.sources.spec.open_source`.
     """
     spec = parse_spec(text)
     if spec.kind == "scenes":

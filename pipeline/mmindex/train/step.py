@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmindex.errors import DataError
+from mmindex.core.errors import DataError
 from mmindex.train.batches import Batch
 from mmindex.train.checkpoint import TrainingState
 from mmindex.train.folder import TrainableModel

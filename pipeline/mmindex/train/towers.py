@@ -12,14 +12,14 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mmindex.encode.devices import place
-from mmindex.encode.trim import TextTower
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
+from mmindex.models.devices import place
+from mmindex.models.trim import TextTower
 from mmindex.train.settings import Precision, TrainSettings
 
 
 def pick_device(name: str) -> torch.device:
-    """The first device that a name means; see :func:`mmindex.encode.devices.place`.
+    """The first device that a name means; see :func:`mmindex.models.devices.place`.
 
     Raises:
         UsageError: there is no such device.

@@ -14,14 +14,14 @@ from typing import Final
 import open_clip
 import torch
 
-from mmindex.errors import DataError, UsageError, os_errors
-from mmindex.progress import get_logger
+from mmindex.core.errors import DataError, UsageError, os_errors
+from mmindex.core.progress import get_logger
 from mmindex.train.batches import Batches
 from mmindex.train.checkpoint import resume, save_checkpoint, sync_path
 from mmindex.train.corpus import Decoder, Tokens, cache_pixels, tokenise
 from mmindex.train.folder import WEIGHTS_FILE, TrainableModel, replaced, round_to_half, save_folder
 from mmindex.train.log import TrainLog
-from mmindex.train.loop import Stations, check_readable, run_steps
+from mmindex.train.loop import Callbacks, check_readable, run_steps
 from mmindex.train.plot import plot_run
 from mmindex.train.settings import CaptionedImage, TrainSettings
 from mmindex.train.step import Trainer
@@ -113,7 +113,7 @@ def train(
     if first:
         get_logger("train").info("going on from a checkpoint", step=first)
     batches, unreadable = _prepare(items, tokens, decoder, settings, output)
-    stations = Stations(
+    stations = Callbacks(
         log=TrainLog(output.work / LOG_FILE, first),
         validation=validation,
         save=lambda step: save_checkpoint(output.work, step, trainer.state, identity),

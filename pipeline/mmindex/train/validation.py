@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mmindex.encode.text import Tokenize, shorten
-from mmindex.errors import DataError
+from mmindex.core.errors import DataError
+from mmindex.models.tokenizer import Tokenize, shorten
 from mmindex.train.corpus import Decoder
 from mmindex.train.settings import CaptionedImage
 from mmindex.train.towers import image_vectors, text_vectors

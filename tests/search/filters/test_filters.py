@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mmindex.config import IndexConfig
-from mmindex.errors import UsageError
-from mmindex.modality import Modality
+from mmindex.core.config import IndexConfig
+from mmindex.core.errors import UsageError
+from mmindex.core.modality import Modality
 from mmindex.search import searcher as searchers
 from mmindex.search.condition import FUNCTIONS, MAX_CHARACTERS
 from mmindex.search.filters import ids_of, select_images

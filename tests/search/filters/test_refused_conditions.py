@@ -6,7 +6,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from mmindex.errors import UsageError
+from mmindex.core.errors import UsageError
 from mmindex.search import filters
 from mmindex.search.filters import select_images
 from support.stores import captions_table, images_table, make_store

@@ -1,0 +1,1 @@
+"""The whole build: draft, stages, publish once; and what it would do."""

@@ -1,0 +1,1 @@
+"""What every other package builds on; nothing here knows a stage."""

@@ -1,0 +1,266 @@
+"""The crawl stage: read every image of every source once, hash it, look at its header.
+
+Files that look the same as when the last crawl read them are not read again, see
+:mod:`mmindex.crawl.stamps`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import mmindex
+from mmindex.core.config import LimitsConfig, SourceConfig
+from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.progress import counter
+from mmindex.core.records import (
+    CaptionRow,
+    Detail,
+    Ignored,
+    ImageRow,
+    ItemError,
+    Note,
+    QuarantineEntry,
+    Reason,
+    Rejected,
+    SourceEvent,
+    SourceItem,
+)
+from mmindex.crawl.spool import Spool
+from mmindex.crawl.stamps import Known, Stamps
+from mmindex.crawl.tables import column_name
+from mmindex.crawl.tally import Tally, storable
+from mmindex.media.images import ImageLimits, probe
+from mmindex.sources.spec import SourceOptions, open_source, parse_spec, source_name
+from mmindex.store.forgotten import FORGOTTEN, NOTHING, Forgotten
+from mmindex.store.manifest import ObjectRef, SourceSummary
+from mmindex.store.objects import Objects
+
+# Reading waits for the disk and sha256 releases the interpreter: a few threads hide both. Files
+# held at once are bounded by the look-ahead times ``limits.max_bytes``.
+_READERS: Final = 4
+_LOOK_AHEAD: Final = 8
+_FINGERPRINT: Final = "mmindex-corpus-1"
+
+
+@dataclass(frozen=True, slots=True)
+class CrawlReport:
+    """What the crawl wrote and counted: ``seen = images.rows + len(quarantined) + ignored``.
+
+    Attributes:
+        images: the ``images`` object, rows in source order.
+        captions: the ``captions`` object, in the order of their images.
+        sources: one summary for each source, in the order given.
+        quarantined: rows kept out, in source order.
+        seen: source rows.
+        ignored: source rows passed over by rule.
+        corpus_fingerprint: sha256 over the sha256 of the two objects: equal for equal content.
+        details: figures of this run for its report: counts of each source, how many files were
+            read and how many were unchanged, and how downloads went.
+    """
+
+    images: ObjectRef
+    captions: ObjectRef
+    sources: tuple[SourceSummary, ...]
+    quarantined: tuple[QuarantineEntry, ...]
+    seen: int
+    ignored: int
+    corpus_fingerprint: str
+    details: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+
+def crawl(
+    objects: Objects,
+    sources: Sequence[SourceConfig],
+    limits: LimitsConfig,
+    fetch: FetchConfig | None = None,
+    *,
+    rehash: bool = False,
+    forgotten: Forgotten = NOTHING,
+) -> CrawlReport:
+    """Read all sources and write the tables ``images`` and ``captions``.
+
+    Every file is read once: hashed and its header probed; one that is unchanged since the last
+    crawl of this store is not read at all. The rows' order is that of the sources,
+    and within one that of its own listing, so an unchanged corpus gives the same objects. Memory
+    is bounded by a few files and a row group; an id that is taken goes to quarantine.
+
+    Args:
+        objects: where to write; the store's writer lock must be held.
+        sources: what to read, in order.
+        limits: what one image may cost.
+        fetch: how to behave on the network; the defaults where None.
+        rehash: read unchanged files as well.
+        forgotten: what must stay out, by id or by bytes; it counts as ignored.
+
+    Raises:
+        UsageError: a spec has no meaning.
+        NoInputError: a source does not exist.
+        DataError: a source's annotations are damaged, or they name too many columns.
+        NetworkError, BusyError: what a source needs cannot be fetched now.
+        StorageError: the disk is full.
+    """
+    specs = [parse_spec(source.spec) for source in sources]
+    image_limits = ImageLimits.of(limits)
+    # Names first: a source that is not there shows before hours are spent on the others.
+    fetch = fetch or FetchConfig()
+    tallies = [Tally(str(spec), source_name(spec, fetch)) for spec in specs]
+    layout, rules = objects.layout, f"{mmindex.__version__} {image_limits}"
+    with Spool(layout) as spool, Stamps(layout, rules, distrust=rehash) as stamps:
+        for source, spec, tally in zip(sources, specs, tallies, strict=True):
+            options = SourceOptions(
+                layout, limits.max_bytes, source.all_files, fetch, limits.max_quarantine, forgotten
+            )
+            sink = _Sink(spool, stamps, image_limits, forgotten)
+            _read_source(open_source(spec, options), tally, sink)
+        images, captions = spool.write_images(objects), spool.write_captions(objects)
+    summaries = tuple(tally.summary() for tally in tallies)
+    return CrawlReport(
+        images=images,
+        captions=captions,
+        sources=summaries,
+        quarantined=tuple(entry for tally in tallies for entry in tally.quarantined),
+        seen=sum(summary.seen for summary in summaries),
+        ignored=sum(summary.ignored for summary in summaries),
+        corpus_fingerprint=corpus_fingerprint(images, captions),
+        details={
+            "read": sum(tally.read for tally in tallies),
+            "unchanged": sum(tally.unchanged for tally in tallies),
+            "sources": [tally.report() for tally in tallies],
+        },
+    )
+
+
+def corpus_fingerprint(images: ObjectRef, captions: ObjectRef) -> str:
+    """What identifies a corpus: a sha256 over those of its two tables."""
+    identity = f"{_FINGERPRINT}\n{images.sha256}\n{captions.sha256}\n"
+    return hashlib.sha256(identity.encode("ascii")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sink:
+    """Where the images of all sources go."""
+
+    spool: Spool
+    stamps: Stamps
+    limits: ImageLimits
+    forgotten: Forgotten
+
+
+def _read_source(events: Iterable[SourceEvent], tally: Tally, sink: _Sink) -> None:
+    with counter(total=None, label="crawl", unit="image") as progress:
+        for event, loaded in _load_ahead(_without(sink.forgotten, events), sink.stamps):
+            match event:
+                case SourceItem() if loaded is not None:
+                    _take(event, loaded, tally, sink)
+                    progress.update(1)
+                case Rejected():
+                    tally.reject(event)
+                case Ignored(why, count):
+                    tally.ignore(why, count)
+                case Note(name, count):
+                    tally.notes[name] += count
+                case Detail(name, values):
+                    tally.details[name] = values
+
+
+def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[SourceEvent]:
+    """Ignore rows whose id is forgotten before anything of them is read."""
+    for event in events:
+        match event:
+            case SourceItem() | Rejected() if forgotten.has_id(storable(event.image_id)):
+                yield Ignored(FORGOTTEN)
+            case _:
+                yield event
+
+
+def _load_ahead(
+    events: Iterable[SourceEvent], stamps: Stamps
+) -> Iterator[tuple[SourceEvent, Future[_Loaded] | Known | None]]:
+    """Pass events on in order while a few threads read the files of those that follow."""
+    waiting: deque[tuple[SourceEvent, Future[_Loaded] | Known | None]] = deque()
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="crawl-read") as readers:
+        try:
+            for event in events:
+                found: Future[_Loaded] | Known | None = None
+                if isinstance(event, SourceItem):
+                    known = stamps.find(event.uri, event.stamp) if event.stamp else None
+                    found = known or readers.submit(_load, event)
+                waiting.append((event, found))
+                if len(waiting) > _LOOK_AHEAD:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            readers.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    data: bytes
+    key: str
+
+
+def _load(item: SourceItem) -> _Loaded:
+    data = item.read()
+    return _Loaded(data, hashlib.sha256(data).hexdigest())
+
+
+def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink: _Sink) -> None:
+    """Keep one item's rows, or say why not."""
+    key = ""
+    try:
+        if isinstance(loaded, Known):
+            tally.unchanged += 1
+        else:
+            tally.read += 1
+        found = loaded if isinstance(loaded, Known) else loaded.result()
+        key = found.key
+        if sink.forgotten.has_key(key):
+            tally.ignore(FORGOTTEN)
+            return
+        known = found if isinstance(found, Known) else _probed(found, sink.limits)
+        if item.stamp is not None:
+            sink.stamps.add(item.uri, item.stamp, known)
+        if not sink.spool.add_image(_row(item, known, tally.name)):
+            raise ItemError(Reason.DUPLICATE_ID, "another image has this id")
+    except ItemError as error:
+        tally.reject(Rejected(item.image_id, item.uri, error.reason, error.detail), key)
+        if item.captions:
+            tally.notes["captions_of_rejected_images"] += len(item.captions)
+        return
+    sink.spool.add_captions(
+        CaptionRow(f"{item.image_id}#{n}", caption_key(text), item.image_id, text)
+        for n, text in enumerate(item.captions)
+    )
+    tally.images += 1
+    tally.captions += len(item.captions)
+
+
+def _probed(file: _Loaded, limits: ImageLimits) -> Known:
+    info = probe(file.data, limits)
+    return Known(file.key, info.width, info.height, info.format, len(file.data))
+
+
+def _row(item: SourceItem, known: Known, source: str) -> ImageRow:
+    return ImageRow(
+        image_id=item.image_id,
+        key=known.key,
+        source=source,
+        uri=item.uri,
+        split=item.split,
+        width=known.width,
+        height=known.height,
+        format=known.format,
+        size_bytes=known.size_bytes,
+        metadata={column_name(name): value for name, value in item.metadata.items()},
+    )
+
+
+def caption_key(text: str) -> str:
+    """The key of a text: the sha256 of its UTF-8 bytes, in hex."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

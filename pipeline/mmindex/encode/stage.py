@@ -1,0 +1,240 @@
+"""The encode stage: every live key gets a vector, or a reason why it has none.
+
+Encoding is a cache by key and encoder fingerprint. A shard is published as soon as it is complete,
+which makes shards the unit of resume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from mmindex.core.config import Config
+from mmindex.core.errors import DataError
+from mmindex.core.modality import Modality
+from mmindex.core.progress import get_logger
+from mmindex.encode.backlog import Backlog, plan_backlog
+from mmindex.encode.compact import Compaction
+from mmindex.encode.decoding import Failure
+from mmindex.encode.shards import Shard, find_orphans, number_of, read_shard, shard_name
+from mmindex.encode.units import UnitWriter
+from mmindex.encode.work import EncoderSource, Worker
+from mmindex.models.devices import place
+from mmindex.models.encoder import Encoder
+from mmindex.models.files import locate
+from mmindex.models.fingerprint import fingerprint_of
+from mmindex.models.resolve import only_scenes, resolve_model
+from mmindex.store.keys import DistinctKeys, live_keys
+from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
+from mmindex.store.objects import Objects
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeReport:
+    """What the stage did.
+
+    Attributes:
+        encoder: the model.
+        shards: all shards that the version needs, by modality, in order.
+        failed: why a key has no vector.
+        encoded_images, encoded_texts: new vectors.
+        reused_images, reused_texts: live vectors that were there already.
+        adopted_shards: shards taken over from a run that was killed.
+        compacted_shards: shards whose rows were put into others, see :mod:`mmindex.encode.compact`.
+        seconds: ``load`` (the model); for images and texts apart: ``..._wait`` (for pictures or
+            texts to come), ``..._model``, ``..._write``.
+        images_per_second: of the image part without loading; 0 when there was none.
+        bottleneck: where the image part spent most: ``decode``, ``model``, ``write`` or empty.
+    """
+
+    encoder: EncoderInfo
+    shards: dict[Modality, tuple[ObjectRef, ...]]
+    failed: dict[str, Failure]
+    encoded_images: int
+    encoded_texts: int
+    reused_images: int
+    reused_texts: int
+    adopted_shards: int
+    compacted_shards: int
+    seconds: dict[str, float]
+    images_per_second: float
+    bottleneck: str
+
+
+def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
+    """The encoder that the configuration asks for, not yet loaded.
+
+    Args:
+        config: the sections sources, model and encode count.
+        known: the published version's encoder; if it is this one, torch is not even imported.
+
+    Raises:
+        MmindexError: there is no such model, or its files cannot be had.
+    """
+    request = resolve_model(
+        config.model.name,
+        config.model.pretrained,
+        scenes_only=only_scenes(source.spec for source in config.source),
+        allow_pickle_weights=config.model.allow_pickle_weights,
+    )
+    placement = place(config.encode.device, config.encode.precision)
+
+    def load() -> Encoder:
+        from mmindex.models.openclip import load_encoder
+
+        return load_encoder(request, placement)
+
+    return EncoderSource(
+        info=fingerprint_of(request, placement.precision, known),
+        preprocess=lambda: locate(request).preprocess,
+        load=load,
+        devices=len(placement.devices),
+    )
+
+
+def encode(
+    source: EncoderSource,
+    objects: Objects,
+    tables: tuple[ObjectRef, ObjectRef],
+    draft: Manifest,
+    config: Config,
+    *,
+    retry: bool = False,
+) -> EncodeReport:
+    """Encode what is missing.
+
+    Args:
+        source: the encoder; it is loaded only when something is missing.
+        objects: the store's objects.
+        tables: the corpus tables, images and captions.
+        draft: the version in the making; its encoder and shards are used again where they fit.
+        config: the sections encode and limits count.
+        retry: try again what is known to fail; what fails once more is remembered as before.
+
+    Raises:
+        MmindexError: the model cannot be had, or writing failed; complete shards stay for the
+            next run.
+    """
+    stage = _Stage(source, objects, draft, config.encode.shard_rows, retry)
+    worker = Worker(source, objects, config)
+    try:
+        for side, table in zip(Modality, tables, strict=True):
+            stage.run(side, table, worker)
+    finally:
+        worker.close()
+    return stage.report(worker.seconds)
+
+
+@dataclass(slots=True)
+class _Stage:
+    """What the report will say, gathered side by side."""
+
+    source: EncoderSource
+    objects: Objects
+    draft: Manifest
+    shard_rows: int
+    retry: bool
+    adopted: int = 0
+    compacted: int = 0
+    shards: dict[Modality, tuple[ObjectRef, ...]] = field(default_factory=dict)
+    failed: dict[str, Failure] = field(default_factory=dict)
+    encoded: dict[Modality, int] = field(default_factory=dict)
+    reused: dict[Modality, int] = field(default_factory=dict)
+    _orphans: dict[Modality, list[ObjectRef]] | None = None
+    _known: dict[str, Shard] = field(default_factory=dict)
+
+    def run(self, side: Modality, table: ObjectRef, worker: Worker) -> None:
+        log = get_logger("encode")
+        live = live_keys(self.objects, table)
+        self._known.clear()
+        backlog = self._backlog(side, live)
+        self.reused[side] = backlog.reused
+        writer = UnitWriter(self.objects, side, self.source.info, _next_number(backlog.kept))
+        if backlog.missing:
+            log.info(f"encoding {side}s", missing=backlog.missing, reused=backlog.reused)
+            worker.encode(side, table, backlog, writer)
+            log.info(f"{side}s encoded", encoded=writer.encoded, failed=len(writer.failed))
+        self.encoded[side] = writer.encoded
+        kept, failed = (*backlog.kept, *writer.refs), backlog.failed
+        if self.retry and backlog.failed:
+            # Of the old shards and the new only those stay that tell something no other does.
+            settled = plan_backlog(live, self._read(kept))
+            kept, failed = settled.kept, settled.failed
+        failed = {**writer.failed, **failed}
+        self.failed.update(failed)
+        compaction = Compaction(self.objects, side, self.source.info, self.shard_rows)
+        self.shards[side] = compaction.run(live, self._read(kept), failed)
+        self.compacted += len(set(kept) - set(self.shards[side]))
+
+    def _backlog(self, side: Modality, live: DistinctKeys) -> Backlog:
+        """What the published version lacks, less what a killed run's shards hold."""
+        listed = self.draft.named(f"embeddings/{side}/")
+        shards = self._read(listed)
+        backlog = plan_backlog(live, shards, retry=self.retry)
+        if not backlog.missing:
+            return backlog
+        if self._orphans is None:
+            self._orphans = find_orphans(self.objects, self.source.info)
+        known = {ref.sha256 for ref in listed}
+        orphans = [ref for ref in self._orphans[side] if ref.sha256 not in known]
+        backlog = plan_backlog(live, [*shards, *self._read(orphans)], retry=self.retry)
+        before = sum(ref.sha256 in known for ref in backlog.kept)
+        adopted = len(backlog.kept) - before
+        if adopted:
+            self.adopted += adopted
+            get_logger("encode").info("taking up an interrupted run", side=side, shards=adopted)
+        return replace(backlog, kept=_renamed(backlog.kept, side, before))
+
+    def _read(self, refs: tuple[ObjectRef, ...] | list[ObjectRef]) -> list[Shard]:
+        return [shard for ref in refs if (shard := self._sound(ref)) is not None]
+
+    def _sound(self, ref: ObjectRef) -> Shard | None:
+        """A shard of this encoder; None for another's, and for a damaged one: it is made again."""
+        if ref.sha256 in self._known:
+            return replace(self._known[ref.sha256], ref=ref)
+        try:
+            shard = read_shard(self.objects, ref, self.source.info)
+        except DataError as error:
+            get_logger("encode").warning("encoding a damaged shard again", why=error.message)
+            return None
+        if shard is not None:
+            self._known[ref.sha256] = shard
+        return shard
+
+    def report(self, seconds: dict[str, float]) -> EncodeReport:
+        parts = {
+            "decode": seconds.get("image_wait", 0.0),
+            "model": seconds.get("image_model", 0.0),
+            "write": seconds.get("image_write", 0.0),
+        }
+        images = self.encoded[Modality.IMAGE]
+        return EncodeReport(
+            encoder=self.source.info,
+            shards=self.shards,
+            failed=dict(sorted(self.failed.items())),
+            encoded_images=images,
+            encoded_texts=self.encoded[Modality.TEXT],
+            reused_images=self.reused[Modality.IMAGE],
+            reused_texts=self.reused[Modality.TEXT],
+            adopted_shards=self.adopted,
+            compacted_shards=self.compacted,
+            seconds=seconds,
+            images_per_second=images / sum(parts.values()) if images else 0.0,
+            bottleneck=max(parts, key=lambda part: parts[part]) if images else "",
+        )
+
+
+def _renamed(refs: tuple[ObjectRef, ...], side: Modality, listed: int) -> tuple[ObjectRef, ...]:
+    """Name the shards after the first ``listed`` as if this run had made them."""
+    first = _next_number(refs[:listed])
+    adopted = (
+        msgspec.structs.replace(ref, name=shard_name(side, first + place))
+        for place, ref in enumerate(refs[listed:])
+    )
+    return (*refs[:listed], *adopted)
+
+
+def _next_number(refs: tuple[ObjectRef, ...]) -> int:
+    """Shard numbers only grow: a dropped shard's name is not given to another one."""
+    return max((number_of(ref) for ref in refs), default=-1) + 1

@@ -1,0 +1,148 @@
+"""The stage that measures: recall both ways, exact and through the index, and index recall."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from mmindex.core.config import EvaluateConfig
+from mmindex.core.errors import NoInputError
+from mmindex.core.modality import Modality
+from mmindex.core.progress import get_logger
+from mmindex.evaluate.ceiling import scenes_ceiling
+from mmindex.evaluate.corpus import Corpus, load_corpus
+from mmindex.evaluate.directions import (
+    Direction,
+    image_to_text,
+    neighbour_recall,
+    text_to_image,
+)
+from mmindex.evaluate.evaluation import (
+    Evaluation,
+    IndexQueries,
+    IndexRecall,
+    QueryCounts,
+    RecallBlock,
+)
+from mmindex.evaluate.recall import Recall
+from mmindex.search.searcher import Searcher
+from mmindex.store.manifest import EncoderInfo, Manifest
+from mmindex.store.objects import Objects
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An evaluation with what it was computed from.
+
+    Attributes:
+        evaluation: the figures.
+        corpus: both sides of the corpus.
+        text_to_image, image_to_text: every query; None for a corpus without captions.
+    """
+
+    evaluation: Evaluation
+    corpus: Corpus
+    text_to_image: Direction | None
+    image_to_text: Direction | None
+
+
+def evaluate(objects: Objects, manifest: Manifest, config: EvaluateConfig) -> Evaluation:
+    """Measure a version that has been indexed; nothing is written.
+
+    Args:
+        objects: the store's objects.
+        manifest: the version, or the draft of one: tables, ids, vectors and indexes.
+        config: the largest number of queries, and the seed of samples.
+
+    Raises:
+        NoInputError: encode or index has not run.
+        DataError: tables, ids and vectors do not fit together, or an object is damaged.
+    """
+    return measure(objects, manifest, config).evaluation
+
+
+def measure(objects: Objects, manifest: Manifest, config: EvaluateConfig) -> Measured:
+    """:func:`evaluate`, with every query's ranks and answers."""
+    if manifest.encoder is None:
+        raise NoInputError("encode has not run yet", "run `mmindex encode` first")
+    corpus = load_corpus(objects, manifest)
+    images = Searcher(objects, manifest, Modality.IMAGE)
+    if corpus.captions is None:
+        neighbours = neighbour_recall(images, corpus.images.vectors, config)
+        blank = _blank(manifest, manifest.encoder, corpus, config, neighbours)
+        measured = Measured(blank, corpus, None, None)
+    else:
+        texts = Searcher(objects, manifest, Modality.TEXT)
+        to_image = text_to_image(images, corpus, corpus.captions, config)
+        to_text = image_to_text(texts, corpus, corpus.captions, config)
+        blank = _blank(manifest, manifest.encoder, corpus, config, None)
+        measured = Measured(_filled(blank, to_image, to_text), corpus, to_image, to_text)
+    _log(measured.evaluation)
+    return measured
+
+
+def _blank(
+    manifest: Manifest,
+    encoder: EncoderInfo,
+    corpus: Corpus,
+    config: EvaluateConfig,
+    neighbours: float | None,
+) -> Evaluation:
+    """What can be said of a corpus without captions."""
+    return Evaluation(
+        version=manifest.version,
+        model=f"{encoder.model} {encoder.pretrained}".strip(),
+        images=len(corpus.images.id_of_row),
+        captions=len(corpus.image_of_caption),
+        protocol="hit@k",
+        text_to_image=None,
+        image_to_text=None,
+        text_to_image_index=None,
+        image_to_text_index=None,
+        index_recall=IndexRecall(image=_rounded(neighbours), text=None),
+        queries=QueryCounts(text_to_image=0, image_to_text=0),
+        index_queries=IndexQueries(image="images", text=None),
+        sampled=False,
+        seed=config.seed,
+        trained=encoder.trained,
+        ceiling=scenes_ceiling(manifest),
+    )
+
+
+def _filled(blank: Evaluation, to_image: Direction, to_text: Direction) -> Evaluation:
+    return msgspec.structs.replace(
+        blank,
+        text_to_image=_block(to_image.exact),
+        image_to_text=_block(to_text.exact),
+        text_to_image_index=_block(to_image.through_index),
+        image_to_text_index=_block(to_text.through_index),
+        index_recall=IndexRecall(
+            image=_rounded(to_image.index_recall), text=_rounded(to_text.index_recall)
+        ),
+        queries=QueryCounts(text_to_image=len(to_image.ranks), image_to_text=len(to_text.ranks)),
+        index_queries=IndexQueries(image="captions", text="images"),
+        sampled=to_image.sampled or to_text.sampled,
+    )
+
+
+def _block(measured: Recall) -> RecallBlock:
+    # Four digits tell any two counts of up to a million queries apart.
+    return RecallBlock(
+        r1=round(measured.r1, 4),
+        r5=round(measured.r5, 4),
+        r10=round(measured.r10, 4),
+        medr=measured.medr,
+    )
+
+
+def _rounded(percent: float | None) -> float | None:
+    return None if percent is None else round(percent, 4)
+
+
+def _log(evaluation: Evaluation) -> None:
+    log = get_logger("evaluate")
+    if not evaluation.trained:
+        log.warning("the model is untrained: these figures mean nothing")
+    if evaluation.sampled:
+        log.info("measured with a sample of the queries", seed=evaluation.seed)

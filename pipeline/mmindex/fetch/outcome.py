@@ -1,0 +1,101 @@
+"""How one fetch can end: a closed list of statuses, and when each is tried again."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from mmindex.core.records import Reason
+
+
+class FetchStatus(StrEnum):
+    """What became of one address; stored with it."""
+
+    STORED = "stored"  # the bytes are kept (or were kept before, under the same sha256)
+    FORGOTTEN = "forgotten"  # the store was told to forget what it serves: never asked again
+    # May pass: tried again by the next run.
+    TIMEOUT = "timeout"  # too slow to connect, to go on, or in all
+    CONNECTION = "connection"  # refused, reset, ended early, broken TLS or HTTP
+    DNS = "dns"  # the name does not resolve
+    SERVER_ERROR = "server_error"  # 5xx
+    THROTTLED = "throttled"  # asked to wait for longer than the budget allows
+    ROBOTS_UNREACHABLE = "robots_unreachable"  # RFC 9309, 2.3.1.4: complete disallow
+    HOST_GIVEN_UP = "host_given_up"  # too many lost connections to this host in a row
+    # Final for a while: tried again after ``retry_permanent_days``.
+    OPTED_OUT = "opted_out"  # robots.txt, X-Robots-Tag or TDM-Reservation
+    CRAWL_DELAY = "crawl_delay"  # robots.txt asks for longer pauses than we wait
+    GONE = "gone"  # 404, 410
+    CLIENT_ERROR = "client_error"  # any other 4xx, and answers that make no sense
+    BAD_URL = "bad_url"  # no http or https address, or one with credentials
+    BAD_REDIRECT = "bad_redirect"  # too many, from https to http, or to a bad address
+    REFUSED_ADDRESS = "refused_address"  # leads to a private or otherwise special network
+    NOT_AN_IMAGE = "not_an_image"  # a web page or other text
+    EMPTY = "empty"  # an answer without a body
+    TOO_LARGE = "too_large"  # more bytes than the cap
+
+
+TRANSIENT: Final = frozenset(
+    {
+        FetchStatus.TIMEOUT,
+        FetchStatus.CONNECTION,
+        FetchStatus.DNS,
+        FetchStatus.SERVER_ERROR,
+        FetchStatus.THROTTLED,
+        FetchStatus.ROBOTS_UNREACHABLE,
+        FetchStatus.HOST_GIVEN_UP,
+    }
+)
+
+_REASONS: Final = {
+    FetchStatus.OPTED_OUT: Reason.OPTED_OUT,
+    FetchStatus.NOT_AN_IMAGE: Reason.NOT_AN_IMAGE,
+    FetchStatus.EMPTY: Reason.EMPTY,
+    FetchStatus.TOO_LARGE: Reason.TOO_LARGE,
+}
+
+
+def reason_of(status: FetchStatus) -> Reason:
+    """The quarantine reason of a fetch that kept nothing."""
+    return _REASONS.get(status, Reason.FETCH_FAILED)
+
+
+class FetchError(Exception):
+    """One request fails.
+
+    Attributes:
+        status: why, of the closed list.
+        detail: the same for people, on one line.
+        retry_after_s: how long the server asks us to wait, or None.
+        http_status: the server's answer, or 0 where there was none.
+        final: asking again within this run is of no use.
+    """
+
+    def __init__(
+        self,
+        status: FetchStatus,
+        detail: str,
+        *,
+        retry_after_s: float | None = None,
+        http_status: int = 0,
+        final: bool = False,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+        self.http_status = http_status
+        self.final = final
+
+    @property
+    def lost_connection(self) -> bool:
+        """Whether the host did not answer at all."""
+        return (
+            self.http_status == 0
+            and not self.final
+            and self.status
+            in (
+                FetchStatus.TIMEOUT,
+                FetchStatus.CONNECTION,
+                FetchStatus.DNS,
+            )
+        )

@@ -1,0 +1,150 @@
+"""What is remembered of a download under way, and whether an answer goes on where it stopped.
+
+A download is only ever continued with bytes of the very same representation: RFC 9110 lets a
+server say so through a strong ETag (8.8.3) that the client sends back in If-Range (13.1.5).
+Without one, or with any doubt, it begins again at the first byte.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Final, TypeVar
+
+import aiohttp
+import msgspec
+
+from mmindex.core.errors import StorageError, os_errors
+from mmindex.fetch.outcome import FetchError, FetchStatus
+
+T = TypeVar("T")
+
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+
+# Left free beside what the downloads need: the index has to fit as well, and a file system
+# that is full to the last byte makes everything else on the machine fail.
+_SPARE_BYTES: Final = 256 << 20
+
+
+class Sidecar(msgspec.Struct, frozen=True):
+    """``NAME.part.json``: what the bytes in ``NAME.part`` are.
+
+    Attributes:
+        url: where they come from.
+        etag: the strong ETag they were served under; empty where there was none.
+        length: bytes of the whole; -1 where unknown.
+        bytes: how many of them are good.
+    """
+
+    url: str
+    etag: str
+    length: int
+    bytes: int
+
+
+class Record(msgspec.Struct, frozen=True):
+    """``NAME.json``: what was checked of a finished file, so that it need not be hashed again.
+
+    Attributes:
+        url: where it came from; empty where somebody put it there.
+        bytes: size.
+        mtime_ns: modification time when it was checked.
+        sha256: hex digest.
+        md5: hex digest.
+        checked: ``sha256`` or ``md5``, what it was compared by; ``first use`` where none is known.
+    """
+
+    url: str
+    bytes: int
+    mtime_ns: int
+    sha256: str
+    md5: str
+    checked: str
+
+
+def load_sidecar(path: Path, partial: Path) -> Sidecar | None:
+    """The sidecar, if it and the bytes it speaks of are there."""
+    sidecar = _load(path, Sidecar)
+    if sidecar is None or not partial.is_file():
+        return None
+    with os_errors(partial):
+        return sidecar if partial.stat().st_size >= sidecar.bytes else None
+
+
+def load_record(path: Path) -> Record | None:
+    """The record of a finished file, if there is one."""
+    return _load(path, Record)
+
+
+def _load(path: Path, kind: type[T]) -> T | None:
+    """A small JSON file; None where it is missing or no longer makes sense."""
+    if not path.is_file():
+        return None
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError:
+        return None  # it only saves work: without it the work is done again
+
+
+def strong_etag(response: aiohttp.ClientResponse) -> str:
+    """The answer's ETag if it is a strong one, else the empty string."""
+    etag = response.headers.get("ETag", "").strip()
+    return etag if len(etag) > 2 and etag[0] == '"' == etag[-1] else ""
+
+
+def resume_headers(sidecar: Sidecar | None, url: str) -> dict[str, str]:
+    """Request headers that ask for the rest of a download; none where it must begin again."""
+    if sidecar is None or not sidecar.bytes or not sidecar.etag or sidecar.url != url:
+        return {}
+    return {"Range": f"bytes={sidecar.bytes}-", "If-Range": sidecar.etag}
+
+
+class MismatchError(Exception):
+    """An answer does not continue what is there: begin again at the first byte."""
+
+
+def start_of(response: aiohttp.ClientResponse, sidecar: Sidecar | None) -> tuple[int, int]:
+    """Where an answer's first byte belongs, and how long the whole is.
+
+    Args:
+        response: 200 or 206.
+        sidecar: what was asked to be continued; None where the whole was asked for.
+
+    Returns:
+        (offset, length of the whole, -1 where unknown).
+
+    Raises:
+        MismatchError: the part is not the one that was asked for.
+        FetchError: a part although the whole was asked for.
+    """
+    if response.status != 206:
+        return 0, -1 if response.content_length is None else response.content_length
+    if sidecar is None:
+        raise FetchError(
+            FetchStatus.CLIENT_ERROR, "206 to a request for the whole", http_status=206
+        )
+    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if found is None:
+        raise MismatchError("no Content-Range that can be read")
+    first, last, length = (int(number) for number in found.groups())
+    if first != sidecar.bytes or last != length - 1 or sidecar.length not in (-1, length):
+        raise MismatchError(f"Content-Range {found[0]!r}, asked for {sidecar.bytes}-")
+    if response.content_length not in (None, length - first):
+        raise MismatchError("Content-Length and Content-Range disagree")
+    if response.headers.get("ETag", sidecar.etag).strip() != sidecar.etag:
+        raise MismatchError("another ETag than the one asked for")
+    return first, length
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise StorageError unless ``needed`` more bytes fit, with some to spare."""
+    with os_errors(folder):
+        free = shutil.disk_usage(folder).free
+    if needed + _SPARE_BYTES > free:
+        raise StorageError(
+            f"{folder}: {needed} bytes are to be fetched, {free} are free",
+            "free some space, or choose another --store",
+        )

@@ -1,0 +1,148 @@
+"""What a corpus' change means for one side's index: which ids go, which keys come, and what stays.
+
+Pure decisions and set arithmetic; :mod:`mmindex.index.extend` carries them out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mmindex.core.config import IndexConfig
+from mmindex.index.plan import candidates
+from mmindex.index.sizing import IndexPlan
+from mmindex.store.keys import column_keys, distinct, places_of
+from mmindex.store.manifest import IndexInfo
+
+Int64 = NDArray[np.int64]
+
+# Exact search trains nothing, but its removed rows cost disk and time; beyond this share of all
+# rows they are dropped.
+EXACT_DEAD_SHARE = 0.1
+# Lists are sized for the number of vectors; four times as many want twice the lists.
+MOST_GROWTH = 4
+# What the recipe of an index does not depend on: it is the machine's, or says when to build anew.
+NOT_IN_RECIPE = {"threads", "gpu", "retrain_at"}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The ids of the last version against the live keys.
+
+    Attributes:
+        ids: the last version's keys by id, null where removed.
+        gone: int64, ids whose keys live no more, ascending.
+        fresh: keys that have no id yet, in the order of the live keys.
+    """
+
+    ids: pa.ChunkedArray[Any]
+    gone: Int64
+    fresh: pa.ChunkedArray[Any]
+
+    @property
+    def size(self) -> int:
+        """Vectors that come or go."""
+        return len(self.gone) + len(self.fresh)
+
+    def next_ids(self) -> pa.ChunkedArray[Any]:
+        """The keys by id after the change: what went is null, what came stands at the end."""
+        mask = np.zeros(len(self.ids), dtype=np.bool_)
+        mask[self.gone] = True
+        kept = pc.if_else(pa.array(mask), pa.scalar(None, self.ids.type), self.ids)
+        return pa.chunked_array([*kept.chunks, *self.fresh.chunks], self.ids.type)
+
+
+def compare(ids: pa.ChunkedArray[Any], live: pa.ChunkedArray[Any]) -> Change:
+    """Compare keys by id (null: removed) with the live keys (each once).
+
+    Raises:
+        DataError: a key is not a sha256.
+    """
+    wanted = distinct(column_keys(live))
+    rows = np.flatnonzero(ids.is_valid().to_numpy())
+    places = places_of(column_keys(ids.drop_null()), wanted)
+    stays = places >= 0
+    fresh = np.ones(len(live), dtype=np.bool_)
+    fresh[wanted.rows[places[stays]]] = False
+    return Change(ids, rows[~stays].astype(np.int64), live.filter(pa.array(fresh)))
+
+
+def recipe_of(fingerprint: str, config: IndexConfig) -> str:
+    """Digest of the model and the settings: an index of another recipe cannot be extended."""
+    text = f"{fingerprint}\n{config.model_dump_json(exclude=NOT_IN_RECIPE)}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def why_anew(info: IndexInfo, change: Change, recipe: str, config: IndexConfig) -> str:
+    """Why an index cannot or should not be extended; empty where it should.
+
+    Args:
+        info: the last version's index.
+        change: what it would take in.
+        recipe: what :func:`recipe_of` gives for this run.
+        config: the section index.
+
+    Raises:
+        UsageError: no index of the kind asked for fits the memory.
+    """
+    n = info.n + len(change.fresh) - len(change.gone)
+    if info.recipe != recipe:
+        return "another model or other settings"
+    if info.faiss_version != faiss.__version__:
+        return f"it was made by faiss {info.faiss_version}, this is {faiss.__version__}"
+    if not change.size:
+        return ""
+    plans = candidates(n, info.dim, config.kind, config.memory_bytes)
+    if plans[0].exact != info.exact:
+        other = "a quantised index" if info.exact else "exact search"
+        return f"{n:,} vectors want {other}"
+    if info.exact:
+        rows = info.rows + len(change.fresh)
+        dead = (rows - n) / max(1, rows)
+        return f"{dead:.1%} of the rows are removed ones" if dead > EXACT_DEAD_SHARE else ""
+    return _drift(info, change, n, config) or _too_large(info, plans, config)
+
+
+def _drift(info: IndexInfo, change: Change, n: int, config: IndexConfig) -> str:
+    changed = info.changed + change.size
+    if changed > config.retrain_at * info.trained_on:
+        share = changed / max(1, info.trained_on)
+        return f"{share:.1%} changed since training, more than {config.retrain_at:.1%}"
+    if n > MOST_GROWTH * info.trained_on:
+        return f"{n:,} vectors are over {MOST_GROWTH} times those trained on"
+    return ""
+
+
+def _too_large(info: IndexInfo, plans: Sequence[IndexPlan], config: IndexConfig) -> str:
+    """Whether the memory limit asks for shorter codes by now; 8-bit forms were a GPU's choice."""
+    if config.memory_bytes is None or "x4fs" not in info.factory:
+        return ""
+    fitting = {_without_lists(plan.factory) for plan in plans}
+    fits = _without_lists(info.factory) in fitting
+    return "" if fits else f"its codes no longer fit {config.memory_bytes:,} bytes"
+
+
+def _without_lists(factory: str) -> str:
+    return re.sub(r"IVF\d+", "IVF", factory)
+
+
+def segments_kept(sizes: Sequence[int], added: int) -> int:
+    """How many leading segments stay as they are when ``added`` rows come after them.
+
+    A new segment takes up the one before it unless that is at least twice as large, and so on: each
+    is then at least twice the next, so there are few, and a row is copied few times.
+    """
+    kept, tail = len(sizes), added
+    while kept and tail and sizes[kept - 1] < 2 * tail:
+        kept -= 1
+        tail += sizes[kept]
+    return kept

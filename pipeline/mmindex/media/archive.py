@@ -1,0 +1,223 @@
+"""Reading image files where they lie: plain files, and members of zip archives in place.
+
+Nothing is ever extracted, so no archive can write anywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import lzma
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote_from_bytes
+
+from mmindex.core.errors import DataError, from_os_error, os_errors
+from mmindex.core.records import ItemError, Reason
+
+FILE_SCHEME: Final = "file://"
+MARK: Final = ".zip!"
+# Open archives kept for each process: COCO has two splits, a sharded corpus is read in order.
+_OPEN_ARCHIVES: Final = 8
+# Deflate ends at 1032:1; photographs stay below 2:1, drawn scenes and scans below 100:1.
+_MAX_RATIO: Final = 200
+_RATIO_FLOOR_BYTES: Final = 1 << 20  # what is smaller harms nobody, however well it compresses
+_LOCAL_HEADER_BYTES: Final = 30  # fixed part of a local file header (APPNOTE.TXT, 4.3.7)
+_FLAG_ENCRYPTED: Final = 0x1
+
+# These say that the machine is out of something, not that this file is bad.
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_MEMBER_ERRORS: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+    OverflowError,
+    struct.error,
+)
+
+
+def uri_of_path(path: str) -> str:
+    """The URI of an absolute path: the path itself wherever that is valid UTF-8."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return FILE_SCHEME + quote_from_bytes(os.fsencode(path))
+    return path
+
+
+def id_part(name: str) -> str:
+    """A name as ids hold it; bytes that are no UTF-8 percent-encode the whole name."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return quote_from_bytes(os.fsencode(name), safe="/ ")
+    return name
+
+
+def uri_of_member(archive: str, member: str) -> str:
+    """The URI of what stands inside the archive at the absolute path ``archive``."""
+    return f"{uri_of_path(archive)}!{member}"
+
+
+def read_file(path: str, max_bytes: int) -> bytes:
+    """Read a regular file whole.
+
+    Raises:
+        ItemError: it is missing, unreadable, not a regular file, or larger than ``max_bytes``.
+    """
+    try:
+        # Non-blocking, so that a named pipe under an image's name cannot hang the run.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ItemError(Reason.UNREADABLE, "not a regular file")
+            if status.st_size > max_bytes:
+                raise _too_large(status.st_size, max_bytes)
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise item_error(error, path) from error
+    if len(data) > max_bytes:
+        raise _too_large(len(data), max_bytes)
+    return data
+
+
+def item_error(error: OSError, path: str) -> ItemError:
+    """What the operating system says about one file, as a reason.
+
+    Raises:
+        MmindexError: the machine is out of memory or file descriptors.
+    """
+    if error.errno in _OUT_OF_RESOURCES:
+        raise from_os_error(error, path) from error
+    gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
+    reason = Reason.MISSING if gone else Reason.UNREADABLE
+    return ItemError(reason, error.strerror or type(error).__name__)
+
+
+def _too_large(size: int, limit: int) -> ItemError:
+    return ItemError(Reason.TOO_LARGE, f"{size} bytes, the limit is {limit}")
+
+
+@dataclass(frozen=True, slots=True)
+class ZipIndex:
+    """An open archive's table of contents.
+
+    Attributes:
+        file: the archive.
+        members: files by name (folders left out); of a repeated name, the last.
+        hostile: why a member must not be read, by name: repeated or overlapping members.
+        stamp: size, mtime in ns and inode of the archive.
+    """
+
+    file: zipfile.ZipFile
+    members: dict[str, zipfile.ZipInfo]
+    hostile: dict[str, str]
+    stamp: tuple[int, int, int]
+
+
+def open_zip(path: str) -> ZipIndex:
+    """The archive's table of contents, kept open for this process until the file changes.
+
+    Raises:
+        NoInputError, PermissionDeniedError, StorageError: the archive cannot be read.
+        DataError: it is no zip file, or its table of contents is damaged.
+    """
+    with os_errors(path):
+        status = Path(path).stat()
+    return _open_zip(path, (status.st_size, status.st_mtime_ns, status.st_ino))
+
+
+@functools.lru_cache(maxsize=_OPEN_ARCHIVES)
+def _open_zip(path: str, stamp: tuple[int, int, int]) -> ZipIndex:
+    try:
+        with os_errors(path):
+            file = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+        raise DataError(f"{path}: not a readable zip archive: {error}") from error
+    infos = file.infolist()
+    members = {info.filename: info for info in infos if not info.is_dir()}
+    return ZipIndex(file, members, _hostile_members(infos), stamp)
+
+
+def _hostile_members(infos: list[zipfile.ZipInfo]) -> dict[str, str]:
+    """Names that stand twice, and members that share bytes (the overlap bomb)."""
+    names = Counter(info.filename for info in infos)
+    hostile = {name: "the name stands twice" for name, count in names.items() if count > 1}
+    ordered = sorted(infos, key=lambda info: info.header_offset)
+    for first, second in pairwise(ordered):
+        end = first.header_offset + _LOCAL_HEADER_BYTES + first.compress_size
+        if end > second.header_offset:
+            hostile[first.filename] = hostile[second.filename] = "overlaps another member"
+    return hostile
+
+
+def list_members(path: str) -> list[str]:
+    """The names of an archive's files, sorted.
+
+    Raises:
+        MmindexError: as :func:`open_zip`.
+    """
+    return sorted(open_zip(path).members)
+
+
+def read_member(path: str, member: str, max_bytes: int) -> bytes:
+    """Read one member of a zip archive whole, its CRC checked.
+
+    Raises:
+        ItemError: the member is missing, hostile, damaged or larger than ``max_bytes``.
+        MmindexError: as :func:`open_zip`.
+    """
+    index = open_zip(path)
+    info = check_member(index, member)
+    if info.file_size > max_bytes:
+        raise _too_large(info.file_size, max_bytes)
+    if info.file_size > max(_RATIO_FLOOR_BYTES, _MAX_RATIO * info.compress_size):
+        raise ItemError(
+            Reason.BAD_ARCHIVE_MEMBER,
+            f"{info.compress_size} bytes would grow to {info.file_size}: over {_MAX_RATIO}:1",
+        )
+    try:
+        with index.file.open(info) as file:
+            data = file.read(info.file_size + 1)
+    except _MEMBER_ERRORS as error:
+        if isinstance(error, OSError) and error.errno in _OUT_OF_RESOURCES:
+            raise from_os_error(error, path) from error
+        raise ItemError(Reason.BAD_ARCHIVE_MEMBER, f"{type(error).__name__}: {error}") from error
+    if len(data) != info.file_size:
+        raise ItemError(
+            Reason.BAD_ARCHIVE_MEMBER, f"{len(data)} bytes, the archive lists {info.file_size}"
+        )
+    return data
+
+
+def check_member(index: ZipIndex, member: str) -> zipfile.ZipInfo:
+    """The member's entry, if it may be read.
+
+    Raises:
+        ItemError: it is missing, repeated, overlapping, encrypted, or a link.
+    """
+    info = index.members.get(member)
+    if info is None:
+        raise ItemError(Reason.MISSING, "no such member in the archive")
+    if member in index.hostile:
+        raise ItemError(Reason.BAD_ARCHIVE_MEMBER, index.hostile[member])
+    if info.flag_bits & _FLAG_ENCRYPTED:
+        raise ItemError(Reason.BAD_ARCHIVE_MEMBER, "encrypted")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        raise ItemError(Reason.UNSAFE_PATH, "the member is a link or device, not a file")
+    return info

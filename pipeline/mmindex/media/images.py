@@ -1,0 +1,263 @@
+"""From a file's bytes to an RGB picture, or to the reason why not.
+
+Only formats of a closed list are tried, so nothing here ever starts a subprocess (Pillow would run
+Ghostscript for an EPS) or guesses at files without a signature.
+
+What RGB means for each kind of picture: :mod:`mmindex.media.rgb`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import importlib.util
+import io
+import logging
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
+
+from PIL import Image, UnidentifiedImageError
+
+from mmindex.core.records import ItemError, Reason
+from mmindex.media.rgb import to_rgb
+from mmindex.media.sniff import explain_unidentified
+
+FORMATS: Final = (
+    "JPEG",  # also MPO, of which the first picture is taken
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "AVIF",
+    "JPEG2000",
+    "ICO",
+    "PPM",
+)
+
+# Everything that Pillow's parsers raise on damaged bytes; closed, so that a bug still shows as one.
+_DECODER_ERRORS: Final = (
+    # What Pillow's own fuzz targets allow (Tests/oss-fuzz/test_fuzzers.py), and RuntimeError, which
+    # 130,000 damaged files drew from its WEBP and AVIF decoders.
+    OSError,
+    SyntaxError,
+    MemoryError,
+    ValueError,
+    RuntimeError,  # holds NotImplementedError
+    OverflowError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    # From its parsers in Python where a field or table is cut off or empty.
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    ZeroDivisionError,
+    struct.error,
+    zlib.error,
+)
+
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG: Final = 0x0112
+_DETAIL_CHARS: Final = 200
+
+# Warning filters and Pillow's pixel limit belong to the process: one decode at a time in each.
+# Decode in several processes to use several cores.
+_PILLOW_STATE = threading.RLock()
+
+
+class HasImageLimits(Protocol):
+    """Settings that hold the limits of one image."""
+
+    @property
+    def max_pixels(self) -> int:
+        """Width times height."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Size of the file."""
+
+    @property
+    def max_aspect(self) -> float:
+        """Longest side over shortest."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What one image may cost.
+
+    Attributes:
+        max_pixels: width times height, judged from the header, before any decoding.
+        max_bytes: size of the file.
+        max_aspect: longest side over shortest side.
+    """
+
+    max_pixels: int
+    max_bytes: int
+    max_aspect: float
+
+    @classmethod
+    def of(cls, settings: HasImageLimits) -> Self:
+        """Take the limits out of the configuration's ``[limits]`` section."""
+        return cls(settings.max_pixels, settings.max_bytes, settings.max_aspect)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What the header says: size in pixels as displayed, and Pillow's name of the format."""
+
+    width: int
+    height: int
+    format: str
+
+
+def probe(data: bytes, limits: ImageLimits) -> ImageInfo:
+    """Read an image's header.
+
+    Pixels are decoded only for a PNG whose orientation follows its pixels.
+
+    Args:
+        data: the file's bytes.
+        limits: what the image may cost.
+
+    Raises:
+        ItemError: the bytes are no image that can be indexed; the reason is ``empty``,
+            ``too_large``, ``too_thin``, ``truncated``, ``corrupt``, ``unsupported`` or
+            ``not_an_image``.
+    """
+    with _guarded(data, limits):
+        image = _open(data, limits)
+        width, height = image.size
+        if _orientation(image, data) >= 5:
+            width, height = height, width
+        return ImageInfo(width, height, str(image.format))
+
+
+def decode(data: bytes, limits: ImageLimits) -> Image.Image:
+    """Decode an image by the one rule of :mod:`mmindex.media.rgb`.
+
+    Args:
+        data: the file's bytes.
+        limits: what the image may cost.
+
+    Returns:
+        an RGB picture of the size that :func:`probe` reports, without metadata.
+
+    Raises:
+        ItemError: as :func:`probe`, or the pixels are damaged.
+    """
+    with _guarded(data, limits):
+        image = _open(data, limits)
+        turn = _TURNS.get(_orientation(image, data))
+        rgb = to_rgb(image)
+        return rgb if turn is None else rgb.transpose(turn)
+
+
+@contextmanager
+def _guarded(data: bytes, limits: ImageLimits) -> Iterator[None]:
+    """Run Pillow with our pixel limit, silently, its errors turned into reasons."""
+    _silence_decoders()
+    with _PILLOW_STATE, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = limits.max_pixels
+        try:
+            yield
+        except _DECODER_ERRORS as error:
+            raise _explain(error, data) from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+@functools.cache
+def _silence_decoders() -> None:
+    """Stop libtiff and Pillow's logger from printing to stderr; exceptions tell all that matters.
+
+    libtiff's symbols are looked up through Pillow's own module, so they are those of the very
+    library that it uses; a Pillow that hides them keeps libtiff's default.
+    """
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    pillow = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__)
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        if hasattr(pillow, name):
+            setter = getattr(pillow, name)
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setter(None)
+
+
+def _open(data: bytes, limits: ImageLimits) -> Image.Image:
+    if not data:
+        raise ItemError(Reason.EMPTY, "zero bytes")
+    if len(data) > limits.max_bytes:
+        raise ItemError(Reason.TOO_LARGE, f"{len(data)} bytes, the limit is {limits.max_bytes}")
+    image = Image.open(io.BytesIO(data), formats=_formats())
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ItemError(Reason.CORRUPT, f"{width}x{height} pixels")
+    if width * height > limits.max_pixels:
+        raise ItemError(
+            Reason.TOO_LARGE, f"{width}x{height} pixels, the limit is {limits.max_pixels}"
+        )
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise ItemError(
+            Reason.TOO_THIN, f"{width}x{height} pixels, the limit is {limits.max_aspect:g}:1"
+        )
+    return image
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The closed list, with HEIF where the optional decoder is installed."""
+    if importlib.util.find_spec("pillow_heif") is None:
+        return FORMATS
+    importlib.import_module("pillow_heif").register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns a TIFF while loading it and reports the turned size
+    if image.format == "PNG" and b"eXIf" not in data and b"Raw profile" not in data:
+        # PngImageFile.getexif decodes the whole picture to look for EXIF behind the pixels.
+        read_exif = Image.Image.getexif
+    else:
+        read_exif = type(image).getexif
+    try:
+        value = read_exif(image).get(_ORIENTATION_TAG, 1)
+    except Image.DecompressionBombError:
+        raise
+    except _DECODER_ERRORS:
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _explain(error: BaseException, data: bytes) -> ItemError:
+    """The reason code and a bounded one-line detail for what Pillow raised."""
+    # Pillow's text for an unknown file names a memory address: another one on each run.
+    if isinstance(error, UnidentifiedImageError):
+        return explain_unidentified(data, reads_heif="HEIF" in _formats())
+    detail = " ".join(f"{type(error).__name__}: {error}".split())[:_DETAIL_CHARS]
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return ItemError(Reason.TOO_LARGE, detail)
+    if isinstance(error, MemoryError):
+        return ItemError(Reason.DECODER_DIED, "out of memory")
+    if isinstance(error, EOFError) or "truncated" in detail.lower():
+        return ItemError(Reason.TRUNCATED, detail)
+    return ItemError(Reason.CORRUPT, detail)

@@ -1,0 +1,122 @@
+"""Images inside Parquet files, read in place: ``FILE.parquet!COLUMN/ROW``.
+
+A column holds the bytes themselves, or a struct with a field ``bytes`` (Hugging Face's image
+feature: https://huggingface.co/docs/datasets/about_dataset_features#image-feature).
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import threading
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mmindex.core.errors import DataError, os_errors
+from mmindex.core.records import ItemError, Reason
+from mmindex.media.archive import uri_of_member
+
+_OPEN_FILES: Final = 8
+# Rows are read in order, by a few threads at once: neighbours come out of the same row group.
+_KEPT_GROUPS: Final = 2
+# pyarrow's file objects are not made for several threads, and decompressing releases the GIL.
+_LOCK = threading.Lock()
+
+Stamp = tuple[int, int, int]
+
+
+def uri_of_cell(path: str, column: str, row: int) -> str:
+    """The URI of one image; ``path`` is absolute."""
+    return uri_of_member(path, f"{column}/{row}")
+
+
+def split_cell(rest: str) -> tuple[str, int]:
+    """Column and row out of what follows the ``!``.
+
+    Raises:
+        ItemError: it is neither.
+    """
+    column, _, row = rest.rpartition("/")
+    if not column or not (row.isascii() and row.isdigit()):
+        raise ItemError(Reason.MISSING, f"{rest[:80]!r} is no COLUMN/ROW")
+    return column, int(row)
+
+
+def file_stamp(path: str) -> Stamp:
+    """Size, mtime in ns and inode.
+
+    Raises:
+        NoInputError, PermissionDeniedError, StorageError: the file is not readable.
+    """
+    with os_errors(path):
+        status = Path(path).stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    file: pq.ParquetFile
+    ends: tuple[int, ...]  # row number behind each row group
+
+
+@functools.lru_cache(maxsize=_OPEN_FILES)
+def _open(path: str, stamp: Stamp) -> _Open:  # noqa: ARG001  # the stamp is part of the cache key
+    try:
+        with os_errors(path):
+            # Not mapped: decode workers live in a bounded address space, hub files have gigabytes.
+            file = pq.ParquetFile(path, page_checksum_verification=True)
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: not a readable Parquet file: {error}") from error
+    groups = range(file.metadata.num_row_groups)
+    return _Open(file, tuple(accumulate(file.metadata.row_group(n).num_rows for n in groups)))
+
+
+@functools.lru_cache(maxsize=_KEPT_GROUPS)
+def _group(path: str, stamp: Stamp, column: str, number: int) -> Any:
+    file = _open(path, stamp).file
+    field = file.schema_arrow.field(column)
+    wanted = f"{column}.bytes" if pa.types.is_struct(field.type) else column
+    values = file.read_row_group(number, columns=[wanted])[column].combine_chunks()
+    if not pa.types.is_struct(field.type):
+        return values
+    return pc.struct_field(values, "bytes")
+
+
+def read_cell(path: str, column: str, row: int, max_bytes: int) -> bytes:
+    """The bytes of the image in ``row`` of ``column``.
+
+    Args:
+        path: the file's absolute path.
+        column: a binary column, or a struct with ``bytes``.
+        row: from 0.
+        max_bytes: more than this is refused.
+
+    Raises:
+        ItemError: there is no such cell, or it is empty, damaged or too large.
+        DataError: the file is no Parquet file.
+        MmindexError: it cannot be opened.
+    """
+    stamp = file_stamp(path)
+    with _LOCK:
+        opened = _open(path, stamp)
+        number = bisect.bisect_right(opened.ends, row)
+        if number >= len(opened.ends) or column not in opened.file.schema_arrow.names:
+            raise ItemError(Reason.MISSING, f"no row {row} of column {column!r} in the file")
+        first = opened.ends[number - 1] if number else 0
+        try:
+            value = _group(path, stamp, column, number)[row - first]
+        except (pa.ArrowException, OSError) as error:
+            detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise ItemError(Reason.CORRUPT, detail) from error
+    if not value.is_valid:
+        raise ItemError(Reason.MISSING, "the cell is null")
+    data: bytes = value.as_py()
+    if len(data) > max_bytes:
+        raise ItemError(Reason.TOO_LARGE, f"{len(data)} bytes, the limit is {max_bytes}")
+    return data

@@ -1,0 +1,147 @@
+"""The folder or zip archive that holds a source's images, and the way from a name to its bytes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmindex.core.errors import NoInputError
+from mmindex.core.records import ItemError, Reason
+from mmindex.media import archive
+
+Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where one image lies; the fields are those of :class:`mmindex.core.records.SourceItem`."""
+
+    uri: str
+    read: Callable[[], bytes]
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolder:
+    """Images below one folder. Links may point anywhere inside it, never out of it."""
+
+    root: Path
+    max_bytes: int
+
+    def uri(self, name: str) -> str:
+        """The URI that ``name`` has, whether or not it is there."""
+        return archive.uri_of_path(f"{self.root}/{name}")
+
+    def find(self, name: str) -> Found:
+        """Look up one image by its name relative to the folder.
+
+        Raises:
+            ItemError: the name leads out of the folder, or nothing readable is there.
+        """
+        path = os.path.join(self.root, check_relative(name))  # noqa: PTH118  # Path drops "./"
+        try:
+            real = os.path.realpath(path)
+            if not is_inside(real, _real_root(self.root)):
+                raise ItemError(Reason.UNSAFE_PATH, "a link leads out of the folder")
+            status = os.stat(path)  # noqa: PTH116  # names may hold bytes that are no UTF-8
+        except OSError as error:
+            raise archive.item_error(error, path) from error
+        read = functools.partial(archive.read_file, path, self.max_bytes)
+        return Found(self.uri(name), read, (status.st_size, status.st_mtime_ns, status.st_ino))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageArchive:
+    """Images inside one zip archive, below the first of ``prefixes`` that holds the name."""
+
+    path: Path
+    prefixes: tuple[str, ...]
+    max_bytes: int
+
+    def uri(self, name: str) -> str:
+        """The URI that ``name`` has, whether or not it is there."""
+        return archive.uri_of_member(str(self.path), self._member(name))
+
+    def find(self, name: str) -> Found:
+        """Look up one image by its name.
+
+        Raises:
+            ItemError: the name climbs out, or the member is missing or hostile.
+            MmindexError: the archive itself is unreadable.
+        """
+        member = self._member(check_relative(name))
+        index = archive.open_zip(str(self.path))
+        archive.check_member(index, member)
+        read = functools.partial(archive.read_member, str(self.path), member, self.max_bytes)
+        return Found(archive.uri_of_member(str(self.path), member), read, index.stamp)
+
+    def _member(self, name: str) -> str:
+        members = archive.open_zip(str(self.path)).members
+        candidates = [prefix + name for prefix in self.prefixes]
+        return next((member for member in candidates if member in members), candidates[0])
+
+
+ImagePlace = ImageFolder | ImageArchive
+
+
+def find_place(base: Path, names: Sequence[str], max_bytes: int) -> ImagePlace | None:
+    """The first of ``names`` that exists below ``base``, as a folder or as ``NAME.zip``.
+
+    Args:
+        base: folder of the corpus.
+        names: candidates, best first, such as ``val2017`` and ``images/val2017``.
+        max_bytes: limit for one image.
+    """
+    for name in names:
+        if (base / name).is_dir():
+            return ImageFolder(base / name, max_bytes)
+    for name in names:
+        packed = base / f"{name}.zip"
+        if packed.is_file():
+            folders = (*(f"{inner}/" for inner in (Path(name).name, *names)), "")
+            return ImageArchive(packed, tuple(dict.fromkeys(folders)), max_bytes)
+    return None
+
+
+def require_place(base: Path, names: Sequence[str], max_bytes: int) -> ImagePlace:
+    """As :func:`find_place`.
+
+    Raises:
+        NoInputError: none of the candidates exists.
+    """
+    place = find_place(base, names, max_bytes)
+    if place is None:
+        tried = ", ".join(f"{name}/ or {name}.zip" for name in names)
+        raise NoInputError(f"{base}: no images there", f"expected one of: {tried}")
+    return place
+
+
+def check_relative(name: str) -> str:
+    """Pass on a name that stays below the folder it is relative to.
+
+    Raises:
+        ItemError: it is empty, absolute, holds a NUL, or climbs with ``..``.
+    """
+    if not is_relative(name):
+        raise ItemError(Reason.UNSAFE_PATH, "the name leads out of the source's folder")
+    return name
+
+
+def is_relative(name: str) -> bool:
+    """Whether a name that a file gives stays below the folder it is relative to."""
+    parts = re.split(r"[/\\]", name)
+    return bool(name) and name[0] not in "/\\" and ".." not in parts and "\0" not in name
+
+
+def is_inside(real: str, real_root: str) -> bool:
+    """Whether one real path (no links left in it) lies below another."""
+    return real.startswith(real_root.rstrip("/") + "/")
+
+
+@functools.lru_cache(maxsize=64)
+def _real_root(root: Path) -> str:
+    return os.path.realpath(root)

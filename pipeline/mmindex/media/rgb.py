@@ -1,0 +1,71 @@
+"""The one rule that makes every picture 8-bit RGB.
+
+- the first frame, or an icon's largest picture; turned as its EXIF orientation says;
+- transparent pixels over white, as a browser's page shows them (a plain ``convert("RGB")`` would
+  bring up whatever colour lies hidden there, mostly black). The colour key of a 16-bit gray PNG
+  is passed over;
+- integer gray deeper than 8 bits: ``value * 255 / (2**bits - 1)``, with the file's own bit depth;
+- floating-point and 32-bit gray, which have no nominal white: the finite values stretched from
+  least (black) to greatest (white); NaN, and a picture of one value alone, are black;
+- CMYK, LAB, YCbCr, palette and gray by Pillow's own conversion; embedded colour profiles are not
+  applied, as open_clip does not apply them either.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, TiffImagePlugin
+
+_BITS_PER_SAMPLE_TAG: Final = 258
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Load an opened picture's first frame and make it RGB, not yet turned.
+
+    Raises:
+        Exception: whatever Pillow raises on damaged pixels; :mod:`mmindex.media.images` translates.
+    """
+    image.load()
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy()
+    if image.mode.startswith("I;16"):
+        return _scaled(np.asarray(image), 2 ** _bits(image) - 1).convert("RGB")
+    if image.mode == "I" and image.format == "PPM":
+        return _scaled(np.asarray(image), 65_535).convert("RGB")  # Pillow scales it to 16 bits
+    if image.mode in ("I", "F"):
+        return _stretched(np.asarray(image)).convert("RGB")
+    if image.has_transparency_data:
+        straight = image.convert("LA") if image.mode == "La" else image
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(straight.convert("RGBA"))
+        return white.convert("RGB")
+    return image.convert("RGB")
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits of each gray sample as the file declares them; Pillow unpacks 12 bits unscaled."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return int(image.tag_v2[_BITS_PER_SAMPLE_TAG][0])
+    return 16
+
+
+def _scaled(values: NDArray[np.generic], white: int) -> Image.Image:
+    """Gray (h, w) integers from 0 to ``white``, rounded to 8 bits."""
+    scaled = values.astype(np.float32) * np.float32(255.0 / white) + np.float32(0.5)
+    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
+
+
+def _stretched(values: NDArray[np.generic]) -> Image.Image:
+    """Gray (h, w) values of any range, least to greatest finite one, as 8 bits."""
+    gray = values.astype(np.float64)
+    finite = np.isfinite(gray)
+    low, high = (gray[finite].min(), gray[finite].max()) if finite.any() else (0.0, 0.0)
+    # Halved first: the span of two float64 extremes would overflow.
+    span = high / 2 - low / 2
+    if span == 0:
+        return Image.new("L", (gray.shape[1], gray.shape[0]))
+    share = (np.where(finite, gray, np.where(gray == np.inf, high, low)) / 2 - low / 2) / span
+    return Image.fromarray(np.rint(share * 255).astype(np.uint8))

@@ -1,0 +1,164 @@
+"""Images inside tar archives, read in place: ``FILE.tar!MEMBER``.
+
+Only the headers are walked (by :mod:`tarfile`, whose extraction is never called), so no member can
+write anywhere; contents are read by offset. tar keeps no checksum of contents.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from mmindex.core.errors import DataError, os_errors
+from mmindex.core.records import ItemError, Reason
+from mmindex.media.archive import id_part
+from mmindex.media.places import check_relative
+
+MARK: Final = ".tar!"
+# An index holds a name and two numbers for each member: some 30 MB for the largest usual shards.
+_KEPT_INDEXES: Final = 4
+# tarfile reads a long name or a pax header whole; no honest one comes near this.
+_MAX_HEADER_BYTES: Final = 1 << 20
+
+Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of a tar archive.
+
+    Attributes:
+        name: as the archive has it.
+        offset: of its first byte.
+        size: in bytes.
+        problem: why it must not be read, or None.
+    """
+
+    name: str
+    offset: int
+    size: int
+    problem: ItemError | None = None
+
+
+class _Headers:
+    """A file object for tarfile that refuses the reads that only a hostile header causes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def walk_tar(path: str) -> Iterator[Member]:
+    """The archive's members in order, folders left out.
+
+    Raises:
+        NoInputError, PermissionDeniedError, StorageError: the archive cannot be read.
+        DataError: it is no tar archive, compressed, damaged, or cut off.
+    """
+    try:
+        with os_errors(path), Path(path).open("rb") as file:
+            total = os.fstat(file.fileno()).st_size
+            # Uncompressed only: a member of a compressed archive cannot be read by offset.
+            with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:  # type: ignore[call-overload]  # it reads, seeks and tells: all that tarfile needs
+                for info in archive:
+                    archive.members = []  # otherwise it keeps every header
+                    if not info.isdir():
+                        yield _member(info, total, path)
+                _check_end(file, archive.offset, path)
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+        raise DataError(
+            f"{path}: not a readable uncompressed tar archive: {error}",
+            "fetch or copy it again; a compressed one must be unpacked with gunzip or zstd first",
+        ) from error
+
+
+def _check_end(file: BinaryIO, offset: int, path: str) -> None:
+    """tarfile takes a damaged header behind the first member for the archive's end; we do not."""
+    file.seek(offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if block.strip(b"\0") or 0 < len(block) < tarfile.BLOCKSIZE:
+        raise DataError(f"{path}: damaged or cut off at byte {offset}", "fetch or copy it again")
+
+
+def _member(info: tarfile.TarInfo, total: int, path: str) -> Member:
+    if info.offset_data + info.size > total and info.isreg():
+        raise DataError(f"{path}: cut off inside {info.name!r}", "fetch or copy it again")
+    problem = None
+    if not info.isreg():
+        problem = ItemError(Reason.UNSAFE_PATH, "the member is a link or device, not a file")
+    elif id_part(info.name) != info.name:
+        problem = ItemError(Reason.BAD_ARCHIVE_MEMBER, "the member's name is no UTF-8")
+    elif info.issparse():
+        problem = ItemError(Reason.BAD_ARCHIVE_MEMBER, "a sparse member")
+    else:
+        try:
+            check_relative(info.name)
+        except ItemError as error:
+            problem = error
+    return Member(info.name, info.offset_data, info.size, problem)
+
+
+@functools.lru_cache(maxsize=_KEPT_INDEXES)
+def _index(path: str, stamp: Stamp) -> dict[str, Member]:  # noqa: ARG001  # the stamp is part of the cache key
+    index: dict[str, Member] = {}
+    for member in walk_tar(path):
+        if member.name in index:
+            twice = ItemError(Reason.BAD_ARCHIVE_MEMBER, "the name stands twice")
+            member = Member(member.name, 0, 0, twice)  # noqa: PLW2901
+        index[member.name] = member
+    return index
+
+
+def read_tar_member(path: str, name: str, max_bytes: int) -> bytes:
+    """Read one member of a tar archive whole.
+
+    Args:
+        path: the archive's absolute path.
+        name: the member's.
+        max_bytes: a larger one is refused.
+
+    Raises:
+        ItemError: it is missing, no plain file, stands twice, or is too large.
+        MmindexError: as :func:`walk_tar`.
+    """
+    with os_errors(path):
+        status = Path(path).stat()
+    index = _index(path, (status.st_size, status.st_mtime_ns, status.st_ino))
+    member = index.get(name)
+    if member is None:
+        raise ItemError(Reason.MISSING, "no such member in the archive")
+    return read_at(path, member, max_bytes)
+
+
+def read_at(path: str, member: Member, max_bytes: int) -> bytes:
+    """Read a member that :func:`walk_tar` gave.
+
+    Raises:
+        ItemError: it must not be read, or is too large.
+        MmindexError: the archive cannot be read.
+    """
+    if member.problem is not None:
+        raise member.problem
+    if member.size > max_bytes:
+        raise ItemError(Reason.TOO_LARGE, f"{member.size} bytes, the limit is {max_bytes}")
+    with os_errors(path), Path(path).open("rb") as file:
+        file.seek(member.offset)
+        data = file.read(member.size)
+    if len(data) != member.size:
+        raise ItemError(Reason.CHANGED, f"{len(data)} bytes, the archive listed {member.size}")
+    return data

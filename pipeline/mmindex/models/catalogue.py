@@ -1,0 +1,74 @@
+"""What ``--model`` and ``--pretrained`` can be, for people to choose from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmindex.core import resources
+from mmindex.core.config import DEFAULT_MODEL, DEFAULT_PRETRAINED, EMBEDDED
+from mmindex.models.files import needs_transformers
+from mmindex.models.resolve import (
+    CONFIG_FILE,
+    EMBEDDED_FOLDER,
+    NO_WEIGHTS,
+    architectures,
+    open_clip_dir,
+    read_config,
+)
+
+# Trained on texts of many languages, as their authors say: LAION's XLM-R models (LAION-5B), NLLB
+# CLIP (200 languages), SigLIP i18n and SigLIP 2 (WebLI), MetaCLIP 2 ("worldwide"), mT5's tower.
+_MULTILINGUAL = ("xlm-roberta-", "nllb-clip-", "mt5-", "-siglip-i18n", "-siglip2", "-worldwide")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One name for ``--model``.
+
+    Attributes:
+        name: the name.
+        pretrained: the tags that it can be had with; empty for models that bring their weights.
+        default: whether it is what a build takes when none is named, with the first tag.
+        multilingual: whether it understands texts in many languages; the others know English.
+        extra: the extra of mmindex that it needs; empty where it needs none.
+    """
+
+    name: str
+    pretrained: tuple[str, ...]
+    default: bool
+    multilingual: bool = False
+    extra: str = ""
+
+
+def list_models(part: str = "") -> list[ModelEntry]:
+    """The models whose name holds ``part``: the embedded one, then open_clip's architectures.
+
+    Importing open_clip for its tags takes seconds.
+    """
+    from open_clip import list_pretrained_tags_by_model
+
+    entries = []
+    embedded = resources.data_dir() / "models" / EMBEDDED_FOLDER / CONFIG_FILE
+    if part.lower() in EMBEDDED and embedded.is_file():
+        entries.append(ModelEntry(EMBEDDED, (), default=False))
+    for name in architectures():
+        if part.lower() not in name.lower():
+            continue
+        tags = sorted(list_pretrained_tags_by_model(name))
+        default = name == DEFAULT_MODEL
+        if default:
+            # The default's own tag first, so that the list can be read off.
+            tags.sort(key=lambda tag: tag != DEFAULT_PRETRAINED)
+        entries.append(_entry(name, (*tags, NO_WEIGHTS), default=default))
+    return entries
+
+
+def _entry(name: str, tags: tuple[str, ...], *, default: bool) -> ModelEntry:
+    config = read_config(open_clip_dir() / "model_configs" / f"{name}.json")
+    return ModelEntry(
+        name,
+        tags,
+        default,
+        multilingual=any(part in f"{name.lower()}-" for part in _MULTILINGUAL),
+        extra="hf" if needs_transformers(config) else "",
+    )

@@ -1,0 +1,189 @@
+"""Where the model runs and in which arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+
+from mmindex.core.errors import InternalError, UsageError
+from mmindex.core.workers import die_with_parent
+from mmindex.models.encoder import Encoder, Float32
+from mmindex.models.preprocess import Pixels, PreprocessSpec
+from mmindex.models.quantize import require_int8
+from mmindex.store.manifest import EncoderInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Without one of these no CUDA or ROCm runtime works, so torch need not be asked (it takes seconds).
+_GPU_NODES = (Path("/dev/nvidiactl"), Path("/dev/nvidia0"), Path("/dev/dxg"), Path("/dev/kfd"))
+T = TypeVar("T", Pixels, list[str])
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Devices, and the class of arithmetic on them.
+
+    Attributes:
+        devices: ``("cpu",)`` or CUDA devices; several: batches are split between them.
+        precision: ``fp32``, ``bf16`` or ``fp16`` (autocast; weights stay float32), or ``int8``
+            (linear layers on a CPU, see :mod:`mmindex.models.quantize`).
+    """
+
+    devices: tuple[str, ...]
+    precision: str
+
+
+def place(device: str = "auto", precision: str = "auto") -> Placement:
+    """Choose devices and precision; asks torch only where there may be a GPU.
+
+    Args:
+        device: ``auto`` (all GPUs, else the CPU), ``cpu``, ``cuda`` (all), ``cuda:0,1``.
+        precision: ``auto`` is fp32 on a CPU, and on GPUs bf16, or fp16 where those lack bf16.
+
+    Raises:
+        UsageError: there is no such device, or it cannot compute so.
+    """
+    if precision not in ("auto", *PRECISIONS):
+        raise UsageError(f"precision {precision!r} is none of auto, {', '.join(PRECISIONS)}")
+    kind, _, numbers = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"device {device!r} is none of auto, cpu, cuda, cuda:N", "try --device auto"
+        )
+    if kind == "cpu" or (kind == "auto" and not any(node.exists() for node in _GPU_NODES)):
+        if precision == "fp16":
+            raise UsageError("fp16 is slow and coarse on a CPU", "use --precision fp32 or bf16")
+        if precision == "int8":
+            require_int8()
+        return Placement(("cpu",), "fp32" if precision == "auto" else precision)
+    return _place_on_gpus(device, numbers, precision)
+
+
+def _place_on_gpus(device: str, numbers: str, precision: str) -> Placement:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        if device != "auto":
+            raise UsageError(f"device {device!r}: torch sees no GPU", "run `mmindex doctor`")
+        return place("cpu", precision)
+    if precision == "int8":
+        raise UsageError("int8 is for CPUs", "use --precision bf16, or --device cpu")
+    try:
+        wanted = [int(number) for number in numbers.split(",")] if numbers else list(range(count))
+    except ValueError:
+        raise UsageError(f"device {device!r} is not of the form cuda:0 or cuda:0,1") from None
+    if not all(0 <= number < count for number in wanted):
+        raise UsageError(f"device {device!r}: torch sees {count} GPUs, numbered from 0")
+    if precision == "auto":
+        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return Placement(tuple(f"cuda:{number}" for number in wanted), precision)
+
+
+class MakeEncoder(Protocol):
+    """Loads the model on one device; picklable, since each device has its own process."""
+
+    def __call__(self, device: str) -> Encoder:
+        """Return the loaded encoder."""
+
+
+class DeviceGroup:
+    """One worker process for each device; every batch is split evenly between them.
+
+    Vectors come back in order, so callers see one encoder. Pixels travel through pipes (10 MB for
+    64 pictures of 224 x 224), which costs about as much as copying them twice.
+
+    The splitting is tested with two CPU "devices"; on several real GPUs it has not been run yet.
+    """
+
+    def __init__(
+        self,
+        info: EncoderInfo,
+        preprocess: PreprocessSpec,
+        make: MakeEncoder,
+        devices: Sequence[str],
+    ) -> None:
+        self._info = info
+        self._preprocess = preprocess
+        self._count = len(devices)
+        # Spawned: CUDA does not survive a fork, and no worker may inherit the store's lock.
+        self._pools = [
+            ProcessPoolExecutor(1, get_context("spawn"), _load_here, (make, device))
+            for device in devices
+        ]
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Which model this is."""
+        return self._info
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """How pictures are prepared."""
+        return self._preprocess
+
+    def encode_images(self, pixels: Pixels) -> Float32:
+        """Encode uint8 (b, height, width, 3) into float32 (b, dim), unit length."""
+        return self._spread(_images_here, [pixels[part] for part in self._parts(len(pixels))])
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        """Encode b texts into float32 (b, dim), unit length."""
+        return self._spread(_texts_here, [list(texts[part]) for part in self._parts(len(texts))])
+
+    def close(self) -> None:
+        """End the worker processes."""
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _parts(self, count: int) -> list[slice]:
+        edges = np.linspace(0, count, self._count + 1).astype(int).tolist()
+        return [slice(low, high) for low, high in pairwise(edges)]
+
+    def _spread(self, work: Callable[[T], Float32], parts: Sequence[T]) -> Float32:
+        futures: list[Future[Float32]] = [
+            pool.submit(work, part)
+            for pool, part in zip(self._pools, parts, strict=True)
+            if len(part)
+        ]
+        try:
+            results = [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            raise InternalError(
+                f"the worker of a device died: {error}",
+                "try one device alone, e.g. --device cuda:0",
+            ) from error
+        if not results:
+            return np.empty((0, self._info.dim), dtype=np.float32)
+        return np.concatenate(results)
+
+
+_here: Encoder | None = None  # the one encoder of a worker process
+
+
+def _load_here(make: MakeEncoder, device: str) -> None:
+    die_with_parent()
+    global _here  # noqa: PLW0603 # a pool's initializer has no other way to leave something behind
+    _here = make(device)
+
+
+def _encoder_here() -> Encoder:
+    assert _here is not None  # noqa: S101 # the initializer ran, or the pool would be broken
+    return _here
+
+
+def _images_here(pixels: Pixels) -> Float32:
+    return _encoder_here().encode_images(pixels)
+
+
+def _texts_here(texts: list[str]) -> Float32:
+    return _encoder_here().encode_texts(texts)

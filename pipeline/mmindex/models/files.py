@@ -1,0 +1,260 @@
+"""Everything that a model is made from, as files and settings on this disk."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mmindex.core.errors import DataError, MissingPackageError, NoInputError, UsageError
+from mmindex.core.progress import get_logger
+from mmindex.models import hub
+from mmindex.models.fast_import import import_open_clip
+from mmindex.models.preprocess import PreprocessSpec, spec_from_config
+from mmindex.models.resolve import (
+    CONFIG_FILE,
+    SAFE,
+    ModelRequest,
+    check_weights,
+    find_weights,
+    open_clip_dir,
+    read_config,
+)
+
+_PICKLE_NAMES = ("open_clip_pytorch_model.bin", "pytorch_model.bin")
+_DEFAULT_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+_DEFAULT_CONTEXT = 77
+_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerSpec:
+    """How texts become tokens.
+
+    Attributes:
+        kind: ``simple`` is CLIP's own byte-pair encoding; the others need transformers.
+        source: of ``hf``: a hub's name, or a folder; of ``siglip``: the vocabulary's name.
+        merges: of ``simple``: the byte-pair merges, an absolute path.
+        context_length: positions of the text tower.
+        options: the remaining keyword arguments of open_clip's tokenizer class.
+    """
+
+    kind: Literal["simple", "hf", "siglip"]
+    source: str
+    merges: Path | None
+    context_length: int
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model's parts.
+
+    Attributes:
+        base: what open_clip's ``create_model`` takes as name: an architecture or ``local-dir:``.
+        config: the architecture, as open_clip's JSON.
+        preprocess: how pictures are prepared.
+        tokenizer: how texts are.
+        weights: the weights file, or None for untrained weights.
+        config_file: the folder's configuration, or None for architectures that open_clip knows.
+    """
+
+    base: str
+    config: dict[str, Any]
+    preprocess: PreprocessSpec
+    tokenizer: TokenizerSpec
+    weights: Path | None
+    config_file: Path | None
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files outside installed packages that decide what the vectors are."""
+        merges = self.tokenizer.merges
+        if merges is not None and merges.is_relative_to(open_clip_dir()):
+            merges = None  # covered by the package's version
+        return tuple(path for path in (self.config_file, self.weights, merges) if path is not None)
+
+
+def locate(request: ModelRequest) -> ModelFiles:
+    """Find the model's files; weights known by a tag are fetched from the hub if need be.
+
+    Raises:
+        NoInputError: a file is missing.
+        DataError: a file is damaged or not safe to load.
+        UsageError: the tag is unknown.
+        MissingPackageError: the model needs an extra that is not installed; found out before
+            anything large is fetched.
+        NetworkError: the hub is needed and cannot be reached.
+    """
+    if request.repository is not None:
+        return _from_repository(request, request.repository)
+    if request.folder is not None:
+        return _from_folder(request, request.folder)
+    return _from_architecture(request)
+
+
+def _from_folder(request: ModelRequest, folder: Path) -> ModelFiles:
+    weights = (
+        find_weights(folder, allow_pickle=request.allow_pickle_weights) if request.trained else None
+    )
+    return _with_config(folder / CONFIG_FILE, weights, hub_name="")
+
+
+def _from_repository(request: ModelRequest, repository: str) -> ModelFiles:
+    config_file = hub.fetch(repository, [CONFIG_FILE])
+    _require_extra(read_config(config_file).get("model_cfg"), repository)
+    merges = _bpe_path(read_config(config_file).get("model_cfg"))
+    if merges and not Path(merges).is_absolute():
+        hub.fetch(repository, [merges])  # lands beside the configuration
+    pickles = _PICKLE_NAMES if request.allow_pickle_weights else ()
+    weights = hub.fetch(repository, [*_DEFAULT_WEIGHTS, *pickles]) if request.trained else None
+    return _with_config(config_file, weights, hub_name=repository)
+
+
+def _bpe_path(config: object) -> str:
+    """The tokenizer file that a ``model_cfg`` names, or nothing."""
+    for key in ("text_cfg", "tokenizer_kwargs", "bpe_path"):
+        config = config.get(key) if isinstance(config, dict) else None
+    return config if isinstance(config, str) else ""
+
+
+def _with_config(config_file: Path, weights: Path | None, hub_name: str) -> ModelFiles:
+    whole = read_config(config_file)
+    config = whole.get("model_cfg")
+    try:
+        if not isinstance(config, dict):
+            raise DataError("no model_cfg")
+        _require_extra(config, str(config_file))
+        tokenizer = _tokenizer(config, "", config_file.parent, hub_name)
+        preprocess = spec_from_config(_image_size(config), whole.get("preprocess_cfg") or {})
+    except DataError as error:
+        raise DataError(f"{config_file}: {error.message}") from error
+    base = f"local-dir:{config_file.parent}"
+    return ModelFiles(base, config, preprocess, tokenizer, weights, config_file)
+
+
+def _from_architecture(request: ModelRequest) -> ModelFiles:
+    name = request.name
+    config = read_config(open_clip_dir() / "model_configs" / f"{name}.json")
+    _require_extra(config, name)
+    weights, settings = request.weights_path, {}
+    if weights is not None:
+        check_weights(weights, allow_pickle=request.allow_pickle_weights)
+        settings = _common_preprocess(name)
+    elif request.trained:
+        tag = _tag(name, request.pretrained)
+        weights = _fetch_tag(request, tag)
+        settings = {key: tag[key] for key in _PREPROCESS_KEYS if key in tag}
+        if tag.get("quick_gelu") and not config.get("quick_gelu"):
+            # open_clip only warns and computes with the wrong activation.
+            config = {**config, "quick_gelu": True}
+            get_logger("encode").info("weights were trained with QuickGELU: using it", model=name)
+    preprocess = spec_from_config(_image_size(config), settings)
+    tokenizer = _tokenizer(config, name, open_clip_dir(), hub_name="")
+    return ModelFiles(name, config, preprocess, tokenizer, weights, None)
+
+
+def needs_transformers(config: dict[str, Any]) -> bool:
+    """Whether a model's text tower or its tokenizer is one of transformers'.
+
+    Args:
+        config: the architecture, as open_clip's JSON.
+    """
+    text = config.get("text_cfg")
+    keys = ("hf_model_name", "hf_tokenizer_name")
+    return isinstance(text, dict) and any(text.get(key) for key in keys)
+
+
+def require_transformers(what: str) -> None:
+    """Raise an error that names the extra when transformers is not installed.
+
+    Raises:
+        MissingPackageError: it is not.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingPackageError(f"{what} needs transformers", "pip install 'mmindex[hf]'")
+
+
+def _require_extra(config: object, name: str) -> None:
+    if isinstance(config, dict) and needs_transformers(config):
+        require_transformers(f"the model {name!r}")
+
+
+def _tag(name: str, tag: str) -> dict[str, Any]:
+    import_open_clip()
+    from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    found: dict[str, Any] = get_pretrained_cfg(name, tag)
+    if not found:
+        tags = ", ".join(sorted(list_pretrained_tags_by_model(name))) or "none at all"
+        raise UsageError(
+            f"model {name!r} has no pretrained tag {tag!r}",
+            f"tags of {name}: {tags}; or give the path of a .safetensors file",
+        )
+    return found
+
+
+def _fetch_tag(request: ModelRequest, tag: dict[str, Any]) -> Path:
+    repository, _, name = str(tag.get("hf_hub", "")).rpartition("/")
+    if not repository:
+        raise NoInputError(
+            f"{request.name} {request.pretrained}: these weights are not on the hub",
+            f"fetch {tag.get('url', 'them')} yourself, convert to .safetensors, --pretrained PATH",
+        )
+    names = [str(Path(name).with_suffix(SAFE))] if name else [*_DEFAULT_WEIGHTS]
+    if request.allow_pickle_weights:
+        names.append(name or _PICKLE_NAMES[0])
+    return hub.fetch(repository, names)
+
+
+def _common_preprocess(name: str) -> dict[str, Any]:
+    """The preprocessing that all published weights of an architecture share, else open_clip's own.
+
+    open_clip itself takes CLIP's default for weights given as a file, which is wrong for SigLIP.
+    """
+    import_open_clip()
+    from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    found = [get_pretrained_cfg(name, tag) for tag in list_pretrained_tags_by_model(name)]
+    settings = [{key: one[key] for key in _PREPROCESS_KEYS if key in one} for one in found]
+    return settings[0] if settings and all(one == settings[0] for one in settings) else {}
+
+
+def _image_size(config: dict[str, Any]) -> object:
+    vision = config.get("vision_cfg")
+    if not isinstance(vision, dict):
+        raise DataError("model_cfg has no vision_cfg")
+    return vision.get("image_size", 224)
+
+
+def _tokenizer(config: dict[str, Any], name: str, folder: Path, hub_name: str) -> TokenizerSpec:
+    """Follow open_clip's rules (``open_clip.factory.get_tokenizer``), with absolute paths."""
+    text = config.get("text_cfg")
+    if not isinstance(text, dict):
+        raise DataError("model_cfg has no text_cfg")
+    context = int(text.get("context_length", _DEFAULT_CONTEXT))
+    options = dict(text.get("tokenizer_kwargs") or {})
+    if text.get("hf_tokenizer_name"):
+        if text.get("tokenizer_mode"):
+            options["tokenizer_mode"] = text["tokenizer_mode"]
+        # A plain folder holds its tokenizer; a hub's model names it.
+        source = str(text["hf_tokenizer_name"]) if name or hub_name else str(folder)
+        return TokenizerSpec("hf", source, None, context, options)
+    if "siglip" in name.lower():
+        kind = (
+            "gemma" if "siglip2" in name.lower() else "mc4" if "i18n" in name.lower() else "c4-en"
+        )
+        return TokenizerSpec("siglip", kind, None, context, {})
+    given = options.pop("bpe_path", None)
+    # A relative path would be looked up in the current folder, which is another one under cron.
+    merges = folder / given if given else open_clip_dir() / "bpe_simple_vocab_16e6.txt.gz"
+    if not merges.is_file():
+        raise DataError(f"tokenizer file {merges} is missing")
+    return TokenizerSpec("simple", "", merges, context, options)
+
+
+def canonical_json(value: object) -> str:
+    """One spelling for equal values, for hashing."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

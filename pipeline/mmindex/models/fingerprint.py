@@ -1,0 +1,181 @@
+"""The encoder's fingerprint: equal fingerprints mean that vectors may stand side by side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mmindex.core.errors import DataError, MmindexError, ModelMismatchError
+from mmindex.models.files import ModelFiles, TokenizerSpec, canonical_json, locate
+from mmindex.models.resolve import ModelRequest
+from mmindex.models.tokenizer import MAX_CHARACTERS
+from mmindex.store.manifest import EncoderInfo, InputFile
+from mmindex.store.objects import hash_file
+
+# Untrained weights come from this seed: the same model on every run.
+UNTRAINED_SEED = 0
+
+# Keys of text_cfg that say how texts are tokenised, not how the network is built.
+_TOKENIZER_KEYS = frozenset({"hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"})
+# Keys that only say where fresh weights would come from.
+_INIT_KEYS = frozenset({"hf_model_pretrained", "timm_model_pretrained"})
+
+
+def fingerprint_of(
+    request: ModelRequest, precision: str, parent: EncoderInfo | None = None
+) -> EncoderInfo:
+    """Say which encoder a request means, without loading it.
+
+    When ``parent`` was made by the same request, from files that still hash the same, with the
+    same packages, it is returned as it is: nothing is fetched and neither torch nor open_clip is
+    imported.
+
+    Args:
+        request: the model.
+        precision: the class of arithmetic, see :class:`mmindex.models.devices.Placement`.
+        parent: the encoder of the published version.
+
+    Raises:
+        MmindexError: the model's files cannot be found or read, see :func:`files.locate`.
+    """
+    if parent is not None and _unchanged(request, precision, parent):
+        return parent
+    return describe(request, locate(request), precision)
+
+
+def _unchanged(request: ModelRequest, precision: str, parent: EncoderInfo) -> bool:
+    asked = (request.name, request.pretrained, precision, package_versions(trained=request.trained))
+    had = (parent.model, parent.pretrained, parent.precision, parent.package)
+    if asked != had:
+        return False
+    if request.folder is not None:
+        # A file may have been added that now comes first: look again, it costs nothing.
+        try:
+            paths = locate(request).inputs
+        except MmindexError:
+            return False  # the full way reports it
+    else:
+        paths = tuple(Path(known.path) for known in parent.inputs)
+    if not all(path.is_file() for path in paths):
+        return False
+    # By path and content: a model that has moved is described anew.
+    return input_files(paths) == parent.inputs
+
+
+def describe(request: ModelRequest, files: ModelFiles, precision: str) -> EncoderInfo:
+    """The encoder made from these files.
+
+    Raises:
+        DataError: the configuration lacks what every model has.
+        MmindexError: a file cannot be read.
+    """
+    inputs = input_files(files.inputs)
+    hashes = dict(zip(files.inputs, (known.sha256 for known in inputs), strict=True))
+    parts = {
+        "architecture": _digest(_architecture(files.config)),
+        "weights": hashes[files.weights] if files.weights is not None else _untrained(),
+        "preprocess": _digest(files.preprocess.to_json()),
+        "tokenizer": _digest(_tokenizer(files.tokenizer)),
+        "precision": precision,
+    }
+    dim = files.config.get("embed_dim")
+    if not isinstance(dim, int) or dim < 1:
+        raise DataError(f"model {request.name!r}: embed_dim {dim!r} is not a number of dimensions")
+    return EncoderInfo(
+        fingerprint=_digest({"scheme": 1, **parts}),
+        model=request.name,
+        pretrained=request.pretrained,
+        dim=dim,
+        image_size=files.preprocess.height,
+        trained=files.weights is not None,
+        inputs=inputs,
+        package=package_versions(trained=files.weights is not None),
+        **parts,
+    )
+
+
+def input_files(paths: Iterable[Path]) -> tuple[InputFile, ...]:
+    """Files with their sha256."""
+    return tuple(InputFile(path=str(path), sha256=hash_file(path)) for path in paths)
+
+
+def package_versions(*, trained: bool) -> str:
+    """The installed packages that build the network, with versions."""
+    # Fresh weights come out of torch's generator, so its version counts for them.
+    names = ("open_clip_torch", "timm") if trained else ("open_clip_torch", "timm", "torch")
+    return " ".join(f"{name} {_version(name)}" for name in names)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _untrained() -> str:
+    return f"untrained seed {UNTRAINED_SEED} torch {_version('torch')}"
+
+
+def _architecture(config: dict[str, Any]) -> dict[str, Any]:
+    clean = dict(config)
+    for section in ("text_cfg", "vision_cfg"):
+        drop = _TOKENIZER_KEYS | _INIT_KEYS
+        values = config.get(section) or {}
+        clean[section] = {key: value for key, value in values.items() if key not in drop}
+    return clean
+
+
+def _tokenizer(spec: TokenizerSpec) -> dict[str, Any]:
+    source = spec.source
+    if spec.kind == "hf" and Path(source).is_dir():
+        # The path must not count, the content must.
+        files = sorted(path for path in Path(source).glob("*token*") if path.is_file())
+        source = canonical_json([[path.name, hash_file(path)] for path in files])
+    return {
+        "kind": spec.kind,
+        "source": source,
+        "merges": hash_file(spec.merges) if spec.merges is not None else "",
+        "context_length": spec.context_length,
+        "options": spec.options,
+        "max_characters": MAX_CHARACTERS,
+    }
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def same_model(one: EncoderInfo, other: EncoderInfo) -> bool:
+    """Whether vectors of the two may be compared.
+
+    Arithmetic may differ: an index made in bfloat16 on a GPU answers queries encoded in float32
+    on a CPU; such vectors differ by less than a thousandth.
+    """
+    return (one.architecture, one.weights, one.preprocess, one.tokenizer, one.dim) == (
+        other.architecture,
+        other.weights,
+        other.preprocess,
+        other.tokenizer,
+        other.dim,
+    )
+
+
+def require_same_model(index: EncoderInfo, query: EncoderInfo) -> None:
+    """Refuse to compare vectors of two models.
+
+    Raises:
+        ModelMismatchError: naming both.
+    """
+    if not same_model(index, query):
+        raise ModelMismatchError(
+            f"the index was made by {_name(index)}, this model is {_name(query)}",
+            "query with the index's own model, or run `mmindex build` to encode again",
+        )
+
+
+def _name(info: EncoderInfo) -> str:
+    return f"{info.model} {info.pretrained}".strip() + f" ({info.fingerprint[:12]})"

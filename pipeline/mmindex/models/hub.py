@@ -1,0 +1,160 @@
+"""Weights from the hub: asked for once, in bounded time, and checked before use.
+
+``HF_ENDPOINT``, ``HF_HUB_CACHE``, ``HF_HUB_OFFLINE`` and ``HF_TOKEN`` mean what they mean to
+huggingface_hub. What the cache holds is used without asking the network.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from mmindex.core.errors import (
+    DataError,
+    MmindexError,
+    NetworkError,
+    NoInputError,
+    first_lines,
+    from_os_error,
+)
+from mmindex.core.progress import get_logger
+from mmindex.store.objects import hash_file
+
+# Long enough for a slow line to answer a HEAD request; huggingface_hub itself would go on trying
+# for minutes.
+TIMEOUT_S = 10.0
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_OFFLINE_HINT = (
+    "use --pretrained PATH with a local .safetensors file, or --model embedded for a try-out"
+)
+
+
+_FORBIDDEN: ContextVar[bool] = ContextVar("forbidden", default=False)
+
+
+class WouldFetchError(NetworkError):
+    """The hub would have to be asked, inside :func:`without_network`."""
+
+
+@contextmanager
+def without_network() -> Iterator[None]:
+    """Within the block, only the cache is used.
+
+    Raises:
+        WouldFetchError: something else was wanted.
+    """
+    token = _FORBIDDEN.set(True)
+    try:
+        yield
+    finally:
+        _FORBIDDEN.reset(token)
+
+
+def fetch(repository: str, names: Sequence[str]) -> Path:
+    """The first of ``names`` that the repository has, in the local cache.
+
+    Raises:
+        NetworkError: the hub cannot be reached, or answers with an error.
+        NoInputError: the hub has no such repository, or none of the files.
+        DataError: the file's content is not what the hub announced.
+    """
+    cached = _find_cached(repository, names)
+    if cached is None:
+        _refuse_offline(repository)
+        if _FORBIDDEN.get():
+            raise WouldFetchError(f"the weights of hub model {repository!r} are not in the cache")
+        cached = _download(repository, _first_present(repository, names))
+    _check_content(cached)
+    return cached
+
+
+def _find_cached(repository: str, names: Sequence[str]) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in names:
+        path = try_to_load_from_cache(repository, name)
+        if isinstance(path, str):
+            return Path(path)
+    return None
+
+
+def _refuse_offline(repository: str) -> None:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise NetworkError(
+            f"hub model {repository!r} is not in the cache, and HF_HUB_OFFLINE is set",
+            _OFFLINE_HINT,
+        )
+
+
+def _first_present(repository: str, names: Sequence[str]) -> str:
+    """Ask for each name once, with a short timeout, before any long transfer."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for name in names:
+        with _hub_errors(repository, name):
+            try:
+                get_hf_file_metadata(hf_hub_url(repository, name), timeout=TIMEOUT_S)
+            except EntryNotFoundError:
+                continue
+            return name
+    raise NoInputError(
+        f"hub model {repository!r} has none of {', '.join(names)}",
+        "another --pretrained tag may have safe weights; pickles need allow_pickle_weights = true",
+    )
+
+
+def _download(repository: str, name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    get_logger("encode").info("fetching weights", repository=repository, file=name)
+    with _hub_errors(repository, name):
+        return Path(hf_hub_download(repository, name, etag_timeout=TIMEOUT_S))
+
+
+@contextmanager
+def _hub_errors(repository: str, name: str) -> Iterator[None]:
+    from huggingface_hub import errors
+
+    # The HTTP library under huggingface_hub has changed twice; the base of its error stays right.
+    http_error: type[BaseException] = errors.HfHubHTTPError.__bases__[0]
+    what = f"hub model {repository!r}, {name}"
+    try:
+        yield
+    except errors.LocalEntryNotFoundError as error:
+        raise NetworkError(f"{what}: the hub cannot be reached", _OFFLINE_HINT) from error
+    except errors.EntryNotFoundError:
+        raise
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise NoInputError(
+            f"{what}: the hub has no such repository, or it needs HF_TOKEN",
+            "check the name, or use --pretrained PATH",
+        ) from error
+    except errors.HFValidationError as error:
+        raise NoInputError(f"{what}: {first_lines(error)}") from error
+    except (errors.HfHubHTTPError, http_error) as error:
+        raise NetworkError(f"{what}: {first_lines(error)}", _OFFLINE_HINT) from error
+    except OSError as error:
+        raise _from_os_error(error, what) from error
+
+
+def _from_os_error(error: OSError, what: str) -> MmindexError:
+    """A full disk is no network trouble, though both come as OSError."""
+    if error.errno is not None and error.filename is not None:
+        return from_os_error(error, error.filename)
+    return NetworkError(f"{what}: {first_lines(error)}", _OFFLINE_HINT)
+
+
+def _check_content(path: Path) -> None:
+    """Large files lie in the cache under the sha256 that the hub announced: hold them to it."""
+    blob = Path(os.path.realpath(path))
+    if _SHA256.fullmatch(blob.name) and hash_file(blob) != blob.name:
+        raise DataError(
+            f"{blob}: damaged (sha256 differs from the hub's)", f"remove {blob} and run again"
+        )

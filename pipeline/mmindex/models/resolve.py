@@ -1,0 +1,243 @@
+"""Which model is meant: from ``--model`` and ``--pretrained`` to files on this disk.
+
+Nothing here imports torch or open_clip, so a wrong name or path is reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmindex.core import resources
+from mmindex.core.config import DEFAULT_MODEL, DEFAULT_PRETRAINED, EMBEDDED
+from mmindex.core.errors import DataError, InternalError, NoInputError, UsageError, os_errors
+
+NO_WEIGHTS = "none"
+LOCAL_DIR = "local-dir:"
+HF_HUB = "hf-hub:"
+CONFIG_FILE = "open_clip_config.json"
+# The folder of data/models that ``--model embedded`` names.
+EMBEDDED_FOLDER = "scenes-clip"
+
+PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl"})
+SAFE = ".safetensors"
+# open_clip's own order of preference.
+_WEIGHT_NAMES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "model.safetensors",
+)
+_PICKLE_HINT = (
+    "convert them to .safetensors, or, if you trust their maker, "
+    "set allow_pickle_weights = true in the configuration's [model]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """A model as asked for, with its defaults filled in and its paths made absolute.
+
+    Attributes:
+        name: ``embedded``, ``local-dir:/path``, ``hf-hub:org/repo``, or an architecture that
+            open_clip knows.
+        pretrained: for an architecture a tag or an absolute path; ``none`` for untrained weights;
+            else empty.
+        allow_pickle_weights: whether pickled weights may be read (restricted to plain tensors).
+    """
+
+    name: str
+    pretrained: str
+    allow_pickle_weights: bool = False
+
+    @property
+    def trained(self) -> bool:
+        """Whether trained weights are asked for."""
+        return self.pretrained != NO_WEIGHTS
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that holds the model, for the kinds that have one."""
+        if self.name == EMBEDDED:
+            return resources.data_dir() / "models" / EMBEDDED_FOLDER
+        return Path(self.name[len(LOCAL_DIR) :]) if self.name.startswith(LOCAL_DIR) else None
+
+    @property
+    def repository(self) -> str | None:
+        """The hub's repository, for ``hf-hub:``."""
+        return self.name[len(HF_HUB) :] if self.name.startswith(HF_HUB) else None
+
+    @property
+    def weights_path(self) -> Path | None:
+        """The weights file, where ``pretrained`` is a path."""
+        return Path(self.pretrained) if Path(self.pretrained).is_absolute() else None
+
+
+def only_scenes(specs: Iterable[str]) -> bool:
+    """Whether all of some source specs (and there are any) are drawn scenes."""
+    kinds = {spec.partition(":")[0] for spec in specs}
+    return kinds == {"scenes"}
+
+
+def resolve_model(
+    name: str | None,
+    pretrained: str | None,
+    *,
+    scenes_only: bool = False,
+    allow_pickle_weights: bool = False,
+) -> ModelRequest:
+    """Fill in the defaults and check everything that can be checked at once.
+
+    Args:
+        name: ``--model``, or None.
+        pretrained: ``--pretrained``, or None.
+        scenes_only: whether every source is ``scenes:``, which the embedded model is made for.
+        allow_pickle_weights: read ``.pt``, ``.pth`` and ``.bin`` files too.
+
+    Raises:
+        UsageError: the name is unknown, or the two do not go together.
+        NoInputError: a path does not exist, or the embedded model is not part of this install.
+        DataError: weights are pickled, which can run code when loaded.
+    """
+    if name is None:
+        name = EMBEDDED if pretrained is None and scenes_only else DEFAULT_MODEL
+    if name.startswith((LOCAL_DIR, HF_HUB)) or name == EMBEDDED:
+        return _resolve_whole(name, pretrained, allow_pickle_weights)
+    known = architectures()
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, EMBEDDED], n=3)
+        guess = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UsageError(
+            f"unknown model {name!r}{guess}",
+            "`mmindex models` lists them; a folder is local-dir:PATH, a hub model hf-hub:ORG/NAME",
+        )
+    if pretrained is None:
+        if name != DEFAULT_MODEL:
+            raise UsageError(
+                f"model {name!r} needs --pretrained",
+                f"a tag (`mmindex models {name}` lists them), a .safetensors file, or none",
+            )
+        pretrained = DEFAULT_PRETRAINED
+    if _looks_like_path(pretrained):
+        path = resources.user_path(pretrained).absolute()
+        check_weights(path, allow_pickle=allow_pickle_weights)
+        pretrained = str(path)
+    return ModelRequest(name, pretrained, allow_pickle_weights)
+
+
+def _resolve_whole(name: str, pretrained: str | None, allow_pickle: bool) -> ModelRequest:
+    """Kinds that bring their weights along."""
+    if pretrained not in (None, "", NO_WEIGHTS):
+        raise UsageError(
+            f"model {name!r} brings its own weights, --pretrained {pretrained!r} has no meaning",
+            "leave --pretrained out, or name an architecture with --model",
+        )
+    if name.startswith(LOCAL_DIR):
+        name = f"{LOCAL_DIR}{resources.user_path(name[len(LOCAL_DIR) :]).absolute()}"
+    request = ModelRequest(name, pretrained or "", allow_pickle)
+    repository = request.repository
+    if repository is not None and repository.count("/") != 1:
+        raise UsageError(f"{name!r} is not of the form hf-hub:ORGANISATION/NAME")
+    if request.folder is not None:
+        if not (request.folder / CONFIG_FILE).is_file():
+            hint = (
+                "name another model with --model and --pretrained"
+                if name == EMBEDDED
+                else f"a model's folder holds {CONFIG_FILE} and its weights"
+            )
+            raise NoInputError(f"model {name!r}: {request.folder / CONFIG_FILE} is missing", hint)
+        if request.trained:
+            find_weights(request.folder, allow_pickle=allow_pickle)
+    return request
+
+
+def _looks_like_path(pretrained: str) -> bool:
+    path = Path(pretrained)
+    return "/" in pretrained or path.suffix in PICKLES | {SAFE} or path.is_file()
+
+
+def check_weights(path: Path, *, allow_pickle: bool) -> None:
+    """Refuse weights that are not there or not safe to load.
+
+    Raises:
+        NoInputError: there is no such file.
+        DataError: it is a pickle and those are not allowed, or of an unknown kind.
+    """
+    if not path.is_file():
+        raise NoInputError(
+            f"weights {path}: no such file", "--pretrained takes a tag or a .safetensors file"
+        )
+    if path.suffix in PICKLES:
+        if not allow_pickle:
+            raise DataError(f"weights {path} are a pickle, which can run code", _PICKLE_HINT)
+    elif path.suffix != SAFE:
+        raise DataError(f"weights {path}: not a {SAFE} file")
+
+
+def find_weights(folder: Path, *, allow_pickle: bool) -> Path:
+    """The weights file of a model's folder; safetensors win over pickles.
+
+    Raises:
+        NoInputError: there is none.
+        UsageError: several would do and none has a usual name.
+        DataError: there are pickles only, and those are not allowed.
+    """
+    with os_errors(folder):
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    safe = [path for path in files if path.suffix == SAFE]
+    pickles = [path for path in files if path.suffix in PICKLES]
+    for name in _WEIGHT_NAMES:
+        if folder / name in safe:
+            return folder / name
+    candidates = safe or pickles
+    if not candidates:
+        raise NoInputError(
+            f"{folder}: no weights beside {CONFIG_FILE}",
+            "put open_clip_model.safetensors there, or use --pretrained none for a try-out",
+        )
+    if len(candidates) > 1:
+        names = ", ".join(path.name for path in candidates[:5])
+        raise UsageError(
+            f"{folder}: several weights files ({names})", f"call the right one {_WEIGHT_NAMES[0]}"
+        )
+    check_weights(candidates[0], allow_pickle=allow_pickle)
+    return candidates[0]
+
+
+def open_clip_dir() -> Path:
+    """The folder of the installed open_clip package, found without importing it.
+
+    Raises:
+        InternalError: open_clip is not installed.
+    """
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or not spec.submodule_search_locations:
+        raise InternalError("open_clip is not installed", "pip install open-clip-torch")
+    return Path(spec.submodule_search_locations[0])
+
+
+def architectures() -> list[str]:
+    """The names of the architectures that open_clip knows, sorted."""
+    return sorted(path.stem for path in (open_clip_dir() / "model_configs").glob("*.json"))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        DataError: it is none.
+        MmindexError: the file cannot be read.
+    """
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: not a JSON object")
+    return value

@@ -1,0 +1,146 @@
+"""Pages that open from disk: no server, no network, no scripts, nothing of a stranger's acts.
+
+Everything is escaped by the template engine, hidden characters are made visible, and a content
+security policy forbids whatever would slip through: no script, no fetch, one stylesheet known by
+its hash. Pictures are small JPEGs made anew from pixels, so that nothing of the originals' EXIF
+(GPS), comments or colour profiles travels with the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import io
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path, PurePath
+
+import jinja2
+from markupsafe import Markup
+from PIL import Image
+
+from mmindex.core.config import LimitsConfig
+from mmindex.core.display import visible
+from mmindex.core.errors import CannotCreateError, MmindexError, os_errors
+from mmindex.core.records import ItemError
+from mmindex.media.images import ImageLimits, decode
+from mmindex.media.uris import read_uri
+from mmindex.models.resolve import LOCAL_DIR
+from mmindex.store.manifest import EncoderInfo
+
+# Twice the width of a card, for screens with two device pixels to a CSS pixel; some 30 KB each.
+_THUMB_PIXELS = 512
+_THUMB_QUALITY = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Thumb:
+    """A small picture as a ``data:`` address, or the reason why there is none."""
+
+    address: str = ""
+    width: int = 0
+    height: int = 0
+    missing: str = ""
+
+
+def render(template: str, styles: Sequence[str], **values: object) -> str:
+    """Fill a template.
+
+    Args:
+        template: the name of a file in the templates folder.
+        styles: its style sheets, from the same folder; later ones win.
+        values: what it shows; texts may be anybody's. ``css`` and ``policy`` are added.
+    """
+    css = "".join(_file(name) for name in styles)
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    page: str = (
+        _environment()
+        .get_template(template)
+        .render(
+            css=Markup(css),  # noqa: S704 - our own file
+            policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+            "base-uri 'none'; form-action 'none'",
+            **values,
+        )
+    )
+    return page
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page so that ``path`` holds the old one or the whole new one.
+
+    Into what is no regular file (``/dev/stdout``) it is written as it comes.
+
+    Raises:
+        CannotCreateError: the folder does not exist, or ``path`` is a folder.
+        MmindexError: no permission, or the disk is full.
+    """
+    if not path.parent.is_dir() or path.is_dir():
+        raise CannotCreateError(f"{path}: cannot be created", "name a file in an existing folder")
+    if path.exists() and not path.is_file():  # a pipe or a device: nothing to replace
+        with os_errors(path):
+            path.write_bytes(page.encode("utf-8"))
+        return
+    aside = path.parent / f".{path.name[:100]}.{uuid.uuid4().hex}.tmp"
+    with os_errors(path):
+        try:
+            with aside.open("xb") as file:
+                file.write(page.encode("utf-8"))
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def shown_model(encoder: EncoderInfo) -> str:
+    """The model's name without the folders that it lies in."""
+    model, weights = encoder.model, encoder.pretrained
+    if model.startswith(LOCAL_DIR):
+        model = LOCAL_DIR + PurePath(model.removeprefix(LOCAL_DIR)).name
+    if PurePath(weights).is_absolute():
+        weights = PurePath(weights).name
+    return f"{model} {weights}".strip()
+
+
+def thumb(uri: str) -> Thumb:
+    """A small picture of what lies at ``uri``, or the reason why there is none."""
+    try:
+        picture = decode(read_uri(uri), ImageLimits.of(LimitsConfig()))
+    except ItemError as error:
+        return Thumb(missing=f"{error.reason.replace('_', ' ')}: {error.detail}")
+    except MmindexError as error:  # the archive that held it
+        return Thumb(missing=error.message)
+    picture.thumbnail((_THUMB_PIXELS, _THUMB_PIXELS), Image.Resampling.LANCZOS)
+    # A new picture: Pillow would write the old one's comment into the file.
+    clean = Image.new("RGB", picture.size)
+    clean.paste(picture)
+    buffer = io.BytesIO()
+    clean.save(buffer, "JPEG", quality=_THUMB_QUALITY, optimize=True)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Thumb(f"data:image/jpeg;base64,{data}", picture.width, picture.height)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_file),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_inert,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _inert(value: object) -> object:
+    """Every string that a template prints, unless it is markup of our own."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _file(name: str) -> str:
+    return (resources.files("mmindex.pages") / "templates" / name).read_text("utf-8")

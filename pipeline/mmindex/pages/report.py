@@ -1,0 +1,255 @@
+"""An evaluation as one HTML file, see :mod:`mmindex.pages.page`.
+
+Charts are SVG that the template draws: no script, no picture of letters, so every script and both
+colour schemes look as the reader's system shows them. No local path is on the page.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mmindex.core.config import EvaluateConfig
+from mmindex.core.modality import Modality
+from mmindex.evaluate.bootstrap import REPLICATES, Interval, recall_intervals
+from mmindex.evaluate.corpus import Corpus
+from mmindex.evaluate.directions import Direction
+from mmindex.evaluate.evaluation import Evaluation
+from mmindex.evaluate.expect import Comparison
+from mmindex.evaluate.history import PastVersion, past_versions
+from mmindex.evaluate.recall import Recall
+from mmindex.evaluate.speed import Speed, measure_speed
+from mmindex.evaluate.stage import Measured
+from mmindex.pages.charts import Axis, Bin, Mark, Tick, log_axis, percent_axis, rank_bins
+from mmindex.pages.page import render, shown_model
+from mmindex.pages.showcase import Showcase, showcase
+from mmindex.search.snapshot import Published
+from mmindex.store import quarantine, versions
+
+# Each example shows up to two pictures of some 30 KB.
+_EXAMPLES = 4
+_REASON_EXAMPLES = 3
+_MOST_TICKS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class RecallRow:
+    """Recall@K: exact with its interval, through the index, and the best possible, in percent."""
+
+    exact: Interval
+    index: float
+    ceiling: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionPart:
+    """What the page shows of one direction."""
+
+    title: str
+    asked: str
+    found: str
+    summary: Recall
+    rows: tuple[RecallRow, ...]
+    bins: tuple[Bin, ...]
+    examples: Showcase
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedPart:
+    """One index's curve; the axes are None for exact search, which has one point.
+
+    ``frontier``: no other setting is better in both respects, as measured now; ``others``: the
+    rest; ``chosen``: the one in use.
+    """
+
+    speed: Speed
+    across: Axis | None = None
+    upright: Axis | None = None
+    frontier: tuple[Mark, ...] = ()
+    others: tuple[Mark, ...] = ()
+    chosen: tuple[Mark, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonPart:
+    """One reason for quarantine: how many items, their share of the bar, and some ids."""
+
+    reason: str
+    count: int
+    share: float
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPart:
+    """The versions, and the marks of their recall@1; no axis where fewer than two have any.
+
+    ``cut``: the store keeps older ones that are not shown.
+    """
+
+    versions: tuple[PastVersion, ...]
+    cut: bool
+    upright: Axis | None
+    ticks: tuple[Tick, ...]
+    to_image: tuple[Mark, ...]
+    to_text: tuple[Mark, ...]
+
+
+def report_page(
+    published: Published,
+    measured: Measured,
+    config: EvaluateConfig,
+    comparison: Comparison | None = None,
+) -> str:
+    """The HTML page of an evaluation; the indexes' speeds are measured now.
+
+    Args:
+        published: the version.
+        measured: what was measured of it.
+        config: what it was measured with.
+        comparison: golden figures to show beside it.
+
+    Raises:
+        DataError: the store's tables are damaged.
+    """
+    return render(
+        "report.html",
+        ["gallery.css", "report.css"],
+        manifest=published.manifest,
+        sources=", ".join(dict.fromkeys(source.name for source in published.manifest.sources))
+        or "Corpus",
+        model=shown_model(published.encoder),
+        evaluation=measured.evaluation,
+        directions=_directions(published, measured, config),
+        speeds=_speeds(published, measured.corpus, config),
+        reasons=_reasons(published),
+        history=_history(published, measured.evaluation),
+        comparison=comparison,
+        replicates=REPLICATES,
+        made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def _directions(
+    published: Published, measured: Measured, config: EvaluateConfig
+) -> tuple[DirectionPart, ...]:
+    to_image, to_text = measured.text_to_image, measured.image_to_text
+    if to_image is None or to_text is None:
+        return ()
+    return (
+        _direction(published, measured, to_image, config, to_image=True),
+        _direction(published, measured, to_text, config, to_image=False),
+    )
+
+
+def _direction(
+    published: Published,
+    measured: Measured,
+    direction: Direction,
+    config: EvaluateConfig,
+    *,
+    to_image: bool,
+) -> DirectionPart:
+    corpus, best = measured.corpus, measured.evaluation.ceiling
+    intervals = recall_intervals(direction.ranks, direction.images, config.seed)
+    index = direction.through_index
+    through = index.r1, index.r5, index.r10
+    ceilings: tuple[float | None, ...] = (None, None, None)
+    if best is not None:
+        side = best.text_to_image if to_image else best.image_to_text
+        ceilings = side.r1, side.r5, side.r10
+    gallery = len(corpus.images.id_of_row) if to_image else len(corpus.image_of_caption)
+    return DirectionPart(
+        title="Text to image" if to_image else "Image to text",
+        asked="captions" if to_image else "images",
+        found="image" if to_image else "caption",
+        summary=direction.exact,
+        rows=tuple(RecallRow(*row) for row in zip(intervals, through, ceilings, strict=True)),
+        bins=rank_bins(direction.ranks, gallery),
+        examples=showcase(published, corpus, direction, to_image=to_image, count=_EXAMPLES),
+    )
+
+
+def _speeds(published: Published, corpus: Corpus, config: EvaluateConfig) -> tuple[SpeedPart, ...]:
+    asked = {Modality.IMAGE: corpus.captions or corpus.images, Modality.TEXT: corpus.images}
+    return tuple(
+        _speed_part(
+            measure_speed(
+                published.objects, published.manifest, side, asked[side].vectors, config.seed
+            )
+        )
+        for side in Modality
+        if side in published.manifest.indexes
+    )
+
+
+def _speed_part(speed: Speed) -> SpeedPart:
+    known = [(point, point.recall) for point in speed.points if point.recall is not None]
+    if speed.info.exact or not known:
+        return SpeedPart(speed)
+    across = log_axis([point.queries_per_s for point, _ in known])
+    upright = percent_axis([*(found for _, found in known), 100 * speed.info.recall_target])
+    frontier: list[Mark] = []
+    others: list[Mark] = []
+    chosen: list[Mark] = []
+    best = -1.0
+    for point, found in sorted(known, key=lambda pair: -pair[0].queries_per_s):
+        label = (
+            f"nprobe {point.nprobe}, {point.k_factor} re-ranked a hit: {found:.1f} % at "
+            f"{point.queries_per_s:,.0f} queries/s"
+        )
+        mark = Mark(across.at(point.queries_per_s), upright.at(found), label)
+        (frontier if found > best else others).append(mark)
+        best = max(best, found)
+        if point.chosen:
+            chosen.append(mark)
+    return SpeedPart(speed, across, upright, tuple(frontier), tuple(others), tuple(chosen))
+
+
+def _reasons(published: Published) -> tuple[ReasonPart, ...]:
+    ref = published.manifest.find("quarantine")
+    entries = [] if ref is None else quarantine.read_entries(published.objects, ref)
+    counts = quarantine.count_reasons(entries)
+    most = max(counts.values(), default=1)
+    return tuple(
+        ReasonPart(
+            reason=reason.replace("_", " "),
+            count=count,
+            share=round(100 * count / most, 2),
+            ids=tuple(entry.id for entry in entries if entry.reason == reason)[:_REASON_EXAMPLES],
+        )
+        for reason, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    )
+
+
+def _history(published: Published, evaluation: Evaluation) -> HistoryPart:
+    found = past_versions(published.layout, published.manifest, evaluation)
+    cut = found[0].version > min(versions.list_versions(published.layout))
+    points = {
+        side: [
+            (number, past.version, block.r1)
+            for number, past in enumerate(found)
+            if past.evaluation is not None and (block := getattr(past.evaluation, side)) is not None
+        ]
+        for side in ("text_to_image", "image_to_text")
+    }
+    shown = [r1 for line in points.values() for _, _, r1 in line]
+    if len(shown) < 2 * len(points):
+        return HistoryPart(found, cut, None, (), (), ())
+    upright = percent_axis(shown)
+    across = [round(100 * (number + 0.5) / len(found), 3) for number in range(len(found))]
+    to_image, to_text = (
+        tuple(
+            Mark(across[number], upright.at(r1), f"version {version}: R@1 {r1:.1f} %")
+            for number, version, r1 in line
+        )
+        for line in points.values()
+    )
+    every = math.ceil(len(found) / _MOST_TICKS)
+    # Counted from the newest, which always has its tick.
+    ticks = tuple(
+        Tick(across[number], str(found[number].version))
+        for number in range(len(found) - 1, -1, -every)
+    )
+    return HistoryPart(found, cut, upright, ticks, to_image, to_text)

@@ -1,0 +1,166 @@
+"""The best and the worst queries of an evaluation, with their texts and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmindex.core.errors import NoInputError
+from mmindex.evaluate.corpus import Corpus
+from mmindex.evaluate.directions import Direction
+from mmindex.evaluate.items import Items
+from mmindex.pages.page import Thumb, thumb
+from mmindex.search.snapshot import Published
+from mmindex.store.manifest import ObjectRef
+
+Int64 = NDArray[np.int64]
+
+# What a card shows of a text without end.
+_MAX_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """An image (``thumb``) or a caption (``text``); ``score`` is its cosine with the query."""
+
+    id: str
+    score: float
+    text: str | None = None
+    thumb: Thumb | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One query, the right answer's rank, that answer, and the first wrong one (if any)."""
+
+    query: Side
+    rank: int
+    right: Side
+    wrong: Side | None
+
+
+@dataclass(frozen=True, slots=True)
+class Showcase:
+    """Queries of one direction: those answered best and worst."""
+
+    best: tuple[Example, ...]
+    worst: tuple[Example, ...]
+
+
+def best_queries(direction: Direction, count: int) -> Int64:
+    """Positions of queries answered first, by the lead over the first wrong answer."""
+    lead = direction.right_score - direction.wrong_score
+    order = np.lexsort((direction.rows, -lead))
+    return _one_an_image(direction, order[direction.ranks[order] == 1], count)
+
+
+def worst_queries(direction: Direction, count: int) -> Int64:
+    """Positions of queries not answered first, the farthest down the list first."""
+    lead = direction.right_score - direction.wrong_score
+    order = np.lexsort((direction.rows, lead, -direction.ranks))
+    return _one_an_image(direction, order[direction.ranks[order] > 1], count)
+
+
+def _one_an_image(direction: Direction, order: Int64, count: int) -> Int64:
+    """The first ``count``, no two of one image: five captions of one odd picture teach little."""
+    _, first = np.unique(direction.images[order], return_index=True)
+    return order[np.sort(first)[:count]]
+
+
+def showcase(
+    published: Published, corpus: Corpus, direction: Direction, *, to_image: bool, count: int
+) -> Showcase:
+    """Texts and pictures of the ``count`` best and worst queries.
+
+    Raises:
+        DataError: the store's tables are damaged.
+    """
+    best, worst = best_queries(direction, count), worst_queries(direction, count)
+    reader = _Reader(published, corpus, direction, to_image=to_image)
+    made = reader.examples(np.concatenate((best, worst)))
+    return Showcase(made[: len(best)], made[len(best) :])
+
+
+class _Reader:
+    """Reads the few rows that are shown, once, from the row groups that hold them."""
+
+    def __init__(
+        self, published: Published, corpus: Corpus, direction: Direction, *, to_image: bool
+    ) -> None:
+        self._published = published
+        self._gallery: Items | None = corpus.images if to_image else corpus.captions
+        self._direction = direction
+        self._to_image = to_image
+        self._images: dict[int, tuple[str, str]] = {}
+        self._captions: dict[int, tuple[str, str]] = {}
+
+    def examples(self, shown: Int64) -> tuple[Example, ...]:
+        """The queries at these positions."""
+        direction = self._direction
+        wrong = [self._wrong_row(int(at)) for at in shown]
+        answers = {*direction.right_row[shown].tolist(), *(row for row in wrong if row >= 0)}
+        asked = set(direction.rows[shown].tolist())
+        images, captions = (answers, asked) if self._to_image else (asked, answers)
+        self._images = self._rows("images", ["image_id", "uri"], images)
+        self._captions = self._rows("captions", ["caption_id", "text"], captions)
+        return tuple(self._example(int(at), row) for at, row in zip(shown, wrong, strict=True))
+
+    def _wrong_row(self, at: int) -> int:
+        """The first row that has the wrong answer's content; -1 where there is no wrong answer."""
+        found = int(self._direction.wrong_id[at])
+        if found < 0 or self._gallery is None:
+            return -1
+        return int(self._gallery.rows[self._gallery.starts[found]])
+
+    def _example(self, at: int, wrong: int) -> Example:
+        direction = self._direction
+        asked, answer = self._caption, self._image
+        if not self._to_image:
+            asked, answer = answer, asked
+        return Example(
+            query=asked(int(direction.rows[at]), 1.0),
+            rank=int(direction.ranks[at]),
+            right=answer(int(direction.right_row[at]), float(direction.right_score[at])),
+            wrong=None if wrong < 0 else answer(wrong, float(direction.wrong_score[at])),
+        )
+
+    def _image(self, row: int, score: float) -> Side:
+        image_id, uri = self._images[row]
+        return Side(image_id, score, thumb=thumb(uri))
+
+    def _caption(self, row: int, score: float) -> Side:
+        caption_id, text = self._captions[row]
+        cut = text if len(text) <= _MAX_CHARACTERS else text[:_MAX_CHARACTERS] + "…"
+        return Side(caption_id, score, text=cut)
+
+    def _rows(
+        self, name: str, columns: list[str], rows: Iterable[int]
+    ) -> dict[int, tuple[str, str]]:
+        ref = self._published.manifest.find(name)
+        if ref is None:
+            raise NoInputError(f"the version has no {name}", "run `mmindex crawl` first")
+        return self._read(ref, columns, np.array(sorted(rows), dtype=np.int64))
+
+    def _read(self, ref: ObjectRef, columns: list[str], rows: Int64) -> dict[int, tuple[str, str]]:
+        found: dict[int, tuple[str, str]] = {}
+        first = 0
+        with self._published.objects.open_parquet(ref) as file:
+            for group in range(file.num_row_groups):
+                size = file.metadata.row_group(group).num_rows
+                here = rows[(rows >= first) & (rows < first + size)]
+                if len(here):
+                    table = file.read_row_group(group, columns=columns).take(pa.array(here - first))
+                    texts = (_texts(table[column]) for column in columns)
+                    found.update(zip(here.tolist(), zip(*texts, strict=True), strict=True))
+                first += size
+        return found
+
+
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    # Bytes, not strings: ids and captions may hold half surrogates, which are no UTF-8.
+    values = column.cast(pa.binary()).to_pylist()
+    return [str(value, "utf-8", "surrogatepass") for value in values]

@@ -1,0 +1,1 @@
+"""The kinds of source: one module lists one kind's images and captions."""

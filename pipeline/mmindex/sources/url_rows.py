@@ -1,0 +1,173 @@
+"""Reading a list of image addresses: csv, tsv, jsonl or parquet, row by row."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmindex.core.errors import DataError, NoInputError, UsageError, os_errors
+from mmindex.core.records import MetadataValue
+from mmindex.fetch.ledger import ListRow
+from mmindex.sources.annotations import decode_json, json_column
+
+EXTENSIONS: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+# Names that lists of this field use, compared without case; the first one there is taken.
+_URL: Final = ("url", "image_url", "img_url")
+_CAPTION: Final = ("caption", "captions", "text", "alt", "alt_text")
+_NAME: Final = ("id", "image_id", "key")
+_SPLIT: Final = ("split",)
+_MAX_FIELD_CHARS: Final = 16 << 20
+_BATCH_ROWS: Final = 4_096
+
+
+def read_rows(path: Path) -> Iterator[ListRow]:
+    """Stream a URL list.
+
+    - ``.csv``: a header line, then RFC 4180 (quotes, commas and line breaks inside quotes);
+    - ``.tsv``: a header line, then IANA's text/tab-separated-values: no quoting at all;
+    - ``.jsonl``: one object a line;
+    - ``.parquet``: its columns.
+
+    All text is UTF-8, with or without a byte-order mark. A column ``url`` is needed; ``caption``
+    (a text, or a list of texts), ``id`` and ``split`` are known; others become metadata.
+
+    Raises:
+        UsageError: the file's extension is none of these.
+        NoInputError, PermissionDeniedError, StorageError: it cannot be read.
+        DataError: it is damaged, or has no column of addresses; the message names the line.
+    """
+    extension = path.suffix.lower()
+    if not path.is_file():
+        raise NoInputError(f"{path}: no such file", "check the path of --source urls:FILE")
+    if extension not in EXTENSIONS:
+        raise UsageError(
+            f"{path}: a list of addresses ends in {', '.join(EXTENSIONS)}, not {extension!r}"
+        )
+    match extension:
+        case ".csv":
+            return _rows(path, _read_csv(path, "excel"))
+        case ".tsv":
+            return _rows(path, _read_csv(path, "tsv"))
+        case ".parquet":
+            return _rows(path, _read_parquet(path))
+        case _:
+            return _rows(path, _read_jsonl(path))
+
+
+class _Tsv(csv.Dialect):
+    delimiter = "\t"
+    quoting = csv.QUOTE_NONE
+    lineterminator = "\n"
+    strict = True
+
+
+class _Csv(csv.excel):
+    strict = True
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines, line ends kept.
+
+    Raises:
+        DataError: a line is no UTF-8.
+    """
+    with os_errors(path), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            data = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            try:
+                yield number, data.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}:{number}: not UTF-8 at byte {error.start}") from error
+
+
+def _read_csv(path: Path, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(_MAX_FIELD_CHARS)
+    dialect = _Tsv if kind == "tsv" else _Csv
+    reader = csv.reader((line for _, line in _lines(path)), dialect)
+    try:
+        header = next(reader, None)
+        if not header:
+            raise DataError(f"{path}: empty, a header line with a column `url` is needed")
+        if len(set(header)) != len(header):
+            raise DataError(f"{path}:1: a column name stands twice in the header")
+        for fields in reader:
+            if not fields:
+                continue  # a blank line
+            if len(fields) != len(header):
+                raise DataError(
+                    f"{path}:{reader.line_num}: {len(fields)} fields, the header has {len(header)}"
+                )
+            yield reader.line_num, dict(zip(header, fields, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: {error}") from error
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in _lines(path):
+        if line.strip():
+            row, _ = decode_json(line.encode("utf-8"), dict[str, Any], f"{path}:{number}")
+            yield number, row
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    try:
+        with os_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(_BATCH_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: damaged at row {number}: {error}") from error
+
+
+def _rows(path: Path, read: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[ListRow]:
+    for number, row in read:
+        names = {name.lower(): name for name in reversed(row)}
+        url = _pick(row, names, _URL)
+        if url is None:
+            raise DataError(
+                f"{path}:{number}: no column `url` (columns: {', '.join(list(row)[:20])})",
+                "name the column of addresses `url`",
+            )
+        caption, name, split = (_pick(row, names, known) for known in (_CAPTION, _NAME, _SPLIT))
+        known = {field for field in (url, caption, name, split) if field is not None}
+        yield ListRow(
+            url=_text(row[url]).strip(),
+            captions=_captions(row[caption]) if caption else (),
+            name=_text(row[name]) if name else "",
+            split=(_text(row[split]) if split else "") or "all",
+            metadata={key: _column(value) for key, value in row.items() if key not in known},
+        )
+
+
+def _pick(
+    row: Mapping[str, Any], names: Mapping[str, str], candidates: tuple[str, ...]
+) -> str | None:
+    return next((names[name] for name in candidates if names.get(name) in row), None)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _captions(value: Any) -> tuple[str, ...]:
+    """No caption for nothing; a list's texts one by one."""
+    if value is None or value == "":
+        return ()
+    return tuple(_text(one) for one in value) if isinstance(value, list) else (_text(value),)
+
+
+def _column(value: Any) -> MetadataValue:
+    """A metadata value; bytes and times as text."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if value is None or isinstance(value, str | bool | int | float | list | dict):
+        return json_column(value)
+    return str(value)

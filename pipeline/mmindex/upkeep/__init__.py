@@ -1,0 +1,1 @@
+"""Upkeep of a store: checking, collection, repair, rollback, forgetting, schedules."""

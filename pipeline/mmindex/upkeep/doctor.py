@@ -1,0 +1,165 @@
+"""What this machine can do: packages, GPU, disk, model hub."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from mmindex.core.errors import MmindexError
+from mmindex.core.resources import data_dir
+
+_HUB_TIMEOUT_S = 5.0  # somebody waits for the answer
+_PLANNED_ROWS, _PLANNED_DIM = 10_000_000, 512
+_LOW_DISK_BYTES = 5 * 10**9  # weights, shards and index of a 100,000-image corpus
+_PACKAGES = ("torch", "torchvision", "open-clip-torch", "pyarrow", "pillow", "numpy")
+
+
+class State(StrEnum):
+    """How one finding bears on a build."""
+
+    OK = "ok"
+    NOTE = "note"  # works, with a restriction worth knowing
+    BROKEN = "broken"  # a build cannot run until this is mended
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    state: State
+    detail: str
+
+
+def examine(store: Path) -> Iterator[Finding]:
+    """Look at everything a build needs, one finding at a time; imports torch and faiss."""
+    yield Finding("python", State.OK, f"{platform.python_version()} ({sys.executable})")
+    for package in _PACKAGES:
+        yield _package(package)
+    yield _faiss()
+    yield _gpu()
+    yield _index_plan()
+    yield _embedded()
+    yield _disk(store)
+    yield _hub(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+
+
+def verdict(findings: Iterable[Finding]) -> tuple[str, int]:
+    """One closing sentence, and the exit code."""
+    broken = [finding.what for finding in findings if finding.state is State.BROKEN]
+    if broken:
+        return f"not ready: mend {', '.join(broken)}", 69
+    return "ready: `mmindex build` can run here", 0
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, State.OK, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, State.BROKEN, f"not installed: pip install {name}")
+
+
+def _faiss() -> Finding:
+    try:
+        import faiss
+    except ImportError as error:
+        return Finding("faiss", State.BROKEN, f"{error}: pip install faiss-gpu (or faiss-cpu)")
+    options = re.sub(r"\s+", " ", faiss.get_compile_options()).strip()
+    return Finding("faiss", State.OK, f"{faiss.__version__} ({options})")
+
+
+def _gpu() -> Finding:
+    try:
+        import faiss
+        import torch
+    except ImportError as error:
+        return Finding("gpu", State.NOTE, f"not looked at: {error}")
+    seen_by_torch = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    seen_by_faiss = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
+    cuda = f"torch CUDA {torch.version.cuda or 'none'}, faiss CUDA {_faiss_cuda()}"
+    if not seen_by_torch and not seen_by_faiss:
+        return Finding("gpu", State.NOTE, f"none: both run on the CPU ({cuda})")
+    names = ", ".join(torch.cuda.get_device_name(i) for i in range(seen_by_torch)) or "none"
+    if seen_by_torch != seen_by_faiss:
+        return Finding(
+            "gpu",
+            State.NOTE,
+            f"torch sees {seen_by_torch} ({names}), faiss sees {seen_by_faiss} ({cuda}): "
+            "the driver is too old for one of them, or faiss-cpu is installed",
+        )
+    return Finding("gpu", State.OK, f"{names}; both see it ({cuda})")
+
+
+def _faiss_cuda() -> str:
+    """The CUDA major that the faiss wheel was built for, from the runtime it depends on."""
+    try:
+        needs = importlib.metadata.requires("faiss-gpu") or []
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+    majors = {
+        found[1] for need in needs if (found := re.match(r"nvidia-cuda-runtime-cu(\d+)", need))
+    }
+    return ", ".join(sorted(majors)) or "unknown"
+
+
+def _index_plan() -> Finding:
+    """What an index of ten million CLIP vectors would be here: legal, and in what memory."""
+    try:
+        from mmindex.index.gpu import detect
+        from mmindex.index.plan import candidates
+
+        plan = candidates(_PLANNED_ROWS, _PLANNED_DIM, "auto", None, detect("auto", memory=True))[0]
+    except ImportError as error:
+        return Finding("index plan", State.NOTE, f"not looked at: {error}")
+    except MmindexError as error:
+        return Finding("index plan", State.NOTE, f"10,000,000 x 512: {error.message}")
+    return Finding("index plan", State.OK, f"10,000,000 x 512: {plan.factory} ({plan.reason})")
+
+
+def _embedded() -> Finding:
+    try:
+        folder = data_dir() / "models"
+    except MmindexError as error:
+        return Finding("embedded model", State.BROKEN, error.message)
+    weights = sorted(folder.glob("*/open_clip_model.safetensors"))
+    if not weights:
+        return Finding("embedded model", State.BROKEN, f"no weights below {folder}")
+    return Finding("embedded model", State.OK, str(weights[0].parent))
+
+
+def _disk(store: Path) -> Finding:
+    folder = store.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        return Finding("disk", State.BROKEN, f"{folder} is not writable: choose another --store")
+    free = shutil.disk_usage(folder).free
+    state = State.NOTE if free < _LOW_DISK_BYTES else State.OK
+    return Finding("disk", state, f"{free / 1e9:.1f} GB free for {store}")
+
+
+def _hub(endpoint: str) -> Finding:
+    if os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "TRUE", "yes", "on"}:
+        return Finding("model hub", State.NOTE, "HF_HUB_OFFLINE is set: cached models only")
+    request = urllib.request.Request(f"{endpoint}/api/models?limit=1", method="HEAD")  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as answer:  # noqa: S310
+            return Finding("model hub", State.OK, f"{endpoint} answers {answer.status}")
+    except urllib.error.HTTPError as answer:  # it is there; what it says to this page is its affair
+        return Finding("model hub", State.OK, f"{endpoint} answers {answer.code}")
+    except (OSError, ValueError) as error:  # URLError is an OSError; ValueError: not an address
+        return Finding(
+            "model hub",
+            State.NOTE,
+            f"{endpoint} cannot be reached ({error}): use --model embedded, or --pretrained PATH",
+        )

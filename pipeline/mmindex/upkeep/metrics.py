@@ -1,0 +1,218 @@
+"""Metrics of a store's last run, as a file for node exporter's textfile collector (Prometheus).
+
+A run that fails reports itself and leaves what stands there of the last success: alerts go by its
+age. A run that finds the store busy writes nothing: the one that holds it will.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from mmindex.build.report import RunReport, describe_error, last_success, load_report, now
+from mmindex.core.errors import BusyError, MmindexError, StorageError, exit_code_of
+from mmindex.core.progress import get_logger
+from mmindex.store import versions
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import Manifest
+
+Samples = dict[str, list[tuple[dict[str, str], float]]]
+
+_RUN: Final = {
+    "mmindex_last_run_timestamp_seconds": "When the last run ended.",
+    "mmindex_last_run_exit_code": "Exit code of the last run; 0: it ended well.",
+    "mmindex_last_run_duration_seconds": "Wall time of the last run.",
+    "mmindex_last_run_stage_duration_seconds": "Wall time of each stage of the last run.",
+    "mmindex_last_run_peak_memory_bytes": "Peak memory of the last run, by process.",
+}
+_STATE: Final = {
+    "mmindex_last_success_timestamp_seconds": "When the last run that ended well did so.",
+    "mmindex_version": "The published version.",
+    "mmindex_images": "Images that can be searched.",
+    "mmindex_captions": "Captions that can be searched.",
+    "mmindex_quarantined": "Items kept out of the index.",
+    "mmindex_published_bytes": "Bytes of the published version's objects.",
+    "mmindex_recall_ratio": "Measured recall at K, by direction: the model's, searched exactly.",
+    "mmindex_index_recall_ratio": "Share of the exact ten best that the index finds, by side.",
+}
+_HELP: Final = _RUN | _STATE
+_TOP: Final = ("1", "5", "10")
+_OURS: Final = re.compile(r"\.(?P<pid>[0-9]{1,10})\.[0-9a-f]{32}\.tmp")
+
+
+@dataclass(slots=True)
+class MetricsFile:
+    """Around a run: writes the metrics when it ends, however it ends.
+
+    A failed write after a run that ended well raises; after one that failed, the run's own error is
+    the one to see, and the write's is logged.
+
+    Attributes:
+        path: the file; None writes nothing. May be set while the run is prepared.
+        root: the store's folder; the label ``store`` of every metric.
+        run_id: the run.
+    """
+
+    path: Path | None
+    root: Path
+    run_id: str
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if self.path is None:
+            return
+        report = load_report(Layout(self.root.absolute()), self.run_id)
+        if report is None:
+            if error is None or isinstance(error, BusyError):
+                return
+            report = _of_error(self.run_id, error)
+        try:
+            write_metrics(self.path, self.root, report)
+        except MmindexError as second:
+            if error is None:
+                raise
+            get_logger("run").warning("the metrics could not be written", why=second.message)
+
+
+def _of_error(run_id: str, error: BaseException) -> RunReport:
+    """A run that ended before it had the store."""
+    moment, code = now(), exit_code_of(error)
+    return RunReport(run_id, "failed", code, moment, moment, error=describe_error(error))
+
+
+def write_metrics(path: Path, root: Path, report: RunReport) -> None:
+    """Replace the file atomically with what is known after a run.
+
+    Args:
+        path: the file; node exporter reads those that end in ``.prom``.
+        root: the store.
+        report: the run.
+
+    Raises:
+        StorageError: it cannot be written; the old file stays.
+    """
+    # A tenth of a second, which most runs need not spend.
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+    store = str(root.absolute()).encode("utf-8", "replace").decode()
+    samples = {**_kept(path, store), **_state(Layout(root.absolute())), **_of_run(report)}
+    registry = CollectorRegistry()
+    for name, text in _HELP.items():
+        found = samples.get(name)
+        if found:
+            gauge = Gauge(name, text, ["store", *found[0][0]], registry=registry)
+            for labels, value in found:
+                gauge.labels(store=store, **labels).set(value)
+    try:
+        _replace(path, generate_latest(registry))
+    except OSError as error:
+        raise StorageError(
+            f"{path}: the metrics cannot be written: {error.strerror or error}",
+            "the run itself is not affected; name a file in an existing, writable folder",
+        ) from error
+
+
+def _of_run(report: RunReport) -> Samples:
+    return {
+        "mmindex_last_run_timestamp_seconds": [({}, report.ended.timestamp())],
+        "mmindex_last_run_exit_code": [({}, report.exit_code)],
+        "mmindex_last_run_duration_seconds": [({}, report.total_seconds)],
+        "mmindex_last_run_stage_duration_seconds": [
+            ({"stage": stage}, seconds) for stage, seconds in report.seconds.items()
+        ],
+        "mmindex_last_run_peak_memory_bytes": [
+            ({"process": "main"}, report.peak_rss_bytes),
+            ({"process": "largest child"}, report.peak_child_rss_bytes),
+        ],
+    }
+
+
+def _state(layout: Layout) -> Samples:
+    """What the store itself tells; nothing where it cannot be read."""
+    samples: Samples = {}
+    try:
+        success = last_success(layout)
+        if success is not None:
+            ended = success.ended.timestamp()
+            samples["mmindex_last_success_timestamp_seconds"] = [({}, ended)]
+        manifest = versions.read_current(layout)
+    except MmindexError:  # the exit code tells of it; the last run's file keeps what was known
+        return samples
+    return samples if manifest is None else {**samples, **_of_manifest(manifest)}
+
+
+def _of_manifest(manifest: Manifest) -> Samples:
+    counts, evaluation = manifest.counts, manifest.evaluation or {}
+    size = sum({ref.sha256: ref.bytes for ref in manifest.objects}.values())
+    recall = [
+        ({"direction": direction, "k": k}, evaluation[direction][f"r@{k}"] / 100)
+        for direction in ("text_to_image", "image_to_text")
+        if evaluation.get(direction)
+        for k in _TOP
+    ]
+    found = evaluation.get("index_recall@10") or {}
+    return {
+        "mmindex_version": [({}, manifest.version)],
+        "mmindex_images": [({}, counts.indexed)],
+        "mmindex_captions": [({}, counts.captions)],
+        "mmindex_quarantined": [({}, counts.quarantined)],
+        "mmindex_published_bytes": [({}, size)],
+        "mmindex_recall_ratio": recall,
+        "mmindex_index_recall_ratio": [
+            ({"side": side}, value / 100) for side, value in found.items() if value is not None
+        ],
+    }
+
+
+def _kept(path: Path, store: str) -> Samples:
+    """What an earlier run wrote about the same store's state."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    samples: Samples = {}
+    try:
+        families = list(text_string_to_metric_families(path.read_text("utf-8")))
+    except (OSError, ValueError):  # none, or not one of ours: nothing is known
+        return samples
+    for sample in (sample for family in families for sample in family.samples):
+        labels: Mapping[str, str] = sample.labels
+        if sample.name in _STATE and labels.get("store") == store:
+            own = {name: value for name, value in labels.items() if name != "store"}
+            samples.setdefault(sample.name, []).append((own, sample.value))
+    return samples
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write aside, make durable, rename; what killed writers left beside it goes."""
+    for leftover in _leftovers(path):
+        leftover.unlink(missing_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
+    try:
+        with aside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _leftovers(path: Path) -> Iterator[Path]:
+    prefix = f".{path.name}"
+    for other in path.parent.iterdir():
+        if other.name.startswith(prefix):
+            match = _OURS.fullmatch(other.name.removeprefix(prefix))
+            if match and not Path(f"/proc/{match['pid']}").exists():
+                yield other

@@ -1,0 +1,68 @@
+"""Another try for what is in quarantine, as after a library was updated or a host came back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmindex.build.run import RunSummary, run, settings
+from mmindex.core.errors import NoInputError
+from mmindex.store import versions
+from mmindex.store.manifest import Manifest
+from mmindex.store.objects import Objects
+from mmindex.store.quarantine import read_entries
+
+
+@dataclass(frozen=True, slots=True)
+class RetryReport:
+    """What became of the quarantined.
+
+    Attributes:
+        tried: how many there were.
+        back: ids that are in the index now, sorted.
+        summary: of the run.
+    """
+
+    tried: int
+    back: tuple[str, ...]
+    summary: RunSummary
+
+
+def retry_quarantined(
+    root: Path, run_id: str, values: Mapping[str, Any] | None = None
+) -> RetryReport:
+    """Build once more with the store's own settings, believing no failure of an earlier run.
+
+    Pictures that could not be decoded are decoded again, addresses that failed for good are asked
+    again; everything else is as in any build, which publishes where something has changed.
+
+    Args:
+        root: the store.
+        run_id: name of this run.
+        values: settings by dotted name in place of the store's, or that it does not remember.
+
+    Raises:
+        NoInputError: there is no store, or nothing is published yet.
+        MmindexError: as of any build.
+    """
+    layout = versions.open_layout(root)
+    before = versions.read_current(layout)
+    if before is None:
+        raise NoInputError(f"{layout.root}: nothing is published yet", "run `mmindex build`")
+    objects = Objects(layout)
+    ref = before.find("quarantine")
+    entries = read_entries(objects, ref) if ref is not None else []
+    # A second image under an id that is taken was in quarantine while the first was in the index.
+    tried = {entry.id for entry in entries} - _indexed(objects, before)
+    summary = run(root, settings(root, None, dict(values or {})), run_id, retry=True)
+    back = tried & _indexed(objects, summary.manifest)
+    return RetryReport(len(entries), tuple(sorted(back)), summary)
+
+
+def _indexed(objects: Objects, manifest: Manifest) -> set[str]:
+    ref = manifest.find("images")
+    return (
+        set() if ref is None else set(objects.read_table(ref, ["image_id"])["image_id"].to_pylist())
+    )

@@ -1,0 +1,28 @@
+"""Plots draw every script that an installed font has, and say so where none has."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmindex.core import fonts
+
+
+def test_latin_needs_no_other_font():
+    assert fonts.plot_font(["red boat", "größe", "Ελλάδα"]) == fonts.PlotFont(("DejaVu Sans",), "")
+
+
+def test_chinese_gets_a_font_that_has_it_or_a_note():
+    chosen = fonts.plot_font(["一个穿着泳装的女人"])
+    if any(fonts._letters(family) & {ord("泳")} for family in fonts._FAMILIES):
+        assert chosen.note == ""
+        assert len(chosen.families) == 2
+    else:
+        assert "泳" in chosen.note
+
+
+def test_a_machine_without_such_a_font_says_what_will_be_boxes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fonts, "_FAMILIES", ())
+    chosen = fonts.plot_font(["两只狗"])
+    assert chosen.families == ("DejaVu Sans",)
+    assert "no installed font has 3 of the letters (两只狗)" in chosen.note
+    assert "fonts-noto-cjk" in chosen.note

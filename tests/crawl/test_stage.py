@@ -1,0 +1,211 @@
+"""The crawl stage: every file read once, every row accounted for, the same input the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from mmindex.core.config import LimitsConfig, SourceConfig
+from mmindex.core.errors import DataError, NoInputError, StorageError, UsageError
+from mmindex.core.records import CaptionRow, ImageRow
+from mmindex.crawl import spool
+from mmindex.crawl import stage as crawl
+from mmindex.crawl.spool import Spool
+from mmindex.media.uris import read_uri
+from support.corpora import (
+    coco_content,
+    crawl_specs,
+    jpeg,
+    new_store,
+    rows_of,
+    write_coco,
+    write_files,
+)
+
+
+def photos(folder: Path, count: int = 4, **more: bytes | str) -> Path:
+    pictures: dict[str, bytes | str] = {f"{n}.jpg": jpeg(n) for n in range(count)}
+    return write_files(folder, pictures | more)
+
+
+def test_rows_hold_key_size_and_what_the_header_says(tmp_path: Path) -> None:
+    objects = new_store(tmp_path / "store")
+    folder = write_coco(tmp_path / "coco", coco_content({1: ["a", "b"], 2: ["a"]}), count=2)
+    report = crawl_specs(objects, f"coco:{folder}")
+    images, captions = rows_of(objects, report)
+    data = jpeg(1)
+    assert images[0] == {
+        "image_id": "coco/val2017/000000000001",
+        "key": hashlib.sha256(data).hexdigest(),
+        "source": "coco",
+        "uri": f"{folder}/val2017/000000000001.jpg",
+        "split": "val2017",
+        "width": 48,
+        "height": 40,
+        "format": "JPEG",
+        "size_bytes": len(data),
+        "flickr_url": "u1",
+        "license": "Attribution License",
+    }
+    key = hashlib.sha256(b"a").hexdigest()
+    assert [(row["caption_id"], row["text"], row["key"] == key) for row in captions] == [
+        ("coco/val2017/000000000001#0", "a", True),
+        ("coco/val2017/000000000001#1", "b", False),
+        ("coco/val2017/000000000002#0", "a", True),
+    ]
+    assert read_uri(images[0]["uri"]) == data
+
+
+def test_every_row_is_accounted_for(tmp_path: Path) -> None:
+    folder = photos(
+        tmp_path / "f", **{"bad.jpg": b"", "x.png": b"no picture", "a.doc": b"", "bad.txt": "lost"}
+    )
+    objects = new_store(tmp_path / "store")
+    report = crawl_specs(objects, f"folder:{folder}")
+    assert (report.seen, report.images.rows, report.ignored) == (7, 4, 1)
+    assert [(entry.id, entry.reason, entry.stage) for entry in report.quarantined] == [
+        ("folder/f/bad.jpg", "empty", "crawl"),
+        ("folder/f/x.png", "not_an_image", "crawl"),
+    ]
+    assert report.quarantined[1].key == hashlib.sha256(b"no picture").hexdigest()
+    (summary,) = report.sources
+    assert summary.seen == summary.images + summary.quarantined + summary.ignored == 7
+    assert summary.notes == {
+        "captions_of_rejected_images": 1,
+        "ignored: not an image by its extension": 1,
+    }
+
+
+def test_unchanged_sources_give_the_same_objects_and_fingerprint(tmp_path: Path) -> None:
+    """Also in another store, and whatever thread reads a file first."""
+    folder = photos(tmp_path / "f", 40)
+    first = crawl_specs(new_store(tmp_path / "one"), f"folder:{folder}")
+    second = crawl_specs(new_store(tmp_path / "two"), f"folder:{folder}")
+    assert first == second
+    (folder / "7.txt").write_text("now with a caption")
+    third = crawl_specs(new_store(tmp_path / "one"), f"folder:{folder}")
+    assert third.images == first.images
+    assert third.corpus_fingerprint != first.corpus_fingerprint
+
+
+def test_the_same_bytes_under_two_names_are_two_rows_with_one_key(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "f", 1, **{"copy.jpg": jpeg(0)})
+    objects = new_store(tmp_path / "store")
+    images, _ = rows_of(objects, crawl_specs(objects, f"folder:{folder}"))
+    assert len(images) == 2
+    assert len({row["key"] for row in images}) == 1
+
+
+def test_an_id_that_is_taken_is_rejected_across_sources(tmp_path: Path) -> None:
+    one = photos(tmp_path / "a" / "f", 2, **{"1.txt": "first"})
+    two = photos(tmp_path / "b" / "f", 3, **{"1.txt": "second"})
+    objects = new_store(tmp_path / "store")
+    report = crawl_specs(objects, f"folder:{one}", f"folder:{two}")
+    assert [entry.id for entry in report.quarantined] == ["folder/f/0.jpg", "folder/f/1.jpg"]
+    assert {entry.reason for entry in report.quarantined} == {"duplicate_id"}
+    images, captions = rows_of(objects, report)
+    assert [row["uri"] for row in images][-1] == f"{two}/2.jpg"
+    assert [row["text"] for row in captions] == ["first"]
+    assert [summary.images for summary in report.sources] == [2, 1]
+
+
+def test_metadata_is_the_union_over_sources(tmp_path: Path) -> None:
+    coco = write_coco(tmp_path / "coco", coco_content({1: ["a"]}), count=1)
+    rows = [
+        {"file_name": "0.jpg", "title": "T", "likes": 3, "width": 9, "mixed": 1},
+        {"file_name": "1.jpg", "title": None, "likes": 0.5, "mixed": "x"},
+    ]
+    text = "\n".join(json.dumps(row) for row in rows)
+    folder = photos(tmp_path / "f", 2, **{"captions.jsonl": text})
+    objects = new_store(tmp_path / "store")
+    report = crawl_specs(objects, f"coco:{coco}", f"folder:{folder}")
+    schema = objects.read_table(report.images).schema
+    own = {field.name: str(field.type) for field in schema}
+    assert list(own)[9:] == ["flickr_url", "license", "likes", "meta_width", "mixed", "title"]
+    assert own["likes"] == "double"
+    assert own["mixed"] == "string"
+    images, _ = rows_of(objects, report)
+    assert [row["mixed"] for row in images] == [None, "1", "x"]
+    assert [row["license"] for row in images] == ["Attribution License", None, None]
+
+
+def test_no_image_at_all_gives_empty_tables(tmp_path: Path) -> None:
+    objects = new_store(tmp_path / "store")
+    (tmp_path / "f").mkdir()
+    report = crawl_specs(objects, f"folder:{tmp_path}/f")
+    assert (report.seen, report.images.rows, report.captions.rows) == (0, 0, 0)
+    assert rows_of(objects, report) == ([], [])
+
+
+def test_a_source_that_is_missing_shows_before_another_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = photos(tmp_path / "f")
+    monkeypatch.setattr(crawl, "open_source", lambda *_: pytest.fail("read too early"))
+    objects = new_store(tmp_path / "store")
+    with pytest.raises(NoInputError, match="gone"):
+        crawl_specs(objects, f"folder:{folder}", f"folder:{tmp_path}/gone")
+    with pytest.raises(UsageError):
+        crawl_specs(objects, f"folder:{folder}", "hearsay:list.csv")
+
+
+def test_limits_of_one_image_apply(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "f", 2, **{"big.png": os.urandom(5_000)})
+    objects = new_store(tmp_path / "store")
+    report = crawl_specs(objects, f"folder:{folder}", max_bytes=4_000)
+    assert [(entry.id, entry.reason) for entry in report.quarantined] == [
+        ("folder/f/big.png", "too_large")
+    ]
+    report = crawl_specs(objects, f"folder:{folder}", max_pixels=100)
+    assert {str(entry.reason) for entry in report.quarantined} == {"too_large", "not_an_image"}
+
+
+def test_a_run_that_fails_leaves_nothing_in_staging(tmp_path: Path) -> None:
+    objects = new_store(tmp_path / "store")
+    folder = write_coco(tmp_path / "coco", b'{"images": [')
+    with pytest.raises(DataError):
+        crawl_specs(objects, f"folder:{photos(tmp_path / 'f')}", f"coco:{folder}")
+    assert not list(objects.layout.staging_dir.iterdir())
+
+
+def test_long_captions_are_written_in_bounded_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "_BATCH_CHARS", 1_000)
+    texts = [f"{n}" * 400 for n in range(8)]
+    folder = write_coco(tmp_path / "coco", coco_content({1: texts}), count=1)
+    objects = new_store(tmp_path / "store")
+    report = crawl_specs(objects, f"coco:{folder}")
+    with objects.open_parquet(report.captions) as file:
+        assert file.num_row_groups == 3
+    assert [row["text"] for row in rows_of(objects, report)[1]] == texts
+
+
+@pytest.mark.parametrize("what", ["images", "captions"])
+def test_a_full_disk_while_rows_wait_is_a_storage_error(tmp_path: Path, what: str) -> None:
+    objects = new_store(tmp_path / "store")
+    with Spool(objects.layout) as one:
+        one._database.execute("PRAGMA max_page_count = 1")  # no page beyond those it has
+        with pytest.raises(StorageError, match="full"):
+            for n in range(10_000):
+                if what == "images":
+                    one.add_image(ImageRow(f"{n}", "k", "s", "u", "all", 1, 1, "PNG", 1))
+                else:
+                    one.add_captions([CaptionRow(f"i#{n}", "k", "i", "text")])
+    assert not list(objects.layout.staging_dir.iterdir())
+
+
+def test_all_awkward_files_are_indexed_or_refused(real_photos: Path, tmp_path: Path) -> None:
+    """82 seen; header damage goes to quarantine here, pixel damage when it is decoded."""
+    objects = new_store(tmp_path / "store")
+    source = SourceConfig(spec=f"folder:{real_photos}/awkward/files", all_files=True)
+    report = crawl.crawl(objects, [source], LimitsConfig())
+    refused = 21 if find_spec("pillow_heif") else 22
+    assert (report.seen, len(report.quarantined)) == (82, refused)
+    assert report.images.rows == 82 - refused
+    assert all(entry.detail for entry in report.quarantined)

@@ -1,0 +1,177 @@
+"""Every content gets one good vector, and what cannot have one fails alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmindex.core.errors import InternalError
+from mmindex.core.records import Reason
+from mmindex.encode.stage import encode
+from mmindex.encode.work import EncoderSource
+from mmindex.models.encoder import Float32
+from mmindex.models.preprocess import Pixels
+from mmindex.store.objects import Objects
+from support.encoding import IMAGE, TEXT, run, settings, vectors
+from support.manifests import manifest
+from support.models import FakeEncoder
+from support.pictures import png, write_pictures
+from support.tables import image_key, text_key, write_corpus
+
+
+def test_every_key_gets_one_unit_vector(
+    objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    paths = write_pictures(tmp_path / "pictures", 11)
+    texts = [f"caption {number}" for number in range(23)]
+    corpus = write_corpus(objects, paths, texts)
+    report = run(fake_encoder, objects, corpus, config=settings(shard_rows=5))
+    images = vectors(objects, report, IMAGE)
+    assert sorted(images) == sorted(image_key(path.read_bytes()) for path in paths)
+    assert sorted(vectors(objects, report, TEXT)) == sorted(map(text_key, texts))
+    lengths = np.linalg.norm(np.array(list(images.values()), np.float32), axis=1)
+    np.testing.assert_allclose(lengths, 1.0, atol=2e-3)
+    assert (report.encoded_images, report.encoded_texts) == (11, 23)
+    assert [ref.name for ref in report.shards[IMAGE]] == [
+        "embeddings/image/00000",
+        "embeddings/image/00001",
+        "embeddings/image/00002",
+    ]
+    assert fake_encoder.image_batches == [4, 1, 4, 1, 1]
+    assert report.bottleneck in {"decode", "model", "write"}
+    assert report.images_per_second > 0
+    assert fake_encoder.closed == 1
+
+
+def test_the_same_bytes_under_two_names_are_encoded_once(
+    objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    paths = write_pictures(tmp_path / "pictures", 3)
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(paths[0].read_bytes())
+    corpus = write_corpus(objects, [*paths, copy, paths[1]], ["a", "b", "a", "a"])
+    report = run(fake_encoder, objects, corpus)
+    assert (report.encoded_images, report.encoded_texts) == (3, 2)
+
+
+def test_a_bad_picture_fails_alone_and_is_not_tried_again(
+    objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    paths = write_pictures(tmp_path / "pictures", 5)
+    paths[2].write_bytes(png(2)[:60])
+    key = image_key(paths[2].read_bytes())
+    corpus = write_corpus(objects, paths)
+    first = run(fake_encoder, objects, corpus)
+    assert list(first.failed) == [key]
+    assert first.failed[key].reason in {Reason.TRUNCATED, Reason.CORRUPT}
+    assert first.encoded_images == 4
+    again = FakeEncoder()
+    second = run(again, objects, corpus, first)
+    assert again.image_batches == []
+    assert second.failed == first.failed
+    assert second.shards == first.shards
+
+
+def test_a_unit_in_which_everything_fails_is_remembered_too(
+    objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    paths = write_pictures(tmp_path / "pictures", 4)
+    for path in paths[:2]:
+        path.write_bytes(path.read_bytes()[:50])
+    corpus = write_corpus(objects, paths)
+    first = run(fake_encoder, objects, corpus, config=settings(shard_rows=2))
+    assert [ref.rows for ref in first.shards[IMAGE]] == [0, 2]
+    second = run(FakeEncoder(), objects, corpus, first)
+    assert (second.encoded_images, len(second.failed)) == (0, 2)
+
+
+def test_a_file_that_changed_after_the_crawl_fails_for_this_run_only(
+    objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    paths = write_pictures(tmp_path / "pictures", 3)
+    before = paths[1].read_bytes()
+    corpus = write_corpus(objects, paths)
+    paths[1].write_bytes(png(77))
+    first = run(fake_encoder, objects, corpus)
+    assert [why.reason for why in first.failed.values()] == [Reason.CHANGED]
+    paths[1].write_bytes(before)
+    second = run(FakeEncoder(), objects, corpus, first)
+    assert second.failed == {}
+    assert second.encoded_images == 1
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, 0.0])
+def test_a_vector_without_unit_length_is_never_stored(
+    objects: Objects, tmp_path: Path, poison: float
+) -> None:
+    class Poisoned(FakeEncoder):
+        def encode_images(self, pixels: Pixels) -> Float32:
+            out = super().encode_images(pixels)
+            out[0] = poison
+            return out
+
+        def encode_texts(self, texts: Sequence[str]) -> Float32:
+            out = super().encode_texts(texts)
+            out[-1] = poison
+            return out
+
+    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 3), ["one", "two"])
+    report = run(Poisoned(), objects, corpus)
+    assert {why.reason for why in report.failed.values()} == {Reason.BAD_VECTOR}
+    assert text_key("two") in report.failed
+    assert (report.encoded_images, report.encoded_texts) == (2, 1)
+
+
+def test_any_script_and_even_lone_surrogates_are_encoded(
+    objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    texts = [
+        "一只红色的猫",
+        "שלום",
+        "\ud83d broken",
+        "a\x00b",
+        "🦆" * 300,
+        "\u202eevil",
+        "",
+        "x" * 100_000,
+    ]
+    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 1), texts)
+    report = run(fake_encoder, objects, corpus)
+    assert sorted(vectors(objects, report, TEXT)) == sorted(map(text_key, texts))
+
+
+def test_a_corpus_without_captions_or_images_is_fine(
+    objects: Objects, fake_encoder: FakeEncoder
+) -> None:
+    report = run(fake_encoder, objects, write_corpus(objects, []))
+    assert report.shards == {IMAGE: (), TEXT: ()}
+    assert report.images_per_second == 0.0
+
+
+def test_an_encoder_that_is_not_the_announced_one_is_refused(
+    objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 1))
+    source = EncoderSource(
+        fake_encoder.info, lambda: fake_encoder.preprocess, lambda: FakeEncoder(seed=9)
+    )
+    with pytest.raises(InternalError, match="changed"):
+        encode(source, objects, corpus.tables, manifest(), settings())
+
+
+@dataclass(slots=True)
+class Wrong(FakeEncoder):
+    """Gives vectors of another size than it says."""
+
+    def encode_images(self, pixels: Pixels) -> Float32:
+        return np.zeros((len(pixels), 3), dtype=np.float32)
+
+
+def test_vectors_of_another_size_are_refused(objects: Objects, tmp_path: Path) -> None:
+    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 1))
+    with pytest.raises(InternalError, match="vectors"):
+        run(Wrong(), objects, corpus)

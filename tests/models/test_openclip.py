@@ -1,0 +1,150 @@
+"""The real open_clip model behind the protocol: parity, precision, memory, several devices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import structlog
+import torch
+from PIL import Image
+
+from mmindex.core.errors import BusyError, InternalError
+from mmindex.models.devices import DeviceGroup, Placement
+from mmindex.models.encoder import good_rows
+from mmindex.models.openclip import OpenClipEncoder, load_encoder
+from mmindex.models.preprocess import Pixels, to_pixels
+from mmindex.models.resolve import resolve_model
+from support.loading import TEXTS, cosines, load, unit
+from support.models import DIM, TinyModel
+from support.pictures import draw
+
+
+def pixels_of(encoder: OpenClipEncoder, count: int) -> Pixels:
+    return np.stack([to_pixels(draw(number), encoder.preprocess) for number in range(count)])
+
+
+def test_image_vectors_are_open_clips(tiny_model: TinyModel, encoder: OpenClipEncoder) -> None:
+    """From the same file through open_clip's own preprocessing and model."""
+    import open_clip
+
+    model, _, transform = open_clip.create_model_and_transforms(tiny_model.name)
+    model.eval()
+    images = [draw(number, (640 - number, 480)) for number in range(6)]
+    with torch.inference_mode():
+        expected = unit(model.encode_image(torch.stack([transform(image) for image in images])))
+    pixels = np.stack([to_pixels(image, encoder.preprocess) for image in images])
+    actual = encoder.encode_images(pixels)
+    assert actual.shape == (6, DIM)
+    assert actual.dtype == np.float32
+    assert cosines(actual, expected).min() > 0.999999
+    assert good_rows(actual).all()
+    assert cosines(actual[:1], actual[1:2]).max() < 0.999  # pictures differ, or this shows nothing
+
+
+def test_text_vectors_are_open_clips_in_the_order_given(
+    tiny_model: TinyModel, encoder: OpenClipEncoder
+) -> None:
+    import open_clip
+
+    model, _, _ = open_clip.create_model_and_transforms(tiny_model.name)
+    model.eval()
+    tokenizer = open_clip.SimpleTokenizer(
+        bpe_path=str(tiny_model.folder / "merges.txt.gz"), context_length=24
+    )
+    texts = TEXTS[:-1]
+    with torch.inference_mode():
+        expected = unit(model.encode_text(tokenizer(texts)))
+    assert cosines(encoder.encode_texts(texts), expected).min() > 0.99999
+    assert encoder.encode_texts([]).shape == (0, DIM)
+
+
+def test_bfloat16_gives_nearly_the_same_vectors(
+    tiny_model: TinyModel, encoder: OpenClipEncoder
+) -> None:
+    coarse = load(tiny_model.name, precision="bf16")
+    pixels = pixels_of(encoder, 4)
+    assert cosines(coarse.encode_images(pixels), encoder.encode_images(pixels)).min() > 0.99
+    assert cosines(coarse.encode_texts(TEXTS), encoder.encode_texts(TEXTS)).min() > 0.99
+
+
+def test_when_memory_runs_out_the_batch_is_halved_and_stays_so(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load(tiny_model.name)
+    expected = encoder.encode_images(pixels_of(encoder, 11))
+    sizes: list[int] = []
+    original = type(encoder.model).encode_image
+
+    def scarce(self: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        features: torch.Tensor = original(self, images)
+        return features
+
+    monkeypatch.setattr(type(encoder.model), "encode_image", scarce)
+    with structlog.testing.capture_logs() as logs:
+        actual = encoder.encode_images(pixels_of(encoder, 11))
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    assert sizes == [11, 5, 2, 2, 2, 2, 2, 1]
+    assert [entry["now"] for entry in logs] == [5, 2]
+    sizes.clear()
+    encoder.encode_images(pixels_of(encoder, 4))
+    assert sizes == [2, 2]
+
+
+def test_no_memory_for_even_one_is_an_error_with_advice(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load(tiny_model.name)
+
+    def none_left(_self: torch.nn.Module, _images: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(encoder.model), "encode_image", none_left)
+    with pytest.raises(BusyError) as caught:
+        encoder.encode_images(pixels_of(encoder, 4))
+    assert "--device cpu" in caught.value.hint
+
+
+def test_other_errors_of_the_model_are_not_taken_for_memory(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load(tiny_model.name)
+
+    def broken(_self: torch.nn.Module, _images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(type(encoder.model), "encode_image", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        encoder.encode_images(pixels_of(encoder, 2))
+
+
+def test_pixels_of_another_size_are_refused(encoder: OpenClipEncoder) -> None:
+    with pytest.raises(InternalError):
+        encoder.encode_images(np.zeros((1, 8, 8, 3), dtype=np.uint8))
+
+
+def test_a_group_of_devices_gives_the_vectors_of_one(
+    tiny_model: TinyModel, encoder: OpenClipEncoder
+) -> None:
+    request = resolve_model(tiny_model.name, None)
+    group = load_encoder(request, Placement(("cpu", "cpu"), "fp32"))
+    assert isinstance(group, DeviceGroup)
+    try:
+        assert group.info == encoder.info
+        pixels = pixels_of(encoder, 5)
+        np.testing.assert_allclose(
+            group.encode_images(pixels), encoder.encode_images(pixels), atol=1e-5
+        )
+        np.testing.assert_allclose(
+            group.encode_texts(TEXTS), encoder.encode_texts(TEXTS), atol=1e-5
+        )
+        assert group.encode_texts(["one"]).shape == (1, DIM)
+    finally:
+        group.close()
+
+
+def test_a_picture_of_one_colour_is_encoded_like_any_other(encoder: OpenClipEncoder) -> None:
+    flat = to_pixels(Image.new("RGB", (50, 50)), encoder.preprocess)
+    assert good_rows(encoder.encode_images(flat[None])).all()

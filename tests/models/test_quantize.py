@@ -1,0 +1,108 @@
+"""8-bit linear layers: close to float32, the same for every neighbour, refused where they crawl."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmindex.core.errors import UsageError
+from mmindex.models.devices import Placement, place
+from mmindex.models.encoder import good_rows
+from mmindex.models.openclip import OpenClipEncoder, load_encoder
+from mmindex.models.preprocess import to_pixels
+from mmindex.models.quantize import quantize_linears, require_int8
+from mmindex.models.resolve import resolve_model
+from support.models import save_tiny_model, tiny_config
+from support.pictures import draw
+
+
+def _refused() -> bool:
+    try:
+        require_int8()
+    except UsageError:
+        return True
+    return False
+
+
+needs_vnni = pytest.mark.skipif(_refused(), reason="this processor has no 8-bit instructions")
+
+
+def _load(name: str, precision: str) -> OpenClipEncoder:
+    encoder = load_encoder(resolve_model(name, None), Placement(("cpu",), precision))
+    assert isinstance(encoder, OpenClipEncoder)
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model whose layers are large enough to be worth quantising."""
+    config = tiny_config(
+        vision_cfg={"width": 128, "head_width": 64}, text_cfg={"width": 128, "heads": 2}
+    )
+    return save_tiny_model(tmp_path_factory.mktemp("wide"), config=config).name
+
+
+@needs_vnni
+def test_vectors_stay_within_a_thousandth_of_float32(wide_model: str) -> None:
+    exact, rounded = _load(wide_model, "fp32"), _load(wide_model, "int8")
+    pixels = np.stack([to_pixels(draw(number), exact.preprocess) for number in range(16)])
+    texts = ["the red dog", "a blue cat on the dog", "", "red " * 50]
+    pairs = [
+        (exact.encode_images(pixels), rounded.encode_images(pixels)),
+        (exact.encode_texts(texts), rounded.encode_texts(texts)),
+    ]
+    for one, other in pairs:
+        assert good_rows(other).all()
+        assert np.einsum("ij,ij->i", one, other).min() >= 0.999
+        assert not np.array_equal(one, other)
+    assert rounded.info.fingerprint != exact.info.fingerprint
+
+
+@needs_vnni
+def test_a_picture_has_the_same_vector_whatever_stands_beside_it() -> None:
+    """One scale for each row, not for the batch: a bright neighbour costs no precision."""
+    model = torch.nn.Sequential(torch.nn.Linear(256, 512))
+    assert quantize_linears(model) == 1
+    rows = torch.randn(100, 256, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        together = model(torch.cat([rows, 1e4 * rows]))[:100]
+        torch.testing.assert_close(together, model(rows), rtol=0, atol=0)
+        torch.testing.assert_close(model(rows[:1]), together[:1], rtol=0, atol=0)
+
+
+@needs_vnni
+def test_zeros_and_missing_biases_are_computed_right() -> None:
+    layer = torch.nn.Linear(256, 256, bias=False)
+    model = torch.nn.Sequential(layer)
+    quantize_linears(model)
+    with torch.inference_mode():
+        assert torch.equal(model(torch.zeros(2, 3, 256)), torch.zeros(2, 3, 256))
+
+
+def test_small_layers_and_other_classes_are_left_alone() -> None:
+    class Special(torch.nn.Linear):
+        pass
+
+    assert quantize_linears(torch.nn.Sequential(torch.nn.Linear(8, 8), Special(512, 512))) == 0
+
+
+@pytest.mark.parametrize("flags", ["", "flags\t\t: fpu sse avx2\n", "Features\t: fp asimd i8mm\n"])
+def test_a_processor_without_8_bit_products_is_refused(tmp_path: Path, flags: str) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor\t: 0\n{flags}")
+    with pytest.raises(UsageError) as caught:
+        require_int8(path)
+    assert "--precision" in caught.value.hint
+    with pytest.raises(UsageError):
+        require_int8(tmp_path / "missing")
+    path.write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n")
+    require_int8(path)
+
+
+@needs_vnni
+def test_int8_is_never_chosen_by_itself() -> None:
+    assert place("cpu", "auto").precision == "fp32"
+    assert place("cpu", "int8").precision == "int8"

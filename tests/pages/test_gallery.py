@@ -1,0 +1,230 @@
+"""The gallery page: safe to open, complete without anything beside it, and honest about gaps."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import html
+import io
+import os
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from PIL import Image
+
+from mmindex.core.errors import CannotCreateError
+from mmindex.core.modality import Modality
+from mmindex.pages.gallery import gallery_page
+from mmindex.pages.page import write_page
+from mmindex.search.hits import Limit
+from mmindex.search.parts import Part, Question
+from mmindex.search.query import Answer, Session
+from mmindex.search.snapshot import Published, open_published
+from support import pages
+from support.models import FakeEncoder
+from support.pages import Page
+from support.pictures import write_pictures
+from support.stores import picture_store
+
+HOSTILE = [*pages.HOSTILE, '=HYPERLINK("http://evil")']
+GPS_IFD = 0x8825
+
+
+def photo_with_secrets(path: Path) -> None:
+    """A turned JPEG with GPS position, serial number, comment and colour profile."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to see it upright
+    exif[0xA431] = "SERIAL-12345"
+    exif.get_ifd(GPS_IFD)[1] = "N"
+    picture = Image.new("RGB", (60, 30), "red")
+    picture.save(path, exif=exif, comment=b"SECRET COMMENT", icc_profile=b"SECRET PROFILE" * 20)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, Path]:
+    paths = write_pictures(tmp_path / "p", len(HOSTILE))
+    secret = tmp_path / "p" / "secret.jpg"
+    photo_with_secrets(secret)
+    return {**{f"hostile/<b>{n}": path for n, path in enumerate(paths)}, "secret": secret}
+
+
+@pytest.fixture
+def published(tmp_path: Path, pictures: dict[str, Path]) -> Published:
+    captions = [(f"hostile/<b>{n}", text) for n, text in enumerate(HOSTILE)]
+    captions += [("secret", f"caption {n}") for n in range(7)]
+    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+    return open_published(tmp_path / "store")
+
+
+def answer_to(published: Published, text: str, to: Modality = Modality.IMAGE) -> Answer:
+    with Session(published, FakeEncoder) as session:
+        return session.text(text, to, Limit(100))
+
+
+@pytest.mark.parametrize("to", list(Modality))
+def test_hostile_texts_are_shown_and_do_nothing(published: Published, to: Modality) -> None:
+    """No caption, id or query brings a tag, an attribute or a hidden character into the page."""
+    page = gallery_page(published, answer_to(published, HOSTILE[0] + "\u202e", to))
+    seen = Page(page)
+    assert {tag for tag, _ in seen.tags} <= {
+        *("html", "head", "meta", "title", "style", "body", "header", "main", "footer"),
+        *("div", "p", "h1", "span", "bdi", "ol", "ul", "li", "figure", "figcaption", "img"),
+        *("svg", "rect", "details", "summary", "strong"),
+    }
+    assert not [name for _, attributes in seen.tags for name in attributes if name.startswith("on")]
+    assert "\u202e" not in page
+    assert "\x1b" not in page
+    assert "mine now" not in "".join(seen.texts["h1"])
+    shown = seen.texts["bdi"]
+    for text in ("<script>alert(1)</script>", "&lt;b&gt; is not bold", "{{ 7 * 7 }} {% raw %}"):
+        assert text in shown
+    assert "right\\u202eto left \\u2066 isolated" in shown
+    assert "bell\\x07 escape\\x1b[2J null\\x00 line\\nbreak" in shown
+    assert "half \\ud83d of a face" in shown
+    assert "一只猫坐在窗台上" in shown
+    page.encode("utf-8")
+
+
+def test_texts_are_isolated_from_each_others_writing_direction(published: Published) -> None:
+    page = gallery_page(published, answer_to(published, "عربي"))
+    seen = Page(page)
+    assert "عربي" in seen.texts["bdi"]
+    for text in ("عربي نص", "javascript:alert(3)"):
+        assert page.count(html.escape(text)) == page.count(f"<bdi>{html.escape(text)}</bdi>") > 0
+
+
+def test_the_page_needs_nothing_beside_it_and_allows_no_script(published: Published) -> None:
+    page = gallery_page(published, answer_to(published, "red"))
+    seen = Page(page)
+    [style] = re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    [policy] = [tag["content"] for tag in seen.named("meta") if tag.get("http-equiv")]
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    sources = [attributes["src"] or "" for attributes in seen.named("img")]
+    assert sources
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert not [attributes for _, attributes in seen.tags if "href" in attributes]
+    assert not [attributes for _, attributes in seen.tags if "style" in attributes]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_thumbnails_carry_nothing_but_upright_pixels(
+    published: Published, pictures: dict[str, Path]
+) -> None:
+    """No EXIF (GPS), comment or colour profile of the original comes along."""
+    assert b"SECRET" in pictures["secret"].read_bytes()
+    with Session(published, FakeEncoder) as session:
+        page = gallery_page(published, session.image("secret", Modality.IMAGE, Limit(1)))
+    asked, found = Page(page).named("img")
+    assert asked["src"] == found["src"]
+    assert (found["width"], found["height"]) == ("30", "60")
+    data = base64.b64decode((found["src"] or "").partition(",")[2])
+    assert b"SECRET" not in data
+    assert b"SERIAL" not in data
+    with Image.open(io.BytesIO(data)) as thumb:
+        assert thumb.format == "JPEG"
+        assert thumb.size == (30, 60)
+        assert not dict(thumb.getexif())
+        assert not {"exif", "icc_profile", "comment"} & thumb.info.keys()
+
+
+def test_no_local_path_leaves_with_the_page(published: Published, tmp_path: Path) -> None:
+    """Nor that of the picture asked with, nor that of the model; ids stay whole."""
+    picture = str(tmp_path / "p" / "secret.jpg")
+    encoder = msgspec.structs.replace(published.encoder, model=f"local-dir:{tmp_path}/mine")
+    travelling = dataclasses.replace(published, encoder=encoder)
+    with Session(published, FakeEncoder) as session:
+        by_file = session.image(picture, Modality.IMAGE, Limit(3))
+        by_id = session.image("hostile/<b>0", Modality.IMAGE, Limit(3))
+        parts = (Part(Modality.TEXT, "/r/pics red"), Part(Modality.IMAGE, picture))
+        mixed = session.ask(Question(parts), Modality.IMAGE, Limit(3))
+    asked = {"red": answer_to(published, "red"), "secret.jpg": by_file, "hostile/<b>0": by_id}
+    for title, answer in {**asked, "/r/pics red + secret.jpg": mixed}.items():
+        page = gallery_page(travelling, answer)
+        assert str(tmp_path) not in page
+        assert "local-dir:mine" in page
+        assert Page(page).texts["h1"] == [""]
+        assert title in Page(page).texts["bdi"]
+
+
+def test_a_page_goes_into_a_pipe_as_it_is(tmp_path: Path) -> None:
+    """Nothing that is no file is ever replaced by one: as root, /dev/null would be gone."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_page(pipe, "page")
+    assert os.read(reader, 100) == b"page"
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_missing_or_broken_picture_is_a_placeholder_with_the_reason(
+    published: Published, pictures: dict[str, Path]
+) -> None:
+    pictures["hostile/<b>0"].unlink()
+    pictures["hostile/<b>1"].write_bytes(b"<html></html>")
+    with Session(published, FakeEncoder) as session:
+        answer = session.text("red", Modality.IMAGE, Limit(100))
+    page = gallery_page(published, answer)
+    assert len(Page(page).named("img")) == len(answer.hits) - 2
+    assert "missing: No such file or directory" in page
+    assert "not an image: " in page
+
+
+def test_every_hit_is_there_with_rank_score_id_and_captions(published: Published) -> None:
+    answer = answer_to(published, "a red thing")
+    page = gallery_page(published, answer)
+    seen = Page(page)
+    for hit in answer.hits:
+        assert f'<span class="rank">{hit.rank}</span>' in page
+        assert f"<span>{hit.score:.3f}</span>" in page
+        assert hit.id in seen.texts["bdi"]
+    assert "caption 0" in seen.texts["bdi"]
+    assert "caption 4" in seen.texts["bdi"]
+    assert "caption 5" not in seen.texts["bdi"]
+    assert "6 more captions" in page
+    assert "version 1" in page
+    assert "fake seed-0" in page
+
+
+def test_endless_captions_and_queries_are_cut(tmp_path: Path) -> None:
+    [path] = write_pictures(tmp_path / "p", 1)
+    picture_store(tmp_path / "s", {"a": path}, [("a", "word " * 200_000)], FakeEncoder())
+    published = open_published(tmp_path / "s")
+    page = gallery_page(published, answer_to(published, "red " * 100_000))
+    assert len(page) < 30_000
+
+
+def test_no_hits_and_an_untrained_model_are_said(published: Published) -> None:
+    answer = Answer("red", Modality.IMAGE, 1, ())
+    assert "Nothing was found" in gallery_page(published, answer)
+    assert "untrained" not in gallery_page(published, answer)
+    untrained = msgspec.structs.replace(published.encoder, trained=False)
+    page = gallery_page(dataclasses.replace(published, encoder=untrained), answer)
+    assert "untrained" in page
+
+
+def test_a_page_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    target = tmp_path / "page.html"
+    write_page(target, "old")
+    write_page(target, "neu ☃")
+    assert target.read_text("utf-8") == "neu ☃"
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert target.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_page_that_cannot_be_created_says_so(tmp_path: Path) -> None:
+    for target in (tmp_path / "nowhere" / "page.html", tmp_path):
+        with pytest.raises(CannotCreateError):
+            write_page(target, "page")
+    assert list(tmp_path.iterdir()) == []

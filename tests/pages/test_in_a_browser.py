@@ -1,0 +1,148 @@
+"""The three pages in a real browser: drawn in both schemes, and inert whatever captions hold."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mmindex.core.config import EvaluateConfig
+from mmindex.core.modality import Modality
+from mmindex.evaluate.stage import measure
+from mmindex.insight.dedup import near_duplicates
+from mmindex.pages.duplicates import dedup_page
+from mmindex.pages.gallery import gallery_page
+from mmindex.pages.report import report_page
+from mmindex.search.hits import Limit
+from mmindex.search.query import Session
+from mmindex.search.snapshot import Published, open_published
+from support import pages
+from support.browser import assert_inert, browse
+from support.models import FakeEncoder
+from support.pictures import write_pictures
+from support.stores import picture_store
+
+HOSTILE = [
+    *pages.HOSTILE,
+    "<script>document.title = 'taken'; document.body.innerHTML = 'taken'</script>",
+    "<img src='http://example.com/leak.png' onerror='document.title=1'>",
+    "</style><style>body { background: url(http://example.com/leak) }</style>",
+    "<link rel=stylesheet href=http://example.com/leak.css><meta http-equiv=refresh content=0>",
+    "<iframe src='http://example.com/leak'></iframe><svg onload=alert(4)>",
+    "𝓦ide 全角文字の説明 한국어 हिन्दी ไทย 🧑‍🚀 e" + "\u0301" * 40,
+    "unbroken" * 60,
+]
+SCHEMES = {"light": False, "dark": True}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """Pictures under hostile names with hostile captions; the first once more, smaller."""
+    folder = tmp_path_factory.mktemp("pages")
+    paths = write_pictures(folder / "p", len(HOSTILE))
+    names = [f"<b onclick=alert(5)>{text}".replace("\ud83d", "") for text in HOSTILE]
+    pictures = dict(zip(names, paths, strict=True))
+    with Image.open(paths[0]) as first:
+        first.resize((24, 20)).save(folder / "copy.png")
+    pictures["copy"] = folder / "copy.png"
+    captions = list(zip(pictures, HOSTILE, strict=False))
+    picture_store(folder / "store", pictures, captions, FakeEncoder())
+    return open_published(folder / "store")
+
+
+def gallery(published: Published) -> str:
+    with Session(published, FakeEncoder) as session:
+        return gallery_page(published, session.text(HOSTILE[-6], Modality.IMAGE, Limit(100)))
+
+
+def dedup(published: Published) -> str:
+    return dedup_page(published, near_duplicates(published, 0.9), 0.9)
+
+
+def report(published: Published) -> str:
+    config = EvaluateConfig()
+    measured = measure(published.objects, published.manifest, config)
+    return report_page(published, measured, config)
+
+
+def colours(scheme: str) -> dict[str, str]:
+    """The style sheets' named colours."""
+    found: dict[str, str] = {}
+    for name in ("gallery", "report"):
+        css = (resources.files("mmindex.pages") / f"templates/{name}.css").read_text()
+        blocks = re.findall(r":root \{(.*?)\}", css, flags=re.DOTALL)
+        for block in blocks[: 1 + SCHEMES[scheme]]:
+            found |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+    return found
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("make", [gallery, dedup, report])
+def test_a_page_is_drawn_in_both_schemes_and_does_nothing(
+    published: Published, tmp_path: Path, make, scheme: str
+) -> None:
+    """No script runs, nothing is fetched or blocked, and the elements are those that we wrote."""
+    source = make(published)
+    page = tmp_path / "page.html"
+    page.write_text(source, encoding="utf-8")
+    seen = browse(page, dark=SCHEMES[scheme])
+    assert_inert(seen, source)
+    named = colours(scheme)
+    assert seen.picture.size == (1280, 2000)
+    assert seen.pixels(named["page"]) > 0.1 * 1280 * 2000
+    assert seen.pixels(named["card"]) > 50_000
+    assert seen.pixels(named["accent"]) > 200
+    assert seen.pixels(named["ink"]) > 100
+    # Pictures are inside and drawn: fields of many other colours.
+    drawn = seen.picture.getcolors(1 << 24) or []
+    assert sum(count > 50 for count, _ in drawn) > 30
+
+
+@pytest.mark.parametrize("make", [gallery, dedup, report])
+def test_a_page_fits_a_telephone(published: Published, tmp_path: Path, make) -> None:
+    """The margins stay free, so nothing sticks out on either side."""
+    page = tmp_path / "page.html"
+    page.write_text(make(published), encoding="utf-8")
+    picture = browse(page, width=500, height=3000).picture
+    ground = picture.getpixel((2, 2))
+    for x in (0, 5, 494, 499):
+        assert {picture.getpixel((x, y)) for y in range(0, 3000, 7)} == {ground}
+
+
+def test_a_page_that_acts_is_noticed(tmp_path: Path) -> None:
+    """The control: a page without our precautions is told from one with them."""
+    page = tmp_path / "page.html"
+    source = "<title>a</title>" + "".join(f"<p>{text}</p>" for text in HOSTILE[:1])
+    source += "<img src='http://example.com/leak.png'><script>console.log('I run')</script>"
+    source += "<script>document.body.append(document.createElement('h1'))</script>"
+    page.write_text(source.replace("alert(1)", "1"), encoding="utf-8")
+    seen = browse(page)
+    assert any("I run" in line for line in seen.console)
+    assert b"leak.png" in seen.asked
+    with pytest.raises(AssertionError):
+        assert_inert(replace(seen, console=(), asked=b""), source)
+
+
+def _luminance(colour: str) -> float:
+    """WCAG 2.1's relative luminance."""
+    shares = [part / 255 for part in bytes.fromhex(colour[1:])]
+    red, green, blue = (
+        share / 12.92 if share <= 0.03928 else ((share + 0.055) / 1.055) ** 2.4 for share in shares
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_letter_stands_out_from_its_ground(scheme: str) -> None:
+    """WCAG's AA for small texts: a contrast of 4.5."""
+    named = colours(scheme)
+    grounds = {"ink": "page card frame", "soft": "page card frame", "accent": "page card",
+               "page": "accent", "warn-ink": "warn", "good": "card", "bad": "card"}  # fmt: skip
+    for letter, places in grounds.items():
+        for ground in places.split():
+            low, high = sorted((_luminance(named[letter]), _luminance(named[ground])))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (letter, ground)

@@ -1,0 +1,123 @@
+"""Parquet files with images in them, as the Hugging Face hub serves them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmindex.core.errors import DataError
+from mmindex.core.records import ItemError, Reason
+from mmindex.media.parquet_cells import read_cell, split_cell
+from mmindex.sources.hf_parquet import parquet_events
+from support.pictures import png
+
+MAX = 1 << 24
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def write(path: Path, columns: dict[str, pa.Array], group_rows: int = 2) -> Path:
+    pq.write_table(pa.table(columns), path, row_group_size=group_rows, write_page_checksum=True)
+    return path
+
+
+def images(*values: bytes | None) -> pa.Array:
+    return pa.array([{"bytes": value, "path": "x.jpg"} for value in values], IMAGE)
+
+
+def events(path: Path, split: str | None = None):
+    return list(parquet_events(str(path), split, MAX))
+
+
+def test_a_struct_with_bytes_and_a_text(tmp_path):
+    path = write(
+        tmp_path / "train-00000-of-00001.parquet",
+        {
+            "image": images(*(png(n) for n in range(5))),
+            "text": pa.array([f"picture {n}" for n in range(5)]),
+            "width": pa.array(range(5)),
+        },
+    )
+    found = events(path)
+    assert [item.image_id for item in found] == [
+        f"parquet/{tmp_path.name}/{path.stem}/{n}" for n in range(5)
+    ]
+    assert [item.captions for item in found] == [(f"picture {n}",) for n in range(5)]
+    assert [item.read() for item in found] == [png(n) for n in range(5)]
+    assert [item.metadata for item in found] == [{"width": n} for n in range(5)]
+    assert found[3].uri == f"{path}!image/3"
+
+
+def test_binary_columns_lists_of_captions_ids_and_splits(tmp_path):
+    path = write(
+        tmp_path / "a.parquet",
+        {
+            "photo": pa.array([png(1), png(2)], pa.large_binary()),
+            "captions": pa.array([["one", "uno"], []]),
+            "id": pa.array(["x", "y"]),
+            "split": pa.array(["train", "test"]),
+        },
+    )
+    first, second = events(path)
+    assert (first.image_id, first.captions, first.split) == (
+        f"parquet/{tmp_path.name}/a/x",
+        ("one", "uno"),
+        "train",
+    )
+    assert (second.captions, second.split, second.read()) == ((), "test", png(2))
+    assert [item.image_id for item in events(path, "test")] == [f"parquet/{tmp_path.name}/a/y"]
+
+
+def test_a_file_of_nothing_but_images(tmp_path):
+    path = write(tmp_path / "a.parquet", {"image": images(png(1), png(2), png(3))})
+    assert [item.read() for item in events(path)] == [png(1), png(2), png(3)]
+
+
+def test_no_column_of_images_is_an_error_that_lists_the_columns(tmp_path):
+    path = write(tmp_path / "a.parquet", {"text": pa.array(["x"])})
+    with pytest.raises(DataError, match="text: string"):
+        events(path)
+
+
+def test_a_null_image_and_a_cell_that_is_not_there_are_items_that_fail(tmp_path):
+    path = write(tmp_path / "a.parquet", {"image": images(None, png(1))})
+    missing, good = events(path)
+    with pytest.raises(ItemError) as caught:
+        missing.read()
+    assert caught.value.reason is Reason.MISSING
+    assert good.read() == png(1)
+    for column, row in (("image", 2), ("photo", 0)):
+        with pytest.raises(ItemError):
+            read_cell(str(path), column, row, MAX)
+    with pytest.raises(ItemError, match="limit"):
+        read_cell(str(path), "image", 1, 3)
+    for text in ("image", "image/x", "/1", "image/-1"):
+        with pytest.raises(ItemError):
+            split_cell(text)
+
+
+def test_damaged_pages_are_found(tmp_path):
+    path = write(tmp_path / "a.parquet", {"image": images(png(1), png(2))})
+    data = bytearray(path.read_bytes())
+    data[data.index(png(2)[:20]) + 30] ^= 4
+    path.write_bytes(data)
+    first, _ = events(path)
+    with pytest.raises(ItemError) as caught:
+        first.read()
+    assert caught.value.reason is Reason.CORRUPT
+
+
+def test_a_file_that_is_replaced_is_read_anew(tmp_path):
+    path = write(tmp_path / "a.parquet", {"image": images(png(1))})
+    assert read_cell(str(path), "image", 0, MAX) == png(1)
+    other = write(tmp_path / "b", {"image": images(png(2), png(3))})
+    other.replace(path)
+    assert read_cell(str(path), "image", 0, MAX) == png(2)
+
+
+def test_no_parquet_file_is_an_error(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 but not really")
+    with pytest.raises(DataError, match=r"a\.parquet"):
+        events(tmp_path / "a.parquet")

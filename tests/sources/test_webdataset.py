@@ -1,0 +1,178 @@
+"""WebDataset shards as img2dataset and open_clip write them, and as nobody should."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from mmindex.core.errors import DataError, NoInputError, UsageError
+from mmindex.core.records import Ignored, ItemError, Note, Reason, Rejected, SourceItem
+from mmindex.media.tars import read_tar_member, walk_tar
+from mmindex.sources.webdataset import webdataset_events
+from support.pictures import png
+
+MAX = 1 << 24
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes, **fields) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def make_tar(path: Path, *files: tuple[str, bytes], **options) -> Path:
+    with tarfile.open(path, "w", **options) as archive:
+        for name, data in files:
+            add(archive, name, data)
+    return path
+
+
+def events(pattern: Path | str, split: str | None = None):
+    return list(webdataset_events(str(pattern), split, MAX))
+
+
+def test_the_usual_layout_of_img2dataset(tmp_path):
+    row = {"caption": "ignored beside the text file", "url": "http://x/1", "width": 64, "exif": {}}
+    make_tar(
+        tmp_path / "00000.tar",
+        ("000000000.jpg", png(1)),
+        ("000000000.json", json.dumps(row).encode()),
+        ("000000000.txt", b"a red square\n"),
+        ("000000001.json", json.dumps({"status": "failed_to_download"}).encode()),
+        ("000000002.webp", png(2)),
+        ("000000002.json", json.dumps({"text": "a blue one"}).encode()),
+    )
+    first, skipped, second = events(tmp_path / "00000.tar", "train")
+    assert (first.image_id, first.split) == (f"webdataset/{tmp_path.name}/00000/000000000", "train")
+    assert first.uri == f"{tmp_path}/00000.tar!000000000.jpg"
+    assert first.captions == ("a red square",)
+    assert first.metadata == {"url": "http://x/1", "width": 64, "exif": "{}"}
+    assert first.read() == png(1)
+    assert skipped == Ignored("sample_without_image")
+    assert (second.captions, second.read()) == (("a blue one",), png(2))
+
+
+def test_shards_are_named_by_globs_ranges_and_folders(tmp_path):
+    for n in range(3):
+        make_tar(tmp_path / f"{n:05d}.tar", (f"{n}.png", png(n)))
+    names = [f"webdataset/{tmp_path.name}/{n:05d}/{n}" for n in range(3)]
+    for pattern in ("*.tar", "{00000..00002}.tar", "0000[0-2].tar", ""):
+        assert [item.image_id for item in events(f"{tmp_path}/{pattern}")] == names
+    with pytest.raises(NoInputError, match=r"00003\.tar"):
+        events(tmp_path / "{00000..00003}.tar")
+    with pytest.raises(NoInputError):
+        events(tmp_path / "*.zip")
+    with pytest.raises(UsageError):
+        events(tmp_path / "{0..99999999}.tar")
+
+
+def test_names_are_cut_at_their_first_dot_as_webdataset_does(tmp_path):
+    make_tar(tmp_path / "a.tar", ("dir.v2/x.left.png", png(1)), ("dir.v2/y.png", png(2)))
+    assert events(tmp_path / "a.tar")[0] == Ignored("sample_without_image")
+    assert events(tmp_path / "a.tar")[1].image_id == f"webdataset/{tmp_path.name}/a/dir.v2/y"
+
+
+def test_several_images_of_a_sample_are_counted(tmp_path):
+    make_tar(tmp_path / "a.tar", ("x.png", png(1)), ("x.jpg", png(2)))
+    note, item = events(tmp_path / "a.tar")
+    assert note == Note("images_beside_the_first", 1)
+    assert item.uri.endswith("!x.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "reason"),
+    [
+        ("../../escape.jpg", {}, Reason.UNSAFE_PATH),
+        ("/etc/passwd.jpg", {}, Reason.UNSAFE_PATH),
+        ("a\\..\\b.jpg", {}, Reason.UNSAFE_PATH),
+        ("link.jpg", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, Reason.UNSAFE_PATH),
+        ("hard.jpg", {"type": tarfile.LNKTYPE, "linkname": "x.png"}, Reason.UNSAFE_PATH),
+        ("dev.jpg", {"type": tarfile.CHRTYPE, "devmajor": 1}, Reason.UNSAFE_PATH),
+        ("pipe.jpg", {"type": tarfile.FIFOTYPE}, Reason.UNSAFE_PATH),
+    ],
+)
+def test_hostile_members_are_rejected_and_the_rest_goes_on(name, fields, reason, tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, name, b"" if "type" in fields else b"x", **fields)
+        add(archive, "good.png", png(1))
+    bad, good = events(tmp_path / "a.tar")
+    assert isinstance(bad, Rejected)
+    assert bad.reason is reason
+    assert good.read() == png(1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
+    with pytest.raises(ItemError) as caught:
+        read_tar_member(str(tmp_path / "a.tar"), name, MAX)
+    assert caught.value.reason is reason
+
+
+def test_a_name_that_stands_twice_is_rejected(tmp_path):
+    make_tar(tmp_path / "a.tar", ("x.png", png(1)), ("x.png", png(2)))
+    found = events(tmp_path / "a.tar")
+    assert [type(event) for event in found] == [Rejected, SourceItem]
+    with pytest.raises(ItemError, match="twice"):
+        read_tar_member(str(tmp_path / "a.tar"), "x.png", MAX)
+
+
+def test_members_are_read_by_their_uri_without_extraction(tmp_path):
+    path = make_tar(tmp_path / "a.tar", ("x.png", png(1)), ("y.png", png(2) * 3))
+    assert read_tar_member(str(path), "y.png", MAX) == png(2) * 3
+    with pytest.raises(ItemError) as missing:
+        read_tar_member(str(path), "z.png", MAX)
+    assert missing.value.reason is Reason.MISSING
+    with pytest.raises(ItemError) as large:
+        read_tar_member(str(path), "y.png", 10)
+    assert large.value.reason is Reason.TOO_LARGE
+
+
+def test_a_shard_cut_off_or_damaged_is_an_error_that_names_it(tmp_path):
+    path = make_tar(tmp_path / "a.tar", *((f"{n}.png", png(n) * 3) for n in range(4)))
+    whole = path.read_bytes()
+    offsets = [member.offset for member in walk_tar(str(path))]
+    for size in (offsets[2] + 5, offsets[2] - 100, 100):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=r"a\.tar"):
+            events(path)
+    broken = bytearray(whole)
+    broken[offsets[2] - 512] ^= 1  # the third member's header
+    path.write_bytes(broken)
+    with pytest.raises(DataError, match=r"a\.tar"):
+        events(path)
+
+
+def test_a_compressed_shard_says_what_to_do(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w:gz") as archive:
+        add(archive, "x.png", png(1))
+    with pytest.raises(DataError) as caught:
+        events(tmp_path / "a.tar")
+    assert "gunzip" in caught.value.hint
+
+
+def test_a_header_that_claims_gigabytes_is_refused(tmp_path):
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, 3 << 30
+    path = tmp_path / "a.tar"
+    with path.open("wb") as file:
+        file.write(info.tobuf(tarfile.USTAR_FORMAT))
+        file.truncate(4 << 30)
+    with pytest.raises(DataError, match="header of"):
+        events(path)
+
+
+def test_damaged_texts_reject_their_sample_alone(tmp_path):
+    make_tar(
+        tmp_path / "a.tar",
+        ("a.jpg", png(1)),
+        ("a.txt", b"\xff\xfe"),
+        ("b.jpg", png(2)),
+        ("b.json", b'{"cut'),
+        ("c.jpg", png(3)),
+    )
+    found = events(tmp_path / "a.tar")
+    assert [type(event) for event in found] == [Rejected, Rejected, SourceItem]
+    assert {event.reason for event in found[:2]} == {Reason.CORRUPT}

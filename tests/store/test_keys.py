@@ -1,0 +1,72 @@
+"""Keys as sorted arrays: equal to what sets and dictionaries of the whole keys say."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmindex.core.errors import DataError
+from mmindex.store import keys
+from mmindex.store.keys import binary_keys, column_keys, live_keys, places_of, unique_keys
+from mmindex.store.manifest import ObjectRef
+from mmindex.store.objects import Objects
+from support.fakestore import fast_folder
+from support.index_stores import open_objects
+
+# Few different bytes, so that many are equal, differ in their last byte alone or end in zero bytes,
+# which NumPy's byte strings leave out when they compare.
+BYTES = st.sampled_from([0x00, 0x01, 0x7F, 0x80, 0xFF])
+KEYS = st.lists(
+    st.builds(
+        lambda head, middle, tail: f"{head:02x}{middle:02x}{'00' * 29}{tail:02x}", *[BYTES] * 3
+    )
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_rows_at_once():
+    """Whatever is read in parts is read in many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keys, "_READ_ROWS", 2)
+        yield
+
+
+@settings(deadline=None)
+@given(KEYS, KEYS)
+def test_live_keys_are_the_distinct_ones_and_are_found(texts, asked):
+    with fast_folder() as folder:
+        objects = open_objects(folder / "store")
+        table = key_table(objects, texts)
+        live = live_keys(objects, table)
+        in_order = unique_keys(objects, table).to_pylist()
+        assert unique_keys(objects, table, live).to_pylist() == in_order
+    assert in_order == list(dict.fromkeys(texts))
+    assert live.of_rows == len(texts)
+    distinct = sorted(set(texts))
+    assert live.rows.tolist() == [texts.index(key) for key in distinct]
+    expected = [distinct.index(key) if key in distinct else -1 for key in asked]
+    assert places_of(binary_keys(asked), live).tolist() == expected
+
+
+def key_table(objects: Objects, texts: list[str]) -> ObjectRef:
+    table = pa.table({"key": pa.array(texts, pa.string())})
+    return objects.write_table("images", table.schema, [table])
+
+
+def test_a_column_in_parts_is_read_whole():
+    texts = [f"{number:064x}" for number in range(7)]
+    column = pa.chunked_array([texts[:1], [], texts[1:6], texts[6:]], pa.string())
+    assert column_keys(column).tobytes() == bytes.fromhex("".join(texts))
+
+
+@pytest.mark.parametrize("bad", ["", "0" * 63, "0" * 66, "g" * 64, None])
+def test_what_is_no_sha256_is_refused(bad):
+    with pytest.raises(DataError, match="not a sha256"):
+        binary_keys(["a" * 64, bad])
+
+
+def test_lengths_that_make_up_for_each_other_are_refused():
+    with pytest.raises(DataError, match="not a sha256"):
+        binary_keys(["a" * 62, "b" * 66])

@@ -1,0 +1,116 @@
+"""Going back publishes an old version's content again: CURRENT only ever moves on."""
+
+import msgspec
+import pytest
+
+from mmindex.core.errors import BusyError, DataError, NoInputError, UsageError
+from mmindex.store import versions
+from mmindex.store.lock import writer_lock
+from mmindex.store.objects import Objects
+from mmindex.upkeep import commands as upkeep
+from mmindex.upkeep.check import check
+from mmindex.upkeep.rollback import rollback
+from support.kept import own, publish_days_ago, snapshot, write
+
+
+def back(root, number=None):
+    return rollback(Objects(versions.open_layout(root)), number, "test-rollback")
+
+
+def test_it_publishes_the_old_content_under_the_next_number(root):
+    made = publish_days_ago(root, 3, 2, 1)
+    again = back(root, 1)
+    layout = versions.open_layout(root)
+    assert versions.read_current(layout) == again
+    assert (again.version, again.parent, again.restored_from) == (4, 3, 1)
+    assert again.run_id == "test-rollback"
+    assert again.content() == made[0].content()
+    assert again.created_at > made[2].created_at
+    assert check(layout, full=True).problems == ()
+
+
+def test_by_default_it_goes_one_back_and_again_undoes_that(root):
+    made = publish_days_ago(root, 3, 2, 1)
+    assert back(root).content() == made[1].content()
+    assert back(root).content() == made[2].content()
+    assert versions.list_versions(versions.open_layout(root)) == [1, 2, 3, 4, 5]
+
+
+def test_the_same_content_is_not_published_again(root):
+    publish_days_ago(root, 2, 1)
+    back(root, 1)
+    again = back(root, 1)
+    assert (again.version, again.restored_from) == (3, 1)
+    assert versions.list_versions(versions.open_layout(root)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (3, UsageError, "is the published one"),
+        (4, NoInputError, "version 4 is not kept"),
+        (1, NoInputError, "version 1 holds forgotten items"),
+        (None, NoInputError, "no version is kept before version 3"),
+    ],
+)
+def test_what_cannot_be_gone_back_to_is_named(number, error, words, root):
+    publish_days_ago(root, 3, 2)
+    publish_days_ago(root, 1, floor=3)
+    before = snapshot(root)
+    with pytest.raises(error, match=words):
+        back(root, number)
+    assert snapshot(root) == before
+
+
+def test_nothing_published_is_said(root):
+    versions.create_layout(root)
+    with pytest.raises(NoInputError, match="nothing is published"):
+        back(root)
+
+
+def test_a_version_with_a_damaged_object_is_refused_and_nothing_changes(root):
+    made = publish_days_ago(root, 3, 2, 1)
+    layout = versions.open_layout(root)
+    path = own(layout, made[0])
+    path.write_bytes(b"7")
+    before = snapshot(root)
+    with pytest.raises(DataError, match="damaged") as caught:
+        back(root, 1)
+    assert str(path) in caught.value.message
+    assert "mmindex versions" in caught.value.hint
+    assert snapshot(root) == before
+
+
+def test_a_manifest_that_its_child_does_not_know_is_refused(root):
+    publish_days_ago(root, 3, 2, 1)
+    path = versions.open_layout(root).version(1)
+    path.write_bytes(path.read_bytes().replace(b'"run_id": "test"', b'"run_id": "tesu"'))
+    with pytest.raises(DataError, match="not the one that version 2 recorded"):
+        back(root, 1)
+
+
+def test_what_was_forgotten_stays_forgotten(root):
+    """The floor and the list of what was forgotten are the store's, not a version's."""
+    publish_days_ago(root, 3)
+    publish_days_ago(root, 2, floor=2)
+    objects = Objects(versions.open_layout(root))
+    current = versions.read_current(objects.layout)
+    listed = write(objects, "forgotten", b"list")
+    versions.publish_version(
+        objects,
+        msgspec.structs.replace(current, version=3, objects=(*current.objects, listed)),
+    )
+    again = back(root, 2)
+    assert again.floor == 2
+    assert again.find("forgotten") == listed
+
+
+def test_leftovers_of_a_killed_run_go_first_and_a_second_writer_is_refused(root):
+    publish_days_ago(root, 2, 1)
+    layout = versions.open_layout(root)
+    layout.version(3).write_bytes(b"never committed")
+    with writer_lock(layout), pytest.raises(BusyError):
+        upkeep.rollback(root, None, "r")
+    assert upkeep.rollback(root, None, "r").version == 3
+    with pytest.raises(NoInputError, match="no mmindex store"):
+        upkeep.rollback(root / "nowhere", None, "r")
