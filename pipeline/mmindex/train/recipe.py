@@ -12,10 +12,9 @@ from mmindex.models.files import locate
 from mmindex.models.resolve import NO_WEIGHTS, ModelRequest
 from mmindex.sources.spec import SourceOptions
 from mmindex.store.layout import Layout
-from mmindex.train.corpus import LIMITS
+from mmindex.train.corpus import LIMITS, captioned_items, split_off
 from mmindex.train.folder import TrainableModel, learn_vocabulary, load_trainable, whole_config
 from mmindex.train.settings import CaptionedImage, TrainSettings
-from mmindex.train.sources import captioned_items, split_off
 from mmindex.train.train import TrainOutput, TrainReport, train
 
 HELD_OUT: Final = 1_000
