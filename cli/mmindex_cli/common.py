@@ -12,15 +12,15 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, get_type_hints
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
 from mmindex.core.errors import InternalError, MmindexError, Terminated, exit_code_of, from_os_error
+from mmindex.core.progress import show_bars
 from mmindex_cli.interrupts import catch_signals
+from mmindex_cli.logs import LogFormat, configure_logging
 from mmindex_cli.streams import say, settle_stdout
-
-LogFormat = Literal["text", "json"]
 
 StoreOption = Annotated[
     Path | None,
@@ -77,7 +77,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         catch_signals()
         try:
-            _setup_logging(function.__name__, log_format, debug)
+            configure_logging(log_format, run_id(), verbose=debug)
+            show_bars(True)
             function(*args, **kwargs)
             sys.stdout.flush()
         except MmindexError as error:
@@ -117,17 +118,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         "debug": _DebugOption,
     }
     return wrapper
-
-
-# Commands that only read and print: structlog would double their start-up time.
-_QUIET = frozenset({"status", "versions", "corpora", "models", "quarantine_list"})
-
-
-def _setup_logging(name: str, log_format: LogFormat, debug: bool) -> None:
-    if name not in _QUIET:
-        from mmindex.core.progress import configure_logging
-
-        configure_logging(log_format, run_id(), verbose=debug)
 
 
 def fail_on(error: OSError) -> NoReturn:

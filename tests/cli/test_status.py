@@ -76,7 +76,7 @@ def test_status_loads_nothing_heavy(store):
         f"    app(['status', '--store', {str(store)!r}, '--max-age', '1000000'])\n"
         "except SystemExit:\n"
         "    pass\n"
-        "heavy = {'torch', 'faiss', 'open_clip', 'pyarrow', 'numpy', 'duckdb', 'structlog'}\n"
+        "heavy = {'torch', 'faiss', 'open_clip', 'pyarrow', 'numpy', 'duckdb', 'tqdm'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
