@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from mmindex.build.report import RunReport
+from mmindex.runs.report import RunReport
 from support.command import mmindex, mmindex_json
 from support.fakestore import run_build, write_photos
 
