@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -80,6 +82,22 @@ def show_bars(shown: bool) -> None:
     """Draw progress bars in this process from now on, where stderr is a terminal; or stop it."""
     global _bars_shown  # noqa: PLW0603 # one stderr, one choice, made by the program
     _bars_shown = shown
+
+
+@contextmanager
+def bars(shown: bool) -> Iterator[None]:
+    """:func:`show_bars` for the block."""
+    before = _bars_shown
+    show_bars(shown)
+    try:
+        yield
+    finally:
+        show_bars(before)
+
+
+def new_run_id() -> str:
+    """A name for a run: sortable by time, unique without coordination."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
 def bar(items: Iterable[T], *, total: int | None, label: str, unit: str) -> Iterable[T]:

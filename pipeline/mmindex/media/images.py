@@ -168,6 +168,24 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
         return rgb if turn is None else rgb.transpose(turn)
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture that is open already, by the same rule as :func:`decode`.
+
+    Raises:
+        ItemError: it cannot be loaded, or has no pixels.
+    """
+    if not image.width or not image.height:
+        raise ItemError(Reason.CORRUPT, f"{image.width}x{image.height} pixels")
+    _silence_decoders()
+    try:
+        # Orientation first: loading may drop the tag.
+        turn = _TURNS.get(_orientation(image, b""))
+        rgb = to_rgb(image)
+    except _DECODER_ERRORS as error:
+        raise _explain(error, b"") from error
+    return rgb if turn is None else rgb.transpose(turn)
+
+
 @contextmanager
 def _guarded(data: bytes, limits: ImageLimits) -> Iterator[None]:
     """Run Pillow with our pixel limit, silently, its errors turned into reasons."""

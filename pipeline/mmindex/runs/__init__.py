@@ -1,1 +1,1 @@
-"""The whole build: draft, stages, publish once; and what it would do."""
+"""One run over a store: its stages, their order, its dry run and its report."""
