@@ -228,7 +228,7 @@ class _Job:
         """Run stages and print what became of the store."""
         with _metrics(metrics_file, self.root) as metrics:
             require_writable(self.root)  # before the imports below: they take most of a second
-            from mmindex.build.run import run, settings
+            from mmindex.runs.run import run, settings
             from mmindex_cli.summary import print_run
 
             config = settings(self.root, self.config, self.values)
@@ -240,8 +240,8 @@ class _Job:
     def foresee(self) -> None:
         """Print what a build would do; the exit code is the one that it would give."""
         require_writable(self.root)
-        from mmindex.build.dry_run import dry_run
-        from mmindex.build.run import settings
+        from mmindex.runs.dry_run import dry_run
+        from mmindex.runs.run import settings
         from mmindex_cli.summary import print_forecast
 
         config = settings(self.root, self.config, self.values)

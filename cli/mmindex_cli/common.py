@@ -8,19 +8,19 @@ import json
 import os
 import sys
 import traceback
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, get_type_hints
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
+from mmindex.core.cores import calm_openmp
 from mmindex.core.errors import InternalError, MmindexError, Terminated, exit_code_of, from_os_error
+from mmindex.core.progress import new_run_id, show_bars
 from mmindex_cli.interrupts import catch_signals
+from mmindex_cli.logs import LogFormat, configure_logging
 from mmindex_cli.streams import say, settle_stdout
-
-LogFormat = Literal["text", "json"]
 
 StoreOption = Annotated[
     Path | None,
@@ -57,8 +57,8 @@ def store_path(option: Path | None) -> Path:
 
 @functools.cache
 def run_id() -> str:
-    """This process's run: sortable by time, unique without coordination."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+    """This process's run."""
+    return new_run_id()
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -72,12 +72,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapper(*args: Any, log_format: LogFormat, debug: bool, **kwargs: Any) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forks warn otherwise
-        # faiss and torch bring an OpenMP each; threads that spin while they wait starve the other
-        # (measured on two busy cores: a k-means of 2.6 s took 28 s).
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        calm_openmp()
         catch_signals()
         try:
-            _setup_logging(function.__name__, log_format, debug)
+            configure_logging(log_format, run_id(), verbose=debug)
+            show_bars(True)
             function(*args, **kwargs)
             sys.stdout.flush()
         except MmindexError as error:
@@ -117,17 +116,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         "debug": _DebugOption,
     }
     return wrapper
-
-
-# Commands that only read and print: structlog would double their start-up time.
-_QUIET = frozenset({"status", "versions", "corpora", "models", "quarantine_list"})
-
-
-def _setup_logging(name: str, log_format: LogFormat, debug: bool) -> None:
-    if name not in _QUIET:
-        from mmindex.core.progress import configure_logging
-
-        configure_logging(log_format, run_id(), verbose=debug)
 
 
 def fail_on(error: OSError) -> NoReturn:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from mmindex.build.report import RunReport, last_success, newest_first
 from mmindex.core.display import inert_json, visible
 from mmindex.core.errors import DataError, NoInputError
+from mmindex.runs.report import RunReport, last_success, newest_first
 from mmindex.store import versions
 from mmindex_cli.common import StoreOption, store_path
 from mmindex_cli.options import FormatOption

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import typer
 
-from mmindex.build.report import RunReport
 from mmindex.core.display import inert_json, visible
+from mmindex.runs.report import RunReport
 from mmindex.store.manifest import IndexInfo, Manifest
 
 if TYPE_CHECKING:
-    from mmindex.build.forecast import Forecast
-    from mmindex.build.run import RunSummary
+    from mmindex.runs.forecast import Forecast
+    from mmindex.runs.run import RunSummary
 
 
 def print_run(root: Path, summary: RunSummary, output_format: str) -> None:

@@ -22,7 +22,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import structlog
 
 from mmindex.core.errors import MmindexError
 from mmindex.core.modality import Modality
@@ -81,7 +80,6 @@ def build_with_others(
     root: Path, photos: Path, number: int, gate: Barrier, losers: Semaphore, out: Path
 ) -> None:
     """Build when all are ready; writes the exit code to ``out``."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     encoder = PatientEncoder(others=losers, count=number - 1)
     gate.wait(60)
     try:
@@ -95,7 +93,6 @@ def build_with_others(
 
 def read_all_along(root: Path, out: Path, ready: Semaphore, failed: Event, stop: Event) -> None:
     """Open what is published and ask it, again and again; one line of JSON for each answer set."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     with (out / f"{os.getpid()}").open("w") as file:
         for number in itertools.count():
             answer = _answers(root)

@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.build.context import Context
-from mmindex.build.index_stage import index_stage
 from mmindex.core.config import Config, IndexConfig
 from mmindex.index.exact import exact_search
+from mmindex.runs.context import Context
+from mmindex.runs.index_stage import index_stage
 from mmindex.search.searcher import Searcher
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects

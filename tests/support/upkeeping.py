@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from unittest import mock
 
-from mmindex.build import run
+from mmindex.runs import run
 from mmindex.upkeep import commands as upkeep
 from mmindex.upkeep import forget, rollback
 

@@ -9,7 +9,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import structlog
 
 from mmindex.core.errors import MmindexError
 from mmindex.store.layout import Layout
@@ -114,11 +113,7 @@ def test_readers_during_publishes_see_whole_versions(
     fast_dir: Path, full: bool, tally: Tally
 ) -> None:
     count, folder = PUBLISHES[0 if full else 1], fast_dir / "readers"
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    try:
-        lines = publish_and_read(folder, count)
-    finally:
-        structlog.reset_defaults()
+    lines = publish_and_read(folder, count)
     seen = set()
     for answer in map(json.loads, lines):
         tally.add("answer sets under publishes", read=1, mixed_or_failed=1)
@@ -140,12 +135,9 @@ def test_readers_during_publishes_see_whole_versions(
 
 def test_readers_notice_a_naive_writer() -> None:
     """A negative control: files that are written over in place make readers fail."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     try:
         with fast_folder() as folder, naive_writer(pause_s=0.002):
             lines = publish_and_read(folder / "run", 200, patient=False)
     except MmindexError:
         return  # the writer itself stumbled over what it had written
-    finally:
-        structlog.reset_defaults()
     assert any("failed" in line for line in lines)

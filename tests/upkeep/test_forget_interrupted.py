@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mmindex.build import run
 from mmindex.core.errors import BusyError, DataError
+from mmindex.runs import run
 from mmindex.store import leftovers, purge, versions
 from mmindex.store.holds import hold_current
 from mmindex.upkeep import forget as forgetting
@@ -123,7 +123,7 @@ def test_shards_of_a_killed_build_go_with_it(place: Path, monkeypatch: pytest.Mo
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("mmindex.build.stages.drop_failed", die)
+        patch.setattr("mmindex.runs.stages.drop_failed", die)
         with pytest.raises(Killed):
             build(place)
     forget_ids(place)

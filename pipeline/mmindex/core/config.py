@@ -196,6 +196,47 @@ def load_config(
         raise UsageError(f"{path or 'options'}: {_explain(error)}") from error
 
 
+def setting_names() -> dict[str, str]:
+    """Every setting by a name that is unambiguous without its section: name to dotted name.
+
+    ``index``, ``model`` and ``sources`` have a short form of their own, ``seed`` has none (two
+    sections have one).
+    """
+    found: dict[str, list[str]] = {}
+    for section, field in Config.model_fields.items():
+        part = SourceConfig if section == "source" else type(field.default)
+        for key in part.model_fields:
+            found.setdefault(key, []).append(f"{section}.{key}")
+    names = {key: dotted[0] for key, dotted in found.items() if len(dotted) == 1}
+    for taken in ("spec", "name", "kind"):
+        names.pop(taken, None)
+    return {**names, "index": "index.kind"}
+
+
+def check_type(dotted: str, value: Any) -> None:
+    """Check that a program's value has the type of a setting; its range is checked later.
+
+    Raises:
+        TypeError: it has not, or there is no such setting.
+    """
+    section, _, key = dotted.partition(".")
+    field = Config.model_fields.get(section)
+    part = SourceConfig if section == "source" else type(field.default) if field else _Section
+    if key not in part.model_fields:
+        near = difflib.get_close_matches(key, part.model_fields, n=1)
+        guess = f"; did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"there is no setting {dotted!r}{guess}")
+    wanted = part.model_fields[key]
+    annotation: Any = Annotated[wanted.annotation, *wanted.metadata]
+    try:
+        pydantic.TypeAdapter(annotation).validate_python(value, strict=True)
+    except pydantic.ValidationError as error:
+        if any(one["type"].endswith("_type") for one in error.errors()):
+            shown = f"{type(value).__name__} {repr(value)[:60]}"
+            said = error.errors()[0]["msg"].removeprefix("Input s")
+            raise TypeError(f"{dotted}: s{said}, not {shown}") from error
+
+
 def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
     section, _, key = dotted.rpartition(".")
     target = tree.setdefault(section, {}) if section else tree

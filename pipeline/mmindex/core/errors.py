@@ -24,6 +24,8 @@ class MmindexError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # tracebacks show notes
 
     def __str__(self) -> str:
         return self.message

@@ -14,7 +14,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from types import TracebackType
 from typing import Self
 
@@ -23,7 +22,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from mmindex.core.errors import InternalError
 from mmindex.core.progress import get_logger
 from mmindex.core.records import ItemError, Reason
-from mmindex.core.workers import die_with_parent
+from mmindex.core.workers import WORKERS, die_with_parent
 from mmindex.media.images import ImageLimits, decode
 from mmindex.media.uris import read_uri
 from mmindex.models.preprocess import Pixels, PreprocessSpec, to_pixels
@@ -157,12 +156,11 @@ class DecodePool:
 
     def _submit(self, task: DecodeTask) -> ProcessFuture[Decoded]:
         if self._pool is None:
-            # Spawned, not forked: no worker inherits the store's lock or the model's memory.
             self._pool = ProcessPool(
                 max_workers=self._workers,
                 initializer=_start_worker,
                 initargs=(self._memory_bytes,),
-                context=get_context("spawn"),
+                context=WORKERS,
             )
         return self._pool.schedule(self._decode, args=(task,), timeout=self._timeout_s)
 

@@ -145,6 +145,24 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
         return rgb if turn is None else rgb.transpose(turn)
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture that is open already, by the same rule as :func:`decode`.
+
+    Raises:
+        ItemError: it cannot be loaded, or has no pixels.
+    """
+    if not image.width or not image.height:
+        raise ItemError(Reason.CORRUPT, f"{image.width}x{image.height} pixels")
+    _silence_decoders()
+    try:
+        # Orientation first: loading may drop the tag.
+        turn = _TURNS.get(_orientation(image, b""))
+        rgb = to_rgb(image)
+    except DECODER_ERRORS as error:
+        raise _explain(error, b"") from error
+    return rgb if turn is None else rgb.transpose(turn)
+
+
 @contextmanager
 def _guarded(data: bytes, limits: ImageLimits) -> Iterator[None]:
     """Run Pillow with our pixel limit, silently, its errors turned into reasons."""
@@ -207,7 +225,7 @@ def _formats() -> tuple[str, ...]:
     return (*FORMATS, "HEIF")
 
 
-def _orientation(image: ImageFile.ImageFile, data: bytes) -> int:
+def _orientation(image: Image.Image, data: bytes) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
     if image.format == "TIFF":
         return 1  # Pillow turns a TIFF while loading it and reports the turned size

@@ -7,14 +7,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 from mmindex.core.errors import InternalError, UsageError
-from mmindex.core.workers import die_with_parent
+from mmindex.core.workers import WORKERS, die_with_parent
 from mmindex.models.encoder import Encoder, Float32
 from mmindex.models.preprocess import Pixels, PreprocessSpec
 from mmindex.models.quantize import require_int8
@@ -116,10 +115,8 @@ class DeviceGroup:
         self._info = info
         self._preprocess = preprocess
         self._count = len(devices)
-        # Spawned: CUDA does not survive a fork, and no worker may inherit the store's lock.
         self._pools = [
-            ProcessPoolExecutor(1, get_context("spawn"), _load_here, (make, device))
-            for device in devices
+            ProcessPoolExecutor(1, WORKERS, _load_here, (make, device)) for device in devices
         ]
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
@@ -20,6 +21,24 @@ from mmindex.search.snapshot import Published
 # What a card shows of texts without end.
 _MAX_CAPTIONS = 5
 _MAX_CHARACTERS = 400
+# What a notebook keeps of an answer in its file: some 8 KB a picture.
+_MAX_SHOWN = 50
+_SMALL_PIXELS = 256
+
+
+class ShownHit(Protocol):
+    """What a notebook shows of a hit."""
+
+    @property
+    def rank(self) -> int: ...  # noqa: D102 # as in :class:`mmindex.core.records.Hit`
+    @property
+    def score(self) -> float: ...  # noqa: D102
+    @property
+    def id(self) -> str: ...  # noqa: D102
+    @property
+    def uri(self) -> str: ...  # noqa: D102
+    @property
+    def caption(self) -> str | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +75,16 @@ def gallery_page(published: Published, answer: Answer) -> str:
         trained=published.encoder.trained,
         manifest=published.manifest,
     )
+
+
+def hits_fragment(hits: Sequence[ShownHit], query: str) -> str:
+    """Hits as a piece of HTML for a notebook: at most ``_MAX_SHOWN`` small pictures."""
+    shown = [
+        (hit, thumb(hit.uri, _SMALL_PIXELS), _shortened(hit.caption or hit.id))
+        for hit in hits[:_MAX_SHOWN]
+    ]
+    more = len(hits) - len(shown)
+    return render("hits.html", [], query=_shortened(query), shown=shown, more=more)
 
 
 def _title(answer: Answer) -> str:

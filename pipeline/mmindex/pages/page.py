@@ -107,15 +107,20 @@ def shown_model(encoder: EncoderInfo) -> str:
     return f"{model} {weights}".strip()
 
 
-def thumb(uri: str) -> Thumb:
-    """A small picture of what lies at ``uri``, or the reason why there is none."""
+def thumb(uri: str, pixels: int = _THUMB_PIXELS) -> Thumb:
+    """A small picture of what lies at ``uri``, or the reason why there is none.
+
+    Args:
+        uri: where the picture's bytes are.
+        pixels: its longest side, at most.
+    """
     try:
         picture = decode(read_uri(uri), ImageLimits.of(LimitsConfig()))
     except ItemError as error:
         return Thumb(missing=f"{error.reason.replace('_', ' ')}: {error.detail}")
     except MmindexError as error:  # the archive that held it
         return Thumb(missing=error.message)
-    picture.thumbnail((_THUMB_PIXELS, _THUMB_PIXELS), Image.Resampling.LANCZOS)
+    picture.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
     # A new picture: Pillow would write the old one's comment into the file.
     clean = Image.new("RGB", picture.size)
     clean.paste(picture)

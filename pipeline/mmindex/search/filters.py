@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from mmindex.core.errors import NoInputError, UsageError, duckdb_interrupts
 from mmindex.core.modality import Modality
 from mmindex.search.condition import TABLE, check, in_brackets, one_line
+from mmindex.search.hits import valid_text
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 
@@ -97,7 +98,7 @@ def select_images(
             for batch in batches:
                 check_time()
                 rows = np.arange(first, first + batch.num_rows)
-                part = pa.table({name: _valid_text(batch[name]) for name in columns})
+                part = pa.table({name: valid_text(batch[name]) for name in columns})
                 kept[_matching(database, part, rows, row_column, expression)] = True
                 first += batch.num_rows
     return kept
@@ -144,20 +145,6 @@ def _matching(
     relation = database.from_arrow(table).set_alias(TABLE)
     found = relation.filter(in_brackets(where)).project(row_column).fetchall()
     return np.array([row for (row,) in found], dtype=np.int64)
-
-
-def _valid_text(column: pa.Array) -> pa.Array:
-    """A text column as valid UTF-8: DuckDB stops dead on anything else."""
-    if not pa.types.is_string(column.type):
-        return column
-    data = column.cast(pa.binary())
-    try:
-        return data.cast(pa.string())
-    except pa.ArrowInvalid:
-        texts = [
-            None if one is None else one.decode("utf-8", "replace") for one in data.to_pylist()
-        ]
-        return pa.array(texts, pa.string())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +48,17 @@ class Picture:
     image_id: str
     key: str
     uri: str
+
+
+class NamedHit(Protocol):
+    """What a table of hits shows of each."""
+
+    @property
+    def rank(self) -> int: ...  # noqa: D102 # as in :class:`mmindex.core.records.Hit`
+    @property
+    def score(self) -> float: ...  # noqa: D102
+    @property
+    def image_id(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +173,91 @@ def captions_of(
     return dict(texts)
 
 
+def image_rows(objects: Objects, manifest: Manifest, image_ids: Iterable[str]) -> pa.Table:
+    """The rows of the ``images`` table that have these ids, whole, in the table's order."""
+    wanted = pa.array([_to_bytes(image_id) for image_id in set(image_ids)], pa.binary())
+    with objects.open_parquet(_table(manifest, "images")) as file:
+        parts = [file.schema_arrow.empty_table()]
+        for group in range(file.num_row_groups):
+            looked_at = _as_binary(file.read_row_group(group, columns=["image_id"])["image_id"])
+            mask = pc.is_in(looked_at, value_set=wanted)
+            if pc.any(mask).as_py():
+                parts.append(file.read_row_group(group).filter(mask))
+    return pa.concat_tables(parts)
+
+
+def column_values(column: Any) -> list[Any]:
+    """A column's values; half surrogates in text, which are no UTF-8, are kept."""
+    if not pa.types.is_string(column.type):
+        return list(column.to_pylist())
+    data = _as_binary(column).to_pylist()
+    return [None if one is None else str(one, "utf-8", "surrogatepass") for one in data]
+
+
+def hits_table(found: Sequence[NamedHit], details: pa.Table | None, but: Sequence[str]) -> pa.Table:
+    """Hits as a table, one row each, with the columns of their images' rows beside them.
+
+    Args:
+        found: the hits.
+        details: rows of the ``images`` table, among them those of the hits; None: no columns.
+        but: columns of it that are left out.
+    """
+    columns: dict[str, Any] = {
+        "rank": pa.array([hit.rank for hit in found], pa.int64()),
+        "score": pa.array([hit.score for hit in found], pa.float64()),
+    }
+    for name in ("id", "uri", "caption", "image_id"):
+        texts = [getattr(hit, name) for hit in found]
+        safe = [None if one is None else _to_bytes(one).decode("utf-8", "replace") for one in texts]
+        columns[name] = pa.array(safe, pa.string())
+    if details is not None:
+        place = {name: row for row, name in enumerate(column_values(details["image_id"]))}
+        rows = pa.array([place[hit.image_id] for hit in found], pa.int64())
+        for name in details.column_names:
+            if name not in but:
+                free = f"metadata.{name}" if name in columns else name
+                columns[free] = valid_text(details[name]).take(rows)
+    return pa.table(columns)
+
+
+def names_of(
+    objects: Objects, manifest: Manifest, side: Modality, keys: pa.Array
+) -> NDArray[np.object_]:
+    """What people call the contents with these keys: of each the first id in the table's order.
+
+    Args:
+        objects, manifest: the version.
+        side: of images, their ids; of texts, those of captions.
+        keys: string (n,), each once, in hex.
+
+    Returns:
+        object (n,): str.
+
+    Raises:
+        DataError: a key is in no row of the table, or the table is damaged.
+    """
+    table, column = ("images", "image_id") if side is Modality.IMAGE else ("captions", "caption_id")
+    names = np.full(len(keys), None, dtype=object)
+    wanted = _as_binary(keys)
+    with objects.open_parquet(_table(manifest, table)) as file:
+        for group in range(file.num_row_groups):
+            looked_at = _as_binary(file.read_row_group(group, columns=["key"])["key"])
+            places = pc.index_in(looked_at, value_set=wanted)
+            found = places.is_valid()
+            if pc.any(found).as_py():
+                rows = file.read_row_group(group, columns=[column])[column].filter(found)
+                for place, name in zip(places.drop_null().to_pylist(), _texts(rows), strict=True):
+                    if names[place] is None:
+                        names[place] = name
+    nameless = np.flatnonzero(names == None)  # noqa: E711 # compared for each element
+    if len(nameless):
+        raise DataError(
+            f"version {manifest.version}: {table} has no row for {keys[int(nameless[0])]}",
+            "run `mmindex check --full`, then `mmindex build`",
+        )
+    return names
+
+
 def _pictures(
     objects: Objects,
     manifest: Manifest,
@@ -219,6 +315,20 @@ def _as_binary(column: Any) -> Any:
 
 def _texts(column: Any) -> list[str]:
     return [str(value, "utf-8", "surrogatepass") for value in _as_binary(column).to_pylist()]
+
+
+def valid_text(column: Any) -> Any:
+    """A text column as valid UTF-8, U+FFFD in place of half surrogates; others as they are."""
+    if not pa.types.is_string(column.type):
+        return column
+    data = column.cast(pa.binary())
+    try:
+        return data.cast(pa.string())
+    except pa.ArrowInvalid:
+        texts = [
+            None if one is None else one.decode("utf-8", "replace") for one in data.to_pylist()
+        ]
+        return pa.array(texts, pa.string())
 
 
 def _to_bytes(text: str) -> bytes:

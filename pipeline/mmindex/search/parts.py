@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
@@ -11,21 +15,32 @@ from mmindex.core.resources import is_file
 from mmindex.search.hits import find_picture
 from mmindex.search.snapshot import Published
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 _TEXT, _IMAGE = "text:", "image:"
 _SHOWN = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """A text, or a picture: a file, the uri or the id of an image of the corpus."""
+    """A text, or a picture.
+
+    Attributes:
+        kind: which of the two.
+        value: the text; of a picture its file, or the uri or id of an image of the corpus.
+        given: the picture itself (RGB), or a vector (float32 (dim,), unit length); ``value`` is
+            only its title then.
+    """
 
     kind: Modality
     value: str
+    given: Image | NDArray[np.float32] | None = None
 
     @property
     def title(self) -> str:
         """A text or an id as it is; of a file its name alone, for pages that travel."""
-        local = self.kind is Modality.IMAGE and _is_local(self.value)
+        local = self.kind is Modality.IMAGE and self.given is None and _is_local(self.value)
         return self.value.rpartition("/")[2] if local else self.value
 
 

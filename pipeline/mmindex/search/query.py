@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -68,7 +69,7 @@ class Session:
         where: a condition on images, see :mod:`mmindex.search.filters`; hits are images that
             fulfil it, or captions of such images. None: all.
 
-    Use it as a context manager: leaving lets go of the model.
+    Several threads may ask at once. Use it as a context manager: leaving lets go of the model.
     """
 
     published: Published
@@ -77,12 +78,20 @@ class Session:
     vectorizer: Vectorizer = field(init=False)
     _searchers: dict[Modality, Searcher] = field(default_factory=dict)
     _allowed: dict[Modality, tuple[Rows, Int64]] = field(default_factory=dict)
+    _lock: RLock = field(default_factory=RLock)
 
     def __post_init__(self) -> None:
         self.vectorizer = Vectorizer(self.published, self.load)
 
     def __enter__(self) -> Session:
         return self
+
+    def filtered(self, where: str | None) -> Session:
+        """The same version, model and indexes, asked under another condition."""
+        other = Session(self.published, self.load, where)
+        other.vectorizer, other._searchers = self.vectorizer, self._searchers
+        other._lock = self._lock
+        return other
 
     def __exit__(self, *_error: object) -> None:
         self.vectorizer.close()
@@ -99,7 +108,7 @@ class Session:
             raise UsageError(
                 "the query is empty", 'say what to look for: mmindex query "a red bus"'
             )
-        [answer] = self._texts([text], to or Modality.IMAGE, limit)
+        [answer] = self.texts([text], to or Modality.IMAGE, limit)
         if answer.error is not None:
             raise DataError(answer.error)
         return answer
@@ -116,7 +125,7 @@ class Session:
         while batch := list(islice(pending, BATCH)):
             questions = [_question(line) for line in batch]
             good = [text for text, error in questions if error is None]
-            answered = iter(self._texts(good, to, limit))
+            answered = iter(self.texts(good, to, limit))
             for text, error in questions:
                 yield next(answered) if error is None else self._refused(text, to, error)
 
@@ -149,7 +158,7 @@ class Session:
             NoInputError, DataError, ModelMismatchError: as :meth:`text` and :meth:`image`.
         """
         alone = question.plain
-        if alone is not None:
+        if alone is not None and alone.given is None:
             part_weights(1, 0, question.weights)
             single = self.image if alone.kind is Modality.IMAGE else self.text
             return single(alone.value, to, limit)
@@ -172,26 +181,41 @@ class Session:
 
     def _parts(self, parts: Sequence[Part]) -> tuple[Float32, list[Asked | None]]:
         """The vectors of parts, float32 (parts, dim), and those of them that are pictures."""
-        texts = [part.value for part in parts if part.kind is Modality.TEXT]
+        named = [part for part in parts if part.given is None]
+        texts = [part.value for part in named if part.kind is Modality.TEXT]
         said: Iterator[Float32] = iter(self.vectorizer.texts(texts) if texts else ())
-        shown = iter(self.vectorizer.pictures([p.value for p in parts if p.kind is Modality.IMAGE]))
+        shown = iter(self.vectorizer.pictures([p.value for p in named if p.kind is Modality.IMAGE]))
         asked: list[Asked | None] = []
-        vectors = []
+        vectors: list[Float32] = []
         for part in parts:
-            picture = next(shown) if part.kind is Modality.IMAGE else None
-            if isinstance(picture, MmindexError):
-                raise picture
+            picture: Asked | None = None
+            if isinstance(part.given, np.ndarray):
+                vectors.append(part.given)
+            elif part.given is not None:
+                vectors.append(self.vectorizer.images([part.given])[0])
+            elif part.kind is Modality.TEXT:
+                vectors.append(next(said))
+            else:
+                found = next(shown)
+                if isinstance(found, MmindexError):
+                    raise found
+                picture = found
+                vectors.append(found.vector)
             asked.append(picture)
-            vectors.append(next(said) if picture is None else picture.vector)
         return np.stack(vectors), asked
 
-    def _texts(self, texts: Sequence[str], to: Modality, limit: Limit) -> list[Answer]:
+    def texts(self, texts: Sequence[str], to: Modality, limit: Limit) -> list[Answer]:
+        """Answer many texts at once; one that the model cannot encode gets an answer that says so.
+
+        Raises:
+            NoInputError, ModelMismatchError: as :meth:`text`.
+        """
         from mmindex.models.encoder import good_rows
 
         self.published.require_index(to)
         if not texts:
             return []
-        vectors = self.vectorizer.encoder.encode_texts(texts)
+        vectors = self.vectorizer.encode_texts(texts)
         good = good_rows(vectors)
         found = iter(self._search(vectors[good], to, limit))
         version = self.published.manifest.version
@@ -229,19 +253,22 @@ class Session:
         """The rows of the images table, and the ids of one side, that the filter lets through."""
         if self.where is None:
             return None, None
-        if to not in self._allowed:
-            from mmindex.search.filters import ids_of, select_images  # DuckDB: only when needed
+        with self._lock:
+            if to not in self._allowed:
+                from mmindex.search.filters import ids_of, select_images  # DuckDB: when needed
 
-            objects, manifest = self.published.objects, self.published.manifest
-            known = next(iter(self._allowed.values()), None)
-            rows = select_images(objects, manifest, self.where) if known is None else known[0]
-            self._allowed[to] = rows, ids_of(objects, manifest, to, rows)
-        return self._allowed[to]
+                objects, manifest = self.published.objects, self.published.manifest
+                known = next(iter(self._allowed.values()), None)
+                rows = select_images(objects, manifest, self.where) if known is None else known[0]
+                self._allowed[to] = rows, ids_of(objects, manifest, to, rows)
+            return self._allowed[to]
 
     def _searcher(self, side: Modality) -> Searcher:
-        if side not in self._searchers:
-            self._searchers[side] = Searcher(self.published.objects, self.published.manifest, side)
-        return self._searchers[side]
+        with self._lock:
+            if side not in self._searchers:
+                published = self.published
+                self._searchers[side] = Searcher(published.objects, published.manifest, side)
+            return self._searchers[side]
 
 
 def open_session(root: Path, device: str = "auto", where: str | None = None) -> Session:

@@ -28,6 +28,7 @@ from mmindex.store.segment import BLOCK_BYTES, Segment
 
 Float16 = NDArray[np.float16]
 Int64 = NDArray[np.int64]
+_COPIED_ROWS = 65_536
 REMOVED_SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False)])
 
 
@@ -201,6 +202,28 @@ class Vectors:
             for number in np.unique(owners).tolist():
                 segment, mine = self._segments[number], owners == number
                 out[mine] = segment.rows(ids[mine] - segment.first)
+        return out
+
+    def whole(self) -> Float16:
+        """All live vectors by id: float16 (live, dim), read-only, verified.
+
+        A view of the file where one float16 segment without removed rows holds them, else a copy.
+
+        Raises:
+            DataError: a block is damaged.
+        """
+        if len(self._segments) == 1 and not len(self.removed):
+            segment = self._segments[0]
+            if len(segment.matrix):
+                rows = segment.part(0, len(segment.matrix))
+                rows.flags.writeable = False
+                return rows
+        out = np.empty((self.live, self.dim), dtype=np.float16)
+        start = 0
+        for _, part in self.blocks(_COPIED_ROWS):
+            out[start : start + len(part)] = part
+            start += len(part)
+        out.flags.writeable = False
         return out
 
     def let_go(self) -> None:

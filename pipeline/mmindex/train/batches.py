@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from mmindex.core.workers import WORKERS
 from mmindex.train.corpus import Decoder, Pixels, Tokens, as_is
 from mmindex.train.settings import CaptionedImage, TrainSettings
 
@@ -209,6 +210,6 @@ def batches_from(batches: Batches, first_step: int, workers: int) -> Iterator[Ba
         sampler=range(first_step, len(batches)),
         num_workers=workers,
         collate_fn=as_is,
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context=WORKERS if workers else None,
         persistent_workers=workers > 0,
     )

@@ -23,6 +23,7 @@ from mmindex.core.config import LimitsConfig
 from mmindex.core.errors import DataError, os_errors
 from mmindex.core.progress import bar, counter
 from mmindex.core.records import ItemError, SourceItem
+from mmindex.core.workers import WORKERS
 from mmindex.media.images import ImageLimits, decode
 from mmindex.models.preprocess import PreprocessSpec, to_pixels
 from mmindex.models.tokenizer import Tokenize, shorten
@@ -284,7 +285,7 @@ def loaded(dataset: Any, workers: int, *, chunk: int) -> Iterator[Any]:
         batch_size=None,
         num_workers=workers,
         collate_fn=as_is,
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context=WORKERS if workers else None,
     )
     for part in loader:
         yield from part

@@ -16,10 +16,10 @@ from pathlib import Path
 import msgspec
 
 import mmindex
-from mmindex.build.context import Context
-from mmindex.build.run import settings
 from mmindex.core.errors import BusyError, NoInputError, UsageError
 from mmindex.core.progress import get_logger
+from mmindex.runs.context import Context
+from mmindex.runs.run import settings
 from mmindex.store import versions
 from mmindex.store.forgotten import read_forgotten
 from mmindex.store.holds import hold_current

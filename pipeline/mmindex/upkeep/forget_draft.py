@@ -12,9 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.build.context import Context
-from mmindex.build.index_stage import index_stage
-from mmindex.build.stages import evaluate_stage
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
 from mmindex.core.records import QuarantineEntry
@@ -24,6 +21,9 @@ from mmindex.encode.decoding import Failure
 from mmindex.encode.prune import prune_shard
 from mmindex.encode.shards import read_shard
 from mmindex.encode.survivors import drop_failed
+from mmindex.runs.context import Context
+from mmindex.runs.index_stage import index_stage
+from mmindex.runs.stages import evaluate_stage
 from mmindex.store.forgotten import FORGOTTEN, Forgotten, write_forgotten
 from mmindex.store.keys import live_keys
 from mmindex.store.manifest import Manifest, ObjectRef, SourceSummary

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from mmindex.build.report import RunReport, describe_error, last_success, load_report, now
 from mmindex.core.errors import BusyError, MmindexError, StorageError, exit_code_of
 from mmindex.core.progress import get_logger
+from mmindex.runs.report import RunReport, describe_error, last_success, load_report, now
 from mmindex.store import versions
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmindex.build.run import RunSummary, run, settings
 from mmindex.core.errors import NoInputError
+from mmindex.runs.run import RunSummary, run, settings
 from mmindex.store import versions
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects

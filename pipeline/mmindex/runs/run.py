@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 
 import mmindex
-from mmindex.build import stages
-from mmindex.build.context import Context
-from mmindex.build.preflight import check_room
-from mmindex.build.report import Recorder, RunReport
 from mmindex.core.config import DEFAULT_SCENES, Config, SourceConfig, load_config
 from mmindex.core.errors import MmindexError
 from mmindex.core.heap import trim_heap
 from mmindex.core.progress import StageTimer, get_logger
+from mmindex.runs import stages
+from mmindex.runs.context import Context
+from mmindex.runs.preflight import check_room
+from mmindex.runs.report import Recorder, RunReport
 from mmindex.store import versions
 from mmindex.store.layout import FORMAT, Layout
 from mmindex.store.leftovers import remove_leftovers

@@ -5,9 +5,9 @@ import os
 import msgspec
 import pytest
 
-from mmindex.build.dry_run import dry_run
-from mmindex.build.run import settings
 from mmindex.core.errors import BusyError
+from mmindex.runs.dry_run import dry_run
+from mmindex.runs.run import settings
 from mmindex.store.layout import Layout
 from mmindex.store.lock import writer_lock
 from support.fakestore import fake_model, run_build, write_photos

@@ -13,10 +13,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmindex.build import stages
-from mmindex.build.context import Context, named
-from mmindex.build.crawl_stage import Found, crawl_sources, objections
-from mmindex.build.forecast import (
+from mmindex.core.config import Config, SourceConfig
+from mmindex.core.errors import MmindexError
+from mmindex.models.hub import WouldFetchError, without_network
+from mmindex.runs import stages
+from mmindex.runs.context import Context, named
+from mmindex.runs.crawl_stage import Found, crawl_sources, objections
+from mmindex.runs.forecast import (
     EncodePlan,
     Forecast,
     IndexPlan,
@@ -26,11 +29,8 @@ from mmindex.build.forecast import (
     foresee_seconds,
     foresee_sides,
 )
-from mmindex.build.preflight import estimate, require_room
-from mmindex.build.run import STAGES, first_draft
-from mmindex.core.config import Config, SourceConfig
-from mmindex.core.errors import MmindexError
-from mmindex.models.hub import WouldFetchError, without_network
+from mmindex.runs.preflight import estimate, require_room
+from mmindex.runs.run import STAGES, first_draft
 from mmindex.sources.needs import needs_of
 from mmindex.sources.spec import parse_spec, source_name
 from mmindex.store import quarantine, versions
@@ -76,7 +76,7 @@ def dry_run(root: Path, config: Config, run_id: str) -> Forecast:
 
     Args:
         root: the store's folder; it need not exist.
-        config: settings, see :func:`mmindex.build.run.settings`.
+        config: settings, see :func:`mmindex.runs.run.settings`.
         run_id: name of this run in logs.
 
     Returns:

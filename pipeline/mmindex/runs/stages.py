@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from mmindex.build.context import Context, after_change, require, rounded, survivors
-from mmindex.build.crawl_stage import crawl_stage
-from mmindex.build.gates import quarantine_gate
-from mmindex.build.index_stage import INDEX_OBJECTS, index_stage
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
 from mmindex.encode.stage import EncodeReport, encode, encoder_source
 from mmindex.encode.survivors import drop_failed
 from mmindex.evaluate.stage import evaluate
 from mmindex.index.plan import check_kind
+from mmindex.runs.context import Context, after_change, require, rounded, survivors
+from mmindex.runs.crawl_stage import crawl_stage
+from mmindex.runs.gates import quarantine_gate
+from mmindex.runs.index_stage import INDEX_OBJECTS, index_stage
 from mmindex.sources.spec import parse_spec, source_name
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN

@@ -10,8 +10,10 @@ import pytest
 
 SCRIPT = """
 import logging, sys, warnings
-from mmindex.progress import bar, configure_logging, get_logger
+from mmindex.core.progress import bar, get_logger, show_bars
+from mmindex_cli.logs import configure_logging
 configure_logging({form!r}, "run-1")
+show_bars(True)
 log = get_logger("crawl")
 log.info("found", path="a\\nb\\x1b[31m\\u202e", count=3)
 log.warning("long", text="x" * 100_000)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmindex.build.run import RunSummary
 from mmindex.core.modality import Modality
 from mmindex.insight.dedup import near_duplicates
+from mmindex.runs.run import RunSummary
 from mmindex.search.filters import ids_of, select_images
 from mmindex.search.golden import check_golden
 from mmindex.search.searcher import Searcher

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.build import stages
-from mmindex.build.preflight import estimate, require_room
-from mmindex.build.run import run
 from mmindex.core.config import Config
 from mmindex.core.errors import CannotCreateError, PermissionDeniedError, StorageError
+from mmindex.runs import stages
+from mmindex.runs.preflight import estimate, require_room
+from mmindex.runs.run import run
 from mmindex.store.layout import Layout
 from mmindex.store.place import free_bytes, require_writable
 from support.fakestore import run_build, write_photos
@@ -60,7 +60,7 @@ def test_downloads_count_with_their_known_size(tmp_path):
 
 
 def test_a_changed_model_needs_room_for_all_vectors_and_an_unchanged_one_for_none(tmp_path):
-    from mmindex.build.run import settings
+    from mmindex.runs.run import settings
     from mmindex.store import versions
 
     photos = write_photos(tmp_path / "photos", TWELVE)

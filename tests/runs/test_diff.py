@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmindex.build.diff import Changes, Delta, Tables, compare
 from mmindex.core.errors import DataError, Terminated
+from mmindex.runs.diff import Changes, Delta, Tables, compare
 from support.corpora import new_store
 
 IMAGES = pa.schema([(name, pa.string()) for name in ("image_id", "key", "source")])

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mmindex.build.context import Context, after_change, named, survivors
-from mmindex.build.diff import Changes, Tables, compare
-from mmindex.build.gates import quarantine_gate, removal_gate
 from mmindex.core.config import SourceConfig
 from mmindex.core.errors import DataError
 from mmindex.core.progress import get_logger
 from mmindex.crawl.stage import CrawlReport, crawl
+from mmindex.runs.context import Context, after_change, named, survivors
+from mmindex.runs.diff import Changes, Tables, compare
+from mmindex.runs.gates import quarantine_gate, removal_gate
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN, read_forgotten
 from mmindex.store.keys import live_keys

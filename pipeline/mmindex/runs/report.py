@@ -21,7 +21,7 @@ from mmindex.store import publish
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Counts, Manifest
 
-if TYPE_CHECKING:  # `mmindex status` reads reports without paying for structlog
+if TYPE_CHECKING:  # `mmindex status` reads reports without paying for these
     from mmindex.core.progress import StageTimer
     from mmindex.store.objects import Objects
 

@@ -6,8 +6,8 @@ import signal
 import msgspec
 import pytest
 
-from mmindex.build.report import RunReport, last_success, load_report, newest_first
 from mmindex.core.errors import BusyError, DataError, StorageError, Terminated, exit_code_of
+from mmindex.runs.report import RunReport, last_success, load_report, newest_first
 from mmindex.store.layout import Layout
 from mmindex.store.lock import writer_lock
 from support.fakestore import run_build, write_photos

@@ -10,14 +10,14 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmindex.build.context import require
-from mmindex.build.report import newest_first
 from mmindex.core.config import IndexConfig
 from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
 from mmindex.encode.backlog import Backlog, plan_backlog
 from mmindex.encode.shards import Shard, find_orphans, read_shard
 from mmindex.index.decide import compare, recipe_of, why_anew
+from mmindex.runs.context import require
+from mmindex.runs.report import newest_first
 from mmindex.store.keys import live_keys, unique_keys
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.build.context import Context, require, rounded
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
@@ -20,6 +19,7 @@ from mmindex.index.extend import Before, Order, Retrain, extend_index
 from mmindex.index.gather import locate, vector_blocks
 from mmindex.index.train import sample_rows
 from mmindex.index.tune import TUNING_QUERIES
+from mmindex.runs.context import Context, require, rounded
 from mmindex.search.golden import write_golden
 from mmindex.store.chain import last_indexed
 from mmindex.store.keys import unique_keys
