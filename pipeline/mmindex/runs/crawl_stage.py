@@ -14,9 +14,14 @@ from mmindex.core.config import SourceConfig
 from mmindex.core.errors import DataError
 from mmindex.core.progress import get_logger
 from mmindex.crawl.stage import CrawlReport, crawl
-from mmindex.runs.context import Context, after_change, named, survivors
+from mmindex.runs.context import (
+    Context,
+    after_change,
+    quarantine_gate,
+    removal_gate,
+    survivors,
+)
 from mmindex.runs.diff import Changes, Tables, compare
-from mmindex.runs.gates import quarantine_gate, removal_gate
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN, read_forgotten
 from mmindex.store.keys import live_keys
@@ -49,8 +54,8 @@ def crawl_stage(context: Context, draft: Manifest) -> Manifest:
         raise error
     objects = context.objects
     crawled = (
-        named("crawl/images", report.images),
-        named("crawl/captions", report.captions),
+        report.images.named("crawl/images"),
+        report.captions.named("crawl/captions"),
         quarantine.write_entries(objects, "crawl/quarantine", report.quarantined),
     )
     draft = msgspec.structs.replace(
@@ -108,7 +113,7 @@ def crawl_sources(
         config.limits,
         fetch,
         rehash=config.crawl.rehash,
-        forgotten=read_forgotten(objects, draft),
+        forgotten=read_forgotten(context.snapshot(draft)),
     )
     context.reports["crawl"] = _crawl_figures(report)
     quarantine.write_ledger(context.layout, report.quarantined)

@@ -17,7 +17,7 @@ from mmindex.core.config import Config, SourceConfig
 from mmindex.core.errors import MmindexError
 from mmindex.models.hub import WouldFetchError, without_network
 from mmindex.runs import stages
-from mmindex.runs.context import Context, named
+from mmindex.runs.context import Context
 from mmindex.runs.crawl_stage import Found, crawl_sources, objections
 from mmindex.runs.forecast import (
     EncodePlan,
@@ -192,9 +192,9 @@ class _Foresight:
             self.encode[side.name] = side.plan
             if len(side.keys) and whole:
                 fingerprint = info.fingerprint if info else ""
-                indexed = last_indexed(self.real.layout, parent, side.name)
-                plan = foresee_index(objects, indexed, side, fingerprint, config)
-                self.index[side.name] = plan
+                last = last_indexed(self.real.layout, parent, side.name)
+                indexed = self.context.snapshot(last) if last is not None else None
+                self.index[side.name] = foresee_index(indexed, side, fingerprint, config)
         self.changed = self._differs(found)
 
     def _differs(self, found: Found) -> bool:
@@ -206,8 +206,8 @@ class _Foresight:
             self.context.objects, "crawl/quarantine", report.quarantined
         )
         crawled = (
-            named("crawl/images", report.images),
-            named("crawl/captions", report.captions),
+            report.images.named("crawl/images"),
+            report.captions.named("crawl/captions"),
             kept_out,
         )
         return (

@@ -93,10 +93,13 @@ def purge_forgotten(layout: Layout, current: Manifest | None) -> None:
     Raises:
         MmindexError: a file there is damaged, or the disk is full all the same.
     """
-    from mmindex.store.purge import purge  # brings pyarrow, which most writers need later or never
+    # These bring pyarrow, which most writers need later or never.
+    from mmindex.store.objects import Objects
+    from mmindex.store.purge import purge
+    from mmindex.store.snapshot import Snapshot
 
     if current is not None:
-        purge(layout, current)
+        purge(Snapshot(Objects(layout), current))
 
 
 def lock_versions(layout: Layout, numbers: Collection[int], locks: ExitStack) -> list[int]:

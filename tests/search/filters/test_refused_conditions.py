@@ -83,7 +83,7 @@ def test_refuses_what_would_eat_memory_or_time(store, bomb):
 
 def test_a_condition_that_takes_too_long_is_stopped(store):
     with pytest.raises(UsageError, match="took longer than 0 s"):
-        select_images(store.objects, store.manifest, "width > 1", timeout_s=0.0)
+        select_images(store.snapshot, "width > 1", timeout_s=0.0)
 
 
 def test_work_is_stopped_in_the_middle_too():
@@ -150,10 +150,10 @@ def test_what_is_no_condition_or_fails_on_a_value_is_a_usage_error(store, expres
 
 
 def test_an_empty_corpus_still_refuses_a_wrong_type(tmp_path):
-    objects, manifest = make_store(tmp_path / "s", images_table([]), captions_table([]), {}, None)
-    assert select_images(objects, manifest, "width > 1").tolist() == []
+    snapshot = make_store(tmp_path / "s", images_table([]), captions_table([]), {}, None)
+    assert select_images(snapshot, "width > 1").tolist() == []
     with pytest.raises(UsageError, match=r"^--where"):
-        select_images(objects, manifest, "lower(width, 2) = 'a'")
+        select_images(snapshot, "lower(width, 2) = 'a'")
 
 
 def test_files_are_left_alone(store, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Real builds of a small folder, to be damaged."""
+"""Where a test's store is, and real builds of a small folder, to be damaged."""
 
 import shutil
 
@@ -19,8 +19,14 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture
-def root(built):
-    """A copy that a test may damage."""
+def root(tmp_path):
+    """Where a test's own store is."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def copy(built):
+    """A copy of the real builds that a test may damage."""
     with fast_folder() as folder:
         shutil.copytree(built, folder / "store")
         yield folder / "store"

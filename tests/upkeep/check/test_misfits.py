@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mmindex.search.golden import write_golden
 from mmindex.store import versions
+from mmindex.store.snapshot import Snapshot
 from mmindex.upkeep.check import check
 from support.stores import Side, captions_table, images_table, key_of, make_store
 
@@ -18,15 +20,21 @@ def small(root, **changes):
     vectors = changes.get("vectors", np.eye(2, 8, dtype=np.float32))
     side = Side(changes.get("ids", keys), vectors)
     images = images_table([("a", keys[0], "/a"), ("b", keys[1], "/b")])
-    objects, made = make_store(root, images, captions_table([]), {"image": side}, None)
+    snapshot = make_store(root, images, captions_table([]), {"image": side}, None)
     if "edit" in changes:
-        made = changes["edit"](objects, msgspec.structs.replace(made, version=2, parent=1))
-        versions.publish_version(objects, made)
-    return check(objects.layout, full=True).problems
+        draft = msgspec.structs.replace(snapshot.manifest, version=2, parent=1)
+        made = changes["edit"](snapshot.objects, draft)
+        versions.publish_version(snapshot.objects, made)
+    return check(root, full=True).problems
 
 
 def test_a_small_sound_store_has_no_problems(tmp_path):
-    assert small(tmp_path) == ()
+    assert small(tmp_path, edit=_sound) == ()
+
+
+def _sound(objects, made):
+    golden = write_golden(Snapshot(objects, made), "image", np.eye(2, 8, dtype=np.float32))
+    return msgspec.structs.replace(made, objects=(*made.objects, golden))
 
 
 def _golden(objects, made):
@@ -69,7 +77,7 @@ def _counts(_objects, made):
         ({"vectors": np.full((2, 8), np.nan, np.float32)}, "2 vectors are not finite"),
         ({"edit": _golden}, "golden answers name ids that are not there"),
         ({"edit": _rows}, "ids/image: 2 rows, the manifest says 3"),
-        ({"edit": _no_ids}, "lists no ids"),
+        ({"edit": _no_ids}, "the ids do not fit the index"),
         ({"edit": _one_vector_more}, "2 rows, 2 of them live; the index has 3"),
         ({"edit": _counts}, "2 rows in images, the counts say 3"),
     ],
