@@ -54,4 +54,4 @@ def test_a_side_without_an_index_is_named_with_what_helps(store: Path) -> None:
     published.require_index(Modality.IMAGE)
     with pytest.raises(NoInputError, match="no captions to search") as caught:
         published.require_index(Modality.TEXT)
-    assert "--to image" in caught.value.hint
+    assert "`to=image`" in caught.value.hint

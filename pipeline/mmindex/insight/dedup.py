@@ -118,7 +118,7 @@ def near_duplicates(
         threshold = default_threshold(published.encoder)
     if not 0 < threshold <= 1:
         raise UsageError(
-            f"--image-threshold {threshold:g} is not above 0 and at most 1",
+            f"`image_threshold={threshold:g}` is not above 0 and at most 1",
             "near 1: copies; further down: look-alikes",
         )
     published.require_index(Modality.IMAGE)

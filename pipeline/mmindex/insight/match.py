@@ -57,7 +57,7 @@ def corpus_threshold(published: Published, seed: int = 0, pairs: int = FIT_PAIRS
     if Modality.TEXT not in manifest.indexes:
         raise NoInputError(
             f"version {manifest.version} has no captions to fit a threshold to",
-            "say what counts as a match with --threshold, or build from a source with captions",
+            "say what counts as a match with `threshold`, or build from a source with captions",
         )
     corpus = load_corpus(published.objects, manifest)
     if corpus.captions is None:
@@ -72,7 +72,7 @@ def corpus_threshold(published: Published, seed: int = 0, pairs: int = FIT_PAIRS
         raise NoInputError(
             f"version {manifest.version}: every caption belongs to every image,"
             " so there is no unmatched pair to fit a threshold to",
-            "say what counts as a match with --threshold",
+            "say what counts as a match with `threshold`",
         )
     return fit_threshold(matched, unmatched)
 

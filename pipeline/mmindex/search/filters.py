@@ -174,7 +174,7 @@ def _time_limit(
 
     def check_time() -> None:
         if over.is_set():
-            raise UsageError(f"--where took longer than {timeout_s:g} s", "simplify it")
+            raise UsageError(f"`where` took longer than {timeout_s:g} s", "simplify it")
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -194,7 +194,7 @@ def _explained() -> Iterator[None]:
         yield
     except _REFUSALS as error:
         text = one_line(str(error).partition("\n")[0])
-        raise UsageError(f"--where: {text.partition('Error: ')[2] or text}") from error
+        raise UsageError(f"`where`: {text.partition('Error: ')[2] or text}") from error
 
 
 def _table(manifest: Manifest, name: str) -> ObjectRef:

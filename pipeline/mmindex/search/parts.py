@@ -101,7 +101,7 @@ def read_part(text: str, published: Published) -> Part:
     else:
         part = Part(Modality.IMAGE if _is_picture(text, published) else Modality.TEXT, text)
     if not part.value.strip():
-        raise UsageError("a part of the query is empty", "--plus and --minus take a text or a file")
+        raise UsageError("a part of the query is empty", "`plus` and `minus` take a text or a file")
     return part
 
 

@@ -40,7 +40,7 @@ class Published:
             other = Modality.IMAGE if side is Modality.TEXT else Modality.TEXT
             raise NoInputError(
                 f"version {self.manifest.version} has no {what} to search",
-                f"search the other side with --to {other}, or build from a source that has {what}",
+                f"search the other side with `to={other}`, or build from a source that has {what}",
             )
 
 
