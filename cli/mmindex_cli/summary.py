@@ -12,6 +12,7 @@ import typer
 from mmindex.core.display import inert_json, visible
 from mmindex.runs.report import RunReport
 from mmindex.store.manifest import IndexInfo, Manifest
+from mmindex_cli.flags import as_flags
 
 if TYPE_CHECKING:
     from mmindex.runs.forecast import Forecast
@@ -90,9 +91,9 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     for side, index in forecast.index.items():
         yield f"{side} index", index_line(msgspec.structs.asdict(index))
     for stop in forecast.stops:
-        yield "stop", f"exit {stop.exit_code}: {stop.message}"
+        yield "stop", f"exit {stop.exit_code}: {as_flags(stop.message)}"
         if stop.hint:
-            yield "", f"hint: {stop.hint}"
+            yield "", f"hint: {as_flags(stop.hint)}"
     needed, free = size(forecast.needed_bytes), size(forecast.free_bytes)
     yield "disk", f"{needed} needed at least, {free} free"
     if any(forecast.seconds.values()) and not forecast.stops:

@@ -158,7 +158,7 @@ def test_a_model_without_a_scale_says_how_to_give_one() -> None:
     bare: Encoder = Bare()  # type: ignore[assignment]
     with pytest.raises(UsageError, match="no logit scale") as error:
         logit_scale(bare)
-    assert "--scale" in error.value.hint
+    assert "`scale`" in error.value.hint
 
 
 def test_the_scale_of_a_real_model_is_what_it_learnt(tiny_model) -> None:

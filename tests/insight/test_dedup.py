@@ -165,7 +165,7 @@ def test_groups_through_a_quantised_index_are_those_of_exact_search(tmp_path: Pa
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.5, float("nan")])
 def test_a_threshold_without_meaning_is_refused(tmp_path: Path, threshold: float) -> None:
-    with pytest.raises(UsageError, match="--image-threshold"):
+    with pytest.raises(UsageError, match="`image_threshold="):
         near_duplicates(store_of(tmp_path / "s", np.eye(DIM)), threshold)
 
 

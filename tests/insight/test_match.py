@@ -64,7 +64,7 @@ def test_a_corpus_without_captions_says_what_to_do(tmp_path: Path) -> None:
     picture_store(tmp_path / "store", {"a": path}, [], FakeEncoder())
     with pytest.raises(NoInputError, match="no captions") as error:
         corpus_threshold(open_snapshot(tmp_path / "store"))
-    assert "--threshold" in error.value.hint
+    assert "`threshold`" in error.value.hint
 
 
 def test_a_pair_is_scored_by_its_cosine(vectorizer: Vectorizer, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_side_without_an_index_is_named_with_what_helps(store: Path) -> None:
     published.index(Modality.IMAGE)
     with pytest.raises(NoInputError, match="no captions to search") as caught:
         published.index(Modality.TEXT)
-    assert "--to image" in caught.value.hint
+    assert "`to=image`" in caught.value.hint
 
 
 def test_rows_are_read_from_the_row_groups_that_hold_them(tmp_path: Path) -> None:

@@ -226,8 +226,7 @@ def check_type(dotted: str, value: Any) -> None:
         near = difflib.get_close_matches(key, part.model_fields, n=1)
         guess = f"; did you mean {near[0]!r}?" if near else ""
         raise TypeError(f"there is no setting {dotted!r}{guess}")
-    wanted = part.model_fields[key]
-    annotation: Any = Annotated[wanted.annotation, *wanted.metadata]
+    annotation: Any = part.model_fields[key].annotation
     try:
         pydantic.TypeAdapter(annotation).validate_python(value, strict=True)
     except pydantic.ValidationError as error:

@@ -116,7 +116,7 @@ def from_os_error(error: OSError, path: Path | str) -> MmindexError:
             text, "free some space there, then run this again: finished work is kept"
         )
     if error.errno in _NO_PERMISSION:
-        return PermissionDeniedError(text, "check the owner and mode, or choose another --store")
+        return PermissionDeniedError(text, "check the owner and mode, or choose another `store`")
     if error.errno in _NOT_THERE:
         return NoInputError(text)
     return StorageError(text)

@@ -146,5 +146,5 @@ def _sqlite_errors(what: str) -> Iterator[None]:
     except sqlite3.Error as error:
         raise StorageError(
             f"keeping {what} aside in the store's staging folder failed: {error}",
-            "free some space, or choose another --store",
+            "free some space, or choose another `store`",
         ) from error

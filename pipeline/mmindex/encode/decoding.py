@@ -184,7 +184,7 @@ class DecodePool:
         self._stop()
         if self._breaks >= _MAX_BREAKS:
             raise InternalError(
-                f"decode workers cannot be started: {error}", "try --workers 0, or --debug"
+                f"decode workers cannot be started: {error}", "try `workers=0`"
             ) from error
 
     def _stop(self) -> None:

@@ -282,5 +282,5 @@ def _sqlite_errors() -> Iterator[None]:
     except sqlite3.Error as error:
         raise StorageError(
             f"keeping a URL list aside in the store's staging folder failed: {error}",
-            "free some space, or choose another --store",
+            "free some space, or choose another `store`",
         ) from error

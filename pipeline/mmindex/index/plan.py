@@ -299,7 +299,7 @@ def _from_factory(n: int, dim: int, factory: str, gpu: GpuInfo | None) -> IndexP
     if nlist > n:
         raise UsageError(
             f"{factory}: {nlist:,} lists need as many vectors, there are {n:,}",
-            "use fewer lists, or --index auto",
+            "use fewer lists, or `index=auto`",
         )
     pq = re.search(r"PQ(\d+)(?:x(\d+))?", factory)
     m, bits = (int(pq[1]), int(pq[2] or 8)) if pq else (0, 32)
@@ -332,5 +332,5 @@ def _limit(memory_bytes: int | None, gpu: GpuInfo | None) -> int | None:
 def _too_large(n: int, size: int, limit: int) -> UsageError:
     return UsageError(
         f"an index of {n:,} vectors takes at least {size:,} bytes, the limit is {limit:,}",
-        "raise index.memory_bytes, set index.gpu to never, or use --index exact",
+        "raise index.memory_bytes, set index.gpu to never, or use `index=exact`",
     )

@@ -99,7 +99,7 @@ def logit_scale(encoder: Encoder) -> float:
     if not isinstance(encoder, HasLogitScale):
         raise UsageError(
             f"the model {encoder.info.model!r} has no logit scale for probabilities",
-            "give one with --scale (CLIP's is 100)",
+            "give one with `scale` (CLIP's is 100)",
         )
     return encoder.logit_scale
 
@@ -136,7 +136,7 @@ def classify_corpus(
     with snapshot.open_parquet("images") as file:
         names = file.schema_arrow.names
     if truth is not None and truth not in names:
-        raise UsageError(f"--truth {truth}: no such column", f"columns: {', '.join(names)}")
+        raise UsageError(f"`truth={truth}`: no such column", f"columns: {', '.join(names)}")
     columns = ["image_id", *([truth] if truth is not None else [])]
     first = 0
     for batch in snapshot.batches("images", columns, _BATCH):
@@ -166,7 +166,7 @@ def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     if not good:
         raise DataError(
             "no picture has a right label among the labels",
-            "the labels of --truth and --labels must be spelt the same",
+            "the labels of `truth` and `labels` must be spelt the same",
         )
     truth = np.array([right for right, _ in good], dtype=np.int64)
     ranked = np.array([ranks for _, ranks in good], dtype=np.int64)

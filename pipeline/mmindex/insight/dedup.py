@@ -117,7 +117,7 @@ def near_duplicates(
         threshold = default_threshold(snapshot.encoder)
     if not 0 < threshold <= 1:
         raise UsageError(
-            f"--image-threshold {threshold:g} is not above 0 and at most 1",
+            f"`image_threshold={threshold:g}` is not above 0 and at most 1",
             "near 1: copies; further down: look-alikes",
         )
     searcher, vectors = Searcher(snapshot, Modality.IMAGE), snapshot.vectors(Modality.IMAGE)

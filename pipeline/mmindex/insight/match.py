@@ -57,7 +57,7 @@ def corpus_threshold(snapshot: Snapshot, seed: int = 0, pairs: int = FIT_PAIRS) 
     if corpus.captions is None:
         raise NoInputError(
             f"version {manifest.version} has no captions to fit a threshold to",
-            "say what counts as a match with --threshold, or build from a source with captions",
+            "say what counts as a match with `threshold`, or build from a source with captions",
         )
     rows = sample(len(corpus.image_of_caption), pairs, seed)
     own = corpus.image_of_caption[rows]
@@ -69,7 +69,7 @@ def corpus_threshold(snapshot: Snapshot, seed: int = 0, pairs: int = FIT_PAIRS) 
         raise NoInputError(
             f"version {manifest.version}: every caption belongs to every image,"
             " so there is no unmatched pair to fit a threshold to",
-            "say what counts as a match with --threshold",
+            "say what counts as a match with `threshold`",
         )
     return fit_threshold(matched, unmatched)
 

@@ -127,7 +127,7 @@ def _load_weights(model: torch.nn.Module, files: ModelFiles) -> None:
     ) as error:
         raise ModelMismatchError(
             f"weights {path} do not fit {files.base}: {first_lines(error, 2)}",
-            "name the architecture that they were trained with (--model)",
+            "name the architecture that they were trained with (`model`)",
         ) from error
 
 
@@ -261,7 +261,7 @@ class OpenClipEncoder:
         if rows == 1:
             raise BusyError(
                 f"{self.device}: no memory left for a batch of one",
-                "free the device, or use --device cpu or a smaller model",
+                "free the device, or use `device=cpu` or a smaller model",
             ) from error
         get_logger("encode").warning(
             "out of memory: batch halved", device=self.device, rows=rows, now=rows // 2

@@ -54,7 +54,7 @@ def quarantine_gate(seen: int, quarantined: int, share: float) -> DataError | No
         return None
     return DataError(
         f"{quarantined} of {seen} items are unusable, at most {allowed} may be",
-        "see `mmindex quarantine list`; raise --max-quarantine to go on without them",
+        "see `mmindex quarantine list`; raise `max_quarantine` to go on without them",
     )
 
 
@@ -73,7 +73,7 @@ def removal_gate(before: int, gone: int, share: float) -> DataError | None:
     return DataError(
         f"{gone} of the last version's {before} images are gone, at most "
         f"{int(share * before)} may be",
-        "is a source unmounted or moved? if this is meant, pass --max-removed 1",
+        "is a source unmounted or moved? if this is meant, pass `max_removed=1`",
     )
 
 

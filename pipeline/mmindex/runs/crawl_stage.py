@@ -128,7 +128,7 @@ def _changes(context: Context, after: Tables, unread: Sequence[str]) -> Changes 
         # Rows may have vanished, and nobody can say which: not without being told to.
         fewer = before is not None and before.images.rows > after.images.rows
         if fewer and context.config.limits.max_removed < 1:
-            hint = "to build without knowing what is gone, pass --max-removed 1"
+            hint = "to build without knowing what is gone, pass `max_removed=1`"
             raise DataError(error.message, hint) from error
         get_logger("crawl").warning("what has changed cannot be told", why=error.message)
         return None

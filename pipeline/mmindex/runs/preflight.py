@@ -81,7 +81,7 @@ def require_room(layout: Layout, parts: Mapping[str, int]) -> None:
         what = ", ".join(f"{name} {size:,}" for name, size in parts.items() if size)
         raise StorageError(
             f"{layout.root}: at least {needed:,} bytes are needed ({what}), {free:,} are free",
-            "free some space (`mmindex gc` removes old versions), or choose another --store",
+            "free some space (`mmindex gc` removes old versions), or choose another `store`",
         )
 
 

@@ -191,4 +191,4 @@ def _explained() -> Iterator[None]:
         yield
     except _REFUSALS as error:
         text = one_line(str(error).partition("\n")[0])
-        raise UsageError(f"--where: {text.partition('Error: ')[2] or text}") from error
+        raise UsageError(f"`where`: {text.partition('Error: ')[2] or text}") from error

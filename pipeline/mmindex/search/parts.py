@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ _TEXT, _IMAGE = "text:", "image:"
 _SHOWN = 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Part:
     """A text, or a picture.
 
@@ -35,7 +35,7 @@ class Part:
 
     kind: Modality
     value: str
-    given: Image | NDArray[np.float32] | None = None
+    given: Image | NDArray[np.float32] | None = field(default=None, compare=False)
 
     @property
     def title(self) -> str:
@@ -101,7 +101,7 @@ def read_part(text: str, snapshot: Snapshot) -> Part:
     else:
         part = Part(Modality.IMAGE if _is_picture(text, snapshot) else Modality.TEXT, text)
     if not part.value.strip():
-        raise UsageError("a part of the query is empty", "--plus and --minus take a text or a file")
+        raise UsageError("a part of the query is empty", "`plus` and `minus` take a text or a file")
     return part
 
 

@@ -165,7 +165,7 @@ class Session:
         to = to or Modality.IMAGE
         if question.others and to is not Modality.IMAGE:
             raise UsageError(
-                "--others leaves out pictures, but captions are searched", "leave out --others"
+                "`others` leaves out pictures, but captions are searched", "leave out `others`"
             )
         self.snapshot.index(to)
         weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)

@@ -78,7 +78,7 @@ def _refuse_restricted(release: Release, file: CorpusFile, folder: Path) -> None
         f"{release.part.kind}:{release.part.name}: {file.name} is not for programs to fetch: "
         f"{file.by_hand}",
         f"put {file.name}, or its images in a folder {Path(file.name).stem}, into {folder}; "
-        "or name a mirror of your own with --base-url",
+        "or name a mirror of your own with `base_url`",
     )
 
 

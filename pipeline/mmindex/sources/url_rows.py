@@ -44,7 +44,7 @@ def read_rows(path: Path) -> Iterator[ListRow]:
     """
     extension = path.suffix.lower()
     if not path.is_file():
-        raise NoInputError(f"{path}: no such file", "check the path of --source urls:FILE")
+        raise NoInputError(f"{path}: no such file", "check the path of `source=urls:FILE`")
     if extension not in EXTENSIONS:
         raise UsageError(
             f"{path}: a list of addresses ends in {', '.join(EXTENSIONS)}, not {extension!r}"

@@ -35,11 +35,11 @@ def _nearest(path: Path) -> Path:
 
 def _require(folder: Path) -> None:
     if not folder.is_dir():
-        raise CannotCreateError(f"{folder}: not a folder", "choose another --store")
+        raise CannotCreateError(f"{folder}: not a folder", "choose another `store`")
     with os_errors(folder):
         if os.statvfs(folder).f_flag & os.ST_RDONLY:
             raise PermissionDeniedError(
-                f"{folder}: the file system is mounted read-only", "choose another --store"
+                f"{folder}: the file system is mounted read-only", "choose another `store`"
             )
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))

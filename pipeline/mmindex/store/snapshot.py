@@ -125,7 +125,7 @@ class Snapshot:
             other = Modality.IMAGE if side == Modality.TEXT else Modality.TEXT
             raise NoInputError(
                 f"version {self.manifest.version} has no {what} to search",
-                f"search the other side with --to {other}, or build from a source that has {what}",
+                f"search the other side with `to={other}`, or build from a source that has {what}",
             )
         if info is None:
             raise NoInputError(

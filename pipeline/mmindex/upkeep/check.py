@@ -89,7 +89,7 @@ def check(root: Path, *, full: bool, subset: tuple[int, int] | None = None) -> C
 
 def _check(layout: Layout, full: bool, subset: tuple[int, int] | None) -> CheckReport:
     if subset is not None and not 1 <= subset[0] <= subset[1]:
-        raise UsageError(f"no part {subset[0]} of {subset[1]}", "--subset 1/7, 2/7 ... 7/7")
+        raise UsageError(f"no part {subset[0]} of {subset[1]}", "`subset=1/7`, 2/7 ... 7/7")
     state = _State(Objects(layout), full, subset)
     try:
         hold = take_current(layout)

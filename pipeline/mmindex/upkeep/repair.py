@@ -112,7 +112,7 @@ def _newest(objects: Objects) -> Manifest:
     readable = [made for made in readable if made.version >= floor]
     if not readable:
         raise NoInputError(
-            f"{layout.root}: no version can be read", "run `mmindex build` with another --store"
+            f"{layout.root}: no version can be read", "run `mmindex build` with another `store`"
         )
     told = by_digest.get(versions.digest_in_current(layout))
     if told in readable and told is not None:

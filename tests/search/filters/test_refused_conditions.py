@@ -56,7 +56,7 @@ from support.stores import captions_table, images_table, make_store
     ],
 )
 def test_refuses_whatever_is_more_than_a_condition(store, attack):
-    with pytest.raises(UsageError, match=r"^--where"):
+    with pytest.raises(UsageError, match=r"^`where`"):
         store.where(attack)
 
 
@@ -77,7 +77,7 @@ def test_refuses_whatever_is_more_than_a_condition(store, attack):
     ],
 )
 def test_refuses_what_would_eat_memory_or_time(store, bomb):
-    with pytest.raises(UsageError, match=r"^--where"):
+    with pytest.raises(UsageError, match=r"^`where`"):
         store.where(bomb)
 
 
@@ -144,7 +144,7 @@ def test_text_in_double_quotes_is_explained(store):
     ],
 )
 def test_what_is_no_condition_or_fails_on_a_value_is_a_usage_error(store, expression):
-    with pytest.raises(UsageError, match=r"^--where") as error:
+    with pytest.raises(UsageError, match=r"^`where`") as error:
         store.where(expression)
     assert "\n" not in error.value.message
 
@@ -152,7 +152,7 @@ def test_what_is_no_condition_or_fails_on_a_value_is_a_usage_error(store, expres
 def test_an_empty_corpus_still_refuses_a_wrong_type(tmp_path):
     snapshot = make_store(tmp_path / "s", images_table([]), captions_table([]), {}, None)
     assert select_images(snapshot, "width > 1").tolist() == []
-    with pytest.raises(UsageError, match=r"^--where"):
+    with pytest.raises(UsageError, match=r"^`where`"):
         select_images(snapshot, "lower(width, 2) = 'a'")
 
 
