@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 DEMO_STORE ?= data/store
 
-.PHONY: help setup demo test lint types unit torture bench model clean
+.PHONY: help setup demo test lint types unit torture bench docs model clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ bench: $(STAMP) ## Measure beside the bounds and the peers; BENCH=full for the l
 	@failed=; for script in benchmarks/bench_*.py; do echo "== $$script"; \
 	    $(BIN)/python "$$script" || failed="$$failed $$script"; done; \
 	    test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+docs: $(STAMP) ## Write docs/settings.md again from the settings in the code
+	$(BIN)/python docs/settings.py
 
 model: $(STAMP) ## Train the embedded model again (40 minutes on two cores with AMX)
 	$(BIN)/mmindex train --model embedded --pretrained none --vocabulary 2000 \

@@ -86,6 +86,19 @@ def test_a_module_imports_only_what_stands_above_it_or_to_its_left():
     assert wrong == []
 
 
+def test_modules_that_scripts_and_documents_import_exist():
+    """Tests start small programs as text, which no linter and no move of a module sees."""
+    pattern = re.compile(r"^\s*(?:from|import) (mmindex(?:_cli)?(?:\.\w+)*)", re.MULTILINE)
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "tests").rglob("*.py")]
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in [*texts, *(ROOT / "benchmarks").rglob("*.py")]
+        for name in pattern.findall(path.read_text(encoding="utf-8"))
+        if name not in modules()
+    ]
+    assert wrong == []
+
+
 def test_everything_imported_is_a_dependency_that_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]

@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = """
 import logging, sys, warnings
-from mmindex.progress import bar, configure_logging, get_logger
+from mmindex.core.progress import bar, configure_logging, get_logger
 configure_logging({form!r}, "run-1")
 log = get_logger("crawl")
 log.info("found", path="a\\nb\\x1b[31m\\u202e", count=3)

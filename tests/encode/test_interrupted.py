@@ -27,8 +27,8 @@ import json, sys, time
 from pathlib import Path
 import msgspec
 from support.manifests import manifest
-from mmindex.config import Config
-from mmindex.encode.encode import encode, encoder_source
+from mmindex.core.config import Config
+from mmindex.encode.stage import encode, encoder_source
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.versions import open_layout

@@ -52,7 +52,7 @@ def test_a_device_that_cannot_be_used_is_one_line(fake_encoder: FakeEncoder) -> 
 SCRIPT = """
 import time
 from support.models import FakeEncoder, make_fake
-from mmindex.encode.devices import DeviceGroup
+from mmindex.models.devices import DeviceGroup
 if __name__ == "__main__":
     fake = FakeEncoder()
     group = DeviceGroup(fake.info, fake.preprocess, make_fake, ("a", "b"))
