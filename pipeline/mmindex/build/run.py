@@ -21,8 +21,8 @@ from mmindex.build.preflight import check_room
 from mmindex.build.report import Recorder, RunReport
 from mmindex.core.config import DEFAULT_SCENES, Config, SourceConfig, load_config
 from mmindex.core.errors import MmindexError
-from mmindex.core.heap import trim_heap
 from mmindex.core.progress import StageTimer, get_logger
+from mmindex.core.system import trim_heap
 from mmindex.store import versions
 from mmindex.store.layout import FORMAT, Layout
 from mmindex.store.leftovers import remove_leftovers
