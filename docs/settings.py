@@ -43,6 +43,7 @@ _TYPES = {
     "number": "number",
     "string": "text",
     "boolean": "true or false",
+    "array": "list of texts",
 }
 _UNITS = {
     "_bytes_per_s": "bytes per second",
