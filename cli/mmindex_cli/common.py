@@ -15,9 +15,9 @@ from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
-from mmindex.core.cores import calm_openmp
 from mmindex.core.errors import InternalError, MmindexError, Terminated, exit_code_of, from_os_error
 from mmindex.core.progress import new_run_id, show_bars
+from mmindex.core.system import calm_openmp
 from mmindex_cli.flags import as_flags
 from mmindex_cli.interrupts import catch_signals
 from mmindex_cli.logs import LogFormat, configure_logging

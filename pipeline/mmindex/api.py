@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmindex.core.arguments import as_count, as_path, expect, expect_several
-from mmindex.core.cores import calm_openmp
 from mmindex.core.errors import DataError, MissingPackageError, UsageError
 from mmindex.core.modality import Modality
+from mmindex.core.system import calm_openmp
 
 if TYPE_CHECKING:
     import pandas as pd

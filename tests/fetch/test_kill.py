@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.config import FetchConfig
 from mmindex.core.records import Ignored, Rejected, SourceItem
 from mmindex.sources.url_list import UrlOptions, url_list_events
 from mmindex.store.layout import Layout
@@ -28,7 +28,7 @@ SMALL_SHARDS = {"allow_private": True, "shard_bytes": 1 << 20, "shard_seconds": 
 _CHILD = """
 import json, sys
 from pathlib import Path
-from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.config import FetchConfig
 from mmindex.sources.url_list import UrlOptions, url_list_events
 from mmindex.store.layout import Layout
 settings = FetchConfig.model_validate_json(sys.argv[3])

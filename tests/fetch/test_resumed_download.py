@@ -110,7 +110,7 @@ _CHILD = """
 import sys
 from pathlib import Path
 from mmindex.fetch.download import RemoteFile, download_files
-from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.config import FetchConfig
 from mmindex.fetch import transfer
 from mmindex.store.layout import Layout
 transfer._SYNC_BYTES = 65536

@@ -12,8 +12,8 @@ import numpy as np
 import psutil
 import pytest
 
-from mmindex.core.cores import usable_cores
 from mmindex.core.errors import InternalError
+from mmindex.core.system import usable_cores
 from mmindex.models.devices import DeviceGroup
 from support.models import FakeEncoder, make_fake
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import BusyError
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.core.records import Ignored, Note, Reason, Rejected, SourceItem
 from mmindex.sources.url_list import UrlOptions, url_list_events
 from mmindex.store.layout import Layout

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import DataError
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.core.records import ItemError
 from mmindex.fetch import transfer
 from mmindex.fetch.download import RemoteFile, download_files

@@ -61,6 +61,12 @@ class MissingPackageError(MmindexError):
     exit_code = 69
 
 
+class UnsupportedSystemError(MmindexError):
+    """The operating system lacks something that the command cannot do without."""
+
+    exit_code = 69
+
+
 class InternalError(MmindexError):
     """A bug in mmindex: an invariant does not hold."""
 

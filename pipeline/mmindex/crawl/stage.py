@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import mmindex
-from mmindex.core.config import LimitsConfig, SourceConfig
-from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.config import FetchConfig, LimitsConfig, SourceConfig
 from mmindex.core.progress import counter
 from mmindex.core.records import (
     CaptionRow,

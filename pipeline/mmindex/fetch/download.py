@@ -13,8 +13,8 @@ from aiohttp.abc import AbstractResolver
 from tqdm import tqdm
 from yarl import URL
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import DataError, UsageError, os_errors
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.core.progress import counter, get_logger
 from mmindex.fetch.addresses import parse_url
 from mmindex.fetch.client import Client

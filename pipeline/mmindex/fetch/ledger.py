@@ -20,8 +20,8 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import StorageError
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.core.records import MetadataValue
 from mmindex.fetch.addresses import parse_url
 from mmindex.fetch.images import Fetched

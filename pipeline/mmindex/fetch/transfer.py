@@ -13,8 +13,8 @@ import msgspec
 from tqdm import tqdm
 from yarl import URL
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import BusyError, DataError, MmindexError, NetworkError, os_errors
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.fetch.client import Client, check_status
 from mmindex.fetch.outcome import TRANSIENT, FetchError, FetchStatus
 from mmindex.fetch.partial import (

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 
 from mmindex.core.errors import InternalError, UsageError
-from mmindex.core.workers import WORKERS, die_with_parent
+from mmindex.core.system import die_with_parent
+from mmindex.core.workers import WORKERS
 from mmindex.models.encoder import Encoder, Float32
 from mmindex.models.preprocess import Pixels, PreprocessSpec
 from mmindex.models.quantize import require_int8

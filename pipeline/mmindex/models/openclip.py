@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmindex.core.cores import usable_cores
 from mmindex.core.errors import BusyError, DataError, InternalError, ModelMismatchError, first_lines
 from mmindex.core.progress import get_logger
+from mmindex.core.system import usable_cores
 from mmindex.models.devices import DeviceGroup, Placement
 from mmindex.models.encoder import Encoder, Float32
 from mmindex.models.fast_import import import_open_clip

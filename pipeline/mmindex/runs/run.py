@@ -17,8 +17,8 @@ import msgspec
 import mmindex
 from mmindex.core.config import DEFAULT_SCENES, Config, SourceConfig, load_config
 from mmindex.core.errors import MmindexError
-from mmindex.core.heap import trim_heap
 from mmindex.core.progress import StageTimer, get_logger
+from mmindex.core.system import trim_heap
 from mmindex.runs import stages
 from mmindex.runs.context import Context
 from mmindex.runs.preflight import check_room

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import os_errors
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.fetch.partial import load_record
 from mmindex.sources.corpora import CorpusFile
 from mmindex.sources.releases import Release, find_release, is_unpacked

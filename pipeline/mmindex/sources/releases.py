@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import NoInputError, UsageError
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.fetch.download import RemoteFile, download_files
 from mmindex.sources.corpora import Corpus, CorpusFile, CorpusSplit, explain_missing_release, known
 from mmindex.store.layout import Layout

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import InternalError, NoInputError, UsageError
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.core.records import SourceEvent
 from mmindex.core.resources import user_path
 from mmindex.media.archive import id_part

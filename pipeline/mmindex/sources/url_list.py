@@ -18,8 +18,8 @@ from typing import Final
 import msgspec
 from aiohttp.abc import AbstractResolver
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import BusyError, InternalError, NoInputError
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.core.progress import get_logger
 from mmindex.core.records import (
     Detail,

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from mmindex.core.errors import CannotCreateError, PermissionDeniedError, os_errors
+from mmindex.core.system import require_stores
 from mmindex.store.layout import Layout
 from mmindex.store.publish import StagedFile
 
@@ -19,6 +20,7 @@ def require_writable(root: Path) -> None:
         PermissionDeniedError: no permission, or the file system is mounted read-only.
         CannotCreateError: something that is no folder is in the way.
     """
+    require_stores()
     layout = Layout(root.absolute())
     if not layout.root.exists():
         _require(_nearest(layout.root))

@@ -21,6 +21,7 @@ from mmindex.core.errors import (
     from_os_error,
     os_errors,
 )
+from mmindex.core.system import require_stores
 from mmindex.store import publish
 from mmindex.store.layout import FORMAT, Layout
 from mmindex.store.lock import writer_lock
@@ -100,6 +101,7 @@ def _begin(layout: Layout) -> None:
 
 
 def _layout(root: Path) -> Layout:
+    require_stores()
     layout = Layout(root.absolute())
     try:
         str(layout.root).encode("utf-8")

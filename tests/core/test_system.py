@@ -8,7 +8,7 @@ import platform
 import psutil
 import pytest
 
-from mmindex.core.heap import trim_heap
+from mmindex.core.system import trim_heap
 
 BLOCK, BLOCKS = 64 << 10, 1_000
 
