@@ -20,7 +20,7 @@ from mmindex.evaluate.expect import PUBLISHED, Subject, compare, find_expected
 from mmindex.search.snapshot import Published, open_published
 from mmindex.sources.corpora import list_corpora
 from mmindex.sources.expected import Expected
-from mmindex.sources.spec import KINDS
+from mmindex.sources.registry import built_in
 from support.models import FakeEncoder
 from support.pictures import write_pictures
 from support.stores import picture_store
@@ -159,7 +159,7 @@ def test_the_published_figures_are_whole_and_for_different_stores() -> None:
     assert len(PUBLISHED_FIGURES) == 6
     assert len({one.title for one in PUBLISHED_FIGURES}) == 6
     for one in PUBLISHED_FIGURES:
-        assert one.corpus in KINDS
+        assert one.corpus in built_in()
         assert (one.split, one.tolerance) == ("test", 0.5)
         assert one.cite.startswith("https://")
         sizes = {"coco-karpathy": (5_000, 25_010), "flickr30k": (1_000, 5_000)}

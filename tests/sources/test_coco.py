@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from mmindex.core.errors import DataError, NoInputError
-from mmindex.sources.coco import coco_events
 from support.corpora import (
     coco_content,
     crawl_specs,
@@ -19,6 +18,7 @@ from support.corpora import (
     noted,
     rejections,
     rows_of,
+    source_events,
     write_coco,
     write_files,
     write_zip,
@@ -29,7 +29,7 @@ FIRST = "coco/val2017/000000000001"
 
 
 def events(path: Path, split: str | None = None) -> list[Any]:
-    return list(coco_events(path, split, 1 << 20))
+    return source_events(f"coco:{path}" + (f"#{split}" if split else ""))
 
 
 def test_a_folder_gives_images_with_captions_and_licence(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from mmindex.core.errors import DataError
 from mmindex.core.records import Ignored, SourceItem
-from mmindex.sources.folder import folder_events
 from support.corpora import (
     crawl_specs,
     ignored,
@@ -22,12 +21,13 @@ from support.corpora import (
     noted,
     rejections,
     rows_of,
+    source_events,
     write_files,
 )
 
 
-def events(path: Path, split: str | None = None, *, all_files: bool = False) -> list[Any]:
-    return list(folder_events(path, split, 1 << 20, all_files=all_files))
+def events(path: Path, split: str | None = None, **options: Any) -> list[Any]:
+    return source_events(f"folder:{path}" + (f"#{split}" if split else ""), **options)
 
 
 def names(found: list[Any]) -> list[str]:

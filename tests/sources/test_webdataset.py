@@ -6,13 +6,23 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmindex.core.errors import DataError, NoInputError, UsageError
-from mmindex.core.records import Ignored, ItemError, Note, Reason, Rejected, SourceItem
+from mmindex.core.records import (
+    Ignored,
+    ItemError,
+    Note,
+    NoteKind,
+    Reason,
+    Rejected,
+    Skip,
+    SourceItem,
+)
 from mmindex.media.tars import read_tar_member, walk_tar
-from mmindex.sources.webdataset import webdataset_events
+from support.corpora import source_events
 from support.pictures import png
 
 MAX = 1 << 24
@@ -33,8 +43,8 @@ def make_tar(path: Path, *files: tuple[str, bytes], **options) -> Path:
     return path
 
 
-def events(pattern: Path | str, split: str | None = None):
-    return list(webdataset_events(str(pattern), split, MAX))
+def events(path: Path, split: str | None = None) -> list[Any]:
+    return source_events(f"webdataset:{path}" + (f"#{split}" if split else ""))
 
 
 def test_the_usual_layout_of_img2dataset(tmp_path):
@@ -54,7 +64,7 @@ def test_the_usual_layout_of_img2dataset(tmp_path):
     assert first.captions == ("a red square",)
     assert first.metadata == {"url": "http://x/1", "width": 64, "exif": "{}"}
     assert first.read() == png(1)
-    assert skipped == Ignored("sample_without_image")
+    assert skipped == Ignored(Skip.NO_IMAGE)
     assert (second.captions, second.read()) == (("a blue one",), png(2))
 
 
@@ -74,14 +84,14 @@ def test_shards_are_named_by_globs_ranges_and_folders(tmp_path):
 
 def test_names_are_cut_at_their_first_dot_as_webdataset_does(tmp_path):
     make_tar(tmp_path / "a.tar", ("dir.v2/x.left.png", png(1)), ("dir.v2/y.png", png(2)))
-    assert events(tmp_path / "a.tar")[0] == Ignored("sample_without_image")
+    assert events(tmp_path / "a.tar")[0] == Ignored(Skip.NO_IMAGE)
     assert events(tmp_path / "a.tar")[1].image_id == f"webdataset/{tmp_path.name}/a/dir.v2/y"
 
 
 def test_several_images_of_a_sample_are_counted(tmp_path):
     make_tar(tmp_path / "a.tar", ("x.png", png(1)), ("x.jpg", png(2)))
     note, item = events(tmp_path / "a.tar")
-    assert note == Note("images_beside_the_first", 1)
+    assert note == Note(NoteKind.IMAGES_BESIDE_THE_FIRST, 1)
     assert item.uri.endswith("!x.jpg")
 
 

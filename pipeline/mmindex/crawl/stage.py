@@ -24,9 +24,11 @@ from mmindex.core.records import (
     ImageRow,
     ItemError,
     Note,
+    NoteKind,
     QuarantineEntry,
     Reason,
     Rejected,
+    Skip,
     SourceEvent,
     SourceItem,
 )
@@ -36,7 +38,7 @@ from mmindex.crawl.tables import column_name
 from mmindex.crawl.tally import Tally, storable
 from mmindex.media.images import ImageLimits, probe
 from mmindex.sources.spec import SourceOptions, open_source, parse_spec, source_name
-from mmindex.store.forgotten import FORGOTTEN, NOTHING, Forgotten
+from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.manifest import ObjectRef, SourceSummary
 from mmindex.store.objects import Objects
 
@@ -162,8 +164,8 @@ def _read_source(events: Iterable[SourceEvent], tally: Tally, sink: _Sink) -> No
                     tally.reject(event)
                 case Ignored(why, count):
                     tally.ignore(why, count)
-                case Note(name, count):
-                    tally.notes[name] += count
+                case Note(kind, count):
+                    tally.notes[kind] += count
                 case Detail(name, values):
                     tally.details[name] = values
 
@@ -173,7 +175,7 @@ def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[So
     for event in events:
         match event:
             case SourceItem() | Rejected() if forgotten.has_id(storable(event.image_id)):
-                yield Ignored(FORGOTTEN)
+                yield Ignored(Skip.FORGOTTEN)
             case _:
                 yield event
 
@@ -221,7 +223,7 @@ def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink:
         found = loaded if isinstance(loaded, Known) else loaded.result()
         key = found.key
         if sink.forgotten.has_key(key):
-            tally.ignore(FORGOTTEN)
+            tally.ignore(Skip.FORGOTTEN)
             return
         known = found if isinstance(found, Known) else _probed(found, sink.limits)
         if item.stamp is not None:
@@ -231,7 +233,7 @@ def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink:
     except ItemError as error:
         tally.reject(Rejected(item.image_id, item.uri, error.reason, error.detail), key)
         if item.captions:
-            tally.notes["captions_of_rejected_images"] += len(item.captions)
+            tally.notes[NoteKind.CAPTIONS_OF_REJECTED_IMAGES] += len(item.captions)
         return
     sink.spool.add_captions(
         CaptionRow(f"{item.image_id}#{n}", caption_key(text), item.image_id, text)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from mmindex.core.records import QuarantineEntry, Rejected
+from mmindex.core.records import QuarantineEntry, Rejected, Skip
 from mmindex.store.manifest import SourceSummary
 
 
@@ -40,7 +40,7 @@ class Tally:
             )
         )
 
-    def ignore(self, why: str, count: int = 1) -> None:
+    def ignore(self, why: Skip, count: int = 1) -> None:
         """Count rows passed over by rule."""
         self.ignored += count
         self.notes[f"ignored: {why}"] += count

@@ -9,7 +9,7 @@ from __future__ import annotations
 from mmindex.evaluate.evaluation import Ceiling, CeilingBlock
 from mmindex.scenes import ceiling
 from mmindex.scenes.ceiling import Recalls
-from mmindex.sources.scenes import parse_scenes
+from mmindex.sources.kinds.scenes import parse_scenes
 from mmindex.store.manifest import Manifest
 
 # The work grows with the square; so many scenes take some ten seconds.

@@ -10,7 +10,7 @@ from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.resources import user_path
 from mmindex.insight.classify import Prediction
 from mmindex.insight.pairs import read_truth
-from mmindex.sources.folder import EXTENSIONS
+from mmindex.sources.kinds.folder import EXTENSIONS
 
 FOLDER = "folder"
 

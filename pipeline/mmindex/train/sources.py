@@ -10,7 +10,7 @@ from typing import overload
 from mmindex.core.errors import DataError
 from mmindex.core.records import SourceItem
 from mmindex.scenes import SceneRange, captions, draw, encode, make_scene
-from mmindex.sources.scenes import parse_scenes
+from mmindex.sources.kinds.scenes import parse_scenes
 from mmindex.sources.spec import SourceOptions, open_source, parse_spec
 from mmindex.train.settings import CaptionedImage, TrainingItem
 

@@ -20,6 +20,7 @@ from mmindex.core.records import MetadataValue, SourceEvent, SourceItem
 from mmindex.media.archive import id_part
 from mmindex.media.parquet_cells import file_stamp, read_cell, uri_of_cell
 from mmindex.sources.annotations import json_column
+from mmindex.sources.base import Kind, Place, Request
 from mmindex.sources.patterns import find_files
 
 # Names of the hub's data sets, best first; a column of another name is taken if it is the only
@@ -39,28 +40,24 @@ class _Columns:
     others: tuple[str, ...]
 
 
-def parquet_events(pattern: str, split: str | None, max_bytes: int) -> Iterator[SourceEvent]:
+def read_parquet(request: Request) -> Iterator[SourceEvent]:
     """Stream the rows of all files, in the order of their names; images stay where they are.
 
     An image's id is ``parquet/<folder's name>/<file's stem>/<id>``, with the column ``id`` or else
-    the row number.
-
-    Args:
-        pattern: see :func:`mmindex.sources.patterns.find_files`.
-        split: only rows whose column ``split`` says so, where there is one; else their name.
-        max_bytes: limit for one image.
+    the row number. A split chooses rows by the column ``split`` where there is one; elsewhere it
+    is their name.
 
     Raises:
         NoInputError: no such file.
         DataError: a file is damaged or has no column of images.
     """
-    for path in find_files(pattern, ".parquet"):
-        yield from _file_events(path, split, max_bytes)
+    for path in find_files(request.spec.where, KIND.suffix):
+        yield from _file_events(path, request.split, request.options.max_bytes)
 
 
 def _file_events(path: Path, split: str | None, max_bytes: int) -> Iterator[SourceEvent]:
     stamp = file_stamp(str(path))
-    id_prefix = f"parquet/{id_part(f'{path.parent.name}/{path.stem}')}"
+    id_prefix = id_part(f"{path.parent.name}/{path.stem}")
     row = -1
     try:
         with os_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -137,3 +134,15 @@ def _value(value: Any) -> MetadataValue:
     if value is None or isinstance(value, str | bool | int | float | list | dict):
         return json_column(value)
     return str(value)
+
+
+KIND: Final = Kind(
+    name="parquet",
+    place=Place.PATTERN,
+    form="PATTERN[#SPLIT]",
+    example="parquet:data/train-*.parquet",
+    summary="Parquet files with an image column, as the Hugging Face hub serves them",
+    read=read_parquet,
+    ids="parquet",
+    suffix=".parquet",
+)

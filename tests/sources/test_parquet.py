@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ import pytest
 from mmindex.core.errors import DataError
 from mmindex.core.records import ItemError, Reason
 from mmindex.media.parquet_cells import read_cell, split_cell
-from mmindex.sources.hf_parquet import parquet_events
+from support.corpora import source_events
 from support.pictures import png
 
 MAX = 1 << 24
@@ -27,8 +28,8 @@ def images(*values: bytes | None) -> pa.Array:
     return pa.array([{"bytes": value, "path": "x.jpg"} for value in values], IMAGE)
 
 
-def events(path: Path, split: str | None = None):
-    return list(parquet_events(str(path), split, MAX))
+def events(path: Path, split: str | None = None) -> list[Any]:
+    return source_events(f"parquet:{path}" + (f"#{split}" if split else ""))
 
 
 def test_a_struct_with_bytes_and_a_text(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmindex.core.errors import DataError
-from mmindex.sources.captions import CaptionList, read_captions
+from mmindex.sources.caption_lists import CaptionList, read_captions
 
 
 def read(folder: Path, content: str | bytes, name: str = "captions.txt") -> CaptionList:
@@ -150,6 +150,6 @@ def test_what_no_image_takes_is_counted(tmp_path: Path) -> None:
     assert taken is not None
     assert taken.captions == ["a", "b"]
     assert listed.take("3.jpg") is None
-    assert [(note.name, note.count) for note in listed.summary()] == [
+    assert [(note.kind, note.count) for note in listed.summary()] == [
         ("captions_of_unknown_images", 1)
     ]

@@ -27,8 +27,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmindex.core.errors import DataError
-from mmindex.core.records import MetadataValue, Note
-from mmindex.sources.annotations import decode_json, json_column, read_bytes
+from mmindex.core.records import MetadataValue, Note, NoteKind
+from mmindex.sources.annotations import (
+    decode_json,
+    json_column,
+    notes,
+    numbered_lines,
+    read_bytes,
+    read_text,
+)
 
 IMAGE_KEYS: Final = ("file_name", "image", "image_name", "filename", "file", "path")
 CAPTION_KEYS: Final = ("caption", "text", "captions", "comment", "sentence", "raw")
@@ -57,7 +64,7 @@ class CaptionList:
     """
 
     images: dict[str, Described] = field(default_factory=dict)
-    notes: Counter[str] = field(default_factory=Counter)
+    notes: Counter[NoteKind] = field(default_factory=Counter)
 
     def about(self, name: str) -> Described:
         """The entry of an image, made where there is none."""
@@ -70,8 +77,8 @@ class CaptionList:
     def summary(self) -> Iterator[Note]:
         """The oddities; whatever was not taken out is a caption of an unknown image."""
         unknown = sum(len(described.captions) for described in self.images.values())
-        counts = self.notes + Counter(captions_of_unknown_images=unknown)
-        return (Note(name, count) for name, count in sorted(counts.items()) if count)
+        counts = self.notes + Counter({NoteKind.CAPTIONS_OF_UNKNOWN_IMAGES: unknown})
+        return notes(dict(sorted(counts.items())))
 
 
 def read_captions(path: Path) -> CaptionList:
@@ -81,16 +88,11 @@ def read_captions(path: Path) -> CaptionList:
         NoInputError, PermissionDeniedError, StorageError: the file cannot be read.
         DataError: it is not UTF-8 or breaks its form; the message names the line.
     """
-    data = read_bytes(path)
     result = CaptionList()
     if path.suffix.lower() == ".jsonl":
-        _read_jsonl(data, str(path), result)
+        _read_jsonl(read_bytes(path), str(path), result)
         return result
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8") from error
+    text = read_text(path)
     first = text.partition("\n")[0]
     columns = _columns(first.split("|")) if "|" in first else None
     if "\t" in first:
@@ -103,26 +105,19 @@ def read_captions(path: Path) -> CaptionList:
 
 
 def _read_tabs(text: str, where: str, result: CaptionList) -> None:
-    for number, line in _lines(text):
+    for number, line in numbered_lines(text):
         name, tab, caption = line.partition("\t")
         if not tab or not name:
             raise DataError(f"{where}:{number}: expected name<TAB>caption")
         result.about(_NUMBERED.sub("", name)).captions.append(caption)
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not empty; only LF and CRLF end a line."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if stripped := line.removesuffix("\r"):
-            yield number, stripped
-
-
 def _read_pipes(text: str, where: str, columns: _Columns, result: CaptionList) -> None:
-    for number, line in islice(_lines(text), 1, None):
+    for number, line in islice(numbered_lines(text), 1, None):
         # The caption stands last and may itself hold a separator.
         cells = line.split("|", columns.count - 1)
         if len(cells) == columns.count - 1 and (match := _LOST_SEPARATOR.fullmatch(cells[-1])):
-            result.notes["lost_separators_mended"] += 1
+            result.notes[NoteKind.LOST_SEPARATORS_MENDED] += 1
             cells = [*cells[:-1], "", match["caption"]]
         if len(cells) != columns.count:
             raise DataError(
@@ -161,7 +156,7 @@ def _add_row(row: list[str], columns: _Columns, where: str, result: CaptionList)
     if columns.caption_is_list:
         captions, replaced = decode_json(text.encode("utf-8"), list[str], where)
         described.captions.extend(captions)
-        result.notes["lone_surrogates_replaced"] += replaced
+        result.notes[NoteKind.LONE_SURROGATES_REPLACED] += replaced
     else:
         described.captions.append(text)
 
@@ -204,7 +199,7 @@ def _read_jsonl(data: bytes, where: str, result: CaptionList) -> None:
             continue
         place = f"{where}:{number}"
         record, replaced = decode_json(line, dict[str, Any], place)
-        result.notes["lone_surrogates_replaced"] += replaced
+        result.notes[NoteKind.LONE_SURROGATES_REPLACED] += replaced
         name = next((record.pop(key) for key in IMAGE_KEYS if key in record), None)
         if not isinstance(name, str) or not name:
             raise DataError(f"{place}: no image name (one of: {', '.join(IMAGE_KEYS[:2])})")

@@ -18,14 +18,17 @@ from mmindex.core.records import (
     Ignored,
     ItemError,
     MetadataValue,
+    NoteKind,
     Reason,
     Rejected,
+    Skip,
     SourceEvent,
     SourceItem,
 )
 from mmindex.media.archive import id_part, uri_of_member
 from mmindex.media.tars import Member, read_at, walk_tar
 from mmindex.sources.annotations import decode_json, json_column, notes
+from mmindex.sources.base import Kind, Place, Request
 from mmindex.sources.patterns import find_files
 
 # Best first, where a sample has several.
@@ -42,26 +45,23 @@ class _Sample:
     twice: list[Member] = field(default_factory=list)
 
 
-def webdataset_events(pattern: str, split: str | None, max_bytes: int) -> Iterator[SourceEvent]:
+def read_webdataset(request: Request) -> Iterator[SourceEvent]:
     """Stream the samples of all shards, in the order of their names.
 
-    An image's id is ``webdataset/<folder's name>/<shard's stem>/<sample's stem>``.
-
-    Args:
-        pattern: see :func:`mmindex.sources.patterns.find_files`.
-        split: what the rows' split is called; None for ``all``.
-        max_bytes: limit for one image.
+    An image's id is ``webdataset/<folder's name>/<shard's stem>/<sample's stem>``. A split is what
+    the rows' split is called.
 
     Raises:
         NoInputError: no such shard.
         DataError: a shard is damaged or compressed.
     """
-    for path in find_files(pattern, ".tar"):
+    split, max_bytes = request.split or "all", request.options.max_bytes
+    for path in find_files(request.spec.where, KIND.suffix):
         with os_errors(path):
             status = path.stat()
         stamp = (status.st_size, status.st_mtime_ns, status.st_ino)
         for sample in _samples(path):
-            yield from _sample_events(path, sample, split or "all", max_bytes, stamp)
+            yield from _sample_events(path, sample, split, max_bytes, stamp)
 
 
 def _samples(path: Path) -> Iterator[_Sample]:
@@ -91,7 +91,7 @@ def _split_name(name: str) -> tuple[str, str]:
 def _sample_events(
     path: Path, sample: _Sample, split: str, max_bytes: int, stamp: tuple[int, int, int]
 ) -> Iterator[SourceEvent]:
-    image_id = f"webdataset/{id_part(f'{path.parent.name}/{path.stem}')}/{sample.stem}"
+    image_id = f"{id_part(f'{path.parent.name}/{path.stem}')}/{sample.stem}"
     for member in sample.twice:
         yield Rejected(
             image_id,
@@ -102,7 +102,7 @@ def _sample_events(
     known = [sample.files[name] for name in _IMAGES if name in sample.files]
     bad = [member for member in sample.files.values() if member.problem is not None]
     if not known and not bad:
-        yield Ignored("sample_without_image")
+        yield Ignored(Skip.NO_IMAGE)
         return
     image = known[0] if known else bad[0]
     uri = uri_of_member(str(path), image.name)
@@ -113,7 +113,7 @@ def _sample_events(
     except ItemError as error:
         yield Rejected(image_id, uri, error.reason, error.detail)
         return
-    yield from notes(images_beside_the_first=len(known) - 1)
+    yield from notes({NoteKind.IMAGES_BESIDE_THE_FIRST: len(known) - 1})
     yield SourceItem(
         image_id=image_id,
         uri=uri,
@@ -156,3 +156,15 @@ def _text(path: Path, member: Member) -> str:
     except UnicodeDecodeError as error:
         detail = f"{member.name}: not UTF-8 at byte {error.start}"
         raise ItemError(Reason.CORRUPT, detail) from error
+
+
+KIND: Final = Kind(
+    name="webdataset",
+    place=Place.PATTERN,
+    form="PATTERN[#SPLIT]",
+    example="webdataset:shards/{00000..00041}.tar",
+    summary="tar shards of img2dataset and open_clip: `shards/{00000..00041}.tar`",
+    read=read_webdataset,
+    ids="webdataset",
+    suffix=".tar",
+)

@@ -14,11 +14,22 @@ from pathlib import Path
 from typing import Final, Self
 
 from mmindex.core.errors import os_errors
-from mmindex.core.records import Ignored, ItemError, Note, Reason, Rejected, SourceEvent, SourceItem
+from mmindex.core.records import (
+    Ignored,
+    ItemError,
+    Note,
+    NoteKind,
+    Reason,
+    Rejected,
+    Skip,
+    SourceEvent,
+)
 from mmindex.media.archive import id_part, item_error
 from mmindex.media.places import ImageFolder, is_inside
-from mmindex.sources.annotations import notes
-from mmindex.sources.captions import CaptionList, Described, read_captions
+from mmindex.sources.annotations import stem
+from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.caption_lists import CaptionList, Described, read_captions
+from mmindex.sources.pictures import Listed, picture_events
 from mmindex.store.layout import Layout
 
 # fmt: off
@@ -40,39 +51,31 @@ class _Scan:
 
     images: ImageFolder
     real_root: str
-    id_prefix: str
     split: str | None
     all_files: bool
     listed: CaptionList | None
     caption_file: str | None
 
 
-def folder_events(
-    path: Path, split: str | None, max_bytes: int, *, all_files: bool
-) -> Iterator[SourceEvent]:
+def read_folder(request: Request) -> Iterator[SourceEvent]:
     """Stream a folder and everything below it, in the byte order of names.
 
     Links to files inside the folder are followed; links to folders are not (no loops, nothing
     twice); links out of it are rejected. What is neither an image by its extension nor a caption
-    file is ignored and counted; with ``all_files`` every file is tried by its content.
-
-    Args:
-        path: the folder.
-        split: keep only images that ``captions.jsonl`` or ``captions.txt`` puts in this split.
-        max_bytes: limit for one image.
-        all_files: try every file, whatever its name.
+    file is ignored and counted; with ``all_files`` every file is tried by its content. A split
+    keeps only the images that ``captions.jsonl`` or ``captions.txt`` puts in it.
 
     Raises:
         DataError: a caption file is damaged.
         MmindexError: the folder, or a caption file, cannot be read.
     """
+    path = request.path
     name = next((name for name in _CAPTION_FILES if (path / name).is_file()), None)
     scan = _Scan(
-        images=ImageFolder(path, max_bytes),
+        images=ImageFolder(path, request.options.max_bytes),
         real_root=os.path.realpath(path),
-        id_prefix=f"folder/{folder_name(path)}",
-        split=split,
-        all_files=all_files,
+        split=request.split,
+        all_files=request.options.all_files,
         listed=None if name is None else read_captions(path / name),
         caption_file=name,
     )
@@ -81,11 +84,6 @@ def folder_events(
     yield from _walk(scan, entries)
     if scan.listed is not None:
         yield from scan.listed.summary()
-
-
-def folder_name(path: Path) -> str:
-    """The name that stands for a folder in ids: its last part, links resolved."""
-    return id_part(path.resolve().name or "root")
 
 
 def _listing(path: str) -> list[os.DirEntry[str]]:
@@ -110,14 +108,13 @@ def _walk(scan: _Scan, entries: list[os.DirEntry[str]]) -> Iterator[SourceEvent]
             continue
         try:
             if entry.is_dir(follow_symlinks=False) and Layout(Path(entry.path)).is_store():
-                # Its own files would change the corpus with every build.
-                yield Ignored("an mmindex store")
+                yield Ignored(Skip.STORE)
             elif entry.is_dir(follow_symlinks=False):
                 open_folders.append(_Folder.of(scan, f"{name}/", _listing(entry.path)))
             elif entry.is_symlink() and entry.is_dir():
                 yield _linked_folder(scan, name, entry.path)
             elif not scan.all_files and _extension(entry.name) not in EXTENSIONS:
-                yield Ignored("not an image by its extension")
+                yield Ignored(Skip.NOT_AN_IMAGE)
             else:
                 yield from _image(scan, name, folder.sidecars)
         except OSError as error:
@@ -140,35 +137,24 @@ class _Folder:
 def _linked_folder(scan: _Scan, name: str, path: str) -> SourceEvent:
     real = os.path.realpath(path)
     if real == scan.real_root or is_inside(real, scan.real_root):
-        return Ignored("a link to a folder of the source")
+        return Ignored(Skip.LINKED_FOLDER)
     return _reject(scan, name, ItemError(Reason.UNSAFE_PATH, "a link leads out of the folder"))
 
 
 def _image(scan: _Scan, name: str, sidecars: frozenset[str]) -> Iterator[SourceEvent]:
     described = scan.listed.take(name) if scan.listed is not None else None
+    captioned = described is not None
     if described is None:
         described = Described()
-        sidecar = _stem(name) + _SIDECAR
+        sidecar = stem(name) + _SIDECAR
         if sidecar.rpartition("/")[2] in sidecars:
             yield from _read_sidecar(scan, sidecar, described)
     if scan.split is not None and described.split != scan.split:
-        yield Ignored("in another split")
+        yield Ignored(Skip.OTHER_SPLIT)
         return
-    try:
-        found = scan.images.find(name)
-    except ItemError as error:
-        yield _reject(scan, name, error)
-        yield from notes(captions_of_rejected_images=len(described.captions))
-        return
-    yield SourceItem(
-        image_id=_image_id(scan, name),
-        uri=found.uri,
-        split=described.split,
-        captions=tuple(described.captions),
-        read=found.read,
-        metadata=described.metadata,
-        stamp=found.stamp,
-    )
+    captions = described.captions if captioned or described.captions else None
+    listed = Listed(id_part(name), name, captions, described.split, described.metadata)
+    yield from picture_events(scan.images, listed)
 
 
 def _read_sidecar(scan: _Scan, name: str, described: Described) -> Iterator[Note]:
@@ -176,26 +162,18 @@ def _read_sidecar(scan: _Scan, name: str, described: Described) -> Iterator[Note
     try:
         text = scan.images.find(name).read().decode("utf-8-sig")
     except (ItemError, UnicodeDecodeError):
-        yield Note("unreadable_caption_files")
+        yield Note(NoteKind.UNREADABLE_CAPTION_FILES)
         return
     lines = (line.removesuffix("\r") for line in text.split("\n"))
     described.captions.extend(line for line in lines if line.strip())
 
 
-def _image_id(scan: _Scan, name: str) -> str:
-    return f"{scan.id_prefix}/{id_part(name)}"
-
-
 def _reject(scan: _Scan, name: str, error: ItemError) -> Rejected:
-    return Rejected(_image_id(scan, name), scan.images.uri(name), error.reason, error.detail)
+    return Rejected(id_part(name), scan.images.uri(name), error.reason, error.detail)
 
 
 def _extension(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  # names, not paths
-
-
-def _stem(name: str) -> str:
-    return os.path.splitext(name)[0]  # noqa: PTH122
 
 
 def _sidecars(scan: _Scan, entries: list[os.DirEntry[str]]) -> frozenset[str]:
@@ -207,5 +185,16 @@ def _sidecars(scan: _Scan, entries: list[os.DirEntry[str]]) -> frozenset[str]:
         sidecar
         for name in names
         if _extension(name) != _SIDECAR and (scan.all_files or _extension(name) in EXTENSIONS)
-        if (sidecar := _stem(name) + _SIDECAR) in names
+        if (sidecar := stem(name) + _SIDECAR) in names
     )
+
+
+KIND: Final = Kind(
+    name="folder",
+    place=Place.FOLDER,
+    form="PATH[#SPLIT]",
+    example="folder:~/Pictures",
+    summary="pictures, however nested; captions from `captions.txt`, `captions.jsonl` or a `.txt`"
+    " beside each picture",
+    read=read_folder,
+)
