@@ -24,6 +24,23 @@ SourceOption = Annotated[
 AllFilesOption = Annotated[
     bool, typer.Option("--all-files", help="folder: sources try every file by its content.")
 ]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="GLOB",
+        help="folder: sources leave out what matches: a name ('*.png', 'Exports') or a path "
+        "('2019/**'). Repeatable; the store remembers it.",
+    ),
+]
+IncludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="GLOB",
+        help="folder: sources take only what matches. Repeatable; the store remembers it.",
+    ),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(help="open_clip model name, `embedded`, local-dir:PATH or hf-hub:ORG/REPO."),

@@ -80,6 +80,27 @@ def test_comma_separated_without_a_header(tmp_path: Path) -> None:
     }
 
 
+def test_a_table_s_header_says_what_separates_it(tmp_path: Path) -> None:
+    rows = [("image", "caption"), ("1.jpg", "one"), ("2.jpg", "two")]
+    for separator in "\t|,":
+        content = "\r\n".join(separator.join(row) for row in rows)
+        assert texts(read(tmp_path, content)) == {"1.jpg": ["one"], "2.jpg": ["two"]}
+
+
+def test_numbered_columns_are_captions_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    content = "filename,caption_10,caption_2\n1.jpg,last,first\n"
+    assert texts(read(tmp_path, content)) == {"1.jpg": ["first", "last"]}
+
+
+def test_other_columns_of_an_image_folder_s_metadata_are_kept(tmp_path: Path) -> None:
+    content = "file_name,text,artist\n1.jpg,one,Ada\n"
+    listed = read(tmp_path, content, "metadata.csv")
+    assert texts(listed) == {"1.jpg": ["one"]}
+    assert listed.images["1.jpg"].metadata == {"artist": "Ada"}
+    without = read(tmp_path, "file_name,artist\n1.jpg,Ada\n", "metadata.csv")
+    assert without.images["1.jpg"].metadata == {"artist": "Ada"}
+
+
 def test_columns_may_stand_in_any_order_and_bring_the_split(tmp_path: Path) -> None:
     """nlphuji's flickr_annotations_30k.csv: the captions are one JSON list."""
     content = 'raw,sentids,split,filename,img_id\n"[""a"", ""b \\ud800""]","[0, 1]",test,1.jpg,0\n'
@@ -99,7 +120,7 @@ def test_json_lines_bring_captions_split_and_columns(tmp_path: Path) -> None:
     content = "\n".join(json.dumps(row) for row in rows) + "\n\n"
     listed = read(tmp_path, content, "captions.jsonl")
     assert texts(listed) == {"a.jpg": ["one", "四"], "b.jpg": ["two", "three"], "c.jpg": []}
-    assert listed.images["a.jpg"].metadata == {"title": "T", "likes": 3, "tags": '["x","y"]'}
+    assert listed.images["a.jpg"].metadata == {"title": "T", "likes": 3, "tags": ["x", "y"]}
     assert [listed.images[name].split for name in ("a.jpg", "b.jpg")] == ["all", "test"]
 
 
@@ -134,8 +155,8 @@ def test_a_broken_line_is_named(tmp_path: Path, content: str | bytes, line: str)
         ('{"file_name": "a.jpg"}\n[]\n', ":2: "),
         ('{"caption": "a"}\n', ":1: no image name"),
         ('{"image": 7, "caption": "a"}\n', ":1: no image name"),
-        ('{"image": "a", "caption": 7}\n', ":1: 'caption' must be"),
-        ('{"image": "a", "captions": ["x", 7]}\n', ":1: 'captions' must be"),
+        ('{"image": "a", "caption": 7}\n', ":1: 'caption': not a caption: int"),
+        ('{"image": "a", "captions": ["x", 7]}\n', ":1: 'captions': not a caption: int"),
         ('{"image": "a", "score": NaN}\n', ":1: "),
         ('{"image": "a", "score": 1e400}\n', ":1: "),
     ],

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from mmindex.build.context import Context, after_change, require, rounded, survivors
-from mmindex.build.crawl_stage import crawl_stage
+from mmindex.build.crawl_stage import crawl_stage, names_of_sources
 from mmindex.build.gates import quarantine_gate
 from mmindex.build.index_stage import INDEX_OBJECTS, index_stage
 from mmindex.core.errors import DataError, NoInputError
@@ -20,7 +20,6 @@ from mmindex.encode.stage import EncodeReport, encode, encoder_source
 from mmindex.encode.survivors import drop_failed
 from mmindex.evaluate.stage import evaluate
 from mmindex.index.plan import check_kind
-from mmindex.sources.spec import parse_spec, source_name
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN
 from mmindex.store.keys import live_keys
@@ -34,8 +33,8 @@ def check_settings(context: Context, wanted: Sequence[str]) -> None:
         MmindexError: the settings cannot work.
     """
     check_kind(context.config.index.kind)
-    for source in context.config.source if "crawl" in wanted else ():
-        source_name(parse_spec(source.spec), context.config.fetch)
+    if "crawl" in wanted:
+        names_of_sources(context)
 
 
 def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:

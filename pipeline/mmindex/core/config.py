@@ -49,6 +49,15 @@ class SourceConfig(_Section):
 
     spec: _Text
     all_files: bool = False
+    # Globs below a folder: what is left out, and what alone is taken.
+    exclude: tuple[_Text, ...] = ()
+    include: tuple[_Text, ...] = ()
+
+    def recorded(self) -> dict[str, Any]:
+        """What a store remembers; globs only where there are any, as older versions wrote it."""
+        globs = {"exclude": list(self.exclude), "include": list(self.include)}
+        given = {name: values for name, values in globs.items() if values}
+        return {"spec": self.spec, "all_files": self.all_files, **given}
 
 
 class CrawlConfig(_Section):
@@ -145,7 +154,7 @@ class Config(_Section):
         vanish, addresses inside the network, proxies.
         """
         return {
-            "source": [source.model_dump() for source in self.source],
+            "source": [source.recorded() for source in self.source],
             "fetch": self.fetch.model_dump(exclude={"allow_private", "use_env_proxy"}),
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},

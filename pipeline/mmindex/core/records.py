@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-MetadataValue = str | int | float | bool | None
+Scalar = str | int | float | bool | None
+MetadataValue = Scalar | list[Scalar]
 
 
 class Reason(StrEnum):
@@ -44,6 +45,8 @@ class SourceItem:
         read: returns the file's bytes; raises OSError, or ItemError for a reason of its own.
         stamp: cheap identity of the file for skipping unchanged ones
             (size, mtime in ns, inode), or None where the source has none.
+        is_row: whether it is a row of a table, where rows with the same bytes are one picture with
+            all their captions. Files with the same bytes stay pictures of their own.
     """
 
     image_id: str
@@ -53,6 +56,7 @@ class SourceItem:
     read: Callable[[], bytes]
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     stamp: tuple[int, int, int] | None = None
+    is_row: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,11 @@ class Skip(StrEnum):
 
     FORGOTTEN = "forgotten"
     NOT_AN_IMAGE = "not an image by its extension"
+    HIDDEN = "hidden"
+    CACHE = "thumbnails or previews that another program keeps"
+    EXCLUDED = "excluded"
+    OTHER_NAME = "another name of a picture in the corpus"
+    SAME_PICTURE = "another row of the same picture"
     STORE = "an mmindex store"  # its own files would change the corpus with every build
     LINKED_FOLDER = "a link to a folder of the source"
     OTHER_SPLIT = "in another split"
@@ -80,10 +89,14 @@ class Skip(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Things that a source saw and passed over by rule, counted."""
+    """Things that a source saw and passed over by rule, counted.
+
+    ``suffix`` is a file's extension where that is the reason.
+    """
 
     why: Skip
     count: int = 1
+    suffix: str = ""
 
 
 class NoteKind(StrEnum):
@@ -92,6 +105,7 @@ class NoteKind(StrEnum):
     CAPTIONS_OF_UNKNOWN_IMAGES = "captions_of_unknown_images"
     CAPTIONS_OF_REJECTED_IMAGES = "captions_of_rejected_images"
     IMAGES_WITHOUT_CAPTIONS = "images_without_captions"
+    EMPTY_CAPTIONS = "empty_captions"
     UNREADABLE_CAPTION_FILES = "unreadable_caption_files"
     LONE_SURROGATES_REPLACED = "lone_surrogates_replaced"
     LOST_SEPARATORS_MENDED = "lost_separators_mended"

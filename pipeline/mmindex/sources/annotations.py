@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from mmindex.core.errors import DataError, os_errors
-from mmindex.core.records import Note, NoteKind
+from mmindex.core.records import MetadataValue, Note, NoteKind
 
 T = TypeVar("T")
 
@@ -98,9 +98,13 @@ def _replace_lone_surrogates(data: bytes) -> tuple[bytes, int]:
     return _ESCAPE.sub(clean, data), replaced
 
 
-def json_column(value: Any) -> str | int | float | bool | None:
-    """A JSON value as a metadata column holds it: lists and objects as their JSON text."""
+def json_column(value: Any) -> MetadataValue:
+    """A JSON value as a metadata column holds it: objects, and lists of any, as their JSON text."""
     if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list) and all(
+        one is None or isinstance(one, str | bool | int | float) for one in value
+    ):
         return value
     return msgspec.json.encode(value).decode("utf-8")
 
@@ -127,12 +131,20 @@ def read_text(path: Path) -> str:
         DataError: it is not UTF-8; the message names the line.
         MmindexError: it cannot be read.
     """
-    data = read_bytes(path)
+    return as_text(read_bytes(path), str(path))
+
+
+def as_text(data: bytes, where: str) -> str:
+    """A text file's bytes as text, without a byte-order mark.
+
+    Raises:
+        DataError: they are not UTF-8; the message names the line.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8") from error
+        raise DataError(f"{where}:{line}: not UTF-8") from error
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:

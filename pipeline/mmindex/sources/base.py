@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from mmindex.core.fetch_config import FetchConfig
 from mmindex.core.records import SourceEvent
@@ -20,11 +21,14 @@ from mmindex.core.resources import user_path
 from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.layout import Layout
 
+ARCHIVES: Final = (".zip", ".tar")
+
 
 class Place(StrEnum):
     """What stands after the colon of a source spec."""
 
     FOLDER = "folder"
+    FOLDER_OR_ARCHIVE = "folder, .zip or .tar"
     FILE = "file"
     PATTERN = "pattern"  # of files, see mmindex.sources.patterns
     RELEASE = "release"  # a folder, or the name of a release that data/corpora describes
@@ -33,20 +37,23 @@ class Place(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A parsed source spec, ``KIND:WHERE[#SPLIT]``.
+    """A parsed source spec, ``[NAME=]KIND:WHERE[#SPLIT]``.
 
     Attributes:
         kind: the kind's name.
         where: what the kind's place says it is.
         split: the part after ``#``, or None.
+        name: what it is called in ids and its column ``source``, in place of the default.
     """
 
     kind: str
     where: str
     split: str | None = None
+    name: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.where}" + (f"#{self.split}" if self.split else "")
+        name = f"{self.name}=" if self.name is not None else ""
+        return f"{name}{self.kind}:{self.where}" + (f"#{self.split}" if self.split else "")
 
     @property
     def path(self) -> Path | None:
@@ -63,18 +70,24 @@ class SourceOptions:
         layout: the store, whose downloads folder holds fetched and generated corpora.
         max_bytes: limit for one image's file.
         all_files: for ``folder:``, try every file by its content.
+        exclude: for ``folder:``, globs of what is left out.
+        include: for ``folder:``, globs of what alone is taken; empty: everything.
         fetch: how to behave on the network.
         max_throttled: for ``urls:``, the share of rows that may be left for a later run because
             their host asks to wait.
         forgotten: for ``urls:``, what must not be fetched, or not kept.
+        roots: real paths of all folders of the corpus: a link into one is no new picture.
     """
 
     layout: Layout
     max_bytes: int
     all_files: bool = False
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
     fetch: FetchConfig = field(default_factory=FetchConfig)
     max_throttled: float = 0.01
     forgotten: Forgotten = NOTHING
+    roots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +144,7 @@ class Kind:
             for the default: the name of the folder or file, nothing for releases.
         check: raises UsageError for a spec without meaning; nothing is read yet.
         needs: what must be fetched or drawn first; None: nothing, or what the release says.
+        globs: whether it understands ``--exclude`` and ``--include``.
         drawn: whether its images are the drawn scenes that the embedded model knows.
     """
 
@@ -145,4 +159,5 @@ class Kind:
     label: Callable[[SourceSpec], str] | None = None
     check: Callable[[SourceSpec], None] | None = None
     needs: Callable[[SourceSpec, Layout], Needs] | None = None
+    globs: bool = False
     drawn: bool = False

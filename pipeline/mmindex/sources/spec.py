@@ -1,11 +1,13 @@
-"""Source specs: ``KIND:PLACE[#SPLIT]``, and opening what they name."""
+"""Source specs: ``[NAME=]KIND:PLACE[#SPLIT]``, and opening what they name."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.fetch_config import FetchConfig
@@ -13,9 +15,12 @@ from mmindex.core.records import Rejected, SourceEvent, SourceItem
 from mmindex.core.resources import user_path
 from mmindex.media.archive import id_part
 from mmindex.sources import registry
-from mmindex.sources.base import Kind, Place, Request, SourceOptions, SourceSpec
+from mmindex.sources.base import ARCHIVES, Kind, Place, Request, SourceOptions, SourceSpec
 from mmindex.sources.patterns import find_files, pattern_name
 from mmindex.sources.releases import fetch_release, find_release
+
+# What may stand before the kind: it becomes part of ids and of the column `source`.
+_NAME: Final = re.compile(r"\w[\w .-]{0,99}")
 
 __all__ = [
     "SourceOptions",
@@ -36,10 +41,16 @@ def parse_spec(text: str) -> SourceSpec:
     Raises:
         UsageError: no such kind, nothing after it, or a place that makes no sense to it.
     """
-    name, colon, rest = text.partition(":")
+    head, colon, rest = text.partition(":")
     if not colon and user_path(text).exists():
         raise UsageError(f"{text!r}: a source needs a kind", f"did you mean folder:{text}?")
-    kind = registry.find(name)
+    name, equals, kind_name = head.rpartition("=")
+    if equals and not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{text!r}: {name!r} is no name for a source",
+            "a name may hold letters, digits, spaces and . _ -",
+        )
+    kind = registry.find(kind_name)
     where, hash_, split = rest, "", ""
     if not user_path(rest).exists():
         head, hash_, tail = rest.rpartition("#")
@@ -49,7 +60,7 @@ def parse_spec(text: str) -> SourceSpec:
             f"{text!r}: nothing {'after #' if where else 'after the colon'}",
             f"for example {kind.example}",
         )
-    spec = SourceSpec(name, where, split or None)
+    spec = SourceSpec(kind_name, where, split or None, name if equals else None)
     if kind.check is not None:
         kind.check(spec)
     return spec
@@ -62,22 +73,27 @@ def absolute_spec(text: str, folder: Path) -> str:
         text: a spec; one of an unknown kind stays as it is, for :func:`parse_spec` to refuse.
         folder: what a relative path is relative to.
     """
-    name, colon, where = text.partition(":")
-    if not where or name not in registry.names():
+    head, colon, where = text.partition(":")
+    kind = _kind_of(text)
+    if not where or kind not in registry.names():
         return text
-    place = registry.find(name).place
+    place = registry.find(kind).place
     if place is Place.NO_PATH or where.startswith("~"):
         return text
     there = any(one and (folder / one).exists() for one in (where, where.rpartition("#")[0]))
     if place is Place.RELEASE and "/" not in where and not there:
         return text
-    return f"{name}{colon}{os.path.join(folder, where)}"  # noqa: PTH118  # Path drops a trailing slash
+    return f"{head}{colon}{os.path.join(folder, where)}"  # noqa: PTH118  # Path drops a trailing slash
 
 
 def only_scenes(specs: Iterable[str]) -> bool:
     """Whether all of some source specs (and there are any) are drawn scenes."""
-    kinds = {spec.partition(":")[0] for spec in specs}
+    kinds = {_kind_of(spec) for spec in specs}
     return bool(kinds) and all(registry.find(kind).drawn for kind in kinds)
+
+
+def _kind_of(spec: str) -> str:
+    return spec.partition(":")[0].rpartition("=")[2]
 
 
 def open_source(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEvent]:
@@ -98,7 +114,7 @@ def open_source(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEven
         split = split or release.part.split
     else:
         path = _existing(kind, spec)
-    prefix = kind.ids or _name(kind, spec)
+    prefix = _name(kind, spec) if spec.name is not None or kind.ids is None else kind.ids
     return _with_ids(prefix, kind.read(Request(spec, path, split, options, prefix)))
 
 
@@ -130,7 +146,9 @@ def source_name(spec: SourceSpec, fetch: FetchConfig | None = None) -> str:
 
 
 def _name(kind: Kind, spec: SourceSpec) -> str:
-    label = kind.label(spec) if kind.label is not None else _label(kind, spec)
+    label = spec.name
+    if label is None:
+        label = kind.label(spec) if kind.label is not None else _label(kind, spec)
     return f"{kind.name}/{id_part(label)}" if label else kind.name
 
 
@@ -138,6 +156,9 @@ def _label(kind: Kind, spec: SourceSpec) -> str:
     match kind.place:
         case Place.FOLDER:
             return user_path(spec.where).resolve().name or "root"  # links resolved
+        case Place.FOLDER_OR_ARCHIVE:
+            path = user_path(spec.where).resolve()
+            return (path.stem if path.is_file() else path.name) or "root"
         case Place.FILE:
             return user_path(spec.where).stem
         case Place.PATTERN:
@@ -156,9 +177,13 @@ def _existing(kind: Kind, spec: SourceSpec) -> Path:
     if kind.place is Place.PATTERN:
         find_files(spec.where, kind.suffix)
     elif kind.place is not Place.NO_PATH:
-        is_file = kind.place is Place.FILE
-        if not (path.is_file() if is_file else path.is_dir()):
-            what = "file" if is_file else "folder"
+        archive = path.is_file() and path.suffix.lower() in ARCHIVES
+        there = {
+            Place.FILE: path.is_file(),
+            Place.FOLDER_OR_ARCHIVE: path.is_dir() or archive,
+        }.get(kind.place, path.is_dir())
+        if not there:
+            what = "folder" if kind.place is Place.RELEASE else kind.place
             raise NoInputError(
                 f"{path}: " + (f"not a {what}" if path.exists() else f"no such {what}"),
                 f"check the path in {str(spec)!r}",
