@@ -244,7 +244,7 @@ WRONG_TYPES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("asked", WRONG_TYPES, ids=str)
+@pytest.mark.parametrize("asked", WRONG_TYPES, ids=range(len(WRONG_TYPES)))
 def test_a_wrong_type_is_a_type_error_at_the_call(
     index: mmindex.Index, asked: dict[str, Any]
 ) -> None:

@@ -19,7 +19,7 @@ from mmindex.evaluate.evaluation import (
 from mmindex.evaluate.expect import PUBLISHED, Subject, compare, find_expected
 from mmindex.sources.corpora import list_corpora
 from mmindex.sources.expected import Expected
-from mmindex.sources.spec import KINDS
+from mmindex.sources.registry import built_in
 from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.models import FakeEncoder
 from support.pictures import write_pictures
@@ -158,7 +158,7 @@ def test_the_published_figures_are_whole_and_for_different_stores() -> None:
     assert len(PUBLISHED_FIGURES) == 6
     assert len({one.title for one in PUBLISHED_FIGURES}) == 6
     for one in PUBLISHED_FIGURES:
-        assert one.corpus in KINDS
+        assert one.corpus in built_in()
         assert (one.split, one.tolerance) == ("test", 0.5)
         assert one.cite.startswith("https://")
         sizes = {"coco-karpathy": (5_000, 25_010), "flickr30k": (1_000, 5_000)}

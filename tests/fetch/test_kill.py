@@ -15,7 +15,7 @@ import pytest
 
 from mmindex.core.config import FetchConfig
 from mmindex.core.records import Ignored, Rejected, SourceItem
-from mmindex.sources.url_list import UrlOptions, url_list_events
+from mmindex.sources.kinds.urls import UrlOptions, url_list_events
 from mmindex.store.layout import Layout
 from mmindex.store.leftovers import remove_leftovers
 from mmindex.store.versions import create_layout

@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -24,9 +25,6 @@ DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
 EMBEDDED = "embedded"
 DEFAULT_SCENES = "scenes:2000"
 
-# Kinds of source whose WHERE is always a path; that of the others may name a release as well.
-_PATH_KINDS = frozenset({"folder", "urls", "webdataset", "parquet"})
-_PLACELESS_KINDS = frozenset({"scenes"})
 _LOCAL_MODEL = "local-dir:"
 
 _MIB: Final = 1 << 20
@@ -41,6 +39,10 @@ def _as_utf8(text: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError("not valid UTF-8; rename the file or folder, or link to it") from error
     return text
+
+
+def _as_it_is(spec: str, folder: Path) -> str:  # noqa: ARG001
+    return spec
 
 
 _Text = Annotated[str, pydantic.AfterValidator(_as_utf8)]
@@ -64,6 +66,22 @@ class SourceConfig(_Section):
     """Try every file in a `folder:` source by its content, whatever its extension.
 
     Set it when pictures have no extension or the wrong one. The crawl takes longer."""
+
+    exclude: tuple[_Text, ...] = ()
+    """Globs of files and folders below a `folder:` source that are left out.
+
+    Set it to skip parts of a folder, such as `["*/drafts/*"]`."""
+
+    include: tuple[_Text, ...] = ()
+    """Globs of the only files below a `folder:` source that are read; all of them by default.
+
+    Set it to index a part of a folder, such as `["2023/*"]`."""
+
+    def recorded(self) -> dict[str, Any]:
+        """What a store remembers; globs only where there are any, as older versions wrote it."""
+        globs = {"exclude": list(self.exclude), "include": list(self.include)}
+        given = {name: values for name, values in globs.items() if values}
+        return {"spec": self.spec, "all_files": self.all_files, **given}
 
 
 class FetchConfig(_Section):
@@ -392,7 +410,7 @@ class Config(_Section):
         the network, proxies.
         """
         return {
-            "source": [source.model_dump() for source in self.source],
+            "source": [source.recorded() for source in self.source],
             "fetch": self.fetch.model_dump(exclude={"allow_private", "use_env_proxy"}),
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},
@@ -403,7 +421,10 @@ class Config(_Section):
 
 
 def load_config(
-    path: Path | None, overrides: dict[str, Any], base: dict[str, Any] | None = None
+    path: Path | None,
+    overrides: dict[str, Any],
+    base: dict[str, Any] | None = None,
+    absolute_spec: Callable[[str, Path], str] = _as_it_is,
 ) -> Config:
     """Read a TOML file and lay the command line's values over it.
 
@@ -414,6 +435,7 @@ def load_config(
         path: the file, or None.
         overrides: values by dotted name (``encode.batch_size``); None means "not given".
         base: what to start from when there is no file; the defaults where it is silent.
+        absolute_spec: makes a source spec absolute, given the folder that it is relative to.
 
     Raises:
         NoInputError: the file does not exist.
@@ -428,12 +450,12 @@ def load_config(
             tree = tomllib.loads(text.decode("utf-8-sig"))  # editors may put a BOM
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: not a TOML file: {error}") from error
-        tree = _resolve_paths(tree, path.absolute().parent)
+        tree = _resolve_paths(tree, path.absolute().parent, absolute_spec)
     given: dict[str, Any] = {}
     for dotted, value in overrides.items():
         if value is not None:
             _put(given, dotted, value)
-    for section, values in _resolve_paths(given, Path.cwd()).items():
+    for section, values in _resolve_paths(given, Path.cwd(), absolute_spec).items():
         if isinstance(values, dict) and section in tree:
             if isinstance(tree[section], dict):  # otherwise validation will say what is wrong
                 tree[section] = {**tree[section], **values}
@@ -491,12 +513,19 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
     target[key] = value
 
 
-def _resolve_paths(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _resolve_paths(
+    tree: dict[str, Any], folder: Path, absolute_spec: Callable[[str, Path], str]
+) -> dict[str, Any]:
     """The tree with the paths that are relative to ``folder`` made absolute."""
     resolved = dict(tree)
     sources, fetch = tree.get("source"), tree.get("fetch")
     if isinstance(sources, list):
-        resolved["source"] = [_resolve_source(source, folder) for source in sources]
+        resolved["source"] = [
+            {**source, "spec": absolute_spec(source["spec"], folder)}
+            if isinstance(source, dict) and isinstance(source.get("spec"), str)
+            else source  # validation will say what is wrong with it
+            for source in sources
+        ]
     if isinstance(fetch, dict) and isinstance(fetch.get("corpora"), str):
         resolved["fetch"] = {**fetch, "corpora": _joined(folder, fetch["corpora"])}
     if isinstance(tree.get("model"), dict):
@@ -516,19 +545,6 @@ def _resolve_model(model: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(weights, str) and weights and ("/" in weights or (folder / weights).is_file()):
         resolved["pretrained"] = _joined(folder, weights)  # otherwise it is a tag
     return resolved
-
-
-def _resolve_source(source: Any, folder: Path) -> Any:
-    if not (isinstance(source, dict) and isinstance(source.get("spec"), str)):
-        return source  # validation will say what is wrong with it
-    kind, colon, where = source["spec"].partition(":")
-    if not where or kind in _PLACELESS_KINDS:
-        return source
-    names = (where, where.rpartition("#")[0])
-    there = any(name and (folder / name).exists() for name in names)
-    if kind not in _PATH_KINDS and "/" not in where and not there:
-        return source  # a release's name
-    return {**source, "spec": f"{kind}{colon}{_joined(folder, where)}"}
 
 
 def _joined(folder: Path, path: str) -> str:

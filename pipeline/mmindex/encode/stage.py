@@ -24,7 +24,8 @@ from mmindex.models.devices import place
 from mmindex.models.encoder import Encoder
 from mmindex.models.files import locate
 from mmindex.models.fingerprint import fingerprint_of
-from mmindex.models.resolve import only_scenes, resolve_model
+from mmindex.models.resolve import resolve_model
+from mmindex.sources.spec import only_scenes
 from mmindex.store.keys import DistinctKeys, live_keys
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects

@@ -29,7 +29,7 @@ from mmindex.evaluate.recall import Recall
 from mmindex.scenes import ceiling
 from mmindex.scenes.ceiling import Recalls
 from mmindex.search.searcher import Searcher
-from mmindex.sources.scenes import parse_scenes
+from mmindex.sources.kinds.scenes import parse_scenes
 from mmindex.store.manifest import EncoderInfo, Manifest
 from mmindex.store.snapshot import Snapshot
 

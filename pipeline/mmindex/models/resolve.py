@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +74,6 @@ class ModelRequest:
     def weights_path(self) -> Path | None:
         """The weights file, where ``pretrained`` is a path."""
         return Path(self.pretrained) if Path(self.pretrained).is_absolute() else None
-
-
-def only_scenes(specs: Iterable[str]) -> bool:
-    """Whether all of some source specs (and there are any) are drawn scenes."""
-    kinds = {spec.partition(":")[0] for spec in specs}
-    return kinds == {"scenes"}
 
 
 def resolve_model(

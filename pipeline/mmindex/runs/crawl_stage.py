@@ -22,6 +22,7 @@ from mmindex.runs.context import (
     survivors,
 )
 from mmindex.runs.diff import Changes, Tables, compare
+from mmindex.sources.naming import source_names
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN, read_forgotten
 from mmindex.store.keys import live_keys
@@ -112,12 +113,24 @@ def crawl_sources(
         sources,
         config.limits,
         fetch,
+        names=names_of_sources(context),
         rehash=config.crawl.rehash,
         forgotten=read_forgotten(context.snapshot(draft)),
     )
     context.reports["crawl"] = _crawl_figures(report)
     quarantine.write_ledger(context.layout, report.quarantined)
     return Found(report, _changes(context, Tables(report.images, report.captions), unread))
+
+
+def names_of_sources(context: Context) -> dict[str, str]:
+    """What each source is called, by its spec; those that the store knows keep their names.
+
+    Raises:
+        MmindexError: a source does not exist or makes no sense.
+    """
+    config, parent = context.config, context.parent
+    known = {source.spec: source.name for source in parent.sources} if parent is not None else {}
+    return source_names([source.spec for source in config.source], config.fetch, known)
 
 
 def _changes(context: Context, after: Tables, unread: Sequence[str]) -> Changes | None:

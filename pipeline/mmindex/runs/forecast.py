@@ -68,6 +68,7 @@ class Forecast(msgspec.Struct, frozen=True):
         exit_code: of the build, as far as can be foreseen.
         unread: sources that were left out.
         changes: of the sources that were read.
+        not_read: files that are no images by their extension, by extension.
         model: the encoder's name; empty where its files would have to be fetched first.
         encode: by side.
         index: by side.
@@ -82,6 +83,7 @@ class Forecast(msgspec.Struct, frozen=True):
     exit_code: int = 0
     unread: tuple[Unread, ...] = ()
     changes: dict[str, dict[str, int]] | None = None
+    not_read: dict[str, int] = {}
     model: str = ""
     encode: dict[str, EncodePlan] = {}
     index: dict[str, IndexPlan] = {}

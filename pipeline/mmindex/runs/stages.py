@@ -17,9 +17,8 @@ from mmindex.encode.survivors import drop_failed
 from mmindex.evaluate.stage import evaluate
 from mmindex.index.plan import check_kind
 from mmindex.runs.context import Context, after_change, quarantine_gate, rounded, survivors
-from mmindex.runs.crawl_stage import crawl_stage
+from mmindex.runs.crawl_stage import crawl_stage, names_of_sources
 from mmindex.runs.index_stage import INDEX_OBJECTS, index_stage
-from mmindex.sources.spec import parse_spec, source_name
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN
 from mmindex.store.keys import live_keys
@@ -33,8 +32,8 @@ def check_settings(context: Context, wanted: Sequence[str]) -> None:
         MmindexError: the settings cannot work.
     """
     check_kind(context.config.index.kind)
-    for source in context.config.source if "crawl" in wanted else ():
-        source_name(parse_spec(source.spec), context.config.fetch)
+    if "crawl" in wanted:
+        names_of_sources(context)
 
 
 def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:

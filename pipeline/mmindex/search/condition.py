@@ -32,8 +32,9 @@ _OPERATORS: Final = frozenset({
 # any memory.
 FUNCTIONS: Final = frozenset({
     "abs", "ceil", "ceiling", "concat", "contains", "date_part", "day", "ends_with", "floor",
-    "greatest", "hour", "if", "isfinite", "isinf", "isnan", "least", "left", "len", "length", "ln",
-    "log", "lower", "ltrim", "minute", "month", "nullif", "position", "power", "prefix",
+    "greatest", "hour", "if", "isfinite", "isinf", "isnan", "least", "left", "len", "length",
+    "list_contains", "list_has", "list_has_all", "list_has_any", "list_position", "ln", "log",
+    "lower", "ltrim", "minute", "month", "nullif", "position", "power", "prefix",
     "regexp_full_match", "regexp_matches", "right", "round", "rtrim", "second", "sign", "sqrt",
     "starts_with", "strip_accents", "strlen", "strpos", "substr", "substring", "suffix", "trim",
     "trunc", "upper", "year",

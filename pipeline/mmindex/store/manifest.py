@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -44,6 +46,7 @@ class SourceSummary(Record, frozen=True):
     """What one source gave: ``seen = images + quarantined + ignored``.
 
     ``notes`` counts oddities that cost no image: captions for unknown images, for example.
+    ``not_read`` counts files that are no images by their extension, by extension.
     """
 
     spec: str
@@ -54,6 +57,15 @@ class SourceSummary(Record, frozen=True):
     quarantined: int
     ignored: int
     notes: dict[str, int] = {}
+    not_read: dict[str, int] = {}
+
+
+def count_not_read(sources: Iterable[SourceSummary]) -> dict[str, int]:
+    """Files of all sources that were not read, by extension, the most frequent first."""
+    total: Counter[str] = Counter()
+    for source in sources:
+        total.update(source.not_read)
+    return dict(total.most_common())
 
 
 class Counts(Record, frozen=True):

@@ -6,8 +6,8 @@ are published in (``annotations_trainval2017.zip``). Format: https://cocodataset
 
 from __future__ import annotations
 
-import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +16,12 @@ from typing import Final
 import msgspec
 
 from mmindex.core.errors import DataError, NoInputError
-from mmindex.core.records import (
-    ItemError,
-    MetadataValue,
-    Note,
-    Reason,
-    Rejected,
-    SourceEvent,
-    SourceItem,
-)
+from mmindex.core.records import ItemError, MetadataValue, Note, NoteKind, Reason, SourceEvent
 from mmindex.media import archive
 from mmindex.media.places import ImagePlace, find_place, require_place
-from mmindex.sources.annotations import decode_json, notes, read_bytes
+from mmindex.sources.annotations import decode_json, notes, read_bytes, stem
+from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.pictures import Listed, picture_events, rejected_events
 
 _CAPTIONS_FILE: Final = re.compile(r"(?:annotations/)?captions_([^/.][^/]*)\.json")
 _MAX_ANNOTATION_BYTES: Final = 4 << 30  # train2017's captions are 92 MB
@@ -65,7 +59,7 @@ class CocoSplit:
 
     Attributes:
         name: such as ``val2017``.
-        id_prefix: what stands before the file's stem in an image's id, such as ``coco/val2017``.
+        id_prefix: what stands before the file's stem in an image's id, such as ``val2017/``.
         where: name of the captions file for messages.
         captions: bytes of the captions file.
         images: where the images lie.
@@ -78,20 +72,17 @@ class CocoSplit:
     images: ImagePlace
 
 
-def coco_events(path: Path, split: str | None, max_bytes: int) -> Iterator[SourceEvent]:
+def read_coco(request: Request) -> Iterator[SourceEvent]:
     """Stream a local copy of COCO, its splits in the order of their names.
 
+    Without a split, every split that has both captions and images is read.
     Memory: one captions file at a time (about 0.5 GB for train2017's 591,753 captions).
-
-    Args:
-        path: the folder that holds ``annotations/``.
-        split: one split, or None for every split that has both captions and images.
-        max_bytes: limit for one image.
 
     Raises:
         NoInputError: no captions or no images there.
         DataError: a captions file is damaged.
     """
+    path, split, max_bytes = request.path, request.split, request.options.max_bytes
     files = _captions_files(path)
     if split is not None and split not in files:
         found = ", ".join(files) or "none"
@@ -103,12 +94,12 @@ def coco_events(path: Path, split: str | None, max_bytes: int) -> Iterator[Sourc
         places = (name, f"images/{name}")
         images = find_place(path, places, max_bytes)
         if images is None and split is None:
-            yield Note("splits_without_images")
+            yield Note(NoteKind.SPLITS_WITHOUT_IMAGES)
             continue
         images = images or require_place(path, places, max_bytes)
         where, captions = files[name].load()
         read += 1
-        yield from split_events(CocoSplit(name, f"coco/{name}", where, captions, images))
+        yield from split_events(CocoSplit(name, f"{name}/", where, captions, images))
     if not read:
         raise NoInputError(f"{path}: captions but no images for: {', '.join(files)}", _hint(path))
 
@@ -160,63 +151,55 @@ def split_events(split: CocoSplit) -> Iterator[SourceEvent]:
     """
     content, replaced = decode_json(split.captions, _CaptionsFile, split.where)
     licences = {str(one.id): one.name or one.url for one in content.licenses}
-    captions: dict[int, list[str]] = {}
+    captions: defaultdict[int, list[str]] = defaultdict(list)
     for annotation in content.annotations:
-        captions.setdefault(annotation.image_id, []).append(annotation.caption)
+        captions[annotation.image_id].append(annotation.caption)
     seen: set[int] = set()
-    bare = 0
     for image in content.images:
+        listed = _listed(split, image, captions, licences)
         if image.id in seen:
-            yield _reject(
-                split, image, ItemError(Reason.DUPLICATE_ID, f"image number {image.id} is taken")
-            )
+            taken = ItemError(Reason.DUPLICATE_ID, f"image number {image.id} is taken")
+            yield from rejected_events(split.images, listed, taken)
             continue
         seen.add(image.id)
-        texts = tuple(captions.pop(image.id, ()))
-        bare += not texts
-        yield from _image_events(split, image, texts, licences)
+        del captions[image.id]
+        yield from picture_events(split.images, listed)
     unknown = sum(len(texts) for texts in captions.values())
     yield from notes(
-        duplicate_image_numbers=len(content.images) - len(seen),
-        images_without_captions=bare,
-        captions_of_unknown_images=unknown,
-        lone_surrogates_replaced=replaced,
+        {
+            NoteKind.DUPLICATE_IMAGE_NUMBERS: len(content.images) - len(seen),
+            NoteKind.CAPTIONS_OF_UNKNOWN_IMAGES: unknown,
+            NoteKind.LONE_SURROGATES_REPLACED: replaced,
+        }
     )
 
 
-def _image_events(
+def _listed(
     split: CocoSplit,
     image: _Image,
-    texts: tuple[str, ...],
+    captions: defaultdict[int, list[str]],
     licences: Mapping[str, str | None],
-) -> Iterator[SourceEvent]:
-    try:
-        found = split.images.find(image.file_name)
-    except ItemError as error:
-        yield _reject(split, image, error)
-        yield from notes(captions_of_rejected_images=len(texts))
-        return
+) -> Listed:
     metadata: dict[str, MetadataValue] = {
         "license": licences.get(str(image.license)),
         "flickr_url": image.flickr_url,
         "coco_url": image.coco_url,
         "date_captured": None if image.date_captured is None else str(image.date_captured),
     }
-    yield SourceItem(
-        image_id=_image_id(split, image),
-        uri=found.uri,
+    return Listed(
+        image_id=split.id_prefix + stem(image.file_name),
+        name=image.file_name,
+        captions=captions[image.id],
         split=split.name,
-        captions=texts,
-        read=found.read,
         metadata={name: value for name, value in metadata.items() if value is not None},
-        stamp=found.stamp,
     )
 
 
-def _image_id(split: CocoSplit, image: _Image) -> str:
-    return f"{split.id_prefix}/{os.path.splitext(image.file_name)[0]}"  # noqa: PTH122  # no Path: hostile names stay as they are
-
-
-def _reject(split: CocoSplit, image: _Image, error: ItemError) -> Rejected:
-    uri = split.images.uri(image.file_name)
-    return Rejected(_image_id(split, image), uri, error.reason, error.detail)
+KIND: Final = Kind(
+    name="coco",
+    place=Place.RELEASE,
+    form="PATH[#SPLIT]",
+    example="coco:~/coco#val2017",
+    summary="`annotations/captions_val2017.json` and `val2017/` or `val2017.zip`, read in place",
+    read=read_coco,
+)

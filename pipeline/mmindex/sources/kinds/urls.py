@@ -25,9 +25,10 @@ from mmindex.core.records import (
     Detail,
     Ignored,
     MetadataValue,
-    Note,
+    NoteKind,
     Reason,
     Rejected,
+    Skip,
     SourceEvent,
     SourceItem,
 )
@@ -35,10 +36,11 @@ from mmindex.fetch.crawler import crawl_addresses
 from mmindex.fetch.ledger import Ledger, ListRow, RowState
 from mmindex.fetch.outcome import FetchStatus, reason_of
 from mmindex.fetch.shards import BYTES_COLUMN, list_shards, read_states, shard_path
-from mmindex.media.archive import id_part
 from mmindex.media.parquet_cells import file_stamp, read_cell, uri_of_cell
+from mmindex.sources.annotations import notes
+from mmindex.sources.base import Kind, Needs, Place, Request
 from mmindex.sources.url_rows import read_rows
-from mmindex.store.forgotten import FORGOTTEN, NOTHING, Forgotten
+from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.layout import Layout
 from mmindex.store.publish import make_directory, write_file
 
@@ -99,17 +101,29 @@ class FetchSummary(msgspec.Struct, frozen=True):
         return self.by_status.get(FetchStatus.STORED, 0) / self.asked if self.asked else 1.0
 
 
-def url_list_events(path: Path, split: str | None, options: UrlOptions) -> Iterator[SourceEvent]:
+def read_urls(request: Request) -> Iterator[SourceEvent]:
+    """Fetch what a list of addresses lacks, then stream its rows: see :func:`url_list_events`."""
+    given = request.options
+    options = UrlOptions(
+        given.layout, given.fetch, given.max_bytes, given.max_throttled, given.forgotten
+    )
+    return url_list_events(request.path, request.split, options, request.ids)
+
+
+def url_list_events(
+    path: Path, split: str | None, options: UrlOptions, ids: str = "urls"
+) -> Iterator[SourceEvent]:
     """Fetch what a list of addresses lacks, then stream its rows in the list's order.
 
     Rows with the same address are one image with all their captions: the later ones count as
-    ignored. An image's id is ``urls/<list>/<id>``, with the list's own ``id`` or, without one,
+    ignored. An image's id is the list's own ``id`` or, without one,
     the first 20 hex digits of the address's sha256.
 
     Args:
         path: csv, tsv, jsonl or parquet, see :func:`mmindex.sources.url_rows.read_rows`.
         split: only rows whose column ``split`` says so; None for all.
         options: the store and the limits.
+        ids: what stands before the ids, by which the store knows forgotten rows.
 
     Raises:
         NoInputError: no such file, or no row of that split.
@@ -120,9 +134,8 @@ def url_list_events(path: Path, split: str | None, options: UrlOptions) -> Itera
     folder = options.layout.downloads_dir / _FOLDER
     for needed in (folder, options.layout.staging_dir):  # training works without a store
         make_directory(needed)
-    name = id_part(path.stem)
     with Ledger(options.layout, options.forgotten) as ledger:
-        listed = _Listed(name, options.forgotten)
+        listed = _Listed(ids, options.forgotten)
         rows = ledger.add_rows(listed.without_forgotten(_of_split(path, split)))
         if split is not None and not rows + listed.forgotten:
             raise NoInputError(f"{path}: no row of split {split!r}", "check its column `split`")
@@ -133,16 +146,18 @@ def url_list_events(path: Path, split: str | None, options: UrlOptions) -> Itera
         _stop_if_throttled(summary, options)
         yield Detail("fetch", msgspec.to_builtins(summary))
         if listed.forgotten:
-            yield Ignored(FORGOTTEN, listed.forgotten)
-        yield from _events(name, folder, ledger, options.max_bytes)
-        yield from (Note(f"addresses_{name}", count) for name, count in summary.known.items())
+            yield Ignored(Skip.FORGOTTEN, listed.forgotten)
+        yield from _events(folder, ledger, options.max_bytes)
+        yield from notes(
+            {NoteKind(f"addresses_{status}"): count for status, count in summary.known.items()}
+        )
 
 
 class _Listed:
     """Keeps forgotten rows out, before anything is asked for, and counts them."""
 
-    def __init__(self, name: str, known: Forgotten) -> None:
-        self._name = name
+    def __init__(self, ids: str, known: Forgotten) -> None:
+        self._ids = ids
         self._known = known
         self.forgotten = 0
 
@@ -151,14 +166,15 @@ class _Listed:
             yield from rows
             return
         for row in rows:
-            if self._known.has_address(row.url) or self._known.has_id(_image_id(self._name, row)):
+            image_id = f"{self._ids}/{_image_id(row)}"
+            if self._known.has_address(row.url) or self._known.has_id(image_id):
                 self.forgotten += 1
             else:
                 yield row
 
 
-def _image_id(name: str, row: ListRow) -> str:
-    return f"urls/{name}/{row.name or hashlib.sha256(row.url.encode()).hexdigest()[:20]}"
+def _image_id(row: ListRow) -> str:
+    return row.name or hashlib.sha256(row.url.encode()).hexdigest()[:20]
 
 
 def _of_split(path: Path, split: str | None) -> Iterator[ListRow]:
@@ -223,20 +239,20 @@ def _stop_if_throttled(summary: FetchSummary, options: UrlOptions) -> None:
         )
 
 
-def _events(name: str, folder: Path, ledger: Ledger, max_bytes: int) -> Iterator[SourceEvent]:
+def _events(folder: Path, ledger: Ledger, max_bytes: int) -> Iterator[SourceEvent]:
     stamps = functools.lru_cache(maxsize=None)(file_stamp)  # one for each shard
     for state in ledger.rows():
         row = state.row
-        image_id = _image_id(name, row)
+        image_id = _image_id(row)
         if state.status is FetchStatus.FORGOTTEN:
-            yield Ignored(FORGOTTEN)
+            yield Ignored(Skip.FORGOTTEN)
             continue
         if state.place is None:
             suffix = f"~{state.number}" if state.repeats else ""
             yield Rejected(image_id + suffix, row.url, *_why(state))
             continue
         if state.repeats:
-            yield Ignored("repeated_address")
+            yield Ignored(Skip.REPEATED_ADDRESS)
             continue
         shard, number = state.place
         file = str(shard_path(folder.absolute(), shard))
@@ -257,3 +273,15 @@ def _why(state: RowState) -> tuple[Reason, str]:
         raise InternalError(f"row {state.number} ({state.row.url}) was never asked for")
     detail = f"{state.status}: {state.detail}" if state.detail else str(state.status)
     return reason_of(state.status), detail
+
+
+KIND: Final = Kind(
+    name="urls",
+    place=Place.FILE,
+    form="FILE[#SPLIT]",
+    example="urls:sunsets.csv",
+    summary="a list of image addresses: csv, tsv, jsonl, parquet; fetched politely (robots.txt,"
+    " opt-outs), never twice",
+    read=read_urls,
+    needs=lambda *_: Needs("would fetch the images of its addresses that are not stored yet"),
+)

@@ -9,8 +9,9 @@ import pytest
 
 from mmindex.core.config import FetchConfig
 from mmindex.core.errors import BusyError
-from mmindex.core.records import Ignored, Note, Reason, Rejected, SourceItem
-from mmindex.sources.url_list import UrlOptions, url_list_events
+from mmindex.core.records import Ignored, Note, NoteKind, Reason, Rejected, Skip, SourceItem
+from mmindex.fetch.outcome import FetchStatus
+from mmindex.sources.kinds.urls import UrlOptions, url_list_events
 from mmindex.store.layout import Layout
 from support.hostile_server import FixedResolver, Reply
 from support.pictures import png
@@ -71,7 +72,7 @@ def test_rows_with_the_same_address_are_one_image_with_all_captions(server, layo
     path = write_list(tmp_path / "l.jsonl", [(url, "one"), (url, "two"), (url, "three")])
     events = read(layout, path)
     assert [item.captions for item in items(events)] == [("one", "two", "three")]
-    assert [e for e in events if isinstance(e, Ignored)] == [Ignored("repeated_address")] * 2
+    assert [e for e in events if isinstance(e, Ignored)] == [Ignored(Skip.REPEATED_ADDRESS)] * 2
     assert server.hits["/a.png"] == 1
 
 
@@ -198,7 +199,7 @@ def test_a_dead_host_is_given_up_and_costs_nobody_else(server, layout, tmp_path)
     path = write_list(tmp_path / "l.jsonl", rows)
     events = read(layout, path, settings)
     assert len(items(events)) == 1
-    notes = {event.name: event.count for event in events if isinstance(event, Note)}
+    notes = {event.kind: event.count for event in events if isinstance(event, Note)}
     assert notes["addresses_host_given_up"] >= 150
     assert len(rejected(events)) == 200
 
@@ -219,6 +220,11 @@ def test_metadata_and_ids_come_from_the_list(server, layout, tmp_path):
         + f'k1,{server.url("/a")},"a, ""quoted""\r\ncaption",cc\r\n'.encode()
     )
     (item,) = items(read(layout, path))
-    assert item.image_id == "urls/l/k1"
+    assert item.image_id == "k1"
     assert item.captions == ('a, "quoted"\r\ncaption',)
     assert item.metadata == {"licence": "cc", "url": server.url("/a")}
+
+
+def test_what_is_known_of_an_address_has_a_note_for_every_status():
+    for status in FetchStatus:
+        assert NoteKind(f"addresses_{status}")

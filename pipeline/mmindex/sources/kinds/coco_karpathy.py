@@ -7,7 +7,6 @@ Source: A. Karpathy, L. Fei-Fei, https://cs.stanford.edu/people/karpathy/deepima
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +15,15 @@ from typing import Final
 import msgspec
 
 from mmindex.core.errors import DataError, NoInputError
-from mmindex.core.records import (
-    Ignored,
-    ItemError,
-    MetadataValue,
-    Note,
-    Reason,
-    Rejected,
-    SourceEvent,
-    SourceItem,
-)
+from mmindex.core.records import Ignored, ItemError, NoteKind, Reason, Skip, SourceEvent
 from mmindex.media import archive
-from mmindex.media.places import ImagePlace, find_place, is_relative, require_place
-from mmindex.sources.annotations import decode_json, notes, read_bytes
+from mmindex.media.places import ImageFolder, ImagePlace, find_place, is_relative, require_place
+from mmindex.sources.annotations import decode_json, find_file, notes, read_bytes, stem
+from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.pictures import Listed, picture_events, rejected_events
 
 _PACKED: Final = "caption_datasets.zip"
 _MAX_JSON_BYTES: Final = 4 << 30  # dataset_coco.json has 144 MB
-_ID_PREFIX: Final = "coco-karpathy"
 
 
 class Sentence(msgspec.Struct, gc=False):
@@ -77,8 +68,7 @@ def find_split_file(path: Path, name: str) -> SplitFile | None:
     Raises:
         DataError: it is damaged or of another shape.
     """
-    candidates = [path / name, *sorted(path.glob(f"*/{name}"))]
-    plain = next((candidate for candidate in candidates if candidate.is_file()), None)
+    plain = find_file(path, (name,))
     if plain is not None:
         return _decode(read_bytes(plain), str(plain))
     packed = path / _PACKED
@@ -100,21 +90,17 @@ def _decode(data: bytes, where: str) -> SplitFile:
     return SplitFile(content.images, replaced)
 
 
-def karpathy_events(path: Path, split: str | None, max_bytes: int) -> Iterator[SourceEvent]:
+def read_karpathy(request: Request) -> Iterator[SourceEvent]:
     """Stream COCO by Karpathy's splits, in the file's order.
 
     Without a split, images whose folder is not there (test and val need val2014 alone) are
     ignored and counted.
 
-    Args:
-        path: folder with ``dataset_coco.json`` and ``val2014/``, ``train2014/`` or their zips.
-        split: ``test``, ``val`` or ``train``; None for all.
-        max_bytes: limit for one image.
-
     Raises:
         NoInputError: no split file, no such split, or no images there.
         DataError: the split file is damaged.
     """
+    path, split, max_bytes = request.path, request.split, request.options.max_bytes
     content = find_split_file(path, "dataset_coco.json")
     if content is None:
         raise NoInputError(f"{path}: no dataset_coco.json there", f"put {_PACKED} there")
@@ -127,13 +113,15 @@ def karpathy_events(path: Path, split: str | None, max_bytes: int) -> Iterator[S
         missing = sorted(name for name, place in places.items() if place is None)
         require_place(path, missing, max_bytes)
     for image in wanted:
+        listed = _listed(image)
         if image.filepath not in places:
-            yield _reject(f"{path}/{image.filepath}/{image.filename}", image, _UNSAFE)
+            outside = ImageFolder(path / image.filepath, max_bytes)
+            yield from rejected_events(outside, listed, _UNSAFE)
         elif (place := places[image.filepath]) is None:
-            yield Ignored("its folder is not there")
+            yield Ignored(Skip.NO_FOLDER)
         else:
-            yield from _image_events(place, image)
-    yield from notes(lone_surrogates_replaced=content.lone_surrogates)
+            yield from picture_events(place, listed)
+    yield from notes({NoteKind.LONE_SURROGATES_REPLACED: content.lone_surrogates})
 
 
 _UNSAFE: Final = ItemError(Reason.UNSAFE_PATH, "filepath leads out of the source's folder")
@@ -148,31 +136,21 @@ def _find_places(path: Path, names: set[str], max_bytes: int) -> dict[str, Image
     return places
 
 
-def _image_events(place: ImagePlace, image: KarpathyImage) -> Iterator[SourceEvent]:
-    captions = tuple(sentence.raw for sentence in image.sentences)
-    try:
-        found = place.find(image.filename)
-    except ItemError as error:
-        yield _reject(place.uri(image.filename), image, error)
-        yield from notes(captions_of_rejected_images=len(captions))
-        return
-    if not captions:
-        yield Note("images_without_captions")
-    metadata: dict[str, MetadataValue] = {"coco_id": image.cocoid, "coco_part": image.filepath}
-    yield SourceItem(
-        image_id=_image_id(image),
-        uri=found.uri,
+def _listed(image: KarpathyImage) -> Listed:
+    return Listed(
+        image_id=stem(image.filename),
+        name=image.filename,
+        captions=[sentence.raw for sentence in image.sentences],
         split=image.effective_split,
-        captions=captions,
-        read=found.read,
-        metadata=metadata,
-        stamp=found.stamp,
+        metadata={"coco_id": image.cocoid, "coco_part": image.filepath},
     )
 
 
-def _image_id(image: KarpathyImage) -> str:
-    return f"{_ID_PREFIX}/{os.path.splitext(image.filename)[0]}"  # noqa: PTH122  # no Path: kept as is
-
-
-def _reject(uri: str, image: KarpathyImage, error: ItemError) -> Rejected:
-    return Rejected(_image_id(image), uri, error.reason, error.detail)
+KIND: Final = Kind(
+    name="coco-karpathy",
+    place=Place.RELEASE,
+    form="PATH[#SPLIT]",
+    example="coco-karpathy:~/coco#test",
+    summary="`dataset_coco.json` and `val2014/`, `train2014/` (folders or zips)",
+    read=read_karpathy,
+)

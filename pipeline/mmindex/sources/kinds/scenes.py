@@ -18,7 +18,8 @@ from mmindex.core.records import SourceEvent
 from mmindex.media.places import require_place
 from mmindex.scenes import SCENES_VERSION, SceneRange, write_coco
 from mmindex.sources.annotations import read_bytes
-from mmindex.sources.coco import CocoSplit, split_events
+from mmindex.sources.base import Kind, Needs, Place, Request, SourceSpec
+from mmindex.sources.kinds.coco import CocoSplit, split_events
 from mmindex.store.layout import Layout
 from mmindex.store.publish import staged_directory
 
@@ -29,6 +30,9 @@ _FORM: Final = re.compile(r"(?P<count>[0-9]{1,12})(?:@(?P<seed>[0-9]{1,19}))?")
 # Below this, starting processes takes longer than drawing: some 1,000 scenes a second on a core.
 _PARALLEL_FROM: Final = 4_000
 _MAX_WORKERS: Final = 8
+# Measured over 1,000 scenes: picture and captions.
+_SCENE_BYTES: Final = 11_000
+_SCENE_CAPTIONS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +68,14 @@ def parse_scenes(where: str) -> ScenesSpec:
     return spec
 
 
-def scenes_events(spec: ScenesSpec, layout: Layout, max_bytes: int) -> Iterator[SourceEvent]:
-    """Stream drawn scenes, drawing those that are not there yet.
-
-    Args:
-        spec: which scenes.
-        layout: the store; its writer lock must be held.
-        max_bytes: limit for one image.
+def read_scenes(request: Request) -> Iterator[SourceEvent]:
+    """Stream drawn scenes, drawing those that are not there yet; the store's lock must be held.
 
     Raises:
         StorageError: the disk is full.
     """
-    for scenes in spec.parts:
+    layout = request.options.layout
+    for scenes in parse_scenes(request.spec.where).parts:
         folder = _part_folder(layout, scenes)
         if not folder.is_dir():
             parallel = scenes.count >= _PARALLEL_FROM
@@ -86,17 +86,29 @@ def scenes_events(spec: ScenesSpec, layout: Layout, max_bytes: int) -> Iterator[
         yield from split_events(
             CocoSplit(
                 name="all",
-                id_prefix=f"scenes/{spec.seed}",
+                id_prefix="",
                 where=str(captions),
                 captions=read_bytes(captions),
-                images=require_place(folder, (_SPLIT,), max_bytes),
+                images=require_place(folder, (_SPLIT,), request.options.max_bytes),
             )
         )
 
 
-def missing_parts(spec: ScenesSpec, layout: Layout) -> list[SceneRange]:
-    """The parts that are yet to be drawn."""
-    return [part for part in spec.parts if not _part_folder(layout, part).is_dir()]
+def _needs(spec: SourceSpec, layout: Layout) -> Needs:
+    scenes = parse_scenes(spec.where)
+    missing = sum(part.count for part in scenes.parts if not _part_folder(layout, part).is_dir())
+    return Needs(
+        what=f"would draw {missing:,} scenes" if missing else "",
+        bytes=missing * _SCENE_BYTES,
+        images=scenes.count,
+        captions=_SCENE_CAPTIONS * scenes.count,
+    )
+
+
+def _check(spec: SourceSpec) -> None:
+    parse_scenes(spec.where)
+    if spec.split:
+        raise UsageError(f"{str(spec)!r}: scenes have no splits", "leave out # and what follows")
 
 
 def _part_folder(layout: Layout, scenes: SceneRange) -> Path:
@@ -105,3 +117,17 @@ def _part_folder(layout: Layout, scenes: SceneRange) -> Path:
     short = "" if scenes.count == PART_SCENES else f"-{scenes.count}"
     corpus = f"scenes-v{SCENES_VERSION}-{scenes.seed}"
     return layout.downloads_dir / corpus / f"part-{number:05d}{short}"
+
+
+KIND: Final = Kind(
+    name="scenes",
+    place=Place.NO_PATH,
+    form="COUNT[@SEED]",
+    example="scenes:2000@7",
+    summary="drawn scenes with five captions each; any number, no download",
+    read=read_scenes,
+    label=lambda spec: str(parse_scenes(spec.where).seed),
+    check=_check,
+    needs=_needs,
+    drawn=True,
+)
