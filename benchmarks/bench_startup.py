@@ -73,9 +73,9 @@ def stored_vectors(store: Path, target: Path) -> None:
 
 def embedded_model() -> Path:
     from mmindex.core import resources
-    from mmindex.models.resolve import EMBEDDED_FOLDER
+    from mmindex.models.resolve import BUILT_IN, EMBEDDED
 
-    return resources.data_dir() / "models" / EMBEDDED_FOLDER
+    return resources.data_dir() / "models" / BUILT_IN[EMBEDDED]
 
 
 def measure(store: Path, folder: Path, options: argparse.Namespace) -> None:

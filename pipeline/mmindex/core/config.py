@@ -23,6 +23,7 @@ from mmindex.core.errors import DataError, UsageError, os_errors
 DEFAULT_MODEL = "ViT-B-32"
 DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
 EMBEDDED = "embedded"
+PHOTOS = "photos"
 DEFAULT_SCENES = "scenes:2000"
 
 _LOCAL_MODEL = "local-dir:"

@@ -171,5 +171,5 @@ def _hub(endpoint: str) -> Finding:
         return Finding(
             "model hub",
             State.NOTE,
-            f"{endpoint} cannot be reached ({error}): use --model embedded, or --pretrained PATH",
+            f"{endpoint} cannot be reached ({error}): use --model photos, or --pretrained PATH",
         )
