@@ -12,6 +12,7 @@ import msgspec
 
 from mmindex.build.context import Context, after_change, require, rounded, survivors
 from mmindex.build.crawl_stage import crawl_stage
+from mmindex.build.diff import Tables, compare
 from mmindex.build.gates import quarantine_gate
 from mmindex.build.index_stage import INDEX_OBJECTS, index_stage
 from mmindex.core.errors import DataError, NoInputError
@@ -73,6 +74,10 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
     images, captions, failures = drop_failed(objects, crawled[0], crawled[1], report.failed)
     entries = [*quarantine.read_entries(objects, crawled[2]), *failures]
     quarantine.write_ledger(context.layout, entries)
+    if failures and "changes" in context.reports:  # so far of what was crawled
+        before = Tables.of(context.parent, "")
+        changes = compare(objects, before, Tables(images, captions))
+        context.reports["changes"] = msgspec.to_builtins(changes)
     counts = msgspec.structs.replace(
         draft.counts,
         indexed=images.rows,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 import tomllib
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from mmindex.core.errors import DataError, UsageError, os_errors
+from mmindex.core.errors import DataError, UsageError, did_you_mean, os_errors
 from mmindex.core.fetch_config import FetchConfig
 
 DEFAULT_MODEL = "ViT-B-32"
@@ -24,6 +23,17 @@ DEFAULT_SCENES = "scenes:2000"
 _PATH_KINDS = frozenset({"folder", "urls", "webdataset", "parquet"})
 _PLACELESS_KINDS = frozenset({"scenes"})
 _LOCAL_MODEL = "local-dir:"
+# What pydantic's error types are about.
+_KINDS_OF_VALUE = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a table",
+    "model": "a table",
+}
 
 
 def _as_utf8(text: str) -> str:
@@ -250,11 +260,33 @@ def _explain(error: pydantic.ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+        return f"{where}: {_rule(first['type'], first['msg'], first.get('ctx', {}))}"
     valid = sorted(_fields_at(first["loc"][:-1]))
-    near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
+    guess = did_you_mean(str(first["loc"][-1]), valid)
     return f"unknown key {where!r}{guess} (valid: {', '.join(valid)})"
+
+
+def _rule(kind: str, text: str, limits: dict[str, Any]) -> str:
+    """What a value must be, in plain words instead of pydantic's."""
+    match kind:
+        case "greater_than":
+            return f"must be greater than {limits['gt']:g}"
+        case "greater_than_equal":
+            return f"must be at least {limits['ge']:g}"
+        case "less_than":
+            return f"must be less than {limits['lt']:g}"
+        case "less_than_equal":
+            return f"must be at most {limits['le']:g}"
+        case "literal_error":
+            return f"must be {limits['expected']}"
+        case "finite_number":
+            return "must be a finite number"
+        case "value_error":
+            return text.removeprefix("Value error, ")
+    for prefix, what in _KINDS_OF_VALUE.items():
+        if kind.startswith(prefix):
+            return f"must be {what}"
+    return text.removeprefix("Input ").lower()
 
 
 def _fields_at(location: tuple[int | str, ...]) -> set[str]:

@@ -101,14 +101,20 @@ def get_logger(stage: str) -> structlog.typing.FilteringBoundLogger:
 
 def bar(items: Iterable[T], *, total: int | None, label: str, unit: str) -> Iterable[T]:
     """Iterate with a progress bar on stderr; silent unless stderr is a terminal."""
-    return tqdm(items, total=total, desc=label, unit=unit, file=sys.stderr, disable=None)
+    return tqdm(items, total=total, desc=label, unit=f" {unit}s", file=sys.stderr, disable=None)
 
 
 @contextmanager
 def counter(*, total: int | None, label: str, unit: str) -> Iterator[tqdm]:  # type: ignore[type-arg]  # tqdm is generic in its stubs only
     """A progress bar that is moved by hand with ``update(n)``; bytes are shown as kB, MB, ..."""
+    is_bytes = unit == "B"
     with tqdm(
-        total=total, desc=label, unit=unit, unit_scale=unit == "B", file=sys.stderr, disable=None
+        total=total,
+        desc=label,
+        unit=unit if is_bytes else f" {unit}s",
+        unit_scale=is_bytes,
+        file=sys.stderr,
+        disable=None,
     ) as progress:
         yield progress
 

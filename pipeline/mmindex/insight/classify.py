@@ -7,8 +7,10 @@ probabilities say which of *these* labels fits best, not whether any of them fit
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import numpy as np
@@ -82,6 +84,7 @@ class Prediction:
         shares: their probabilities.
         truth: the right label's name, where it is known.
         error: why the picture could not be used.
+        uri: where the picture is, absolute where that is a file.
     """
 
     id: str
@@ -89,6 +92,7 @@ class Prediction:
     shares: tuple[float, ...]
     truth: str | None = None
     error: str | None = None
+    uri: str = ""
 
 
 def logit_scale(encoder: Encoder) -> float:
@@ -114,7 +118,8 @@ def classify_files(
             yield Prediction(where, (), (), error=found.message)
             continue
         order, shares = classifier.rank(found.vector[None], k)
-        yield Prediction(where, tuple(order[0].tolist()), tuple(shares[0].tolist()))
+        told = tuple(order[0].tolist()), tuple(shares[0].tolist())
+        yield Prediction(where, *told, uri=_absolute(found.uri))
 
 
 def classify_corpus(
@@ -144,7 +149,7 @@ def classify_corpus(
         names = file.schema_arrow.names
     if truth is not None and truth not in names:
         raise UsageError(f"--truth {truth}: no such column", f"columns: {', '.join(names)}")
-    columns = ["image_id", "key", *([truth] if truth is not None else [])]
+    columns = ["image_id", "key", "uri", *([truth] if truth is not None else [])]
     first = 0
     for batch in objects.iter_batches(table, columns, _BATCH):
         part = pa.Table.from_batches([batch])
@@ -162,10 +167,11 @@ def _told(
         raise DataError("images: a row has no vector", "run `mmindex check --full`")
     pictures = vectors.take(places.to_numpy().astype(np.int64)).astype(np.float32)
     order, shares = classifier.rank(pictures, k)
-    names = _texts(part["image_id"])
+    names, uris = _texts(part["image_id"]), _texts(part["uri"])
     right = _texts(part[truth]) if truth is not None else [None] * len(names)
-    for name, labels, probabilities, label in zip(names, order, shares, right, strict=True):
-        yield Prediction(name or "", tuple(labels.tolist()), tuple(probabilities.tolist()), label)
+    ranked = zip(order.tolist(), shares.tolist(), strict=True)
+    for name, uri, (best, chances), label in zip(names, uris, ranked, right, strict=True):
+        yield Prediction(name or "", tuple(best), tuple(chances), label, uri=uri or "")
 
 
 def _texts(column: Any) -> list[str | None]:
@@ -176,6 +182,10 @@ def _texts(column: Any) -> list[str | None]:
     return [None if one is None else one.decode("utf-8", "surrogatepass") for one in data]
 
 
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else os.path.abspath(uri)  # noqa: PTH100 # may be in an archive
+
+
 def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     """Accuracy, each label's precision, recall and F1, and the confusion matrix.
 
@@ -184,13 +194,25 @@ def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     Raises:
         DataError: there is no such picture.
     """
-    numbers = {label: number for number, label in enumerate(labels)}
-    good = [(numbers[one.truth], one.labels) for one in told if one.truth in numbers and one.labels]
+    # Letter case is ignored where that leaves the labels apart.
+    fold = str.casefold if len(set(map(str.casefold, labels))) == len(labels) else str
+    numbers = {fold(label): number for number, label in enumerate(labels)}
+    good, left_out = [], Counter[str]()
+    for one in told:
+        known = (one.truth or "").strip()
+        if not one.labels:
+            left_out["could not be used"] += 1
+        elif not known:
+            left_out["have no correct label"] += 1
+        elif fold(known) not in numbers:
+            left_out[f"have the label {known!r}, which --labels lacks"] += 1
+        else:
+            good.append((numbers[fold(known)], one.labels))
     if not good:
         raise DataError(
-            "no picture has a right label among the labels",
-            "the labels of --truth and --labels must be spelt the same",
+            "no image has a correct label among the labels",
+            "the labels of --truth and --labels must be spelled the same",
         )
     truth = np.array([right for right, _ in good], dtype=np.int64)
     ranked = np.array([ranks for _, ranks in good], dtype=np.int64)
-    return label_report(tuple(labels), truth, ranked)
+    return replace(label_report(tuple(labels), truth, ranked), left_out=left_out)

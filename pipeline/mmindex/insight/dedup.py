@@ -11,7 +11,7 @@ list such close neighbours among its candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,7 +101,7 @@ def default_threshold(encoder: EncoderInfo) -> float:
 def near_duplicates(
     published: Published, threshold: float | None = None, rows: Rows | None = None
 ) -> tuple[Group, ...]:
-    """Find the groups, largest first, then in the table's order.
+    """Find the groups: first what frees most bytes, then in the table's order.
 
     Time grows with the number of close pairs: a corpus of near-copies of one picture costs n².
 
@@ -136,6 +136,34 @@ def near_duplicates(
     return _groups(published, vectors, np.flatnonzero(in_group), ids, owner)
 
 
+def close_to(published: Published, image_ids: Sequence[str], *, most: int) -> tuple[str, ...]:
+    """Ids of other images at least :func:`default_threshold` similar to these, nearest first.
+
+    Args:
+        published: the version.
+        image_ids: images to look around; unknown ones are passed over.
+        most: how many of them are looked at.
+    """
+    table = published.manifest.find("images")
+    if table is None:
+        return ()
+    names = np.array(_values(published.objects.read_table(table, ["image_id"])["image_id"]))
+    ids = _ids_of_rows(published)
+    asked = np.isin(names, list(image_ids))
+    wanted = np.unique(ids[asked])[:most]
+    if not len(wanted):
+        return ()
+    searcher = Searcher(published.objects, published.manifest, Modality.IMAGE)
+    vectors = Vectors(published.objects, published.manifest, Modality.IMAGE)
+    threshold = default_threshold(published.encoder)
+    pairs = [*_close_pairs(searcher, vectors, wanted, threshold, whole=True)]
+    left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    order = np.argsort(-_cosines(vectors, left, right), kind="stable")
+    rows_of = {int(key): np.flatnonzero(ids == key) for key in np.unique(right)}
+    near = [row for key in right[order].tolist() for row in rows_of[key].tolist()]
+    return tuple(dict.fromkeys(str(names[row]) for row in near if not asked[row]))
+
+
 def _ids_of_rows(published: Published) -> Int64:
     """The faiss id of each row of the images table: int64 (images,)."""
     objects, manifest = published.objects, published.manifest
@@ -151,13 +179,17 @@ def _ids_of_rows(published: Published) -> Int64:
 
 
 def _close_pairs(
-    searcher: Searcher, vectors: Vectors, wanted: Int64, threshold: float
+    searcher: Searcher, vectors: Vectors, wanted: Int64, threshold: float, *, whole: bool = False
 ) -> Iterator[tuple[Int64, Int64]]:
-    """Pairs of ids with at least ``threshold``, as two arrays at a time."""
-    some = None if len(wanted) == searcher.n else wanted
+    """Pairs of ids with at least ``threshold``, as two arrays at a time.
+
+    Of each of ``wanted`` with another of them, or, with ``whole``, with any id of the index.
+    """
+    some = None if whole or len(wanted) == searcher.n else wanted
+    most = searcher.n if whole else len(wanted)
     for start in range(0, len(wanted), _BLOCK_ROWS):
         open_ids = wanted[start : start + _BLOCK_ROWS]
-        depth = min(_FIRST_DEPTH, len(wanted))
+        depth = min(_FIRST_DEPTH, most)
         while len(open_ids):
             again = []
             step = max(1, _ANSWERS // depth)
@@ -171,8 +203,8 @@ def _close_pairs(
                 yield _checked(vectors, left[other], right[other], threshold)
                 # All that came back is close: there may be more behind it.
                 again.append(asked[near.all(axis=1)])
-            open_ids = np.concatenate(again) if depth < len(wanted) else open_ids[:0]
-            depth = min(depth * 4, len(wanted))
+            open_ids = np.concatenate(again) if depth < most else open_ids[:0]
+            depth = min(depth * 4, most)
 
 
 def _checked(vectors: Vectors, left: Int64, right: Int64, threshold: float) -> tuple[Int64, Int64]:
@@ -225,10 +257,9 @@ def _groups(
     order = np.argsort(owner[rows], kind="stable")
     starts = np.flatnonzero(np.diff(owner[rows][order], prepend=-1))
     parts = np.split(order, starts[1:])
-    parts.sort(key=lambda part: (-len(part), rows[part[0]]))
-    return tuple(
-        _group(vectors, [facts[n] for n in part.tolist()], ids[rows[part]]) for part in parts
-    )
+    parts.sort(key=lambda part: int(rows[part[0]]))
+    groups = [_group(vectors, [facts[n] for n in part.tolist()], ids[rows[part]]) for part in parts]
+    return tuple(sorted(groups, key=lambda group: -group.spare_bytes))
 
 
 def _group(vectors: Vectors, facts: list[_Facts], ids: Int64) -> Group:

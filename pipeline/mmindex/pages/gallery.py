@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmindex.core.display import score_text
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
 from mmindex.core.resources import user_path
@@ -26,10 +27,9 @@ _MAX_CHARACTERS = 400
 class Card:
     """One hit as the page shows it."""
 
-    rank: int
-    score: float
+    hit: Hit
+    score: str
     share: float  # of the best score, in percent: the length of the bar
-    id: str
     thumb: Thumb
     found: str | None  # the caption that is the hit, when captions were searched
     captions: Sequence[str]
@@ -77,10 +77,9 @@ def _cards(published: Published, answer: Answer) -> list[Card]:
 
 def _card(hit: Hit, best: float, captions: Sequence[str]) -> Card:
     return Card(
-        rank=hit.rank,
-        score=hit.score,
+        hit=hit,
+        score=score_text(hit.score),
         share=round(100 * max(0.0, hit.score) / best, 1) if best > 0 else 0.0,
-        id=hit.id,
         thumb=thumb(hit.uri),
         found=None if hit.caption is None else _shortened(hit.caption),
         captions=[_shortened(text) for text in captions[:_MAX_CAPTIONS]],

@@ -76,10 +76,15 @@ class Session:
     where: str | None = None
     vectorizer: Vectorizer = field(init=False)
     _searchers: dict[Modality, Searcher] = field(default_factory=dict)
-    _allowed: dict[Modality, tuple[Rows, Int64]] = field(default_factory=dict)
+    _rows: Rows | None = None
+    _allowed: dict[Modality, Int64] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.vectorizer = Vectorizer(self.published, self.load)
+        if self.where is not None:  # now: its mistakes show before a model is loaded
+            from mmindex.search.filters import select_images  # DuckDB: only when needed
+
+            self._rows = select_images(self.published.objects, self.published.manifest, self.where)
 
     def __enter__(self) -> Session:
         return self
@@ -227,16 +232,14 @@ class Session:
 
     def _filtered(self, to: Modality) -> tuple[Rows | None, Int64 | None]:
         """The rows of the images table, and the ids of one side, that the filter lets through."""
-        if self.where is None:
+        if self._rows is None:
             return None, None
         if to not in self._allowed:
-            from mmindex.search.filters import ids_of, select_images  # DuckDB: only when needed
+            from mmindex.search.filters import ids_of
 
-            objects, manifest = self.published.objects, self.published.manifest
-            known = next(iter(self._allowed.values()), None)
-            rows = select_images(objects, manifest, self.where) if known is None else known[0]
-            self._allowed[to] = rows, ids_of(objects, manifest, to, rows)
-        return self._allowed[to]
+            published = self.published
+            self._allowed[to] = ids_of(published.objects, published.manifest, to, self._rows)
+        return self._rows, self._allowed[to]
 
     def _searcher(self, side: Modality) -> Searcher:
         if side not in self._searchers:

@@ -15,7 +15,7 @@ from mmindex.store.layout import Layout
 from mmindex.train.corpus import LIMITS
 from mmindex.train.folder import TrainableModel, learn_vocabulary, load_trainable, whole_config
 from mmindex.train.settings import CaptionedImage, TrainSettings
-from mmindex.train.sources import captioned_items, split_off
+from mmindex.train.sources import captioned_items, split_off, without
 from mmindex.train.train import TrainOutput, TrainReport, train
 
 HELD_OUT: Final = 1_000
@@ -60,6 +60,7 @@ def run_recipe(recipe: Recipe) -> TrainReport:
     items = _open(recipe, recipe.sources)
     if recipe.validation:
         held_out = _open(recipe, recipe.validation)
+        items = without(items, held_out)
     else:
         items, held_out = split_off(items, min(HELD_OUT, max(1, len(items) // 10)))
     return train(_model(recipe, items), items, held_out, recipe.settings, recipe.output)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import overload
 
-from mmindex.core.errors import DataError
+from mmindex.core.errors import DataError, UsageError
+from mmindex.core.progress import get_logger
 from mmindex.core.records import SourceItem
 from mmindex.scenes import SceneRange, captions, draw, encode, make_scene
 from mmindex.sources.scenes import parse_scenes
@@ -39,7 +40,16 @@ class Scenes(Sequence[CaptionedImage]):
         seed, number = self.scenes.seed, self.scenes.numbers[index]
         scene = make_scene(seed, number)
         texts = tuple(caption.text for caption in captions(scene))
-        return TrainingItem(partial(_draw_scene, seed, number), texts)
+        return TrainingItem(partial(_draw_scene, seed, number), texts, _uri(seed, number))
+
+    @property
+    def uris(self) -> Sequence[str]:
+        """What tells the scenes apart, without drawing them."""
+        return [_uri(self.scenes.seed, number) for number in self.scenes.numbers]
+
+
+def _uri(seed: int, number: int) -> str:
+    return f"scenes/{seed}/{number}"
 
 
 def _draw_scene(seed: int, number: int) -> bytes:
@@ -62,13 +72,42 @@ def captioned_items(text: str, options: SourceOptions) -> Sequence[CaptionedImag
         scenes = parse_scenes(spec.where)
         return Scenes(SceneRange(scenes.seed, scenes.count))
     items = [
-        TrainingItem(event.read, event.captions)
+        TrainingItem(event.read, event.captions, event.uri)
         for event in open_source(spec, options)
         if isinstance(event, SourceItem) and event.captions
     ]
     if not items:
         raise DataError(f"{spec}: no image has a caption", "training needs pairs of both")
     return items
+
+
+def without(
+    items: Sequence[CaptionedImage], held_out: Sequence[CaptionedImage]
+) -> Sequence[CaptionedImage]:
+    """The items that are not held out: recall on images that were trained on means nothing.
+
+    Images are the same where they lie at the same place; copies elsewhere are not found.
+
+    Raises:
+        UsageError: every item is held out.
+    """
+    measured = set(_uris(held_out)) - {""}
+    kept = [place for place, uri in enumerate(_uris(items)) if uri not in measured]
+    if len(kept) == len(items):
+        return items
+    if not kept:
+        raise UsageError(
+            "--validate names all images of --source, so none is left to train on",
+            "leave out --validate: a part of --source is then held out",
+        )
+    get_logger("train").warning(
+        "not trained on, as they are used for validation", images=len(items) - len(kept)
+    )
+    return [items[place] for place in kept]
+
+
+def _uris(items: Sequence[CaptionedImage]) -> Sequence[str]:
+    return items.uris if isinstance(items, Scenes) else [one.uri for one in items]
 
 
 def split_off(

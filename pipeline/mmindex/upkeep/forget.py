@@ -85,7 +85,9 @@ def forget(root: Path, ids: Sequence[str], run_id: str, *, dry_run: bool = False
         DataError: no image would be left, or the store is damaged.
     """
     if not ids:
-        raise UsageError("no id to forget", "for example: mmindex forget coco/val2017/000000000139")
+        raise UsageError(
+            "name the images to forget", "for example: mmindex forget ~/photos/anna.jpg"
+        )
     layout = versions.open_layout(root)
     if dry_run:
         with hold_current(layout):

@@ -80,20 +80,19 @@ def plan(objects: Objects, current: Manifest, forgotten: Forgotten, ids: Sequenc
     """
     doomed = Deletion()
     wanted = set(ids)
-    kept = list(_versions(objects.layout, current))
-    images = _tables(objects, kept, ("crawl/images",))
+    images = all_tables(objects, current, ("crawl/images",))
     for ref in images:
         _take_rows(objects, ref, wanted, doomed)
-    for ref in _tables(objects, kept, ("crawl/quarantine", "quarantine")):
+    for ref in all_tables(objects, current, ("crawl/quarantine", "quarantine")):
         _take_entries(objects, ref, wanted, doomed)
     doomed.already = tuple(sorted(name for name in wanted - doomed.ids if forgotten.has_id(name)))
     missing = sorted(wanted - doomed.ids - set(doomed.already))
     if missing:
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         raise NoInputError(
-            f"no image has the id {', '.join(map(repr, missing[:_NAMED]))}{more}; "
+            f"no image has the id, uri or path {', '.join(map(repr, missing[:_NAMED]))}{more}; "
             "nothing was forgotten",
-            "ids are what `mmindex query --format json` shows as `id`",
+            "`mmindex query` shows paths, `mmindex query --format json` shows ids and uris",
         )
     _follow_addresses(objects.layout, doomed)
     for ref in images:
@@ -127,12 +126,13 @@ def _versions(layout: Layout, current: Manifest) -> Iterator[Manifest]:
     yield current
 
 
-def _tables(objects: Objects, kept: Sequence[Manifest], names: Collection[str]) -> list[ObjectRef]:
+def all_tables(objects: Objects, current: Manifest, names: Collection[str]) -> list[ObjectRef]:
     """These objects of all versions, each content once; damaged ones of old versions tell nothing.
 
     Raises:
-        DataError: one of the published version, the last of ``kept``, is damaged.
+        DataError: one of the published version is damaged.
     """
+    kept = list(_versions(objects.layout, current))
     needed = {ref.sha256 for ref in kept[-1].objects}
     found: dict[str, ObjectRef] = {}
     for ref in (ref for made in reversed(kept) for ref in made.objects if ref.name in names):
