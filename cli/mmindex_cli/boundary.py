@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import typer
 
@@ -24,10 +24,10 @@ from mmindex.core.errors import (
     exit_code_of,
     from_os_error,
 )
+from mmindex_cli.flags import as_flags
 from mmindex_cli.interrupts import catch_signals
+from mmindex_cli.logs import LogFormat
 from mmindex_cli.streams import in_colour, say, settle_stdout
-
-LogFormat = Literal["text", "json"]
 
 # Newer typers carry click inside, older ones use the package: this is either's ClickException.
 CommandLineError: Final[type[Exception]] = typer.BadParameter.__mro__[2]
@@ -108,7 +108,7 @@ def _as_bug(error: Exception) -> MmindexError:
 def _fail(error: MmindexError) -> int:
     if reporting.debug:
         traceback.print_exception(error, file=sys.stderr)
-    _report("failed", error.message, error.hint, error.exit_code)
+    _report("failed", as_flags(error.message), as_flags(error.hint), error.exit_code)
     return error.exit_code
 
 

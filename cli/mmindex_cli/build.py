@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mmindex.core.errors import UsageError
 from mmindex_cli.common import run_id, store_path
 from mmindex_cli.options import (
     ENCODE,
@@ -115,7 +116,7 @@ class _Job:
 
         with MetricsFile(self.metrics_file, self.root, run_id()) as metrics:
             require_writable(self.root)  # before the imports below: they take most of a second
-            from mmindex.build.run import run, settings
+            from mmindex.runs.run import run, settings
             from mmindex_cli.summary import print_run
 
             config = settings(self.root, self.config, _with_sources(self.values))
@@ -128,8 +129,8 @@ class _Job:
         from mmindex.store.place import require_writable
 
         require_writable(self.root)
-        from mmindex.build.dry_run import dry_run
-        from mmindex.build.run import settings
+        from mmindex.runs.dry_run import dry_run
+        from mmindex.runs.run import settings
         from mmindex_cli.summary import print_forecast
 
         config = settings(self.root, self.config, _with_sources(self.values))
@@ -141,8 +142,13 @@ class _Job:
 
 def _with_sources(values: Values) -> Values:
     """The values with ``source`` as the settings have it: a table for each source."""
-    rest = {key: value for key, value in values.items() if key not in {"source", "all_files"}}
-    if "source" not in values:
-        return rest
-    all_files = values.get("all_files", False)
-    return {**rest, "source": [{"spec": s, "all_files": all_files} for s in values["source"]]}
+    options = {key: values[key] for key in ("all_files", "exclude", "include") if key in values}
+    rest = {key: values[key] for key in values.keys() - {"source", *options}}
+    if "source" in values:
+        return {**rest, "source": [{"spec": spec, **options} for spec in values["source"]]}
+    if options.keys() - {"all_files"}:
+        raise UsageError(
+            "--exclude and --include belong to a --source",
+            "repeat the --source, or put `exclude` into the [[source]] of a --config file",
+        )
+    return rest

@@ -50,14 +50,15 @@ def check(
 
     Example: mmindex check --full
     """
-    from mmindex.upkeep import commands as upkeep
+    from mmindex.upkeep.check import check as check_store
+    from mmindex.upkeep.repair import repair as repair_store
     from mmindex_cli.output import emit
 
     root, part = store_path(store), _part(subset)
     if part is not None and (full or repair):
         raise UsageError("--subset cannot be combined with --full or --repair", "leave out one")
-    repaired = upkeep.repair(root) if repair else None
-    report = upkeep.check(root, full=full or repair, subset=part)
+    repaired = repair_store(root) if repair else None
+    report = check_store(root, full=full or repair, subset=part)
     emit(
         [report],
         output_format,

@@ -107,8 +107,7 @@ def _rows(vectorizer: Vectorizer, where: str | None) -> Rows | None:
         return None
     from mmindex.search.filters import select_images
 
-    published = vectorizer.published
-    return select_images(published.objects, published.manifest, where)
+    return select_images(vectorizer.snapshot, where)
 
 
 def _classifier(
@@ -120,7 +119,7 @@ def _classifier(
 
     known = read_labels(labels)
     if templates is None:
-        templates = "drawing" if vectorizer.published.encoder.model == EMBEDDED else "photo"
+        templates = "drawing" if vectorizer.snapshot.encoder.model == EMBEDDED else "photo"
     return Classifier(
         labels=tuple(label.name for label in known),
         vectors=label_vectors(known, find_templates(templates), vectorizer.texts),
@@ -141,7 +140,7 @@ def _told(
 
     if images:
         return classify_files(vectorizer, classifier, expand(images), k)
-    return classify_corpus(vectorizer.published, classifier, k, truth=column, rows=rows)
+    return classify_corpus(vectorizer.snapshot, classifier, k, truth=column, rows=rows)
 
 
 def _print_all(

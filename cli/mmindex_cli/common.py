@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from mmindex.core.progress import new_run_id, show_bars
+from mmindex.core.system import calm_openmp
 from mmindex_cli import boundary
-from mmindex_cli.boundary import LogFormat
+from mmindex_cli.logs import LogFormat, configure_logging
 from mmindex_cli.options import signed
 
 _LogFormatOption = Annotated[
@@ -23,8 +23,6 @@ _LogFormatOption = Annotated[
 _DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show debug events, and a traceback on failure.")
 ]
-# Commands that only read and print: structlog would double their start-up time.
-_QUIET = frozenset({"status", "versions", "corpora", "models", "quarantine_list", "completion"})
 
 
 def store_path(option: Path | None) -> Path:
@@ -44,8 +42,8 @@ def store_path(option: Path | None) -> Path:
 
 @functools.cache
 def run_id() -> str:
-    """This process's run: sortable by time, unique without coordination."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+    """This process's run."""
+    return new_run_id()
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -54,14 +52,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapper(*args: Any, log_format: LogFormat, debug: bool, **kwargs: Any) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # forks warn otherwise
-        # faiss and torch bring an OpenMP each; threads that spin while they wait starve the other
-        # (measured on two busy cores: a k-means of 2.6 s took 28 s).
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        calm_openmp()
         boundary.reporting = boundary.Reporting(function.__name__, log_format, debug, run_id())
-        if function.__name__ not in _QUIET:
-            from mmindex.core.progress import configure_logging
-
-            configure_logging(log_format, run_id(), verbose=debug)
+        configure_logging(log_format, run_id(), verbose=debug)
+        show_bars(True)
         function(*args, **kwargs)
 
     # Evaluated: typer takes a __signature__ as it is and would not see Annotated in strings.

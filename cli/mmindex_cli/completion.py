@@ -100,17 +100,17 @@ def _plain(annotation: Any) -> Any:
 
 def _option(param: Any, kind: Any) -> _Option:
     from mmindex.core.records import Reason
-    from mmindex.sources.spec import KINDS
+    from mmindex.sources.registry import names
 
-    sources = tuple(f"{kind}:" for kind in KINDS)
+    sources = tuple(f"{kind}:" for kind in names())
     known = {"source": sources, "validate": sources, "reason": tuple(Reason)}
     choices = known.get(param.name, get_args(kind) if get_origin(kind) is Literal else ())
     value = None
     if not param.is_flag:
         is_path = kind is Path or param.name in {"image", "plus", "minus", "pretrained"}
         value = _FOLDER if param.name in {"store", "out"} else _FILE if is_path else ""
-    names = tuple(dict.fromkeys((*param.opts, *param.secondary_opts)))
-    return _Option(names, value, tuple(map(str, choices)), " ".join((param.help or "").split()))
+    spelled = tuple(dict.fromkeys((*param.opts, *param.secondary_opts)))
+    return _Option(spelled, value, tuple(map(str, choices)), " ".join((param.help or "").split()))
 
 
 def _bash(commands: Mapping[str, _Command]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from mmindex_cli.options import (
 if TYPE_CHECKING:
     from mmindex.insight.dedup import Group
     from mmindex.search.filters import Rows
-    from mmindex.search.snapshot import Published
+    from mmindex.store.snapshot import Snapshot
     from mmindex_cli.output import Cell
 
 ThresholdOption = Annotated[
@@ -50,18 +50,18 @@ def dedup(
     Example: mmindex dedup --image-threshold 0.97 --html duplicates.html
     """
     from mmindex.insight.dedup import default_threshold, near_duplicates
-    from mmindex.search.snapshot import open_published
+    from mmindex.store.snapshot import open_snapshot
     from mmindex_cli.output import emit
 
     form, end = paths_form(output_format, null)
-    published = open_published(store_path(store))
-    threshold = default_threshold(published.encoder) if image_threshold is None else image_threshold
-    groups = near_duplicates(published, threshold, _rows(published, where))
+    snapshot = open_snapshot(store_path(store))
+    threshold = default_threshold(snapshot.encoder) if image_threshold is None else image_threshold
+    groups = near_duplicates(snapshot, threshold, _rows(snapshot, where))
     if html is not None:
         from mmindex.pages.duplicates import dedup_page
         from mmindex.pages.page import write_page
 
-        write_page(html, dedup_page(published, groups, threshold))
+        write_page(html, dedup_page(snapshot, groups, threshold))
     emit(
         enumerate(groups, start=1),
         form,
@@ -73,12 +73,12 @@ def dedup(
     )
 
 
-def _rows(published: Published, where: str | None) -> Rows | None:
+def _rows(snapshot: Snapshot, where: str | None) -> Rows | None:
     if where is None:
         return None
     from mmindex.search.filters import select_images
 
-    return select_images(published.objects, published.manifest, where)
+    return select_images(snapshot, where)
 
 
 def _record(number: int, group: Group) -> dict[str, object]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_
 import typer
 
 from mmindex.core.errors import UsageError
+from mmindex.sources.registry import built_in
 
 if TYPE_CHECKING:
     from mmindex_cli.output import Form
@@ -112,9 +113,15 @@ class Setting(NamedTuple):
 
 
 SOURCES = (
-    Setting("source", "What to index, for example folder:PATH, coco:PATH#val2017 or urls:FILE. "
-            "Repeat it to index several sources.", metavar="KIND:PLACE[#SPLIT]", kind=list[str]),
+    Setting("source", "What to index, for example folder:~/Pictures or coco:val2017. Kinds: "
+            f"{', '.join(built_in())}. Repeat it to index several sources.",
+            metavar="KIND:PLACE[#SPLIT]", kind=list[str]),
     Setting("all_files", "In folder: sources, try every file, whatever its extension.", kind=bool),
+    Setting("exclude", "In folder: sources, leave out what matches: a name ('*.png') or a path "
+            "('2019/**'). Can be repeated; the store remembers it.", metavar="GLOB",
+            kind=list[str]),
+    Setting("include", "In folder: sources, read only what matches. Can be repeated; the store "
+            "remembers it.", metavar="GLOB", kind=list[str]),
 )  # fmt: skip
 LIMITS = (
     Setting("limits.max_quarantine", "Largest share of items that may be unusable."),

@@ -157,14 +157,14 @@ def _view(session: Session, columns: str | None, preview: bool) -> View:
     """What to show beside the usual fields."""
     from mmindex.search.columns import check_columns, image_columns
     from mmindex_cli.answers import View
-    from mmindex_cli.preview import picture_drawer
 
-    names = check_columns(session.published, columns.split(",")) if columns else ()
-    return View(
-        names,
-        lambda ids: image_columns(session.published, ids, names),
-        picture_drawer() if preview else None,
-    )
+    names = check_columns(session.snapshot, columns.split(",")) if columns else ()
+    picture = None
+    if preview:
+        from mmindex_cli.preview import picture_drawer
+
+        picture = picture_drawer()
+    return View(names, lambda ids: image_columns(session.snapshot, ids, names), picture)
 
 
 def _order(session: Session, sort: str | None) -> Callable[[Answer], Answer]:
@@ -173,9 +173,9 @@ def _order(session: Session, sort: str | None) -> Callable[[Answer], Answer]:
         return lambda answer: answer
     from mmindex.search.columns import check_columns, sorted_hits
 
-    [name] = check_columns(session.published, [sort.removeprefix("-")])
+    [name] = check_columns(session.snapshot, [sort.removeprefix("-")])
     return lambda answer: replace(
-        answer, hits=sorted_hits(session.published, answer.hits, name, sort.startswith("-"))
+        answer, hits=sorted_hits(session.snapshot, answer.hits, name, sort.startswith("-"))
     )
 
 
@@ -229,9 +229,9 @@ class _Asked:
             wanted=(
                 *texts,
                 *(Part(Modality.IMAGE, picture) for picture in pictures),
-                *(read_part(part, session.published) for part in self.plus),
+                *(read_part(part, session.snapshot) for part in self.plus),
             ),
-            unwanted=tuple(read_part(part, session.published) for part in self.minus),
+            unwanted=tuple(read_part(part, session.snapshot) for part in self.minus),
             weights=parse_weights(self.weights) if self.weights is not None else None,
             others=self.others,
         )
@@ -266,5 +266,5 @@ def _with_page(session: Session, answers: Iterator[Answer], target: Path) -> Ite
     from mmindex.pages.page import write_page
 
     for answer in answers:
-        write_page(target, gallery_page(session.published, answer))
+        write_page(target, gallery_page(session.snapshot, answer))
         yield answer

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from mmindex.build.report import RunReport, last_success, newest_first
 from mmindex.core.display import visible
 from mmindex.core.errors import DataError, NoInputError
+from mmindex.runs.report import RunReport, last_success, newest_first
 from mmindex.store import versions
 from mmindex.store.manifest import Manifest
 from mmindex_cli.common import store_path
+from mmindex_cli.flags import as_flags
 from mmindex_cli.options import StoreOption, TextFormat
 from mmindex_cli.output import emit, labelled
 from mmindex_cli.summary import describe, duration
@@ -83,7 +84,7 @@ def _run_lines(last: RunReport | None, success: RunReport | None) -> list[tuple[
         return []
     lines = [("last run", _ending(last))]
     if last.error is not None:
-        lines.append(("", last.error.message))
+        lines.append(("", as_flags(last.error.message)))
     if success is None:
         lines.append(("last good", "no successful run recorded"))
     elif success.run_id != last.run_id:

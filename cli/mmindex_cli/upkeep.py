@@ -110,12 +110,12 @@ def gc(
     """
     import msgspec
 
-    from mmindex.upkeep import commands as upkeep
     from mmindex.upkeep.gc import Retention
+    from mmindex.upkeep.gc import gc as collect
     from mmindex_cli.output import emit
 
     root = store_path(store)
-    report = upkeep.gc(root, Retention(keep, keep_days), dry_run=dry_run)
+    report = collect(root, Retention(keep, keep_days), dry_run=dry_run)
     emit([report], output_format, text=lambda _: _collected(report), json=msgspec.to_builtins)
     if report.blocked:
         numbers = ", ".join(map(str, report.blocked))
@@ -149,13 +149,13 @@ def rollback(number: NumberArgument = None, store: StoreOption = None) -> None:
 
     Example: mmindex rollback 12
     """
-    from mmindex.upkeep import commands as upkeep
+    from mmindex.upkeep.rollback import rollback as roll_back
     from mmindex_cli.output import emit, labelled
     from mmindex_cli.summary import summary_lines
 
     root = store_path(store)
     id_of_run = run_id()
-    manifest = upkeep.rollback(root, number, id_of_run)
+    manifest = roll_back(root, number, id_of_run)
     published = manifest.run_id == id_of_run
     lines = [*summary_lines(root, manifest, published=published)]
     if published:

@@ -1,3 +1,60 @@
-"""mmindex: offline batch indexing and search over image corpora."""
+"""mmindex: offline batch indexing and search over image corpora.
+
+``mmindex.build`` makes a store from pictures and captions, ``mmindex.open`` opens one for search.
+Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+TYPE_CHECKING = False  # type checkers take it for true; `typing` would be most of the import's cost
+if TYPE_CHECKING:
+    from mmindex.api import Hit, Hits, Index, build, open  # mmindex.open, as gzip.open
+    from mmindex.core.errors import (
+        BusyError,
+        CannotCreateError,
+        DataError,
+        InternalError,
+        MissingPackageError,
+        MmindexError,
+        ModelMismatchError,
+        NetworkError,
+        NoInputError,
+        PermissionDeniedError,
+        StorageError,
+        UsageError,
+    )
 
 __version__ = "0.1.0"
+__all__ = [
+    "BusyError",
+    "CannotCreateError",
+    "DataError",
+    "Hit",
+    "Hits",
+    "Index",
+    "InternalError",
+    "MissingPackageError",
+    "MmindexError",
+    "ModelMismatchError",
+    "NetworkError",
+    "NoInputError",
+    "PermissionDeniedError",
+    "StorageError",
+    "UsageError",
+    "__version__",
+    "build",
+    "open",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'mmindex' has no attribute {name!r}")
+    home = "mmindex.core.errors" if name.endswith("Error") else "mmindex.api"
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from mmindex.build.report import RunReport
+from mmindex.runs.report import RunReport
 from support.command import mmindex, mmindex_json
 from support.fakestore import run_build, write_photos
 
@@ -76,7 +76,7 @@ def test_status_loads_nothing_heavy(store):
         f"    app(['status', '--store', {str(store)!r}, '--max-age', '1000000'])\n"
         "except SystemExit:\n"
         "    pass\n"
-        "heavy = {'torch', 'faiss', 'open_clip', 'pyarrow', 'numpy', 'duckdb', 'structlog'}\n"
+        "heavy = {'torch', 'faiss', 'open_clip', 'pyarrow', 'numpy', 'duckdb', 'tqdm'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import structlog
 import torch
 from PIL import Image
 
 from mmindex.core.errors import BusyError, InternalError
+from mmindex.core.progress import Event
 from mmindex.models.devices import DeviceGroup, Placement
 from mmindex.models.encoder import good_rows
 from mmindex.models.openclip import OpenClipEncoder, load_encoder
@@ -68,7 +68,7 @@ def test_bfloat16_gives_nearly_the_same_vectors(
 
 
 def test_when_memory_runs_out_the_batch_is_halved_and_stays_so(
-    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder = load(tiny_model.name)
     expected = encoder.encode_images(pixels_of(encoder, 11))
@@ -83,11 +83,11 @@ def test_when_memory_runs_out_the_batch_is_halved_and_stays_so(
         return features
 
     monkeypatch.setattr(type(encoder.model), "encode_image", scarce)
-    with structlog.testing.capture_logs() as logs:
-        actual = encoder.encode_images(pixels_of(encoder, 11))
+    actual = encoder.encode_images(pixels_of(encoder, 11))
     np.testing.assert_allclose(actual, expected, atol=1e-5)
     assert sizes == [11, 5, 2, 2, 2, 2, 2, 1]
-    assert [entry["now"] for entry in logs] == [5, 2]
+    events = [record.msg for record in caplog.records if isinstance(record.msg, Event)]
+    assert [event.values["now"] for event in events] == [5, 2]
     sizes.clear()
     encoder.encode_images(pixels_of(encoder, 4))
     assert sizes == [2, 2]
@@ -104,7 +104,7 @@ def test_no_memory_for_even_one_is_an_error_with_advice(
     monkeypatch.setattr(type(encoder.model), "encode_image", none_left)
     with pytest.raises(BusyError) as caught:
         encoder.encode_images(pixels_of(encoder, 4))
-    assert "--device cpu" in caught.value.hint
+    assert "`device=cpu`" in caught.value.hint
 
 
 def test_other_errors_of_the_model_are_not_taken_for_memory(

@@ -22,7 +22,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import structlog
 
 from mmindex.core.errors import MmindexError
 from mmindex.core.modality import Modality
@@ -30,7 +29,7 @@ from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import Pixels
 from mmindex.search.hits import Limit, Ranked, hits
 from mmindex.search.searcher import Searcher
-from mmindex.search.snapshot import open_published
+from mmindex.store.snapshot import open_snapshot
 from support.fakestore import run_build
 from support.model import questions
 from support.models import FakeEncoder
@@ -81,7 +80,6 @@ def build_with_others(
     root: Path, photos: Path, number: int, gate: Barrier, losers: Semaphore, out: Path
 ) -> None:
     """Build when all are ready; writes the exit code to ``out``."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     encoder = PatientEncoder(others=losers, count=number - 1)
     gate.wait(60)
     try:
@@ -95,7 +93,6 @@ def build_with_others(
 
 def read_all_along(root: Path, out: Path, ready: Semaphore, failed: Event, stop: Event) -> None:
     """Open what is published and ask it, again and again; one line of JSON for each answer set."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     with (out / f"{os.getpid()}").open("w") as file:
         for number in itertools.count():
             answer = _answers(root)
@@ -111,14 +108,14 @@ def read_all_along(root: Path, out: Path, ready: Semaphore, failed: Event, stop:
 
 def _answers(root: Path) -> dict[str, Any]:
     try:
-        published = open_published(root)
-        searcher = Searcher(published.objects, published.manifest, "image", threads=1)
+        published = open_snapshot(root)
+        searcher = Searcher(published, "image", threads=1)
         scores, ids = searcher.search(questions(), K)
         found = [
             Ranked(searcher.keys(row), [float(s) for s in values])
             for row, values in zip(ids, scores, strict=True)
         ]
-        named = hits(published.objects, published.manifest, Modality.IMAGE, found, Limit(k=100))
+        named = hits(published, Modality.IMAGE, found, Limit(k=100))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
         return {"failed": f"{type(error).__name__}: {error}"}
     return {

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from mmindex.build import stages
-from mmindex.build.run import STAGES, RunSummary, run, settings
 from mmindex.core.config import Config
 from mmindex.encode.work import EncoderSource
+from mmindex.runs import stages
+from mmindex.runs.run import STAGES, RunSummary, run, settings
 from mmindex.store.manifest import EncoderInfo
 from support.corpora import jpeg
 from support.models import FakeEncoder

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import structlog
-
 import mmindex_cli.app  # noqa: F401
 from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import Pixels
@@ -81,7 +79,6 @@ def judge(
     """The oracle's verdict; ``rerun`` is the command that is run again."""
     import msgspec
 
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     expected = Expected(msgspec.convert(before, State), msgspec.convert(after, State), exact)
     again = partial(command, rerun, seed, dim)
     return violations(Path(root), expected, exit_code, again)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from unittest import mock
 
-from mmindex.build import run
-from mmindex.upkeep import commands as upkeep
-from mmindex.upkeep import forget, rollback
+from mmindex.runs import run
+from mmindex.upkeep import forget, gc, rollback
 
-_ASKING = (forget, run, upkeep, rollback)
+_ASKING = (forget, gc, run, rollback)
 
 
 @dataclass(slots=True)

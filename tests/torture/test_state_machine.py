@@ -12,7 +12,6 @@ from typing import Any
 from unittest import mock
 
 import pytest
-import structlog
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -29,23 +28,19 @@ CHUNKS = 4  # so that two workers get about the same
 
 def explore(machine: type[Store], examples: int, steps: int, drawn: int) -> None:
     """Run the machine; the first error comes through, with the fewest steps that lead to it."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    try:
-        run_state_machine_as_test(
-            seed(drawn)(machine),
-            settings=settings(
-                max_examples=examples,
-                stateful_step_count=steps,
-                deadline=None,
-                database=None,
-                phases=[Phase.generate, Phase.shrink],
-                report_multiple_bugs=False,
-                suppress_health_check=list(HealthCheck),
-                print_blob=True,
-            ),
-        )
-    finally:
-        structlog.reset_defaults()
+    run_state_machine_as_test(
+        seed(drawn)(machine),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -82,7 +77,6 @@ def test_the_books_notice_a_careless_collector(fault: str, fast_dir: Path) -> No
         folder = fast_dir
         stepped = staticmethod(lambda: None)
 
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     machine = Watched()
     found = []
     try:
@@ -100,5 +94,4 @@ def test_the_books_notice_a_careless_collector(fault: str, fast_dir: Path) -> No
         found.append(error)
     finally:
         machine.teardown()
-        structlog.reset_defaults()
     assert bool(found) == (fault != "none")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from mmindex.core.errors import DataError
 from mmindex.sources.spec import SourceOptions
 from mmindex.store.layout import Layout
-from mmindex.train.sources import captioned_items, split_off
+from mmindex.train.corpus import captioned_items, split_off
 from mmindex_cli.app import app
 from support.models import TinyModel
 

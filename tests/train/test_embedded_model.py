@@ -10,10 +10,9 @@ import torch
 from mmindex.core.resources import data_dir
 from mmindex.models.resolve import EMBEDDED, ModelRequest
 from mmindex.scenes import SceneRange
-from mmindex.train.corpus import Decoder
+from mmindex.train.corpus import Decoder, Scenes
 from mmindex.train.folder import TrainableModel, load_trainable
 from mmindex.train.settings import TrainSettings
-from mmindex.train.sources import Scenes
 from mmindex.train.step import Trainer
 from mmindex.train.validation import load_validation
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmindex.train.hard_negatives import POOL, mixed_batches, pool_of, word_vectors
+from mmindex.train.batches import POOL, mixed_batches, pool_of, word_vectors
 
 
 def test_a_pool_never_crosses_an_epoch_and_covers_every_step_once() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mmindex.train.loss import contrastive_loss, equal_rows
+from mmindex.train.step import contrastive_loss, equal_rows
 
 IMAGES = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 TEXTS = torch.tensor([[1.0, 0.0], [0.6, 0.8]])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmindex.train.schedule import decay_groups, learning_rate
+from mmindex.train.step import decay_groups, learning_rate
 
 
 def rate(step: int) -> float:

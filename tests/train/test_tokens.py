@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from open_clip.tokenizer import SimpleTokenizer
 
-from mmindex.train.tokens import learn_merges, vocabulary_size, write_merges
+from mmindex.train.folder import learn_merges, vocabulary_size, write_merges
 
 CAPTIONS = ["A red boat on the sea.", "Two red boats, and a dog's house", "the sea at night"] * 3
 

@@ -20,9 +20,9 @@ from mmindex.models.devices import Placement
 from mmindex.models.openclip import load_encoder
 from mmindex.models.resolve import LOCAL_DIR, NO_WEIGHTS, ModelRequest
 from mmindex.scenes import RESERVED_SEED, SceneRange
+from mmindex.train.corpus import Scenes
 from mmindex.train.folder import WEIGHTS_FILE, load_trainable
 from mmindex.train.settings import TrainingItem, TrainSettings
-from mmindex.train.sources import Scenes
 from mmindex.train.train import TrainOutput, TrainReport, train
 from support.models import TinyModel
 

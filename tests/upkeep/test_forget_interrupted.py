@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mmindex.build import run
 from mmindex.core.errors import BusyError, DataError
+from mmindex.runs import run
 from mmindex.store import leftovers, purge, versions
 from mmindex.store.holds import hold_current
 from mmindex.upkeep import forget as forgetting
@@ -49,7 +49,7 @@ def test_a_version_that_somebody_reads_is_removed_by_the_next_run_that_writes(pl
         assert report.held == (1,)
         with pytest.raises(BusyError, match="still holds version 1"):
             require_removed(report)
-        assert check(layout, full=True).problems == ()
+        assert check(layout.root, full=True).problems == ()
     build(place)
     assert versions.list_versions(layout) == [2]
     assert_nowhere(place / "store", *traces_of(jpeg(3))[1:])
@@ -86,7 +86,7 @@ def test_killed_between_any_two_steps_it_is_before_or_after_and_the_next_run_end
         with pytest.raises(Killed):
             forget_ids(place, *wanted)
     layout, manifest = opened(place)
-    assert check(layout, full=True).problems == ()
+    assert check(layout.root, full=True).problems == ()
     if manifest.version == 1:
         assert ID in image_ids(place)
         forget_ids(place, *wanted)
@@ -123,7 +123,7 @@ def test_shards_of_a_killed_build_go_with_it(place: Path, monkeypatch: pytest.Mo
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("mmindex.build.stages.drop_failed", die)
+        patch.setattr("mmindex.runs.stages.drop_failed", die)
         with pytest.raises(Killed):
             build(place)
     forget_ids(place)

@@ -25,6 +25,8 @@ class MmindexError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # tracebacks show notes
 
     def __str__(self) -> str:
         return self.message
@@ -56,6 +58,12 @@ class NetworkError(MmindexError):
 
 class MissingPackageError(MmindexError):
     """A package that not everybody needs is not installed; the hint names the extra."""
+
+    exit_code = 69
+
+
+class UnsupportedSystemError(MmindexError):
+    """The operating system lacks something that the command cannot do without."""
 
     exit_code = 69
 
@@ -125,7 +133,7 @@ def from_os_error(error: OSError, path: Path | str) -> MmindexError:
             text, "free some space there, then run this again: finished work is kept"
         )
     if error.errno in _NO_PERMISSION:
-        return PermissionDeniedError(text, "check the owner and mode, or choose another --store")
+        return PermissionDeniedError(text, "check the owner and mode, or choose another `store`")
     if error.errno in _NOT_THERE:
         return NoInputError(text)
     return StorageError(text)

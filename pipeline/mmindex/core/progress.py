@@ -1,87 +1,47 @@
-"""Progress and log events: stderr only, bars only where a terminal watches."""
+"""Log events, progress bars and stage times.
+
+Events go to the standard library's ``logging``, under ``mmindex``: what becomes of them is the
+program's choice, and nothing is shown unless it makes one. Bars are drawn on stderr, where a
+program asked for them (:func:`show_bars`) and a terminal watches.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
 
-import structlog
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 T = TypeVar("T")
-LogFormat = Literal["text", "json"]
+
+logging.getLogger("mmindex").addHandler(logging.NullHandler())
+_bars_shown = False
 
 
-def configure_logging(log_format: LogFormat, run_id: str, *, verbose: bool = False) -> None:
-    """Send log events to stderr, as lines for people or as one JSON object a line.
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a log record of mmindex has as its ``msg``: a message with named values.
 
-    Control characters in values (file names, captions) come out escaped in both forms. In JSON,
-    every event has ``timestamp``, ``level``, ``run_id``, ``stage`` and ``event``, and what
-    libraries log or warn of becomes an event too, so that nothing else is on stderr.
-    """
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=True)
-        if log_format == "json"
-        else _render_text
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.DEBUG if verbose else logging.INFO
-        ),
-        logger_factory=lambda *_: structlog.WriteLogger(_TqdmSafeStderr()),  # type: ignore[arg-type]  # writes and flushes, as it needs
-        cache_logger_on_first_use=False,
-    )
-    structlog.contextvars.clear_contextvars()
-    if log_format == "json":
-        structlog.contextvars.bind_contextvars(run_id=run_id)
-        logging.basicConfig(level=logging.WARNING, handlers=[_Relay()], force=True)
-        logging.captureWarnings(True)
-
-
-class _Relay(logging.Handler):
-    """Turns what libraries log into events."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Pass one record on."""
-        log = get_logger("library")
-        log.log(record.levelno, record.getMessage().strip(), logger=record.name)
-
-
-class _TqdmSafeStderr:
-    """Writes to stderr without tearing a progress bar that stands there.
-
-    A line comes whole, with its end, and goes to the kernel in one call: a process that is killed
-    leaves no half of it.
+    As text it is ``message  name=value name=value``; formatters that want the values take them
+    from here (Python's logging cookbook, "Implementing structured logging"). Control characters
+    in values (file names, captions) come out escaped.
     """
 
-    def write(self, text: str) -> None:
-        with tqdm.external_write_mode(file=sys.stderr):
-            sys.stderr.write(text)
+    stage: str
+    message: str
+    values: Mapping[str, object]
 
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-
-def _render_text(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
-    level = event.pop("level")
-    event.pop("timestamp")
-    stage = event.pop("stage", "")
-    message = str(event.pop("event"))
-    values = " ".join(f"{key}={_plain(value)}" for key, value in event.items())
-    prefix = f"{stage}: " if stage else ""
-    mark = "" if level == "info" else f"{level}: "
-    return f"{mark}{prefix}{message}{'  ' + values if values else ''}"
+    def __str__(self) -> str:
+        values = " ".join(f"{name}={_plain(value)}" for name, value in self.values.items())
+        return f"{self.message}{'  ' + values if values else ''}"
 
 
 def _plain(value: object) -> str:
@@ -93,30 +53,80 @@ def _plain(value: object) -> str:
     return ascii(text) if not text.isprintable() else f'"{text}"'
 
 
-def get_logger(stage: str) -> structlog.typing.FilteringBoundLogger:
-    """A logger whose events carry the stage's name."""
-    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger().bind(stage=stage)
-    return logger
+@dataclass(frozen=True, slots=True)
+class StageLogger:
+    """Logs the events of one stage; values are given by name."""
+
+    stage: str
+
+    def info(self, message: str, /, **values: object) -> None:
+        """Log what happened."""
+        self._log(logging.INFO, message, values)
+
+    def warning(self, message: str, /, **values: object) -> None:
+        """Log what somebody should look at."""
+        self._log(logging.WARNING, message, values)
+
+    def _log(self, level: int, message: str, values: Mapping[str, object]) -> None:
+        logger = logging.getLogger(f"mmindex.{self.stage}")
+        # 3: the record names the caller of info() or warning().
+        logger.log(level, Event(self.stage, message, values), stacklevel=3)
+
+
+def get_logger(stage: str) -> StageLogger:
+    """The logger of a stage, ``mmindex.<stage>`` to the standard library."""
+    return StageLogger(stage)
+
+
+def show_bars(shown: bool) -> None:
+    """Draw progress bars in this process from now on, where stderr is a terminal; or stop it."""
+    global _bars_shown  # noqa: PLW0603 # one stderr, one choice, made by the program
+    _bars_shown = shown
+
+
+@contextmanager
+def bars(shown: bool) -> Iterator[None]:
+    """:func:`show_bars` for the block."""
+    before = _bars_shown
+    show_bars(shown)
+    try:
+        yield
+    finally:
+        show_bars(before)
+
+
+def new_run_id() -> str:
+    """A name for a run: sortable by time, unique without coordination."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
 def bar(items: Iterable[T], *, total: int | None, label: str, unit: str) -> Iterable[T]:
-    """Iterate with a progress bar on stderr; silent unless stderr is a terminal."""
-    return tqdm(items, total=total, desc=label, unit=f" {unit}s", file=sys.stderr, disable=None)
+    """Iterate with a progress bar on stderr, if bars are shown."""
+    from tqdm import tqdm
+
+    return tqdm(
+        items, total=total, desc=label, unit=f" {unit}s", file=sys.stderr, disable=_disabled()
+    )
 
 
 @contextmanager
 def counter(*, total: int | None, label: str, unit: str) -> Iterator[tqdm]:  # type: ignore[type-arg]  # tqdm is generic in its stubs only
     """A progress bar that is moved by hand with ``update(n)``; bytes are shown as kB, MB, ..."""
-    is_bytes = unit == "B"
+    from tqdm import tqdm
+
     with tqdm(
         total=total,
         desc=label,
-        unit=unit if is_bytes else f" {unit}s",
-        unit_scale=is_bytes,
+        unit=unit if unit == "B" else f" {unit}s",
+        unit_scale=unit == "B",
         file=sys.stderr,
-        disable=None,
+        disable=_disabled(),
     ) as progress:
         yield progress
+
+
+def _disabled() -> bool | None:
+    return None if _bars_shown else True  # None: tqdm asks whether stderr is a terminal
 
 
 @dataclass(slots=True)

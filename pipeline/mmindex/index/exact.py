@@ -7,15 +7,17 @@ first: answers do not depend on batches, blocks or threads.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.core.cores import usable_cores
+from mmindex.core.system import usable_cores
 
 Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
@@ -38,6 +40,18 @@ def thread_count(threads: int | None) -> int:
     return threads if threads is not None else usable_cores()
 
 
+@dataclass(slots=True)
+class _Threshold:
+    """faiss's BLAS threshold, which belongs to the process, while several threads search."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    users: int = 0
+    before: int = 0
+
+
+_threshold = _Threshold()
+
+
 @contextmanager
 def faiss_settings(threads: int, dim: int) -> Iterator[None]:
     """Set faiss's thread count and its BLAS threshold for the block, then put them back.
@@ -46,14 +60,20 @@ def faiss_settings(threads: int, dim: int) -> Iterator[None]:
     16 to 249 queries eight times slower than need be; 4 x dim keeps the scalar code for the few
     queries where that is the faster one.
     """
-    threads_before = faiss.omp_get_max_threads()
-    threshold_before = faiss.cvar.distance_compute_blas_threshold
+    threads_before = faiss.omp_get_max_threads()  # OpenMP keeps it for each thread of the caller
     faiss.omp_set_num_threads(threads)
-    faiss.cvar.distance_compute_blas_threshold = 4 * dim
+    with _threshold.lock:
+        if not _threshold.users:
+            _threshold.before = faiss.cvar.distance_compute_blas_threshold
+        _threshold.users += 1
+        faiss.cvar.distance_compute_blas_threshold = 4 * dim
     try:
         yield
     finally:
-        faiss.cvar.distance_compute_blas_threshold = threshold_before
+        with _threshold.lock:
+            _threshold.users -= 1
+            if not _threshold.users:  # the last thread that leaves puts it back
+                faiss.cvar.distance_compute_blas_threshold = _threshold.before
         faiss.omp_set_num_threads(threads_before)
 
 

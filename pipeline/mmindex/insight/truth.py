@@ -10,7 +10,7 @@ from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.resources import user_path
 from mmindex.insight.classify import Prediction
 from mmindex.insight.pairs import read_truth
-from mmindex.sources.folder import EXTENSIONS
+from mmindex.media.places import IMAGE_EXTENSIONS
 
 FOLDER = "folder"
 
@@ -59,12 +59,12 @@ def known_truth(
     """
     if images and where is not None:
         raise UsageError(
-            "--where selects among the indexed images and cannot be combined with IMAGE",
+            "`where` selects among the indexed images and cannot be combined with named images",
             "leave out one of them",
         )
     if truth is None:
         if drawn:
-            raise UsageError("--confusion needs the correct labels", "add --truth")
+            raise UsageError("`confusion` needs the correct labels", "add `truth`")
         return Truth()
     if truth == FOLDER:
         return Truth(known=True, folder=True)
@@ -72,8 +72,8 @@ def known_truth(
         return Truth(known=True, listed=read_truth(Path(truth)))
     if images:
         raise UsageError(
-            f"--truth {truth}: a column of the images table cannot be combined with IMAGE",
-            "use --truth folder, or a .csv, .tsv or .jsonl with the columns image, label",
+            f"`truth={truth}`: a column of the images table cannot be combined with named images",
+            "use `truth=folder`, or a .csv, .tsv or .jsonl with the columns image, label",
         )
     return Truth(known=True, column=truth)
 
@@ -93,7 +93,7 @@ def expand(images: Sequence[str]) -> list[str]:
         files = [
             str(file)
             for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in EXTENSIONS and file.is_file()
+            if file.suffix.lower() in IMAGE_EXTENSIONS and file.is_file()
         ]
         if not files:
             raise NoInputError(f"{image}: no image files in this folder")

@@ -14,18 +14,17 @@ import importlib
 import importlib.util
 import io
 import logging
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mmindex.core.records import ItemError, Reason
+from mmindex.media.pillow import DECODER_ERRORS, read_exif
 from mmindex.media.rgb import to_rgb
 from mmindex.media.sniff import explain_unidentified
 
@@ -40,28 +39,6 @@ FORMATS: Final = (
     "JPEG2000",
     "ICO",
     "PPM",
-)
-
-# Everything that Pillow's parsers raise on damaged bytes; closed, so that a bug still shows as one.
-_DECODER_ERRORS: Final = (
-    # What Pillow's own fuzz targets allow (Tests/oss-fuzz/test_fuzzers.py), and RuntimeError, which
-    # 130,000 damaged files drew from its WEBP and AVIF decoders.
-    OSError,
-    SyntaxError,
-    MemoryError,
-    ValueError,
-    RuntimeError,  # holds NotImplementedError
-    OverflowError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-    # From its parsers in Python where a field or table is cut off or empty.
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    ZeroDivisionError,
-    struct.error,
-    zlib.error,
 )
 
 _TURNS: Final = {
@@ -168,6 +145,24 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
         return rgb if turn is None else rgb.transpose(turn)
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture that is open already, by the same rule as :func:`decode`.
+
+    Raises:
+        ItemError: it cannot be loaded, or has no pixels.
+    """
+    if not image.width or not image.height:
+        raise ItemError(Reason.CORRUPT, f"{image.width}x{image.height} pixels")
+    _silence_decoders()
+    try:
+        # Orientation first: loading may drop the tag.
+        turn = _TURNS.get(_orientation(image, b""))
+        rgb = to_rgb(image)
+    except DECODER_ERRORS as error:
+        raise _explain(error, b"") from error
+    return rgb if turn is None else rgb.transpose(turn)
+
+
 @contextmanager
 def _guarded(data: bytes, limits: ImageLimits) -> Iterator[None]:
     """Run Pillow with our pixel limit, silently, its errors turned into reasons."""
@@ -179,7 +174,7 @@ def _guarded(data: bytes, limits: ImageLimits) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limits.max_pixels
         try:
             yield
-        except _DECODER_ERRORS as error:
+        except DECODER_ERRORS as error:
             raise _explain(error, data) from error
         finally:
             Image.MAX_IMAGE_PIXELS = before
@@ -201,7 +196,7 @@ def _silence_decoders() -> None:
             setter(None)
 
 
-def _open(data: bytes, limits: ImageLimits) -> Image.Image:
+def _open(data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
     if not data:
         raise ItemError(Reason.EMPTY, "zero bytes")
     if len(data) > limits.max_bytes:
@@ -234,16 +229,11 @@ def _orientation(image: Image.Image, data: bytes) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
     if image.format == "TIFF":
         return 1  # Pillow turns a TIFF while loading it and reports the turned size
-    if image.format == "PNG" and b"eXIf" not in data and b"Raw profile" not in data:
-        # PngImageFile.getexif decodes the whole picture to look for EXIF behind the pixels.
-        read_exif = Image.Image.getexif
-    else:
-        read_exif = type(image).getexif
     try:
-        value = read_exif(image).get(_ORIENTATION_TAG, 1)
+        value = read_exif(image, data).get(_ORIENTATION_TAG, 1)
     except Image.DecompressionBombError:
         raise
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         return 1
     return value if value in _TURNS else 1
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from mmindex.core.display import score_text
 from mmindex.core.modality import Modality
@@ -16,11 +17,29 @@ from mmindex.pages.page import Thumb, render, shown_model, thumb
 from mmindex.search.hits import captions_of
 from mmindex.search.parts import Part
 from mmindex.search.query import Answer
-from mmindex.search.snapshot import Published
+from mmindex.store.snapshot import Snapshot
 
 # What a card shows of texts without end.
 _MAX_CAPTIONS = 5
 _MAX_CHARACTERS = 400
+# What a notebook keeps of an answer in its file: some 8 KB a picture.
+_MAX_SHOWN = 50
+_SMALL_PIXELS = 256
+
+
+class ShownHit(Protocol):
+    """What a notebook shows of a hit."""
+
+    @property
+    def rank(self) -> int: ...  # noqa: D102 # as in :class:`mmindex.core.records.Hit`
+    @property
+    def score(self) -> float: ...  # noqa: D102
+    @property
+    def id(self) -> str: ...  # noqa: D102
+    @property
+    def uri(self) -> str: ...  # noqa: D102
+    @property
+    def caption(self) -> str | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +55,7 @@ class Card:
     more: int  # captions not shown
 
 
-def gallery_page(published: Published, answer: Answer) -> str:
+def gallery_page(snapshot: Snapshot, answer: Answer) -> str:
     """The HTML page of an answer.
 
     A picture that is gone or cannot be decoded is shown as a placeholder with the reason.
@@ -51,11 +70,21 @@ def gallery_page(published: Published, answer: Answer) -> str:
         title=_title(answer),
         noun=_noun(answer),
         picture=thumb(answer.picture) if answer.picture is not None else None,
-        cards=_cards(published, answer),
-        model=shown_model(published.encoder),
-        trained=published.encoder.trained,
-        manifest=published.manifest,
+        cards=_cards(snapshot, answer),
+        model=shown_model(snapshot.encoder),
+        trained=snapshot.encoder.trained,
+        manifest=snapshot.manifest,
     )
+
+
+def hits_fragment(hits: Sequence[ShownHit], query: str) -> str:
+    """Hits as a piece of HTML for a notebook: at most ``_MAX_SHOWN`` small pictures."""
+    shown = [
+        (hit, thumb(hit.uri, _SMALL_PIXELS), _shortened(hit.caption or hit.id))
+        for hit in hits[:_MAX_SHOWN]
+    ]
+    more = len(hits) - len(shown)
+    return render("hits.html", [], query=_shortened(query), shown=shown, more=more)
 
 
 def _title(answer: Answer) -> str:
@@ -66,11 +95,11 @@ def _title(answer: Answer) -> str:
     return answer.query
 
 
-def _cards(published: Published, answer: Answer) -> list[Card]:
+def _cards(snapshot: Snapshot, answer: Answer) -> list[Card]:
     captions: dict[str, list[str]] = {}
     if answer.to is Modality.IMAGE:
         images = [hit.image_id for hit in answer.hits]
-        captions = captions_of(published.objects, published.manifest, images)
+        captions = captions_of(snapshot, images)
     best = max((hit.score for hit in answer.hits), default=0.0)
     return [_card(hit, best, captions.get(hit.image_id, [])) for hit in answer.hits]
 

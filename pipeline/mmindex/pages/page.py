@@ -119,9 +119,14 @@ def thumbnail(uri: str, pixels: int) -> Image.Image | str:
     return picture
 
 
-def thumb(uri: str) -> Thumb:
-    """A small picture of what lies at ``uri``, or the reason why there is none."""
-    picture = thumbnail(uri, _THUMB_PIXELS)
+def thumb(uri: str, pixels: int = _THUMB_PIXELS) -> Thumb:
+    """A small picture of what lies at ``uri``, or the reason why there is none.
+
+    Args:
+        uri: where the picture's bytes are.
+        pixels: its longest side, at most.
+    """
+    picture = thumbnail(uri, pixels)
     if isinstance(picture, str):
         return Thumb(missing=picture)
     # A new picture: Pillow would write the old one's comment into the file.

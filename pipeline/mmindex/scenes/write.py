@@ -6,7 +6,6 @@ owner, no order of work. The caller passes a fresh folder and publishes it: noth
 
 import io
 import json
-import multiprocessing
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from mmindex.core.errors import UsageError, os_errors
+from mmindex.core.system import die_with_parent
+from mmindex.core.workers import WORKERS
 from mmindex.scenes.captions import CAPTIONS_PER_SCENE, captions
 from mmindex.scenes.draw import draw, encode
 from mmindex.scenes.scene import make_scene
@@ -79,8 +80,7 @@ def examples(scenes: SceneRange, workers: int = 1) -> Iterator[Example]:
         return
     numbers = scenes.numbers
     chunks = (numbers[start : start + _CHUNK] for start in range(0, len(numbers), _CHUNK))
-    context = multiprocessing.get_context("spawn")  # forking a process with threads may hang
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, WORKERS, die_with_parent) as pool:
         waiting: deque[Future[list[Example]]] = deque()
         for chunk in chunks:
             waiting.append(pool.submit(_examples, scenes.seed, chunk))

@@ -44,6 +44,21 @@ def decoded(where: str, data: bytes) -> Image:
         raise DataError(f"{where}: {error.reason}: {error.detail}") from error
 
 
+def open_image(where: str) -> Image:
+    """The picture at a path or uri, RGB and upright.
+
+    Raises:
+        NoInputError: there is no such file.
+        DataError: it cannot be decoded.
+    """
+    content = content_of(where)
+    if content is None:
+        raise NoInputError(f"{where}: no such file", "was it moved since the index was built?")
+    if isinstance(content, MmindexError):
+        raise content
+    return decoded(where, content)
+
+
 def unknown(where: str) -> NoInputError:
     """The error for a name that is neither a file's nor one of the corpus."""
     return NoInputError(

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
 from mmindex.core.resources import is_file
 from mmindex.search.hits import find_picture
-from mmindex.search.snapshot import Published
+from mmindex.store.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _TEXT, _IMAGE = "text:", "image:"
 _SHOWN = 3
@@ -17,15 +24,23 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A text, or a picture: a file, the uri or the id of an image of the corpus."""
+    """A text, or a picture.
+
+    Attributes:
+        kind: which of the two.
+        value: the text; of a picture its file, or the uri or id of an image of the corpus.
+        given: the picture itself (RGB), or a vector (float32 (dim,), unit length); ``value`` is
+            only its title then.
+    """
 
     kind: Modality
     value: str
+    given: Image | NDArray[np.float32] | None = field(default=None, compare=False)
 
     @property
     def title(self) -> str:
         """A text or an id as it is; of a file its name alone, for pages that travel."""
-        local = self.kind is Modality.IMAGE and _is_local(self.value)
+        local = self.kind is Modality.IMAGE and self.given is None and _is_local(self.value)
         return self.value.rpartition("/")[2] if local else self.value
 
 
@@ -71,7 +86,7 @@ def _listed(parts: Sequence[Part]) -> str:
     return shown + (f" + {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else "")
 
 
-def read_part(text: str, published: Published) -> Part:
+def read_part(text: str, snapshot: Snapshot) -> Part:
     """Tell whether a part is a text or a picture.
 
     An existing file, and an id or uri of the corpus, is a picture; everything else is a text.
@@ -84,21 +99,20 @@ def read_part(text: str, published: Published) -> Part:
         kind, _, value = text.partition(":")
         part = Part(Modality(kind), value)
     else:
-        part = Part(Modality.IMAGE if _is_picture(text, published) else Modality.TEXT, text)
+        part = Part(Modality.IMAGE if _is_picture(text, snapshot) else Modality.TEXT, text)
     if not part.value.strip():
-        raise UsageError("a part of the query is empty", "--plus and --minus take a text or a file")
+        raise UsageError("a part of the query is empty", "`plus` and `minus` take a text or a file")
     return part
 
 
-def _is_picture(text: str, published: Published) -> bool:
+def _is_picture(text: str, snapshot: Snapshot) -> bool:
     if "\0" in text:
         return False
     if is_file(text):
         return True
     # Ids and uris all hold a slash; looking one up reads a column of the corpus.
     return "/" in text and any(
-        find_picture(published.objects, published.manifest, column, text) is not None
-        for column in ("image_id", "uri")
+        find_picture(snapshot, column, text) is not None for column in ("image_id", "uri")
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -18,8 +19,8 @@ from mmindex.search.fusion import fuse, part_weights
 from mmindex.search.hits import Limit, Ranked, hits
 from mmindex.search.parts import Part, Question
 from mmindex.search.searcher import Searcher
-from mmindex.search.snapshot import Published
 from mmindex.search.vectorize import Asked, Vectorizer, open_vectorizer
+from mmindex.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from mmindex.models.encoder import Encoder
@@ -63,31 +64,39 @@ class Session:
     """Answers any number of queries from one published version.
 
     Args:
-        published: the version.
+        snapshot: the version.
         load: loads the model that made the index; called once, and only when it is needed.
         where: a condition on images, see :mod:`mmindex.search.filters`; hits are images that
             fulfil it, or captions of such images. None: all.
 
-    Use it as a context manager: leaving lets go of the model.
+    Several threads may ask at once. Use it as a context manager: leaving lets go of the model.
     """
 
-    published: Published
+    snapshot: Snapshot
     load: Callable[[], Encoder]
     where: str | None = None
     vectorizer: Vectorizer = field(init=False)
     _searchers: dict[Modality, Searcher] = field(default_factory=dict)
     _rows: Rows | None = None
     _allowed: dict[Modality, Int64] = field(default_factory=dict)
+    _lock: RLock = field(default_factory=RLock)
 
     def __post_init__(self) -> None:
-        self.vectorizer = Vectorizer(self.published, self.load)
+        self.vectorizer = Vectorizer(self.snapshot, self.load)
         if self.where is not None:  # now: its mistakes show before a model is loaded
-            from mmindex.search.filters import select_images  # DuckDB: only when needed
+            from mmindex.search.filters import select_images  # DuckDB: when needed
 
-            self._rows = select_images(self.published.objects, self.published.manifest, self.where)
+            self._rows = select_images(self.snapshot, self.where)
 
     def __enter__(self) -> Session:
         return self
+
+    def filtered(self, where: str | None) -> Session:
+        """The same version, model and indexes, asked under another condition."""
+        other = Session(self.snapshot, self.load, where)
+        other.vectorizer, other._searchers = self.vectorizer, self._searchers
+        other._lock = self._lock
+        return other
 
     def __exit__(self, *_error: object) -> None:
         self.vectorizer.close()
@@ -104,7 +113,7 @@ class Session:
             raise UsageError(
                 "the query is empty", 'say what to look for: mmindex query "a red bus"'
             )
-        [answer] = self._texts([text], to or Modality.IMAGE, limit)
+        [answer] = self.texts([text], to or Modality.IMAGE, limit)
         if answer.error is not None:
             raise DataError(answer.error)
         return answer
@@ -116,12 +125,12 @@ class Session:
         that says so.
         """
         to = to or Modality.IMAGE
-        self.published.require_index(to)
+        self.snapshot.index(to)
         pending = iter(lines)
         while batch := list(islice(pending, BATCH)):
             questions = [_question(line) for line in batch]
             good = [text for text, error in questions if error is None]
-            answered = iter(self._texts(good, to, limit))
+            answered = iter(self.texts(good, to, limit))
             for text, error in questions:
                 yield next(answered) if error is None else self._refused(text, to, error)
 
@@ -135,10 +144,10 @@ class Session:
             DataError: the picture cannot be decoded.
             ModelMismatchError: as :meth:`text`.
         """
-        manifest = self.published.manifest
+        manifest = self.snapshot.manifest
         if to is None:
             to = Modality.TEXT if Modality.TEXT in manifest.indexes else Modality.IMAGE
-        self.published.require_index(to)
+        self.snapshot.index(to)
         asked = self.vectorizer.picture(where)
         [found] = self._search(asked.vector[None, :], to, limit)
         return Answer(where, to, manifest.version, found, picture=asked.uri)
@@ -154,16 +163,16 @@ class Session:
             NoInputError, DataError, ModelMismatchError: as :meth:`text` and :meth:`image`.
         """
         alone = question.plain
-        if alone is not None:
+        if alone is not None and alone.given is None:
             part_weights(1, 0, question.weights)
             single = self.image if alone.kind is Modality.IMAGE else self.text
             return single(alone.value, to, limit)
         to = to or Modality.IMAGE
         if question.others and to is not Modality.IMAGE:
             raise UsageError(
-                "--others leaves out pictures, but captions are searched", "leave out --others"
+                "`others` leaves out pictures, but captions are searched", "leave out `others`"
             )
-        self.published.require_index(to)
+        self.snapshot.index(to)
         weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)
         vectors, asked = self._parts((*question.wanted, *question.unwanted))
         wanted = asked[: len(question.wanted)]
@@ -172,34 +181,49 @@ class Session:
             fuse(vectors, weights)[None, :], to, limit, left_out if question.others else set()
         )
         pictures = [one.uri for one in wanted if one is not None]
-        version = self.published.manifest.version
+        version = self.snapshot.manifest.version
         return Answer(question.title, to, version, found, pictures[0] if pictures else None)
 
     def _parts(self, parts: Sequence[Part]) -> tuple[Float32, list[Asked | None]]:
         """The vectors of parts, float32 (parts, dim), and those of them that are pictures."""
-        texts = [part.value for part in parts if part.kind is Modality.TEXT]
+        named = [part for part in parts if part.given is None]
+        texts = [part.value for part in named if part.kind is Modality.TEXT]
         said: Iterator[Float32] = iter(self.vectorizer.texts(texts) if texts else ())
-        shown = iter(self.vectorizer.pictures([p.value for p in parts if p.kind is Modality.IMAGE]))
+        shown = iter(self.vectorizer.pictures([p.value for p in named if p.kind is Modality.IMAGE]))
         asked: list[Asked | None] = []
-        vectors = []
+        vectors: list[Float32] = []
         for part in parts:
-            picture = next(shown) if part.kind is Modality.IMAGE else None
-            if isinstance(picture, MmindexError):
-                raise picture
+            picture: Asked | None = None
+            if isinstance(part.given, np.ndarray):
+                vectors.append(part.given)
+            elif part.given is not None:
+                vectors.append(self.vectorizer.images([part.given])[0])
+            elif part.kind is Modality.TEXT:
+                vectors.append(next(said))
+            else:
+                found = next(shown)
+                if isinstance(found, MmindexError):
+                    raise found
+                picture = found
+                vectors.append(found.vector)
             asked.append(picture)
-            vectors.append(next(said) if picture is None else picture.vector)
         return np.stack(vectors), asked
 
-    def _texts(self, texts: Sequence[str], to: Modality, limit: Limit) -> list[Answer]:
+    def texts(self, texts: Sequence[str], to: Modality, limit: Limit) -> list[Answer]:
+        """Answer many texts at once; one that the model cannot encode gets an answer that says so.
+
+        Raises:
+            NoInputError, ModelMismatchError: as :meth:`text`.
+        """
         from mmindex.models.encoder import good_rows
 
-        self.published.require_index(to)
+        self.snapshot.index(to)
         if not texts:
             return []
-        vectors = self.vectorizer.encoder.encode_texts(texts)
+        vectors = self.vectorizer.encode_texts(texts)
         good = good_rows(vectors)
         found = iter(self._search(vectors[good], to, limit))
-        version = self.published.manifest.version
+        version = self.snapshot.manifest.version
         return [
             Answer(text, to, version, next(found))
             if fine
@@ -208,7 +232,7 @@ class Session:
         ]
 
     def _refused(self, text: str, to: Modality, why: str) -> Answer:
-        return Answer(text, to, self.published.manifest.version, (), error=why)
+        return Answer(text, to, self.snapshot.manifest.version, (), error=why)
 
     def _search(
         self, vectors: Float32, to: Modality, limit: Limit, left_out: Set[str] = frozenset()
@@ -216,7 +240,7 @@ class Session:
         """Hits for float32 (q, dim) unit vectors; none of the keys ``left_out``."""
         searcher = self._searcher(to)
         rows, ids = self._filtered(to)
-        depth = min(limit.k + len(left_out), self.published.manifest.indexes[to].n)
+        depth = min(limit.k + len(left_out), self.snapshot.index(to).n)
         scores, found = searcher.search(np.ascontiguousarray(vectors), depth, ids)
         ranked = []
         for row_scores, row_ids in zip(scores, found, strict=True):
@@ -228,23 +252,24 @@ class Session:
                 if key not in left_out
             ]
             ranked.append(Ranked([key for key, _ in kept], [score for _, score in kept]))
-        return hits(self.published.objects, self.published.manifest, to, ranked, limit, rows)
+        return hits(self.snapshot, to, ranked, limit, rows)
 
     def _filtered(self, to: Modality) -> tuple[Rows | None, Int64 | None]:
         """The rows of the images table, and the ids of one side, that the filter lets through."""
         if self._rows is None:
             return None, None
-        if to not in self._allowed:
-            from mmindex.search.filters import ids_of
+        with self._lock:
+            if to not in self._allowed:
+                from mmindex.search.filters import ids_of
 
-            published = self.published
-            self._allowed[to] = ids_of(published.objects, published.manifest, to, self._rows)
-        return self._rows, self._allowed[to]
+                self._allowed[to] = ids_of(self.snapshot, to, self._rows)
+            return self._rows, self._allowed[to]
 
     def _searcher(self, side: Modality) -> Searcher:
-        if side not in self._searchers:
-            self._searchers[side] = Searcher(self.published.objects, self.published.manifest, side)
-        return self._searchers[side]
+        with self._lock:
+            if side not in self._searchers:
+                self._searchers[side] = Searcher(self.snapshot, side)
+            return self._searchers[side]
 
 
 def open_session(root: Path, device: str = "auto", where: str | None = None) -> Session:
@@ -259,7 +284,7 @@ def open_session(root: Path, device: str = "auto", where: str | None = None) -> 
         NoInputError: there is no store, or nothing in it that can be searched.
     """
     vectorizer = open_vectorizer(root, device)
-    return Session(vectorizer.published, vectorizer.load, where)
+    return Session(vectorizer.snapshot, vectorizer.load, where)
 
 
 def read_lines(file: BinaryIO) -> Iterator[bytes]:

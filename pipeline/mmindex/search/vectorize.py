@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,8 +20,7 @@ from mmindex.core.errors import DataError, MmindexError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.search.hits import Picture, find_pictures
 from mmindex.search.named import content_of, decoded, path_of, unknown
-from mmindex.search.searcher import Searcher
-from mmindex.search.snapshot import Published, open_published
+from mmindex.store.snapshot import Snapshot, open_snapshot
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,16 +57,18 @@ class Vectorizer:
     """Makes query vectors for one published version.
 
     Args:
-        published: the version.
+        snapshot: the version.
         load: loads the model that made the index; called once, and only when it is needed.
 
     Use it as a context manager: leaving lets go of the model.
     """
 
-    published: Published
+    snapshot: Snapshot
     load: Callable[[], Encoder]
     _encoder: Encoder | None = None
-    _images: Searcher | None = None
+    # One thread encodes at a time: a model keeps all cores busy by itself, and tokenizers and
+    # batch limits are not made for several.
+    _lock: RLock = field(default_factory=RLock)
 
     def __enter__(self) -> Vectorizer:
         return self
@@ -76,9 +78,10 @@ class Vectorizer:
 
     def close(self) -> None:
         """Let go of the model; safe to call twice."""
-        if self._encoder is not None:
-            self._encoder.close()
-            self._encoder = None
+        with self._lock:
+            if self._encoder is not None:
+                self._encoder.close()
+                self._encoder = None
 
     @property
     def encoder(self) -> Encoder:
@@ -87,13 +90,19 @@ class Vectorizer:
         Raises:
             ModelMismatchError: the model is no longer the one that made the index.
         """
-        if self._encoder is None:
-            from mmindex.models.fingerprint import require_same_model
+        with self._lock:
+            if self._encoder is None:
+                from mmindex.models.fingerprint import require_same_model
 
-            encoder = self.load()
-            require_same_model(self.published.encoder, encoder.info)
-            self._encoder = encoder
-        return self._encoder
+                encoder = self.load()
+                require_same_model(self.snapshot.encoder, encoder.info)
+                self._encoder = encoder
+            return self._encoder
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        """What the model makes of texts: float32 (n, dim); rows may be unusable, see Encoder."""
+        with self._lock:
+            return self.encoder.encode_texts(texts)
 
     def texts(self, texts: Sequence[str]) -> Float32:
         """The vectors of texts: float32 (n, dim), unit length.
@@ -103,7 +112,7 @@ class Vectorizer:
         """
         from mmindex.models.encoder import good_rows
 
-        vectors = self.encoder.encode_texts(texts)
+        vectors = self.encode_texts(texts)
         good = good_rows(vectors)
         if not good.all():
             bad = texts[int(np.flatnonzero(~good)[0])]
@@ -180,6 +189,30 @@ class Vectorizer:
                                   if a is None], pixels))  # fmt: skip
         return [next(new) if answer is None else answer for answer in answers]
 
+    def images(self, pictures: Sequence[Image]) -> Float32:
+        """The vectors of pictures in memory, RGB: float32 (n, dim), unit length.
+
+        Raises:
+            DataError: the model gives no usable vector for one of them.
+            ModelMismatchError: see :attr:`encoder`.
+        """
+        from mmindex.models.encoder import good_rows
+        from mmindex.models.preprocess import to_pixels
+
+        dim = self.snapshot.encoder.dim
+        parts = [np.empty((0, dim), dtype=np.float32)]
+        for start in range(0, len(pictures), _BATCH):
+            batch = pictures[start : start + _BATCH]
+            with self._lock:
+                pixels = [to_pixels(picture, self.encoder.preprocess) for picture in batch]
+                parts.append(self.encoder.encode_images(np.stack(pixels)))
+        vectors: Float32 = np.concatenate(parts)
+        good = good_rows(vectors)
+        if not good.all():
+            number = int(np.flatnonzero(~good)[0])
+            raise DataError(f"the model gives no usable vector for picture {number}")
+        return vectors
+
     def open_picture(self, where: str) -> Image:
         """The picture itself, RGB and upright, of a file, or the uri or id of an image.
 
@@ -203,17 +236,13 @@ class Vectorizer:
         Raises:
             NoInputError: the images' index does not hold this key.
         """
-        if self._images is None:
-            version = self.published
-            version.require_index(Modality.IMAGE)
-            self._images = Searcher(version.objects, version.manifest, Modality.IMAGE)
-        vector = self._images.vector_of(key).astype(np.float32)
+        vector = self.snapshot.vector_of(Modality.IMAGE, key)
         # float16 rounding leaves a length of 1 +- 0.0005.
         unit: Float32 = vector / np.linalg.norm(vector)
         return unit
 
     def _rows(self, column: str, values: set[str]) -> dict[str, Picture]:
-        return find_pictures(self.published.objects, self.published.manifest, column, values)
+        return find_pictures(self.snapshot, column, values)
 
     def _named(self, where: str, row: Picture | None) -> Asked | MmindexError:
         if row is None:
@@ -234,7 +263,8 @@ class Vectorizer:
 
         if not pixels:
             return []
-        vectors = self.encoder.encode_images(np.stack(pixels))
+        with self._lock:
+            vectors = self.encoder.encode_images(np.stack(pixels))
         return [
             Asked(where, path_of(where), vector, None)
             if good
@@ -253,18 +283,18 @@ def open_vectorizer(root: Path, device: str = "auto") -> Vectorizer:
     Raises:
         NoInputError: there is no store, or nothing in it that can be searched.
     """
-    published = open_published(root)
-    return Vectorizer(published, lambda: _load(published, device))
+    snapshot = open_snapshot(root)
+    return Vectorizer(snapshot, lambda: _load(snapshot, device))
 
 
-def _load(published: Published, device: str) -> Encoder:
+def _load(snapshot: Snapshot, device: str) -> Encoder:
     """The model that the manifest names, from the same place as when the index was made."""
     from mmindex.models.devices import place
     from mmindex.models.openclip import load_encoder
     from mmindex.models.resolve import resolve_model
 
-    info = published.encoder
-    settings = published.manifest.config.get("model", {})
+    info = snapshot.encoder
+    settings = snapshot.manifest.config.get("model", {})
     request = resolve_model(
         info.model,
         info.pretrained or None,

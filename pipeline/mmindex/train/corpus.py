@@ -11,22 +11,131 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from mmindex.core.config import LimitsConfig
-from mmindex.core.errors import DataError, os_errors
-from mmindex.core.progress import bar, counter
-from mmindex.core.records import ItemError
+from mmindex.core.errors import DataError, UsageError, os_errors
+from mmindex.core.progress import bar, counter, get_logger
+from mmindex.core.records import ItemError, SourceItem
+from mmindex.core.workers import WORKERS
 from mmindex.media.images import ImageLimits, decode
 from mmindex.models.preprocess import PreprocessSpec, to_pixels
 from mmindex.models.tokenizer import Tokenize, shorten
-from mmindex.train.settings import CaptionedImage
+from mmindex.scenes import SceneRange, captions, draw, encode, make_scene
+from mmindex.sources.kinds.scenes import parse_scenes
+from mmindex.sources.spec import SourceOptions, open_source, parse_spec
+from mmindex.train.settings import CaptionedImage, TrainingItem
+
+
+@dataclass(frozen=True, slots=True)
+class Scenes(Sequence[CaptionedImage]):
+    """Scenes that are drawn each time they are read: nothing lies on disk.
+
+    Attributes:
+        scenes: which ones.
+    """
+
+    scenes: SceneRange
+
+    def __len__(self) -> int:
+        return self.scenes.count
+
+    @overload
+    def __getitem__(self, index: int) -> CaptionedImage: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[CaptionedImage]: ...
+    def __getitem__(self, index: int | slice) -> CaptionedImage | Sequence[CaptionedImage]:
+        """The item of one scene, or a list of several."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        seed, number = self.scenes.seed, self.scenes.numbers[index]
+        scene = make_scene(seed, number)
+        texts = tuple(caption.text for caption in captions(scene))
+        return TrainingItem(partial(_draw_scene, seed, number), texts, _uri(seed, number))
+
+    @property
+    def uris(self) -> Sequence[str]:
+        """What tells the scenes apart, without drawing them."""
+        return [_uri(self.scenes.seed, number) for number in self.scenes.numbers]
+
+
+def _uri(seed: int, number: int) -> str:
+    return f"scenes/{seed}/{number}"
+
+
+def _draw_scene(seed: int, number: int) -> bytes:
+    return encode(draw(make_scene(seed, number)))
+
+
+def captioned_items(text: str, options: SourceOptions) -> Sequence[CaptionedImage]:
+    """The captioned images of a source; those without a caption are left out.
+
+    Args:
+        text: a source spec.
+        options: for reading it.
+
+    Raises:
+        DataError: none has a caption.
+        MmindexError: see :func:`mmindex.sources.spec.open_source`.
+    """
+    spec = parse_spec(text)
+    if spec.kind == "scenes":
+        scenes = parse_scenes(spec.where)
+        return Scenes(SceneRange(scenes.seed, scenes.count))
+    items = [
+        TrainingItem(event.read, event.captions, event.uri)
+        for event in open_source(spec, options)
+        if isinstance(event, SourceItem) and event.captions
+    ]
+    if not items:
+        raise DataError(f"{spec}: no image has a caption", "training needs pairs of both")
+    return items
+
+
+def without(
+    items: Sequence[CaptionedImage], held_out: Sequence[CaptionedImage]
+) -> Sequence[CaptionedImage]:
+    """The items that are not held out: recall on images that were trained on means nothing.
+
+    Images are the same where they lie at the same place; copies elsewhere are not found.
+
+    Raises:
+        UsageError: every item is held out.
+    """
+    measured = set(_uris(held_out)) - {""}
+    kept = [place for place, uri in enumerate(_uris(items)) if uri not in measured]
+    if len(kept) == len(items):
+        return items
+    if not kept:
+        raise UsageError(
+            "all images to train on are named for validation too, so none is left",
+            "leave out `validate`: a part of `source` is then held out",
+        )
+    get_logger("train").warning(
+        "images that are used for validation are not trained on", images=len(items) - len(kept)
+    )
+    return [items[place] for place in kept]
+
+
+def _uris(items: Sequence[CaptionedImage]) -> Sequence[str]:
+    return items.uris if isinstance(items, Scenes) else [one.uri for one in items]
+
+
+def split_off(
+    items: Sequence[CaptionedImage], count: int
+) -> tuple[Sequence[CaptionedImage], Sequence[CaptionedImage]]:
+    """(to train on, to validate on): every n-th item, ``count`` in all, is held out."""
+    stride = max(2, len(items) // max(1, count))
+    held_out = [items[i] for i in range(0, len(items), stride)][:count]
+    kept = [items[i] for i in range(len(items)) if i % stride or i // stride >= count]
+    return kept, held_out
+
 
 T = TypeVar("T")
 
@@ -214,7 +323,7 @@ def loaded(dataset: Any, workers: int, *, chunk: int) -> Iterator[Any]:
         batch_size=None,
         num_workers=workers,
         collate_fn=as_is,
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context=WORKERS if workers else None,
     )
     for part in loader:
         yield from part

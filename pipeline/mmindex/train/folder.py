@@ -1,15 +1,20 @@
-"""A model to train, and its folder: open_clip's ``local-dir:`` layout."""
+"""A model to train, its vocabulary, and its folder: open_clip's ``local-dir:`` layout."""
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import json
+import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from open_clip.tokenizer import bytes_to_unicode, get_clean_fn
 from safetensors.torch import save_file
 from torch import nn
 
@@ -19,7 +24,78 @@ from mmindex.models.files import ModelFiles, locate, require_transformers
 from mmindex.models.openclip import build_network
 from mmindex.models.resolve import CONFIG_FILE, LOCAL_DIR, NO_WEIGHTS, ModelRequest, open_clip_dir
 from mmindex.models.tokenizer import Tokenize, make_tokenizer
-from mmindex.train.tokens import MERGES_FILE, learn_merges, vocabulary_size, write_merges
+
+MERGES_FILE: Final = "bpe_merges.txt.gz"
+BYTE_TOKENS: Final = 512  # each byte inside a word and at a word's end
+SPECIAL_TOKENS: Final = 2  # start and end of text
+_HEADER: Final = "#version: mmindex"
+# How the tokenizer splits before it merges, but for numerals that are no digits.
+_WORDS: Final = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
+
+Pair = tuple[str, str]
+
+
+def vocabulary_size(merges: int) -> int:
+    """How many tokens a tokenizer with so many merges has."""
+    return BYTE_TOKENS + merges + SPECIAL_TOKENS
+
+
+def learn_merges(captions: Iterable[str], limit: int) -> list[Pair]:
+    """A byte-pair vocabulary: the pairs to merge, most frequent first, ties in alphabetical order.
+
+    Byte-pair encoding after Sennrich et al. 2016 (arXiv 1508.07909). All 512 single bytes are
+    always tokens, so any script passes through.
+
+    Stops early when every word is one token, so a small corpus gives fewer than ``limit``.
+    """
+    words = _count_words(captions)
+    merges: list[Pair] = []
+    while len(merges) < limit:
+        pairs: Counter[Pair] = Counter()
+        for word, count in words.items():
+            for pair in itertools.pairwise(word):
+                pairs[pair] += count
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        words = Counter({_merged(word, best): count for word, count in words.items()})
+    return merges
+
+
+def write_merges(path: Path, merges: Iterable[Pair]) -> None:
+    """Write the file that ``open_clip.tokenizer.SimpleTokenizer`` reads.
+
+    It is gzip, with one header line and one merge a line; the same merges give the same bytes.
+    """
+    # No newline at the end: the reader would take an empty last line for a merge.
+    lines = [_HEADER, *(" ".join(pair) for pair in merges)]
+    path.write_bytes(gzip.compress("\n".join(lines).encode("utf-8"), mtime=0))
+
+
+def _count_words(captions: Iterable[str]) -> Counter[tuple[str, ...]]:
+    clean = get_clean_fn("lower")
+    letters = bytes_to_unicode()
+    texts = Counter(word for caption in captions for word in _WORDS.findall(clean(caption)))
+    words: Counter[tuple[str, ...]] = Counter()
+    for text, count in texts.items():
+        spelt = [letters[byte] for byte in text.encode("utf-8")]
+        words[(*spelt[:-1], spelt[-1] + "</w>")] += count
+    return words
+
+
+def _merged(word: tuple[str, ...], pair: Pair) -> tuple[str, ...]:
+    merged: list[str] = []
+    at = 0
+    while at < len(word):
+        if word[at : at + 2] == pair:
+            merged.append(pair[0] + pair[1])
+            at += 2
+        else:
+            merged.append(word[at])
+            at += 1
+    return tuple(merged)
+
 
 WEIGHTS_FILE: Final = "open_clip_model.safetensors"
 
@@ -100,7 +176,7 @@ def save_folder(model: TrainableModel, folder: Path, *, half: bool) -> None:
     if model.files.tokenizer.kind == "siglip":
         # open_clip picks SigLIP's tokenizer by the architecture's name, which a folder hides.
         get_logger("train").info(
-            "weights only: use them with --pretrained", model=model.files.base, file=WEIGHTS_FILE
+            "weights only: use them with `pretrained`", model=model.files.base, file=WEIGHTS_FILE
         )
         return
     _save_tokenizer(model.files, folder)

@@ -12,10 +12,9 @@ from mmindex.models.files import locate
 from mmindex.models.resolve import NO_WEIGHTS, ModelRequest
 from mmindex.sources.spec import SourceOptions
 from mmindex.store.layout import Layout
-from mmindex.train.corpus import LIMITS
+from mmindex.train.corpus import LIMITS, captioned_items, split_off, without
 from mmindex.train.folder import TrainableModel, learn_vocabulary, load_trainable, whole_config
 from mmindex.train.settings import CaptionedImage, TrainSettings
-from mmindex.train.sources import captioned_items, split_off, without
 from mmindex.train.train import TrainOutput, TrainReport, train
 
 HELD_OUT: Final = 1_000
@@ -51,11 +50,11 @@ def run_recipe(recipe: Recipe) -> TrainReport:
     """
     if not recipe.sources:
         raise UsageError(
-            "nothing to train on", "give --source, for example scenes:100000@4294967296"
+            "nothing to train on", "give `source`, for example scenes:100000@4294967296"
         )
     if recipe.vocabulary and recipe.model.pretrained != NO_WEIGHTS:
         raise UsageError(
-            "a vocabulary can be learned for untrained weights only", "add --pretrained none"
+            "a vocabulary can be learned for untrained weights only", "add `pretrained=none`"
         )
     items = _open(recipe, recipe.sources)
     if recipe.validation:

@@ -1,4 +1,4 @@
-"""One optimizer step."""
+"""One optimizer step: learning rate, loss, gradients, running mean of the weights."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import nn
 
 from mmindex.core.errors import DataError
 from mmindex.train.batches import Batch
 from mmindex.train.checkpoint import TrainingState
 from mmindex.train.folder import TrainableModel
-from mmindex.train.loss import MAX_LOG_SCALE, contrastive_loss, equal_rows
-from mmindex.train.schedule import decay_groups, learning_rate
 from mmindex.train.settings import TrainSettings
 from mmindex.train.towers import (
     computing,
@@ -26,6 +25,87 @@ from mmindex.train.towers import (
     training_mode,
 )
 from mmindex.train.validation import Validation, measure_recall
+
+
+def learning_rate(step: int, *, peak: float, warmup_steps: int, steps: int) -> float:
+    """Linear warm-up to ``peak``, then half a cosine down to zero at ``steps``.
+
+    Args:
+        step: counted from 0.
+    """
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return peak * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """AdamW's groups of the trainable parameters: matrices decay, all else does not.
+
+    Gains, biases, the temperature, and position or class embeddings are scales and places, which
+    shrinking towards zero would only distort (Radford et al. 2021, section 2.5).
+    """
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        kept = parameter.ndim < 2 or "positional_embedding" in name or "pos_embed" in name
+        (free if kept else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+
+
+MAX_LOG_SCALE = math.log(100.0)  # the paper clips the temperature there, against instability
+
+
+def contrastive_loss(
+    images: torch.Tensor,
+    texts: torch.Tensor,
+    scale: torch.Tensor,
+    same_text: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean of the two cross-entropies, image to text and text to image.
+
+    The symmetric loss of CLIP (Radford et al. 2021, arXiv 2103.00020, figure 3).
+
+    Args:
+        images: float32 (b, dim), unit length.
+        texts: float32 (b, dim), unit length; row i describes image i.
+        scale: the factor on cosine similarities (1 / temperature), scalar.
+        same_text: bool (b, b), true where two rows hold the same caption. Off the diagonal such
+            pairs are left out: a caption that two images share is no negative for either.
+
+    Returns:
+        Scalar float32.
+    """
+    # Outside autocast: bfloat16 would put logits near 20 off by a sixteenth.
+    with torch.autocast(images.device.type, enabled=False):
+        return _in_float32(images, texts, scale, same_text)
+
+
+def _in_float32(
+    images: torch.Tensor,
+    texts: torch.Tensor,
+    scale: torch.Tensor,
+    same_text: torch.Tensor | None,
+) -> torch.Tensor:
+    logits = scale * images @ texts.T
+    if same_text is not None:
+        shared = same_text & ~torch.eye(len(images), dtype=torch.bool, device=images.device)
+        logits = logits.masked_fill(shared, float("-inf"))
+    own = torch.arange(len(images), device=images.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def equal_rows(tokens: torch.Tensor) -> torch.Tensor:
+    """Bool (b, b): which rows of ``tokens`` (int64 (b, context)) are the same caption."""
+    _, group = torch.unique(tokens, dim=0, return_inverse=True)
+    same: torch.Tensor = group[:, None] == group[None, :]
+    return same
+
 
 # Radford et al. 2021, table 20: the smaller beta2 and larger epsilon steady transformers.
 _BETAS = (0.9, 0.98)
@@ -101,7 +181,7 @@ class Trainer:
         torch.autograd.backward(scaler.scale(loss))
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise DataError(f"the loss is {value} at step {number}", "lower --learning-rate")
+            raise DataError(f"the loss is {value} at step {number}", "lower `learning_rate`")
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip_norm)
         scaler.step(optimizer)

@@ -1,4 +1,4 @@
-"""The training stage: items in, a model folder out."""
+"""The training stage: items in, a model folder out; validation and checkpoints on the way."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,17 +15,95 @@ import open_clip
 import torch
 
 from mmindex.core.errors import DataError, UsageError, os_errors
-from mmindex.core.progress import get_logger
-from mmindex.train.batches import Batches
+from mmindex.core.progress import counter, get_logger
+from mmindex.train.batches import Batches, batches_from
 from mmindex.train.checkpoint import resume, save_checkpoint, sync_path
 from mmindex.train.corpus import Decoder, Tokens, cache_pixels, tokenise
 from mmindex.train.folder import WEIGHTS_FILE, TrainableModel, replaced, round_to_half, save_folder
-from mmindex.train.log import TrainLog
-from mmindex.train.loop import Callbacks, check_readable, run_steps
-from mmindex.train.plot import plot_run
+from mmindex.train.log import TrainLog, plot_run
 from mmindex.train.settings import CaptionedImage, TrainSettings
 from mmindex.train.step import Trainer
-from mmindex.train.validation import load_validation
+from mmindex.train.validation import Validation, load_validation
+
+_LOG_EVERY: Final = 20  # steps: the loss of one batch is noise
+_MOST_UNREADABLE: Final = 0.01  # share of the pictures, as in the index's quarantine...
+_ALWAYS_TOLERATED: Final = 10  # ...and never fewer than so many
+
+
+@dataclass(slots=True)
+class Callbacks:
+    """What happens along the way.
+
+    Attributes:
+        log: gets the loss, and recall.
+        validation: what recall is measured on.
+        save: writes a checkpoint after so many steps.
+    """
+
+    log: TrainLog
+    validation: Validation
+    save: Callable[[int], None]
+    _losses: list[float] = field(default_factory=list)
+    _seconds: float = 0.0
+
+    def after(self, step: int, loss: float, seconds: float, trainer: Trainer) -> None:
+        """Do what is due once ``step`` steps are done."""
+        settings = trainer.settings
+        last = step == settings.steps
+        self._losses.append(loss)
+        self._seconds += seconds
+        if step % _LOG_EVERY == 0 or last:
+            self._log_loss(step, trainer)
+        if step % settings.validate_every == 0 or last:
+            recall = trainer.recall(self.validation)
+            self.log.write({"step": step, **{key: round(v, 2) for key, v in recall.items()}})
+            get_logger("train").info("validated", step=step, **recall)
+        if step % settings.checkpoint_every == 0 and not last:
+            self.save(step)
+
+    def _log_loss(self, step: int, trainer: Trainer) -> None:
+        steps = len(self._losses)
+        self.log.write(
+            {
+                "step": step,
+                "loss": round(sum(self._losses) / steps, 4),
+                "learning_rate": trainer.rate,
+                "scale": round(trainer.scale, 2),
+                "images_per_s": round(steps * trainer.settings.batch_size / self._seconds, 1),
+            }
+        )
+        self._losses, self._seconds = [], 0.0
+
+
+def run_steps(
+    trainer: Trainer, batches: Batches, stations: Callbacks, first: int, workers: int
+) -> int:
+    """All steps after the ``first`` ones; returns how many pictures could not be read.
+
+    Raises:
+        DataError: too many pictures cannot be read, or the loss is no number.
+    """
+    unreadable, since = 0, time.monotonic()
+    with counter(total=len(batches), label="train", unit="step") as progress:
+        progress.update(first)
+        for step, batch in enumerate(batches_from(batches, first, workers), first + 1):
+            unreadable += batch.unreadable
+            check_readable(unreadable, trainer.settings.batch_size * (step - first))
+            loss = trainer.step(step - 1, batch)
+            stations.after(step, loss, time.monotonic() - since, trainer)
+            progress.update(1)
+            since = time.monotonic()
+    return unreadable
+
+
+def check_readable(unreadable: int, seen: int) -> None:
+    """Raise DataError when more pictures cannot be read than may be left out."""
+    if unreadable > max(_ALWAYS_TOLERATED, _MOST_UNREADABLE * seen):
+        raise DataError(
+            f"{unreadable} of {seen} training pictures cannot be read",
+            "`mmindex crawl` on the same source lists them with their reasons",
+        )
+
 
 LOG_FILE: Final = "train.log.jsonl"
 PLOT_FILE: Final = "train.png"
@@ -141,7 +219,7 @@ def train(
 def _check(items: Sequence[CaptionedImage], output: TrainOutput) -> None:
     if (output.folder / WEIGHTS_FILE).exists() and not output.overwrite:
         raise UsageError(
-            f"{output.folder} holds a model already", "give --overwrite, or another --out"
+            f"{output.folder} holds a model already", "give `overwrite`, or another `out`"
         )
     if len(items) < 2:
         raise DataError(f"contrastive training needs at least 2 images, not {len(items)}")

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from mmindex.core.errors import MmindexError, NetworkError, reason_of
+from mmindex.core.errors import MmindexError, NetworkError, UnsupportedSystemError, reason_of
 from mmindex.core.resources import data_dir
+from mmindex.core.system import require_stores
 from mmindex.store import versions
 from mmindex.store.layout import Layout
 
@@ -55,6 +56,7 @@ def examine(
             the default for photos.
     """
     yield Finding("python", State.OK, f"{platform.python_version()} ({sys.executable})")
+    yield _system()
     for package in _PACKAGES:
         yield _package(package)
     yield _faiss()
@@ -75,6 +77,14 @@ def verdict(findings: Iterable[Finding]) -> tuple[str, int]:
     if broken:
         return f"not ready: fix {', '.join(broken)}", 69
     return "ready: `mmindex build` can run here", 0
+
+
+def _system() -> Finding:
+    try:
+        require_stores()
+    except UnsupportedSystemError as error:
+        return Finding("system", State.BROKEN, f"{error.message}: {error.hint}")
+    return Finding("system", State.OK, platform.platform())
 
 
 def _package(name: str) -> Finding:

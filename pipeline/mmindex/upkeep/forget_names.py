@@ -13,12 +13,11 @@ from mmindex.core.modality import Modality
 from mmindex.core.resources import user_path
 from mmindex.insight.dedup import close_to
 from mmindex.search.filters import select_images
-from mmindex.search.snapshot import open_published
 from mmindex.store import versions
 from mmindex.store.holds import hold_current
 from mmindex.store.objects import Objects
-from mmindex.upkeep.forget import ForgetReport
-from mmindex.upkeep.forget_plan import all_tables
+from mmindex.store.snapshot import Snapshot
+from mmindex.upkeep.forget import ForgetReport, all_tables
 
 # Near-copies are looked for around this many images at most: enough to decide by.
 _MOST_LOOKED_AT = 1_000
@@ -36,32 +35,31 @@ def find_ids(root: Path, names: Sequence[str], where: str | None) -> tuple[str, 
         where: a condition on the published images, see :mod:`mmindex.search.filters`.
 
     Raises:
-        NoInputError: there is no store or version, or no image fulfils the condition.
+        NoInputError: there is no store, or no image fulfils the condition.
         UsageError: the condition makes no sense.
     """
     layout = versions.open_layout(root)
-    with hold_current(layout) as current:
-        if current is None:
+    with hold_current(layout) as manifest:
+        if manifest is None:
             return tuple(names)
-        objects = Objects(layout)
-        found: dict[str, None] = {}
-        if where is not None:
-            table = current.find("images") or current.find("crawl/images")
-            if table is None:
-                raise NoInputError(f"{root}: no images yet", "run `mmindex build` first")
-            rows = select_images(objects, current, where)
-            ids = objects.read_table(table, ["image_id"])["image_id"].filter(pa.array(rows))
-            found |= dict.fromkeys(ids.to_pylist())
-            if not found:
-                raise NoInputError("no image matches --where; nothing was forgotten")
+        current = Snapshot(Objects(layout), manifest)
+        found = dict.fromkeys(_selected(current, where) if where is not None else ())
         paths = {str(user_path(name).absolute()): name for name in names if "\0" not in name}
         known: set[str] = set()
-        for ref in all_tables(objects, current, ("crawl/images",)) if names else ():
-            for batch in objects.iter_batches(ref, ["image_id", "uri"]):
+        for ref in all_tables(current, ("crawl/images",)) if names else ():
+            for batch in current.objects.iter_batches(ref, ["image_id", "uri"]):
                 for image_id, uri in _named(batch, set(names), set(paths)):
                     found[image_id] = None
                     known |= {image_id, uri} | {n for p, n in paths.items() if _below(uri, p)}
         return tuple({**found, **dict.fromkeys(name for name in names if name not in known)})
+
+
+def _selected(current: Snapshot, where: str) -> list[str]:
+    rows = select_images(current, where)
+    ids = current.table("images", ["image_id"])["image_id"].filter(pa.array(rows))
+    if not len(ids):
+        raise NoInputError("no image matches `where`; nothing was forgotten")
+    return list(ids.to_pylist())
 
 
 def _named(batch: pa.RecordBatch, names: set[str], paths: set[str]) -> list[tuple[str, str]]:
@@ -88,12 +86,8 @@ def near_copies(root: Path, report: ForgetReport) -> tuple[str, ...]:
     Nothing where the store has no image index.
     """
     layout = versions.open_layout(root)
-    with hold_current(layout) as current:
-        if current is None or Modality.IMAGE not in current.indexes:
+    with hold_current(layout) as manifest:
+        if manifest is None or Modality.IMAGE not in manifest.indexes:
             return ()
-    published = open_published(root)
-    try:
         gone = [*report.forgotten, *report.same_bytes]
-        return close_to(published, gone, most=_MOST_LOOKED_AT)
-    finally:
-        published.hold.release()
+        return close_to(Snapshot(Objects(layout), manifest), gone, most=_MOST_LOOKED_AT)

@@ -1,0 +1,91 @@
+"""Log events on stderr: lines for people, or one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Literal
+
+from mmindex.core.progress import Event
+
+LogFormat = Literal["text", "json"]
+
+
+def configure_logging(log_format: LogFormat, run_id: str, *, verbose: bool = False) -> None:
+    """Send log events to stderr.
+
+    In JSON every event has ``timestamp``, ``level``, ``run_id``, ``stage`` and ``event``, and what
+    libraries log or warn of becomes an event too, so that nothing else is on stderr.
+    """
+    ours, root = logging.getLogger("mmindex"), logging.getLogger()
+    ours.setLevel(logging.DEBUG if verbose else logging.INFO)
+    for logger in (ours, root):  # a second command in one process
+        for handler in [h for h in logger.handlers if isinstance(h, _Stderr)]:
+            logger.removeHandler(handler)
+    if log_format == "json":
+        root.setLevel(logging.WARNING)
+        root.addHandler(_Stderr(_JsonFormatter(run_id)))
+        logging.captureWarnings(True)
+    else:
+        ours.addHandler(_Stderr(_TextFormatter()))
+
+
+class _Stderr(logging.Handler):
+    """Writes to stderr without tearing a progress bar that stands there.
+
+    A line comes whole, with its end, and goes to the kernel in one call: a process that is killed
+    leaves no half of it. Where nothing can be written, the run fails: the error is not caught.
+    """
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        from tqdm import tqdm  # here: commands that only read and print log nothing
+
+        line = self.format(record)
+        with tqdm.external_write_mode(file=sys.stderr):
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+
+class _TextFormatter(logging.Formatter):
+    """``warning: stage: message  name=value``; ``info`` goes without saying."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        mark = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        return f"{mark}{_stage(record)}: {record.getMessage()}"
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line, in ASCII."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__()
+        self._run_id = run_id
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = record.msg if isinstance(record.msg, Event) else None
+        stamp = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
+        values = {"logger": record.name} if event is None else event.values
+        return json.dumps(
+            {
+                "run_id": self._run_id,
+                "stage": _stage(record),
+                **values,
+                "event": record.getMessage().strip() if event is None else event.message,
+                "level": record.levelname.lower(),
+                "timestamp": stamp,
+            },
+            default=repr,
+        )
+
+
+def _stage(record: logging.LogRecord) -> str:
+    """Of our own events the stage; everything else is a library's."""
+    package, _, stage = record.name.partition(".")
+    return stage if package == "mmindex" else "library"

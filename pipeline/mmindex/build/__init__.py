@@ -1,1 +1,0 @@
-"""The whole build: draft, stages, publish once; and what it would do."""

@@ -1,0 +1,367 @@
+"""What a camera and its owner wrote into a photograph: date, place, camera, title, keywords.
+
+Three standards say it, and one file may hold all of them: EXIF (CIPA DC-008, "Exif 3.0"), XMP
+(ISO 16684-1, with the IPTC Photo Metadata Standard on top) and the older IPTC-IIM. A sidecar file
+``NAME.xmp`` holds XMP beside a picture that a program did not want to change. Where they disagree,
+the sidecar wins, then EXIF for what the camera measures and XMP for what people write.
+
+A damaged, hostile or absurd block costs its own values, never the picture.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml import ElementTree as SafeTree
+from PIL import Image, ImageFile, IptcImagePlugin
+from PIL.ExifTags import GPS, IFD, Base
+
+from mmindex.media.pillow import DECODER_ERRORS
+
+T = TypeVar("T")
+
+Value = str | int | float | datetime | list[str]
+Fields = dict[str, Value]
+
+# The columns that tell where a picture was taken.
+LOCATION_COLUMNS: Final = ("lat", "lon")
+PHOTO_COLUMNS: Final = (
+    "taken",
+    "camera",
+    "lens",
+    "iso",
+    "exposure",
+    "aperture",
+    "focal_mm",
+    *LOCATION_COLUMNS,
+    "title",
+    "description",
+    "keywords",
+    "rating",
+)
+
+# XMP of Lightroom with its whole editing history takes some 100 KiB.
+_MOST_XMP_BYTES: Final = 4 << 20
+_MOST_CHARS: Final = 1 << 16
+_MOST_KEYWORDS: Final = 1_000
+# The first photograph that survives is of 1826 or 1827.
+_FIRST_YEAR: Final = 1826
+
+# Windows writes these five as UTF-16; Pillow's list of tags ends before them.
+_XP_TITLE, _XP_COMMENT, _XP_KEYWORDS, _XP_SUBJECT = 0x9C9B, 0x9C9C, 0x9C9E, 0x9C9F
+_RATING = 0x4746
+_ISO_ELSEWHERE: Final = 65535  # Exif: "the value does not fit; see ISOSpeed"
+
+# What cameras put where a description would stand.
+_BOILERPLATE: Final = re.compile(
+    r"(OLYMPUS|MINOLTA|KONICA MINOLTA|SAMSUNG|SANYO|KODAK)\b.*DIGITAL (STILL )?CAMERA"
+    r"|SAMSUNG|SONY DSC|DIGITAL CAMERA|Exif[_ ]JPEG[_ ]PICTURE|DCIM[\\/].*|default|untitled",
+    re.IGNORECASE | re.DOTALL,
+)
+_EXIF_TIME: Final = re.compile(
+    r"(\d{4})[:/.\-](\d{1,2})[:/.\-](\d{1,2})(?:[ T]+(\d{1,2}):(\d{1,2})(?::(\d{1,2}))?)?"
+)
+_ISO_TIME: Final = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?(?:Z|[+-]\d\d:?\d\d)?"
+)
+_XMP_PLACE: Final = re.compile(
+    r"\s*(\d+(?:\.\d+)?)(?:,(\d+(?:\.\d+)?))?(?:,(\d+(?:\.\d+)?))?\s*([NSEW])\s*", re.IGNORECASE
+)
+
+_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+_XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
+_DC = "{http://purl.org/dc/elements/1.1/}"
+_XMP = "{http://ns.adobe.com/xap/1.0/}"
+_EXIF = "{http://ns.adobe.com/exif/1.0/}"
+_EXIF_EX = "{http://cipa.jp/exif/1.0/}"
+_TIFF = "{http://ns.adobe.com/tiff/1.0/}"
+_AUX = "{http://ns.adobe.com/exif/1.0/aux/}"
+_PHOTOSHOP = "{http://ns.adobe.com/photoshop/1.0/}"
+
+
+def photo_fields(image: ImageFile.ImageFile, exif: Image.Exif) -> Fields:
+    """What an image's own blocks say.
+
+    Args:
+        image: an opened image, not yet decoded.
+        exif: its EXIF block, see :func:`mmindex.media.pillow.read_exif`.
+
+    Returns:
+        values by column, see ``PHOTO_COLUMNS``; only those that are there and make sense. ``taken``
+        is a naive datetime: the camera's own clock.
+    """
+    packet = _tolerant(lambda: _xmp_packet(image, exif), b"")
+    nothing: Fields = {}
+    people, camera = xmp_fields(packet), _tolerant(lambda: _exif_fields(exif), nothing)
+    old = _tolerant(lambda: _iptc_fields(image), nothing)
+    written = {"title", "description", "keywords", "rating"}
+    return {
+        **old,
+        **{name: value for name, value in camera.items() if name in written},
+        **people,
+        **{name: value for name, value in camera.items() if name not in written},
+    }
+
+
+def xmp_fields(packet: bytes) -> Fields:
+    """What an XMP packet or sidecar says; nothing where it is not well-formed XML.
+
+    Entities and external references are refused (https://github.com/tiran/defusedxml).
+    """
+    if not packet or len(packet) > _MOST_XMP_BYTES:
+        return {}
+    try:
+        # Pillow and some writers leave padding, NULs or a byte-order mark around the packet.
+        root = SafeTree.fromstring(packet.strip(b"\0 \t\r\n"))
+    except (ParseError, DefusedXmlException, ValueError, LookupError):
+        return {}
+    values: dict[str, Element | str] = {}
+    for description in root.iter(f"{_RDF}Description"):
+        for name, text in description.attrib.items():
+            values.setdefault(name, text)
+        for child in description:
+            values.setdefault(child.tag, child)
+    return _kept(_xmp_values(values))
+
+
+def _xmp_values(values: Mapping[str, Element | str]) -> Iterable[tuple[str, Value | None]]:
+    def text(*names: str) -> str | None:
+        return next((found for name in names if (found := _xmp_text(values.get(name)))), None)
+
+    times = (f"{_EXIF}DateTimeOriginal", f"{_PHOTOSHOP}DateCreated", f"{_XMP}CreateDate")
+    yield "taken", next((when for name in times if (when := _iso_time(text(name)))), None)
+    yield "camera", _camera(text(f"{_TIFF}Make"), text(f"{_TIFF}Model"))
+    yield "lens", text(f"{_EXIF_EX}LensModel", f"{_AUX}Lens")
+    lat, lon = (_xmp_degrees(text(f"{_EXIF}GPS{name}")) for name in ("Latitude", "Longitude"))
+    yield from _place(lat, lon)
+    yield "title", text(f"{_DC}title")
+    yield "description", _description(text(f"{_DC}description"))
+    yield "keywords", _keywords(_xmp_list(values.get(f"{_DC}subject")))
+    yield "rating", _rating(text(f"{_XMP}Rating"))
+
+
+def _xmp_list(value: Element | str | None) -> list[str]:
+    if value is None or isinstance(value, str):
+        return [] if value is None else [value]
+    return [item.text or "" for item in value.iter(f"{_RDF}li")] or [value.text or ""]
+
+
+def _xmp_text(value: Element | str | None) -> str | None:
+    """A simple value, or of alternatives the default language's, else the first."""
+    if isinstance(value, Element):
+        items = list(value.iter(f"{_RDF}li"))
+        default = [item for item in items if item.get(_XML_LANG) == "x-default"]
+        value = next(iter(default or items), value).text
+    return _text(value)
+
+
+def _xmp_degrees(text: str | None) -> float | None:
+    match = _XMP_PLACE.fullmatch(text or "")
+    if match is None:
+        return None
+    degrees, minutes, seconds = (float(part or 0) for part in match.groups()[:3])
+    return _signed(degrees + minutes / 60 + seconds / 3600, match[4])
+
+
+def _xmp_packet(image: Image.Image, exif: Image.Exif) -> bytes:
+    """The packet as each format keeps it: a chunk, a segment, or TIFF's tag 700."""
+    names = ("xmp", "XML:com.adobe.xmp")
+    found = [chunk for name in names if (chunk := image.info.get(name))]
+    packet: object = found[0] if found else exif.get(Base.XMLPacket)
+    if isinstance(packet, str):
+        return packet.encode("utf-8", "replace")
+    return bytes(packet) if isinstance(packet, bytes | tuple) else b""
+
+
+def _exif_fields(exif: Image.Exif) -> Fields:
+    camera: Mapping[int, Any] = _tolerant(lambda: exif.get_ifd(IFD.Exif), {})
+    gps: Mapping[int, Any] = _tolerant(lambda: exif.get_ifd(IFD.GPSInfo), {})
+    return _kept(_exif_values(exif, camera, gps))
+
+
+def _exif_values(
+    main: Mapping[int, Any], camera: Mapping[int, Any], gps: Mapping[int, Any]
+) -> Iterable[tuple[str, Value | None]]:
+    make, model = _text(main.get(Base.Make)), _text(main.get(Base.Model))
+    taken = _exif_time(camera, Base.DateTimeOriginal, Base.SubsecTimeOriginal) or _exif_time(
+        camera, Base.DateTimeDigitized, Base.SubsecTimeDigitized
+    )
+    if taken is None and (make or model):  # a program's last change is not when a camera took it
+        taken = _exif_time({**camera, **main}, Base.DateTime, Base.SubsecTime)
+    yield "taken", taken
+    yield "camera", _camera(make, model)
+    yield "lens", _text(camera.get(Base.LensModel))
+    yield "iso", _iso(camera)
+    exposure = _number(camera.get(Base.ExposureTime))
+    yield "exposure", exposure if exposure and 0 < exposure <= 7 * 86_400 else None
+    aperture = _number(camera.get(Base.FNumber))
+    yield "aperture", aperture if aperture and 0.1 <= aperture <= 1_024 else None
+    focal = _number(camera.get(Base.FocalLength))
+    yield "focal_mm", focal if focal and 0.1 <= focal <= 100_000 else None
+    yield from _place(
+        _signed(_degrees(gps.get(GPS.GPSLatitude)), gps.get(GPS.GPSLatitudeRef)),
+        _signed(_degrees(gps.get(GPS.GPSLongitude)), gps.get(GPS.GPSLongitudeRef)),
+    )
+    yield "title", _wide_text(main.get(_XP_TITLE)) or _wide_text(main.get(_XP_SUBJECT))
+    described = _text(main.get(Base.ImageDescription)) or _wide_text(main.get(_XP_COMMENT))
+    yield "description", _description(described)
+    yield "keywords", _keywords((_wide_text(main.get(_XP_KEYWORDS)) or "").split(";"))
+    yield "rating", _rating(main.get(_RATING))
+
+
+def _iso(camera: Mapping[int, Any]) -> int | None:
+    for tag in (Base.ISOSpeedRatings, Base.ISOSpeed, Base.RecommendedExposureIndex):
+        value = _number(camera.get(tag))
+        if value is not None and 1 <= value <= 100_000_000 and value != _ISO_ELSEWHERE:
+            return int(value)
+    return None
+
+
+def _iptc_fields(image: ImageFile.ImageFile) -> Fields:
+    """IPTC-IIM 4.2, record 2: object name 5, keywords 25, date 55 and 60, caption 120."""
+    found = IptcImagePlugin.getiptcinfo(image) or {}
+
+    def texts(number: int) -> list[str]:
+        value = found.get((2, number), [])
+        values = value if isinstance(value, list) else [value]
+        return [text for one in values if (text := _text(one)) is not None]
+
+    day, hour = "".join(texts(55)[:1]), "".join(texts(60)[:1])
+    stamp = f"{day[:4]}-{day[4:6]}-{day[6:8]}"
+    if re.match(r"\d{6}", hour):
+        stamp += f"T{hour[:2]}:{hour[2:4]}:{hour[4:6]}"
+    return _kept(
+        [
+            ("taken", _iso_time(stamp)),
+            ("title", next(iter(texts(5)), None)),
+            ("description", _description(next(iter(texts(120)), None))),
+            ("keywords", _keywords(texts(25))),
+        ]
+    )
+
+
+def _tolerant(read: Callable[[], T], otherwise: T) -> T:
+    """The value of one block, or another where Pillow's parser fails on it."""
+    try:
+        return read()
+    except DECODER_ERRORS:
+        return otherwise
+
+
+def _kept(values: Iterable[tuple[str, Value | None]]) -> Fields:
+    return {name: value for name, value in values if value is not None and value != []}
+
+
+def _text(value: object) -> str | None:
+    """Text without padding, or None; bytes are UTF-8, else Latin-1 as old cameras write it."""
+    if isinstance(value, bytes):
+        value = _decoded(value)
+    if not isinstance(value, str):
+        return None
+    # Lone surrogates cannot be stored as UTF-8.
+    clean = value.partition("\0")[0].strip().encode("utf-8", "replace").decode("utf-8")
+    return clean[:_MOST_CHARS] or None
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _wide_text(value: object) -> str | None:
+    """One of Windows' XP fields: UTF-16, little-endian, as bytes or as a tuple of bytes."""
+    if isinstance(value, tuple):
+        value = bytes(value)
+    return _text(value.decode("utf-16-le", "replace")) if isinstance(value, bytes) else None
+
+
+def _description(text: str | None) -> str | None:
+    return None if text is None or _BOILERPLATE.fullmatch(text) else text
+
+
+def _keywords(words: Iterable[str]) -> list[str]:
+    clean = (text for word in words if (text := _text(word)))
+    return list(dict.fromkeys(clean))[:_MOST_KEYWORDS]
+
+
+def _number(value: object) -> float | None:
+    """A finite number; a rational with a zero denominator is none."""
+    if isinstance(value, tuple | list) and value:
+        value = value[0]
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except DECODER_ERRORS:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _rating(value: object) -> int | None:
+    """Stars, 0 to 5; -1 is XMP's "rejected"."""
+    number = _number(value)
+    return int(number) if number is not None and -1 <= number <= 5 else None
+
+
+def _camera(make: str | None, model: str | None) -> str | None:
+    """Make and model as one text, the make once: "NIKON CORPORATION", "NIKON D750"."""
+    if make is None or model is None:
+        return model or make
+    if model.split()[0].casefold() == make.split()[0].casefold():
+        return model
+    return f"{make} {model}"
+
+
+def _exif_time(fields: Mapping[int, Any], tag: int, fraction: int) -> datetime | None:
+    match = _EXIF_TIME.match(_text(fields.get(tag)) or "")
+    return _time(match.groups(), _text(fields.get(fraction))) if match else None
+
+
+def _iso_time(text: str | None) -> datetime | None:
+    match = _ISO_TIME.fullmatch(text or "")
+    return _time(match.groups()[:6], match[7]) if match else None
+
+
+def _time(parts: Iterable[str | None], fraction: str | None) -> datetime | None:
+    """A point in time of the camera's clock; None for the zeros that cameras without one write."""
+    digits = re.match(r"\d{1,6}", fraction or "")
+    microseconds = int(digits[0].ljust(6, "0")) if digits else 0
+    year, month, day, hour, minute, second = (int(part or 0) for part in parts)
+    try:
+        when = datetime(year, month, day, hour, minute, second, microseconds)
+    except ValueError:
+        return None
+    return when if when.year >= _FIRST_YEAR else None
+
+
+def _degrees(value: object) -> float | None:
+    """Degrees, minutes and seconds as one number; minutes or seconds may be missing."""
+    parts = value if isinstance(value, tuple | list) else (value,)
+    numbers = [_number(part) for part in parts[:3]]
+    if not numbers or numbers[0] is None:
+        return None
+    degrees, minutes, seconds = (*(number or 0.0 for number in numbers), 0.0, 0.0)[:3]
+    return degrees + minutes / 60 + seconds / 3600
+
+
+def _signed(degrees: float | None, reference: object) -> float | None:
+    """Degrees with the sign of their hemisphere; some programs write the sign themselves."""
+    letter = (_text(reference) or "").upper()[:1]
+    if degrees is None:
+        return None
+    return -abs(degrees) if letter in ("S", "W") else degrees
+
+
+def _place(lat: float | None, lon: float | None) -> Iterable[tuple[str, Value | None]]:
+    """Both coordinates or none; phones without a fix write 0, 0."""
+    if lat is None or lon is None or not (-90 <= lat <= 90 and -180 <= lon <= 180):
+        return
+    if (lat, lon) != (0.0, 0.0):
+        yield "lat", lat
+        yield "lon", lon

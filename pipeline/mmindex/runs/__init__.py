@@ -1,0 +1,1 @@
+"""One run over a store: its stages, their order, its dry run and its report."""

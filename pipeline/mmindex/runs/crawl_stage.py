@@ -1,0 +1,176 @@
+"""The crawl stage: what the sources hold now, what has changed, and whether that may be.
+
+Listing and judging are functions of their own: a dry run does the one and reports the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from mmindex.core.config import SourceConfig
+from mmindex.core.errors import DataError
+from mmindex.core.progress import get_logger
+from mmindex.crawl.stage import CrawlReport, crawl
+from mmindex.runs.context import (
+    Context,
+    after_change,
+    quarantine_gate,
+    removal_gate,
+    survivors,
+)
+from mmindex.runs.diff import Changes, Tables, compare
+from mmindex.sources.naming import source_names
+from mmindex.store import quarantine
+from mmindex.store.forgotten import FORGOTTEN, read_forgotten
+from mmindex.store.keys import live_keys
+from mmindex.store.manifest import Counts, Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A crawl, and what it changes.
+
+    Attributes:
+        report: of the crawl.
+        changes: against the published version; None where its tables are damaged.
+    """
+
+    report: CrawlReport
+    changes: Changes | None
+
+
+def crawl_stage(context: Context, draft: Manifest) -> Manifest:
+    """List, hash and probe every image of the sources.
+
+    Raises:
+        DataError: too much is unusable or gone, or the input is damaged.
+        MmindexError: a source is not there or cannot be fetched.
+    """
+    found = crawl_sources(context, draft, context.config.source)
+    report = found.report
+    for error in objections(context, found):
+        raise error
+    objects = context.objects
+    crawled = (
+        report.images.named("crawl/images"),
+        report.captions.named("crawl/captions"),
+        quarantine.write_entries(objects, "crawl/quarantine", report.quarantined),
+    )
+    draft = msgspec.structs.replace(
+        draft, corpus_fingerprint=report.corpus_fingerprint, sources=report.sources
+    )
+    if all(draft.find(ref.name) == ref for ref in crawled):
+        return draft
+    counts = Counts(
+        seen=report.seen,
+        indexed=report.images.rows,
+        quarantined=len(report.quarantined),
+        ignored=report.ignored,
+        captions=report.captions.rows,
+        unique_images=len(live_keys(objects, report.images).unique),
+        unique_texts=len(live_keys(objects, report.captions).unique),
+        reasons=quarantine.count_reasons(report.quarantined),
+    )
+    return after_change(
+        draft,
+        stages=("crawl",),
+        counts=counts,
+        objects=(
+            *draft.named(FORGOTTEN),
+            *crawled,
+            *survivors(*crawled),
+            *draft.named("embeddings/"),
+        ),
+    )
+
+
+def crawl_sources(
+    context: Context,
+    draft: Manifest,
+    sources: Sequence[SourceConfig],
+    unread: Sequence[str] = (),
+) -> Found:
+    """Crawl, and compare with the published version.
+
+    Args:
+        context: the run's.
+        draft: the next version; it knows what must not come back.
+        sources: what to read.
+        unread: names of sources that are left out, and of the comparison too.
+
+    Raises:
+        MmindexError: as :func:`mmindex.crawl.stage.crawl`.
+    """
+    config, objects = context.config, context.objects
+    fetch = config.fetch
+    if context.retry:  # also addresses that failed for good
+        fetch = fetch.model_copy(update={"retry_permanent_days": 0.0})
+    report = crawl(
+        objects,
+        sources,
+        config.limits,
+        fetch,
+        names=names_of_sources(context),
+        rehash=config.crawl.rehash,
+        forgotten=read_forgotten(context.snapshot(draft)),
+    )
+    context.reports["crawl"] = _crawl_figures(report)
+    quarantine.write_ledger(context.layout, report.quarantined)
+    return Found(report, _changes(context, Tables(report.images, report.captions), unread))
+
+
+def names_of_sources(context: Context) -> dict[str, str]:
+    """What each source is called, by its spec; those that the store knows keep their names.
+
+    Raises:
+        MmindexError: a source does not exist or makes no sense.
+    """
+    config, parent = context.config, context.parent
+    known = {source.spec: source.name for source in parent.sources} if parent is not None else {}
+    return source_names([source.spec for source in config.source], config.fetch, known)
+
+
+def _changes(context: Context, after: Tables, unread: Sequence[str]) -> Changes | None:
+    before = Tables.of(context.parent)
+    try:
+        changes = compare(context.objects, before, after, unread)
+    except DataError as error:
+        # Rows may have vanished, and nobody can say which: not without being told to.
+        fewer = before is not None and before.images.rows > after.images.rows
+        if fewer and context.config.limits.max_removed < 1:
+            hint = "to build without knowing what is gone, pass `max_removed=1`"
+            raise DataError(error.message, hint) from error
+        get_logger("crawl").warning("what has changed cannot be told", why=error.message)
+        return None
+    context.reports["changes"] = msgspec.to_builtins(changes)
+    return changes
+
+
+def objections(context: Context, found: Found) -> list[DataError]:
+    """Why a build must not go on with what was found; empty: it may."""
+    report, changes, limits = found.report, found.changes, context.config.limits
+    errors = [quarantine_gate(report.seen, len(report.quarantined), limits.max_quarantine)]
+    if changes is not None:
+        errors.append(
+            removal_gate(changes.images.before, changes.images.removed, limits.max_removed)
+        )
+    if not report.images.rows:
+        specs = ", ".join(source.spec for source in context.config.source)
+        hint = "see `mmindex quarantine list` for what was found and why it was kept out"
+        errors.append(DataError(f"no usable image in {specs}", hint))
+    return [error for error in errors if error is not None]
+
+
+def _crawl_figures(report: CrawlReport) -> dict[str, object]:
+    return {
+        "seen": report.seen,
+        "images": report.images.rows,
+        "captions": report.captions.rows,
+        "quarantined": len(report.quarantined),
+        "ignored": report.ignored,
+        "reasons": quarantine.count_reasons(report.quarantined),
+        **report.details,
+    }

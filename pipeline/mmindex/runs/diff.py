@@ -1,0 +1,190 @@
+"""What became of a corpus between two crawls: rows added, removed, replaced, unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmindex.core.errors import (
+    MmindexError,
+    StorageError,
+    Terminated,
+    duckdb_interrupts,
+    terminated,
+)
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import Manifest, ObjectRef
+from mmindex.store.objects import Objects
+
+# Beyond this the join puts rows aside in the store's staging folder: bounded memory for any corpus.
+_SETTINGS: Final[dict[str, str | bool | int | float | list[str]]] = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+    "memory_limit": "256MB",
+    "threads": "2",
+}
+# Twelve digits of a key are what DuckDB holds without a pointer, and far more than enough to tell
+# two keys of one id apart. (Its hash() in place of the id would save more, but collides on 1 of
+# 25,000 names that count upwards.)
+_JOIN: Final = """
+    WITH before AS (SELECT id, left(key, 12) AS key
+                    FROM old ANTI JOIN passed_over ON old.image_id = passed_over.id),
+         after AS (SELECT id, left(key, 12) AS key FROM new)
+    SELECT count(*) FILTER (before.id IS NULL), count(*) FILTER (after.id IS NULL),
+           count(*) FILTER (before.key <> after.key), count(*) FILTER (before.key = after.key)
+    FROM before FULL JOIN after ON before.id = after.id
+"""
+# Binary: a name may hold bytes that are no UTF-8.
+_ROW: Final = pa.schema([("id", pa.binary()), ("key", pa.string()), ("image_id", pa.binary())])
+_ID: Final = pa.schema([("id", pa.binary())])
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """How one table's rows changed, told apart by their ids.
+
+    ``replaced`` rows have an id that was there and another key: other content.
+    """
+
+    added: int = 0
+    removed: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+
+    @property
+    def before(self) -> int:
+        """How many rows there were."""
+        return self.removed + self.replaced + self.unchanged
+
+    @property
+    def any(self) -> bool:
+        """Whether a row is not as it was."""
+        return bool(self.added or self.removed or self.replaced)
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What a crawl found against the published version's."""
+
+    images: Delta
+    captions: Delta
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is not as it was."""
+        return self.images.any or self.captions.any
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Two tables of the corpus: ids in ``image_id`` and ``caption_id``."""
+
+    images: ObjectRef
+    captions: ObjectRef
+
+    @classmethod
+    def of(cls, manifest: Manifest | None, stage: str = "crawl/") -> Tables | None:
+        """Those of a version; with ``stage`` empty those that are indexed. None: there are none."""
+        if manifest is None:
+            return None
+        images, captions = manifest.find(f"{stage}images"), manifest.find(f"{stage}captions")
+        return None if images is None or captions is None else cls(images, captions)
+
+
+def compare(
+    objects: Objects, before: Tables | None, after: Tables, unread: Sequence[str] = ()
+) -> Changes:
+    """Compare two crawls; without an earlier one, everything is new.
+
+    Args:
+        objects: where the tables lie.
+        before: the published version's.
+        after: the new ones.
+        unread: sources (by the column ``source``) that the later crawl has not read; what there
+            was of them is left out.
+
+    Raises:
+        DataError: a table is damaged.
+        StorageError: there is no space for what the comparison has to put aside.
+    """
+    if before is None:
+        return Changes(Delta(added=after.images.rows), Delta(added=after.captions.rows))
+    sides = (
+        (before.images, after.images, "image_id"),
+        (before.captions, after.captions, "caption_id"),
+    )
+    deltas = []
+    for old, new, column in sides:
+        if old.sha256 == new.sha256 and not unread:
+            deltas.append(Delta(unchanged=new.rows))
+        else:
+            for table in (before.images, old, new):
+                objects.path(table)  # damage is to be told as such, not by the join
+            streams = _Streams()
+            passed_over = _ids_of(objects, before.images, unread)
+            with _database(objects.layout, streams) as database:
+                database.register("passed_over", streams.reader(_ID, passed_over))
+                database.register("old", streams.reader(_ROW, _rows(objects, old, column)))
+                database.register("new", streams.reader(_ROW, _rows(objects, new, column)))
+                deltas.append(Delta(*(database.execute(_JOIN).fetchone() or ())))
+    return Changes(*deltas)
+
+
+@dataclass(slots=True)
+class _Streams:
+    """What DuckDB reads; what is raised there comes out as words, so the first one is kept."""
+
+    error: BaseException | None = None
+
+    def reader(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(schema, self._kept(batches))
+
+    def _kept(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except (MmindexError, OSError, Terminated, KeyboardInterrupt) as error:
+            self.error = self.error or error
+            raise
+
+
+@contextmanager
+def _database(layout: Layout, streams: _Streams) -> Iterator[duckdb.DuckDBPyConnection]:
+    settings = {**_SETTINGS, "temp_directory": str(layout.staging_dir / "compare")}
+    try:
+        with duckdb_interrupts(), duckdb.connect(":memory:", config=settings) as database:
+            yield database
+    except duckdb.Error as error:
+        if streams.error is not None:
+            raise streams.error from error
+        if terminated():
+            raise Terminated from error
+        if not isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
+            raise
+        raise StorageError(
+            f"comparing the corpus with the last version's failed: {str(error).splitlines()[0]}",
+            "free some space, or choose another `store`",
+        ) from error
+
+
+def _rows(objects: Objects, table: ObjectRef, column: str) -> Iterator[pa.RecordBatch]:
+    """Id, key and image of each row."""
+    for batch in objects.iter_batches(table, list(dict.fromkeys((column, "key", "image_id")))):
+        ids, images = batch[column].cast(pa.binary()), batch["image_id"].cast(pa.binary())
+        yield pa.RecordBatch.from_arrays([ids, batch["key"], images], schema=_ROW)
+
+
+def _ids_of(
+    objects: Objects, images: ObjectRef, sources: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """The images of some sources."""
+    wanted = pa.array(sources, pa.string())
+    for batch in objects.iter_batches(images, ["image_id", "source"]) if sources else ():
+        chosen = batch["image_id"].filter(pc.is_in(batch["source"], value_set=wanted))
+        yield pa.RecordBatch.from_arrays([chosen.cast(pa.binary())], schema=_ID)

@@ -1,0 +1,230 @@
+"""What a build would do, found out without changing a byte of the store and without the network.
+
+The sources are really crawled, into a scratch store beside the real one, which is read through.
+What only a real run can know (pictures that turn out not to decode, what an address serves) is
+taken for good; a source that would have to be fetched or drawn first is named and left out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmindex.core.config import Config, SourceConfig
+from mmindex.core.errors import MmindexError
+from mmindex.models.hub import WouldFetchError, without_network
+from mmindex.runs import stages
+from mmindex.runs.context import Context
+from mmindex.runs.crawl_stage import Found, crawl_sources, names_of_sources, objections
+from mmindex.runs.forecast import (
+    EncodePlan,
+    Forecast,
+    IndexPlan,
+    Stop,
+    Unread,
+    foresee_index,
+    foresee_seconds,
+    foresee_sides,
+)
+from mmindex.runs.preflight import estimate, require_room
+from mmindex.runs.run import STAGES, first_draft
+from mmindex.sources.needs import needs_of
+from mmindex.sources.spec import parse_spec
+from mmindex.store import quarantine, versions
+from mmindex.store.chain import last_indexed
+from mmindex.store.layout import Layout
+from mmindex.store.lock import writer_lock
+from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
+from mmindex.store.objects import Objects
+from mmindex.store.place import free_bytes, require_writable
+from mmindex.store.publish import make_directory
+
+
+@dataclass(frozen=True, slots=True)
+class _Scratch(Layout):
+    """A store of its own that shares what the real one has fetched."""
+
+    real: Layout
+
+    @property
+    def downloads_dir(self) -> Path:
+        """The real store's: nothing is fetched here."""
+        return self.real.downloads_dir
+
+
+class _Overlay(Objects):
+    """Writes to the scratch store; what is not there is read from the real one."""
+
+    def __init__(self, scratch: Layout, real: Objects) -> None:
+        super().__init__(scratch)
+        self.real = real
+
+    def unverified_path(self, ref: ObjectRef) -> Path:
+        """The object's path, wherever it is."""
+        if self.layout.object(ref.sha256).is_file():
+            return super().unverified_path(ref)
+        return self.real.unverified_path(ref)
+
+
+def dry_run(root: Path, config: Config, run_id: str) -> Forecast:
+    """Say what ``run`` over the same store with the same settings would do.
+
+    The store's lock is held meanwhile, where there is a store: what is said holds when it is said.
+
+    Args:
+        root: the store's folder; it need not exist.
+        config: settings, see :func:`mmindex.runs.run.settings`.
+        run_id: name of this run in logs.
+
+    Returns:
+        the forecast; what would stop the run is part of it and not raised.
+
+    Raises:
+        BusyError: another run holds the store.
+        MmindexError: the store cannot be read or written, or is damaged.
+    """
+    require_writable(root)
+    layout = Layout(root.absolute())
+    there = layout.format_file.exists()
+    with ExitStack() as stack:
+        if there:
+            stack.enter_context(writer_lock(versions.open_layout(root)))
+        parent = versions.read_current(layout) if there else None
+        objects = stack.enter_context(_overlay(layout))
+        context = Context(objects.layout, objects, config, run_id, parent)
+        return _Foresight(context, objects.real, first_draft(parent, config, run_id)).forecast()
+
+
+@contextmanager
+def _overlay(real: Layout) -> Iterator[_Overlay]:
+    with tempfile.TemporaryDirectory(prefix="mmindex-dry-run-") as folder:
+        scratch = _Scratch(Path(folder), real)
+        for directory in (scratch.objects_dir, scratch.staging_dir):
+            make_directory(directory)
+        if real.stamps_file.is_file():
+            scratch.stamps_file.symlink_to(real.stamps_file)  # read; replaced, never written
+        yield _Overlay(scratch, Objects(real))
+
+
+@dataclass(slots=True)
+class _Foresight:
+    """One dry run, step by step as a real run takes them; fields fill as far as one would get."""
+
+    context: Context
+    real: Objects
+    draft: Manifest
+    unread: list[Unread] = field(default_factory=list)
+    stops: list[MmindexError] = field(default_factory=list)
+    room: dict[str, int] = field(default_factory=dict)
+    found: Found | None = None
+    changed: bool = False
+    encode: dict[str, EncodePlan] = field(default_factory=dict)
+    index: dict[str, IndexPlan] = field(default_factory=dict)
+
+    def forecast(self) -> Forecast:
+        """Go as far as a real run would get, and say what was seen."""
+        try:
+            self._foresee()
+        except MmindexError as error:
+            self.stops.append(error)
+        parent, info = self.context.parent, self._info()
+        seen = self.found.report.seen if self.found else 0
+        return Forecast(
+            store=str(self.real.layout.root),
+            version=parent.version if parent else 0,
+            would=self._would(),
+            exit_code=self.stops[0].exit_code if self.stops else 0,
+            unread=tuple(self.unread),
+            changes=self.context.reports.get("changes"),
+            model=info.model if info else "",
+            encode=self.encode,
+            index=self.index,
+            stops=tuple(Stop(stop.exit_code, stop.message, stop.hint) for stop in self.stops),
+            needed_bytes=sum(self.room.values()),
+            free_bytes=free_bytes(self.real.layout.root),
+            not_read=self.found.report.not_read if self.found else {},
+            seconds=foresee_seconds(self.real.layout, seen, self.encode, self.index),
+        )
+
+    def _foresee(self) -> None:
+        context, config, parent = self.context, self.context.config, self.context.parent
+        stages.check_settings(context, STAGES)
+        self.room = estimate(self.real.layout, config, parent, STAGES)
+        require_room(self.real.layout, self.room)
+        try:
+            with without_network():
+                stages.prepare(context, self.draft, STAGES)
+        except WouldFetchError as error:
+            self.unread.append(Unread("model", f"would fetch: {error.message}"))
+        read = self._readable()
+        if not read:
+            return
+        names = self._names_left_out(read)
+        self.found = crawl_sources(context, self.draft, read, names)
+        self.stops += [] if names else objections(context, self.found)
+        self._foresee_vectors(self.found)
+
+    def _readable(self) -> list[SourceConfig]:
+        """The sources that can be read as they are; the others are noted."""
+        read = []
+        for source in self.context.config.source:
+            spec = parse_spec(source.spec)
+            lacks = needs_of(spec, self.real.layout, self.context.config.fetch).what
+            if lacks:
+                self.unread.append(Unread(source.spec, lacks))
+            else:
+                read.append(source)
+        return read
+
+    def _names_left_out(self, read: list[SourceConfig]) -> list[str]:
+        names = names_of_sources(self.context)
+        left_out = (source for source in self.context.config.source if source not in read)
+        return [names[source.spec] for source in left_out]
+
+    def _foresee_vectors(self, found: Found) -> None:
+        objects, parent, info = self.context.objects, self.context.parent, self._info()
+        tables = (found.report.images, found.report.captions)
+        config = self.context.config.index
+        whole = len(found.report.sources) == len(self.context.config.source)
+        for side in foresee_sides(objects, self.real, tables, parent, info):
+            self.encode[side.name] = side.plan
+            if len(side.keys) and whole:
+                fingerprint = info.fingerprint if info else ""
+                last = last_indexed(self.real.layout, parent, side.name)
+                indexed = self.context.snapshot(last) if last is not None else None
+                self.index[side.name] = foresee_index(indexed, side, fingerprint, config)
+        self.changed = self._differs(found)
+
+    def _differs(self, found: Found) -> bool:
+        """Whether a new version would hold anything else than the published one."""
+        parent, report = self.context.parent, found.report
+        if parent is None:
+            return True
+        kept_out = quarantine.write_entries(
+            self.context.objects, "crawl/quarantine", report.quarantined
+        )
+        crawled = (
+            report.images.named("crawl/images"),
+            report.captions.named("crawl/captions"),
+            kept_out,
+        )
+        return (
+            any(parent.find(ref.name) != ref for ref in crawled)
+            or parent.config != self.draft.config
+            or parent.sources != report.sources
+            or any(plan.encode for plan in self.encode.values())
+            or any(plan.action != "kept" for plan in self.index.values())
+        )
+
+    def _info(self) -> EncoderInfo | None:
+        return self.context.encoder.info if self.context.encoder else None
+
+    def _would(self) -> str:
+        if self.stops:
+            return "stop"
+        if self.unread:
+            return "fetch"
+        return "publish" if self.changed else "nothing"

@@ -1,0 +1,201 @@
+"""The index stage: both sides of the corpus, each tuned with questions from the other."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmindex.core.errors import DataError, NoInputError
+from mmindex.core.modality import Modality
+from mmindex.core.progress import get_logger
+from mmindex.index.build import IndexReport, build_index
+from mmindex.index.decide import NOT_IN_RECIPE, compare, recipe_of
+from mmindex.index.extend import Before, Order, Retrain, extend_index
+from mmindex.index.gather import locate, vector_blocks
+from mmindex.index.train import sample_rows
+from mmindex.index.tune import TUNING_QUERIES
+from mmindex.runs.context import Context, rounded
+from mmindex.search.golden import write_golden
+from mmindex.store.chain import last_indexed
+from mmindex.store.keys import unique_keys
+from mmindex.store.manifest import IndexInfo, Manifest, ObjectRef
+from mmindex.store.snapshot import TABLES
+
+OTHER_SIDE = {Modality.IMAGE: Modality.TEXT, Modality.TEXT: Modality.IMAGE}
+GOLDEN_QUERIES = 8
+INDEX_OBJECTS = ("ids/", "removed/", "vectors/", "digests/", "index/", "golden/")
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One side of the corpus and what its index is made from."""
+
+    name: Modality
+    table: ObjectRef
+    other: ObjectRef
+    recipe: str
+    inputs: str
+    purge: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What became of one side's index: ``kept``, ``extended`` or ``trained``."""
+
+    action: str
+    why: str = "nothing changed"
+    added: int = 0
+    removed: int = 0
+
+
+def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Manifest:
+    """Index both sides of the corpus.
+
+    A side whose inputs did not change is taken over, another one is extended where that is enough,
+    and built anew where it is not. What was done and why: ``context.reports``.
+
+    Args:
+        context: of the run; its parent is what is extended.
+        draft: crawled and encoded.
+        purge: leave nothing of removed vectors in any object of the new version.
+
+    Raises:
+        NoInputError: encode has not run.
+        MmindexError: the index asked for is impossible, or an embedding shard is damaged.
+    """
+    if "encode" not in draft.stages or draft.encoder is None:
+        raise NoInputError("encode has not run yet", "run `mmindex encode` first")
+    tables = {side: draft.require(name) for side, name in TABLES.items()}
+    recipe = recipe_of(draft.encoder.fingerprint, context.config.index)
+    draft = msgspec.structs.replace(
+        draft, stages=("crawl", "encode", "index"), objects=draft.but(INDEX_OBJECTS)
+    )
+    indexes: dict[Modality, IndexInfo] = {}
+    for name, table in tables.items():
+        if not table.rows:
+            continue
+        inputs = _index_inputs(context, draft, name)
+        side = _Side(name, table, tables[OTHER_SIDE[name]], recipe, inputs, purge)
+        info, parts = _index_side(context, draft, side)
+        indexes[name] = info
+        draft = msgspec.structs.replace(draft, objects=(*draft.objects, *parts))
+    if indexes == draft.indexes:
+        return draft
+    return msgspec.structs.replace(draft, indexes=indexes, evaluation=None, evaluation_inputs="")
+
+
+def _index_inputs(context: Context, draft: Manifest, side: Modality) -> str:
+    """Digest of everything that decides the index of one side, the tuning queries included."""
+    config = context.config.index
+    tables = [ref.sha256 for ref in draft.objects if ref.name in ("images", "captions")]
+    shards = [ref.sha256 for ref in draft.named("embeddings/")]
+    # Threads and GPUs belong to the machine: another one must not rebuild what is there.
+    settings = config.model_dump_json(exclude=NOT_IN_RECIPE)
+    text = "\n".join([side, *tables, *shards, settings])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _index_side(
+    context: Context, draft: Manifest, side: _Side
+) -> tuple[IndexInfo, tuple[ObjectRef, ...]]:
+    """Keep, extend or build one side's index, and say which."""
+    before = _published(context, side.name)
+    if isinstance(before, Before) and before.info.inputs == side.inputs and not side.purge:
+        kept = _parts(before.version.manifest, side.name)
+        _report(context, side, IndexReport(before.info, kept, {}), _Done("kept"))
+        return before.info, kept
+    objects, config = context.objects, context.config.index
+    queries = _query_vectors(context, draft, OTHER_SIDE[side.name], side.other)
+    keys = unique_keys(objects, side.table)
+    shards = draft.named(f"embeddings/{side.name}/")
+    done = _Done("trained", added=len(keys))
+    made: IndexReport | Retrain
+    if isinstance(before, Retrain):
+        made = before
+    else:
+        change = compare(before.version.keys(side.name), keys)
+        done = _Done("extended", "", len(change.fresh), len(change.gone))
+        order = Order(change, side.recipe, shards, config, queries, side.purge)
+        made = extend_index(before, order)
+        if not change.size and not side.purge:
+            done = _Done("kept", "its vectors did not change, it was tuned with new questions")
+    if isinstance(made, Retrain):
+        done = replace(done, action="trained", why=made.why)
+        made = build_index(objects, side.name, keys, shards, config, queries)
+    info = msgspec.structs.replace(made.info, inputs=side.inputs, recipe=side.recipe)
+    made = replace(made, info=info)
+    _report(context, side, made, done)
+    return info, (*made.objects, _golden(context, draft, side, made, queries))
+
+
+def _published(context: Context, side: Modality) -> Before | Retrain:
+    """The last index of one side, every byte of it verified; or why it cannot be used."""
+    version = last_indexed(context.layout, context.parent, side)
+    if version is None:
+        return Retrain("first build")
+    try:
+        for ref in _parts(version, side):
+            context.objects.path(ref)
+    except DataError as error:  # a build that says "nothing changed" must not leave it so
+        get_logger("index").warning("building a damaged index again", why=error.message)
+        return Retrain("the published one is damaged")
+    return Before(context.snapshot(version), side)
+
+
+def _parts(version: Manifest, side: Modality) -> tuple[ObjectRef, ...]:
+    """The objects of one side's index."""
+    return version.named(tuple(f"{kind}{side}" for kind in INDEX_OBJECTS))
+
+
+def _report(context: Context, side: _Side, made: IndexReport, done: _Done) -> None:
+    info = made.info
+    told = {"why": done.why} if done.why else {"added": done.added, "removed": done.removed}
+    get_logger("index").info(f"{side.name} index {done.action}", vectors=info.n, **told)
+    context.reports[f"index {side.name}"] = {
+        "action": done.action,
+        "why": done.why,
+        "added": done.added,
+        "removed": done.removed,
+        "changed_share": round(info.changed / max(1, info.trained_on), 6),
+        "factory": info.factory,
+        "reason": info.reason,
+        "vectors": info.n,
+        "seconds": rounded(made.seconds),
+    }
+
+
+def _golden(
+    context: Context,
+    draft: Manifest,
+    side: _Side,
+    made: IndexReport,
+    queries: NDArray[np.float32] | None,
+) -> ObjectRef:
+    """A few questions with the answers of the index just made."""
+    probe = context.snapshot(
+        msgspec.structs.replace(
+            draft, indexes={side.name: made.info}, objects=(*draft.objects, *made.objects)
+        )
+    )
+    if queries is None:
+        vectors = probe.vectors(side.name)
+        queries = vectors.take(vectors.live_ids()[:GOLDEN_QUERIES]).astype(np.float32)
+    return write_golden(probe, side.name, queries[:GOLDEN_QUERIES])
+
+
+def _query_vectors(
+    context: Context, draft: Manifest, side: Modality, table: ObjectRef
+) -> NDArray[np.float32] | None:
+    """A seeded sample of one side's vectors, to ask the other side's index with."""
+    if not table.rows:
+        return None
+    keys = unique_keys(context.objects, table)
+    rows = sample_rows(len(keys), TUNING_QUERIES, context.config.index.seed)
+    shards = draft.named(f"embeddings/{side}/")
+    located = locate(context.objects, keys.take(pa.array(rows)), shards)
+    return np.concatenate(list(vector_blocks(context.objects, located, shards))).astype(np.float32)

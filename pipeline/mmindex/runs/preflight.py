@@ -1,0 +1,138 @@
+"""Whether a run has room: estimated before anything is fetched, loaded or encoded.
+
+The estimate is of what the run needs at the very least, so that nothing is refused that could work;
+where a whole new index would not fit, a warning says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from mmindex.core.config import Config
+from mmindex.core.errors import StorageError
+from mmindex.core.progress import get_logger
+from mmindex.index.plan import KINDS, plan
+from mmindex.models.resolve import (
+    CONFIG_FILE,
+    open_clip_dir,
+    read_config,
+    resolve_model,
+)
+from mmindex.sources.needs import needs_of
+from mmindex.sources.spec import only_scenes, parse_spec
+from mmindex.store.keys import KEY_BYTES
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import Manifest
+from mmindex.store.place import free_bytes, probe
+
+# What a row of the corpus' tables takes on disk, compressed: most of it is the key.
+_IMAGE_ROW_BYTES: Final = 40
+_CAPTION_ROW_BYTES: Final = 50
+_FLOAT16_BYTES: Final = 2
+# The default model's; others give more.
+_DIM: Final = 512
+_MOST_DIM: Final = 1 << 16
+
+_REBUILT: Final = ("ids/", "vectors/", "digests/", "index/")
+
+
+def check_room(
+    layout: Layout, config: Config, parent: Manifest | None, wanted: Sequence[str]
+) -> None:
+    """Refuse a run that cannot fit on the disk.
+
+    Args:
+        layout: the store; its writer lock must be held.
+        config: the run's settings.
+        parent: the published version, which tells how large things are.
+        wanted: the stages to run.
+
+    Raises:
+        StorageError: fewer bytes are free than are needed, both named; or nothing can be written.
+        MmindexError: a source does not exist or makes no sense.
+    """
+    probe(layout)
+    parts = estimate(layout, config, parent, wanted)
+    require_room(layout, parts)
+    needed = sum(parts.values()) + (_bytes_of(parent, _REBUILT) if "index" in wanted else 0)
+    free = free_bytes(layout.root)
+    if needed > free:
+        get_logger("run").warning(
+            "the disk has no room for a whole new index, should one be needed",
+            needed_bytes=needed,
+            free_bytes=free,
+        )
+
+
+def require_room(layout: Layout, parts: Mapping[str, int]) -> None:
+    """Refuse what does not fit.
+
+    Args:
+        layout: the store; it need not exist yet.
+        parts: bytes needed, by what they are for.
+
+    Raises:
+        StorageError: fewer are free; the message names both figures.
+    """
+    needed, free = sum(parts.values()), free_bytes(layout.root)
+    if needed > free:
+        what = ", ".join(f"{name} {size:,}" for name, size in parts.items() if size)
+        raise StorageError(
+            f"{layout.root}: at least {needed:,} bytes are needed ({what}), {free:,} are free",
+            "free some space (`mmindex gc` removes old versions), or choose another `store`",
+        )
+
+
+def estimate(
+    layout: Layout, config: Config, parent: Manifest | None, wanted: Sequence[str]
+) -> dict[str, int]:
+    """Bytes that a run writes at the least, by what they are for.
+
+    What a source will hold is known of published corpora and of scenes; of a folder it is not, and
+    then only a changed model tells, which encodes everything anew.
+    """
+    needs = [
+        needs_of(parse_spec(source.spec), layout, config.fetch)
+        for source in (config.source if "crawl" in wanted else ())
+    ]
+    images, captions = sum(need.images for need in needs), sum(need.captions for need in needs)
+    tables = images * _IMAGE_ROW_BYTES + captions * _CAPTION_ROW_BYTES
+    if parent is not None:
+        # Rows are put aside and written again before anybody knows that nothing changed.
+        tables = 2 * _bytes_of(parent, ("crawl/",)) if "crawl" in wanted else 0
+        changed = parent.encoder is None or parent.config.get("model") != config.model.model_dump()
+        images = parent.counts.unique_images if changed else 0
+    parts = {"sources": sum(need.bytes for need in needs), "tables": tables}
+    if images and "encode" in wanted:
+        dim = _dimensions(config)
+        parts["embeddings"] = images * (dim * _FLOAT16_BYTES + KEY_BYTES)
+        if "index" in wanted:
+            kind = config.index.kind
+            codes = plan(images, dim, kind).bytes if kind in KINDS else 0
+            parts["index"] = images * dim * _FLOAT16_BYTES + codes
+    return parts
+
+
+def _bytes_of(manifest: Manifest | None, prefixes: tuple[str, ...]) -> int:
+    refs = manifest.objects if manifest is not None else ()
+    return sum(ref.bytes for ref in refs if ref.name.startswith(prefixes))
+
+
+def _dimensions(config: Config) -> int:
+    """Of the model's vectors, as its configuration says, where that is on this disk."""
+    model = config.model
+    request = resolve_model(
+        model.name,
+        model.pretrained,
+        scenes_only=only_scenes(source.spec for source in config.source),
+        allow_pickle_weights=model.allow_pickle_weights,
+    )
+    if request.folder is not None:
+        found = read_config(request.folder / CONFIG_FILE).get("model_cfg", {})
+    elif request.repository is None:
+        found = read_config(open_clip_dir() / "model_configs" / f"{request.name}.json")
+    else:
+        return _DIM
+    size = found.get("embed_dim") if isinstance(found, dict) else None
+    return size if isinstance(size, int) and 0 < size < _MOST_DIM else _DIM

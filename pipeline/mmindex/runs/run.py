@@ -1,0 +1,182 @@
+"""A run: lock, stages, skip what is unchanged, publish once or not at all, one summary.
+
+The next version is drafted as a :class:`Manifest` that each stage replaces. Only when the draft
+differs from the published version in content is it published, as CURRENT + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import mmindex
+from mmindex.core.config import DEFAULT_SCENES, Config, SourceConfig, load_config
+from mmindex.core.errors import MmindexError
+from mmindex.core.progress import StageTimer, get_logger
+from mmindex.core.system import trim_heap
+from mmindex.runs import stages
+from mmindex.runs.context import Context
+from mmindex.runs.preflight import check_room
+from mmindex.runs.report import Recorder, RunReport
+from mmindex.sources.spec import absolute_spec
+from mmindex.store import versions
+from mmindex.store.layout import FORMAT, Layout
+from mmindex.store.leftovers import remove_leftovers
+from mmindex.store.lock import writer_lock
+from mmindex.store.manifest import Counts, Manifest
+from mmindex.store.objects import Objects
+
+STAGES = ("crawl", "encode", "index", "evaluate")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes:
+        manifest: the version that the store shows now.
+        published: whether this run made it; False: nothing had changed.
+        report: what it did, as ``runs/<run_id>.json`` has it.
+    """
+
+    manifest: Manifest
+    published: bool
+    report: RunReport
+
+
+def settings(root: Path, path: Path | None, values: dict[str, Any]) -> Config:
+    """The settings of a run.
+
+    A configuration file or sources on the command line start afresh; without either, the run goes
+    on with what the store was built with. Command-line values win over both.
+
+    Args:
+        root: the store's folder; it need not exist.
+        path: the configuration file, or None.
+        values: command-line values by dotted name; None means "not given".
+    """
+    base = None
+    if path is None and values.get("source") is None and Layout(root).current_file.exists():
+        manifest = versions.read_current(versions.open_layout(root))
+        base = manifest.config if manifest else None
+    config = load_config(path, values, base, absolute_spec)
+    if config.source:
+        return config
+    return config.model_copy(update={"source": (SourceConfig(spec=DEFAULT_SCENES),)})
+
+
+def run(
+    root: Path,
+    config: Config,
+    run_id: str,
+    wanted: Sequence[str] = STAGES,
+    *,
+    retry: bool = False,
+) -> RunSummary:
+    """Run stages over the store at ``root`` and publish the result.
+
+    Args:
+        root: the store's folder, made when it does not exist.
+        config: settings, see :func:`settings`.
+        run_id: name of this run in logs and reports.
+        wanted: stages to run, in order, out of :data:`STAGES`.
+        retry: try again what earlier runs could not encode, instead of believing them.
+
+    Raises:
+        BusyError: another run holds the store.
+        DataError: too much was quarantined or removed, or the input is damaged.
+        MmindexError: anything else that ends a run; the published version stays as it was.
+    """
+    layout = versions.create_layout(root)
+    with writer_lock(layout):
+        recorder = Recorder(layout, run_id, wanted, StageTimer())
+        parent = None
+        try:
+            remove_leftovers(layout)
+            parent = versions.read_current(layout)
+            context = Context(
+                layout=layout,
+                objects=Objects(layout),
+                config=config,
+                run_id=run_id,
+                parent=parent,
+                retry=retry,
+                reports=recorder.reports,
+            )
+            final = _build(context, recorder)
+        except BaseException as error:  # signals too: whatever ends a run is reported
+            _report_failure(recorder, parent, error)
+            raise
+        published = final is not parent
+        report = recorder.write("published" if published else "unchanged", final)
+    get_logger("run").info(
+        f"version {final.version} published" if published else "nothing changed",
+        images=final.counts.indexed,
+        captions=final.counts.captions,
+        quarantined=final.counts.quarantined,
+        seconds=round(sum(recorder.timer.seconds.values()), 2),
+    )
+    return RunSummary(final, published, report)
+
+
+def _build(context: Context, recorder: Recorder) -> Manifest:
+    """Run the stages; returns the version published, or the parent where nothing changed."""
+    draft = first_draft(context.parent, context.config, context.run_id)
+    stages.check_settings(context, recorder.wanted)
+    check_room(context.layout, context.config, context.parent, recorder.wanted)
+    stages.prepare(context, draft, recorder.wanted)
+    for name in recorder.wanted:
+        with recorder.stage(name, context.objects):
+            draft = stages.BY_NAME[name](context, draft)
+        trim_heap()  # what one stage left is no part of the next one's peak
+    if context.parent is not None and draft.content() == context.parent.content():
+        return context.parent
+    return versions.publish_version(context.objects, draft)
+
+
+def first_draft(parent: Manifest | None, config: Config, run_id: str) -> Manifest:
+    """The next version before any stage ran: the parent's content under the next number."""
+    stamp: dict[str, Any] = {
+        "config": config.recorded(),
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run_id": run_id,
+        "mmindex": mmindex.__version__,
+    }
+    if parent is not None:
+        return msgspec.structs.replace(
+            parent,
+            version=parent.version + 1,
+            parent=parent.version,
+            restored_from=None,
+            **stamp,
+        )
+    return Manifest(
+        format=FORMAT,
+        version=1,
+        parent=None,
+        stages=(),
+        corpus_fingerprint="",
+        sources=(),
+        counts=Counts(
+            seen=0, indexed=0, quarantined=0, ignored=0, captions=0, unique_images=0, unique_texts=0
+        ),
+        encoder=None,
+        indexes={},
+        evaluation=None,
+        evaluation_inputs="",
+        objects=(),
+        **stamp,
+    )
+
+
+def _report_failure(recorder: Recorder, shown: Manifest | None, error: BaseException) -> None:
+    """Report a failed run; where even that fails, the first error is the one to see."""
+    try:
+        recorder.write("failed", shown, error)
+    except MmindexError as second:
+        get_logger("run").warning("the run's report could not be written", why=second.message)

@@ -1,0 +1,153 @@
+"""The four stages, each from draft to draft: call the stage, put its objects into the manifest.
+
+A stage whose inputs are those of the published version takes over its result unchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from mmindex.core.errors import DataError, NoInputError
+from mmindex.core.modality import Modality
+from mmindex.encode.stage import EncodeReport, encode, encoder_source
+from mmindex.encode.survivors import drop_failed
+from mmindex.evaluate.stage import evaluate
+from mmindex.index.plan import check_kind
+from mmindex.runs.context import Context, after_change, quarantine_gate, rounded, survivors
+from mmindex.runs.crawl_stage import crawl_stage, names_of_sources
+from mmindex.runs.diff import Tables, compare
+from mmindex.runs.index_stage import INDEX_OBJECTS, index_stage
+from mmindex.store import quarantine
+from mmindex.store.forgotten import FORGOTTEN
+from mmindex.store.keys import live_keys
+from mmindex.store.manifest import Manifest
+
+
+def check_settings(context: Context, wanted: Sequence[str]) -> None:
+    """Find out now what would otherwise fail after hours: no such source or index.
+
+    Raises:
+        MmindexError: the settings cannot work.
+    """
+    check_kind(context.config.index.kind)
+    if "crawl" in wanted:
+        names_of_sources(context)
+
+
+def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
+    """Find the model's files, before the corpus is read for nothing; weights may be fetched.
+
+    Raises:
+        MmindexError: there is no such model, or its files cannot be had.
+    """
+    if "encode" in wanted:
+        context.encoder = encoder_source(context.config, draft.encoder)
+
+
+def encode_stage(context: Context, draft: Manifest) -> Manifest:
+    """Make sure that every live key has a vector, and drop the images that cannot have one."""
+    objects = context.objects
+    crawled = tuple(
+        draft.require(name) for name in ("crawl/images", "crawl/captions", "crawl/quarantine")
+    )
+    source = context.encoder or encoder_source(context.config, draft.encoder)
+    report = encode(
+        source,
+        context.snapshot(draft),
+        (crawled[0], crawled[1]),
+        context.config,
+        retry=context.retry,
+    )
+    context.reports["encode"] = {
+        "encoded_images": report.encoded_images,
+        "encoded_texts": report.encoded_texts,
+        "reused_images": report.reused_images,
+        "reused_texts": report.reused_texts,
+        "adopted_shards": report.adopted_shards,
+        "compacted_shards": report.compacted_shards,
+        "failed": len(report.failed),
+        **_encode_speed(report),
+        "seconds": rounded(report.seconds),
+    }
+    images, captions, failures = drop_failed(objects, crawled[0], crawled[1], report.failed)
+    entries = [*quarantine.read_entries(objects, crawled[2]), *failures]
+    quarantine.write_ledger(context.layout, entries)
+    if failures and "changes" in context.reports:  # so far of what was crawled
+        before = Tables.of(context.parent, "")
+        changes = compare(objects, before, Tables(images, captions))
+        context.reports["changes"] = msgspec.to_builtins(changes)
+    counts = msgspec.structs.replace(
+        draft.counts,
+        indexed=images.rows,
+        quarantined=len(entries),
+        captions=captions.rows,
+        unique_images=len(live_keys(objects, images).unique),
+        unique_texts=len(live_keys(objects, captions).unique),
+        reasons=quarantine.count_reasons(entries),
+    )
+    limits = context.config.limits
+    if error := quarantine_gate(counts.seen, counts.quarantined, limits.max_quarantine):
+        raise error
+    if not images.rows:
+        raise DataError(
+            "no image could be encoded", "see `mmindex quarantine list` for the reasons"
+        )
+    kept_out = quarantine.write_entries(objects, "quarantine", entries)
+    shards = tuple(ref for side in Modality for ref in report.shards[side])
+    draft = msgspec.structs.replace(draft, encoder=report.encoder)
+    tables = (*draft.named(FORGOTTEN), *crawled, *survivors(images, captions, kept_out))
+    encoded = (*tables, *shards)
+    parts = draft.but(INDEX_OBJECTS)
+    if "encode" in draft.stages and parts == encoded:
+        return draft
+    return after_change(draft, stages=("crawl", "encode"), counts=counts, objects=encoded)
+
+
+def _encode_speed(report: EncodeReport) -> dict[str, object]:
+    """How fast images and texts went through, and what held the images up."""
+    parts = {
+        part: report.seconds.get(f"image_{name}", 0.0)
+        for part, name in (("decode", "wait"), ("model", "model"), ("write", "write"))
+    }
+    texts = sum(report.seconds.get(f"text_{name}", 0.0) for name in ("wait", "model", "write"))
+    bottleneck = {
+        "part": report.bottleneck,
+        "images_per_second": {
+            part: round(report.encoded_images / seconds, 2)
+            for part, seconds in parts.items()
+            if seconds
+        },
+    }
+    return {
+        "images_per_second": round(report.images_per_second, 2),
+        "texts_per_second": round(report.encoded_texts / texts, 2) if texts else 0.0,
+        "bottleneck": bottleneck if report.bottleneck else None,
+    }
+
+
+def evaluate_stage(context: Context, draft: Manifest) -> Manifest:
+    """Measure recall; a version whose indexes and settings did not change keeps its figures."""
+    if "index" not in draft.stages:
+        raise NoInputError("index has not run yet", "run `mmindex index` first")
+    config = context.config.evaluate
+    inputs = "\n".join(
+        [*(info.inputs for info in draft.indexes.values()), config.model_dump_json()]
+    )
+    digest = hashlib.sha256(inputs.encode()).hexdigest()
+    if draft.evaluation is not None and draft.evaluation_inputs == digest:
+        return draft
+    evaluation = evaluate(context.snapshot(draft), config)
+    return msgspec.structs.replace(
+        draft, evaluation=msgspec.to_builtins(evaluation), evaluation_inputs=digest
+    )
+
+
+BY_NAME: dict[str, Callable[[Context, Manifest], Manifest]] = {
+    "crawl": crawl_stage,
+    "encode": encode_stage,
+    "index": index_stage,
+    "evaluate": evaluate_stage,
+}

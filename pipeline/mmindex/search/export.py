@@ -1,0 +1,51 @@
+"""Vectors out of a store, beside the ids that people know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmindex.core.modality import Modality
+from mmindex.search.hits import names_of
+from mmindex.store.snapshot import Snapshot
+
+Names = NDArray[np.object_]
+Float16 = NDArray[np.float16]
+
+# Keys looked up in one pass over the table: some 25 MB with their names, and ten million vectors
+# take 77 passes of about a second.
+_NAMED = 1 << 17
+
+
+def named_vectors(snapshot: Snapshot, side: Modality) -> tuple[Names, Float16]:
+    """All vectors of one side at once: object (n,) ids and float16 (n, dim), read-only.
+
+    One row for each distinct content, named by the first id that it has.
+
+    Raises:
+        NoInputError: that side is empty.
+        DataError: an object is damaged.
+    """
+    vectors = snapshot.vectors(side).whole()
+    keys = snapshot.table(f"ids/{side}", ["key"])["key"].drop_null()
+    return names_of(snapshot, side, keys.combine_chunks()), vectors
+
+
+def iter_named_vectors(
+    snapshot: Snapshot, side: Modality, rows: int
+) -> Iterator[tuple[Names, Float16]]:
+    """:func:`named_vectors` in parts of at most ``rows`` rows, in memory that does not grow."""
+    vectors = snapshot.vectors(side)
+    first = 0
+    for batch in snapshot.batches(f"ids/{side}", ["key"], rows=_NAMED):
+        keys = batch["key"]
+        ids = first + np.flatnonzero(keys.is_valid().to_numpy(zero_copy_only=False))
+        names = names_of(snapshot, side, keys.drop_null())
+        for start in range(0, len(ids), rows):
+            part = vectors.take(ids[start : start + rows])
+            part.flags.writeable = False
+            yield names[start : start + rows], part
+            vectors.let_go()
+        first += len(keys)

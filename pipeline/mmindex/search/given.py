@@ -1,0 +1,135 @@
+"""What programs hand in for a query, checked and made a part of a question."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmindex.core.arguments import as_count, expect, expect_several, shown
+from mmindex.core.errors import DataError, ModelMismatchError, UsageError
+from mmindex.core.modality import Modality
+from mmindex.core.records import ItemError
+from mmindex.search.hits import Limit
+from mmindex.search.parts import Part, read_part
+from mmindex.store.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# A file, or the uri or id of an image of the corpus; an opened picture; uint8 (h, w, 3) or (h, w).
+Picture: TypeAlias = "str | os.PathLike[str] | Image | NDArray[np.uint8]"
+
+
+def picture_part(picture: Picture, name: str) -> Part:
+    """A picture as part of a question."""
+    if isinstance(picture, str | os.PathLike):
+        where = os.fspath(picture)
+        expect(where, str, name, "a path of type str")
+        if not where:
+            raise UsageError(f"`{name}` is empty", "a file, or the uri or id of an image")
+        return Part(Modality.IMAGE, where)
+    return Part(Modality.IMAGE, "a picture", _opened(picture, name))
+
+
+def _opened(picture: object, name: str) -> Image:
+    """A picture in memory as RGB."""
+    from PIL import Image as pillow  # noqa: N813 # the module, beside its class
+
+    from mmindex.media.images import as_rgb
+
+    if isinstance(picture, np.ndarray):
+        shape = picture.shape
+        if picture.dtype != np.uint8 or (len(shape) != 2 and shape[2:] != (3,)):
+            raise TypeError(
+                f"{name}: an array must be uint8 (h, w, 3) or (h, w), not {picture.dtype} {shape}"
+            )
+        if not picture.size:
+            raise DataError(f"`{name}`: an array of shape {shape} has no pixels")
+        picture = pillow.fromarray(picture)
+    if not isinstance(picture, pillow.Image):
+        raise TypeError(
+            f"{name}: a path, uri or id, a PIL image or an array is wanted, not {shown(picture)}"
+        )
+    try:
+        return as_rgb(picture)
+    except ItemError as error:
+        raise DataError(f"`{name}`: {error.reason}: {error.detail}") from error
+
+
+def either_part(one: Picture, name: str, snapshot: Snapshot) -> Part:
+    """A text or a picture, as ``plus`` and ``minus`` take them."""
+    if isinstance(one, str):
+        return read_part(one, snapshot)
+    return picture_part(one, name)
+
+
+def several(given: Any) -> Sequence[Any]:
+    """One thing or several (a list or tuple) as a sequence."""
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, list | tuple) else (given,)
+
+
+def as_side(to: object, name: str = "to") -> Modality:
+    """``image`` or ``text``."""
+    expect(to, str, name, "'image' or 'text'")
+    try:
+        return Modality(str(to))
+    except ValueError:
+        raise UsageError(f"`{name}`: {to!r} is neither 'image' nor 'text'") from None
+
+
+def as_limit(k: int, min_score: float | None) -> Limit:
+    """How much of an answer is wanted."""
+    if min_score is not None:
+        if not _is_number(min_score):
+            raise TypeError(f"min_score: a number is wanted, not {shown(min_score)}")
+        if not -1 <= min_score <= 1:
+            raise UsageError(f"`min_score` is {min_score}, not from -1 to 1")
+    return Limit(as_count(k, "k"), None if min_score is None else float(min_score))
+
+
+def as_weights(weights: Sequence[float] | None) -> tuple[float, ...] | None:
+    """Weights of a question's parts; see :func:`mmindex.search.fusion.part_weights`."""
+    if weights is None:
+        return None
+    expect_several(weights, "weights")
+    for weight in weights:
+        if not _is_number(weight):
+            raise TypeError(f"weights: numbers are wanted, not {shown(weight)}")
+    return tuple(float(weight) for weight in weights)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Check that these are texts with something in them."""
+    for number, text in enumerate(texts):
+        expect(text, str, f"texts[{number}]", "a str")
+        if not text.strip():
+            raise UsageError(f"texts[{number}] is empty", "say what a picture may show")
+
+
+def unit_vector(vector: ArrayLike, dim: int) -> NDArray[np.float32]:
+    """A query vector, checked: float32 (dim,), unit length."""
+    given = np.asarray(vector)
+    if given.dtype.kind not in "fiu":
+        raise TypeError(f"vector: an array of numbers is wanted, not {shown(vector)}")
+    if given.shape != (dim,):
+        raise ModelMismatchError(
+            f"`vector` has shape {given.shape}, the index has {dim} dimensions",
+            "encode it with the model that made the index",
+        )
+    exact = given.astype(np.float64)
+    length = float(np.linalg.norm(exact))
+    if not np.isfinite(length) or length == 0:
+        raise DataError("`vector` is not finite, or all zeros")
+    unit: NDArray[np.float32] = (exact / length).astype(np.float32)
+    return unit
