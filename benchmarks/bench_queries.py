@@ -47,7 +47,7 @@ def ask(store: Path, lines: list[bytes], form: str) -> dict[str, float]:
     """Answer every line as the command does; seconds by part."""
     from mmindex.search.hits import Limit
     from mmindex.search.query import open_session
-    from mmindex_cli.output import print_answers
+    from mmindex_cli.answers import print_answers
 
     with open_session(store, "cpu") as session:
         encoder = _Timed(session.vectorizer.encoder)

@@ -2,83 +2,107 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmindex_cli.common import StoreOption, store_path
-from mmindex_cli.options import FormatOption
+from mmindex.core.display import visible
+from mmindex_cli.common import store_path
+from mmindex_cli.options import StoreOption, TextFormat
+
+if TYPE_CHECKING:
+    from mmindex.models.catalogue import ModelEntry
+    from mmindex.sources.corpora import Corpus
+    from mmindex.upkeep.doctor import Finding
 
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="Show only models whose name holds this.")
+        str | None, typer.Argument(help="Only models whose name contains this text.")
     ] = None,
-    output_format: FormatOption = "text",
+    output_format: TextFormat = "text",
 ) -> None:
-    """List the models that --model and --pretrained take; those for many languages are marked.
+    """List the names that --model and --pretrained accept. Multilingual models are marked.
 
     Example: mmindex models ViT-B-32
     """
     import msgspec
 
     from mmindex.models.catalogue import list_models
+    from mmindex_cli.output import emit
 
-    for entry in list_models(name or ""):
-        if output_format == "json":
-            typer.echo(msgspec.json.encode(entry).decode())
-        else:
-            notes = [
-                *(["default"] if entry.default else []),
-                *(["many languages"] if entry.multilingual else []),
-                *([f"needs mmindex[{entry.extra}]"] if entry.extra else []),
-            ]
-            said = f"  ({'; '.join(notes)})" if notes else ""
-            typer.echo(f"{entry.name:<40}{', '.join(entry.pretrained)}{said}")
+    entries = list_models(name or "")
+    emit(entries, output_format, text=_model_lines, json=msgspec.to_builtins, compact=True)
 
 
-def corpora(output_format: FormatOption = "text") -> None:
-    """List the corpora that mmindex knows by name: size, licence, where to get them.
+def _model_lines(entries: Iterable[ModelEntry]) -> Iterator[str]:
+    for entry in entries:
+        notes = [
+            *(["default"] if entry.default else []),
+            *(["many languages"] if entry.multilingual else []),
+            *([f"needs mmindex[{entry.extra}]"] if entry.extra else []),
+        ]
+        note = f"  ({'; '.join(notes)})" if notes else ""
+        yield f"{entry.name:<40}{', '.join(entry.pretrained)}{note}"
+
+
+def corpora(output_format: TextFormat = "text") -> None:
+    """List the corpora that mmindex can download by name, with size and licence.
 
     Example: mmindex corpora
     """
     import msgspec
 
     from mmindex.sources.corpora import list_corpora
+    from mmindex_cli.output import emit
 
-    for corpus in list_corpora():
-        if output_format == "json":
-            typer.echo(msgspec.json.encode(corpus).decode())
-            continue
-        typer.echo(f"{corpus.name}: {corpus.title}")
-        typer.echo(f"  licence  {corpus.licence}")
+    known = list_corpora()
+    emit(known, output_format, text=_corpus_lines, json=msgspec.to_builtins, compact=True)
+
+
+def _corpus_lines(corpora: Iterable[Corpus]) -> Iterator[str]:
+    for corpus in corpora:
+        yield f"{corpus.name}: {corpus.title}"
+        yield f"  licence  {corpus.licence}"
         for split in corpus.splits:
             images, captions = (
                 "?" if count is None else f"{count:,}" for count in (split.images, split.captions)
             )
             spec = f"{split.kind}:{split.name}"
-            typer.echo(f"  {spec:<22}{images:>8} images  {captions:>8} captions")
+            yield f"  {spec:<22}{images:>8} images  {captions:>8} captions"
 
 
-def doctor(store: StoreOption = None, output_format: FormatOption = "text") -> None:
-    """Check this machine: packages, GPU, disk, model hub; say what works and what does not.
+def doctor(
+    store: StoreOption = None,
+    model: Annotated[str | None, typer.Option(help="The model you want to use.")] = None,
+    pretrained: Annotated[str | None, typer.Option(help="Its weights.")] = None,
+    output_format: TextFormat = "text",
+) -> None:
+    """Check whether a build can run here: packages, GPU, disk and model.
 
-    Exit code 0 when a build can run here, 69 when something that it needs is broken.
+    The model is --model, else that of the store, else the default model for photos. Exit code 0
+    means ready, 69 means that something has to be fixed first.
 
-    Example: mmindex doctor
+    Example: mmindex doctor --model embedded
     """
     import msgspec
 
     from mmindex.upkeep.doctor import examine, verdict
+    from mmindex_cli.output import emit
 
-    findings = list(examine(store_path(store)))
-    for finding in findings:
-        if output_format == "json":
-            typer.echo(msgspec.json.encode(finding).decode())
-        else:
-            typer.echo(f"{finding.state:<8}{finding.what:<16}{finding.detail}")
-    summary, code = verdict(findings)
-    if output_format == "text":
-        typer.echo(summary)
-    if code:
+    findings: list[Finding] = []
+
+    def examined() -> Iterator[Finding]:
+        for one in examine(store_path(store), model, pretrained):
+            findings.append(one)
+            yield one
+
+    def lines(found: Iterable[Finding]) -> Iterator[str]:
+        for one in found:
+            yield f"{one.state:<8}{one.what:<16}{visible(one.detail)}"
+        yield verdict(findings)[0]
+
+    emit(examined(), output_format, text=lines, json=msgspec.to_builtins, compact=True)
+    if code := verdict(findings)[1]:
         raise typer.Exit(code)

@@ -9,7 +9,6 @@ import typer
 
 import mmindex
 from mmindex.core.errors import Terminated, exit_code_of
-from mmindex_cli.common import fail_on
 from mmindex_cli.interrupts import stop_catching
 from mmindex_cli.lazy import HELP_OPTIONS, Entry, Group, LazyCommands
 from mmindex_cli.streams import open_missing_streams
@@ -18,34 +17,35 @@ from mmindex_cli.streams import open_missing_streams
 class _Commands(LazyCommands):
     """Every command: a new one gets a line here."""
 
-    entries = {  # noqa: RUF012 # a table that nobody changes
+    entries = {  # noqa: RUF012 # never changed
         "build": Entry("build:build", "Crawl, encode, index, evaluate and publish."),
-        "crawl": Entry("build:crawl", "List and hash what the sources hold."),
-        "encode": Entry("build:encode", "Turn what was crawled into vectors."),
+        "crawl": Entry("build:crawl", "List and hash the images and captions."),
+        "encode": Entry("build:encode", "Turn the crawled items into vectors."),
         "index": Entry("build:index", "Build the indexes over the vectors."),
-        "evaluate": Entry("evaluate:evaluate", "Measure recall, exactly and through the index."),
-        "query": Entry("query:query", "Find images or captions by texts and pictures."),
+        "evaluate": Entry("evaluate:evaluate", "Measure recall, exact and through the index."),
+        "query": Entry("query:query", "Find images or captions by text or pictures."),
         "match": Entry("match:match", "Tell whether a picture and a text belong together."),
-        "classify": Entry("classify:classify", "Label pictures without training."),
-        "dedup": Entry("dedup:dedup", "Find groups of near-duplicate images."),
+        "classify": Entry("classify:classify", "Label images without training."),
+        "dedup": Entry("dedup:dedup", "Find near-duplicate images."),
         "explain": Entry("explain:explain", "Show where a picture matches a text."),
-        "caption": Entry("caption:caption", "Describe a picture with the corpus's captions."),
+        "caption": Entry("caption:caption", "Describe a picture with captions of the corpus."),
         "train": Entry("train:train", "Train an open_clip model on captioned images."),
-        "status": Entry("status:status", "Show what the store holds and how good it is."),
-        "versions": Entry("upkeep:versions", "List the versions that the store keeps."),
+        "status": Entry("status:status", "Show what the store contains and how good it is."),
+        "versions": Entry("upkeep:versions", "List the versions in the store."),
         "check": Entry("check:check", "Check that the store is sound."),
-        "gc": Entry("upkeep:gc", "Remove old versions, and what no version needs."),
-        "rollback": Entry("upkeep:rollback", "Go back to an old version."),
+        "gc": Entry("upkeep:gc", "Remove old versions and unused files."),
+        "rollback": Entry("upkeep:rollback", "Restore an old version."),
         "forget": Entry("forget:forget", "Remove images for good, from every version."),
         "schedule": Entry("schedule:schedule", "Print a nightly build for cron or systemd."),
         "models": Entry("about:models", "List models to encode with."),
-        "corpora": Entry("about:corpora", "List corpora that are known by name."),
-        "doctor": Entry("about:doctor", "Check this machine: what works, what does not."),
+        "corpora": Entry("about:corpora", "List corpora that can be downloaded by name."),
+        "doctor": Entry("about:doctor", "Check whether a build can run on this machine."),
+        "completion": Entry("completion:completion", "Print a completion script for your shell."),
         "quarantine": Group(
-            "What was kept out of the index.",
+            "Items that were left out of the index.",
             {
-                "list": Entry("quarantine:quarantine_list", "List it, with the reasons."),
-                "retry": Entry("quarantine:quarantine_retry", "Try it again."),
+                "list": Entry("quarantine:quarantine_list", "List them with the reasons."),
+                "retry": Entry("quarantine:quarantine_retry", "Try them again."),
             },
         ),
     }
@@ -74,7 +74,7 @@ def root(
     _version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Print the version.", callback=_print_version, is_eager=True
+            "-V", "--version", help="Show the version.", callback=_print_version, is_eager=True
         ),
     ] = False,
 ) -> None:
@@ -86,12 +86,7 @@ def main() -> None:
     open_missing_streams()
     try:
         app()
-    except (KeyboardInterrupt, Terminated) as error:  # before or after a command's own boundary
+    except (KeyboardInterrupt, Terminated) as error:  # before or after the error boundary
         sys.exit(exit_code_of(error))
-    except OSError as error:  # help and version, which no command's boundary covers
-        try:
-            fail_on(error)
-        except typer.Exit as ending:
-            sys.exit(ending.exit_code)
     finally:
         stop_catching()  # as an exception it would only tear the interpreter's end

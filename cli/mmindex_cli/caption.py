@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmindex_cli.common import StoreOption, store_path
-from mmindex_cli.options import DeviceOption
+from mmindex.core.display import score_text, visible
+from mmindex_cli.common import store_path
+from mmindex_cli.options import DeviceOption, ImageOption, StoreOption
 
-ImageOption = Annotated[
-    str,
-    typer.Option(metavar="FILE_OR_URI_OR_ID", help="The picture: a file, or one of the corpus."),
-]
-CaptionsOption = Annotated[int, typer.Option("-k", min=1, help="Captions wanted.")]
+if TYPE_CHECKING:
+    from mmindex.insight.caption import Described
+
+CaptionsOption = Annotated[int, typer.Option("-k", min=1, help="Number of captions.")]
 VotersOption = Annotated[
     int | None,
     typer.Option(
         min=2,
-        help="Let so many of the nearest captions choose the one that they agree on most. "
-        "[default: the nearest as they come]",
+        help="Let this many of the nearest captions elect the one they agree on most. "
+        "[default: the nearest captions as they come]",
     ),
 ]
-FormatOption = Annotated[Literal["table", "json"], typer.Option("--format")]
+FormatOption = Annotated[
+    Literal["table", "json"], typer.Option("--format", help="table for people, json for programs.")
+]
 
 
 def caption(
@@ -37,25 +39,31 @@ def caption(
 
     Example: mmindex caption --image beach.jpg -k 3
     """
-    from mmindex.core.display import inert_json, visible
     from mmindex.insight.caption import describe
     from mmindex.search.vectorize import open_vectorizer
-    from mmindex_cli.output import print_line
+    from mmindex_cli.output import emit
 
     with open_vectorizer(store_path(store), device) as vectorizer:
-        said = describe(vectorizer, image, k, voters)
-    if output_format == "json":
-        captions = [
-            {
-                "caption": hit.caption,
-                "score": round(hit.score, 6),
-                "agreement": round(agreement, 6),
-                "id": hit.id,
-                "image_id": hit.image_id,
-            }
-            for hit, agreement in zip(said.captions, said.agreement, strict=True)
-        ]
-        print_line(inert_json({"image": image, "captions": captions}), output_format)
-        return
-    for hit in said.captions:
-        print_line(f"{hit.score:7.4f}  {visible(hit.caption or '')}", output_format)
+        described = describe(vectorizer, image, k, voters)
+    emit(
+        [described],
+        output_format,
+        text=lambda _: (
+            f"{score_text(hit.score):>7}  {visible(hit.caption or '')}"
+            for hit in described.captions
+        ),
+        json=lambda found: {"image": image, "captions": _records(found)},
+    )
+
+
+def _records(described: Described) -> list[dict[str, object]]:
+    return [
+        {
+            "caption": hit.caption,
+            "score": round(hit.score, 6),
+            "agreement": round(agreement, 6),
+            "id": hit.id,
+            "image_id": hit.image_id,
+        }
+        for hit, agreement in zip(described.captions, described.agreement, strict=True)
+    ]

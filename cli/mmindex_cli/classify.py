@@ -2,65 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmindex.core.display import visible
 from mmindex.core.errors import DataError
-from mmindex_cli.common import StoreOption, store_path
-from mmindex_cli.options import DeviceOption, WhereOption
+from mmindex_cli.common import store_path
+from mmindex_cli.options import DeviceOption, StoreOption, TableFormat, WhereOption
 
 if TYPE_CHECKING:
     from mmindex.insight.classify import Classifier, Prediction
     from mmindex.insight.metrics import LabelReport
+    from mmindex.search.filters import Rows
     from mmindex.search.vectorize import Vectorizer
+    from mmindex_cli.output import Cell, Form
 
 ImagesArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="IMAGE", help="Pictures: files, folders, uris or ids. [default: the whole corpus]"
+        metavar="IMAGE",
+        help="Files, folders, or uris and ids of indexed images. [default: all indexed images]",
     ),
 ]
 LabelsOption = Annotated[
     Path,
     typer.Option(
         metavar="FILE",
-        help="The labels, one a line; after a tab the words to ask with, | between synonyms.",
+        help="The labels, one on each line, or a .csv or .tsv with a column `label` or `name`. "
+        "After a tab: words to use instead of the label, separated by |.",
     ),
 ]
 TemplatesOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME_OR_FILE",
-        help="Prompts that labels are put into: photo, drawing, plain, or a file with one a line "
-        "({} is the label). [default: drawing for the embedded model, else photo]",
+        help="Prompts to put the labels into: photo, drawing, plain, or a file with one prompt on "
+        "each line ({} is the label). [default: drawing for the embedded model, else photo]",
     ),
 ]
-TopOption = Annotated[int, typer.Option("-k", min=1, help="Labels for each picture.")]
+TopOption = Annotated[int, typer.Option("-k", min=1, help="Labels for each image.")]
 TruthOption = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN_OR_FILE",
-        help="The right labels: a column of the images table, `folder` (the name of a picture's "
-        "folder), or a .csv, .tsv or .jsonl with the columns image, label.",
+        help="The correct labels: a column of the images table, `folder` (the name of the "
+        "image's folder), or a .csv, .tsv or .jsonl file with the columns image, label.",
     ),
 ]
 ConfusionOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.png", help="Also draw the confusion matrix; needs --truth."),
+    typer.Option(metavar="FILE.png", help="Also draw the confusion matrix. Needs --truth."),
 ]
 ScaleOption = Annotated[
     float | None,
     typer.Option(
-        min=0.0, max=1e6, help="Logit scale for the probabilities. [default: the model's own]"
-    ),
-]
-FormatOption = Annotated[
-    Literal["table", "json", "tsv"],
-    typer.Option(
-        "--format", help="table for people; json: one picture a line, then the report; tsv."
+        min=0.0, max=1e6, help="Logit scale for the probabilities. [default: from the model]"
     ),
 ]
 
@@ -74,11 +73,11 @@ def classify(
     confusion: ConfusionOption = None,
     where: WhereOption = None,
     scale: ScaleOption = None,
-    output_format: FormatOption = "table",
+    output_format: TableFormat = "table",
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Label pictures without training, by the texts nearest to them.
+    """Label images without training: each gets the label whose text is nearest.
 
     Example: mmindex classify ~/Pictures --labels labels.txt -k 3
     """
@@ -88,23 +87,27 @@ def classify(
 
     right = known_truth(truth, confusion is not None, images, where)
     with open_vectorizer(store_path(store), device) as vectorizer:
+        rows = _rows(vectorizer, where)
         classifier = _classifier(vectorizer, labels, templates, scale)
         k = min(k, len(classifier.labels))
-        told = right.given(_told(vectorizer, classifier, images, k, right.column, where))
-        kept: list[Prediction] = []
-        failed = 0
-        for number, one in enumerate(told):
-            failed += one.error is not None
-            _print_one(one, classifier, output_format, number)
-            if right.known:
-                kept.append(one)
+        told = right.given(_told(vectorizer, classifier, images, k, right.column, rows))
+        kept = _print_all(told, classifier, output_format, keep=right.known)
     if right.known:
         report = report_on(kept, classifier.labels)
         _print_report(report, output_format)
         if confusion is not None:
             _draw(report, confusion)
-    if failed:
-        raise DataError(f"{failed} of the pictures could not be used", "see their `error`")
+    if failed := sum(one.error is not None for one in kept):
+        raise DataError(f"{failed} of the images could not be used", "see their `error`")
+
+
+def _rows(vectorizer: Vectorizer, where: str | None) -> Rows | None:
+    """What the condition selects; mistakes in it show before the model is loaded."""
+    if where is None:
+        return None
+    from mmindex.search.filters import select_images
+
+    return select_images(vectorizer.snapshot, where)
 
 
 def _classifier(
@@ -130,94 +133,113 @@ def _told(
     images: list[str] | None,
     k: int,
     column: str | None,
-    where: str | None,
+    rows: Rows | None,
 ) -> Iterable[Prediction]:
     from mmindex.insight.classify import classify_corpus, classify_files
     from mmindex.insight.truth import expand
-    from mmindex.search.filters import select_images
 
     if images:
         return classify_files(vectorizer, classifier, expand(images), k)
-    snapshot = vectorizer.snapshot
-    rows = None
-    if where is not None:
-        rows = select_images(snapshot, where)
-    return classify_corpus(snapshot, classifier, k, truth=column, rows=rows)
+    return classify_corpus(vectorizer.snapshot, classifier, k, truth=column, rows=rows)
 
 
-def _print_one(
-    one: Prediction, classifier: Classifier, form: Literal["table", "json", "tsv"], number: int
-) -> None:
-    from mmindex.core.display import inert_json, visible
-    from mmindex_cli.output import print_line, tsv_cell
+def _print_all(
+    told: Iterable[Prediction], classifier: Classifier, form: Form, *, keep: bool
+) -> list[Prediction]:
+    """Print predictions as they come; returns those needed later: all, or the failed ones."""
+    from mmindex_cli.output import emit
 
-    names = [classifier.labels[label] for label in one.labels]
-    if form == "json":
-        record: dict[str, object] = {
-            "id": one.id,
-            "labels": [
-                {"label": name, "probability": round(share, 6)}
-                for name, share in zip(names, one.shares, strict=True)
-            ],
-        }
-        record |= {} if one.truth is None else {"truth": one.truth}
-        record |= {} if one.error is None else {"error": one.error}
-        print_line(inert_json(record), form)
-    elif form == "tsv":
-        if number == 0:
-            print_line("id\trank\tlabel\tprobability\ttruth\terror", form)
-        rest = f"\t{tsv_cell(one.truth or '')}\t{tsv_cell(one.error or '')}"
-        for rank, (name, share) in enumerate(zip(names, one.shares, strict=True), start=1):
-            print_line(f"{tsv_cell(one.id)}\t{rank}\t{tsv_cell(name)}\t{share:.6f}{rest}", form)
-        if not names:
-            print_line(f"{tsv_cell(one.id)}\t\t\t{rest}", form)
-    else:
-        said = ", ".join(
-            f"{visible(name)} {100 * share:.1f} %"
-            for name, share in zip(names, one.shares, strict=True)
+    kept: list[Prediction] = []
+
+    def noted() -> Iterator[Prediction]:
+        for one in told:
+            if keep or one.error is not None:
+                kept.append(one)
+            yield one
+
+    names = classifier.labels
+    emit(
+        noted(),
+        form,
+        text=lambda some: (_line(one, names) for one in some),
+        json=lambda one: _record(one, names),
+        tsv=(_COLUMNS, lambda one: _cells(one, names)),
+    )
+    return kept
+
+
+_COLUMNS = ("id", "rank", "label", "probability", "truth", "error")
+
+
+def _record(one: Prediction, names: Sequence[str]) -> dict[str, object]:
+    record: dict[str, object] = {
+        "id": one.id,
+        "labels": [
+            {"label": names[label], "probability": round(share, 6)}
+            for label, share in zip(one.labels, one.shares, strict=True)
+        ],
+    }
+    record |= {} if one.truth is None else {"truth": one.truth}
+    return record | ({} if one.error is None else {"error": one.error})
+
+
+def _cells(one: Prediction, names: Sequence[str]) -> Iterator[Sequence[Cell]]:
+    for rank, (label, share) in enumerate(zip(one.labels, one.shares, strict=True), start=1):
+        yield one.id, rank, names[label], share, one.truth, one.error
+    if not one.labels:
+        yield one.id, None, None, None, one.truth, one.error
+
+
+def _line(one: Prediction, names: Sequence[str]) -> str:
+    if one.error is not None:
+        return f"{visible(one.id)}  error: {visible(one.error)}"
+    shares = zip(one.labels, one.shares, strict=True)
+    told = ", ".join(f"{visible(names[label])} {100 * share:.1f} %" for label, share in shares)
+    return f"{visible(one.id)}  {told}"
+
+
+def _print_report(report: LabelReport, form: Form) -> None:
+    from mmindex_cli.output import emit
+
+    if form != "tsv":
+        emit(
+            [report],
+            form,
+            text=lambda _: _report_lines(report),
+            json=lambda one: {"report": _report_record(one)},
         )
-        error = "" if one.error is None else f"error: {visible(one.error)}"
-        print_line(f"{visible(one.id)}  {said}{error}", form)
 
 
-def _print_report(report: LabelReport, form: Literal["table", "json", "tsv"]) -> None:
-    from mmindex.core.display import inert_json
-    from mmindex_cli.output import print_line
-
-    if form == "json":
-        record = {
-            "items": report.items,
-            "accuracy": report.accuracy,
-            f"accuracy@{report.top_k}": report.top_k_accuracy,
-            "macro_f1": report.macro_f1,
-            "classes": [
-                {
-                    "label": one.label,
-                    "support": one.support,
-                    "precision": one.precision,
-                    "recall": one.recall,
-                    "f1": one.f1,
-                }
-                for one in report.classes
-            ],
-            "confusion": report.confusion.tolist(),
-        }
-        print_line(inert_json({"report": record}), form)
-        return
-    if form == "table":
-        for line in _report_lines(report):
-            print_line(line, form)
+def _report_record(report: LabelReport) -> dict[str, object]:
+    return {
+        "items": report.items,
+        "accuracy": report.accuracy,
+        f"accuracy@{report.top_k}": report.top_k_accuracy,
+        "macro_f1": report.macro_f1,
+        "classes": [
+            {
+                "label": one.label,
+                "support": one.support,
+                "precision": one.precision,
+                "recall": one.recall,
+                "f1": one.f1,
+            }
+            for one in report.classes
+        ],
+        "confusion": report.confusion.tolist(),
+        "left_out": dict(report.left_out),
+    }
 
 
 def _report_lines(report: LabelReport) -> Iterator[str]:
     from wcwidth import wcswidth
 
-    from mmindex_cli.output import fit, pad
+    from mmindex_cli.fitting import fit, pad
 
     names = [fit(one.label, 40) for one in report.classes]
     width = max(len("macro F1"), *(wcswidth(name) for name in names))
     yield ""
-    yield f"{'label':<{width}}  precision  recall      F1  pictures"
+    yield f"{'label':<{width}}  precision  recall      F1    images"
     for name, one in zip(names, report.classes, strict=True):
         figures = (_percent(one.precision, 9), _percent(one.recall, 6), _percent(one.f1, 6))
         yield f"{pad(name, width)}  {'  '.join(figures)}  {one.support:>8,}"
@@ -225,6 +247,8 @@ def _report_lines(report: LabelReport) -> Iterator[str]:
     if report.top_k > 1:
         yield f"{f'top {report.top_k}':<{width}}  {100 * report.top_k_accuracy:.1f} %"
     yield f"{'macro F1':<{width}}  {100 * report.macro_f1:.1f} %"
+    for why, count in report.left_out.items():
+        yield f"left out: {count:,} images {visible(why)}"
 
 
 def _percent(value: float | None, width: int) -> str:
@@ -237,4 +261,4 @@ def _draw(report: LabelReport, path: Path) -> None:
 
     note = plot_confusion(report, path)
     if note:
-        get_logger("classify").warning("some letters are drawn as boxes", note=note)
+        get_logger("classify").warning("some characters are drawn as boxes", note=note)

@@ -2,115 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmindex_cli.common import StoreOption, store_path
-from mmindex_cli.options import WhereOption
+from mmindex.core.display import score_text, visible
+from mmindex_cli.common import store_path
+from mmindex_cli.options import (
+    NullOption,
+    PageOption,
+    PathsFormat,
+    StoreOption,
+    WhereOption,
+    paths_form,
+)
 
 if TYPE_CHECKING:
     from mmindex.insight.dedup import Group
+    from mmindex.search.filters import Rows
+    from mmindex.store.snapshot import Snapshot
+    from mmindex_cli.output import Cell
 
 ThresholdOption = Annotated[
     float | None,
     typer.Option(
         "--image-threshold",
-        help="Least cosine similarity of two images that count as the same. "
+        help="Least cosine similarity of two images that count as duplicates. "
         "[default: 0.98 for the embedded model, else 0.96]",
     ),
 ]
-FormatOption = Annotated[
-    Literal["table", "json", "tsv"],
-    typer.Option("--format", help="table for people; json: one group a line; tsv: one image."),
-]
-HtmlOption = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Also write the groups as a web page.")
-]
+_COLUMNS = ("group", "id", "uri", "width", "height", "bytes", "similarity", "keep")
 
 
 def dedup(
     image_threshold: ThresholdOption = None,
     where: WhereOption = None,
-    output_format: FormatOption = "table",
-    html: HtmlOption = None,
+    output_format: PathsFormat = "table",
+    null: NullOption = False,
+    html: PageOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Find groups of near-duplicate images, and which one of each to keep. Nothing is deleted.
+    """Find groups of near-duplicate images and suggest which one to keep. Nothing is deleted.
+
+    The groups that free most space come first. --format paths prints the images that could go.
 
     Example: mmindex dedup --image-threshold 0.97 --html duplicates.html
     """
     from mmindex.insight.dedup import default_threshold, near_duplicates
-    from mmindex.pages.duplicates import dedup_page
-    from mmindex.pages.page import write_page
-    from mmindex.search.filters import select_images
     from mmindex.store.snapshot import open_snapshot
-    from mmindex_cli.output import print_line
+    from mmindex_cli.output import emit
 
+    form, end = paths_form(output_format, null)
     snapshot = open_snapshot(store_path(store))
     threshold = default_threshold(snapshot.encoder) if image_threshold is None else image_threshold
-    rows = None
-    if where is not None:
-        rows = select_images(snapshot, where)
-    groups = near_duplicates(snapshot, threshold, rows)
+    groups = near_duplicates(snapshot, threshold, _rows(snapshot, where))
     if html is not None:
+        from mmindex.pages.duplicates import dedup_page
+        from mmindex.pages.page import write_page
+
         write_page(html, dedup_page(snapshot, groups, threshold))
-    lines = {"table": _table, "json": _json, "tsv": _tsv}[output_format](groups)
-    for line in lines:
-        print_line(line, output_format)
-
-
-def _json(groups: tuple[Group, ...]) -> Iterator[str]:
-    from mmindex.core.display import inert_json
-
-    for number, group in enumerate(groups, start=1):
-        yield inert_json(
-            {
-                "group": number,
-                "images": [
-                    {
-                        "id": member.image_id,
-                        "uri": member.uri,
-                        "width": member.width,
-                        "height": member.height,
-                        "bytes": member.size_bytes,
-                        "similarity": round(member.similarity, 6),
-                        "keep": member.keep,
-                    }
-                    for member in group.members
-                ],
-            }
-        )
-
-
-def _tsv(groups: tuple[Group, ...]) -> Iterator[str]:
-    from mmindex_cli.output import tsv_cell
-
-    yield "group\tid\turi\twidth\theight\tbytes\tsimilarity\tkeep"
-    for number, group in enumerate(groups, start=1):
-        for one in group.members:
-            cells = (str(number), tsv_cell(one.image_id), tsv_cell(one.uri), str(one.width))
-            rest = (str(one.height), str(one.size_bytes), f"{one.similarity:.6f}")
-            yield "\t".join((*cells, *rest, str(int(one.keep))))
-
-
-def _table(groups: tuple[Group, ...]) -> Iterator[str]:
-    from mmindex.core.display import visible
-
-    for number, group in enumerate(groups, start=1):
-        yield f"group {number}: {len(group.members)} images"
-        for one in group.members:
-            size = f"{one.width}x{one.height}"
-            mark = "keep" if one.keep else "    "
-            yield f"  {mark}  {one.similarity:6.4f}  {size:>11}  {visible(one.image_id)}"
-    if not groups:
-        yield "no near-duplicates"
-        return
-    images = sum(len(group.members) for group in groups)
-    spare = sum(group.spare_bytes for group in groups)
-    yield (
-        f"{len(groups):,} groups of {images:,} images; "
-        f"{images - len(groups):,} could go ({spare / 1e6:,.1f} MB)"
+    emit(
+        enumerate(groups, start=1),
+        form,
+        text=lambda _: _lines(groups),
+        json=lambda numbered: _record(*numbered),
+        tsv=(_COLUMNS, lambda numbered: _cells(*numbered)),
+        paths=lambda numbered: (one.uri for one in numbered[1].members if not one.keep),
+        end=end,
     )
+
+
+def _rows(snapshot: Snapshot, where: str | None) -> Rows | None:
+    if where is None:
+        return None
+    from mmindex.search.filters import select_images
+
+    return select_images(snapshot, where)
+
+
+def _record(number: int, group: Group) -> dict[str, object]:
+    return {
+        "group": number,
+        "images": [
+            {
+                "id": member.image_id,
+                "uri": member.uri,
+                "width": member.width,
+                "height": member.height,
+                "bytes": member.size_bytes,
+                "similarity": round(member.similarity, 6),
+                "keep": member.keep,
+            }
+            for member in group.members
+        ],
+    }
+
+
+def _cells(number: int, group: Group) -> Iterator[Sequence[Cell]]:
+    for record in _record(number, group)["images"]:  # type: ignore[attr-defined]  # it is a list
+        yield number, *record.values()
+
+
+def _lines(groups: Iterable[Group]) -> Iterator[str]:
+    from mmindex_cli.summary import size
+
+    number = images = spare = 0
+    for number, group in enumerate(groups, start=1):
+        images, spare = images + len(group.members), spare + group.spare_bytes
+        yield f"group {number}: {len(group.members)} images, {size(group.spare_bytes)} to free"
+        for one in group.members:
+            pixels = f"{one.width}x{one.height}"
+            mark = "keep" if one.keep else "    "
+            facts = f"{score_text(one.similarity)}  {pixels:>11}  {size(one.size_bytes):>9}"
+            yield f"  {mark}  {facts}  {visible(one.uri)}"
+    if number:
+        could_go = f"{images - number:,} could go ({size(spare)})"
+        yield f"{number:,} groups of {images:,} images; {could_go}"
+    else:
+        yield "no near-duplicates"

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmindex_cli.common import StoreOption, store_path
+from mmindex_cli.common import store_path
+from mmindex_cli.options import PageOption, StoreOption, TextFormat
 
 if TYPE_CHECKING:
     from mmindex.evaluate.evaluation import CeilingBlock, Evaluation, RecallBlock
     from mmindex.evaluate.expect import Comparison
+    from mmindex_cli.output import Form
 
-FormatOption = Annotated[
-    Literal["text", "json"], typer.Option("--format", help="text for people, json for scripts.")
-]
-HtmlOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--html",
-        metavar="FILE",
-        help="Also write a report as a web page: intervals, ranks, best and worst queries, speed.",
-    ),
-]
 ExpectOption = Annotated[
     str | None,
     typer.Option(
         "--expect",
         metavar="FILE",
-        help="Compare with the golden figures in a TOML file, or with the `published` ones;"
-        " outside their tolerance the exit code is 65.",
+        help="Compare with the expected figures in a TOML file, or with the `published` ones. "
+        "Exit code 65 if one is outside its tolerance.",
     ),
 ]
 
@@ -42,11 +32,13 @@ _HEADER = (
 
 def evaluate(
     store: StoreOption = None,
-    output_format: FormatOption = "text",
-    html: HtmlOption = None,
+    output_format: TextFormat = "text",
+    html: PageOption = None,
     expect: ExpectOption = None,
 ) -> None:
-    """Measure recall@K both ways, exactly and through the index, and what the index loses.
+    """Measure recall@K in both directions, exact and through the index, and what the index loses.
+
+    --html writes a report: confidence intervals, ranks, best and worst queries, speed.
 
     Example: mmindex evaluate --html report.html
     """
@@ -71,21 +63,24 @@ def evaluate(
         comparison.check()
 
 
-def _print(evaluation: Evaluation, comparison: Comparison | None, output_format: str) -> None:
-    if output_format == "json":
-        typer.echo(_json(evaluation, comparison))
-        return
-    for line in evaluation_lines(evaluation):
-        typer.echo(line)
-    for line in comparison_lines(comparison) if comparison else ():
-        typer.echo(line)
+def _print(evaluation: Evaluation, comparison: Comparison | None, output_format: Form) -> None:
+    from mmindex_cli.output import emit
+
+    emit(
+        [evaluation],
+        output_format,
+        text=lambda _: _lines(evaluation, comparison),
+        json=lambda one: _record(one, comparison),
+        compact=True,
+    )
 
 
-def _json(evaluation: Evaluation, comparison: Comparison | None) -> bytes:
+def _record(evaluation: Evaluation, comparison: Comparison | None) -> dict[str, object]:
     import msgspec
 
+    shown: dict[str, object] = msgspec.to_builtins(evaluation)
     if comparison is None:
-        return msgspec.json.encode(evaluation)
+        return shown
     figures = [
         {
             "figure": figure.name,
@@ -96,8 +91,13 @@ def _json(evaluation: Evaluation, comparison: Comparison | None) -> bytes:
         }
         for figure in comparison.figures
     ]
-    shown = msgspec.to_builtins(evaluation)
-    return msgspec.json.encode({**shown, "expected": {"of": comparison.title, "figures": figures}})
+    return {**shown, "expected": {"of": comparison.title, "figures": figures}}
+
+
+def _lines(evaluation: Evaluation, comparison: Comparison | None) -> Iterator[str]:
+    yield from evaluation_lines(evaluation)
+    if comparison is not None:
+        yield from comparison_lines(comparison)
 
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
@@ -105,14 +105,14 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     from mmindex.core.display import visible
 
     yield ""
-    yield visible(f"expected of {comparison.title}")
+    yield visible(f"expected for {comparison.title}")
     yield f"{'figure':<28}{'expected':>10}{'tolerance':>11}{'measured':>10}"
     for one in comparison.figures:
         measured = "-" if one.measured is None else f"{one.measured:.6g}"
         verdict = "" if one.within else "  outside"
         yield f"{one.name:<28}{one.expected:>10.6g}{one.tolerance:>11g}{measured:>10}{verdict}"
     inside = len(comparison.figures) - len(comparison.outside)
-    yield f"{inside} of {len(comparison.figures)} figures are as expected"
+    yield f"{inside} of {len(comparison.figures)} figures are within their tolerance"
 
 
 def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
@@ -158,10 +158,10 @@ def _percent(value: float | None) -> str:
 
 def _notes(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.ceiling is not None:
-        yield "note: best possible, as some captions truly fit several of these drawn scenes"
+        yield "note: best possible because some captions fit several of these drawn scenes"
     if evaluation.captions == 0:
-        yield "note: no captions, so the image index was asked with images, themselves left out"
+        yield "note: no captions; the image index was queried with images, leaving out the image"
     if evaluation.sampled:
-        yield f"note: measured with a sample of the queries (seed {evaluation.seed})"
+        yield f"note: measured on a sample of the queries (seed {evaluation.seed})"
     if not evaluation.trained:
         yield "warning: the model is UNTRAINED: these figures mean nothing"

@@ -3,65 +3,106 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmindex_cli.common import StoreOption, run_id, store_path
-from mmindex_cli.options import FormatOption
+from mmindex.core.display import visible
+from mmindex_cli.common import run_id, store_path
+from mmindex_cli.options import DryRunOption, StoreOption, TextFormat, WhereOption
 
 if TYPE_CHECKING:
     from mmindex.upkeep.forget import ForgetReport
+    from mmindex_cli.output import Form
+
+NamesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="IMAGE", help="Ids, uris, paths of files, or folders of images."),
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 _SHOWN = 20
 
 
 def forget(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of images.")],
+    names: NamesArgument = None,
+    where: WhereOption = None,
     store: StoreOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be forgotten.")
-    ] = False,
-    output_format: FormatOption = "text",
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    output_format: TextFormat = "text",
 ) -> None:
     """Remove images for good, with their captions, vectors and every older version of the store.
 
-    Other names of the same bytes go with them, and no later build brings any of it back. There is
-    no undo. The files of your sources are not touched.
+    Byte-identical copies are removed too, and no later build brings any of it back. This cannot
+    be undone. Your source files are not touched. On a terminal, the command shows what would be
+    removed and asks first. Exit code 66 if an image is unknown; then nothing is forgotten.
 
-    Exit code 66 when an id is unknown; then nothing is forgotten.
-
-    Example: mmindex forget folder/photos/anna.jpg --dry-run
+    Example: mmindex forget ~/photos/anna.jpg --dry-run
     """
-    from mmindex.core.display import inert_json
     from mmindex.upkeep.forget import forget as forget_images
     from mmindex.upkeep.forget import require_removed
+    from mmindex.upkeep.forget_names import find_ids, near_copies
 
-    report = forget_images(store_path(store), ids, run_id(), dry_run=dry_run)
-    if output_format == "json":
-        typer.echo(inert_json(dataclasses.asdict(report)))
-    else:
-        for line in _lines(report):
-            typer.echo(line)
+    root = store_path(store)
+    ids = find_ids(root, names or (), where)
+    ask = not (yes or dry_run) and on_terminal()
+    near: Sequence[str] = ()
+    if dry_run or ask:
+        planned = forget_images(root, ids, run_id(), dry_run=True)
+        near = near_copies(root, planned)
+    if ask and planned.images:
+        _confirm(planned, near)
+    report = planned if dry_run else forget_images(root, ids, run_id())
+    _print(report, near if dry_run else (), output_format)
     require_removed(report)
 
 
-def _lines(report: ForgetReport) -> Iterator[str]:
-    from mmindex.core.display import visible
+def on_terminal() -> bool:
+    """Whether somebody is there to be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
+
+def _confirm(planned: ForgetReport, near: Sequence[str]) -> None:
+    """Show what would go and ask; anything but yes ends the command."""
+    for line in _lines(planned, near):
+        typer.echo(line, err=True)
+    typer.confirm("Forget them? This cannot be undone.", abort=True, err=True)
+
+
+def _print(report: ForgetReport, near: Sequence[str], form: Form) -> None:
+    from mmindex_cli.output import emit
+
+    emit(
+        [report],
+        form,
+        text=lambda _: _lines(report, near),
+        json=lambda one: {**dataclasses.asdict(one), "near_copies": near},
+    )
+
+
+def _lines(report: ForgetReport, near: Sequence[str]) -> Iterator[str]:
     for name in report.already:
         yield f"{visible(name)} is forgotten already"
     if report.forgotten:
         done = "would forget" if report.dry_run else "forgot"
         yield f"{done} {report.images:,} image(s) and {report.captions:,} caption(s)"
-    for name in report.same_bytes[:_SHOWN]:
-        yield f"  the same bytes, so gone as well: {visible(name)}"
-    if len(report.same_bytes) > _SHOWN:
-        yield f"  and {len(report.same_bytes) - _SHOWN:,} more with the same bytes"
+    if report.dry_run:
+        yield from _listed("", report.forgotten)
+    yield from _listed("byte-identical copy, also forgotten: ", report.same_bytes)
+    yield from _listed("looks nearly the same, but stays: ", near)
     if report.published:
         yield f"published version {report.version}"
     for number in report.removed:
         yield f"removed version {number}"
     for path in report.still_in:
-        yield f"still in the archive {visible(path)}, which is kept whole"
+        yield f"still in the archive {visible(path)}, which is kept as a whole"
+
+
+def _listed(prefix: str, names: Sequence[str]) -> Iterator[str]:
+    for name in names[:_SHOWN]:
+        yield f"  {prefix}{visible(name)}"
+    if len(names) > _SHOWN:
+        yield f"  {prefix}and {len(names) - _SHOWN:,} more"

@@ -7,16 +7,31 @@ Importing every command and having typer look at every option takes as long as a
 from __future__ import annotations
 
 import importlib
+import sys
 from collections import UserDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import typer
+from typer.core import TyperGroup
 
+from mmindex.core.display import visible
+from mmindex.core.errors import MmindexError, UsageError
+from mmindex_cli.boundary import run_guarded
 from mmindex_cli.common import command
-from mmindex_cli.usage import Commands
 
+# What newer typers pass on of pydantic's way to speak.
+_WORDS: Final = {
+    ": Value error, ": ": ",
+    ": Input should be greater than or equal to ": ": must be at least ",
+    ": Input should be less than or equal to ": ": must be at most ",
+    ": Input should be ": ": should be ",
+    ", unable to parse string as an integer": "",
+    ", unable to parse string as a number": "",
+    ". Did you mean ": "; did you mean ",
+}
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -72,7 +87,7 @@ class _Loading(UserDict[str, Any]):
         return found
 
 
-class LazyCommands(Commands):
+class LazyCommands(TyperGroup):
     """A group that lists its commands without importing them.
 
     Attributes:
@@ -90,3 +105,55 @@ class LazyCommands(Commands):
         """Write the list of commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in self.entries.items()])
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        *_others: Any,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line inside the error boundary; ends the process."""
+        words = list(sys.argv[1:] if args is None else args)
+        known = {name: extra[name] for name in ("obj", "color") if name in extra}
+
+        def run() -> None:
+            with self.make_context(prog_name or "mmindex", list(words), **known) as context:
+                self.invoke(context)
+
+        sys.exit(run_guarded(run, partial(_explained, self, words)))
+
+
+def _explained(group: TyperGroup, words: Sequence[str], error: Any) -> MmindexError | int:
+    """A mistake in the command line as one of our errors; where help is the answer, the code."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # its text is the help
+        return int(error.exit_code)
+    message, path = visible(_message(error)), _path(group, words)
+    extra = words[-1:] if message.startswith("got unexpected extra argument") else []
+    if path in {"mmindex build", "mmindex crawl"} and extra and not extra[0].startswith("-"):
+        return UsageError(message, f"did you mean --source folder:{extra[0]}?")
+    return UsageError(message, f"`{path} --help` shows how to use it")
+
+
+def _message(error: Any) -> str:
+    option, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if option is not None and near is not None:
+        guess = f"; did you mean {', '.join(sorted(near))}?" if near else ""
+        return f"no such option: {option}{guess}"
+    text = " ".join(str(error.format_message()).split())
+    for words, ours in _WORDS.items():
+        text = text.replace(words, ours)
+    return text[:1].lower() + text[1:].removesuffix(".")
+
+
+def _path(group: TyperGroup, words: Sequence[str]) -> str:
+    """The command that the words name, as far as they do: ``mmindex quarantine list``."""
+    names, here = ["mmindex"], group
+    for word in words:
+        commands = getattr(here, "commands", {})
+        if word not in commands:
+            break
+        names.append(word)
+        here = commands[word]
+    return " ".join(names)

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmindex.core.display import score_text, visible
 from mmindex.core.errors import UsageError
-from mmindex_cli.common import StoreOption, store_path
-from mmindex_cli.options import DeviceOption
+from mmindex_cli.common import store_path
+from mmindex_cli.options import DeviceOption, StoreOption, TableFormat
 
 if TYPE_CHECKING:
     from mmindex.insight.match import ScoredPair
     from mmindex.insight.metrics import PairReport, Threshold
     from mmindex.search.vectorize import Vectorizer
+    from mmindex_cli.output import Cell, Form
 
 ImageOption = Annotated[
     str | None,
-    typer.Option(metavar="FILE_OR_URI_OR_ID", help="The picture: a file, or one of the corpus."),
+    typer.Option(metavar="IMAGE", help="A file, or the uri or id of an indexed image."),
 ]
 TextOption = Annotated[str | None, typer.Option(help="The text.")]
 PairsOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Judge many pairs: .csv, .tsv or .jsonl with the columns image, text, label.",
+        help="Judge many pairs: a .csv, .tsv or .jsonl file with the columns image, text, label.",
     ),
 ]
 ThresholdOption = Annotated[
@@ -34,15 +36,11 @@ ThresholdOption = Annotated[
     typer.Option(
         min=-1.0,
         max=1.0,
-        help="Least cosine similarity of a match. [default: fitted to the corpus' own pairs]",
+        help="Least cosine similarity of a match. [default: fitted to the pairs of the corpus]",
     ),
 ]
 SeedOption = Annotated[
-    int, typer.Option(min=0, help="Of the sample that the threshold is fitted to.")
-]
-FormatOption = Annotated[
-    Literal["table", "json", "tsv"],
-    typer.Option("--format", help="table for people; json: one object; tsv: one pair a line."),
+    int, typer.Option(min=0, help="Seed of the sample that the threshold is fitted to.")
 ]
 
 
@@ -52,11 +50,11 @@ def match(
     pairs: PairsOption = None,
     threshold: ThresholdOption = None,
     seed: SeedOption = 0,
-    output_format: FormatOption = "table",
+    output_format: TableFormat = "table",
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Tell whether a picture and a text belong together; with --pairs, how often that is right.
+    """Tell whether a picture and a text belong together, or judge a list of labelled pairs.
 
     Example: mmindex match --image cat.jpg --text "a cat on a sofa"
     """
@@ -65,7 +63,7 @@ def match(
     if (pairs is None) == (image is None or text is None):
         raise UsageError(
             "give --image and --text, or --pairs",
-            'mmindex match --image cat.jpg --text "a cat on a sofa"',
+            'for example: mmindex match --image cat.jpg --text "a cat on a sofa"',
         )
     with open_vectorizer(store_path(store), device) as vectorizer:
         fitted = _fit(vectorizer, threshold, seed)
@@ -83,66 +81,53 @@ def _fit(vectorizer: Vectorizer, threshold: float | None, seed: int) -> Threshol
 
 
 def _one(
-    vectorizer: Vectorizer,
-    pair: tuple[str, str],
-    cut: float,
-    fitted: Threshold | None,
-    form: Literal["table", "json", "tsv"],
+    vectorizer: Vectorizer, pair: tuple[str, str], cut: float, fitted: Threshold | None, form: Form
 ) -> None:
-    from mmindex.core.display import inert_json
     from mmindex.insight.match import score_pair
-    from mmindex_cli.output import print_line, tsv_cell
+    from mmindex_cli.output import emit
 
     score = score_pair(vectorizer, *pair)
     verdict = "match" if score >= cut else "no match"
-    if form == "json":
-        record = {"image": pair[0], "text": pair[1], "score": round(score, 6),
-                  "match": score >= cut, **_threshold(cut, fitted)}  # fmt: skip
-        print_line(inert_json(record), form)
-    elif form == "tsv":
-        cells = (tsv_cell(pair[0]), tsv_cell(pair[1]), f"{score:.6f}", verdict)
-        print_line("\t".join(cells), form)
-    else:
-        print_line(f"{verdict}: score {score:.4f}, threshold {cut:.4f}{_source(fitted)}", form)
+    line = f"{verdict}: score {score_text(score)}, threshold {score_text(cut)}{_source(fitted)}"
+    record = {"image": pair[0], "text": pair[1], "score": round(score, 6), "match": score >= cut}
+    emit(
+        [score],
+        form,
+        text=lambda _: [line],
+        json=lambda _: {**record, **_threshold(cut, fitted)},
+        tsv=((), lambda _: [(*pair, score, verdict)]),
+    )
 
 
 def _judge(
-    vectorizer: Vectorizer,
-    path: Path,
-    cut: float,
-    fitted: Threshold | None,
-    form: Literal["table", "json", "tsv"],
+    vectorizer: Vectorizer, path: Path, cut: float, fitted: Threshold | None, form: Form
 ) -> None:
-    from mmindex.core.display import inert_json
     from mmindex.insight.match import judge, score_pairs
     from mmindex.insight.pairs import read_pairs
-    from mmindex_cli.output import print_line
+    from mmindex_cli.output import emit
 
     scored = score_pairs(vectorizer, read_pairs(path))
     if form == "tsv":
-        for line in _pair_lines(scored, cut):
-            print_line(line, form)
+        rows = (_PAIR_COLUMNS, lambda one: [_pair_cells(one, cut)])
+        emit(scored, form, text=lambda _: (), json=lambda _: {}, tsv=rows)
         return
     report = judge(scored, cut)
     bad = [(one.pair.image, one.error) for one in scored if one.error is not None]
-    if form == "json":
-        record = {**_figures(report), **_threshold(cut, fitted),
-                  "errors": [{"image": image, "error": error} for image, error in bad]}  # fmt: skip
-        print_line(inert_json(record), form)
-        return
-    for line in _report_lines(report, cut, fitted, bad):
-        print_line(line, form)
+    errors = [{"image": image, "error": error} for image, error in bad]
+    emit(
+        [report],
+        form,
+        text=lambda _: _report_lines(report, cut, fitted, bad),
+        json=lambda one: {**_figures(one), **_threshold(cut, fitted), "errors": errors},
+    )
 
 
-def _pair_lines(scored: tuple[ScoredPair, ...], cut: float) -> Iterator[str]:
-    from mmindex_cli.output import tsv_cell
+_PAIR_COLUMNS = ("image", "text", "label", "score", "match", "error")
 
-    yield "image\ttext\tlabel\tscore\tmatch\terror"
-    for one in scored:
-        score = "" if one.score is None else f"{one.score:.6f}"
-        told = "" if one.score is None else str(int(one.score >= cut))
-        cells = (tsv_cell(one.pair.image), tsv_cell(one.pair.text), str(int(one.pair.label)))
-        yield "\t".join((*cells, score, told, tsv_cell(one.error or "")))
+
+def _pair_cells(one: ScoredPair, cut: float) -> Sequence[Cell]:
+    told = None if one.score is None else one.score >= cut
+    return one.pair.image, one.pair.text, one.pair.label, one.score, told, one.error
 
 
 def _figures(report: PairReport) -> dict[str, object]:
@@ -173,17 +158,15 @@ def _source(fitted: Threshold | None) -> str:
         return ""
     return (
         f" (fitted to {fitted.matched:,} matched and {fitted.unmatched:,} unmatched pairs"
-        f" of the corpus: {100 * fitted.balanced_accuracy:.1f} % right)"
+        f" of the corpus: {100 * fitted.balanced_accuracy:.1f} % correct)"
     )
 
 
 def _report_lines(
     report: PairReport, cut: float, fitted: Threshold | None, bad: Sequence[tuple[str, str | None]]
 ) -> Iterator[str]:
-    from mmindex.core.display import visible
-
-    yield f"pairs      {report.pairs:,}, of which {report.matched:,} matched"
-    yield f"threshold  {cut:.4f}{_source(fitted)}"
+    yield f"pairs      {report.pairs:,}, {report.matched:,} of them matched"
+    yield f"threshold  {score_text(cut)}{_source(fitted)}"
     for name, value in (
         ("accuracy", report.accuracy),
         ("precision", report.precision),
@@ -193,4 +176,4 @@ def _report_lines(
     ):
         yield f"{name:<11}" + ("-" if value is None else f"{100 * value:.1f} %")
     if bad:
-        yield f"unusable   {len(bad):,}, such as {visible(f'{bad[0][0]}: {bad[0][1]}')}"
+        yield f"unusable   {len(bad):,}, for example {visible(f'{bad[0][0]}: {bad[0][1]}')}"

@@ -1,20 +1,237 @@
-"""Options that several commands share."""
+"""Options that several commands share, each spelled once.
+
+Options that set a value of :mod:`mmindex.core.config` are rows of a table; their types and
+defaults come from there. :func:`takes_settings` gives a command the rows it needs.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import typer
 
-DeviceOption = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:N.")]
+from mmindex.core.errors import UsageError
+from mmindex.sources.registry import built_in
+
+if TYPE_CHECKING:
+    from mmindex_cli.output import Form
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        readable=False,  # the store itself reports this, with an exit code that scripts know
+        help="Folder of the store. [default: $MMINDEX_STORE, else data/store in a checkout, "
+        "else the user data folder]",
+        show_default=False,
+    ),
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with settings. Options override it.")
+]
+MetricsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--metrics-file",
+        metavar="FILE.prom",
+        help="Write metrics of this run for the Prometheus node exporter (textfile collector).",
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would happen. Change and download nothing.")
+]
+DeviceOption = Annotated[
+    str, typer.Option(help="Device to run the model on: auto, cpu, cuda or cuda:N.")
+]
 WhereOption = Annotated[
     str | None,
     typer.Option(
         metavar="SQL",
-        help="Leave out images, and their captions, unless they fulfil a condition on their "
-        "columns: \"width >= 640 and split = 'val'\".",
+        help="Only images that match a condition on their columns (and captions of such images): "
+        "\"width >= 640 and split = 'val'\".",
     ),
 ]
-FormatOption = Annotated[
-    Literal["text", "json"], typer.Option("--format", help="text for people, json for scripts.")
+ImageOption = Annotated[
+    str,
+    typer.Option("--image", metavar="IMAGE", help="A file, or the uri or id of an indexed image."),
 ]
+PageOption = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Also write the result as a web page.")
+]
+TextFormat = Annotated[
+    Literal["text", "json"], typer.Option("--format", help="text for people, json for programs.")
+]
+TableFormat = Annotated[
+    Literal["table", "json", "tsv"],
+    typer.Option("--format", help="table for people, JSON lines or TSV for programs."),
+]
+PathsFormat = Annotated[
+    Literal["table", "json", "tsv", "paths"],
+    typer.Option(
+        "--format",
+        help="table for people, JSON lines or TSV for programs, or only the paths of the images.",
+    ),
+]
+NullOption = Annotated[
+    bool,
+    typer.Option("-0", "--null", help="Only paths, each ended by a NUL byte, for `xargs -0`."),
+]
+
+
+def paths_form(form: Form, null: bool) -> tuple[Form, str]:
+    """The form of a result that may be paths alone, and what ends a path.
+
+    Raises:
+        UsageError: ``-0`` with another form.
+    """
+    if null and form not in {"table", "paths"}:
+        raise UsageError(f"-0 cannot be combined with --format {form}", "leave out one of them")
+    return ("paths", "\0") if null else (form, "\n")
+
+
+class Setting(NamedTuple):
+    """An option that sets one value.
+
+    Attributes:
+        key: dotted name in :mod:`mmindex.core.config`, or ``train.`` and a field of
+            :class:`mmindex.train.settings.TrainSettings`.
+        help: what it does; the default is added.
+        flag: the option, where it is not the key's last part.
+        metavar: what its value is called, where the type does not say it.
+        kind: its type, where it is not the setting's own.
+    """
+
+    key: str
+    help: str
+    flag: str = ""
+    metavar: str | None = None
+    kind: Any = None
+
+
+SOURCES = (
+    Setting("source", "What to index, for example folder:~/Pictures or coco:val2017. Kinds: "
+            f"{', '.join(built_in())}. Repeat it to index several sources.",
+            metavar="KIND:PLACE[#SPLIT]", kind=list[str]),
+    Setting("all_files", "In folder: sources, try every file, whatever its extension.", kind=bool),
+    Setting("exclude", "In folder: sources, leave out what matches: a name ('*.png') or a path "
+            "('2019/**'). Can be repeated; the store remembers it.", metavar="GLOB",
+            kind=list[str]),
+    Setting("include", "In folder: sources, read only what matches. Can be repeated; the store "
+            "remembers it.", metavar="GLOB", kind=list[str]),
+)  # fmt: skip
+LIMITS = (
+    Setting("limits.max_quarantine", "Largest share of items that may be unusable."),
+    Setting("limits.max_removed", "Largest share of the corpus that may disappear in one build."),
+)
+NETWORK = (
+    Setting("fetch.allow_private", "Also fetch from loopback and private addresses."),
+    Setting("fetch.use_env_proxy", "Use the proxies in http_proxy and https_proxy."),
+)
+FETCH = (
+    Setting("fetch.base_url", "Download corpora from this mirror.", metavar="URL"),
+    Setting("fetch.corpora", "Description of your own corpus, in the format of data/corpora.",
+            metavar="FILE", kind=Path),
+    Setting("fetch.require_checksum", "Reject downloads that have no known checksum."),
+    Setting("fetch.per_host_concurrency", "Parallel requests to one host."),
+    Setting("fetch.contact", "Email address or page to name in the User-Agent."),
+    *NETWORK,
+    Setting("crawl.rehash", "Read every file again, even if it looks unchanged."),
+)  # fmt: skip
+MODEL = (
+    Setting("model.name", "open_clip model name, `embedded`, local-dir:PATH or hf-hub:ORG/REPO.",
+            "--model"),
+    Setting("model.pretrained", "Weights: a tag, a file, or `none` for an untrained model."),
+    Setting("model.allow_pickle_weights", "Accept .pt and .bin files, loaded weights-only."),
+)  # fmt: skip
+MACHINE = (
+    Setting("encode.device", "Device: auto, cpu, cuda (all of them), cuda:N or cuda:N,M."),
+    Setting("encode.workers", "Decoding processes. 0 decodes in the main process. "
+            "[default: one per core]"),
+)  # fmt: skip
+ENCODE = (
+    *MACHINE,
+    Setting("encode.batch_size", "Images per batch."),
+    Setting("encode.precision", "Precision of the model; int8 runs on CPUs only."),
+)
+INDEX = (
+    Setting("index.kind", "auto, exact, ivfpq, ivfflat, sq8 or a FAISS factory string.", "--index"),
+    Setting("index.recall_target", "Share of the exact answers that the index must find."),
+    Setting("index.refine", "Vectors to re-rank with; sq8 takes half the space of fp16."),
+)
+
+
+def takes_settings(*settings: Setting) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Expand a command's parameter ``values`` into one option for each setting.
+
+    The command gets the settings that were given as a dict by dotted name.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        names = {_name(setting): setting for setting in settings}
+
+        @functools.wraps(function)
+        def wrapper(**given: Any) -> None:
+            values = {s.key: _given(given.pop(name)) for name, s in names.items()}
+            function(**given, values={k: v for k, v in values.items() if v is not None})
+
+        parameters = []
+        for parameter in inspect.signature(function, eval_str=True).parameters.values():
+            options = map(_parameter, settings) if parameter.name == "values" else [parameter]
+            parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in options]
+        return signed(wrapper, parameters)
+
+    return decorate
+
+
+def signed(
+    wrapper: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """Give a wrapper the signature that typer makes options of."""
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions allow it
+    wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
+    return wrapper
+
+
+def _name(setting: Setting) -> str:
+    flag = setting.flag or setting.key.rpartition(".")[2]
+    return flag.removeprefix("--").replace("-", "_")
+
+
+def _given(value: Any) -> Any:
+    """None for what was not given; a flag can only be switched on."""
+    if isinstance(value, Path):
+        return str(value)
+    return None if value is False or value == [] else value
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    kind, default = _known(setting)
+    said = default in (None, False, "") or "[default: " in setting.help
+    text = setting.help if said else f"{setting.help} [default: {default}]"
+    flag = f"--{_name(setting).replace('_', '-')}"
+    option = typer.Option(flag, help=text, metavar=setting.metavar, show_default=False)
+    return inspect.Parameter(
+        _name(setting),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False if kind is bool else None,
+        annotation=Annotated[kind if kind is bool else kind | None, option],
+    )
+
+
+def _known(setting: Setting) -> tuple[Any, Any]:
+    """Type and default, as the settings have them."""
+    section, _, key = setting.key.rpartition(".")
+    if not section:
+        return setting.kind, None
+    if section == "train":
+        from mmindex.train.settings import TrainSettings
+
+        return get_type_hints(TrainSettings)[key], TrainSettings.__dataclass_fields__[key].default
+    from mmindex.core.config import Config
+
+    model = type(Config.model_fields[section].default)
+    return setting.kind or get_type_hints(model)[key], model.model_fields[key].default

@@ -3,92 +3,107 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
 
 from mmindex.core.errors import DataError, UsageError, os_errors
-from mmindex_cli.common import StoreOption, store_path
-from mmindex_cli.options import DeviceOption, WhereOption
+from mmindex_cli.common import store_path
+from mmindex_cli.options import (
+    DeviceOption,
+    NullOption,
+    PageOption,
+    PathsFormat,
+    StoreOption,
+    WhereOption,
+    paths_form,
+)
 
 if TYPE_CHECKING:
     from mmindex.core.modality import Modality
     from mmindex.search.hits import Limit
     from mmindex.search.parts import Question
     from mmindex.search.query import Answer, Session
+    from mmindex_cli.answers import View
 
 WordsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="TEXT", help="What to look for; the words are joined into one text."),
+    typer.Argument(metavar="TEXT", help="What to look for. Several words make one text."),
 ]
 ImageOption = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="FILE_OR_URI_OR_ID",
-        help="Ask with a picture: a file, or one of the corpus. May be repeated: more like these.",
+        metavar="IMAGE",
+        help="Search with a picture: a file, or the uri or id of an indexed image. Repeat it to "
+        "find more like several pictures.",
     ),
 ]
 LikeOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE", help="As --image for every line of a file: paths, uris, ids; - is stdin."
-    ),
+    typer.Option(metavar="FILE", help="Like --image for each line of a file; - reads stdin."),
 ]
 PlusOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TEXT_OR_IMAGE",
-        help="Also wanted: a picture where it is a file, or an id or uri of the corpus, else a "
-        "text (text:... and image:... say which). May be repeated.",
+        help="Also wanted. A file, or the uri or id of an indexed image, is a picture; anything "
+        "else is a text. The prefixes text: and image: decide. Can be repeated.",
     ),
 ]
 MinusOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="TEXT_OR_IMAGE", help="Not wanted; otherwise as --plus."),
+    typer.Option(metavar="TEXT_OR_IMAGE", help="Not wanted. Same values as --plus."),
 ]
 WeightsOption = Annotated[
     str | None,
     typer.Option(
         metavar="W,W,...",
-        help="How much each part counts: the text, each --image, each --plus, then each --minus "
-        "(those may be left out). [default: wanted parts alike, unwanted ones a quarter of them]",
+        help="Weights of the parts, in this order: the text, each --image, each --plus, each "
+        "--minus (optional). [default: equal for wanted parts, a quarter of that for unwanted]",
     ),
 ]
 OthersOption = Annotated[
-    bool, typer.Option("--others", help="Leave out the pictures asked with themselves.")
+    bool, typer.Option("--others", help="Leave out the pictures you search with.")
 ]
 QueriesOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE", help="Ask every line of a UTF-8 file, one answer a line; - is stdin."
-    ),
+    typer.Option(metavar="FILE", help="Ask each line of a UTF-8 text file; - reads stdin."),
 ]
 ToOption = Annotated[
     Literal["image", "text"] | None,
     typer.Option(
-        help="What to find. [default: image; for one picture alone text, if there are captions]"
+        help="What to find. [default: image; for a single picture, captions if there are any]"
     ),
 ]
 _MAX_HITS = 2**31 - 1  # any corpus fits; a number beyond 64 bits is no number to count with
-HitsOption = Annotated[int, typer.Option("-k", min=1, max=_MAX_HITS, help="Hits wanted.")]
+HitsOption = Annotated[int, typer.Option("-k", min=1, max=_MAX_HITS, help="Number of hits.")]
 MinScoreOption = Annotated[
     float | None,
     typer.Option(min=-1.0, max=1.0, help="Leave out hits with a lower cosine similarity."),
 ]
-FormatOption = Annotated[
-    Literal["table", "json", "tsv"],
+ColumnsOption = Annotated[
+    str | None,
     typer.Option(
-        "--format",
-        help="table for people; json: one object a line; tsv: one hit a line, with \\t \\n "
-        "escapes, and a ' before text that a spreadsheet would run as a formula.",
+        metavar="NAME,NAME,...",
+        help="Also show these columns of the images, for example width,height. "
+        "JSON has them under `columns`.",
     ),
 ]
-HtmlOption = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Also write the hits as a web page.")
+SortOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Order the hits by a column of the images, smallest first; -COLUMN: largest first. "
+        "The -k most similar hits are chosen first.",
+    ),
+]
+PreviewOption = Annotated[
+    bool,
+    typer.Option("--preview", help="Show thumbnails in the terminal (kitty, iTerm2 or sixel)."),
 ]
 
 
@@ -105,30 +120,63 @@ def query(
     where: WhereOption = None,
     k: HitsOption = 10,
     min_score: MinScoreOption = None,
-    output_format: FormatOption = "table",
-    html: HtmlOption = None,
+    columns: ColumnsOption = None,
+    sort: SortOption = None,
+    preview: PreviewOption = False,
+    output_format: PathsFormat = "table",
+    null: NullOption = False,
+    html: PageOption = None,
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Find images or captions by a text, by pictures, or by both.
+    """Find images or captions by text, by pictures, or by both.
 
     Example: mmindex query a red bus --minus people --where "width >= 640" -k 5
     """
     from mmindex.core.modality import Modality
     from mmindex.search.hits import Limit
     from mmindex.search.query import open_session
-    from mmindex_cli.output import print_answers
+    from mmindex_cli.answers import print_answers
 
     asked = _Asked(" ".join(words or ()), tuple(image or ()), like, tuple(plus or ()),
                    tuple(minus or ()), weights, others, queries)  # fmt: skip
     asked.check(html)
+    form, end = paths_form(output_format, null)
     side, limit = Modality(to) if to else None, Limit(k, min_score)
     with open_session(store_path(store), device, where) as session:
-        answers = asked.answers(session, side, limit)
-        if html is not None:
-            answers = _with_page(session, answers, html)
-        if failed := print_answers(answers, output_format):
+        view, order = _view(session, columns, preview), _order(session, sort)
+        answers: Iterator[Answer] = (
+            order(answer) for answer in asked.answers(session, side, limit)
+        )
+        shown = answers if html is None else _with_page(session, answers, html)
+        if failed := print_answers(shown, form, view, end):
             raise DataError(f"{failed} of the queries could not be answered", "see their `error`")
+
+
+def _view(session: Session, columns: str | None, preview: bool) -> View:
+    """What to show beside the usual fields."""
+    from mmindex.search.columns import check_columns, image_columns
+    from mmindex_cli.answers import View
+
+    names = check_columns(session.snapshot, columns.split(",")) if columns else ()
+    picture = None
+    if preview:
+        from mmindex_cli.preview import picture_drawer
+
+        picture = picture_drawer()
+    return View(names, lambda ids: image_columns(session.snapshot, ids, names), picture)
+
+
+def _order(session: Session, sort: str | None) -> Callable[[Answer], Answer]:
+    """What puts an answer's hits into the order asked for; ranks stay those of similarity."""
+    if sort is None:
+        return lambda answer: answer
+    from mmindex.search.columns import check_columns, sorted_hits
+
+    [name] = check_columns(session.snapshot, [sort.removeprefix("-")])
+    return lambda answer: replace(
+        answer, hits=sorted_hits(session.snapshot, answer.hits, name, sort.startswith("-"))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +195,19 @@ class _Asked:
     def check(self, html: Path | None) -> None:
         wanted = bool(self.text or self.images or self.like or self.plus)
         if wanted == (self.queries is not None):
-            what = "not both" if wanted else "nothing is asked"
             raise UsageError(
-                f"ask with a text, --image, --like or --plus, or else with --queries: {what}",
-                "mmindex query a red bus; mmindex query --image bus.jpg",
+                "--queries cannot be combined with a text, --image, --like or --plus"
+                if wanted
+                else "nothing to search for: give a text, --image, --like, --plus or --queries",
+                "for example: mmindex query a red bus, or mmindex query --image bus.jpg",
             )
         if self.queries is not None and (self.minus or self.weights or self.others):
             raise UsageError(
-                "--minus, --weights and --others belong to one query, not to --queries",
+                "--minus, --weights and --others cannot be combined with --queries",
                 "leave them out",
             )
         if html is not None and self.queries is not None:
-            raise UsageError(
-                "--html shows the answer of one query", "leave out --html or --queries"
-            )
+            raise UsageError("--html cannot be combined with --queries", "leave out one of them")
 
     def answers(self, session: Session, to: Modality | None, limit: Limit) -> Iterator[Answer]:
         if self.queries is not None:
@@ -191,7 +238,7 @@ class _Asked:
 
 
 def _names(path: Path | None) -> list[str]:
-    """The pictures that a file lists, one a line."""
+    """The pictures that a file lists, one on each line."""
     if path is None:
         return []
     from mmindex.search.query import MAX_LINE, read_lines
@@ -203,7 +250,7 @@ def _names(path: Path | None) -> list[str]:
             raise DataError(f"{path}:{number}: longer than {MAX_LINE:,} bytes")
     names = [line.rstrip(b"\r\n").decode("utf-8", "surrogateescape") for line in lines]
     if not any(names):
-        raise DataError(f"{path}: no picture in it", "one path, uri or id a line")
+        raise DataError(f"{path}: names no picture", "put one path, uri or id on each line")
     return [name for name in names if name]
 
 

@@ -10,19 +10,19 @@ from typing import Annotated
 import typer
 
 from mmindex.core.errors import UsageError
-from mmindex_cli.build_options import ConfigOption, MetricsOption
-from mmindex_cli.common import StoreOption, store_path
+from mmindex_cli.common import store_path
+from mmindex_cli.options import ConfigOption, MetricsOption, StoreOption
 
 CronOption = Annotated[bool, typer.Option("--cron", help="Print a line for `crontab -e`.")]
 SystemdOption = Annotated[
-    bool, typer.Option("--systemd", help="Print a service and a timer for systemd.")
+    bool, typer.Option("--systemd", help="Print a systemd service and timer.")
 ]
 AtOption = Annotated[str, typer.Option("--at", metavar="HH:MM", help="Local time of day.")]
 LogOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="cron: where output is appended; systemd has its journal. [default: STORE.log]",
+        help="With --cron: file to append the output to. [default: STORE.log]",
         show_default=False,
     ),
 ]
@@ -37,7 +37,7 @@ def schedule(
     metrics_file: MetricsOption = None,
     log: LogOption = None,
 ) -> None:
-    """Print what runs `build`, then `gc`, every night: ready to paste, with absolute paths.
+    """Print a crontab line or systemd units that run `build`, then `gc`, every night.
 
     Example: mmindex schedule --cron --store ~/coco.mmindex --at 03:15
     """
@@ -52,9 +52,9 @@ def schedule(
     )
 
     if cron == systemd:
-        raise UsageError("say --cron or --systemd", "for example: mmindex schedule --cron")
+        raise UsageError("choose --cron or --systemd", "for example: mmindex schedule --cron")
     if config is not None:
-        load_config(config, {})  # a mistake in it is to show now, not at night
+        load_config(config, {})  # report its mistakes now, not at night
     job = Job(
         command=_command(),
         store=_absolute(store_path(store)),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from mmindex.core.display import inert_json, visible
+from mmindex.core.display import visible
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.runs.report import RunReport, last_success, newest_first
 from mmindex.store import versions
-from mmindex_cli.common import StoreOption, store_path
+from mmindex.store.manifest import Manifest
+from mmindex_cli.common import store_path
 from mmindex_cli.flags import as_flags
-from mmindex_cli.options import FormatOption
+from mmindex_cli.options import StoreOption, TextFormat
+from mmindex_cli.output import emit, labelled
 from mmindex_cli.summary import describe, duration
 
 # Clocks of machines that share a disk differ a little; a success from further ahead is no success.
@@ -26,7 +29,7 @@ MaxAgeOption = Annotated[
         "--max-age",
         metavar="HOURS",
         min=0,
-        help="Exit with 65 unless a run ended well within so many hours, changed anything or not.",
+        help="Exit with 65 unless a run succeeded within HOURS, even if it changed nothing.",
     ),
 ]
 
@@ -34,9 +37,9 @@ MaxAgeOption = Annotated[
 def status(
     store: StoreOption = None,
     max_age: MaxAgeOption = None,
-    output_format: FormatOption = "text",
+    output_format: TextFormat = "text",
 ) -> None:
-    """Show what the store holds, how good its answers are, and how the last run ended.
+    """Show what the store contains, how good its answers are, and how the last run ended.
 
     Example: mmindex status --max-age 26
     """
@@ -46,18 +49,27 @@ def status(
     if manifest is None:
         raise NoInputError(f"{root}: nothing is published yet", "run `mmindex build`")
     last, success = next(newest_first(layout), None), last_success(layout)
-    if output_format == "json":
-        shown = msgspec.structs.asdict(manifest)
-        del shown["objects"]
-        runs = {"last_run": _record(last), "last_success": _record(success)}
-        extra = {"store": str(root), "bytes": manifest.size_bytes, **runs}
-        typer.echo(inert_json(msgspec.to_builtins({**shown, **extra})))
-    else:
-        typer.echo(f"{visible(str(root))}: version {manifest.version}, made {manifest.created_at}")
-        for label, text in (*describe(manifest), *_run_lines(last, success)):
-            typer.echo(f"  {label:<12}{text}")
+    emit(
+        [manifest],
+        output_format,
+        text=lambda _: (
+            f"{visible(str(root))}: version {manifest.version}, made {manifest.created_at}",
+            *labelled([*describe(manifest), *_run_lines(last, success)]),
+        ),
+        json=lambda one: _status_record(root, one, last, success),
+    )
     if max_age is not None:
         _check_age(success, timedelta(hours=max_age))
+
+
+def _status_record(
+    root: Path, manifest: Manifest, last: RunReport | None, success: RunReport | None
+) -> object:
+    shown = msgspec.structs.asdict(manifest)
+    del shown["objects"]
+    runs = {"last_run": _record(last), "last_success": _record(success)}
+    extra = {"store": str(root), "bytes": manifest.size_bytes, **runs}
+    return msgspec.to_builtins({**shown, **extra})
 
 
 def _record(report: RunReport | None) -> dict[str, Any] | None:
@@ -72,9 +84,9 @@ def _run_lines(last: RunReport | None, success: RunReport | None) -> list[tuple[
         return []
     lines = [("last run", _ending(last))]
     if last.error is not None:
-        lines.append(("", visible(as_flags(last.error.message))))
+        lines.append(("", as_flags(last.error.message)))
     if success is None:
-        lines.append(("last good", "no run is known that ended well"))
+        lines.append(("last good", "no successful run recorded"))
     elif success.run_id != last.run_id:
         lines.append(("last good", _ending(success)))
     return lines
@@ -83,7 +95,7 @@ def _run_lines(last: RunReport | None, success: RunReport | None) -> list[tuple[
 def _ending(report: RunReport) -> str:
     when = f"{_ago(report.ended)} ({report.ended:%Y-%m-%d %H:%M} UTC)"
     if report.succeeded:
-        what = "published a version" if report.outcome == "published" else "nothing had changed"
+        what = "published a version" if report.outcome == "published" else "nothing changed"
     else:
         what = f"failed with exit code {report.exit_code}"
     return f"{what}, {when}"
@@ -97,23 +109,23 @@ def _ago(moment: datetime) -> str:
 
 
 def _check_age(success: RunReport | None, allowed: timedelta) -> None:
-    """Refuse a store that was not brought up to date for too long.
+    """Check that the last successful run is recent enough.
 
     Raises:
-        DataError: it was not, or nobody can tell.
+        DataError: it is not, or there is none.
     """
-    hint = "see `mmindex status` for how the last run ended, and the log of the scheduled job"
+    hint = "see `mmindex status` and the log of the scheduled job"
     if success is None:
-        raise DataError("no run is known that ended well", hint)
+        raise DataError("no successful run recorded", hint)
     age = datetime.now(UTC) - success.ended
     if age < -_CLOCK_SKEW:
         raise DataError(
-            f"the last run that ended well did so in the future: {success.ended_at}",
+            f"the last successful run ended in the future: {success.ended_at}",
             "check this machine's clock",
         )
     if age > allowed:
         raise DataError(
-            f"the last run that ended well did so {_ago(success.ended)} "
-            f"({success.ended_at}), at most {allowed.total_seconds() / 3600:g} hours are allowed",
+            f"the last successful run ended {_ago(success.ended)} ({success.ended_at}); "
+            f"the limit is {allowed.total_seconds() / 3600:g} hours",
             hint,
         )

@@ -6,6 +6,8 @@ import os
 import sys
 from typing import IO, Any
 
+import typer
+
 # Each opened the wrong way round, as GNU tools do it: reading stdin and writing stdout then fail
 # with "Bad file descriptor" (exit 74), while nobody waits for what goes to a closed stderr.
 _STREAMS = (("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
@@ -54,3 +56,14 @@ def settle_stdout() -> None:
 
 def _drop(number: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def in_colour(text: str, colour: str, stream: IO[Any] | None) -> str:
+    """The text in a colour where the stream is a terminal and nobody asked for none.
+
+    See https://no-color.org.
+    """
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if not (wanted and stream is not None and stream.isatty()):
+        return text
+    return typer.style(text, fg=colour, bold=True)

@@ -7,37 +7,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import typer
 
-from mmindex.core.display import inert_json, visible
+from mmindex.core.display import visible
 from mmindex.core.records import NoteKind
 from mmindex.models.resolve import unfit
 from mmindex.runs.report import RunReport
 from mmindex.store.manifest import IndexInfo, Manifest, count_not_read
 from mmindex_cli.flags import as_flags
+from mmindex_cli.output import Form, emit, labelled
 
 if TYPE_CHECKING:
     from mmindex.runs.forecast import Forecast
     from mmindex.runs.run import RunSummary
 
 
-def print_run(root: Path, summary: RunSummary, output_format: str) -> None:
+def print_run(root: Path, summary: RunSummary, form: Form) -> None:
     """Print what a run did and what it left in the store."""
-    if output_format == "json":
-        record = msgspec.to_builtins(summary.report)
-        typer.echo(inert_json({"store": str(root.absolute()), **record}))
-        return
-    print_summary(root, summary.manifest, published=summary.published)
-    for label, text in run_lines(summary.report):
-        typer.echo(f"  {label:<12}{text}")
+    emit(
+        [summary],
+        form,
+        text=lambda _: (
+            *summary_lines(root, summary.manifest, published=summary.published),
+            *labelled(run_lines(summary.report)),
+        ),
+        json=lambda one: {"store": str(root.absolute()), **msgspec.to_builtins(one.report)},
+    )
 
 
-def print_summary(root: Path, manifest: Manifest, *, published: bool) -> None:
-    """Print what the store shows now."""
+def summary_lines(root: Path, manifest: Manifest, *, published: bool) -> Iterator[str]:
+    """What the store shows now."""
     headline = "published version" if published else "nothing changed; still version"
-    typer.echo(f"{headline} {manifest.version}  ({visible(str(root))})")
-    for label, text in describe(manifest):
-        typer.echo(f"  {label:<12}{text}")
+    yield f"{headline} {manifest.version}  ({visible(str(root))})"
+    yield from labelled(describe(manifest))
 
 
 def run_lines(report: RunReport) -> Iterator[tuple[str, str]]:
@@ -60,22 +61,25 @@ def run_lines(report: RunReport) -> Iterator[tuple[str, str]]:
         yield "time", f"{duration(sum(report.seconds.values()))}: {parts}"
 
 
-def print_forecast(forecast: Forecast, output_format: str) -> None:
+def print_forecast(forecast: Forecast, form: Form) -> None:
     """Print what a build would do."""
-    if output_format == "json":
-        typer.echo(inert_json(msgspec.to_builtins(forecast)))
-        return
     now = f"version {forecast.version}" if forecast.version else "nothing published yet"
-    typer.echo(f"{_WOULD[forecast.would]}  ({visible(forecast.store)}, {now})")
-    for label, text in _forecast_lines(forecast):
-        typer.echo(f"  {label:<12}{visible(text)}")
+    emit(
+        [forecast],
+        form,
+        text=lambda _: (
+            f"{_WOULD[forecast.would]}  ({visible(forecast.store)}, {now})",
+            *labelled(_forecast_lines(forecast)),
+        ),
+        json=msgspec.to_builtins,
+    )
 
 
 _WOULD = {
     "publish": "would publish a new version",
     "nothing": "would change nothing",
     "stop": "would stop without changing anything",
-    "fetch": "would fetch what is missing, then decide",
+    "fetch": "would download what is missing first",
 }
 
 
@@ -110,7 +114,7 @@ def index_line(report: dict[str, Any]) -> str:
     counts = [f"{report[name]:,} {name}" for name in ("added", "removed") if report[name]]
     if report["action"] == "extended":
         return f"extended: {', '.join(counts)}"
-    return f"{report['action']}: {report['why']}"
+    return f"{report['action']} ({report['why']})"
 
 
 def size(count: int) -> str:
@@ -141,9 +145,9 @@ def _encoded(encode: dict[str, Any]) -> str:
 
 
 def _speed(encode: dict[str, Any]) -> str:
-    part, alone = encode["bottleneck"]["part"], encode["bottleneck"]["images_per_second"]
+    alone = encode["bottleneck"]["images_per_second"]
     each = ", ".join(f"{name} {speed:,.0f}" for name, speed in alone.items())
-    return f"{encode['images_per_second']:,.0f} images/s, {part}-bound (alone: {each})"
+    return f"{encode['images_per_second']:,.0f} images/s; each part alone: {each}"
 
 
 def duration(seconds: float) -> str:
@@ -159,12 +163,7 @@ def duration(seconds: float) -> str:
 
 
 def describe(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """A version in labelled lines, inert in a terminal: paths and names may hold anything."""
-    for label, text in _lines(manifest):
-        yield label, visible(text)
-
-
-def _lines(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """A version in labelled lines."""
     counts = manifest.counts
     yield "sources", ", ".join(source.spec for source in manifest.sources)
     yield "images", f"{counts.indexed:,} of {counts.seen:,} seen" + _lost(manifest)
@@ -195,9 +194,9 @@ def _by_kind(counts: dict[str, int]) -> str:
 
 _LOST_CAPTIONS = {
     NoteKind.CAPTIONS_OF_UNKNOWN_IMAGES: "match no image",
-    NoteKind.CAPTIONS_OF_REJECTED_IMAGES: "of images that cannot be used",
+    NoteKind.CAPTIONS_OF_REJECTED_IMAGES: "of unusable images",
     NoteKind.EMPTY_CAPTIONS: "empty",
-    NoteKind.UNREADABLE_CAPTION_FILES: "files of captions unreadable",
+    NoteKind.UNREADABLE_CAPTION_FILES: "unreadable caption files",
 }
 
 

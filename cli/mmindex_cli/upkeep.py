@@ -2,52 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmindex.core.display import visible
 from mmindex.core.errors import BusyError
-from mmindex_cli.common import StoreOption, run_id, store_path
-from mmindex_cli.options import FormatOption
+from mmindex_cli.common import run_id, store_path
+from mmindex_cli.options import DryRunOption, StoreOption, TextFormat
 
 if TYPE_CHECKING:
     from mmindex.store.layout import Layout
     from mmindex.upkeep.gc import CollectReport
 
 # The defaults of upkeep.gc.Retention, which is imported by the commands that need it.
-KeepOption = Annotated[
-    int, typer.Option("--keep", min=1, help="Keep this many of the newest versions.")
-]
+KeepOption = Annotated[int, typer.Option("--keep", min=1, help="Newest versions to keep.")]
 KeepDaysOption = Annotated[
-    float, typer.Option(min=0, help="Keep versions younger than this, whatever their number.")
+    float, typer.Option(min=0, help="Keep all versions younger than this many days.")
+]
+NumberArgument = Annotated[
+    int | None,
+    typer.Argument(
+        metavar="[N]",
+        min=1,
+        help="The version to restore. [default: the newest before the published one]",
+        show_default=False,
+    ),
 ]
 
 
-def versions(store: StoreOption = None, output_format: FormatOption = "text") -> None:
-    """List the versions that the store keeps, oldest first; * marks the published one.
+def versions(store: StoreOption = None, output_format: TextFormat = "text") -> None:
+    """List the versions in the store, oldest first; * marks the published one.
 
-    With the size of what each lists, and with what would keep it from `mmindex gc`.
+    Shows the size of each version and why `mmindex gc` would keep it.
 
     Example: mmindex versions
     """
-    from mmindex.core.display import inert_json
-    from mmindex.store import versions as stored
+    from mmindex.store.versions import open_layout
+    from mmindex_cli.output import emit
 
-    layout = stored.open_layout(store_path(store))
-    for row in _version_rows(layout):
-        if output_format == "json":
-            typer.echo(inert_json(row))
-            continue
+    rows = _version_rows(open_layout(store_path(store)))
+    emit(rows, output_format, text=_version_lines, json=lambda row: row)
+
+
+def _version_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
         if "damaged" in row:
-            typer.echo(f"  {row['version']:>4}  {visible(str(row['damaged']))}")
+            yield f"  {row['version']:>4}  {visible(str(row['damaged']))}"
             continue
         restored = f", restored from {row['restored_from']}" if row["restored_from"] else ""
-        typer.echo(
+        yield (
             f"{'*' if row['current'] else ' '} {row['version']:>4}  {row['created_at']}  "
             f"{row['images']:>10,} images  {row['captions']:>10,} captions  "
             f"{row['bytes']:>15,} bytes  {visible(str(row['model'] or 'not encoded'))}{restored}"
-            f"  ({'; '.join(row['kept_as']) or 'goes with the next gc'})"
+            f"  ({'; '.join(row['kept_as']) or 'removed by the next gc'})"
         )
 
 
@@ -88,81 +97,67 @@ def _version_rows(layout: Layout) -> list[dict[str, Any]]:
 def gc(
     keep: KeepOption = 3,
     keep_days: KeepDaysOption = 7.0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would go; change nothing.")
-    ] = False,
+    dry_run: DryRunOption = False,
     store: StoreOption = None,
-    output_format: FormatOption = "text",
+    output_format: TextFormat = "text",
 ) -> None:
-    """Remove old versions, and what no version needs; works on a full disk.
+    """Remove old versions and the files that no version needs. Works on a full disk.
 
-    A version stays if it is the published one, among the newest, young, or being read. Exit code
-    75 where a version that holds forgotten items is still being read.
+    Keeps the published version, the newest and the recent ones, and any that are being read. Exit
+    code 75 if a version with forgotten items is still being read.
 
     Example: mmindex gc --keep 3 --keep-days 7
     """
     import msgspec
 
-    from mmindex.core.display import inert_json
     from mmindex.upkeep.gc import Retention
     from mmindex.upkeep.gc import gc as collect
+    from mmindex_cli.output import emit
 
     root = store_path(store)
     report = collect(root, Retention(keep, keep_days), dry_run=dry_run)
-    if output_format == "json":
-        typer.echo(inert_json(msgspec.to_builtins(report)))
-    else:
-        _print_collected(report)
+    emit([report], output_format, text=lambda _: _collected(report), json=msgspec.to_builtins)
     if report.blocked:
         numbers = ", ".join(map(str, report.blocked))
         raise BusyError(
             f"{root}: forgotten items remain in version {numbers}, which is being read",
-            "run `mmindex gc` again when the reader has ended; the next build removes them too",
+            "run `mmindex gc` again when the reader has finished; the next build removes them too",
         )
 
 
-def _print_collected(report: CollectReport) -> None:
+def _collected(report: CollectReport) -> Iterator[str]:
     would = "would remove" if report.dry_run else "removed"
     for kept in report.kept:
-        typer.echo(f"kept version {kept.version}: {'; '.join(kept.reasons)}")
+        yield f"kept version {kept.version}: {'; '.join(kept.reasons)}"
     for number in report.removed:
-        typer.echo(f"{would} version {number}")
+        yield f"{would} version {number}"
     if report.spared:
-        typer.echo(
-            f"kept {report.spared} embedding shard(s) of no version, {report.spared_bytes:,} bytes,"
-            " for a later build to take up; --keep-days 0 takes them too"
+        yield (
+            f"kept {report.spared} embedding shard(s) of no version ({report.spared_bytes:,} bytes)"
+            " for a later build; --keep-days 0 removes them"
         )
-    typer.echo(
+    yield (
         f"{would} {len(report.removed)} version(s), {report.objects} object(s), "
         f"{report.reports} run report(s): {report.bytes_freed:,} bytes"
     )
 
 
-def rollback(
-    number: Annotated[
-        int | None,
-        typer.Argument(
-            metavar="[N]",
-            min=1,
-            help="The version to go back to. [default: the newest before the published one]",
-            show_default=False,
-        ),
-    ] = None,
-    store: StoreOption = None,
-) -> None:
-    """Go back to an old version: its content is published again under the next number.
+def rollback(number: NumberArgument = None, store: StoreOption = None) -> None:
+    """Restore an old version: its content is published again under the next number.
 
-    Every object of it is read and hashed first. The next build goes on from there.
+    Every object is read and hashed first. The next build continues from there.
 
     Example: mmindex rollback 12
     """
     from mmindex.upkeep.rollback import rollback as roll_back
-    from mmindex_cli.summary import print_summary
+    from mmindex_cli.output import emit, labelled
+    from mmindex_cli.summary import summary_lines
 
     root = store_path(store)
     id_of_run = run_id()
     manifest = roll_back(root, number, id_of_run)
     published = manifest.run_id == id_of_run
-    print_summary(root, manifest, published=published)
+    lines = [*summary_lines(root, manifest, published=published)]
     if published:
-        typer.echo(f"  {'restored':<12}version {manifest.restored_from}")
+        lines += labelled([("restored", f"version {manifest.restored_from}")])
+    emit([manifest], "text", text=lambda _: lines, json=lambda one: one)

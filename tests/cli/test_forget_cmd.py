@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from mmindex.store.holds import hold_current
@@ -26,7 +27,8 @@ def test_forget_tells_what_went(place: Path) -> None:
     dry = run(place, "forget", ID, "--dry-run").stdout
     assert dry.splitlines() == [
         "would forget 2 image(s) and 4 caption(s)",
-        f"  the same bytes, so gone as well: {COPY}",
+        f"  {ID}",
+        f"  byte-identical copy, also forgotten: {COPY}",
     ]
     assert ID in image_ids(place)
     done = run(place, "forget", ID).stdout
@@ -51,6 +53,7 @@ def test_forget_for_programs(place: Path) -> None:
         "held": [],
         "still_in": [],
         "dry_run": False,
+        "near_copies": [],
     }
 
 
@@ -92,7 +95,7 @@ def test_quarantine_list_takes_reasons(place: Path) -> None:
     assert len(run(place, "quarantine", "list").stdout.splitlines()) == 3
     chosen = run(place, "quarantine", "list", "--reason", "truncated", "--reason", "empty").stdout
     assert [line.split()[0] for line in chosen.splitlines()] == ["truncated", "empty"]
-    assert "no reason" in run(place, "quarantine", "list", "--reason", "x", code=2).stderr
+    assert "unknown reason" in run(place, "quarantine", "list", "--reason", "x", code=2).stderr
 
 
 def test_quarantine_retry_says_how_many_came_back(place: Path) -> None:
@@ -102,7 +105,71 @@ def test_quarantine_retry_says_how_many_came_back(place: Path) -> None:
         broken={"bad.jpg": truncated_jpeg(7)},
     )
     run_build(place / "store", photos)
-    assert run(place, "quarantine", "retry").stdout.startswith("0 of 1 in quarantine came back")
+    assert run(place, "quarantine", "retry").stdout.startswith("0 of 1 items in quarantine")
     record = json.loads(run(place, "quarantine", "retry", "--format", "json").stdout)
     assert (record["tried"], record["back"], record["published"]) == (1, [], False)
     run(place / "nowhere", "quarantine", "retry", code=66)
+
+
+@pytest.mark.parametrize("name", ["path", "folder", "uri", "where", "id"])
+def test_images_are_named_in_every_way(
+    place: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(place)
+    monkeypatch.chdir(place)
+    photo = place / "photos" / "p3.jpg"
+    given = {
+        "path": ["photos/p3.jpg"],
+        "folder": [str(photo.parent)],
+        "uri": [str(photo)],
+        "where": ["--where", "image_id like '%/p3.jpg'"],
+        "id": [ID],
+    }[name]
+    if name == "folder":
+        assert "would leave none" in run(place, "forget", *given, "--dry-run", code=65).stderr
+        return
+    record = json.loads(run(place, "forget", *given, "--dry-run", "--format", "json").stdout)
+    assert (record["forgotten"], record["same_bytes"]) == ([ID], [COPY])
+
+
+def test_a_folder_stands_for_every_image_below_it(place: Path) -> None:
+    photos = place / "photos"
+    write_photos(photos / "anna", {"a.jpg": 40, "b.jpg": 41})
+    write_photos(photos, {f"p{n}.jpg": n for n in range(4)})
+    build(place)
+    run(place, "forget", str(photos / "anna"))
+    assert image_ids(place) == {f"folder/photos/p{n}.jpg" for n in range(4)}
+
+
+def test_a_condition_that_fits_nothing_forgets_nothing(place: Path) -> None:
+    build(place)
+    assert "no image matches" in run(place, "forget", "--where", "width < 0", code=66).stderr
+    assert "did you mean width" in run(place, "forget", "--where", "widht < 0", code=2).stderr
+
+
+def test_images_that_look_alike_are_named_and_stay(place: Path) -> None:
+    """The same pixels in other bytes: the fake model gives both one vector."""
+    photos = write_photos(place / "photos", {f"p{n}.jpg": n for n in range(5)})
+    data = (photos / "p3.jpg").read_bytes()
+    (photos / "near.jpg").write_bytes(data + b"\0")
+    build(place)
+    dry = run(place, "forget", ID, "--dry-run").stdout
+    assert "  looks nearly the same, but stays: folder/photos/near.jpg" in dry
+    run(place, "forget", ID)
+    assert "folder/photos/near.jpg" in image_ids(place)
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 1), ("y", 0)])
+def test_on_a_terminal_it_asks_first(place: Path, answer: str, code: int) -> None:
+    build(place)
+    with fake_model(FakeEncoder()), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmindex_cli.forget.on_terminal", lambda: True)
+        done = CliRunner().invoke(
+            app, ["forget", ID, "--store", str(place / "store")], input=f"{answer}\n"
+        )
+        assert done.exit_code == code
+        assert "would forget 2 image(s)" in done.stderr
+        assert "This cannot be undone" in done.stderr
+        assert (ID in image_ids(place)) is (answer == "n")
+        yes = ["forget", "folder/photos/p5.jpg", "--yes", "--store", str(place / "store")]
+        assert CliRunner().invoke(app, yes).exit_code == 0

@@ -9,27 +9,16 @@ from pathlib import Path
 
 import click.testing
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from mmindex.models.encoder import Encoder
 from mmindex.search import vectorize
-from mmindex_cli import caption, classify, dedup, explain, match
-from mmindex_cli.common import command
+from mmindex_cli.app import app
 from support.models import FakeEncoder
 from support.pictures import COLOURS, write_pictures
 from support.stores import picture_store
 
-app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
-for function in (
-    match.match,
-    classify.classify,
-    dedup.dedup,
-    explain.explain,
-    caption.caption,
-):
-    app.command()(command(function))
 HOSTILE = "blue \x1b[2J \u202e <b>"
 
 
@@ -154,7 +143,7 @@ def test_a_picture_that_cannot_be_used_shows_in_the_exit_code(tmp_path: Path, la
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert "error" in first
     assert second["labels"][0]["label"] == "red"
-    assert "1 of the pictures could not be used" in done.stderr
+    assert "1 of the images could not be used" in done.stderr
 
 
 def test_duplicates_come_as_table_json_tsv_and_page(tmp_path: Path) -> None:
@@ -175,7 +164,7 @@ def test_duplicates_come_as_table_json_tsv_and_page(tmp_path: Path) -> None:
 def test_an_explanation_is_drawn_and_told(tmp_path: Path) -> None:
     done = run("explain", "--image", "folder/00000.png", "--text", "red", "--out", "e.png")
     assert done.exit_code == 0, done.stderr
-    assert "by occlusion, most at" in done.stdout
+    assert "strongest (occlusion) at" in done.stdout
     with Image.open(tmp_path / "e.png") as picture:
         assert picture.size == (48, 40)
     [answer] = records(

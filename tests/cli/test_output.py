@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -16,7 +18,9 @@ from mmindex.core.display import is_hidden, visible
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
 from mmindex.search.query import Answer
-from mmindex_cli import output
+from mmindex_cli import answers
+from mmindex_cli.answers import View
+from mmindex_cli.output import Form
 
 HOSTILE = "a\tb\r\nc \x1b[31mred\x07 \u202eright\u2066 \x9b nul\x00 \ud83d \u2028 back\\slash"
 # Whatever acts on a terminal: C0, DEL, C1, half surrogates, line separators, bidi controls.
@@ -30,12 +34,33 @@ def hit(rank: int, name: str = "id", caption: str | None = None, uri: str = "/p"
     return Hit(rank, 0.5 / rank, name, uri, caption, name)
 
 
+def json_line(one: Answer) -> str:
+    [line] = printed([one], "json")
+    return line
+
+
+def printed(some: list[Answer], form: Form) -> list[str]:
+    """What is written to a file, line by line."""
+    buffer = io.BytesIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", io.TextIOWrapper(buffer, encoding="utf-8", newline=""))
+        answers.print_answers(some, form)
+        sys.stdout.flush()
+    return buffer.getvalue().decode("utf-8").split("\n")[:-1]
+
+
+def table(*some: Answer, width: int | None = None) -> list[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answers, "terminal_width", lambda: width)
+        return list(answers.answer_lines(some, View()))
+
+
 def answer(*hits: Hit, query: str = "q", to: Modality = Modality.IMAGE) -> Answer:
     return Answer(query, to, 3, tuple(hits))
 
 
 def test_a_json_line_is_what_scripts_rely_on() -> None:
-    [line] = output.json_lines(answer(hit(1, "coco/1", uri="z.zip!1.jpg"), query="a bus"))
+    line = json_line(answer(hit(1, "coco/1", uri="z.zip!1.jpg"), query="a bus"))
     assert line == (
         '{"query": "a bus", "to": "image", "version": 3, "hits": [{"rank": 1, "score": 0.5, '
         '"id": "coco/1", "uri": "z.zip!1.jpg", "caption": null}]}'
@@ -44,7 +69,7 @@ def test_a_json_line_is_what_scripts_rely_on() -> None:
 
 def test_an_answer_that_failed_carries_its_error_in_json() -> None:
     failed = Answer("", Modality.IMAGE, 3, (), error="the query is empty")
-    assert json.loads(*output.json_lines(failed)) == {
+    assert json.loads(json_line(failed)) == {
         "query": "",
         "to": "image",
         "version": 3,
@@ -63,7 +88,7 @@ def in_utf16(text: str) -> bytes:
 def test_json_gives_back_every_text_exactly_and_nothing_in_it_is_active(
     query: str, caption: str
 ) -> None:
-    [line] = output.json_lines(answer(hit(1, caption=caption), query=query, to=Modality.TEXT))
+    line = json_line(answer(hit(1, caption=caption), query=query, to=Modality.TEXT))
     back = json.loads(line)
     assert in_utf16(back["query"]) == in_utf16(query)
     assert in_utf16(back["hits"][0]["caption"]) == in_utf16(caption)
@@ -74,7 +99,7 @@ def test_json_gives_back_every_text_exactly_and_nothing_in_it_is_active(
 
 
 def test_json_leaves_letters_of_all_scripts_as_they_are() -> None:
-    [line] = output.json_lines(answer(query="一只猫 кошка قطة 👩‍👧"))
+    line = json_line(answer(query="一只猫 кошка قطة 👩‍👧"))
     assert "一只猫 кошка قطة 👩‍👧" in line
 
 
@@ -94,7 +119,7 @@ def undo(cell: str) -> str:
 @example("=HYPERLINK(1)", "'quoted")
 @example("\\u4e00", "\\")
 def test_tsv_cells_can_be_undone_and_hold_no_separator(name: str, caption: str) -> None:
-    header, row = output.tsv_lines(answer(hit(1, name, caption), to=Modality.TEXT))
+    header, row = printed([answer(hit(1, name, caption), to=Modality.TEXT)], "tsv")
     cells = row.split("\t")
     assert len(cells) == len(header.split("\t")) == 7
     assert not ACTIVE.search(row)
@@ -104,7 +129,8 @@ def test_tsv_cells_can_be_undone_and_hold_no_separator(name: str, caption: str) 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "＝", "＋", "－", "＠"])
 def test_tsv_texts_never_begin_a_formula(start: str) -> None:
-    _, row = output.tsv_lines(answer(hit(1, start + "1", start + "cmd|' /C calc'!A0"), query=start))
+    one = answer(hit(1, start + "1", start + "cmd|' /C calc'!A0"), query=start)
+    _, row = printed([one], "tsv")
     query, rank, score, name, _, caption, _ = row.split("\t")
     assert {text[:2] for text in (query, name, caption)} == {"'" + start}
     assert (rank, score) == ("1", "0.500000")
@@ -112,7 +138,7 @@ def test_tsv_texts_never_begin_a_formula(start: str) -> None:
 
 def test_tsv_is_read_by_a_plain_reader(capsys: pytest.CaptureFixture[str]) -> None:
     failed = Answer("?", Modality.IMAGE, 3, (), error="no")
-    count = output.print_answers([answer(hit(1), hit(2)), failed, answer()], "tsv")
+    count = answers.print_answers([answer(hit(1), hit(2)), failed, answer()], "tsv")
     assert count == 1
     text = capsys.readouterr().out
     rows = list(csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))
@@ -132,10 +158,8 @@ def test_a_table_never_leaves_the_terminals_width_and_never_acts_on_it(
     name: str, caption: str, width: int
 ) -> None:
     rows = (hit(1, name, caption), hit(1000, "x", "y"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "_terminal_width", lambda: width)
-        lines = list(output.table_lines(answer(*rows, query=name, to=Modality.TEXT)))
-    assert len(lines) == 4
+    lines = table(answer(*rows, query=name, to=Modality.TEXT), width=width)
+    assert len(lines) in {4, 6}
     for line in lines:
         assert 0 <= wcswidth(line) <= width, line
         assert not any(is_hidden(char) for char in line)
@@ -144,31 +168,56 @@ def test_a_table_never_leaves_the_terminals_width_and_never_acts_on_it(
 
 def test_wide_and_combining_characters_stay_aligned() -> None:
     rows = (hit(1, "一只猫", "x"), hit(2, "cafe\u0301", "x"), hit(3, "plain", "x"))
-    lines = list(output.table_lines(answer(*rows, to=Modality.TEXT)))
+    lines = table(answer(*rows, to=Modality.TEXT))
     columns = {wcswidth(line[: line.rindex("x")]) for line in lines[2:]}
     assert len(columns) == 1
     assert wcswidth(lines[1][: lines[1].index("caption")]) in columns
 
 
-def test_the_end_of_a_long_id_is_kept_and_the_start_of_a_long_caption() -> None:
-    rows = [hit(1, "coco/val2017/" + "0" * 60 + "139#4", "word " * 50)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output, "_terminal_width", lambda: 60)
-        line = list(output.table_lines(answer(*rows, to=Modality.TEXT)))[2]
-    assert "139#4  word word" in line
-    assert line.endswith("…")
+def test_a_path_is_whole_at_80_columns_beside_rank_and_score() -> None:
+    long = "/photos/" + "a rather long folder/" * 5 + "beach.jpg"
+    lines = table(answer(hit(1, "folder/photos/" + long, uri=long)), width=80)
+    assert lines[1].split() == ["rank", "score", "path"]
+    assert lines[2] == f"   1   0.5000  {long}"
+
+
+def test_an_id_shows_only_where_there_is_room_for_it() -> None:
+    one = answer(hit(1, "folder/photos/beach.jpg", uri="/home/me/pictures/photos/beach.jpg"))
+    assert table(one, width=80)[2].split() == ["1", "0.5000", "/home/me/pictures/photos/beach.jpg"]
+    assert table(one, width=160)[2].split()[2:] == [
+        *("folder/photos/beach.jpg", "/home/me/pictures/photos/beach.jpg")
+    ]
+
+
+def test_a_path_below_the_working_folder_is_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = answer(hit(1, "x", uri=str(tmp_path / "photos" / "a.jpg")))
+    assert table(one, width=80)[2].split()[-1] == "photos/a.jpg"
+    assert table(one)[2].split()[-1] == str(tmp_path / "photos" / "a.jpg")
+
+
+def test_a_caption_leaves_room_for_the_path_of_its_picture() -> None:
+    one = answer(hit(1, "x#0", "word " * 50, uri="/photos/a.jpg"), to=Modality.TEXT)
+    line = table(one, width=80)[2]
+    assert line.endswith("…  /photos/a.jpg")
+    far = answer(hit(1, "x#0", "word " * 50, uri="/p" * 40 + ".jpg"), to=Modality.TEXT)
+    caption, path = table(far, width=80)[2:]
+    assert caption.endswith("…")
+    assert path.strip() == "/p" * 40 + ".jpg"
 
 
 def test_output_that_goes_to_a_file_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
     long = "word " * 100
-    output.print_answers([answer(hit(1, caption=long), to=Modality.TEXT)], "table")
+    answers.print_answers([answer(hit(1, caption=long), to=Modality.TEXT)], "table")
     assert long.strip() in capsys.readouterr().out
 
 
 def test_no_hits_and_errors_are_said_in_a_table() -> None:
-    assert list(output.table_lines(answer(query="red"))) == ["images for red", "no hits"]
+    assert table(answer(query="red")) == ["images for red", "no hits"]
     failed = Answer("x", Modality.TEXT, 3, (), error="not valid UTF-8\x1b")
-    assert list(output.table_lines(failed, 1)) == [
+    assert table(answer(query="red"), failed)[2:] == [
         "",
         "captions for x",
         "error: not valid UTF-8\\x1b",
@@ -179,3 +228,13 @@ def test_visible_keeps_scripts_whole_and_shows_what_hides() -> None:
     """Joiners that Persian and emoji need stay; overrides and the BOM are shown."""
     assert visible("می‌خواهم 👩‍👧 日本　語") == "می‌خواهم 👩‍👧 日本　語"
     assert visible("\ufeff\u202e\U000e0041\n") == "\\ufeff\\u202e\\U000e0041\\n"
+
+
+def test_paths_are_printed_once_each_as_bytes() -> None:
+    hits = [hit(n, uri=uri) for n, uri in enumerate(["/a b", "/c\nd", "/a b", "/\udcff"], 1)]
+    buffer = io.BytesIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", io.TextIOWrapper(buffer, encoding="utf-8", newline=""))
+        answers.print_answers([answer(*hits)], "paths", end="\0")
+        sys.stdout.flush()
+    assert buffer.getvalue() == b"/a b\0/c\nd\0/\xff\0"

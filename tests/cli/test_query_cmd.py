@@ -33,7 +33,7 @@ def test_a_table_is_the_default() -> None:
     done = run("red", "-k", "2")
     lines = done.stdout.splitlines()
     assert lines[0] == "images for red"
-    assert lines[1].split() == ["rank", "score", "id", "uri"]
+    assert lines[1].split() == ["rank", "score", "id", "path"]
     assert lines[2].split()[:1] == ["1"]
     assert len(lines) == 4
 
@@ -108,17 +108,17 @@ def test_hits_below_the_wanted_score_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ((), 2, "nothing is asked"),
-        (("--minus", "red"), 2, "nothing is asked"),
-        (("red", "--queries", "-"), 2, "not both"),
-        (("--queries", "-", "--others"), 2, "belong to one query"),
+        ((), 2, "nothing to search for"),
+        (("--minus", "red"), 2, "nothing to search for"),
+        (("red", "--queries", "-"), 2, "--queries cannot be combined with a text"),
+        (("--queries", "-", "--others"), 2, "cannot be combined with --queries"),
         (("red", "--weights", "1,2"), 2, "--weights has 2 numbers, the query has 1 wanted parts"),
         (("red", "--plus", "blue", "--weights", "a,b"), 2, "not numbers"),
         (("red", "--minus", "red", "--weights", "1,1"), 2, "cancel"),
         (("red", "--where", "widht > 1"), 2, "did you mean width"),
         (("red", "--where", "1=1; drop table images"), 2, "--where"),
         (("red", "--like", "nothing.txt"), 66, "nothing.txt"),
-        (("--queries", "-", "--html", "page.html"), 2, "--html shows the answer of one query"),
+        (("--queries", "-", "--html", "page.html"), 2, "--html cannot be combined with --queries"),
         (("red", "-k", "0"), 2, "-k"),
         (("red", "--to", "sound"), 2, "sound"),
         ((" ",), 2, "the query is empty"),
@@ -180,3 +180,56 @@ def test_help_imports_neither_torch_nor_faiss_nor_arrow() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.usefixtures("store")
+def test_a_mistake_in_a_condition_is_told_before_the_model_loads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(*_: object) -> FakeEncoder:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(library, "_load", load)
+    assert "did you mean width" in run("red", "--where", "widht > 1").stderr
+    assert "--where" in run("red", "--where", "width > 'many'").stderr
+
+
+@pytest.mark.usefixtures("store")
+def test_columns_are_shown_and_sorted_by() -> None:
+    shown = ("red", "--columns", "width,format", "-k", "3")
+    hits = json.loads(run(*shown, "--format", "json").stdout)["hits"]
+    assert all(hit["columns"] == {"width": 48, "format": "PNG"} for hit in hits)
+    assert list(hits[0])[:5] == ["rank", "score", "id", "uri", "caption"]
+    header, first, *_ = run(*shown, "--format", "tsv").stdout.splitlines()
+    assert header.split("\t")[-3:] == ["error", "width", "format"]
+    assert first.split("\t")[-2:] == ["48", "PNG"]
+    assert run(*shown).stdout.splitlines()[1].split()[:4] == ["rank", "score", "width", "format"]
+    for order in ("image_id", "-image_id"):
+        done = run("red", "-k", "3", "--sort", order, "--format", "json")
+        ids = [hit["id"] for hit in json.loads(done.stdout)["hits"]]
+        assert ids == sorted(ids, reverse=order.startswith("-"))
+        assert sorted(hit["rank"] for hit in json.loads(done.stdout)["hits"]) == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("store")
+def test_paths_alone_go_to_other_programs(pictures: dict[str, Path]) -> None:
+    done = run("red", "-k", "2", "--format", "paths")
+    paths = done.stdout.splitlines()
+    assert set(paths) <= set(map(str, pictures.values()))
+    assert run("red", "-k", "2", "-0").stdout == "".join(f"{path}\0" for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--columns", "widht"), "no column 'widht'; did you mean 'width'?"),
+        (("--sort", "nothing"), "no column 'nothing'"),
+        (("-0", "--format", "json"), "-0 cannot be combined with --format json"),
+        (("--preview",), "--preview needs a terminal"),
+    ],
+)
+@pytest.mark.usefixtures("store")
+def test_a_view_that_cannot_be_is_a_usage_error(arguments: tuple[str, ...], message: str) -> None:
+    done = run("red", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert message in done.stderr

@@ -182,7 +182,7 @@ def test_a_kernel_slower_than_float32_is_refused(monkeypatch: pytest.MonkeyPatch
     threads = torch.get_num_threads()
     with pytest.raises(UsageError, match=r"slower than float32 .* 512 x 2048 take") as caught:
         quantize_linears(torch.nn.Sequential(layer))
-    assert "--precision fp32" in caught.value.hint
+    assert "`precision=fp32`" in caught.value.hint
     assert torch.get_num_threads() == threads
 
 

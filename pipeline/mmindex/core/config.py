@@ -7,7 +7,6 @@ The text under each setting is its documentation: ``docs/settings.md`` is genera
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 import re
 import tomllib
@@ -18,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 import pydantic
 from pydantic import Field
 
-from mmindex.core.errors import DataError, UsageError, os_errors
+from mmindex.core.errors import DataError, UsageError, did_you_mean, os_errors
 
 DEFAULT_MODEL = "ViT-B-32"
 DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
@@ -27,6 +26,17 @@ PHOTOS = "photos"
 DEFAULT_SCENES = "scenes:2000"
 
 _LOCAL_MODEL = "local-dir:"
+# What pydantic's error types are about.
+_KINDS_OF_VALUE = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a table",
+    "model": "a table",
+}
 
 _MIB: Final = 1 << 20
 # What may stand in a header between parentheses; a line break there would forge a header.
@@ -495,8 +505,7 @@ def check_type(dotted: str, value: Any) -> None:
     field = Config.model_fields.get(section)
     part = SourceConfig if section == "source" else type(field.default) if field else _Section
     if key not in part.model_fields:
-        near = difflib.get_close_matches(key, part.model_fields, n=1)
-        guess = f"; did you mean {near[0]!r}?" if near else ""
+        guess = did_you_mean(key, part.model_fields)
         raise TypeError(f"there is no setting {dotted!r}{guess}")
     annotation: Any = part.model_fields[key].annotation
     try:
@@ -556,11 +565,33 @@ def _explain(error: pydantic.ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
+        return f"{where}: {_rule(first['type'], first['msg'], first.get('ctx', {}))}"
     valid = sorted(_fields_at(first["loc"][:-1]))
-    near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
+    guess = did_you_mean(str(first["loc"][-1]), valid)
     return f"unknown key {where!r}{guess} (valid: {', '.join(valid)})"
+
+
+def _rule(kind: str, text: str, limits: dict[str, Any]) -> str:
+    """What a value must be, in plain words instead of pydantic's."""
+    match kind:
+        case "greater_than":
+            return f"must be greater than {limits['gt']:g}"
+        case "greater_than_equal":
+            return f"must be at least {limits['ge']:g}"
+        case "less_than":
+            return f"must be less than {limits['lt']:g}"
+        case "less_than_equal":
+            return f"must be at most {limits['le']:g}"
+        case "literal_error":
+            return f"must be {limits['expected']}"
+        case "finite_number":
+            return "must be a finite number"
+        case "value_error":
+            return text.removeprefix("Value error, ")
+    for prefix, what in _KINDS_OF_VALUE.items():
+        if kind.startswith(prefix):
+            return f"must be {what}"
+    return text.removeprefix("Input ").lower()
 
 
 def _fields_at(location: tuple[int | str, ...]) -> set[str]:

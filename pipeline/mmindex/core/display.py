@@ -10,6 +10,10 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmindex.core.records import Hit
 
 # Format characters that writing systems need: without the joiners Persian, Hindi and emoji families
 # fall apart. They change nothing outside their own word.
@@ -46,9 +50,25 @@ def visible(text: str) -> str:
     return "".join(escaped(char) if is_hidden(char) else char for char in text)
 
 
-def inert_json(value: object) -> str:
-    """JSON on one line, in which nothing acts on a terminal."""
-    text = json.dumps(value, ensure_ascii=False)
+def hit_fields(hit: Hit) -> dict[str, Any]:
+    """What every form of an answer shows of a hit: names and values, in the order of columns."""
+    return {
+        "rank": hit.rank,
+        "score": round(hit.score, 6),
+        "id": hit.id,
+        "uri": hit.uri,
+        "caption": hit.caption,
+    }
+
+
+def score_text(score: float) -> str:
+    """A cosine similarity as people see it, in a terminal and on a page."""
+    return f"{score:.4f}"
+
+
+def inert_json(value: object, *, compact: bool = False) -> str:
+    """JSON on one line, in which nothing acts on a terminal; ``compact`` leaves out blanks."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":") if compact else None)
     # Such characters stand only inside JSON strings, where an escape means the same.
     return _BARE_IN_JSON.sub(
         lambda match: json.dumps(match[0])[1:-1] if is_hidden(match[0]) else match[0], text

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -109,14 +110,24 @@ class Terminated(BaseException):
     exit_code: ClassVar[int] = 128 + signal.SIGTERM
 
 
+_ERRNO = re.compile(r"\[Errno -?\d+\] ?")
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_PERMISSION = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
+def reason_of(error: BaseException) -> str:
+    """Why something failed, without numbers and class names: ``No such file or directory``."""
+    inner = getattr(error, "reason", None)
+    if isinstance(inner, BaseException):  # urllib wraps what happened
+        return reason_of(inner)
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(_ERRNO.sub("", text).split())[:300] or type(error).__name__
+
+
 def from_os_error(error: OSError, path: Path | str) -> MmindexError:
     """Translate what the operating system says about ``path`` into an error with an exit code."""
-    text = f"{path}: {error.strerror or error}"
+    text = f"{path}: {reason_of(error)}"
     if error.errno in _NO_SPACE:
         return StorageError(
             text, "free some space there, then run this again: finished work is kept"
@@ -167,6 +178,15 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, OSError):
         return from_os_error(error, "").exit_code
     return InternalError.exit_code
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` where one of the known words is close, else nothing."""
+    import difflib  # an error is rare; `mmindex --help` is not
+
+    by_lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def first_lines(error: BaseException, count: int = 1) -> str:

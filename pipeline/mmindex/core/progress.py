@@ -104,7 +104,9 @@ def bar(items: Iterable[T], *, total: int | None, label: str, unit: str) -> Iter
     """Iterate with a progress bar on stderr, if bars are shown."""
     from tqdm import tqdm
 
-    return tqdm(items, total=total, desc=label, unit=unit, file=sys.stderr, disable=_disabled())
+    return tqdm(
+        items, total=total, desc=label, unit=f" {unit}s", file=sys.stderr, disable=_disabled()
+    )
 
 
 @contextmanager
@@ -115,7 +117,7 @@ def counter(*, total: int | None, label: str, unit: str) -> Iterator[tqdm]:  # t
     with tqdm(
         total=total,
         desc=label,
-        unit=unit,
+        unit=unit if unit == "B" else f" {unit}s",
         unit_scale=unit == "B",
         file=sys.stderr,
         disable=_disabled(),

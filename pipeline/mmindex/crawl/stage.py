@@ -38,6 +38,7 @@ from mmindex.media.images import ImageLimits, probe
 from mmindex.sources import registry
 from mmindex.sources.captions import usable_captions
 from mmindex.sources.naming import folder_roots, named_specs, source_names
+from mmindex.sources.needs import needs_of
 from mmindex.sources.spec import SourceOptions, SourceSpec, open_source, source_name
 from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.manifest import ObjectRef, SourceSummary, count_not_read
@@ -140,7 +141,9 @@ def crawl(
                 roots=roots,
             )
             sink = _Sink(spool, stamps, image_limits, forgotten)
-            _read_source(open_source(spec, options), tally, sink)
+            # Asked after opening, which fetches what is missing.
+            events = open_source(spec, options)
+            _read_source(events, tally, sink, needs_of(spec, layout, fetch).images or None)
             _warn_of_lost_captions(tally, limits.max_quarantine)
         images, captions = spool.write_images(objects), spool.write_captions(objects)
     summaries = tuple(tally.summary() for tally in tallies)
@@ -197,8 +200,10 @@ class _Sink:
     forgotten: Forgotten
 
 
-def _read_source(events: Iterable[SourceEvent], tally: Tally, sink: _Sink) -> None:
-    with counter(total=None, label="crawl", unit="image") as progress:
+def _read_source(
+    events: Iterable[SourceEvent], tally: Tally, sink: _Sink, total: int | None
+) -> None:
+    with counter(total=total, label="crawl", unit="image") as progress:
         for event, loaded in _load_ahead(_without(sink.forgotten, events), sink.stamps):
             match event:
                 case SourceItem() if loaded is not None:

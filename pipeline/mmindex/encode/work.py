@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
+from tqdm import tqdm
 
 from mmindex.core.config import Config
 from mmindex.core.errors import InternalError
 from mmindex.core.modality import Modality
-from mmindex.core.progress import StageTimer, counter
+from mmindex.core.progress import StageTimer, counter, get_logger
 from mmindex.core.system import trim_heap, usable_cores
 from mmindex.encode.backlog import Backlog, read_rows
 from mmindex.encode.decoding import (
@@ -100,7 +101,7 @@ class Worker:
                     with self._timer.measure("image_wait"):
                         batch = list(islice(stream, count))
                     _expect(count, len(batch))
-                    self._image_batch(batch, writer)
+                    self._image_batch(batch, writer, progress)
                     progress.update(count)
                 with self._timer.measure("image_write"):
                     writer.publish()
@@ -116,7 +117,12 @@ class Worker:
             worker_bytes(limits.max_pixels),
         )
 
-    def _image_batch(self, batch: list[tuple[DecodeTask, Decoded]], writer: UnitWriter) -> None:
+    def _image_batch(
+        self,
+        batch: list[tuple[DecodeTask, Decoded]],
+        writer: UnitWriter,
+        progress: tqdm,  # type: ignore[type-arg]  # tqdm is generic in its stubs only
+    ) -> None:
         keys, pictures = [], []
         for task, decoded in batch:
             if isinstance(decoded, Failure):
@@ -125,7 +131,10 @@ class Worker:
                 keys.append(task.key)
                 pictures.append(decoded)
         if keys:
+            first = self._encoder is None
             encoder = self._loaded()
+            if first:
+                progress.unpause()  # loading the model is no part of the estimate
             with self._timer.measure("image_model"):
                 vectors = encoder.encode_images(np.stack(pictures))
             writer.add(keys, vectors)
@@ -151,6 +160,7 @@ class Worker:
 
     def _loaded(self) -> Encoder:
         if self._encoder is None:
+            get_logger("encode").info("loading the model", model=self.source.info.model)
             with self._timer.measure("load"):
                 self._encoder = self.source.load()
             if self._encoder.info.fingerprint != self.source.info.fingerprint:

@@ -7,8 +7,10 @@ probabilities say which of *these* labels fits best, not whether any of them fit
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import numpy as np
@@ -81,6 +83,7 @@ class Prediction:
         shares: their probabilities.
         truth: the right label's name, where it is known.
         error: why the picture could not be used.
+        uri: where the picture is, absolute where that is a file.
     """
 
     id: str
@@ -88,6 +91,7 @@ class Prediction:
     shares: tuple[float, ...]
     truth: str | None = None
     error: str | None = None
+    uri: str = ""
 
 
 def logit_scale(encoder: Encoder) -> float:
@@ -113,7 +117,8 @@ def classify_files(
             yield Prediction(where, (), (), error=found.message)
             continue
         order, shares = classifier.rank(found.vector[None], k)
-        yield Prediction(where, tuple(order[0].tolist()), tuple(shares[0].tolist()))
+        told = tuple(order[0].tolist()), tuple(shares[0].tolist())
+        yield Prediction(where, *told, uri=_absolute(found.uri))
 
 
 def classify_corpus(
@@ -137,7 +142,7 @@ def classify_corpus(
         names = file.schema_arrow.names
     if truth is not None and truth not in names:
         raise UsageError(f"`truth={truth}`: no such column", f"columns: {', '.join(names)}")
-    columns = ["image_id", *([truth] if truth is not None else [])]
+    columns = ["image_id", "uri", *([truth] if truth is not None else [])]
     first = 0
     for batch in snapshot.batches("images", columns, _BATCH):
         here = slice(first, first + batch.num_rows)
@@ -146,11 +151,16 @@ def classify_corpus(
         part = batch.filter(pa.array(chosen))
         order, shares = classifier.rank(vectors.take(ids[here][chosen]).astype(np.float32), k)
         right = contents(part[truth]) if truth is not None else [None] * part.num_rows
-        for name, labels, probabilities, label in zip(
-            contents(part["image_id"]), order, shares, right, strict=True
+        ranked = zip(order.tolist(), shares.tolist(), strict=True)
+        for name, uri, (labels, chances), label in zip(
+            contents(part["image_id"]), contents(part["uri"]), ranked, right, strict=True
         ):
             told = None if label is None else str(label)
-            yield Prediction(name, tuple(labels.tolist()), tuple(probabilities.tolist()), told)
+            yield Prediction(name, tuple(labels), tuple(chances), told, uri=uri)
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else os.path.abspath(uri)  # noqa: PTH100 # may be in an archive
 
 
 def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
@@ -161,13 +171,25 @@ def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     Raises:
         DataError: there is no such picture.
     """
-    numbers = {label: number for number, label in enumerate(labels)}
-    good = [(numbers[one.truth], one.labels) for one in told if one.truth in numbers and one.labels]
+    # Letter case is ignored where that leaves the labels apart.
+    fold = str.casefold if len(set(map(str.casefold, labels))) == len(labels) else str
+    numbers = {fold(label): number for number, label in enumerate(labels)}
+    good, left_out = [], Counter[str]()
+    for one in told:
+        known = (one.truth or "").strip()
+        if not one.labels:
+            left_out["could not be used"] += 1
+        elif not known:
+            left_out["have no correct label"] += 1
+        elif fold(known) not in numbers:
+            left_out[f"have the label {known!r}, which is not among the labels"] += 1
+        else:
+            good.append((numbers[fold(known)], one.labels))
     if not good:
         raise DataError(
-            "no picture has a right label among the labels",
-            "the labels of `truth` and `labels` must be spelt the same",
+            "no image has a correct label among the labels",
+            "the labels of `truth` and `labels` must be spelled the same",
         )
     truth = np.array([right for right, _ in good], dtype=np.int64)
     ranked = np.array([ranks for _, ranks in good], dtype=np.int64)
-    return label_report(tuple(labels), truth, ranked)
+    return replace(label_report(tuple(labels), truth, ranked), left_out=left_out)

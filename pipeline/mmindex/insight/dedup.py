@@ -11,7 +11,7 @@ list such close neighbours among its candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -100,7 +100,7 @@ def default_threshold(encoder: EncoderInfo) -> float:
 def near_duplicates(
     snapshot: Snapshot, threshold: float | None = None, rows: Rows | None = None
 ) -> tuple[Group, ...]:
-    """Find the groups, largest first, then in the table's order.
+    """Find the groups: first what frees most bytes, then in the table's order.
 
     Time grows with the number of close pairs: a corpus of near-copies of one picture costs n².
 
@@ -133,14 +133,42 @@ def near_duplicates(
     return _groups(snapshot, np.flatnonzero(in_group), ids, owner)
 
 
+def close_to(snapshot: Snapshot, image_ids: Sequence[str], *, most: int) -> tuple[str, ...]:
+    """Ids of other images at least :func:`default_threshold` similar to these, nearest first.
+
+    Args:
+        snapshot: the version.
+        image_ids: images to look around; unknown ones are passed over.
+        most: how many of them are looked at.
+    """
+    names = np.array(contents(snapshot.table("images", ["image_id"])["image_id"]))
+    ids = snapshot.row_ids(Modality.IMAGE)
+    asked = np.isin(names, list(image_ids))
+    wanted = np.unique(ids[asked])[:most]
+    if not len(wanted):
+        return ()
+    searcher, vectors = Searcher(snapshot, Modality.IMAGE), snapshot.vectors(Modality.IMAGE)
+    threshold = default_threshold(snapshot.encoder)
+    pairs = [*_close_pairs(searcher, vectors, wanted, threshold, whole=True)]
+    left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    order = np.argsort(-_cosines(vectors, left, right), kind="stable")
+    rows_of = {one: np.flatnonzero(ids == one).tolist() for one in np.unique(right).tolist()}
+    near = [row for one in right[order].tolist() for row in rows_of[one]]
+    return tuple(dict.fromkeys(str(names[row]) for row in near if not asked[row]))
+
+
 def _close_pairs(
-    searcher: Searcher, vectors: Vectors, wanted: Int64, threshold: float
+    searcher: Searcher, vectors: Vectors, wanted: Int64, threshold: float, *, whole: bool = False
 ) -> Iterator[tuple[Int64, Int64]]:
-    """Pairs of ids with at least ``threshold``, as two arrays at a time."""
-    some = None if len(wanted) == searcher.n else wanted
+    """Pairs of ids with at least ``threshold``, as two arrays at a time.
+
+    Of each of ``wanted`` with another of them, or, with ``whole``, with any id of the index.
+    """
+    some = None if whole or len(wanted) == searcher.n else wanted
+    most = searcher.n if whole else len(wanted)
     for start in range(0, len(wanted), _BLOCK_ROWS):
         open_ids = wanted[start : start + _BLOCK_ROWS]
-        depth = min(_FIRST_DEPTH, len(wanted))
+        depth = min(_FIRST_DEPTH, most)
         while len(open_ids):
             again = []
             step = max(1, _ANSWERS // depth)
@@ -154,8 +182,8 @@ def _close_pairs(
                 yield _checked(vectors, left[other], right[other], threshold)
                 # All that came back is close: there may be more behind it.
                 again.append(asked[near.all(axis=1)])
-            open_ids = np.concatenate(again) if depth < len(wanted) else open_ids[:0]
-            depth = min(depth * 4, len(wanted))
+            open_ids = np.concatenate(again) if depth < most else open_ids[:0]
+            depth = min(depth * 4, most)
 
 
 def _checked(vectors: Vectors, left: Int64, right: Int64, threshold: float) -> tuple[Int64, Int64]:
@@ -206,10 +234,9 @@ def _groups(snapshot: Snapshot, rows: Int64, ids: Int64, owner: Int64) -> tuple[
     order = np.argsort(owner[rows], kind="stable")
     starts = np.flatnonzero(np.diff(owner[rows][order], prepend=-1))
     parts = np.split(order, starts[1:])
-    parts.sort(key=lambda part: (-len(part), rows[part[0]]))
-    return tuple(
-        _group(vectors, [facts[n] for n in part.tolist()], ids[rows[part]]) for part in parts
-    )
+    parts.sort(key=lambda part: int(rows[part[0]]))
+    groups = [_group(vectors, [facts[n] for n in part.tolist()], ids[rows[part]]) for part in parts]
+    return tuple(sorted(groups, key=lambda group: -group.spare_bytes))
 
 
 def _group(vectors: Vectors, facts: list[_Facts], ids: Int64) -> Group:

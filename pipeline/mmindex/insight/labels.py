@@ -7,7 +7,7 @@ vectors of these texts are averaged, and the average is made unit length again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, UsageError
 from mmindex.core.resources import user_path
-from mmindex.insight.pairs import read_lines
+from mmindex.insight.pairs import read_lines, read_table
 
 Float32 = NDArray[np.float32]
 
@@ -44,6 +44,8 @@ TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "plain": ("{}",),
 }
 _MAX_LABELS: Final = 10_000
+# Columns of a table that hold a label's name.
+_NAMES: Final = ("label", "name", "class", "class_name")
 _BATCH: Final = 1_024
 
 
@@ -56,31 +58,50 @@ class Label:
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:
-    """Read labels, one a line; after a tab the words to ask with, ``|`` between synonyms.
+    """Read labels, one on each line; after a tab the words to ask with, ``|`` between synonyms.
+
+    A table (``.csv``, ``.jsonl``, or a ``.tsv`` whose first line names them) has the labels in a
+    column ``label``, ``name``, ``class`` or ``class_name``, and may have a column ``words``.
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the file cannot be read.
         DataError: it is not UTF-8, has fewer than two labels, or one twice.
     """
     labels: dict[str, Label] = {}
-    for number, line in read_lines(path):
-        name, tab, rest = line.partition("\t")
-        name = name.strip()
-        words = tuple(word.strip() for word in rest.split("|") if word.strip()) if tab else (name,)
+    for place, name, listed in _listed(path):
+        words = tuple(word.strip() for word in listed.split("|") if word.strip())
         if not name or not words:
-            raise DataError(f"{path}:{number}: a label without words")
+            raise DataError(f"{place}: a label without words")
         if name in labels:
             raise DataError(
-                f"{path}:{number}: the label {name!r} is there twice",
+                f"{place}: the label {name!r} is there twice",
                 "synonyms go on one line: label<TAB>word|other word",
             )
         labels[name] = Label(name, words)
     if not 2 <= len(labels) <= _MAX_LABELS:
         raise DataError(
             f"{path}: {len(labels)} labels; classifying needs 2 to {_MAX_LABELS:,}",
-            "one label a line",
+            "put one label on each line",
         )
     return tuple(labels.values())
+
+
+def _listed(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Where each label stands, its name, and its words as they are written."""
+    suffix = path.suffix.lower()
+    if suffix in {".csv", ".jsonl"} or (suffix == ".tsv" and _has_header(path)):
+        for place, row in read_table(path, (_NAMES,)):
+            name = next(row[column] for column in _NAMES if column in row).strip()
+            yield place, name, row.get("words") or name
+        return
+    for number, line in read_lines(path):
+        name, tab, words = line.partition("\t")
+        yield f"{path}:{number}", name.strip(), words if tab else name
+
+
+def _has_header(path: Path) -> bool:
+    first = next((line for _, line in read_lines(path)), "")
+    return any(cell.strip().lower() in _NAMES for cell in first.split("\t"))
 
 
 def find_templates(name: str) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ with one class only) is None, never a made-up 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,7 @@ class LabelReport:
         macro_f1: mean F1 of the labels that occur, in truth or among the answers.
         classes: each label.
         confusion: int64 (labels, labels): items of true label (row) told as (column).
+        left_out: how many further items are not counted, by the reason.
     """
 
     items: int
@@ -79,6 +81,7 @@ class LabelReport:
     macro_f1: float
     classes: tuple[ClassScore, ...]
     confusion: Int64
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def fit_threshold(matched: Float64, unmatched: Float64) -> Threshold:

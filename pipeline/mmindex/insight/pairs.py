@@ -9,12 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from mmindex.core.errors import DataError, UsageError, os_errors
+from mmindex.core.resources import user_path
 
 _TRUE: Final = frozenset({"1", "true", "yes", "y", "match", "matched"})
 _FALSE: Final = frozenset({"0", "false", "no", "n", "unmatched", "mismatch"})
@@ -41,7 +43,7 @@ def read_pairs(path: Path) -> tuple[Pair, ...]:
         DataError: a line breaks the form; the message names it.
     """
     pairs = []
-    for where, row in _rows(path, ("image", "text", "label")):
+    for where, row in read_table(path, ("image", "text", "label")):
         label = row["label"].strip().lower()
         if label not in _TRUE | _FALSE:
             raise DataError(
@@ -61,10 +63,13 @@ def read_truth(path: Path) -> dict[str, str]:
         as :func:`read_pairs`; DataError also where a picture has two labels.
     """
     truth: dict[str, str] = {}
-    for where, row in _rows(path, ("image", "label")):
-        image = beside(path, row["image"])
-        if truth.setdefault(image, row["label"]) != row["label"]:
-            raise DataError(f"{where}: {row['image']} has another label above")
+    for where, row in read_table(path, ("image", "label")):
+        label = row["label"].strip()
+        # By its name, which may be an id or uri, and by the file that it names.
+        file = os.path.abspath(beside(path, str(user_path(row["image"]))))  # noqa: PTH100 # no links
+        for image in (row["image"], file):
+            if truth.setdefault(image, label) != label:
+                raise DataError(f"{where}: {row['image']} has another label above")
     return truth
 
 
@@ -97,13 +102,23 @@ def _text(path: Path) -> str:
         raise DataError(f"{path}:{line}: not UTF-8") from error
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Where each row stands, and its cells by column."""
+def read_table(
+    path: Path, columns: Sequence[str | Sequence[str]]
+) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Where each row stands, and its cells by column.
+
+    Args:
+        path: a .csv, .tsv or .jsonl file.
+        columns: those that it must have; in place of one, several of which one must be there.
+
+    Raises:
+        as :func:`read_pairs`.
+    """
     suffix = path.suffix.lower()
     if suffix not in _FORMS:
         raise UsageError(
-            f"{path}: the ending is none of {', '.join(_FORMS)}",
-            "rename it by what it is: commas, tabs, or one JSON object a line",
+            f"{path}: the extension is none of {', '.join(_FORMS)}",
+            "rename the file by its content: commas, tabs, or one JSON object on each line",
         )
     text = _text(path)
     if suffix == ".jsonl":
@@ -118,16 +133,27 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Mapping[str
         return
     (_, header), *rest = cells
     names = [name.strip().lower() for name in header]
-    missing = [column for column in columns if column not in names]
-    if missing:
+    if missing := _missing(names, columns):
         raise DataError(
             f"{path}:1: the header lacks {', '.join(missing)}",
-            f"the first line names the columns: {', '.join(columns)}",
+            f"the first line must name the columns: {', '.join(map(_either, columns))}",
         )
     for number, row in rest:
         if len(row) != len(names):
             raise DataError(f"{path}:{number}: {len(row)} columns, the header has {len(names)}")
         yield f"{path}:{number}", dict(zip(names, row, strict=True))
+
+
+def _missing(names: Collection[str], columns: Sequence[str | Sequence[str]]) -> list[str]:
+    return [_either(one) for one in columns if not set(_names(one)) & set(names)]
+
+
+def _names(column: str | Sequence[str]) -> Sequence[str]:
+    return (column,) if isinstance(column, str) else column
+
+
+def _either(column: str | Sequence[str]) -> str:
+    return " or ".join(_names(column))
 
 
 def _csv_cells(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -141,7 +167,7 @@ def _csv_cells(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _json_rows(
-    path: Path, text: str, columns: Sequence[str]
+    path: Path, text: str, columns: Sequence[str | Sequence[str]]
 ) -> Iterator[tuple[str, Mapping[str, str]]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -151,11 +177,12 @@ def _json_rows(
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON: {error}") from error
-        if not isinstance(record, dict) or any(column not in record for column in columns):
-            raise DataError(f"{where}: not an object with {', '.join(columns)}")
-        row = {column: record[column] for column in columns}
+        if not isinstance(record, dict) or _missing(record, columns):
+            raise DataError(f"{where}: not an object with {', '.join(map(_either, columns))}")
+        names = [name for one in columns for name in _names(one) if name in record]
+        row = {name: record[name] for name in names}
         if isinstance(row.get("label"), bool | int):
             row["label"] = str(int(row["label"]))
         if not all(isinstance(value, str) for value in row.values()):
-            raise DataError(f"{where}: {', '.join(columns)} must be texts")
+            raise DataError(f"{where}: {', '.join(row)} must be texts")
         yield where, row

@@ -37,9 +37,14 @@ class Truth:
             if self.folder:
                 yield replace(one, truth=Path(one.id).parent.name)
             elif self.listed:
-                yield replace(one, truth=self.listed.get(one.id))
+                yield replace(one, truth=self._listed(one))
             else:
                 yield one
+
+    def _listed(self, one: Prediction) -> str | None:
+        """By id or as the user called it, else by the file that it is."""
+        found = self.listed.get(one.id)
+        return found if found is not None or not one.uri else self.listed.get(one.uri)
 
 
 def known_truth(
@@ -53,10 +58,13 @@ def known_truth(
         DataError: the list of labels is damaged.
     """
     if images and where is not None:
-        raise UsageError("`where` chooses among the corpus, but pictures are named", "leave it out")
+        raise UsageError(
+            "`where` selects among the indexed images and cannot be combined with named images",
+            "leave out one of them",
+        )
     if truth is None:
         if drawn:
-            raise UsageError("`confusion` needs to know the right labels", "say `truth`")
+            raise UsageError("`confusion` needs the correct labels", "add `truth`")
         return Truth()
     if truth == FOLDER:
         return Truth(known=True, folder=True)
@@ -64,7 +72,7 @@ def known_truth(
         return Truth(known=True, listed=read_truth(Path(truth)))
     if images:
         raise UsageError(
-            f"`truth={truth}`: a column belongs to the corpus, but pictures are named",
+            f"`truth={truth}`: a column of the images table cannot be combined with named images",
             "use `truth=folder`, or a .csv, .tsv or .jsonl with the columns image, label",
         )
     return Truth(known=True, column=truth)

@@ -128,13 +128,13 @@ def _check_kernel(layer: torch.nn.Linear, rounded: _Int8Linear) -> None:
     if not torch.allclose(sums, torch.tensor(float(_LEVELS * inputs)), rtol=1e-5):
         raise UsageError(
             f"int8: the kernel for layers of {shape} computes wrong sums on this processor",
-            "use --precision fp32 or bf16, or unset ONEDNN_MAX_CPU_ISA if it is set",
+            "use `precision=fp32` or `precision=bf16`, or unset ONEDNN_MAX_CPU_ISA if it is set",
         )
     if int8_s > float_s:
         raise UsageError(
             f"int8 is slower than float32 on this processor: {_PROBE_ROWS} rows through a layer"
             f" of {shape} take {1e3 * int8_s:.1f} ms instead of {1e3 * float_s:.1f} ms",
-            "use --precision fp32 or bf16",
+            "use `precision=fp32` or `precision=bf16`",
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mmindex.core.display import score_text
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
 from mmindex.core.resources import user_path
@@ -46,10 +47,9 @@ class ShownHit(Protocol):
 class Card:
     """One hit as the page shows it."""
 
-    rank: int
-    score: float
+    hit: Hit
+    score: str
     share: float  # of the best score, in percent: the length of the bar
-    id: str
     thumb: Thumb
     found: str | None  # the caption that is the hit, when captions were searched
     captions: Sequence[str]
@@ -107,10 +107,9 @@ def _cards(snapshot: Snapshot, answer: Answer) -> list[Card]:
 
 def _card(hit: Hit, best: float, captions: Sequence[str]) -> Card:
     return Card(
-        rank=hit.rank,
-        score=hit.score,
+        hit=hit,
+        score=score_text(hit.score),
         share=round(100 * max(0.0, hit.score) / best, 1) if best > 0 else 0.0,
-        id=hit.id,
         thumb=thumb(hit.uri),
         found=None if hit.caption is None else _shortened(hit.caption),
         captions=[_shortened(text) for text in captions[:_MAX_CAPTIONS]],

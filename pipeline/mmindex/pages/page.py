@@ -107,6 +107,18 @@ def shown_model(encoder: EncoderInfo) -> str:
     return f"{model} {weights}".strip()
 
 
+def thumbnail(uri: str, pixels: int) -> Image.Image | str:
+    """What lies at ``uri``, at most so many pixels wide and high, or why it cannot be shown."""
+    try:
+        picture = decode(read_uri(uri), ImageLimits.of(LimitsConfig()))
+    except ItemError as error:
+        return f"{error.reason.replace('_', ' ')}: {error.detail}"
+    except MmindexError as error:  # the archive that held it
+        return error.message
+    picture.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
+    return picture
+
+
 def thumb(uri: str, pixels: int = _THUMB_PIXELS) -> Thumb:
     """A small picture of what lies at ``uri``, or the reason why there is none.
 
@@ -114,13 +126,9 @@ def thumb(uri: str, pixels: int = _THUMB_PIXELS) -> Thumb:
         uri: where the picture's bytes are.
         pixels: its longest side, at most.
     """
-    try:
-        picture = decode(read_uri(uri), ImageLimits.of(LimitsConfig()))
-    except ItemError as error:
-        return Thumb(missing=f"{error.reason.replace('_', ' ')}: {error.detail}")
-    except MmindexError as error:  # the archive that held it
-        return Thumb(missing=error.message)
-    picture.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
+    picture = thumbnail(uri, pixels)
+    if isinstance(picture, str):
+        return Thumb(missing=picture)
     # A new picture: Pillow would write the old one's comment into the file.
     clean = Image.new("RGB", picture.size)
     clean.paste(picture)

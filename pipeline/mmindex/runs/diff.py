@@ -84,17 +84,17 @@ class Changes(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What a crawl wrote: ids in ``image_id`` and ``caption_id``."""
+    """Two tables of the corpus: ids in ``image_id`` and ``caption_id``."""
 
     images: ObjectRef
     captions: ObjectRef
 
     @classmethod
-    def of(cls, manifest: Manifest | None) -> Tables | None:
-        """Those of a version; None where there are none."""
+    def of(cls, manifest: Manifest | None, stage: str = "crawl/") -> Tables | None:
+        """Those of a version; with ``stage`` empty those that are indexed. None: there are none."""
         if manifest is None:
             return None
-        images, captions = manifest.find("crawl/images"), manifest.find("crawl/captions")
+        images, captions = manifest.find(f"{stage}images"), manifest.find(f"{stage}captions")
         return None if images is None or captions is None else cls(images, captions)
 
 

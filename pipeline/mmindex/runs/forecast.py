@@ -175,7 +175,7 @@ def foresee_index(
     """
     n = len(side.keys)
     if indexed is None:
-        return IndexPlan("trained", "it is the first", n, 0, n)
+        return IndexPlan("trained", "first build", n, 0, n)
     info = indexed.index(side.name)
     if not fingerprint:
         return IndexPlan("trained", "another model", n, info.n, n)

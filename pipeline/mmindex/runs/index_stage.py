@@ -137,7 +137,7 @@ def _published(context: Context, side: Modality) -> Before | Retrain:
     """The last index of one side, every byte of it verified; or why it cannot be used."""
     version = last_indexed(context.layout, context.parent, side)
     if version is None:
-        return Retrain("it is the first")
+        return Retrain("first build")
     try:
         for ref in _parts(version, side):
             context.objects.path(ref)

@@ -18,6 +18,7 @@ from mmindex.evaluate.stage import evaluate
 from mmindex.index.plan import check_kind
 from mmindex.runs.context import Context, after_change, quarantine_gate, rounded, survivors
 from mmindex.runs.crawl_stage import crawl_stage, names_of_sources
+from mmindex.runs.diff import Tables, compare
 from mmindex.runs.index_stage import INDEX_OBJECTS, index_stage
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN
@@ -74,6 +75,10 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
     images, captions, failures = drop_failed(objects, crawled[0], crawled[1], report.failed)
     entries = [*quarantine.read_entries(objects, crawled[2]), *failures]
     quarantine.write_ledger(context.layout, entries)
+    if failures and "changes" in context.reports:  # so far of what was crawled
+        before = Tables.of(context.parent, "")
+        changes = compare(objects, before, Tables(images, captions))
+        context.reports["changes"] = msgspec.to_builtins(changes)
     counts = msgspec.structs.replace(
         draft.counts,
         indexed=images.rows,

@@ -77,11 +77,16 @@ class Session:
     where: str | None = None
     vectorizer: Vectorizer = field(init=False)
     _searchers: dict[Modality, Searcher] = field(default_factory=dict)
-    _allowed: dict[Modality, tuple[Rows, Int64]] = field(default_factory=dict)
+    _rows: Rows | None = None
+    _allowed: dict[Modality, Int64] = field(default_factory=dict)
     _lock: RLock = field(default_factory=RLock)
 
     def __post_init__(self) -> None:
         self.vectorizer = Vectorizer(self.snapshot, self.load)
+        if self.where is not None:  # now: its mistakes show before a model is loaded
+            from mmindex.search.filters import select_images  # DuckDB: when needed
+
+            self._rows = select_images(self.snapshot, self.where)
 
     def __enter__(self) -> Session:
         return self
@@ -251,16 +256,14 @@ class Session:
 
     def _filtered(self, to: Modality) -> tuple[Rows | None, Int64 | None]:
         """The rows of the images table, and the ids of one side, that the filter lets through."""
-        if self.where is None:
+        if self._rows is None:
             return None, None
         with self._lock:
             if to not in self._allowed:
-                from mmindex.search.filters import ids_of, select_images  # DuckDB: when needed
+                from mmindex.search.filters import ids_of
 
-                known = next(iter(self._allowed.values()), None)
-                rows = select_images(self.snapshot, self.where) if known is None else known[0]
-                self._allowed[to] = rows, ids_of(self.snapshot, to, rows)
-            return self._allowed[to]
+                self._allowed[to] = ids_of(self.snapshot, to, self._rows)
+            return self._rows, self._allowed[to]
 
     def _searcher(self, side: Modality) -> Searcher:
         with self._lock:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from mmindex.core.config import LimitsConfig
-from mmindex.core.errors import DataError, os_errors
-from mmindex.core.progress import bar, counter
+from mmindex.core.errors import DataError, UsageError, os_errors
+from mmindex.core.progress import bar, counter, get_logger
 from mmindex.core.records import ItemError, SourceItem
 from mmindex.core.workers import WORKERS
 from mmindex.media.images import ImageLimits, decode
@@ -57,7 +57,16 @@ class Scenes(Sequence[CaptionedImage]):
         seed, number = self.scenes.seed, self.scenes.numbers[index]
         scene = make_scene(seed, number)
         texts = tuple(caption.text for caption in captions(scene))
-        return TrainingItem(partial(_draw_scene, seed, number), texts)
+        return TrainingItem(partial(_draw_scene, seed, number), texts, _uri(seed, number))
+
+    @property
+    def uris(self) -> Sequence[str]:
+        """What tells the scenes apart, without drawing them."""
+        return [_uri(self.scenes.seed, number) for number in self.scenes.numbers]
+
+
+def _uri(seed: int, number: int) -> str:
+    return f"scenes/{seed}/{number}"
 
 
 def _draw_scene(seed: int, number: int) -> bytes:
@@ -80,13 +89,42 @@ def captioned_items(text: str, options: SourceOptions) -> Sequence[CaptionedImag
         scenes = parse_scenes(spec.where)
         return Scenes(SceneRange(scenes.seed, scenes.count))
     items = [
-        TrainingItem(event.read, event.captions)
+        TrainingItem(event.read, event.captions, event.uri)
         for event in open_source(spec, options)
         if isinstance(event, SourceItem) and event.captions
     ]
     if not items:
         raise DataError(f"{spec}: no image has a caption", "training needs pairs of both")
     return items
+
+
+def without(
+    items: Sequence[CaptionedImage], held_out: Sequence[CaptionedImage]
+) -> Sequence[CaptionedImage]:
+    """The items that are not held out: recall on images that were trained on means nothing.
+
+    Images are the same where they lie at the same place; copies elsewhere are not found.
+
+    Raises:
+        UsageError: every item is held out.
+    """
+    measured = set(_uris(held_out)) - {""}
+    kept = [place for place, uri in enumerate(_uris(items)) if uri not in measured]
+    if len(kept) == len(items):
+        return items
+    if not kept:
+        raise UsageError(
+            "all images to train on are named for validation too, so none is left",
+            "leave out `validate`: a part of `source` is then held out",
+        )
+    get_logger("train").warning(
+        "images that are used for validation are not trained on", images=len(items) - len(kept)
+    )
+    return [items[place] for place in kept]
+
+
+def _uris(items: Sequence[CaptionedImage]) -> Sequence[str]:
+    return items.uris if isinstance(items, Scenes) else [one.uri for one in items]
 
 
 def split_off(

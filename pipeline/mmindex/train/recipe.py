@@ -12,7 +12,7 @@ from mmindex.models.files import locate
 from mmindex.models.resolve import NO_WEIGHTS, ModelRequest
 from mmindex.sources.spec import SourceOptions
 from mmindex.store.layout import Layout
-from mmindex.train.corpus import LIMITS, captioned_items, split_off
+from mmindex.train.corpus import LIMITS, captioned_items, split_off, without
 from mmindex.train.folder import TrainableModel, learn_vocabulary, load_trainable, whole_config
 from mmindex.train.settings import CaptionedImage, TrainSettings
 from mmindex.train.train import TrainOutput, TrainReport, train
@@ -59,6 +59,7 @@ def run_recipe(recipe: Recipe) -> TrainReport:
     items = _open(recipe, recipe.sources)
     if recipe.validation:
         held_out = _open(recipe, recipe.validation)
+        items = without(items, held_out)
     else:
         items, held_out = split_off(items, min(HELD_OUT, max(1, len(items) // 10)))
     return train(_model(recipe, items), items, held_out, recipe.settings, recipe.output)

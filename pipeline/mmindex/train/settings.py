@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 from mmindex.core.errors import UsageError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-
-
-def check_precision(name: str) -> Precision:
-    """``name`` if it is a precision.
-
-    Raises:
-        UsageError: it is none.
-    """
-    for known in get_args(Precision):
-        if name == known:
-            return known  # type: ignore[no-any-return]  # one of Precision's values
-    raise UsageError(f"unknown precision {name!r}", f"one of {', '.join(get_args(Precision))}")
 
 
 class CaptionedImage(Protocol):
@@ -32,6 +21,11 @@ class CaptionedImage(Protocol):
         ...
 
     @property
+    def uri(self) -> str:
+        """Where the image is; empty where nobody knows."""
+        ...
+
+    @property
     def read(self) -> Callable[[], bytes]:
         """Returns the image file's bytes; must survive pickling when workers decode."""
         ...
@@ -39,10 +33,11 @@ class CaptionedImage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrainingItem:
-    """The least that training needs of an image: how to read it, and its captions."""
+    """What training needs of an image: how to read it, its captions, and where it is."""
 
     read: Callable[[], bytes]
     captions: tuple[str, ...]
+    uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +72,7 @@ class TrainSettings:
         checkpoint_every, validate_every: in steps.
     """
 
-    steps: int
+    steps: int = 2_000
     batch_size: int = 256
     captions_per_image: int = 1
     learning_rate: float = 1e-3
@@ -93,8 +88,8 @@ class TrainSettings:
     precision: Precision = "auto"
     device: str = "auto"
     workers: int = 1
-    checkpoint_every: int = 500
-    validate_every: int = 500
+    checkpoint_every: int = 250
+    validate_every: int = 250
 
     def __post_init__(self) -> None:
         for name in ("steps", "captions_per_image", "checkpoint_every", "validate_every"):
@@ -108,6 +103,16 @@ class TrainSettings:
             raise UsageError(f"crop_scale must lie in (0, 1], not {self.crop_scale}")
         if not 0 <= self.ema_decay < 1:
             raise UsageError(f"ema_decay must lie in [0, 1), not {self.ema_decay}")
+        if not 0 < self.learning_rate < math.inf:
+            raise UsageError(
+                f"learning_rate must be greater than 0, not {self.learning_rate}",
+                "1e-3 suits a new model; use 1e-5 to 5e-5 to fine-tune",
+            )
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError(f"weight_decay must be at least 0, not {self.weight_decay}")
+        for name in ("warmup_steps", "seed", "workers"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} must be at least 0, not {getattr(self, name)}")
         if self.lock_image and self.lock_text:
             raise UsageError("both towers are locked: nothing is left to train")
 

@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from mmindex.core.errors import MmindexError, UnsupportedSystemError
+from mmindex.core.errors import MmindexError, NetworkError, UnsupportedSystemError, reason_of
 from mmindex.core.resources import data_dir
 from mmindex.core.system import require_stores
+from mmindex.store import versions
+from mmindex.store.layout import Layout
 
 _HUB_TIMEOUT_S = 5.0  # somebody waits for the answer
 _PLANNED_ROWS, _PLANNED_DIM = 10_000_000, 512
 _LOW_DISK_BYTES = 5 * 10**9  # weights, shards and index of a 100,000-image corpus
+_MODEL = "model"
 _PACKAGES = ("torch", "torchvision", "open-clip-torch", "pyarrow", "pillow", "numpy")
 
 
@@ -30,7 +33,7 @@ class State(StrEnum):
 
     OK = "ok"
     NOTE = "note"  # works, with a restriction worth knowing
-    BROKEN = "broken"  # a build cannot run until this is mended
+    BROKEN = "broken"  # a build cannot run until this is fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,16 @@ class Finding:
     detail: str
 
 
-def examine(store: Path) -> Iterator[Finding]:
-    """Look at everything a build needs, one finding at a time; imports torch and faiss."""
+def examine(
+    store: Path, model: str | None = None, pretrained: str | None = None
+) -> Iterator[Finding]:
+    """Look at everything a build needs, one finding at a time; imports torch and faiss.
+
+    Args:
+        store: where the build would go.
+        model, pretrained: what it would encode with; None: what the store was built with, else
+            the default for photos.
+    """
     yield Finding("python", State.OK, f"{platform.python_version()} ({sys.executable})")
     yield _system()
     for package in _PACKAGES:
@@ -53,14 +64,18 @@ def examine(store: Path) -> Iterator[Finding]:
     yield _index_plan()
     yield _embedded()
     yield _disk(store)
-    yield _hub(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    hub = _hub(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    yield hub
+    yield _model(store, model, pretrained, hub)
 
 
 def verdict(findings: Iterable[Finding]) -> tuple[str, int]:
     """One closing sentence, and the exit code."""
     broken = [finding.what for finding in findings if finding.state is State.BROKEN]
+    if broken == [_MODEL]:
+        return "not ready for this model; drawn scenes work with --model embedded", 69
     if broken:
-        return f"not ready: mend {', '.join(broken)}", 69
+        return f"not ready: fix {', '.join(broken)}", 69
     return "ready: `mmindex build` can run here", 0
 
 
@@ -158,6 +173,46 @@ def _disk(store: Path) -> Finding:
     return Finding("disk", state, f"{free / 1e9:.1f} GB free for {store}")
 
 
+def _model(store: Path, name: str | None, pretrained: str | None, hub: Finding) -> Finding:
+    """Whether the files of the model are here, or can be downloaded."""
+    from mmindex.models.files import locate
+    from mmindex.models.hub import WouldFetchError, without_network
+    from mmindex.models.resolve import resolve_model
+
+    if name is None and pretrained is None:
+        name, pretrained = _model_of(store)
+    shown = "the default model"
+    try:
+        request = resolve_model(name, pretrained)
+        shown = f"{request.name} {request.pretrained}".strip()
+        with without_network():
+            locate(request)
+    except WouldFetchError:
+        if hub.state is State.OK:
+            return Finding(_MODEL, State.OK, f"{shown}: will be downloaded from the model hub")
+    except NetworkError:
+        pass
+    except MmindexError as error:
+        return Finding(_MODEL, State.BROKEN, f"{error.message}: {error.hint}")
+    else:
+        return Finding(_MODEL, State.OK, f"{shown}: on this machine")
+    return Finding(
+        _MODEL,
+        State.BROKEN,
+        f"{shown}: not on this machine, and the model hub cannot be reached; "
+        "use --pretrained PATH, or --model embedded for drawn scenes",
+    )
+
+
+def _model_of(store: Path) -> tuple[str | None, str | None]:
+    """What a store was encoded with; nothing where there is no such store yet."""
+    layout = Layout(store)
+    manifest = versions.read_current(layout) if layout.current_file.exists() else None
+    if manifest is None or manifest.encoder is None:
+        return None, None
+    return manifest.encoder.model, manifest.encoder.pretrained or None
+
+
 def _hub(endpoint: str) -> Finding:
     if os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "TRUE", "yes", "on"}:
         return Finding("model hub", State.NOTE, "HF_HUB_OFFLINE is set: cached models only")
@@ -171,5 +226,5 @@ def _hub(endpoint: str) -> Finding:
         return Finding(
             "model hub",
             State.NOTE,
-            f"{endpoint} cannot be reached ({error}): use --model photos, or --pretrained PATH",
+            f"{endpoint} cannot be reached: {reason_of(error)}",
         )

@@ -132,7 +132,9 @@ def forget(root: Path, ids: Sequence[str], run_id: str, *, dry_run: bool = False
         DataError: no image would be left, or the store is damaged.
     """
     if not ids:
-        raise UsageError("no id to forget", "for example: mmindex forget coco/val2017/000000000139")
+        raise UsageError(
+            "name the images to forget", "for example: mmindex forget ~/photos/anna.jpg"
+        )
     layout = versions.open_layout(root)
     if dry_run:
         with hold_current(layout):
@@ -251,20 +253,19 @@ def plan(current: Snapshot, ids: Sequence[str]) -> Deletion:
     """
     doomed, objects, forgotten = Deletion(), current.objects, read_forgotten(current)
     wanted = set(ids)
-    kept = list(_versions(current))
-    images = _tables(objects, kept, ("crawl/images",))
+    images = all_tables(current, ("crawl/images",))
     for ref in images:
         _take_rows(objects, ref, wanted, doomed)
-    for ref in _tables(objects, kept, ("crawl/quarantine", "quarantine")):
+    for ref in all_tables(current, ("crawl/quarantine", "quarantine")):
         _take_entries(objects, ref, wanted, doomed)
     doomed.already = tuple(sorted(name for name in wanted - doomed.ids if forgotten.has_id(name)))
     missing = sorted(wanted - doomed.ids - set(doomed.already))
     if missing:
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         raise NoInputError(
-            f"no image has the id {', '.join(map(repr, missing[:_NAMED]))}{more}; "
+            f"no image has the id, uri or path {', '.join(map(repr, missing[:_NAMED]))}{more}; "
             "nothing was forgotten",
-            "ids are what `mmindex query --format json` shows as `id`",
+            "`mmindex query` shows paths, `mmindex query --format json` shows ids and uris",
         )
     _follow_addresses(current.layout, doomed)
     for ref in images:
@@ -296,12 +297,13 @@ def _versions(current: Snapshot) -> Iterator[Manifest]:
     yield current.manifest
 
 
-def _tables(objects: Objects, kept: Sequence[Manifest], names: Collection[str]) -> list[ObjectRef]:
+def all_tables(current: Snapshot, names: Collection[str]) -> list[ObjectRef]:
     """These objects of all versions, each content once; damaged ones of old versions tell nothing.
 
     Raises:
-        DataError: one of the published version, the last of ``kept``, is damaged.
+        DataError: one of the published version is damaged.
     """
+    objects, kept = current.objects, list(_versions(current))
     needed = {ref.sha256 for ref in kept[-1].objects}
     found: dict[str, ObjectRef] = {}
     for ref in (ref for made in reversed(kept) for ref in made.objects if ref.name in names):

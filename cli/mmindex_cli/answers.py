@@ -1,0 +1,200 @@
+"""How the answers of ``query`` look in each form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wcwidth import wcswidth
+
+from mmindex.core.display import hit_fields, score_text, visible
+from mmindex_cli.fitting import fit, pad, terminal_width
+from mmindex_cli.output import Cell, Form, emit
+
+if TYPE_CHECKING:
+    from mmindex.core.records import Hit
+    from mmindex.search.query import Answer
+
+_QUERY_COLUMNS = ("query", "rank", "score", "id", "uri", "caption", "error")
+_GAP = "  "
+# The widest that a column asked for gets in a terminal, and the least that a caption gets beside
+# its picture's path.
+_WIDEST = 24
+_LEAST_CAPTION = 24
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What an answer shows beside the usual fields.
+
+    Attributes:
+        columns: names of further columns of the images table.
+        values: their values, by image id.
+        picture: draws the picture at a uri into the terminal; None: none is wanted.
+    """
+
+    columns: Sequence[str] = ()
+    values: Callable[[Sequence[str]], Mapping[str, Values]] = lambda _ids: {}
+    picture: Callable[[str], str] | None = field(default=None)
+
+    def of(self, hits: Sequence[Hit]) -> Mapping[str, Values]:
+        """The further columns of some hits, by image id."""
+        return self.values([hit.image_id for hit in hits]) if self.columns else {}
+
+
+def print_answers(
+    answers: Iterable[Answer], form: Form, view: View | None = None, end: str = "\n"
+) -> int:
+    """Print answers as they come; returns how many of them are errors."""
+    shown, failed = view or View(), 0
+
+    def counted() -> Iterator[Answer]:
+        nonlocal failed
+        for answer in answers:
+            failed += answer.error is not None
+            yield answer
+
+    emit(
+        counted(),
+        form,
+        text=lambda some: answer_lines(some, shown),
+        json=lambda answer: answer_record(answer, shown),
+        tsv=((*_QUERY_COLUMNS, *shown.columns), lambda answer: answer_rows(answer, shown)),
+        paths=lambda answer: (hit.uri for hit in answer.hits),
+        end=end,
+    )
+    return failed
+
+
+def answer_record(answer: Answer, view: View) -> dict[str, object]:
+    """An answer as JSON has it."""
+    values = view.of(answer.hits)
+    hits = [hit_fields(hit) for hit in answer.hits]
+    if view.columns:
+        for shown, hit in zip(hits, answer.hits, strict=True):
+            shown["columns"] = {
+                name: value if isinstance(value, bool | int | float | list) else _nullable(value)
+                for name, value in values[hit.image_id].items()
+            }
+    record = {
+        "query": answer.query,
+        "to": str(answer.to),
+        "version": answer.version,
+        "hits": hits,
+    }
+    return record if answer.error is None else {**record, "error": answer.error}
+
+
+def answer_rows(answer: Answer, view: View) -> Iterator[Sequence[Cell]]:
+    """One row for each hit, and one for an answer without hits."""
+    values = view.of(answer.hits)
+    for hit in answer.hits:
+        further = values.get(hit.image_id, {})
+        yield (
+            answer.query,
+            *hit_fields(hit).values(),
+            "",
+            *(_nullable(further[name]) for name in view.columns),
+        )
+    if not answer.hits:
+        yield answer.query, *("",) * 5, answer.error, *("",) * len(view.columns)
+
+
+def answer_lines(answers: Iterable[Answer], view: View) -> Iterator[str]:
+    """A table for each answer, as wide as the terminal; only a path may be longer."""
+    width = terminal_width()
+    for number, answer in enumerate(answers):
+        if number:
+            yield ""
+        heading = "captions for " if answer.to == "text" else "images for "
+        yield heading + fit(answer.query, None if width is None else width - len(heading))
+        if answer.error is not None:
+            yield f"error: {visible(answer.error)}"
+        elif not answer.hits:
+            yield "no hits"
+        else:
+            yield from _table(answer.hits, view, width)
+
+
+def _table(hits: Sequence[Hit], view: View, width: int | None) -> Iterator[str]:
+    values = view.of(hits)
+    most = None if width is None else _WIDEST
+    columns = {
+        "rank": [f"{hit.rank:>4}" for hit in hits],
+        "score": [f"{score_text(hit.score):>7}" for hit in hits],
+        **{
+            name: [fit(_text(values[hit.image_id][name]), most) for hit in hits]
+            for name in view.columns
+        },
+    }
+    captions = [visible(hit.caption or "") for hit in hits]
+    ids = [visible(hit.id) for hit in hits]
+    paths = [_path(hit.uri, width) for hit in hits]
+    below: Sequence[str] = ()
+    if hits[0].caption is None:
+        with_ids = {**columns, "id": ids, "path": paths}
+        columns = with_ids if _fits(with_ids, width) else {**columns, "path": paths}
+    elif width is None:
+        columns |= {"id": ids, "caption": captions, "path": paths}
+    else:
+        room = width - _width(columns) - len(_GAP)
+        beside = room - max(map(wcswidth, paths)) - len(_GAP)
+        if beside >= _LEAST_CAPTION:
+            columns |= {"caption": [fit(hit.caption or "", beside) for hit in hits], "path": paths}
+        else:
+            columns |= {"caption": [fit(hit.caption or "", room) for hit in hits]}
+            below = [f"{'':<{_width({'rank': columns['rank']})}}{_GAP}{path}" for path in paths]
+    lines = _aligned(columns)
+    yield next(lines)
+    for number, line in enumerate(lines):
+        yield line
+        yield from below[number : number + 1]
+        if view.picture is not None:
+            yield view.picture(hits[number].uri)
+
+
+def _aligned(columns: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    widths = {name: _column_width(name, cells) for name, cells in columns.items()}
+    right = {"rank", "score"}
+    heads = [f"{n:>{w}}" if n in right else pad(visible(n), w) for n, w in widths.items()]
+    yield _GAP.join(heads).rstrip()
+    for row in zip(*columns.values(), strict=True):
+        cells = (pad(cell, width) for cell, width in zip(row, widths.values(), strict=True))
+        yield _GAP.join(cells).rstrip()
+
+
+def _width(columns: Mapping[str, Sequence[str]]) -> int:
+    widths = [_column_width(name, cells) for name, cells in columns.items()]
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
+def _column_width(name: str, cells: Sequence[str]) -> int:
+    return max(wcswidth(visible(name)), *map(wcswidth, cells))
+
+
+def _fits(columns: Mapping[str, Sequence[str]], width: int | None) -> bool:
+    return width is None or _width(columns) <= width
+
+
+def _path(uri: str, width: int | None) -> str:
+    """A path that can be copied: never cut, but in a terminal relative to the working folder."""
+    if width is None or not os.path.isabs(uri):  # noqa: PTH117 # a uri need not be a path
+        return visible(uri)
+    folder = f"{Path.cwd()}/"
+    return visible(uri.removeprefix(folder) if folder != "//" else uri)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _nullable(value: Any) -> str | int | float | bool | None:
+    """A value as a cell: numbers and truths as they are, anything else as text."""
+    return value if value is None or isinstance(value, bool | int | float) else _text(value)

@@ -1,0 +1,47 @@
+"""Text fitted into the columns of a terminal; wide characters take two, accents none."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+from wcwidth import wcswidth, wcwidth
+
+from mmindex.core.display import visible
+
+_MIN_WIDTH = 40
+# Characters looked at for each column of room: accents and joiners take none of their own.
+_PER_COLUMN = 4
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal; None where output goes elsewhere: a file keeps whole lines."""
+    if not sys.stdout.isatty():
+        return None
+    return max(_MIN_WIDTH, shutil.get_terminal_size().columns)
+
+
+def fit(text: str, width: int | None) -> str:
+    """The text made visible, cut with an ellipsis where it is wider than ``width`` columns."""
+    if width is None:
+        return visible(text)
+    # Accents take no column: a pile of thousands on one letter is cut too.
+    shown = visible(text[: _PER_COLUMN * width + 1])
+    if len(shown) <= _PER_COLUMN * width and wcswidth(shown) <= width:
+        return shown
+    return _head(shown, width - 1) + "…"
+
+
+def _head(text: str, width: int) -> str:
+    used, kept = 0, 0
+    for char in text[: _PER_COLUMN * width]:
+        used += wcwidth(char)
+        if used > width:
+            break
+        kept += 1
+    return text[:kept]
+
+
+def pad(text: str, width: int) -> str:
+    """Fill a visible text with spaces up to ``width`` columns."""
+    return text + " " * (width - wcswidth(text))

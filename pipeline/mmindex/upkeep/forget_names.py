@@ -1,0 +1,93 @@
+"""Which images a person means when asking to forget them, and what looks just like them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmindex.core.errors import NoInputError
+from mmindex.core.modality import Modality
+from mmindex.core.resources import user_path
+from mmindex.insight.dedup import close_to
+from mmindex.search.filters import select_images
+from mmindex.store import versions
+from mmindex.store.holds import hold_current
+from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
+from mmindex.upkeep.forget import ForgetReport, all_tables
+
+# Near-copies are looked for around this many images at most: enough to decide by.
+_MOST_LOOKED_AT = 1_000
+
+
+def find_ids(root: Path, names: Sequence[str], where: str | None) -> tuple[str, ...]:
+    """The ids of the images that are named, or selected by a condition, each once.
+
+    A name is an id, a uri, the path of a file, or the path of a folder, which stands for every
+    image below it. A name that fits nothing is taken for an id.
+
+    Args:
+        root: the store.
+        names: what the user calls them; of any version that the store keeps.
+        where: a condition on the published images, see :mod:`mmindex.search.filters`.
+
+    Raises:
+        NoInputError: there is no store, or no image fulfils the condition.
+        UsageError: the condition makes no sense.
+    """
+    layout = versions.open_layout(root)
+    with hold_current(layout) as manifest:
+        if manifest is None:
+            return tuple(names)
+        current = Snapshot(Objects(layout), manifest)
+        found = dict.fromkeys(_selected(current, where) if where is not None else ())
+        paths = {str(user_path(name).absolute()): name for name in names if "\0" not in name}
+        known: set[str] = set()
+        for ref in all_tables(current, ("crawl/images",)) if names else ():
+            for batch in current.objects.iter_batches(ref, ["image_id", "uri"]):
+                for image_id, uri in _named(batch, set(names), set(paths)):
+                    found[image_id] = None
+                    known |= {image_id, uri} | {n for p, n in paths.items() if _below(uri, p)}
+        return tuple({**found, **dict.fromkeys(name for name in names if name not in known)})
+
+
+def _selected(current: Snapshot, where: str) -> list[str]:
+    rows = select_images(current, where)
+    ids = current.table("images", ["image_id"])["image_id"].filter(pa.array(rows))
+    if not len(ids):
+        raise NoInputError("no image matches `where`; nothing was forgotten")
+    return list(ids.to_pylist())
+
+
+def _named(batch: pa.RecordBatch, names: set[str], paths: set[str]) -> list[tuple[str, str]]:
+    """Id and uri of the rows that are named."""
+    asked = pa.array(sorted(names | paths), pa.string())
+    mask = pc.or_(
+        pc.is_in(batch["image_id"], value_set=asked), pc.is_in(batch["uri"], value_set=asked)
+    )
+    for path in paths:
+        for separator in ("/", "!"):
+            mask = pc.or_(mask, pc.starts_with(batch["uri"], f"{path.rstrip('/')}{separator}"))
+    rows = batch.filter(mask)
+    return list(zip(rows["image_id"].to_pylist(), rows["uri"].to_pylist(), strict=True))
+
+
+def _below(uri: str, path: str) -> bool:
+    """Whether a uri is a path, or in the folder or archive there."""
+    return uri == path or uri.startswith((f"{path.rstrip('/')}/", f"{path}!"))
+
+
+def near_copies(root: Path, report: ForgetReport) -> tuple[str, ...]:
+    """Ids of images that look like those of a report and are not among them, nearest first.
+
+    Nothing where the store has no image index.
+    """
+    layout = versions.open_layout(root)
+    with hold_current(layout) as manifest:
+        if manifest is None or Modality.IMAGE not in manifest.indexes:
+            return ()
+        gone = [*report.forgotten, *report.same_bytes]
+        return close_to(Snapshot(Objects(layout), manifest), gone, most=_MOST_LOOKED_AT)
