@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmindex.sources.registry import built_in
+from mmindex.sources.kinds import built_in
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file with settings; flags win over it.")

@@ -142,6 +142,12 @@ def crawl(
             sink = _Sink(spool, stamps, image_limits, forgotten)
             _read_source(open_source(spec, options), tally, sink)
             _warn_of_lost_captions(tally, limits.max_quarantine)
+        if spool.mixed_columns:
+            get_logger("crawl").warning(
+                "columns that hold values of several types are kept as text: in --where use"
+                " try_cast(COLUMN as DOUBLE)",
+                columns=", ".join(spool.mixed_columns),
+            )
         images, captions = spool.write_images(objects), spool.write_captions(objects)
     summaries = tuple(tally.summary() for tally in tallies)
     return CrawlReport(
