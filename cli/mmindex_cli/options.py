@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_
 import typer
 
 from mmindex.core.errors import UsageError
-from mmindex.sources.registry import built_in
+from mmindex.sources.kinds import built_in
 
 if TYPE_CHECKING:
     from mmindex_cli.output import Form
