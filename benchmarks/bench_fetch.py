@@ -101,9 +101,9 @@ def server(count: int, side: int) -> Iterator[int]:
 
 def run_mmindex(path: Path, store: Path, threads: int) -> None:
     """Fetch a list as `mmindex crawl` does; prints seconds, peak memory and counts as JSON."""
-    from mmindex.core.fetch_config import FetchConfig
+    from mmindex.core.config import FetchConfig
     from mmindex.core.records import SourceItem
-    from mmindex.sources.url_list import UrlOptions, url_list_events
+    from mmindex.sources.kinds.urls import UrlOptions, url_list_events
     from mmindex.store.versions import create_layout
 
     layout = create_layout(store)

@@ -73,6 +73,7 @@ def search_own(case: Path, work: Path, threads: int) -> dict[str, Any]:
 
     from mmindex.search.searcher import Searcher
     from mmindex.store.manifest import IndexInfo, ObjectRef
+    from mmindex.store.snapshot import Snapshot
     from support.index_stores import open_objects
     from support.manifests import manifest
 
@@ -84,7 +85,7 @@ def search_own(case: Path, work: Path, threads: int) -> dict[str, Any]:
     )
     queries, truth = np.load(case / "queries.npy"), np.load(case / "truth.npy")
     begun = time.perf_counter()
-    searcher = Searcher(open_objects(work / "store"), made, "image", threads=threads)
+    searcher = Searcher(Snapshot(open_objects(work / "store"), made), "image", threads=threads)
     searcher.search(queries[:1], K)
     opened = time.perf_counter() - begun
 

@@ -66,7 +66,7 @@ def main() -> None:
         bench_caption(vectorizer, scenes, paths)
         bench_minus(vectorizer)
         for threshold in (0.96, 0.98, 0.99):
-            groups = near_duplicates(vectorizer.published, threshold)
+            groups = near_duplicates(vectorizer.snapshot, threshold)
             linked = sum(len(group.members) for group in groups)
             print(f"dedup at {threshold}: {linked} images of the store linked")
         bench_copies(vectorizer, "scenes", paths[:200])
@@ -93,7 +93,7 @@ def bench_match(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]) 
     listed = paths[0].parent / "pairs.csv"
     with listed.open("w", newline="") as file:
         csv.writer(file).writerows([("image", "text", "label"), *rows])
-    fitted = corpus_threshold(vectorizer.published)
+    fitted = corpus_threshold(vectorizer.snapshot)
     scored = score_pairs(vectorizer, read_pairs(listed))
     report = judge(scored, fitted.value)
     print(f"match: threshold {fitted.value:.4f}, corpus {100 * fitted.balanced_accuracy:.1f} %")
@@ -173,7 +173,7 @@ def bench_explain(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]
 
 def bench_caption(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]) -> None:
     claims = {}
-    source = vectorizer.published.manifest.sources[0].spec
+    source = vectorizer.snapshot.manifest.sources[0].spec
     count, seed = (int(part) for part in source.removeprefix("scenes:").split("@"))
     for number in range(count):
         for said in captions(make_scene(seed, number)):
@@ -233,12 +233,12 @@ COPIES = {
 
 def bench_minus(vectorizer: Vectorizer) -> None:
     """Share of the first ten that have what is wanted and lack what is not, by weight."""
-    published = vectorizer.published
-    searcher = Searcher(published.objects, published.manifest, "image")
+    published = vectorizer.snapshot
+    searcher = Searcher(published, "image")
     source = published.manifest.sources[0].spec
     count, seed = (int(part) for part in source.removeprefix("scenes:").split("@"))
     scenes = {f"scenes/{seed}/{n:012d}": make_scene(seed, n) for n in range(count)}
-    table = published.objects.read_table(published.manifest.find("images"), ["image_id", "key"])
+    table = published.table("images", ["image_id", "key"])
     by_key = dict(zip(table["key"].to_pylist(), table["image_id"].to_pylist(), strict=True))
     wanted = [
         ("boat", "red"),

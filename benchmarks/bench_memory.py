@@ -86,13 +86,14 @@ def open_index(folder: Path) -> dict[str, float]:
 
     from mmindex.search.searcher import Searcher
     from mmindex.store.manifest import Manifest
+    from mmindex.store.snapshot import Snapshot
     from support.index_stores import open_objects
 
     manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
     query = np.ones((1, DIM), dtype=np.float32) / np.sqrt(DIM, dtype=np.float32)
     before = _resident_mb("VmRSS")
     begun = time.perf_counter()
-    searcher = Searcher(open_objects(folder), manifest, "image")
+    searcher = Searcher(Snapshot(open_objects(folder), manifest), "image")
     opened = time.perf_counter() - begun
     searcher.search(query, 10)
     return {

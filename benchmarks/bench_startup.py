@@ -64,11 +64,10 @@ def stored_vectors(store: Path, target: Path) -> None:
     """The image vectors of a store as one float32 file."""
     import numpy as np
 
-    from mmindex.search.snapshot import open_published
-    from mmindex.store.vectors import Vectors
+    from mmindex.store.snapshot import open_snapshot
 
-    published = open_published(store)
-    vectors = Vectors(published.objects, published.manifest, "image")
+    published = open_snapshot(store)
+    vectors = published.vectors("image")
     np.save(target, np.concatenate([block for _, block in vectors.blocks(65_536)]).astype("f4"))
 
 

@@ -110,7 +110,7 @@ def ours(case: Case, folder: Path) -> dict[str, float]:
     unique_images = dict(zip(image_keys, case.images, strict=True))
     unique_texts = {key_of(text): row for text, row in zip(texts, case.texts, strict=True)}
     names = [f"i{number:06d}" for number in range(len(case.images))]
-    objects, manifest = make_store(
+    snapshot = make_store(
         folder,
         images_table([(n, k, f"/{n}") for n, k in zip(names, image_keys, strict=True)]),
         captions_table([(names[o], t) for o, t in zip(case.owner, texts, strict=True)]),
@@ -120,7 +120,7 @@ def ours(case: Case, folder: Path) -> dict[str, float]:
         },
         fake_info(dim=DIM),
     )
-    corpus = load_corpus(objects, manifest)
+    corpus = load_corpus(snapshot)
     assert corpus.captions is not None
     every = np.arange(len(case.texts))
     asked = caption_queries(corpus.captions, corpus.image_of_caption, every)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mmindex.store.layout import Layout
 from mmindex.store.objects import Objects
 from mmindex.store.versions import create_layout
+from support.hostile_server import HostileServer, hostile_server
 from support.models import FakeEncoder, TinyModel, save_tiny_model
 from support.tally import (
     pytest_configure,
@@ -47,9 +49,28 @@ def encoder(tiny_model: TinyModel) -> OpenClipEncoder:
 
 
 @pytest.fixture
-def objects(tmp_path: Path) -> Objects:
+def root(tmp_path: Path) -> Path:
+    """Where a test's store will be."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def layout(root: Path) -> Layout:
+    """An empty store."""
+    return create_layout(root)
+
+
+@pytest.fixture
+def objects(layout: Layout) -> Objects:
     """An empty store's objects."""
-    return Objects(create_layout(tmp_path / "store"))
+    return Objects(layout)
+
+
+@pytest.fixture
+def server() -> Iterator[HostileServer]:
+    """A server on loopback."""
+    with hostile_server() as running:
+        yield running
 
 
 @pytest.fixture

@@ -22,6 +22,13 @@ NEVER_MENTIONED = (
     r"\bsub-?agen[t]s?\b",
     r"\bAI assistan[t]",
 )
+# Declared, and why no module imports it.
+NOT_IMPORTED = {
+    "faiss-cpu": "brings the same module as faiss-gpu, on other systems",
+    "sentencepiece": "transformers reads vocabularies with it",
+    "timm": "open_clip builds towers with it; fingerprints name its version",
+    "torchvision": "open_clip needs the one that fits torch; doctor names its version",
+}
 # The one file that says where real photos lie beside a checkout.
 KNOWS_ITS_SURROUNDINGS = {".ci/run"}
 
@@ -46,6 +53,12 @@ def imported(tree: ast.Module) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) == "importlib.import_module"
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            names.add(node.args[0].value)
     return names
 
 
@@ -86,21 +99,106 @@ def test_a_module_imports_only_what_stands_above_it_or_to_its_left():
     assert wrong == []
 
 
+def test_modules_that_scripts_and_documents_import_exist():
+    """Tests start small programs as text, which no linter and no move of a module sees."""
+    pattern = re.compile(r"^\s*(?:from|import) (mmindex(?:_cli)?(?:\.\w+)*)", re.MULTILINE)
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "tests").rglob("*.py")]
+    wrong = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in [*texts, *(ROOT / "benchmarks").rglob("*.py")]
+        for name in pattern.findall(path.read_text(encoding="utf-8"))
+        if name not in modules()
+    ]
+    assert wrong == []
+
+
+@cache
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def distributions(requirements: list[str]) -> set[str]:
+    return {normal(re.match(r"[\w.-]+", line)[0]) for line in requirements}
+
+
+def needed() -> set[str]:
+    """Distributions that everybody gets."""
+    return distributions(project()["project"]["dependencies"])
+
+
+def optional() -> set[str]:
+    """Distributions of the extras that users choose."""
+    extras = project()["project"]["optional-dependencies"]
+    return distributions([line for name in extras if name != "dev" for line in extras[name]])
+
+
+@cache
+def owners() -> dict[str, set[str]]:
+    """Who may bring each imported name; a distribution of that name where none is installed."""
+    installed = packages_distributions()
+    names = {other.partition(".")[0] for tree in modules().values() for other in imported(tree)}
+    return {
+        top: {normal(name) for name in installed.get(top, [top])}
+        for top in names - PACKAGES.keys() - sys.stdlib_module_names
+    }
+
+
+def imported_at_once(tree: ast.Module) -> set[str]:
+    """What importing a module imports: nothing inside functions, nothing for type checkers."""
+    later = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
+    inner = {id(node) for outer in later for node in ast.walk(outer)}
+    lines = [n for n in ast.walk(tree) if isinstance(n, ast.stmt) and id(n) not in inner]
+    imports = [n for n in lines if isinstance(n, ast.Import | ast.ImportFrom)]
+    return imported(ast.Module(imports, []))
+
+
 def test_everything_imported_is_a_dependency_that_is_declared():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    declared = [*project["dependencies"], *extras["hf"], *extras["heif"], *extras["pandas"]]
-    names = {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in declared}
-    owners = packages_distributions()
-    missing = set()
-    for name, tree in modules().items():
-        for top in {other.partition(".")[0] for other in imported(tree)}:
-            if top in sys.stdlib_module_names or top in PACKAGES or top == "__future__":
-                continue
-            known = {owner.lower().replace("_", "-") for owner in owners.get(top, [top])}
-            if not known & names:
-                missing.add(f"{name}: {top}")
+    declared = needed() | optional()
+    missing = {
+        f"{name}: {top}"
+        for name, tree in modules().items()
+        for top in {other.partition(".")[0] for other in imported(tree)} & owners().keys()
+        if not owners()[top] & declared
+    }
     assert missing == set()
+
+
+def test_what_an_extra_brings_is_imported_only_where_it_is_used():
+    too_early = {
+        f"{name}: {top}"
+        for name, tree in modules().items()
+        for top in {other.partition(".")[0] for other in imported_at_once(tree)} & owners().keys()
+        if not owners()[top] & needed()
+    }
+    assert too_early == set()
+
+
+def test_every_dependency_that_is_declared_is_imported():
+    used = set().union(*owners().values())
+    assert (needed() | optional()) - used == NOT_IMPORTED.keys()
+
+
+def test_the_dev_extra_is_the_dev_group():
+    groups = project()["dependency-groups"]
+    parts = [groups[part["include-group"]] for part in groups["dev"]]
+    lines = [line for part in parts for line in part]
+    assert sorted(lines) == sorted(project()["project"]["optional-dependencies"]["dev"])
+
+
+def test_what_development_installs_has_a_tested_version():
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pinned = distributions([line for line in text.splitlines() if not line.startswith("#")])
+    wanted = needed() | distributions(project()["project"]["optional-dependencies"]["dev"])
+    assert wanted - pinned - {"faiss-cpu"} == set()  # of systems other than Linux on x86-64
 
 
 def test_nothing_tells_where_it_was_written():

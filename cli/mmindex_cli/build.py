@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mmindex.core.errors import UsageError
 from mmindex.store.place import require_writable
 from mmindex_cli.build_options import (
     AllFilesOption,
@@ -15,6 +16,8 @@ from mmindex_cli.build_options import (
     ConfigOption,
     DeviceOption,
     DryRunOption,
+    ExcludeOption,
+    IncludeOption,
     IndexOption,
     MetricsOption,
     ModelOption,
@@ -51,6 +54,8 @@ def build(
     config: ConfigOption = None,
     source: SourceOption = None,
     all_files: AllFilesOption = False,
+    exclude: ExcludeOption = None,
+    include: IncludeOption = None,
     model: ModelOption = None,
     pretrained: PretrainedOption = None,
     allow_pickle_weights: PickleOption = False,
@@ -82,7 +87,7 @@ def build(
     Example: mmindex build --source coco:~/coco#val2017 --index auto
     """
     values = {
-        "source": _sources(source, all_files),
+        "source": _sources(source, all_files, exclude, include),
         **fetch_values(
             base_url=base_url,
             corpora=corpora,
@@ -116,6 +121,8 @@ def crawl(
     config: ConfigOption = None,
     source: SourceOption = None,
     all_files: AllFilesOption = False,
+    exclude: ExcludeOption = None,
+    include: IncludeOption = None,
     max_quarantine: QuarantineOption = None,
     max_removed: RemovedOption = None,
     base_url: BaseUrlOption = None,
@@ -134,7 +141,7 @@ def crawl(
     Example: mmindex crawl --source folder:~/Pictures
     """
     values = {
-        "source": _sources(source, all_files),
+        "source": _sources(source, all_files, exclude, include),
         **fetch_values(
             base_url=base_url,
             corpora=corpora,
@@ -201,10 +208,21 @@ def index(
     _Job(store_path(store), config, values, output_format).run(("index",), metrics_file)
 
 
-def _sources(specs: list[str] | None, all_files: bool) -> list[dict[str, Any]] | None:
+def _sources(
+    specs: list[str] | None,
+    all_files: bool,
+    exclude: list[str] | None,
+    include: list[str] | None,
+) -> list[dict[str, Any]] | None:
     if not specs:
+        if exclude or include:
+            raise UsageError(
+                "--exclude and --include belong to a --source",
+                "repeat the --source, or put `exclude` into the configuration's [[source]]",
+            )
         return None
-    return [{"spec": spec, "all_files": all_files} for spec in specs]
+    globs = {"exclude": exclude or [], "include": include or []}
+    return [{"spec": spec, "all_files": all_files, **globs} for spec in specs]
 
 
 def _model_values(model: str | None, pretrained: str | None, allow_pickle: bool) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from mmindex.sources.registry import built_in
+
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file with settings; flags win over it.")
 ]
@@ -14,14 +16,30 @@ SourceOption = Annotated[
     list[str] | None,
     typer.Option(
         "--source",
-        metavar="KIND:WHERE[#SPLIT]",
-        help="What to index, e.g. coco:val2017 (fetched), coco:PATH, coco-karpathy:PATH#test, "
-        "flickr30k:PATH, folder:PATH, urls:FILE, webdataset:PATTERN, parquet:PATTERN, "
-        "scenes:COUNT@SEED. May be repeated.",
+        metavar="KIND:PLACE[#SPLIT]",
+        help=f"What to index, such as folder:~/Pictures or coco:val2017 (fetched). Kinds: "
+        f"{', '.join(built_in())}. Repeat it to index several sources.",
     ),
 ]
 AllFilesOption = Annotated[
     bool, typer.Option("--all-files", help="folder: sources try every file by its content.")
+]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="GLOB",
+        help="folder: sources leave out what matches: a name ('*.png', 'Exports') or a path "
+        "('2019/**'). Repeatable; the store remembers it.",
+    ),
+]
+IncludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="GLOB",
+        help="folder: sources take only what matches. Repeatable; the store remembers it.",
+    ),
 ]
 ModelOption = Annotated[
     str | None,

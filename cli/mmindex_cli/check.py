@@ -46,14 +46,15 @@ def check(
 
     Example: mmindex check --full
     """
-    from mmindex.upkeep import commands as upkeep
+    from mmindex.upkeep.check import check as check_store
+    from mmindex.upkeep.repair import repair as repair_store
 
     root = store_path(store)
     part = _part(subset)
     if part is not None and (full or repair):
         raise UsageError("--subset is no part of a full check", "leave out --full and --repair")
-    mended = upkeep.repair(root) if repair else None
-    report = upkeep.check(root, full=full or repair, subset=part)
+    mended = repair_store(root) if repair else None
+    report = check_store(root, full=full or repair, subset=part)
     _print_check(report, mended, output_format)
     if report.problems:
         raise DataError(

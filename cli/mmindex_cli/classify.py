@@ -116,7 +116,7 @@ def _classifier(
 
     known = read_labels(labels)
     if templates is None:
-        templates = "drawing" if vectorizer.published.encoder.model == EMBEDDED else "photo"
+        templates = "drawing" if vectorizer.snapshot.encoder.model == EMBEDDED else "photo"
     return Classifier(
         labels=tuple(label.name for label in known),
         vectors=label_vectors(known, find_templates(templates), vectorizer.texts),
@@ -138,11 +138,11 @@ def _told(
 
     if images:
         return classify_files(vectorizer, classifier, expand(images), k)
-    published = vectorizer.published
+    snapshot = vectorizer.snapshot
     rows = None
     if where is not None:
-        rows = select_images(published.objects, published.manifest, where)
-    return classify_corpus(published, classifier, k, truth=column, rows=rows)
+        rows = select_images(snapshot, where)
+    return classify_corpus(snapshot, classifier, k, truth=column, rows=rows)
 
 
 def _print_one(

@@ -15,9 +15,10 @@ from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
-from mmindex.core.cores import calm_openmp
 from mmindex.core.errors import InternalError, MmindexError, Terminated, exit_code_of, from_os_error
 from mmindex.core.progress import new_run_id, show_bars
+from mmindex.core.system import calm_openmp
+from mmindex_cli.flags import as_flags
 from mmindex_cli.interrupts import catch_signals
 from mmindex_cli.logs import LogFormat, configure_logging
 from mmindex_cli.streams import say, settle_stdout
@@ -140,13 +141,13 @@ def _fail(error: MmindexError, debug: bool = False, log_format: LogFormat = "tex
     if debug:
         traceback.print_exception(error, file=sys.stderr)
     settle_stdout()
-    code = error.exit_code
+    code, message, hint = error.exit_code, as_flags(error.message), as_flags(error.hint)
     if log_format == "json":
-        say(_event("failed", error=error.message, hint=error.hint, exit_code=code))
+        say(_event("failed", error=message, hint=hint, exit_code=code))
     else:
-        say(f"error: {_one_line(error.message)}")
-        if error.hint:
-            say(f"hint: {_one_line(error.hint)}")
+        say(f"error: {_one_line(message)}")
+        if hint:
+            say(f"hint: {_one_line(hint)}")
     raise typer.Exit(code)
 
 

@@ -46,17 +46,17 @@ def dedup(
     from mmindex.pages.duplicates import dedup_page
     from mmindex.pages.page import write_page
     from mmindex.search.filters import select_images
-    from mmindex.search.snapshot import open_published
+    from mmindex.store.snapshot import open_snapshot
     from mmindex_cli.output import print_line
 
-    published = open_published(store_path(store))
-    threshold = default_threshold(published.encoder) if image_threshold is None else image_threshold
+    snapshot = open_snapshot(store_path(store))
+    threshold = default_threshold(snapshot.encoder) if image_threshold is None else image_threshold
     rows = None
     if where is not None:
-        rows = select_images(published.objects, published.manifest, where)
-    groups = near_duplicates(published, threshold, rows)
+        rows = select_images(snapshot, where)
+    groups = near_duplicates(snapshot, threshold, rows)
     if html is not None:
-        write_page(html, dedup_page(published, groups, threshold))
+        write_page(html, dedup_page(snapshot, groups, threshold))
     lines = {"table": _table, "json": _json, "tsv": _tsv}[output_format](groups)
     for line in lines:
         print_line(line, output_format)

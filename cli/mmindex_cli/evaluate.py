@@ -53,20 +53,20 @@ def evaluate(
     from mmindex.core.config import EvaluateConfig
     from mmindex.evaluate.expect import compare, find_expected
     from mmindex.evaluate.stage import measure
-    from mmindex.search.snapshot import open_published
+    from mmindex.store.snapshot import open_snapshot
 
-    published = open_published(store_path(store))
+    snapshot = open_snapshot(store_path(store))
     # Found out now, not after minutes of measuring.
-    golden = None if expect is None else find_expected(published, expect)
-    config = EvaluateConfig.model_validate(published.manifest.config.get("evaluate", {}))
-    measured = measure(published.objects, published.manifest, config)
+    golden = None if expect is None else find_expected(snapshot, expect)
+    config = EvaluateConfig.model_validate(snapshot.manifest.config.get("evaluate", {}))
+    measured = measure(snapshot, config)
     comparison = None if golden is None else compare(golden, measured.evaluation)
     _print(measured.evaluation, comparison, output_format)
     if html is not None:
         from mmindex.pages.page import write_page
         from mmindex.pages.report import report_page
 
-        write_page(html, report_page(published, measured, config, comparison))
+        write_page(html, report_page(snapshot, measured, config, comparison))
     if comparison is not None:
         comparison.check()
 

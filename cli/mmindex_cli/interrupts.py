@@ -13,17 +13,20 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 _AGAIN_S = 0.01
+_HAS_TIMER = hasattr(signal, "setitimer")  # not on Windows, where a lost signal stays lost
 
 
 def catch_signals() -> None:
     """Raise :class:`Terminated` on SIGTERM, and see to it that it gets through."""
     signal.signal(signal.SIGTERM, _on_sigterm)
-    sys.unraisablehook = _raise_later
+    if _HAS_TIMER:
+        sys.unraisablehook = _raise_later
 
 
 def stop_catching() -> None:
     """Let SIGTERM end the process at once: there is nothing left to unwind."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    if _HAS_TIMER:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

@@ -79,7 +79,7 @@ def match(
 def _fit(vectorizer: Vectorizer, threshold: float | None, seed: int) -> Threshold | None:
     from mmindex.insight.match import corpus_threshold
 
-    return corpus_threshold(vectorizer.published, seed) if threshold is None else None
+    return corpus_threshold(vectorizer.snapshot, seed) if threshold is None else None
 
 
 def _one(

@@ -182,9 +182,9 @@ class _Asked:
             wanted=(
                 *texts,
                 *(Part(Modality.IMAGE, picture) for picture in pictures),
-                *(read_part(part, session.published) for part in self.plus),
+                *(read_part(part, session.snapshot) for part in self.plus),
             ),
-            unwanted=tuple(read_part(part, session.published) for part in self.minus),
+            unwanted=tuple(read_part(part, session.snapshot) for part in self.minus),
             weights=parse_weights(self.weights) if self.weights is not None else None,
             others=self.others,
         )
@@ -219,5 +219,5 @@ def _with_page(session: Session, answers: Iterator[Answer], target: Path) -> Ite
     from mmindex.pages.page import write_page
 
     for answer in answers:
-        write_page(target, gallery_page(session.published, answer))
+        write_page(target, gallery_page(session.snapshot, answer))
         yield answer

@@ -66,7 +66,8 @@ def schedule(
     if cron:
         typer.echo(cron_line(job))
         return
-    folder = "/etc/systemd/system" if os.geteuid() == 0 else "~/.config/systemd/user"
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0  # Windows has no such number
+    folder = "/etc/systemd/system" if is_root else "~/.config/systemd/user"
     for suffix, text in (("service", service_unit(job)), ("timer", timer_unit(job))):
         typer.echo(f"# {folder}/{unit_name(job)}.{suffix}\n{text}")
 

@@ -13,6 +13,7 @@ from mmindex.core.errors import DataError, NoInputError
 from mmindex.runs.report import RunReport, last_success, newest_first
 from mmindex.store import versions
 from mmindex_cli.common import StoreOption, store_path
+from mmindex_cli.flags import as_flags
 from mmindex_cli.options import FormatOption
 from mmindex_cli.summary import describe, duration
 
@@ -71,7 +72,7 @@ def _run_lines(last: RunReport | None, success: RunReport | None) -> list[tuple[
         return []
     lines = [("last run", _ending(last))]
     if last.error is not None:
-        lines.append(("", visible(last.error.message)))
+        lines.append(("", visible(as_flags(last.error.message))))
     if success is None:
         lines.append(("last good", "no run is known that ended well"))
     elif success.run_id != last.run_id:

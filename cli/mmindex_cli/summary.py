@@ -10,8 +10,10 @@ import msgspec
 import typer
 
 from mmindex.core.display import inert_json, visible
+from mmindex.core.records import NoteKind
 from mmindex.runs.report import RunReport
-from mmindex.store.manifest import IndexInfo, Manifest
+from mmindex.store.manifest import IndexInfo, Manifest, count_not_read
+from mmindex_cli.flags import as_flags
 
 if TYPE_CHECKING:
     from mmindex.runs.forecast import Forecast
@@ -81,6 +83,8 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
         yield "not read", f"{unread.source}: {unread.why}"
     if forecast.changes is not None:
         yield from change_lines(forecast.changes)
+    if forecast.not_read:
+        yield "not read", _by_kind(forecast.not_read)
     label = "encode"
     for side, plan in forecast.encode.items():
         if plan.encode or plan.reuse:
@@ -90,9 +94,9 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     for side, index in forecast.index.items():
         yield f"{side} index", index_line(msgspec.structs.asdict(index))
     for stop in forecast.stops:
-        yield "stop", f"exit {stop.exit_code}: {stop.message}"
+        yield "stop", f"exit {stop.exit_code}: {as_flags(stop.message)}"
         if stop.hint:
-            yield "", f"hint: {stop.hint}"
+            yield "", f"hint: {as_flags(stop.hint)}"
     needed, free = size(forecast.needed_bytes), size(forecast.free_bytes)
     yield "disk", f"{needed} needed at least, {free} free"
     if any(forecast.seconds.values()) and not forecast.stops:
@@ -163,7 +167,10 @@ def _lines(manifest: Manifest) -> Iterator[tuple[str, str]]:
     counts = manifest.counts
     yield "sources", ", ".join(source.spec for source in manifest.sources)
     yield "images", f"{counts.indexed:,} of {counts.seen:,} seen" + _lost(manifest)
-    yield "captions", f"{counts.captions:,}"
+    not_read = count_not_read(manifest.sources)
+    if not_read:
+        yield "not read", _by_kind(not_read)
+    yield "captions", f"{counts.captions:,}" + _lost_captions(manifest)
     encoder = manifest.encoder
     if encoder is not None:
         trained = "" if encoder.trained else "  UNTRAINED: answers mean nothing"
@@ -176,6 +183,28 @@ def _lines(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "missing", f"{', '.join(missing)}: run `mmindex {missing[0]}`"
     if manifest.evaluation:
         yield from _recall_lines(manifest.evaluation)
+
+
+def _by_kind(counts: dict[str, int]) -> str:
+    """Files by extension: ``12 .mp4, 3 .cr2``."""
+    return ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
+
+
+_LOST_CAPTIONS = {
+    NoteKind.CAPTIONS_OF_UNKNOWN_IMAGES: "match no image",
+    NoteKind.CAPTIONS_OF_REJECTED_IMAGES: "of images that cannot be used",
+    NoteKind.EMPTY_CAPTIONS: "empty",
+    NoteKind.UNREADABLE_CAPTION_FILES: "files of captions unreadable",
+}
+
+
+def _lost_captions(manifest: Manifest) -> str:
+    counts = {
+        words: sum(source.notes.get(kind, 0) for source in manifest.sources)
+        for kind, words in _LOST_CAPTIONS.items()
+    }
+    parts = [f"{count:,} {words}" for words, count in counts.items() if count]
+    return f"; not used: {', '.join(parts)}" if parts else ""
 
 
 def _lost(manifest: Manifest) -> str:

@@ -103,8 +103,9 @@ def train(
 
     Example: mmindex train --source coco:~/coco#train2017 --learning-rate 2e-5 --out my-clip
     """
-    from mmindex.core.cores import usable_cores
-    from mmindex.models.resolve import only_scenes, resolve_model
+    from mmindex.core.system import usable_cores
+    from mmindex.models.resolve import resolve_model
+    from mmindex.sources.spec import only_scenes
     from mmindex.train.recipe import Recipe, run_recipe
     from mmindex.train.settings import TrainSettings, check_precision
     from mmindex.train.train import TrainOutput

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmindex.store.layout import Layout
     from mmindex.upkeep.gc import CollectReport
 
-# The defaults of store.collect.Retention, which is imported by the commands that need it.
+# The defaults of upkeep.gc.Retention, which is imported by the commands that need it.
 KeepOption = Annotated[
     int, typer.Option("--keep", min=1, help="Keep this many of the newest versions.")
 ]
@@ -104,11 +104,11 @@ def gc(
     import msgspec
 
     from mmindex.core.display import inert_json
-    from mmindex.upkeep import commands as upkeep
     from mmindex.upkeep.gc import Retention
+    from mmindex.upkeep.gc import gc as collect
 
     root = store_path(store)
-    report = upkeep.gc(root, Retention(keep, keep_days), dry_run=dry_run)
+    report = collect(root, Retention(keep, keep_days), dry_run=dry_run)
     if output_format == "json":
         typer.echo(inert_json(msgspec.to_builtins(report)))
     else:
@@ -156,12 +156,12 @@ def rollback(
 
     Example: mmindex rollback 12
     """
-    from mmindex.upkeep import commands as upkeep
+    from mmindex.upkeep.rollback import rollback as roll_back
     from mmindex_cli.summary import print_summary
 
     root = store_path(store)
     id_of_run = run_id()
-    manifest = upkeep.rollback(root, number, id_of_run)
+    manifest = roll_back(root, number, id_of_run)
     published = manifest.run_id == id_of_run
     print_summary(root, manifest, published=published)
     if published:

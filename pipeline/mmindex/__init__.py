@@ -7,8 +7,8 @@ Nothing heavy is imported before it is used.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # type checkers take it for true; `typing` would be most of the import's cost
 if TYPE_CHECKING:
     from mmindex.api import Hit, Hits, Index, build, open  # mmindex.open, as gzip.open
     from mmindex.core.errors import (

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmindex.core.arguments import as_count, as_path, expect, expect_several
-from mmindex.core.cores import calm_openmp
 from mmindex.core.errors import DataError, MissingPackageError, UsageError
 from mmindex.core.modality import Modality
+from mmindex.core.system import calm_openmp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mmindex.search.given import Picture
     from mmindex.search.hits import Limit
     from mmindex.search.query import Answer, Session
-    from mmindex.search.snapshot import Published
+    from mmindex.store.snapshot import Snapshot
 
 Side: TypeAlias = Literal["image", "text"]
 
@@ -89,23 +89,23 @@ class Hit:
 class _Details:
     """The rows of the images table that belong to some hits, read when first asked for."""
 
-    def __init__(self, published: Published, image_ids: Sequence[str]) -> None:
-        self._published = published
+    def __init__(self, snapshot: Snapshot, image_ids: Sequence[str]) -> None:
+        self._snapshot = snapshot
         self._image_ids = image_ids
 
     @cached_property
     def table(self) -> pa.Table:
         from mmindex.search.hits import image_rows
 
-        return image_rows(self._published.objects, self._published.manifest, self._image_ids)
+        return image_rows(self._snapshot, self._image_ids)
 
     @cached_property
     def _by_id(self) -> dict[str, Mapping[str, Any]]:
-        from mmindex.search.hits import column_values
+        from mmindex.store.objects import contents
 
         names = [name for name in self.table.column_names if name not in _OWN]
-        columns = [column_values(self.table[name]) for name in names]
-        ids = column_values(self.table["image_id"])
+        columns = [contents(self.table[name]) for name in names]
+        ids = contents(self.table["image_id"])
         return {
             image_id: MappingProxyType(dict(zip(names, values, strict=True)))
             for image_id, *values in zip(ids, *columns, strict=True)
@@ -218,7 +218,7 @@ class Index:
 
     def __len__(self) -> int:
         """How many images can be found."""
-        return self._published.manifest.counts.indexed
+        return self._snapshot.manifest.counts.indexed
 
     def __bool__(self) -> bool:
         return True
@@ -234,29 +234,28 @@ class Index:
     @property
     def version(self) -> int:
         """The version that is open."""
-        return self._published.manifest.version
+        return self._snapshot.manifest.version
 
     @property
     def captions(self) -> int:
         """How many captions can be found."""
-        return self._published.manifest.counts.captions
+        return self._snapshot.manifest.counts.captions
 
     @property
     def model(self) -> str:
         """The model that made the vectors, and its weights."""
-        encoder = self._published.encoder
+        encoder = self._snapshot.encoder
         return f"{encoder.model} {encoder.pretrained}".strip()
 
     @property
     def dim(self) -> int:
         """Dimensions of a vector."""
-        return self._published.encoder.dim
+        return self._snapshot.encoder.dim
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that ``where`` can name."""
-        published = self._published
-        with published.objects.open_parquet(_images(published)) as file:
+        with self._snapshot.open_parquet("images") as file:
             return tuple(file.schema_arrow.names)
 
     def search(
@@ -319,12 +318,12 @@ class Index:
         wanted += [picture_part(one, "image") for one in several(image)]
         if vector is not None:
             wanted.append(Part(Modality.IMAGE, "a vector", unit_vector(vector, self.dim)))
-        wanted += [either_part(one, "plus", session.published) for one in several(plus)]
-        unwanted = [either_part(one, "minus", session.published) for one in several(minus)]
+        wanted += [either_part(one, "plus", session.snapshot) for one in several(plus)]
+        unwanted = [either_part(one, "minus", session.snapshot) for one in several(minus)]
         if not wanted:
             raise UsageError("nothing is asked", "search with a text, `image`, `vector` or `plus`")
         question = Question(tuple(wanted), tuple(unwanted), as_weights(weights), bool(others))
-        return _hits(session.published, session.ask(question, side, limit))
+        return _hits(session.snapshot, session.ask(question, side, limit))
 
     def search_many(
         self,
@@ -345,7 +344,7 @@ class Index:
 
         expect_several(texts, "texts")
         session, side, limit = self._session(where), as_side(to), as_limit(k, min_score)
-        session.published.require_index(side)
+        session.snapshot.index(side)
         return self._many(iter(texts), session, side, limit)
 
     @staticmethod
@@ -359,7 +358,7 @@ class Index:
             for answer in session.texts(batch, side, limit):
                 if answer.error is not None:
                     raise DataError(f"{answer.query[:80]!r}: {answer.error}")
-                yield _hits(session.published, answer)
+                yield _hits(session.snapshot, answer)
 
     def embed(
         self,
@@ -423,7 +422,7 @@ class Index:
         from mmindex.search.export import named_vectors
         from mmindex.search.given import as_side
 
-        return named_vectors(self._published, as_side(side, "side"))
+        return named_vectors(self._snapshot, as_side(side, "side"))
 
     def iter_vectors(
         self, side: Side = "image", *, rows: int = _ROWS
@@ -438,9 +437,9 @@ class Index:
         from mmindex.search.given import as_side
 
         count = as_count(rows, "rows")
-        published, modality = self._published, as_side(side, "side")
-        published.require_index(modality)
-        return iter_named_vectors(published, modality, count)
+        modality = as_side(side, "side")
+        self._snapshot.index(modality)
+        return iter_named_vectors(self._snapshot, modality, count)
 
     def evaluate(self) -> Evaluation:
         """Measure recall@K both ways, exactly and through the index; nothing is written.
@@ -455,13 +454,12 @@ class Index:
         from mmindex.core.config import EvaluateConfig
         from mmindex.evaluate.stage import evaluate
 
-        published = self._published
-        config = EvaluateConfig.model_validate(published.manifest.config.get("evaluate", {}))
-        return evaluate(published.objects, published.manifest, config)
+        config = EvaluateConfig.model_validate(self._snapshot.manifest.config.get("evaluate", {}))
+        return evaluate(self._snapshot, config)
 
     @property
-    def _published(self) -> Published:
-        return self._session(None).published
+    def _snapshot(self) -> Snapshot:
+        return self._session(None).snapshot
 
     def _session(self, where: str | None) -> Session:
         """The session that answers under a condition."""
@@ -593,8 +591,8 @@ def _values(settings: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _hits(published: Published, answer: Answer) -> Hits:
-    details = _Details(published, [hit.image_id for hit in answer.hits])
+def _hits(snapshot: Snapshot, answer: Answer) -> Hits:
+    details = _Details(snapshot, [hit.image_id for hit in answer.hits])
     found = [
         Hit(hit.rank, hit.score, hit.id, hit.uri, hit.caption, hit.image_id, details)
         for hit in answer.hits
@@ -606,7 +604,3 @@ def _html(hits: Sequence[Hit], query: str) -> str:
     from mmindex.pages.gallery import hits_fragment
 
     return hits_fragment(hits, query)
-
-
-def _images(published: Published) -> Any:
-    return next(ref for ref in published.manifest.objects if ref.name == "images")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,17 @@ import pytest
 from mmindex.models.encoder import Encoder
 from mmindex.search import vectorize as library
 from support.asking import CAPTIONS
-from support.hostile_server import HostileServer, Reply, hostile_server
+from support.hostile_server import HostileServer, Reply
 from support.models import FakeEncoder
 from support.pictures import write_pictures
 from support.stores import picture_store
 
 
 @pytest.fixture
-def server() -> Iterator[HostileServer]:
+def server(server: HostileServer) -> HostileServer:
     """A server that allows robots everything."""
-    with hostile_server() as running:
-        running.routes["/robots.txt"] = Reply(b"")
-        yield running
+    server.routes["/robots.txt"] = Reply(b"")
+    return server
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import pytest
 
 from mmindex.core.config import load_config
 from mmindex.core.errors import DataError, NoInputError, UsageError
+from mmindex.sources.spec import absolute_spec
 
 
 def specs(path: Path | None, **values: object) -> list[str]:
-    return [source.spec for source in load_config(path, values).source]
+    return [source.spec for source in load_config(path, values, None, absolute_spec).source]
 
 
 def test_paths_in_a_file_start_at_the_file_and_flags_where_one_stands(tmp_path, monkeypatch):

@@ -8,14 +8,16 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmindex.core.config import LimitsConfig, SourceConfig
 from mmindex.core.errors import DataError, NoInputError, StorageError, UsageError
-from mmindex.core.records import CaptionRow, ImageRow
+from mmindex.core.records import ImageRow
 from mmindex.crawl import spool
 from mmindex.crawl import stage as crawl
-from mmindex.crawl.spool import Spool
+from mmindex.crawl.spool import Kept, Spool
 from mmindex.media.uris import read_uri
 from support.corpora import (
     coco_content,
@@ -101,17 +103,93 @@ def test_the_same_bytes_under_two_names_are_two_rows_with_one_key(tmp_path: Path
     assert len({row["key"] for row in images}) == 1
 
 
-def test_an_id_that_is_taken_is_rejected_across_sources(tmp_path: Path) -> None:
+def test_two_folders_of_one_name_keep_all_their_pictures(tmp_path: Path) -> None:
     one = photos(tmp_path / "a" / "f", 2, **{"1.txt": "first"})
     two = photos(tmp_path / "b" / "f", 3, **{"1.txt": "second"})
     objects = new_store(tmp_path / "store")
     report = crawl_specs(objects, f"folder:{one}", f"folder:{two}")
-    assert [entry.id for entry in report.quarantined] == ["folder/f/0.jpg", "folder/f/1.jpg"]
-    assert {entry.reason for entry in report.quarantined} == {"duplicate_id"}
     images, captions = rows_of(objects, report)
-    assert [row["uri"] for row in images][-1] == f"{two}/2.jpg"
-    assert [row["text"] for row in captions] == ["first"]
-    assert [summary.images for summary in report.sources] == [2, 1]
+    assert [row["image_id"] for row in images] == [
+        *(f"folder/f/{n}.jpg" for n in range(2)),
+        *(f"folder/b-f/{n}.jpg" for n in range(3)),
+    ]
+    assert [row["text"] for row in captions] == ["first", "second"]
+    assert [summary.name for summary in report.sources] == ["folder/f", "folder/b-f"]
+
+
+def table(path: Path, **columns: list[object]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_two_pictures_with_one_id_are_told_as_a_collision_with_both_places(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.parquet", image=[jpeg(1), jpeg(2)], id=["x", "x"])
+    report = crawl_specs(new_store(tmp_path / "store"), f"parquet:{path}")
+    [entry] = report.quarantined
+    assert (entry.reason, entry.uri) == ("duplicate_id", f"{path}!image/1")
+    assert f"{path}!image/0" in entry.detail
+
+
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_rows_of_the_same_picture_are_one_with_all_its_captions(
+    tmp_path: Path, with_ids: bool
+) -> None:
+    """One row for each caption: 3 pictures, 4 captions each, rows mixed, one caption repeated."""
+    rows = [(n, k) for k in range(4) for n in range(3)] + [(0, 0)]
+    columns: dict[str, list[object]] = {
+        "image": [jpeg(n) for n, _ in rows],
+        "caption": [f"{n} {k}" for n, k in rows],
+    }
+    if with_ids:
+        columns["image_id"] = [n for n, _ in rows]
+    path = table(tmp_path / "d" / "t.parquet", **columns)
+    objects = new_store(tmp_path / "store")
+    report = crawl_specs(objects, f"parquet:{path}")
+    images, captions = rows_of(objects, report)
+    assert [row["image_id"] for row in images] == [f"parquet/d/t/{n}" for n in range(3)]
+    assert [(row["caption_id"], row["text"]) for row in captions] == [
+        (f"parquet/d/t/{n}#{k}", f"{n} {k}") for n in range(3) for k in range(4)
+    ]
+    [summary] = report.sources
+    assert summary.seen == summary.images + summary.ignored == 13
+    assert (summary.images, summary.captions, summary.quarantined) == (3, 12, 0)
+
+
+def test_lists_are_columns_of_lists(tmp_path: Path) -> None:
+    rows = [
+        {"file_name": "0.jpg", "tags": ["art", "museum"], "sizes": [1, 2.5], "any": ["x"]},
+        {"file_name": "1.jpg", "tags": [], "sizes": None, "any": 7},
+    ]
+    text = "\n".join(map(json.dumps, rows))
+    folder = photos(tmp_path / "f", 2, **{"captions.jsonl": text})
+    objects = new_store(tmp_path / "store")
+    report = crawl_specs(objects, f"folder:{folder}")
+    schema = objects.read_table(report.images).schema
+    assert [str(schema.field(name).type) for name in ("tags", "sizes", "any")] == [
+        "list<element: string>",
+        "list<element: double>",
+        "string",
+    ]
+    images, _ = rows_of(objects, report)
+    assert [row["tags"] for row in images] == [["art", "museum"], []]
+    assert [row["any"] for row in images] == ['["x"]', "7"]
+
+
+def test_captions_that_match_nothing_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photos(tmp_path / "f", 2, **{"captions.txt": "x.jpg\tone\ny.jpg\ttwo\n"})
+    crawl_specs(new_store(tmp_path / "store"), f"folder:{folder}")
+    captured = capsys.readouterr()
+    assert "captions that match no image" in captured.err + captured.out
+
+
+def test_globs_that_no_source_understands_are_refused(tmp_path: Path) -> None:
+    coco = write_coco(tmp_path / "coco", coco_content({1: ["a"]}), count=1)
+    source = SourceConfig(spec=f"coco:{coco}", exclude=("*.png",))
+    with pytest.raises(UsageError, match="--exclude"):
+        crawl.crawl(new_store(tmp_path / "store"), [source], LimitsConfig())
 
 
 def test_metadata_is_the_union_over_sources(tmp_path: Path) -> None:
@@ -196,7 +274,7 @@ def test_a_full_disk_while_rows_wait_is_a_storage_error(tmp_path: Path, what: st
                 if what == "images":
                     one.add_image(ImageRow(f"{n}", "k", "s", "u", "all", 1, 1, "PNG", 1))
                 else:
-                    one.add_captions([CaptionRow(f"i#{n}", "k", "i", "text")])
+                    one.add_captions(Kept(n + 1, "i", is_new=True), [(0, "text")])
     assert not list(objects.layout.staging_dir.iterdir())
 
 

@@ -27,10 +27,11 @@ import json, sys, time
 from pathlib import Path
 import msgspec
 from support.manifests import manifest
-from mmindex.config import Config
-from mmindex.encode.encode import encode, encoder_source
+from mmindex.core.config import Config
+from mmindex.encode.stage import encode, encoder_source
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 from mmindex.store.versions import open_layout
 
 def main():
@@ -43,7 +44,7 @@ def main():
     config = Config.model_validate(job["config"])
     start = time.perf_counter()
     source = encoder_source(config, draft.encoder)
-    report = encode(source, objects, (images, captions), draft, config)
+    report = encode(source, Snapshot(objects, draft), (images, captions), config)
     seconds = time.perf_counter() - start
     heavy = [name for name in ("torch", "open_clip", "faiss") if name in sys.modules]
     out = {"report": msgspec.to_builtins(report), "heavy": heavy, "seconds": seconds}

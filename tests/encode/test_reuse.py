@@ -11,6 +11,7 @@ from mmindex.encode.work import EncoderSource
 from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import Pixels
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 from mmindex.store.versions import create_layout, publish_version
 from support.encoding import IMAGE, TEXT, draft_after, run, settings, vectors
 from support.manifests import manifest
@@ -29,7 +30,8 @@ def test_nothing_missing_means_that_the_model_is_not_loaded(
         raise AssertionError("the model was loaded")
 
     source = EncoderSource(fake_encoder.info, lambda: fake_encoder.preprocess, refuse)
-    second = encode(source, objects, corpus.tables, draft_after(first), settings())
+    draft = Snapshot(objects, draft_after(first))
+    second = encode(source, draft, corpus.tables, settings())
     assert second.shards == first.shards
     assert (second.encoded_images, second.reused_images) == (0, 6)
     assert (second.encoded_texts, second.reused_texts) == (0, 2)

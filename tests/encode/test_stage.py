@@ -16,6 +16,7 @@ from mmindex.encode.work import EncoderSource
 from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import Pixels
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 from support.encoding import IMAGE, TEXT, run, settings, vectors
 from support.manifests import manifest
 from support.models import FakeEncoder
@@ -160,7 +161,7 @@ def test_an_encoder_that_is_not_the_announced_one_is_refused(
         fake_encoder.info, lambda: fake_encoder.preprocess, lambda: FakeEncoder(seed=9)
     )
     with pytest.raises(InternalError, match="changed"):
-        encode(source, objects, corpus.tables, manifest(), settings())
+        encode(source, Snapshot(objects, manifest()), corpus.tables, settings())
 
 
 @dataclass(slots=True)

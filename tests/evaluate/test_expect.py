@@ -17,13 +17,13 @@ from mmindex.evaluate.evaluation import (
     RecallBlock,
 )
 from mmindex.evaluate.expect import PUBLISHED, Subject, compare, find_expected
-from mmindex.search.snapshot import Published, open_published
 from mmindex.sources.corpora import list_corpora
 from mmindex.sources.expected import Expected
-from mmindex.sources.spec import KINDS
+from mmindex.sources.registry import built_in
+from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.models import FakeEncoder
 from support.pictures import write_pictures
-from support.stores import picture_store
+from support.stores import picture_store, with_manifest
 
 BLOCK = RecallBlock(r1=39.3123, r5=65.4, r10=75.6, medr=2.0)
 FIGURES = Evaluation(
@@ -47,12 +47,12 @@ PUBLISHED_FIGURES = [golden for corpus in list_corpora() for golden in corpus.ex
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Published:
+def store(tmp_path: Path) -> Snapshot:
     """A store made by the fake model from ``folder/test``, split ``all``."""
     paths = write_pictures(tmp_path / "p", 3)
     pictures = {f"i{n}": path for n, path in enumerate(paths)}
     picture_store(tmp_path / "store", pictures, [("i0", "red")], FakeEncoder())
-    return open_published(tmp_path / "store")
+    return open_snapshot(tmp_path / "store")
 
 
 def write(folder: Path, text: str) -> str:
@@ -93,7 +93,7 @@ def test_figures_within_their_tolerance_pass() -> None:
     compare(golden('text_to_image = {"r@1" = 39.8123}'), FIGURES).check()
 
 
-def test_what_a_table_names_must_fit_the_store(store: Published, tmp_path: Path) -> None:
+def test_what_a_table_names_must_fit_the_store(store: Snapshot, tmp_path: Path) -> None:
     fake = Subject("fake", "seed-0", "folder/test", "all")
     tables = "\n".join(
         f'[[expected]]\n{key} = "{value}"\nimages = {number}'
@@ -106,25 +106,24 @@ def test_what_a_table_names_must_fit_the_store(store: Published, tmp_path: Path)
     assert find_expected(published, write(tmp_path, tables)).images == 2
 
 
-def with_source(store: Published, name: str) -> Published:
-    from dataclasses import replace
+def with_source(store: Snapshot, name: str) -> Snapshot:
 
     from mmindex.store.manifest import SourceSummary
 
     source = SourceSummary(
         spec="", name=name, seen=3, images=3, captions=1, quarantined=0, ignored=0
     )
-    return replace(store, manifest=msgspec.structs.replace(store.manifest, sources=(source,)))
+    return with_manifest(store, sources=(source,))
 
 
-def test_no_figures_for_this_store_names_those_that_there_are(store: Published) -> None:
+def test_no_figures_for_this_store_names_those_that_there_are(store: Snapshot) -> None:
     with pytest.raises(NoInputError, match="no figures for fake seed-0 on") as raised:
         find_expected(store, PUBLISHED)
     assert "ViT-B-32 laion2b_s34b_b79k on coco-karpathy test" in raised.value.hint
     assert "ViT-L-14 laion2b_s32b_b82k on flickr30k test" in raised.value.hint
 
 
-def test_two_tables_that_fit_are_refused(store: Published, tmp_path: Path) -> None:
+def test_two_tables_that_fit_are_refused(store: Snapshot, tmp_path: Path) -> None:
     name = write(tmp_path, "[[expected]]\nimages = 1\n[[expected]]\nimages = 2")
     with pytest.raises(DataError, match="2 tables fit"):
         find_expected(store, name)
@@ -143,14 +142,14 @@ def test_two_tables_that_fit_are_refused(store: Published, tmp_path: Path) -> No
     ],
 )
 def test_a_damaged_file_is_named_with_what_is_wrong(
-    store: Published, tmp_path: Path, text: str, words: str
+    store: Snapshot, tmp_path: Path, text: str, words: str
 ) -> None:
     with pytest.raises(DataError, match=words) as raised:
         find_expected(store, write(tmp_path, text))
     assert "golden.toml" in raised.value.message
 
 
-def test_a_file_that_is_not_there_is_no_input(store: Published, tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_no_input(store: Snapshot, tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="nowhere"):
         find_expected(store, str(tmp_path / "nowhere.toml"))
 
@@ -159,7 +158,7 @@ def test_the_published_figures_are_whole_and_for_different_stores() -> None:
     assert len(PUBLISHED_FIGURES) == 6
     assert len({one.title for one in PUBLISHED_FIGURES}) == 6
     for one in PUBLISHED_FIGURES:
-        assert one.corpus in KINDS
+        assert one.corpus in built_in()
         assert (one.split, one.tolerance) == ("test", 0.5)
         assert one.cite.startswith("https://")
         sizes = {"coco-karpathy": (5_000, 25_010), "flickr30k": (1_000, 5_000)}

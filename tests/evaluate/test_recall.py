@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import InternalError
 from mmindex.evaluate import recall
-from mmindex.evaluate.items import Items, Queries
+from mmindex.evaluate.corpus import Items, Queries
 from mmindex.evaluate.recall import Recall, exact_scan, ranks_in_answers, summarize
 
 

@@ -17,14 +17,13 @@ from mmindex.evaluate.evaluation import Evaluation, RecallBlock
 from mmindex.evaluate.stage import evaluate
 from mmindex.index.build import build_index
 from mmindex.search.searcher import Searcher
-from mmindex.store.manifest import Manifest, ObjectRef
+from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
-from mmindex.store.vectors import Vectors
+from mmindex.store.snapshot import Snapshot
 from support.clustered import clustered
 from support.models import fake_info
-from support.stores import Side, captions_table, images_table, key_of, make_store
+from support.stores import Side, captions_table, images_table, key_of, make_store, with_manifest
 
-Corpus = tuple[Objects, Manifest]
 DIM = 16
 
 
@@ -38,7 +37,7 @@ def axes(*numbers: int) -> np.ndarray:
 
 
 @pytest.fixture
-def by_hand(tmp_path: Path) -> Corpus:
+def by_hand(tmp_path: Path) -> Snapshot:
     """Five image rows over four vectors, six caption rows over five texts.
 
     Pictures lie on axes 0 to 3; ``twin`` has the bytes of ``a``; ``d`` has no caption.
@@ -72,7 +71,7 @@ def by_hand(tmp_path: Path) -> Corpus:
     return make_store(tmp_path / "store", images, captions, sides, fake_info(dim=DIM))
 
 
-def test_recall_both_ways_matches_figures_worked_out_by_hand(by_hand: Corpus) -> None:
+def test_recall_both_ways_matches_figures_worked_out_by_hand(by_hand: Snapshot) -> None:
     """Text to image, rank of the own row among a b twin c d:
 
     one of a: 1 (the twin ties, its row is higher); two of a: 2 (after b); three of b: 1;
@@ -81,7 +80,7 @@ def test_recall_both_ways_matches_figures_worked_out_by_hand(by_hand: Corpus) ->
     a and twin: one and one' lead with 1.0, rows 0 and 3: 1 and 2; b: three and two are equal by
     symmetry, two of a has the lower row: 2; c: four scores 0.316, five 0.267: 1.
     """
-    evaluation = evaluate(*by_hand, EvaluateConfig())
+    evaluation = evaluate(by_hand, EvaluateConfig())
     text_to_image = RecallBlock(r1=33.3333, r5=100.0, r10=100.0, medr=2.0)
     image_to_text = RecallBlock(r1=50.0, r5=100.0, r10=100.0, medr=1.5)
     assert evaluation == Evaluation(
@@ -103,8 +102,8 @@ def test_recall_both_ways_matches_figures_worked_out_by_hand(by_hand: Corpus) ->
     )
 
 
-def test_the_json_has_the_fields_that_scripts_rely_on(by_hand: Corpus) -> None:
-    shown = msgspec.to_builtins(evaluate(*by_hand, EvaluateConfig()))
+def test_the_json_has_the_fields_that_scripts_rely_on(by_hand: Snapshot) -> None:
+    shown = msgspec.to_builtins(evaluate(by_hand, EvaluateConfig()))
     assert list(shown)[:10] == [
         "version",
         "model",
@@ -119,7 +118,7 @@ def test_the_json_has_the_fields_that_scripts_rely_on(by_hand: Corpus) -> None:
     ]
     assert shown["text_to_image"] == {"r@1": 33.3333, "r@5": 100.0, "r@10": 100.0, "medr": 2.0}
     assert shown["index_recall@10"] == {"image": 100.0, "text": 100.0}
-    assert msgspec.convert(shown, Evaluation) == evaluate(*by_hand, EvaluateConfig())
+    assert msgspec.convert(shown, Evaluation) == evaluate(by_hand, EvaluateConfig())
 
 
 def test_a_corpus_without_captions_measures_the_image_index_with_images(tmp_path: Path) -> None:
@@ -128,7 +127,7 @@ def test_a_corpus_without_captions_measures_the_image_index_with_images(tmp_path
     images = images_table([(f"i{n}", key, f"/{n}") for n, key in enumerate(keys)])
     sides = {"image": Side(keys, unit(rng.standard_normal((40, DIM))))}
     corpus = make_store(tmp_path, images, captions_table([]), sides, fake_info(dim=DIM))
-    evaluation = evaluate(*corpus, EvaluateConfig())
+    evaluation = evaluate(corpus, EvaluateConfig())
     assert evaluation.captions == 0
     assert evaluation.text_to_image is None
     assert evaluation.image_to_text is None
@@ -143,11 +142,11 @@ def test_one_image_alone_has_no_neighbours_to_find(tmp_path: Path) -> None:
     sides = {"image": Side([key_of(b"A")], axes(0))}
     images = images_table([("a", key_of(b"A"), "/a")])
     corpus = make_store(tmp_path, images, captions_table([]), sides, fake_info(dim=DIM))
-    assert evaluate(*corpus, EvaluateConfig()).index_recall.image is None
+    assert evaluate(corpus, EvaluateConfig()).index_recall.image is None
 
 
 @pytest.fixture
-def random_corpus(tmp_path: Path) -> Corpus:
+def random_corpus(tmp_path: Path) -> Snapshot:
     """200 images with one to four captions each, vectors at random."""
     rng = np.random.default_rng(2)
     keys = [key_of(str(n)) for n in range(200)]
@@ -166,32 +165,32 @@ def random_corpus(tmp_path: Path) -> Corpus:
     return make_store(tmp_path, *tables, sides, fake_info(dim=DIM), segment_rows=64, group_rows=50)
 
 
-def test_a_sample_is_seeded_said_and_over_the_whole_gallery(random_corpus: Corpus) -> None:
+def test_a_sample_is_seeded_said_and_over_the_whole_gallery(random_corpus: Snapshot) -> None:
     config = EvaluateConfig(max_queries=50)
-    first = evaluate(*random_corpus, config)
-    assert first == evaluate(*random_corpus, config)
+    first = evaluate(random_corpus, config)
+    assert first == evaluate(random_corpus, config)
     assert first.sampled
     assert first.queries == stage.QueryCounts(text_to_image=50, image_to_text=50)
-    other = evaluate(*random_corpus, EvaluateConfig(max_queries=50, seed=1))
+    other = evaluate(random_corpus, EvaluateConfig(max_queries=50, seed=1))
     assert (other.text_to_image, other.seed) != (first.text_to_image, first.seed)
-    whole = evaluate(*random_corpus, EvaluateConfig())
+    whole = evaluate(random_corpus, EvaluateConfig())
     assert not whole.sampled
     assert whole.queries.image_to_text == 200
 
 
 def test_work_is_bounded_by_sampling_queries_of_a_large_gallery(
-    random_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+    random_corpus: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(directions, "MAX_PAIRS", 200 * 30)
     monkeypatch.setattr(directions, "MIN_QUERIES", 20)
-    evaluation = evaluate(*random_corpus, EvaluateConfig())
+    evaluation = evaluate(random_corpus, EvaluateConfig())
     assert evaluation.sampled
     assert evaluation.queries == stage.QueryCounts(text_to_image=30, image_to_text=20)
 
 
-def test_a_median_beyond_the_first_ten_is_null_through_the_index(random_corpus: Corpus) -> None:
+def test_a_median_beyond_the_first_ten_is_null_through_the_index(random_corpus: Snapshot) -> None:
     """At random, the own image is among the first ten of 200 for one caption in twenty."""
-    evaluation = evaluate(*random_corpus, EvaluateConfig())
+    evaluation = evaluate(random_corpus, EvaluateConfig())
     exact, index = evaluation.text_to_image, evaluation.text_to_image_index
     assert exact is not None
     assert index is not None
@@ -203,19 +202,19 @@ def test_a_median_beyond_the_first_ten_is_null_through_the_index(random_corpus: 
 
 def test_an_approximate_index_loses_what_a_dense_oracle_says_it_loses(tmp_path: Path) -> None:
     """A real IVF-PQ index over 3,000 images; each figure is worked out again from its answers."""
-    objects, manifest = ivfpq_corpus(tmp_path)
-    assert not manifest.indexes["image"].exact
-    evaluation = evaluate(objects, manifest, EvaluateConfig(max_queries=500))
+    snapshot = ivfpq_corpus(tmp_path)
+    assert not snapshot.index("image").exact
+    evaluation = evaluate(snapshot, EvaluateConfig(max_queries=500))
     exact, index = evaluation.text_to_image, evaluation.text_to_image_index
     assert exact is not None
     assert index is not None
-    images = Vectors(objects, manifest, "image").take(np.arange(3_000)).astype(np.float64)
+    images = snapshot.vectors("image").take(np.arange(3_000)).astype(np.float64)
     rows = sample(3_000, 500, 0)
-    queries = Vectors(objects, manifest, "text").take(rows).astype(np.float64)
+    queries = snapshot.vectors("text").take(rows).astype(np.float64)
     scores = queries @ images.T
     own = scores[np.arange(500), rows]
     ranks = 1 + (scores > own[:, None]).sum(axis=1)
-    _, found = Searcher(objects, manifest, "image").search(queries.astype(np.float32), 10)
+    _, found = Searcher(snapshot, "image").search(queries.astype(np.float32), 10)
     best = np.argsort(-scores, axis=1)[:, :10]
     kept = [len(set(a) & set(b)) for a, b in zip(found.tolist(), best.tolist(), strict=True)]
     assert exact.r10 == round(100 * float((ranks <= 10).mean()), 4)
@@ -235,7 +234,7 @@ def write_shards(objects: Objects, keys: list[str], vectors: np.ndarray) -> list
     return [objects.write_table("embeddings/image/00000", schema, [table])]
 
 
-def ivfpq_corpus(root: Path) -> Corpus:
+def ivfpq_corpus(root: Path) -> Snapshot:
     """Clustered images, one noisy caption each; a small, coarse index on the image side."""
     images = clustered(3_000, 32, seed=3)
     noise = 0.25 * np.random.default_rng(4).standard_normal(images.shape)
@@ -248,44 +247,42 @@ def ivfpq_corpus(root: Path) -> Corpus:
         "text": Side([key_of(text) for _, text in captions], texts),
     }
     tables = rows, captions_table(captions)
-    objects, manifest = make_store(root, *tables, sides, fake_info(dim=32))
-    shards = write_shards(objects, keys, images)
-    report = build_index(objects, "image", keys, shards, IndexConfig(kind="IVF64,PQ8x4fs"))
+    snapshot = make_store(root, *tables, sides, fake_info(dim=32))
+    shards = write_shards(snapshot.objects, keys, images)
+    report = build_index(snapshot.objects, "image", keys, shards, IndexConfig(kind="IVF64,PQ8x4fs"))
     # As coarse as can be: one list of 64 probed, few candidates re-ranked.
     info = msgspec.structs.replace(report.info, nprobe=1, k_factor=1)
-    others = tuple(ref for ref in manifest.objects if "/image" not in ref.name)
-    return objects, msgspec.structs.replace(
-        manifest, indexes={**manifest.indexes, "image": info}, objects=(*others, *report.objects)
+    others = tuple(ref for ref in snapshot.manifest.objects if "/image" not in ref.name)
+    return with_manifest(
+        snapshot,
+        indexes={**snapshot.manifest.indexes, "image": info},
+        objects=(*others, *report.objects),
     )
 
 
-def test_an_untrained_model_is_said(by_hand: Corpus) -> None:
-    objects, manifest = by_hand
-    assert manifest.encoder is not None
-    encoder = msgspec.structs.replace(manifest.encoder, trained=False)
-    untrained = msgspec.structs.replace(manifest, encoder=encoder)
-    assert not evaluate(objects, untrained, EvaluateConfig()).trained
+def test_an_untrained_model_is_said(by_hand: Snapshot) -> None:
+    encoder = msgspec.structs.replace(by_hand.encoder, trained=False)
+    assert not evaluate(with_manifest(by_hand, encoder=encoder), EvaluateConfig()).trained
 
 
-def test_a_version_that_is_not_encoded_or_indexed_is_refused(by_hand: Corpus) -> None:
-    objects, manifest = by_hand
+def test_a_version_that_is_not_encoded_or_indexed_is_refused(by_hand: Snapshot) -> None:
     with pytest.raises(NoInputError, match="encode"):
-        evaluate(objects, msgspec.structs.replace(manifest, encoder=None), EvaluateConfig())
+        evaluate(with_manifest(by_hand, encoder=None), EvaluateConfig())
     with pytest.raises(NoInputError, match="no image index"):
-        evaluate(objects, msgspec.structs.replace(manifest, indexes={}), EvaluateConfig())
+        evaluate(with_manifest(by_hand, stages=("encode",), indexes={}), EvaluateConfig())
 
 
-def test_tables_and_indexes_that_do_not_fit_are_damage(by_hand: Corpus) -> None:
+def test_tables_and_indexes_that_do_not_fit_are_damage(by_hand: Snapshot) -> None:
     """A row without a vector, and a caption without an image."""
-    objects, manifest = by_hand
+    objects, manifest = by_hand.objects, by_hand.manifest
     extra = images_table([("a", key_of(b"A"), "/a"), ("new", key_of(b"new"), "/new")])
     ref = objects.write_table("images", extra.schema, [extra])
     rest = tuple(other for other in manifest.objects if other.name != "images")
-    broken = msgspec.structs.replace(manifest, objects=(*rest, ref))
+    broken = with_manifest(by_hand, objects=(*rest, ref))
     with pytest.raises(DataError, match="a row has no vector"):
-        evaluate(objects, broken, EvaluateConfig())
+        evaluate(broken, EvaluateConfig())
     fewer = images_table([("a", key_of(b"A"), "/a")])
     ref = objects.write_table("images", fewer.schema, [fewer])
-    broken = msgspec.structs.replace(manifest, objects=(*rest, ref))
+    broken = with_manifest(by_hand, objects=(*rest, ref))
     with pytest.raises(DataError, match="belongs to no image"):
-        evaluate(objects, broken, EvaluateConfig())
+        evaluate(broken, EvaluateConfig())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.config import FetchConfig
 from mmindex.fetch.addresses import parse_url, refusal
 from mmindex.fetch.client import Client
 from mmindex.fetch.outcome import FetchError, FetchStatus

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.config import FetchConfig
 from mmindex.fetch import addresses
 from mmindex.fetch.addresses import parse_url
 from mmindex.fetch.outcome import FetchError, FetchStatus

@@ -144,5 +144,5 @@ def test_an_unknown_checksum_is_recorded_or_refused(server, layout):
 def test_private_addresses_need_permission(server, layout):
     with pytest.raises(NetworkError, match="loopback") as caught:
         fetch(layout, remote(server), settings=QUICK.model_copy(update={"allow_private": False}))
-    assert "--allow-private" in caught.value.hint
+    assert "`allow_private`" in caught.value.hint
     assert not server.requests

@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.config import FetchConfig
 from mmindex.core.records import Ignored, Rejected, SourceItem
-from mmindex.sources.url_list import UrlOptions, url_list_events
+from mmindex.sources.kinds.urls import UrlOptions, url_list_events
 from mmindex.store.layout import Layout
 from mmindex.store.leftovers import remove_leftovers
 from mmindex.store.versions import create_layout
@@ -28,8 +28,8 @@ SMALL_SHARDS = {"allow_private": True, "shard_bytes": 1 << 20, "shard_seconds": 
 _CHILD = """
 import json, sys
 from pathlib import Path
-from mmindex.fetch_config import FetchConfig
-from mmindex.crawl.url_list import UrlOptions, url_list_events
+from mmindex.core.config import FetchConfig
+from mmindex.sources.url_list import UrlOptions, url_list_events
 from mmindex.store.layout import Layout
 settings = FetchConfig.model_validate_json(sys.argv[3])
 options = UrlOptions(Layout(Path(sys.argv[1])), settings, 1 << 24)

@@ -109,9 +109,9 @@ def test_a_lying_length_gives_the_right_bytes_or_an_error(length, server, layout
 _CHILD = """
 import sys
 from pathlib import Path
-from mmindex.crawl.fetch.download import RemoteFile, download_files
-from mmindex.fetch_config import FetchConfig
-from mmindex.crawl.fetch import transfer
+from mmindex.fetch.download import RemoteFile, download_files
+from mmindex.core.config import FetchConfig
+from mmindex.fetch import transfer
 from mmindex.store.layout import Layout
 transfer._SYNC_BYTES = 65536
 layout = Layout(Path(sys.argv[1]))

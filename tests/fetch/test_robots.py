@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.config import FetchConfig
 from mmindex.fetch.addresses import parse_url
 from mmindex.fetch.client import Client, retry_after
 from mmindex.fetch.images import Fetched, ImageFetcher

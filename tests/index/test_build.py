@@ -8,7 +8,7 @@ from mmindex.core.errors import InternalError, UsageError
 from mmindex.index import build as stage
 from mmindex.index.build import build_index
 from mmindex.index.plan import plan
-from mmindex.store.vectors import Vectors
+from mmindex.store.snapshot import Snapshot
 from support.clustered import clustered
 from support.index_stores import indexed, key_of, manifest_of, open_objects, write_shards
 
@@ -21,19 +21,18 @@ def keys_of(n):
 def test_the_same_input_gives_the_same_manifest_and_objects(tmp_path, kind):
     """Whatever the clock says: settings are chosen by recall and a cost model."""
     config = IndexConfig(kind=kind, threads=1, seed=4)
-    made = [indexed(tmp_path / name, clustered(900, 32), config)[1] for name in ("a", "b")]
+    made = [indexed(tmp_path / name, clustered(900, 32), config).manifest for name in ("a", "b")]
     assert made[0].content() == made[1].content()
 
 
 def test_ids_and_vectors_are_in_the_order_of_the_keys(tmp_path):
     vectors = clustered(300, 16)
     order = np.random.default_rng(0).permutation(300)[:200].tolist()
-    objects, manifest = indexed(tmp_path, vectors, IndexConfig(threads=1), order=order)
-    names = [ref.name for ref in manifest.objects]
+    snapshot = indexed(tmp_path, vectors, IndexConfig(threads=1), order=order)
+    names = [ref.name for ref in snapshot.manifest.objects]
     assert names == ["ids/image", "vectors/image/00000", "digests/image/00000"]
-    keys = objects.read_table(manifest.find("ids/image")).column("key").to_pylist()
-    assert keys == [key_of(number) for number in order]
-    stored = Vectors(objects, manifest, "image")
+    assert snapshot.keys("image").to_pylist() == [key_of(number) for number in order]
+    stored = snapshot.vectors("image")
     np.testing.assert_array_equal(stored.take(np.arange(200)), vectors[order])
 
 
@@ -55,7 +54,7 @@ def test_the_report_says_what_was_chosen_and_measured(tmp_path):
 
 
 def test_exact_search_needs_no_index_file_and_measures_nothing(tmp_path):
-    _, manifest = indexed(tmp_path, clustered(50, 16), IndexConfig(threads=1))
+    manifest = indexed(tmp_path, clustered(50, 16), IndexConfig(threads=1)).manifest
     info = manifest.indexes["image"]
     assert info.exact
     assert info.measured_recall is None
@@ -64,7 +63,7 @@ def test_exact_search_needs_no_index_file_and_measures_nothing(tmp_path):
 
 @pytest.mark.parametrize(("n", "kind"), [(1, "auto"), (1, "ivfpq"), (10, "ivfpq"), (1, "Flat")])
 def test_a_tiny_corpus_is_indexed_by_a_stated_rule(tmp_path, n, kind):
-    _, manifest = indexed(tmp_path, clustered(n, 16), IndexConfig(kind=kind, threads=1))
+    manifest = indexed(tmp_path, clustered(n, 16), IndexConfig(kind=kind, threads=1)).manifest
     assert manifest.indexes["image"].n == n
     assert f"{n} vectors" in manifest.indexes["image"].reason
 
@@ -74,7 +73,7 @@ def test_no_live_keys_give_an_empty_exact_index(tmp_path):
     shards = write_shards(objects, clustered(5, 16))
     report = build_index(objects, "image", [], shards, IndexConfig(kind="ivfpq", threads=1))
     assert (report.info.n, report.info.exact) == (0, True)
-    assert Vectors(objects, manifest_of(report), "image").n == 0
+    assert Snapshot(objects, manifest_of(report)).vectors("image").n == 0
 
 
 def test_queries_from_the_other_modality_get_the_probes_they_need(tmp_path):
@@ -82,8 +81,8 @@ def test_queries_from_the_other_modality_get_the_probes_they_need(tmp_path):
     vectors = clustered(6_000, 48, 1)
     away = clustered(400, 48, 2).astype(np.float32)  # other clusters, another mean
     config = IndexConfig(kind="ivfflat", threads=1)
-    own = indexed(tmp_path / "own", vectors, config)[1].indexes["image"]
-    other = indexed(tmp_path / "other", vectors, config, away)[1].indexes["image"]
+    own = indexed(tmp_path / "own", vectors, config).manifest.indexes["image"]
+    other = indexed(tmp_path / "other", vectors, config, away).manifest.indexes["image"]
     assert other.nprobe > own.nprobe
     assert other.measured_recall >= 0.95
 
@@ -92,7 +91,9 @@ def test_the_next_recipe_is_tried_where_the_first_misses_the_target(tmp_path, mo
     """Rotations that cut too much are found out by recall measured on the real index."""
     poor, good = plan(2_000, 64, "PCAR4,IVF16,PQ2x4fsr"), plan(2_000, 64, "ivfpq")
     monkeypatch.setattr(stage, "candidates", lambda *_: (poor, good, poor))
-    _, manifest = indexed(tmp_path, clustered(2_000, 64), IndexConfig(kind="ivfpq", threads=1))
+    manifest = indexed(
+        tmp_path, clustered(2_000, 64), IndexConfig(kind="ivfpq", threads=1)
+    ).manifest
     assert manifest.indexes["image"].factory == good.factory
     assert "below the target" not in manifest.indexes["image"].reason
 
@@ -100,7 +101,9 @@ def test_the_next_recipe_is_tried_where_the_first_misses_the_target(tmp_path, mo
 def test_a_target_out_of_reach_keeps_the_best_recipe_and_says_so(tmp_path, monkeypatch):
     worst, poor = plan(2_000, 64, "PCAR2,IVF16,PQ1x4fsr"), plan(2_000, 64, "PCAR4,IVF16,PQ2x4fsr")
     monkeypatch.setattr(stage, "candidates", lambda *_: (worst, poor, worst))
-    _, manifest = indexed(tmp_path, clustered(2_000, 64), IndexConfig(kind="ivfpq", threads=1))
+    manifest = indexed(
+        tmp_path, clustered(2_000, 64), IndexConfig(kind="ivfpq", threads=1)
+    ).manifest
     info = manifest.indexes["image"]
     assert info.factory == poor.factory
     assert info.measured_recall < 0.95

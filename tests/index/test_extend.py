@@ -12,7 +12,6 @@ from mmindex.index import decide as rules
 from mmindex.index import extend
 from mmindex.index.tune import Tuning
 from mmindex.store.objects import Objects
-from mmindex.store.vectors import Vectors
 from support.clustered import clustered
 from support.growing import Growing, recall_of
 from support.models import fake_info
@@ -54,7 +53,7 @@ def test_a_changed_corpus_is_answered_as_brute_force_would(tmp_path, kind):
     if kind == "exact":
         assert answers == truth
     scores, ids = store.searcher().search(QUERIES, 10)
-    vectors = Vectors(store.objects, made, "image")
+    vectors = store.snapshot().vectors("image")
     stored = np.einsum("qkd,qd->qk", vectors.take(ids.ravel()).reshape(*ids.shape, -1), QUERIES)
     np.testing.assert_allclose(scores, stored, atol=1e-3)
     # As deep as the corpus, a full scan answers; filters and removed ids go together too.
@@ -193,7 +192,7 @@ def test_segments_are_used_again_and_small_ones_merged(tmp_path):
         assert store.version().find("vectors/image/00000") == first
         sizes.append([ref.rows for ref in store.version().named("vectors/image/")][1:])
     assert sizes == [[10], [20], [20, 10], [40], [40, 10], [40, 20]]
-    vectors = Vectors(store.objects, store.version(), "image")
+    vectors = store.snapshot().vectors("image")
     np.testing.assert_array_equal(vectors.take(vectors.live_ids()), POOL[np.arange(6, N + 60)])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmindex.core.errors import InternalError
-from mmindex.index import mutate as update
+from mmindex.index import faissio
 from mmindex.index.faissio import find_candidates, ivf_part
 from support.clustered import clustered
 
@@ -92,9 +92,9 @@ def test_an_index_changed_in_place_holds_what_one_filled_afresh_holds(form):
         gone = np.sort(rng.choice(live, 100, replace=False))
         fresh = np.arange(first, first + 60)
         index = faiss.deserialize_index(faiss.serialize_index(index))
-        assert not update.why_not(index)
-        update.remove(index, gone, first)
-        update.add(index, blocks_of(fresh), 1)
+        assert not faissio.why_not_changeable(index)
+        faissio.remove_vectors(index, gone, first)
+        faissio.add_vectors(index, blocks_of(fresh), 1)
         live = np.concatenate([np.setdiff1d(live, gone), fresh])
     same = faiss.deserialize_index(empty)
     same.add_with_ids(POOL[live].astype(np.float32), live)
@@ -111,8 +111,8 @@ def test_nothing_of_a_removed_vector_stays_in_the_file(form):
     index = trained(form)
     empty = faiss.serialize_index(index)
     index.add_with_ids(POOL[:N].astype(np.float32), np.arange(N))
-    update.remove(index, np.arange(0, N, 2), N)
-    update.remove(index, np.arange(1, N, 2), N)
+    faissio.remove_vectors(index, np.arange(0, N, 2), N)
+    faissio.remove_vectors(index, np.arange(1, N, 2), N)
     assert faiss.serialize_index(index).tobytes() == empty.tobytes()
 
 
@@ -120,7 +120,7 @@ def test_nothing_of_a_removed_vector_stays_in_the_file(form):
 def test_bits_behind_the_end_of_a_list_are_zero(form):
     index = trained(form)
     index.add_with_ids(POOL[:N].astype(np.float32), np.arange(N))
-    update.remove(index, np.arange(0, N, 7), N)
+    faissio.remove_vectors(index, np.arange(0, N, 7), N)
     lists = faiss.downcast_InvertedLists(ivf_part(index).invlists)
     ends = 0
     for number in range(lists.nlist):
@@ -142,8 +142,8 @@ def test_the_same_change_gives_the_same_bytes(threads):
     made = []
     for _ in range(2):
         index = faiss.deserialize_index(before)
-        update.remove(index, np.arange(0, N, 5), N)
-        update.add(index, blocks_of(np.arange(N, N + NEW)), threads)
+        faissio.remove_vectors(index, np.arange(0, N, 5), N)
+        faissio.add_vectors(index, blocks_of(np.arange(N, N + NEW)), threads)
         made.append(faiss.serialize_index(index).tobytes())
     assert made[0] == made[1]
 
@@ -151,11 +151,11 @@ def test_the_same_change_gives_the_same_bytes(threads):
 @pytest.mark.parametrize("form", REFUSED)
 def test_forms_that_shift_ids_or_cannot_remove_are_refused(form):
     index = faiss.index_factory(DIM, form, faiss.METRIC_INNER_PRODUCT)
-    assert "cannot take vectors out" in update.why_not(index)
+    assert "cannot take vectors out" in faissio.why_not_changeable(index)
 
 
 def test_an_id_that_is_not_there_is_a_bug():
     index = trained("IVF16,Flat")
     index.add_with_ids(POOL[:100].astype(np.float32), np.arange(100))
     with pytest.raises(InternalError, match="1 of 2"):
-        update.remove(index, np.array([5, 150]), 200)
+        faissio.remove_vectors(index, np.array([5, 150]), 200)

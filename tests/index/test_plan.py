@@ -7,8 +7,14 @@ from hypothesis import strategies as st
 
 from mmindex.core.errors import UsageError
 from mmindex.index.gpu import LEGAL_M, LEGAL_SUB_DIMS, MAX_K, GpuInfo
-from mmindex.index.plan import EXACT_BELOW, candidates, plan
-from mmindex.index.sizing import for_sample, lists_for, training_rows_for
+from mmindex.index.plan import (
+    EXACT_BELOW,
+    candidates,
+    for_sample,
+    lists_for,
+    plan,
+    training_rows_for,
+)
 
 sizes = st.integers(0, 1_000_000_000)
 dims = st.integers(1, 4_096)

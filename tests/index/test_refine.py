@@ -22,28 +22,28 @@ def test_measured_recall_is_against_the_vectors_as_encoded(tmp_path: Path) -> No
     rows = clustered(N + 400, DIM)
     vectors, queries = rows[:N], rows[N:].astype(np.float32)
     config = IndexConfig(kind="ivfpq", threads=1, refine="sq8", recall_target=0.9)
-    objects, manifest = indexed(tmp_path, vectors, config, queries[:200])
-    info = manifest.indexes["image"]
+    snapshot = indexed(tmp_path, vectors, config, queries[:200])
+    info = snapshot.manifest.indexes["image"]
     assert info.refine == "sq8"
     assert 0.9 < info.fidelity < 1.0
     assert info.measured_recall is not None
     assert 0.9 <= info.measured_recall <= info.fidelity
     fresh = queries[200:]
     _, truth = exact_search([(np.arange(N), vectors)], fresh, K, 1)
-    _, found = Searcher(objects, manifest, "image", threads=1).search(fresh, K)
+    _, found = Searcher(snapshot, "image", threads=1).search(fresh, K)
     recall = (truth[:, :, None] == found[:, None, :]).any(axis=2).mean()
     assert recall == pytest.approx(info.measured_recall, abs=0.03)
-    stored = sum(ref.bytes for ref in manifest.objects if ref.name.startswith("vectors/"))
+    stored = sum(ref.bytes for ref in snapshot.manifest.objects if ref.name.startswith("vectors/"))
     assert stored == N * (DIM + 4)
 
 
 def test_exact_search_keeps_float16(tmp_path: Path) -> None:
     vectors = clustered(300, DIM)
     config = IndexConfig(kind="auto", threads=1, refine="sq8")
-    objects, manifest = indexed(tmp_path, vectors, config)
-    info = manifest.indexes["image"]
+    snapshot = indexed(tmp_path, vectors, config)
+    info = snapshot.manifest.indexes["image"]
     assert (info.refine, info.fidelity) == ("fp16", 1.0)
-    searcher = Searcher(objects, manifest, "image", threads=1)
+    searcher = Searcher(snapshot, "image", threads=1)
     scores, _ = searcher.search(vectors[:5].astype(np.float32), 3)
     exact, _ = exact_search([(np.arange(300), vectors)], vectors[:5].astype(np.float32), 3, 1)
     np.testing.assert_array_equal(scores, exact)

@@ -21,7 +21,7 @@ N, DIM = 2_500, 64
 def stored(folder, vectors):
     objects = open_objects(folder)
     refs = write_segment(objects, "image", 0, vectors.shape[1], [vectors])
-    return objects, Vectors.of_refs(objects, refs, "image", vectors.shape[1])
+    return objects, Vectors(objects, refs, "image", vectors.shape[1])
 
 
 @pytest.fixture(scope="module")

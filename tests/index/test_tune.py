@@ -30,7 +30,7 @@ N, DIM = 3_000, 48
 def corpus(tmp_path_factory):
     objects = open_objects(tmp_path_factory.mktemp("store"))
     refs = write_segment(objects, "image", 0, DIM, [clustered(N, DIM)])
-    return Vectors.of_refs(objects, refs, "image", DIM)
+    return Vectors(objects, refs, "image", DIM)
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +142,7 @@ def test_removed_rows_are_neither_asked_nor_true_answers(tmp_path):
     objects = open_objects(tmp_path)
     gone = np.sort(np.random.default_rng(0).choice(N, 2_000, replace=False))
     refs = write_segment(objects, "image", 0, DIM, [clustered(N, DIM)])
-    vectors = Vectors.of_refs(
-        objects, (*refs, *write_removed(objects, "image", gone)), "image", DIM
-    )
+    vectors = Vectors(objects, (*refs, *write_removed(objects, "image", gone)), "image", DIM)
     yard = yardstick(vectors, None, None, 0, 1)
     assert len(yard.own) == TUNING_QUERIES
     assert not np.isin(yard.own, gone).any()

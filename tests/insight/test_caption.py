@@ -9,8 +9,8 @@ import pytest
 
 from mmindex.core.errors import NoInputError
 from mmindex.insight.caption import describe
-from mmindex.search.snapshot import open_published
 from mmindex.search.vectorize import Vectorizer
+from mmindex.store.snapshot import open_snapshot
 from support.models import FakeEncoder, no_model
 from support.pictures import write_pictures
 from support.stores import Side, captions_table, images_table, key_of, make_store, picture_store
@@ -39,7 +39,7 @@ def vectorizer(tmp_path: Path) -> Vectorizer:
     }
     info = FakeEncoder().info
     make_store(tmp_path / "s", images, captions, sides, info)
-    return Vectorizer(open_published(tmp_path / "s"), no_model)
+    return Vectorizer(open_snapshot(tmp_path / "s"), no_model)
 
 
 def said(vectorizer: Vectorizer, k: int, voters: int | None) -> list[str | None]:
@@ -75,7 +75,7 @@ def test_more_captions_than_there_are_is_all_of_them(vectorizer: Vectorizer) -> 
 def test_one_caption_alone_is_the_description(tmp_path: Path) -> None:
     [path] = write_pictures(tmp_path / "p", 1)
     picture_store(tmp_path / "s", {"a": path}, [("a", "a red square")], FakeEncoder())
-    with Vectorizer(open_published(tmp_path / "s"), FakeEncoder) as vectorizer:
+    with Vectorizer(open_snapshot(tmp_path / "s"), FakeEncoder) as vectorizer:
         assert [h.caption for h in describe(vectorizer, "a").captions] == ["a red square"]
 
 
@@ -83,4 +83,4 @@ def test_a_corpus_without_captions_cannot_describe(tmp_path: Path) -> None:
     [path] = write_pictures(tmp_path / "p", 1)
     picture_store(tmp_path / "s", {"a": path}, [], FakeEncoder())
     with pytest.raises(NoInputError, match="no captions"):
-        describe(Vectorizer(open_published(tmp_path / "s"), FakeEncoder), "a")
+        describe(Vectorizer(open_snapshot(tmp_path / "s"), FakeEncoder), "a")

@@ -23,8 +23,8 @@ from mmindex.insight.metrics import label_report
 from mmindex.insight.truth import expand, known_truth
 from mmindex.models.encoder import Encoder
 from mmindex.pages.confusion import plot_confusion
-from mmindex.search.snapshot import Published, open_published
 from mmindex.search.vectorize import Vectorizer
+from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.models import FakeEncoder
 from support.pictures import COLOURS, write_pictures
 from support.stores import Side, captions_table, encode_pictures, images_table, key_of, make_store
@@ -39,7 +39,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def published(tmp_path: Path, files: list[Path]) -> Published:
+def published(tmp_path: Path, files: list[Path]) -> Snapshot:
     """Twelve pictures with their colour in a column, and the first once more under another name."""
     names = [f"folder/p/{path.name}" for path in files]
     data = [path.read_bytes() for path in files]
@@ -51,7 +51,7 @@ def published(tmp_path: Path, files: list[Path]) -> Published:
     side = Side([key_of(each) for each in data], encode_pictures(FakeEncoder(), data))
     info = FakeEncoder().info
     make_store(tmp_path / "s", images, captions_table([]), {"image": side}, info, group_rows=5)
-    return open_published(tmp_path / "s")
+    return open_snapshot(tmp_path / "s")
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_equal_labels_come_in_the_lists_order() -> None:
 
 
 def test_files_and_corpus_are_told_alike(
-    published: Published, classifier: Classifier, files: list[Path]
+    published: Snapshot, classifier: Classifier, files: list[Path]
 ) -> None:
     every = list(classify_corpus(published, classifier, 2, truth="colour", rows=None))
     assert [one.id for one in every][-1] == "twin"
@@ -97,7 +97,7 @@ def test_files_and_corpus_are_told_alike(
     ]
 
 
-def test_a_condition_chooses_among_the_corpus(published: Published, classifier: Classifier) -> None:
+def test_a_condition_chooses_among_the_corpus(published: Snapshot, classifier: Classifier) -> None:
     rows = np.zeros(13, dtype=bool)
     rows[[3, 12]] = True
     told = list(classify_corpus(published, classifier, 1, truth=None, rows=rows))
@@ -105,7 +105,7 @@ def test_a_condition_chooses_among_the_corpus(published: Published, classifier: 
 
 
 def test_a_file_that_is_no_picture_says_so_in_its_place(
-    published: Published, classifier: Classifier, tmp_path: Path, files: list[Path]
+    published: Snapshot, classifier: Classifier, tmp_path: Path, files: list[Path]
 ) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"")
@@ -118,7 +118,7 @@ def test_a_file_that_is_no_picture_says_so_in_its_place(
 
 
 def test_new_pictures_are_encoded_together(
-    published: Published, classifier: Classifier, tmp_path: Path
+    published: Snapshot, classifier: Classifier, tmp_path: Path
 ) -> None:
     new = [str(path) for path in write_pictures(tmp_path / "new", 100, size=(20, 20))]
     encoder = FakeEncoder()
@@ -128,7 +128,7 @@ def test_new_pictures_are_encoded_together(
 
 
 def test_an_unknown_column_names_those_that_are(
-    published: Published, classifier: Classifier
+    published: Snapshot, classifier: Classifier
 ) -> None:
     with pytest.raises(UsageError, match="no such column") as error:
         list(classify_corpus(published, classifier, 1, truth="hue", rows=None))
@@ -158,7 +158,7 @@ def test_a_model_without_a_scale_says_how_to_give_one() -> None:
     bare: Encoder = Bare()  # type: ignore[assignment]
     with pytest.raises(UsageError, match="no logit scale") as error:
         logit_scale(bare)
-    assert "--scale" in error.value.hint
+    assert "`scale`" in error.value.hint
 
 
 def test_the_scale_of_a_real_model_is_what_it_learnt(tiny_model) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +18,8 @@ from mmindex.core.config import IndexConfig
 from mmindex.core.errors import NoInputError, UsageError
 from mmindex.insight.dedup import default_threshold, near_duplicates
 from mmindex.pages.duplicates import dedup_page
-from mmindex.search.snapshot import Published, open_published
 from mmindex.store import versions
+from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.index_stores import indexed
 from support.index_stores import key_of as index_key
 from support.models import FakeEncoder, fake_info
@@ -31,6 +30,7 @@ from support.stores import (
     key_of,
     make_store,
     picture_store,
+    with_manifest,
     write_tables,
 )
 
@@ -41,7 +41,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def store_of(root: Path, vectors: np.ndarray, copies: int = 0) -> Published:
+def store_of(root: Path, vectors: np.ndarray, copies: int = 0) -> Snapshot:
     """Images 0.. with these vectors; the first ``copies`` contents stand under a second name."""
     names = [f"i/{n:04d}" for n in range(len(vectors))]
     rows = [(name, key_of(name), f"/p/{name}") for name in names]
@@ -51,25 +51,25 @@ def store_of(root: Path, vectors: np.ndarray, copies: int = 0) -> Published:
     images = images.set_column(images.schema.get_field_index("width"), "width", widths)
     side = Side([key_of(name) for name in names], unit(vectors))
     make_store(root, images, captions_table([]), {"image": side}, fake_info(), segment_rows=50)
-    return open_published(root)
+    return open_snapshot(root)
 
 
-def with_index(root: Path, vectors: np.ndarray, kind: str) -> Published:
+def with_index(root: Path, vectors: np.ndarray, kind: str) -> Snapshot:
     """A version whose image index is of this kind."""
-    objects, bare = indexed(root, vectors.astype(np.float16), IndexConfig(kind=kind, threads=1))
+    snapshot = indexed(root, vectors.astype(np.float16), IndexConfig(kind=kind, threads=1))
     rows = [(f"i/{n:04d}", index_key(n), f"/p/{n}") for n in range(len(vectors))]
-    tables = write_tables(objects, images_table(rows), captions_table([]))
+    tables = write_tables(snapshot.objects, images_table(rows), captions_table([]))
     made = msgspec.structs.replace(
-        bare,
+        snapshot.manifest,
         stages=("crawl", "encode", "index"),
         encoder=fake_info(),
-        objects=(*bare.objects, *tables),
+        objects=(*snapshot.manifest.objects, *tables),
     )
-    versions.publish_version(objects, made)
-    return open_published(root)
+    versions.publish_version(snapshot.objects, made)
+    return open_snapshot(root)
 
 
-def ids_in(published: Published, threshold: float) -> list[set[str]]:
+def ids_in(published: Snapshot, threshold: float) -> list[set[str]]:
     return [
         {member.image_id for member in group.members}
         for group in near_duplicates(published, threshold)
@@ -165,18 +165,18 @@ def test_groups_through_a_quantised_index_are_those_of_exact_search(tmp_path: Pa
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.5, float("nan")])
 def test_a_threshold_without_meaning_is_refused(tmp_path: Path, threshold: float) -> None:
-    with pytest.raises(UsageError, match="--image-threshold"):
+    with pytest.raises(UsageError, match="`image_threshold="):
         near_duplicates(store_of(tmp_path / "s", np.eye(DIM)), threshold)
 
 
 def test_a_store_without_images_says_so(tmp_path: Path) -> None:
     make_store(tmp_path / "s", images_table([]), captions_table([]), {}, fake_info())
     with pytest.raises(NoInputError, match="no images"):
-        near_duplicates(open_published(tmp_path / "s"))
+        near_duplicates(open_snapshot(tmp_path / "s"))
 
 
 @pytest.fixture
-def real_files(tmp_path: Path) -> Published:
+def real_files(tmp_path: Path) -> Snapshot:
     """A picture, its smaller and its recompressed copy, one under a hostile name, and others."""
     folder = tmp_path / "p"
     folder.mkdir()
@@ -188,10 +188,10 @@ def real_files(tmp_path: Path) -> Published:
     pictures = {f"folder/p/{path.name}": path for path in sorted(folder.iterdir())}
     pictures["<script>alert(1)</script>\u202e"] = folder / "big.png"
     picture_store(tmp_path / "s", pictures, [], FakeEncoder())
-    return open_published(tmp_path / "s")
+    return open_snapshot(tmp_path / "s")
 
 
-def test_the_page_shows_each_group_and_runs_nothing(real_files: Published) -> None:
+def test_the_page_shows_each_group_and_runs_nothing(real_files: Snapshot) -> None:
     groups = near_duplicates(real_files, 0.9)
     page = dedup_page(real_files, groups, 0.9)
     assert len(groups) == 1
@@ -202,16 +202,16 @@ def test_the_page_shows_each_group_and_runs_nothing(real_files: Published) -> No
     assert "default-src &#39;none&#39;" in page
     assert "No near-duplicates" in dedup_page(real_files, (), 0.9)
     encoder = msgspec.structs.replace(real_files.encoder, model="local-dir:/secret/place/mine")
-    page = dedup_page(dataclasses.replace(real_files, encoder=encoder), groups, 0.9)
+    page = dedup_page(with_manifest(real_files, encoder=encoder), groups, 0.9)
     assert "local-dir:mine" in page
     assert "/secret" not in page
 
 
-def test_the_default_threshold_depends_on_the_model(real_files: Published) -> None:
+def test_the_default_threshold_depends_on_the_model(real_files: Snapshot) -> None:
     assert default_threshold(real_files.encoder) == 0.96
     encoder = msgspec.structs.replace(real_files.encoder, model="embedded")
     assert default_threshold(encoder) == 0.98
-    strict = dataclasses.replace(real_files, encoder=encoder)
+    strict = with_manifest(real_files, encoder=encoder)
     assert near_duplicates(strict) == near_duplicates(real_files, 0.98)
 
 
@@ -220,8 +220,8 @@ def test_finding_duplicates_loads_no_model(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from mmindex.insight.dedup import near_duplicates\n"
-        "from mmindex.search.snapshot import open_published\n"
-        "near_duplicates(open_published(Path(sys.argv[1])))\n"
+        "from mmindex.store.snapshot import open_snapshot\n"
+        "near_duplicates(open_snapshot(Path(sys.argv[1])))\n"
         "print([m for m in ('torch', 'open_clip', 'duckdb') if m in sys.modules])\n"
     )
     done = subprocess.run(

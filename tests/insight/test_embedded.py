@@ -27,8 +27,8 @@ from mmindex.models.resolve import find_weights, resolve_model
 from mmindex.scenes import captions, draw, encode, fits, make_scene
 from mmindex.scenes.scene import Scene, box_of
 from mmindex.scenes.vocabulary import BACKGROUNDS, KINDS, SIZE_PX
-from mmindex.search.snapshot import open_published
 from mmindex.search.vectorize import Vectorizer
+from mmindex.store.snapshot import open_snapshot
 from support.stores import picture_store
 
 IN_CORPUS, UNSEEN = 200, 100
@@ -67,7 +67,7 @@ def vectorizer(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Ve
     draw(make_scene(7, 3)).resize((200, 200)).save(copy, quality=70)
     pictures["copy"] = copy
     picture_store(folder / "store", pictures, said, encoder)
-    return Vectorizer(open_published(folder / "store"), lambda: encoder)
+    return Vectorizer(open_snapshot(folder / "store"), lambda: encoder)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_pairs_of_unseen_scenes_are_told(vectorizer: Vectorizer, unseen: dict[st
         while fits((wrong := lot.choice(captions(lot.choice(list(unseen.values()))))).claim, scene):
             pass
         pairs.append(Pair(path, wrong.text, False))
-    fitted = corpus_threshold(vectorizer.published)
+    fitted = corpus_threshold(vectorizer.snapshot)
     report = judge(score_pairs(vectorizer, pairs), fitted.value)
     assert report.pairs == 2 * UNSEEN
     assert report.f1 is not None
@@ -119,7 +119,7 @@ def test_backgrounds_of_unseen_scenes_are_told(
 
 
 def test_a_recompressed_copy_is_found(vectorizer: Vectorizer) -> None:
-    groups = near_duplicates(vectorizer.published)
+    groups = near_duplicates(vectorizer.snapshot)
     assert {"copy", "scenes/7/3"} in [{m.image_id for m in group.members} for group in groups]
 
 

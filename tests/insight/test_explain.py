@@ -18,8 +18,8 @@ from mmindex.models.devices import place
 from mmindex.models.openclip import OpenClipEncoder, load_encoder
 from mmindex.models.preprocess import spec_from_config, to_pixels
 from mmindex.models.resolve import resolve_model
-from mmindex.search.snapshot import open_published
 from mmindex.search.vectorize import Vectorizer
+from mmindex.store.snapshot import open_snapshot
 from support.models import FakeEncoder, save_tiny_model, tiny_config
 from support.stores import picture_store
 
@@ -226,7 +226,7 @@ def test_an_overlay_is_a_png_of_the_upright_picture(tmp_path: Path) -> None:
     exif[0x010E] = "SECRET"
     upright.save(tmp_path / "turned.jpg", exif=exif)
     picture_store(tmp_path / "s", {"a": tmp_path / "turned.jpg"}, [], FakeEncoder())
-    vectorizer = Vectorizer(open_published(tmp_path / "s"), FakeEncoder)
+    vectorizer = Vectorizer(open_snapshot(tmp_path / "s"), FakeEncoder)
     for name in ("a", str(tmp_path / "turned.jpg")):
         explain_picture(vectorizer, name, "red", tmp_path / "out.png")
         with Image.open(tmp_path / "out.png") as out:

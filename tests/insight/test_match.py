@@ -10,8 +10,8 @@ import pytest
 from mmindex.core.errors import DataError, NoInputError, UsageError
 from mmindex.insight.match import corpus_threshold, judge, score_pair, score_pairs
 from mmindex.insight.pairs import Pair
-from mmindex.search.snapshot import open_published
 from mmindex.search.vectorize import Vectorizer
+from mmindex.store.snapshot import open_snapshot
 from support.models import FakeEncoder, no_model
 from support.pictures import COLOURS, png, write_pictures
 from support.stores import Side, captions_table, images_table, key_of, make_store, picture_store
@@ -24,13 +24,13 @@ def vectorizer(tmp_path: Path) -> Vectorizer:
     pictures = {f"folder/p/{path.name}": path for path in paths}
     captions = [(name, f"a {COLOURS[n % 5]} thing, {n}") for n, name in enumerate(pictures)]
     picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
-    return Vectorizer(open_published(tmp_path / "store"), FakeEncoder)
+    return Vectorizer(open_snapshot(tmp_path / "store"), FakeEncoder)
 
 
 def test_the_threshold_parts_the_corpus_own_pairs(vectorizer: Vectorizer) -> None:
     """From stored vectors alone; the same each time."""
-    fitted = corpus_threshold(Vectorizer(vectorizer.published, no_model).published)
-    assert fitted == corpus_threshold(vectorizer.published)
+    fitted = corpus_threshold(Vectorizer(vectorizer.snapshot, no_model).snapshot)
+    assert fitted == corpus_threshold(vectorizer.snapshot)
     assert fitted.matched == 40
     assert 30 <= fitted.unmatched <= 40  # some captions drew their own image
     # One in five unmatched pairs has the right colour by chance: these no threshold can tell.
@@ -39,8 +39,8 @@ def test_the_threshold_parts_the_corpus_own_pairs(vectorizer: Vectorizer) -> Non
 
 
 def test_another_seed_draws_other_pairs(vectorizer: Vectorizer) -> None:
-    first = corpus_threshold(vectorizer.published, seed=0, pairs=20)
-    second = corpus_threshold(vectorizer.published, seed=1, pairs=20)
+    first = corpus_threshold(vectorizer.snapshot, seed=0, pairs=20)
+    second = corpus_threshold(vectorizer.snapshot, seed=1, pairs=20)
     assert first != second
 
 
@@ -56,21 +56,21 @@ def test_no_unmatched_pair_is_one_that_the_corpus_lists(tmp_path: Path) -> None:
     }
     make_store(tmp_path / "s", images, captions, sides, FakeEncoder().info)
     with pytest.raises(NoInputError, match="every caption belongs to every image"):
-        corpus_threshold(open_published(tmp_path / "s"))
+        corpus_threshold(open_snapshot(tmp_path / "s"))
 
 
 def test_a_corpus_without_captions_says_what_to_do(tmp_path: Path) -> None:
     [path] = write_pictures(tmp_path / "p", 1)
     picture_store(tmp_path / "store", {"a": path}, [], FakeEncoder())
     with pytest.raises(NoInputError, match="no captions") as error:
-        corpus_threshold(open_published(tmp_path / "store"))
-    assert "--threshold" in error.value.hint
+        corpus_threshold(open_snapshot(tmp_path / "store"))
+    assert "`threshold`" in error.value.hint
 
 
 def test_a_pair_is_scored_by_its_cosine(vectorizer: Vectorizer, tmp_path: Path) -> None:
     new = tmp_path / "new.png"
     new.write_bytes(png(101))  # green
-    threshold = corpus_threshold(vectorizer.published).value
+    threshold = corpus_threshold(vectorizer.snapshot).value
     assert score_pair(vectorizer, str(new), "a green thing") > threshold
     assert score_pair(vectorizer, str(new), "a red thing") < threshold
     assert score_pair(vectorizer, "folder/p/00002.png", "a blue thing") > threshold
@@ -105,7 +105,7 @@ def test_pictures_and_texts_are_encoded_once(vectorizer: Vectorizer, tmp_path: P
     new = tmp_path / "new.png"
     new.write_bytes(png(77))
     pairs = [Pair(str(new), f"text {n % 3}", True) for n in range(30)]
-    score_pairs(Vectorizer(vectorizer.published, lambda: encoder), pairs)
+    score_pairs(Vectorizer(vectorizer.snapshot, lambda: encoder), pairs)
     assert encoder.image_batches == [1]
     assert encoder.text_batches == [3]
 

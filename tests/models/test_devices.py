@@ -12,8 +12,8 @@ import numpy as np
 import psutil
 import pytest
 
-from mmindex.core.cores import usable_cores
 from mmindex.core.errors import InternalError
+from mmindex.core.system import usable_cores
 from mmindex.models.devices import DeviceGroup
 from support.models import FakeEncoder, make_fake
 
@@ -43,7 +43,7 @@ def test_a_device_that_cannot_be_used_is_one_line(fake_encoder: FakeEncoder) -> 
     try:
         with pytest.raises(InternalError) as caught:
             group.encode_texts(["one", "two"])
-        assert "--device" in caught.value.hint
+        assert "`device=" in caught.value.hint
     finally:
         group.close()
         group.close()

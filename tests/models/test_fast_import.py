@@ -10,9 +10,9 @@ from support.models import TinyModel
 SCRIPT = """
 import sys
 import numpy as np
-from mmindex.encode.devices import place
-from mmindex.encode.model import resolve_model
-from mmindex.encode.openclip import load_encoder
+from mmindex.models.devices import place
+from mmindex.models.resolve import resolve_model
+from mmindex.models.openclip import load_encoder
 encoder = load_encoder(resolve_model(sys.argv[1], None), place("cpu"))
 encoder.encode_texts(["a red dog", "a cat"])
 encoder.encode_images(np.zeros((1, 32, 32, 3), dtype=np.uint8))

@@ -21,7 +21,7 @@ from support.models import TinyModel
 FETCH = """
 import json, sys
 from mmindex.encode import hub
-from mmindex.errors import MmindexError
+from mmindex.core.errors import MmindexError
 try:
     path = hub.fetch(sys.argv[1], sys.argv[2:])
     print(json.dumps({"path": str(path), "content": path.read_bytes().decode()}))
@@ -126,9 +126,9 @@ def test_other_bytes_than_the_hub_announced_are_never_used(hub: Hub, tmp_path: P
 
 ENCODE = """
 import sys
-from mmindex.encode.devices import place
-from mmindex.encode.model import resolve_model
-from mmindex.encode.openclip import load_encoder
+from mmindex.models.devices import place
+from mmindex.models.resolve import resolve_model
+from mmindex.models.openclip import load_encoder
 encoder = load_encoder(resolve_model(sys.argv[1], None), place("cpu"))
 print(encoder.info.fingerprint, encoder.encode_texts(["a red dog"])[0, :3].tolist())
 """
@@ -145,8 +145,8 @@ def test_a_model_of_the_hub_is_the_same_as_its_folder(
 
 
 TAG = """
-from mmindex.encode.files import locate
-from mmindex.encode.model import resolve_model
+from mmindex.models.files import locate
+from mmindex.models.resolve import resolve_model
 print(locate(resolve_model(None, None)).weights)
 """
 

@@ -104,7 +104,7 @@ def test_no_memory_for_even_one_is_an_error_with_advice(
     monkeypatch.setattr(type(encoder.model), "encode_image", none_left)
     with pytest.raises(BusyError) as caught:
         encoder.encode_images(pixels_of(encoder, 4))
-    assert "--device cpu" in caught.value.hint
+    assert "`device=cpu`" in caught.value.hint
 
 
 def test_other_errors_of_the_model_are_not_taken_for_memory(

@@ -95,7 +95,7 @@ def test_a_processor_without_8_bit_products_is_refused(tmp_path: Path, flags: st
     path.write_text(f"processor\t: 0\n{flags}")
     with pytest.raises(UsageError) as caught:
         require_int8(path)
-    assert "--precision" in caught.value.hint
+    assert "`precision=" in caught.value.hint
     with pytest.raises(UsageError):
         require_int8(tmp_path / "missing")
     path.write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n")

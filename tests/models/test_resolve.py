@@ -49,7 +49,7 @@ def test_an_install_without_the_embedded_model_says_so(
     monkeypatch.setattr(resources, "data_dir", lambda: tmp_path)
     with pytest.raises(NoInputError) as caught:
         resolve_model("embedded", None)
-    assert "--model" in caught.value.hint
+    assert "`model`" in caught.value.hint
 
 
 def test_an_unknown_name_brings_the_near_ones() -> None:
@@ -66,7 +66,7 @@ def test_an_unknown_tag_brings_the_known_ones() -> None:
 
 
 def test_a_model_other_than_the_default_needs_weights_to_be_named() -> None:
-    with pytest.raises(UsageError, match="--pretrained"):
+    with pytest.raises(UsageError, match="`pretrained"):
         resolve_model("ViT-L-14", None)
 
 

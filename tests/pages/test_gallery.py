@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import html
 import io
@@ -22,12 +21,12 @@ from mmindex.pages.page import write_page
 from mmindex.search.hits import Limit
 from mmindex.search.parts import Part, Question
 from mmindex.search.query import Answer, Session
-from mmindex.search.snapshot import Published, open_published
+from mmindex.store.snapshot import Snapshot, open_snapshot
 from support import pages
 from support.models import FakeEncoder
 from support.pages import Page
 from support.pictures import write_pictures
-from support.stores import picture_store
+from support.stores import picture_store, with_manifest
 
 HOSTILE = [*pages.HOSTILE, '=HYPERLINK("http://evil")']
 GPS_IFD = 0x8825
@@ -52,20 +51,20 @@ def pictures(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.fixture
-def published(tmp_path: Path, pictures: dict[str, Path]) -> Published:
+def published(tmp_path: Path, pictures: dict[str, Path]) -> Snapshot:
     captions = [(f"hostile/<b>{n}", text) for n, text in enumerate(HOSTILE)]
     captions += [("secret", f"caption {n}") for n in range(7)]
     picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
-    return open_published(tmp_path / "store")
+    return open_snapshot(tmp_path / "store")
 
 
-def answer_to(published: Published, text: str, to: Modality = Modality.IMAGE) -> Answer:
+def answer_to(published: Snapshot, text: str, to: Modality = Modality.IMAGE) -> Answer:
     with Session(published, FakeEncoder) as session:
         return session.text(text, to, Limit(100))
 
 
 @pytest.mark.parametrize("to", list(Modality))
-def test_hostile_texts_are_shown_and_do_nothing(published: Published, to: Modality) -> None:
+def test_hostile_texts_are_shown_and_do_nothing(published: Snapshot, to: Modality) -> None:
     """No caption, id or query brings a tag, an attribute or a hidden character into the page."""
     page = gallery_page(published, answer_to(published, HOSTILE[0] + "\u202e", to))
     seen = Page(page)
@@ -88,7 +87,7 @@ def test_hostile_texts_are_shown_and_do_nothing(published: Published, to: Modali
     page.encode("utf-8")
 
 
-def test_texts_are_isolated_from_each_others_writing_direction(published: Published) -> None:
+def test_texts_are_isolated_from_each_others_writing_direction(published: Snapshot) -> None:
     page = gallery_page(published, answer_to(published, "عربي"))
     seen = Page(page)
     assert "عربي" in seen.texts["bdi"]
@@ -96,7 +95,7 @@ def test_texts_are_isolated_from_each_others_writing_direction(published: Publis
         assert page.count(html.escape(text)) == page.count(f"<bdi>{html.escape(text)}</bdi>") > 0
 
 
-def test_the_page_needs_nothing_beside_it_and_allows_no_script(published: Published) -> None:
+def test_the_page_needs_nothing_beside_it_and_allows_no_script(published: Snapshot) -> None:
     page = gallery_page(published, answer_to(published, "red"))
     seen = Page(page)
     [style] = re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL)
@@ -116,7 +115,7 @@ def test_the_page_needs_nothing_beside_it_and_allows_no_script(published: Publis
 
 
 def test_thumbnails_carry_nothing_but_upright_pixels(
-    published: Published, pictures: dict[str, Path]
+    published: Snapshot, pictures: dict[str, Path]
 ) -> None:
     """No EXIF (GPS), comment or colour profile of the original comes along."""
     assert b"SECRET" in pictures["secret"].read_bytes()
@@ -135,11 +134,11 @@ def test_thumbnails_carry_nothing_but_upright_pixels(
         assert not {"exif", "icc_profile", "comment"} & thumb.info.keys()
 
 
-def test_no_local_path_leaves_with_the_page(published: Published, tmp_path: Path) -> None:
+def test_no_local_path_leaves_with_the_page(published: Snapshot, tmp_path: Path) -> None:
     """Nor that of the picture asked with, nor that of the model; ids stay whole."""
     picture = str(tmp_path / "p" / "secret.jpg")
     encoder = msgspec.structs.replace(published.encoder, model=f"local-dir:{tmp_path}/mine")
-    travelling = dataclasses.replace(published, encoder=encoder)
+    travelling = with_manifest(published, encoder=encoder)
     with Session(published, FakeEncoder) as session:
         by_file = session.image(picture, Modality.IMAGE, Limit(3))
         by_id = session.image("hostile/<b>0", Modality.IMAGE, Limit(3))
@@ -167,7 +166,7 @@ def test_a_page_goes_into_a_pipe_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_broken_picture_is_a_placeholder_with_the_reason(
-    published: Published, pictures: dict[str, Path]
+    published: Snapshot, pictures: dict[str, Path]
 ) -> None:
     pictures["hostile/<b>0"].unlink()
     pictures["hostile/<b>1"].write_bytes(b"<html></html>")
@@ -179,7 +178,7 @@ def test_a_missing_or_broken_picture_is_a_placeholder_with_the_reason(
     assert "not an image: " in page
 
 
-def test_every_hit_is_there_with_rank_score_id_and_captions(published: Published) -> None:
+def test_every_hit_is_there_with_rank_score_id_and_captions(published: Snapshot) -> None:
     answer = answer_to(published, "a red thing")
     page = gallery_page(published, answer)
     seen = Page(page)
@@ -198,17 +197,17 @@ def test_every_hit_is_there_with_rank_score_id_and_captions(published: Published
 def test_endless_captions_and_queries_are_cut(tmp_path: Path) -> None:
     [path] = write_pictures(tmp_path / "p", 1)
     picture_store(tmp_path / "s", {"a": path}, [("a", "word " * 200_000)], FakeEncoder())
-    published = open_published(tmp_path / "s")
+    published = open_snapshot(tmp_path / "s")
     page = gallery_page(published, answer_to(published, "red " * 100_000))
     assert len(page) < 30_000
 
 
-def test_no_hits_and_an_untrained_model_are_said(published: Published) -> None:
+def test_no_hits_and_an_untrained_model_are_said(published: Snapshot) -> None:
     answer = Answer("red", Modality.IMAGE, 1, ())
     assert "Nothing was found" in gallery_page(published, answer)
     assert "untrained" not in gallery_page(published, answer)
     untrained = msgspec.structs.replace(published.encoder, trained=False)
-    page = gallery_page(dataclasses.replace(published, encoder=untrained), answer)
+    page = gallery_page(with_manifest(published, encoder=untrained), answer)
     assert "untrained" in page
 
 

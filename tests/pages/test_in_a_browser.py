@@ -19,7 +19,7 @@ from mmindex.pages.gallery import gallery_page
 from mmindex.pages.report import report_page
 from mmindex.search.hits import Limit
 from mmindex.search.query import Session
-from mmindex.search.snapshot import Published, open_published
+from mmindex.store.snapshot import Snapshot, open_snapshot
 from support import pages
 from support.browser import assert_inert, browse
 from support.models import FakeEncoder
@@ -40,7 +40,7 @@ SCHEMES = {"light": False, "dark": True}
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+def published(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     """Pictures under hostile names with hostile captions; the first once more, smaller."""
     folder = tmp_path_factory.mktemp("pages")
     paths = write_pictures(folder / "p", len(HOSTILE))
@@ -51,21 +51,21 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     pictures["copy"] = folder / "copy.png"
     captions = list(zip(pictures, HOSTILE, strict=False))
     picture_store(folder / "store", pictures, captions, FakeEncoder())
-    return open_published(folder / "store")
+    return open_snapshot(folder / "store")
 
 
-def gallery(published: Published) -> str:
+def gallery(published: Snapshot) -> str:
     with Session(published, FakeEncoder) as session:
         return gallery_page(published, session.text(HOSTILE[-6], Modality.IMAGE, Limit(100)))
 
 
-def dedup(published: Published) -> str:
+def dedup(published: Snapshot) -> str:
     return dedup_page(published, near_duplicates(published, 0.9), 0.9)
 
 
-def report(published: Published) -> str:
+def report(published: Snapshot) -> str:
     config = EvaluateConfig()
-    measured = measure(published.objects, published.manifest, config)
+    measured = measure(published, config)
     return report_page(published, measured, config)
 
 
@@ -83,7 +83,7 @@ def colours(scheme: str) -> dict[str, str]:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("make", [gallery, dedup, report])
 def test_a_page_is_drawn_in_both_schemes_and_does_nothing(
-    published: Published, tmp_path: Path, make, scheme: str
+    published: Snapshot, tmp_path: Path, make, scheme: str
 ) -> None:
     """No script runs, nothing is fetched or blocked, and the elements are those that we wrote."""
     source = make(published)
@@ -103,7 +103,7 @@ def test_a_page_is_drawn_in_both_schemes_and_does_nothing(
 
 
 @pytest.mark.parametrize("make", [gallery, dedup, report])
-def test_a_page_fits_a_telephone(published: Published, tmp_path: Path, make) -> None:
+def test_a_page_fits_a_telephone(published: Snapshot, tmp_path: Path, make) -> None:
     """The margins stay free, so nothing sticks out on either side."""
     page = tmp_path / "page.html"
     page.write_text(make(published), encoding="utf-8")

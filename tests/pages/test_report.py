@@ -16,33 +16,41 @@ from mmindex.evaluate.stage import measure
 from mmindex.index.build import build_index
 from mmindex.pages.page import shown_model
 from mmindex.pages.report import report_page
-from mmindex.search.snapshot import Published, open_published
 from mmindex.store import quarantine, versions
-from mmindex.store.manifest import Manifest, SourceSummary
-from mmindex.store.objects import Objects
+from mmindex.store.manifest import SourceSummary
+from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.clustered import clustered
 from support.index_stores import write_shards
 from support.models import FakeEncoder, fake_info
 from support.pages import HOSTILE, Page, assert_self_contained
 from support.pictures import COLOURS, write_pictures
-from support.stores import Side, captions_table, images_table, key_of, make_store, picture_store
+from support.stores import (
+    Side,
+    captions_table,
+    images_table,
+    key_of,
+    make_store,
+    picture_store,
+    with_manifest,
+)
 
 CONFIG = EvaluateConfig()
 
 
 @pytest.fixture
-def published(tmp_path: Path) -> Published:
+def published(tmp_path: Path) -> Snapshot:
     """Pictures under hostile names with hostile captions, two quarantined, two versions."""
     paths = write_pictures(tmp_path / "p", len(HOSTILE))
     pictures = {f"hostile/<b>{n}": path for n, path in enumerate(paths)}
     captions = [(f"hostile/<b>{n}", text) for n, text in enumerate(HOSTILE)]
     captions += [(f"hostile/<b>{n}", f"a {COLOURS[n]} thing, {n}") for n in range(5)]
-    objects, first = picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
-    publish_second(objects, first)
-    return open_published(tmp_path / "store")
+    snapshot = picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+    publish_second(snapshot)
+    return open_snapshot(tmp_path / "store")
 
 
-def publish_second(objects: Objects, first: Manifest) -> None:
+def publish_second(snapshot: Snapshot) -> None:
+    objects, first = snapshot.objects, snapshot.manifest
     kept_out = [
         QuarantineEntry("bad/<i>1", "/p/1", "s", "crawl", Reason.TRUNCATED, "ends early"),
         QuarantineEntry("bad/2", "/p/2", "s", "crawl", Reason.TRUNCATED, "ends early"),
@@ -64,12 +72,12 @@ def publish_second(objects: Objects, first: Manifest) -> None:
     versions.publish_version(objects, second)
 
 
-def page_of(published: Published, comparison: Comparison | None = None) -> str:
-    measured = measure(published.objects, published.manifest, CONFIG)
+def page_of(published: Snapshot, comparison: Comparison | None = None) -> str:
+    measured = measure(published, CONFIG)
     return report_page(published, measured, CONFIG, comparison)
 
 
-def test_hostile_captions_ids_and_sources_are_shown_and_do_nothing(published: Published) -> None:
+def test_hostile_captions_ids_and_sources_are_shown_and_do_nothing(published: Snapshot) -> None:
     page = page_of(published)
     assert_self_contained(page)
     seen = Page(page)
@@ -89,9 +97,9 @@ def test_hostile_captions_ids_and_sources_are_shown_and_do_nothing(published: Pu
     page.encode("utf-8")
 
 
-def test_no_local_path_is_on_the_page(published: Published, tmp_path: Path) -> None:
+def test_no_local_path_is_on_the_page(published: Snapshot, tmp_path: Path) -> None:
     encoder = msgspec.structs.replace(published.encoder, model=f"local-dir:{tmp_path}/mine")
-    page = page_of(dataclasses.replace(published, encoder=encoder))
+    page = page_of(with_manifest(published, encoder=encoder))
     assert "local-dir:mine" in page
     assert str(tmp_path) not in page
     assert "/secret/place" not in page
@@ -105,8 +113,8 @@ def test_models_are_named_without_their_folders() -> None:
     assert shown_model(hub) == "hf-hub:org/name"
 
 
-def test_the_figures_on_the_page_are_those_of_the_evaluation(published: Published) -> None:
-    measured = measure(published.objects, published.manifest, CONFIG)
+def test_the_figures_on_the_page_are_those_of_the_evaluation(published: Snapshot) -> None:
+    measured = measure(published, CONFIG)
     assert measured.evaluation.text_to_image is not None
     page = report_page(published, measured, CONFIG)
     assert f"{measured.evaluation.text_to_image.r1:.1f}<small>%</small>" in page
@@ -119,8 +127,8 @@ def test_the_figures_on_the_page_are_those_of_the_evaluation(published: Publishe
     assert "not an image" in page
 
 
-def test_the_best_possible_recall_is_marked_where_it_is_known(published: Published) -> None:
-    measured = measure(published.objects, published.manifest, CONFIG)
+def test_the_best_possible_recall_is_marked_where_it_is_known(published: Snapshot) -> None:
+    measured = measure(published, CONFIG)
     assert "best possible" not in report_page(published, measured, CONFIG)
     best = Ceiling(
         text_to_image=CeilingBlock(r1=91.25, r5=99.0, r10=100.0),
@@ -134,7 +142,7 @@ def test_the_best_possible_recall_is_marked_where_it_is_known(published: Publish
 
 
 def test_a_damaged_older_version_is_said_and_does_not_stop_the_report(
-    published: Published,
+    published: Snapshot,
 ) -> None:
     published.layout.version(1).write_text("{}")
     page = page_of(published)
@@ -142,7 +150,7 @@ def test_a_damaged_older_version_is_said_and_does_not_stop_the_report(
     assert str(published.layout.root) not in page
 
 
-def test_expected_figures_stand_beside_measured_ones(published: Published) -> None:
+def test_expected_figures_stand_beside_measured_ones(published: Snapshot) -> None:
     figures = (Figure("captions", 16.0, 16.0, 0), Figure("text_to_image r@1", 99.0, 50.0, 0.5))
     page = page_of(published, Comparison("<m> on c", "https://cite", figures))
     assert "1 of 2 figures are not as expected" in page
@@ -154,17 +162,16 @@ def test_an_untrained_model_and_missing_captions_are_said(tmp_path: Path) -> Non
     paths = write_pictures(tmp_path / "p", 3)
     pictures = {f"i{n}": path for n, path in enumerate(paths)}
     picture_store(tmp_path / "s", pictures, [], FakeEncoder())
-    published = open_published(tmp_path / "s")
+    published = open_snapshot(tmp_path / "s")
     encoder = msgspec.structs.replace(published.encoder, trained=False)
-    manifest = msgspec.structs.replace(published.manifest, encoder=encoder)
-    page = page_of(dataclasses.replace(published, manifest=manifest, encoder=encoder))
+    page = page_of(with_manifest(published, encoder=encoder))
     assert "This model is untrained" in page
     assert "The corpus has no captions" in page
     assert_self_contained(page)
 
 
 @pytest.fixture
-def approximate(tmp_path: Path) -> Published:
+def approximate(tmp_path: Path) -> Snapshot:
     """2,000 clustered vectors behind a real, tuned IVF-PQ index; the pictures are gone."""
     vectors = clustered(2_000, 32, seed=3)
     keys = [key_of(str(n)) for n in range(2_000)]
@@ -175,22 +182,22 @@ def approximate(tmp_path: Path) -> Published:
         captions_table(captions),
     )
     sides = {"image": Side(keys, wide), "text": Side([key_of(t) for _, t in captions], wide)}
-    objects, manifest = make_store(tmp_path / "s", *tables, sides, fake_info(dim=32))
-    shards = write_shards(objects, vectors)
-    report = build_index(objects, "image", keys, shards, IndexConfig(kind="ivfpq"))
-    others = tuple(ref for ref in manifest.objects if "/image" not in ref.name)
+    snapshot = make_store(tmp_path / "s", *tables, sides, fake_info(dim=32))
+    shards = write_shards(snapshot.objects, vectors)
+    report = build_index(snapshot.objects, "image", keys, shards, IndexConfig(kind="ivfpq"))
+    others = tuple(ref for ref in snapshot.manifest.objects if "/image" not in ref.name)
     changed = msgspec.structs.replace(
-        manifest,
+        snapshot.manifest,
         version=2,
         parent=1,
-        indexes={**manifest.indexes, "image": report.info},
+        indexes={**snapshot.manifest.indexes, "image": report.info},
         objects=(*others, *report.objects),
     )
-    versions.publish_version(objects, changed)
-    return open_published(tmp_path / "s")
+    versions.publish_version(snapshot.objects, changed)
+    return open_snapshot(tmp_path / "s")
 
 
-def test_an_index_shows_its_curve_and_the_point_in_use(approximate: Published) -> None:
+def test_an_index_shows_its_curve_and_the_point_in_use(approximate: Snapshot) -> None:
     page = page_of(approximate)
     info = approximate.manifest.indexes["image"]
     assert f"chosen: <strong>nprobe {info.nprobe}, {info.k_factor} re-ranked a hit" in page

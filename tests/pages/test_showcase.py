@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,8 +16,8 @@ from mmindex.evaluate.history import MOST_VERSIONS, past_versions
 from mmindex.evaluate.speed import measure_speed
 from mmindex.evaluate.stage import Measured, measure
 from mmindex.pages.showcase import best_queries, showcase, worst_queries
-from mmindex.search.snapshot import Published, open_published
 from mmindex.store import versions
+from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.models import FakeEncoder
 from support.pictures import COLOURS, write_pictures
 from support.stores import picture_store
@@ -50,22 +51,22 @@ def test_no_two_queries_of_one_image_are_shown() -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Published:
+def store(tmp_path: Path) -> Snapshot:
     """Five pictures of five colours; the caption of picture 1 (green) speaks of red."""
     paths = write_pictures(tmp_path / "p", 5)
     pictures = {f"i{n}": path for n, path in enumerate(paths)}
     captions = [(image_id, f"a {COLOURS[n]} square") for n, image_id in enumerate(pictures)]
     captions[1] = ("i1", "a red half \ud83d of a thing")
     picture_store(tmp_path / "s", pictures, captions, FakeEncoder())
-    return open_published(tmp_path / "s")
+    return open_snapshot(tmp_path / "s")
 
 
-def measured(store: Published) -> Measured:
-    return measure(store.objects, store.manifest, EvaluateConfig())
+def measured(store: Snapshot) -> Measured:
+    return measure(store, EvaluateConfig())
 
 
 def test_the_worst_query_stands_with_its_own_picture_and_the_one_found_first(
-    store: Published,
+    store: Snapshot,
 ) -> None:
     found = measured(store)
     assert found.text_to_image is not None
@@ -83,7 +84,7 @@ def test_the_worst_query_stands_with_its_own_picture_and_the_one_found_first(
     assert worst.query.text not in [one.query.text for one in shown.best]
 
 
-def test_images_ask_for_captions_in_the_other_direction(store: Published) -> None:
+def test_images_ask_for_captions_in_the_other_direction(store: Snapshot) -> None:
     found = measured(store)
     assert found.image_to_text is not None
     shown = showcase(store, found.corpus, found.image_to_text, to_image=False, count=1)
@@ -93,22 +94,22 @@ def test_images_ask_for_captions_in_the_other_direction(store: Published) -> Non
     assert worst.query.thumb is not None
 
 
-def test_exact_search_is_one_point_that_loses_nothing(store: Published) -> None:
+def test_exact_search_is_one_point_that_loses_nothing(store: Snapshot) -> None:
     found = measured(store)
     assert found.corpus.captions is not None
     asked = found.corpus.captions.vectors
-    speed = measure_speed(store.objects, store.manifest, Modality.IMAGE, asked, 0)
+    speed = measure_speed(store, Modality.IMAGE, asked, 0)
     [point] = speed.points
     assert (point.recall, point.chosen, point.cost_ms, speed.batch) == (100.0, True, None, 5)
     assert point.queries_per_s > 0
 
 
-def test_the_newest_versions_are_shown_oldest_first(store: Published) -> None:
+def test_the_newest_versions_are_shown_oldest_first(store: Snapshot) -> None:
     manifest = store.manifest
     for number in range(2, MOST_VERSIONS + 4):
         manifest = msgspec.structs.replace(manifest, version=number, parent=number - 1)
         versions.publish_version(store.objects, manifest)
-    found = past_versions(store.layout, manifest, measured(store).evaluation)
+    found = past_versions(replace(store, manifest=manifest), measured(store).evaluation)
     assert [past.version for past in found] == list(range(4, MOST_VERSIONS + 4))
     assert found[0].evaluation is None
     assert found[-1].evaluation is not None

@@ -13,7 +13,7 @@ from mmindex.runs.run import RunSummary
 from mmindex.search.filters import ids_of, select_images
 from mmindex.search.golden import check_golden
 from mmindex.search.searcher import Searcher
-from mmindex.search.snapshot import open_published
+from mmindex.store.snapshot import open_snapshot
 from mmindex.upkeep.forget import forget
 from support.fakestore import fast_folder, run_build, write_photos
 
@@ -43,8 +43,8 @@ def side_of(summary: RunSummary, side: str) -> tuple[str, int, int]:
 
 def names_of(folder: Path, side: Modality) -> set[str]:
     """Keys that a search as deep as the corpus finds."""
-    version = open_published(folder / "store")
-    searcher = Searcher(version.objects, version.manifest, side, threads=1)
+    version = open_snapshot(folder / "store")
+    searcher = Searcher(version, side, threads=1)
     query = np.zeros((1, searcher.dim), dtype=np.float32)
     query[0, 0] = 1.0
     _, ids = searcher.search(query, 1_000)
@@ -52,10 +52,8 @@ def names_of(folder: Path, side: Modality) -> set[str]:
 
 
 def table_keys(folder: Path, table: str) -> set[str]:
-    version = open_published(folder / "store")
-    ref = version.manifest.find(table)
-    assert ref is not None
-    return set(version.objects.read_table(ref, ["key"])["key"].to_pylist())
+    version = open_snapshot(folder / "store")
+    return set(version.table(table, ["key"])["key"].to_pylist())
 
 
 def test_a_week_of_changes(folder):
@@ -85,7 +83,7 @@ def test_a_week_of_changes(folder):
 
     for side, table in ((Modality.IMAGE, "images"), (Modality.TEXT, "captions")):
         assert names_of(folder, side) == table_keys(folder, table)
-    layout = open_published(folder / "store").layout
+    layout = open_snapshot(folder / "store").layout
     assert check_golden(layout) == ()
 
 
@@ -116,15 +114,15 @@ def test_removed_pictures_are_in_no_evaluation_group_or_filter(folder):
     twice = {f"again-{number}.jpg": number for number in range(COUNT)}
     built(folder, pictures_of(range(COUNT)) | {"x.jpg": 300, "y.jpg": 301} | twice)
     built(folder, pictures_of(range(3, COUNT)) | {"y.jpg": 301}, index__retrain_at=1.0)
-    version = open_published(folder / "store")
-    objects, made = version.objects, version.manifest
+    version = open_snapshot(folder / "store")
+    made = version.manifest
     info = made.indexes["image"]
     assert info.n == COUNT - 2
     assert info.rows == COUNT + 2
     live = table_keys(folder, "images")
-    rows = select_images(objects, made, "width > 0")
-    ids = ids_of(objects, made, Modality.IMAGE, rows)
-    searcher = Searcher(objects, made, Modality.IMAGE, threads=1)
+    rows = select_images(version, "width > 0")
+    ids = ids_of(version, Modality.IMAGE, rows)
+    searcher = Searcher(version, Modality.IMAGE, threads=1)
     assert set(searcher.keys(ids)) == live
     known = {f"{number:03d}.jpg" for number in range(3, COUNT)} | {"y.jpg"}
     for group in near_duplicates(version, 0.5):

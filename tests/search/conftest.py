@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmindex.search.query import Session
-from mmindex.search.snapshot import Published, open_published
+from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.models import FakeEncoder
 from support.pictures import COLOURS, write_pictures
 from support.stores import picture_store
@@ -31,10 +31,10 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def published(store: Path) -> Published:
-    return open_published(store)
+def published(store: Path) -> Snapshot:
+    return open_snapshot(store)
 
 
 @pytest.fixture
-def session(published: Published) -> Session:
+def session(published: Snapshot) -> Session:
     return Session(published, FakeEncoder)

@@ -87,13 +87,13 @@ def test_weights_are_one_for_each_part_or_one_for_each_wanted_part(
     ],
 )
 def test_weights_that_do_not_fit_are_refused(wanted, unwanted, given_):
-    with pytest.raises(UsageError, match="--weights"):
+    with pytest.raises(UsageError, match="`weights"):
         part_weights(wanted, unwanted, given_)
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,,2", "1;2", "0.5,"])
 def test_weights_that_are_no_numbers_are_refused(text):
-    with pytest.raises(UsageError, match="--weights"):
+    with pytest.raises(UsageError, match="`weights"):
         parse_weights(text)
 
 

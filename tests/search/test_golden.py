@@ -14,32 +14,33 @@ VECTORS = clustered(200, 16)
 BACKWARDS = range(len(VECTORS) - 1, -1, -1)
 
 
-def publish(objects, made, golden=()):
+def publish(snapshot, golden=()):
+    made = snapshot.manifest
     versions.publish_version(
-        objects, msgspec.structs.replace(made, objects=(*made.objects, *golden))
+        snapshot.objects, msgspec.structs.replace(made, objects=(*made.objects, *golden))
     )
-    return objects.layout
+    return snapshot.layout
 
 
-def answers_of(objects, made):
-    return write_golden(objects, made, "image", VECTORS[:5].astype(np.float32))
+def answers_of(snapshot):
+    return write_golden(snapshot, "image", VECTORS[:5].astype(np.float32))
 
 
 @pytest.mark.parametrize("kind", ["exact", "ivfpq"])
 def test_the_same_index_gives_its_golden_answers_again(kind, tmp_path):
-    objects, made = indexed(tmp_path, VECTORS, IndexConfig(kind=kind, threads=1))
-    assert check_golden(publish(objects, made, [answers_of(objects, made)])) == ()
+    snapshot = indexed(tmp_path, VECTORS, IndexConfig(kind=kind, threads=1))
+    assert check_golden(publish(snapshot, [answers_of(snapshot)])) == ()
 
 
 def test_answers_that_changed_are_counted(tmp_path):
-    objects, made = indexed(tmp_path, VECTORS, IndexConfig())
-    _, other = indexed(tmp_path, VECTORS, IndexConfig(), order=BACKWARDS)
-    layout = publish(objects, made, [answers_of(objects, other)])
+    snapshot = indexed(tmp_path, VECTORS, IndexConfig())
+    other = indexed(tmp_path, VECTORS, IndexConfig(), order=BACKWARDS)
+    layout = publish(snapshot, [answers_of(other)])
     assert check_golden(layout) == ("image index: 5 golden queries answer differently",)
 
 
 def test_a_version_without_its_golden_answers_is_a_problem(tmp_path):
-    [problem] = check_golden(publish(*indexed(tmp_path, VECTORS, IndexConfig())))
+    [problem] = check_golden(publish(indexed(tmp_path, VECTORS, IndexConfig())))
     assert "golden/image" in problem
 
 

@@ -10,8 +10,7 @@ from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
 from mmindex.search.hits import Limit, Ranked, captions_of, find_picture, hits
-from mmindex.store.manifest import Manifest
-from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 from support.stores import captions_table, images_table, key_of, make_store
 
 HALF_SURROGATE = "half \ud83d of a face"
@@ -26,16 +25,16 @@ BUS, CAT = key_of(b"bus"), key_of(b"cat")
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> tuple[Objects, Manifest]:
+def corpus(tmp_path: Path) -> Snapshot:
     """Pictures a and b are the same bytes; rows lie in row groups of two."""
     images = images_table([("a", BUS, "/p/a.jpg"), ("b", BUS, "z.zip!b.jpg"), ("c", CAT, "/p/c")])
     return make_store(tmp_path, images, captions_table(CAPTIONS), {}, None, group_rows=2)
 
 
 def test_the_same_bytes_under_two_names_are_two_hits_in_the_tables_order(
-    corpus: tuple[Objects, Manifest],
+    corpus: Snapshot,
 ) -> None:
-    [answer] = hits(*corpus, Modality.IMAGE, [Ranked([BUS, CAT], [0.5, 0.25])], Limit())
+    [answer] = hits(corpus, Modality.IMAGE, [Ranked([BUS, CAT], [0.5, 0.25])], Limit())
     assert answer == (
         Hit(1, 0.5, "a", "/p/a.jpg", None, "a"),
         Hit(2, 0.5, "b", "z.zip!b.jpg", None, "b"),
@@ -44,17 +43,17 @@ def test_the_same_bytes_under_two_names_are_two_hits_in_the_tables_order(
 
 
 def test_k_counts_hits_after_duplicates_stand_side_by_side(
-    corpus: tuple[Objects, Manifest],
+    corpus: Snapshot,
 ) -> None:
-    [answer] = hits(*corpus, Modality.IMAGE, [Ranked([CAT, BUS], [0.5, 0.25])], Limit(k=2))
+    [answer] = hits(corpus, Modality.IMAGE, [Ranked([CAT, BUS], [0.5, 0.25])], Limit(k=2))
     assert [hit.id for hit in answer] == ["c", "a"]
 
 
 def test_a_text_hit_names_its_caption_its_text_and_its_picture(
-    corpus: tuple[Objects, Manifest],
+    corpus: Snapshot,
 ) -> None:
     ranked = Ranked([key_of("a red bus"), key_of(HALF_SURROGATE)], [0.5, 0.25])
-    [answer] = hits(*corpus, Modality.TEXT, [ranked], Limit())
+    [answer] = hits(corpus, Modality.TEXT, [ranked], Limit())
     assert answer == (
         Hit(1, 0.5, "a#0", "/p/a.jpg", "a red bus", "a"),
         Hit(2, 0.5, "b#0", "z.zip!b.jpg", "a red bus", "b"),
@@ -62,43 +61,43 @@ def test_a_text_hit_names_its_caption_its_text_and_its_picture(
     )
 
 
-def test_hits_below_the_wanted_score_are_left_out(corpus: tuple[Objects, Manifest]) -> None:
+def test_hits_below_the_wanted_score_are_left_out(corpus: Snapshot) -> None:
     ranked = [Ranked([BUS, CAT], [0.5, 0.25]), Ranked([CAT], [0.1])]
-    first, second = hits(*corpus, Modality.IMAGE, ranked, Limit(min_score=0.3))
+    first, second = hits(corpus, Modality.IMAGE, ranked, Limit(min_score=0.3))
     assert [hit.id for hit in first] == ["a", "b"]
     assert second == ()
 
 
-def test_rounding_never_shows_a_cosine_above_one(corpus: tuple[Objects, Manifest]) -> None:
-    [[hit]] = hits(*corpus, Modality.IMAGE, [Ranked([CAT], [1.0001])], Limit())
+def test_rounding_never_shows_a_cosine_above_one(corpus: Snapshot) -> None:
+    [[hit]] = hits(corpus, Modality.IMAGE, [Ranked([CAT], [1.0001])], Limit())
     assert hit.score == 1.0
 
 
-def test_each_query_of_a_batch_gets_its_own_answer(corpus: tuple[Objects, Manifest]) -> None:
+def test_each_query_of_a_batch_gets_its_own_answer(corpus: Snapshot) -> None:
     ranked = [Ranked([CAT], [0.5]), Ranked([], []), Ranked([BUS], [0.4]), Ranked([CAT], [0.3])]
-    answers = hits(*corpus, Modality.IMAGE, ranked, Limit())
+    answers = hits(corpus, Modality.IMAGE, ranked, Limit())
     assert [[hit.id for hit in answer] for answer in answers] == [["c"], [], ["a", "b"], ["c"]]
-    assert hits(*corpus, Modality.IMAGE, [], Limit()) == []
+    assert hits(corpus, Modality.IMAGE, [], Limit()) == []
 
 
-def test_a_key_that_no_row_has_is_damage_and_is_said(corpus: tuple[Objects, Manifest]) -> None:
+def test_a_key_that_no_row_has_is_damage_and_is_said(corpus: Snapshot) -> None:
     with pytest.raises(DataError, match="its table does not"):
-        hits(*corpus, Modality.IMAGE, [Ranked([key_of(b"dog")], [0.5])], Limit())
+        hits(corpus, Modality.IMAGE, [Ranked([key_of(b"dog")], [0.5])], Limit())
 
 
-def test_a_picture_is_found_by_id_uri_and_content(corpus: tuple[Objects, Manifest]) -> None:
-    by_id = find_picture(*corpus, "image_id", "b")
+def test_a_picture_is_found_by_id_uri_and_content(corpus: Snapshot) -> None:
+    by_id = find_picture(corpus, "image_id", "b")
     assert by_id is not None
-    assert find_picture(*corpus, "uri", "z.zip!b.jpg") == by_id
-    first = find_picture(*corpus, "key", BUS)
+    assert find_picture(corpus, "uri", "z.zip!b.jpg") == by_id
+    first = find_picture(corpus, "key", BUS)
     assert first is not None
     assert first.image_id == "a"
-    assert find_picture(*corpus, "image_id", "nobody") is None
-    assert find_picture(*corpus, "image_id", "\ud800") is None
+    assert find_picture(corpus, "image_id", "nobody") is None
+    assert find_picture(corpus, "image_id", "\ud800") is None
 
 
-def test_captions_come_in_the_tables_order(corpus: tuple[Objects, Manifest]) -> None:
-    assert captions_of(*corpus, ["a", "c", "x"]) == {
+def test_captions_come_in_the_tables_order(corpus: Snapshot) -> None:
+    assert captions_of(corpus, ["a", "c", "x"]) == {
         "a": ["a red bus", "a bus on a street"],
         "c": [HALF_SURROGATE, "一只猫坐在窗台上"],
     }

@@ -15,7 +15,9 @@ from mmindex.core.modality import Modality
 from mmindex.models.encoder import Encoder, Float32
 from mmindex.search.hits import Limit
 from mmindex.search.query import BATCH, Session
-from mmindex.search.snapshot import Published, open_published
+from mmindex.search.searcher import Searcher
+from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.models import FakeEncoder, no_model
 from support.pictures import COLOURS, png, write_pictures
 from support.stores import picture_store
@@ -49,6 +51,26 @@ def test_k_beyond_the_corpus_gives_everything_once(session: Session) -> None:
     assert len(found) == len(set(found)) == 11
 
 
+@pytest.mark.parametrize("to", list(Modality))
+def test_an_id_opens_one_index_and_reads_the_keys_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch, to: Modality
+) -> None:
+    """The picture's own vector comes from its side's keys and vectors, without the index."""
+    opened, read = [], []
+    open_index, read_table = Searcher.__init__, Objects.read_table
+    monkeypatch.setattr(
+        Searcher, "__init__", lambda self, *given, **more: (
+            opened.append(given[1]), open_index(self, *given, **more))[1],
+    )  # fmt: skip
+    monkeypatch.setattr(
+        Objects, "read_table", lambda self, ref, *columns: (
+            read.append(ref.name), read_table(self, ref, *columns))[1],
+    )  # fmt: skip
+    session.image("folder/pictures/00000.png", to, Limit(2))
+    assert opened == [to]
+    assert read.count("ids/image") == 1
+
+
 def test_the_same_picture_under_two_names_is_found_under_both(session: Session) -> None:
     answer = session.image("folder/pictures/00000.png", Modality.IMAGE, Limit(2))
     assert [hit.id for hit in answer.hits] == [
@@ -59,7 +81,7 @@ def test_the_same_picture_under_two_names_is_found_under_both(session: Session) 
 
 
 def test_a_file_of_the_corpus_finds_itself_first_without_loading_a_model(
-    published: Published, tmp_path: Path
+    published: Snapshot, tmp_path: Path
 ) -> None:
     """Also a copy elsewhere: it is known by its bytes."""
     copy = tmp_path / "copy-of-3"
@@ -82,7 +104,7 @@ def test_a_new_file_is_encoded(session: Session, tmp_path: Path) -> None:
 
 
 def test_a_picture_of_the_corpus_is_known_by_id_and_by_uri_after_its_file_is_gone(
-    published: Published, tmp_path: Path
+    published: Snapshot, tmp_path: Path
 ) -> None:
     path = tmp_path / "pictures" / "00004.png"
     path.unlink()
@@ -102,7 +124,7 @@ def test_a_picture_finds_captions_where_the_corpus_has_any(session: Session) -> 
 def test_a_picture_finds_pictures_where_the_corpus_has_no_captions(tmp_path: Path) -> None:
     [path] = write_pictures(tmp_path / "p", 1)
     picture_store(tmp_path / "bare", {"a": path}, [], FakeEncoder())
-    with Session(open_published(tmp_path / "bare"), no_model) as session:
+    with Session(open_snapshot(tmp_path / "bare"), no_model) as session:
         assert session.image("a", None, Limit()).to is Modality.IMAGE
         with pytest.raises(NoInputError, match="no captions to search"):
             session.image("a", Modality.TEXT, Limit())
@@ -113,7 +135,7 @@ def test_hits_below_the_wanted_score_are_left_out(session: Session) -> None:
     assert [hit.id for hit in answer.hits] == ["folder/pictures/00002.png"]
 
 
-def test_another_model_is_refused_naming_both_fingerprints(published: Published) -> None:
+def test_another_model_is_refused_naming_both_fingerprints(published: Snapshot) -> None:
     with (
         Session(published, lambda: FakeEncoder(seed=1)) as session,
         pytest.raises(ModelMismatchError) as caught,
@@ -123,7 +145,7 @@ def test_another_model_is_refused_naming_both_fingerprints(published: Published)
     assert FakeEncoder(seed=1).info.fingerprint[:12] in caught.value.message
 
 
-def test_the_model_is_loaded_once_and_let_go(published: Published) -> None:
+def test_the_model_is_loaded_once_and_let_go(published: Snapshot) -> None:
     made: list[FakeEncoder] = []
 
     def load() -> Encoder:
@@ -156,7 +178,7 @@ def test_every_line_gets_its_answer_in_order_errors_included(session: Session) -
     assert [len(answer.hits) for answer in answers] == [1, 0, 1, 0, 1]
 
 
-def test_many_lines_are_answered_in_batches_as_if_asked_alone(published: Published) -> None:
+def test_many_lines_are_answered_in_batches_as_if_asked_alone(published: Snapshot) -> None:
     encoder = FakeEncoder()
     texts = [f"a {COLOURS[n % 5]} thing {n}" for n in range(BATCH + 44)]
     with Session(published, lambda: encoder) as session:
@@ -188,7 +210,7 @@ class NanEncoder(FakeEncoder):
         return vectors
 
 
-def test_a_text_without_a_usable_vector_spoils_only_its_own_answer(published: Published) -> None:
+def test_a_text_without_a_usable_vector_spoils_only_its_own_answer(published: Snapshot) -> None:
     with Session(published, NanEncoder) as session:
         answers = list(session.lines([b"red", b"nan", b"blue"], None, Limit(1)))
         assert [answer.error is None for answer in answers] == [True, False, True]

@@ -12,7 +12,7 @@ from mmindex.core.modality import Modality
 from mmindex.search.hits import Limit
 from mmindex.search.parts import Part, Question, read_part
 from mmindex.search.query import Session
-from mmindex.search.snapshot import Published
+from mmindex.store.snapshot import Snapshot
 from support.models import FakeEncoder, no_model
 
 
@@ -56,7 +56,7 @@ def test_what_is_not_wanted_sinks(session: Session) -> None:
     assert sum(without.index(name) for name in reds) > sum(plain.index(name) for name in reds)
 
 
-def test_more_like_these_leaves_these_out(published: Published) -> None:
+def test_more_like_these_leaves_these_out(published: Snapshot) -> None:
     """From stored vectors alone; the twin has the same content, so it is one of these."""
     these = (picture("folder/pictures/00000.png"), picture("folder/pictures/00003.png"))
     with Session(published, no_model) as session:
@@ -84,7 +84,7 @@ def test_a_picture_that_cannot_be_used_ends_the_question(session: Session) -> No
 
 
 @pytest.mark.parametrize("side", list(Modality))
-def test_hits_fulfil_the_condition_of_the_session(published: Published, side: Modality) -> None:
+def test_hits_fulfil_the_condition_of_the_session(published: Snapshot, side: Modality) -> None:
     """Rows, not contents: the twin has the same bytes under a name that does not fulfil it."""
     names = ("folder/pictures/00000.png", "folder/pictures/00003.png")
     where = f"image_id in {names}"
@@ -95,7 +95,7 @@ def test_hits_fulfil_the_condition_of_the_session(published: Published, side: Mo
         assert [hit.rank for hit in answer.hits] == list(range(1, len(answer.hits) + 1))
 
 
-def test_nothing_fulfils_the_condition_is_an_empty_answer(published: Published) -> None:
+def test_nothing_fulfils_the_condition_is_an_empty_answer(published: Snapshot) -> None:
     with Session(published, FakeEncoder, "width > 100000") as session:
         for side in Modality:
             answer = session.text("red", side, Limit())
@@ -103,7 +103,7 @@ def test_nothing_fulfils_the_condition_is_an_empty_answer(published: Published) 
 
 
 def test_a_part_is_a_picture_where_there_is_such_a_file_or_id(
-    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path / "pictures")
     expected = {

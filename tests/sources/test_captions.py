@@ -1,155 +1,59 @@
-"""Caption lists: every form in use, read as it declares itself or refused by line."""
+"""Caption texts: one list of field names, one reader of values."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmindex.core.errors import DataError
-from mmindex.sources.captions import CaptionList, read_captions
-
-
-def read(folder: Path, content: str | bytes, name: str = "captions.txt") -> CaptionList:
-    path = folder / name
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_captions(path)
-
-
-def texts(listed: CaptionList) -> dict[str, list[str]]:
-    return {name: described.captions for name, described in listed.images.items()}
-
-
-def refusal(folder: Path, content: str | bytes, name: str = "captions.txt") -> str:
-    with pytest.raises(DataError) as caught:
-        read(folder, content, name)
-    return caught.value.message.removeprefix(f"{folder / name}")
-
-
-def test_tab_separated_with_caption_numbers(tmp_path: Path) -> None:
-    content = '1.jpg#0\tA "dog" , running .\n1.jpg#1\tTwo\ttabs|and|pipes\n\n2.jpg\t\n'
-    expected = {"1.jpg": ['A "dog" , running .', "Two\ttabs|and|pipes"], "2.jpg": [""]}
-    for text in (content, content.replace("\n", "\r\n"), "\ufeff" + content):
-        assert texts(read(tmp_path, text)) == expected
-
-
-def test_tab_separated_with_languages_and_caption_numbers(tmp_path: Path) -> None:
-    """Flickr8k-CN's layout; only such an ending belongs to the numbering, not to the name."""
-    content = (
-        "667626_18933d713e.jpg#zhm#0\t一个穿着泳装的女人\n667626_18933d713e.jpg#zhm#1\t在水里\n"
-        "b.jpg#enc#4\ta girl\nc#1.jpg\tthe name keeps its own mark\nd.jpg#zh\tno number\n"
-    )
-    assert texts(read(tmp_path, content)) == {
-        "667626_18933d713e.jpg": ["一个穿着泳装的女人", "在水里"],
-        "b.jpg": ["a girl"],
-        "c#1.jpg": ["the name keeps its own mark"],
-        "d.jpg#zh": ["no number"],
-    }
-
-
-def test_pipe_separated_with_a_header(tmp_path: Path) -> None:
-    """Kaggle's results.csv, with the one row that lacks a separator in the published file."""
-    content = (
-        "image_name| comment_number| comment\n"
-        '1.jpg| 0| A man in "blue" | standing .\n'
-        "1.jpg| 1| Second .\n"
-        "2199200615.jpg| 4   A dog runs across the grass .\n"
-    )
-    listed = read(tmp_path, content, "results.csv")
-    assert texts(listed) == {
-        "1.jpg": ['A man in "blue" | standing .', "Second ."],
-        "2199200615.jpg": ["A dog runs across the grass ."],
-    }
-    assert listed.notes["lost_separators_mended"] == 1
-
-
-def test_comma_separated_with_a_header_and_quotes(tmp_path: Path) -> None:
-    content = 'image,caption\n1.jpg,plain\n1.jpg,"a ""b"", c\nnext line"\n'
-    expected = {"1.jpg": ["plain", 'a "b", c\nnext line']}
-    assert texts(read(tmp_path, content)) == expected
-    assert texts(read(tmp_path, "\ufeff" + content)) == expected
-    crlf = 'image,caption\r\n1.jpg,plain\r\n1.jpg,"a ""b"", c\nnext line"\r\n'
-    assert texts(read(tmp_path, crlf)) == expected
-
-
-def test_comma_separated_without_a_header(tmp_path: Path) -> None:
-    assert texts(read(tmp_path, '1.jpg,one\n./2.jpg,"two, quoted"\n')) == {
-        "1.jpg": ["one"],
-        "2.jpg": ["two, quoted"],
-    }
-
-
-def test_columns_may_stand_in_any_order_and_bring_the_split(tmp_path: Path) -> None:
-    """nlphuji's flickr_annotations_30k.csv: the captions are one JSON list."""
-    content = 'raw,sentids,split,filename,img_id\n"[""a"", ""b \\ud800""]","[0, 1]",test,1.jpg,0\n'
-    listed = read(tmp_path, content, "flickr_annotations_30k.csv")
-    assert texts(listed) == {"1.jpg": ["a", "b \ufffd"]}
-    assert listed.images["1.jpg"].split == "test"
-    assert listed.notes["lone_surrogates_replaced"] == 1
-
-
-def test_json_lines_bring_captions_split_and_columns(tmp_path: Path) -> None:
-    rows = [
-        {"file_name": "a.jpg", "caption": "one", "title": "T", "likes": 3, "tags": ["x", "y"]},
-        {"image": "b.jpg", "captions": ["two", "three"], "split": "test"},
-        {"file_name": "a.jpg", "text": "四"},
-        {"file_name": "c.jpg"},
-    ]
-    content = "\n".join(json.dumps(row) for row in rows) + "\n\n"
-    listed = read(tmp_path, content, "captions.jsonl")
-    assert texts(listed) == {"a.jpg": ["one", "四"], "b.jpg": ["two", "three"], "c.jpg": []}
-    assert listed.images["a.jpg"].metadata == {"title": "T", "likes": 3, "tags": '["x","y"]'}
-    assert [listed.images[name].split for name in ("a.jpg", "b.jpg")] == ["all", "test"]
-
-
-def test_a_caption_of_a_megabyte_and_with_nul_is_read(tmp_path: Path) -> None:
-    long = "x" * 1_000_000 + "\0y"
-    assert texts(read(tmp_path, f"image,caption\n1.jpg,{long}\n")) == {"1.jpg": [long]}
-    assert texts(read(tmp_path, f"1.jpg\t{long}\n")) == {"1.jpg": [long]}
+from mmindex.sources.captions import caption_fields, caption_texts, usable_captions
 
 
 @pytest.mark.parametrize(
-    ("content", "line"),
+    ("names", "found"),
     [
-        ("image,caption\n1.jpg,a,b\n", ":2: 3 columns, expected 2"),
-        ("1.jpg,a\n2.jpg\n", ":2: 1 columns, expected 2"),
-        ('image,caption\n1.jpg,ok\n2.jpg,"open\n3.jpg,x\n', ":4: unexpected end of data"),
-        ('image,caption\n1.jpg,"a"b\n', ":2: "),
-        ("image,caption\n,no name\n", ":2: no image name"),
-        ("1.jpg\tok\n2.jpg without a tab\n", ":2: expected name<TAB>caption"),
-        ("image|comment\n1.jpg\n", ":2: 1 columns, the header has 2"),
-        (b"1.jpg\tok\n2.jpg\t\xff\n", ":2: not UTF-8"),
-        ("raw,filename\nno list,1.jpg\n", ":2: "),
+        (["id", "caption", "text"], ("caption",)),
+        (["alt", "TEXT"], ("TEXT",)),
+        (["caption", "captions"], ("caption", "captions")),
+        (["caption_10", "caption_9", "Caption 2", "caption"],
+         ("caption", "Caption 2", "caption_9", "caption_10")),
+        (["sentences_raw", "sentids"], ("sentences_raw",)),
+        (["raw_captions"], ("raw_captions",)),
+        (["alt_text", "comment"], ("comment",)),
+        (["comment_number", "caption_id", "texture", "context", "captioned"], ()),
     ],
-)
-def test_a_broken_line_is_named(tmp_path: Path, content: str | bytes, line: str) -> None:
-    assert refusal(tmp_path, content).startswith(line)
+)  # fmt: skip
+def test_fields_of_captions_are_told_by_name(names: list[str], found: tuple[str, ...]) -> None:
+    assert caption_fields(names) == found
 
 
 @pytest.mark.parametrize(
-    ("content", "line"),
+    ("value", "texts"),
     [
-        ('{"file_name": "a.jpg"}\n{"file_name": "b.j', ":2: cut off"),
-        ('{"file_name": "a.jpg"}\n[]\n', ":2: "),
-        ('{"caption": "a"}\n', ":1: no image name"),
-        ('{"image": 7, "caption": "a"}\n', ":1: no image name"),
-        ('{"image": "a", "caption": 7}\n', ":1: 'caption' must be"),
-        ('{"image": "a", "captions": ["x", 7]}\n', ":1: 'captions' must be"),
-        ('{"image": "a", "score": NaN}\n', ":1: "),
-        ('{"image": "a", "score": 1e400}\n', ":1: "),
+        ("one", ["one"]),
+        (None, []),
+        (float("nan"), []),
+        (["one", None, "two"], ["one", "two"]),
+        ({"raw": "one", "tokens": ["one"]}, ["one"]),
+        ({"tokens": ["x"], "raw": ["one", "two"]}, ["one", "two"]),
+        ([{"text": "one"}, {"text": "two"}], ["one", "two"]),
+        ([["one"], ["two"]], ["one", "two"]),
+        ("", [""]),
     ],
 )
-def test_a_broken_json_line_is_named(tmp_path: Path, content: str, line: str) -> None:
-    assert refusal(tmp_path, content, "captions.jsonl").startswith(line)
+def test_a_value_is_read_whatever_it_is_packed_in(value: object, texts: list[str]) -> None:
+    assert caption_texts(value, "here") == texts
 
 
-def test_what_no_image_takes_is_counted(tmp_path: Path) -> None:
-    listed = read(tmp_path, "1.jpg\ta\n1.jpg\tb\n2.jpg\tc\n")
-    taken = listed.take("1.jpg")
-    assert taken is not None
-    assert taken.captions == ["a", "b"]
-    assert listed.take("3.jpg") is None
-    assert [(note.name, note.count) for note in listed.summary()] == [
-        ("captions_of_unknown_images", 1)
-    ]
+@pytest.mark.parametrize("value", [7, 1.5, True, b"bytes", {"tokens": ["x"]}, [[[[["deep"]]]]]])
+def test_anything_else_is_refused_by_name(value: object) -> None:
+    with pytest.raises(DataError, match=r"^list\.jsonl:3: not a caption: "):
+        caption_texts(value, "list.jsonl:3")
+
+
+@given(st.lists(st.text()))
+def test_blank_captions_are_none_and_the_others_keep_their_places(texts: list[str]) -> None:
+    usable = dict(usable_captions(texts))
+    assert all(texts[place] == text and text.strip() for place, text in usable.items())
+    assert all(not texts[place].strip() for place in set(range(len(texts))) - set(usable))

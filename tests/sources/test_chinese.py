@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 
 from mmindex.core.errors import DataError, NoInputError
-from mmindex.core.records import Note, Reason, Rejected, SourceItem
-from mmindex.sources.chinese import coco_cn_events, flickr8k_cn_events, read_numbered
-from mmindex.sources.spec import SourceOptions, open_source, parse_spec
-from mmindex.store.layout import Layout
+from mmindex.core.records import Note, NoteKind, Reason, Rejected, SourceItem
+from mmindex.sources.chinese import read_numbered
+from support.corpora import source_events
 from support.pictures import png
-
-LIMIT = 1 << 20
 
 
 @pytest.fixture
@@ -41,7 +38,7 @@ def flickr8k(tmp_path: Path) -> Path:
 
 
 def test_flickr8k_cn_gives_the_captions_that_people_wrote(flickr8k: Path) -> None:
-    first, second, missing, note = flickr8k_cn_events(flickr8k, None, LIMIT)
+    first, second, missing, note = source_events(f"flickr8k-cn:{flickr8k}")
     assert isinstance(first, SourceItem)
     assert first.image_id == "flickr8k/667626_18933d713e"
     assert first.captions == ("一个穿着泳装的女人躺在海水里。", "女人 在 海里")
@@ -51,22 +48,22 @@ def test_flickr8k_cn_gives_the_captions_that_people_wrote(flickr8k: Path) -> Non
     assert (second.split, second.captions) == ("train", ("一对恋人在公园河边拥抱。",))
     assert isinstance(missing, Rejected)
     assert (missing.image_id, missing.reason) == ("flickr8k/10815824_2997e03d76", Reason.MISSING)
-    assert note == Note("captions_of_rejected_images", 1)
+    assert note == Note(NoteKind.CAPTIONS_OF_REJECTED_IMAGES, 1)
 
 
 def test_a_split_is_chosen_by_the_authors_lists(flickr8k: Path) -> None:
-    [only] = flickr8k_cn_events(flickr8k, "test", LIMIT)
+    [only] = source_events(f"flickr8k-cn:{flickr8k}#test")
     assert isinstance(only, SourceItem)
     assert only.image_id == "flickr8k/667626_18933d713e"
     with pytest.raises(NoInputError, match=r"no flickr8kval\.txt"):
-        list(flickr8k_cn_events(flickr8k, "val", LIMIT))
+        source_events(f"flickr8k-cn:{flickr8k}#val")
     with pytest.raises(NoInputError, match="no split 'karpathy'"):
-        list(flickr8k_cn_events(flickr8k, "karpathy", LIMIT))
+        source_events(f"flickr8k-cn:{flickr8k}#karpathy")
 
 
 def test_other_captions_are_read_where_those_are_not(flickr8k: Path) -> None:
     (flickr8k / "data" / "flickr8kzhc.caption.txt").unlink()
-    [only] = flickr8k_cn_events(flickr8k, None, LIMIT)
+    [only] = source_events(f"flickr8k-cn:{flickr8k}")
     assert isinstance(only, SourceItem)
     assert only.captions == ("机器",)
 
@@ -91,25 +88,25 @@ def coco(tmp_path: Path) -> Path:
 
 
 def test_coco_cn_finds_the_photos_in_their_own_parts(coco: Path) -> None:
-    train, val, note = coco_cn_events(coco, None, LIMIT)
+    train, val, note = source_events(f"coco-cn:{coco}")
     assert isinstance(train, SourceItem)
     assert (train.image_id, train.split) == ("coco/train2014/000000108418", "train")
     assert isinstance(val, SourceItem)
     assert (val.image_id, val.split) == ("coco/val2014/000000000042", "test")
     assert val.captions == ("夜晚的街道", "城市夜景")
     assert val.read() == png(2)
-    assert note == Note("captions_of_unknown_images", 1)
+    assert note == Note(NoteKind.CAPTIONS_OF_UNKNOWN_IMAGES, 1)
 
 
 def test_photos_of_a_part_that_is_not_there_are_counted(coco: Path) -> None:
     (coco / "val2014.zip").unlink()
-    assert list(coco_cn_events(coco, "test", LIMIT)) == [Note("images_without_folder", 1)]
+    assert source_events(f"coco-cn:{coco}#test") == [Note(NoteKind.IMAGES_WITHOUT_FOLDER, 1)]
 
 
-@pytest.mark.parametrize("reader", [flickr8k_cn_events, coco_cn_events])
-def test_an_empty_folder_says_what_belongs_there(tmp_path: Path, reader) -> None:
+@pytest.mark.parametrize("kind", ["flickr8k-cn", "coco-cn"])
+def test_an_empty_folder_says_what_belongs_there(tmp_path: Path, kind: str) -> None:
     with pytest.raises(NoInputError, match="no captions there") as error:
-        list(reader(tmp_path, None, LIMIT))
+        source_events(f"{kind}:{tmp_path}")
     assert "expected" in error.value.hint
 
 
@@ -131,15 +128,6 @@ def test_a_damaged_caption_file_names_its_line(tmp_path: Path, data: bytes, mess
 
 def test_a_name_never_leads_out_of_the_folder(flickr8k: Path) -> None:
     (flickr8k / "data" / "flickr8kzhc.caption.txt").write_text("../../etc/passwd#zhc#0 x\n")
-    rejected, _ = flickr8k_cn_events(flickr8k, None, LIMIT)
+    rejected, _ = source_events(f"flickr8k-cn:{flickr8k}")
     assert isinstance(rejected, Rejected)
     assert rejected.reason is Reason.UNSAFE_PATH
-
-
-def test_the_spec_reaches_the_reader(flickr8k: Path) -> None:
-    options = SourceOptions(Layout(Path("unused")), 1 << 20)
-    spec = parse_spec(f"flickr8k-cn:{flickr8k}")
-    through_spec = [e for e in open_source(spec, options) if isinstance(e, SourceItem)]
-    direct = [e for e in flickr8k_cn_events(flickr8k, None, 1 << 20) if isinstance(e, SourceItem)]
-    assert [e.captions for e in through_spec] == [e.captions for e in direct]
-    assert through_spec

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from mmindex.core.errors import DataError, NoInputError
-from mmindex.sources.coco import coco_events
 from support.corpora import (
     coco_content,
     crawl_specs,
@@ -19,6 +18,7 @@ from support.corpora import (
     noted,
     rejections,
     rows_of,
+    source_events,
     write_coco,
     write_files,
     write_zip,
@@ -29,7 +29,7 @@ FIRST = "coco/val2017/000000000001"
 
 
 def events(path: Path, split: str | None = None) -> list[Any]:
-    return list(coco_events(path, split, 1 << 20))
+    return source_events(f"coco:{path}" + (f"#{split}" if split else ""))
 
 
 def test_a_folder_gives_images_with_captions_and_licence(tmp_path: Path) -> None:
@@ -153,8 +153,9 @@ def test_captions_come_through_exactly(tmp_path: Path) -> None:
     report = crawl_specs(objects, f"coco:{folder}")
     _, captions = rows_of(objects, report)
     texts[4] = "\ufffdhalf"
-    assert [row["text"] for row in captions] == texts
-    assert report.sources[0].notes == {"lone_surrogates_replaced": 1}
+    assert [row["text"] for row in captions] == texts[1:]  # an empty one is none
+    assert [row["caption_id"] for row in captions] == [f"{FIRST}#{n}" for n in range(1, 7)]
+    assert report.sources[0].notes == {"empty_captions": 1, "lone_surrogates_replaced": 1}
 
 
 def test_a_captions_file_that_is_cut_in_half_ends_the_run_with_the_byte(tmp_path: Path) -> None:

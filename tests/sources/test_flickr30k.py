@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from mmindex.core.errors import DataError, NoInputError
-from mmindex.sources.flickr30k import flickr30k_events
-from support.corpora import items, jpeg, noted, rejections, write_files, write_zip
+from support.corpora import items, jpeg, noted, rejections, source_events, write_files, write_zip
 
 NAMES = ("1000092795", "10002456", "1007320043")
 TEXTS = {name: [f"{name} is one .", f'{name} is "two" , or more'] for name in NAMES}
@@ -47,7 +46,7 @@ def pictures(folder: str = "flickr30k-images") -> dict[str, bytes]:
 
 
 def events(path: Path, split: str | None = None) -> list[Any]:
-    return list(flickr30k_events(path, split, 1 << 20))
+    return source_events(f"flickr30k:{path}" + (f"#{split}" if split else ""))
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmindex.core.errors import DataError
+from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.records import Ignored, SourceItem
-from mmindex.sources.folder import folder_events
+from mmindex.media.uris import read_uri
 from support.corpora import (
     crawl_specs,
     ignored,
@@ -22,12 +24,14 @@ from support.corpora import (
     noted,
     rejections,
     rows_of,
+    source_events,
     write_files,
+    write_zip,
 )
 
 
-def events(path: Path, split: str | None = None, *, all_files: bool = False) -> list[Any]:
-    return list(folder_events(path, split, 1 << 20, all_files=all_files))
+def events(path: Path, split: str | None = None, **options: Any) -> list[Any]:
+    return source_events(f"folder:{path}" + (f"#{split}" if split else ""), **options)
 
 
 def names(found: list[Any]) -> list[str]:
@@ -66,14 +70,14 @@ def test_links_are_followed_inside_only_and_never_in_circles(tmp_path: Path) -> 
     }.items():
         (folder / name).symlink_to(target)
     found = events(folder)
-    assert names(found) == ["folder/f/a.jpg", "folder/f/same.jpg", "folder/f/sub/b.jpg"]
+    assert names(found) == ["folder/f/a.jpg", "folder/f/sub/b.jpg"]
     assert rejections(found) == {
         "folder/f/gone.jpg": "missing",
         "folder/f/leak.jpg": "unsafe_path",
         "folder/f/outside": "unsafe_path",
         "folder/f/self.jpg": "unreadable",
     }
-    assert ignored(found) == 2  # inside, circle
+    assert ignored(found) == 3  # same.jpg, inside, circle
 
 
 def test_names_that_are_no_utf8_have_ids_and_uris_that_are(tmp_path: Path) -> None:
@@ -191,3 +195,140 @@ def test_a_damaged_captions_list_ends_the_run(tmp_path: Path) -> None:
     write_files(tmp_path, {"captions.txt": "a.jpg\tx\nbroken\n", "a.jpg": jpeg(1)})
     with pytest.raises(DataError, match=r"captions\.txt:2: "):
         events(tmp_path)
+
+
+def test_a_link_brings_its_captions_to_the_picture_that_it_leads_to(tmp_path: Path) -> None:
+    files = {"pool/1.jpg": jpeg(1), "captions.txt": "best/x.jpg\tof the link\n1.jpg\tits own\n"}
+    folder = write_files(tmp_path / "f", files)
+    (folder / "best").mkdir()
+    (folder / "best" / "x.jpg").symlink_to("../pool/1.jpg")
+    objects = new_store(tmp_path / "store")
+    report = crawl_specs(objects, f"folder:{folder}")
+    images, captions = rows_of(objects, report)
+    assert [row["image_id"] for row in images] == ["folder/f/pool/1.jpg"]
+    assert {row["text"] for row in captions} == {"of the link", "its own"}
+
+
+def test_a_link_to_what_is_no_picture_of_the_corpus_by_itself_is_one(tmp_path: Path) -> None:
+    """As git-annex and DVC keep files."""
+    folder = write_files(tmp_path / "f", {".store/aa/1": jpeg(1)})
+    (folder / "1.jpg").symlink_to(".store/aa/1")
+    assert names(events(folder)) == ["folder/f/1.jpg"]
+
+
+def test_a_link_into_another_folder_of_the_corpus_is_no_new_picture(tmp_path: Path) -> None:
+    write_files(tmp_path, {"all/1.jpg": jpeg(1), "best/2.jpg": jpeg(2), "out/3.jpg": jpeg(3)})
+    (tmp_path / "best" / "1.jpg").symlink_to(tmp_path / "all" / "1.jpg")
+    (tmp_path / "best" / "3.jpg").symlink_to(tmp_path / "out" / "3.jpg")
+    objects = new_store(tmp_path / "store")
+    report = crawl_specs(objects, f"folder:{tmp_path}/all", f"folder:{tmp_path}/best")
+    assert report.images.rows == 2
+    assert [(entry.id, entry.reason) for entry in report.quarantined] == [
+        ("folder/best/3.jpg", "unsafe_path")
+    ]
+    assert report.sources[1].notes == {"ignored: another name of a picture in the corpus": 1}
+
+
+def test_caches_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    files = {
+        "2019/1.jpg": jpeg(1),
+        "2019/@eaDir/1.jpg/SYNOFILE_THUMB_XL.jpg": jpeg(2),
+        "2019/._1.jpg": b"\0\5\x16\7",
+        ".thumbnails/1.jpg": jpeg(3),
+        "Thumbs.db": b"",
+    }
+    found = events(write_files(tmp_path / "f", files))
+    assert names(found) == ["folder/f/2019/1.jpg"]
+    assert ignored(found) == 4
+
+
+def test_globs_choose_what_is_read(tmp_path: Path) -> None:
+    files = {name: jpeg(1) for name in ("a.jpg", "a.png", "Exports/b.jpg", "2019/c.jpg")}
+    folder = write_files(tmp_path / "f", files)
+    assert names(events(folder, exclude=("*.png", "exports"))) == [
+        "folder/f/2019/c.jpg",
+        "folder/f/a.jpg",
+    ]
+    assert names(events(folder, include=("2019",))) == ["folder/f/2019/c.jpg"]
+
+
+def test_what_is_not_read_is_counted_by_kind(tmp_path: Path) -> None:
+    files = {f"{n}{kind}": b"x" for n in range(2) for kind in (".MP4", ".cr2", "")}
+    folder = write_files(tmp_path / "f", {**files, "9.mp4": b"x", "a.jpg": jpeg(1)})
+    report = crawl_specs(new_store(tmp_path / "store"), f"folder:{folder}")
+    assert report.not_read == {".mp4": 3, ".cr2": 2, "no extension": 2}
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+@pytest.mark.parametrize("below", ["", "train/"])
+def test_hugging_face_image_folders(tmp_path: Path, name: str, below: str) -> None:
+    text = {
+        "metadata.jsonl": '{"file_name": "a/1.jpg", "text": "one", "artist": "Ada"}\n',
+        "metadata.csv": "file_name,text,artist\na/1.jpg,one,Ada\n",
+    }[name]
+    files = {f"{below}{name}": text, f"{below}a/1.jpg": jpeg(1), "2.jpg": jpeg(2)}
+    found = events(write_files(tmp_path / "f", files))
+    first = items(found)[f"folder/f/{below}a/1.jpg"]
+    assert (first.captions, first.metadata) == (("one",), {"artist": "Ada"})
+    assert items(found)["folder/f/2.jpg"].captions == ()
+    assert not ignored(found)
+    assert not noted(found)
+
+
+def test_every_split_of_an_image_folder_has_its_own_list(tmp_path: Path) -> None:
+    files = {f"{split}/1.jpg": jpeg(n) for n, split in enumerate(("test", "train"))}
+    lists = {f"{split}/metadata.csv": f"file_name,text\n1.jpg,{split}\n2.jpg,gone\n"
+             for split in ("test", "train")}  # fmt: skip
+    found = events(write_files(tmp_path / "f", files | lists))
+    assert [item.captions for item in items(found).values()] == [("test",), ("train",)]
+    assert noted(found) == {"captions_of_unknown_images": 2}
+
+
+def test_kaggle_s_flickr8k_has_its_captions_beside_the_images_folder(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.jpg,dog {n} {k}\n" for n in range(3) for k in range(5))
+    files = {f"Images/{n}.jpg": jpeg(n) for n in range(3)}
+    found = events(write_files(tmp_path / "f", {**files, "captions.txt": "image,caption\n" + rows}))
+    assert [len(item.captions) for item in items(found).values()] == [5, 5, 5]
+    assert not noted(found)
+
+
+@pytest.mark.parametrize("top", ["", "album/"])
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_an_archive_of_pictures_is_read_in_place(tmp_path: Path, form: str, top: str) -> None:
+    files = {
+        f"{top}captions.txt": b"1.jpg\tone\n",
+        f"{top}1.jpg": jpeg(1),
+        f"{top}sub/2.JPG": jpeg(2),
+        f"{top}sub/._2.JPG": b"\0\5\x16\7",
+        f"__MACOSX/{top}1.jpg": b"\0\5\x16\7",
+        f"{top}film.mp4": b"x",
+    }
+    path = tmp_path / f"trip.{form}"
+    if form == "zip":
+        write_zip(path, files)
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name, data in files.items():
+                info = tarfile.TarInfo(f"./{name}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    found = events(path)
+    assert names(found) == [f"folder/trip/{top}1.jpg", f"folder/trip/{top}sub/2.JPG"]
+    first, second = items(found).values()
+    assert (first.captions, second.captions) == (("one",), ())
+    assert [item.read() for item in (first, second)] == [jpeg(1), jpeg(2)]
+    assert [read_uri(item.uri) for item in (first, second)] == [jpeg(1), jpeg(2)]
+    assert ignored(found) == 3
+
+
+def test_hostile_members_of_an_archive_are_rejected(tmp_path: Path) -> None:
+    write_zip(tmp_path / "a.zip", {"../../x.jpg": jpeg(1), "ok.jpg": jpeg(2)})
+    found = events(tmp_path / "a.zip")
+    assert list(rejections(found).values()) == ["unsafe_path"]
+    assert names(found) == ["folder/a/ok.jpg"]
+
+
+def test_a_file_that_is_no_archive_is_not_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(1))
+    with pytest.raises(NoInputError, match=r"not a folder, \.zip or \.tar"):
+        events(tmp_path / "a.jpg")

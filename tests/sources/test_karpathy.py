@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 
 from mmindex.core.errors import DataError, NoInputError
-from mmindex.sources.karpathy import karpathy_events
-from support.corpora import ignored, items, jpeg, noted, rejections, write_files, write_zip
+from support.corpora import (
+    ignored,
+    items,
+    jpeg,
+    noted,
+    rejections,
+    source_events,
+    write_files,
+    write_zip,
+)
 
 
 def image(number: int, split: str, folder: str = "val2014") -> dict[str, Any]:
@@ -40,7 +48,7 @@ def write(folder: Path, images: list[dict[str, Any]], **more: bytes) -> Path:
 
 
 def events(path: Path, split: str | None = None) -> list[Any]:
-    return list(karpathy_events(path, split, 1 << 20))
+    return source_events(f"coco-karpathy:{path}" + (f"#{split}" if split else ""))
 
 
 def test_the_test_split_is_read_from_val2014_alone(tmp_path: Path) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmindex.scenes import captions, draw, encode, make_scene
-from mmindex.sources import scenes as scenes_source
-from mmindex.sources.scenes import parse_scenes, scenes_events
-from support.corpora import crawl_specs, items, new_store, rows_of
+from mmindex.sources.kinds import scenes as scenes_source
+from support.corpora import crawl_specs, items, new_store, rows_of, source_events
 
 
 def test_scenes_are_drawn_with_their_captions(tmp_path: Path) -> None:
@@ -21,7 +20,7 @@ def test_scenes_are_drawn_with_their_captions(tmp_path: Path) -> None:
     assert {row["split"] for row in images} == {"all"}
     scene = make_scene(3, 11)
     assert [row["text"] for row in texts[-5:]] == [caption.text for caption in captions(scene)]
-    found = items(scenes_events(parse_scenes("12@3"), objects.layout, 1 << 20))
+    found = items(source_events("scenes:12@3", layout=objects.layout))
     assert found["scenes/3/000000000011"].read() == encode(draw(scene))
 
 

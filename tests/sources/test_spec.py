@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmindex.core.errors import NoInputError, UsageError
+from mmindex.sources.registry import names
 from mmindex.sources.spec import (
-    KINDS,
     SourceOptions,
     SourceSpec,
     open_source,
@@ -51,7 +51,7 @@ def test_a_spec_without_a_kind_or_a_place_is_refused(text: str) -> None:
 def test_an_unknown_kind_names_those_that_exist_and_no_others(kind: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_spec(f"{kind}:x")
-    assert f"kinds: {', '.join(KINDS)}" in caught.value.message
+    assert f"kinds: {', '.join(names())}" in caught.value.message
 
 
 @pytest.mark.parametrize("where", ["0", "x", "-5", "10@", "10@x", "10@99999999999999999999", "1#s"])

@@ -22,7 +22,7 @@ def test_csv_with_bom_crlf_and_quotes(tmp_path):
     content = b'\xef\xbb\xbfurl,caption,n\r\nhttp://a/1,"say ""hi"",\r\nplease",1\r\n\r\nhttp://a/2,,2\r\n'
     assert rows(tmp_path / "l.csv", content) == [
         ListRow("http://a/1", ('say "hi",\r\nplease',), metadata={"n": "1"}),
-        ListRow("http://a/2", (), metadata={"n": "2"}),
+        ListRow("http://a/2", ("",), metadata={"n": "2"}),
     ]
 
 
@@ -37,7 +37,7 @@ def test_jsonl_with_lists_of_captions_and_ids(tmp_path):
         b'{"url": "http://a/2", "caption": null}\n'
     )
     assert rows(tmp_path / "l.jsonl", content) == [
-        ListRow("http://a/1", ("one", "two"), "7", "test", {"x": "[1]"}),
+        ListRow("http://a/1", ("one", "two"), "7", "test", {"x": [1]}),
         ListRow("http://a/2"),
     ]
 

@@ -6,13 +6,23 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmindex.core.errors import DataError, NoInputError, UsageError
-from mmindex.core.records import Ignored, ItemError, Note, Reason, Rejected, SourceItem
+from mmindex.core.records import (
+    Ignored,
+    ItemError,
+    Note,
+    NoteKind,
+    Reason,
+    Rejected,
+    Skip,
+    SourceItem,
+)
 from mmindex.media.tars import read_tar_member, walk_tar
-from mmindex.sources.webdataset import webdataset_events
+from support.corpora import source_events
 from support.pictures import png
 
 MAX = 1 << 24
@@ -33,8 +43,8 @@ def make_tar(path: Path, *files: tuple[str, bytes], **options) -> Path:
     return path
 
 
-def events(pattern: Path | str, split: str | None = None):
-    return list(webdataset_events(str(pattern), split, MAX))
+def events(path: Path, split: str | None = None) -> list[Any]:
+    return source_events(f"webdataset:{path}" + (f"#{split}" if split else ""))
 
 
 def test_the_usual_layout_of_img2dataset(tmp_path):
@@ -54,7 +64,7 @@ def test_the_usual_layout_of_img2dataset(tmp_path):
     assert first.captions == ("a red square",)
     assert first.metadata == {"url": "http://x/1", "width": 64, "exif": "{}"}
     assert first.read() == png(1)
-    assert skipped == Ignored("sample_without_image")
+    assert skipped == Ignored(Skip.NO_IMAGE)
     assert (second.captions, second.read()) == (("a blue one",), png(2))
 
 
@@ -74,14 +84,76 @@ def test_shards_are_named_by_globs_ranges_and_folders(tmp_path):
 
 def test_names_are_cut_at_their_first_dot_as_webdataset_does(tmp_path):
     make_tar(tmp_path / "a.tar", ("dir.v2/x.left.png", png(1)), ("dir.v2/y.png", png(2)))
-    assert events(tmp_path / "a.tar")[0] == Ignored("sample_without_image")
-    assert events(tmp_path / "a.tar")[1].image_id == f"webdataset/{tmp_path.name}/a/dir.v2/y"
+    names = [item.image_id for item in events(tmp_path / "a.tar")]
+    assert names == [f"webdataset/{tmp_path.name}/a/dir.v2/{stem}" for stem in "xy"]
+
+
+def test_an_extension_may_have_several_parts(tmp_path):
+    """As in instruct-pix2pix's shards."""
+    make_tar(
+        tmp_path / "a.tar",
+        ("7.input.jpg", png(1)),
+        ("7.output.jpg", png(2)),
+        ("7.caption.txt", b"a red boat"),
+    )
+    note, item = events(tmp_path / "a.tar")
+    assert note == Note(NoteKind.IMAGES_BESIDE_THE_FIRST, 1)
+    assert (item.read(), item.captions) == (png(1), ("a red boat",))
+
+
+def test_members_need_not_be_sorted(tmp_path):
+    pictures = [(f"{n}.jpg", png(n)) for n in range(4)]
+    texts = [(f"{n}.txt", b"no %d" % n) for n in range(4)]
+    make_tar(tmp_path / "a.tar", *pictures, *reversed(texts))
+    assert [item.captions for item in events(tmp_path / "a.tar")] == [
+        (f"no {n}",) for n in range(4)
+    ]
+
+
+def test_a_mac_s_files_are_passed_over(tmp_path):
+    files = [
+        (f"./{mark}{n}.{kind}", data)
+        for n in range(2)
+        for kind, data in (("jpg", png(n)), ("txt", b"x"))
+        for mark in ("._", "")
+    ]
+    make_tar(tmp_path / "a.tar", *files)
+    *found, skipped = events(tmp_path / "a.tar")
+    assert [item.captions for item in found] == [("x",), ("x",)]
+    assert skipped == Ignored(Skip.HIDDEN, 4)
+
+
+def test_a_text_has_one_caption_a_line(tmp_path):
+    make_tar(tmp_path / "a.tar", ("a.jpg", png(1)), ("a.txt", b"\xef\xbb\xbfone\r\n\r\n two\n"))
+    assert events(tmp_path / "a.tar")[0].captions == ("one", " two")
+
+
+def test_captions_in_json_may_be_structs(tmp_path):
+    row = {"sentences": [{"raw": "one", "tokens": ["one"]}, {"raw": "two", "tokens": []}], "n": 1}
+    make_tar(tmp_path / "a.tar", ("a.jpg", png(1)), ("a.json", json.dumps(row).encode()))
+    [item] = events(tmp_path / "a.tar")
+    assert (item.captions, item.metadata) == (("one", "two"), {"n": 1})
+
+
+def test_shards_of_one_name_in_several_folders_have_ids_of_their_own(tmp_path):
+    for language in ("de", "en"):
+        (tmp_path / language / "train").mkdir(parents=True)
+        make_tar(tmp_path / language / "train" / "0.tar", ("x.png", png(1)))
+    pattern = f"{tmp_path}/*/train/*.tar"
+    names = [item.image_id for item in events(pattern)]
+    assert names == [f"webdataset/{tmp_path.name}/{one}/train/0/x" for one in ("de", "en")]
+    alone = [item.image_id for item in events(f"{tmp_path}/en/train/*.tar")]
+    assert alone == ["webdataset/train/0/x"]
+    named = source_events(f"mine=webdataset:{pattern}")
+    assert [item.image_id for item in named] == [
+        f"webdataset/mine/{one}/train/0/x" for one in ("de", "en")
+    ]
 
 
 def test_several_images_of_a_sample_are_counted(tmp_path):
     make_tar(tmp_path / "a.tar", ("x.png", png(1)), ("x.jpg", png(2)))
     note, item = events(tmp_path / "a.tar")
-    assert note == Note("images_beside_the_first", 1)
+    assert note == Note(NoteKind.IMAGES_BESIDE_THE_FIRST, 1)
     assert item.uri.endswith("!x.jpg")
 
 
@@ -164,7 +236,7 @@ def test_a_header_that_claims_gigabytes_is_refused(tmp_path):
         events(path)
 
 
-def test_damaged_texts_reject_their_sample_alone(tmp_path):
+def test_damaged_texts_cost_the_caption_and_not_the_picture(tmp_path):
     make_tar(
         tmp_path / "a.tar",
         ("a.jpg", png(1)),
@@ -172,7 +244,9 @@ def test_damaged_texts_reject_their_sample_alone(tmp_path):
         ("b.jpg", png(2)),
         ("b.json", b'{"cut'),
         ("c.jpg", png(3)),
+        ("c.json", b'{"caption": 7, "n": 1}'),
     )
     found = events(tmp_path / "a.tar")
-    assert [type(event) for event in found] == [Rejected, Rejected, SourceItem]
-    assert {event.reason for event in found[:2]} == {Reason.CORRUPT}
+    assert [item.captions for item in found if isinstance(item, SourceItem)] == [()] * 3
+    lost = [event for event in found if isinstance(event, Note)]
+    assert lost == [Note(NoteKind.UNREADABLE_CAPTION_FILES)] * 3

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mmindex.core.errors import DataError
-from mmindex.search.snapshot import open_published
 from mmindex.store import holds, versions
 from mmindex.store.holds import hold_current, lock_exclusive, take_current, unlock
+from mmindex.store.snapshot import open_snapshot
 from support.kept import publish_days_ago, reader
 from support.models import FakeEncoder
 from support.pictures import write_pictures
@@ -109,9 +109,9 @@ def test_a_reader_killed_by_kill_9_holds_no_more(root):
 
 def test_what_is_opened_for_search_is_held_until_nothing_refers_to_it(tmp_path):
     [picture] = write_pictures(tmp_path / "p", 1)
-    objects, _ = picture_store(tmp_path / "store", {"a": picture}, [], FakeEncoder())
-    path = objects.layout.version(1)
-    published = open_published(tmp_path / "store")
+    picture_store(tmp_path / "store", {"a": picture}, [], FakeEncoder())
+    path = versions.open_layout(tmp_path / "store").version(1)
+    published = open_snapshot(tmp_path / "store")
     assert is_held(path)
     del published
     gc.collect()

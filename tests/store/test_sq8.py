@@ -10,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmindex.core.errors import DataError
-from mmindex.store import sq8
 from mmindex.store.objects import Objects
-from mmindex.store.segment import BLOCK_BYTES
-from mmindex.store.vectors import Vectors, write_segment
+from mmindex.store.vectors import BLOCK_BYTES, Vectors, pack_sq8, unpack_sq8, write_segment
 from mmindex.store.versions import create_layout
 from support.clustered import clustered
 
@@ -25,12 +23,12 @@ def test_a_number_moves_by_less_than_a_step_and_never_again(seed: int, scale: fl
     rng = np.random.default_rng(seed)
     rows = (rng.standard_normal((5, 32)) * scale).astype(np.float16)
     rows[3] = 0
-    once = sq8.unpack(sq8.pack(rows))
+    once = unpack_sq8(pack_sq8(rows))
     step = np.abs(rows.astype(np.float32)).max(axis=1, keepdims=True) / 127
     # Half a step from rounding, and float16's own rounding of what comes back.
     assert (np.abs(once.astype(np.float32) - rows) <= 0.57 * step + 1e-7).all()
-    again = sq8.pack(once)
-    np.testing.assert_array_equal(again[:, :32], sq8.pack(rows)[:, :32])
+    again = pack_sq8(once)
+    np.testing.assert_array_equal(again[:, :32], pack_sq8(rows)[:, :32])
 
 
 def _store(folder: Path, rows: np.ndarray, refine: str) -> tuple[Objects, Vectors]:
@@ -40,14 +38,14 @@ def _store(folder: Path, rows: np.ndarray, refine: str) -> tuple[Objects, Vector
         *write_segment(objects, "image", 0, rows.shape[1], [rows[:7], rows[7:half]], refine),
         *write_segment(objects, "image", 1, rows.shape[1], [rows[half:]], refine),
     ]
-    return objects, Vectors.of_refs(objects, refs, "image", rows.shape[1])
+    return objects, Vectors(objects, refs, "image", rows.shape[1])
 
 
 def test_rows_and_blocks_are_those_that_were_written(tmp_path: Path) -> None:
     rows = clustered(40_000, DIM)
     _, vectors = _store(tmp_path, rows, "sq8")
     assert vectors.n == len(rows)
-    expected = sq8.unpack(sq8.pack(rows))
+    expected = unpack_sq8(pack_sq8(rows))
     chosen = np.array([39_999, 0, 17, 25_000, 17])
     np.testing.assert_array_equal(vectors.take(chosen), expected[chosen])
     blocks = list(vectors.blocks(9_999))
@@ -81,7 +79,7 @@ def test_a_damaged_block_is_never_read(tmp_path: Path) -> None:
         byte = file.read(1)
         file.seek(BLOCK_BYTES + 5)
         file.write(bytes([byte[0] ^ 1]))
-    vectors = Vectors.of_refs(objects, refs, "image", DIM)
+    vectors = Vectors(objects, refs, "image", DIM)
     vectors.take(np.array([0]))
     with pytest.raises(DataError):
         vectors.take(np.array([BLOCK_BYTES // (DIM + 4) + 1]))

@@ -105,7 +105,7 @@ def test_a_lost_or_damaged_current_is_said_and_repaired(objects):
         with pytest.raises(DataError) as caught:
             versions.read_current(layout)
         assert "check --repair" in caught.value.hint
-        assert repair(layout).version == 2
+        assert repair(layout.root).version == 2
         assert versions.read_current(layout) == second
 
 
@@ -115,7 +115,7 @@ def test_repair_skips_a_version_with_damaged_objects(objects):
     second = publish(objects, 2, b"other")
     layout.object(second.objects[0].sha256).write_bytes(b"0ther")
     layout.current_file.unlink()
-    assert repair(layout).version == 1
+    assert repair(layout.root).version == 1
     assert versions.read_current(layout) == first
 
 
@@ -133,13 +133,13 @@ def test_every_flipped_byte_of_a_manifest_is_found(objects):
 def test_check_names_what_is_wrong(objects):
     layout = objects.layout
     publish(objects, 1)
-    assert check(layout, full=True).problems == ()
+    assert check(layout.root, full=True).problems == ()
     path = layout.object(versions.read_current(layout).objects[0].sha256)
     path.write_bytes(b"c0ntent")
-    assert check(layout, full=False).problems == ()
-    assert str(path) in check(layout, full=True).problems[0]
+    assert check(layout.root, full=False).problems == ()
+    assert str(path) in check(layout.root, full=True).problems[0]
     path.unlink()
-    assert str(path) in check(layout, full=False).problems[0]
+    assert str(path) in check(layout.root, full=False).problems[0]
 
 
 def test_unknown_fields_in_a_manifest_are_refused(objects):
@@ -160,7 +160,7 @@ def test_an_index_of_an_unknown_side_is_damage(objects):
     layout.version(1).write_text(json.dumps(tree))
     with pytest.raises(DataError, match="texT"):
         versions.read_version(layout, 1)
-    assert str(layout.version(1)) in check(layout, full=True).problems[0]
+    assert str(layout.version(1)) in check(layout.root, full=True).problems[0]
 
 
 def test_a_newer_format_is_not_touched(objects):

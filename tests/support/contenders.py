@@ -29,7 +29,7 @@ from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import Pixels
 from mmindex.search.hits import Limit, Ranked, hits
 from mmindex.search.searcher import Searcher
-from mmindex.search.snapshot import open_published
+from mmindex.store.snapshot import open_snapshot
 from support.fakestore import run_build
 from support.model import questions
 from support.models import FakeEncoder
@@ -108,14 +108,14 @@ def read_all_along(root: Path, out: Path, ready: Semaphore, failed: Event, stop:
 
 def _answers(root: Path) -> dict[str, Any]:
     try:
-        published = open_published(root)
-        searcher = Searcher(published.objects, published.manifest, "image", threads=1)
+        published = open_snapshot(root)
+        searcher = Searcher(published, "image", threads=1)
         scores, ids = searcher.search(questions(), K)
         found = [
             Ranked(searcher.keys(row), [float(s) for s in values])
             for row, values in zip(ids, scores, strict=True)
         ]
-        named = hits(published.objects, published.manifest, Modality.IMAGE, found, Limit(k=100))
+        named = hits(published, Modality.IMAGE, found, Limit(k=100))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
         return {"failed": f"{type(error).__name__}: {error}"}
     return {

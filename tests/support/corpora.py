@@ -14,6 +14,8 @@ from PIL import Image
 from mmindex.core.config import LimitsConfig, SourceConfig
 from mmindex.core.records import Ignored, Note, Rejected, SourceEvent, SourceItem
 from mmindex.crawl.stage import CrawlReport, crawl
+from mmindex.sources.spec import SourceOptions, open_source, parse_spec
+from mmindex.store.layout import Layout
 from mmindex.store.objects import Objects
 from mmindex.store.versions import create_layout
 from support.pictures import draw
@@ -60,6 +62,12 @@ def coco_content(captions: Mapping[int, Sequence[str]], **more: object) -> dict[
     return {"images": images, "annotations": annotations, "licenses": licenses, **more}
 
 
+def source_events(spec: str, **options: Any) -> list[Any]:
+    """What a source gives: no store is needed by kinds that neither fetch nor draw."""
+    given = {"layout": Layout(Path("unused")), "max_bytes": 1 << 20, **options}
+    return list(open_source(parse_spec(spec), SourceOptions(**given)))
+
+
 def write_coco(
     folder: Path, content: dict[str, Any] | bytes, split: str = "val2017", count: int = 3
 ) -> Path:
@@ -102,7 +110,7 @@ def noted(events: Iterable[SourceEvent]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for event in events:
         if isinstance(event, Note):
-            counts[event.name] = counts.get(event.name, 0) + event.count
+            counts[event.kind] = counts.get(event.kind, 0) + event.count
     return counts
 
 

@@ -8,7 +8,7 @@ import random
 import zipfile
 from pathlib import Path
 
-from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.config import FetchConfig
 from mmindex.fetch.download import RemoteFile, download_files
 from mmindex.store.layout import Layout
 from support.hostile_server import HostileServer

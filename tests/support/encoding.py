@@ -10,6 +10,7 @@ from mmindex.encode.stage import EncodeReport, encode
 from mmindex.encode.work import EncoderSource
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 from support.manifests import manifest
 from support.models import FakeEncoder
 from support.tables import Corpus
@@ -32,8 +33,8 @@ def run(
     parent: EncodeReport | None = None,
     config: Config | None = None,
 ) -> EncodeReport:
-    draft = manifest() if parent is None else draft_after(parent)
-    return encode(source_of(encoder), objects, corpus.tables, draft, config or settings())
+    draft = Snapshot(objects, manifest() if parent is None else draft_after(parent))
+    return encode(source_of(encoder), draft, corpus.tables, config or settings())
 
 
 def draft_after(parent: EncodeReport) -> Manifest:

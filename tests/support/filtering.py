@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmindex.search.filters import select_images
-from mmindex.store.manifest import Manifest
-from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 from support.stores import Side, captions_table, images_table, key_of, make_store
 
 ROWS, DIM = 400, 16
@@ -20,15 +19,14 @@ LICENCES = ("CC BY 4.0", "CC BY-SA", "no rights", "O'Reilly", None)
 
 @dataclass(frozen=True)
 class Store:
-    objects: Objects
-    manifest: Manifest
+    snapshot: Snapshot
     rows: list[dict[str, object]]
     image_ids: list[str]
     keys: list[str]
     vectors: np.ndarray
 
     def where(self, expression: str) -> list[int]:
-        return np.flatnonzero(select_images(self.objects, self.manifest, expression)).tolist()
+        return np.flatnonzero(select_images(self.snapshot, expression)).tolist()
 
 
 def units(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -80,8 +78,8 @@ def filtered_store(folder: Path) -> Store:
     said = list(dict.fromkeys(captions["key"].to_pylist()))
     vectors = units(numbers, len(unique))
     sides = {"image": Side(unique, vectors), "text": Side(said, units(numbers, len(said)))}
-    objects, manifest = make_store(folder, images, captions, sides, None, group_rows=64)
-    return Store(objects, manifest, rows, names, contents, vectors)
+    snapshot = make_store(folder, images, captions, sides, None, group_rows=64)
+    return Store(snapshot, rows, names, contents, vectors)
 
 
 def random_condition(rng: random.Random, depth: int = 0):

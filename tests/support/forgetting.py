@@ -96,5 +96,5 @@ def traces_of(data: bytes) -> list[bytes]:
 
 def assert_sound(place: Path) -> None:
     layout, _ = opened(place)
-    assert check(layout, full=True).problems == ()
+    assert check(layout.root, full=True).problems == ()
     assert check_golden(layout) == ()

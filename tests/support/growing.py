@@ -22,6 +22,7 @@ from mmindex.runs.index_stage import index_stage
 from mmindex.search.searcher import Searcher
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 from support.index_stores import key_of, open_objects, write_shards
 from support.manifests import manifest
 from support.models import fake_info
@@ -108,9 +109,13 @@ class Growing:
             raise ValueError("no version was made yet")
         return self.current
 
+    def snapshot(self) -> Snapshot:
+        """The last version, for a reader that has verified nothing yet."""
+        return Snapshot(Objects(self.objects.layout), self.version())
+
     def searcher(self) -> Searcher:
         """A searcher over the images of the last version."""
-        return Searcher(Objects(self.objects.layout), self.version(), "image", threads=1)
+        return Searcher(self.snapshot(), "image", threads=1)
 
     def answers(self, queries: NDArray[np.float32], k: int = 10, **setting: int) -> list[list[int]]:
         """The items that the last version's index gives, best first.

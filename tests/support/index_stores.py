@@ -14,6 +14,7 @@ from mmindex.core.config import IndexConfig
 from mmindex.index.build import IndexReport, build_index
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 from mmindex.store.versions import create_layout
 from support.manifests import manifest
 
@@ -67,11 +68,11 @@ def indexed(
     config: IndexConfig,
     queries: NDArray[np.float32] | None = None,
     order: Sequence[int] | None = None,
-) -> tuple[Objects, Manifest]:
+) -> Snapshot:
     """A store whose image index holds ``vectors`` (in ``order``)."""
     objects = open_objects(folder)
     shards = write_shards(objects, vectors, rows=max(1, len(vectors) // 3))
     numbers = range(len(vectors)) if order is None else order
     keys = [key_of(number) for number in numbers]
     report = build_index(objects, "image", keys, shards, config, queries)
-    return objects, manifest_of(report)
+    return Snapshot(objects, manifest_of(report))

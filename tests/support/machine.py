@@ -21,10 +21,11 @@ from mmindex.store import holds, versions
 from mmindex.store.holds import Hold
 from mmindex.store.layout import Layout
 from mmindex.store.objects import Objects
-from mmindex.upkeep import commands as upkeep
+from mmindex.store.snapshot import Snapshot
 from mmindex.upkeep.check import check
 from mmindex.upkeep.forget import forget
-from mmindex.upkeep.gc import Retention
+from mmindex.upkeep.gc import Retention, gc
+from mmindex.upkeep.rollback import rollback
 from support.dying import dying
 from support.fakestore import run_build, write_photos
 from support.model import Books, Version, visible, wrong_answers
@@ -175,7 +176,7 @@ class Store(RuleBasedStateMachine):
     @rule()
     def collect(self) -> None:
         staying = self.books.staying(self.today, self.held_numbers)
-        upkeep.gc(self.layout.root, Retention())
+        gc(self.layout.root, Retention())
         self.books.versions = {n: v for n, v in self.books.versions.items() if n in staying}
         assert set(versions.list_versions(self.layout)) == staying
 
@@ -184,7 +185,7 @@ class Store(RuleBasedStateMachine):
     def killed_collection(self, moment: int) -> None:
         staying = self.books.staying(self.today, self.held_numbers)
         with dying(self.layout.root, moment):
-            upkeep.gc(self.layout.root, Retention())
+            gc(self.layout.root, Retention())
         there = set(versions.list_versions(self.layout))
         assert staying <= there
         self.books.versions = {n: v for n, v in self.books.versions.items() if n in there}
@@ -200,7 +201,7 @@ class Store(RuleBasedStateMachine):
         old = books.versions[number]
         version = Version(old.seen, old.forgotten, old.blank, self.today)
         with dying(self.layout.root, *([] if moment is None else [moment])):
-            upkeep.rollback(self.layout.root, number, "rollback")
+            rollback(self.layout.root, number, "rollback")
         self.take_up(self.stored(), version)
 
     @precondition(lambda self: self.books.current)
@@ -232,7 +233,7 @@ class Store(RuleBasedStateMachine):
         if files == self.checked or not self.layout.format_file.exists():
             return  # all that was looked at already
         self.checked = files
-        problems = check(self.layout, full=True).problems
+        problems = check(self.layout.root, full=True).problems
         assert not problems, problems
         assert self.stored() == self.books.current
 
@@ -252,5 +253,6 @@ class Store(RuleBasedStateMachine):
         shown = {hold.manifest.version: hold.manifest for hold in self.held}
         shown[self.books.current] = versions.read_version(self.layout, self.books.current)
         for number, manifest in shown.items():
-            wrong = wrong_answers(objects, manifest, self.books.versions[number].pictures)
+            shown_now = Snapshot(objects, manifest)
+            wrong = wrong_answers(shown_now, self.books.versions[number].pictures)
             assert not wrong, wrong

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmindex.search.searcher import Searcher
-from mmindex.store.manifest import Manifest
-from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 from support.corpora import jpeg
 from support.models import FakeEncoder
 from support.stores import encode_pictures, key_of
@@ -78,12 +77,12 @@ class Books:
         self.versions[self.current] = version
 
 
-def wrong_answers(objects: Objects, manifest: Manifest, pictures: Pictures) -> list[str]:
+def wrong_answers(snapshot: Snapshot, pictures: Pictures) -> list[str]:
     """Where a version's answers are not those of ``pictures``, searched by hand."""
     numbers = sorted(set(pictures.values()))
-    searcher = Searcher(objects, manifest, "image", threads=1)
+    searcher = Searcher(snapshot, "image", threads=1)
     if searcher.n != len(numbers):
-        return [f"version {manifest.version}: {searcher.n} vectors, not {len(numbers)}"]
+        return [f"version {snapshot.manifest.version}: {searcher.n} vectors, not {len(numbers)}"]
     k = min(3, len(numbers))
     _, ids = searcher.search(questions(), k)
     return best_keys(pictures, k).wrong([searcher.keys(row) for row in ids])

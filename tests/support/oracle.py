@@ -18,7 +18,7 @@ from mmindex.core.errors import MmindexError
 from mmindex.store import versions
 from mmindex.store.layout import Layout
 from mmindex.store.quarantine import read_ledger
-from mmindex.upkeep import commands as upkeep
+from mmindex.upkeep.check import check
 
 
 class State(msgspec.Struct, frozen=True):
@@ -121,7 +121,7 @@ def _sound(root: Path) -> list[str]:
     if not Layout(root).format_file.exists():
         return []
     try:
-        return list(upkeep.check(root, full=True).problems)  # asks the golden queries too
+        return list(check(root, full=True).problems)  # asks the golden queries too
     except MmindexError as error:
         return [f"check: {error}"]
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import DataError
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.core.records import ItemError
 from mmindex.fetch import transfer
 from mmindex.fetch.download import RemoteFile, download_files
@@ -19,10 +19,10 @@ from mmindex.store import versions
 from mmindex.store.layout import Layout
 from mmindex.store.objects import Objects
 from mmindex.store.publish import write_file
-from mmindex.upkeep import commands as upkeep
 from mmindex.upkeep.check import check
 from mmindex.upkeep.forget import forget
-from mmindex.upkeep.gc import Retention
+from mmindex.upkeep.gc import Retention, gc
+from mmindex.upkeep.rollback import rollback
 from support.dying import dying
 from support.fakestore import run_build, truncated_jpeg, write_photos
 from support.hostile_server import hostile_server
@@ -67,8 +67,8 @@ def life(folder: Path) -> Recording:
             "killed build", killed_build, _folder_with(folder, 2, 3, 4, 6), fails=True, exact=False
         ),
         Step("build after a kill", build, _folder_with(folder, 3, 4, 6)),
-        Step("rollback", lambda: upkeep.rollback(root, None, "rollback"), once=True),
-        Step("gc", lambda: upkeep.gc(root, Retention(keep_versions=2, keep_days=0))),
+        Step("rollback", lambda: rollback(root, None, "rollback"), once=True),
+        Step("gc", lambda: gc(root, Retention(keep_versions=2, keep_days=0))),
         Step("build after gc", build, _folder_with(folder, 3, 4, 6, 7)),
         Step("forget", lambda: forget(root, ["folder/photos/4.jpg"], "forget")),
     ]
@@ -118,7 +118,7 @@ def forgotten_again(folder: Path) -> Recording:
         forget(root, ["folder/photos/4.jpg"], "forget")
 
     def nothing_is_left(ended: bool) -> list[str]:
-        return list(check(layout, full=True).problems) if ended else []
+        return list(check(layout.root, full=True).problems) if ended else []
 
     steps = [
         Step("build", build),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -16,8 +17,9 @@ from mmindex.media.images import ImageLimits, decode
 from mmindex.models.encoder import Encoder
 from mmindex.models.preprocess import to_pixels
 from mmindex.store import versions
-from mmindex.store.manifest import EncoderInfo, IndexInfo, Manifest, ObjectRef
+from mmindex.store.manifest import EncoderInfo, IndexInfo, ObjectRef
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 from mmindex.store.vectors import write_segment
 from support.manifests import counts, index_info, manifest
 
@@ -107,7 +109,7 @@ def make_store(
     *,
     segment_rows: int = 1_000,
     group_rows: int = 65_536,
-) -> tuple[Objects, Manifest]:
+) -> Snapshot:
     """Publish version 1 with these tables, vectors and exact indexes."""
     layout = versions.create_layout(root)
     objects = Objects(layout)
@@ -129,7 +131,17 @@ def make_store(
         objects=tuple(refs),
     )
     versions.publish_version(objects, made)
-    return objects, made
+    return Snapshot(objects, made)
+
+
+def with_manifest(snapshot: Snapshot, **changes: object) -> Snapshot:
+    """The same objects under another manifest; nothing is published."""
+    return replace(snapshot, manifest=msgspec.structs.replace(snapshot.manifest, **changes))
+
+
+def reopened(snapshot: Snapshot) -> Snapshot:
+    """The same version, for a reader that has verified nothing yet."""
+    return Snapshot(Objects(snapshot.layout), snapshot.manifest)
 
 
 def encode_pictures(encoder: Encoder, files: Sequence[bytes]) -> Float32:
@@ -144,7 +156,7 @@ def picture_store(
     pictures: Mapping[str, Path],
     captions: Sequence[tuple[str, str]],
     encoder: Encoder,
-) -> tuple[Objects, Manifest]:
+) -> Snapshot:
     """Publish real picture files, by image id, with captions (image id, text)."""
     files = {image_id: path.read_bytes() for image_id, path in pictures.items()}
     rows = [(image_id, key_of(data), str(pictures[image_id])) for image_id, data in files.items()]

@@ -9,10 +9,9 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from unittest import mock
 
 from mmindex.runs import run
-from mmindex.upkeep import commands as upkeep
-from mmindex.upkeep import forget, rollback
+from mmindex.upkeep import forget, gc, rollback
 
-_ASKING = (forget, run, upkeep, rollback)
+_ASKING = (forget, gc, run, rollback)
 
 
 @dataclass(slots=True)

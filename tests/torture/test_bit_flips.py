@@ -14,7 +14,7 @@ from mmindex.store import versions
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
 from mmindex.store.quarantine import read_ledger
-from mmindex.upkeep import commands as upkeep
+from mmindex.upkeep.check import check
 from mmindex.upkeep.forget import forget
 from support.damage import one_bit
 from support.fakestore import fast_folder, run_build, truncated_jpeg, write_photos
@@ -110,7 +110,7 @@ def test_a_flipped_bit_is_found_and_its_file_named(
 def problems_of(store: Store) -> tuple[str, ...]:
     """What ``mmindex check --full`` prints; a store that it cannot open is a problem too."""
     try:
-        return upkeep.check(store.layout.root, full=True).problems
+        return check(store.layout.root, full=True).problems
     except MmindexError as error:
         return (error.message,)
 

@@ -14,8 +14,8 @@ from mmindex.core.errors import MmindexError
 from mmindex.store.layout import Layout
 from mmindex.store.objects import Objects
 from mmindex.store.versions import read_current
-from mmindex.upkeep import commands as upkeep
-from mmindex.upkeep.gc import Retention
+from mmindex.upkeep.check import check
+from mmindex.upkeep.gc import Retention, gc
 from support.command import MMINDEX, write_coco
 from support.contenders import CONTEXT, K, build_with_others, crowd, read_all_along
 from support.fakestore import fast_folder, run_build, write_photos
@@ -52,7 +52,7 @@ def test_of_20_builds_at_once_one_publishes_and_19_say_busy(
     current = read_current(Layout(root))
     assert current is not None
     assert current.version == (2 if store == "existing" else 1)
-    assert not upkeep.check(root, full=True).problems
+    assert not check(root, full=True).problems
     tally.add("builds at once", tried=BUILDERS, published=1, busy=BUILDERS - 1)
 
 
@@ -76,7 +76,7 @@ def test_real_builds_at_once(tmp_path: Path, tiny_model: TinyModel) -> None:
     assert codes.count(0) == sum("published" in o or "nothing changed" in o for o, _ in said)
     for code, (_, err) in zip(codes, said, strict=True):
         assert code == 0 or "another mmindex run is writing" in err
-    assert not upkeep.check(root, full=True).problems
+    assert not check(root, full=True).problems
 
 
 def pictures_of(version: int) -> Pictures:
@@ -101,7 +101,7 @@ def publish_and_read(folder: Path, count: int, *, patient: bool = True) -> list[
             for version in range(2, count + 1):
                 run_build(root, write_photos(photos, pictures_of(version)), limits__max_removed=1.0)
                 if version % COLLECT_EVERY == 0:
-                    upkeep.gc(root, Retention(keep_versions=1, keep_days=0))
+                    gc(root, Retention(keep_versions=1, keep_days=0))
                 if failed.is_set() and not patient:
                     break
         finally:
@@ -130,7 +130,7 @@ def test_readers_during_publishes_see_whole_versions(
     assert last is not None
     assert last.version == count
     assert not wrong_answers(Objects(layout), last, pictures_of(count))
-    assert not upkeep.check(layout.root, full=True).problems
+    assert not check(layout.root, full=True).problems
 
 
 def test_readers_notice_a_naive_writer() -> None:

@@ -13,14 +13,15 @@ import pytest
 from mmindex.core.config import IndexConfig
 from mmindex.core.errors import DataError
 from mmindex.search.searcher import Searcher
-from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 from mmindex.store.versions import open_layout, read_current
 from support.clustered import clustered
 from support.command import mmindex
 from support.damage import DAMAGES, damaged
 from support.fakestore import fast_folder, run_build, write_photos
 from support.index_stores import indexed
+from support.stores import reopened
 from support.tally import Tally
 
 pytestmark = pytest.mark.timeout(1800)
@@ -37,21 +38,18 @@ FILES = ("index/", "vectors/", "digests/", "ids/", "removed/")
 class Store:
     """An index, its files, what it answers, and files of another corpus with the same shape."""
 
-    objects: Objects
-    manifest: Manifest
+    snapshot: Snapshot
     names: tuple[str, ...]
     answer: tuple[np.ndarray, list[str]]
     others: dict[str, bytes]
 
     def path(self, name: str) -> Path:
-        ref = self.manifest.find(name)
-        assert ref is not None
-        return self.objects.layout.object(ref.sha256)
+        return self.snapshot.layout.object(self.snapshot.manifest.require(name).sha256)
 
 
-def ask(objects: Objects, manifest: Manifest) -> tuple[np.ndarray, list[str]]:
+def ask(snapshot: Snapshot) -> tuple[np.ndarray, list[str]]:
     """Scores, and keys of all that was found, by a reader that has verified nothing yet."""
-    searcher = Searcher(Objects(objects.layout), manifest, "image", threads=1)
+    searcher = Searcher(reopened(snapshot), "image", threads=1)
     scores, ids = searcher.search(QUERIES, K)
     return scores, searcher.keys(ids.ravel())
 
@@ -60,13 +58,13 @@ def ask(objects: Objects, manifest: Manifest) -> tuple[np.ndarray, list[str]]:
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     config = IndexConfig(kind=request.param, threads=1)
     with fast_folder() as folder:
-        objects, manifest = indexed(folder / "one", clustered(N, DIM), config)
-        elsewhere, other = indexed(folder / "other", clustered(N, DIM, 2), config)
+        snapshot = indexed(folder / "one", clustered(N, DIM), config)
+        other = indexed(folder / "other", clustered(N, DIM, 2), config)
         others = {
-            ref.name: elsewhere.layout.object(ref.sha256).read_bytes() for ref in other.objects
+            ref.name: other.layout.object(ref.sha256).read_bytes() for ref in other.manifest.objects
         }
-        names = tuple(ref.name for ref in manifest.objects if ref.name.startswith(FILES))
-        yield Store(objects, manifest, names, ask(objects, manifest), others)
+        names = tuple(ref.name for ref in snapshot.manifest.objects if ref.name.startswith(FILES))
+        yield Store(snapshot, names, ask(snapshot), others)
 
 
 def wrong_bytes(store: Store, name: str, how: str, dice: random.Random) -> bytes | None:
@@ -95,12 +93,12 @@ def test_a_damaged_index_is_refused_in_process(store: Store, full: bool, tally: 
             path.write_bytes(wrong)
         tally.add("damaged indexes", tried=1, answered=1)
         with pytest.raises(DataError) as refused:
-            ask(store.objects, store.manifest)
+            ask(store.snapshot)
             pytest.fail(f"{name}, {how}: answered")
         assert str(path) in refused.value.message or name in refused.value.message
         tally.add("damaged indexes", answered=-1)
         path.write_bytes(right)
-    scores, keys = ask(store.objects, store.manifest)
+    scores, keys = ask(store.snapshot)
     assert np.array_equal(scores, store.answer[0])
     assert keys == store.answer[1]
 

@@ -13,8 +13,9 @@ from mmindex.core.errors import DataError, NoInputError, UsageError
 from mmindex.store import quarantine
 from mmindex.store.forgotten import read_forgotten
 from mmindex.store.objects import Objects
-from mmindex.upkeep import commands as upkeep
+from mmindex.store.snapshot import Snapshot
 from mmindex.upkeep.forget import forget
+from mmindex.upkeep.rollback import rollback
 from support.corpora import jpeg
 from support.fakestore import run_build, truncated_jpeg, write_photos
 from support.forgetting import (
@@ -257,7 +258,7 @@ def test_versions_below_the_floor_cannot_come_back(place: Path) -> None:
     build(place)
     forget_ids(place)
     with pytest.raises(NoInputError, match="holds forgotten items"):
-        upkeep.rollback(place / "store", 1, "back")
+        rollback(place / "store", 1, "back")
 
 
 def test_rolling_back_behind_a_later_build_keeps_it_forgotten(place: Path) -> None:
@@ -265,10 +266,10 @@ def test_rolling_back_behind_a_later_build_keeps_it_forgotten(place: Path) -> No
     forget_ids(place)
     write_photos(place / "photos", PICTURES | {"more.jpg": 30})
     build(place)
-    upkeep.rollback(place / "store", 2, "back")
+    rollback(place / "store", 2, "back")
     layout, manifest = opened(place)
     assert (manifest.version, manifest.floor, manifest.restored_from) == (4, 2, 2)
-    assert read_forgotten(Objects(layout), manifest).has_id(ID)
+    assert read_forgotten(Snapshot(Objects(layout), manifest)).has_id(ID)
     build(place)
     assert ID not in image_ids(place)
 

@@ -49,7 +49,7 @@ def test_a_version_that_somebody_reads_is_removed_by_the_next_run_that_writes(pl
         assert report.held == (1,)
         with pytest.raises(BusyError, match="still holds version 1"):
             require_removed(report)
-        assert check(layout, full=True).problems == ()
+        assert check(layout.root, full=True).problems == ()
     build(place)
     assert versions.list_versions(layout) == [2]
     assert_nowhere(place / "store", *traces_of(jpeg(3))[1:])
@@ -86,7 +86,7 @@ def test_killed_between_any_two_steps_it_is_before_or_after_and_the_next_run_end
         with pytest.raises(Killed):
             forget_ids(place, *wanted)
     layout, manifest = opened(place)
-    assert check(layout, full=True).problems == ()
+    assert check(layout.root, full=True).problems == ()
     if manifest.version == 1:
         assert ID in image_ids(place)
         forget_ids(place, *wanted)

@@ -37,7 +37,7 @@ def test_the_newest_and_the_young_stay(retention, ages, stay, root):
     assert numbers(root) == list(stay)
     assert tuple(kept.version for kept in report.kept) == stay
     assert "published" in report.kept[-1].reasons
-    assert check(versions.open_layout(root), full=True).problems == ()
+    assert check(root, full=True).problems == ()
 
 
 def test_a_clock_set_back_removes_nothing(root):
@@ -98,7 +98,7 @@ def test_a_version_being_read_stays_until_its_reader_dies(root):
         assert report.removed == (2,)
         assert report.kept[0].reasons == ("held by a reader",)
         assert numbers(root) == [1, 3]
-        assert check(versions.open_layout(root), full=True).problems == ()
+        assert check(root, full=True).problems == ()
         process.kill()
         process.wait()
         assert run(root).removed == (1,)
@@ -172,7 +172,7 @@ def test_below_the_floor_a_reader_is_waited_for_and_named(root):
         assert (report.removed, report.blocked) == ((2,), (1,))
         assert own(layout, held).exists()
         assert remove_below_floor(layout) == (1,)
-        found = check(layout, full=True)
+        found = check(layout.root, full=True)
         assert (found.problems, found.pending) == ((), (1,))
     remove_leftovers(layout)
     assert numbers(root) == [3]

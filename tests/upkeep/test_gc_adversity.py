@@ -97,7 +97,7 @@ def test_two_collections_at_once_are_one_and_a_busy_error(root):
 _GC = """
 import resource, sys
 from pathlib import Path
-from mmindex.store.collect import Retention
+from mmindex.upkeep.gc import Retention
 from mmindex.upkeep import gc
 if sys.argv[2] == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file may grow by a single byte

@@ -153,8 +153,8 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
     script = textwrap.dedent(
         f"""
         from pathlib import Path
-        from mmindex.metrics import write_metrics
-        from mmindex.run_report import RunReport, now
+        from mmindex.upkeep.metrics import write_metrics
+        from mmindex.runs.report import RunReport, now
         while True:
             report = RunReport("x", "failed", 65, now(), now(), seconds={{"crawl": 1.0}})
             write_metrics(Path({str(path)!r}), Path({str(tmp_path / "store")!r}), report)

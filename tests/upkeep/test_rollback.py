@@ -5,16 +5,17 @@ import pytest
 
 from mmindex.core.errors import BusyError, DataError, NoInputError, UsageError
 from mmindex.store import versions
+from mmindex.store.forgotten import NOTHING, write_forgotten
+from mmindex.store.leftovers import remove_leftovers
 from mmindex.store.lock import writer_lock
 from mmindex.store.objects import Objects
-from mmindex.upkeep import commands as upkeep
 from mmindex.upkeep.check import check
 from mmindex.upkeep.rollback import rollback
-from support.kept import own, publish_days_ago, snapshot, write
+from support.kept import own, publish_days_ago, snapshot
 
 
 def back(root, number=None):
-    return rollback(Objects(versions.open_layout(root)), number, "test-rollback")
+    return rollback(root, number, "test-rollback")
 
 
 def test_it_publishes_the_old_content_under_the_next_number(root):
@@ -26,7 +27,7 @@ def test_it_publishes_the_old_content_under_the_next_number(root):
     assert again.run_id == "test-rollback"
     assert again.content() == made[0].content()
     assert again.created_at > made[2].created_at
-    assert check(layout, full=True).problems == ()
+    assert check(layout.root, full=True).problems == ()
 
 
 def test_by_default_it_goes_one_back_and_again_undoes_that(root):
@@ -56,6 +57,9 @@ def test_the_same_content_is_not_published_again(root):
 def test_what_cannot_be_gone_back_to_is_named(number, error, words, root):
     publish_days_ago(root, 3, 2)
     publish_days_ago(root, 1, floor=3)
+    layout = versions.open_layout(root)
+    with writer_lock(layout):
+        remove_leftovers(layout)
     before = snapshot(root)
     with pytest.raises(error, match=words):
         back(root, number)
@@ -95,7 +99,7 @@ def test_what_was_forgotten_stays_forgotten(root):
     publish_days_ago(root, 2, floor=2)
     objects = Objects(versions.open_layout(root))
     current = versions.read_current(objects.layout)
-    listed = write(objects, "forgotten", b"list")
+    listed = write_forgotten(objects, NOTHING.including(["one"], [], []))
     versions.publish_version(
         objects,
         msgspec.structs.replace(current, version=3, objects=(*current.objects, listed)),
@@ -110,7 +114,7 @@ def test_leftovers_of_a_killed_run_go_first_and_a_second_writer_is_refused(root)
     layout = versions.open_layout(root)
     layout.version(3).write_bytes(b"never committed")
     with writer_lock(layout), pytest.raises(BusyError):
-        upkeep.rollback(root, None, "r")
-    assert upkeep.rollback(root, None, "r").version == 3
+        rollback(root, None, "r")
+    assert rollback(root, None, "r").version == 3
     with pytest.raises(NoInputError, match="no mmindex store"):
-        upkeep.rollback(root / "nowhere", None, "r")
+        rollback(root / "nowhere", None, "r")

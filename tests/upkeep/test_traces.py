@@ -24,10 +24,12 @@ from mmindex.store.layout import Layout
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.purge import mentions
+from mmindex.store.snapshot import Snapshot
 from mmindex.upkeep.check import check
 from support.corpora import jpeg
 from support.fakestore import fast_folder
 from support.forgetting import ID, build, forget_ids, opened
+from support.manifests import manifest as empty_manifest
 
 KEY = hashlib.sha256(jpeg(3)).hexdigest()
 
@@ -39,12 +41,12 @@ def layout() -> Iterator[Layout]:
         build(place)
         forget_ids(place)
         layout = opened(place)[0]
-        assert check(layout, full=True).problems == ()
+        assert check(layout.root, full=True).problems == ()
         yield layout
 
 
 def problems(layout: Layout) -> str:
-    return "\n".join(check(layout, full=True).problems)
+    return "\n".join(check(layout.root, full=True).problems)
 
 
 def publish_with(layout: Layout, ref: ObjectRef) -> None:
@@ -170,7 +172,7 @@ def test_the_list_is_written_the_same_however_it_was_made(tmp_path: Path) -> Non
 
 def test_a_version_without_a_list_has_forgotten_nothing(tmp_path: Path) -> None:
     objects = Objects(versions.create_layout(tmp_path / "store"))
-    assert read_forgotten(objects, None) == NOTHING
+    assert read_forgotten(Snapshot(objects, empty_manifest())) == NOTHING
 
 
 def test_values_of_a_column_are_compared_by_digest() -> None:

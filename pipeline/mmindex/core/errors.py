@@ -61,6 +61,12 @@ class MissingPackageError(MmindexError):
     exit_code = 69
 
 
+class UnsupportedSystemError(MmindexError):
+    """The operating system lacks something that the command cannot do without."""
+
+    exit_code = 69
+
+
 class InternalError(MmindexError):
     """A bug in mmindex: an invariant does not hold."""
 
@@ -116,7 +122,7 @@ def from_os_error(error: OSError, path: Path | str) -> MmindexError:
             text, "free some space there, then run this again: finished work is kept"
         )
     if error.errno in _NO_PERMISSION:
-        return PermissionDeniedError(text, "check the owner and mode, or choose another --store")
+        return PermissionDeniedError(text, "check the owner and mode, or choose another `store`")
     if error.errno in _NOT_THERE:
         return NoInputError(text)
     return StorageError(text)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-MetadataValue = str | int | float | bool | None
+Scalar = str | int | float | bool | None
+MetadataValue = Scalar | list[Scalar]
 
 
 class Reason(StrEnum):
@@ -44,6 +45,8 @@ class SourceItem:
         read: returns the file's bytes; raises OSError, or ItemError for a reason of its own.
         stamp: cheap identity of the file for skipping unchanged ones
             (size, mtime in ns, inode), or None where the source has none.
+        is_row: whether it is a row of a table, where rows with the same bytes are one picture with
+            all their captions. Files with the same bytes stay pictures of their own.
     """
 
     image_id: str
@@ -53,6 +56,7 @@ class SourceItem:
     read: Callable[[], bytes]
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     stamp: tuple[int, int, int] | None = None
+    is_row: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +69,78 @@ class Rejected:
     detail: str
 
 
+class Skip(StrEnum):
+    """Closed list of rules by which a source passes over what it sees; versions keep the counts."""
+
+    FORGOTTEN = "forgotten"
+    NOT_AN_IMAGE = "not an image by its extension"
+    HIDDEN = "hidden"
+    CACHE = "thumbnails or previews that another program keeps"
+    EXCLUDED = "excluded"
+    OTHER_NAME = "another name of a picture in the corpus"
+    SAME_PICTURE = "another row of the same picture"
+    STORE = "an mmindex store"  # its own files would change the corpus with every build
+    LINKED_FOLDER = "a link to a folder of the source"
+    OTHER_SPLIT = "in another split"
+    NO_FOLDER = "its folder is not there"
+    NO_IMAGE = "sample_without_image"
+    REPEATED_ADDRESS = "repeated_address"
+
+
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Things a source saw and passed over by rule (other file kinds, unknown ids), counted."""
+    """Things that a source saw and passed over by rule, counted.
 
-    why: str
+    ``suffix`` is a file's extension where that is the reason.
+    """
+
+    why: Skip
     count: int = 1
+    suffix: str = ""
+
+
+class NoteKind(StrEnum):
+    """Closed list of oddities that cost no image; versions keep the counts under these names."""
+
+    CAPTIONS_OF_UNKNOWN_IMAGES = "captions_of_unknown_images"
+    CAPTIONS_OF_REJECTED_IMAGES = "captions_of_rejected_images"
+    IMAGES_WITHOUT_CAPTIONS = "images_without_captions"
+    EMPTY_CAPTIONS = "empty_captions"
+    UNREADABLE_CAPTION_FILES = "unreadable_caption_files"
+    LONE_SURROGATES_REPLACED = "lone_surrogates_replaced"
+    LOST_SEPARATORS_MENDED = "lost_separators_mended"
+    DUPLICATE_IMAGES = "duplicate_images"
+    DUPLICATE_IMAGE_NUMBERS = "duplicate_image_numbers"
+    IMAGES_BESIDE_THE_FIRST = "images_beside_the_first"
+    IMAGES_WITHOUT_FOLDER = "images_without_folder"
+    SPLITS_WITHOUT_IMAGES = "splits_without_images"
+    # What is known of a list's addresses, by status (mmindex.fetch.outcome.FetchStatus).
+    ADDRESSES_STORED = "addresses_stored"
+    ADDRESSES_FORGOTTEN = "addresses_forgotten"
+    ADDRESSES_TIMEOUT = "addresses_timeout"
+    ADDRESSES_CONNECTION = "addresses_connection"
+    ADDRESSES_DNS = "addresses_dns"
+    ADDRESSES_SERVER_ERROR = "addresses_server_error"
+    ADDRESSES_THROTTLED = "addresses_throttled"
+    ADDRESSES_ROBOTS_UNREACHABLE = "addresses_robots_unreachable"
+    ADDRESSES_HOST_GIVEN_UP = "addresses_host_given_up"
+    ADDRESSES_OPTED_OUT = "addresses_opted_out"
+    ADDRESSES_CRAWL_DELAY = "addresses_crawl_delay"
+    ADDRESSES_GONE = "addresses_gone"
+    ADDRESSES_CLIENT_ERROR = "addresses_client_error"
+    ADDRESSES_BAD_URL = "addresses_bad_url"
+    ADDRESSES_BAD_REDIRECT = "addresses_bad_redirect"
+    ADDRESSES_REFUSED_ADDRESS = "addresses_refused_address"
+    ADDRESSES_NOT_AN_IMAGE = "addresses_not_an_image"
+    ADDRESSES_EMPTY = "addresses_empty"
+    ADDRESSES_TOO_LARGE = "addresses_too_large"
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Oddities of a source that cost no image (captions of unknown images, ...), counted."""
+    """Oddities of a source that cost no image, counted."""
 
-    name: str
+    kind: NoteKind
     count: int = 1
 
 

@@ -1,18 +1,12 @@
-"""Worker processes: how they are started, and what each of them does first."""
+"""Worker processes: how they are started."""
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import os
-import signal
 from multiprocessing import popen_spawn_posix, spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from types import FunctionType, SimpleNamespace
 from typing import Any
-
-_PR_SET_PDEATHSIG = 1
 
 
 def _without_main(name: str) -> dict[str, Any]:
@@ -54,15 +48,3 @@ A fork would inherit the store's lock, the model's memory, and locks that other 
 Workers run mmindex's own functions only, so here the main module stays out of them (joblib's loky
 does likewise); they start faster for it.
 """
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when the one that started it is gone, however it ended.
-
-    A worker that is stuck, or that waits on a queue whose other end it holds itself, would never
-    notice.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        os._exit(1)  # it died before the line above

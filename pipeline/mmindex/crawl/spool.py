@@ -7,17 +7,19 @@ folder: constant memory, and its index finds ids that are taken.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import msgspec
 import pyarrow as pa
 
 from mmindex.core.errors import StorageError
-from mmindex.core.records import CaptionRow, ImageRow
+from mmindex.core.records import ImageRow, ItemError, Reason
 from mmindex.crawl.tables import (
     CAPTIONS_SCHEMA,
     IMAGE_COLUMNS,
@@ -39,10 +41,29 @@ _TABLES: Final = (
     "PRAGMA cache_size = -65536",  # KiB
     f"CREATE TABLE images (number INTEGER PRIMARY KEY, {', '.join(IMAGE_COLUMNS)}, metadata)",
     "CREATE UNIQUE INDEX image_ids ON images (image_id)",
-    "CREATE TABLE captions (number INTEGER PRIMARY KEY, caption_id, key, image_id, text)",
+    # Clustered by image: a picture's later rows bring captions long after its first.
+    "CREATE TABLE captions (image INTEGER, place INTEGER, caption_id, key, image_id, text,"
+    " PRIMARY KEY (image, place)) WITHOUT ROWID",
+    # Of tables alone, where rows with the same bytes are one picture.
+    "CREATE TABLE pictures (source, key, image INTEGER, PRIMARY KEY (source, key)) WITHOUT ROWID",
 )
 _PUT_IMAGE: Final = "INSERT OR IGNORE INTO images VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_PUT_CAPTION: Final = "INSERT INTO captions VALUES (NULL, ?, ?, ?, ?)"
+_PUT_CAPTION: Final = "INSERT INTO captions VALUES (?, ?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The row of ``images`` that a picture has.
+
+    Attributes:
+        number: of the row.
+        image_id: its id.
+        is_new: whether this picture made the row; otherwise an earlier row of the source did.
+    """
+
+    number: int
+    image_id: str
+    is_new: bool
 
 
 class Spool:
@@ -64,30 +85,78 @@ class Spool:
         self._database.close()
         self._path.unlink(missing_ok=True)
 
-    def add_image(self, row: ImageRow) -> bool:
-        """Keep an image's row; False if its id is taken already.
+    def add_image(self, row: ImageRow, *, is_row: bool = False) -> Kept:
+        """Keep an image's row, or find the one that the same picture of its source has.
+
+        It is the same picture if id and bytes are equal, or the bytes alone of a table's rows.
+
+        Args:
+            row: the image.
+            is_row: whether it is a row of a table, see :class:`mmindex.core.records.SourceItem`.
 
         Raises:
+            ItemError: another picture has this id; the detail names it.
             StorageError: the disk is full.
             DataError: the sources bring too many columns.
         """
-        fixed = [getattr(row, name) for name in IMAGE_COLUMNS]
-        metadata = msgspec.json.encode(row.metadata)
         with _sqlite_errors(row.image_id):
-            added = self._database.execute(_PUT_IMAGE, [*fixed, metadata]).rowcount > 0
-        if added:
-            self._columns.add(row.metadata)
-        return added
+            if is_row and (known := self._find_picture(row)):
+                return known
+            fixed = [getattr(row, name) for name in IMAGE_COLUMNS]
+            metadata = msgspec.json.encode(row.metadata)
+            added = self._database.execute(_PUT_IMAGE, [*fixed, metadata])
+            if not added.rowcount:
+                return self._same_id(row)
+            kept = Kept(added.lastrowid or 0, row.image_id, is_new=True)
+            if is_row:
+                values = (row.source, row.key, kept.number)
+                self._database.execute("INSERT INTO pictures VALUES (?, ?, ?)", values)
+        self._columns.add(row.metadata)
+        return kept
 
-    def add_captions(self, rows: Iterable[CaptionRow]) -> None:
-        """Keep an image's captions.
+    def _find_picture(self, row: ImageRow) -> Kept | None:
+        query = (
+            "SELECT number, image_id FROM pictures JOIN images ON image = number"
+            " WHERE pictures.source = ? AND pictures.key = ?"
+        )
+        found = self._database.execute(query, (row.source, row.key)).fetchone()
+        return None if found is None else Kept(found[0], found[1], is_new=False)
+
+    def _same_id(self, row: ImageRow) -> Kept:
+        query = "SELECT number, source, key, uri FROM images WHERE image_id = ?"
+        number, source, key, uri = self._database.execute(query, (row.image_id,)).fetchone()
+        if (source, key) != (row.source, row.key):
+            raise ItemError(Reason.DUPLICATE_ID, f"{uri} has the same id: {row.image_id}")
+        return Kept(number, row.image_id, is_new=False)
+
+    def add_captions(self, kept: Kept, texts: Iterable[tuple[int, str]]) -> int:
+        """Keep an image's captions; those that an earlier row of it brought are not kept twice.
+
+        Args:
+            kept: the image.
+            texts: captions with their places among all that the source gives.
+
+        Returns:
+            how many are new.
 
         Raises:
             StorageError: the disk is full.
         """
-        values = ((row.caption_id, row.key, row.image_id, row.text) for row in rows)
         with _sqlite_errors("captions"):
-            self._database.executemany(_PUT_CAPTION, values)
+            first, known = 0, set()
+            if not kept.is_new:
+                query = "SELECT place, key FROM captions WHERE image = ?"
+                for place, key in self._database.execute(query, (kept.number,)):
+                    first = max(first, place + 1)
+                    known.add(key)
+            rows: list[tuple[Any, ...]] = []
+            for place, text in texts:
+                key, number = caption_key(text), first + (place if kept.is_new else len(rows))
+                if key not in known:
+                    name = f"{kept.image_id}#{number}"
+                    rows.append((kept.number, number, name, key, kept.image_id, text))
+            self._database.executemany(_PUT_CAPTION, rows)
+        return len(rows)
 
     def write_images(self, objects: Objects) -> ObjectRef:
         """Write the ``images`` object, rows in the order they came."""
@@ -109,8 +178,8 @@ class Spool:
         return objects.write_table("images", schema, batches())
 
     def write_captions(self, objects: Objects) -> ObjectRef:
-        """Write the ``captions`` object, rows in the order they came."""
-        query = "SELECT caption_id, key, image_id, text FROM captions ORDER BY number"
+        """Write the ``captions`` object, rows in the order of their images."""
+        query = "SELECT caption_id, key, image_id, text FROM captions ORDER BY image, place"
         batches = (
             _batch(list(zip(*rows, strict=True)), CAPTIONS_SCHEMA) for rows in self._chunks(query)
         )
@@ -131,6 +200,11 @@ class Spool:
             yield rows
 
 
+def caption_key(text: str) -> str:
+    """The key of a text: the sha256 of its UTF-8 bytes, in hex."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _batch(columns: list[Any], schema: pa.Schema) -> pa.RecordBatch:
     arrays = [
         pa.array(list(column), type=field.type)
@@ -146,5 +220,5 @@ def _sqlite_errors(what: str) -> Iterator[None]:
     except sqlite3.Error as error:
         raise StorageError(
             f"keeping {what} aside in the store's staging folder failed: {error}",
-            "free some space, or choose another --store",
+            "free some space, or choose another `store`",
         ) from error

@@ -14,19 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import mmindex
-from mmindex.core.config import LimitsConfig, SourceConfig
-from mmindex.core.fetch_config import FetchConfig
-from mmindex.core.progress import counter
+from mmindex.core.config import FetchConfig, LimitsConfig, SourceConfig
+from mmindex.core.errors import UsageError
+from mmindex.core.progress import counter, get_logger
 from mmindex.core.records import (
-    CaptionRow,
     Detail,
     Ignored,
     ImageRow,
     ItemError,
     Note,
+    NoteKind,
     QuarantineEntry,
-    Reason,
     Rejected,
+    Skip,
     SourceEvent,
     SourceItem,
 )
@@ -35,9 +35,12 @@ from mmindex.crawl.stamps import Known, Stamps
 from mmindex.crawl.tables import column_name
 from mmindex.crawl.tally import Tally, storable
 from mmindex.media.images import ImageLimits, probe
-from mmindex.sources.spec import SourceOptions, open_source, parse_spec, source_name
-from mmindex.store.forgotten import FORGOTTEN, NOTHING, Forgotten
-from mmindex.store.manifest import ObjectRef, SourceSummary
+from mmindex.sources import registry
+from mmindex.sources.captions import usable_captions
+from mmindex.sources.naming import folder_roots, named_specs, source_names
+from mmindex.sources.spec import SourceOptions, SourceSpec, open_source, source_name
+from mmindex.store.forgotten import NOTHING, Forgotten
+from mmindex.store.manifest import ObjectRef, SourceSummary, count_not_read
 from mmindex.store.objects import Objects
 
 # Reading waits for the disk and sha256 releases the interpreter: a few threads hide both. Files
@@ -72,6 +75,11 @@ class CrawlReport:
     corpus_fingerprint: str
     details: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
+    @property
+    def not_read(self) -> dict[str, int]:
+        """Files that are no images by their extension, by extension, the most frequent first."""
+        return count_not_read(self.sources)
+
 
 def crawl(
     objects: Objects,
@@ -79,6 +87,7 @@ def crawl(
     limits: LimitsConfig,
     fetch: FetchConfig | None = None,
     *,
+    names: Mapping[str, str] | None = None,
     rehash: bool = False,
     forgotten: Forgotten = NOTHING,
 ) -> CrawlReport:
@@ -87,13 +96,15 @@ def crawl(
     Every file is read once: hashed and its header probed; one that is unchanged since the last
     crawl of this store is not read at all. The rows' order is that of the sources,
     and within one that of its own listing, so an unchanged corpus gives the same objects. Memory
-    is bounded by a few files and a row group; an id that is taken goes to quarantine.
+    is bounded by a few files and a row group. A picture whose id another one has goes to
+    quarantine; rows of a table with the same bytes are one picture with all their captions.
 
     Args:
         objects: where to write; the store's writer lock must be held.
         sources: what to read, in order.
         limits: what one image may cost.
         fetch: how to behave on the network; the defaults where None.
+        names: what each source is called, by its spec; None for the names of a new store.
         rehash: read unchanged files as well.
         forgotten: what must stay out, by id or by bytes; it counts as ignored.
 
@@ -104,19 +115,33 @@ def crawl(
         NetworkError, BusyError: what a source needs cannot be fetched now.
         StorageError: the disk is full.
     """
-    specs = [parse_spec(source.spec) for source in sources]
-    image_limits = ImageLimits.of(limits)
-    # Names first: a source that is not there shows before hours are spent on the others.
     fetch = fetch or FetchConfig()
-    tallies = [Tally(str(spec), source_name(spec, fetch)) for spec in specs]
+    # Names first: a source that is not there shows before hours are spent on the others.
+    texts = [source.spec for source in sources]
+    specs = named_specs(texts, names if names is not None else source_names(texts, fetch))
+    _refuse_idle_globs(sources, specs)
+    image_limits = ImageLimits.of(limits)
+    tallies = [
+        Tally(text, source_name(spec, fetch)) for text, spec in zip(texts, specs, strict=True)
+    ]
+    roots = folder_roots(specs)
     layout, rules = objects.layout, f"{mmindex.__version__} {image_limits}"
     with Spool(layout) as spool, Stamps(layout, rules, distrust=rehash) as stamps:
         for source, spec, tally in zip(sources, specs, tallies, strict=True):
             options = SourceOptions(
-                layout, limits.max_bytes, source.all_files, fetch, limits.max_quarantine, forgotten
+                layout=layout,
+                max_bytes=limits.max_bytes,
+                all_files=source.all_files,
+                exclude=source.exclude,
+                include=source.include,
+                fetch=fetch,
+                max_throttled=limits.max_quarantine,
+                forgotten=forgotten,
+                roots=roots,
             )
             sink = _Sink(spool, stamps, image_limits, forgotten)
             _read_source(open_source(spec, options), tally, sink)
+            _warn_of_lost_captions(tally, limits.max_quarantine)
         images, captions = spool.write_images(objects), spool.write_captions(objects)
     summaries = tuple(tally.summary() for tally in tallies)
     return CrawlReport(
@@ -141,6 +166,27 @@ def corpus_fingerprint(images: ObjectRef, captions: ObjectRef) -> str:
     return hashlib.sha256(identity.encode("ascii")).hexdigest()
 
 
+def _refuse_idle_globs(sources: Sequence[SourceConfig], specs: Sequence[SourceSpec]) -> None:
+    """Globs that no source understands are a mistake; several sources may share a command line."""
+    given = any(source.exclude or source.include for source in sources)
+    if given and not any(registry.find(spec.kind).globs for spec in specs):
+        raise UsageError(
+            "--exclude and --include choose files below a folder, and no source is one",
+            "leave them out",
+        )
+
+
+def _warn_of_lost_captions(tally: Tally, limit: float) -> None:
+    lost = tally.notes[NoteKind.CAPTIONS_OF_UNKNOWN_IMAGES]
+    if lost and (not tally.captions or lost > limit * (lost + tally.captions)):
+        get_logger("crawl").warning(
+            "captions that match no image are not used",
+            source=tally.name,
+            not_used=lost,
+            used=tally.captions,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Sink:
     """Where the images of all sources go."""
@@ -160,10 +206,10 @@ def _read_source(events: Iterable[SourceEvent], tally: Tally, sink: _Sink) -> No
                     progress.update(1)
                 case Rejected():
                     tally.reject(event)
-                case Ignored(why, count):
-                    tally.ignore(why, count)
-                case Note(name, count):
-                    tally.notes[name] += count
+                case Ignored():
+                    tally.ignore(event)
+                case Note(kind, count):
+                    tally.notes[kind] += count
                 case Detail(name, values):
                     tally.details[name] = values
 
@@ -173,7 +219,7 @@ def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[So
     for event in events:
         match event:
             case SourceItem() | Rejected() if forgotten.has_id(storable(event.image_id)):
-                yield Ignored(FORGOTTEN)
+                yield Ignored(Skip.FORGOTTEN)
             case _:
                 yield event
 
@@ -221,24 +267,25 @@ def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink:
         found = loaded if isinstance(loaded, Known) else loaded.result()
         key = found.key
         if sink.forgotten.has_key(key):
-            tally.ignore(FORGOTTEN)
+            tally.ignore(Ignored(Skip.FORGOTTEN))
             return
         known = found if isinstance(found, Known) else _probed(found, sink.limits)
         if item.stamp is not None:
             sink.stamps.add(item.uri, item.stamp, known)
-        if not sink.spool.add_image(_row(item, known, tally.name)):
-            raise ItemError(Reason.DUPLICATE_ID, "another image has this id")
+        kept = sink.spool.add_image(_row(item, known, tally.name), is_row=item.is_row)
     except ItemError as error:
         tally.reject(Rejected(item.image_id, item.uri, error.reason, error.detail), key)
         if item.captions:
-            tally.notes["captions_of_rejected_images"] += len(item.captions)
+            tally.notes[NoteKind.CAPTIONS_OF_REJECTED_IMAGES] += len(item.captions)
         return
-    sink.spool.add_captions(
-        CaptionRow(f"{item.image_id}#{n}", caption_key(text), item.image_id, text)
-        for n, text in enumerate(item.captions)
-    )
-    tally.images += 1
-    tally.captions += len(item.captions)
+    usable = list(usable_captions(item.captions))
+    if empty := len(item.captions) - len(usable):
+        tally.notes[NoteKind.EMPTY_CAPTIONS] += empty
+    tally.captions += sink.spool.add_captions(kept, usable)
+    if kept.is_new:
+        tally.images += 1
+    else:
+        tally.ignore(Ignored(Skip.SAME_PICTURE))
 
 
 def _probed(file: _Loaded, limits: ImageLimits) -> Known:
@@ -259,8 +306,3 @@ def _row(item: SourceItem, known: Known, source: str) -> ImageRow:
         size_bytes=known.size_bytes,
         metadata={column_name(name): value for name, value in item.metadata.items()},
     )
-
-
-def caption_key(text: str) -> str:
-    """The key of a text: the sha256 of its UTF-8 bytes, in hex."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

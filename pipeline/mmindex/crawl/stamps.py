@@ -211,5 +211,5 @@ def _crc(row: tuple[Any, ...]) -> int:
 def _storage_error(error: sqlite3.Error) -> StorageError:
     return StorageError(
         f"the list of unchanged files could not be written: {error}",
-        "free some space, or choose another --store",
+        "free some space, or choose another `store`",
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 import pyarrow as pa
 
 from mmindex.core.errors import DataError
-from mmindex.core.records import MetadataValue
+from mmindex.core.records import MetadataValue, Scalar
 
 _IMAGE_FIELDS: Final = (
     pa.field("image_id", pa.string()),
@@ -34,6 +36,7 @@ CAPTIONS_SCHEMA: Final = pa.schema(
 
 # More columns than any corpus has; a hostile file could name others in every row.
 MAX_METADATA_COLUMNS: Final = 256
+_EMPTY_LIST: Final = pa.list_(pa.null())
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -55,8 +58,9 @@ def column_name(name: str) -> str:
 class MetadataColumns:
     """Finds, value by value, which type each of the sources' own columns needs.
 
-    A column is bool, int64, double or string; integers and floats together are double, every other
-    mixture, and integers beyond 64 bits, are string. A column of nothing but null is string.
+    A column is bool, int64, double or string, or a list of one of these; integers and floats
+    together are double, every other mixture, and integers beyond 64 bits, are string (a list as its
+    JSON text). A column of nothing but null is string.
     """
 
     def __init__(self) -> None:
@@ -82,13 +86,20 @@ class MetadataColumns:
 
     def types(self) -> dict[str, pa.DataType]:
         """The type of each column, by name in order."""
-        return {
-            name: pa.string() if kind is None else kind
-            for name, kind in sorted(self._kinds.items())
-        }
+        return {name: _settled(kind) for name, kind in sorted(self._kinds.items())}
 
 
-def _kind_of(value: str | float | bool) -> pa.DataType:
+def _settled(kind: pa.DataType | None) -> pa.DataType:
+    """A type for what is nothing but null, or nothing but empty lists."""
+    if kind is None:
+        return pa.string()
+    return pa.list_(pa.string()) if kind == _EMPTY_LIST else kind
+
+
+def _kind_of(value: str | float | bool | list[Scalar]) -> pa.DataType:
+    if isinstance(value, list):
+        kinds = [_kind_of(one) for one in value if one is not None]
+        return pa.list_(functools.reduce(_common, kinds)) if kinds else _EMPTY_LIST
     if isinstance(value, bool):
         return pa.bool_()
     if isinstance(value, int):
@@ -97,13 +108,25 @@ def _kind_of(value: str | float | bool) -> pa.DataType:
 
 
 def _common(first: pa.DataType | None, second: pa.DataType) -> pa.DataType:
-    if first is None:
+    if first is None or first == second:
         return second
+    if pa.types.is_list(first) and pa.types.is_list(second):
+        if _EMPTY_LIST in (first, second):
+            return second if first == _EMPTY_LIST else first
+        return pa.list_(_common(first.value_type, second.value_type))
     return pa.float64() if {first, second} == {pa.int64(), pa.float64()} else pa.string()
 
 
 def column_value(value: MetadataValue, kind: pa.DataType) -> MetadataValue:
     """A value in the form its column holds."""
+    if isinstance(value, list) and pa.types.is_list(kind):
+        return [_scalar_value(one, kind.value_type) for one in value]
+    if isinstance(value, list):
+        return msgspec.json.encode(value).decode()
+    return _scalar_value(value, kind)
+
+
+def _scalar_value(value: Scalar, kind: pa.DataType) -> Scalar:
     if value is None or not pa.types.is_string(kind) or isinstance(value, str):
         return value
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
-from mmindex.core.records import QuarantineEntry, Rejected
+from mmindex.core.records import Ignored, QuarantineEntry, Rejected, Skip
 from mmindex.store.manifest import SourceSummary
+
+# Names may hold anything; a summary stays short.
+_LONGEST_SUFFIX: Final = 12
+_MOST_SUFFIXES: Final = 40
 
 
 @dataclass(slots=True)
@@ -24,6 +29,7 @@ class Tally:
     unchanged: int = 0
     details: dict[str, object] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
+    not_read: Counter[str] = field(default_factory=Counter)
     quarantined: list[QuarantineEntry] = field(default_factory=list)
 
     def reject(self, rejected: Rejected, key: str = "") -> None:
@@ -40,10 +46,15 @@ class Tally:
             )
         )
 
-    def ignore(self, why: str, count: int = 1) -> None:
+    def ignore(self, ignored: Ignored) -> None:
         """Count rows passed over by rule."""
-        self.ignored += count
-        self.notes[f"ignored: {why}"] += count
+        self.ignored += ignored.count
+        self.notes[f"ignored: {ignored.why}"] += ignored.count
+        if ignored.why is Skip.NOT_AN_IMAGE:
+            suffix = storable(ignored.suffix)
+            known = suffix in self.not_read or len(self.not_read) < _MOST_SUFFIXES
+            named = known and len(suffix) <= _LONGEST_SUFFIX
+            self.not_read[suffix or "no extension" if named else "others"] += ignored.count
 
     def summary(self) -> SourceSummary:
         """The counts as a version keeps them."""
@@ -56,6 +67,7 @@ class Tally:
             quarantined=len(self.quarantined),
             ignored=self.ignored,
             notes=dict(sorted(self.notes.items())),
+            not_read=dict(self.not_read.most_common()),
         )
 
     def report(self) -> dict[str, object]:

@@ -7,7 +7,6 @@ that takes too long). They import Pillow and numpy, never torch.
 from __future__ import annotations
 
 import hashlib
-import resource
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +21,8 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 from mmindex.core.errors import InternalError
 from mmindex.core.progress import get_logger
 from mmindex.core.records import ItemError, Reason
-from mmindex.core.workers import WORKERS, die_with_parent
+from mmindex.core.system import die_with_parent, limit_worker
+from mmindex.core.workers import WORKERS
 from mmindex.media.images import ImageLimits, decode
 from mmindex.media.uris import read_uri
 from mmindex.models.preprocess import Pixels, PreprocessSpec, to_pixels
@@ -82,11 +82,7 @@ def worker_bytes(max_pixels: int) -> int:
 def _start_worker(memory_bytes: int) -> None:
     """Runs first in every worker."""
     die_with_parent()
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    # A crash is expected here and reported by the parent; no core files in the user's folders.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_worker(memory_bytes)
 
 
 class DecodePool:
@@ -184,7 +180,7 @@ class DecodePool:
         self._stop()
         if self._breaks >= _MAX_BREAKS:
             raise InternalError(
-                f"decode workers cannot be started: {error}", "try --workers 0, or --debug"
+                f"decode workers cannot be started: {error}", "try `workers=0`"
             ) from error
 
     def _stop(self) -> None:

@@ -24,10 +24,12 @@ from mmindex.models.devices import place
 from mmindex.models.encoder import Encoder
 from mmindex.models.files import locate
 from mmindex.models.fingerprint import fingerprint_of
-from mmindex.models.resolve import only_scenes, resolve_model
+from mmindex.models.resolve import resolve_model
+from mmindex.sources.spec import only_scenes
 from mmindex.store.keys import DistinctKeys, live_keys
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,8 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
 
 def encode(
     source: EncoderSource,
-    objects: Objects,
+    draft: Snapshot,
     tables: tuple[ObjectRef, ObjectRef],
-    draft: Manifest,
     config: Config,
     *,
     retry: bool = False,
@@ -106,9 +107,8 @@ def encode(
 
     Args:
         source: the encoder; it is loaded only when something is missing.
-        objects: the store's objects.
-        tables: the corpus tables, images and captions.
         draft: the version in the making; its encoder and shards are used again where they fit.
+        tables: the corpus tables, images and captions.
         config: the sections encode and limits count.
         retry: try again what is known to fail; what fails once more is remembered as before.
 
@@ -116,8 +116,8 @@ def encode(
         MmindexError: the model cannot be had, or writing failed; complete shards stay for the
             next run.
     """
-    stage = _Stage(source, objects, draft, config.encode.shard_rows, retry)
-    worker = Worker(source, objects, config)
+    stage = _Stage(source, draft.objects, draft.manifest, config.encode.shard_rows, retry)
+    worker = Worker(source, draft.objects, config)
     try:
         for side, table in zip(Modality, tables, strict=True):
             stage.run(side, table, worker)

@@ -9,11 +9,10 @@ from itertools import islice
 import numpy as np
 
 from mmindex.core.config import Config
-from mmindex.core.cores import usable_cores
 from mmindex.core.errors import InternalError
-from mmindex.core.heap import trim_heap
 from mmindex.core.modality import Modality
 from mmindex.core.progress import StageTimer, counter
+from mmindex.core.system import trim_heap, usable_cores
 from mmindex.encode.backlog import Backlog, read_rows
 from mmindex.encode.decoding import (
     Decoded,

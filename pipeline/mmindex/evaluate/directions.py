@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 from mmindex.core.config import EvaluateConfig
 from mmindex.core.errors import DataError
 from mmindex.evaluate import recall
-from mmindex.evaluate.corpus import Corpus, caption_queries, image_queries, sample
-from mmindex.evaluate.items import Items, Queries, VectorSource
+from mmindex.evaluate.corpus import (
+    Corpus,
+    Items,
+    Queries,
+    VectorSource,
+    caption_queries,
+    image_queries,
+    sample,
+)
 from mmindex.evaluate.recall import Recall
 from mmindex.search.searcher import Searcher
 

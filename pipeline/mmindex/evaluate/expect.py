@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from mmindex.core.errors import DataError, NoInputError, os_errors
 from mmindex.evaluate.evaluation import Evaluation
-from mmindex.search.snapshot import Published
 from mmindex.sources.corpora import list_corpora
 from mmindex.sources.expected import Expected
+from mmindex.store.snapshot import Snapshot
 
 PUBLISHED = "published"
 """In place of a file: the figures that ``data/corpora`` holds."""
@@ -95,13 +95,10 @@ class Subject:
     split: str
 
     @classmethod
-    def of(cls, published: Published) -> Subject:
+    def of(cls, snapshot: Snapshot) -> Subject:
         """Read a store's: sources and splits are joined by ``+`` where there are several."""
-        manifest, encoder = published.manifest, published.encoder
-        images = manifest.find("images")
-        if images is None:
-            raise DataError("the manifest lists no images", "run `mmindex check`")
-        column = published.objects.read_table(images, ["split"])["split"]
+        manifest, encoder = snapshot.manifest, snapshot.encoder
+        column = snapshot.table("images", ["split"])["split"]
         # Bytes, not strings: a name may hold half surrogates, which are no UTF-8.
         splits = pc.unique(column.cast(pa.binary())).to_pylist()
         return cls(
@@ -127,11 +124,11 @@ class Subject:
         return f"{self.model} {self.pretrained}".strip() + f" on {self.corpus} {self.split}"
 
 
-def find_expected(published: Published, name: str) -> Expected:
+def find_expected(snapshot: Snapshot, name: str) -> Expected:
     """The figures that are expected of this store.
 
     Args:
-        published: the store.
+        snapshot: the store's published version.
         name: a TOML file, or ``published`` for those that come with mmindex.
 
     Raises:
@@ -139,7 +136,7 @@ def find_expected(published: Published, name: str) -> Expected:
         DataError: the file is damaged, or several of its tables fit.
     """
     golden = _published() if name == PUBLISHED else _read(Path(name))
-    subject = Subject.of(published)
+    subject = Subject.of(snapshot)
     fitting = [one for one in golden if subject.fits(one)]
     if not fitting:
         known = ", ".join(dict.fromkeys(one.title for one in golden))

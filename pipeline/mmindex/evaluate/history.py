@@ -10,7 +10,8 @@ from mmindex.core.errors import DataError, NoInputError
 from mmindex.evaluate.evaluation import Evaluation
 from mmindex.store import versions
 from mmindex.store.layout import Layout
-from mmindex.store.manifest import Counts, Manifest
+from mmindex.store.manifest import Counts
+from mmindex.store.snapshot import Snapshot
 
 # A nightly build's last two months; older ones are in `mmindex versions`.
 MOST_VERSIONS = 60
@@ -35,22 +36,20 @@ class PastVersion:
     problem: str = ""
 
 
-def past_versions(
-    layout: Layout, newest: Manifest, evaluation: Evaluation
-) -> tuple[PastVersion, ...]:
+def past_versions(newest: Snapshot, evaluation: Evaluation) -> tuple[PastVersion, ...]:
     """The versions up to ``newest``, oldest first, at most :data:`MOST_VERSIONS`.
 
     A damaged one is listed with what is wrong with it: a report must not fail on what it reports.
 
     Args:
-        layout: the store's.
         newest: the version that the report is about.
         evaluation: what was measured of it now.
     """
-    numbers = [number for number in versions.list_versions(layout) if number < newest.version]
+    layout, manifest = newest.layout, newest.manifest
+    numbers = [number for number in versions.list_versions(layout) if number < manifest.version]
     found = (_past(layout, number) for number in numbers[1 - MOST_VERSIONS :])
     older = [past for past in found if past is not None]
-    own = PastVersion(newest.version, newest.created_at, newest.counts, evaluation)
+    own = PastVersion(manifest.version, manifest.created_at, manifest.counts, evaluation)
     return (*older, own)
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.evaluate.items import Items, Queries, VectorSource
+from mmindex.evaluate.corpus import Items, Queries, VectorSource
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmindex.core.modality import Modality
-from mmindex.evaluate.corpus import sample
-from mmindex.evaluate.items import VectorSource
+from mmindex.evaluate.corpus import VectorSource, sample
 from mmindex.index.exact import thread_count
 from mmindex.search.searcher import Searcher
-from mmindex.store.manifest import IndexInfo, Manifest
-from mmindex.store.objects import Objects
+from mmindex.store.manifest import IndexInfo
+from mmindex.store.snapshot import Snapshot
 
 # Searched at once, as `query --queries` does; few enough that a point takes some 30 ms.
 BATCH = 256
@@ -61,18 +60,16 @@ class Speed:
     threads: int
 
 
-def measure_speed(
-    objects: Objects, manifest: Manifest, side: Modality, asked: VectorSource, seed: int
-) -> Speed:
+def measure_speed(snapshot: Snapshot, side: Modality, asked: VectorSource, seed: int) -> Speed:
     """Time the searches of one index.
 
     Args:
-        objects, manifest: the version.
+        snapshot: the version.
         side: which index.
         asked: where queries are drawn from: the other side of the corpus.
         seed: of the draw.
     """
-    searcher = Searcher(objects, manifest, side)
+    searcher = Searcher(snapshot, side)
     ids = asked.live_ids()
     queries = asked.take(ids[sample(len(ids), BATCH, seed)]).astype(np.float32)
     info = searcher.info

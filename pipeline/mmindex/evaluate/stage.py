@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import msgspec
 
 from mmindex.core.config import EvaluateConfig
-from mmindex.core.errors import NoInputError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
-from mmindex.evaluate.ceiling import scenes_ceiling
 from mmindex.evaluate.corpus import Corpus, load_corpus
 from mmindex.evaluate.directions import (
     Direction,
@@ -19,6 +17,8 @@ from mmindex.evaluate.directions import (
     text_to_image,
 )
 from mmindex.evaluate.evaluation import (
+    Ceiling,
+    CeilingBlock,
     Evaluation,
     IndexQueries,
     IndexRecall,
@@ -26,9 +26,15 @@ from mmindex.evaluate.evaluation import (
     RecallBlock,
 )
 from mmindex.evaluate.recall import Recall
+from mmindex.scenes import ceiling
+from mmindex.scenes.ceiling import Recalls
 from mmindex.search.searcher import Searcher
+from mmindex.sources.kinds.scenes import parse_scenes
 from mmindex.store.manifest import EncoderInfo, Manifest
-from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
+
+# The work grows with the square; so many scenes take some ten seconds.
+_MAX_CEILING_SCENES = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,36 +53,34 @@ class Measured:
     image_to_text: Direction | None
 
 
-def evaluate(objects: Objects, manifest: Manifest, config: EvaluateConfig) -> Evaluation:
+def evaluate(snapshot: Snapshot, config: EvaluateConfig) -> Evaluation:
     """Measure a version that has been indexed; nothing is written.
 
     Args:
-        objects: the store's objects.
-        manifest: the version, or the draft of one: tables, ids, vectors and indexes.
+        snapshot: the version, or the draft of one: tables, ids, vectors and indexes.
         config: the largest number of queries, and the seed of samples.
 
     Raises:
         NoInputError: encode or index has not run.
         DataError: tables, ids and vectors do not fit together, or an object is damaged.
     """
-    return measure(objects, manifest, config).evaluation
+    return measure(snapshot, config).evaluation
 
 
-def measure(objects: Objects, manifest: Manifest, config: EvaluateConfig) -> Measured:
+def measure(snapshot: Snapshot, config: EvaluateConfig) -> Measured:
     """:func:`evaluate`, with every query's ranks and answers."""
-    if manifest.encoder is None:
-        raise NoInputError("encode has not run yet", "run `mmindex encode` first")
-    corpus = load_corpus(objects, manifest)
-    images = Searcher(objects, manifest, Modality.IMAGE)
+    encoder, manifest = snapshot.encoder, snapshot.manifest
+    corpus = load_corpus(snapshot)
+    images = Searcher(snapshot, Modality.IMAGE)
     if corpus.captions is None:
         neighbours = neighbour_recall(images, corpus.images.vectors, config)
-        blank = _blank(manifest, manifest.encoder, corpus, config, neighbours)
+        blank = _blank(manifest, encoder, corpus, config, neighbours)
         measured = Measured(blank, corpus, None, None)
     else:
-        texts = Searcher(objects, manifest, Modality.TEXT)
+        texts = Searcher(snapshot, Modality.TEXT)
         to_image = text_to_image(images, corpus, corpus.captions, config)
         to_text = image_to_text(texts, corpus, corpus.captions, config)
-        blank = _blank(manifest, manifest.encoder, corpus, config, None)
+        blank = _blank(manifest, encoder, corpus, config, None)
         measured = Measured(_filled(blank, to_image, to_text), corpus, to_image, to_text)
     _log(measured.evaluation)
     return measured
@@ -146,3 +150,27 @@ def _log(evaluation: Evaluation) -> None:
         log.warning("the model is untrained: these figures mean nothing")
     if evaluation.sampled:
         log.info("measured with a sample of the queries", seed=evaluation.seed)
+
+
+def scenes_ceiling(manifest: Manifest) -> Ceiling | None:
+    """The best recall that any model could reach on drawn scenes; None for every other corpus.
+
+    One caption may truly fit several scenes, and no model can tell those apart by the caption, see
+    :mod:`mmindex.scenes.ceiling`. Known only of a version that holds one scenes corpus whole.
+    """
+    if len(manifest.sources) != 1 or manifest.counts.quarantined:
+        return None
+    kind, _, where = manifest.sources[0].spec.partition(":")
+    if kind != "scenes":
+        return None
+    scenes = parse_scenes(where)
+    if scenes.count > _MAX_CEILING_SCENES:
+        return None
+    best = ceiling(scenes.seed, scenes.count)
+
+    def block(side: Recalls) -> CeilingBlock:
+        return CeilingBlock(
+            r1=round(side.at_1, 4), r5=round(side.at_5, 4), r10=round(side.at_10, 4)
+        )
+
+    return Ceiling(text_to_image=block(best.text_to_image), image_to_text=block(best.image_to_text))

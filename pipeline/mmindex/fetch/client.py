@@ -16,7 +16,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 import mmindex
-from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.config import FetchConfig
 from mmindex.fetch.addresses import Guard, RefusedAddressError, parse_url
 from mmindex.fetch.outcome import FetchError, FetchStatus
 

@@ -13,8 +13,8 @@ from typing import Final
 from aiohttp.abc import AbstractResolver
 from tqdm import tqdm
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import StorageError
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.core.progress import counter
 from mmindex.fetch.addresses import parse_url
 from mmindex.fetch.client import Client

@@ -13,8 +13,8 @@ from aiohttp.abc import AbstractResolver
 from tqdm import tqdm
 from yarl import URL
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import DataError, UsageError, os_errors
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.core.progress import counter, get_logger
 from mmindex.fetch.addresses import parse_url
 from mmindex.fetch.client import Client
@@ -119,8 +119,8 @@ def _refuse_unknown(files: Sequence[RemoteFile], settings: FetchConfig) -> None:
     for file in files:
         if settings.require_checksum and file.sha256 is None and file.md5 is None:
             raise DataError(
-                f"{file.name}: no checksum is known, and --require-checksum refuses such files",
-                "leave out --require-checksum: the sha256 of the first download is then recorded",
+                f"{file.name}: no checksum is known, and `require_checksum` refuses such files",
+                "leave out `require_checksum`: the sha256 of the first download is then recorded",
             )
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.config import FetchConfig
 from mmindex.fetch.addresses import parse_url
 from mmindex.fetch.client import Client, check_status, read_body
 from mmindex.fetch.optout import opt_out

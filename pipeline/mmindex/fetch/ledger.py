@@ -20,8 +20,8 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import StorageError
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.core.records import MetadataValue
 from mmindex.fetch.addresses import parse_url
 from mmindex.fetch.images import Fetched
@@ -282,5 +282,5 @@ def _sqlite_errors() -> Iterator[None]:
     except sqlite3.Error as error:
         raise StorageError(
             f"keeping a URL list aside in the store's staging folder failed: {error}",
-            "free some space, or choose another --store",
+            "free some space, or choose another `store`",
         ) from error

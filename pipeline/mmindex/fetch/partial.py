@@ -146,5 +146,5 @@ def require_space(folder: Path, needed: int) -> None:
     if needed + _SPARE_BYTES > free:
         raise StorageError(
             f"{folder}: {needed} bytes are to be fetched, {free} are free",
-            "free some space, or choose another --store",
+            "free some space, or choose another `store`",
         )

@@ -11,7 +11,7 @@ from typing import Final
 
 from yarl import URL
 
-from mmindex.core.fetch_config import FetchConfig
+from mmindex.core.config import FetchConfig
 from mmindex.fetch.client import Admission, deadline
 from mmindex.fetch.outcome import FetchError, FetchStatus
 from mmindex.fetch.robots import Robots

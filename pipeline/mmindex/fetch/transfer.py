@@ -13,8 +13,8 @@ import msgspec
 from tqdm import tqdm
 from yarl import URL
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import BusyError, DataError, MmindexError, NetworkError, os_errors
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.fetch.client import Client, check_status
 from mmindex.fetch.outcome import TRANSIENT, FetchError, FetchStatus
 from mmindex.fetch.partial import (
@@ -265,13 +265,13 @@ class _Pace:
 def _not_the_file(url: URL, what: str) -> DataError:
     return DataError(
         f"{url}: answers with {what} instead of the file",
-        "a login page of the network? open the address in a browser, or name a mirror: --base-url",
+        "a login page of the network? open the address in a browser, or name a mirror: `base_url`",
     )
 
 
 def _hint(status: FetchStatus) -> str:
     if status is FetchStatus.REFUSED_ADDRESS:
-        return "for a server inside your network, pass --allow-private"
+        return "for a server inside your network, pass `allow_private`"
     if status in TRANSIENT:
         return "check the network, then run this again: what was fetched is kept"
-    return "name a mirror with --base-url, or put the file into a folder and use its path"
+    return "name a mirror with `base_url`, or put the file into a folder and use its path"

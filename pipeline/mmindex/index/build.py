@@ -27,8 +27,7 @@ from mmindex.index.gather import (
     numbered_blocks,
     vector_blocks,
 )
-from mmindex.index.plan import candidates
-from mmindex.index.sizing import IndexPlan, for_sample
+from mmindex.index.plan import IndexPlan, candidates, for_sample
 from mmindex.index.train import build, sample_rows
 from mmindex.index.tune import RECALL_AT, Blocks, Tuning, fidelity_of, tune, yardstick
 from mmindex.store.manifest import IndexInfo, ObjectRef
@@ -109,7 +108,7 @@ def build_index(
     refs: tuple[ObjectRef, ...] = (ids, *written)
     if plans[0].exact:
         return IndexReport(_info(modality, plans[0], config, threads, None), refs, timer.seconds)
-    vectors = Vectors.of_refs(objects, refs, modality, dim)
+    vectors = Vectors(objects, refs, modality, dim)
     originals = partial(numbered_blocks, objects, located, shards) if refine == "sq8" else None
     job = _Job(vectors, queries, config, threads, originals)
     plan, index, tuning = _build_best(plans, job, timer)

@@ -18,8 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmindex.core.config import IndexConfig
-from mmindex.index.plan import candidates
-from mmindex.index.sizing import IndexPlan
+from mmindex.index.plan import IndexPlan, candidates
 from mmindex.store.keys import column_keys, distinct, places_of
 from mmindex.store.manifest import IndexInfo
 

@@ -17,7 +17,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.core.cores import usable_cores
+from mmindex.core.system import usable_cores
 
 Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]

@@ -13,47 +13,48 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.core.config import IndexConfig
 from mmindex.core.errors import DataError
+from mmindex.core.modality import Modality
 from mmindex.core.progress import StageTimer
 from mmindex.index import gpu as gpus
-from mmindex.index import mutate as update
 from mmindex.index.build import IndexReport
 from mmindex.index.decide import Change, segments_kept, why_anew
 from mmindex.index.exact import block_rows, thread_count
-from mmindex.index.faissio import ivf_part, read_index, write_index
+from mmindex.index.faissio import (
+    add_vectors,
+    ivf_part,
+    read_index,
+    remove_vectors,
+    why_not_changeable,
+    write_index,
+)
 from mmindex.index.gather import IDS_SCHEMA, id_batches, locate, vector_blocks
-from mmindex.index.sizing import IndexPlan
+from mmindex.index.plan import IndexPlan
 from mmindex.index.tune import Tuning, hold, tune, yardstick
 from mmindex.store.manifest import IndexInfo, ObjectRef
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 from mmindex.store.vectors import Vectors, write_removed, write_segment
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """The last version of one side.
+    """One side of the last version that was indexed."""
 
-    Attributes:
-        info: how it is searched.
-        refs: its objects: ``ids/``, ``removed/``, ``vectors/``, ``digests/``, ``index/``.
-        ids: its keys by id, null where removed.
-    """
+    version: Snapshot
+    side: Modality
 
-    info: IndexInfo
-    refs: tuple[ObjectRef, ...]
-    ids: pa.ChunkedArray[Any]
-
-    def find(self, kind: str) -> ObjectRef | None:
-        """The object of this kind: ``ids/``, ``removed/`` or ``index/``."""
-        return next((ref for ref in self.refs if ref.name.startswith(kind)), None)
+    @property
+    def info(self) -> IndexInfo:
+        """How it is searched."""
+        return self.version.index(self.side)
 
     def named(self, kind: str) -> tuple[ObjectRef, ...]:
-        """All objects of this kind."""
-        return tuple(ref for ref in self.refs if ref.name.startswith(kind))
+        """Its objects of one kind, such as ``vectors``."""
+        return self.version.manifest.named(f"{kind}/{self.side}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +85,11 @@ class Retrain:
     why: str
 
 
-def extend_index(objects: Objects, before: Before, order: Order) -> IndexReport | Retrain:
+def extend_index(before: Before, order: Order) -> IndexReport | Retrain:
     """Make the next version of one side's index, where it can be had without training.
 
     Args:
-        objects: the store's objects; every one of ``before`` has been verified.
-        before: the last version.
+        before: the last version; every object of it has been verified.
         order: what is wanted.
 
     Returns:
@@ -101,22 +101,22 @@ def extend_index(objects: Objects, before: Before, order: Order) -> IndexReport 
         DataError: an object is damaged, or a vector is not of unit length.
         UsageError: no index of the kind asked for fits the memory.
     """
-    info, change = before.info, order.change
+    info, change, objects = before.info, order.change, before.version.objects
     if why := why_anew(info, change, order.recipe, order.config):
         return Retrain(why)
     timer = StageTimer()
-    ref = before.find("index/")
+    ref = before.version.manifest.find(f"index/{info.modality}")
     index = None
     if not info.exact:
         if ref is None:
             raise DataError(f"index/{info.modality}: missing", "run `mmindex check`")
         with timer.measure("read"):
             index = read_index(objects, ref, info)
-        if (change.size or order.purge) and (why := update.why_not(index)):
+        if (change.size or order.purge) and (why := why_not_changeable(index)):
             return Retrain(why)
     with timer.measure("gather"):
-        refs = _write_rows(objects, before, order)
-        vectors = Vectors.of_refs(objects, refs, info.modality, info.dim)
+        refs = _write_rows(before, order)
+        vectors = Vectors(objects, refs, info.modality, info.dim)
     info = msgspec.structs.replace(
         info, n=vectors.live, rows=vectors.n, changed=info.changed + change.size
     )
@@ -142,25 +142,22 @@ def extend_index(objects: Objects, before: Before, order: Order) -> IndexReport 
     return IndexReport(info, (*refs, ref), timer.seconds)
 
 
-def _write_rows(objects: Objects, before: Before, order: Order) -> tuple[ObjectRef, ...]:
+def _write_rows(before: Before, order: Order) -> tuple[ObjectRef, ...]:
     """Ids, removed rows and segments of the next version."""
-    side, change = before.info.modality, order.change
-    old = Vectors.of_refs(objects, before.refs, side, before.info.dim)
-    removed = np.union1d(old.removed, change.gone)
-    ids = before.named("ids/")
-    lost = before.named("removed/")
+    side, change, objects = before.side, order.change, before.version.objects
+    removed = np.union1d(before.version.vectors(side).removed, change.gone)
+    ids, lost = before.named("ids"), before.named("removed")
     if change.size:
         table = id_batches(change.next_ids())
         ids = (objects.write_table(f"ids/{side}", IDS_SCHEMA, table),)
         lost = write_removed(objects, side, removed)
-    return (*ids, *lost, *_segments(objects, before, order, old, removed))
+    return (*ids, *lost, *_segments(before, order, removed))
 
 
-def _segments(
-    objects: Objects, before: Before, order: Order, old: Vectors, removed: NDArray[np.int64]
-) -> list[ObjectRef]:
-    side, fresh = before.info.modality, order.change.fresh
-    vectors, digests = before.named("vectors/"), before.named("digests/")
+def _segments(before: Before, order: Order, removed: NDArray[np.int64]) -> list[ObjectRef]:
+    side, fresh, objects = before.side, order.change.fresh, before.version.objects
+    old = before.version.vectors(side)
+    vectors, digests = before.named("vectors"), before.named("digests")
     kept = segments_kept([ref.rows for ref in vectors], len(fresh))
     refs: list[ObjectRef] = []
     first = 0
@@ -210,12 +207,12 @@ def _zeroed(old: Vectors, removed: NDArray[np.int64], span: range) -> Iterator[N
 
 
 def _update(index: Any, vectors: Vectors, before: IndexInfo, order: Order) -> None:
-    update.remove(index, order.change.gone, before.rows)
+    remove_vectors(index, order.change.gone, before.rows)
     fresh = np.arange(before.rows, vectors.n)
     step = block_rows(vectors.dim)
     parts = (fresh[at : at + step] for at in range(0, len(fresh), step))
     blocks = ((part, vectors.take(part)) for part in parts)
-    update.add(index, blocks, thread_count(order.config.threads))
+    add_vectors(index, blocks, thread_count(order.config.threads))
 
 
 def _tune(index: Any, vectors: Vectors, info: IndexInfo, order: Order, timer: StageTimer) -> Tuning:

@@ -90,7 +90,7 @@ def check_gpu_legal(m: int, bits: int, code_dim: int, nprobe: int) -> None:
     Raises:
         UsageError: a limit is broken; the message names it.
     """
-    hint = "set index.gpu to never, or choose another --index"
+    hint = "set index.gpu to never, or choose another `index`"
     if bits != 8:
         raise UsageError(f"a GPU holds 8-bit product quantizers only, not {bits}-bit", hint)
     if m not in LEGAL_M:

@@ -7,10 +7,10 @@ measured on CLIP-like vectors (200,000 x 512, two cores).
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 
 from mmindex.core.errors import UsageError
 from mmindex.index.gpu import GpuInfo, check_gpu_legal, gpu_sub_quantizers
-from mmindex.index.sizing import IndexPlan, lists_for, training_rows_for
 
 KINDS = ("auto", "exact", "ivfpq", "ivfflat", "sq8")
 EXACT_BELOW = 10_000  # a full scan of 10,000 x 512 takes 2 ms: no index is worth its recall loss
@@ -21,6 +21,82 @@ _MAX_M = 128  # 4-bit sub-quantizers: 64 bytes a vector
 _ALONE_UP_TO = 32  # so few dimensions get a sub-quantizer each, more share one by two
 _ID_BYTES = 8
 _MIB = 1 << 20
+_MAX_NLIST = 65_536  # beyond, assigning each vector to its list costs more than it saves
+_ROWS_PER_LIST = 39  # fewer, and k-means gives empty or meaningless lists (faiss warns there)
+_TRAINING_BYTES = 4 << 30  # float32 rows held while training, whatever the corpus
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPlan:
+    """What to build and why.
+
+    Attributes:
+        factory: faiss factory string; empty for exact search.
+        reason: one sentence for people.
+        n: number of vectors.
+        dim: their dimensions.
+        nlist: inverted lists; 1 where there are none.
+        m: sub-quantizers of the product quantizer; 0 without one.
+        bits: bits of each sub-quantizer; 8 for scalar quantizers, 32 for plain floats.
+        code_dim: dimensions after the rotation.
+        nprobe: lists to probe where nothing was measured.
+        training_rows: rows of the training sample.
+        bytes: estimated size in memory while searching, without the memory-mapped vectors;
+            0 where unknown (factory strings) and for exact search.
+        gpu: whether training, adding and searching use the GPUs.
+    """
+
+    factory: str
+    reason: str
+    n: int
+    dim: int
+    nlist: int = 1
+    m: int = 0
+    bits: int = 32
+    code_dim: int = 0
+    nprobe: int = 1
+    training_rows: int = 0
+    bytes: int = 0
+    gpu: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether every query is answered by a full scan."""
+        return not self.factory
+
+
+def lists_for(n: int) -> int:
+    """Number of inverted lists: a power of two near 4.6 sqrt(n), with 39 vectors in each.
+
+    faiss' guidelines say 4 to 16 sqrt(n). Half as many train in half the time, but a million
+    clustered vectors then take twice as long to answer at the same recall; where there are no
+    clusters the two are within a point of recall of each other.
+    """
+    wanted = 1
+    # 4.6 sqrt(n) lies between wanted / sqrt(2) and wanted * sqrt(2), in integers.
+    while 2 * wanted * wanted * 100 < 2116 * n:
+        wanted *= 2
+    while wanted > 1 and wanted * _ROWS_PER_LIST > n:
+        wanted //= 2
+    return min(wanted, _MAX_NLIST)
+
+
+def training_rows_for(n: int, dim: int, nlist: int) -> int:
+    """Rows of the training sample: 48 for each list, within ``n`` and 4 GiB of float32."""
+    wanted = max(48 * nlist, 32_768)
+    return max(1, min(n, wanted, _TRAINING_BYTES // (4 * dim)))
+
+
+def for_sample(chosen: IndexPlan, n: int) -> IndexPlan:
+    """The same recipe for a sample of ``n`` rows: same rotation and codes, fewer lists."""
+    nlist = min(chosen.nlist, lists_for(n))
+    return replace(
+        chosen,
+        factory=chosen.factory.replace(f"IVF{chosen.nlist},", f"IVF{nlist},"),
+        n=n,
+        nlist=nlist,
+        training_rows=training_rows_for(n, chosen.dim, nlist),
+    )
 
 
 def plan(
@@ -223,7 +299,7 @@ def _from_factory(n: int, dim: int, factory: str, gpu: GpuInfo | None) -> IndexP
     if nlist > n:
         raise UsageError(
             f"{factory}: {nlist:,} lists need as many vectors, there are {n:,}",
-            "use fewer lists, or --index auto",
+            "use fewer lists, or `index=auto`",
         )
     pq = re.search(r"PQ(\d+)(?:x(\d+))?", factory)
     m, bits = (int(pq[1]), int(pq[2] or 8)) if pq else (0, 32)
@@ -256,5 +332,5 @@ def _limit(memory_bytes: int | None, gpu: GpuInfo | None) -> int | None:
 def _too_large(n: int, size: int, limit: int) -> UsageError:
     return UsageError(
         f"an index of {n:,} vectors takes at least {size:,} bytes, the limit is {limit:,}",
-        "raise index.memory_bytes, set index.gpu to never, or use --index exact",
+        "raise index.memory_bytes, set index.gpu to never, or use `index=exact`",
     )

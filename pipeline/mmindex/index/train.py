@@ -17,8 +17,7 @@ from mmindex.core.errors import UsageError
 from mmindex.index.exact import block_rows, faiss_settings, widen
 from mmindex.index.faissio import ivf_part
 from mmindex.index.gpu import to_cpu, to_gpu_for_build
-from mmindex.index.plan import KINDS
-from mmindex.index.sizing import IndexPlan
+from mmindex.index.plan import KINDS, IndexPlan
 from mmindex.store.vectors import Vectors
 
 # OPQ: faiss's 50 rounds take minutes; recall moves less than 0.2 % after 8.

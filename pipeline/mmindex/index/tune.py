@@ -19,7 +19,7 @@ from mmindex.core.errors import InternalError
 from mmindex.index.exact import exact_search, faiss_settings
 from mmindex.index.faissio import find_candidates
 from mmindex.index.gpu import MAX_K
-from mmindex.index.sizing import IndexPlan
+from mmindex.index.plan import IndexPlan
 from mmindex.index.train import blocks_of, sample_rows, take_wide
 from mmindex.store.vectors import Vectors
 

@@ -18,7 +18,6 @@ from mmindex.core.records import Hit
 from mmindex.search.hits import Limit, Ranked, hits
 from mmindex.search.searcher import Searcher
 from mmindex.search.vectorize import Vectorizer
-from mmindex.store.vectors import Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +53,12 @@ def describe(
         DataError: the picture cannot be decoded.
         ModelMismatchError: the model is no longer the one that made the index.
     """
-    published = vectorizer.published
-    published.require_index(Modality.TEXT)
+    snapshot = vectorizer.snapshot
+    searcher = Searcher(snapshot, Modality.TEXT)
     asked = vectorizer.picture(image)
-    searcher = Searcher(published.objects, published.manifest, Modality.TEXT)
     scores, found = searcher.search(asked.vector[None], min(max(k, voters or 1), searcher.n))
     ids, near = found[0][found[0] >= 0], scores[0][found[0] >= 0]
-    vectors = Vectors(published.objects, published.manifest, Modality.TEXT)
-    texts = vectors.take(ids).astype(np.float64)
+    texts = snapshot.vectors(Modality.TEXT).take(ids).astype(np.float64)
     alike = texts @ texts.T
     others = max(1, len(ids) - 1)
     agreement = (alike.sum(axis=1) - alike.diagonal()) / others
@@ -70,7 +67,7 @@ def describe(
     order = order[:k]
     ranked = [Ranked([key], [float(near[n])]) for n, key in zip(
         order.tolist(), searcher.keys(ids[order]), strict=True)]  # fmt: skip
-    named = hits(published.objects, published.manifest, Modality.TEXT, ranked, Limit(k=1))
+    named = hits(snapshot, Modality.TEXT, ranked, Limit(k=1))
     return Described(
         picture=asked.uri,
         captions=tuple(_ranked(named)),

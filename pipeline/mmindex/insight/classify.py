@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, MmindexError, NoInputError, UsageError
+from mmindex.core.errors import DataError, MmindexError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.insight.metrics import LabelReport, label_report
 from mmindex.models.encoder import Encoder
-from mmindex.search.snapshot import Published
 from mmindex.search.vectorize import Vectorizer
-from mmindex.store.vectors import Vectors
+from mmindex.store.objects import contents
+from mmindex.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from mmindex.search.filters import Rows
@@ -100,7 +99,7 @@ def logit_scale(encoder: Encoder) -> float:
     if not isinstance(encoder, HasLogitScale):
         raise UsageError(
             f"the model {encoder.info.model!r} has no logit scale for probabilities",
-            "give one with --scale (CLIP's is 100)",
+            "give one with `scale` (CLIP's is 100)",
         )
     return encoder.logit_scale
 
@@ -118,12 +117,12 @@ def classify_files(
 
 
 def classify_corpus(
-    published: Published, classifier: Classifier, k: int, *, truth: str | None, rows: Rows | None
+    snapshot: Snapshot, classifier: Classifier, k: int, *, truth: str | None, rows: Rows | None
 ) -> Iterator[Prediction]:
     """Tell every image of the corpus from its stored vector, in the table's order.
 
     Args:
-        published: the version.
+        snapshot: the version.
         classifier: the labels.
         k: labels for each image.
         truth: the column of the images table that holds the right label; None: unknown.
@@ -133,47 +132,25 @@ def classify_corpus(
         UsageError: there is no such column; the message names those that are.
         NoInputError: the version has no images.
     """
-    published.require_index(Modality.IMAGE)
-    objects, manifest = published.objects, published.manifest
-    table, ids = manifest.find("images"), manifest.find(f"ids/{Modality.IMAGE}")
-    if table is None or ids is None:
-        raise NoInputError(f"version {manifest.version} has no images", "run `mmindex build`")
-    known = objects.read_table(ids, ["key"])["key"]
-    vectors = Vectors(objects, manifest, Modality.IMAGE)
-    with objects.open_parquet(table) as file:
+    vectors, ids = snapshot.vectors(Modality.IMAGE), snapshot.row_ids(Modality.IMAGE)
+    with snapshot.open_parquet("images") as file:
         names = file.schema_arrow.names
     if truth is not None and truth not in names:
-        raise UsageError(f"--truth {truth}: no such column", f"columns: {', '.join(names)}")
-    columns = ["image_id", "key", *([truth] if truth is not None else [])]
+        raise UsageError(f"`truth={truth}`: no such column", f"columns: {', '.join(names)}")
+    columns = ["image_id", *([truth] if truth is not None else [])]
     first = 0
-    for batch in objects.iter_batches(table, columns, _BATCH):
-        part = pa.Table.from_batches([batch])
-        if rows is not None:
-            part = part.filter(pa.array(rows[first : first + batch.num_rows]))
-        first += batch.num_rows
-        yield from _told(part, known, vectors, classifier, k, truth)
-
-
-def _told(
-    part: pa.Table, known: Any, vectors: Vectors, classifier: Classifier, k: int, truth: str | None
-) -> Iterator[Prediction]:
-    places = pc.index_in(part["key"].combine_chunks(), value_set=known)
-    if places.null_count:
-        raise DataError("images: a row has no vector", "run `mmindex check --full`")
-    pictures = vectors.take(places.to_numpy().astype(np.int64)).astype(np.float32)
-    order, shares = classifier.rank(pictures, k)
-    names = _texts(part["image_id"])
-    right = _texts(part[truth]) if truth is not None else [None] * len(names)
-    for name, labels, probabilities, label in zip(names, order, shares, right, strict=True):
-        yield Prediction(name or "", tuple(labels.tolist()), tuple(probabilities.tolist()), label)
-
-
-def _texts(column: Any) -> list[str | None]:
-    """Values as text; half surrogates, which are no UTF-8, are kept."""
-    if not pa.types.is_string(column.type):
-        return [None if value is None else str(value) for value in column.to_pylist()]
-    data = column.cast(pa.binary()).to_pylist()
-    return [None if one is None else one.decode("utf-8", "surrogatepass") for one in data]
+    for batch in snapshot.batches("images", columns, _BATCH):
+        here = slice(first, first + batch.num_rows)
+        first = here.stop
+        chosen = np.ones(batch.num_rows, dtype=np.bool_) if rows is None else rows[here]
+        part = batch.filter(pa.array(chosen))
+        order, shares = classifier.rank(vectors.take(ids[here][chosen]).astype(np.float32), k)
+        right = contents(part[truth]) if truth is not None else [None] * part.num_rows
+        for name, labels, probabilities, label in zip(
+            contents(part["image_id"]), order, shares, right, strict=True
+        ):
+            told = None if label is None else str(label)
+            yield Prediction(name, tuple(labels.tolist()), tuple(probabilities.tolist()), told)
 
 
 def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
@@ -189,7 +166,7 @@ def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     if not good:
         raise DataError(
             "no picture has a right label among the labels",
-            "the labels of --truth and --labels must be spelt the same",
+            "the labels of `truth` and `labels` must be spelt the same",
         )
     truth = np.array([right for right, _ in good], dtype=np.int64)
     ranked = np.array([ranks for _, ranks in good], dtype=np.int64)

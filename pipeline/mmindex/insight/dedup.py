@@ -13,19 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmindex.core.config import EMBEDDED
-from mmindex.core.errors import DataError, NoInputError, UsageError
+from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
 from mmindex.search.searcher import Searcher
-from mmindex.search.snapshot import Published
 from mmindex.store.manifest import EncoderInfo
+from mmindex.store.objects import contents
+from mmindex.store.snapshot import Snapshot
 from mmindex.store.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -99,14 +98,14 @@ def default_threshold(encoder: EncoderInfo) -> float:
 
 
 def near_duplicates(
-    published: Published, threshold: float | None = None, rows: Rows | None = None
+    snapshot: Snapshot, threshold: float | None = None, rows: Rows | None = None
 ) -> tuple[Group, ...]:
     """Find the groups, largest first, then in the table's order.
 
     Time grows with the number of close pairs: a corpus of near-copies of one picture costs n².
 
     Args:
-        published: the version.
+        snapshot: the version.
         threshold: least cosine similarity of a linked pair; None: :func:`default_threshold`.
         rows: bool (images,): look at these only; None: all.
 
@@ -115,39 +114,23 @@ def near_duplicates(
         NoInputError: there are no images to compare.
     """
     if threshold is None:
-        threshold = default_threshold(published.encoder)
+        threshold = default_threshold(snapshot.encoder)
     if not 0 < threshold <= 1:
         raise UsageError(
-            f"--image-threshold {threshold:g} is not above 0 and at most 1",
+            f"`image_threshold={threshold:g}` is not above 0 and at most 1",
             "near 1: copies; further down: look-alikes",
         )
-    published.require_index(Modality.IMAGE)
-    ids = _ids_of_rows(published)
+    searcher, vectors = Searcher(snapshot, Modality.IMAGE), snapshot.vectors(Modality.IMAGE)
+    ids = snapshot.row_ids(Modality.IMAGE)
     if rows is not None:
         ids = np.where(rows, ids, -1)
-    searcher = Searcher(published.objects, published.manifest, Modality.IMAGE)
-    vectors = Vectors(published.objects, published.manifest, Modality.IMAGE)
     wanted = np.unique(ids[ids >= 0])
     roots = _connected(searcher.rows, _close_pairs(searcher, vectors, wanted, threshold))
     # Rows of one group have one root; a row alone is no group.
     owner = np.where(ids >= 0, roots[ids], -1)
     sizes = np.bincount(owner[owner >= 0], minlength=searcher.rows)
     in_group = (owner >= 0) & (sizes[owner] > 1)
-    return _groups(published, vectors, np.flatnonzero(in_group), ids, owner)
-
-
-def _ids_of_rows(published: Published) -> Int64:
-    """The faiss id of each row of the images table: int64 (images,)."""
-    objects, manifest = published.objects, published.manifest
-    table, ids = manifest.find("images"), manifest.find(f"ids/{Modality.IMAGE}")
-    if table is None or ids is None:
-        raise NoInputError(f"version {manifest.version} has no images", "run `mmindex build`")
-    known = objects.read_table(ids, ["key"])["key"]
-    places = pc.index_in(objects.read_table(table, ["key"])["key"], value_set=known)
-    if places.null_count:
-        raise DataError("images: a row has no vector", "run `mmindex check --full`")
-    found: Int64 = places.to_numpy().astype(np.int64)
-    return found
+    return _groups(snapshot, np.flatnonzero(in_group), ids, owner)
 
 
 def _close_pairs(
@@ -212,16 +195,14 @@ def _connected(n: int, pairs: Iterator[tuple[Int64, Int64]]) -> Int64:
     return parents
 
 
-def _groups(
-    published: Published, vectors: Vectors, rows: Int64, ids: Int64, owner: Int64
-) -> tuple[Group, ...]:
-    """Name the members of each group."""
-    table = published.manifest.find("images")
-    if table is None or not len(rows):
+def _groups(snapshot: Snapshot, rows: Int64, ids: Int64, owner: Int64) -> tuple[Group, ...]:
+    """Name the members of each group; ``rows`` ascend."""
+    if not len(rows):
         return ()
+    vectors = snapshot.vectors(Modality.IMAGE)
     columns = ["image_id", "uri", "width", "height", "size_bytes"]
-    data = published.objects.read_table(table, columns).take(pa.array(rows))
-    facts = [_Facts(*values) for values in zip(*(_values(data[c]) for c in columns), strict=True)]
+    data = snapshot.take("images", columns, rows)
+    facts = [_Facts(*values) for values in zip(*(contents(data[c]) for c in columns), strict=True)]
     order = np.argsort(owner[rows], kind="stable")
     starts = np.flatnonzero(np.diff(owner[rows][order], prepend=-1))
     parts = np.split(order, starts[1:])
@@ -247,10 +228,3 @@ def _group(vectors: Vectors, facts: list[_Facts], ids: Int64) -> Group:
         for number, (fact, cosine) in enumerate(zip(facts, cosines, strict=True))
     ]
     return Group(tuple(sorted(members, key=lambda member: (not member.keep, -member.similarity))))
-
-
-def _values(column: Any) -> list[Any]:
-    """Values of a column; half surrogates, which are no UTF-8, are kept."""
-    if not pa.types.is_string(column.type):
-        return list(column.to_pylist())
-    return [str(one, "utf-8", "surrogatepass") for one in column.cast(pa.binary()).to_pylist()]

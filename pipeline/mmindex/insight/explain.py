@@ -99,7 +99,7 @@ def explain(
     if not isinstance(encoder, OpenClipEncoder):
         if method == "gradient":
             raise UsageError(
-                f"{encoder.info.model!r} gives no gradients here", "use --method occlusion"
+                f"{encoder.info.model!r} gives no gradients here", "use `method=occlusion`"
             )
         return _occlusion(encoder, pixels, text)
     if method == "occlusion":

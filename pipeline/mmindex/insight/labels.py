@@ -94,14 +94,14 @@ def find_templates(name: str) -> tuple[str, ...]:
     path = user_path(name)
     if not path.is_file():
         raise UsageError(
-            f"--templates {name}: no such file, and none of {', '.join(TEMPLATES)}",
+            f"`templates={name}`: no such file, and none of {', '.join(TEMPLATES)}",
             "a file has one template a line, such as: a photo of a {}.",
         )
     templates = tuple(line.strip() for _, line in read_lines(path))
     bad = [template for template in templates if PLACE not in template]
     if bad or not templates:
         what = f"{bad[0]!r} does not hold {PLACE}" if bad else "it is empty"
-        raise UsageError(f"--templates {name}: {what}", f"{PLACE} is where the label goes")
+        raise UsageError(f"`templates={name}`: {what}", f"{PLACE} is where the label goes")
     return templates
 
 

@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmindex.core.errors import MmindexError, NoInputError
-from mmindex.core.modality import Modality
 from mmindex.evaluate.corpus import Corpus, load_corpus, sample
 from mmindex.insight.metrics import PairReport, Threshold, fit_threshold, pair_report
 from mmindex.insight.pairs import Pair
-from mmindex.search.snapshot import Published
 from mmindex.search.vectorize import Asked, Vectorizer
+from mmindex.store.snapshot import Snapshot
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
@@ -42,26 +41,24 @@ class ScoredPair:
     error: str | None = None
 
 
-def corpus_threshold(published: Published, seed: int = 0, pairs: int = FIT_PAIRS) -> Threshold:
+def corpus_threshold(snapshot: Snapshot, seed: int = 0, pairs: int = FIT_PAIRS) -> Threshold:
     """Fit the threshold to the corpus' own pairs.
 
     Args:
-        published: the version; its stored vectors are used, no model.
+        snapshot: the version; its stored vectors are used, no model.
         seed: of the sample.
         pairs: captions sampled, at most.
 
     Raises:
         NoInputError: the corpus has no captions, or too few images to make unmatched pairs.
     """
-    manifest = published.manifest
-    if Modality.TEXT not in manifest.indexes:
+    manifest = snapshot.manifest
+    corpus = load_corpus(snapshot)
+    if corpus.captions is None:
         raise NoInputError(
             f"version {manifest.version} has no captions to fit a threshold to",
-            "say what counts as a match with --threshold, or build from a source with captions",
+            "say what counts as a match with `threshold`, or build from a source with captions",
         )
-    corpus = load_corpus(published.objects, manifest)
-    if corpus.captions is None:
-        raise NoInputError(f"version {manifest.version} has no captions to fit a threshold to")
     rows = sample(len(corpus.image_of_caption), pairs, seed)
     own = corpus.image_of_caption[rows]
     captions = corpus.captions.id_of_row[rows]
@@ -72,7 +69,7 @@ def corpus_threshold(published: Published, seed: int = 0, pairs: int = FIT_PAIRS
         raise NoInputError(
             f"version {manifest.version}: every caption belongs to every image,"
             " so there is no unmatched pair to fit a threshold to",
-            "say what counts as a match with --threshold",
+            "say what counts as a match with `threshold`",
         )
     return fit_threshold(matched, unmatched)
 

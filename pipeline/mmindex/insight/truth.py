@@ -10,7 +10,7 @@ from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.resources import user_path
 from mmindex.insight.classify import Prediction
 from mmindex.insight.pairs import read_truth
-from mmindex.sources.folder import EXTENSIONS
+from mmindex.media.places import IMAGE_EXTENSIONS
 
 FOLDER = "folder"
 
@@ -53,10 +53,10 @@ def known_truth(
         DataError: the list of labels is damaged.
     """
     if images and where is not None:
-        raise UsageError("--where chooses among the corpus, but pictures are named", "leave it out")
+        raise UsageError("`where` chooses among the corpus, but pictures are named", "leave it out")
     if truth is None:
         if drawn:
-            raise UsageError("--confusion needs to know the right labels", "say --truth")
+            raise UsageError("`confusion` needs to know the right labels", "say `truth`")
         return Truth()
     if truth == FOLDER:
         return Truth(known=True, folder=True)
@@ -64,8 +64,8 @@ def known_truth(
         return Truth(known=True, listed=read_truth(Path(truth)))
     if images:
         raise UsageError(
-            f"--truth {truth}: a column belongs to the corpus, but pictures are named",
-            "use --truth folder, or a .csv, .tsv or .jsonl with the columns image, label",
+            f"`truth={truth}`: a column belongs to the corpus, but pictures are named",
+            "use `truth=folder`, or a .csv, .tsv or .jsonl with the columns image, label",
         )
     return Truth(known=True, column=truth)
 
@@ -85,7 +85,7 @@ def expand(images: Sequence[str]) -> list[str]:
         files = [
             str(file)
             for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in EXTENSIONS and file.is_file()
+            if file.suffix.lower() in IMAGE_EXTENSIONS and file.is_file()
         ]
         if not files:
             raise NoInputError(f"{image}: no image files in this folder")

@@ -80,7 +80,7 @@ def read_file(path: str, max_bytes: int) -> bytes:
     """
     try:
         # Non-blocking, so that a named pipe under an image's name cannot hang the run.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):

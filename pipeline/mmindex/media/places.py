@@ -5,15 +5,27 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Protocol
 
 from mmindex.core.errors import NoInputError
 from mmindex.core.records import ItemError, Reason
 from mmindex.media import archive
 
 Stamp = tuple[int, int, int]
+
+# fmt: off
+IMAGE_EXTENSIONS: Final = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo",
+    ".png", ".apng", ".webp", ".gif", ".bmp",
+    ".tif", ".tiff", ".avif", ".avifs", ".heic", ".heif",
+    ".jp2", ".j2k", ".jpx", ".ico",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".pfm",
+})
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +54,9 @@ class ImageFolder:
         Raises:
             ItemError: the name leads out of the folder, or nothing readable is there.
         """
-        path = os.path.join(self.root, check_relative(name))  # noqa: PTH118  # Path drops "./"
+        check_relative(name)
+        spelt = next(filter(self._exists, spellings(name)), name)
+        path = os.path.join(self.root, spelt)  # noqa: PTH118  # Path drops "./"
         try:
             real = os.path.realpath(path)
             if not is_inside(real, _real_root(self.root)):
@@ -51,7 +65,10 @@ class ImageFolder:
         except OSError as error:
             raise archive.item_error(error, path) from error
         read = functools.partial(archive.read_file, path, self.max_bytes)
-        return Found(self.uri(name), read, (status.st_size, status.st_mtime_ns, status.st_ino))
+        return Found(self.uri(spelt), read, (status.st_size, status.st_mtime_ns, status.st_ino))
+
+    def _exists(self, name: str) -> bool:
+        return os.path.lexists(os.path.join(self.root, name))  # noqa: PTH118
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +98,42 @@ class ImageArchive:
 
     def _member(self, name: str) -> str:
         members = archive.open_zip(str(self.path)).members
-        candidates = [prefix + name for prefix in self.prefixes]
-        return next((member for member in candidates if member in members), candidates[0])
+        candidates = (prefix + spelt for spelt in spellings(name) for prefix in self.prefixes)
+        return next((one for one in candidates if one in members), self.prefixes[0] + name)
 
 
-ImagePlace = ImageFolder | ImageArchive
+class ImagePlace(Protocol):
+    """Where pictures lie: a folder, or an archive that is read in place."""
+
+    def uri(self, name: str) -> str:
+        """The URI that ``name`` has, whether or not it is there."""
+
+    def find(self, name: str) -> Found:
+        """Look up one image by its name.
+
+        Raises:
+            ItemError: the name leads out, or nothing readable is there.
+        """
+
+
+def spellings(name: str) -> Iterator[str]:
+    """A listed name as it is, then as another system may have written it; each once.
+
+    Slashes, composed or decomposed letters, the case of the extension, without leading folders.
+    """
+    yield name
+    seen = {name}
+    slashed = name.replace("\\", "/")
+    tails = [slashed]
+    while "/" in tails[-1]:
+        tails.append(tails[-1].partition("/")[2])
+    for tail in filter(None, tails):
+        for form in (tail, unicodedata.normalize("NFC", tail), unicodedata.normalize("NFD", tail)):
+            stem, extension = os.path.splitext(form)  # noqa: PTH122
+            for spelt in (form, stem + extension.lower(), stem + extension.upper()):
+                if spelt not in seen:
+                    seen.add(spelt)
+                    yield spelt
 
 
 def find_place(base: Path, names: Sequence[str], max_bytes: int) -> ImagePlace | None:

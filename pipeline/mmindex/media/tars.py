@@ -16,8 +16,8 @@ from typing import BinaryIO, Final
 
 from mmindex.core.errors import DataError, os_errors
 from mmindex.core.records import ItemError, Reason
-from mmindex.media.archive import id_part
-from mmindex.media.places import check_relative
+from mmindex.media.archive import id_part, uri_of_member
+from mmindex.media.places import Found, check_relative, spellings
 
 MARK: Final = ".tar!"
 # An index holds a name and two numbers for each member: some 30 MB for the largest usual shards.
@@ -124,6 +124,49 @@ def _index(path: str, stamp: Stamp) -> dict[str, Member]:  # noqa: ARG001  # the
     return index
 
 
+@dataclass(frozen=True, slots=True)
+class ImageTar:
+    """Images inside one uncompressed tar archive."""
+
+    path: Path
+    max_bytes: int
+
+    def uri(self, name: str) -> str:
+        """The URI that ``name`` has, whether or not it is there."""
+        return uri_of_member(str(self.path), name)
+
+    def find(self, name: str) -> Found:
+        """Look up one image by its name.
+
+        Raises:
+            ItemError: the member is missing, or must not be read.
+            MmindexError: as :func:`walk_tar`.
+        """
+        stamp = _stamp(str(self.path))
+        index = _index(str(self.path), stamp)
+        # `tar -c .` puts "./" before every name.
+        candidates = (start + spelt for spelt in spellings(name) for start in ("", "./"))
+        spelt = next((one for one in candidates if one in index), name)
+        member = index.get(spelt)
+        if member is None:
+            raise ItemError(Reason.MISSING, "no such member in the archive")
+        if member.problem is not None:
+            raise member.problem
+        read = functools.partial(read_at, str(self.path), member, self.max_bytes)
+        return Found(self.uri(spelt), read, stamp)
+
+    def names(self) -> list[str]:
+        """The names of all members but folders, sorted, without a "./" before them."""
+        index = _index(str(self.path), _stamp(str(self.path)))
+        return sorted({name.removeprefix("./") for name in index})
+
+
+def _stamp(path: str) -> Stamp:
+    with os_errors(path):
+        status = Path(path).stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
 def read_tar_member(path: str, name: str, max_bytes: int) -> bytes:
     """Read one member of a tar archive whole.
 
@@ -136,10 +179,7 @@ def read_tar_member(path: str, name: str, max_bytes: int) -> bytes:
         ItemError: it is missing, no plain file, stands twice, or is too large.
         MmindexError: as :func:`walk_tar`.
     """
-    with os_errors(path):
-        status = Path(path).stat()
-    index = _index(path, (status.st_size, status.st_mtime_ns, status.st_ino))
-    member = index.get(name)
+    member = _index(path, _stamp(path)).get(name)
     if member is None:
         raise ItemError(Reason.MISSING, "no such member in the archive")
     return read_at(path, member, max_bytes)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 
 from mmindex.core.errors import InternalError, UsageError
-from mmindex.core.workers import WORKERS, die_with_parent
+from mmindex.core.system import die_with_parent
+from mmindex.core.workers import WORKERS
 from mmindex.models.encoder import Encoder, Float32
 from mmindex.models.preprocess import Pixels, PreprocessSpec
 from mmindex.models.quantize import require_int8
@@ -57,11 +58,11 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
     kind, _, numbers = device.partition(":")
     if kind not in ("auto", "cpu", "cuda"):
         raise UsageError(
-            f"device {device!r} is none of auto, cpu, cuda, cuda:N", "try --device auto"
+            f"device {device!r} is none of auto, cpu, cuda, cuda:N", "try `device=auto`"
         )
     if kind == "cpu" or (kind == "auto" and not any(node.exists() for node in _GPU_NODES)):
         if precision == "fp16":
-            raise UsageError("fp16 is slow and coarse on a CPU", "use --precision fp32 or bf16")
+            raise UsageError("fp16 is slow and coarse on a CPU", "use `precision=fp32` or bf16")
         if precision == "int8":
             require_int8()
         return Placement(("cpu",), "fp32" if precision == "auto" else precision)
@@ -77,7 +78,7 @@ def _place_on_gpus(device: str, numbers: str, precision: str) -> Placement:
             raise UsageError(f"device {device!r}: torch sees no GPU", "run `mmindex doctor`")
         return place("cpu", precision)
     if precision == "int8":
-        raise UsageError("int8 is for CPUs", "use --precision bf16, or --device cpu")
+        raise UsageError("int8 is for CPUs", "use `precision=bf16`, or `device=cpu`")
     try:
         wanted = [int(number) for number in numbers.split(",")] if numbers else list(range(count))
     except ValueError:
@@ -157,7 +158,7 @@ class DeviceGroup:
         except BrokenProcessPool as error:
             raise InternalError(
                 f"the worker of a device died: {error}",
-                "try one device alone, e.g. --device cuda:0",
+                "try one device alone, e.g. `device=cuda:0`",
             ) from error
         if not results:
             return np.empty((0, self._info.dim), dtype=np.float32)

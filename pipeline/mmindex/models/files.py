@@ -201,7 +201,7 @@ def _fetch_tag(request: ModelRequest, tag: dict[str, Any]) -> Path:
     if not repository:
         raise NoInputError(
             f"{request.name} {request.pretrained}: these weights are not on the hub",
-            f"fetch {tag.get('url', 'them')} yourself, convert to .safetensors, --pretrained PATH",
+            f"fetch {tag.get('url', 'them')} yourself, convert to .safetensors, `pretrained=PATH`",
         )
     names = [str(Path(name).with_suffix(SAFE))] if name else [*_DEFAULT_WEIGHTS]
     if request.allow_pickle_weights:

@@ -29,7 +29,7 @@ from mmindex.store.objects import hash_file
 TIMEOUT_S = 10.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OFFLINE_HINT = (
-    "use --pretrained PATH with a local .safetensors file, or --model embedded for a try-out"
+    "use `pretrained=PATH` with a local .safetensors file, or `model=embedded` for a try-out"
 )
 
 
@@ -106,7 +106,7 @@ def _first_present(repository: str, names: Sequence[str]) -> str:
             return name
     raise NoInputError(
         f"hub model {repository!r} has none of {', '.join(names)}",
-        "another --pretrained tag may have safe weights; pickles need allow_pickle_weights = true",
+        "another `pretrained` tag may have safe weights; pickles need allow_pickle_weights = true",
     )
 
 
@@ -134,7 +134,7 @@ def _hub_errors(repository: str, name: str) -> Iterator[None]:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise NoInputError(
             f"{what}: the hub has no such repository, or it needs HF_TOKEN",
-            "check the name, or use --pretrained PATH",
+            "check the name, or use `pretrained=PATH`",
         ) from error
     except errors.HFValidationError as error:
         raise NoInputError(f"{what}: {first_lines(error)}") from error

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmindex.core.cores import usable_cores
 from mmindex.core.errors import BusyError, DataError, InternalError, ModelMismatchError, first_lines
 from mmindex.core.progress import get_logger
+from mmindex.core.system import usable_cores
 from mmindex.models.devices import DeviceGroup, Placement
 from mmindex.models.encoder import Encoder, Float32
 from mmindex.models.fast_import import import_open_clip
@@ -127,7 +127,7 @@ def _load_weights(model: torch.nn.Module, files: ModelFiles) -> None:
     ) as error:
         raise ModelMismatchError(
             f"weights {path} do not fit {files.base}: {first_lines(error, 2)}",
-            "name the architecture that they were trained with (--model)",
+            "name the architecture that they were trained with (`model`)",
         ) from error
 
 
@@ -261,7 +261,7 @@ class OpenClipEncoder:
         if rows == 1:
             raise BusyError(
                 f"{self.device}: no memory left for a batch of one",
-                "free the device, or use --device cpu or a smaller model",
+                "free the device, or use `device=cpu` or a smaller model",
             ) from error
         get_logger("encode").warning(
             "out of memory: batch halved", device=self.device, rows=rows, now=rows // 2

@@ -44,7 +44,7 @@ def require_int8(cpu_info: Path = _CPU_INFO) -> None:
     if not _VNNI & set(flags.split()):
         raise UsageError(
             "int8 needs an x86 processor with VNNI or AMX instructions, which this one is not",
-            "use --precision fp32 or bf16",
+            "use `precision=fp32` or bf16",
         )
 
 
@@ -123,7 +123,7 @@ def _operators() -> Any:
     if not (hasattr(operators, "qlinear_prepack") and hasattr(operators, "qlinear_pointwise")):
         raise UsageError(
             f"int8: torch {torch.__version__} has no oneDNN linear layers",
-            "use --precision fp32 or bf16",
+            "use `precision=fp32` or bf16",
         )
     return operators
 

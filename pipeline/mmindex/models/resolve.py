@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,12 +76,6 @@ class ModelRequest:
         return Path(self.pretrained) if Path(self.pretrained).is_absolute() else None
 
 
-def only_scenes(specs: Iterable[str]) -> bool:
-    """Whether all of some source specs (and there are any) are drawn scenes."""
-    kinds = {spec.partition(":")[0] for spec in specs}
-    return kinds == {"scenes"}
-
-
 def resolve_model(
     name: str | None,
     pretrained: str | None,
@@ -118,7 +111,7 @@ def resolve_model(
     if pretrained is None:
         if name != DEFAULT_MODEL:
             raise UsageError(
-                f"model {name!r} needs --pretrained",
+                f"model {name!r} needs `pretrained`",
                 f"a tag (`mmindex models {name}` lists them), a .safetensors file, or none",
             )
         pretrained = DEFAULT_PRETRAINED
@@ -133,8 +126,8 @@ def _resolve_whole(name: str, pretrained: str | None, allow_pickle: bool) -> Mod
     """Kinds that bring their weights along."""
     if pretrained not in (None, "", NO_WEIGHTS):
         raise UsageError(
-            f"model {name!r} brings its own weights, --pretrained {pretrained!r} has no meaning",
-            "leave --pretrained out, or name an architecture with --model",
+            f"model {name!r} brings its own weights, `pretrained={pretrained!r}` has no meaning",
+            "leave `pretrained` out, or name an architecture with `model`",
         )
     if name.startswith(LOCAL_DIR):
         name = f"{LOCAL_DIR}{resources.user_path(name[len(LOCAL_DIR) :]).absolute()}"
@@ -145,7 +138,7 @@ def _resolve_whole(name: str, pretrained: str | None, allow_pickle: bool) -> Mod
     if request.folder is not None:
         if not (request.folder / CONFIG_FILE).is_file():
             hint = (
-                "name another model with --model and --pretrained"
+                "name another model with `model` and `pretrained`"
                 if name == EMBEDDED
                 else f"a model's folder holds {CONFIG_FILE} and its weights"
             )
@@ -169,7 +162,7 @@ def check_weights(path: Path, *, allow_pickle: bool) -> None:
     """
     if not path.is_file():
         raise NoInputError(
-            f"weights {path}: no such file", "--pretrained takes a tag or a .safetensors file"
+            f"weights {path}: no such file", "`pretrained` takes a tag or a .safetensors file"
         )
     if path.suffix in PICKLES:
         if not allow_pickle:
@@ -197,7 +190,7 @@ def find_weights(folder: Path, *, allow_pickle: bool) -> Path:
     if not candidates:
         raise NoInputError(
             f"{folder}: no weights beside {CONFIG_FILE}",
-            "put open_clip_model.safetensors there, or use --pretrained none for a try-out",
+            "put open_clip_model.safetensors there, or use `pretrained=none` for a try-out",
         )
     if len(candidates) > 1:
         names = ", ".join(path.name for path in candidates[:5])

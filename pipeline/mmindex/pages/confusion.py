@@ -37,7 +37,7 @@ def plot_confusion(report: LabelReport, path: Path) -> str:
     if count > MAX_PLOTTED:
         raise UsageError(
             f"{count} labels: a confusion matrix is drawn up to {MAX_PLOTTED}",
-            "the figures are in --format json",
+            "the figures are in `format=json`",
         )
     if not path.parent.is_dir() or path.is_dir():
         raise CannotCreateError(f"{path}: cannot be created", "name a file in an existing folder")

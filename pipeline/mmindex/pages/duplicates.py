@@ -8,7 +8,7 @@ from typing import Final
 
 from mmindex.insight.dedup import Group, Member
 from mmindex.pages.page import Thumb, render, shown_model, thumb
-from mmindex.search.snapshot import Published
+from mmindex.store.snapshot import Snapshot
 
 # Each picture is some 30 KB of the page.
 _MOST_PICTURES: Final = 1_000
@@ -33,7 +33,7 @@ class Section:
     cards: Sequence[Card]
 
 
-def dedup_page(published: Published, groups: Sequence[Group], threshold: float) -> str:
+def dedup_page(snapshot: Snapshot, groups: Sequence[Group], threshold: float) -> str:
     """The HTML page of all groups, as far as a page can hold them; it says what it leaves out."""
     sections: list[Section] = []
     room = _MOST_PICTURES
@@ -52,7 +52,7 @@ def dedup_page(published: Published, groups: Sequence[Group], threshold: float) 
         images=sum(len(group.members) for group in groups),
         spare_bytes=sum(group.spare_bytes for group in groups),
         threshold=threshold,
-        model=shown_model(published.encoder),
-        trained=published.encoder.trained,
-        manifest=published.manifest,
+        model=shown_model(snapshot.encoder),
+        trained=snapshot.encoder.trained,
+        manifest=snapshot.manifest,
     )

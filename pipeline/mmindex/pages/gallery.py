@@ -16,7 +16,7 @@ from mmindex.pages.page import Thumb, render, shown_model, thumb
 from mmindex.search.hits import captions_of
 from mmindex.search.parts import Part
 from mmindex.search.query import Answer
-from mmindex.search.snapshot import Published
+from mmindex.store.snapshot import Snapshot
 
 # What a card shows of texts without end.
 _MAX_CAPTIONS = 5
@@ -55,7 +55,7 @@ class Card:
     more: int  # captions not shown
 
 
-def gallery_page(published: Published, answer: Answer) -> str:
+def gallery_page(snapshot: Snapshot, answer: Answer) -> str:
     """The HTML page of an answer.
 
     A picture that is gone or cannot be decoded is shown as a placeholder with the reason.
@@ -70,10 +70,10 @@ def gallery_page(published: Published, answer: Answer) -> str:
         title=_title(answer),
         noun=_noun(answer),
         picture=thumb(answer.picture) if answer.picture is not None else None,
-        cards=_cards(published, answer),
-        model=shown_model(published.encoder),
-        trained=published.encoder.trained,
-        manifest=published.manifest,
+        cards=_cards(snapshot, answer),
+        model=shown_model(snapshot.encoder),
+        trained=snapshot.encoder.trained,
+        manifest=snapshot.manifest,
     )
 
 
@@ -95,11 +95,11 @@ def _title(answer: Answer) -> str:
     return answer.query
 
 
-def _cards(published: Published, answer: Answer) -> list[Card]:
+def _cards(snapshot: Snapshot, answer: Answer) -> list[Card]:
     captions: dict[str, list[str]] = {}
     if answer.to is Modality.IMAGE:
         images = [hit.image_id for hit in answer.hits]
-        captions = captions_of(published.objects, published.manifest, images)
+        captions = captions_of(snapshot, images)
     best = max((hit.score for hit in answer.hits), default=0.0)
     return [_card(hit, best, captions.get(hit.image_id, [])) for hit in answer.hits]
 

@@ -24,8 +24,8 @@ from mmindex.evaluate.stage import Measured
 from mmindex.pages.charts import Axis, Bin, Mark, Tick, log_axis, percent_axis, rank_bins
 from mmindex.pages.page import render, shown_model
 from mmindex.pages.showcase import Showcase, showcase
-from mmindex.search.snapshot import Published
 from mmindex.store import quarantine, versions
+from mmindex.store.snapshot import Snapshot
 
 # Each example shows up to two pictures of some 30 KB.
 _EXAMPLES = 4
@@ -97,7 +97,7 @@ class HistoryPart:
 
 
 def report_page(
-    published: Published,
+    snapshot: Snapshot,
     measured: Measured,
     config: EvaluateConfig,
     comparison: Comparison | None = None,
@@ -105,7 +105,7 @@ def report_page(
     """The HTML page of an evaluation; the indexes' speeds are measured now.
 
     Args:
-        published: the version.
+        snapshot: the version.
         measured: what was measured of it.
         config: what it was measured with.
         comparison: golden figures to show beside it.
@@ -116,15 +116,15 @@ def report_page(
     return render(
         "report.html",
         ["gallery.css", "report.css"],
-        manifest=published.manifest,
-        sources=", ".join(dict.fromkeys(source.name for source in published.manifest.sources))
+        manifest=snapshot.manifest,
+        sources=", ".join(dict.fromkeys(source.name for source in snapshot.manifest.sources))
         or "Corpus",
-        model=shown_model(published.encoder),
+        model=shown_model(snapshot.encoder),
         evaluation=measured.evaluation,
-        directions=_directions(published, measured, config),
-        speeds=_speeds(published, measured.corpus, config),
-        reasons=_reasons(published),
-        history=_history(published, measured.evaluation),
+        directions=_directions(snapshot, measured, config),
+        speeds=_speeds(snapshot, measured.corpus, config),
+        reasons=_reasons(snapshot),
+        history=_history(snapshot, measured.evaluation),
         comparison=comparison,
         replicates=REPLICATES,
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -132,19 +132,19 @@ def report_page(
 
 
 def _directions(
-    published: Published, measured: Measured, config: EvaluateConfig
+    snapshot: Snapshot, measured: Measured, config: EvaluateConfig
 ) -> tuple[DirectionPart, ...]:
     to_image, to_text = measured.text_to_image, measured.image_to_text
     if to_image is None or to_text is None:
         return ()
     return (
-        _direction(published, measured, to_image, config, to_image=True),
-        _direction(published, measured, to_text, config, to_image=False),
+        _direction(snapshot, measured, to_image, config, to_image=True),
+        _direction(snapshot, measured, to_text, config, to_image=False),
     )
 
 
 def _direction(
-    published: Published,
+    snapshot: Snapshot,
     measured: Measured,
     direction: Direction,
     config: EvaluateConfig,
@@ -167,20 +167,16 @@ def _direction(
         summary=direction.exact,
         rows=tuple(RecallRow(*row) for row in zip(intervals, through, ceilings, strict=True)),
         bins=rank_bins(direction.ranks, gallery),
-        examples=showcase(published, corpus, direction, to_image=to_image, count=_EXAMPLES),
+        examples=showcase(snapshot, corpus, direction, to_image=to_image, count=_EXAMPLES),
     )
 
 
-def _speeds(published: Published, corpus: Corpus, config: EvaluateConfig) -> tuple[SpeedPart, ...]:
+def _speeds(snapshot: Snapshot, corpus: Corpus, config: EvaluateConfig) -> tuple[SpeedPart, ...]:
     asked = {Modality.IMAGE: corpus.captions or corpus.images, Modality.TEXT: corpus.images}
     return tuple(
-        _speed_part(
-            measure_speed(
-                published.objects, published.manifest, side, asked[side].vectors, config.seed
-            )
-        )
+        _speed_part(measure_speed(snapshot, side, asked[side].vectors, config.seed))
         for side in Modality
-        if side in published.manifest.indexes
+        if side in snapshot.manifest.indexes
     )
 
 
@@ -207,9 +203,8 @@ def _speed_part(speed: Speed) -> SpeedPart:
     return SpeedPart(speed, across, upright, tuple(frontier), tuple(others), tuple(chosen))
 
 
-def _reasons(published: Published) -> tuple[ReasonPart, ...]:
-    ref = published.manifest.find("quarantine")
-    entries = [] if ref is None else quarantine.read_entries(published.objects, ref)
+def _reasons(snapshot: Snapshot) -> tuple[ReasonPart, ...]:
+    entries = quarantine.read_entries(snapshot.objects, snapshot.manifest.find("quarantine"))
     counts = quarantine.count_reasons(entries)
     most = max(counts.values(), default=1)
     return tuple(
@@ -223,9 +218,9 @@ def _reasons(published: Published) -> tuple[ReasonPart, ...]:
     )
 
 
-def _history(published: Published, evaluation: Evaluation) -> HistoryPart:
-    found = past_versions(published.layout, published.manifest, evaluation)
-    cut = found[0].version > min(versions.list_versions(published.layout))
+def _history(snapshot: Snapshot, evaluation: Evaluation) -> HistoryPart:
+    found = past_versions(snapshot, evaluation)
+    cut = found[0].version > min(versions.list_versions(snapshot.layout))
     points = {
         side: [
             (number, past.version, block.r1)

@@ -6,16 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.core.errors import NoInputError
-from mmindex.evaluate.corpus import Corpus
+from mmindex.evaluate.corpus import Corpus, Items
 from mmindex.evaluate.directions import Direction
-from mmindex.evaluate.items import Items
 from mmindex.pages.page import Thumb, thumb
-from mmindex.search.snapshot import Published
-from mmindex.store.manifest import ObjectRef
+from mmindex.store.objects import contents
+from mmindex.store.snapshot import Snapshot
 
 Int64 = NDArray[np.int64]
 
@@ -72,7 +69,7 @@ def _one_an_image(direction: Direction, order: Int64, count: int) -> Int64:
 
 
 def showcase(
-    published: Published, corpus: Corpus, direction: Direction, *, to_image: bool, count: int
+    snapshot: Snapshot, corpus: Corpus, direction: Direction, *, to_image: bool, count: int
 ) -> Showcase:
     """Texts and pictures of the ``count`` best and worst queries.
 
@@ -80,7 +77,7 @@ def showcase(
         DataError: the store's tables are damaged.
     """
     best, worst = best_queries(direction, count), worst_queries(direction, count)
-    reader = _Reader(published, corpus, direction, to_image=to_image)
+    reader = _Reader(snapshot, corpus, direction, to_image=to_image)
     made = reader.examples(np.concatenate((best, worst)))
     return Showcase(made[: len(best)], made[len(best) :])
 
@@ -89,9 +86,9 @@ class _Reader:
     """Reads the few rows that are shown, once, from the row groups that hold them."""
 
     def __init__(
-        self, published: Published, corpus: Corpus, direction: Direction, *, to_image: bool
+        self, snapshot: Snapshot, corpus: Corpus, direction: Direction, *, to_image: bool
     ) -> None:
-        self._published = published
+        self._snapshot = snapshot
         self._gallery: Items | None = corpus.images if to_image else corpus.captions
         self._direction = direction
         self._to_image = to_image
@@ -140,27 +137,7 @@ class _Reader:
     def _rows(
         self, name: str, columns: list[str], rows: Iterable[int]
     ) -> dict[int, tuple[str, str]]:
-        ref = self._published.manifest.find(name)
-        if ref is None:
-            raise NoInputError(f"the version has no {name}", "run `mmindex crawl` first")
-        return self._read(ref, columns, np.array(sorted(rows), dtype=np.int64))
-
-    def _read(self, ref: ObjectRef, columns: list[str], rows: Int64) -> dict[int, tuple[str, str]]:
-        found: dict[int, tuple[str, str]] = {}
-        first = 0
-        with self._published.objects.open_parquet(ref) as file:
-            for group in range(file.num_row_groups):
-                size = file.metadata.row_group(group).num_rows
-                here = rows[(rows >= first) & (rows < first + size)]
-                if len(here):
-                    table = file.read_row_group(group, columns=columns).take(pa.array(here - first))
-                    texts = (_texts(table[column]) for column in columns)
-                    found.update(zip(here.tolist(), zip(*texts, strict=True), strict=True))
-                first += size
-        return found
-
-
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    # Bytes, not strings: ids and captions may hold half surrogates, which are no UTF-8.
-    values = column.cast(pa.binary()).to_pylist()
-    return [str(value, "utf-8", "surrogatepass") for value in values]
+        wanted = sorted(rows)
+        table = self._snapshot.take(name, columns, np.array(wanted, dtype=np.int64))
+        texts = (contents(table[column]) for column in columns)
+        return dict(zip(wanted, zip(*texts, strict=True), strict=True))

@@ -1,4 +1,4 @@
-"""What the stages of one run share, and what they all ask of a draft."""
+"""What the stages of one run share, and when a run must stop although nothing failed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 import msgspec
 
 from mmindex.core.config import Config
-from mmindex.core.errors import NoInputError
+from mmindex.core.errors import DataError
 from mmindex.encode.work import EncoderSource
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
+
+QUARANTINE_FLOOR = 10  # a handful of bad files in a small folder is no reason to stop
 
 
 @dataclass(slots=True)
@@ -39,17 +42,39 @@ class Context:
     retry: bool = False
     reports: dict[str, Any] = field(default_factory=dict)
 
+    def snapshot(self, draft: Manifest) -> Snapshot:
+        """A draft with the store's objects."""
+        return Snapshot(self.objects, draft)
 
-def require(draft: Manifest, name: str, stage: str) -> ObjectRef:
-    """The draft's object ``name``, which ``stage`` makes.
 
-    Raises:
-        NoInputError: that stage has not run.
+def quarantine_gate(seen: int, quarantined: int, share: float) -> DataError | None:
+    """The error when more than ``share`` of the items seen (and of the floor) are unusable."""
+    allowed = max(QUARANTINE_FLOOR, int(share * seen))
+    if quarantined <= allowed:
+        return None
+    return DataError(
+        f"{quarantined} of {seen} items are unusable, at most {allowed} may be",
+        "see `mmindex quarantine list`; raise `max_quarantine` to go on without them",
+    )
+
+
+def removal_gate(before: int, gone: int, share: float) -> DataError | None:
+    """The error when more than ``share`` of the last version's images are gone.
+
+    An unmounted folder must not empty the index.
+
+    Args:
+        before: how many images there were.
+        gone: how many of them are not there any more.
+        share: what may vanish, 0 to 1.
     """
-    ref = draft.find(name)
-    if ref is None:
-        raise NoInputError(f"{stage} has not run yet", f"run `mmindex {stage}` first")
-    return ref
+    if gone <= share * before:
+        return None
+    return DataError(
+        f"{gone} of the last version's {before} images are gone, at most "
+        f"{int(share * before)} may be",
+        "is a source unmounted or moved? if this is meant, pass `max_removed=1`",
+    )
 
 
 def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
@@ -57,14 +82,9 @@ def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in seconds.items()}
 
 
-def named(name: str, ref: ObjectRef) -> ObjectRef:
-    """The same object under another name."""
-    return msgspec.structs.replace(ref, name=name)
-
-
 def survivors(images: ObjectRef, captions: ObjectRef, kept_out: ObjectRef) -> tuple[ObjectRef, ...]:
     """The tables that search and evaluation read."""
-    return named("images", images), named("captions", captions), named("quarantine", kept_out)
+    return images.named("images"), captions.named("captions"), kept_out.named("quarantine")
 
 
 def after_change(draft: Manifest, **changes: Any) -> Manifest:

@@ -14,9 +14,15 @@ from mmindex.core.config import SourceConfig
 from mmindex.core.errors import DataError
 from mmindex.core.progress import get_logger
 from mmindex.crawl.stage import CrawlReport, crawl
-from mmindex.runs.context import Context, after_change, named, survivors
+from mmindex.runs.context import (
+    Context,
+    after_change,
+    quarantine_gate,
+    removal_gate,
+    survivors,
+)
 from mmindex.runs.diff import Changes, Tables, compare
-from mmindex.runs.gates import quarantine_gate, removal_gate
+from mmindex.sources.naming import source_names
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN, read_forgotten
 from mmindex.store.keys import live_keys
@@ -49,8 +55,8 @@ def crawl_stage(context: Context, draft: Manifest) -> Manifest:
         raise error
     objects = context.objects
     crawled = (
-        named("crawl/images", report.images),
-        named("crawl/captions", report.captions),
+        report.images.named("crawl/images"),
+        report.captions.named("crawl/captions"),
         quarantine.write_entries(objects, "crawl/quarantine", report.quarantined),
     )
     draft = msgspec.structs.replace(
@@ -107,12 +113,24 @@ def crawl_sources(
         sources,
         config.limits,
         fetch,
+        names=names_of_sources(context),
         rehash=config.crawl.rehash,
-        forgotten=read_forgotten(objects, draft),
+        forgotten=read_forgotten(context.snapshot(draft)),
     )
     context.reports["crawl"] = _crawl_figures(report)
     quarantine.write_ledger(context.layout, report.quarantined)
     return Found(report, _changes(context, Tables(report.images, report.captions), unread))
+
+
+def names_of_sources(context: Context) -> dict[str, str]:
+    """What each source is called, by its spec; those that the store knows keep their names.
+
+    Raises:
+        MmindexError: a source does not exist or makes no sense.
+    """
+    config, parent = context.config, context.parent
+    known = {source.spec: source.name for source in parent.sources} if parent is not None else {}
+    return source_names([source.spec for source in config.source], config.fetch, known)
 
 
 def _changes(context: Context, after: Tables, unread: Sequence[str]) -> Changes | None:
@@ -123,7 +141,7 @@ def _changes(context: Context, after: Tables, unread: Sequence[str]) -> Changes 
         # Rows may have vanished, and nobody can say which: not without being told to.
         fewer = before is not None and before.images.rows > after.images.rows
         if fewer and context.config.limits.max_removed < 1:
-            hint = "to build without knowing what is gone, pass --max-removed 1"
+            hint = "to build without knowing what is gone, pass `max_removed=1`"
             raise DataError(error.message, hint) from error
         get_logger("crawl").warning("what has changed cannot be told", why=error.message)
         return None

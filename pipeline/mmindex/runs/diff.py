@@ -169,7 +169,7 @@ def _database(layout: Layout, streams: _Streams) -> Iterator[duckdb.DuckDBPyConn
             raise
         raise StorageError(
             f"comparing the corpus with the last version's failed: {str(error).splitlines()[0]}",
-            "free some space, or choose another --store",
+            "free some space, or choose another `store`",
         ) from error
 
 

@@ -17,8 +17,8 @@ from mmindex.core.config import Config, SourceConfig
 from mmindex.core.errors import MmindexError
 from mmindex.models.hub import WouldFetchError, without_network
 from mmindex.runs import stages
-from mmindex.runs.context import Context, named
-from mmindex.runs.crawl_stage import Found, crawl_sources, objections
+from mmindex.runs.context import Context
+from mmindex.runs.crawl_stage import Found, crawl_sources, names_of_sources, objections
 from mmindex.runs.forecast import (
     EncodePlan,
     Forecast,
@@ -32,7 +32,7 @@ from mmindex.runs.forecast import (
 from mmindex.runs.preflight import estimate, require_room
 from mmindex.runs.run import STAGES, first_draft
 from mmindex.sources.needs import needs_of
-from mmindex.sources.spec import parse_spec, source_name
+from mmindex.sources.spec import parse_spec
 from mmindex.store import quarantine, versions
 from mmindex.store.chain import last_indexed
 from mmindex.store.layout import Layout
@@ -145,6 +145,7 @@ class _Foresight:
             stops=tuple(Stop(stop.exit_code, stop.message, stop.hint) for stop in self.stops),
             needed_bytes=sum(self.room.values()),
             free_bytes=free_bytes(self.real.layout.root),
+            not_read=self.found.report.not_read if self.found else {},
             seconds=foresee_seconds(self.real.layout, seen, self.encode, self.index),
         )
 
@@ -179,9 +180,9 @@ class _Foresight:
         return read
 
     def _names_left_out(self, read: list[SourceConfig]) -> list[str]:
-        fetch = self.context.config.fetch
+        names = names_of_sources(self.context)
         left_out = (source for source in self.context.config.source if source not in read)
-        return [source_name(parse_spec(source.spec), fetch) for source in left_out]
+        return [names[source.spec] for source in left_out]
 
     def _foresee_vectors(self, found: Found) -> None:
         objects, parent, info = self.context.objects, self.context.parent, self._info()
@@ -192,9 +193,9 @@ class _Foresight:
             self.encode[side.name] = side.plan
             if len(side.keys) and whole:
                 fingerprint = info.fingerprint if info else ""
-                indexed = last_indexed(self.real.layout, parent, side.name)
-                plan = foresee_index(objects, indexed, side, fingerprint, config)
-                self.index[side.name] = plan
+                last = last_indexed(self.real.layout, parent, side.name)
+                indexed = self.context.snapshot(last) if last is not None else None
+                self.index[side.name] = foresee_index(indexed, side, fingerprint, config)
         self.changed = self._differs(found)
 
     def _differs(self, found: Found) -> bool:
@@ -206,8 +207,8 @@ class _Foresight:
             self.context.objects, "crawl/quarantine", report.quarantined
         )
         crawled = (
-            named("crawl/images", report.images),
-            named("crawl/captions", report.captions),
+            report.images.named("crawl/images"),
+            report.captions.named("crawl/captions"),
             kept_out,
         )
         return (

@@ -16,12 +16,12 @@ from mmindex.core.modality import Modality
 from mmindex.encode.backlog import Backlog, plan_backlog
 from mmindex.encode.shards import Shard, find_orphans, read_shard
 from mmindex.index.decide import compare, recipe_of, why_anew
-from mmindex.runs.context import require
 from mmindex.runs.report import newest_first
 from mmindex.store.keys import live_keys, unique_keys
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 
 
 class Unread(msgspec.Struct, frozen=True):
@@ -68,6 +68,7 @@ class Forecast(msgspec.Struct, frozen=True):
         exit_code: of the build, as far as can be foreseen.
         unread: sources that were left out.
         changes: of the sources that were read.
+        not_read: files that are no images by their extension, by extension.
         model: the encoder's name; empty where its files would have to be fetched first.
         encode: by side.
         index: by side.
@@ -82,6 +83,7 @@ class Forecast(msgspec.Struct, frozen=True):
     exit_code: int = 0
     unread: tuple[Unread, ...] = ()
     changes: dict[str, dict[str, int]] | None = None
+    not_read: dict[str, int] = {}
     model: str = ""
     encode: dict[str, EncodePlan] = {}
     index: dict[str, IndexPlan] = {}
@@ -158,12 +160,11 @@ def _sound(objects: Objects, ref: ObjectRef, info: EncoderInfo) -> Shard | None:
 
 
 def foresee_index(
-    objects: Objects, indexed: Manifest | None, side: Side, fingerprint: str, config: IndexConfig
+    indexed: Snapshot | None, side: Side, fingerprint: str, config: IndexConfig
 ) -> IndexPlan:
     """What would become of one side's index; the rules are those of :mod:`mmindex.index.decide`.
 
     Args:
-        objects: what the published ids are read through.
         indexed: the version with the last index of this side; None: there is none.
         side: the keys to index.
         fingerprint: the encoder's; empty where it is not known.
@@ -175,11 +176,10 @@ def foresee_index(
     n = len(side.keys)
     if indexed is None:
         return IndexPlan("trained", "it is the first", n, 0, n)
-    info = indexed.indexes[side.name]
+    info = indexed.index(side.name)
     if not fingerprint:
         return IndexPlan("trained", "another model", n, info.n, n)
-    ids = objects.read_table(require(indexed, f"ids/{side.name}", "index"), ["key"])["key"]
-    change = compare(ids, side.keys)
+    change = compare(indexed.keys(side.name), side.keys)
     why = why_anew(info, change, recipe_of(fingerprint, config), config)
     action = "trained" if why else "extended" if change.size else "kept"
     why = why or ("" if change.size else "nothing changed")

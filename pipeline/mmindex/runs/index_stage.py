@@ -19,13 +19,12 @@ from mmindex.index.extend import Before, Order, Retrain, extend_index
 from mmindex.index.gather import locate, vector_blocks
 from mmindex.index.train import sample_rows
 from mmindex.index.tune import TUNING_QUERIES
-from mmindex.runs.context import Context, require, rounded
+from mmindex.runs.context import Context, rounded
 from mmindex.search.golden import write_golden
 from mmindex.store.chain import last_indexed
 from mmindex.store.keys import unique_keys
 from mmindex.store.manifest import IndexInfo, Manifest, ObjectRef
-from mmindex.store.objects import Objects
-from mmindex.store.vectors import Vectors
+from mmindex.store.snapshot import TABLES
 
 OTHER_SIDE = {Modality.IMAGE: Modality.TEXT, Modality.TEXT: Modality.IMAGE}
 GOLDEN_QUERIES = 8
@@ -71,13 +70,11 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
     """
     if "encode" not in draft.stages or draft.encoder is None:
         raise NoInputError("encode has not run yet", "run `mmindex encode` first")
-    tables = {
-        Modality.IMAGE: require(draft, "images", "crawl"),
-        Modality.TEXT: require(draft, "captions", "crawl"),
-    }
+    tables = {side: draft.require(name) for side, name in TABLES.items()}
     recipe = recipe_of(draft.encoder.fingerprint, context.config.index)
-    kept = tuple(ref for ref in draft.objects if not ref.name.startswith(INDEX_OBJECTS))
-    draft = msgspec.structs.replace(draft, stages=("crawl", "encode", "index"), objects=kept)
+    draft = msgspec.structs.replace(
+        draft, stages=("crawl", "encode", "index"), objects=draft.but(INDEX_OBJECTS)
+    )
     indexes: dict[Modality, IndexInfo] = {}
     for name, table in tables.items():
         if not table.rows:
@@ -109,8 +106,9 @@ def _index_side(
     """Keep, extend or build one side's index, and say which."""
     before = _published(context, side.name)
     if isinstance(before, Before) and before.info.inputs == side.inputs and not side.purge:
-        _report(context, side, IndexReport(before.info, before.refs, {}), _Done("kept"))
-        return before.info, before.refs
+        kept = _parts(before.version.manifest, side.name)
+        _report(context, side, IndexReport(before.info, kept, {}), _Done("kept"))
+        return before.info, kept
     objects, config = context.objects, context.config.index
     queries = _query_vectors(context, draft, OTHER_SIDE[side.name], side.other)
     keys = unique_keys(objects, side.table)
@@ -120,10 +118,10 @@ def _index_side(
     if isinstance(before, Retrain):
         made = before
     else:
-        change = compare(before.ids, keys)
+        change = compare(before.version.keys(side.name), keys)
         done = _Done("extended", "", len(change.fresh), len(change.gone))
         order = Order(change, side.recipe, shards, config, queries, side.purge)
-        made = extend_index(objects, before, order)
+        made = extend_index(before, order)
         if not change.size and not side.purge:
             done = _Done("kept", "its vectors did not change, it was tuned with new questions")
     if isinstance(made, Retrain):
@@ -132,7 +130,7 @@ def _index_side(
     info = msgspec.structs.replace(made.info, inputs=side.inputs, recipe=side.recipe)
     made = replace(made, info=info)
     _report(context, side, made, done)
-    return info, (*made.objects, _golden(objects, draft, side, made, queries))
+    return info, (*made.objects, _golden(context, draft, side, made, queries))
 
 
 def _published(context: Context, side: Modality) -> Before | Retrain:
@@ -140,16 +138,18 @@ def _published(context: Context, side: Modality) -> Before | Retrain:
     version = last_indexed(context.layout, context.parent, side)
     if version is None:
         return Retrain("it is the first")
-    prefixes = tuple(f"{kind}{side}" for kind in INDEX_OBJECTS)
-    refs = tuple(ref for ref in version.objects if ref.name.startswith(prefixes))
     try:
-        for ref in refs:
+        for ref in _parts(version, side):
             context.objects.path(ref)
     except DataError as error:  # a build that says "nothing changed" must not leave it so
         get_logger("index").warning("building a damaged index again", why=error.message)
         return Retrain("the published one is damaged")
-    ids = context.objects.read_table(require(version, f"ids/{side}", "index"), ["key"])["key"]
-    return Before(version.indexes[side], refs, ids)
+    return Before(context.snapshot(version), side)
+
+
+def _parts(version: Manifest, side: Modality) -> tuple[ObjectRef, ...]:
+    """The objects of one side's index."""
+    return version.named(tuple(f"{kind}{side}" for kind in INDEX_OBJECTS))
 
 
 def _report(context: Context, side: _Side, made: IndexReport, done: _Done) -> None:
@@ -170,18 +170,22 @@ def _report(context: Context, side: _Side, made: IndexReport, done: _Done) -> No
 
 
 def _golden(
-    objects: Objects,
+    context: Context,
     draft: Manifest,
     side: _Side,
     made: IndexReport,
     queries: NDArray[np.float32] | None,
 ) -> ObjectRef:
     """A few questions with the answers of the index just made."""
-    probe = msgspec.structs.replace(
-        draft, indexes={side.name: made.info}, objects=(*draft.objects, *made.objects)
+    probe = context.snapshot(
+        msgspec.structs.replace(
+            draft, indexes={side.name: made.info}, objects=(*draft.objects, *made.objects)
+        )
     )
-    asked = queries if queries is not None else _first_vectors(objects, probe, side.name)
-    return write_golden(objects, probe, side.name, asked[:GOLDEN_QUERIES])
+    if queries is None:
+        vectors = probe.vectors(side.name)
+        queries = vectors.take(vectors.live_ids()[:GOLDEN_QUERIES]).astype(np.float32)
+    return write_golden(probe, side.name, queries[:GOLDEN_QUERIES])
 
 
 def _query_vectors(
@@ -195,8 +199,3 @@ def _query_vectors(
     shards = draft.named(f"embeddings/{side}/")
     located = locate(context.objects, keys.take(pa.array(rows)), shards)
     return np.concatenate(list(vector_blocks(context.objects, located, shards))).astype(np.float32)
-
-
-def _first_vectors(objects: Objects, probe: Manifest, side: Modality) -> NDArray[np.float32]:
-    vectors = Vectors(objects, probe, side)
-    return vectors.take(vectors.live_ids()[:GOLDEN_QUERIES]).astype(np.float32)

@@ -15,13 +15,12 @@ from mmindex.core.progress import get_logger
 from mmindex.index.plan import KINDS, plan
 from mmindex.models.resolve import (
     CONFIG_FILE,
-    only_scenes,
     open_clip_dir,
     read_config,
     resolve_model,
 )
 from mmindex.sources.needs import needs_of
-from mmindex.sources.spec import parse_spec
+from mmindex.sources.spec import only_scenes, parse_spec
 from mmindex.store.keys import KEY_BYTES
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
@@ -81,7 +80,7 @@ def require_room(layout: Layout, parts: Mapping[str, int]) -> None:
         what = ", ".join(f"{name} {size:,}" for name, size in parts.items() if size)
         raise StorageError(
             f"{layout.root}: at least {needed:,} bytes are needed ({what}), {free:,} are free",
-            "free some space (`mmindex gc` removes old versions), or choose another --store",
+            "free some space (`mmindex gc` removes old versions), or choose another `store`",
         )
 
 

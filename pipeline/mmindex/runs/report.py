@@ -6,7 +6,6 @@ Reading it imports nothing heavy: ``status`` and monitoring ask often.
 from __future__ import annotations
 
 import platform
-import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import msgspec
 
 import mmindex
 from mmindex.core.errors import MmindexError, exit_code_of, os_errors
+from mmindex.core.system import peak_memory_bytes
 from mmindex.store import publish
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Counts, Manifest
@@ -136,7 +136,7 @@ class Recorder:
                 yield
         finally:
             self.bytes_written[name] = objects.bytes_written - before
-            self.peak_rss_bytes_after[name] = _peak(resource.RUSAGE_SELF)
+            self.peak_rss_bytes_after[name] = peak_memory_bytes()
 
     def write(
         self, outcome: Outcome, shown: Manifest | None, error: BaseException | None = None
@@ -167,9 +167,9 @@ class Recorder:
             bytes_written=self.bytes_written,
             rates=rates(self.reports, seconds),
             bottleneck=encode.get("bottleneck") or None,
-            peak_rss_bytes=_peak(resource.RUSAGE_SELF),
+            peak_rss_bytes=peak_memory_bytes(),
             peak_rss_bytes_after=self.peak_rss_bytes_after,
-            peak_child_rss_bytes=_peak(resource.RUSAGE_CHILDREN),
+            peak_child_rss_bytes=peak_memory_bytes(of_children=True),
             reports={name: value for name, value in self.reports.items() if name != "changes"},
             error=None if error is None else describe_error(error),
             mmindex=mmindex.__version__,
@@ -178,10 +178,6 @@ class Recorder:
         data = msgspec.json.format(msgspec.json.encode(report)) + b"\n"
         publish.write_file(self.layout, self.layout.run(self.run_id), data)
         return report
-
-
-def _peak(whose: int) -> int:
-    return resource.getrusage(whose).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def describe_error(error: BaseException) -> RunError:

@@ -17,12 +17,13 @@ import msgspec
 import mmindex
 from mmindex.core.config import DEFAULT_SCENES, Config, SourceConfig, load_config
 from mmindex.core.errors import MmindexError
-from mmindex.core.heap import trim_heap
 from mmindex.core.progress import StageTimer, get_logger
+from mmindex.core.system import trim_heap
 from mmindex.runs import stages
 from mmindex.runs.context import Context
 from mmindex.runs.preflight import check_room
 from mmindex.runs.report import Recorder, RunReport
+from mmindex.sources.spec import absolute_spec
 from mmindex.store import versions
 from mmindex.store.layout import FORMAT, Layout
 from mmindex.store.leftovers import remove_leftovers
@@ -63,7 +64,7 @@ def settings(root: Path, path: Path | None, values: dict[str, Any]) -> Config:
     if path is None and values.get("source") is None and Layout(root).current_file.exists():
         manifest = versions.read_current(versions.open_layout(root))
         base = manifest.config if manifest else None
-    config = load_config(path, values, base)
+    config = load_config(path, values, base, absolute_spec)
     if config.source:
         return config
     return config.model_copy(update={"source": (SourceConfig(spec=DEFAULT_SCENES),)})

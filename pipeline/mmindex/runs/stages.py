@@ -16,11 +16,9 @@ from mmindex.encode.stage import EncodeReport, encode, encoder_source
 from mmindex.encode.survivors import drop_failed
 from mmindex.evaluate.stage import evaluate
 from mmindex.index.plan import check_kind
-from mmindex.runs.context import Context, after_change, require, rounded, survivors
-from mmindex.runs.crawl_stage import crawl_stage
-from mmindex.runs.gates import quarantine_gate
+from mmindex.runs.context import Context, after_change, quarantine_gate, rounded, survivors
+from mmindex.runs.crawl_stage import crawl_stage, names_of_sources
 from mmindex.runs.index_stage import INDEX_OBJECTS, index_stage
-from mmindex.sources.spec import parse_spec, source_name
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN
 from mmindex.store.keys import live_keys
@@ -34,8 +32,8 @@ def check_settings(context: Context, wanted: Sequence[str]) -> None:
         MmindexError: the settings cannot work.
     """
     check_kind(context.config.index.kind)
-    for source in context.config.source if "crawl" in wanted else ():
-        source_name(parse_spec(source.spec), context.config.fetch)
+    if "crawl" in wanted:
+        names_of_sources(context)
 
 
 def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
@@ -52,12 +50,15 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
     """Make sure that every live key has a vector, and drop the images that cannot have one."""
     objects = context.objects
     crawled = tuple(
-        require(draft, name, "crawl")
-        for name in ("crawl/images", "crawl/captions", "crawl/quarantine")
+        draft.require(name) for name in ("crawl/images", "crawl/captions", "crawl/quarantine")
     )
     source = context.encoder or encoder_source(context.config, draft.encoder)
     report = encode(
-        source, objects, (crawled[0], crawled[1]), draft, context.config, retry=context.retry
+        source,
+        context.snapshot(draft),
+        (crawled[0], crawled[1]),
+        context.config,
+        retry=context.retry,
     )
     context.reports["encode"] = {
         "encoded_images": report.encoded_images,
@@ -94,7 +95,7 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
     draft = msgspec.structs.replace(draft, encoder=report.encoder)
     tables = (*draft.named(FORGOTTEN), *crawled, *survivors(images, captions, kept_out))
     encoded = (*tables, *shards)
-    parts = tuple(ref for ref in draft.objects if not ref.name.startswith(INDEX_OBJECTS))
+    parts = draft.but(INDEX_OBJECTS)
     if "encode" in draft.stages and parts == encoded:
         return draft
     return after_change(draft, stages=("crawl", "encode"), counts=counts, objects=encoded)
@@ -133,7 +134,7 @@ def evaluate_stage(context: Context, draft: Manifest) -> Manifest:
     digest = hashlib.sha256(inputs.encode()).hexdigest()
     if draft.evaluation is not None and draft.evaluation_inputs == digest:
         return draft
-    evaluation = evaluate(context.objects, draft, config)
+    evaluation = evaluate(context.snapshot(draft), config)
     return msgspec.structs.replace(
         draft, evaluation=msgspec.to_builtins(evaluation), evaluation_inputs=digest
     )

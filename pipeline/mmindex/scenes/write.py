@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from mmindex.core.errors import UsageError, os_errors
-from mmindex.core.workers import WORKERS, die_with_parent
+from mmindex.core.system import die_with_parent
+from mmindex.core.workers import WORKERS
 from mmindex.scenes.captions import CAPTIONS_PER_SCENE, captions
 from mmindex.scenes.draw import draw, encode
 from mmindex.scenes.scene import make_scene

@@ -32,8 +32,9 @@ _OPERATORS: Final = frozenset({
 # any memory.
 FUNCTIONS: Final = frozenset({
     "abs", "ceil", "ceiling", "concat", "contains", "date_part", "day", "ends_with", "floor",
-    "greatest", "hour", "if", "isfinite", "isinf", "isnan", "least", "left", "len", "length", "ln",
-    "log", "lower", "ltrim", "minute", "month", "nullif", "position", "power", "prefix",
+    "greatest", "hour", "if", "isfinite", "isinf", "isnan", "least", "left", "len", "length",
+    "list_contains", "list_has", "list_has_all", "list_has_any", "list_position", "ln", "log",
+    "lower", "ltrim", "minute", "month", "nullif", "position", "power", "prefix",
     "regexp_full_match", "regexp_matches", "right", "round", "rtrim", "second", "sign", "sqrt",
     "starts_with", "strip_accents", "strlen", "strpos", "substr", "substring", "suffix", "trim",
     "trunc", "upper", "year",
@@ -58,7 +59,7 @@ def check(
     """
     if len(expression) > MAX_CHARACTERS:
         raise UsageError(
-            f"--where: {len(expression):,} characters, the limit is {MAX_CHARACTERS:,}"
+            f"`where`: {len(expression):,} characters, the limit is {MAX_CHARACTERS:,}"
         )
     nodes = list(_nodes(_parsed(database, expression)))
     for node in nodes:
@@ -70,25 +71,25 @@ def check(
 def _parsed(database: duckdb.DuckDBPyConnection, expression: str) -> dict[str, Any]:
     """The condition's syntax tree, as DuckDB's own parser sees it."""
     if not expression.strip():
-        raise UsageError("--where is empty", "such as: --where \"width >= 640 and split = 'val'\"")
+        raise UsageError("`where` is empty", "such as: `where` \"width >= 640 and split = 'val'\"")
     try:
         statement = f"SELECT {in_brackets(expression)}"
         statement.encode()
         [(text,)] = database.execute("SELECT json_serialize_sql(?)", [statement]).fetchall()
         tree: dict[str, Any] = json.loads(text)
     except UnicodeEncodeError:
-        raise UsageError("--where holds half a character (a lone surrogate)") from None
+        raise UsageError("`where` holds half a character (a lone surrogate)") from None
     except RecursionError:
-        raise UsageError("--where is nested too deeply") from None
+        raise UsageError("`where` is nested too deeply") from None
     if tree["error"]:
         raise UsageError(
-            f"--where: {one_line(str(tree['error_message']))}",
+            f"`where`: {one_line(str(tree['error_message']))}",
             "an SQL condition: text in 'single quotes', column names bare or in \"double quotes\"",
         )
     [statement_node] = tree["statements"]
     select: dict[str, Any] = statement_node["node"]
     if select["type"] != "SELECT_NODE" or not _is_one_expression(select):
-        raise UsageError("--where is more than one condition", "join conditions with AND or OR")
+        raise UsageError("`where` is more than one condition", "join conditions with AND or OR")
     return dict(select["select_list"][0])
 
 
@@ -127,7 +128,7 @@ def _check_node(node: dict[str, Any]) -> None:
     kind = node["class"]
     if kind not in _KINDS or (kind == "OPERATOR" and node["type"] not in _OPERATORS):
         raise UsageError(
-            f"--where: {node['type'].lower().replace('_', ' ')} is not allowed in a condition",
+            f"`where`: {node['type'].lower().replace('_', ' ')} is not allowed in a condition",
             "columns, constants, comparisons, AND, OR, NOT, IN (...), BETWEEN, LIKE, CASE and CAST",
         )
     if kind == "FUNCTION":
@@ -137,7 +138,7 @@ def _check_node(node: dict[str, Any]) -> None:
         bare = not (node["distinct"] or node["filter"] or node["order_bys"]["orders"])
         if name not in FUNCTIONS | _SYMBOLS or not plain or not bare or node["schema"]:
             raise UsageError(
-                f"--where: the function {name!r} is not allowed in a condition",
+                f"`where`: the function {name!r} is not allowed in a condition",
                 f"these are: {', '.join(sorted(FUNCTIONS))}",
             )
 
@@ -156,7 +157,7 @@ def _resolve(parts: Sequence[str], columns: Sequence[str]) -> str:
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     guess = f"; did you mean {by_lower[near[0]]}?" if near else " (text goes in 'single quotes')"
     raise UsageError(
-        f"--where: there is no column {dotted!r}{guess}", f"columns: {', '.join(columns)}"
+        f"`where`: there is no column {dotted!r}{guess}", f"columns: {', '.join(columns)}"
     )
 
 

@@ -7,12 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
 from mmindex.search.hits import names_of
-from mmindex.search.snapshot import Published
-from mmindex.store.manifest import ObjectRef
-from mmindex.store.vectors import Vectors
+from mmindex.store.snapshot import Snapshot
 
 Names = NDArray[np.object_]
 Float16 = NDArray[np.float16]
@@ -22,7 +19,7 @@ Float16 = NDArray[np.float16]
 _NAMED = 1 << 17
 
 
-def named_vectors(published: Published, side: Modality) -> tuple[Names, Float16]:
+def named_vectors(snapshot: Snapshot, side: Modality) -> tuple[Names, Float16]:
     """All vectors of one side at once: object (n,) ids and float16 (n, dim), read-only.
 
     One row for each distinct content, named by the first id that it has.
@@ -31,35 +28,24 @@ def named_vectors(published: Published, side: Modality) -> tuple[Names, Float16]
         NoInputError: that side is empty.
         DataError: an object is damaged.
     """
-    published.require_index(side)
-    objects, manifest = published.objects, published.manifest
-    keys = objects.read_table(_ids(published, side), ["key"])["key"].drop_null()
-    names = names_of(objects, manifest, side, keys.combine_chunks())
-    return names, Vectors(objects, manifest, side).whole()
+    vectors = snapshot.vectors(side).whole()
+    keys = snapshot.table(f"ids/{side}", ["key"])["key"].drop_null()
+    return names_of(snapshot, side, keys.combine_chunks()), vectors
 
 
 def iter_named_vectors(
-    published: Published, side: Modality, rows: int
+    snapshot: Snapshot, side: Modality, rows: int
 ) -> Iterator[tuple[Names, Float16]]:
     """:func:`named_vectors` in parts of at most ``rows`` rows, in memory that does not grow."""
-    published.require_index(side)
-    objects, manifest = published.objects, published.manifest
-    vectors = Vectors(objects, manifest, side)
+    vectors = snapshot.vectors(side)
     first = 0
-    for batch in objects.iter_batches(_ids(published, side), ["key"], rows=_NAMED):
+    for batch in snapshot.batches(f"ids/{side}", ["key"], rows=_NAMED):
         keys = batch["key"]
         ids = first + np.flatnonzero(keys.is_valid().to_numpy(zero_copy_only=False))
-        names = names_of(objects, manifest, side, keys.drop_null())
+        names = names_of(snapshot, side, keys.drop_null())
         for start in range(0, len(ids), rows):
             part = vectors.take(ids[start : start + rows])
             part.flags.writeable = False
             yield names[start : start + rows], part
             vectors.let_go()
         first += len(keys)
-
-
-def _ids(published: Published, side: Modality) -> ObjectRef:
-    ref = published.manifest.find(f"ids/{side}")
-    if ref is None:
-        raise DataError(f"{side}: the ids do not fit the index", "run `mmindex check`")
-    return ref

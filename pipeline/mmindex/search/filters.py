@@ -23,12 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.core.errors import NoInputError, UsageError, duckdb_interrupts
+from mmindex.core.errors import UsageError, duckdb_interrupts
 from mmindex.core.modality import Modality
 from mmindex.search.condition import TABLE, check, in_brackets, one_line
-from mmindex.search.hits import valid_text
-from mmindex.store.manifest import Manifest, ObjectRef
-from mmindex.store.objects import Objects
+from mmindex.store.objects import valid_text
+from mmindex.store.snapshot import Snapshot
 
 Rows = NDArray[np.bool_]
 Int64 = NDArray[np.int64]
@@ -62,16 +61,13 @@ _REFUSALS: Final = (
 )
 
 
-def select_images(
-    objects: Objects, manifest: Manifest, expression: str, timeout_s: float = TIMEOUT_S
-) -> Rows:
+def select_images(snapshot: Snapshot, expression: str, timeout_s: float = TIMEOUT_S) -> Rows:
     """Which rows of the ``images`` table fulfil a condition.
 
     Text that is no UTF-8 (half surrogates in names) is seen with U+FFFD in its place.
 
     Args:
-        objects: the store's objects.
-        manifest: the version.
+        snapshot: the version.
         expression: an SQL condition, such as ``width >= 640 and licence like '%BY%'``.
         timeout_s: the longest that it may take.
 
@@ -82,11 +78,10 @@ def select_images(
         UsageError: the condition is no condition, names no column that exists, uses what is not
             allowed, or fails on a value; the message tells.
     """
-    table = _table(manifest, TABLE)
-    with objects.open_parquet(table) as file, _database() as database:
+    with snapshot.open_parquet(TABLE) as file, _database() as database:
         schema = file.schema_arrow
         columns = check(database, expression, schema.names)
-        kept = np.zeros(table.rows, dtype=np.bool_)
+        kept = np.zeros(file.metadata.num_rows, dtype=np.bool_)
         row_column = _unused(columns)
         # The batches of a column that is there anyway carry the row numbers.
         batches = file.iter_batches(columns=columns or ["width"])
@@ -104,28 +99,30 @@ def select_images(
     return kept
 
 
-def ids_of(objects: Objects, manifest: Manifest, side: Modality, rows: Rows) -> Int64:
+def ids_of(snapshot: Snapshot, side: Modality, rows: Rows) -> Int64:
     """The faiss ids that belong to some rows of the ``images`` table.
 
     Args:
-        objects: the store's objects.
-        manifest: the version, indexed.
+        snapshot: the version, indexed.
         side: of images, their own ids; of texts, those of the captions of these images.
         rows: bool (images,).
 
     Returns:
         int64 ids, ascending, each once; empty where no row is wanted.
     """
-    # Bytes, not strings: ids may hold half surrogates, which are no UTF-8.
+
+    def column(table: str, name: str) -> Any:
+        # Bytes, not strings: ids may hold half surrogates, which are no UTF-8.
+        return snapshot.table(table, [name])[name].cast(pa.binary())
+
     wanted = pa.array(rows)
     if side is Modality.IMAGE:
-        keys = _column(objects, _table(manifest, "images"), "key").filter(wanted)
+        keys = column("images", "key").filter(wanted)
     else:
-        images = _column(objects, _table(manifest, "images"), "image_id").filter(wanted)
-        captions = _table(manifest, "captions")
-        owned = pc.is_in(_column(objects, captions, "image_id"), value_set=images)
-        keys = _column(objects, captions, "key").filter(owned)
-    known = _column(objects, _table(manifest, f"ids/{side}"), "key")
+        images = column("images", "image_id").filter(wanted)
+        owned = pc.is_in(column("captions", "image_id"), value_set=images)
+        keys = column("captions", "key").filter(owned)
+    known = column(f"ids/{side}", "key")
     found = pc.is_in(known, value_set=pc.unique(keys))
     ids: Int64 = np.flatnonzero(found.to_numpy(zero_copy_only=False)).astype(np.int64)
     return ids
@@ -194,15 +191,4 @@ def _explained() -> Iterator[None]:
         yield
     except _REFUSALS as error:
         text = one_line(str(error).partition("\n")[0])
-        raise UsageError(f"--where: {text.partition('Error: ')[2] or text}") from error
-
-
-def _table(manifest: Manifest, name: str) -> ObjectRef:
-    ref = manifest.find(name)
-    if ref is None:
-        raise NoInputError(f"version {manifest.version} has no {name}", "run `mmindex build` first")
-    return ref
-
-
-def _column(objects: Objects, table: ObjectRef, name: str) -> Any:
-    return objects.read_table(table, [name])[name].cast(pa.binary())
+        raise UsageError(f"`where`: {text.partition('Error: ')[2] or text}") from error

@@ -16,7 +16,7 @@ from mmindex.core.modality import Modality
 from mmindex.core.records import ItemError
 from mmindex.search.hits import Limit
 from mmindex.search.parts import Part, read_part
-from mmindex.search.snapshot import Published
+from mmindex.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,10 +61,10 @@ def _opened(picture: object, name: str) -> Image:
         raise DataError(f"`{name}`: {error.reason}: {error.detail}") from error
 
 
-def either_part(one: Picture, name: str, published: Published) -> Part:
+def either_part(one: Picture, name: str, snapshot: Snapshot) -> Part:
     """A text or a picture, as ``plus`` and ``minus`` take them."""
     if isinstance(one, str):
-        return read_part(one, published)
+        return read_part(one, snapshot)
     return picture_part(one, name)
 
 

@@ -13,21 +13,18 @@ from numpy.typing import NDArray
 from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
 from mmindex.search.searcher import Searcher
-from mmindex.store.holds import hold_current
 from mmindex.store.layout import Layout
-from mmindex.store.manifest import Manifest, ObjectRef
-from mmindex.store.objects import Objects
+from mmindex.store.manifest import ObjectRef
+from mmindex.store.snapshot import Snapshot, published
 
 GOLDEN_K = 10
 # Cosines from the same float16 vectors; other kernels sum in another order.
 _SCORE_TOLERANCE = 1e-4
 
 
-def write_golden(
-    objects: Objects, manifest: Manifest, modality: Modality, queries: NDArray[np.float32]
-) -> ObjectRef:
+def write_golden(snapshot: Snapshot, modality: Modality, queries: NDArray[np.float32]) -> ObjectRef:
     """Ask ``queries`` (float32 (q, dim), unit length) and store them with their answers."""
-    scores, ids = Searcher(objects, manifest, modality).search(queries, GOLDEN_K)
+    scores, ids = Searcher(snapshot, modality).search(queries, GOLDEN_K)
     schema = _schema(queries.shape[1])
     table = pa.table(
         {
@@ -37,7 +34,7 @@ def write_golden(
         },
         schema=schema,
     )
-    return objects.write_table(f"golden/{modality}", schema, [table])
+    return snapshot.objects.write_table(f"golden/{modality}", schema, [table])
 
 
 def _schema(dim: int) -> pa.Schema:
@@ -56,30 +53,29 @@ def check_golden(layout: Layout) -> tuple[str, ...]:
     Returns:
         one line for each modality whose answers changed; empty when all are the same.
     """
-    with hold_current(layout) as manifest:
-        if manifest is None:
-            return ()
-        objects = Objects(layout)
-        problems = []
-        for modality in manifest.indexes:
-            try:
-                changed = _changed(objects, manifest, modality)
-            except DataError as error:
-                problems.append(error.message)
-                continue
-            if changed:
-                problems.append(f"{modality} index: {changed} golden queries answer differently")
-        return tuple(problems)
+    snapshot = published(layout)
+    if snapshot is None:
+        return ()
+    problems = []
+    for modality in snapshot.manifest.indexes:
+        try:
+            changed = _changed(snapshot, modality)
+        except DataError as error:
+            problems.append(error.message)
+            continue
+        if changed:
+            problems.append(f"{modality} index: {changed} golden queries answer differently")
+    return tuple(problems)
 
 
-def _changed(objects: Objects, manifest: Manifest, modality: Modality) -> int:
-    ref = manifest.find(f"golden/{modality}")
-    if ref is None:
+def _changed(snapshot: Snapshot, modality: Modality) -> int:
+    manifest = snapshot.manifest
+    if manifest.find(f"golden/{modality}") is None:
         raise DataError(f"version {manifest.version} has no golden/{modality}")
-    table = objects.read_table(ref)
-    dim = manifest.indexes[modality].dim
+    table = snapshot.table(f"golden/{modality}")
+    dim = snapshot.index(modality).dim
     queries = table["query"].combine_chunks().flatten().to_numpy().reshape(-1, dim)
-    scores, ids = Searcher(objects, manifest, modality).search(queries, GOLDEN_K)
+    scores, ids = Searcher(snapshot, modality).search(queries, GOLDEN_K)
     same = [
         np.array_equal(old, new) and np.allclose(old_scores, new_scores, atol=_SCORE_TOLERANCE)
         for old, new, old_scores, new_scores in zip(

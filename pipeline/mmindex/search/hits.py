@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, NoInputError
+from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
-from mmindex.store.manifest import Manifest, ObjectRef
-from mmindex.store.objects import Objects
+from mmindex.store.objects import contents, valid_text
+from mmindex.store.snapshot import TABLES, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,7 @@ class _Row:
 
 
 def hits(
-    objects: Objects,
-    manifest: Manifest,
+    snapshot: Snapshot,
     to: Modality,
     found: Sequence[Ranked],
     limit: Limit,
@@ -83,7 +82,7 @@ def hits(
     the image's id and no caption; text hits the caption's id, its text, and its image's uri.
 
     Args:
-        objects, manifest: the version.
+        snapshot: the version.
         to: what was searched for.
         found: what the searcher found, for each query.
         limit: how much of it is wanted.
@@ -97,11 +96,12 @@ def hits(
         return []
     wanted = {key for ranked in found for key in ranked.keys}
     named = _image_rows if to is Modality.IMAGE else _caption_rows
-    by_key = named(objects, manifest, wanted, rows)
+    by_key = named(snapshot, wanted, rows)
     missing = wanted - by_key.keys()
     if missing:
         raise DataError(
-            f"version {manifest.version}: the {to} index holds {min(missing)}, its table does not",
+            f"version {snapshot.manifest.version}: the {to} index holds {min(missing)},"
+            " its table does not",
             "run `mmindex check --full`, then `mmindex build`",
         )
     return [tuple(islice(_ranked_hits(ranked, by_key, limit), limit.k)) for ranked in found]
@@ -119,22 +119,22 @@ def _ranked_hits(ranked: Ranked, by_key: dict[str, list[_Row]], limit: Limit) ->
 
 
 def _image_rows(
-    objects: Objects, manifest: Manifest, keys: set[str], only: NDArray[np.bool_] | None
+    snapshot: Snapshot, keys: set[str], only: NDArray[np.bool_] | None
 ) -> dict[str, list[_Row]]:
     by_key: dict[str, list[_Row]] = defaultdict(list)
-    for picture in _pictures(objects, manifest, "key", keys, only):
+    for picture in _pictures(snapshot, "key", keys, only):
         row = _Row(picture.image_id, picture.uri, None, picture.image_id)
         by_key[picture.key].append(row)
     return by_key
 
 
 def _caption_rows(
-    objects: Objects, manifest: Manifest, keys: set[str], only: NDArray[np.bool_] | None
+    snapshot: Snapshot, keys: set[str], only: NDArray[np.bool_] | None
 ) -> dict[str, list[_Row]]:
     columns = ["caption_id", "key", "image_id", "text"]
-    found = list(_select(objects, _table(manifest, "captions"), columns, "key", keys))
+    found = list(_select(snapshot, "captions", columns, "key", keys))
     owners = {image_id for _, _, image_id, _ in found}
-    uris = {p.image_id: p.uri for p in _pictures(objects, manifest, "image_id", owners, only)}
+    uris = {p.image_id: p.uri for p in _pictures(snapshot, "image_id", owners, only)}
     by_key: dict[str, list[_Row]] = defaultdict(list)
     for caption_id, key, image_id, text in found:
         if image_id not in uris:
@@ -145,53 +145,40 @@ def _caption_rows(
     return by_key
 
 
-def find_picture(objects: Objects, manifest: Manifest, column: str, value: str) -> Picture | None:
+def find_picture(snapshot: Snapshot, column: str, value: str) -> Picture | None:
     """The first row of the ``images`` table whose ``image_id``, ``uri`` or ``key`` is ``value``."""
-    return next(_pictures(objects, manifest, column, {value}), None)
+    return next(_pictures(snapshot, column, {value}), None)
 
 
-def find_pictures(
-    objects: Objects, manifest: Manifest, column: str, values: set[str]
-) -> dict[str, Picture]:
+def find_pictures(snapshot: Snapshot, column: str, values: set[str]) -> dict[str, Picture]:
     """:func:`find_picture` for many values in one pass; no entry for a value that no row has."""
     found: dict[str, Picture] = {}
-    for picture in _pictures(objects, manifest, column, values):
+    for picture in _pictures(snapshot, column, values):
         found.setdefault(getattr(picture, column), picture)
     return found
 
 
-def captions_of(
-    objects: Objects, manifest: Manifest, image_ids: Iterable[str]
-) -> dict[str, list[str]]:
+def captions_of(snapshot: Snapshot, image_ids: Iterable[str]) -> dict[str, list[str]]:
     """The captions of these images, in the table's order; no entry for an image without."""
     texts: dict[str, list[str]] = defaultdict(list)
     columns = ["image_id", "text"]
     wanted = set(image_ids)
-    table = _table(manifest, "captions")
-    for image_id, text in _select(objects, table, columns, "image_id", wanted):
+    for image_id, text in _select(snapshot, "captions", columns, "image_id", wanted):
         texts[image_id].append(text)
     return dict(texts)
 
 
-def image_rows(objects: Objects, manifest: Manifest, image_ids: Iterable[str]) -> pa.Table:
+def image_rows(snapshot: Snapshot, image_ids: Iterable[str]) -> pa.Table:
     """The rows of the ``images`` table that have these ids, whole, in the table's order."""
-    wanted = pa.array([_to_bytes(image_id) for image_id in set(image_ids)], pa.binary())
-    with objects.open_parquet(_table(manifest, "images")) as file:
+    wanted = _as_bytes(set(image_ids))
+    with snapshot.open_parquet("images") as file:
         parts = [file.schema_arrow.empty_table()]
         for group in range(file.num_row_groups):
-            looked_at = _as_binary(file.read_row_group(group, columns=["image_id"])["image_id"])
-            mask = pc.is_in(looked_at, value_set=wanted)
+            looked_at = file.read_row_group(group, columns=["image_id"])["image_id"]
+            mask = pc.is_in(looked_at.cast(pa.binary()), value_set=wanted)
             if pc.any(mask).as_py():
                 parts.append(file.read_row_group(group).filter(mask))
     return pa.concat_tables(parts)
-
-
-def column_values(column: Any) -> list[Any]:
-    """A column's values; half surrogates in text, which are no UTF-8, are kept."""
-    if not pa.types.is_string(column.type):
-        return list(column.to_pylist())
-    data = _as_binary(column).to_pylist()
-    return [None if one is None else str(one, "utf-8", "surrogatepass") for one in data]
 
 
 def hits_table(found: Sequence[NamedHit], details: pa.Table | None, but: Sequence[str]) -> pa.Table:
@@ -208,10 +195,11 @@ def hits_table(found: Sequence[NamedHit], details: pa.Table | None, but: Sequenc
     }
     for name in ("id", "uri", "caption", "image_id"):
         texts = [getattr(hit, name) for hit in found]
-        safe = [None if one is None else _to_bytes(one).decode("utf-8", "replace") for one in texts]
+        data = [None if one is None else one.encode("utf-8", "surrogatepass") for one in texts]
+        safe = [None if one is None else one.decode("utf-8", "replace") for one in data]
         columns[name] = pa.array(safe, pa.string())
     if details is not None:
-        place = {name: row for row, name in enumerate(column_values(details["image_id"]))}
+        place = {name: row for row, name in enumerate(contents(details["image_id"]))}
         rows = pa.array([place[hit.image_id] for hit in found], pa.int64())
         for name in details.column_names:
             if name not in but:
@@ -220,13 +208,11 @@ def hits_table(found: Sequence[NamedHit], details: pa.Table | None, but: Sequenc
     return pa.table(columns)
 
 
-def names_of(
-    objects: Objects, manifest: Manifest, side: Modality, keys: pa.Array
-) -> NDArray[np.object_]:
+def names_of(snapshot: Snapshot, side: Modality, keys: pa.Array) -> NDArray[np.object_]:
     """What people call the contents with these keys: of each the first id in the table's order.
 
     Args:
-        objects, manifest: the version.
+        snapshot: the version.
         side: of images, their ids; of texts, those of captions.
         keys: string (n,), each once, in hex.
 
@@ -236,50 +222,39 @@ def names_of(
     Raises:
         DataError: a key is in no row of the table, or the table is damaged.
     """
-    table, column = ("images", "image_id") if side is Modality.IMAGE else ("captions", "caption_id")
+    column = "image_id" if side is Modality.IMAGE else "caption_id"
     names = np.full(len(keys), None, dtype=object)
-    wanted = _as_binary(keys)
-    with objects.open_parquet(_table(manifest, table)) as file:
+    with snapshot.open_parquet(TABLES[side]) as file:
         for group in range(file.num_row_groups):
-            looked_at = _as_binary(file.read_row_group(group, columns=["key"])["key"])
-            places = pc.index_in(looked_at, value_set=wanted)
+            looked_at = file.read_row_group(group, columns=["key"])["key"]
+            places = pc.index_in(looked_at, value_set=keys)
             found = places.is_valid()
             if pc.any(found).as_py():
                 rows = file.read_row_group(group, columns=[column])[column].filter(found)
-                for place, name in zip(places.drop_null().to_pylist(), _texts(rows), strict=True):
+                for place, name in zip(places.drop_null().to_pylist(), contents(rows), strict=True):
                     if names[place] is None:
                         names[place] = name
     nameless = np.flatnonzero(names == None)  # noqa: E711 # compared for each element
     if len(nameless):
         raise DataError(
-            f"version {manifest.version}: {table} has no row for {keys[int(nameless[0])]}",
+            f"version {snapshot.manifest.version}: {TABLES[side]} has no row for"
+            f" {keys[int(nameless[0])]}",
             "run `mmindex check --full`, then `mmindex build`",
         )
     return names
 
 
 def _pictures(
-    objects: Objects,
-    manifest: Manifest,
-    column: str,
-    values: set[str],
-    only: NDArray[np.bool_] | None = None,
+    snapshot: Snapshot, column: str, values: set[str], only: NDArray[np.bool_] | None = None
 ) -> Iterator[Picture]:
     columns = ["image_id", "key", "uri"]
-    for row in _select(objects, _table(manifest, "images"), columns, column, values, only):
+    for row in _select(snapshot, "images", columns, column, values, only):
         yield Picture(*row)
 
 
-def _table(manifest: Manifest, name: str) -> ObjectRef:
-    ref = manifest.find(name)
-    if ref is None:
-        raise NoInputError(f"version {manifest.version} has no {name}", "run `mmindex crawl` first")
-    return ref
-
-
 def _select(
-    objects: Objects,
-    ref: ObjectRef,
+    snapshot: Snapshot,
+    table: str,
     columns: list[str],
     column: str,
     values: set[str],
@@ -295,41 +270,19 @@ def _select(
     if not values:
         return
     # Bytes, not strings: ids and captions may hold half surrogates, which are no UTF-8.
-    wanted = pa.array([_to_bytes(value) for value in values], pa.binary())
+    wanted = _as_bytes(values)
     first = 0
-    with objects.open_parquet(ref) as file:
+    with snapshot.open_parquet(table) as file:
         for group in range(file.num_row_groups):
-            looked_at = _as_binary(file.read_row_group(group, columns=[column])[column])
+            looked_at = file.read_row_group(group, columns=[column])[column].cast(pa.binary())
             mask = pc.is_in(looked_at, value_set=wanted)
             if only is not None:
                 mask = pc.and_(mask, pa.array(only[first : first + len(looked_at)]))
             first += len(looked_at)
             if pc.any(mask).as_py():
                 rows = file.read_row_group(group, columns=columns).filter(mask)
-                yield from zip(*(_texts(rows[name]) for name in columns), strict=True)
+                yield from zip(*(contents(rows[name]) for name in columns), strict=True)
 
 
-def _as_binary(column: Any) -> Any:
-    return column.cast(pa.binary())
-
-
-def _texts(column: Any) -> list[str]:
-    return [str(value, "utf-8", "surrogatepass") for value in _as_binary(column).to_pylist()]
-
-
-def valid_text(column: Any) -> Any:
-    """A text column as valid UTF-8, U+FFFD in place of half surrogates; others as they are."""
-    if not pa.types.is_string(column.type):
-        return column
-    data = column.cast(pa.binary())
-    try:
-        return data.cast(pa.string())
-    except pa.ArrowInvalid:
-        texts = [
-            None if one is None else one.decode("utf-8", "replace") for one in data.to_pylist()
-        ]
-        return pa.array(texts, pa.string())
-
-
-def _to_bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
+def _as_bytes(texts: Iterable[str]) -> pa.Array:
+    return pa.array([text.encode("utf-8", "surrogatepass") for text in texts], pa.binary())

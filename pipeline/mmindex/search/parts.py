@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
 from mmindex.core.resources import is_file
 from mmindex.search.hits import find_picture
-from mmindex.search.snapshot import Published
+from mmindex.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,7 +22,7 @@ _TEXT, _IMAGE = "text:", "image:"
 _SHOWN = 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Part:
     """A text, or a picture.
 
@@ -35,7 +35,7 @@ class Part:
 
     kind: Modality
     value: str
-    given: Image | NDArray[np.float32] | None = None
+    given: Image | NDArray[np.float32] | None = field(default=None, compare=False)
 
     @property
     def title(self) -> str:
@@ -86,7 +86,7 @@ def _listed(parts: Sequence[Part]) -> str:
     return shown + (f" + {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else "")
 
 
-def read_part(text: str, published: Published) -> Part:
+def read_part(text: str, snapshot: Snapshot) -> Part:
     """Tell whether a part is a text or a picture.
 
     An existing file, and an id or uri of the corpus, is a picture; everything else is a text.
@@ -99,21 +99,20 @@ def read_part(text: str, published: Published) -> Part:
         kind, _, value = text.partition(":")
         part = Part(Modality(kind), value)
     else:
-        part = Part(Modality.IMAGE if _is_picture(text, published) else Modality.TEXT, text)
+        part = Part(Modality.IMAGE if _is_picture(text, snapshot) else Modality.TEXT, text)
     if not part.value.strip():
-        raise UsageError("a part of the query is empty", "--plus and --minus take a text or a file")
+        raise UsageError("a part of the query is empty", "`plus` and `minus` take a text or a file")
     return part
 
 
-def _is_picture(text: str, published: Published) -> bool:
+def _is_picture(text: str, snapshot: Snapshot) -> bool:
     if "\0" in text:
         return False
     if is_file(text):
         return True
     # Ids and uris all hold a slash; looking one up reads a column of the corpus.
     return "/" in text and any(
-        find_picture(published.objects, published.manifest, column, text) is not None
-        for column in ("image_id", "uri")
+        find_picture(snapshot, column, text) is not None for column in ("image_id", "uri")
     )
 
 

@@ -19,8 +19,8 @@ from mmindex.search.fusion import fuse, part_weights
 from mmindex.search.hits import Limit, Ranked, hits
 from mmindex.search.parts import Part, Question
 from mmindex.search.searcher import Searcher
-from mmindex.search.snapshot import Published
 from mmindex.search.vectorize import Asked, Vectorizer, open_vectorizer
+from mmindex.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from mmindex.models.encoder import Encoder
@@ -64,7 +64,7 @@ class Session:
     """Answers any number of queries from one published version.
 
     Args:
-        published: the version.
+        snapshot: the version.
         load: loads the model that made the index; called once, and only when it is needed.
         where: a condition on images, see :mod:`mmindex.search.filters`; hits are images that
             fulfil it, or captions of such images. None: all.
@@ -72,7 +72,7 @@ class Session:
     Several threads may ask at once. Use it as a context manager: leaving lets go of the model.
     """
 
-    published: Published
+    snapshot: Snapshot
     load: Callable[[], Encoder]
     where: str | None = None
     vectorizer: Vectorizer = field(init=False)
@@ -81,14 +81,14 @@ class Session:
     _lock: RLock = field(default_factory=RLock)
 
     def __post_init__(self) -> None:
-        self.vectorizer = Vectorizer(self.published, self.load)
+        self.vectorizer = Vectorizer(self.snapshot, self.load)
 
     def __enter__(self) -> Session:
         return self
 
     def filtered(self, where: str | None) -> Session:
         """The same version, model and indexes, asked under another condition."""
-        other = Session(self.published, self.load, where)
+        other = Session(self.snapshot, self.load, where)
         other.vectorizer, other._searchers = self.vectorizer, self._searchers
         other._lock = self._lock
         return other
@@ -120,7 +120,7 @@ class Session:
         that says so.
         """
         to = to or Modality.IMAGE
-        self.published.require_index(to)
+        self.snapshot.index(to)
         pending = iter(lines)
         while batch := list(islice(pending, BATCH)):
             questions = [_question(line) for line in batch]
@@ -139,10 +139,10 @@ class Session:
             DataError: the picture cannot be decoded.
             ModelMismatchError: as :meth:`text`.
         """
-        manifest = self.published.manifest
+        manifest = self.snapshot.manifest
         if to is None:
             to = Modality.TEXT if Modality.TEXT in manifest.indexes else Modality.IMAGE
-        self.published.require_index(to)
+        self.snapshot.index(to)
         asked = self.vectorizer.picture(where)
         [found] = self._search(asked.vector[None, :], to, limit)
         return Answer(where, to, manifest.version, found, picture=asked.uri)
@@ -165,9 +165,9 @@ class Session:
         to = to or Modality.IMAGE
         if question.others and to is not Modality.IMAGE:
             raise UsageError(
-                "--others leaves out pictures, but captions are searched", "leave out --others"
+                "`others` leaves out pictures, but captions are searched", "leave out `others`"
             )
-        self.published.require_index(to)
+        self.snapshot.index(to)
         weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)
         vectors, asked = self._parts((*question.wanted, *question.unwanted))
         wanted = asked[: len(question.wanted)]
@@ -176,7 +176,7 @@ class Session:
             fuse(vectors, weights)[None, :], to, limit, left_out if question.others else set()
         )
         pictures = [one.uri for one in wanted if one is not None]
-        version = self.published.manifest.version
+        version = self.snapshot.manifest.version
         return Answer(question.title, to, version, found, pictures[0] if pictures else None)
 
     def _parts(self, parts: Sequence[Part]) -> tuple[Float32, list[Asked | None]]:
@@ -212,13 +212,13 @@ class Session:
         """
         from mmindex.models.encoder import good_rows
 
-        self.published.require_index(to)
+        self.snapshot.index(to)
         if not texts:
             return []
         vectors = self.vectorizer.encode_texts(texts)
         good = good_rows(vectors)
         found = iter(self._search(vectors[good], to, limit))
-        version = self.published.manifest.version
+        version = self.snapshot.manifest.version
         return [
             Answer(text, to, version, next(found))
             if fine
@@ -227,7 +227,7 @@ class Session:
         ]
 
     def _refused(self, text: str, to: Modality, why: str) -> Answer:
-        return Answer(text, to, self.published.manifest.version, (), error=why)
+        return Answer(text, to, self.snapshot.manifest.version, (), error=why)
 
     def _search(
         self, vectors: Float32, to: Modality, limit: Limit, left_out: Set[str] = frozenset()
@@ -235,7 +235,7 @@ class Session:
         """Hits for float32 (q, dim) unit vectors; none of the keys ``left_out``."""
         searcher = self._searcher(to)
         rows, ids = self._filtered(to)
-        depth = min(limit.k + len(left_out), self.published.manifest.indexes[to].n)
+        depth = min(limit.k + len(left_out), self.snapshot.index(to).n)
         scores, found = searcher.search(np.ascontiguousarray(vectors), depth, ids)
         ranked = []
         for row_scores, row_ids in zip(scores, found, strict=True):
@@ -247,7 +247,7 @@ class Session:
                 if key not in left_out
             ]
             ranked.append(Ranked([key for key, _ in kept], [score for _, score in kept]))
-        return hits(self.published.objects, self.published.manifest, to, ranked, limit, rows)
+        return hits(self.snapshot, to, ranked, limit, rows)
 
     def _filtered(self, to: Modality) -> tuple[Rows | None, Int64 | None]:
         """The rows of the images table, and the ids of one side, that the filter lets through."""
@@ -257,17 +257,15 @@ class Session:
             if to not in self._allowed:
                 from mmindex.search.filters import ids_of, select_images  # DuckDB: when needed
 
-                objects, manifest = self.published.objects, self.published.manifest
                 known = next(iter(self._allowed.values()), None)
-                rows = select_images(objects, manifest, self.where) if known is None else known[0]
-                self._allowed[to] = rows, ids_of(objects, manifest, to, rows)
+                rows = select_images(self.snapshot, self.where) if known is None else known[0]
+                self._allowed[to] = rows, ids_of(self.snapshot, to, rows)
             return self._allowed[to]
 
     def _searcher(self, side: Modality) -> Searcher:
         with self._lock:
             if side not in self._searchers:
-                published = self.published
-                self._searchers[side] = Searcher(published.objects, published.manifest, side)
+                self._searchers[side] = Searcher(self.snapshot, side)
             return self._searchers[side]
 
 
@@ -283,7 +281,7 @@ def open_session(root: Path, device: str = "auto", where: str | None = None) -> 
         NoInputError: there is no store, or nothing in it that can be searched.
     """
     vectorizer = open_vectorizer(root, device)
-    return Session(vectorizer.published, vectorizer.load, where)
+    return Session(vectorizer.snapshot, vectorizer.load, where)
 
 
 def read_lines(file: BinaryIO) -> Iterator[bytes]:

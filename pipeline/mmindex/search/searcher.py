@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import faiss
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, ModelMismatchError, NoInputError, UsageError
+from mmindex.core.errors import DataError, ModelMismatchError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.index.exact import (
     block_rows,
@@ -20,14 +18,11 @@ from mmindex.index.exact import (
     faiss_settings,
     rerank,
     thread_count,
-    widen,
 )
 from mmindex.index.faissio import find_candidates, ivf_part, read_index
 from mmindex.index.gpu import GpuInfo, fits_search, to_gpu
 from mmindex.index.tune import candidate_count
-from mmindex.store.manifest import Manifest
-from mmindex.store.objects import Objects
-from mmindex.store.vectors import Vectors
+from mmindex.store.snapshot import Snapshot
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -50,8 +45,7 @@ class Searcher:
 
     def __init__(
         self,
-        objects: Objects,
-        manifest: Manifest,
+        snapshot: Snapshot,
         modality: Modality,
         *,
         gpu: GpuInfo | None = None,
@@ -60,8 +54,7 @@ class Searcher:
         """Open the index, verified.
 
         Args:
-            objects: the store's objects.
-            manifest: the version to search.
+            snapshot: the version to search.
             modality: ``image`` or ``text``: what is searched for.
             gpu: search on these GPUs where the index has a form that they hold; None: CPU.
             threads: for faiss; None: one for each core.
@@ -70,27 +63,19 @@ class Searcher:
             NoInputError: the version has no such index.
             DataError: the index or its ids are missing, damaged, or do not fit the manifest.
         """
-        info = manifest.indexes.get(modality)
-        ids = manifest.find(f"ids/{modality}")
-        if info is None:
-            raise NoInputError(
-                f"version {manifest.version} has no {modality} index", "run `mmindex index`"
-            )
-        if ids is None or ids.rows != info.rows:
-            raise DataError(f"{modality}: the ids do not fit the index", "run `mmindex check`")
-        self.info = info
+        self.info = info = snapshot.index(modality)
         self.n, self.rows, self.dim = info.n, info.rows, info.dim
-        self._objects, self._ids = objects, ids
+        self._snapshot = snapshot
         self._threads = thread_count(threads)
-        self._vectors = Vectors(objects, manifest, modality)
+        self._vectors = snapshot.vectors(modality)
         self._index: Any | None = None
         self._lists: Any | None = None
         self._on_gpu: Any | None = None
         if not info.exact:
-            ref = manifest.find(f"index/{modality}")
+            ref = snapshot.manifest.find(f"index/{modality}")
             if ref is None:
                 raise DataError(f"the manifest lists no {modality} index", "run `mmindex check`")
-            self._index = read_index(objects, ref, info)
+            self._index = read_index(snapshot.objects, ref, info)
             self._lists = ivf_part(self._index)
             self._on_gpu = self._gpu_form(gpu)
 
@@ -205,10 +190,6 @@ class Searcher:
             part = allowed[start : start + step]
             yield part, self._vectors.take(part)
 
-    @cached_property
-    def _keys(self) -> pa.ChunkedArray[Any]:
-        return self._objects.read_table(self._ids, ["key"]).column("key")
-
     def keys(self, ids: NDArray[np.int64] | Sequence[int]) -> list[str]:
         """The keys of ids, in their order.
 
@@ -219,19 +200,7 @@ class Searcher:
         wanted = np.asarray(ids, dtype=np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.rows):
             raise UsageError(f"ids must be in 0..{self.rows - 1}")
-        keys = self._keys.take(pa.array(wanted, pa.int64()))
+        keys = self._snapshot.keys(self.info.modality).take(pa.array(wanted, pa.int64()))
         if keys.null_count:
             raise DataError(f"{self.info.modality}: an id has no key", "run `mmindex check --full`")
         return [str(key) for key in keys.to_pylist()]
-
-    def vector_of(self, key: str) -> Float32:
-        """The stored vector of a key: float32 (dim,).
-
-        Raises:
-            NoInputError: the key is not in the index.
-        """
-        place = pc.index(self._keys, pa.scalar(key, self._keys.type)).as_py()
-        if place < 0:
-            raise NoInputError(f"{key} is not in the {self.info.modality} index")
-        row: Float32 = widen(self._vectors.take(np.array([place], dtype=np.int64)))[0]
-        return row

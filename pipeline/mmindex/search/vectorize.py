@@ -20,8 +20,7 @@ from mmindex.core.errors import DataError, MmindexError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.search.hits import Picture, find_pictures
 from mmindex.search.named import content_of, decoded, path_of, unknown
-from mmindex.search.searcher import Searcher
-from mmindex.search.snapshot import Published, open_published
+from mmindex.store.snapshot import Snapshot, open_snapshot
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,16 +57,15 @@ class Vectorizer:
     """Makes query vectors for one published version.
 
     Args:
-        published: the version.
+        snapshot: the version.
         load: loads the model that made the index; called once, and only when it is needed.
 
     Use it as a context manager: leaving lets go of the model.
     """
 
-    published: Published
+    snapshot: Snapshot
     load: Callable[[], Encoder]
     _encoder: Encoder | None = None
-    _images: Searcher | None = None
     # One thread encodes at a time: a model keeps all cores busy by itself, and tokenizers and
     # batch limits are not made for several.
     _lock: RLock = field(default_factory=RLock)
@@ -97,7 +95,7 @@ class Vectorizer:
                 from mmindex.models.fingerprint import require_same_model
 
                 encoder = self.load()
-                require_same_model(self.published.encoder, encoder.info)
+                require_same_model(self.snapshot.encoder, encoder.info)
                 self._encoder = encoder
             return self._encoder
 
@@ -201,7 +199,7 @@ class Vectorizer:
         from mmindex.models.encoder import good_rows
         from mmindex.models.preprocess import to_pixels
 
-        dim = self.published.encoder.dim
+        dim = self.snapshot.encoder.dim
         parts = [np.empty((0, dim), dtype=np.float32)]
         for start in range(0, len(pictures), _BATCH):
             batch = pictures[start : start + _BATCH]
@@ -238,18 +236,13 @@ class Vectorizer:
         Raises:
             NoInputError: the images' index does not hold this key.
         """
-        with self._lock:
-            if self._images is None:
-                version = self.published
-                version.require_index(Modality.IMAGE)
-                self._images = Searcher(version.objects, version.manifest, Modality.IMAGE)
-        vector = self._images.vector_of(key).astype(np.float32)
+        vector = self.snapshot.vector_of(Modality.IMAGE, key)
         # float16 rounding leaves a length of 1 +- 0.0005.
         unit: Float32 = vector / np.linalg.norm(vector)
         return unit
 
     def _rows(self, column: str, values: set[str]) -> dict[str, Picture]:
-        return find_pictures(self.published.objects, self.published.manifest, column, values)
+        return find_pictures(self.snapshot, column, values)
 
     def _named(self, where: str, row: Picture | None) -> Asked | MmindexError:
         if row is None:
@@ -290,18 +283,18 @@ def open_vectorizer(root: Path, device: str = "auto") -> Vectorizer:
     Raises:
         NoInputError: there is no store, or nothing in it that can be searched.
     """
-    published = open_published(root)
-    return Vectorizer(published, lambda: _load(published, device))
+    snapshot = open_snapshot(root)
+    return Vectorizer(snapshot, lambda: _load(snapshot, device))
 
 
-def _load(published: Published, device: str) -> Encoder:
+def _load(snapshot: Snapshot, device: str) -> Encoder:
     """The model that the manifest names, from the same place as when the index was made."""
     from mmindex.models.devices import place
     from mmindex.models.openclip import load_encoder
     from mmindex.models.resolve import resolve_model
 
-    info = published.encoder
-    settings = published.manifest.config.get("model", {})
+    info = snapshot.encoder
+    settings = snapshot.manifest.config.get("model", {})
     request = resolve_model(
         info.model,
         info.pretrained or None,

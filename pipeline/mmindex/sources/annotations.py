@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from mmindex.core.errors import DataError, os_errors
-from mmindex.core.records import Note
+from mmindex.core.records import MetadataValue, Note, NoteKind
 
 T = TypeVar("T")
 
@@ -97,13 +98,62 @@ def _replace_lone_surrogates(data: bytes) -> tuple[bytes, int]:
     return _ESCAPE.sub(clean, data), replaced
 
 
-def json_column(value: Any) -> str | int | float | bool | None:
-    """A JSON value as a metadata column holds it: lists and objects as their JSON text."""
+def json_column(value: Any) -> MetadataValue:
+    """A JSON value as a metadata column holds it: objects, and lists of any, as their JSON text."""
     if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list) and all(
+        one is None or isinstance(one, str | bool | int | float) for one in value
+    ):
         return value
     return msgspec.json.encode(value).decode("utf-8")
 
 
-def notes(**counts: int) -> Iterator[Note]:
+def notes(counts: Mapping[NoteKind, int]) -> Iterator[Note]:
     """The counts that are not zero, as notes of a source's summary."""
-    return (Note(name, count) for name, count in counts.items() if count)
+    return (Note(kind, count) for kind, count in counts.items() if count)
+
+
+def find_file(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first of ``names`` that is a file in ``folder`` or in a folder just below it."""
+    candidates = (
+        candidate
+        for name in names
+        for candidate in (folder / name, *sorted(folder.glob(f"*/{name}")))
+    )
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def read_text(path: Path) -> str:
+    """A text file's content, without a byte-order mark.
+
+    Raises:
+        DataError: it is not UTF-8; the message names the line.
+        MmindexError: it cannot be read.
+    """
+    return as_text(read_bytes(path), str(path))
+
+
+def as_text(data: bytes, where: str) -> str:
+    """A text file's bytes as text, without a byte-order mark.
+
+    Raises:
+        DataError: they are not UTF-8; the message names the line.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{where}:{line}: not UTF-8") from error
+
+
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines that are not empty; only LF and CRLF end a line."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if stripped := line.removesuffix("\r"):
+            yield number, stripped
+
+
+def stem(name: str) -> str:
+    """A file's name without its extension; names from outside stay as they are otherwise."""
+    return os.path.splitext(name)[0]  # noqa: PTH122  # Path would drop "./"

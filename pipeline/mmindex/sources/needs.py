@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import os_errors
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.fetch.partial import load_record
+from mmindex.sources import registry
+from mmindex.sources.base import Needs, Place, SourceSpec
 from mmindex.sources.corpora import CorpusFile
 from mmindex.sources.releases import Release, find_release, is_unpacked
-from mmindex.sources.scenes import missing_parts, parse_scenes
-from mmindex.sources.spec import SourceSpec
 from mmindex.store.layout import Layout
-
-# Measured over 1,000 scenes: picture and captions.
-_SCENE_BYTES: Final = 11_000
-_SCENE_CAPTIONS: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What must come before a source can be read.
-
-    Attributes:
-        what: the same in words; empty: it can be read as it is.
-        bytes: to be fetched or drawn, as far as known.
-        images: how many the source will have, where that is known; otherwise 0.
-        captions: likewise.
-    """
-
-    what: str = ""
-    bytes: int = 0
-    images: int = 0
-    captions: int = 0
 
 
 def needs_of(spec: SourceSpec, layout: Layout, settings: FetchConfig) -> Needs:
@@ -45,17 +22,12 @@ def needs_of(spec: SourceSpec, layout: Layout, settings: FetchConfig) -> Needs:
         UsageError: it has no such split.
         DataError: the user's own descriptions of corpora are damaged.
     """
-    if spec.kind == "scenes":
-        scenes = parse_scenes(spec.where)
-        missing = sum(part.count for part in missing_parts(scenes, layout))
-        what = f"would draw {missing:,} scenes" if missing else ""
-        captions = _SCENE_CAPTIONS * scenes.count
-        return Needs(what, missing * _SCENE_BYTES, scenes.count, captions)
-    if spec.kind == "urls":
-        return Needs("would fetch the images of its addresses that are not stored yet")
-    if spec.path is not None or spec.kind in ("folder", "webdataset", "parquet"):
-        return Needs()
-    return _of_release(find_release(spec.kind, spec.where, spec.split, settings), layout)
+    kind = registry.find(spec.kind)
+    if kind.needs is not None:
+        return kind.needs(spec, layout)
+    if kind.place is Place.RELEASE and spec.path is None:
+        return _of_release(find_release(spec.kind, spec.where, spec.split, settings), layout)
+    return Needs()
 
 
 def _of_release(release: Release, layout: Layout) -> Needs:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import glob
 import itertools
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.resources import user_path
+from mmindex.media.archive import id_part
+from mmindex.sources.base import SourceSpec
 
 # As webdataset writes shard names: {00000..00041}.
 _RANGE: Final = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")
 _MAX_FILES: Final = 1_000_000
+_MAGIC: Final = re.compile(r"[*?\[{]")
 
 
 def find_files(pattern: str, suffix: str) -> list[Path]:
@@ -46,8 +51,35 @@ def pattern_name(pattern: str) -> str:
     path = user_path(pattern).absolute()
     if path.is_dir():
         return path.name or "root"
-    plain = [part for part in path.parts[:-1] if not re.search(r"[*?\[{]", part)]
+    plain = [part for part in path.parts[:-1] if not _MAGIC.search(part)]
     return plain[-1].strip("/") or "root"
+
+
+def pattern_folder(pattern: str) -> Path:
+    """The folder below which all files of a pattern lie."""
+    path = user_path(pattern).absolute()
+    if path.is_dir():
+        return path
+    return Path(*itertools.takewhile(lambda part: not _MAGIC.search(part), path.parts[:-1]))
+
+
+def file_names(spec: SourceSpec, files: Sequence[Path]) -> dict[Path, str]:
+    """What stands for each file in the ids of a source.
+
+    That is its folder's name and its stem. Where files of several folders would share it, and in a
+    source with a name of its own, it is the path below the folder that the pattern starts at.
+    """
+    base = pattern_folder(spec.where)
+    short = {path: f"{path.parent.name}/{path.stem}" for path in files}
+    shared = Counter(short.values())
+    names = {}
+    for path, name in short.items():
+        below = path.relative_to(base).with_suffix("") if path.is_relative_to(base) else path
+        if spec.name is not None:
+            names[path] = id_part(str(below))
+        else:
+            names[path] = id_part(name if shared[name] == 1 else f"{base.name}/{below}")
+    return names
 
 
 def _expand(pattern: str) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmindex.core.config import FetchConfig
 from mmindex.core.errors import NoInputError, UsageError
-from mmindex.core.fetch_config import FetchConfig
 from mmindex.fetch.download import RemoteFile, download_files
 from mmindex.sources.corpora import Corpus, CorpusFile, CorpusSplit, explain_missing_release, known
 from mmindex.store.layout import Layout
@@ -78,7 +78,7 @@ def _refuse_restricted(release: Release, file: CorpusFile, folder: Path) -> None
         f"{release.part.kind}:{release.part.name}: {file.name} is not for programs to fetch: "
         f"{file.by_hand}",
         f"put {file.name}, or its images in a folder {Path(file.name).stem}, into {folder}; "
-        "or name a mirror of your own with --base-url",
+        "or name a mirror of your own with `base_url`",
     )
 
 

@@ -1,68 +1,36 @@
-"""Source specs: ``KIND:WHERE[#SPLIT]``, and opening what they name."""
+"""Source specs: ``[NAME=]KIND:PLACE[#SPLIT]``, and opening what they name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from mmindex.core.errors import InternalError, NoInputError, UsageError
-from mmindex.core.fetch_config import FetchConfig
-from mmindex.core.records import SourceEvent
+from mmindex.core.config import FetchConfig
+from mmindex.core.errors import NoInputError, UsageError
+from mmindex.core.records import Rejected, SourceEvent, SourceItem
 from mmindex.core.resources import user_path
 from mmindex.media.archive import id_part
-from mmindex.sources.chinese import coco_cn_events, flickr8k_cn_events
-from mmindex.sources.coco import coco_events
-from mmindex.sources.flickr30k import flickr30k_events
-from mmindex.sources.folder import folder_events, folder_name
-from mmindex.sources.hf_parquet import parquet_events
-from mmindex.sources.karpathy import karpathy_events
+from mmindex.sources import registry
+from mmindex.sources.base import ARCHIVES, Kind, Place, Request, SourceOptions, SourceSpec
 from mmindex.sources.patterns import find_files, pattern_name
 from mmindex.sources.releases import fetch_release, find_release
-from mmindex.sources.scenes import parse_scenes, scenes_events
-from mmindex.sources.url_list import UrlOptions, url_list_events
-from mmindex.sources.webdataset import webdataset_events
-from mmindex.store.forgotten import NOTHING, Forgotten
-from mmindex.store.layout import Layout
 
-KINDS: Final = (
-    "coco",
-    "coco-karpathy",
-    "coco-cn",
-    "flickr30k",
-    "flickr8k-cn",
-    "folder",
-    "urls",
-    "webdataset",
-    "parquet",
-    "scenes",
-)
-_SUFFIXES: Final = {"webdataset": ".tar", "parquet": ".parquet"}
+# What may stand before the kind: it becomes part of ids and of the column `source`.
+_NAME: Final = re.compile(r"\w[\w .-]{0,99}")
 
-
-@dataclass(frozen=True, slots=True)
-class SourceSpec:
-    """A parsed source spec.
-
-    Attributes:
-        kind: one of ``KINDS``.
-        where: a path, a pattern of paths, the name of a release, or for scenes ``COUNT[@SEED]``.
-        split: the part after ``#``, or None.
-    """
-
-    kind: str
-    where: str
-    split: str | None
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.where}" + (f"#{self.split}" if self.split else "")
-
-    @property
-    def path(self) -> Path | None:
-        """WHERE as an absolute path if it holds a separator or exists, else None."""
-        path = user_path(self.where)
-        return path.absolute() if "/" in self.where or path.exists() else None
+__all__ = [
+    "SourceOptions",
+    "SourceSpec",
+    "absolute_spec",
+    "only_scenes",
+    "open_source",
+    "parse_spec",
+    "source_name",
+]
 
 
 def parse_spec(text: str) -> SourceSpec:
@@ -71,47 +39,61 @@ def parse_spec(text: str) -> SourceSpec:
     A ``#`` that belongs to the name of an existing path starts no split.
 
     Raises:
-        UsageError: no such kind, or nothing after it; the message names the kinds.
+        UsageError: no such kind, nothing after it, or a place that makes no sense to it.
     """
-    kind, colon, rest = text.partition(":")
-    if not colon or kind not in KINDS:
+    head, colon, rest = text.partition(":")
+    if not colon and user_path(text).exists():
+        raise UsageError(f"{text!r}: a source needs a kind", f"did you mean folder:{text}?")
+    name, equals, kind_name = head.rpartition("=")
+    if equals and not _NAME.fullmatch(name):
         raise UsageError(
-            f"{text!r}: {kind!r} is not a source kind (kinds: {', '.join(KINDS)})",
-            "a source is KIND:WHERE[#SPLIT], such as folder:~/photos or coco:/data/coco#val2017",
+            f"{text!r}: {name!r} is no name for a source",
+            "a name may hold letters, digits, spaces and . _ -",
         )
+    kind = registry.find(kind_name)
     where, hash_, split = rest, "", ""
     if not user_path(rest).exists():
         head, hash_, tail = rest.rpartition("#")
         where, split = (head, tail) if hash_ else (rest, "")
     if not where or (hash_ and not split):
-        raise UsageError(f"{text!r}: nothing {'after #' if where else 'after the colon'}")
-    if kind == "scenes":
-        parse_scenes(where)
-        if split:
-            raise UsageError(f"{text!r}: scenes have no splits", "leave out # and what follows")
-    return SourceSpec(kind, where, split or None)
+        raise UsageError(
+            f"{text!r}: nothing {'after #' if where else 'after the colon'}",
+            f"for example {kind.example}",
+        )
+    spec = SourceSpec(kind_name, where, split or None, name if equals else None)
+    if kind.check is not None:
+        kind.check(spec)
+    return spec
 
 
-@dataclass(frozen=True, slots=True)
-class SourceOptions:
-    """What reading a source needs beside its spec.
+def absolute_spec(text: str, folder: Path) -> str:
+    """A spec whose path, if it has one, no longer depends on where a command runs.
 
-    Attributes:
-        layout: the store, whose downloads folder holds fetched and generated corpora.
-        max_bytes: limit for one image's file.
-        all_files: for ``folder:``, try every file by its content.
-        fetch: how to behave on the network.
-        max_throttled: for ``urls:``, the share of rows that may be left for a later run because
-            their host asks to wait.
-        forgotten: for ``urls:``, what must not be fetched, or not kept.
+    Args:
+        text: a spec; one of an unknown kind stays as it is, for :func:`parse_spec` to refuse.
+        folder: what a relative path is relative to.
     """
+    head, colon, where = text.partition(":")
+    kind = _kind_of(text)
+    if not where or kind not in registry.names():
+        return text
+    place = registry.find(kind).place
+    if place is Place.NO_PATH or where.startswith("~"):
+        return text
+    there = any(one and (folder / one).exists() for one in (where, where.rpartition("#")[0]))
+    if place is Place.RELEASE and "/" not in where and not there:
+        return text
+    return f"{head}{colon}{os.path.join(folder, where)}"  # noqa: PTH118  # Path drops a trailing slash
 
-    layout: Layout
-    max_bytes: int
-    all_files: bool = False
-    fetch: FetchConfig = field(default_factory=FetchConfig)
-    max_throttled: float = 0.01
-    forgotten: Forgotten = NOTHING
+
+def only_scenes(specs: Iterable[str]) -> bool:
+    """Whether all of some source specs (and there are any) are drawn scenes."""
+    kinds = {_kind_of(spec) for spec in specs}
+    return bool(kinds) and all(registry.find(kind).drawn for kind in kinds)
+
+
+def _kind_of(spec: str) -> str:
+    return spec.partition(":")[0].rpartition("=")[2]
 
 
 def open_source(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEvent]:
@@ -124,47 +106,24 @@ def open_source(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEven
         DataError: its annotations are damaged.
         NetworkError, BusyError: what it needs cannot be fetched now.
     """
-    split, limit = spec.split, options.max_bytes
-    match spec.kind:
-        case "urls":
-            urls = UrlOptions(
-                options.layout, options.fetch, limit, options.max_throttled, options.forgotten
-            )
-            return url_list_events(_file(spec), split, urls)
-        case "webdataset":
-            return webdataset_events(spec.where, split, limit)
-        case "parquet":
-            return parquet_events(spec.where, split, limit)
-        case "folder":
-            return folder_events(_folder(spec), split, limit, all_files=options.all_files)
-        case "scenes":
-            return scenes_events(parse_scenes(spec.where), options.layout, limit)
-        case _:
-            return _published_events(spec, options)
-
-
-def _published_events(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEvent]:
-    """A published corpus: a local copy, or a release that is fetched."""
-    folder, split = spec.path, spec.split
-    if folder is None:
+    kind = registry.find(spec.kind)
+    split = spec.split
+    if kind.place is Place.RELEASE and spec.path is None:
         release = find_release(spec.kind, spec.where, split, options.fetch)
-        folder = fetch_release(release, options.layout, options.fetch)
+        path = fetch_release(release, options.layout, options.fetch)
         split = split or release.part.split
     else:
-        folder = _folder(spec)
-    match spec.kind:
-        case "coco":
-            return coco_events(folder, split, options.max_bytes)
-        case "coco-karpathy":
-            return karpathy_events(folder, split, options.max_bytes)
-        case "coco-cn":
-            return coco_cn_events(folder, split, options.max_bytes)
-        case "flickr8k-cn":
-            return flickr8k_cn_events(folder, split, options.max_bytes)
-        case "flickr30k":
-            return flickr30k_events(folder, split, options.max_bytes)
-        case other:
-            raise InternalError(f"no reader for source kind {other!r}")
+        path = _existing(kind, spec)
+    prefix = _name(kind, spec) if spec.name is not None or kind.ids is None else kind.ids
+    return _with_ids(prefix, kind.read(Request(spec, path, split, options, prefix)))
+
+
+def _with_ids(prefix: str, events: Iterator[SourceEvent]) -> Iterator[SourceEvent]:
+    for event in events:
+        if isinstance(event, SourceItem | Rejected):
+            yield dataclasses.replace(event, image_id=f"{prefix}/{event.image_id}")
+        else:
+            yield event
 
 
 def source_name(spec: SourceSpec, fetch: FetchConfig | None = None) -> str:
@@ -178,34 +137,55 @@ def source_name(spec: SourceSpec, fetch: FetchConfig | None = None) -> str:
         NoInputError: the source does not exist.
         UsageError: its pattern makes no sense, or the release has no such split.
     """
-    match spec.kind:
-        case "folder":
-            return f"folder/{folder_name(_folder(spec))}"
-        case "scenes":
-            return f"scenes/{parse_scenes(spec.where).seed}"
-        case "urls":
-            return f"urls/{id_part(_file(spec).stem)}"
-        case "webdataset" | "parquet":
-            find_files(spec.where, _SUFFIXES[spec.kind])
-            return f"{spec.kind}/{id_part(pattern_name(spec.where))}"
-    if spec.path is not None:
-        _folder(spec)
-    else:
+    kind = registry.find(spec.kind)
+    if kind.place is Place.RELEASE and spec.path is None:
         find_release(spec.kind, spec.where, spec.split, fetch or FetchConfig())
-    return spec.kind
+    else:
+        _existing(kind, spec)
+    return _name(kind, spec)
 
 
-def _file(spec: SourceSpec) -> Path:
+def _name(kind: Kind, spec: SourceSpec) -> str:
+    label = spec.name
+    if label is None:
+        label = kind.label(spec) if kind.label is not None else _label(kind, spec)
+    return f"{kind.name}/{id_part(label)}" if label else kind.name
+
+
+def _label(kind: Kind, spec: SourceSpec) -> str:
+    match kind.place:
+        case Place.FOLDER:
+            return user_path(spec.where).resolve().name or "root"  # links resolved
+        case Place.FOLDER_OR_ARCHIVE:
+            path = user_path(spec.where).resolve()
+            return (path.stem if path.is_file() else path.name) or "root"
+        case Place.FILE:
+            return user_path(spec.where).stem
+        case Place.PATTERN:
+            return pattern_name(spec.where)
+        case _:
+            return ""
+
+
+def _existing(kind: Kind, spec: SourceSpec) -> Path:
+    """The place of a source, which is there.
+
+    Raises:
+        NoInputError: it is not.
+    """
     path = user_path(spec.where).absolute()
-    if not path.is_file():
-        what = "not a file" if path.exists() else "no such file"
-        raise NoInputError(f"{path}: {what}", f"check the path in {str(spec)!r}")
-    return path
-
-
-def _folder(spec: SourceSpec) -> Path:
-    path = user_path(spec.where).absolute()
-    if not path.is_dir():
-        what = "not a folder" if path.exists() else "no such folder"
-        raise NoInputError(f"{path}: {what}", f"check the path in {str(spec)!r}")
+    if kind.place is Place.PATTERN:
+        find_files(spec.where, kind.suffix)
+    elif kind.place is not Place.NO_PATH:
+        archive = path.is_file() and path.suffix.lower() in ARCHIVES
+        there = {
+            Place.FILE: path.is_file(),
+            Place.FOLDER_OR_ARCHIVE: path.is_dir() or archive,
+        }.get(kind.place, path.is_dir())
+        if not there:
+            what = "folder" if kind.place is Place.RELEASE else kind.place
+            raise NoInputError(
+                f"{path}: " + (f"not a {what}" if path.exists() else f"no such {what}"),
+                f"check the path in {str(spec)!r}",
+            )
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +16,11 @@ from mmindex.core.errors import DataError, NoInputError, UsageError, os_errors
 from mmindex.core.records import MetadataValue
 from mmindex.fetch.ledger import ListRow
 from mmindex.sources.annotations import decode_json, json_column
+from mmindex.sources.captions import caption_fields, caption_texts
 
 EXTENSIONS: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 # Names that lists of this field use, compared without case; the first one there is taken.
 _URL: Final = ("url", "image_url", "img_url")
-_CAPTION: Final = ("caption", "captions", "text", "alt", "alt_text")
 _NAME: Final = ("id", "image_id", "key")
 _SPLIT: Final = ("split",)
 _MAX_FIELD_CHARS: Final = 16 << 20
@@ -44,7 +45,7 @@ def read_rows(path: Path) -> Iterator[ListRow]:
     """
     extension = path.suffix.lower()
     if not path.is_file():
-        raise NoInputError(f"{path}: no such file", "check the path of --source urls:FILE")
+        raise NoInputError(f"{path}: no such file", "check the path of `source=urls:FILE`")
     if extension not in EXTENSIONS:
         raise UsageError(
             f"{path}: a list of addresses ends in {', '.join(EXTENSIONS)}, not {extension!r}"
@@ -136,12 +137,17 @@ def _rows(path: Path, read: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Li
                 f"{path}:{number}: no column `url` (columns: {', '.join(list(row)[:20])})",
                 "name the column of addresses `url`",
             )
-        caption, name, split = (_pick(row, names, known) for known in (_CAPTION, _NAME, _SPLIT))
-        known = {field for field in (url, caption, name, split) if field is not None}
+        name, split = (_pick(row, names, known) for known in (_NAME, _SPLIT))
+        captions = caption_fields(row)
+        known = {field for field in (url, name, split, *captions) if field is not None}
         yield ListRow(
             url=_text(row[url]).strip(),
-            captions=_captions(row[caption]) if caption else (),
-            name=_text(row[name]) if name else "",
+            captions=tuple(
+                text
+                for field in captions
+                for text in caption_texts(row[field], f"{path}:{number}: column {field!r}")
+            ),
+            name=row_id(row[name]) if name else "",
             split=(_text(row[split]) if split else "") or "all",
             metadata={key: _column(value) for key, value in row.items() if key not in known},
         )
@@ -157,11 +163,11 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _captions(value: Any) -> tuple[str, ...]:
-    """No caption for nothing; a list's texts one by one."""
-    if value is None or value == "":
-        return ()
-    return tuple(_text(one) for one in value) if isinstance(value, list) else (_text(value),)
+def row_id(value: Any) -> str:
+    """An id column's value as an id; empty where it is null, NaN or blank."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(value).strip() and str(value)
 
 
 def _column(value: Any) -> MetadataValue:

@@ -17,8 +17,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError
-from mmindex.store.manifest import Manifest, ObjectRef
+from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 
 FORGOTTEN: Final = "forgotten"  # the object's name in a manifest
 _SCHEMA: Final = pa.schema(
@@ -100,18 +101,18 @@ def write_forgotten(objects: Objects, forgotten: Forgotten) -> ObjectRef:
     return objects.write_table(FORGOTTEN, _SCHEMA, [table])
 
 
-def read_forgotten(objects: Objects, manifest: Manifest | None) -> Forgotten:
+def read_forgotten(snapshot: Snapshot) -> Forgotten:
     """What a version's list says; nothing where it has none.
 
     Raises:
         DataError: the list is damaged. Going on without it would bring back what it keeps out.
     """
-    ref = manifest.find(FORGOTTEN) if manifest is not None else None
+    ref = snapshot.manifest.find(FORGOTTEN)
     if ref is None:
         return NOTHING
     found: dict[str, set[bytes]] = {_ID: set(), _KEY: set(), _ADDRESS: set()}
     try:
-        rows = objects.read_table(ref).to_pylist()
+        rows = snapshot.table(FORGOTTEN).to_pylist()
     except DataError as error:
         hint = "restore this file from a backup: without it what was forgotten could come back"
         raise DataError(error.message, hint) from error

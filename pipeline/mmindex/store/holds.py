@@ -7,7 +7,6 @@ however it dies, and a lock needs no right to write: a store of somebody else ca
 
 from __future__ import annotations
 
-import fcntl
 import os
 import weakref
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmindex.core.errors import from_os_error, os_errors
+from mmindex.core.system import lock_file
 from mmindex.store import versions
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
@@ -96,7 +96,7 @@ def lock_shared(path: Path) -> int | None:
     Raises:
         MmindexError: the file cannot be opened or locked.
     """
-    return _lock(path, os.O_RDONLY, fcntl.LOCK_SH)
+    return _lock(path, os.O_RDONLY, shared=True)
 
 
 def lock_exclusive(path: Path) -> int | None:
@@ -110,7 +110,7 @@ def lock_exclusive(path: Path) -> int | None:
         MmindexError: the file cannot be opened or locked.
     """
     # Over NFS an exclusive lock needs a descriptor that could write.
-    return _lock(path, os.O_RDWR, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return _lock(path, os.O_RDWR, shared=False)
 
 
 def unlock(descriptor: int) -> None:
@@ -118,14 +118,14 @@ def unlock(descriptor: int) -> None:
     os.close(descriptor)
 
 
-def _lock(path: Path, access: int, operation: int) -> int | None:
+def _lock(path: Path, access: int, *, shared: bool) -> int | None:
     with os_errors(path):
         try:
-            descriptor = os.open(path, access | os.O_CLOEXEC)
+            descriptor = os.open(path, access)
         except FileNotFoundError:
             return None
     try:
-        fcntl.flock(descriptor, operation)
+        lock_file(descriptor, shared=shared)
         linked = _is_linked(path, descriptor)
     except BlockingIOError:
         os.close(descriptor)

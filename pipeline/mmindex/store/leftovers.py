@@ -6,11 +6,11 @@ and their manifests last: as long as one is there, there is something left to do
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 
 from mmindex.core.errors import DataError, NoInputError, os_errors
+from mmindex.core.system import allow_open_files
 from mmindex.store import holds, publish, versions
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
@@ -93,15 +93,19 @@ def purge_forgotten(layout: Layout, current: Manifest | None) -> None:
     Raises:
         MmindexError: a file there is damaged, or the disk is full all the same.
     """
-    from mmindex.store.purge import purge  # brings pyarrow, which most writers need later or never
+    # These bring pyarrow, which most writers need later or never.
+    from mmindex.store.objects import Objects
+    from mmindex.store.purge import purge
+    from mmindex.store.snapshot import Snapshot
 
     if current is not None:
-        purge(layout, current)
+        purge(Snapshot(Objects(layout), current))
 
 
 def lock_versions(layout: Layout, numbers: Collection[int], locks: ExitStack) -> list[int]:
     """Lock versions against readers for as long as ``locks`` is open; returns those held."""
-    _allow_open_files(len(numbers))
+    # Each lock is an open file, and years of nightly versions may go at once.
+    allow_open_files(len(numbers) + _OTHER_FILES)
     held = []
     for number in numbers:
         try:
@@ -112,15 +116,6 @@ def lock_versions(layout: Layout, numbers: Collection[int], locks: ExitStack) ->
         if descriptor is not None:
             locks.callback(holds.unlock, descriptor)
     return held
-
-
-def _allow_open_files(count: int) -> None:
-    """Each lock is an open file, and years of nightly versions may go at once."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and wanted > soft:
-        possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, possible), hard))
 
 
 def read_all(layout: Layout, current: Manifest | None) -> dict[int, Manifest | None]:

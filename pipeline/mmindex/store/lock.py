@@ -6,12 +6,12 @@ ever stolen by its age. Worker processes are spawned, never forked, so none inhe
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from mmindex.core.errors import BusyError, os_errors
+from mmindex.core.system import lock_file
 from mmindex.store.layout import Layout
 
 _NOTE_DIGITS = 10  # any process id
@@ -25,10 +25,10 @@ def writer_lock(layout: Layout) -> Iterator[None]:
         BusyError: another process holds it; the message names the process.
     """
     with os_errors(layout.lock_file):
-        descriptor = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor)
         except BlockingIOError as error:
             note = os.pread(descriptor, 100, 0).decode("ascii", "replace").split()
             holder = note[0] if note else "unknown"

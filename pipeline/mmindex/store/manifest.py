@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from mmindex.core.errors import DataError, InternalError
+from mmindex.core.errors import DataError, InternalError, NoInputError
 from mmindex.core.modality import Modality
+
+# The stage that makes an object, by the start of its name; all others come from index.
+_MADE_BY = {
+    "crawl": "crawl",
+    "images": "crawl",
+    "captions": "crawl",
+    "quarantine": "crawl",
+    "embeddings": "encode",
+}
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -26,11 +37,16 @@ class ObjectRef(Record, frozen=True):
     bytes: int
     rows: int
 
+    def named(self, name: str) -> ObjectRef:
+        """The same object under another name."""
+        return msgspec.structs.replace(self, name=name)
+
 
 class SourceSummary(Record, frozen=True):
     """What one source gave: ``seen = images + quarantined + ignored``.
 
     ``notes`` counts oddities that cost no image: captions for unknown images, for example.
+    ``not_read`` counts files that are no images by their extension, by extension.
     """
 
     spec: str
@@ -41,6 +57,15 @@ class SourceSummary(Record, frozen=True):
     quarantined: int
     ignored: int
     notes: dict[str, int] = {}
+    not_read: dict[str, int] = {}
+
+
+def count_not_read(sources: Iterable[SourceSummary]) -> dict[str, int]:
+    """Files of all sources that were not read, by extension, the most frequent first."""
+    total: Counter[str] = Counter()
+    for source in sources:
+        total.update(source.not_read)
+    return dict(total.most_common())
 
 
 class Counts(Record, frozen=True):
@@ -179,9 +204,28 @@ class Manifest(Record, frozen=True):
         """The object called ``name``, or None."""
         return next((ref for ref in self.objects if ref.name == name), None)
 
-    def named(self, prefix: str) -> tuple[ObjectRef, ...]:
-        """The objects whose name starts with ``prefix``, in the manifest's order."""
+    def require(self, name: str) -> ObjectRef:
+        """The object called ``name``.
+
+        Raises:
+            NoInputError: the stage that makes it has not run.
+        """
+        ref = self.find(name)
+        if ref is None:
+            stage = _MADE_BY.get(name.partition("/")[0], "index")
+            raise NoInputError(
+                f"version {self.version} has no {name}: {stage} has not run yet",
+                f"run `mmindex {stage}` first",
+            )
+        return ref
+
+    def named(self, prefix: str | tuple[str, ...]) -> tuple[ObjectRef, ...]:
+        """The objects whose name starts with ``prefix`` (or one of several), in order."""
         return tuple(ref for ref in self.objects if ref.name.startswith(prefix))
+
+    def but(self, prefixes: tuple[str, ...]) -> tuple[ObjectRef, ...]:
+        """The objects whose name starts with none of ``prefixes``."""
+        return tuple(ref for ref in self.objects if not ref.name.startswith(prefixes))
 
     @property
     def size_bytes(self) -> int:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -132,6 +132,28 @@ class Objects:
             # closes the file at some later time, when nobody is there to catch an error.
             with suppress(OSError):
                 file.close()
+
+
+def contents(column: Any) -> list[Any]:
+    """A column's values; half surrogates in text, which are no UTF-8, are kept."""
+    if not pa.types.is_string(column.type):
+        return list(column.to_pylist())
+    data = column.cast(pa.binary()).to_pylist()
+    return [None if one is None else str(one, "utf-8", "surrogatepass") for one in data]
+
+
+def valid_text(column: Any) -> Any:
+    """A text column as valid UTF-8, U+FFFD in place of half surrogates; others as they are."""
+    if not pa.types.is_string(column.type):
+        return column
+    data = column.cast(pa.binary())
+    try:
+        return data.cast(pa.string())
+    except pa.ArrowInvalid:
+        texts = [
+            None if one is None else one.decode("utf-8", "replace") for one in data.to_pylist()
+        ]
+        return pa.array(texts, pa.string())
 
 
 def read_chunks(file: BinaryIO) -> Iterator[bytes]:

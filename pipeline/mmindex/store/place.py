@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from mmindex.core.errors import CannotCreateError, PermissionDeniedError, os_errors
+from mmindex.core.system import require_stores
 from mmindex.store.layout import Layout
 from mmindex.store.publish import StagedFile
 
@@ -19,6 +20,7 @@ def require_writable(root: Path) -> None:
         PermissionDeniedError: no permission, or the file system is mounted read-only.
         CannotCreateError: something that is no folder is in the way.
     """
+    require_stores()
     layout = Layout(root.absolute())
     if not layout.root.exists():
         _require(_nearest(layout.root))
@@ -35,11 +37,11 @@ def _nearest(path: Path) -> Path:
 
 def _require(folder: Path) -> None:
     if not folder.is_dir():
-        raise CannotCreateError(f"{folder}: not a folder", "choose another --store")
+        raise CannotCreateError(f"{folder}: not a folder", "choose another `store`")
     with os_errors(folder):
         if os.statvfs(folder).f_flag & os.ST_RDONLY:
             raise PermissionDeniedError(
-                f"{folder}: the file system is mounted read-only", "choose another --store"
+                f"{folder}: the file system is mounted read-only", "choose another `store`"
             )
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))

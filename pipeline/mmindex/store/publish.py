@@ -167,7 +167,7 @@ class PartialFile:
     def __init__(self, path: Path, keep_bytes: int) -> None:
         self._path = path
         with os_errors(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             self._file = os.fdopen(descriptor, "r+b", buffering=_BUFFER_BYTES)
             if os.fstat(descriptor).st_size < keep_bytes:
                 self._file.close()

@@ -29,8 +29,8 @@ from mmindex.store import publish, versions
 from mmindex.store.forgotten import Forgotten, read_forgotten, rows_among
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
-from mmindex.store.objects import Objects
 from mmindex.store.quarantine import read_entries, read_ledger, write_ledger
+from mmindex.store.snapshot import Snapshot
 
 # What stands in a forgotten row of a shard of fetched images, see :mod:`mmindex.fetch`.
 FORGOTTEN_STATUS: Final = "forgotten"
@@ -39,28 +39,26 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _PUNCTUATION: Final = "\"'`:,;()[]{}<>"
 
 
-def purge(layout: Layout, manifest: Manifest) -> None:
+def purge(snapshot: Snapshot) -> None:
     """Take everything forgotten out of downloads, stamps, the quarantine ledger and run reports.
 
     Objects that no version lists go too, if they are older than the version: what a killed run
     left may hold anything.
 
     Args:
-        layout: the store; its writer lock must be held.
-        manifest: the published version.
+        snapshot: the published version; the store's writer lock must be held.
 
     Raises:
         DataError: the version's list, or a shard of fetched images, is damaged.
         StorageError: the disk is full.
     """
-    objects = Objects(layout)
-    forgotten = read_forgotten(objects, manifest)
+    layout, forgotten = snapshot.layout, read_forgotten(snapshot)
     for path in fetched_shards(layout):
         purge_fetched(layout, path, forgotten)
     purge_stamps(layout, forgotten)
-    _purge_ledger(objects, manifest, forgotten)
+    _purge_ledger(snapshot, forgotten)
     purge_reports(layout, forgotten)
-    _remove_unlisted(layout, manifest)
+    _remove_unlisted(layout, snapshot.manifest)
 
 
 def _remove_unlisted(layout: Layout, manifest: Manifest) -> None:
@@ -232,17 +230,17 @@ def is_forgotten(entry: QuarantineEntry, forgotten: Forgotten) -> bool:
     )
 
 
-def _purge_ledger(objects: Objects, manifest: Manifest, forgotten: Forgotten) -> None:
+def _purge_ledger(snapshot: Snapshot, forgotten: Forgotten) -> None:
+    layout = snapshot.layout
     try:
-        entries = list(read_ledger(objects.layout))
+        entries = list(read_ledger(layout))
     except DataError as error:
         get_logger("forget").warning("replacing the quarantine ledger", why=error.message)
-        ref = manifest.find("quarantine")
-        entries = read_entries(objects, ref) if ref is not None else []
-        write_ledger(objects.layout, entries)
+        entries = read_entries(snapshot.objects, snapshot.manifest.find("quarantine"))
+        write_ledger(layout, entries)
     kept = [entry for entry in entries if not is_forgotten(entry, forgotten)]
     if len(kept) < len(entries):
-        write_ledger(objects.layout, kept)
+        write_ledger(layout, kept)
 
 
 def purge_reports(layout: Layout, forgotten: Forgotten, names: Collection[str] = ()) -> None:

@@ -30,8 +30,10 @@ def write_entries(objects: Objects, name: str, entries: Sequence[QuarantineEntry
     return objects.write_table(name, _SCHEMA, [pa.table(columns, schema=_SCHEMA)])
 
 
-def read_entries(objects: Objects, ref: ObjectRef) -> list[QuarantineEntry]:
-    """Read a version's entries."""
+def read_entries(objects: Objects, ref: ObjectRef | None) -> list[QuarantineEntry]:
+    """Read a version's entries; none where it has no such object."""
+    if ref is None:
+        return []
     rows = objects.read_table(ref).to_pylist()
     return [QuarantineEntry(**{**row, "reason": Reason(row["reason"])}) for row in rows]
 

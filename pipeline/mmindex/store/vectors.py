@@ -1,35 +1,52 @@
 """Unit vectors on disk: float16 (n, dim), C order, memory-mapped, checked block by block.
 
-A ``vectors`` object is raw float16, or 8 bits a number (:mod:`mmindex.store.sq8`), which its bytes
-for each row tell; whoever reads it gets float16. Beside it stands a ``digests`` object: the sha256
-of each 1-MiB block, which is itself verified whole when the reader opens. So opening costs nothing
-in n, and no block is used before it was checked. Segments make that a nightly change appends.
+A ``vectors`` object is raw float16, or 8 bits a number (below), which its bytes a row tell; a
+reader always gets float16. Beside it stands a ``digests`` object: the sha256 of each 1-MiB block,
+which is itself verified whole when the reader opens. So opening costs nothing in n, and no block is
+used before it was checked. Each nightly change appends a segment.
 
-Rows that were removed stay where they are, so that ids never move; a ``removed`` object lists them,
-and whatever walks the vectors does not meet them.
+Removed rows stay where they are, so that ids never move; a ``removed`` object lists them, and
+whatever walks the vectors does not meet them.
+
+**8 bits a number** is half the bytes of float16, for re-ranking that is nearly exact. A row is its
+numbers divided by a scale of its own, the largest of them over 127, and rounded; then the scale as
+float32. Nothing is trained, so rows can be added later, and what was rounded once stays as it is
+when it is read and written again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, InternalError
+from mmindex.core.errors import DataError, InternalError, os_errors
 from mmindex.core.modality import Modality
-from mmindex.store import sq8
-from mmindex.store.manifest import Manifest, ObjectRef
+from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.publish import StagedFile
-from mmindex.store.segment import BLOCK_BYTES, Segment
+
+BLOCK_BYTES = 1 << 20  # hashing one costs about a millisecond, the most a cold look-up waits
+DIGEST_BYTES = 32
+REMOVED_SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False)])
 
 Float16 = NDArray[np.float16]
 Int64 = NDArray[np.int64]
 _COPIED_ROWS = 65_536
-REMOVED_SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False)])
+Bytes = NDArray[np.uint8]
+
+_LEVELS = 127
+_SCALE_BYTES = 4
+_ROWS_AT_ONCE = 4_096  # rounded together, as float32: some MiB
+# With fewer the scales eat up what the numbers save, and a row's size would not tell the two apart.
+_LEAST_SQ8_DIM = 16
 
 
 def write_segment(
@@ -54,7 +71,7 @@ def write_segment(
         the references of the ``vectors`` and of the ``digests`` object.
     """
     hasher = _BlockHasher()
-    rounds = refine == "sq8" and dim >= sq8.LEAST_DIM
+    rounds = refine == "sq8" and dim >= _LEAST_SQ8_DIM
 
     def fill(staged: StagedFile) -> int:
         rows = 0
@@ -63,7 +80,7 @@ def write_segment(
                 raise InternalError(f"vectors: got {block.dtype} {block.shape}, dim is {dim}")
             if not len(block):
                 continue  # a memoryview of nothing cannot be cast
-            stored = sq8.pack(block) if rounds else np.ascontiguousarray(block)
+            stored = pack_sq8(block) if rounds else np.ascontiguousarray(block)
             data = stored.data.cast("B")
             staged.write(data)
             hasher.update(data)
@@ -116,6 +133,128 @@ class _BlockHasher:
         return self._digests
 
 
+def _sq8_row_bytes(dim: int) -> int:
+    return dim + _SCALE_BYTES
+
+
+def pack_sq8(rows: Float16) -> Bytes:
+    """Round float16 (m, dim) to uint8 (m, dim + 4)."""
+    out = np.empty((len(rows), _sq8_row_bytes(rows.shape[1])), dtype=np.uint8)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        wide = rows[part].astype(np.float32)
+        scales = np.abs(wide).max(axis=1, keepdims=True) / np.float32(_LEVELS)
+        scales[scales == 0.0] = 1.0  # a row of zeros, where a removed one was
+        out[part, :-_SCALE_BYTES] = np.rint(wide / scales).astype(np.int8).view(np.uint8)
+        out[part, -_SCALE_BYTES:] = scales.view(np.uint8)
+    return out
+
+
+def unpack_sq8(rows: Bytes) -> Float16:
+    """Read uint8 (m, dim + 4) as float16 (m, dim)."""
+    scales = np.ascontiguousarray(rows[:, -_SCALE_BYTES:]).view(np.float32)
+    numbers = rows[:, :-_SCALE_BYTES].view(np.int8)
+    return (numbers * scales).astype(np.float16)
+
+
+@dataclass(slots=True)
+class Segment:
+    """Rows of vectors that lie in one file.
+
+    Attributes:
+        first: id of its first row.
+        matrix: float16 (n, dim), or uint8 (n, dim + 4) as :func:`pack_sq8` packs it.
+        raw: the file's bytes.
+        mapping: what ``raw`` is a view of; None where the file is empty.
+        digests: sha256 of each block.
+        where: its file and name, for messages.
+    """
+
+    first: int
+    matrix: NDArray[Any]
+    raw: NDArray[np.uint8]
+    mapping: mmap.mmap | None
+    digests: bytes
+    where: str
+    checked: NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.checked = np.zeros(len(self.digests) // DIGEST_BYTES, dtype=bool)
+
+    @classmethod
+    def of_file(cls, path: Path, ref: ObjectRef, dim: int, digests: bytes, first: int) -> Segment:
+        """Map a file that has its size.
+
+        Raises:
+            DataError: its size is neither that of float16 nor that of packed rows, or there are
+                not as many digests as blocks.
+        """
+        plain = ref.bytes == ref.rows * dim * 2
+        packed = dim >= _LEAST_SQ8_DIM and ref.bytes == ref.rows * _sq8_row_bytes(dim)
+        blocks = -(-ref.bytes // BLOCK_BYTES)
+        if len(digests) != blocks * DIGEST_BYTES or not (plain or packed):
+            raise DataError(f"{ref.name}: size and digests do not fit together")
+        mapping = None
+        if ref.bytes:
+            with os_errors(path), path.open("rb") as file:
+                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        raw = np.frombuffer(mapping or b"", dtype=np.uint8)
+        matrix: NDArray[Any] = raw.view(np.float16) if plain else raw
+        matrix = matrix.reshape(ref.rows, dim if plain else _sq8_row_bytes(dim))
+        return cls(first, matrix, raw, mapping, digests, f"{path} ({ref.name})")
+
+    def rows(self, rows: NDArray[np.int64]) -> Float16:
+        """These rows of the segment: float16 (len(rows), dim), a copy.
+
+        Raises:
+            DataError: a block that holds one of them is damaged.
+        """
+        row_bytes = self.matrix.strides[0]
+        first = rows * row_bytes // BLOCK_BYTES
+        last = ((rows + 1) * row_bytes - 1) // BLOCK_BYTES
+        # A row is far smaller than a block, so it touches one block or two neighbours.
+        touched = np.concatenate([first, last])
+        unchecked = touched[~self.checked[touched]]
+        if len(unchecked):
+            self._check(np.unique(unchecked).tolist())
+        return _unpacked(self.matrix[rows])
+
+    def part(self, start: int, stop: int) -> Float16:
+        """Neighbouring rows: float16 (stop - start, dim).
+
+        Raises:
+            DataError: a block that holds one of them is damaged.
+        """
+        row_bytes = self.matrix.strides[0]
+        blocks = range(start * row_bytes // BLOCK_BYTES, (stop * row_bytes - 1) // BLOCK_BYTES + 1)
+        self._check(blocks)
+        return _unpacked(self.matrix[start:stop])
+
+    def let_go(self) -> None:
+        """Take the file's pages out of this process: a full scan would leave all of them in it.
+
+        They stay in the system's cache, and come back when they are touched.
+        """
+        if self.mapping is not None:
+            self.mapping.madvise(mmap.MADV_DONTNEED)
+
+    def _check(self, blocks: Iterable[int]) -> None:
+        for block in blocks:
+            if self.checked[block]:
+                continue
+            data = self.raw[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
+            expected = self.digests[block * DIGEST_BYTES : (block + 1) * DIGEST_BYTES]
+            if hashlib.sha256(data.data).digest() != expected:
+                raise DataError(
+                    f"{self.where}: block {block} is damaged", "run `mmindex check --full`"
+                )
+            self.checked[block] = True
+
+
+def _unpacked(rows: NDArray[Any]) -> Float16:
+    return unpack_sq8(rows) if rows.dtype == np.uint8 else rows
+
+
 class Vectors:
     """The vectors of one modality, by row number; row i belongs to faiss id i.
 
@@ -125,45 +264,14 @@ class Vectors:
         removed: int64, the removed rows, ascending.
     """
 
-    def __init__(self, objects: Objects, manifest: Manifest, modality: Modality) -> None:
-        """Map the segments.
-
-        Raises:
-            DataError: a segment is missing, has another size, or its digests are damaged.
-        """
-        info = manifest.indexes[modality]
-        self._map_all(objects, manifest.objects, modality, info.dim)
-        if (self.n, self.live) != (info.rows, info.n):
-            raise DataError(
-                f"{modality} vectors: {self.n} rows, {self.live} of them live; the index has"
-                f" {info.rows} and {info.n}"
-            )
-
-    @property
-    def live(self) -> int:
-        """How many rows are not removed."""
-        return self.n - len(self.removed)
-
-    def live_ids(self) -> Int64:
-        """The rows that are not removed, ascending: int64 (live,)."""
-        return np.delete(np.arange(self.n, dtype=np.int64), self.removed)
-
-    @classmethod
-    def of_refs(
-        cls, objects: Objects, refs: Sequence[ObjectRef], modality: Modality, dim: int
-    ) -> Vectors:
-        """Map segments that no manifest lists yet; ``refs`` holds them, digests, removed rows.
-
-        Raises:
-            DataError: a segment is missing, has another size, or its digests are damaged.
-        """
-        vectors = cls.__new__(cls)
-        vectors._map_all(objects, refs, modality, dim)
-        return vectors
-
-    def _map_all(
+    def __init__(
         self, objects: Objects, refs: Sequence[ObjectRef], modality: Modality, dim: int
     ) -> None:
+        """Map the segments among ``refs``, which hold their digests and removed rows too.
+
+        Raises:
+            DataError: a segment is missing, has another size, or its digests are damaged.
+        """
         self.dim = dim
         self._segments: list[Segment] = []
         by_name = {ref.name: ref for ref in refs}
@@ -176,6 +284,15 @@ class Vectors:
         self.n = first
         self.removed = _read_removed(objects, by_name.get(f"removed/{modality}"), first)
         self._starts = np.array([segment.first for segment in self._segments], dtype=np.int64)
+
+    @property
+    def live(self) -> int:
+        """How many rows are not removed."""
+        return self.n - len(self.removed)
+
+    def live_ids(self) -> Int64:
+        """The rows that are not removed, ascending: int64 (live,)."""
+        return np.delete(np.arange(self.n, dtype=np.int64), self.removed)
 
     def _map(
         self, objects: Objects, ref: ObjectRef, digest_ref: ObjectRef | None, first: int

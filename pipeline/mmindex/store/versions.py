@@ -21,6 +21,7 @@ from mmindex.core.errors import (
     from_os_error,
     os_errors,
 )
+from mmindex.core.system import require_stores
 from mmindex.store import publish
 from mmindex.store.layout import FORMAT, Layout
 from mmindex.store.lock import writer_lock
@@ -55,7 +56,7 @@ def open_layout(root: Path) -> Layout:
     if found.decode().strip() != FORMAT:
         raise ModelMismatchError(
             f"{path}: store format {found.decode().strip()}, this mmindex reads {FORMAT}",
-            "use the mmindex that made it, or another --store",
+            "use the mmindex that made it, or another `store`",
         )
     return layout
 
@@ -76,7 +77,7 @@ def create_layout(root: Path) -> Layout:
                 publish.make_directory(directory)
         except (NotADirectoryError, FileNotFoundError, NoInputError) as error:
             raise CannotCreateError(
-                f"{layout.root}: cannot be created", "choose another --store"
+                f"{layout.root}: cannot be created", "choose another `store`"
             ) from error
         if not os.access(layout.root, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(layout.root))
@@ -100,12 +101,13 @@ def _begin(layout: Layout) -> None:
 
 
 def _layout(root: Path) -> Layout:
+    require_stores()
     layout = Layout(root.absolute())
     try:
         str(layout.root).encode("utf-8")
     except UnicodeEncodeError as error:  # Arrow opens files by UTF-8 names only
         raise UsageError(
-            f"{root}: a store's path must be valid UTF-8", "choose another --store"
+            f"{root}: a store's path must be valid UTF-8", "choose another `store`"
         ) from error
     return layout
 
@@ -113,7 +115,7 @@ def _layout(root: Path) -> Layout:
 def _refuse_foreign(layout: Layout) -> None:
     """A folder with other things in it is no place for a store; a killed first run's is."""
     if layout.root.exists() and not layout.root.is_dir():
-        raise CannotCreateError(f"{layout.root}: not a folder", "choose another --store")
+        raise CannotCreateError(f"{layout.root}: not a folder", "choose another `store`")
     if layout.format_file.exists() or not layout.root.exists():
         return
     made = (*layout.directories, layout.lock_file, layout.current_file)
@@ -122,7 +124,7 @@ def _refuse_foreign(layout: Layout) -> None:
     # Another first run may have made it a store since the look above.
     if foreign and not layout.format_file.exists():
         raise CannotCreateError(
-            f"{layout.root}: not empty and not an mmindex store", "choose another --store"
+            f"{layout.root}: not empty and not an mmindex store", "choose another `store`"
         )
 
 

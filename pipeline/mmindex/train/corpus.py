@@ -28,7 +28,7 @@ from mmindex.media.images import ImageLimits, decode
 from mmindex.models.preprocess import PreprocessSpec, to_pixels
 from mmindex.models.tokenizer import Tokenize, shorten
 from mmindex.scenes import SceneRange, captions, draw, encode, make_scene
-from mmindex.sources.scenes import parse_scenes
+from mmindex.sources.kinds.scenes import parse_scenes
 from mmindex.sources.spec import SourceOptions, open_source, parse_spec
 from mmindex.train.settings import CaptionedImage, TrainingItem
 

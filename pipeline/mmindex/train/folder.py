@@ -176,7 +176,7 @@ def save_folder(model: TrainableModel, folder: Path, *, half: bool) -> None:
     if model.files.tokenizer.kind == "siglip":
         # open_clip picks SigLIP's tokenizer by the architecture's name, which a folder hides.
         get_logger("train").info(
-            "weights only: use them with --pretrained", model=model.files.base, file=WEIGHTS_FILE
+            "weights only: use them with `pretrained`", model=model.files.base, file=WEIGHTS_FILE
         )
         return
     _save_tokenizer(model.files, folder)

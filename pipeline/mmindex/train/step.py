@@ -181,7 +181,7 @@ class Trainer:
         torch.autograd.backward(scaler.scale(loss))
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise DataError(f"the loss is {value} at step {number}", "lower --learning-rate")
+            raise DataError(f"the loss is {value} at step {number}", "lower `learning_rate`")
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(network.parameters(), self.settings.clip_norm)
         scaler.step(optimizer)

@@ -31,7 +31,7 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """What autocast computes in; ``settings.TrainSettings`` states the rule for ``auto``."""
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision == "fp16" and device.type == "cpu":
-        raise UsageError("fp16 training needs a CUDA device", "use --precision bf16 or fp32")
+        raise UsageError("fp16 training needs a CUDA device", "use `precision=bf16` or fp32")
     if precision != "auto":
         return named[precision]
     if device.type == "cuda":

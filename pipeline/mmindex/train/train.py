@@ -219,7 +219,7 @@ def train(
 def _check(items: Sequence[CaptionedImage], output: TrainOutput) -> None:
     if (output.folder / WEIGHTS_FILE).exists() and not output.overwrite:
         raise UsageError(
-            f"{output.folder} holds a model already", "give --overwrite, or another --out"
+            f"{output.folder} holds a model already", "give `overwrite`, or another `out`"
         )
     if len(items) < 2:
         raise DataError(f"contrastive training needs at least 2 images, not {len(items)}")

@@ -97,7 +97,7 @@ def recall(scores: torch.Tensor, own: torch.Tensor) -> dict[str, float]:
         DataError: a score is no number.
     """
     if not torch.isfinite(scores).all():
-        raise DataError("the network gives vectors that are no numbers", "lower --learning-rate")
+        raise DataError("the network gives vectors that are no numbers", "lower `learning_rate`")
     of_texts = _ranks(scores, own)
     foreign = own[:, None] != torch.arange(scores.shape[1], device=own.device)
     best = scores.masked_fill(foreign, float("-inf")).argmax(dim=0)

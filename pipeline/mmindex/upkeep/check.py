@@ -1,26 +1,40 @@
-"""Is the store sound? Every manifest, every object, and whether they fit together.
+"""Is the store sound? Every manifest, every object, whether they fit together and answer as built.
 
-Whether it still answers as it did when it was built: :mod:`mmindex.search.golden`.
+Nothing forgotten may be left either: :mod:`mmindex.upkeep.traces`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, UsageError, os_errors
+from mmindex.core.modality import Modality
 from mmindex.core.progress import counter
-from mmindex.store import chain
+from mmindex.search.golden import check_golden
+from mmindex.store import chain, versions
 from mmindex.store.holds import take_current
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.quarantine import read_ledger
-from mmindex.upkeep.content import ContentCheck
+from mmindex.store.snapshot import TABLES, Snapshot
 from mmindex.upkeep.gc import object_files, total_size
 from mmindex.upkeep.traces import find_forgotten
+
+Words = NDArray[np.uint64]
+
+_RAW = ("vectors/", "digests/", "index/")  # every other object is Parquet
+_BLOCK_ROWS = 16_384
+_KEY_WORDS = 4  # 64-bit words in a sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +61,17 @@ class CheckReport:
     pending: tuple[int, ...]
     problems: tuple[str, ...]
 
-    def including(self, problems: tuple[str, ...]) -> CheckReport:
-        """The same with more problems."""
-        return replace(self, problems=(*self.problems, *problems))
 
-
-def check(layout: Layout, *, full: bool, subset: tuple[int, int] | None = None) -> CheckReport:
+def check(root: Path, *, full: bool, subset: tuple[int, int] | None = None) -> CheckReport:
     """Check every version of a store; it may be written to and collected meanwhile.
+
+    Where all is well, the published version's golden queries are asked again.
 
     Manifests are always verified, from CURRENT down. A manifest above CURRENT was never committed:
     no problem, the next writer removes it.
 
     Args:
-        layout: the store.
+        root: the store's folder.
         full: also read and hash every object, see that tables, vectors, ids and golden queries fit
             together, that nothing forgotten is left, and that ledger and run reports can be read;
             otherwise presence and size of the objects are checked.
@@ -67,10 +79,17 @@ def check(layout: Layout, *, full: bool, subset: tuple[int, int] | None = None) 
             an object is in hangs on its content alone: n checks, one for each i, cover all.
 
     Raises:
+        NoInputError: there is no store.
         UsageError: there is no such part.
     """
+    layout = versions.open_layout(root)
+    report = _check(layout, full, subset)
+    return report if report.problems else replace(report, problems=check_golden(layout))
+
+
+def _check(layout: Layout, full: bool, subset: tuple[int, int] | None) -> CheckReport:
     if subset is not None and not 1 <= subset[0] <= subset[1]:
-        raise UsageError(f"no part {subset[0]} of {subset[1]}", "--subset 1/7, 2/7 ... 7/7")
+        raise UsageError(f"no part {subset[0]} of {subset[1]}", "`subset=1/7`, 2/7 ... 7/7")
     state = _State(Objects(layout), full, subset)
     try:
         hold = take_current(layout)
@@ -95,6 +114,36 @@ def check(layout: Layout, *, full: bool, subset: tuple[int, int] | None = None) 
     return state.report(layout)
 
 
+class _Content:
+    """Do a version's objects fit together, beyond each being what it was when it was written?
+
+    What several versions share is looked at once.
+    """
+
+    def __init__(self) -> None:
+        self._read: set[str] = set()
+        self._sides: set[tuple[str, ...]] = set()
+
+    def problems(self, snapshot: Snapshot) -> Iterator[str]:
+        """What does not fit together in a version whose objects were verified, one line each."""
+        manifest = snapshot.manifest
+        where = f"version {manifest.version}"
+        for ref in manifest.objects:
+            if ref.sha256 not in self._read and not ref.name.startswith(_RAW):
+                self._read.add(ref.sha256)
+                yield from _unreadable(snapshot.objects, ref)
+        yield from (f"{where}: {line}" for line in _counts(manifest))
+        for side in manifest.indexes:
+            parts = _parts(manifest, side)
+            if parts not in self._sides:
+                self._sides.add(parts)
+                try:
+                    found = list(_misfits(snapshot, side))
+                except (DataError, pa.ArrowInvalid, KeyError, ValueError) as error:
+                    found = [str(error)]
+                yield from (f"{where}, {side}: {line}" for line in found)
+
+
 @dataclass(slots=True)
 class _State:
     """What was found so far."""
@@ -107,10 +156,7 @@ class _State:
     manifests: list[Manifest] = field(default_factory=list)
     seen: dict[str, ObjectRef] = field(default_factory=dict)
     hashed: int = 0
-    content: ContentCheck = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.content = ContentCheck(self.objects)
+    content: _Content = field(default_factory=_Content)
 
     def look_at(self, manifest: Manifest, progress: Callable[[int], object]) -> None:
         """Check one version: objects not met before, then how all of them fit together."""
@@ -128,7 +174,7 @@ class _State:
                 found.append(error.message)
             progress(ref.bytes)
         if self.full and not found:
-            found += self.content.problems(manifest)
+            found += self.content.problems(Snapshot(self.objects, manifest))
         self.problems += found
 
     def report(self, layout: Layout) -> CheckReport:
@@ -165,3 +211,66 @@ def _loose_files(layout: Layout) -> Iterator[str]:
             msgspec.json.decode(data, type=dict)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             yield f"{path}: damaged: {error}"
+
+
+def _unreadable(objects: Objects, ref: ObjectRef) -> Iterator[str]:
+    """Read a table from end to end."""
+    try:
+        rows = sum(batch.num_rows for batch in objects.iter_batches(ref))
+    except (DataError, pa.ArrowInvalid, OSError) as error:
+        yield f"{objects.layout.object(ref.sha256)} ({ref.name}): unreadable: {error}"
+        return
+    if rows != ref.rows:
+        yield f"{ref.name}: {rows} rows, the manifest says {ref.rows}"
+
+
+def _misfits(snapshot: Snapshot, side: Modality) -> Iterator[str]:
+    """Vectors, their digests, removed rows, ids, the table that ids lead to, golden answers."""
+    info, vectors = snapshot.index(side), snapshot.vectors(side)
+    blocks = vectors.blocks(_BLOCK_ROWS)
+    bad = sum(int((~np.isfinite(part).all(axis=1)).sum()) for _, part in blocks)
+    if bad:
+        yield f"{bad} vectors are not finite"
+    column = snapshot.table(f"ids/{side}", ["key"])["key"]
+    blank = np.flatnonzero(column.is_null().to_numpy())
+    if not np.array_equal(blank, vectors.removed):
+        yield "the ids without a key are not those of the removed rows"
+    named = np.sort(_words([column.drop_null()]))
+    if (named[1:] == named[:-1]).any():
+        yield "two ids have the same key"
+    if snapshot.manifest.find(TABLES[side]) is not None:
+        keys = _words(batch["key"] for batch in snapshot.batches(TABLES[side], ["key"]))
+        if not np.array_equal(np.unique(keys), named):
+            yield f"the ids are not those of the table {TABLES[side]}"
+    if snapshot.manifest.find(f"golden/{side}") is not None:
+        column = snapshot.table(f"golden/{side}", ["ids"])["ids"]
+        answers = pc.list_flatten(column).to_numpy()
+        answers = answers[answers >= 0]
+        if (answers >= info.rows).any() or np.isin(answers, vectors.removed).any():
+            yield "golden answers name ids that are not there"
+
+
+def _parts(manifest: Manifest, side: Modality) -> tuple[str, ...]:
+    names = (f"{kind}/{side}" for kind in ("ids", "removed", "vectors", "digests", "golden"))
+    wanted = (*names, TABLES[side])
+    return tuple(ref.sha256 for ref in manifest.named(wanted))
+
+
+def _counts(manifest: Manifest) -> Iterator[str]:
+    """The manifest's own counts against the rows of its tables."""
+    counts = manifest.counts
+    for name, count in (("images", counts.indexed), ("captions", counts.captions)):
+        ref = manifest.find(name)
+        if ref is not None and ref.rows != count:
+            yield f"{ref.rows} rows in {name}, the counts say {count}"
+
+
+def _words(columns: Iterable[Any]) -> Words:
+    """The first 64 bits of each key: enough to tell millions apart, an eighth of the memory."""
+    found = [np.empty(0, dtype=np.uint64)]
+    for column in columns:
+        data = bytes.fromhex("".join(column.to_pylist()))
+        if len(data) != len(column) * _KEY_WORDS * 8:
+            raise DataError("a key is not a sha256 in hex")
+        found.append(np.frombuffer(data, dtype=np.uint64)[::_KEY_WORDS].copy())
+    return np.concatenate(found)

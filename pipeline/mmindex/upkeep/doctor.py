@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from mmindex.core.errors import MmindexError
+from mmindex.core.errors import MmindexError, UnsupportedSystemError
 from mmindex.core.resources import data_dir
+from mmindex.core.system import require_stores
 
 _HUB_TIMEOUT_S = 5.0  # somebody waits for the answer
 _PLANNED_ROWS, _PLANNED_DIM = 10_000_000, 512
@@ -44,6 +45,7 @@ class Finding:
 def examine(store: Path) -> Iterator[Finding]:
     """Look at everything a build needs, one finding at a time; imports torch and faiss."""
     yield Finding("python", State.OK, f"{platform.python_version()} ({sys.executable})")
+    yield _system()
     for package in _PACKAGES:
         yield _package(package)
     yield _faiss()
@@ -60,6 +62,14 @@ def verdict(findings: Iterable[Finding]) -> tuple[str, int]:
     if broken:
         return f"not ready: mend {', '.join(broken)}", 69
     return "ready: `mmindex build` can run here", 0
+
+
+def _system() -> Finding:
+    try:
+        require_stores()
+    except UnsupportedSystemError as error:
+        return Finding("system", State.BROKEN, f"{error.message}: {error.hint}")
+    return Finding("system", State.OK, platform.platform())
 
 
 def _package(name: str) -> Finding:

@@ -1,23 +1,27 @@
 """Forgetting images for good: a new version without them, then nothing older is kept.
 
-The order makes it safe to kill: the new version is published whole first, like any other. It
-carries the list of what is forgotten, and its ``floor`` condemns all versions before it. Only then
-is anything removed, and what is not removed yet the next writer removes,
-see :mod:`mmindex.store.leftovers`.
+What has to go is found first: the images' bytes under every name, in every version. The order makes
+it safe to kill: the new version is published whole first, like any other. It carries the list of
+what is forgotten, and its ``floor`` condemns all versions before it. Only then is anything removed,
+and what is not removed yet the next writer removes, see :mod:`mmindex.store.leftovers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 import mmindex
-from mmindex.core.errors import BusyError, NoInputError, UsageError
+from mmindex.core.errors import BusyError, DataError, NoInputError, UsageError
 from mmindex.core.progress import get_logger
+from mmindex.core.records import Reason
 from mmindex.runs.context import Context
 from mmindex.runs.run import settings
 from mmindex.store import versions
@@ -26,11 +30,15 @@ from mmindex.store.holds import hold_current
 from mmindex.store.layout import Layout
 from mmindex.store.leftovers import remove_below_floor, remove_leftovers
 from mmindex.store.lock import writer_lock
-from mmindex.store.manifest import Manifest
+from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
-from mmindex.store.purge import purge, purge_reports, purge_stamps
+from mmindex.store.purge import fetched_shards, purge, purge_reports, purge_stamps
+from mmindex.store.quarantine import read_entries
+from mmindex.store.snapshot import Snapshot
 from mmindex.upkeep.forget_draft import draft_without
-from mmindex.upkeep.forget_plan import Deletion, plan
+
+_URL_LISTS = "urls/"  # the column ``source`` of images that were fetched one by one
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,45 @@ class ForgetReport:
     dry_run: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An image of the published version that goes."""
+
+    image_id: str
+    uri: str
+    asked: bool
+
+
+@dataclass(slots=True)
+class Deletion:
+    """What goes.
+
+    Attributes:
+        ids: asked for, and found in some version.
+        already: asked for, and forgotten before.
+        keys: of their bytes, in hex.
+        addresses: URLs that served those bytes.
+        uris: where the bytes lay, also under other names.
+        others: ids of other images with the same bytes.
+        rows: of the published version.
+        captions: how many captions they have there.
+    """
+
+    ids: set[str] = field(default_factory=set)
+    already: tuple[str, ...] = ()
+    keys: set[str] = field(default_factory=set)
+    addresses: set[str] = field(default_factory=set)
+    uris: set[str] = field(default_factory=set)
+    others: set[str] = field(default_factory=set)
+    rows: tuple[Row, ...] = ()
+    captions: int = 0
+
+    @property
+    def names(self) -> set[str]:
+        """Everything that tells of them in plain text."""
+        return self.ids | self.keys | self.addresses | self.uris | self.others
+
+
 def forget(root: Path, ids: Sequence[str], run_id: str, *, dry_run: bool = False) -> ForgetReport:
     """Forget images: their bytes under every name, their captions, vectors and all older versions.
 
@@ -89,17 +136,19 @@ def forget(root: Path, ids: Sequence[str], run_id: str, *, dry_run: bool = False
     layout = versions.open_layout(root)
     if dry_run:
         with hold_current(layout):
-            return _report(*_plan(layout, ids), layout, published=None)
+            current = _published(layout)
+            return _report(current, plan(current, ids), published=None)
     with writer_lock(layout):
         remove_leftovers(layout)
-        parent, doomed = _plan(layout, ids)
-        published = _publish(layout, parent, doomed, run_id) if doomed.ids else None
-        before, current = versions.list_versions(layout), published or parent
+        parent = _published(layout)
+        doomed = plan(parent, ids)
+        published = _publish(parent, doomed, run_id) if doomed.ids else parent.manifest
+        before = versions.list_versions(layout)
         held = remove_below_floor(layout)
-        if published is None:  # otherwise that was part of it
-            purge(layout, current)
+        if not doomed.ids:  # otherwise that was part of it
+            purge(parent)
         removed = sorted(set(before) - set(versions.list_versions(layout)))
-        return _report(parent, doomed, layout, published=current, removed=removed, held=held)
+        return _report(parent, doomed, published=published, removed=removed, held=held)
 
 
 def require_removed(report: ForgetReport) -> None:
@@ -116,17 +165,16 @@ def require_removed(report: ForgetReport) -> None:
         )
 
 
-def _plan(layout: Layout, ids: Sequence[str]) -> tuple[Manifest, Deletion]:
+def _published(layout: Layout) -> Snapshot:
     current = versions.read_current(layout)
     if current is None:
         raise NoInputError(f"{layout.root}: nothing is published yet", "run `mmindex build`")
-    objects = Objects(layout)
-    return current, plan(objects, current, read_forgotten(objects, current), ids)
+    return Snapshot(Objects(layout), current)
 
 
-def _publish(layout: Layout, parent: Manifest, doomed: Deletion, run_id: str) -> Manifest:
-    objects = Objects(layout)
-    forgotten = read_forgotten(objects, parent).including(doomed.ids, doomed.keys, doomed.addresses)
+def _publish(before: Snapshot, doomed: Deletion, run_id: str) -> Manifest:
+    layout, objects, parent = before.layout, before.objects, before.manifest
+    forgotten = read_forgotten(before).including(doomed.ids, doomed.keys, doomed.addresses)
     context = Context(
         layout=layout,
         objects=objects,
@@ -144,7 +192,8 @@ def _publish(layout: Layout, parent: Manifest, doomed: Deletion, run_id: str) ->
         run_id=run_id,
         mmindex=mmindex.__version__,
     )
-    draft = draft_without(context, draft, doomed, forgotten)
+    gone = {row.image_id for row in doomed.rows}
+    draft = draft_without(context, draft, gone, forgotten)
     # Notes and a cache, no part of any version: only now are ids and paths known in plain text.
     purge_reports(layout, forgotten, doomed.names)
     purge_stamps(layout, forgotten, doomed.uris)
@@ -158,16 +207,15 @@ def _publish(layout: Layout, parent: Manifest, doomed: Deletion, run_id: str) ->
 
 
 def _report(
-    parent: Manifest,
+    parent: Snapshot,
     doomed: Deletion,
-    layout: Layout,
     *,
     published: Manifest | None,
     removed: Sequence[int] = (),
     held: Sequence[int] = (),
 ) -> ForgetReport:
-    shown = published or parent
-    downloads = f"{layout.downloads_dir}/"
+    shown = published or parent.manifest
+    downloads = f"{parent.layout.downloads_dir}/"
     inside = {
         uri.partition("!")[0]
         for uri in doomed.uris
@@ -175,7 +223,7 @@ def _report(
     }
     return ForgetReport(
         version=shown.version,
-        published=shown is not parent,
+        published=shown is not parent.manifest,
         forgotten=tuple(sorted(doomed.ids)),
         already=doomed.already,
         images=len(doomed.rows),
@@ -186,3 +234,150 @@ def _report(
         still_in=tuple(sorted(inside)),
         dry_run=published is None,
     )
+
+
+def plan(current: Snapshot, ids: Sequence[str]) -> Deletion:
+    """Find everything that belongs to these images.
+
+    An id may be one of any version that the store keeps, and of images in quarantine as well.
+
+    Args:
+        current: the published version.
+        ids: image ids.
+
+    Raises:
+        NoInputError: no version has an image of one of the ids, and none was forgotten.
+        DataError: the published version is damaged, or no image would be left.
+    """
+    doomed, objects, forgotten = Deletion(), current.objects, read_forgotten(current)
+    wanted = set(ids)
+    kept = list(_versions(current))
+    images = _tables(objects, kept, ("crawl/images",))
+    for ref in images:
+        _take_rows(objects, ref, wanted, doomed)
+    for ref in _tables(objects, kept, ("crawl/quarantine", "quarantine")):
+        _take_entries(objects, ref, wanted, doomed)
+    doomed.already = tuple(sorted(name for name in wanted - doomed.ids if forgotten.has_id(name)))
+    missing = sorted(wanted - doomed.ids - set(doomed.already))
+    if missing:
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        raise NoInputError(
+            f"no image has the id {', '.join(map(repr, missing[:_NAMED]))}{more}; "
+            "nothing was forgotten",
+            "ids are what `mmindex query --format json` shows as `id`",
+        )
+    _follow_addresses(current.layout, doomed)
+    for ref in images:
+        rows = _rows_with_keys(objects, ref, doomed)
+        doomed.uris |= {row.uri for row in rows}
+        doomed.others |= {row.image_id for row in rows} - doomed.ids
+        if ref == current.manifest.find("crawl/images"):
+            doomed.rows = rows
+            if len(rows) == ref.rows:
+                raise DataError(
+                    f"forgetting {len(rows)} image(s) would leave none, and a version needs one",
+                    f"to forget everything, remove {current.layout.root}",
+                )
+    ids_gone = pa.array([row.image_id for row in doomed.rows], pa.string())
+    for batch in current.batches("crawl/captions", ["image_id"]):
+        doomed.captions += pc.sum(pc.is_in(batch["image_id"], value_set=ids_gone)).as_py() or 0
+    return doomed
+
+
+def _versions(current: Snapshot) -> Iterator[Manifest]:
+    """The published version and those before it; a damaged old one tells nothing, and goes."""
+    for number in versions.list_versions(current.layout):
+        if number >= current.manifest.version:
+            continue
+        try:
+            yield versions.read_version(current.layout, number)
+        except DataError as error:
+            get_logger("forget").warning("passing over a damaged version", why=error.message)
+    yield current.manifest
+
+
+def _tables(objects: Objects, kept: Sequence[Manifest], names: Collection[str]) -> list[ObjectRef]:
+    """These objects of all versions, each content once; damaged ones of old versions tell nothing.
+
+    Raises:
+        DataError: one of the published version, the last of ``kept``, is damaged.
+    """
+    needed = {ref.sha256 for ref in kept[-1].objects}
+    found: dict[str, ObjectRef] = {}
+    for ref in (ref for made in reversed(kept) for ref in made.objects if ref.name in names):
+        try:
+            objects.path(ref)
+        except DataError as error:
+            if ref.sha256 in needed:
+                raise
+            get_logger("forget").warning("passing over a damaged object", why=error.message)
+        else:
+            found.setdefault(ref.sha256, ref)
+    return list(found.values())
+
+
+def _scan(objects: Objects, ref: ObjectRef) -> Iterator[pa.RecordBatch]:
+    columns = ["image_id", "key", "source", "uri"]
+    with objects.open_parquet(ref) as file:
+        names = file.schema_arrow.names
+    return objects.iter_batches(ref, [*columns, "url"] if "url" in names else columns)
+
+
+def _take_rows(objects: Objects, ref: ObjectRef, wanted: set[str], doomed: Deletion) -> None:
+    asked = pa.array(sorted(wanted), pa.string())
+    for batch in _scan(objects, ref):
+        for row in batch.filter(pc.is_in(batch["image_id"], value_set=asked)).to_pylist():
+            doomed.ids.add(row["image_id"])
+            doomed.keys.add(row["key"])
+            doomed.uris.add(row["uri"])
+            if row["source"].startswith(_URL_LISTS) and row.get("url"):
+                doomed.addresses.add(row["url"])
+
+
+def _take_entries(objects: Objects, ref: ObjectRef, wanted: set[str], doomed: Deletion) -> None:
+    for entry in read_entries(objects, ref):
+        if entry.id not in wanted:
+            continue
+        doomed.ids.add(entry.id)
+        doomed.uris.add(entry.uri)
+        # The bytes of a second image under this id may be those of some third one, which stays.
+        if entry.key and entry.reason is not Reason.DUPLICATE_ID:
+            doomed.keys.add(entry.key)
+        if entry.source.startswith(_URL_LISTS):
+            doomed.addresses.add(entry.uri)
+
+
+def _follow_addresses(layout: Layout, doomed: Deletion) -> None:
+    """What these addresses ever served goes, and every address that served the same."""
+    for column, known, other, found in (
+        ("url", doomed.addresses, "key", doomed.keys),
+        ("key", doomed.keys, "url", doomed.addresses),
+    ):
+        for path in fetched_shards(layout):
+            values = pa.array(sorted(known), pa.string())
+            try:
+                with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                    for batch in file.iter_batches(columns=["url", "key"]):
+                        hits = batch[other].filter(pc.is_in(batch[column], value_set=values))
+                        found.update(value for value in hits.to_pylist() if value)
+            except (pa.ArrowInvalid, KeyError) as error:
+                raise DataError(
+                    f"{path}: damaged: {error}", "remove this file: its images are fetched again"
+                ) from error
+
+
+def _rows_with_keys(objects: Objects, ref: ObjectRef, doomed: Deletion) -> tuple[Row, ...]:
+    ids, keys = (
+        pa.array(sorted(doomed.ids), pa.string()),
+        pa.array(sorted(doomed.keys), pa.string()),
+    )
+    found = []
+    for batch in _scan(objects, ref):
+        hits = pc.or_(
+            pc.is_in(batch["image_id"], value_set=ids), pc.is_in(batch["key"], value_set=keys)
+        )
+        found += [
+            Row(row["image_id"], row["uri"], row["image_id"] in doomed.ids)
+            for row in batch.filter(hits).to_pylist()
+        ]
+    return tuple(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, NoInputError
+from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
 from mmindex.core.records import QuarantineEntry
 from mmindex.crawl.stage import corpus_fingerprint
@@ -22,6 +22,7 @@ from mmindex.encode.prune import prune_shard
 from mmindex.encode.shards import read_shard
 from mmindex.encode.survivors import drop_failed
 from mmindex.runs.context import Context
+from mmindex.runs.context import survivors as tables_of
 from mmindex.runs.index_stage import index_stage
 from mmindex.runs.stages import evaluate_stage
 from mmindex.store.forgotten import FORGOTTEN, Forgotten, write_forgotten
@@ -30,7 +31,7 @@ from mmindex.store.manifest import Manifest, ObjectRef, SourceSummary
 from mmindex.store.objects import Objects
 from mmindex.store.purge import is_forgotten
 from mmindex.store.quarantine import count_reasons, read_entries, write_entries
-from mmindex.upkeep.forget_plan import Deletion
+from mmindex.store.snapshot import Snapshot
 
 # Row groups as the crawl writes them, so that the next crawl of unchanged sources makes the very
 # same objects, see :mod:`mmindex.crawl.spool`.
@@ -40,14 +41,14 @@ Mask = NDArray[np.bool_]
 
 
 def draft_without(
-    context: Context, draft: Manifest, doomed: Deletion, forgotten: Forgotten
+    context: Context, draft: Manifest, gone: Collection[str], forgotten: Forgotten
 ) -> Manifest:
-    """Draft a version without ``doomed``: tables, vectors, indexes and evaluation.
+    """Draft a version without some images: tables, vectors, indexes and evaluation.
 
     Args:
         context: of this run; ``parent`` is the published version.
         draft: the parent under the next number.
-        doomed: what goes.
+        gone: ids of the images that go.
         forgotten: the new list.
 
     Raises:
@@ -55,8 +56,8 @@ def draft_without(
         NoInputError: the published version has not been crawled.
     """
     objects = context.objects
-    draft, crawled, entries = _crawled(objects, draft, doomed, forgotten)
-    shards, failed = _pruned(objects, draft, crawled[:2])
+    draft, crawled, entries = _crawled(context.snapshot(draft), gone, forgotten)
+    shards, failed = _pruned(context.snapshot(draft), crawled[:2])
     survivors = crawled
     if "encode" in draft.stages:
         images, captions, failures = drop_failed(objects, crawled[0], crawled[1], failed)
@@ -67,8 +68,6 @@ def draft_without(
             "none of the images left could be encoded, and a version needs one",
             f"to forget everything, remove {objects.layout.root}",
         )
-    names = ("images", "captions", "quarantine")
-    tables = [msgspec.structs.replace(r, name=n) for r, n in zip(survivors, names, strict=True)]
     draft = msgspec.structs.replace(
         draft,
         counts=msgspec.structs.replace(
@@ -85,7 +84,7 @@ def draft_without(
         indexes={},
         evaluation=None,
         evaluation_inputs="",
-        objects=(write_forgotten(objects, forgotten), *crawled, *tables, *shards),
+        objects=(write_forgotten(objects, forgotten), *crawled, *tables_of(*survivors), *shards),
     )
     return _searchable(context, draft)
 
@@ -101,14 +100,14 @@ def _searchable(context: Context, draft: Manifest) -> Manifest:
 
 
 def _crawled(
-    objects: Objects, draft: Manifest, doomed: Deletion, forgotten: Forgotten
+    before: Snapshot, images_gone: Collection[str], forgotten: Forgotten
 ) -> tuple[Manifest, tuple[ObjectRef, ObjectRef, ObjectRef], list[QuarantineEntry]]:
     """The three tables of the crawl without what goes, and the draft with its sources' counts."""
-    found = [draft.find(f"crawl/{name}") for name in ("images", "captions", "quarantine")]
-    images, captions, kept_out = found
-    if images is None or captions is None or kept_out is None:
-        raise NoInputError("nothing was crawled yet", "run `mmindex build`")
-    ids = pa.array(sorted({row.image_id for row in doomed.rows}), pa.string())
+    objects, draft = before.objects, before.manifest
+    images, captions, kept_out = (
+        draft.require(f"crawl/{name}") for name in ("images", "captions", "quarantine")
+    )
+    ids = pa.array(sorted(images_gone), pa.string())
     no_image, no_caption = _rows_of(objects, images, ids), _rows_of(objects, captions, ids)
     entries = read_entries(objects, kept_out)
     stay = [not is_forgotten(entry, forgotten) for entry in entries]
@@ -192,17 +191,15 @@ def _recounted(
 
 
 def _pruned(
-    objects: Objects, draft: Manifest, tables: Sequence[ObjectRef]
+    before: Snapshot, tables: Sequence[ObjectRef]
 ) -> tuple[tuple[ObjectRef, ...], dict[str, Failure]]:
     """Shards that hold nothing but live keys, and why live keys have no vector."""
-    failed: dict[str, Failure] = {}
-    quarantined = draft.find("quarantine")
-    if quarantined is not None:  # also reasons that shards do not remember
-        failed = {
-            entry.key: Failure(entry.reason, entry.detail)
-            for entry in read_entries(objects, quarantined)
-            if entry.stage == "encode"
-        }
+    objects, draft = before.objects, before.manifest
+    failed = {  # also for reasons that shards do not remember
+        entry.key: Failure(entry.reason, entry.detail)
+        for entry in read_entries(objects, draft.find("quarantine"))
+        if entry.stage == "encode"
+    }
     shards = []
     for side, table in zip(Modality, tables, strict=True):
         live = live_keys(objects, table)

@@ -23,6 +23,7 @@ from pathlib import Path
 from mmindex.core.errors import UsageError, os_errors
 from mmindex.store import leftovers, publish, versions
 from mmindex.store.layout import Layout
+from mmindex.store.lock import writer_lock
 from mmindex.store.manifest import Manifest
 
 _OBJECT_NAME = re.compile(r"[0-9a-f]{64}")
@@ -128,6 +129,30 @@ def _age_s(created_at: str, now: datetime) -> float:
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)
     return (now - then) / timedelta(seconds=1)
+
+
+def gc(root: Path, retention: Retention, *, dry_run: bool = False) -> CollectReport:
+    """Remove old versions and what no version lists; needs no free space.
+
+    Args:
+        root: the store's folder.
+        retention: what to keep.
+        dry_run: change nothing, and do not wait for whoever writes.
+
+    Raises:
+        BusyError: somebody else writes to the store.
+        MmindexError: there is no store, or as :func:`collect`.
+    """
+    # Brings pyarrow, which `mmindex versions` can do without: it wants the plan alone.
+    from mmindex.encode.shards import is_shard
+
+    layout = versions.open_layout(root)
+    now = datetime.now(UTC)
+    if dry_run:
+        return collect(layout, retention, now=now, spare=is_shard, dry_run=True)
+    with writer_lock(layout):
+        leftovers.remove_uncommitted(layout)
+        return collect(layout, retention, now=now, spare=is_shard)
 
 
 def collect(

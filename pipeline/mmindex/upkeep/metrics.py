@@ -17,6 +17,7 @@ from typing import Final, Self
 
 from mmindex.core.errors import BusyError, MmindexError, StorageError, exit_code_of
 from mmindex.core.progress import get_logger
+from mmindex.core.system import process_exists
 from mmindex.runs.report import RunReport, describe_error, last_success, load_report, now
 from mmindex.store import versions
 from mmindex.store.layout import Layout
@@ -214,5 +215,5 @@ def _leftovers(path: Path) -> Iterator[Path]:
     for other in path.parent.iterdir():
         if other.name.startswith(prefix):
             match = _OURS.fullmatch(other.name.removeprefix(prefix))
-            if match and not Path(f"/proc/{match['pid']}").exists():
+            if match and not process_exists(int(match["pid"])):
                 yield other

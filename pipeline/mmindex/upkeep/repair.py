@@ -6,6 +6,7 @@ are damaged, as the next build makes those again.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mmindex.store.layout import FORMAT, Layout
 from mmindex.store.lock import writer_lock
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,25 @@ class RepairReport:
     dropped: tuple[Dropped, ...]
 
 
-def repair_format(root: Path) -> None:
-    """Write FORMAT anew where it is lost or damaged, but the versions are of this format.
+def repair(root: Path) -> RepairReport:
+    """Point CURRENT at the newest sound version, where it is lost or damaged, and FORMAT likewise.
+
+    What a killed writer left in staging goes first. At last every other version is read and
+    hashed; damaged ones are dropped. What only they list goes with the next collection.
 
     Raises:
-        NoInputError: there is no store at ``root``.
+        BusyError: somebody else writes to the store.
+        NoInputError: there is no store, or none of its versions can be read.
         ModelMismatchError: the store has another format.
     """
+    _repair_format(root)
+    layout = versions.open_layout(root)
+    with writer_lock(layout):
+        return _repair(layout)
+
+
+def _repair_format(root: Path) -> None:
+    """Write FORMAT anew where it is lost or damaged, but the versions are of this format."""
     try:
         versions.open_layout(root)
     except DataError:
@@ -59,15 +73,7 @@ def repair_format(root: Path) -> None:
                 raise
 
 
-def repair(layout: Layout) -> RepairReport:
-    """Under the lock: point CURRENT at the newest sound version, where it is lost or damaged.
-
-    What a killed writer left in staging goes first. At last every other version is read and
-    hashed; damaged ones are dropped. What only they list goes with the next collection.
-
-    Raises:
-        NoInputError: no version can be read.
-    """
+def _repair(layout: Layout) -> RepairReport:
     publish.empty_directory(layout.staging_dir)
     objects = Objects(layout)
     moved = False
@@ -82,7 +88,7 @@ def repair(layout: Layout) -> RepairReport:
         moved = True
     if current is None:
         return RepairReport(0, moved, ())
-    damaged = _damaged(objects, current)
+    damaged = _damaged(Snapshot(objects, current))
     dropped = tuple(_drop(layout, number, why) for number, why in damaged.items())
     return RepairReport(current.version, moved, dropped)
 
@@ -106,40 +112,37 @@ def _newest(objects: Objects) -> Manifest:
     readable = [made for made in readable if made.version >= floor]
     if not readable:
         raise NoInputError(
-            f"{layout.root}: no version can be read", "run `mmindex build` with another --store"
+            f"{layout.root}: no version can be read", "run `mmindex build` with another `store`"
         )
     told = by_digest.get(versions.digest_in_current(layout))
     if told in readable and told is not None:
         return told
-    return next((made for made in readable if not _first_damage(objects, made)), readable[0])
+    sound = (made for made in readable if not _first_damage(Snapshot(objects, made)))
+    return next(sound, readable[0])
 
 
-def _damaged(objects: Objects, current: Manifest) -> dict[int, str]:
+def _damaged(current: Snapshot) -> dict[int, str]:
     """Why each damaged version below the published one cannot be used.
 
     Damage to an object that the published version lists too is none of theirs: it is mended there.
     """
-    mended = {ref.sha256 for ref in current.objects}
+    mended = {ref.sha256 for ref in current.manifest.objects}
     found = {}
-    for link in chain.walk(objects.layout, current):
-        if link.number == current.version:
+    for link in chain.walk(current.layout, current.manifest):
+        if link.number == current.manifest.version:
             continue
         why = link.problem
         if link.manifest is not None:
-            why = _first_damage(objects, link.manifest, mended)
+            why = _first_damage(Snapshot(current.objects, link.manifest), mended)
         if why:
             found[link.number] = why
     return found
 
 
-def _first_damage(
-    objects: Objects, manifest: Manifest, but: set[str] | frozenset[str] = frozenset()
-) -> str:
+def _first_damage(snapshot: Snapshot, but: Collection[str] = ()) -> str:
     """What is wrong with a version's objects; empty where nothing is."""
     try:
-        for ref in manifest.objects:
-            if ref.sha256 not in but:
-                objects.path(ref)
+        snapshot.verify(but)
     except DataError as error:
         return error.message
     return ""

@@ -10,9 +10,9 @@ from typing import Any
 from mmindex.core.errors import NoInputError
 from mmindex.runs.run import RunSummary, run, settings
 from mmindex.store import versions
-from mmindex.store.manifest import Manifest
-from mmindex.store.objects import Objects
+from mmindex.store.objects import Objects, contents
 from mmindex.store.quarantine import read_entries
+from mmindex.store.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +48,17 @@ def retry_quarantined(
         MmindexError: as of any build.
     """
     layout = versions.open_layout(root)
-    before = versions.read_current(layout)
-    if before is None:
+    manifest = versions.read_current(layout)
+    if manifest is None:
         raise NoInputError(f"{layout.root}: nothing is published yet", "run `mmindex build`")
-    objects = Objects(layout)
-    ref = before.find("quarantine")
-    entries = read_entries(objects, ref) if ref is not None else []
+    before = Snapshot(Objects(layout), manifest)
+    entries = read_entries(before.objects, manifest.find("quarantine"))
     # A second image under an id that is taken was in quarantine while the first was in the index.
-    tried = {entry.id for entry in entries} - _indexed(objects, before)
+    tried = {entry.id for entry in entries} - _indexed(before)
     summary = run(root, settings(root, None, dict(values or {})), run_id, retry=True)
-    back = tried & _indexed(objects, summary.manifest)
+    back = tried & _indexed(Snapshot(before.objects, summary.manifest))
     return RetryReport(len(entries), tuple(sorted(back)), summary)
 
 
-def _indexed(objects: Objects, manifest: Manifest) -> set[str]:
-    ref = manifest.find("images")
-    return (
-        set() if ref is None else set(objects.read_table(ref, ["image_id"])["image_id"].to_pylist())
-    )
+def _indexed(snapshot: Snapshot) -> set[str]:
+    return set(contents(snapshot.table("images", ["image_id"])["image_id"]))

@@ -7,6 +7,7 @@ that means two things.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
@@ -14,20 +15,23 @@ import mmindex
 from mmindex.core.errors import DataError, NoInputError, UsageError
 from mmindex.store import chain, versions
 from mmindex.store.layout import Layout
+from mmindex.store.leftovers import remove_leftovers
+from mmindex.store.lock import writer_lock
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
 
 # What the store was told to forget holds for every version, whatever is restored.
 _CARRIED = "forgotten"
 
 
-def rollback(objects: Objects, number: int | None, run_id: str) -> Manifest:
-    """Under the lock: publish the content of version ``number`` as the next version.
+def rollback(root: Path, number: int | None, run_id: str) -> Manifest:
+    """Publish the content of version ``number`` as the next version.
 
     Every object of that version is hashed first.
 
     Args:
-        objects: of the store, which this process has locked.
+        root: the store's folder.
         number: what to go back to; None: the newest version before the published one.
         run_id: the run that does it.
 
@@ -35,15 +39,23 @@ def rollback(objects: Objects, number: int | None, run_id: str) -> Manifest:
         the published manifest; the one that was published already where it has the same content.
 
     Raises:
-        NoInputError: there is no such version, or it holds forgotten items.
+        BusyError: somebody else writes to the store.
+        NoInputError: there is no store or no such version, or it holds forgotten items.
         UsageError: it is the published version.
         DataError: that version is damaged; nothing was published.
     """
-    layout = objects.layout
-    current = versions.read_current(layout)
-    if current is None:
-        raise NoInputError(f"{layout.root}: nothing is published yet", "run `mmindex build`")
-    target = _verified(objects, current, _choose(layout, current, number))
+    layout = versions.open_layout(root)
+    with writer_lock(layout):
+        remove_leftovers(layout)
+        current = versions.read_current(layout)
+        if current is None:
+            raise NoInputError(f"{root}: nothing is published yet", "run `mmindex build`")
+        return _restore(Snapshot(Objects(layout), current), number, run_id)
+
+
+def _restore(published: Snapshot, number: int | None, run_id: str) -> Manifest:
+    current = published.manifest
+    target = _verified(published, _choose(published.layout, current, number))
     kept = [ref for ref in target.objects if ref.name != _CARRIED]
     carried = current.find(_CARRIED)
     draft = msgspec.structs.replace(
@@ -59,7 +71,7 @@ def rollback(objects: Objects, number: int | None, run_id: str) -> Manifest:
     )
     if draft.content() == current.content():
         return current
-    return versions.publish_version(objects, draft)
+    return versions.publish_version(published.objects, draft)
 
 
 def _choose(layout: Layout, current: Manifest, number: int | None) -> int:
@@ -80,18 +92,17 @@ def _choose(layout: Layout, current: Manifest, number: int | None) -> int:
     raise NoInputError(f"{layout.root}: version {number} {why}", "run `mmindex versions`")
 
 
-def _verified(objects: Objects, current: Manifest, number: int) -> Manifest:
+def _verified(published: Snapshot, number: int) -> Manifest:
     """Version ``number``, its manifest verified from CURRENT down and its objects by hash."""
     hint = "choose another of `mmindex versions`; `mmindex check --repair` drops damaged ones"
-    for link in chain.walk(objects.layout, current):
+    for link in chain.walk(published.layout, published.manifest):
         if link.number != number:
             continue
         if link.manifest is None:
             raise DataError(link.problem, hint)
         try:
-            for ref in link.manifest.objects:
-                objects.path(ref)
+            Snapshot(published.objects, link.manifest).verify()
         except DataError as error:
             raise DataError(error.message, hint) from error
         return link.manifest
-    raise NoInputError(f"{objects.layout.root}: no version {number}", "run `mmindex versions`")
+    raise NoInputError(f"{published.layout.root}: no version {number}", "run `mmindex versions`")

@@ -132,7 +132,7 @@ def parse_at(text: str) -> time:
     """
     match = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})", text)
     if match is None or int(match[1]) > 23 or int(match[2]) > 59:
-        raise UsageError(f"--at {text!r} is no time of day", "for example --at 03:15")
+        raise UsageError(f"`at={text!r}` is no time of day", "for example `at=03:15`")
     return time(int(match[1]), int(match[2]))
 
 

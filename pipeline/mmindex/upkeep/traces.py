@@ -25,6 +25,7 @@ from mmindex.store.purge import (
     stamped_keys,
 )
 from mmindex.store.quarantine import read_ledger
+from mmindex.store.snapshot import Snapshot
 
 _ID_COLUMNS: Final = ("image_id", "id")
 _SHA256: Final = re.compile(rb"[0-9a-f]{64}")
@@ -48,10 +49,12 @@ def find_forgotten(layout: Layout, manifests: Iterable[Manifest]) -> list[str]:
     objects = Objects(layout)
     try:
         current = versions.read_current(layout)
-        forgotten = read_forgotten(objects, current)
+        if current is None:
+            return []
+        forgotten = read_forgotten(Snapshot(objects, current))
     except DataError:
         return []  # named by whoever checks manifests and objects
-    if current is None or not forgotten:
+    if not forgotten:
         return []
     kept = [one for one in manifests if current.floor <= one.version <= current.version]
     refs = {ref.sha256: ref for one in (current, *kept) for ref in one.objects}

@@ -21,7 +21,7 @@ from mmindex.search.searcher import Searcher
 from mmindex.store.objects import Objects
 from support.filtering import ROWS, Store, random_condition, units
 from support.index_stores import indexed
-from support.stores import captions_table, images_table, key_of, make_store
+from support.stores import captions_table, images_table, key_of, make_store, with_manifest
 
 
 @pytest.mark.parametrize(
@@ -69,23 +69,23 @@ def test_the_longest_condition_allowed_is_answered(store):
 def test_columns_whose_names_differ_only_in_case_are_told_apart(tmp_path):
     images = images_table([("a", key_of("a"), "/a"), ("b", key_of("b"), "/b")])
     images = images.append_column("Title", [["x", "y"]]).append_column("title", [["y", "x"]])
-    objects, manifest = make_store(tmp_path / "s", images, captions_table([]), {}, None)
-    assert select_images(objects, manifest, "title = 'x'").tolist() == [False, True]
-    assert select_images(objects, manifest, "\"Title\" = 'x'").tolist() == [True, False]
+    snapshot = make_store(tmp_path / "s", images, captions_table([]), {}, None)
+    assert select_images(snapshot, "title = 'x'").tolist() == [False, True]
+    assert select_images(snapshot, "\"Title\" = 'x'").tolist() == [True, False]
     with pytest.raises(UsageError, match="no column 'TITLE'"):
-        select_images(objects, manifest, "TITLE = 'x'")
+        select_images(snapshot, "TITLE = 'x'")
 
 
 def test_text_that_is_no_utf8_is_seen_with_a_replacement_character(tmp_path):
     images = images_table([("a", key_of("a"), "/a"), ("b", key_of("b"), "/b")])
     titles = pa.array([b"half \xed\xa0\xbd face", None], pa.binary()).cast(pa.string(), safe=False)
     images = images.append_column("title", titles)
-    objects, manifest = make_store(tmp_path / "s", images, captions_table([]), {}, None)
-    assert select_images(objects, manifest, "upper(title) like 'HALF%FACE'").tolist() == [
+    snapshot = make_store(tmp_path / "s", images, captions_table([]), {}, None)
+    assert select_images(snapshot, "upper(title) like 'HALF%FACE'").tolist() == [
         True,
         False,
     ]
-    assert select_images(objects, manifest, "title is null").tolist() == [False, True]
+    assert select_images(snapshot, "title is null").tolist() == [False, True]
 
 
 @pytest.fixture(scope="module", params=["exact", "ivfflat", "ivfpq", "through the selector"])
@@ -95,22 +95,22 @@ def searcher(request: pytest.FixtureRequest, store: Store, tmp_path_factory) -> 
     Through the selector all lists are probed: what may be lost then is lost by the selector.
     """
     if request.param == "exact":
-        yield Searcher(store.objects, store.manifest, "image", threads=1)
+        yield Searcher(store.snapshot, "image", threads=1)
         return
     selected = request.param == "through the selector"
     config = IndexConfig(kind="ivfflat" if selected else request.param, threads=1)
     half = store.vectors.astype(np.float16)
-    objects, manifest = indexed(tmp_path_factory.mktemp("ivf"), half, config)
+    snapshot = indexed(tmp_path_factory.mktemp("ivf"), half, config)
     with pytest.MonkeyPatch.context() as patch:
         if selected:
             patch.setattr(searchers, "_SCAN_UP_TO", 40)
-            info = manifest.indexes["image"]
+            info = snapshot.manifest.indexes["image"]
             info = msgspec.structs.replace(info, nprobe=info.n, k_factor=1)
-            manifest = msgspec.structs.replace(manifest, indexes={"image": info})
+            snapshot = with_manifest(snapshot, indexes={"image": info})
             scans = []
             plain = Searcher._scan
             patch.setattr(Searcher, "_scan", lambda *given: scans.append(given[3]) or plain(*given))
-        yield Searcher(objects, manifest, "image", threads=1)
+        yield Searcher(snapshot, "image", threads=1)
         # The other survivors were the selector's.
         assert not selected or all(len(allowed) <= 40 for allowed in scans)
 
@@ -125,13 +125,13 @@ def test_answers_under_200_random_filters_are_those_of_brute_force(
     shares = []
     for _ in range(200):
         expression, says = random_condition(rng)
-        rows = select_images(store.objects, store.manifest, expression)
+        rows = select_images(store.snapshot, expression)
         expected = [says(row) is True for row in store.rows]
         assert rows.tolist() == expected, expression
         allowed = sorted(
             {place[key] for key, kept in zip(store.keys, expected, strict=True) if kept}
         )
-        ids = ids_of(store.objects, store.manifest, Modality.IMAGE, rows)
+        ids = ids_of(store.snapshot, Modality.IMAGE, rows)
         assert ids.tolist() == allowed, expression
         queries = units(numbers, 20)
         _, found = searcher.search(queries, 10, ids)
@@ -146,23 +146,23 @@ def test_answers_under_200_random_filters_are_those_of_brute_force(
 
 
 def test_a_filter_over_images_restricts_their_captions(store):
-    rows = select_images(store.objects, store.manifest, "split = 'val' and width = 320")
+    rows = select_images(store.snapshot, "split = 'val' and width = 320")
     wanted = {
         key_of(f"caption {i} of {n % 150}")
         for n, row in enumerate(store.rows)
         if row["split"] == "val" and row["width"] == 320
         for i in (0, 1)
     }
-    searcher = Searcher(store.objects, store.manifest, "text", threads=1)
-    ids = ids_of(store.objects, store.manifest, Modality.TEXT, rows)
+    searcher = Searcher(store.snapshot, "text", threads=1)
+    ids = ids_of(store.snapshot, Modality.TEXT, rows)
     assert set(searcher.keys(ids)) == wanted
     assert len(ids) == len(wanted)
 
 
 def test_no_survivor_is_an_empty_answer(store):
-    rows = select_images(store.objects, store.manifest, "width = 1")
-    ids = ids_of(store.objects, store.manifest, Modality.IMAGE, rows)
-    searcher = Searcher(store.objects, store.manifest, "image", threads=1)
+    rows = select_images(store.snapshot, "width = 1")
+    ids = ids_of(store.snapshot, Modality.IMAGE, rows)
+    searcher = Searcher(store.snapshot, "image", threads=1)
     scores, found = searcher.search(units(np.random.default_rng(0), 2), 3, ids)
     assert found.tolist() == [[-1] * 3] * 2
     assert np.isneginf(scores).all()
@@ -172,7 +172,7 @@ def test_no_survivor_is_an_empty_answer(store):
 def test_a_content_with_two_names_survives_under_either(store):
     rows = np.zeros(ROWS, dtype=bool)
     rows[395] = True  # the second name of content 5
-    assert ids_of(store.objects, store.manifest, Modality.IMAGE, rows).tolist() == [5]
+    assert ids_of(store.snapshot, Modality.IMAGE, rows).tolist() == [5]
 
 
 def test_the_condition_reads_only_the_columns_that_it_names(store, monkeypatch):

@@ -56,7 +56,7 @@ from support.stores import captions_table, images_table, make_store
     ],
 )
 def test_refuses_whatever_is_more_than_a_condition(store, attack):
-    with pytest.raises(UsageError, match=r"^--where"):
+    with pytest.raises(UsageError, match=r"^`where`"):
         store.where(attack)
 
 
@@ -77,13 +77,13 @@ def test_refuses_whatever_is_more_than_a_condition(store, attack):
     ],
 )
 def test_refuses_what_would_eat_memory_or_time(store, bomb):
-    with pytest.raises(UsageError, match=r"^--where"):
+    with pytest.raises(UsageError, match=r"^`where`"):
         store.where(bomb)
 
 
 def test_a_condition_that_takes_too_long_is_stopped(store):
     with pytest.raises(UsageError, match="took longer than 0 s"):
-        select_images(store.objects, store.manifest, "width > 1", timeout_s=0.0)
+        select_images(store.snapshot, "width > 1", timeout_s=0.0)
 
 
 def test_work_is_stopped_in_the_middle_too():
@@ -144,16 +144,16 @@ def test_text_in_double_quotes_is_explained(store):
     ],
 )
 def test_what_is_no_condition_or_fails_on_a_value_is_a_usage_error(store, expression):
-    with pytest.raises(UsageError, match=r"^--where") as error:
+    with pytest.raises(UsageError, match=r"^`where`") as error:
         store.where(expression)
     assert "\n" not in error.value.message
 
 
 def test_an_empty_corpus_still_refuses_a_wrong_type(tmp_path):
-    objects, manifest = make_store(tmp_path / "s", images_table([]), captions_table([]), {}, None)
-    assert select_images(objects, manifest, "width > 1").tolist() == []
-    with pytest.raises(UsageError, match=r"^--where"):
-        select_images(objects, manifest, "lower(width, 2) = 'a'")
+    snapshot = make_store(tmp_path / "s", images_table([]), captions_table([]), {}, None)
+    assert select_images(snapshot, "width > 1").tolist() == []
+    with pytest.raises(UsageError, match=r"^`where`"):
+        select_images(snapshot, "lower(width, 2) = 'a'")
 
 
 def test_files_are_left_alone(store, tmp_path, monkeypatch):

@@ -1,0 +1,26 @@
+"""Settings in the library's messages, shown as the flags that people type."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# What the library calls `max_removed` or `device=cpu` is a flag here: --max-removed, --device cpu.
+_NAMES: Final = (
+    "allow_private|at|base_url|config|confusion|device|format|image|image_threshold|index|labels|"
+    "learning_rate|max_quarantine|max_removed|method|minus|model|others|out|overwrite|plus|"
+    "precision|pretrained|require_checksum|scale|source|store|subset|templates|threshold|to|truth|"
+    "weights|where|workers"
+)
+_SETTING: Final = re.compile(rf"`({_NAMES})(?:=([^`]*))?`")
+
+
+def as_flags(text: str) -> str:
+    """A message of the library's for somebody at a command line."""
+    return _SETTING.sub(_flag, text)
+
+
+def _flag(match: re.Match[str]) -> str:
+    name, value = match.groups()
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is None else f"{flag} {value}"

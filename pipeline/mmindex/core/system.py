@@ -1,0 +1,175 @@
+"""What differs between operating systems: cores, memory, locks, worker processes.
+
+mmindex is written for Linux. Whatever Linux or Unix alone has is called here and nowhere else, so
+that importing mmindex works everywhere, and a command that cannot do without says so.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, NoReturn
+
+from mmindex.core.errors import UnsupportedSystemError
+
+try:  # here, not where they are used: a process may have given up its rights by then
+    import fcntl
+    import resource
+except ImportError:  # Windows
+    fcntl = resource = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:  # `mmindex status` opens a store without paying for these
+    import ctypes
+
+_PR_SET_PDEATHSIG = 1
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on, which cgroups and taskset may have narrowed."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def calm_openmp() -> None:
+    """Have OpenMP's threads sleep while they wait, unless the environment says otherwise.
+
+    faiss and torch bring an OpenMP each; threads that spin while they wait starve the other
+    (measured on two busy cores: a k-means of 2.6 s took 28 s). Call it before either is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def trim_heap() -> None:
+    """Have Arrow and the C library give freed memory back; takes milliseconds.
+
+    Batches of texts, each of another length, leave holes in glibc's heap that it fills badly: with
+    the embedded model it grew by 60 MB for every 100,000 texts, and stays level when it is trimmed
+    now and then. See malloc_trim(3). Other C libraries have no such function, nor the need.
+    """
+    import ctypes
+
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    trim = getattr(_c_library(), "malloc_trim", None)
+    if trim is not None:
+        trim.argtypes = [ctypes.c_size_t]
+        trim(0)
+
+
+def die_with_parent() -> None:
+    """End this worker process when the one that started it is gone, however it ended.
+
+    A worker that is stuck, or that waits on a queue whose other end it holds itself, would never
+    notice. Linux kills it (prctl(2)); elsewhere a thread waits for the parent's end, which a
+    decoder stuck in C code with the interpreter's lock held can delay.
+    """
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    set_signal = getattr(_c_library(), "prctl", None)
+    if set_signal is not None:
+        set_signal(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    elif parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)  # it died before the lines above
+
+
+def _exit_after(sentinel: int) -> None:
+    from multiprocessing.connection import wait
+
+    wait([sentinel])
+    os._exit(1)
+
+
+def _c_library() -> ctypes.CDLL | None:
+    """The C library that this process runs on; None on Windows, where no name stands for it."""
+    import ctypes
+
+    return None if os.name == "nt" else ctypes.CDLL(None)
+
+
+def process_exists(pid: int) -> bool:
+    """Whether a process of this number runs, of whatever user."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def peak_memory_bytes(*, of_children: bool = False) -> int:
+    """The largest resident size that this process, or its largest ended child, has had.
+
+    Raises:
+        UnsupportedSystemError: the system does not tell, as Windows.
+    """
+    if resource is None:
+        _refuse("resource")
+    whose = resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, else KiB
+    return resource.getrusage(whose).ru_maxrss * unit
+
+
+def limit_worker(memory_bytes: int) -> None:
+    """Bound this worker's address space, and have its crash leave no core file.
+
+    Linux only: macOS refuses any limit below the hundreds of GB that it maps at the start.
+    """
+    if sys.platform != "linux":
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def allow_open_files(count: int) -> None:
+    """Raise this process's limit on open files to ``count``, as far as the system lets it.
+
+    Raises:
+        UnsupportedSystemError: the system has no such limit, as Windows.
+    """
+    if resource is None:
+        _refuse("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and count > soft:
+        possible = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, possible), hard))
+
+
+def lock_file(descriptor: int, *, shared: bool = False) -> None:
+    """Lock an open file with flock(2) until it is closed, or this process ends.
+
+    A shared lock waits for the holder of an exclusive one; an exclusive lock never waits.
+
+    Raises:
+        BlockingIOError: somebody else holds a lock, and an exclusive one was wanted.
+        UnsupportedSystemError: the system has no flock, as Windows.
+    """
+    if fcntl is None:
+        _refuse("fcntl")
+    fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def require_stores() -> None:
+    """Refuse to open a store where readers and writers cannot be kept apart.
+
+    Raises:
+        UnsupportedSystemError: the system has no flock, as Windows.
+    """
+    if fcntl is None:
+        _refuse("fcntl")
+
+
+def _refuse(module: str) -> NoReturn:
+    raise UnsupportedSystemError(
+        f"Python on {sys.platform} has no {module!r} module, which stores need",
+        "run mmindex on Linux or macOS; on Windows, inside WSL2",
+    )

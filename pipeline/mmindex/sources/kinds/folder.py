@@ -1,0 +1,345 @@
+"""Any folder of images, or a zip or tar of them, with captions where files bring them.
+
+Captions come from a list (forms: :mod:`mmindex.sources.caption_lists`): ``captions.*`` at the root,
+or ``metadata.jsonl`` and ``metadata.csv`` in any folder, as Hugging Face's image folders have them
+(https://huggingface.co/docs/datasets/image_dataset). A list names images by their path relative to
+itself. Images that no list names may have a ``.txt`` beside them: one caption a line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from mmindex.core.errors import DataError, os_errors
+from mmindex.core.records import (
+    Ignored,
+    ItemError,
+    Note,
+    NoteKind,
+    Reason,
+    Rejected,
+    Skip,
+    SourceEvent,
+)
+from mmindex.media.archive import id_part, item_error, list_members
+from mmindex.media.places import ImageArchive, ImageFolder, ImagePlace, is_inside
+from mmindex.media.tars import ImageTar
+from mmindex.sources.annotations import stem
+from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.caption_lists import CaptionList, Described, parse_captions
+from mmindex.sources.names import match_names
+from mmindex.sources.pictures import Listed, picture_events
+from mmindex.sources.rules import Rules, extension
+from mmindex.store.layout import Layout
+
+# Best first; those of the second row in every folder.
+_ROOT_LISTS: Final = ("captions.jsonl", "captions.txt", "captions.csv", "captions.tsv")
+_LISTS: Final = ("metadata.jsonl", "metadata.csv")
+_SIDECAR: Final = ".txt"
+
+
+@dataclass(slots=True)
+class _Captions:
+    """A caption list, and the folder below which it names images.
+
+    Attributes:
+        file: the list's own path, relative to the source.
+        below: that of its folder, with a slash at its end, or empty.
+        listed: what it says.
+        spelt: listed names by file, for names that the list spells differently.
+    """
+
+    file: str
+    below: str
+    listed: CaptionList
+    spelt: dict[str, str]
+
+    def take(self, name: str) -> Described | None:
+        """What the list says of the file ``name``, relative to the source."""
+        relative = name[len(self.below) :]
+        return self.listed.take(self.spelt.get(relative, relative))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """What holds for a whole source; ``lists`` are those that name the images being looked at."""
+
+    place: ImagePlace
+    rules: Rules
+    split: str | None
+    root: str
+    roots: tuple[str, ...]
+    lists: list[_Captions] = field(default_factory=list)
+
+    def described(self, name: str) -> Described | None:
+        """What the nearest list that knows an image says of it."""
+        found = (captions.take(name) for captions in reversed(self.lists))
+        return next((one for one in found if one is not None), None)
+
+
+def read_folder(request: Request) -> Iterator[SourceEvent]:
+    """Stream a folder and everything below it, in the byte order of names; or an archive.
+
+    Links to pictures of the corpus are other names of these; links to folders are not followed, and
+    links out of the folder are rejected. What :class:`mmindex.sources.rules.Rules` passes over is
+    ignored and counted. A split keeps only the images that a caption list puts in it.
+
+    Raises:
+        DataError: a caption list or the archive is damaged.
+        MmindexError: the folder, the archive or a caption list cannot be read.
+    """
+    path, options = request.path, request.options
+    rules = Rules.of(options.exclude, options.include, all_files=options.all_files)
+    root = os.path.realpath(path)
+    if path.is_dir():
+        folder = ImageFolder(path, options.max_bytes)
+        with os_errors(path):
+            entries = _listing(str(path))
+        yield from _walk(_Scan(folder, rules, request.split, root, options.roots), entries)
+    elif path.suffix.lower() == ".tar":
+        tar = ImageTar(path, options.max_bytes)
+        yield from _members(_Scan(tar, rules, request.split, root, ()), tar.names())
+    else:
+        packed = ImageArchive(path, ("",), options.max_bytes)
+        names = list_members(str(path))
+        yield from _members(_Scan(packed, rules, request.split, root, ()), names)
+
+
+# Folders
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder that the walk stands in; ``below`` is its relative path with a slash, or empty."""
+
+    below: str
+    entries: Iterator[os.DirEntry[str]]
+    sidecars: frozenset[str]
+    captions: _Captions | None
+
+
+def _listing(path: str) -> list[os.DirEntry[str]]:
+    with os.scandir(path) as entries:
+        return sorted(entries, key=lambda entry: os.fsencode(entry.name))
+
+
+def _walk(scan: _Scan, entries: list[os.DirEntry[str]]) -> Iterator[SourceEvent]:
+    """Every folder's events, each folder on the spot where its name sorts.
+
+    A stack of its own, because folders may be nested deeper than Python's calls.
+    """
+    open_folders = [_enter(scan, "", entries)]
+    while open_folders:
+        folder = open_folders[-1]
+        entry = next(folder.entries, None)
+        if entry is None:
+            open_folders.pop()
+            if folder.captions is not None:
+                scan.lists.remove(folder.captions)
+                yield from folder.captions.listed.summary()
+            continue
+        name = folder.below + entry.name
+        if name in folder.sidecars or any(name == one.file for one in scan.lists):
+            continue
+        try:
+            if not entry.is_dir(follow_symlinks=False):
+                yield from _file(scan, name, entry, folder.sidecars)
+            elif Layout(Path(entry.path)).is_store():
+                yield Ignored(Skip.STORE)
+            elif why := scan.rules.skip_folder(name):
+                yield Ignored(why)
+            else:
+                open_folders.append(_enter(scan, f"{name}/", _listing(entry.path)))
+        except OSError as error:
+            yield _reject(scan, name, item_error(error, entry.path))
+
+
+def _enter(scan: _Scan, below: str, entries: list[os.DirEntry[str]]) -> _Folder:
+    names = [below + entry.name for entry in entries]
+    captions = _open_list(scan, below, names, _files_below(scan, below, entries))
+    if captions is not None:
+        scan.lists.append(captions)
+    return _Folder(below, iter(entries), _sidecars(scan, names), captions)
+
+
+def _files_below(scan: _Scan, below: str, entries: list[os.DirEntry[str]]) -> Iterator[str]:
+    """The pictures below a folder, by their paths relative to it."""
+    waiting = [(below, entries)]
+    while waiting:
+        folder, found = waiting.pop()
+        for entry in found:
+            name = folder + entry.name
+            if not entry.is_dir(follow_symlinks=False):
+                if scan.rules.skip_file(name) is None:
+                    yield name[len(below) :]
+            elif scan.rules.skip_folder(name) is None:
+                try:
+                    waiting.append((f"{name}/", _listing(entry.path)))
+                except OSError:
+                    continue  # the walk will say so
+
+
+def _file(
+    scan: _Scan, name: str, entry: os.DirEntry[str], sidecars: frozenset[str]
+) -> Iterator[SourceEvent]:
+    linked = entry.is_symlink()
+    if linked and entry.is_dir():
+        yield _linked_folder(scan, name, entry.path)
+        return
+    if why := scan.rules.skip_file(name):
+        yield Ignored(why, suffix=extension(entry.name))
+        return
+    target = _picture_behind(scan, entry.path) if linked else None
+    if target is None:
+        yield from _image(scan, name, name, sidecars)
+    elif target and scan.lists:
+        yield from _image(scan, name, target, frozenset())
+    else:
+        yield Ignored(Skip.OTHER_NAME)
+
+
+def _picture_behind(scan: _Scan, path: str) -> str | None:
+    """What a link leads to, if the corpus has that under its own name.
+
+    Returns:
+        the picture's path relative to this source; empty if it is in another source; None if the
+        link is the only name that it has in the corpus, or leads nowhere.
+    """
+    real = os.path.realpath(path)
+    if not os.path.isfile(real):  # noqa: PTH113  # names may hold bytes that are no UTF-8
+        return None
+    if is_inside(real, scan.root):
+        name = real[len(scan.root.rstrip("/")) + 1 :]
+        return name if scan.rules.skip_path(name) is None else None
+    elsewhere = any(is_inside(real, root) for root in scan.roots if root != scan.root)
+    return "" if elsewhere and scan.rules.skip_file(real) is None else None
+
+
+def _linked_folder(scan: _Scan, name: str, path: str) -> SourceEvent:
+    real = os.path.realpath(path)
+    if any(real == root or is_inside(real, root) for root in (scan.root, *scan.roots)):
+        return Ignored(Skip.LINKED_FOLDER)
+    return _reject(scan, name, ItemError(Reason.UNSAFE_PATH, "a link leads out of the folder"))
+
+
+# Archives
+
+
+def _members(scan: _Scan, names: Sequence[str]) -> Iterator[SourceEvent]:
+    """The events of an archive's members."""
+    kept = [name for name in names if scan.rules.skip_path(name) in (None, Skip.NOT_AN_IMAGE)]
+    images = [name for name in kept if scan.rules.skip_path(name) is None]
+    # An archive of one folder has its captions in there.
+    tops = {name.partition("/")[0] for name in kept if "/" in name}
+    folders = {f"{name.rpartition('/')[0]}/" for name in kept if "/" in name}
+    root = f"{tops.pop()}/" if len(tops) == 1 and all("/" in name for name in kept) else ""
+    for below in sorted({"", *folders}):
+        files = (name[len(below) :] for name in images if name.startswith(below))
+        captions = _open_list(scan, below, kept, files, is_root=below == root)
+        if captions is not None:
+            scan.lists.append(captions)
+    sidecars, lists = _sidecars(scan, kept), {captions.file for captions in scan.lists}
+    for name in sorted(names, key=os.fsencode):
+        if name in sidecars or name in lists:
+            continue
+        if why := scan.rules.skip_path(name):
+            yield Ignored(why, suffix=extension(name))
+            continue
+        yield from _image(scan, name, name, sidecars)
+    for captions in scan.lists:
+        yield from captions.listed.summary()
+
+
+# Both
+
+
+def _open_list(
+    scan: _Scan,
+    below: str,
+    names: Sequence[str],
+    files: Iterator[str],
+    *,
+    is_root: bool | None = None,
+) -> _Captions | None:
+    """The caption list of a folder, if it has one.
+
+    Args:
+        scan: the source.
+        below: the folder's relative path with a slash, or empty.
+        names: what is in it, and perhaps more, relative to the source.
+        files: the pictures below it, relative to it; read only where there is a list.
+        is_root: whether ``captions.*`` counts here; None: only at the source's root.
+    """
+    wanted = (_ROOT_LISTS if (not below if is_root is None else is_root) else ()) + _LISTS
+    there = set(names)
+    file = next((below + one for one in wanted if below + one in there), None)
+    if file is None:
+        return None
+    try:
+        data = scan.place.find(file).read()
+    except ItemError as error:
+        raise DataError(f"{scan.place.uri(file)}: {error.detail}") from error
+    listed = parse_captions(data, scan.place.uri(file))
+    return _Captions(file, below, listed, match_names(listed.images, files))
+
+
+def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> Iterator[SourceEvent]:
+    """One picture; ``name`` is what a list calls it, a link to it perhaps."""
+    described = scan.described(name)
+    captions = None if described is None else described.captions
+    if described is None:
+        described = Described()
+        if (sidecar := stem(name) + _SIDECAR) in sidecars:
+            captions = yield from _read_sidecar(scan, sidecar)
+    if scan.split is not None and described.split != scan.split:
+        yield Ignored(Skip.OTHER_SPLIT)
+        return
+    if name != picture and not captions:
+        yield Ignored(Skip.OTHER_NAME)
+        return
+    yield from picture_events(
+        scan.place,
+        Listed(id_part(picture), picture, captions, described.split, described.metadata),
+    )
+
+
+def _read_sidecar(scan: _Scan, name: str) -> Generator[SourceEvent, None, list[str] | None]:
+    """The lines of an image's own caption file; one that is unusable costs no image."""
+    try:
+        text = scan.place.find(name).read().decode("utf-8-sig")
+    except (ItemError, UnicodeDecodeError):
+        yield Note(NoteKind.UNREADABLE_CAPTION_FILES)
+        return None
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [line for line in lines if line.strip()]
+
+
+def _sidecars(scan: _Scan, names: Sequence[str]) -> frozenset[str]:
+    """The ``.txt`` files that stand beside an image of their own name."""
+    there = set(names)
+    return frozenset(
+        sidecar
+        for name in names
+        if extension(name) != _SIDECAR and scan.rules.skip_file(name) is None
+        if (sidecar := stem(name) + _SIDECAR) in there
+    )
+
+
+def _reject(scan: _Scan, name: str, error: ItemError) -> Rejected:
+    return Rejected(id_part(name), scan.place.uri(name), error.reason, error.detail)
+
+
+KIND: Final = Kind(
+    name="folder",
+    place=Place.FOLDER_OR_ARCHIVE,
+    form="PATH[#SPLIT]",
+    example="folder:~/Pictures",
+    summary="pictures, however nested, or a zip or tar of them; captions from `captions.txt`,"
+    " `captions.jsonl`, `metadata.jsonl`, `metadata.csv` or a `.txt` beside each picture",
+    read=read_folder,
+    globs=True,
+)

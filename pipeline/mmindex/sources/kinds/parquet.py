@@ -1,0 +1,266 @@
+"""Parquet files that hold images, as the Hugging Face hub serves data sets.
+
+An image column is a struct with ``bytes`` and ``path``, or binary; texts stand beside it:
+https://huggingface.co/docs/datasets/image_dataset. Where the bytes are null, or the column is a
+text, the pictures are files beside the table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mmindex.core.errors import DataError, os_errors
+from mmindex.core.records import MetadataValue, SourceEvent, SourceItem
+from mmindex.media.parquet_cells import file_stamp, read_cell, uri_of_cell
+from mmindex.media.places import ImageFolder
+from mmindex.sources.annotations import json_column
+from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.captions import caption_fields, caption_texts
+from mmindex.sources.patterns import file_names, find_files
+from mmindex.sources.pictures import Listed, picture_events
+from mmindex.sources.url_rows import row_id
+
+# Names of the hub's data sets, best first; a column of another name is taken if it is the only
+# one with images.
+_IMAGE: Final = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
+_PATH: Final = ("image", "file_name", "filename", "image_path", "image_file", "path", "file")
+_NAME: Final = ("id", "image_id", "key", "__key__")
+_BATCH_ROWS: Final = 1_024
+_ADDRESSES: Final = ("http://", "https://", "s3://", "gs://")
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """What a file's columns are.
+
+    Attributes:
+        image: a column of bytes, or a struct with ``bytes``; None where pictures are paths.
+        path: what holds paths, as pyarrow names it (``image.path`` in a struct); None if nothing.
+        captions: columns of captions.
+        name: the column of ids.
+        split: the column of splits.
+        others: what becomes metadata.
+    """
+
+    image: str | None
+    path: str | None
+    captions: tuple[str, ...]
+    name: str | None
+    split: str | None
+    others: tuple[str, ...]
+
+
+def read_parquet(request: Request) -> Iterator[SourceEvent]:
+    """Stream the rows of all files, in the order of their names; images stay where they are.
+
+    An image's id is ``parquet/<folder's name>/<file's stem>/<id>``, with the column ``id`` or else
+    the row number. A split chooses rows by the column ``split`` where there is one; elsewhere it
+    is their name.
+
+    Raises:
+        NoInputError: no such file.
+        DataError: a file is damaged, has no column of images, or one of captions that are none.
+    """
+    files = find_files(request.spec.where, KIND.suffix)
+    for path, name in file_names(request.spec, files).items():
+        yield from _file_events(path, name, request)
+
+
+def _file_events(path: Path, id_prefix: str, request: Request) -> Iterator[SourceEvent]:
+    row = -1
+    try:
+        with os_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            columns = _columns(path, file.schema_arrow)
+            table = _Table(path, id_prefix, columns, file_stamp(str(path)), request)
+            for values in _rows(file, columns):
+                row += 1
+                yield from table.events(row, values)
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: damaged behind row {row}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """One file, and what turns its rows into events."""
+
+    path: Path
+    id_prefix: str
+    columns: _Columns
+    stamp: tuple[int, int, int]
+    request: Request
+
+    def events(self, row: int, values: Mapping[str, Any]) -> Iterator[SourceEvent]:
+        """One row's events."""
+        columns, split = self.columns, self.request.split
+        own = str(values[columns.split]) if columns.split else None
+        if None not in (split, own) and own != split:
+            return
+        # Rows without an id among rows that have one keep clear of ids that are numbers.
+        name = str(row)
+        if columns.name is not None:
+            name = row_id(values[columns.name]) or f"row-{row}"
+        captions = [
+            text
+            for column in columns.captions
+            for text in caption_texts(values[column], f"{self.path}: row {row}, column {column!r}")
+        ]
+        metadata = {column: _value(values[column]) for column in columns.others}
+        listed = Listed(
+            image_id=f"{self.id_prefix}/{name}",
+            name=values.get(_FILE) or "",
+            captions=captions if columns.captions else None,
+            split=own or split or "all",
+            metadata=metadata,
+        )
+        if listed.name:
+            yield from self._beside(listed, row)
+        else:
+            yield self._cell(listed, row)
+
+    def _cell(self, listed: Listed, row: int) -> SourceItem:
+        path, column, limit = str(self.path), self.columns.image, self.request.options.max_bytes
+        column = column or ""
+        return SourceItem(
+            image_id=listed.image_id,
+            uri=uri_of_cell(path, column, row),
+            split=listed.split,
+            captions=tuple(listed.captions or ()),
+            read=functools.partial(read_cell, path, column, row, limit),
+            metadata=listed.metadata,
+            stamp=self.stamp,
+            is_row=True,
+        )
+
+    def _beside(self, listed: Listed, row: int) -> Iterator[SourceEvent]:
+        if listed.name.lower().startswith(_ADDRESSES):
+            raise DataError(
+                f"{self.path}: row {row} names an address, not a file: {listed.name[:100]}",
+                "read tables of addresses with urls:FILE",
+            )
+        place = ImageFolder(self.path.parent, self.request.options.max_bytes)
+        for event in picture_events(place, listed):
+            if isinstance(event, SourceItem):
+                yield dataclasses.replace(event, is_row=True)
+            else:
+                yield event
+
+
+# Not a name that a column of the file can have here: rows carry the picture's path under it.
+_FILE: Final = "\0file"
+
+
+def _rows(file: pq.ParquetFile, columns: _Columns) -> Iterator[dict[str, Any]]:
+    """Rows without the images' bytes; with the picture's path where a row has no bytes."""
+    wanted = [*columns.captions, columns.name, columns.split, *columns.others]
+    read = [name for name in wanted if name is not None]
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        paths = _paths(file, columns, number)
+        if not read:
+            rows: Iterator[dict[str, Any]] = ({} for _ in range(group.num_rows))
+        else:
+            batches = file.iter_batches(_BATCH_ROWS, row_groups=[number], columns=read)
+            rows = (row for batch in batches for row in batch.to_pylist())
+        for place, row in enumerate(rows):
+            yield row if paths is None else {**row, _FILE: paths[place]}
+
+
+def _paths(file: pq.ParquetFile, columns: _Columns, number: int) -> list[str | None] | None:
+    """The paths of the pictures of a row group, null for rows that hold bytes; None: all do."""
+    if columns.path is None:
+        return None
+    if columns.image is not None and not _nulls(file, f"{columns.image}.bytes", number):
+        return None
+    top, _, field = columns.path.partition(".")
+    paths = file.read_row_group(number, columns=[columns.path])[top].combine_chunks()
+    found = pc.struct_field(paths, field) if field else paths
+    if columns.image is None:
+        return list(found.to_pylist())
+    stored = file.read_row_group(number, columns=[f"{columns.image}.bytes"])[columns.image]
+    held = pc.struct_field(stored.combine_chunks(), "bytes").is_valid()
+    return list(pc.if_else(held, None, found).to_pylist())
+
+
+def _nulls(file: pq.ParquetFile, column: str, number: int) -> bool:
+    """Whether a column of a row group may hold nulls, as its statistics say."""
+    group = file.metadata.row_group(number)
+    for place in range(group.num_columns):
+        found = group.column(place)
+        if found.path_in_schema == column:
+            statistics = found.statistics
+            return not (statistics and statistics.has_null_count and not statistics.null_count)
+    return False
+
+
+def _columns(path: Path, schema: pa.Schema) -> _Columns:
+    images = [field.name for field in schema if _holds_images(field.type)]
+    named = [name for name in _IMAGE if name in images]
+    structs = [name for name in images if pa.types.is_struct(schema.field(name).type)]
+    unclear = not named and len(structs) != 1 and len(images) != 1
+    image = None if unclear else (named or structs or images)[0]
+    files = _path_column(schema, image)
+    if image is None and (images or files is None):
+        found = ", ".join(f"{field.name}: {field.type}" for field in schema)[:300]
+        raise DataError(
+            f"{path}: no column of images (columns: {found})",
+            "name it `image`: a struct with `bytes`, or binary, or the paths of files",
+        )
+    texts = [field.name for field in schema if field.name not in (*images, files)]
+    captions = caption_fields(texts)
+    name = next((known for known in _NAME if known in texts), None)
+    split = "split" if "split" in texts else None
+    others = tuple(one for one in texts if one not in (*captions, name, split))
+    return _Columns(image, files, captions, name, split, others)
+
+
+def _path_column(schema: pa.Schema, image: str | None) -> str | None:
+    if image is not None:
+        kind = schema.field(image).type
+        held = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+        return f"{image}.path" if held else None
+    return next(
+        (name for name in _PATH if name in schema.names and _is_text(schema.field(name).type)),
+        None,
+    )
+
+
+def _holds_images(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _value(value: Any) -> MetadataValue:
+    if value is None or isinstance(value, str | bool | int | float | list | dict):
+        return json_column(value)
+    return str(value)
+
+
+KIND: Final = Kind(
+    name="parquet",
+    place=Place.PATTERN,
+    form="PATTERN[#SPLIT]",
+    example="parquet:data/train-*.parquet",
+    summary="Parquet files with an image column (bytes, or paths of files beside them), as the"
+    " Hugging Face hub serves them",
+    read=read_parquet,
+    ids="parquet",
+    suffix=".parquet",
+)

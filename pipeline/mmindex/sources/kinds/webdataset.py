@@ -1,0 +1,205 @@
+"""WebDataset shards: tar archives in which files with the same stem make one sample.
+
+The layout of img2dataset and open_clip: ``000000012.jpg`` with ``000000012.txt`` (captions, one a
+line) and ``000000012.json`` (everything known of the row). Members need not be sorted. Format:
+https://huggingface.co/docs/hub/datasets-webdataset
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from mmindex.core.errors import DataError
+from mmindex.core.records import (
+    Ignored,
+    ItemError,
+    MetadataValue,
+    Note,
+    NoteKind,
+    Reason,
+    Rejected,
+    Skip,
+    SourceEvent,
+    SourceItem,
+)
+from mmindex.media.archive import uri_of_member
+from mmindex.media.parquet_cells import file_stamp
+from mmindex.media.tars import Member, read_at, walk_tar
+from mmindex.sources.annotations import decode_json, json_column, notes
+from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.captions import caption_fields, caption_texts
+from mmindex.sources.patterns import file_names, find_files
+
+# Best first, where a sample has several.
+_IMAGES: Final = ("jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff", "jp2")
+_TEXTS: Final = ("txt", "text", "caption", "captions")
+_JSON: Final = ("json",)
+_MAX_TEXT_BYTES: Final = 16 << 20
+
+
+@dataclass(slots=True)
+class _Sample:
+    """The members of one stem, by extension; ``twice`` are those whose name was taken."""
+
+    stem: str
+    files: dict[str, Member] = field(default_factory=dict)
+    twice: list[Member] = field(default_factory=list)
+
+    def find(self, extensions: Iterable[str]) -> list[Member]:
+        """Members by extension, best first; ``jpg`` before ``input.jpg``, both are JPEG."""
+        plain = [self.files[name] for name in extensions if name in self.files]
+        known = set(extensions)
+        longer = [
+            member
+            for name, member in self.files.items()
+            if "." in name and name.rpartition(".")[2] in known
+        ]
+        return plain + longer
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """One tar archive.
+
+    Attributes:
+        path: where it lies.
+        id_prefix: what stands before the sample's stem in ids.
+        stamp: of the archive.
+        request: what was asked for.
+    """
+
+    path: Path
+    id_prefix: str
+    stamp: tuple[int, int, int]
+    request: Request
+
+
+def read_webdataset(request: Request) -> Iterator[SourceEvent]:
+    """Stream the samples of all shards, in the order of their names.
+
+    An image's id is ``webdataset/<folder's name>/<shard's stem>/<sample's stem>``. A split is what
+    the rows' split is called. Memory: the names of one shard's members.
+
+    Raises:
+        NoInputError: no such shard.
+        DataError: a shard is damaged or compressed.
+    """
+    files = find_files(request.spec.where, KIND.suffix)
+    for path, name in file_names(request.spec, files).items():
+        shard = _Shard(path, name, file_stamp(str(path)), request)
+        samples, hidden = _samples(path)
+        for sample in samples:
+            yield from _sample_events(shard, sample)
+        if hidden:
+            yield Ignored(Skip.HIDDEN, hidden)
+
+
+def _samples(path: Path) -> tuple[list[_Sample], int]:
+    """The samples of a shard in the order of their first members, and how many were passed over.
+
+    A Mac's tar puts a ``._`` file before each file.
+    """
+    samples: dict[str, _Sample] = {}
+    hidden = 0
+    for member in walk_tar(str(path)):
+        if member.name.rpartition("/")[2].startswith("._") or "__MACOSX/" in member.name:
+            hidden += 1
+            continue
+        stem, extension = _split_name(member.name)
+        sample = samples.setdefault(stem, _Sample(stem))
+        if extension in sample.files:
+            sample.twice.append(member)
+        else:
+            sample.files[extension] = member
+    return list(samples.values()), hidden
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Stem and extension: the file name is cut at its first dot, as WebDataset does it."""
+    folder, slash, file = name.removeprefix("./").rpartition("/")
+    stem, _, extension = file.partition(".")
+    return f"{folder}{slash}{stem}", extension.lower()
+
+
+def _sample_events(shard: _Shard, sample: _Sample) -> Iterator[SourceEvent]:
+    archive, image_id = str(shard.path), f"{shard.id_prefix}/{sample.stem}"
+    for member in sample.twice:
+        detail = f"the name stands twice in the archive: {member.name}"
+        uri = uri_of_member(archive, member.name)
+        yield Rejected(image_id, uri, Reason.BAD_ARCHIVE_MEMBER, detail)
+    known = sample.find(_IMAGES)
+    bad = [member for member in sample.files.values() if member.problem is not None]
+    if not known and not bad:
+        yield Ignored(Skip.NO_IMAGE)
+        return
+    image = known[0] if known else bad[0]
+    uri = uri_of_member(archive, image.name)
+    if image.problem is not None:
+        yield Rejected(image_id, uri, image.problem.reason, image.problem.detail)
+        return
+    yield from notes({NoteKind.IMAGES_BESIDE_THE_FIRST: len(known) - 1})
+    fields = yield from _fields(shard, sample)
+    captions = yield from _captions(shard, sample, fields)
+    named = caption_fields(fields)
+    metadata: dict[str, MetadataValue] = {
+        name: json_column(value) for name, value in fields.items() if name not in named
+    }
+    yield SourceItem(
+        image_id=image_id,
+        uri=uri,
+        split=shard.request.split or "all",
+        captions=tuple(captions),
+        read=functools.partial(read_at, archive, image, shard.request.options.max_bytes),
+        metadata=metadata,
+        stamp=shard.stamp,
+    )
+
+
+def _fields(shard: _Shard, sample: _Sample) -> Generator[SourceEvent, None, dict[str, Any]]:
+    """The sample's JSON; one that is damaged costs itself, not the picture."""
+    found = sample.find(_JSON)
+    if not found:
+        return {}
+    try:
+        data = read_at(str(shard.path), found[0], _MAX_TEXT_BYTES)
+        fields, _ = decode_json(data, dict[str, Any], found[0].name)
+    except (DataError, ItemError):
+        yield Note(NoteKind.UNREADABLE_CAPTION_FILES)
+        return {}
+    return fields
+
+
+def _captions(
+    shard: _Shard, sample: _Sample, fields: dict[str, Any]
+) -> Generator[SourceEvent, None, list[str]]:
+    """The lines of the text file, which wins over the JSON's caption.
+
+    What cannot be decoded, or is no caption, costs the caption, not the picture.
+    """
+    found = sample.find(_TEXTS)
+    try:
+        if found:
+            text = read_at(str(shard.path), found[0], _MAX_TEXT_BYTES).decode("utf-8-sig")
+            return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+        named = caption_fields(fields)
+        texts = [text for name in named for text in caption_texts(fields[name], name)]
+    except (DataError, ItemError, UnicodeDecodeError):
+        yield Note(NoteKind.UNREADABLE_CAPTION_FILES)
+        return []
+    return [text for text in texts if text]
+
+
+KIND: Final = Kind(
+    name="webdataset",
+    place=Place.PATTERN,
+    form="PATTERN[#SPLIT]",
+    example="webdataset:shards/{00000..00041}.tar",
+    summary="tar shards of img2dataset and open_clip: `shards/{00000..00041}.tar`",
+    read=read_webdataset,
+    ids="webdataset",
+    suffix=".tar",
+)

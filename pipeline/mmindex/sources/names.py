@@ -1,0 +1,82 @@
+"""Matching the names that a caption list gives with those that files have.
+
+Lists travel between systems: names lose a folder or gain one, slashes turn round, a Mac decomposes
+letters (https://unicode.org/reports/tr15/), and cameras write ``.JPG``. A name that is there as
+listed always wins; another spelling counts only where it can mean one file.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+_KEPT: Final = 2  # more candidates than one are ambiguous, however many there are
+
+
+def normal_name(name: str) -> str:
+    """A name in one spelling: composed letters, forward slashes, the extension in lower case."""
+    slashed = unicodedata.normalize("NFC", name).replace("\\", "/")
+    while slashed.startswith("./"):
+        slashed = slashed[2:]
+    stem, extension = os.path.splitext(slashed)  # noqa: PTH122  # Path would drop "./"
+    return stem + extension.lower()
+
+
+def match_names(listed: Iterable[str], files: Iterable[str]) -> dict[str, str]:
+    """Which listed name each file has, for files that no list names exactly.
+
+    Args:
+        listed: the list's names.
+        files: relative paths; read once.
+
+    Returns:
+        listed names by file. Left out are files that are listed as they are, and names that could
+        mean several files.
+    """
+    names = set(listed)
+    same: defaultdict[str, list[str]] = defaultdict(list)  # normal name: listed names
+    ending: defaultdict[str, list[str]] = defaultdict(list)  # last part: normal names
+    for name in sorted(names):
+        key = normal_name(name)
+        if not same[key]:
+            ending[key.rpartition("/")[2]].append(key)
+        same[key].append(name)
+    exact: set[str] = set()
+    close: defaultdict[str, list[str]] = defaultdict(list)  # normal name: files
+    for file in files:
+        if file in names:
+            exact.add(normal_name(file))
+            continue
+        key = normal_name(file)
+        for found in ending.get(key.rpartition("/")[2], ()):
+            alike = found == key or _ends_in(key, found) or _ends_in(found, key)
+            if alike and (found == key or len(close[found]) < _KEPT):
+                close[found].append(file)
+    return _unambiguous(same, exact, close)
+
+
+def _ends_in(longer: str, shorter: str) -> bool:
+    return longer.endswith("/" + shorter)
+
+
+def _unambiguous(
+    same: dict[str, list[str]], exact: set[str], close: dict[str, list[str]]
+) -> dict[str, str]:
+    pairs: list[tuple[str, str]] = []
+    for key, files in close.items():
+        if key in exact or len(same[key]) > 1:
+            continue
+        alike = [file for file in files if normal_name(file) == key] or files
+        if len(alike) == 1:
+            pairs.append((alike[0], same[key][0]))
+    claims = Counter(file for file, _ in pairs)
+    # A file that is spelt alike wins over names that only end alike.
+    spelt = {file for file, name in pairs if normal_name(file) == normal_name(name)}
+    return {
+        file: name
+        for file, name in pairs
+        if claims[file] == 1 or (file in spelt and normal_name(file) == normal_name(name))
+    }

@@ -1,0 +1,64 @@
+"""The step that every kind with an annotation list takes: from a listed name to a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mmindex.core.records import (
+    ItemError,
+    MetadataValue,
+    Note,
+    NoteKind,
+    Rejected,
+    SourceEvent,
+    SourceItem,
+)
+from mmindex.media.places import ImagePlace
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A picture as a list names it.
+
+    Attributes:
+        image_id: relative to the source.
+        name: of its file, relative to where the pictures lie.
+        captions: as listed; None where there is no list that could have any.
+        split: split name.
+        metadata: the list's other columns.
+    """
+
+    image_id: str
+    name: str
+    captions: Sequence[str] | None
+    split: str = "all"
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+
+
+def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
+    """Find a listed picture, or reject it and count the captions that go with it."""
+    captions = tuple(listed.captions or ())
+    try:
+        found = place.find(listed.name)
+    except ItemError as error:
+        yield from rejected_events(place, listed, error)
+        return
+    if listed.captions is not None and not captions:
+        yield Note(NoteKind.IMAGES_WITHOUT_CAPTIONS)
+    yield SourceItem(
+        image_id=listed.image_id,
+        uri=found.uri,
+        split=listed.split,
+        captions=captions,
+        read=found.read,
+        metadata=listed.metadata,
+        stamp=found.stamp,
+    )
+
+
+def rejected_events(place: ImagePlace, listed: Listed, error: ItemError) -> Iterator[SourceEvent]:
+    """Reject a listed picture for a reason."""
+    yield Rejected(listed.image_id, place.uri(listed.name), error.reason, error.detail)
+    if listed.captions:
+        yield Note(NoteKind.CAPTIONS_OF_REJECTED_IMAGES, len(listed.captions))

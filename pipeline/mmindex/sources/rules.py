@@ -1,0 +1,115 @@
+"""What is passed over in a folder of photographs: hidden files, other programs' caches, globs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Self
+
+from mmindex.core.errors import UsageError
+from mmindex.core.records import Skip
+from mmindex.media.places import IMAGE_EXTENSIONS
+
+# Compared without case. Synology, QNAP, Windows, digiKam, macOS archives.
+_CACHES: Final = frozenset({
+    "@eadir", "@__thumb", "#recycle", "@recycle", "$recycle.bin", "system volume information",
+    "lost+found", "__macosx", "thumbnails.lrdata",
+})  # fmt: skip
+_SYSTEM_FILES: Final = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
+# Lightroom's previews, and what Aperture, iPhoto and Photos keep beside the originals.
+_CACHE_SUFFIX: Final = ".lrdata"
+_LIBRARIES: Final = (".aplibrary", ".photolibrary", ".photoslibrary", ".migratedphotolibrary")
+_LIBRARY_CACHES: Final = frozenset({
+    "thumbnails", "previews", "resources", "derivatives", "caches", "data", "data.noindex",
+    "modified", "attachments", "private", "scopes", "database", "apdb", "aperture.aplib", "faces",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which files and folders below a source are taken.
+
+    Attributes:
+        all_files: take files whatever their extension.
+        exclude: what is left out; None: nothing.
+        include: what alone is taken; None: everything.
+    """
+
+    all_files: bool = False
+    exclude: re.Pattern[str] | None = None
+    include: re.Pattern[str] | None = None
+
+    @classmethod
+    def of(cls, exclude: Iterable[str], include: Iterable[str], *, all_files: bool) -> Self:
+        """Rules from globs.
+
+        Raises:
+            UsageError: a glob is empty.
+        """
+        return cls(all_files, _compile(exclude), _compile(include))
+
+    def skip_folder(self, name: str) -> Skip | None:
+        """Why a folder is passed over with all that is in it; ``name`` is its relative path."""
+        parent, _, last = name.rpartition("/")
+        low = last.lower()
+        if low in _CACHES or low.endswith(_CACHE_SUFFIX):
+            return Skip.CACHE
+        if low in _LIBRARY_CACHES and parent.lower().endswith(_LIBRARIES):
+            return Skip.CACHE
+        if last.startswith(".") and last != "..":  # that is for whoever opens it to reject
+            return Skip.HIDDEN
+        return Skip.EXCLUDED if self.exclude is not None and self.exclude.match(name) else None
+
+    def skip_file(self, name: str) -> Skip | None:
+        """Why a file is passed over; its folders are looked at by :meth:`skip_folder`."""
+        last = name.rpartition("/")[2]
+        if last.startswith(".") or last.lower() in _SYSTEM_FILES:
+            return Skip.HIDDEN
+        if self.exclude is not None and self.exclude.match(name):
+            return Skip.EXCLUDED
+        if not self.all_files and extension(last) not in IMAGE_EXTENSIONS:
+            return Skip.NOT_AN_IMAGE
+        if self.include is not None and not any(map(self.include.match, _and_folders(name))):
+            return Skip.EXCLUDED
+        return None
+
+    def skip_path(self, name: str) -> Skip | None:
+        """Why a file is passed over, its folders considered."""
+        for folder in _and_folders(name)[1:]:
+            if why := self.skip_folder(folder):
+                return why
+        return self.skip_file(name)
+
+
+def extension(name: str) -> str:
+    """A file name's extension in lower case, with its dot; empty where it has none."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122  # names, not paths
+
+
+def _and_folders(name: str) -> list[str]:
+    """A relative path, and those of the folders that it lies in, inner ones first."""
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def _compile(globs: Iterable[str]) -> re.Pattern[str] | None:
+    patterns = [_translate(glob) for glob in globs]
+    return re.compile("|".join(patterns), re.IGNORECASE | re.DOTALL) if patterns else None
+
+
+def _translate(glob: str) -> str:
+    """A glob as a regular expression over whole relative paths.
+
+    As in .gitignore: without a slash it is a name at any depth, otherwise a path from the source's
+    root; ``**`` crosses folders. Letter case does not matter.
+    """
+    text = glob.strip().strip("/")
+    if not text:
+        raise UsageError(f"{glob!r} is no pattern", "such as '*.png' or 'Exports/**'")
+    pieces = re.split(r"(\*\*/|/\*\*$|\*\*|\*|\?)", text)
+    meanings = {"**/": "(?:.*/)?", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    body = "".join(meanings.get(piece) or re.escape(piece) for piece in pieces)
+    anywhere = "" if "/" in text or glob.startswith("/") else "(?:.*/)?"
+    return rf"(?:{anywhere}{body}\Z)"

@@ -1,0 +1,252 @@
+"""One version of a store, opened for reading: where queries, measurements and stages start."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mmindex.core.errors import DataError, NoInputError
+from mmindex.core.modality import Modality
+from mmindex.store import versions
+from mmindex.store.holds import Hold, take_current
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import EncoderInfo, IndexInfo, Manifest
+from mmindex.store.objects import Objects
+from mmindex.store.vectors import Vectors
+
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+
+TABLES = {Modality.IMAGE: "images", Modality.TEXT: "captions"}
+"""The table that holds the rows of each side."""
+
+_SEARCHABLE = ("encode", "index")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A version, published or still a draft, with the objects that it lists.
+
+    Vectors are mapped, and keys read, once for each side, whichever thread asks first. Later
+    publishes change nothing here.
+
+    Attributes:
+        objects: the store's objects.
+        manifest: the version's manifest.
+        hold: keeps a published version from being collected as long as this snapshot lives; None
+            where the writer's lock does, and for drafts.
+    """
+
+    objects: Objects
+    manifest: Manifest
+    hold: Hold | None = None
+    _vectors: dict[Modality, Vectors] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _keys: dict[Modality, pa.ChunkedArray[Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    _lock: RLock = field(default_factory=RLock, init=False, repr=False, compare=False)
+
+    @property
+    def layout(self) -> Layout:
+        """The store's paths."""
+        return self.objects.layout
+
+    @property
+    def encoder(self) -> EncoderInfo:
+        """The model that made the vectors.
+
+        Raises:
+            NoInputError: the version has not been encoded.
+        """
+        if self.manifest.encoder is None:
+            raise NoInputError("encode has not run yet", "run `mmindex encode` first")
+        return self.manifest.encoder
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A table, whole or some of its columns.
+
+        Raises:
+            NoInputError: the stage that makes it has not run.
+            DataError: it is missing or damaged.
+        """
+        return self.objects.read_table(self.manifest.require(name), columns)
+
+    def open_parquet(self, name: str) -> pq.ParquetFile:
+        """A table, to be read in parts; raises as :meth:`table`."""
+        return self.objects.open_parquet(self.manifest.require(name))
+
+    def batches(
+        self, name: str, columns: Sequence[str] | None = None, rows: int = 65_536
+    ) -> Iterator[pa.RecordBatch]:
+        """A table in batches of at most ``rows`` rows; raises as :meth:`table`."""
+        return self.objects.iter_batches(self.manifest.require(name), columns, rows)
+
+    def take(self, name: str, columns: Sequence[str], rows: Int64) -> pa.Table:
+        """Some rows of a table, read from the row groups that hold them; raises as :meth:`table`.
+
+        Args:
+            name: which table.
+            columns: what to read.
+            rows: int64 (n,), ascending, each once.
+        """
+        first, parts = 0, []
+        with self.open_parquet(name) as file:
+            for group in range(file.num_row_groups):
+                size = file.metadata.row_group(group).num_rows
+                low, high = np.searchsorted(rows, (first, first + size))
+                if low < high:
+                    part = file.read_row_group(group, columns=list(columns))
+                    parts.append(part.take(pa.array(rows[low:high] - first)))
+                first += size
+            schema = pa.schema([file.schema_arrow.field(column) for column in columns])
+        return pa.concat_tables([schema.empty_table(), *parts])
+
+    def index(self, side: Modality) -> IndexInfo:
+        """How one side is searched.
+
+        Raises:
+            NoInputError: the version has not been indexed, or that side of the corpus is empty.
+        """
+        info = self.manifest.indexes.get(side)
+        if info is None and "index" in self.manifest.stages:
+            what = "captions" if side == Modality.TEXT else "images"
+            other = Modality.IMAGE if side == Modality.TEXT else Modality.TEXT
+            raise NoInputError(
+                f"version {self.manifest.version} has no {what} to search",
+                f"search the other side with `to={other}`, or build from a source that has {what}",
+            )
+        if info is None:
+            raise NoInputError(
+                f"version {self.manifest.version} has no {side} index", "run `mmindex index` first"
+            )
+        return info
+
+    def vectors(self, side: Modality) -> Vectors:
+        """The vectors of one side, mapped; row i belongs to id i.
+
+        Raises:
+            NoInputError: as :meth:`index`.
+            DataError: vectors or ids are missing, damaged, or do not fit the index.
+        """
+        with self._lock:
+            if side not in self._vectors:
+                self._vectors[side] = self._map(side)
+            return self._vectors[side]
+
+    def _map(self, side: Modality) -> Vectors:
+        info, ids = self.index(side), self.manifest.find(f"ids/{side}")
+        vectors = Vectors(self.objects, self.manifest.objects, side, info.dim)
+        if (vectors.n, vectors.live) != (info.rows, info.n):
+            raise DataError(
+                f"{side} vectors: {vectors.n} rows, {vectors.live} of them live; the index has"
+                f" {info.rows} and {info.n}"
+            )
+        if ids is None or ids.rows != info.rows:
+            raise DataError(f"{side}: the ids do not fit the index", "run `mmindex check`")
+        return vectors
+
+    def keys(self, side: Modality) -> pa.ChunkedArray[Any]:
+        """The keys of one side by id, in hex; null where that id's vector was removed.
+
+        They are kept: some 70 bytes a key.
+        """
+        with self._lock:
+            if side not in self._keys:
+                self._keys[side] = self.table(f"ids/{side}", ["key"])["key"]
+            return self._keys[side]
+
+    def vector_of(self, side: Modality, key: str) -> Float32:
+        """The stored vector of a key: float32 (dim,), of length 1 up to float16 rounding.
+
+        Raises:
+            NoInputError: no vector of that side has this key, or as :meth:`index`.
+            DataError: as :meth:`vectors`.
+        """
+        vectors, keys = self.vectors(side), self.keys(side)
+        place = pc.index(keys, pa.scalar(key, keys.type)).as_py()
+        if place < 0:
+            raise NoInputError(f"{key} is not in the {side} index")
+        row: Float32 = vectors.take(np.array([place], dtype=np.int64))[0].astype(np.float32)
+        return row
+
+    def row_ids(self, side: Modality) -> Int64:
+        """The id of each row of one side's table: int64 (rows,); rows with one key share an id.
+
+        Memory: the keys while they are looked up (64 bytes a row, twice), then 8 bytes a row.
+
+        Raises:
+            NoInputError: as :meth:`index`.
+            DataError: a row has no vector, or an object is damaged.
+        """
+        self.index(side)
+        known = self.table(f"ids/{side}", ["key"])["key"]
+        keys = self.table(TABLES[side], ["key"])["key"]
+        return positions(keys, known, f"{TABLES[side]}: a row has no vector")
+
+    def verify(self, but: Collection[str] = ()) -> None:
+        """Read and hash every object, except those whose sha256 is in ``but``.
+
+        Raises:
+            DataError: one is missing or damaged; the message names the file.
+        """
+        for ref in self.manifest.objects:
+            if ref.sha256 not in but:
+                self.objects.path(ref)
+
+
+def positions(values: Any, known: Any, complaint: str) -> Int64:
+    """Where each value of a column stands in the column ``known``: int64 (len(values),).
+
+    Raises:
+        DataError: one does not; the message is ``complaint``.
+    """
+    # Bytes, not strings: ids may hold half surrogates, which are no UTF-8.
+    found = pc.index_in(values.cast(pa.binary()), value_set=known.cast(pa.binary()))
+    if found.null_count:
+        raise DataError(complaint, "run `mmindex check --full`, then `mmindex build`")
+    places: Int64 = found.to_numpy().astype(np.int64)
+    return places
+
+
+def published(layout: Layout) -> Snapshot | None:
+    """The published version, held; None where nothing is published yet.
+
+    Raises:
+        DataError: CURRENT or the manifest is damaged.
+    """
+    hold = take_current(layout)
+    return None if hold is None else Snapshot(Objects(layout), hold.manifest, hold)
+
+
+def open_snapshot(root: Path) -> Snapshot:
+    """The published version of the store at ``root``, held and ready to be searched.
+
+    Raises:
+        NoInputError: there is no store, no version, or a stage that searching needs has not run;
+            the message names the missing stages.
+        DataError: the manifest is damaged.
+    """
+    snapshot = published(versions.open_layout(root))
+    if snapshot is None:
+        raise NoInputError(f"{root}: nothing is published yet", "run `mmindex build` first")
+    manifest = snapshot.manifest
+    missing = [stage for stage in _SEARCHABLE if stage not in manifest.stages]
+    if missing or manifest.encoder is None:
+        raise NoInputError(
+            f"{root}: version {manifest.version} cannot be searched yet, it lacks "
+            + " and ".join(missing or _SEARCHABLE),
+            f"run {', then '.join(f'`mmindex {stage}`' for stage in missing or _SEARCHABLE)}",
+        )
+    return snapshot

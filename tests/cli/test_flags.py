@@ -1,0 +1,62 @@
+"""What the library calls a setting, the command line shows as a flag."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import mmindex
+from mmindex_cli.flags import as_flags
+from support.command import mmindex as command
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("`where` is empty", "--where is empty"),
+        ("pass `max_removed=1`", "pass --max-removed 1"),
+        ("use `precision=fp32` or bf16", "use --precision fp32 or bf16"),
+        ("run `mmindex check --full`", "run `mmindex check --full`"),
+        ("shows as `id`", "shows as `id`"),
+    ],
+)
+def test_settings_become_flags_and_nothing_else_does(said: str, shown: str) -> None:
+    assert as_flags(said) == shown
+
+
+def test_the_command_line_speaks_of_flags(tmp_path: Path) -> None:
+    done = command("build", "--store", tmp_path, "--source", "scenes:3", "--device", "tpu", code=2)
+    assert "hint: try --device auto" in done.stderr
+    assert "`" not in done.stderr
+
+
+def strings(path: Path) -> list[str]:
+    """Every string of a module that is no docstring."""
+    tree = ast.parse(path.read_text("utf-8"))
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+    ]
+
+
+def test_no_message_of_the_library_names_a_flag() -> None:
+    """Flags stand in whole commands (`mmindex check --full`) and in what is for crontabs alone."""
+    package = Path(mmindex.__file__).parent
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        if path.name in {"doctor.py", "schedule.py"} and path.parent.name == "upkeep":
+            continue
+        for text in strings(path):
+            outside = re.sub(r"`mmindex[^`]*`", "", text)
+            if re.search(r"(?<![\w-])--[a-z]", outside):
+                found.append(f"{path.name}: {text}")
+    assert found == []
