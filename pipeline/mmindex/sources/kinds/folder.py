@@ -338,7 +338,8 @@ KIND: Final = Kind(
     place=Place.FOLDER_OR_ARCHIVE,
     form="PATH[#SPLIT]",
     example="folder:~/Pictures",
-    summary="pictures in a folder, however nested, or in a zip or tar; captions from lists or `.txt` files",
+    summary="pictures in a folder, however nested, or in a zip or tar; "
+    "captions from lists or `.txt` files",
     read=read_folder,
     globs=True,
 )
