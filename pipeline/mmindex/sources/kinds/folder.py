@@ -347,8 +347,8 @@ KIND: Final = Kind(
     place=Place.FOLDER_OR_ARCHIVE,
     form="PATH[#SPLIT]",
     example="folder:~/Pictures",
-    summary="pictures, however nested, or a zip or tar of them; captions from `captions.txt`,"
-    " `captions.jsonl`, `metadata.jsonl`, `metadata.csv` or a `.txt` beside each picture",
+    summary="pictures in a folder, however nested, or in a zip or tar; "
+    "captions from lists or `.txt` files",
     read=read_folder,
     globs=True,
 )
