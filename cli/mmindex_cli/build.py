@@ -19,6 +19,7 @@ from mmindex_cli.options import (
     SOURCES,
     ConfigOption,
     DryRunOption,
+    FreshOption,
     MetricsOption,
     StoreOption,
     TextFormat,
@@ -36,18 +37,19 @@ def build(
     values: Values,
     store: StoreOption = None,
     config: ConfigOption = None,
+    fresh_settings: FreshOption = False,
     dry_run: DryRunOption = False,
     metrics_file: MetricsOption = None,
     output_format: TextFormat = "text",
 ) -> None:
     """Crawl, encode, index, evaluate and publish.
 
-    Without --source, a store is rebuilt from the sources it already has. A new store gets drawn
-    scenes.
+    A store remembers its sources and settings: an option changes what it names and nothing else. A
+    new store without --source gets drawn scenes.
 
     Example: mmindex build --source coco:~/coco#val2017 --index auto
     """
-    job = _Job(store_path(store), config, values, metrics_file, output_format)
+    job = _Job(store_path(store), config, fresh_settings, values, metrics_file, output_format)
     if dry_run:
         job.foresee()
     else:
@@ -59,6 +61,7 @@ def crawl(
     values: Values,
     store: StoreOption = None,
     config: ConfigOption = None,
+    fresh_settings: FreshOption = False,
     metrics_file: MetricsOption = None,
     output_format: TextFormat = "text",
 ) -> None:
@@ -66,7 +69,9 @@ def crawl(
 
     Example: mmindex crawl --source folder:~/Pictures
     """
-    _Job(store_path(store), config, values, metrics_file, output_format).run("crawl")
+    _Job(store_path(store), config, fresh_settings, values, metrics_file, output_format).run(
+        "crawl"
+    )
 
 
 @takes_settings(*MODEL, *ENCODE, LIMITS[0])
@@ -74,6 +79,7 @@ def encode(
     values: Values,
     store: StoreOption = None,
     config: ConfigOption = None,
+    fresh_settings: FreshOption = False,
     metrics_file: MetricsOption = None,
     output_format: TextFormat = "text",
 ) -> None:
@@ -81,7 +87,9 @@ def encode(
 
     Example: mmindex encode --model ViT-B-32 --pretrained laion2b_s34b_b79k
     """
-    _Job(store_path(store), config, values, metrics_file, output_format).run("encode")
+    _Job(store_path(store), config, fresh_settings, values, metrics_file, output_format).run(
+        "encode"
+    )
 
 
 @takes_settings(*INDEX)
@@ -89,6 +97,7 @@ def index(
     values: Values,
     store: StoreOption = None,
     config: ConfigOption = None,
+    fresh_settings: FreshOption = False,
     metrics_file: MetricsOption = None,
     output_format: TextFormat = "text",
 ) -> None:
@@ -96,7 +105,9 @@ def index(
 
     Example: mmindex index --index ivfpq --recall-target 0.98
     """
-    _Job(store_path(store), config, values, metrics_file, output_format).run("index")
+    _Job(store_path(store), config, fresh_settings, values, metrics_file, output_format).run(
+        "index"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +116,7 @@ class _Job:
 
     root: Path
     config: Path | None
+    fresh: bool
     values: Values
     metrics_file: Path | None
     output_format: Form
@@ -119,7 +131,7 @@ class _Job:
             from mmindex.runs.run import run, settings
             from mmindex_cli.summary import print_run
 
-            config = settings(self.root, self.config, _with_sources(self.values))
+            config = settings(self.root, self.config, _with_sources(self.values), fresh=self.fresh)
             if config.run.metrics_file is not None and self.metrics_file is None:
                 metrics.path = Path(config.run.metrics_file).expanduser()
             print_run(self.root, run(self.root, config, run_id(), stages), self.output_format)
@@ -133,7 +145,7 @@ class _Job:
         from mmindex.runs.run import settings
         from mmindex_cli.summary import print_forecast
 
-        config = settings(self.root, self.config, _with_sources(self.values))
+        config = settings(self.root, self.config, _with_sources(self.values), fresh=self.fresh)
         forecast = dry_run(self.root, config, run_id())
         print_forecast(forecast, self.output_format)
         if forecast.exit_code:

@@ -112,6 +112,13 @@ class Setting(NamedTuple):
     kind: Any = None
 
 
+FreshOption = Annotated[
+    bool,
+    typer.Option(
+        "--fresh-settings",
+        help="Start from the default settings instead of those that the store remembers.",
+    ),
+]
 SOURCES = (
     Setting("source", "What to index, for example folder:~/Pictures or coco:val2017. Kinds: "
             f"{', '.join(built_in())}. Repeat it to index several sources.",

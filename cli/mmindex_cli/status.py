@@ -13,11 +13,12 @@ from mmindex.core.display import visible
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.runs.report import RunReport, last_success, newest_first
 from mmindex.store import versions
+from mmindex.store.intent import remembered
 from mmindex.store.manifest import Manifest
 from mmindex_cli.common import store_path
 from mmindex_cli.flags import as_flags
 from mmindex_cli.options import StoreOption, TextFormat
-from mmindex_cli.output import emit, labelled
+from mmindex_cli.output import Form, emit, labelled
 from mmindex_cli.summary import describe, duration
 
 # Clocks of machines that share a disk differ a little; a success from further ahead is no success.
@@ -46,9 +47,10 @@ def status(
     root = store_path(store)
     layout = versions.open_layout(root)
     manifest = versions.read_current(layout)
-    if manifest is None:
-        raise NoInputError(f"{root}: nothing is published yet", "run `mmindex build`")
     last, success = next(newest_first(layout), None), last_success(layout)
+    if manifest is None:
+        _show_unpublished(root, last, output_format)
+        raise NoInputError(f"{root}: nothing is published yet", "run `mmindex build`")
     emit(
         [manifest],
         output_format,
@@ -60,6 +62,27 @@ def status(
     )
     if max_age is not None:
         _check_age(success, timedelta(hours=max_age))
+
+
+def _show_unpublished(root: Path, last: RunReport | None, form: Form) -> None:
+    """What is known of a store whose first run has not ended well."""
+    asked = remembered(versions.open_layout(root)) or {}
+    sources = [source["spec"] for source in asked.get("source", ())]
+    emit(
+        [last],
+        form,
+        text=lambda _: (
+            f"{visible(str(root))}: nothing published yet",
+            *labelled([*(("source", visible(spec)) for spec in sources), *_run_lines(last, None)]),
+        ),
+        json=lambda one: {
+            "store": str(root),
+            "version": 0,
+            "sources": sources,
+            "last_run": _record(one),
+            "last_success": None,
+        },
+    )
 
 
 def _status_record(

@@ -75,6 +75,13 @@ def print_forecast(forecast: Forecast, form: Form) -> None:
     )
 
 
+def _setting(value: Any) -> str:
+    """A setting's value as people write it."""
+    if value is None:
+        return "the default"
+    return visible(" ".join(value) if isinstance(value, list | tuple) else str(value))
+
+
 _WOULD = {
     "publish": "would publish a new version",
     "nothing": "would change nothing",
@@ -88,6 +95,8 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
         yield "not read", f"{unread.source}: {unread.why}"
     if forecast.changes is not None:
         yield from change_lines(forecast.changes)
+    for name, (before, after) in forecast.settings.items():
+        yield "setting", f"{name}: {_setting(after)}, was {_setting(before)}"
     if forecast.not_read:
         yield "not read", _by_kind(forecast.not_read)
     label = "encode"

@@ -505,6 +505,7 @@ def build(
     *,
     model: str | None = None,
     config: str | os.PathLike[str] | None = None,
+    fresh_settings: bool = False,
     progress: bool = False,
     **settings: Any,
 ) -> RunSummary:
@@ -521,6 +522,7 @@ def build(
             was built from; in a new store, drawn scenes.
         model: which model encodes; None: that of the store, or the default for the sources.
         config: a TOML file with settings; arguments win over it.
+        fresh_settings: start from the defaults, not from the settings that the store remembers.
         progress: draw progress bars on stderr where a terminal watches.
         **settings: any setting of the configuration file by its own name (``batch_size=32``,
             ``recall_target=0.98``, ``max_removed=1.0``), or one of its sections as a mapping
@@ -554,7 +556,7 @@ def build(
     require_writable(root)
     path = None if config is None else as_path(config, "config")
     with bars(progress):
-        return run(root, read_settings(root, path, values), new_run_id())
+        return run(root, read_settings(root, path, values, fresh=fresh_settings), new_run_id())
 
 
 def _sources(sources: Sequence[str | os.PathLike[str]], all_files: bool) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ def test_an_emptied_folder_does_not_empty_the_index(tmp_path, tiny_model):
     for number in range(10):
         (folder / f"{number}.png").unlink()
     done = mmindex("build", "--store", store, code=65)
-    assert "10 of the last version's 20 images are gone" in done.stderr
+    assert f"10 of the last version's 20 images of folder:{folder} are gone" in done.stderr
     (status,) = mmindex_json("status", "--store", store)
     assert (status["version"], status["counts"]["indexed"]) == (1, 20)
     mmindex("build", "--store", store, "--max-removed", 1)
@@ -80,9 +80,11 @@ def test_too_many_bad_pictures_stop_the_run(tmp_path, tiny_model):
     store = tmp_path / "store"
     common = ("build", "--store", store, "--source", f"folder:{folder}", "--model", tiny_model.name)
     done = mmindex(*common, code=65)
-    assert "15 of 30 items are unusable" in done.stderr
+    assert f"15 of 30 items of folder:{folder} are unusable (15 not_an_image)" in done.stderr
     assert len(mmindex_json("quarantine", "list", "--store", store)) == 15
-    mmindex("status", "--store", store, code=66)
+    failed = mmindex("status", "--store", store, code=66)
+    assert "failed with exit code 65" in failed.stdout
+    assert f"folder:{folder}" in failed.stdout
     mmindex(*common, "--max-quarantine", 0.5)
 
 

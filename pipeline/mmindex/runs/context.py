@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +11,14 @@ import msgspec
 
 from mmindex.core.config import Config
 from mmindex.core.errors import DataError
+from mmindex.core.records import QuarantineEntry
 from mmindex.encode.work import EncoderSource
 from mmindex.store.layout import Layout
-from mmindex.store.manifest import Manifest, ObjectRef
+from mmindex.store.manifest import Manifest, ObjectRef, SourceSummary
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 
+MEANT = "if this is intended, pass `max_removed=1`"
 QUARANTINE_FLOOR = 10  # a handful of bad files in a small folder is no reason to stop
 
 
@@ -47,18 +50,64 @@ class Context:
         return Snapshot(self.objects, draft)
 
 
-def quarantine_gate(seen: int, quarantined: int, share: float) -> DataError | None:
-    """The error when more than ``share`` of the items seen (and of the floor) are unusable."""
+def quarantine_gate(
+    sources: Sequence[SourceSummary], entries: Sequence[QuarantineEntry], share: float
+) -> DataError | None:
+    """The error when too much of one source, or of them all, is unusable.
+
+    Args:
+        sources: what each source gave, in order.
+        entries: what was kept out.
+        share: what may be unusable of each, 0 to 1; a handful always may.
+    """
+    for source in sources:
+        mine = [entry for entry in entries if entry.source == source.name]
+        if error := _too_many(source.seen, mine, share, f" of {source.spec}"):
+            return error
+    return _too_many(sum(source.seen for source in sources), entries, share, "")
+
+
+def _too_many(
+    seen: int, entries: Sequence[QuarantineEntry], share: float, where: str
+) -> DataError | None:
     allowed = max(QUARANTINE_FLOOR, int(share * seen))
-    if quarantined <= allowed:
+    if len(entries) <= allowed:
         return None
+    reasons = Counter(str(entry.reason) for entry in entries).most_common()
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    details = Counter(entry.detail for entry in entries if entry.reason == reasons[0][0])
+    [(detail, alike)] = details.most_common(1)
     return DataError(
-        f"{quarantined} of {seen} items are unusable, at most {allowed} may be",
-        "see `mmindex quarantine list`; raise `max_quarantine` to go on without them",
+        f"{len(entries)} of {seen} items{where} are unusable ({counts}); at most {allowed} may be",
+        f"{alike} of them: {detail}; see `mmindex quarantine list`, "
+        "or raise `max_quarantine` to build without them",
     )
 
 
-def removal_gate(before: int, gone: int, share: float) -> DataError | None:
+def emptied_gate(
+    before: Sequence[SourceSummary], after: Sequence[SourceSummary], share: float
+) -> DataError | None:
+    """The error when a source that had images gives none now, however small its part was.
+
+    A disk that is not mounted is an empty folder.
+
+    Args:
+        before, after: what each source gave to the last version, and gives now.
+        share: what may vanish, 0 to 1; with 1 a source may be empty.
+    """
+    if share >= 1:
+        return None
+    had = {source.spec: source.images for source in before}
+    for source in after:
+        if not source.images and had.get(source.spec):
+            return DataError(
+                f"{source.spec} had {had[source.spec]} images in the last version and has none now",
+                f"is it unmounted or moved? {MEANT}",
+            )
+    return None
+
+
+def removal_gate(before: int, gone: int, share: float, where: str = "") -> DataError | None:
     """The error when more than ``share`` of the last version's images are gone.
 
     An unmounted folder must not empty the index.
@@ -67,13 +116,15 @@ def removal_gate(before: int, gone: int, share: float) -> DataError | None:
         before: how many images there were.
         gone: how many of them are not there any more.
         share: what may vanish, 0 to 1.
+        where: the source that is meant, for the message; empty for the whole corpus.
     """
     if gone <= share * before:
         return None
+    of = f" of {where}" if where else ""
     return DataError(
-        f"{gone} of the last version's {before} images are gone, at most "
+        f"{gone} of the last version's {before} images{of} are gone; at most "
         f"{int(share * before)} may be",
-        "is a source unmounted or moved? if this is meant, pass `max_removed=1`",
+        f"is a source unmounted or moved? {MEANT}",
     )
 
 

@@ -5,8 +5,8 @@ Listing and judging are functions of their own: a dry run does the one and repor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -17,11 +17,12 @@ from mmindex.crawl.stage import CrawlReport, crawl
 from mmindex.runs.context import (
     Context,
     after_change,
+    emptied_gate,
     quarantine_gate,
     removal_gate,
     survivors,
 )
-from mmindex.runs.diff import Changes, Tables, compare
+from mmindex.runs.diff import Changes, Tables, compare, removed_by_source
 from mmindex.sources.naming import source_names
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN, read_forgotten
@@ -36,10 +37,13 @@ class Found:
     Attributes:
         report: of the crawl.
         changes: against the published version; None where its tables are damaged.
+        removed: for each source of the published version how many images it had, and how many of
+            them are gone; empty where none is.
     """
 
     report: CrawlReport
     changes: Changes | None
+    removed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def crawl_stage(context: Context, draft: Manifest) -> Manifest:
@@ -119,7 +123,11 @@ def crawl_sources(
     )
     context.reports["crawl"] = _crawl_figures(report)
     quarantine.write_ledger(context.layout, report.quarantined)
-    return Found(report, _changes(context, Tables(report.images, report.captions), unread))
+    changes = _changes(context, Tables(report.images, report.captions), unread)
+    before = Tables.of(context.parent)
+    if changes is None or before is None or not changes.images.removed:
+        return Found(report, changes)
+    return Found(report, changes, removed_by_source(objects, before.images, report.images))
 
 
 def names_of_sources(context: Context) -> dict[str, str]:
@@ -152,8 +160,14 @@ def _changes(context: Context, after: Tables, unread: Sequence[str]) -> Changes 
 def objections(context: Context, found: Found) -> list[DataError]:
     """Why a build must not go on with what was found; empty: it may."""
     report, changes, limits = found.report, found.changes, context.config.limits
-    errors = [quarantine_gate(report.seen, len(report.quarantined), limits.max_quarantine)]
+    errors = [quarantine_gate(report.sources, report.quarantined, limits.max_quarantine)]
+    if context.parent is not None:
+        errors.append(emptied_gate(context.parent.sources, report.sources, limits.max_removed))
     if changes is not None:
+        known = {source.name: source.spec for source in report.sources}
+        for name, (before, gone) in found.removed.items():
+            if name in known:  # one that is not asked for any more counts in the whole alone
+                errors.append(removal_gate(before, gone, limits.max_removed, known[name]))
         errors.append(
             removal_gate(changes.images.before, changes.images.removed, limits.max_removed)
         )

@@ -43,9 +43,14 @@ _JOIN: Final = """
            count(*) FILTER (before.key <> after.key), count(*) FILTER (before.key = after.key)
     FROM before FULL JOIN after ON before.id = after.id
 """
+_BY_SOURCE: Final = """
+    SELECT old.source, count(*), count(*) FILTER (new.id IS NULL)
+    FROM old LEFT JOIN new ON old.image_id = new.id GROUP BY old.source
+"""
 # Binary: a name may hold bytes that are no UTF-8.
 _ROW: Final = pa.schema([("id", pa.binary()), ("key", pa.string()), ("image_id", pa.binary())])
 _ID: Final = pa.schema([("id", pa.binary())])
+_OWNED: Final = pa.schema([("image_id", pa.binary()), ("source", pa.string())])
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -135,6 +140,43 @@ def compare(
                 database.register("new", streams.reader(_ROW, _rows(objects, new, column)))
                 deltas.append(Delta(*(database.execute(_JOIN).fetchone() or ())))
     return Changes(*deltas)
+
+
+def removed_by_source(
+    objects: Objects, before: ObjectRef, after: ObjectRef
+) -> dict[str, tuple[int, int]]:
+    """How many images each source had, and how many of them are not there any more.
+
+    Args:
+        objects: where the tables lie.
+        before, after: the two tables of images.
+
+    Returns:
+        both numbers, by the column ``source`` of the earlier table.
+
+    Raises:
+        DataError: a table is damaged.
+        StorageError: there is no space for what the comparison has to put aside.
+    """
+    for table in (before, after):
+        objects.path(table)
+    streams = _Streams()
+    with _database(objects.layout, streams) as database:
+        database.register("old", streams.reader(_OWNED, _owned(objects, before)))
+        database.register("new", streams.reader(_ID, _ids(objects, after)))
+        rows = database.execute(_BY_SOURCE).fetchall()
+    return {source: (had, gone) for source, had, gone in rows}
+
+
+def _owned(objects: Objects, images: ObjectRef) -> Iterator[pa.RecordBatch]:
+    for batch in objects.iter_batches(images, ["image_id", "source"]):
+        columns = [batch["image_id"].cast(pa.binary()), batch["source"]]
+        yield pa.RecordBatch.from_arrays(columns, schema=_OWNED)
+
+
+def _ids(objects: Objects, images: ObjectRef) -> Iterator[pa.RecordBatch]:
+    for batch in objects.iter_batches(images, ["image_id"]):
+        yield pa.RecordBatch.from_arrays([batch["image_id"].cast(pa.binary())], schema=_ID)
 
 
 @dataclass(slots=True)

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from mmindex.core.config import Config, SourceConfig
+from mmindex.core.config import Config, SourceConfig, load_config
 from mmindex.core.errors import MmindexError
 from mmindex.models.hub import WouldFetchError, without_network
 from mmindex.runs import stages
@@ -32,7 +33,7 @@ from mmindex.runs.forecast import (
 from mmindex.runs.preflight import estimate, require_room
 from mmindex.runs.run import STAGES, first_draft
 from mmindex.sources.needs import needs_of
-from mmindex.sources.spec import parse_spec
+from mmindex.sources.spec import absolute_spec, parse_spec
 from mmindex.store import quarantine, versions
 from mmindex.store.chain import last_indexed
 from mmindex.store.layout import Layout
@@ -109,6 +110,25 @@ def _overlay(real: Layout) -> Iterator[_Overlay]:
         yield _Overlay(scratch, Objects(real))
 
 
+def _differing(parent: Manifest, config: Config) -> dict[str, tuple[Any, Any]]:
+    """The settings that the published version was not built with, by dotted name."""
+    before = _flat(load_config(None, {}, parent.config, absolute_spec).recorded())
+    after = _flat(config.recorded())
+    return {
+        name: (before.get(name), after.get(name))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    }
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {"source": [source["spec"] for source in config["source"]]}
+    for section, values in config.items():
+        if isinstance(values, dict):
+            flat |= {f"{section}.{name}": value for name, value in values.items()}
+    return flat
+
+
 @dataclass(slots=True)
 class _Foresight:
     """One dry run, step by step as a real run takes them; fields fill as far as one would get."""
@@ -130,7 +150,7 @@ class _Foresight:
             self._foresee()
         except MmindexError as error:
             self.stops.append(error)
-        parent, info = self.context.parent, self._info()
+        parent, info, config = self.context.parent, self._info(), self.context.config
         seen = self.found.report.seen if self.found else 0
         return Forecast(
             store=str(self.real.layout.root),
@@ -139,6 +159,7 @@ class _Foresight:
             exit_code=self.stops[0].exit_code if self.stops else 0,
             unread=tuple(self.unread),
             changes=self.context.reports.get("changes"),
+            settings=_differing(parent, config) if parent else {},
             model=info.model if info else "",
             encode=self.encode,
             index=self.index,

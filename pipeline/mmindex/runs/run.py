@@ -25,6 +25,7 @@ from mmindex.runs.preflight import check_room
 from mmindex.runs.report import Recorder, RunReport
 from mmindex.sources.spec import absolute_spec
 from mmindex.store import versions
+from mmindex.store.intent import Intent, clear_intent, remembered, write_intent
 from mmindex.store.layout import FORMAT, Layout
 from mmindex.store.leftovers import remove_leftovers
 from mmindex.store.lock import writer_lock
@@ -49,21 +50,27 @@ class RunSummary:
     report: RunReport
 
 
-def settings(root: Path, path: Path | None, values: dict[str, Any]) -> Config:
+def settings(
+    root: Path, path: Path | None, values: dict[str, Any], *, fresh: bool = False
+) -> Config:
     """The settings of a run.
 
-    A configuration file or sources on the command line start afresh; without either, the run goes
-    on with what the store was built with. Command-line values win over both.
+    Values that are given change what they name and nothing else: the rest is what the last run over
+    this store was asked for. A configuration file replaces all of that, and so does ``fresh``.
 
     Args:
         root: the store's folder; it need not exist.
         path: the configuration file, or None.
-        values: command-line values by dotted name; None means "not given".
+        values: given values by dotted name; None means "not given".
+        fresh: start from the defaults, not from what the store remembers.
+
+    Raises:
+        MmindexError: the settings make no sense, or what the store remembers cannot be read.
     """
-    base = None
-    if path is None and values.get("source") is None and Layout(root).current_file.exists():
-        manifest = versions.read_current(versions.open_layout(root))
-        base = manifest.config if manifest else None
+    base = None if fresh or path is not None else remembered(Layout(root.absolute()))
+    if base is not None and values.get("model.name") and not values.get("model.pretrained"):
+        # Weights belong to a model: another name does not go with them.
+        base = {**base, "model": {**base.get("model", {}), "pretrained": None}}
     config = load_config(path, values, base, absolute_spec)
     if config.source:
         return config
@@ -92,6 +99,9 @@ def run(
         DataError: too much was quarantined or removed, or the input is damaged.
         MmindexError: anything else that ends a run; the published version stays as it was.
     """
+    layout = Layout(root.absolute())
+    if not layout.format_file.exists():  # a mistake in the settings leaves no store behind
+        stages.check_settings(Context(layout, Objects(layout), config, run_id, None), wanted)
     layout = versions.create_layout(root)
     with writer_lock(layout):
         recorder = Recorder(layout, run_id, wanted, StageTimer())
@@ -109,6 +119,7 @@ def run(
                 reports=recorder.reports,
             )
             final = _build(context, recorder)
+            clear_intent(layout)  # the version says it now
         except BaseException as error:  # signals too: whatever ends a run is reported
             _report_failure(recorder, parent, error)
             raise
@@ -128,6 +139,8 @@ def _build(context: Context, recorder: Recorder) -> Manifest:
     """Run the stages; returns the version published, or the parent where nothing changed."""
     draft = first_draft(context.parent, context.config, context.run_id)
     stages.check_settings(context, recorder.wanted)
+    if draft.config != (context.parent.config if context.parent is not None else None):
+        write_intent(context.layout, Intent(context.run_id, draft.config))
     check_room(context.layout, context.config, context.parent, recorder.wanted)
     stages.prepare(context, draft, recorder.wanted)
     for name in recorder.wanted:

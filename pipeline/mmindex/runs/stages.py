@@ -89,7 +89,7 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         reasons=quarantine.count_reasons(entries),
     )
     limits = context.config.limits
-    if error := quarantine_gate(counts.seen, counts.quarantined, limits.max_quarantine):
+    if error := quarantine_gate(draft.sources, entries, limits.max_quarantine):
         raise error
     if not images.rows:
         raise DataError(

@@ -61,6 +61,11 @@ class Layout:
         return self.root / "quarantine.jsonl"
 
     @property
+    def intent_file(self) -> Path:
+        """The settings of a run that has not ended well; absent otherwise."""
+        return self.root / "intent.json"
+
+    @property
     def runs_dir(self) -> Path:
         """One JSON report for each run."""
         return self.root / "runs"

@@ -19,11 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import mmindex
+from mmindex.core.config import load_config
 from mmindex.core.errors import BusyError, DataError, NoInputError, UsageError
 from mmindex.core.progress import get_logger
 from mmindex.core.records import Reason
 from mmindex.runs.context import Context
-from mmindex.runs.run import settings
+from mmindex.sources.spec import absolute_spec
 from mmindex.store import versions
 from mmindex.store.forgotten import read_forgotten
 from mmindex.store.holds import hold_current
@@ -180,7 +181,7 @@ def _publish(before: Snapshot, doomed: Deletion, run_id: str) -> Manifest:
     context = Context(
         layout=layout,
         objects=objects,
-        config=settings(layout.root, None, {}),
+        config=load_config(None, {}, parent.config, absolute_spec),
         run_id=run_id,
         parent=parent,
     )

@@ -14,6 +14,7 @@ import msgspec
 import mmindex
 from mmindex.core.errors import DataError, NoInputError, UsageError
 from mmindex.store import chain, versions
+from mmindex.store.intent import clear_intent
 from mmindex.store.layout import Layout
 from mmindex.store.leftovers import remove_leftovers
 from mmindex.store.lock import writer_lock
@@ -50,7 +51,9 @@ def rollback(root: Path, number: int | None, run_id: str) -> Manifest:
         current = versions.read_current(layout)
         if current is None:
             raise NoInputError(f"{root}: nothing is published yet", "run `mmindex build`")
-        return _restore(Snapshot(Objects(layout), current), number, run_id)
+        restored = _restore(Snapshot(Objects(layout), current), number, run_id)
+        clear_intent(layout)  # the settings go back too
+        return restored
 
 
 def _restore(published: Snapshot, number: int | None, run_id: str) -> Manifest:
