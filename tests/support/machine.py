@@ -253,6 +253,6 @@ class Store(RuleBasedStateMachine):
         shown = {hold.manifest.version: hold.manifest for hold in self.held}
         shown[self.books.current] = versions.read_version(self.layout, self.books.current)
         for number, manifest in shown.items():
-            shown_now = Snapshot(objects, manifest)
-            wrong = wrong_answers(shown_now, self.books.versions[number].pictures)
+            pictures = self.books.versions[number].pictures
+            wrong = wrong_answers(Snapshot(objects, manifest), pictures)
             assert not wrong, wrong

@@ -23,6 +23,9 @@ class Clock:
     def now(self, zone: tzinfo) -> datetime:
         return self.at.astimezone(zone)
 
+    def fromisoformat(self, text: str) -> datetime:
+        return datetime.fromisoformat(text)
+
     def move(self, days: float) -> None:
         """Set it forward, or back."""
         self.at += timedelta(days=days)

@@ -12,7 +12,7 @@ import pytest
 
 from mmindex.core.errors import MmindexError
 from mmindex.store.layout import Layout
-from mmindex.store.objects import Objects
+from mmindex.store.snapshot import open_snapshot
 from mmindex.store.versions import read_current
 from mmindex.upkeep.check import check
 from mmindex.upkeep.gc import Retention, gc
@@ -125,12 +125,10 @@ def test_readers_during_publishes_see_whole_versions(
         tally.add("answer sets under publishes", mixed_or_failed=-1)
         seen.add(version)
     tally.add("publishes under readers", done=count, seen=len(seen))
-    layout = Layout(folder / "store")
-    last = read_current(layout)
-    assert last is not None
-    assert last.version == count
-    assert not wrong_answers(Objects(layout), last, pictures_of(count))
-    assert not check(layout.root, full=True).problems
+    last = open_snapshot(folder / "store")
+    assert last.manifest.version == count
+    assert not wrong_answers(last, pictures_of(count))
+    assert not check(last.layout.root, full=True).problems
 
 
 def test_readers_notice_a_naive_writer() -> None:
