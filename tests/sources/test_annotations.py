@@ -6,7 +6,7 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmindex.core.errors import DataError
@@ -93,6 +93,7 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character_and_is_counted(
     assert replaced == 4
 
 
+@settings(deadline=None)  # a machine may be busy
 @given(st.text(st.characters(categories=None)))
 def test_any_text_decodes_to_itself_but_for_lone_surrogates(text: str) -> None:
     data = json.dumps({"rows": [{"id": 1, "text": text}]}).encode()
@@ -101,6 +102,7 @@ def test_any_text_decodes_to_itself_but_for_lone_surrogates(text: str) -> None:
     assert got == "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in expected)
 
 
+@settings(deadline=None)  # a machine may be busy
 @given(st.binary(max_size=60))
 def test_arbitrary_bytes_are_refused_or_decoded(data: bytes) -> None:
     try:

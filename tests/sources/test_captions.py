@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmindex.core.errors import DataError
@@ -52,6 +52,7 @@ def test_anything_else_is_refused_by_name(value: object) -> None:
         caption_texts(value, "list.jsonl:3")
 
 
+@settings(deadline=None)  # a machine may be busy
 @given(st.lists(st.text()))
 def test_blank_captions_are_none_and_the_others_keep_their_places(texts: list[str]) -> None:
     usable = dict(usable_captions(texts))

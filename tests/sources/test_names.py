@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmindex.sources.names import match_names, normal_name
@@ -50,6 +50,7 @@ def test_the_same_spelling_wins_over_the_same_ending() -> None:
     assert match_names(["1.jpg"], ["1.JPG", "a/1.jpg"]) == {"1.JPG": "1.jpg"}
 
 
+@settings(deadline=None)  # a machine may be busy
 @given(st.sets(NAMES, max_size=6), st.lists(NAMES, max_size=6, unique=True))
 def test_no_name_is_given_twice_and_none_that_is_there_is_given_away(
     listed: set[str], files: list[str]
