@@ -147,7 +147,7 @@ def crawl(
             _warn_of_lost_captions(tally, limits.max_quarantine)
         if spool.mixed_columns:
             get_logger("crawl").warning(
-                "columns that hold values of several types are kept as text: in --where use"
+                "columns that hold values of several types are kept as text: in `where` use"
                 " try_cast(COLUMN as DOUBLE)",
                 columns=", ".join(spool.mixed_columns),
             )
