@@ -3,10 +3,13 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import mmindex
+from mmindex_cli.app import app
 from mmindex_cli.flags import as_flags
 from support.command import mmindex as command
 
@@ -31,16 +34,38 @@ def test_the_command_line_speaks_of_flags(tmp_path: Path) -> None:
     assert "`" not in done.stderr
 
 
+def options(group: Any, context: Any) -> set[str]:
+    """Every long option of the command line, as a setting's name."""
+    found: set[str] = set()
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if hasattr(command, "list_commands"):
+            found |= options(command, context)
+        found |= {
+            option.lstrip("-").replace("-", "_")
+            for parameter in command.params
+            for option in parameter.opts
+            if option.startswith("--")
+        }
+    return found
+
+
+def test_every_setting_that_a_message_names_becomes_a_flag() -> None:
+    group = typer.main.get_command(app)
+    known = options(group, group.context_class(group))
+    assert {"where", "max_removed"} <= known
+    package = Path(mmindex.__file__).parent
+    texts = (text for path in package.rglob("*.py") for text in strings(path))
+    named = {name for text in texts for name in re.findall(r"`([a-z_]+)[`=]", text)} & known
+    named.remove("text")  # a column too, in messages about annotations
+    assert {name for name in named if as_flags(f"`{name}`") == f"`{name}`"} == set()
+
+
 def strings(path: Path) -> list[str]:
     """Every string of a module that is no docstring."""
     tree = ast.parse(path.read_text("utf-8"))
-    docs = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
+    # Strings that stand alone document modules, classes, functions and attributes.
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     return [
         node.value
         for node in ast.walk(tree)

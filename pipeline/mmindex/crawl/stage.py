@@ -147,7 +147,7 @@ def crawl(
             _warn_of_lost_captions(tally, limits.max_quarantine)
         if spool.mixed_columns:
             get_logger("crawl").warning(
-                "columns that hold values of several types are kept as text: in --where use"
+                "columns that hold values of several types are kept as text: in `where` use"
                 " try_cast(COLUMN as DOUBLE)",
                 columns=", ".join(spool.mixed_columns),
             )
@@ -180,7 +180,7 @@ def _refuse_idle_globs(sources: Sequence[SourceConfig], specs: Sequence[SourceSp
     given = any(source.exclude or source.include for source in sources)
     if given and not any(registry.find(spec.kind).globs for spec in specs):
         raise UsageError(
-            "--exclude and --include choose files below a folder, and no source is one",
+            "`exclude` and `include` choose files below a folder, and no source is one",
             "leave them out",
         )
 

@@ -212,7 +212,7 @@ def _columns(path: Path, schema: pa.Schema) -> _Columns:
         found = ", ".join(f"{field.name}: {field.type}" for field in schema)[:300]
         raise DataError(
             f"{path}: no column of images (columns: {found})",
-            "name it `image`: a struct with `bytes`, or binary, or the paths of files",
+            "name it 'image': a struct with 'bytes', or binary, or the paths of files",
         )
     texts = [field.name for field in schema if field.name not in (*images, files)]
     captions = caption_fields(texts)
