@@ -2,9 +2,10 @@
 
     bench_startup.py [--store DIR]
 
-``--help`` and ``status`` stand beside an empty Typer app with as many commands; a cold ``query``
-beside a script that imports torch and open_clip, loads the same model, encodes and searches by
-hand. Without --store, a small one of drawn scenes is built first.
+``import mmindex`` stands beside Python's own start; ``--help`` and ``status`` beside an empty Typer
+app with as many commands; a cold ``query`` beside a script that imports torch and open_clip, loads
+the same model, encodes and searches by hand. Without --store, a small one of drawn scenes is built
+first.
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ def stored_vectors(store: Path, target: Path) -> None:
 
 def embedded_model() -> Path:
     from mmindex.core import resources
-    from mmindex.models.resolve import EMBEDDED_FOLDER
+    from mmindex.models.resolve import BUILT_IN, EMBEDDED
 
-    return resources.data_dir() / "models" / EMBEDDED_FOLDER
+    return resources.data_dir() / "models" / BUILT_IN[EMBEDDED]
 
 
 def measure(store: Path, folder: Path, options: argparse.Namespace) -> None:
@@ -86,6 +87,7 @@ def measure(store: Path, folder: Path, options: argparse.Namespace) -> None:
     python, text = sys.executable, "a red boat on the sea"
     programs = {
         "python -c pass": [python, "-c", "pass"],
+        "import mmindex": [python, "-c", "import mmindex"],
         "empty Typer app --help": [python, folder / "empty.py", "--help"],
         "mmindex --help": [*MMINDEX, "--help"],
         "empty Typer app, a command": [python, folder / "empty.py", "command0"],
@@ -117,6 +119,8 @@ def measure(store: Path, folder: Path, options: argparse.Namespace) -> None:
         for name in programs
     }
     report.table("start-up", list(rows.values()))
+    added = rows["import mmindex"]["wall ms"] - rows["python -c pass"]["wall ms"]
+    report.table("import", [{"import mmindex adds, ms": added, "at most": 60}])
     pairs = (
         ("mmindex --help", "empty Typer app --help", 1.3),
         ("mmindex status", "empty Typer app, a command", 1.3),

@@ -204,7 +204,7 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     said = default in (None, False, "", ()) or "[default: " in setting.help
     text = setting.help if said else f"{setting.help} [default: {default}]"
     if "{kinds}" in text:
-        from mmindex.sources.registry import built_in
+        from mmindex.sources.kinds import built_in
 
         text = text.replace("{kinds}", ", ".join(built_in()))
     flag = f"--{_name(setting).replace('_', '-')}"

@@ -10,6 +10,7 @@ import msgspec
 
 from mmindex.core.display import visible
 from mmindex.core.records import NoteKind
+from mmindex.models.resolve import unfit
 from mmindex.runs.report import RunReport
 from mmindex.store.manifest import IndexInfo, Manifest, count_not_read
 from mmindex_cli.flags import as_flags
@@ -175,6 +176,8 @@ def describe(manifest: Manifest) -> Iterator[tuple[str, str]]:
         trained = "" if encoder.trained else "  UNTRAINED: answers mean nothing"
         pretrained = f" / {encoder.pretrained}" if encoder.pretrained else ""
         yield "model", f"{encoder.model}{pretrained}, {encoder.dim}-d {encoder.precision}{trained}"
+        if warning := unfit(encoder.model, (source.spec for source in manifest.sources)):
+            yield "warning", warning
     for modality, info in manifest.indexes.items():
         yield f"{modality} index", _index_line(info)
     missing = [stage for stage in ("crawl", "encode", "index") if stage not in manifest.stages]

@@ -307,14 +307,13 @@ class Index:
             either_part,
             picture_part,
             several,
+            text_part,
             unit_vector,
         )
         from mmindex.search.parts import Part, Question
 
-        if text is not None:
-            expect(text, str, "text", "a str")
         session, side, limit = self._session(where), as_side(to), as_limit(k, min_score)
-        wanted = [] if text is None else [Part(Modality.TEXT, text)]
+        wanted = [] if text is None else [text_part(text)]
         wanted += [picture_part(one, "image") for one in several(image)]
         if vector is not None:
             wanted.append(Part(Modality.IMAGE, "a vector", unit_vector(vector, self.dim)))
@@ -322,7 +321,12 @@ class Index:
         unwanted = [either_part(one, "minus", session.snapshot) for one in several(minus)]
         if not wanted:
             raise UsageError("nothing is asked", "search with a text, `image`, `vector` or `plus`")
-        question = Question(tuple(wanted), tuple(unwanted), as_weights(weights), bool(others))
+        question = Question(
+            tuple(wanted),
+            tuple(unwanted),
+            as_weights(weights),
+            expect(others, bool, "others", "a bool"),
+        )
         return _hits(session.snapshot, session.ask(question, side, limit))
 
     def search_many(

@@ -237,6 +237,7 @@ WRONG_TYPES: list[dict[str, Any]] = [
     {"image": io.BytesIO()},
     {"image": np.zeros((3, 3, 3), np.float32)},
     {"image": np.zeros((3, 3, 4), np.uint8)},
+    {"text": "red", "others": 1},
     {"plus": 3},
     {"minus": 3, "text": "red"},
     {"vector": "red"},
@@ -256,7 +257,8 @@ def test_a_wrong_type_is_a_type_error_at_the_call(
 BAD_VALUES: list[tuple[dict[str, Any], type[mmindex.MmindexError], str]] = [
     ({}, mmindex.UsageError, "nothing is asked"),
     ({"minus": "red"}, mmindex.UsageError, "nothing is asked"),
-    ({"text": "  "}, mmindex.UsageError, "empty"),
+    ({"text": "  "}, mmindex.UsageError, "`text` is empty"),
+    ({"text": "", "image": ID}, mmindex.UsageError, "`text` is empty"),
     ({"text": "red", "k": 0}, mmindex.UsageError, "`k` is 0"),
     ({"text": "red", "k": 2**40}, mmindex.UsageError, "`k` is"),
     ({"text": "red", "min_score": 2}, mmindex.UsageError, "`min_score` is 2"),

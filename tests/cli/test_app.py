@@ -137,7 +137,7 @@ def test_a_model_that_the_hub_cannot_give_is_a_network_error_with_ways_out(tmp_p
         env={"HF_HOME": str(tmp_path / "hub")},
     )  # fmt: skip
     assert "--pretrained PATH" in done.stderr
-    assert "--model embedded" in done.stderr
+    assert "--model photos" in done.stderr
 
 
 def test_json_log_is_one_object_a_line(tmp_path, tiny_model):

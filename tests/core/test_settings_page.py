@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmindex.core.config import Config, SourceConfig, load_config
+from mmindex.sources.spec import absolute_spec
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -51,6 +52,6 @@ def test_a_setting_without_its_text_is_an_error(generator, monkeypatch):
 def test_the_example_is_a_valid_file(tmp_path, page):
     file = tmp_path / "mmindex.toml"
     file.write_text(re.search(r"```toml\n(.+?)```", page, re.DOTALL)[1], encoding="utf-8")
-    config = load_config(file, {})
+    config = load_config(file, {}, None, absolute_spec)
     assert config.source[0].spec == f"folder:{tmp_path}/photos"
     assert (config.index.refine, config.limits.max_quarantine) == ("sq8", 0.05)

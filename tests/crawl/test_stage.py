@@ -176,6 +176,18 @@ def test_lists_are_columns_of_lists(tmp_path: Path) -> None:
     assert [row["any"] for row in images] == ['["x"]', "7"]
 
 
+def test_a_column_of_several_types_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"file_name": "0.jpg", "a": 1, "b": 1}, {"file_name": "1.jpg", "a": "x", "b": 0.5}]
+    text = "\n".join(map(json.dumps, rows))
+    folder = photos(tmp_path / "f", 2, **{"captions.jsonl": text})
+    crawl_specs(new_store(tmp_path / "store"), f"folder:{folder}")
+    said = "".join(capsys.readouterr())
+    assert "try_cast" in said
+    assert "columns=a" in said.replace("'", "")
+
+
 def test_captions_that_match_nothing_are_warned_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

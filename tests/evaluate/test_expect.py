@@ -19,7 +19,7 @@ from mmindex.evaluate.evaluation import (
 from mmindex.evaluate.expect import PUBLISHED, Subject, compare, find_expected
 from mmindex.sources.corpora import list_corpora
 from mmindex.sources.expected import Expected
-from mmindex.sources.registry import built_in
+from mmindex.sources.kinds import built_in
 from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.models import FakeEncoder
 from support.pictures import write_pictures

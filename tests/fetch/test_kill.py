@@ -29,7 +29,7 @@ _CHILD = """
 import json, sys
 from pathlib import Path
 from mmindex.core.config import FetchConfig
-from mmindex.sources.url_list import UrlOptions, url_list_events
+from mmindex.sources.kinds.urls import UrlOptions, url_list_events
 from mmindex.store.layout import Layout
 settings = FetchConfig.model_validate_json(sys.argv[3])
 options = UrlOptions(Layout(Path(sys.argv[1])), settings, 1 << 24)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from mmindex.core import fonts
 from mmindex.core.errors import CannotCreateError, DataError, NoInputError, UsageError
 from mmindex.insight.classify import (
     Classifier,
@@ -212,6 +213,18 @@ def test_the_confusion_matrix_is_drawn_with_every_script(tmp_path: Path) -> None
     first = path.read_bytes()
     plot_confusion(report, path)
     assert path.read_bytes() == first
+
+
+def test_letters_without_a_font_are_boxes_and_a_note_not_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warning would fail the test: pytest is told to raise them."""
+    monkeypatch.setattr(fonts, "_FAMILIES", ())
+    report = label_report(("cat", "狗"), np.array([0, 1]), np.array([[0], [1]]))
+    note = plot_confusion(report, tmp_path / "c.png")
+    assert "no installed font has 1 of the letters (狗)" in note
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.format == "PNG"
 
 
 def test_a_matrix_that_cannot_be_drawn_or_written_says_why(tmp_path: Path) -> None:

@@ -83,8 +83,9 @@ def test_an_unreachable_hub_is_69_with_both_ways_out(tmp_path: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         answer = fetch(tmp_path, f"http://127.0.0.1:{unused.getsockname()[1]}")
     assert answer["exit"] == 69
-    assert "--pretrained PATH" in str(answer["hint"])
-    assert "--model embedded" in str(answer["hint"])
+    assert "`pretrained=PATH`" in str(answer["hint"])
+    assert "`model=photos`" in str(answer["hint"])
+    assert f"/resolve/main/{WEIGHTS}" in str(answer["hint"])
     assert "\n" not in str(answer["message"])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mmindex.core.errors import DataError, InternalError, NoInputError
 from mmindex.sources.corpora import explain_missing_release, known, list_corpora
-from mmindex.sources.registry import built_in
+from mmindex.sources.kinds import built_in
 
 CORPORA = {corpus.name: corpus for corpus in list_corpora()}
 

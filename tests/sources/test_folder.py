@@ -332,3 +332,30 @@ def test_a_file_that_is_no_archive_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(1))
     with pytest.raises(NoInputError, match=r"not a folder, \.zip or \.tar"):
         events(tmp_path / "a.jpg")
+
+
+def test_an_archive_of_an_image_folder_has_a_list_for_each_split(tmp_path: Path) -> None:
+    files: dict[str, bytes] = {}
+    for n, split in enumerate(("test", "train")):
+        files[f"d/{split}/metadata.csv"] = f"file_name,text\n1.jpg,{split}\n".encode()
+        files[f"d/{split}/1.jpg"] = jpeg(n)
+    write_zip(tmp_path / "d.zip", files)
+    found = events(tmp_path / "d.zip")
+    assert [item.captions for item in items(found).values()] == [("test",), ("train",)]
+    assert not noted(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "Title;Date\nRome;2019\n"),
+        ("metadata.csv", "album,place,year\nRome,Italy,2019\n"),
+        ("metadata.jsonl", '{"album": "Rome"}\n'),
+        ("metadata.jsonl", "[]\n"),
+        ("metadata.csv", ""),
+    ],
+)
+def test_metadata_of_another_program_is_no_list(tmp_path: Path, name: str, text: str) -> None:
+    found = events(write_files(tmp_path / "f", {name: text, "1.jpg": jpeg(1)}))
+    assert names(found) == ["folder/f/1.jpg"]
+    assert ignored(found) == 1

@@ -22,6 +22,7 @@ from mmindex.core.errors import DataError, UsageError, did_you_mean, os_errors
 DEFAULT_MODEL = "ViT-B-32"
 DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
 EMBEDDED = "embedded"
+PHOTOS = "photos"
 DEFAULT_SCENES = "scenes:2000"
 
 _LOCAL_MODEL = "local-dir:"
@@ -68,7 +69,7 @@ class SourceConfig(_Section):
     """What to index. Each source is a table of its own."""
 
     spec: _Text
-    """The source, as `--source` takes it: `KIND:WHERE[#SPLIT]`.
+    """The source, as `--source` takes it: `[NAME=]KIND:PLACE[#SPLIT]`.
 
     Required in each `[[source]]` table."""
 
@@ -80,12 +81,13 @@ class SourceConfig(_Section):
     exclude: tuple[_Text, ...] = ()
     """Globs of files and folders below a `folder:` source that are left out.
 
-    Set it to skip parts of a folder, such as `["*/drafts/*"]`."""
+    Set it to skip parts of a folder: names at any depth (`["*.png", "drafts"]`) or paths from the
+    folder's root (`["2019/**"]`)."""
 
     include: tuple[_Text, ...] = ()
     """Globs of the only files below a `folder:` source that are read; all of them by default.
 
-    Set it to index a part of a folder, such as `["2023/*"]`."""
+    Set it to index a part of a folder, such as `["2023/**"]`."""
 
     def recorded(self) -> dict[str, Any]:
         """What a store remembers; globs only where there are any, as older versions wrote it."""

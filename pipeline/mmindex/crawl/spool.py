@@ -158,6 +158,11 @@ class Spool:
             self._database.executemany(_PUT_CAPTION, rows)
         return len(rows)
 
+    @property
+    def mixed_columns(self) -> list[str]:
+        """The sources' own columns that hold values of several types and are kept as text."""
+        return sorted(self._columns.mixed)
+
     def write_images(self, objects: Objects) -> ObjectRef:
         """Write the ``images`` object, rows in the order they came."""
         types = self._columns.types()

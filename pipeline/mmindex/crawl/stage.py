@@ -145,6 +145,12 @@ def crawl(
             events = open_source(spec, options)
             _read_source(events, tally, sink, needs_of(spec, layout, fetch).images or None)
             _warn_of_lost_captions(tally, limits.max_quarantine)
+        if spool.mixed_columns:
+            get_logger("crawl").warning(
+                "columns that hold values of several types are kept as text: in --where use"
+                " try_cast(COLUMN as DOUBLE)",
+                columns=", ".join(spool.mixed_columns),
+            )
         images, captions = spool.write_images(objects), spool.write_captions(objects)
     summaries = tuple(tally.summary() for tally in tallies)
     return CrawlReport(

@@ -65,6 +65,7 @@ class MetadataColumns:
 
     def __init__(self) -> None:
         self._kinds: dict[str, pa.DataType | None] = {}
+        self.mixed: set[str] = set()  # columns of several types, which are kept as text
 
     def add(self, metadata: Mapping[str, MetadataValue]) -> None:
         """Take note of one row's columns, which :func:`column_name` has named.
@@ -76,7 +77,9 @@ class MetadataColumns:
             kind = None if value is None else _kind_of(value)
             known = self._kinds.setdefault(name, kind)
             if kind is not None and kind != known:
-                self._kinds[name] = _common(known, kind)
+                common = self._kinds[name] = _common(known, kind)
+                if common == pa.string() and known is not None:
+                    self.mixed.add(name)
         if len(self._kinds) > MAX_METADATA_COLUMNS:
             raise DataError(
                 f"the sources name {len(self._kinds)} columns of their own, "

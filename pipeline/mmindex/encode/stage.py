@@ -24,7 +24,7 @@ from mmindex.models.devices import place
 from mmindex.models.encoder import Encoder
 from mmindex.models.files import locate
 from mmindex.models.fingerprint import fingerprint_of
-from mmindex.models.resolve import resolve_model
+from mmindex.models.resolve import resolve_model, unfit
 from mmindex.sources.spec import only_scenes
 from mmindex.store.keys import DistinctKeys, live_keys
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
@@ -74,12 +74,15 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
     Raises:
         MmindexError: there is no such model, or its files cannot be had.
     """
+    specs = [source.spec for source in config.source]
     request = resolve_model(
         config.model.name,
         config.model.pretrained,
-        scenes_only=only_scenes(source.spec for source in config.source),
+        scenes_only=only_scenes(specs),
         allow_pickle_weights=config.model.allow_pickle_weights,
     )
+    if warning := unfit(request.name, specs):
+        get_logger("encode").warning(warning)
     placement = place(config.encode.device, config.encode.precision)
 
     def load() -> Encoder:

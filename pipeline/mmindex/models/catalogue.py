@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmindex.core import resources
-from mmindex.core.config import DEFAULT_MODEL, DEFAULT_PRETRAINED, EMBEDDED
+from mmindex.core.config import DEFAULT_MODEL, DEFAULT_PRETRAINED
 from mmindex.models.files import needs_transformers
 from mmindex.models.resolve import (
+    BUILT_IN,
     CONFIG_FILE,
-    EMBEDDED_FOLDER,
     NO_WEIGHTS,
     architectures,
     open_clip_dir,
@@ -41,16 +41,17 @@ class ModelEntry:
 
 
 def list_models(part: str = "") -> list[ModelEntry]:
-    """The models whose name holds ``part``: the embedded one, then open_clip's architectures.
+    """The models whose name holds ``part``: the built-in ones, then open_clip's architectures.
 
     Importing open_clip for its tags takes seconds.
     """
     from open_clip import list_pretrained_tags_by_model
 
     entries = []
-    embedded = resources.data_dir() / "models" / EMBEDDED_FOLDER / CONFIG_FILE
-    if part.lower() in EMBEDDED and embedded.is_file():
-        entries.append(ModelEntry(EMBEDDED, (), default=False))
+    for name, folder in BUILT_IN.items():
+        config = resources.data_dir() / "models" / folder / CONFIG_FILE
+        if part.lower() in name and config.is_file():
+            entries.append(ModelEntry(name, (), default=False))
     for name in architectures():
         if part.lower() not in name.lower():
             continue

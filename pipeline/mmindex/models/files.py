@@ -15,7 +15,9 @@ from mmindex.models.fast_import import import_open_clip
 from mmindex.models.preprocess import PreprocessSpec, spec_from_config
 from mmindex.models.resolve import (
     CONFIG_FILE,
+    PHOTOS_NETWORK,
     SAFE,
+    VOCABULARY_FILE,
     ModelRequest,
     check_weights,
     find_weights,
@@ -34,14 +36,15 @@ class TokenizerSpec:
     """How texts become tokens.
 
     Attributes:
-        kind: ``simple`` is CLIP's own byte-pair encoding; the others need transformers.
+        kind: ``simple`` is CLIP's own byte-pair encoding, ``wordpiece`` BERT's; the others need
+            transformers.
         source: of ``hf``: a hub's name, or a folder; of ``siglip``: the vocabulary's name.
-        merges: of ``simple``: the byte-pair merges, an absolute path.
+        merges: of ``simple``: the byte-pair merges, of ``wordpiece``: the pieces; an absolute path.
         context_length: positions of the text tower.
         options: the remaining keyword arguments of open_clip's tokenizer class.
     """
 
-    kind: Literal["simple", "hf", "siglip"]
+    kind: Literal["simple", "wordpiece", "hf", "siglip"]
     source: str
     merges: Path | None
     context_length: int
@@ -67,6 +70,11 @@ class ModelFiles:
     tokenizer: TokenizerSpec
     weights: Path | None
     config_file: Path | None
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the network is mmindex's own; otherwise open_clip builds it."""
+        return self.config.get("network") == PHOTOS_NETWORK
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -131,6 +139,10 @@ def _with_config(config_file: Path, weights: Path | None, hub_name: str) -> Mode
         preprocess = spec_from_config(_image_size(config), whole.get("preprocess_cfg") or {})
     except DataError as error:
         raise DataError(f"{config_file}: {error.message}") from error
+    if tokenizer.kind == "wordpiece" and weights is None:
+        raise UsageError(
+            f"{config_file}: this network has no untrained form", "leave out `pretrained=none`"
+        )
     base = f"local-dir:{config_file.parent}"
     return ModelFiles(base, config, preprocess, tokenizer, weights, config_file)
 
@@ -236,6 +248,11 @@ def _tokenizer(config: dict[str, Any], name: str, folder: Path, hub_name: str) -
         raise DataError("model_cfg has no text_cfg")
     context = int(text.get("context_length", _DEFAULT_CONTEXT))
     options = dict(text.get("tokenizer_kwargs") or {})
+    if config.get("network") == PHOTOS_NETWORK:
+        pieces = folder / VOCABULARY_FILE
+        if not pieces.is_file():
+            raise DataError(f"tokenizer file {pieces} is missing")
+        return TokenizerSpec("wordpiece", "", pieces, context, {})
     if text.get("hf_tokenizer_name"):
         if text.get("tokenizer_mode"):
             options["tokenizer_mode"] = text["tokenizer_mode"]

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+from mmindex.core.config import PHOTOS
 from mmindex.core.errors import (
     DataError,
     MmindexError,
@@ -28,9 +29,8 @@ from mmindex.store.objects import hash_file
 # for minutes.
 TIMEOUT_S = 10.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_OFFLINE_HINT = (
-    "use `pretrained=PATH` with a local .safetensors file, or `model=embedded` for a try-out"
-)
+# Known without asking: 151,277,313 parameters in float32. Others say when the hub answers.
+_SIZES = {"laion/CLIP-ViT-B-32-laion2B-s34B-b79K": "605 MB"}
 
 
 _FORBIDDEN: ContextVar[bool] = ContextVar("forbidden", default=False)
@@ -64,7 +64,7 @@ def fetch(repository: str, names: Sequence[str]) -> Path:
     """
     cached = _find_cached(repository, names)
     if cached is None:
-        _refuse_offline(repository)
+        _refuse_offline(repository, names[0])
         if _FORBIDDEN.get():
             raise WouldFetchError(f"the weights of hub model {repository!r} are not in the cache")
         cached = _download(repository, _first_present(repository, names))
@@ -82,13 +82,25 @@ def _find_cached(repository: str, names: Sequence[str]) -> Path | None:
     return None
 
 
-def _refuse_offline(repository: str) -> None:
+def _ways_out(repository: str, name: str) -> str:
+    """What to do without the hub: the model at hand, or the file brought by hand."""
+    from huggingface_hub import hf_hub_url
+
+    size = f" ({_SIZES[repository]})" if repository in _SIZES else ""
+    return (
+        f"for photographs, `model={PHOTOS}` needs no network; or fetch "
+        f"{hf_hub_url(repository, name)}{size} on another machine and give it with "
+        "`model=ARCHITECTURE` and `pretrained=PATH`"
+    )
+
+
+def _refuse_offline(repository: str, name: str) -> None:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         raise NetworkError(
             f"hub model {repository!r} is not in the cache, and HF_HUB_OFFLINE is set",
-            _OFFLINE_HINT,
+            _ways_out(repository, name),
         )
 
 
@@ -128,7 +140,9 @@ def _hub_errors(repository: str, name: str) -> Iterator[None]:
     try:
         yield
     except errors.LocalEntryNotFoundError as error:
-        raise NetworkError(f"{what}: the hub cannot be reached", _OFFLINE_HINT) from error
+        raise NetworkError(
+            f"{what}: the hub cannot be reached", _ways_out(repository, name)
+        ) from error
     except errors.EntryNotFoundError:
         raise
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
@@ -139,16 +153,16 @@ def _hub_errors(repository: str, name: str) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise NoInputError(f"{what}: {first_lines(error)}") from error
     except (errors.HfHubHTTPError, http_error) as error:
-        raise NetworkError(f"{what}: {first_lines(error)}", _OFFLINE_HINT) from error
+        raise NetworkError(f"{what}: {first_lines(error)}", _ways_out(repository, name)) from error
     except OSError as error:
-        raise _from_os_error(error, what) from error
+        raise _from_os_error(error, what, _ways_out(repository, name)) from error
 
 
-def _from_os_error(error: OSError, what: str) -> MmindexError:
+def _from_os_error(error: OSError, what: str, hint: str) -> MmindexError:
     """A full disk is no network trouble, though both come as OSError."""
     if error.errno is not None and error.filename is not None:
         return from_os_error(error, error.filename)
-    return NetworkError(f"{what}: {first_lines(error)}", _OFFLINE_HINT)
+    return NetworkError(f"{what}: {first_lines(error)}", hint)
 
 
 def _check_content(path: Path) -> None:

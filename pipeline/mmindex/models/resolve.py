@@ -8,20 +8,26 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmindex.core import resources
-from mmindex.core.config import DEFAULT_MODEL, DEFAULT_PRETRAINED, EMBEDDED
+from mmindex.core.config import DEFAULT_MODEL, DEFAULT_PRETRAINED, EMBEDDED, PHOTOS
 from mmindex.core.errors import DataError, InternalError, NoInputError, UsageError, os_errors
+from mmindex.sources.spec import only_scenes
 
 NO_WEIGHTS = "none"
 LOCAL_DIR = "local-dir:"
 HF_HUB = "hf-hub:"
 CONFIG_FILE = "open_clip_config.json"
-# The folder of data/models that ``--model embedded`` names.
-EMBEDDED_FOLDER = "scenes-clip"
+# ``model_cfg.network`` of folders whose network is mmindex.models.photos; open_clip's have no such
+# key. Their tokenizer reads the second file.
+PHOTOS_NETWORK = "photos"
+VOCABULARY_FILE = "vocab.txt.gz"
+# The models that mmindex brings along, by the name that ``--model`` takes: folders of data/models.
+BUILT_IN = {EMBEDDED: "scenes-clip", PHOTOS: "photos-clip"}
 
 PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl"})
 SAFE = ".safetensors"
@@ -42,8 +48,8 @@ class ModelRequest:
     """A model as asked for, with its defaults filled in and its paths made absolute.
 
     Attributes:
-        name: ``embedded``, ``local-dir:/path``, ``hf-hub:org/repo``, or an architecture that
-            open_clip knows.
+        name: one of :data:`BUILT_IN`, ``local-dir:/path``, ``hf-hub:org/repo``, or an architecture
+            that open_clip knows.
         pretrained: for an architecture a tag or an absolute path; ``none`` for untrained weights;
             else empty.
         allow_pickle_weights: whether pickled weights may be read (restricted to plain tensors).
@@ -61,8 +67,8 @@ class ModelRequest:
     @property
     def folder(self) -> Path | None:
         """The folder that holds the model, for the kinds that have one."""
-        if self.name == EMBEDDED:
-            return resources.data_dir() / "models" / EMBEDDED_FOLDER
+        if self.name in BUILT_IN:
+            return resources.data_dir() / "models" / BUILT_IN[self.name]
         return Path(self.name[len(LOCAL_DIR) :]) if self.name.startswith(LOCAL_DIR) else None
 
     @property
@@ -74,6 +80,21 @@ class ModelRequest:
     def weights_path(self) -> Path | None:
         """The weights file, where ``pretrained`` is a path."""
         return Path(self.pretrained) if Path(self.pretrained).is_absolute() else None
+
+
+def unfit(model: str, specs: Iterable[str]) -> str | None:
+    """Why a model's answers about a corpus mean little, where that is known; else None.
+
+    Args:
+        model: its name.
+        specs: of the corpus' sources.
+    """
+    if model != EMBEDDED or only_scenes(specs):
+        return None
+    return (
+        f"the model {EMBEDDED!r} knows drawn scenes only: its answers about other pictures mean "
+        f"little; for photographs build with `model={PHOTOS}`"
+    )
 
 
 def resolve_model(
@@ -93,16 +114,16 @@ def resolve_model(
 
     Raises:
         UsageError: the name is unknown, or the two do not go together.
-        NoInputError: a path does not exist, or the embedded model is not part of this install.
+        NoInputError: a path does not exist, or a built-in model is not part of this install.
         DataError: weights are pickled, which can run code when loaded.
     """
     if name is None:
         name = EMBEDDED if pretrained is None and scenes_only else DEFAULT_MODEL
-    if name.startswith((LOCAL_DIR, HF_HUB)) or name == EMBEDDED:
+    if name.startswith((LOCAL_DIR, HF_HUB)) or name in BUILT_IN:
         return _resolve_whole(name, pretrained, allow_pickle_weights)
     known = architectures()
     if name not in known:
-        near = difflib.get_close_matches(name, [*known, EMBEDDED], n=3)
+        near = difflib.get_close_matches(name, [*known, *BUILT_IN], n=3)
         guess = f"; did you mean {', '.join(near)}?" if near else ""
         raise UsageError(
             f"unknown model {name!r}{guess}",
@@ -139,7 +160,7 @@ def _resolve_whole(name: str, pretrained: str | None, allow_pickle: bool) -> Mod
         if not (request.folder / CONFIG_FILE).is_file():
             hint = (
                 "name another model with `model` and `pretrained`"
-                if name == EMBEDDED
+                if name in BUILT_IN
                 else f"a model's folder holds {CONFIG_FILE} and its weights"
             )
             raise NoInputError(f"model {name!r}: {request.folder / CONFIG_FILE} is missing", hint)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mmindex.core.errors import NetworkError, first_lines
 from mmindex.models.files import TokenizerSpec, require_transformers
+from mmindex.models.wordpiece import WordPiece, read_vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,8 @@ def make_tokenizer(spec: TokenizerSpec) -> Tokenize:
     """
     if spec.kind == "simple":
         return _simple(spec)
+    if spec.kind == "wordpiece" and spec.merges is not None:
+        return WordPiece(read_vocabulary(spec.merges), spec.context_length)
     require_transformers(f"the tokenizer {spec.source!r}")
     from open_clip.tokenizer import HFTokenizer, SigLipTokenizer
 

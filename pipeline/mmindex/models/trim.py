@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,20 @@ def spans(lengths: Sequence[int], tokens: int) -> Iterator[slice]:
             start = stop
     if start < len(lengths):
         yield slice(start, len(lengths))
+
+
+class TextReader(Protocol):
+    """The text side of a model, for batches of texts of about one length."""
+
+    @property
+    def trims(self) -> bool:
+        """Whether texts may be read only as far as they go."""
+
+    def lengths(self, tokens: torch.Tensor) -> torch.Tensor:
+        """How many positions of int64 (b, c) each text needs: int64 (b,)."""
+
+    def encode(self, tokens: torch.Tensor, length: int) -> torch.Tensor:
+        """Vectors (b, dim) of int64 (b, c), read up to ``length``; their length means nothing."""
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +45,9 @@ def plot_confusion(report: LabelReport, path: Path) -> str:
     names = [_shortened(visible(one.label)) for one in report.classes]
     font = plot_font(names)
     figure = _draw(report, names, font.families)
-    with os_errors(path):
+    with os_errors(path), warnings.catch_warnings():
+        # The note names these letters once; matplotlib warns of each whenever it lays one out.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font", UserWarning)
         figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
     return font.note
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from mmindex.insight.dedup import Group, Member
 from mmindex.pages.page import Thumb, render, shown_model, thumb
+from mmindex.search.vectorize import warning_about
 from mmindex.store.snapshot import Snapshot
 
 # Each picture is some 30 KB of the page.
@@ -53,6 +54,6 @@ def dedup_page(snapshot: Snapshot, groups: Sequence[Group], threshold: float) ->
         spare_bytes=sum(group.spare_bytes for group in groups),
         threshold=threshold,
         model=shown_model(snapshot.encoder),
-        trained=snapshot.encoder.trained,
+        warning=warning_about(snapshot),
         manifest=snapshot.manifest,
     )

@@ -17,6 +17,7 @@ from mmindex.pages.page import Thumb, render, shown_model, thumb
 from mmindex.search.hits import captions_of
 from mmindex.search.parts import Part
 from mmindex.search.query import Answer
+from mmindex.search.vectorize import warning_about
 from mmindex.store.snapshot import Snapshot
 
 # What a card shows of texts without end.
@@ -72,7 +73,7 @@ def gallery_page(snapshot: Snapshot, answer: Answer) -> str:
         picture=thumb(answer.picture) if answer.picture is not None else None,
         cards=_cards(snapshot, answer),
         model=shown_model(snapshot.encoder),
-        trained=snapshot.encoder.trained,
+        warning=warning_about(snapshot),
         manifest=snapshot.manifest,
     )
 

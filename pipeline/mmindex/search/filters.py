@@ -171,7 +171,7 @@ def _time_limit(
 
     def check_time() -> None:
         if over.is_set():
-            raise UsageError(f"--where took longer than {timeout_s:g} s", "simplify it")
+            raise UsageError(f"`where` took longer than {timeout_s:g} s", "simplify it")
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 Picture: TypeAlias = "str | os.PathLike[str] | Image | NDArray[np.uint8]"
 
 
+def text_part(text: str) -> Part:
+    """A text as part of a question."""
+    expect(text, str, "text", "a str")
+    if not text.strip():
+        raise UsageError("`text` is empty", "say what to look for, such as: a red bus")
+    return Part(Modality.TEXT, text)
+
+
 def picture_part(picture: Picture, name: str) -> Part:
     """A picture as part of a question."""
     if isinstance(picture, str | os.PathLike):

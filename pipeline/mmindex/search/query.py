@@ -110,9 +110,7 @@ class Session:
             ModelMismatchError: the model is no longer the one that made the index.
         """
         if not text.strip():
-            raise UsageError(
-                "the query is empty", 'say what to look for: mmindex query "a red bus"'
-            )
+            raise UsageError("the query is empty", "say what to look for, such as: a red bus")
         [answer] = self.texts([text], to or Modality.IMAGE, limit)
         if answer.error is not None:
             raise DataError(answer.error)

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, MmindexError, UsageError
 from mmindex.core.modality import Modality
+from mmindex.core.progress import get_logger
+from mmindex.models.resolve import unfit
 from mmindex.search.hits import Picture, find_pictures
 from mmindex.search.named import content_of, decoded, path_of, unknown
 from mmindex.store.snapshot import Snapshot, open_snapshot
@@ -69,6 +71,11 @@ class Vectorizer:
     # One thread encodes at a time: a model keeps all cores busy by itself, and tokenizers and
     # batch limits are not made for several.
     _lock: RLock = field(default_factory=RLock)
+
+    def __post_init__(self) -> None:
+        warning = warning_about(self.snapshot)
+        if warning is not None:
+            get_logger("search").warning(warning)
 
     def __enter__(self) -> Vectorizer:
         return self
@@ -285,6 +292,14 @@ def open_vectorizer(root: Path, device: str = "auto") -> Vectorizer:
     """
     snapshot = open_snapshot(root)
     return Vectorizer(snapshot, lambda: _load(snapshot, device))
+
+
+def warning_about(snapshot: Snapshot) -> str | None:
+    """Why a version's answers mean little, where that is known; for logs and pages."""
+    encoder = snapshot.encoder
+    if not encoder.trained:
+        return "the model is untrained: its answers mean nothing"
+    return unfit(encoder.model, (source.spec for source in snapshot.manifest.sources))
 
 
 def _load(snapshot: Snapshot, device: str) -> Encoder:

@@ -94,6 +94,20 @@ def read_captions(path: Path) -> CaptionList:
     return parse_captions(read_bytes(path), str(path))
 
 
+def names_images(data: bytes, where: str) -> bool:
+    """Whether a table or JSON lines have a field for the image's name, as their first line says."""
+    first = data.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]
+    if where.lower().endswith(".jsonl"):
+        try:
+            keys = set(decode_json(first, dict[str, Any], where)[0])
+        except DataError:
+            return False
+    else:
+        header = first.decode("utf-8", "replace").lower()
+        keys = {name.strip().strip('"') for name in re.split(r"[,\t|]", header)}
+    return not keys.isdisjoint(IMAGE_KEYS)
+
+
 def parse_captions(data: bytes, where: str) -> CaptionList:
     """Read the bytes of a caption list.
 

@@ -6,6 +6,7 @@ blank ones, so that a caption means the same in a table, a list, a JSON file and
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -23,9 +24,13 @@ _NESTING: Final = 4  # a list of structs of lists, and one to spare
 
 def caption_fields(names: Iterable[str]) -> tuple[str, ...]:
     """Those of some fields or columns that hold captions; numbered ones in the order of numbers."""
-    known = list(names)
+    return _fields_among(tuple(names))
+
+
+@functools.lru_cache(maxsize=256)  # rows of a table share their names
+def _fields_among(names: tuple[str, ...]) -> tuple[str, ...]:
     for pattern in _PATTERNS:
-        found = [(match, name) for name in known if (match := pattern.fullmatch(name))]
+        found = [(match, name) for name in names if (match := pattern.fullmatch(name))]
         if found:
             found.sort(key=lambda one: int(one[0]["number"] or -1))
             return tuple(name for _, name in found)

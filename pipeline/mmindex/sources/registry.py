@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import pkgutil
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
@@ -20,15 +19,9 @@ from mmindex.sources.base import Kind
 GROUP: Final = "mmindex.sources"
 
 
-def built_in() -> tuple[str, ...]:
-    """The names of the built-in kinds, sorted; imports none of them."""
-    found = (module.name for module in pkgutil.iter_modules(kinds.__path__))
-    return tuple(sorted(name.replace("_", "-") for name in found))
-
-
 def names() -> tuple[str, ...]:
     """The names of all kinds: the built-in ones, then those of other packages."""
-    own = built_in()
+    own = kinds.built_in()
     return own + tuple(sorted(_added().keys() - set(own)))
 
 
@@ -49,7 +42,7 @@ def find(name: str) -> Kind:
             broken; the message names the package.
     """
     added = _added().get(name, ())
-    if name in built_in():
+    if name in kinds.built_in():
         if added:
             raise UsageError(
                 f"source kind {name!r}: mmindex has it, and {_owners(added)} defines it too",

@@ -28,6 +28,7 @@ from mmindex.media.images import ImageLimits, decode
 from mmindex.models.preprocess import PreprocessSpec, to_pixels
 from mmindex.models.tokenizer import Tokenize, shorten
 from mmindex.scenes import SceneRange, captions, draw, encode, make_scene
+from mmindex.sources.captions import usable_captions
 from mmindex.sources.kinds.scenes import parse_scenes
 from mmindex.sources.spec import SourceOptions, open_source, parse_spec
 from mmindex.train.settings import CaptionedImage, TrainingItem
@@ -89,9 +90,10 @@ def captioned_items(text: str, options: SourceOptions) -> Sequence[CaptionedImag
         scenes = parse_scenes(spec.where)
         return Scenes(SceneRange(scenes.seed, scenes.count))
     items = [
-        TrainingItem(event.read, event.captions, event.uri)
+        TrainingItem(event.read, captions, event.uri)
         for event in open_source(spec, options)
-        if isinstance(event, SourceItem) and event.captions
+        if isinstance(event, SourceItem)
+        if (captions := tuple(text for _, text in usable_captions(event.captions)))
     ]
     if not items:
         raise DataError(f"{spec}: no image has a caption", "training needs pairs of both")

@@ -18,7 +18,7 @@ from open_clip.tokenizer import bytes_to_unicode, get_clean_fn
 from safetensors.torch import save_file
 from torch import nn
 
-from mmindex.core.errors import DataError
+from mmindex.core.errors import DataError, UsageError
 from mmindex.core.progress import get_logger
 from mmindex.models.files import ModelFiles, locate, require_transformers
 from mmindex.models.openclip import build_network
@@ -119,10 +119,16 @@ def load_trainable(request: ModelRequest, seed: int) -> TrainableModel:
     """The model that a request means, ready to train; without weights they are drawn from ``seed``.
 
     Raises:
+        UsageError: the network is not one of open_clip's.
         MmindexError: see :func:`mmindex.models.files.locate` and
             :func:`mmindex.models.openclip.build_network`.
     """
     files = locate(request)
+    if files.built_in:
+        raise UsageError(
+            f"model {request.name!r} is not one of open_clip's, which is what train works on",
+            "name an architecture, or a folder that open_clip reads",
+        )
     network = build_network(files, seed)
     return TrainableModel(network, make_tokenizer(files.tokenizer), files)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,7 @@ from mmindex.media.places import ImageArchive, ImageFolder, ImagePlace, is_insid
 from mmindex.media.tars import ImageTar
 from mmindex.sources.annotations import stem
 from mmindex.sources.base import Kind, Place, Request
-from mmindex.sources.caption_lists import CaptionList, Described, parse_captions
+from mmindex.sources.caption_lists import CaptionList, Described, names_images, parse_captions
 from mmindex.sources.names import match_names
 from mmindex.sources.pictures import Listed, picture_events
 from mmindex.sources.rules import Rules, extension
@@ -39,6 +40,7 @@ from mmindex.store.layout import Layout
 # Best first; those of the second row in every folder.
 _ROOT_LISTS: Final = ("captions.jsonl", "captions.txt", "captions.csv", "captions.tsv")
 _LISTS: Final = ("metadata.jsonl", "metadata.csv")
+_ALL_LISTS: Final = frozenset((*_ROOT_LISTS, *_LISTS))
 _SIDECAR: Final = ".txt"
 
 
@@ -60,6 +62,8 @@ class _Captions:
 
     def take(self, name: str) -> Described | None:
         """What the list says of the file ``name``, relative to the source."""
+        if not name.startswith(self.below):
+            return None
         relative = name[len(self.below) :]
         return self.listed.take(self.spelt.get(relative, relative))
 
@@ -159,7 +163,7 @@ def _walk(scan: _Scan, entries: list[os.DirEntry[str]]) -> Iterator[SourceEvent]
 
 
 def _enter(scan: _Scan, below: str, entries: list[os.DirEntry[str]]) -> _Folder:
-    names = [below + entry.name for entry in entries]
+    names = {below + entry.name for entry in entries}
     captions = _open_list(scan, below, names, _files_below(scan, below, entries))
     if captions is not None:
         scan.lists.append(captions)
@@ -233,16 +237,17 @@ def _members(scan: _Scan, names: Sequence[str]) -> Iterator[SourceEvent]:
     """The events of an archive's members."""
     kept = [name for name in names if scan.rules.skip_path(name) in (None, Skip.NOT_AN_IMAGE)]
     images = [name for name in kept if scan.rules.skip_path(name) is None]
+    there = frozenset(kept)
     # An archive of one folder has its captions in there.
-    tops = {name.partition("/")[0] for name in kept if "/" in name}
-    folders = {f"{name.rpartition('/')[0]}/" for name in kept if "/" in name}
+    tops = {name.partition("/")[0] for name in kept}
     root = f"{tops.pop()}/" if len(tops) == 1 and all("/" in name for name in kept) else ""
-    for below in sorted({"", *folders}):
+    folders = {name.removesuffix(last) for name in kept if (last := _last(name)) in _ALL_LISTS}
+    for below in sorted(folders):
         files = (name[len(below) :] for name in images if name.startswith(below))
-        captions = _open_list(scan, below, kept, files, is_root=below == root)
+        captions = _open_list(scan, below, there, files, is_root=below == root)
         if captions is not None:
             scan.lists.append(captions)
-    sidecars, lists = _sidecars(scan, kept), {captions.file for captions in scan.lists}
+    sidecars, lists = _sidecars(scan, there), {captions.file for captions in scan.lists}
     for name in sorted(names, key=os.fsencode):
         if name in sidecars or name in lists:
             continue
@@ -260,7 +265,7 @@ def _members(scan: _Scan, names: Sequence[str]) -> Iterator[SourceEvent]:
 def _open_list(
     scan: _Scan,
     below: str,
-    names: Sequence[str],
+    there: AbstractSet[str],
     files: Iterator[str],
     *,
     is_root: bool | None = None,
@@ -270,21 +275,22 @@ def _open_list(
     Args:
         scan: the source.
         below: the folder's relative path with a slash, or empty.
-        names: what is in it, and perhaps more, relative to the source.
+        there: what is in it, and perhaps more, relative to the source.
         files: the pictures below it, relative to it; read only where there is a list.
         is_root: whether ``captions.*`` counts here; None: only at the source's root.
     """
     wanted = (_ROOT_LISTS if (not below if is_root is None else is_root) else ()) + _LISTS
-    there = set(names)
-    file = next((below + one for one in wanted if below + one in there), None)
-    if file is None:
-        return None
-    try:
-        data = scan.place.find(file).read()
-    except ItemError as error:
-        raise DataError(f"{scan.place.uri(file)}: {error.detail}") from error
-    listed = parse_captions(data, scan.place.uri(file))
-    return _Captions(file, below, listed, match_names(listed.images, files))
+    for file in (below + one for one in wanted if below + one in there):
+        where = scan.place.uri(file)
+        try:
+            data = scan.place.find(file).read()
+        except ItemError as error:
+            raise DataError(f"{where}: {error.detail}") from error
+        # Other programs write files of such a name too.
+        if _last(file) in _ROOT_LISTS or names_images(data, where):
+            listed = parse_captions(data, where)
+            return _Captions(file, below, listed, match_names(listed.images, files))
+    return None
 
 
 def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> Iterator[SourceEvent]:
@@ -318,12 +324,15 @@ def _read_sidecar(scan: _Scan, name: str) -> Generator[SourceEvent, None, list[s
     return [line for line in lines if line.strip()]
 
 
-def _sidecars(scan: _Scan, names: Sequence[str]) -> frozenset[str]:
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _sidecars(scan: _Scan, there: AbstractSet[str]) -> frozenset[str]:
     """The ``.txt`` files that stand beside an image of their own name."""
-    there = set(names)
     return frozenset(
         sidecar
-        for name in names
+        for name in there
         if extension(name) != _SIDECAR and scan.rules.skip_file(name) is None
         if (sidecar := stem(name) + _SIDECAR) in there
     )
@@ -338,8 +347,8 @@ KIND: Final = Kind(
     place=Place.FOLDER_OR_ARCHIVE,
     form="PATH[#SPLIT]",
     example="folder:~/Pictures",
-    summary="pictures, however nested, or a zip or tar of them; captions from `captions.txt`,"
-    " `captions.jsonl`, `metadata.jsonl`, `metadata.csv` or a `.txt` beside each picture",
+    summary="pictures in a folder, however nested, or in a zip or tar; "
+    "captions from lists or `.txt` files",
     read=read_folder,
     globs=True,
 )

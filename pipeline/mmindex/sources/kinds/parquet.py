@@ -258,8 +258,8 @@ KIND: Final = Kind(
     place=Place.PATTERN,
     form="PATTERN[#SPLIT]",
     example="parquet:data/train-*.parquet",
-    summary="Parquet files with an image column (bytes, or paths of files beside them), as the"
-    " Hugging Face hub serves them",
+    summary="Parquet files with an image column (bytes or file paths), "
+    "as the Hugging Face hub serves them",
     read=read_parquet,
     ids="parquet",
     suffix=".parquet",

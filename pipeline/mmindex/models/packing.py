@@ -1,0 +1,79 @@
+"""Weights in few bits: matrices in 8-bit integers, tables of words in 6, each row with a scale."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+# Behind the name of a matrix in 8-bit integers: what each of its rows was divided by.
+_SCALE: Final = ":scale"
+
+
+class PackedEmbedding(nn.Module):
+    """An embedding table of 6-bit numbers, four in three bytes; each row has a scale of its own.
+
+    Rows are unpacked when they are looked up: a text needs a dozen of 30,000.
+    """
+
+    packed: Tensor
+    scale: Tensor
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("packed", torch.empty(rows, width // 4 * 3, dtype=torch.uint8))
+        self.register_buffer("scale", torch.empty(rows, 1))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Rows (..., width) of int64 (...)."""
+        parts = self.packed[numbers].view(*numbers.shape, -1, 3).to(torch.int32)
+        first, second, third = parts.unbind(-1)
+        whole = first | (second << 8) | (third << 16)
+        levels = torch.stack([(whole >> shift) & 63 for shift in (0, 6, 12, 18)], dim=-1)
+        return (levels.flatten(-2) - 32) * self.scale[numbers]
+
+
+def pack_rows(table: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 (rows, width) as :class:`PackedEmbedding` holds it: ``packed`` and float16 ``scale``.
+
+    ``width`` is a multiple of four.
+    """
+    scale = (table.abs().amax(dim=1, keepdim=True) / 31).half()
+    levels = (table / scale.float()).round().clamp(-31, 31).to(torch.int32) + 32
+    shifts = torch.tensor([0, 6, 12, 18], dtype=torch.int32)
+    whole = (levels.view(len(table), -1, 4) << shifts).sum(dim=-1, dtype=torch.int32)
+    packed = torch.stack([(whole >> shift) & 255 for shift in (0, 8, 16)], dim=-1)
+    return packed.flatten(-2).to(torch.uint8), scale
+
+
+def packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A network's float32 weights as they are stored: matrices in 8 bits, the rest in float16."""
+    stored: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            stored[name] = tensor
+        elif tensor.dim() < 2 or name.endswith((".places", ".scale")):
+            stored[name] = tensor.half()
+        else:
+            rows = tensor.flatten(1)
+            scale = (rows.abs().amax(dim=1) / 127).clamp_min(1e-7).half()
+            shape = (-1, *[1] * (tensor.dim() - 1))
+            levels = (tensor / scale.float().view(shape)).round().clamp(-127, 127)
+            stored[name] = levels.to(torch.int8).contiguous()
+            stored[name + _SCALE] = scale
+    return stored
+
+
+def unpacked(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What :func:`packed` made, in float32 again."""
+    state: dict[str, Tensor] = {}
+    for name, tensor in stored.items():
+        if name.endswith(_SCALE):
+            continue
+        if tensor.dtype is torch.int8:
+            scale = stored[name + _SCALE].float().view(-1, *[1] * (tensor.dim() - 1))
+            state[name] = tensor.float().mul_(scale)
+        else:
+            state[name] = tensor.float() if tensor.is_floating_point() else tensor
+    return state

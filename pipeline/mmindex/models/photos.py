@@ -1,0 +1,260 @@
+"""The network of the embedded model for photographs, in plain torch.
+
+An EfficientNet-Lite (M. Tan and Q. Le, ICML 2019; the Lite variants leave squeeze-and-excitation
+out and use ReLU6) looks at pictures, a BERT encoder of MiniLM's size (W. Wang et al., NeurIPS 2020)
+reads texts, and a small head on each side leads into one space. Written here because importing timm
+and transformers takes longer than loading torch; tests hold it against both.
+
+Batch normalisation is folded into the convolutions when the weights are exported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 # the usual name
+
+from mmindex.core.errors import DataError, ModelMismatchError, first_lines
+from mmindex.models.packing import PackedEmbedding, unpacked
+
+_BERT_EPSILON: Final = 1e-12
+# Keeps the root's slope finite where a feature is zero.
+_ROOT_OFFSET: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Blocks of one width.
+
+    Attributes:
+        expand: how many times wider a block is inside.
+        kernel: side of its depthwise convolution.
+        stride: of its first block.
+        width: channels that come out.
+        repeat: number of blocks.
+    """
+
+    expand: int
+    kernel: int
+    stride: int
+    width: int
+    repeat: int
+
+
+class _Convolution(nn.Conv2d):
+    """A convolution with TensorFlow's "same" padding: one more pixel behind than before.
+
+    Pictures are held as (b, h, w, channels), so that convolutions of one pixel are linear layers:
+    matrix products throughout, where torch takes slower ways for small batches.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups=groups)
+
+    def reset_parameters(self) -> None:
+        """Draw nothing: weights are always loaded."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Convolve (b, h, w, inputs) into (b, ceil(h / stride), ceil(w / stride), outputs)."""
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        down, across = (_padding(side, kernel, stride) for side in images.shape[1:3])
+        if down % 2 or across % 2:
+            edges = (0, 0, across // 2, across - across // 2, down // 2, down - down // 2)
+            images, down, across = F.pad(images, edges), 0, 0
+        padding = (down // 2, across // 2)
+        channels_first = images.permute(0, 3, 1, 2)
+        out = F.conv2d(channels_first, self.weight, self.bias, stride, padding, groups=self.groups)
+        return out.permute(0, 2, 3, 1)
+
+
+def _padding(side: int, kernel: int, stride: int) -> int:
+    return max((-(-side // stride) - 1) * stride + kernel - side, 0)
+
+
+class _Block(nn.Module):
+    """Expand, filter each channel by itself, project; the input is added where shapes agree."""
+
+    def __init__(self, inputs: int, stage: Stage, stride: int) -> None:
+        super().__init__()
+        inside = inputs * stage.expand
+        self.expand = nn.Linear(inputs, inside) if stage.expand > 1 else None
+        self.depthwise = _Convolution(inside, inside, stage.kernel, stride, inside)
+        self.project = nn.Linear(inside, stage.width)
+        self.adds = stride == 1 and inputs == stage.width
+
+    def forward(self, images: Tensor) -> Tensor:
+        wide = images if self.expand is None else F.relu6(self.expand(images), inplace=True)
+        inner: Tensor = self.project(F.relu6(self.depthwise(wide), inplace=True))
+        if self.adds:
+            inner += images
+        return inner
+
+
+class ImageTower(nn.Module):
+    """An EfficientNet-Lite up to its pooled features."""
+
+    def __init__(self, stem: int, stages: list[Stage], features: int) -> None:
+        super().__init__()
+        self.stem = _Convolution(3, stem, 3, 2, 1)
+        blocks: list[nn.Module] = []
+        width = stem
+        for stage in stages:
+            for number in range(stage.repeat):
+                blocks.append(_Block(width, stage, 1 if number else stage.stride))
+                width = stage.width
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(width, features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised pictures (b, 3, h, w) to pooled features (b, features)."""
+        inner = F.relu6(self.stem(images.permute(0, 2, 3, 1)), inplace=True)
+        return F.relu6(self.head(self.blocks(inner)), inplace=True).mean(dim=(1, 2))
+
+
+class _Layer(nn.Module):
+    """One layer of BERT: attention, then a feed-forward network, each normalised afterwards."""
+
+    def __init__(self, width: int, heads: int, inner: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attend = nn.Linear(width, 3 * width)
+        self.attended = nn.Linear(width, width)
+        self.attended_norm = nn.LayerNorm(width, _BERT_EPSILON)
+        self.widen = nn.Linear(width, inner)
+        self.narrow = nn.Linear(inner, width)
+        self.norm = nn.LayerNorm(width, _BERT_EPSILON)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        batch, length, width = tokens.shape
+        parts = self.attend(tokens).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = parts.unbind()
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        seen = seen.transpose(1, 2).reshape(batch, length, width)
+        tokens = self.attended_norm(tokens + self.attended(seen))
+        normed: Tensor = self.norm(tokens + self.narrow(F.gelu(self.widen(tokens))))
+        return normed
+
+
+class TextTower(nn.Module):
+    """A BERT encoder and the mean of what it makes of a text's tokens."""
+
+    def __init__(
+        self, pieces: int, context: int, width: int, heads: int, layers: int, inner: int
+    ) -> None:
+        super().__init__()
+        self.words = PackedEmbedding(pieces, width)
+        self.places = nn.Parameter(torch.empty(context, width))
+        self.norm = nn.LayerNorm(width, _BERT_EPSILON)
+        self.layers = nn.ModuleList(_Layer(width, heads, inner) for _ in range(layers))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens int64 (b, length), 0 is padding, to means (b, width)."""
+        real = tokens != 0
+        inner: Tensor = self.norm(self.words(tokens) + self.places[: tokens.shape[1]])
+        mask = real[:, None, None, :]
+        for layer in self.layers:
+            inner = layer(inner, mask)
+        weights = real.unsqueeze(-1).to(inner.dtype)
+        return (inner * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+class PhotosNetwork(nn.Module):
+    """Both towers and the heads that join them.
+
+    Attributes:
+        logit_scale: logarithm of what cosine similarities are multiplied with before a softmax.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        vision, text, dim = config["vision_cfg"], config["text_cfg"], config["embed_dim"]
+        stages = [Stage(**stage) for stage in vision["stages"]]
+        self.visual = ImageTower(vision["stem"], stages, vision["features"])
+        self.text = TextTower(
+            text["vocab_size"],
+            text["context_length"],
+            text["width"],
+            text["heads"],
+            text["layers"],
+            text["inner"],
+        )
+        self.image_head = nn.Linear(vision["features"], dim)
+        self.text_head = nn.Linear(text["width"], dim)
+        self.logit_scale = nn.Parameter(torch.empty(()))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised pictures (b, 3, h, w) to vectors (b, dim); their length means nothing."""
+        vectors: Tensor = self.image_head(spread(self.visual(images)))
+        return vectors
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Tokens int64 (b, length), 0 is padding, to vectors (b, dim)."""
+        vectors: Tensor = self.text_head(self.text(tokens))
+        return vectors
+
+
+def spread(features: Tensor) -> Tensor:
+    """The square root of pooled features, which are few large and many small numbers.
+
+    As for histograms (R. Arandjelović and A. Zisserman, Three things everyone should know to
+    improve object retrieval, CVPR 2012).
+    """
+    return (features + _ROOT_OFFSET).sqrt()
+
+
+@dataclass(frozen=True, slots=True)
+class PhotosTexts:
+    """How the encoder reads texts with this network, see :class:`mmindex.models.trim.TextReader`.
+
+    Attributes:
+        model: the network.
+        trims: a batch is read only as far as its longest text.
+    """
+
+    model: PhotosNetwork
+    trims: bool = True
+
+    def lengths(self, tokens: Tensor) -> Tensor:
+        """How many positions of int64 (b, c) each text needs: int64 (b,)."""
+        return (tokens != 0).sum(dim=1)
+
+    def encode(self, tokens: Tensor, length: int) -> Tensor:
+        """Vectors (b, dim) of int64 (b, c), read up to ``length``."""
+        return self.model.encode_text(tokens[:, :length])
+
+
+def load_network(config: dict[str, Any], weights: Path) -> PhotosNetwork:
+    """Build the network of a configuration and fill it from a safetensors file.
+
+    Args:
+        config: ``model_cfg`` of the model's folder.
+        weights: float32 and float16 as they are; int8 with a scale for each row.
+
+    Raises:
+        DataError: the configuration or the file is damaged.
+        ModelMismatchError: the weights do not fit the configuration.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        network = PhotosNetwork(config)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"model_cfg does not describe this network: {error!r}") from error
+    try:
+        stored = load_file(weights)
+    except SafetensorError as error:
+        raise DataError(f"weights {weights}: damaged: {first_lines(error, 2)}") from error
+    try:
+        network.load_state_dict(unpacked(stored), assign=True)
+    except RuntimeError as error:
+        raise ModelMismatchError(
+            f"weights {weights} do not fit their configuration: {first_lines(error, 2)}",
+            "a model's folder holds the configuration that its weights were made with",
+        ) from error
+    network.visual.to(memory_format=torch.channels_last)
+    return network

@@ -1,0 +1,153 @@
+"""BERT's uncased tokenizer: text to word pieces, without a package of its own.
+
+The rules are those of the reference (J. Devlin et al., BERT, NAACL 2019; ``tokenization.py`` of
+google-research/bert, in the form of the Rust package ``tokenizers``): drop control characters, set
+Chinese characters apart, take accents off, lower the case, split at white space and punctuation,
+then take the longest piece that the vocabulary has, again and again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import unicodedata
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mmindex.core.errors import DataError, os_errors
+
+if TYPE_CHECKING:
+    import torch
+
+PAD: Final = "[PAD]"
+_UNKNOWN: Final = "[UNK]"
+_START: Final = "[CLS]"
+_END: Final = "[SEP]"
+# A longer word is unknown as a whole, in the reference too: trying every length of an endless word
+# takes quadratic time.
+_LONGEST_WORD: Final = 100
+# Words remembered with their pieces; English captions have some 100,000.
+_CACHED_WORDS: Final = 200_000
+# Control, format, private and surrogate characters; those that are not assigned stay.
+_DROPPED: Final = frozenset({"Cc", "Cf", "Co", "Cs"})
+# The blocks that the reference calls Chinese.
+_CHINESE: Final = re.compile(
+    "([\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f"
+    "\U0002b740-\U0002b81f\U0002b920-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f])"
+)
+
+
+@dataclass(slots=True)
+class WordPiece:
+    """A tokenizer with its vocabulary.
+
+    Attributes:
+        vocabulary: the number of each piece; pieces inside a word begin with ``##``.
+        context_length: the most tokens of a text, its two marks included.
+    """
+
+    vocabulary: dict[str, int]
+    context_length: int
+    _known: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        """Tokens of b texts: int64 (b, longest of them), padded behind."""
+        import torch
+
+        rows = [torch.tensor(self.encode(text)) for text in texts]
+        return torch.nn.utils.rnn.pad_sequence(
+            rows, batch_first=True, padding_value=self.vocabulary[PAD]
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of one text, between its marks, cut at the context's length."""
+        room = self.context_length - 2
+        tokens: list[int] = []
+        for word in split_words(text):
+            tokens += self._pieces(word)
+            if len(tokens) >= room:
+                break
+        return [self.vocabulary[_START], *tokens[:room], self.vocabulary[_END]]
+
+    def _pieces(self, word: str) -> tuple[int, ...]:
+        pieces = self._known.get(word)
+        if pieces is None:
+            pieces = self._cut(word)
+            if len(self._known) >= _CACHED_WORDS:
+                self._known.clear()
+            self._known[word] = pieces
+        return pieces
+
+    def _cut(self, word: str) -> tuple[int, ...]:
+        unknown = (self.vocabulary[_UNKNOWN],)
+        if len(word) > _LONGEST_WORD:
+            return unknown
+        pieces: list[int] = []
+        start = 0
+        while start < len(word):
+            prefix = "##" if start else ""
+            for stop in range(len(word), start, -1):
+                piece = self.vocabulary.get(prefix + word[start:stop])
+                if piece is not None:
+                    break
+            else:
+                return unknown
+            pieces.append(piece)
+            start = stop
+        return tuple(pieces)
+
+
+def read_vocabulary(path: Path) -> dict[str, int]:
+    """Read a vocabulary (gzip), one piece a line; a piece's number is its line's, from 0.
+
+    Raises:
+        DataError: it is not text, or lacks one of the marks.
+        MmindexError: it cannot be read.
+    """
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        lines = gzip.decompress(data).decode("utf-8").split("\n")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a compressed text: {error}") from error
+    vocabulary = {piece: number for number, piece in enumerate(lines) if piece}
+    missing = [mark for mark in (PAD, _UNKNOWN, _START, _END) if mark not in vocabulary]
+    if missing:
+        raise DataError(f"{path}: not a vocabulary of word pieces, {missing[0]} is missing")
+    return vocabulary
+
+
+def split_words(text: str) -> list[str]:
+    """Lower-case words and single marks of punctuation, without accents."""
+    if not text.isascii():
+        text = _CHINESE.sub(r" \1 ", "".join(map(_cleaned, text)))
+        text = "".join(
+            letter for letter in unicodedata.normalize("NFD", text) if not _is_accent(letter)
+        )
+        # Letter by letter, as the reference does: str.lower() looks at a sigma's neighbours.
+        text = "".join(letter.lower() for letter in text)
+    else:
+        text = "".join(map(_cleaned, text)).lower()
+    return "".join(f" {letter} " if _is_mark(letter) else letter for letter in text).split()
+
+
+def _cleaned(letter: str) -> str:
+    if letter in "\t\n\r":
+        return " "
+    if letter == "\ufffd" or unicodedata.category(letter) in _DROPPED:
+        return ""
+    return " " if letter.isspace() else letter
+
+
+def _is_accent(letter: str) -> bool:
+    return unicodedata.category(letter) == "Mn"
+
+
+def _is_mark(letter: str) -> bool:
+    # ASCII's symbols count as punctuation, as $ and + do; those beyond it do not.
+    if letter.isascii():
+        return letter.isprintable() and not letter.isalnum() and letter != " "
+    return unicodedata.category(letter)[0] == "P"
