@@ -143,7 +143,7 @@ def _table(hits: Sequence[Hit], view: View, width: int | None) -> Iterator[str]:
         columns |= {"id": ids, "caption": captions, "path": paths}
     else:
         room = width - _width(columns) - len(_GAP)
-        beside = room - max(map(wcswidth, paths)) - len(_GAP)
+        beside = room - _column_width("path", paths) - len(_GAP)
         if beside >= _LEAST_CAPTION:
             columns |= {"caption": [fit(hit.caption or "", beside) for hit in hits], "path": paths}
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,6 @@ from mmindex.core.progress import new_run_id, show_bars
 from mmindex.core.system import calm_openmp
 from mmindex_cli import boundary
 from mmindex_cli.logs import LogFormat, configure_logging
-from mmindex_cli.options import signed
 
 _LogFormatOption = Annotated[
     LogFormat, typer.Option("--log-format", help="Format of log events on stderr.")
@@ -66,3 +65,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         inspect.Parameter("debug", keyword, default=False, annotation=_DebugOption),
     )
     return signed(wrapper, [*parameters, *extra])
+
+
+def signed(
+    wrapper: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """Give a wrapper the signature that typer makes options of."""
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions allow it
+    wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
+    return wrapper

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from mmindex.core.progress import Event
+from mmindex_cli.flags import as_flags
 
 LogFormat = Literal["text", "json"]
 
@@ -58,7 +59,7 @@ class _TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         mark = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        return f"{mark}{_stage(record)}: {record.getMessage()}"
+        return f"{mark}{_stage(record)}: {as_flags(record.getMessage())}"
 
 
 class _JsonFormatter(logging.Formatter):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import typer
 
 from mmindex.core.errors import UsageError
-from mmindex.sources.kinds import built_in
+from mmindex_cli.common import signed
 
 if TYPE_CHECKING:
     from mmindex_cli.output import Form
@@ -121,7 +121,7 @@ FreshOption = Annotated[
 ]
 SOURCES = (
     Setting("source", "What to index, for example folder:~/Pictures or coco:val2017. Kinds: "
-            f"{', '.join(built_in())}. Repeat it to index several sources.",
+            "{kinds}. Repeat it to index several sources.",
             metavar="KIND:PLACE[#SPLIT]", kind=list[str]),
     Setting("all_files", "In folder: sources, try every file, whatever its extension.", kind=bool),
     Setting("exclude", "In folder: sources, leave out what matches: a name ('*.png') or a path "
@@ -194,15 +194,6 @@ def takes_settings(*settings: Setting) -> Callable[[Callable[..., None]], Callab
     return decorate
 
 
-def signed(
-    wrapper: Callable[..., None], parameters: Sequence[inspect.Parameter]
-) -> Callable[..., None]:
-    """Give a wrapper the signature that typer makes options of."""
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions allow it
-    wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
-    return wrapper
-
-
 def _name(setting: Setting) -> str:
     flag = setting.flag or setting.key.rpartition(".")[2]
     return flag.removeprefix("--").replace("-", "_")
@@ -217,8 +208,12 @@ def _given(value: Any) -> Any:
 
 def _parameter(setting: Setting) -> inspect.Parameter:
     kind, default = _known(setting)
-    said = default in (None, False, "") or "[default: " in setting.help
+    said = default in (None, False, "", ()) or "[default: " in setting.help
     text = setting.help if said else f"{setting.help} [default: {default}]"
+    if "{kinds}" in text:
+        from mmindex.sources.kinds import built_in
+
+        text = text.replace("{kinds}", ", ".join(built_in()))
     flag = f"--{_name(setting).replace('_', '-')}"
     option = typer.Option(flag, help=text, metavar=setting.metavar, show_default=False)
     return inspect.Parameter(

@@ -42,7 +42,7 @@ def need(shell: str) -> str:
 def test_bash(scripts: Path, line: str, offered: list[str]) -> None:
     words = f"{line}''" if line.endswith(" ") else line
     script = (
-        f"source bash; COMP_WORDS=({words}); "
+        f"source ./bash; COMP_WORDS=({words}); "
         "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _mmindex 2>/dev/null; "
         'printf "%s\\n" "${COMPREPLY[@]}"'
     )
@@ -52,7 +52,7 @@ def test_bash(scripts: Path, line: str, offered: list[str]) -> None:
 
 @pytest.mark.parametrize(("line", "offered"), CASES)
 def test_fish(scripts: Path, line: str, offered: list[str]) -> None:
-    script = f"source fish; complete -C '{line}'"
+    script = f"source ./fish; complete -C '{line}'"
     done = subprocess.run([need("fish"), "-c", script], cwd=scripts, capture_output=True, text=True)
     words = [one.split("\t")[0].rstrip("/") for one in done.stdout.splitlines()]
     assert sorted(words) == offered, done.stderr

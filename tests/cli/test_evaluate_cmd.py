@@ -120,8 +120,8 @@ def test_samples_missing_captions_and_untrained_models_are_said() -> None:
     )
     assert list(evaluation_lines(bare))[2:] == [
         "index recall@10: image 98.00 %, text -",
-        "note: no captions, so the image index was asked with images, themselves left out",
-        "note: measured with a sample of the queries (seed 3)",
+        "note: no captions; the image index was queried with images, leaving out the image",
+        "note: measured on a sample of the queries (seed 3)",
         "warning: the model is UNTRAINED: these figures mean nothing",
     ]
 
@@ -156,9 +156,9 @@ def test_figures_as_expected_are_0_and_shown(store: Path) -> None:
     done = expect(store, '[[expected]]\nimages = 5\ntext_to_image = {"r@1" = 99.8}\n')
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    assert "expected of any model on any corpus" in lines
+    assert "expected for any model on any corpus" in lines
     assert lines[-2].split() == ["text_to_image", "r@1", "99.8", "0.5", "100"]
-    assert lines[-1] == "2 of 2 figures are as expected"
+    assert lines[-1] == "2 of 2 figures are within their tolerance"
 
 
 def test_figures_outside_their_tolerance_are_65_and_named(store: Path, tmp_path: Path) -> None:

@@ -142,7 +142,9 @@ def test_130_and_143_a_signal_stops_it_cleanly(tmp_path, number, code, word):
     process.send_signal(number)
     out, err = process.communicate(timeout=STOP_WITHIN_S)
     assert (process.returncode, out) == (code, b"")
-    assert err.decode().splitlines()[-1] == f"error: {word}"
+    error, hint = err.decode().splitlines()[-2:]
+    assert error == f"error: {word}"
+    assert hint.startswith("hint: finished downloads and encoded shards are kept")
     assert not [child for child in children if child.is_running() and child.status() != "zombie"]
     (report,) = [json.loads(path.read_text()) for path in (store / "runs").iterdir()]
     assert (report["outcome"], report["exit_code"], report["version"]) == ("failed", code, 0)

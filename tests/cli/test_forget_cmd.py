@@ -25,7 +25,7 @@ def run(place: Path, *args: str, code: int = 0) -> Result:
 def test_forget_tells_what_went(place: Path) -> None:
     build(place)
     dry = run(place, "forget", ID, "--dry-run").stdout
-    assert dry.splitlines() == [
+    assert dry.splitlines()[:3] == [
         "would forget 2 image(s) and 4 caption(s)",
         f"  {ID}",
         f"  byte-identical copy, also forgotten: {COPY}",
@@ -134,8 +134,8 @@ def test_images_are_named_in_every_way(
 
 def test_a_folder_stands_for_every_image_below_it(place: Path) -> None:
     photos = place / "photos"
-    write_photos(photos / "anna", {"a.jpg": 40, "b.jpg": 41})
     write_photos(photos, {f"p{n}.jpg": n for n in range(4)})
+    write_photos(photos / "anna", {"a.jpg": 40, "b.jpg": 41})
     build(place)
     run(place, "forget", str(photos / "anna"))
     assert image_ids(place) == {f"folder/photos/p{n}.jpg" for n in range(4)}

@@ -93,7 +93,7 @@ def test_a_file_of_pairs_gets_its_figures(tmp_path: Path) -> None:
     assert len(report["errors"]) == 1  # type: ignore[arg-type]
     table = run("match", "--pairs", str(path)).stdout
     assert "ROC AUC" in table
-    assert "unusable   1, such as pictures/gone.png" in table
+    assert "unusable   1, for example pictures/gone.png" in table
     tsv = run("match", "--pairs", str(path), "--format", "tsv").stdout.splitlines()
     assert len(tsv) == 42
     assert {line.count("\t") for line in tsv} == {5}

@@ -187,7 +187,7 @@ def test_versions_shows_a_damaged_one_and_one_that_would_go(tmp_path, call):
     versions.open_layout(tmp_path / "s").version(2).write_bytes(b"{")
     code, stdout, _ = call("versions", "--store", tmp_path / "s")
     assert code == 0
-    assert "goes with the next gc" in stdout.splitlines()[0]
+    assert "removed by the next gc" in stdout.splitlines()[0]
     assert "not a manifest" in stdout.splitlines()[1]
 
 
@@ -227,7 +227,7 @@ def test_check_names_the_damage_ends_with_65_and_repair_mends_what_it_can(store,
     assert "check --repair" in stderr
     code, stdout, _ = call("check", "--repair", "--store", store)
     assert code == 0
-    assert "CURRENT now names version 5" in stdout
+    assert "CURRENT now points to version 5" in stdout
     assert "dropped version 1: " in stdout
     assert "sound: " in stdout
     code, stdout, _ = call("check", "--repair", "--format", "json", "--store", store)

@@ -146,7 +146,7 @@ def test_the_report_counts_pictures_with_a_known_label() -> None:
     ]
     report = report_on(told, ("a", "b"))
     assert (report.items, report.accuracy, report.top_k_accuracy) == (2, 0.5, 1.0)
-    with pytest.raises(DataError, match="no picture has a right label"):
+    with pytest.raises(DataError, match="no image has a correct label"):
         report_on(told[2:], ("a", "b"))
 
 

@@ -184,7 +184,7 @@ def test_every_hit_is_there_with_rank_score_id_and_captions(published: Snapshot)
     seen = Page(page)
     for hit in answer.hits:
         assert f'<span class="rank">{hit.rank}</span>' in page
-        assert f"<span>{hit.score:.3f}</span>" in page
+        assert f"<span>{hit.score:.4f}</span>" in page
         assert hit.id in seen.texts["bdi"]
     assert "caption 0" in seen.texts["bdi"]
     assert "caption 4" in seen.texts["bdi"]

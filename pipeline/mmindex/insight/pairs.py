@@ -9,14 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from mmindex.core.errors import DataError, UsageError, os_errors
-from mmindex.core.resources import user_path
 
 _TRUE: Final = frozenset({"1", "true", "yes", "y", "match", "matched"})
 _FALSE: Final = frozenset({"0", "false", "no", "n", "unmatched", "mismatch"})
@@ -65,11 +63,8 @@ def read_truth(path: Path) -> dict[str, str]:
     truth: dict[str, str] = {}
     for where, row in read_table(path, ("image", "label")):
         label = row["label"].strip()
-        # By its name, which may be an id or uri, and by the file that it names.
-        file = os.path.abspath(beside(path, str(user_path(row["image"]))))  # noqa: PTH100 # no links
-        for image in (row["image"], file):
-            if truth.setdefault(image, label) != label:
-                raise DataError(f"{where}: {row['image']} has another label above")
+        if truth.setdefault(row["image"], label) != label:
+            raise DataError(f"{where}: {row['image']} has another label above")
     return truth
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.resources import user_path
 from mmindex.insight.classify import Prediction
-from mmindex.insight.pairs import read_truth
+from mmindex.insight.pairs import beside, read_truth
 from mmindex.media.places import IMAGE_EXTENSIONS
 
 FOLDER = "folder"
@@ -24,12 +25,14 @@ class Truth:
         column: the column of the images table that holds them.
         folder: whether the name of a picture's folder is its label.
         listed: labels by what names the picture.
+        files: the same by the absolute path of the file that the name means.
     """
 
     known: bool = False
     column: str | None = None
     folder: bool = False
     listed: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def given(self, told: Iterable[Prediction]) -> Iterator[Prediction]:
         """Put the right label to each picture."""
@@ -43,8 +46,7 @@ class Truth:
 
     def _listed(self, one: Prediction) -> str | None:
         """By id or as the user called it, else by the file that it is."""
-        found = self.listed.get(one.id)
-        return found if found is not None or not one.uri else self.listed.get(one.uri)
+        return self.listed.get(one.id, self.files.get(one.uri))
 
 
 def known_truth(
@@ -69,13 +71,20 @@ def known_truth(
     if truth == FOLDER:
         return Truth(known=True, folder=True)
     if Path(truth).suffix.lower() in (".csv", ".tsv", ".jsonl"):
-        return Truth(known=True, listed=read_truth(Path(truth)))
+        listed = read_truth(Path(truth))
+        files = {_file(Path(truth), name): label for name, label in listed.items()}
+        return Truth(known=True, listed=listed, files=files)
     if images:
         raise UsageError(
             f"`truth={truth}`: a column of the images table cannot be combined with named images",
             "use `truth=folder`, or a .csv, .tsv or .jsonl with the columns image, label",
         )
     return Truth(known=True, column=truth)
+
+
+def _file(path: Path, name: str) -> str:
+    """The absolute path that a name in the list at ``path`` means."""
+    return os.path.abspath(beside(path, str(user_path(name))))  # noqa: PTH100 # links stay
 
 
 def expand(images: Sequence[str]) -> list[str]:

@@ -38,8 +38,8 @@ def image_columns(
     found: dict[str, dict[str, Any]] = {}
     with snapshot.open_parquet("images") as file:
         for group in range(file.num_row_groups):
-            ids = file.read_row_group(group, columns=["image_id"])["image_id"].cast(pa.binary())
-            mask = pc.is_in(ids, value_set=wanted)
+            ids = file.read_row_group(group, columns=["image_id"])["image_id"]
+            mask = pc.is_in(ids.cast(pa.binary()), value_set=wanted)
             if not pc.any(mask).as_py():
                 continue
             rows = file.read_row_group(group, columns=list(names)).filter(mask)

@@ -192,6 +192,8 @@ def _model(store: Path, name: str | None, pretrained: str | None, hub: Finding) 
             return Finding(_MODEL, State.OK, f"{shown}: will be downloaded from the model hub")
     except NetworkError:
         pass
+    except ImportError as error:
+        return Finding(_MODEL, State.NOTE, f"not looked at: {error}")
     except MmindexError as error:
         return Finding(_MODEL, State.BROKEN, f"{error.message}: {error.hint}")
     else:
