@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -199,6 +200,18 @@ def test_what_development_installs_has_a_tested_version():
     pinned = distributions([line for line in text.splitlines() if not line.startswith("#")])
     wanted = needed() | distributions(project()["project"]["optional-dependencies"]["dev"])
     assert wanted - pinned - {"faiss-cpu"} == set()  # of systems other than Linux on x86-64
+
+
+def test_every_test_file_is_collected(request):
+    """pytest passes over folders called build, dist or venv unless it is told otherwise."""
+    passed_over = request.config.getini("norecursedirs")
+    lost = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for part in path.relative_to(ROOT).parts[:-1]
+        if any(fnmatch(part, pattern) for pattern in passed_over)
+    ]
+    assert lost == []
 
 
 def test_nothing_tells_where_it_was_written():

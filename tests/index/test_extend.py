@@ -272,6 +272,7 @@ def test_an_index_from_before_extending_existed_is_read_and_built_anew(tmp_path)
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), kind=st.sampled_from(["exact", "ivfpq", "ivfflat"]))
 def test_any_history_of_additions_and_removals_answers_like_a_model(tmp_path_factory, data, kind):

@@ -115,6 +115,7 @@ def searcher(request: pytest.FixtureRequest, store: Store, tmp_path_factory) -> 
         assert not selected or all(len(allowed) <= 40 for allowed in scans)
 
 
+@pytest.mark.slow
 def test_answers_under_200_random_filters_are_those_of_brute_force(
     store: Store, searcher: Searcher
 ) -> None:
