@@ -55,9 +55,6 @@ class _Convolution(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups)
 
-    def reset_parameters(self) -> None:
-        """Draw nothing: weights are always loaded."""
-
     def forward(self, images: Tensor) -> Tensor:
         """Convolve (b, h, w, inputs) into (b, ceil(h / stride), ceil(w / stride), outputs)."""
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -242,7 +239,9 @@ def load_network(config: dict[str, Any], weights: Path) -> PhotosNetwork:
     from safetensors.torch import load_file
 
     try:
-        network = PhotosNetwork(config)
+        # On no device: random weights, to be replaced, take longer to draw than these to read.
+        with torch.device("meta"):
+            network = PhotosNetwork(config)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"model_cfg does not describe this network: {error!r}") from error
     try:
