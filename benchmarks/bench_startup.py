@@ -74,7 +74,8 @@ def stored_vectors(store: Path, target: Path) -> None:
 
 def embedded_model() -> Path:
     from mmindex.core import resources
-    from mmindex.models.resolve import BUILT_IN, EMBEDDED
+    from mmindex.core.model_names import EMBEDDED
+    from mmindex.models.resolve import BUILT_IN
 
     return resources.data_dir() / "models" / BUILT_IN[EMBEDDED]
 

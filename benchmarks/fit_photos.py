@@ -36,8 +36,7 @@ from mmindex.models.trim import spans
 from mmindex.models.wordpiece import WordPiece, read_vocabulary
 from mmindex.sources.spec import SourceOptions
 from mmindex.store.layout import Layout
-from mmindex.train.corpus import LIMITS, Decoder
-from mmindex.train.sources import captioned_items
+from mmindex.train.corpus import LIMITS, Decoder, captioned_items
 
 CONTEXT: Final = 128  # tokens of a text; the tower was trained with as many
 DIM: Final = 384

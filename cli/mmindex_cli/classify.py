@@ -113,7 +113,7 @@ def _rows(vectorizer: Vectorizer, where: str | None) -> Rows | None:
 def _classifier(
     vectorizer: Vectorizer, labels: Path, templates: str | None, scale: float | None
 ) -> Classifier:
-    from mmindex.core.config import EMBEDDED
+    from mmindex.core.model_names import EMBEDDED
     from mmindex.insight.classify import Classifier, logit_scale
     from mmindex.insight.labels import find_templates, label_vectors, read_labels
 

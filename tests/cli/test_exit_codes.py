@@ -48,7 +48,7 @@ def test_65_a_source_folder_is_suddenly_empty_and_nothing_is_removed(tmp_path):
     for picture in folder.iterdir():
         picture.unlink()
     told = one_error(mmindex("crawl", "--store", store, code=65))
-    assert "12 of the last version's 12 images are gone" in told
+    assert "had 12 images in the last version and has none now" in told
     assert "unmounted" in told
     assert (store / "CURRENT").read_bytes() == before
     assert "12 of 12 seen" in mmindex("status", "--store", store).stdout

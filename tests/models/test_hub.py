@@ -20,7 +20,7 @@ from support.models import TinyModel
 
 FETCH = """
 import json, sys
-from mmindex.encode import hub
+from mmindex.models import hub
 from mmindex.core.errors import MmindexError
 try:
     path = hub.fetch(sys.argv[1], sys.argv[2:])

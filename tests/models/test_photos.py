@@ -42,9 +42,9 @@ STAGES = [
 
 COLD = """
 import sys
-from mmindex.encode.devices import place
-from mmindex.encode.model import resolve_model
-from mmindex.encode.openclip import load_encoder
+from mmindex.models.devices import place
+from mmindex.models.resolve import resolve_model
+from mmindex.models.openclip import load_encoder
 load_encoder(resolve_model("photos", None), place("cpu")).encode_texts(["a dog"])
 packages = {name.partition(".")[0] for name in sys.modules}
 print(sorted(packages & {"open_clip", "timm", "transformers", "tokenizers", "torchvision"}))

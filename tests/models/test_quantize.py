@@ -102,8 +102,8 @@ def test_zeros_and_missing_biases_are_computed_right() -> None:
 # 2^53 in float64.
 _ON_ONE_PROCESSOR = """
 import torch
-from mmindex.encode import quantize
-from mmindex.errors import UsageError
+from mmindex.models import quantize
+from mmindex.core.errors import UsageError
 
 quantize._cpu_seconds = lambda _: 0.0  # a busy machine must not decide
 

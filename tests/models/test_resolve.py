@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mmindex.core import resources
-from mmindex.core.config import DEFAULT_MODEL, DEFAULT_PRETRAINED
 from mmindex.core.errors import DataError, MmindexError, NoInputError, UsageError
+from mmindex.core.model_names import DEFAULT_MODEL, DEFAULT_PRETRAINED
 from mmindex.models.devices import place
 from mmindex.models.files import locate
 from mmindex.models.resolve import architectures, resolve_model

@@ -102,7 +102,7 @@ def test_what_would_stop_the_build_is_told_with_its_exit_code(built):
     before = state(store)
     said = foresee(store, photos)
     assert (said.would, said.exit_code) == ("stop", 65)
-    assert "12 of the last version's 12 images are gone" in said.stops[0].message
+    assert "had 12 images in the last version and has none now" in said.stops[0].message
     assert state(store) == before
 
 

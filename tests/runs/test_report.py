@@ -59,7 +59,7 @@ def test_a_failed_run_tells_its_error_and_the_version_that_stayed(tmp_path, phot
     told = report(store, "20990101T000000-b")
     assert (told["outcome"], told["exit_code"], told["version"]) == ("failed", 65, 1)
     assert told["error"]["error"] == "DataError"
-    assert "12 of the last version's 12 images are gone" in told["error"]["message"]
+    assert "had 12 images in the last version and has none now" in told["error"]["message"]
     assert told["error"]["hint"]
     assert told["changes"]["images"]["removed"] == 12
 

@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 
+from mmindex.core.model_names import EMBEDDED
 from mmindex.core.resources import data_dir
-from mmindex.models.resolve import EMBEDDED, ModelRequest
+from mmindex.models.resolve import ModelRequest
 from mmindex.scenes import SceneRange
 from mmindex.train.corpus import Decoder, Scenes
 from mmindex.train.folder import TrainableModel, load_trainable

@@ -64,7 +64,7 @@ def test_killed_anywhere_it_leaves_whole_versions_and_the_next_run_finishes(
     layout = versions.open_layout(root)
     with stopped_after(monkeypatch, calls), pytest.raises(StorageError):
         run(root)
-    assert check(layout, full=True).problems == ()
+    assert check(layout.root, full=True).problems == ()
     run(root)
     assert numbers(root) == [3]
     assert {path.name for path in layout.objects_dir.rglob("?" * 64)} == {
@@ -81,7 +81,7 @@ def test_every_writer_finishes_what_was_interrupted_below_the_floor(calls, root,
     with stopped_after(monkeypatch, calls), pytest.raises(StorageError):
         remove_leftovers(layout)
     assert numbers(root) == [1, 2, 3]
-    assert check(layout, full=True).problems == ()
+    assert check(layout.root, full=True).problems == ()
     remove_leftovers(layout)
     assert numbers(root) == [3]
     assert not any(own(layout, made).exists() for made in old)
@@ -97,8 +97,7 @@ def test_two_collections_at_once_are_one_and_a_busy_error(root):
 _GC = """
 import resource, sys
 from pathlib import Path
-from mmindex.upkeep.gc import Retention
-from mmindex.upkeep import gc
+from mmindex.upkeep.gc import Retention, gc
 if sys.argv[2] == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file may grow by a single byte
 print(gc(Path(sys.argv[1]), Retention(1, 0)).removed)
@@ -151,7 +150,7 @@ def test_it_works_on_a_disk_that_is_full_to_the_last_byte(tmp_path):
             write(Objects(layout), "index/x", bytes(8192))
         done = gc_in_a_process(root, "full")
         assert done.stdout == "(1, 2)\n", done.stderr
-        assert check(layout, full=True).problems == ()
+        assert check(layout.root, full=True).problems == ()
         assert os.statvfs(disk).f_bavail > 0
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -19,10 +19,6 @@ from pydantic import Field
 
 from mmindex.core.errors import DataError, UsageError, did_you_mean, os_errors
 
-DEFAULT_MODEL = "ViT-B-32"
-DEFAULT_PRETRAINED = "laion2b_s34b_b79k"
-EMBEDDED = "embedded"
-PHOTOS = "photos"
 DEFAULT_SCENES = "scenes:2000"
 
 _LOCAL_MODEL = "local-dir:"

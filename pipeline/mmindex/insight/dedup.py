@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.core.config import EMBEDDED
 from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
+from mmindex.core.model_names import EMBEDDED
 from mmindex.search.searcher import Searcher
 from mmindex.store.manifest import EncoderInfo
 from mmindex.store.objects import contents

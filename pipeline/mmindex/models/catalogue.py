@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmindex.core import resources
-from mmindex.core.config import DEFAULT_MODEL, DEFAULT_PRETRAINED
+from mmindex.core.model_names import DEFAULT_MODEL, DEFAULT_PRETRAINED
 from mmindex.models.files import needs_transformers
 from mmindex.models.resolve import (
     BUILT_IN,

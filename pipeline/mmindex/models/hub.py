@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from mmindex.core.config import PHOTOS
 from mmindex.core.errors import (
     DataError,
     MmindexError,
@@ -22,6 +21,7 @@ from mmindex.core.errors import (
     first_lines,
     from_os_error,
 )
+from mmindex.core.model_names import PHOTOS
 from mmindex.core.progress import get_logger
 from mmindex.store.objects import hash_file
 

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mmindex.core import resources
-from mmindex.core.config import DEFAULT_MODEL, DEFAULT_PRETRAINED, EMBEDDED, PHOTOS
 from mmindex.core.errors import DataError, InternalError, NoInputError, UsageError, os_errors
-from mmindex.sources.spec import only_scenes
+from mmindex.core.model_names import DEFAULT_MODEL, DEFAULT_PRETRAINED, EMBEDDED, PHOTOS
 
 NO_WEIGHTS = "none"
 LOCAL_DIR = "local-dir:"
@@ -82,6 +81,12 @@ class ModelRequest:
         return Path(self.pretrained) if Path(self.pretrained).is_absolute() else None
 
 
+def _only_scenes(specs: Iterable[str]) -> bool:
+    from mmindex.sources.spec import only_scenes  # here: `mmindex status` need not load numpy
+
+    return only_scenes(specs)
+
+
 def unfit(model: str, specs: Iterable[str]) -> str | None:
     """Why a model's answers about a corpus mean little, where that is known; else None.
 
@@ -89,7 +94,7 @@ def unfit(model: str, specs: Iterable[str]) -> str | None:
         model: its name.
         specs: of the corpus' sources.
     """
-    if model != EMBEDDED or only_scenes(specs):
+    if model != EMBEDDED or _only_scenes(specs):
         return None
     return (
         f"the model {EMBEDDED!r} knows drawn scenes only: its answers about other pictures mean "

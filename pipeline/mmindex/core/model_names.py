@@ -1,0 +1,11 @@
+"""Names of models that have a meaning of their own; apart, so that `mmindex status` stays quick."""
+
+from __future__ import annotations
+
+from typing import Final
+
+DEFAULT_MODEL: Final = "ViT-B-32"
+DEFAULT_PRETRAINED: Final = "laion2b_s34b_b79k"
+# The models that mmindex brings along: for drawn scenes, and for photographs.
+EMBEDDED: Final = "embedded"
+PHOTOS: Final = "photos"
