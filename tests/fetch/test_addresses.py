@@ -201,3 +201,21 @@ def test_every_ipv4_form_inside_ipv6_is_judged_as_the_ipv4_address_is(inner):
     for form in forms:
         outer = refusal(ipaddress.IPv6Address(form), allow_private=False)
         assert outer is not None or refusal(inner, allow_private=False) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("http://a.example/0.png?sig=a%2Fb%2Bc%3D&x=1", "/0.png?sig=a%2Fb%2Bc%3D&x=1"),
+        ("http://a.example/path%40home/1.png", "/path%40home/1.png"),
+        ("http://a.example/a%2fb.png#part", "/a%2fb.png"),
+        ("http://a.example?x=%20", "/?x=%20"),
+        ("http://a.example/with space.png", "/with%20space.png"),
+        ("http://a.example/caf\u00e9.png", "/caf%C3%A9.png"),
+        ("http://a.example/100%.png", "/100%25.png"),
+        ("http://a.example/a/../b.png", "/b.png"),
+    ],
+)
+def test_a_well_formed_address_is_sent_as_written_and_any_other_is_quoted(written, sent):
+    """A signature covers the very bytes of the address."""
+    assert parse_url(written).raw_path_qs == sent

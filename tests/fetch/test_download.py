@@ -146,3 +146,17 @@ def test_private_addresses_need_permission(server, layout):
         fetch(layout, remote(server), settings=QUICK.model_copy(update={"allow_private": False}))
     assert "`allow_private`" in caught.value.hint
     assert not server.requests
+
+
+@pytest.mark.parametrize("body", [BODY, b'{"images": []}\n'], ids=["zip", "json"])
+def test_a_file_of_unknown_length_that_ends_early_is_not_trusted(body, server, layout):
+    """A server that closes the connection to end a file says nothing when it is cut."""
+    name = "val.zip" if body is BODY else "captions.json"
+    file = RemoteFile(name, (server.url("/file"),))
+    server.routes["/file"] = Reply(body, length=-1, cut_after=len(body) // 2)
+    with pytest.raises(NetworkError, match="middle of the file"):
+        fetch(layout, file)
+    assert not (layout.downloads_dir / "coco" / name).exists()
+    server.routes["/file"] = Reply(body, length=-1)
+    (path,) = fetch(layout, file)
+    assert path.read_bytes() == body

@@ -71,6 +71,14 @@ _NUMERIC_HOST: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IGNO
 _HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?", re.IGNORECASE)
 
 
+# RFC 3986, section 3: what may stand in a path and a query, with every % part of an escape.
+_PATH: Final = re.compile(
+    r"[a-z]+://[^/?#]+(?P<path>(?:/(?:[a-z0-9._~!$&'()*+,;=:@/-]|%[0-9a-f]{2})*)?)"
+    r"(?:\?(?P<query>(?:[a-z0-9._~!$&'()*+,;=:@/?-]|%[0-9a-f]{2})*))?",
+    re.IGNORECASE,
+)
+
+
 def parse_url(text: str) -> URL:
     """Take an address apart, if a request to it makes sense at all.
 
@@ -78,7 +86,7 @@ def parse_url(text: str) -> URL:
         FetchError: ``bad_url``: no http or https URL, credentials inside, or a malformed host.
     """
     try:
-        url = URL(text.strip())
+        url = _as_written(text.strip())
         host, port = url.raw_host, url.port
     except (ValueError, UnicodeError) as error:
         raise _bad_url(f"no URL: {error}") from error
@@ -93,6 +101,24 @@ def parse_url(text: str) -> URL:
     if _literal(host) is None and (_NUMERIC_HOST.fullmatch(host) or not _HOST.fullmatch(host)):
         raise _bad_url(f"{host[:60]!r} is neither a name nor an address in its usual form")
     return url.with_fragment(None)
+
+
+def _as_written(text: str) -> URL:
+    """An address whose path and query are sent as they stand, where they are well-formed.
+
+    ``%2F`` and ``/`` mean different things to a server that checks a signature.
+    """
+    url = URL(text)
+    parts = _PATH.fullmatch(text.partition("#")[0])
+    if parts is None or url.scheme not in ("http", "https") or "/." in parts["path"]:
+        return url
+    return URL.build(
+        scheme=url.scheme,
+        authority=url.raw_authority,
+        path=parts["path"] or "/",
+        query_string=parts["query"] or "",
+        encoded=True,
+    )
 
 
 def _bad_url(detail: str) -> FetchError:

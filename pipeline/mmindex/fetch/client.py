@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import email.utils
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -142,7 +143,7 @@ def _environment_proxies() -> dict[str, URL]:
 
 def _next_hop(url: URL, location: str) -> URL:
     try:
-        target = parse_url(str(url.join(URL(location))))
+        target = parse_url(urllib.parse.urljoin(str(url), location))
     except ValueError as error:
         raise FetchError(FetchStatus.BAD_REDIRECT, f"to no URL: {error}") from error
     except FetchError as error:

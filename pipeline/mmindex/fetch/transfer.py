@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -34,6 +36,7 @@ from mmindex.store.publish import PartialFile, remove_file, write_file
 _SYNC_BYTES: Final = 64 << 20
 _READ_BYTES: Final = 1 << 20
 _DEFAULT_WAIT_S: Final = 5.0
+_JSON_TAIL: Final = 64
 _SIGNATURES: Final = {".zip": b"PK", ".gz": b"\x1f\x8b", ".parquet": b"PAR1"}
 
 
@@ -188,6 +191,20 @@ class Transfer:
                 self._remember(msgspec.structs.replace(sidecar, bytes=file.sync()))
         if most is not None and file.size_bytes != most:
             raise FetchError(FetchStatus.CONNECTION, f"ended at {file.size_bytes} of {most} bytes")
+        if most is None and not self._is_whole():
+            raise FetchError(FetchStatus.CONNECTION, "ended in the middle of the file")
+
+    def _is_whole(self) -> bool:
+        """Whether a file of unknown length has its end: a lost connection looks like one."""
+        match self._target.suffix.lower():
+            case ".zip":  # the directory stands last
+                return zipfile.is_zipfile(self.partial)
+            case ".json":
+                with os_errors(self.partial), self.partial.open("rb") as file:
+                    file.seek(-min(_JSON_TAIL, self.partial.stat().st_size), os.SEEK_END)
+                    return file.read().rstrip()[-1:] in (b"}", b"]")
+            case _:
+                return True
 
     async def _copy(
         self, response: aiohttp.ClientResponse, file: PartialFile, sidecar: Sidecar, limit: int
