@@ -11,8 +11,6 @@ import io
 import os
 import select
 import sys
-import termios
-import tty
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -63,8 +61,11 @@ def _protocol() -> Callable[[Image], str] | None:
 
 def _answers_sixel() -> bool:
     """Ask the terminal for its features (primary device attributes); 4 among them is sixel."""
-    if not sys.stdin.isatty():
+    if not sys.stdin.isatty() or sys.platform == "win32":
         return False
+    import termios  # here: Windows has neither
+    import tty
+
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
     answer = b""

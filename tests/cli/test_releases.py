@@ -90,7 +90,8 @@ def test_files_without_a_known_checksum_are_trusted_once_and_aloud(server, relea
     common = ("--source", "coco:val2017", "--corpora", release, "--allow-private")
     mirror = ("--base-url", server.url("/mirror"))
     store = tmp_path / "store"
-    refused = mmindex("crawl", "--store", store, *common, *mirror, "--require-checksum", code=65)
+    strict = ("crawl", "--store", tmp_path / "strict", *common, *mirror, "--require-checksum")
+    refused = mmindex(*strict, code=65)
     assert "no checksum is known" in refused.stderr
     assert not server.requests
     done = mmindex("crawl", "--store", store, *common, *mirror)

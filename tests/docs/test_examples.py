@@ -36,7 +36,6 @@ NOT_RUN = {
 }
 # What is put in place of a part of an example, and why; it must occur somewhere.
 STAND_INS = {
-    "--model photos": "--model embedded",  # its weights are no part of this checkout yet
     "#val2017": "#val2017 --model embedded",  # the default model would be downloaded
     "scenes:800": "scenes:30",  # time
     "scenes:200": "scenes:30",
@@ -53,9 +52,12 @@ FOREIGN_OPTIONS = {
     "--force-reinstall": "pip",
     "--index-url": "pip",
     "--no-deps": "pip",
+    "--image-weights": "benchmarks/fit_photos.py",
     "--now": "systemctl",
     "--strict": "mypy",
+    "--text-model": "benchmarks/fit_photos.py",
     "--user": "systemctl",
+    "--work": "benchmarks/fit_photos.py",
 }
 # Files of other programs that the pages name.
 FOREIGN_FILES = {"metrics/zeroshot_retrieval.py": "CLIP_benchmark"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmindex.core.errors import InternalError
+from mmindex.core.errors import DataError, InternalError
 from mmindex.core.records import Reason
 from mmindex.encode.stage import encode
 from mmindex.encode.work import EncoderSource
@@ -176,3 +176,24 @@ def test_vectors_of_another_size_are_refused(objects: Objects, tmp_path: Path) -
     corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 1))
     with pytest.raises(InternalError, match="vectors"):
         run(Wrong(), objects, corpus)
+
+
+@pytest.mark.parametrize("side", ["images", "texts"])
+def test_a_model_that_gives_no_usable_vector_stops_at_its_first_batch(
+    objects: Objects, tmp_path: Path, side: str
+) -> None:
+    """One bad vector is a bad picture; a batch of them is a bad model."""
+
+    class Broken(FakeEncoder):
+        def encode_images(self, pixels: Pixels) -> Float32:
+            out = super().encode_images(pixels)
+            return out * np.float32(np.nan) if side == "images" else out
+
+        def encode_texts(self, texts: Sequence[str]) -> Float32:
+            out = super().encode_texts(texts)
+            return out * np.float32(np.nan) if side == "texts" else out
+
+    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 3), ["one", "two"])
+    with pytest.raises(DataError, match="first batch") as caught:
+        run(Broken(), objects, corpus)
+    assert "precision" in caught.value.hint

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import subprocess
+import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from mmindex.core.errors import DataError, ModelMismatchError
+from mmindex.core.errors import DataError, MmindexError, ModelMismatchError, UsageError
 from mmindex.models import openclip
 from mmindex.models.devices import Placement
 from mmindex.models.files import ModelFiles, locate
@@ -31,14 +36,32 @@ def test_the_same_weights_as_a_lone_file_do_not_fit_another_architecture(
     assert "\n" not in caught.value.message
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
-def test_damaged_weights_are_one_line(tiny_model: TinyModel, tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("truncated", "damaged"),
+        ("cut in its head", "cut off"),
+        ("garbage", "cut off"),
+        ("empty", "cut off"),
+        ("a bit of its head", "damaged"),
+    ],
+)
+def test_damaged_weights_are_one_line(
+    tiny_model: TinyModel, tmp_path: Path, damage: str, said: str
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(tiny_model.folder, copy)
     weights = copy / "open_clip_model.safetensors"
     data = weights.read_bytes()
-    weights.write_bytes({"truncated": data[:-100], "garbage": b"<html>", "empty": b""}[damage])
-    with pytest.raises(DataError, match="damaged") as caught:
+    damaged = {
+        "truncated": data[:-100],
+        "cut in its head": data[:50],
+        "garbage": b"<html>",
+        "empty": b"",
+        "a bit of its head": data[:9] + b"\xff" + data[10:],
+    }
+    weights.write_bytes(damaged[damage])
+    with pytest.raises(DataError, match=said) as caught:
         load(f"local-dir:{copy}")
     assert "\n" not in caught.value.message
 
@@ -51,8 +74,63 @@ def test_a_pickle_that_runs_code_is_refused_even_when_pickles_are_allowed(
     (copy / "open_clip_model.safetensors").unlink()
     torch.save({"evil": partial(print, "ran")}, copy / "open_clip_pytorch_model.bin")
     request = resolve_model(f"local-dir:{copy}", None, allow_pickle_weights=True)
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match="other objects than tensors") as caught:
         load_encoder(request, CPU)
+    assert "weights_only" not in f"{caught.value.message} {caught.value.hint}"
+
+
+def pickled(tiny_model: TinyModel, folder: Path) -> Path:
+    """A copy of the model's folder that holds no weights yet, and where pickled ones would lie."""
+    shutil.copytree(tiny_model.folder, folder)
+    (folder / "open_clip_model.safetensors").unlink()
+    return folder / "open_clip_pytorch_model.bin"
+
+
+def test_a_training_checkpoint_with_a_numpy_number_is_not_called_damaged(
+    tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    weights = pickled(tiny_model, tmp_path / "copy")
+    torch.save({"state_dict": load_file(tiny_model.weights), "best": np.float64(0.5)}, weights)
+    request = resolve_model(f"local-dir:{weights.parent}", None, allow_pickle_weights=True)
+    with pytest.raises(DataError, match=r"training checkpoint .*numpy") as caught:
+        load_encoder(request, CPU)
+    assert "state_dict()" in caught.value.hint
+
+
+def test_a_torchscript_archive_is_named_as_one(tiny_model: TinyModel, tmp_path: Path) -> None:
+    weights = pickled(tiny_model, tmp_path / "copy")
+    with warnings.catch_warnings(action="ignore"):  # torch.jit is deprecated; its files remain
+        torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(str(weights))
+    request = resolve_model(f"local-dir:{weights.parent}", None, allow_pickle_weights=True)
+    with pytest.raises(MmindexError) as caught:
+        load_encoder(request, CPU)
+    assert "TorchScript" in caught.value.message
+
+
+def test_a_cut_pickle_is_called_cut(tiny_model: TinyModel, tmp_path: Path) -> None:
+    weights = pickled(tiny_model, tmp_path / "copy")
+    torch.save(load_file(tiny_model.weights), weights)
+    weights.write_bytes(weights.read_bytes()[:-1_000])
+    request = resolve_model(f"local-dir:{weights.parent}", None, allow_pickle_weights=True)
+    with pytest.raises(DataError, match="cut off"):
+        load_encoder(request, CPU)
+
+
+def test_shards_are_refused_with_the_command_that_joins_them(
+    tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    """Half a model is never loaded."""
+    folder = pickled(tiny_model, tmp_path / "copy").parent
+    tensors = load_file(tiny_model.weights)
+    names = sorted(tensors)
+    for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
+        name = f"model-0000{number}-of-00002.safetensors"
+        save_file({one: tensors[one].contiguous() for one in part}, folder / name)
+    with pytest.raises(UsageError, match="2 shards") as caught:
+        load(f"local-dir:{folder}")
+    _, *words = shlex.split(caught.value.hint.partition("folder: ")[2])
+    subprocess.run([sys.executable, *words], cwd=folder, check=True)
+    assert load(f"local-dir:{folder}").info.fingerprint
 
 
 def test_plain_pickled_weights_can_be_allowed(tiny_model: TinyModel, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmindex.core.config import Config
-from mmindex.core.errors import InternalError
+from mmindex.core.errors import DataError, InternalError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import StageTimer, counter, get_logger
 from mmindex.core.system import trim_heap, usable_cores
@@ -25,7 +25,7 @@ from mmindex.encode.decoding import (
 )
 from mmindex.encode.units import UnitWriter, unit_sizes
 from mmindex.media.images import ImageLimits
-from mmindex.models.encoder import Encoder
+from mmindex.models.encoder import Encoder, Float32, good_rows
 from mmindex.models.preprocess import PreprocessSpec
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
@@ -137,11 +137,14 @@ class Worker:
                 progress.unpause()  # loading the model is no part of the estimate
             with self._timer.measure("image_model"):
                 vectors = encoder.encode_images(np.stack(pictures))
+            if first:
+                _require_vectors(vectors, self.source.info)
             writer.add(keys, vectors)
 
     def _texts(self, table: ObjectRef, backlog: Backlog, writer: UnitWriter) -> None:
         encoder = self._loaded()
         rows = read_rows(self.objects, table, "text", backlog.rows)
+        first = True
         with counter(total=backlog.missing, label="texts", unit="text") as progress:
             for unit in unit_sizes(backlog.missing, self.config.encode.shard_rows):
                 for count in unit_sizes(unit, _TEXTS_AT_ONCE):
@@ -152,6 +155,9 @@ class Worker:
                     texts = [text.decode("utf-8", "surrogatepass") for _, text in batch]
                     with self._timer.measure("text_model"):
                         vectors = encoder.encode_texts(texts)
+                    if first:
+                        _require_vectors(vectors, self.source.info)
+                        first = False
                     writer.add([key for key, _ in batch], vectors)
                     trim_heap()  # every batch is cut into other sizes; bench_growth.py sees it
                     progress.update(count)
@@ -174,3 +180,18 @@ class Worker:
 def _expect(wanted: int, came: int) -> None:
     if came != wanted:
         raise InternalError(f"{wanted} items asked for, {came} came")
+
+
+def _require_vectors(vectors: Float32, info: EncoderInfo) -> None:
+    """Stop at a model's first batch if none of its vectors can be used.
+
+    One bad picture has one bad vector; a batch of them is the model's fault.
+
+    Raises:
+        DataError: all of several vectors are NaN, infinite or zero.
+    """
+    if len(vectors) > 1 and not good_rows(vectors).any():
+        raise DataError(
+            f"model {info.model}: every vector of the first batch is NaN, infinite or zero",
+            "its weights are damaged, or `precision` is too low for it: try `precision=fp32`",
+        )

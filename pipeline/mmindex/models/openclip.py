@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from mmindex.core.errors import BusyError, DataError, InternalError, ModelMismatchError, first_lines
 from mmindex.core.progress import get_logger
 from mmindex.core.system import usable_cores
+from mmindex.models.checkpoints import recognised, refuse_torchscript
 from mmindex.models.devices import DeviceGroup, Placement
 from mmindex.models.encoder import Encoder, Float32
 from mmindex.models.fast_import import import_open_clip
@@ -128,10 +130,12 @@ def _load_weights(model: torch.nn.Module, files: ModelFiles) -> None:
     from safetensors import SafetensorError
 
     path = str(files.weights)
+    refuse_torchscript(Path(path))
     try:
         open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        raise DataError(f"weights {path}: damaged: {first_lines(error, 2)}") from error
+        known = recognised(Path(path), error)
+        raise known or DataError(f"weights {path}: damaged: {first_lines(error, 2)}") from error
     except (
         RuntimeError,
         AssertionError,
@@ -140,7 +144,7 @@ def _load_weights(model: torch.nn.Module, files: ModelFiles) -> None:
         TypeError,
         StopIteration,
     ) as error:
-        raise ModelMismatchError(
+        raise recognised(Path(path), error) or ModelMismatchError(
             f"weights {path} do not fit {files.base}: {first_lines(error, 2)}",
             "name the architecture that they were trained with (`model`)",
         ) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,13 @@ _WEIGHT_NAMES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "model.safetensors",
+)
+# As transformers saves a large model: model-00001-of-00002.safetensors, with an index beside them.
+_SHARD = re.compile(r"-\d+-of-\d+\.[a-z]+$")
+_JOIN = (
+    'python -c "from glob import glob; from safetensors.torch import load_file, save_file; '
+    "save_file({k: v for f in glob('*-of-*.safetensors') for k, v in load_file(f).items()}, "
+    "'open_clip_model.safetensors')\""
 )
 _PICKLE_HINT = (
     "convert them to .safetensors, or, if you trust their maker, "
@@ -217,6 +225,11 @@ def find_weights(folder: Path, *, allow_pickle: bool) -> Path:
         raise NoInputError(
             f"{folder}: no weights beside {CONFIG_FILE}",
             "put open_clip_model.safetensors there, or use `pretrained=none` for a try-out",
+        )
+    if shards := [path for path in candidates if _SHARD.search(path.name)]:
+        raise UsageError(
+            f"{folder}: the weights are in {len(shards)} shards, and mmindex reads one file",
+            f"join them in that folder: {_JOIN}",
         )
     if len(candidates) > 1:
         names = ", ".join(path.name for path in candidates[:5])
