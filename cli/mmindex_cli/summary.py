@@ -150,6 +150,8 @@ def _encoded(encode: dict[str, Any]) -> str:
     reused = encode["reused_images"] + encode["reused_texts"]
     new = {"images": encode["encoded_images"], "texts": encode["encoded_texts"]}
     made = ", ".join(f"{count:,} {what}" for what, count in new.items() if count) or "nothing new"
+    if encode["cut_texts"]:
+        made += f" ({encode['cut_texts']:,} cut at the model's context)"
     return f"{made}; {reused:,} vectors reused" if reused else made
 
 

@@ -105,6 +105,22 @@ def test_a_file_that_changed_after_the_crawl_fails_for_this_run_only(
     assert second.encoded_images == 1
 
 
+def test_cut_texts_of_this_run_are_counted_with_a_warning(
+    objects: Objects, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = write_pictures(tmp_path / "pictures", 1)
+    encoder = FakeEncoder(context=2)
+    first = run(encoder, objects, write_corpus(objects, paths, ["a b c", "a b", "a b d"]))
+    assert (first.encoded_texts, first.cut_texts) == (3, 2)
+    assert "cut=2" in caplog.text
+    caplog.clear()
+    more = write_corpus(objects, paths, ["a b c", "a b", "a b d", "a b c e"])
+    second = run(encoder, objects, more, first)
+    assert (second.encoded_texts, second.cut_texts) == (1, 1)
+    third = run(encoder, objects, more, second)
+    assert third.cut_texts == 0
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf, 0.0])
 def test_a_vector_without_unit_length_is_never_stored(
     objects: Objects, tmp_path: Path, poison: float

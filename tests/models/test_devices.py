@@ -38,6 +38,14 @@ def test_rows_come_back_in_order_however_many_there_are(
     assert group.encode_texts([]).shape == (0, fake_encoder.dim)
 
 
+def test_cut_texts_of_all_devices_are_counted(group: DeviceGroup) -> None:
+    long = "word " * (FakeEncoder().context + 1)
+    group.encode_texts(["one", long, long, "two", long])
+    assert group.cut_texts == 3
+    group.encode_texts(["one", long])
+    assert group.cut_texts == 4
+
+
 def test_a_device_that_cannot_be_used_is_one_line(fake_encoder: FakeEncoder) -> None:
     group = DeviceGroup(fake_encoder.info, fake_encoder.preprocess, make_fake, ("a", "broken"))
     try:

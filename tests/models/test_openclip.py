@@ -58,6 +58,14 @@ def test_text_vectors_are_open_clips_in_the_order_given(
     assert encoder.encode_texts([]).shape == (0, DIM)
 
 
+def test_texts_longer_than_the_context_are_counted(tiny_model: TinyModel) -> None:
+    encoder = load(tiny_model.name)
+    encoder.encode_texts(["the red dog", "red " * 200, "", "x" * 100_000])
+    assert encoder.cut_texts == 2
+    encoder.encode_texts(["red " * 200])
+    assert encoder.cut_texts == 3
+
+
 def test_bfloat16_gives_nearly_the_same_vectors(
     tiny_model: TinyModel, encoder: OpenClipEncoder
 ) -> None:

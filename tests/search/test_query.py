@@ -218,6 +218,19 @@ def test_a_text_without_a_usable_vector_spoils_only_its_own_answer(published: Sn
             session.text("nan", None, Limit())
 
 
+def test_a_query_longer_than_the_context_is_told(
+    published: Snapshot, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Session(published, lambda: FakeEncoder(context=3)) as session:
+        session.text("a red thing", None, Limit(1))
+        assert "context" not in caplog.text
+        session.text("a red thing here", None, Limit(1))
+        assert "longer than the model's context" in caplog.text
+        assert "cut=1 texts=1" in caplog.text
+        session.texts(["red", "a red thing here", "a blue thing here"], Modality.IMAGE, Limit(1))
+        assert "cut=2 texts=3" in caplog.text
+
+
 def test_an_empty_text_is_refused(session: Session) -> None:
     with pytest.raises(UsageError, match="empty"):
         session.text("  ", None, Limit())

@@ -139,13 +139,16 @@ class FakeEncoder:
     """A model without a network: it sees an image's mean colour and a text's colour words.
 
     So "a red square" is nearest to red pictures. The rest of a vector is a faint hash of the
-    content, which makes every vector different. It counts its batches.
+    content, which makes every vector different. It counts its batches, and the texts of more words
+    than its context.
     """
 
     seed: int = 0
     dim: int = 16
     image_batches: list[int] = field(default_factory=list)
     text_batches: list[int] = field(default_factory=list)
+    context: int = 1_000
+    cut_texts: int = 0
     closed: int = 0
 
     @property
@@ -169,6 +172,7 @@ class FakeEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         self.text_batches.append(len(texts))
+        self.cut_texts += sum(len(text.split()) > self.context for text in texts)
         content = [text.encode("utf-8", "surrogatepass") for text in texts]
         words = [[_COLOURS[w] for w in text.lower().split() if w in _COLOURS] for text in texts]
         means = [np.mean(found, axis=0).tolist() if found else [0.0] * 3 for found in words]

@@ -41,6 +41,7 @@ class EncodeReport:
         shards: all shards that the version needs, by modality, in order.
         failed: why a key has no vector.
         encoded_images, encoded_texts: new vectors.
+        cut_texts: texts of this run that were longer than the model's context.
         reused_images, reused_texts: live vectors that were there already.
         adopted_shards: shards taken over from a run that was killed.
         compacted_shards: shards whose rows were put into others, see :mod:`mmindex.encode.compact`.
@@ -55,6 +56,7 @@ class EncodeReport:
     failed: dict[str, Failure]
     encoded_images: int
     encoded_texts: int
+    cut_texts: int
     reused_images: int
     reused_texts: int
     adopted_shards: int
@@ -126,7 +128,12 @@ def encode(
             stage.run(side, table, worker)
     finally:
         worker.close()
-    return stage.report(worker.seconds)
+    if worker.cut_texts:
+        get_logger("encode").warning(
+            "the model saw only the beginning of texts: they are longer than its context",
+            cut=worker.cut_texts,
+        )
+    return stage.report(worker)
 
 
 @dataclass(slots=True)
@@ -205,7 +212,8 @@ class _Stage:
             self._known[ref.sha256] = shard
         return shard
 
-    def report(self, seconds: dict[str, float]) -> EncodeReport:
+    def report(self, worker: Worker) -> EncodeReport:
+        seconds = worker.seconds
         parts = {
             "decode": seconds.get("image_wait", 0.0),
             "model": seconds.get("image_model", 0.0),
@@ -218,6 +226,7 @@ class _Stage:
             failed=dict(sorted(self.failed.items())),
             encoded_images=images,
             encoded_texts=self.encoded[Modality.TEXT],
+            cut_texts=worker.cut_texts,
             reused_images=self.reused[Modality.IMAGE],
             reused_texts=self.reused[Modality.TEXT],
             adopted_shards=self.adopted,

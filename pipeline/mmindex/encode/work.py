@@ -55,11 +55,16 @@ class EncoderSource:
 
 @dataclass(slots=True)
 class Worker:
-    """Encodes backlogs, loading the model at the first item."""
+    """Encodes backlogs, loading the model at the first item.
+
+    Attributes:
+        cut_texts: texts so far that were longer than the model's context.
+    """
 
     source: EncoderSource
     objects: Objects
     config: Config
+    cut_texts: int = 0
     _timer: StageTimer = field(default_factory=StageTimer)
     _encoder: Encoder | None = None
 
@@ -153,11 +158,13 @@ class Worker:
                     _expect(count, len(batch))
                     # A lone surrogate is stored as it is; the tokenizer's cleaning replaces it.
                     texts = [text.decode("utf-8", "surrogatepass") for _, text in batch]
+                    before = encoder.cut_texts
                     with self._timer.measure("text_model"):
                         vectors = encoder.encode_texts(texts)
                     if first:
                         _require_vectors(vectors, self.source.info)
                         first = False
+                    self.cut_texts += encoder.cut_texts - before
                     writer.add([key for key, _ in batch], vectors)
                     trim_heap()  # every batch is cut into other sizes; bench_growth.py sees it
                     progress.update(count)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Without one of these no CUDA or ROCm runtime works, so torch need not be asked (it takes seconds).
 _GPU_NODES = (Path("/dev/nvidiactl"), Path("/dev/nvidia0"), Path("/dev/dxg"), Path("/dev/kfd"))
 T = TypeVar("T", Pixels, list[str])
+R = TypeVar("R")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
@@ -116,6 +117,7 @@ class DeviceGroup:
         self._info = info
         self._preprocess = preprocess
         self._count = len(devices)
+        self._cut_texts = 0
         self._pools = [
             ProcessPoolExecutor(1, WORKERS, _load_here, (make, device)) for device in devices
         ]
@@ -130,13 +132,22 @@ class DeviceGroup:
         """How pictures are prepared."""
         return self._preprocess
 
+    @property
+    def cut_texts(self) -> int:
+        """How many texts so far were longer than the model's context."""
+        return self._cut_texts
+
     def encode_images(self, pixels: Pixels) -> Float32:
         """Encode uint8 (b, height, width, 3) into float32 (b, dim), unit length."""
-        return self._spread(_images_here, [pixels[part] for part in self._parts(len(pixels))])
+        parts = [pixels[part] for part in self._parts(len(pixels))]
+        return self._joined(self._spread(_images_here, parts))
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Encode b texts into float32 (b, dim), unit length."""
-        return self._spread(_texts_here, [list(texts[part]) for part in self._parts(len(texts))])
+        parts = [list(texts[part]) for part in self._parts(len(texts))]
+        results = self._spread(_texts_here, parts)
+        self._cut_texts += sum(cut for _, cut in results)
+        return self._joined([vectors for vectors, _ in results])
 
     def close(self) -> None:
         """End the worker processes."""
@@ -147,22 +158,22 @@ class DeviceGroup:
         edges = np.linspace(0, count, self._count + 1).astype(int).tolist()
         return [slice(low, high) for low, high in pairwise(edges)]
 
-    def _spread(self, work: Callable[[T], Float32], parts: Sequence[T]) -> Float32:
-        futures: list[Future[Float32]] = [
+    def _joined(self, results: Sequence[Float32]) -> Float32:
+        return np.concatenate([np.empty((0, self._info.dim), dtype=np.float32), *results])
+
+    def _spread(self, work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+        futures: list[Future[R]] = [
             pool.submit(work, part)
             for pool, part in zip(self._pools, parts, strict=True)
             if len(part)
         ]
         try:
-            results = [future.result() for future in futures]
+            return [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise InternalError(
                 f"the worker of a device died: {error}",
                 "try one device alone, e.g. `device=cuda:0`",
             ) from error
-        if not results:
-            return np.empty((0, self._info.dim), dtype=np.float32)
-        return np.concatenate(results)
 
 
 _here: Encoder | None = None  # the one encoder of a worker process
@@ -183,5 +194,7 @@ def _images_here(pixels: Pixels) -> Float32:
     return _encoder_here().encode_images(pixels)
 
 
-def _texts_here(texts: list[str]) -> Float32:
-    return _encoder_here().encode_texts(texts)
+def _texts_here(texts: list[str]) -> tuple[Float32, int]:
+    encoder = _encoder_here()
+    before = encoder.cut_texts
+    return encoder.encode_texts(texts), encoder.cut_texts - before

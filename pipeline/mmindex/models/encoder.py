@@ -29,6 +29,10 @@ class Encoder(Protocol):
     def preprocess(self) -> PreprocessSpec:
         """How decode workers prepare pictures."""
 
+    @property
+    def cut_texts(self) -> int:
+        """How many texts so far were longer than the model's context: it saw their beginning."""
+
     def encode_images(self, pixels: Pixels) -> Float32:
         """Encode uint8 (b, height, width, 3) into float32 (b, dim), unit length."""
 

@@ -26,7 +26,7 @@ from mmindex.models.fingerprint import UNTRAINED_SEED, describe
 from mmindex.models.preprocess import Pixels, PreprocessSpec
 from mmindex.models.quantize import quantize_linears
 from mmindex.models.resolve import ModelRequest
-from mmindex.models.tokenizer import Tokenize, make_tokenizer, shorten
+from mmindex.models.tokenizer import Tokenizer, make_tokenizer, shorten
 from mmindex.models.trim import TextReader, TextTower, spans
 from mmindex.store.manifest import EncoderInfo
 
@@ -172,8 +172,9 @@ class OpenClipEncoder:
     preprocess: PreprocessSpec
     model: torch.nn.Module
     texts: TextReader
-    tokenize: Tokenize
+    tokenize: Tokenizer
     device: str
+    cut_texts: int = 0
     _image_limit: int = sys.maxsize
     _text_limit: int = _TEXT_BATCH
 
@@ -216,6 +217,7 @@ class OpenClipEncoder:
             return np.empty((0, self.info.dim), dtype=np.float32)
         tower = self.texts
         tokens = self.tokenize(shorten(texts))
+        self.cut_texts += self.tokenize.count_cut(texts, tokens)
         lengths = tower.lengths(tokens)
         order = lengths.argsort(stable=True)
         few = self.device == "cpu" and tower.trims

@@ -1,13 +1,14 @@
-"""Texts to tokens, and how much of a batch of tokens a causal tower really has to read."""
+"""Texts to tokens, and which texts are longer than a model's context."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmindex.core.errors import NetworkError, first_lines
 from mmindex.models.files import TokenizerSpec, require_transformers
-from mmindex.models.wordpiece import WordPiece, read_vocabulary
+from mmindex.models.wordpiece import PAD, WordPiece, read_vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +23,67 @@ MAX_CHARACTERS = 4096
 _CACHED_WORDS = 200_000
 
 
-def make_tokenizer(spec: TokenizerSpec) -> Tokenize:
-    """open_clip's tokenizer, as a function from texts to int64 (b, context_length).
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """Texts to tokens: int64 (b, at most context_length).
+
+    Attributes:
+        tokenize: texts and a context length to tokens.
+        context_length: positions of the text tower.
+        pad: the token that fills the positions a text leaves free.
+        class_last: whether the last position is a mark that stands behind the padding.
+    """
+
+    tokenize: Callable[[list[str], int], torch.Tensor]
+    context_length: int
+    pad: int
+    class_last: bool = False
+
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        """Tokens of b texts, cut at the context."""
+        return self.tokenize(texts, self.context_length)
+
+    def count_cut(self, texts: Sequence[str], tokens: torch.Tensor) -> int:
+        """How many of b texts were cut, by :func:`shorten` or at the context.
+
+        Only texts that fill their row are tokenised once more, with room for one more token: what
+        fits gets nothing but padding there. (One position may hold an end mark that is also the
+        padding, as SigLIP's is, hence the last two.)
+
+        Args:
+            texts: before they were shortened.
+            tokens: what this tokenizer made of the shortened texts, int64 (b, c).
+        """
+        cut = [len(text.strip()) > MAX_CHARACTERS for text in texts]
+        if tokens.shape[1] == self.context_length:
+            rows = self._before_class(tokens)
+            full = (rows[:, -2:] != self.pad).any(dim=1).tolist()
+            asked = [row for row, fills in enumerate(full) if fills and not cut[row]]
+            for row, fits in zip(asked, self._fit(rows[asked], texts, asked), strict=True):
+                cut[row] = not fits
+        return sum(cut)
+
+    def _fit(self, rows: torch.Tensor, texts: Sequence[str], asked: list[int]) -> list[bool]:
+        import torch
+
+        if not asked:
+            return []
+        longer = self.tokenize(shorten([texts[row] for row in asked]), self.context_length + 1)
+        if longer.shape[1] <= self.context_length:  # padded only to the longest of them
+            return [True] * len(asked)
+        longer = self._before_class(longer)
+        padding = torch.full((len(asked), 1), self.pad)
+        padded = (torch.cat(pair, dim=1) for pair in ((rows, padding), (padding, rows)))
+        behind, before = ((longer == both).all(dim=1) for both in padded)
+        fits: list[bool] = (behind | before).tolist()
+        return fits
+
+    def _before_class(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens[:, :-1] if self.class_last else tokens
+
+
+def make_tokenizer(spec: TokenizerSpec) -> Tokenizer:
+    """open_clip's tokenizer, or that of the photos model.
 
     Cleaning (ftfy, HTML entities, white space, lower case) is part of open_clip's tokenizers.
 
@@ -34,7 +94,8 @@ def make_tokenizer(spec: TokenizerSpec) -> Tokenize:
     if spec.kind == "simple":
         return _simple(spec)
     if spec.kind == "wordpiece" and spec.merges is not None:
-        return WordPiece(read_vocabulary(spec.merges), spec.context_length)
+        pieces = WordPiece(read_vocabulary(spec.merges), spec.context_length)
+        return Tokenizer(pieces, spec.context_length, pieces.vocabulary[PAD])
     require_transformers(f"the tokenizer {spec.source!r}")
     from open_clip.tokenizer import HFTokenizer, SigLipTokenizer
 
@@ -46,11 +107,12 @@ def make_tokenizer(spec: TokenizerSpec) -> Tokenize:
             f"tokenizer {spec.source!r}: {first_lines(error)}",
             "save the tokenizer's files in a local-dir: folder",
         ) from error
-    tokenize: Tokenize = tokenizer
-    return tokenize
+    # open_clip's "clips" mode fills with the vocabulary's padding and puts the class token last.
+    class_last = getattr(tokenizer, "tokenizer_mode", "") == "clips"
+    return Tokenizer(tokenizer, spec.context_length, tokenizer.tokenizer.pad_token_id, class_last)
 
 
-def _simple(spec: TokenizerSpec) -> Tokenize:
+def _simple(spec: TokenizerSpec) -> Tokenizer:
     from open_clip import SimpleTokenizer
 
     tokenizer = SimpleTokenizer(
@@ -58,13 +120,13 @@ def _simple(spec: TokenizerSpec) -> Tokenize:
     )
     fresh = dict(tokenizer.cache)
 
-    def tokenize(texts: list[str]) -> torch.Tensor:
+    def tokenize(texts: list[str], context_length: int) -> torch.Tensor:
         if len(tokenizer.cache) > _CACHED_WORDS:
             tokenizer.cache = dict(fresh)
-        tokens: torch.Tensor = tokenizer(texts)
+        tokens: torch.Tensor = tokenizer(texts, context_length)
         return tokens
 
-    return tokenize
+    return Tokenizer(tokenize, spec.context_length, pad=0)
 
 
 def shorten(texts: Sequence[str]) -> list[str]:

@@ -53,18 +53,18 @@ class WordPiece:
     context_length: int
     _known: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+    def __call__(self, texts: Sequence[str], context_length: int | None = None) -> torch.Tensor:
         """Tokens of b texts: int64 (b, longest of them), padded behind."""
         import torch
 
-        rows = [torch.tensor(self.encode(text)) for text in texts]
+        rows = [torch.tensor(self.encode(text, context_length)) for text in texts]
         return torch.nn.utils.rnn.pad_sequence(
             rows, batch_first=True, padding_value=self.vocabulary[PAD]
         )
 
-    def encode(self, text: str) -> list[int]:
-        """The tokens of one text, between its marks, cut at the context's length."""
-        room = self.context_length - 2
+    def encode(self, text: str, context_length: int | None = None) -> list[int]:
+        """The tokens of one text, between its marks, cut at its own or another context's length."""
+        room = (context_length or self.context_length) - 2
         tokens: list[int] = []
         for word in split_words(text):
             tokens += self._pieces(word)

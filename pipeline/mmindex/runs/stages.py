@@ -64,6 +64,7 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
     context.reports["encode"] = {
         "encoded_images": report.encoded_images,
         "encoded_texts": report.encoded_texts,
+        "cut_texts": report.cut_texts,
         "reused_images": report.reused_images,
         "reused_texts": report.reused_texts,
         "adopted_shards": report.adopted_shards,

@@ -107,9 +107,22 @@ class Vectorizer:
             return self._encoder
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
-        """What the model makes of texts: float32 (n, dim); rows may be unusable, see Encoder."""
+        """What the model makes of texts: float32 (n, dim); rows may be unusable, see Encoder.
+
+        It logs a warning where texts are longer than the model's context.
+        """
         with self._lock:
-            return self.encoder.encode_texts(texts)
+            encoder = self.encoder
+            before = encoder.cut_texts
+            vectors = encoder.encode_texts(texts)
+            cut = encoder.cut_texts - before
+        if cut:
+            get_logger("search").warning(
+                "longer than the model's context: only the beginning of the text counts",
+                cut=cut,
+                texts=len(texts),
+            )
+        return vectors
 
     def texts(self, texts: Sequence[str]) -> Float32:
         """The vectors of texts: float32 (n, dim), unit length.
