@@ -72,11 +72,6 @@ class Vectorizer:
     # batch limits are not made for several.
     _lock: RLock = field(default_factory=RLock)
 
-    def __post_init__(self) -> None:
-        warning = warning_about(self.snapshot)
-        if warning is not None:
-            get_logger("search").warning(warning)
-
     def __enter__(self) -> Vectorizer:
         return self
 
@@ -304,6 +299,8 @@ def open_vectorizer(root: Path, device: str = "auto") -> Vectorizer:
         NoInputError: there is no store, or nothing in it that can be searched.
     """
     snapshot = open_snapshot(root)
+    if (warning := warning_about(snapshot)) is not None:
+        get_logger("search").warning(warning)
     return Vectorizer(snapshot, lambda: _load(snapshot, device))
 
 
