@@ -92,7 +92,7 @@ def train(
     """
     from mmindex.core.system import usable_cores
     from mmindex.models.resolve import resolve_model
-    from mmindex.sources.spec import only_scenes
+    from mmindex.sources.kinds import only_scenes
     from mmindex.train.recipe import Recipe, run_recipe
     from mmindex.train.settings import TrainSettings
     from mmindex.train.train import TrainOutput

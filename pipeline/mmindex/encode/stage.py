@@ -25,7 +25,7 @@ from mmindex.models.encoder import Encoder
 from mmindex.models.files import locate
 from mmindex.models.fingerprint import fingerprint_of
 from mmindex.models.resolve import resolve_model, unfit
-from mmindex.sources.spec import only_scenes
+from mmindex.sources.kinds import only_scenes
 from mmindex.store.keys import DistinctKeys, live_keys
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects

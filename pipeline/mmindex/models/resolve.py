@@ -17,6 +17,7 @@ from typing import Any
 from mmindex.core import resources
 from mmindex.core.errors import DataError, InternalError, NoInputError, UsageError, os_errors
 from mmindex.core.model_names import DEFAULT_MODEL, DEFAULT_PRETRAINED, EMBEDDED, PHOTOS
+from mmindex.sources.kinds import only_scenes
 
 NO_WEIGHTS = "none"
 LOCAL_DIR = "local-dir:"
@@ -89,12 +90,6 @@ class ModelRequest:
         return Path(self.pretrained) if Path(self.pretrained).is_absolute() else None
 
 
-def _only_scenes(specs: Iterable[str]) -> bool:
-    from mmindex.sources.spec import only_scenes  # here: `mmindex status` need not load numpy
-
-    return only_scenes(specs)
-
-
 def unfit(model: str, specs: Iterable[str]) -> str | None:
     """Why a model's answers about a corpus mean little, where that is known; else None.
 
@@ -102,7 +97,7 @@ def unfit(model: str, specs: Iterable[str]) -> str | None:
         model: its name.
         specs: of the corpus' sources.
     """
-    if model != EMBEDDED or _only_scenes(specs):
+    if model != EMBEDDED or only_scenes(specs):
         return None
     return (
         f"the model {EMBEDDED!r} knows drawn scenes only: its answers about other pictures mean "

@@ -19,8 +19,9 @@ from mmindex.models.resolve import (
     read_config,
     resolve_model,
 )
+from mmindex.sources.kinds import only_scenes
 from mmindex.sources.needs import needs_of
-from mmindex.sources.spec import only_scenes, parse_spec
+from mmindex.sources.spec import parse_spec
 from mmindex.store.keys import KEY_BYTES
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest

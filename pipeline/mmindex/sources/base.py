@@ -145,7 +145,6 @@ class Kind:
         check: raises UsageError for a spec without meaning; nothing is read yet.
         needs: what must be fetched or drawn first; None: nothing, or what the release says.
         globs: whether it understands ``--exclude`` and ``--include``.
-        drawn: whether its images are the drawn scenes that the embedded model knows.
     """
 
     name: str
@@ -160,4 +159,3 @@ class Kind:
     check: Callable[[SourceSpec], None] | None = None
     needs: Callable[[SourceSpec, Layout], Needs] | None = None
     globs: bool = False
-    drawn: bool = False

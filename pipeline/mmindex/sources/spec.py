@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from mmindex.core.resources import user_path
 from mmindex.media.archive import id_part
 from mmindex.sources import registry
 from mmindex.sources.base import ARCHIVES, Kind, Place, Request, SourceOptions, SourceSpec
+from mmindex.sources.kinds import kind_of
 from mmindex.sources.patterns import find_files, pattern_name
 from mmindex.sources.releases import fetch_release, find_release
 
@@ -26,7 +27,6 @@ __all__ = [
     "SourceOptions",
     "SourceSpec",
     "absolute_spec",
-    "only_scenes",
     "open_source",
     "parse_spec",
     "source_name",
@@ -74,7 +74,7 @@ def absolute_spec(text: str, folder: Path) -> str:
         folder: what a relative path is relative to.
     """
     head, colon, where = text.partition(":")
-    kind = _kind_of(text)
+    kind = kind_of(text)
     if not where or kind not in registry.names():
         return text
     place = registry.find(kind).place
@@ -84,16 +84,6 @@ def absolute_spec(text: str, folder: Path) -> str:
     if place is Place.RELEASE and "/" not in where and not there:
         return text
     return f"{head}{colon}{os.path.join(folder, where)}"  # noqa: PTH118  # Path drops a trailing slash
-
-
-def only_scenes(specs: Iterable[str]) -> bool:
-    """Whether all of some source specs (and there are any) are drawn scenes."""
-    kinds = {_kind_of(spec) for spec in specs}
-    return bool(kinds) and all(registry.find(kind).drawn for kind in kinds)
-
-
-def _kind_of(spec: str) -> str:
-    return spec.partition(":")[0].rpartition("=")[2]
 
 
 def open_source(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEvent]:

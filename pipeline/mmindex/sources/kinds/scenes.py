@@ -129,5 +129,4 @@ KIND: Final = Kind(
     label=lambda spec: str(parse_scenes(spec.where).seed),
     check=_check,
     needs=_needs,
-    drawn=True,
 )
