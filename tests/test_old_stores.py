@@ -138,8 +138,9 @@ def test_there_is_a_store_of_every_kind():
 
 def test_status_and_versions_say_what_the_store_holds(old):
     expected, status = old.expected, old.status()
-    for name in ("version", "counts", "mmindex"):
+    for name in ("version", "mmindex"):
         assert status[name] == expected[name]
+    assert status["counts"].items() >= expected["counts"].items()  # later versions may add some
     for side, info in expected["indexes"].items():
         assert {name: status["indexes"][side][name] for name in info} == info
     for direction, figures in expected["evaluation"].items():
@@ -205,7 +206,7 @@ def test_a_rollback_brings_the_old_answers_back(grown, tmp_path):
         expected["version"] + 2,
         expected["version"],
     )
-    assert status["counts"] == expected["counts"]
+    assert status["counts"].items() >= expected["counts"].items()
     assert_same_answers(store)
     assert_sound(store)
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mmindex.core.errors import UsageError
 from mmindex_cli.common import run_id, store_path
 from mmindex_cli.options import (
     ENCODE,
@@ -128,10 +127,11 @@ class _Job:
 
         with MetricsFile(self.metrics_file, self.root, run_id()) as metrics:
             require_writable(self.root)  # before the imports below: they take most of a second
-            from mmindex.runs.run import run, settings
+            from mmindex.runs.run import run
+            from mmindex.runs.settings import settings
             from mmindex_cli.summary import print_run
 
-            config = settings(self.root, self.config, _with_sources(self.values), fresh=self.fresh)
+            config = settings(self.root, self.config, self.values, fresh=self.fresh)
             if config.run.metrics_file is not None and self.metrics_file is None:
                 metrics.path = Path(config.run.metrics_file).expanduser()
             print_run(self.root, run(self.root, config, run_id(), stages), self.output_format)
@@ -142,25 +142,11 @@ class _Job:
 
         require_writable(self.root)
         from mmindex.runs.dry_run import dry_run
-        from mmindex.runs.run import settings
+        from mmindex.runs.settings import settings
         from mmindex_cli.summary import print_forecast
 
-        config = settings(self.root, self.config, _with_sources(self.values), fresh=self.fresh)
+        config = settings(self.root, self.config, self.values, fresh=self.fresh)
         forecast = dry_run(self.root, config, run_id())
         print_forecast(forecast, self.output_format)
         if forecast.exit_code:
             raise typer.Exit(forecast.exit_code)
-
-
-def _with_sources(values: Values) -> Values:
-    """The values with ``source`` as the settings have it: a table for each source."""
-    options = {key: values[key] for key in ("all_files", "exclude", "include") if key in values}
-    rest = {key: values[key] for key in values.keys() - {"source", *options}}
-    if "source" in values:
-        return {**rest, "source": [{"spec": spec, **options} for spec in values["source"]]}
-    if options.keys() - {"all_files"}:
-        raise UsageError(
-            "--exclude and --include belong to a --source",
-            "repeat the --source, or put `exclude` into the [[source]] of a --config file",
-        )
-    return rest

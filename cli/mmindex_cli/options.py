@@ -123,12 +123,13 @@ SOURCES = (
     Setting("source", "What to index, for example folder:~/Pictures or coco:val2017. Kinds: "
             "{kinds}. Repeat it to index several sources.",
             metavar="KIND:PLACE[#SPLIT]", kind=list[str]),
-    Setting("all_files", "In folder: sources, try every file, whatever its extension.", kind=bool),
-    Setting("exclude", "In folder: sources, leave out what matches: a name ('*.png') or a path "
-            "('2019/**'). Can be repeated; the store remembers it.", metavar="GLOB",
-            kind=list[str]),
-    Setting("include", "In folder: sources, read only what matches. Can be repeated; the store "
-            "remembers it.", metavar="GLOB", kind=list[str]),
+    Setting("source.all_files", "In folder: sources, try every file, whatever its extension.",
+            kind=bool),
+    Setting("source.exclude", "In folder: sources, leave out what matches: a name ('*.png') or a "
+            "path ('2019/**'). Can be repeated; the store remembers it, and '' takes it back.",
+            metavar="GLOB", kind=list[str]),
+    Setting("source.include", "In folder: sources, read only what matches. Can be repeated; the "
+            "store remembers it, and '' takes it back.", metavar="GLOB", kind=list[str]),
 )  # fmt: skip
 LIMITS = (
     Setting("limits.max_quarantine", "Largest share of items that may be unusable."),
@@ -233,7 +234,7 @@ def _known(setting: Setting) -> tuple[Any, Any]:
         from mmindex.train.settings import TrainSettings
 
         return get_type_hints(TrainSettings)[key], TrainSettings.__dataclass_fields__[key].default
-    from mmindex.core.config import Config
+    from mmindex.core.config import Config, SourceConfig
 
-    model = type(Config.model_fields[section].default)
+    model = SourceConfig if section == "source" else type(Config.model_fields[section].default)
     return setting.kind or get_type_hints(model)[key], model.model_fields[key].default

@@ -216,6 +216,7 @@ def _lost_captions(manifest: Manifest) -> str:
         words: sum(source.notes.get(kind, 0) for source in manifest.sources)
         for kind, words in _LOST_CAPTIONS.items()
     }
+    counts["without a vector"] = manifest.counts.captions_quarantined
     parts = [f"{count:,} {words}" for words, count in counts.items() if count]
     return f"; not used: {', '.join(parts)}" if parts else ""
 

@@ -544,7 +544,7 @@ def build(
     calm_openmp()
     from mmindex.core.progress import bars, new_run_id
     from mmindex.runs.run import run
-    from mmindex.runs.run import settings as read_settings
+    from mmindex.runs.settings import settings as read_settings
     from mmindex.store.place import require_writable
 
     root = as_path(store, "store")
@@ -552,20 +552,20 @@ def build(
     if model is not None:
         values["model.name"] = expect(model, str, "model", "a str")
     if sources is not None:
-        values["source"] = _sources(sources, bool(values.pop("source.all_files", False)))
+        values["source"] = _sources(sources)
     require_writable(root)
     path = None if config is None else as_path(config, "config")
     with bars(progress):
         return run(root, read_settings(root, path, values, fresh=fresh_settings), new_run_id())
 
 
-def _sources(sources: Sequence[str | os.PathLike[str]], all_files: bool) -> list[dict[str, Any]]:
+def _sources(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
     expect_several(sources, "sources")
     found = []
     for source in sources:
         path = isinstance(source, os.PathLike)
         spec = f"folder:{as_path(source, 'sources')}" if path else source
-        found.append({"spec": expect(spec, str, "sources", "a str"), "all_files": all_files})
+        found.append(expect(spec, str, "sources", "a str"))
     if not found:
         raise UsageError("sources is empty", "leave it out to go on with the store's own sources")
     return found

@@ -150,6 +150,26 @@ def test_globs_are_remembered_and_what_is_not_read_is_named(tmp_path):
 def test_globs_without_a_source_to_choose_from_are_refused(tmp_path):
     done = mmindex("crawl", "--store", tmp_path / "s", "--exclude", "*.png", code=2)
     assert "--exclude" in done.stderr
+    assert not (tmp_path / "s").exists()
+
+
+def test_globs_alone_change_the_sources_that_the_store_knows(tmp_path):
+    folder, store = photo_folder(tmp_path, 4), tmp_path / "store"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "9.png").write_bytes(png(9))
+
+    def indexed(*options):
+        (report,) = mmindex_json("crawl", "--store", store, "--max-removed", 1, *options)
+        return report["counts"]["indexed"]
+
+    source = ("--source", f"folder:{folder}")
+    assert indexed(*source) == 4
+    assert indexed("--exclude", "3.*") == 3
+    assert indexed("--include", "1.png", "--include", "2.png") == 2
+    # A source that is named again keeps what is remembered of it; a new one has nothing.
+    assert indexed(*source, "--source", f"folder:{other}") == 3
+    assert indexed("--include", "", "--exclude", "") == 5
 
 
 def test_a_source_of_a_configuration_file_has_globs_of_its_own(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from mmindex.core.errors import BusyError
 from mmindex.runs.dry_run import dry_run
-from mmindex.runs.run import settings
+from mmindex.runs.settings import settings
 from mmindex.store.layout import Layout
 from mmindex.store.lock import writer_lock
 from support.fakestore import fake_model, run_build, write_photos
@@ -18,7 +18,7 @@ TWELVE = {f"{number:02}.jpg": number for number in range(12)}
 
 def foresee(store, photos, encoder=None, **values):
     given = {
-        "source": [{"spec": f"folder:{photos}"}],
+        "source": [f"folder:{photos}"],
         "encode.workers": 0,
         "index.threads": 1,
         "index.gpu": "never",
@@ -123,12 +123,12 @@ def test_where_no_store_is_none_is_made(tmp_path):
 def test_what_is_not_there_yet_is_named_and_neither_fetched_nor_drawn(built, tmp_path):
     store, photos = built
     before = state(store)
-    given = [{"spec": f"folder:{photos}"}, {"spec": "scenes:50"}, {"spec": "coco:val2017"}]
+    given = [f"folder:{photos}", "scenes:50", "coco:val2017"]
     (tmp_path / "list.csv").write_text("url\nhttp://127.0.0.1:1/a.jpg\n")
-    given.append({"spec": f"urls:{tmp_path / 'list.csv'}"})
+    given.append(f"urls:{tmp_path / 'list.csv'}")
     said = foresee(store, photos, source=given)
     assert said.would == "fetch"
-    assert [unread.source for unread in said.unread] == [given[n]["spec"] for n in (1, 2, 3)]
+    assert [unread.source for unread in said.unread] == [given[n] for n in (1, 2, 3)]
     assert "draw 50" in said.unread[0].why
     assert "val2017.zip" in said.unread[1].why
     assert said.changes["images"]["unchanged"] == 12
@@ -142,7 +142,7 @@ def test_weights_that_the_hub_has_are_not_fetched(built, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     store, photos = built
-    values = {"source": [{"spec": f"folder:{photos}"}], "index.gpu": "never"}
+    values = {"source": [f"folder:{photos}"], "index.gpu": "never"}
     said = dry_run(store, settings(store, None, values), "dry")
     assert [unread.source for unread in said.unread] == ["model"]
     assert said.encode["image"].encode == 12

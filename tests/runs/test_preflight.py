@@ -60,7 +60,7 @@ def test_downloads_count_with_their_known_size(tmp_path):
 
 
 def test_a_changed_model_needs_room_for_all_vectors_and_an_unchanged_one_for_none(tmp_path):
-    from mmindex.runs.run import settings
+    from mmindex.runs.settings import settings
     from mmindex.store import versions
 
     photos = write_photos(tmp_path / "photos", TWELVE)

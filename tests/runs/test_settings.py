@@ -10,7 +10,8 @@ import pytest
 from mmindex.core.config import DEFAULT_SCENES, Config
 from mmindex.core.errors import DataError, NoInputError, UsageError
 from mmindex.runs.dry_run import dry_run
-from mmindex.runs.run import run, settings
+from mmindex.runs.run import run
+from mmindex.runs.settings import settings
 from mmindex.store import versions
 from mmindex.store.layout import Layout
 from mmindex.upkeep.rollback import rollback
@@ -20,13 +21,13 @@ from support.models import FakeEncoder
 MACHINE = {"encode.workers": 0, "index.threads": 1, "index.gpu": "never"}
 
 
-def photos(folder: Path, count: int, first: int = 0, bad: int = 0) -> dict[str, str]:
+def photos(folder: Path, count: int, first: int = 0, bad: int = 0) -> str:
     numbers = range(first, first + count)
     broken = {f"bad{number}.jpg": b"no picture" for number in range(bad)}
     write_photos(
         folder, {f"{folder.name}{number}.jpg": number for number in numbers}, broken=broken
     )
-    return {"spec": f"folder:{folder}"}
+    return f"folder:{folder}"
 
 
 def asked(store: Path, fresh: bool = False, **values: Any) -> Config:
@@ -50,7 +51,7 @@ def test_after_a_failed_first_build_the_next_goes_on_with_its_sources_and_settin
     with pytest.raises(DataError, match="unusable"):
         build(place / "store", source=[source], index__kind="exact")
     again = asked(place / "store")
-    assert specs(again) == [source["spec"]]
+    assert specs(again) == [source]
     assert again.index.kind == "exact"
     build(place / "store", limits__max_quarantine=1.0)
     assert not Layout(place / "store").intent_file.exists()
@@ -65,7 +66,7 @@ def test_after_a_killed_build_the_next_goes_on_with_what_it_was_asked_for(place,
     monkeypatch.setattr("mmindex.runs.stages.drop_failed", die)
     with pytest.raises(KeyboardInterrupt):
         build(place / "store", source=[source])
-    assert specs(asked(place / "store")) == [source["spec"]]
+    assert specs(asked(place / "store")) == [source]
 
 
 def test_a_later_failure_keeps_the_new_intent_and_the_published_version(place):
@@ -75,21 +76,21 @@ def test_a_later_failure_keeps_the_new_intent_and_the_published_version(place):
         build(place / "store", source=[old, new])
     manifest = versions.read_current(versions.open_layout(place / "store"))
     assert manifest is not None
-    assert [one["spec"] for one in manifest.config["source"]] == [old["spec"]]
-    assert specs(asked(place / "store")) == [old["spec"], new["spec"]]
+    assert [one["spec"] for one in manifest.config["source"]] == [old]
+    assert specs(asked(place / "store")) == [old, new]
 
 
 def test_mistakes_and_missing_sources_leave_no_store_and_change_no_intent(place):
     with pytest.raises(NoInputError):
-        build(place / "store", source=[{"spec": f"folder:{place / 'gone'}"}])
+        build(place / "store", source=[f"folder:{place / 'gone'}"])
     with pytest.raises(UsageError):
-        build(place / "store", source=[{"spec": "nothing:x"}])
+        build(place / "store", source=["nothing:x"])
     assert not (place / "store").exists()
     source = photos(place / "photos", 3)
     build(place / "store", source=[source])
     with pytest.raises(NoInputError):
-        build(place / "store", source=[{"spec": f"folder:{place / 'gone'}"}])
-    assert specs(asked(place / "store")) == [source["spec"]]
+        build(place / "store", source=[f"folder:{place / 'gone'}"])
+    assert specs(asked(place / "store")) == [source]
 
 
 def test_naming_the_sources_changes_nothing_else(place):
@@ -121,7 +122,7 @@ def test_a_rollback_takes_the_settings_back_too(place):
         build(place / "store", "three", source=[old, new])
     rollback(place / "store", 1, "back")
     back = asked(place / "store")
-    assert (specs(back), back.index.recall_target) == ([old["spec"]], 0.95)
+    assert (specs(back), back.index.recall_target) == ([old], 0.95)
 
 
 def test_a_damaged_note_of_intent_is_told_with_the_way_out(place):
@@ -132,7 +133,7 @@ def test_a_damaged_note_of_intent_is_told_with_the_way_out(place):
         asked(place / "store")
     assert "fresh_settings" in caught.value.hint
     build(place / "store", fresh=True, source=[source])
-    assert specs(asked(place / "store")) == [source["spec"]]
+    assert specs(asked(place / "store")) == [source]
 
 
 def test_a_dry_run_names_the_settings_that_differ(place):
@@ -153,7 +154,7 @@ def test_a_source_that_had_pictures_and_now_has_none_stops_the_build(place):
         path.unlink()
     with pytest.raises(DataError, match="had 2 images") as caught:
         build(place / "store")
-    assert nas["spec"] in caught.value.message
+    assert nas in caught.value.message
     build(place / "store", limits__max_removed=1.0)
 
 
@@ -176,5 +177,5 @@ def test_too_many_unusable_of_one_source_name_it_with_reasons_and_the_commonest_
     scans = photos(place / "scans", 5, first=3_000, bad=12)
     with pytest.raises(DataError) as caught:
         build(place / "store", source=[home, scans])
-    assert f"12 of 17 items of {scans['spec']} are unusable (12 not_an_image)" in str(caught.value)
+    assert f"12 of 17 items of {scans} are unusable (12 not_an_image)" in str(caught.value)
     assert "12 of them: " in caught.value.hint

@@ -20,7 +20,8 @@ from unittest import mock
 from mmindex.core.config import Config
 from mmindex.encode.work import EncoderSource
 from mmindex.runs import stages
-from mmindex.runs.run import STAGES, RunSummary, run, settings
+from mmindex.runs.run import STAGES, RunSummary, run
+from mmindex.runs.settings import settings
 from mmindex.store.manifest import EncoderInfo
 from support.corpora import jpeg
 from support.models import FakeEncoder
@@ -113,7 +114,7 @@ def run_build(
         **values: settings by dotted name with ``__`` for the dot: ``encode__shard_rows=4``.
     """
     given = {
-        "source": [{"spec": f"folder:{photos}"}],
+        "source": [f"folder:{photos}"],
         "encode.workers": 0,
         "index.threads": 1,
         "index.gpu": "never",

@@ -50,7 +50,7 @@ def build_list(place: Path, server: HostileServer, rows: dict[str, int]) -> Mani
         server.routes[path] = Reply(png(number), headers={"Content-Type": "image/png"})
     lines = [{"url": server.url(path), "caption": f"a drawing {path}"} for path in rows]
     (place / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    source = [{"spec": f"urls:{place / 'list.jsonl'}"}]
+    source = [f"urls:{place / 'list.jsonl'}"]
     return build(place, source=source, fetch__allow_private=True, fetch__backoff_s=0.01)
 
 
@@ -105,7 +105,7 @@ def test_an_address_that_failed_can_be_forgotten(place: Path, server: HostileSer
     (place / "list.jsonl").write_text(
         "\n".join(json.dumps({"url": server.url(path)}) for path in ("/a.png", "/gone2.png"))
     )
-    source = [{"spec": f"urls:{place / 'list.jsonl'}"}]
+    source = [f"urls:{place / 'list.jsonl'}"]
     values = {"source": source, "fetch__allow_private": True, "limits__max_removed": 1.0}
     manifest = build(place, **values)
     assert manifest.counts.quarantined == 1
@@ -125,7 +125,7 @@ def test_samples_of_tar_shards_can_be_forgotten(place: Path) -> None:
             for file in ((f"{n}.png", png(n)), (f"{n}.txt", f"sample {n}".encode()))
         ),
     )
-    source = [{"spec": f"webdataset:{place / 'data'}"}]
+    source = [f"webdataset:{place / 'data'}"]
     build(place, source=source)
     forget_ids(place, "webdataset/data/00000/3")
     assert_nowhere(place / "store", *traces_of(png(3)), b"00000/3", b"00000.tar!3.png")
@@ -133,7 +133,7 @@ def test_samples_of_tar_shards_can_be_forgotten(place: Path) -> None:
 
 
 def test_drawn_scenes_stay_out_and_the_archive_that_holds_them_is_named(place: Path) -> None:
-    source = [{"spec": "scenes:20@5"}]
+    source = ["scenes:20@5"]
     build(place, source=source)
     wanted = sorted(image_ids(place))[0]
     report = forget_ids(place, wanted)

@@ -94,7 +94,7 @@ def test_addresses_that_failed_for_good_are_asked_again(place: Path, server: Hos
     lines = [json.dumps({"url": server.url(f"/{n}.png"), "id": str(n)}) for n in range(5)]
     (place / "list.jsonl").write_text("\n".join(lines))
     values = {
-        "source": [{"spec": f"urls:{place / 'list.jsonl'}"}],
+        "source": [f"urls:{place / 'list.jsonl'}"],
         "fetch__backoff_s": 0.01,
         "fetch__per_host_rate": 1000.0,
     }

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     DUPLICATE_ID = "duplicate_id"  # a second image under an id that is taken
     DECODER_DIED = "decoder_died"  # the decoder crashed or ran out of memory or time
     BAD_VECTOR = "bad_vector"  # the model gave NaN, infinity or a zero vector
+    BAD_CAPTION = "bad_caption"  # the same for a caption; its image stays
     OPTED_OUT = "opted_out"  # the publisher asks not to be indexed
     FETCH_FAILED = "fetch_failed"  # the address gave no usable answer
 
@@ -192,7 +193,10 @@ class CaptionRow:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
-    """One source row kept out of the index, as the ledger holds it."""
+    """One image or caption kept out of the index, as the ledger holds it.
+
+    A caption's entry has the caption's id, and the uri and source of its image.
+    """
 
     id: str
     uri: str
@@ -201,6 +205,11 @@ class QuarantineEntry:
     reason: Reason
     detail: str
     key: str = ""
+
+    @property
+    def is_caption(self) -> bool:
+        """Whether a caption was kept out, and not an image."""
+        return self.reason is Reason.BAD_CAPTION
 
 
 @dataclass(frozen=True, slots=True)

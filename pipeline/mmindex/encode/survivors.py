@@ -1,13 +1,14 @@
-"""After encoding: take the images out of the tables that cannot have a vector."""
+"""After encoding: take out of the tables what cannot have a vector."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmindex.core.records import QuarantineEntry
+from mmindex.core.records import QuarantineEntry, Reason
 from mmindex.encode.decoding import Failure
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
@@ -29,27 +30,53 @@ def drop_failed(
 
     Returns:
         the two tables (the same objects where nothing failed) and one quarantine entry for each
-        row of ``images`` that was dropped.
+        image that was dropped, and for each caption of an image that stays.
     """
     if not failed:
         return images, captions, []
     keys = pa.array(list(failed), pa.string())
     dropped = _rows_with(objects, images, "key", keys)
-    entries = [
-        QuarantineEntry(
-            id=row["image_id"],
-            uri=row["uri"],
-            source=row["source"],
-            stage="encode",
-            reason=failed[row["key"]].reason,
-            detail=failed[row["key"]].detail,
-            key=row["key"],
-        )
-        for row in dropped.to_pylist()
-    ]
     orphaned = dropped["image_id"].combine_chunks()
+    entries = [_entry(row, row["image_id"], row["key"], failed) for row in dropped.to_pylist()]
+    entries += _failed_captions(objects, images, captions, failed, orphaned)
     kept_captions = _without(objects, captions, {"image_id": orphaned, "key": keys})
     return _without(objects, images, {"key": keys}), kept_captions, entries
+
+
+def _entry(
+    image: Mapping[str, str], item_id: str, key: str, failed: Mapping[str, Failure]
+) -> QuarantineEntry:
+    return QuarantineEntry(
+        id=item_id,
+        uri=image["uri"],
+        source=image["source"],
+        stage="encode",
+        reason=failed[key].reason,
+        detail=failed[key].detail,
+        key=key,
+    )
+
+
+def _failed_captions(
+    objects: Objects,
+    images: ObjectRef,
+    captions: ObjectRef,
+    failed: Mapping[str, Failure],
+    orphaned: pa.Array,
+) -> list[QuarantineEntry]:
+    """Entries of captions without a vector; those of dropped images go with their image."""
+    rows = _rows_with(objects, captions, "key", pa.array(list(failed), pa.string()))
+    rows = rows.filter(pc.invert(pc.is_in(rows["image_id"], value_set=orphaned)))
+    rows = rows.drop_columns("text")  # a lone surrogate in it has no str
+    owners = _rows_with(objects, images, "image_id", rows["image_id"].combine_chunks())
+    by_id = {row["image_id"]: row for row in owners.to_pylist()}
+    return [
+        replace(
+            _entry(by_id[row["image_id"]], row["caption_id"], row["key"], failed),
+            reason=Reason.BAD_CAPTION,
+        )
+        for row in rows.to_pylist()
+    ]
 
 
 def _rows_with(objects: Objects, ref: ObjectRef, column: str, values: pa.Array) -> pa.Table:

@@ -158,7 +158,8 @@ def scenes_ceiling(manifest: Manifest) -> Ceiling | None:
     One caption may truly fit several scenes, and no model can tell those apart by the caption, see
     :mod:`mmindex.scenes.ceiling`. Known only of a version that holds one scenes corpus whole.
     """
-    if len(manifest.sources) != 1 or manifest.counts.quarantined:
+    counts = manifest.counts
+    if len(manifest.sources) != 1 or counts.quarantined or counts.captions_quarantined:
         return None
     kind, _, where = manifest.sources[0].spec.partition(":")
     if kind != "scenes":

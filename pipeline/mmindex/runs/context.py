@@ -53,22 +53,39 @@ class Context:
 def quarantine_gate(
     sources: Sequence[SourceSummary], entries: Sequence[QuarantineEntry], share: float
 ) -> DataError | None:
-    """The error when too much of one source, or of them all, is unusable.
+    """The error when too many images or captions of one source, or of them all, are unusable.
 
     Args:
         sources: what each source gave, in order.
         entries: what was kept out.
         share: what may be unusable of each, 0 to 1; a handful always may.
     """
-    for source in sources:
-        mine = [entry for entry in entries if entry.source == source.name]
-        if error := _too_many(source.seen, mine, share, f" of {source.spec}"):
-            return error
-    return _too_many(sum(source.seen for source in sources), entries, share, "")
+    images = [entry for entry in entries if not entry.is_caption]
+    captions = [entry for entry in entries if entry.is_caption]
+    seen = [source.seen for source in sources]
+    told = [source.captions for source in sources]
+    return _too_many("items", sources, seen, images, share) or _too_many(
+        "captions", sources, told, captions, share
+    )
 
 
 def _too_many(
-    seen: int, entries: Sequence[QuarantineEntry], share: float, where: str
+    what: str,
+    sources: Sequence[SourceSummary],
+    seen: Sequence[int],
+    entries: Sequence[QuarantineEntry],
+    share: float,
+) -> DataError | None:
+    """Judge each source, then all of them; ``seen`` is what each source gave."""
+    for source, count in zip(sources, seen, strict=True):
+        mine = [entry for entry in entries if entry.source == source.name]
+        if error := _above(share, count, mine, f"{what} of {source.spec}"):
+            return error
+    return _above(share, sum(seen), entries, what)
+
+
+def _above(
+    share: float, seen: int, entries: Sequence[QuarantineEntry], what: str
 ) -> DataError | None:
     allowed = max(QUARANTINE_FLOOR, int(share * seen))
     if len(entries) <= allowed:
@@ -78,7 +95,7 @@ def _too_many(
     details = Counter(entry.detail for entry in entries if entry.reason == reasons[0][0])
     [(detail, alike)] = details.most_common(1)
     return DataError(
-        f"{len(entries)} of {seen} items{where} are unusable ({counts}); at most {allowed} may be",
+        f"{len(entries)} of {seen} {what} are unusable ({counts}); at most {allowed} may be",
         f"{alike} of them: {detail}; see `mmindex quarantine list`, "
         "or raise `max_quarantine` to build without them",
     )
@@ -87,9 +104,10 @@ def _too_many(
 def emptied_gate(
     before: Sequence[SourceSummary], after: Sequence[SourceSummary], share: float
 ) -> DataError | None:
-    """The error when a source that had images gives none now, however small its part was.
+    """The error when a source that had images or captions gives none now, however small it was.
 
-    A disk that is not mounted is an empty folder.
+    A disk that is not mounted is an empty folder; a caption list whose names no longer match
+    gives no caption.
 
     Args:
         before, after: what each source gave to the last version, and gives now.
@@ -97,12 +115,19 @@ def emptied_gate(
     """
     if share >= 1:
         return None
-    had = {source.spec: source.images for source in before}
+    had = {source.spec: source for source in before}
     for source in after:
-        if not source.images and had.get(source.spec):
+        if (old := had.get(source.spec)) is None:
+            continue
+        if old.images and not source.images:
             return DataError(
-                f"{source.spec} had {had[source.spec]} images in the last version and has none now",
+                f"{source.spec} had {old.images} images in the last version and has none now",
                 f"is it unmounted or moved? {MEANT}",
+            )
+        if old.captions and not source.captions:
+            return DataError(
+                f"{source.spec} had {old.captions} captions in the last version and has none now",
+                f"do the names in its caption list still match the images? {MEANT}",
             )
     return None
 

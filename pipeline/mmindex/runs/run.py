@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 import mmindex
-from mmindex.core.config import DEFAULT_SCENES, Config, SourceConfig, load_config
+from mmindex.core.config import Config
 from mmindex.core.errors import MmindexError
 from mmindex.core.progress import StageTimer, get_logger
 from mmindex.core.system import trim_heap
@@ -23,9 +23,8 @@ from mmindex.runs import stages
 from mmindex.runs.context import Context
 from mmindex.runs.preflight import check_room
 from mmindex.runs.report import Recorder, RunReport
-from mmindex.sources.spec import absolute_spec
 from mmindex.store import versions
-from mmindex.store.intent import Intent, clear_intent, remembered, write_intent
+from mmindex.store.intent import Intent, clear_intent, write_intent
 from mmindex.store.layout import FORMAT, Layout
 from mmindex.store.leftovers import remove_leftovers
 from mmindex.store.lock import writer_lock
@@ -50,33 +49,6 @@ class RunSummary:
     report: RunReport
 
 
-def settings(
-    root: Path, path: Path | None, values: dict[str, Any], *, fresh: bool = False
-) -> Config:
-    """The settings of a run.
-
-    Values that are given change what they name and nothing else: the rest is what the last run over
-    this store was asked for. A configuration file replaces all of that, and so does ``fresh``.
-
-    Args:
-        root: the store's folder; it need not exist.
-        path: the configuration file, or None.
-        values: given values by dotted name; None means "not given".
-        fresh: start from the defaults, not from what the store remembers.
-
-    Raises:
-        MmindexError: the settings make no sense, or what the store remembers cannot be read.
-    """
-    base = None if fresh or path is not None else remembered(Layout(root.absolute()))
-    if base is not None and values.get("model.name") and not values.get("model.pretrained"):
-        # Weights belong to a model: another name does not go with them.
-        base = {**base, "model": {**base.get("model", {}), "pretrained": None}}
-    config = load_config(path, values, base, absolute_spec)
-    if config.source:
-        return config
-    return config.model_copy(update={"source": (SourceConfig(spec=DEFAULT_SCENES),)})
-
-
 def run(
     root: Path,
     config: Config,
@@ -89,7 +61,7 @@ def run(
 
     Args:
         root: the store's folder, made when it does not exist.
-        config: settings, see :func:`settings`.
+        config: settings, see :func:`mmindex.runs.settings.settings`.
         run_id: name of this run in logs and reports.
         wanted: stages to run, in order, out of :data:`STAGES`.
         retry: try again what earlier runs could not encode, instead of believing them.

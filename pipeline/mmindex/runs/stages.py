@@ -80,14 +80,16 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         before = Tables.of(context.parent, "")
         changes = compare(objects, before, Tables(images, captions))
         context.reports["changes"] = msgspec.to_builtins(changes)
+    kept_out = quarantine.count_kept_out(entries)
     counts = msgspec.structs.replace(
         draft.counts,
         indexed=images.rows,
-        quarantined=len(entries),
+        quarantined=kept_out[0],
         captions=captions.rows,
         unique_images=len(live_keys(objects, images).unique),
         unique_texts=len(live_keys(objects, captions).unique),
         reasons=quarantine.count_reasons(entries),
+        captions_quarantined=kept_out[1],
     )
     limits = context.config.limits
     if error := quarantine_gate(draft.sources, entries, limits.max_quarantine):
@@ -96,10 +98,10 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         raise DataError(
             "no image could be encoded", "see `mmindex quarantine list` for the reasons"
         )
-    kept_out = quarantine.write_entries(objects, "quarantine", entries)
+    ledger = quarantine.write_entries(objects, "quarantine", entries)
     shards = tuple(ref for side in Modality for ref in report.shards[side])
     draft = msgspec.structs.replace(draft, encoder=report.encoder)
-    tables = (*draft.named(FORGOTTEN), *crawled, *survivors(images, captions, kept_out))
+    tables = (*draft.named(FORGOTTEN), *crawled, *survivors(images, captions, ledger))
     encoded = (*tables, *shards)
     parts = draft.but(INDEX_OBJECTS)
     if "encode" in draft.stages and parts == encoded:

@@ -69,7 +69,10 @@ def count_not_read(sources: Iterable[SourceSummary]) -> dict[str, int]:
 
 
 class Counts(Record, frozen=True):
-    """The corpus in numbers; they must balance: ``seen = indexed + quarantined + ignored``."""
+    """The corpus in numbers; they must balance: ``seen = indexed + quarantined + ignored``.
+
+    These count images. ``captions_quarantined`` are captions whose vector cannot be used.
+    """
 
     seen: int
     indexed: int
@@ -79,6 +82,7 @@ class Counts(Record, frozen=True):
     unique_images: int
     unique_texts: int
     reasons: dict[str, int] = {}
+    captions_quarantined: int = 0
 
     @property
     def balanced(self) -> bool:

@@ -39,8 +39,15 @@ def read_entries(objects: Objects, ref: ObjectRef | None) -> list[QuarantineEntr
 
 
 def count_reasons(entries: Iterable[QuarantineEntry]) -> dict[str, int]:
-    """How often each reason occurs, by name."""
-    return dict(sorted(Counter(str(entry.reason) for entry in entries).items()))
+    """How many images were kept out for each reason, by name."""
+    images = Counter(str(entry.reason) for entry in entries if not entry.is_caption)
+    return dict(sorted(images.items()))
+
+
+def count_kept_out(entries: Sequence[QuarantineEntry]) -> tuple[int, int]:
+    """How many images and how many captions were kept out."""
+    captions = sum(entry.is_caption for entry in entries)
+    return len(entries) - captions, captions
 
 
 def write_ledger(layout: Layout, entries: Iterable[QuarantineEntry]) -> None:

@@ -30,7 +30,12 @@ from mmindex.store.keys import live_keys
 from mmindex.store.manifest import Manifest, ObjectRef, SourceSummary
 from mmindex.store.objects import Objects
 from mmindex.store.purge import is_forgotten
-from mmindex.store.quarantine import count_reasons, read_entries, write_entries
+from mmindex.store.quarantine import (
+    count_kept_out,
+    count_reasons,
+    read_entries,
+    write_entries,
+)
 from mmindex.store.snapshot import Snapshot
 
 # Row groups as the crawl writes them, so that the next crawl of unchanged sources makes the very
@@ -68,17 +73,19 @@ def draft_without(
             "none of the images left could be encoded, and a version needs one",
             f"to forget everything, remove {objects.layout.root}",
         )
+    quarantined, quarantined_captions = count_kept_out(entries)
     draft = msgspec.structs.replace(
         draft,
         counts=msgspec.structs.replace(
             draft.counts,
             indexed=survivors[0].rows,
-            quarantined=len(entries),
-            ignored=draft.counts.seen - survivors[0].rows - len(entries),
+            quarantined=quarantined,
+            ignored=draft.counts.seen - survivors[0].rows - quarantined,
             captions=survivors[1].rows,
             unique_images=len(live_keys(objects, survivors[0]).unique),
             unique_texts=len(live_keys(objects, survivors[1]).unique),
             reasons=count_reasons(entries),
+            captions_quarantined=quarantined_captions,
         ),
         stages=tuple(stage for stage in draft.stages if stage != "index"),
         indexes={},

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mmindex.core.errors import NoInputError
-from mmindex.runs.run import RunSummary, run, settings
+from mmindex.runs.run import RunSummary, run
+from mmindex.runs.settings import settings
 from mmindex.store import versions
 from mmindex.store.objects import Objects, contents
 from mmindex.store.quarantine import read_entries
@@ -61,4 +62,7 @@ def retry_quarantined(
 
 
 def _indexed(snapshot: Snapshot) -> set[str]:
-    return set(contents(snapshot.table("images", ["image_id"])["image_id"]))
+    """Ids of all images and captions that can be found."""
+    images = contents(snapshot.table("images", ["image_id"])["image_id"])
+    captions = contents(snapshot.table("captions", ["caption_id"])["caption_id"])
+    return {*images, *captions}

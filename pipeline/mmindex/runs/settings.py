@@ -1,0 +1,86 @@
+"""The settings of a run: what is given now, over what the last run over the store was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmindex.core.config import DEFAULT_SCENES, Config, SourceConfig, load_config
+from mmindex.core.errors import UsageError
+from mmindex.sources import registry
+from mmindex.sources.kinds import kind_of
+from mmindex.sources.spec import absolute_spec
+from mmindex.store.intent import remembered
+from mmindex.store.layout import Layout
+
+_GLOBS = ("exclude", "include")
+_OPTIONS = ("all_files", *_GLOBS)
+
+
+def settings(
+    root: Path, path: Path | None, values: Mapping[str, Any], *, fresh: bool = False
+) -> Config:
+    """The settings of a run.
+
+    Values that are given change what they name and nothing else: the rest is what the last run over
+    this store was asked for. A configuration file replaces all of that, and so does ``fresh``.
+
+    Args:
+        root: the store's folder; it need not exist.
+        path: the configuration file, or None.
+        values: given values by dotted name; None means "not given". ``source`` is a list of specs.
+            ``source.all_files``, ``source.exclude`` and ``source.include`` hold for every source
+            of the run; a source that the store knows keeps those that are not given.
+        fresh: start from the defaults, not from what the store remembers.
+
+    Raises:
+        MmindexError: the settings make no sense, or what the store remembers cannot be read.
+    """
+    base = None if fresh or path is not None else remembered(Layout(root.absolute()))
+    if base is not None and values.get("model.name") and not values.get("model.pretrained"):
+        # Weights belong to a model: another name does not go with them.
+        base = {**base, "model": {**base.get("model", {}), "pretrained": None}}
+    config = load_config(path, _with_sources(values, base or {}), base, absolute_spec)
+    if config.source:
+        return config
+    return config.model_copy(update={"source": (SourceConfig(spec=DEFAULT_SCENES),)})
+
+
+def _with_sources(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with ``source`` as the settings have it: a table for each source."""
+    given = {name: value for name, value in values.items() if value is not None}
+    options = {key: given.pop(name) for key in _OPTIONS if (name := f"source.{key}") in given}
+    options = {  # an empty glob takes back what is remembered
+        key: [glob for glob in value if glob] if key in _GLOBS else value
+        for key, value in options.items()
+    }
+    specs, known = given.pop("source", None), base.get("source", ())
+    if specs is not None:
+        given["source"] = [_table(spec, known, options) for spec in specs]
+    elif options:
+        given["source"] = _changed(known, options)
+    return given
+
+
+def _table(spec: str, known: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> Any:
+    """A source that is named now, with the options that the store remembers of it."""
+    there = absolute_spec(spec, Path.cwd()) if isinstance(spec, str) else spec
+    before = next((table for table in known if table["spec"] == there), {})
+    return {**before, "spec": spec, **options}
+
+
+def _changed(
+    known: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
+    """The store's sources with other options where files are chosen by name."""
+    chosen = [registry.find(kind_of(table["spec"])).globs for table in known]
+    if not any(chosen):
+        names = ", ".join(f"`{name}`" for name in options)
+        raise UsageError(
+            f"{names}: the store has no folder: source to choose files from",
+            "give the source as well; in a configuration file, put it into the [[source]] table",
+        )
+    return [
+        {**table, **options} if globs else table for table, globs in zip(known, chosen, strict=True)
+    ]
