@@ -18,8 +18,10 @@ from mmindex.core.display import visible
 from mmindex.media.uris import split_uri
 
 _PARQUET = ".parquet"
-# Where a long name may go on in the next line: after these, and between a word and a capital.
-_BREAKS = re.compile(r"(?<=[/\\_.\-#:,;+=&?@()\[\]])(?=.)|(?<=[a-z])(?=[A-Z])")
+# Where a name may go on in the next line: after a folder, and inside words that fit in no line.
+_FOLDERS = re.compile(r"(?<=[/\\])(?=.)")
+_WORDS = re.compile(r"(?<=[_.\-:,;+=&?@()\[\]])(?=.)|(?<=[a-z])(?=[A-Z])")
+_LONG = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,17 @@ def place_of(uri: str, image_id: str, page: Path | None = None) -> Place:
     return Place(member.rstrip("/").rpartition("/")[2] or image_id, archive)
 
 
+def folder_of(image_id: str) -> str:
+    """The folder that an id names, below its source: ``folder/Pictures/2019``."""
+    return image_id.rpartition("/")[0] or image_id
+
+
 def breakable(text: str) -> Markup:
     """A name that breaks between its words, not inside them."""
-    parts = _BREAKS.split(visible(text))
+    parts: list[str] = []
+    for part in _FOLDERS.split(visible(text)):
+        long = max(map(len, part.split(" "))) > _LONG
+        parts += _WORDS.split(part) if long else [part]
     return Markup("<wbr>").join(escape(part) for part in parts)
 
 
