@@ -25,9 +25,9 @@ from mmindex_cli.options import (
 
 if TYPE_CHECKING:
     from mmindex.core.modality import Modality
+    from mmindex.pages.gallery import Request
     from mmindex.search.hits import Limit
     from mmindex.search.parts import Question
-    from mmindex.pages.gallery import Request
     from mmindex.search.query import Answer, Session
     from mmindex_cli.answers import View
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import unicodedata
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -16,6 +17,7 @@ from PIL import Image
 from mmindex.core.display import score_text, visible
 from mmindex.core.errors import os_errors
 from mmindex.core.fonts import plot_font
+from mmindex.core.progress import get_logger
 from mmindex.insight.explain import Explanation, Method, explain
 from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import PreprocessSpec, to_pixels
@@ -27,7 +29,7 @@ _MOST_PIXELS: Final = 1_024  # of the longer side: enough to see, small enough t
 _COLOURS: Final = "inferno"
 _STRONGEST: Final = 0.75  # opacity of the hottest place: the picture stays visible below it
 _UNSEEN: Final = 0.35  # brightness left where the model did not look
-# Below the picture: the text, its score and what the colours mean. Dots an inch make points of type.
+# Below the picture: the text, its score and what the colours mean.
 _LEGEND_PIXELS: Final = 76
 _LEAST_WIDTH: Final = 360
 _DPI: Final = 100
@@ -103,23 +105,27 @@ def with_legend(shown: Image.Image, text: str, found: Explanation) -> Image.Imag
 
 def _legend(width: int, text: str, found: Explanation) -> Image.Image:
     figure = Figure(figsize=(width / _DPI, _LEGEND_PIXELS / _DPI), dpi=_DPI, facecolor=_PAPER)
-    canvas = FigureCanvasAgg(figure)
     # A letter of this size is some 8 pixels wide, one of Chinese twice that.
     asked = _cut(visible(text), (width - 2 * _MARGIN) // 9)
     style: dict[str, Any] = {"parse_math": False, "va": "center"}
     left, right = _MARGIN / width, 1 - _MARGIN / width
-    families = plot_font([asked]).families
-    figure.text(left, 0.72, asked, fontfamily=families, fontsize=12, color=_INK, **style)
+    font = plot_font([asked])
+    if font.note:
+        get_logger("explain").warning(font.note)
+    figure.text(left, 0.72, asked, fontfamily=font.families, fontsize=12, color=_INK, **style)
     below = f"score {score_text(found.score)}, {found.method}"
     figure.text(left, 0.3, below, fontsize=9, color=_SOFT, **style)
     scale = (right - _SCALE_PIXELS / width, 0.22, _SCALE_PIXELS / width, 0.14)
-    figure.text(scale[0] - 8 / width, 0.3, "little", ha="right", fontsize=9, color=_SOFT, **style)
-    axes = figure.add_axes((scale[0], scale[1], scale[2] - 40 / width, scale[3]))
+    figure.text(scale[0] - 8 / width, 0.3, "weak", ha="right", fontsize=9, color=_SOFT, **style)
+    axes = figure.add_axes((scale[0], scale[1], scale[2] - 48 / width, scale[3]))
     axes.imshow(np.linspace(0, 1, 256)[None], cmap=_COLOURS, aspect="auto")
     axes.set_axis_off()
-    figure.text(right, 0.3, "much", ha="right", fontsize=9, color=_SOFT, **style)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    figure.text(right, 0.3, "strong", ha="right", fontsize=9, color=_SOFT, **style)
+    with warnings.catch_warnings(), io.BytesIO() as file:
+        # The note above names these letters once; matplotlib warns of each.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font", UserWarning)
+        figure.savefig(file, format="png", dpi=_DPI)
+        return Image.open(file).convert("RGB")
 
 
 def _cut(text: str, room: int) -> str:

@@ -1,4 +1,4 @@
-"""What a corpus consists of, for the person whose pictures they are: dates, folders, sizes, kinds."""
+"""What a corpus consists of, for the owner of its pictures: dates, folders, sizes, formats."""
 
 from __future__ import annotations
 

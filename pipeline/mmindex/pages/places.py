@@ -19,7 +19,7 @@ from mmindex.media.uris import split_uri
 
 _PARQUET = ".parquet"
 # Where a name may go on in the next line: after a folder, and inside words that fit in no line.
-_FOLDERS = re.compile(r"(?<=[/\\])(?=.)")
+_FOLDERS = re.compile(r"(?<=/)(?=.)")
 _WORDS = re.compile(r"(?<=[_.\-:,;+=&?@()\[\]])(?=.)|(?<=[a-z])(?=[A-Z])")
 _LONG = 20
 

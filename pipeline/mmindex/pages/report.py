@@ -61,15 +61,14 @@ class DirectionPart:
 class SpeedPart:
     """One index's curve; the axes are None for exact search, which has one point.
 
-    ``vector_bytes``, ``index_bytes``: what its vectors and its FAISS index take on disk.
+    ``size_bytes``: what its vectors and its FAISS index take on disk.
 
     ``frontier``: no other setting is better in both respects, as measured now; ``others``: the
     rest; ``chosen``: the one in use.
     """
 
     speed: Speed
-    vector_bytes: int
-    index_bytes: int
+    size_bytes: int
     across: Axis | None = None
     upright: Axis | None = None
     frontier: tuple[Mark, ...] = ()
@@ -198,13 +197,11 @@ def _speeds(snapshot: Snapshot, corpus: Corpus, config: EvaluateConfig) -> tuple
 
 
 def _speed_part(snapshot: Snapshot, speed: Speed) -> SpeedPart:
-    sizes = [
-        sum(ref.bytes for ref in snapshot.manifest.named(f"{kind}/{speed.side}"))
-        for kind in ("vectors", "index")
-    ]
+    objects = snapshot.manifest.named((f"vectors/{speed.side}", f"index/{speed.side}"))
+    size_bytes = sum(ref.bytes for ref in objects)
     known = [(point, point.recall) for point in speed.points if point.recall is not None]
     if speed.info.exact or not known:
-        return SpeedPart(speed, *sizes)
+        return SpeedPart(speed, size_bytes)
     across = log_axis([point.queries_per_s for point, _ in known])
     upright = percent_axis([*(found for _, found in known), 100 * speed.info.recall_target])
     frontier: list[Mark] = []
@@ -221,7 +218,9 @@ def _speed_part(snapshot: Snapshot, speed: Speed) -> SpeedPart:
         best = max(best, found)
         if point.chosen:
             chosen.append(mark)
-    return SpeedPart(speed, *sizes, across, upright, tuple(frontier), tuple(others), tuple(chosen))
+    return SpeedPart(
+        speed, size_bytes, across, upright, tuple(frontier), tuple(others), tuple(chosen)
+    )
 
 
 def _reasons(snapshot: Snapshot) -> tuple[ReasonPart, ...]:
