@@ -20,7 +20,7 @@ from importlib import resources
 from pathlib import Path, PurePath
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from mmindex.core.config import LimitsConfig
@@ -166,12 +166,18 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["breakable"] = breakable
+    environment.filters["exact"] = _exact
     return environment
 
 
 def _inert(value: object) -> object:
     """Every string that a template prints, unless it is markup of our own."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _exact(text: str) -> Markup:
+    """A text as a form holds it: sent back as it came."""
+    return escape(text.encode("utf-8", "replace").decode())
 
 
 def _file(name: str) -> str:
