@@ -40,7 +40,7 @@ def read_uri(uri: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
         ItemError: the file or member is missing, unreadable, too large or damaged.
         StorageError: the machine is out of memory or file descriptors, or the disk fails.
     """
-    path, inside = _split(uri)
+    path, inside = split_uri(uri)
     if inside is None:
         return archive.read_file(path, max_bytes)
     try:
@@ -65,7 +65,7 @@ def _read_inside(path: str, inside: str, max_bytes: int) -> bytes:
     return archive.read_member(path, inside, max_bytes)
 
 
-def _split(uri: str) -> tuple[str, str | None]:
+def split_uri(uri: str) -> tuple[str, str | None]:
     """The path, and what is meant inside it; a mark counts where a file ends in it."""
     if uri.startswith(archive.FILE_SCHEME):
         # A quoted path holds no "!", so the first one is the separator.
