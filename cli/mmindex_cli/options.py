@@ -130,6 +130,9 @@ SOURCES = (
             metavar="GLOB", kind=list[str]),
     Setting("source.include", "In folder: sources, read only what matches. Can be repeated; the "
             "store remembers it, and '' takes it back.", metavar="GLOB", kind=list[str]),
+    Setting("crawl.metadata", "Metadata of photographs to store: all, no-location or none."),
+    Setting("crawl.captions_from", "metadata: titles, descriptions and keywords in photographs "
+            "are captions too."),
 )  # fmt: skip
 LIMITS = (
     Setting("limits.max_quarantine", "Largest share of items that may be unusable."),

@@ -72,7 +72,7 @@ def test_what_is_agreed_to_once_is_not_remembered():
         ('[fetch]\ncontact = "a\\r\\nX: y"', UsageError, "ASCII"),
         ("[fetch]\nper_host_concurrency = 0", UsageError, "per_host_concurrency"),
         ("fetch = 3", UsageError, "fetch"),
-        ("[crawl]\nhash = true", UsageError, "valid: rehash"),
+        ("[crawl]\nhash = true", UsageError, "valid: captions_from, metadata, rehash"),
         ("[fetch", DataError, "not a TOML file"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from datetime import datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def photos(folder: Path, count: int = 4, **more: bytes | str) -> Path:
     return write_files(folder, pictures | more)
 
 
+def modified(path: Path) -> datetime:
+    """A file's time in UTC, as its row holds it."""
+    return datetime(1970, 1, 1) + timedelta(microseconds=path.stat().st_mtime_ns // 1000)
+
+
 def test_rows_hold_key_size_and_what_the_header_says(tmp_path: Path) -> None:
     objects = new_store(tmp_path / "store")
     folder = write_coco(tmp_path / "coco", coco_content({1: ["a", "b"], 2: ["a"]}), count=2)
@@ -51,8 +57,11 @@ def test_rows_hold_key_size_and_what_the_header_says(tmp_path: Path) -> None:
         "height": 40,
         "format": "JPEG",
         "size_bytes": len(data),
+        "filename": "000000000001.jpg",
         "flickr_url": "u1",
+        "folder": "",
         "license": "Attribution License",
+        "modified": modified(folder / "val2017" / "000000000001.jpg"),
     }
     key = hashlib.sha256(b"a").hexdigest()
     assert [(row["caption_id"], row["text"], row["key"] == key) for row in captions] == [
@@ -214,7 +223,10 @@ def test_metadata_is_the_union_over_sources(tmp_path: Path) -> None:
     report = crawl_specs(objects, f"coco:{coco}", f"folder:{folder}")
     schema = objects.read_table(report.images).schema
     own = {field.name: str(field.type) for field in schema}
-    assert list(own)[9:] == ["flickr_url", "license", "likes", "meta_width", "mixed", "title"]
+    assert list(own)[9:] == [
+        "filename", "flickr_url", "folder", "license", "likes", "meta_width", "mixed", "modified",
+        "title",
+    ]  # fmt: skip
     assert own["likes"] == "double"
     assert own["mixed"] == "string"
     images, _ = rows_of(objects, report)

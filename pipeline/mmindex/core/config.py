@@ -241,6 +241,18 @@ class CrawlConfig(_Section):
 
     Set it for one run when files may have changed without a new time stamp."""
 
+    metadata: Literal["all", "no-location", "none"] = "all"
+    """What to store of the metadata in photographs (EXIF, XMP, IPTC, file names and times).
+
+    Set `no-location` to leave out where a photograph was taken, or `none`. The next build applies
+    the change without encoding anything; versions from before keep what they have until `mmindex
+    gc` removes them."""
+
+    captions_from: Literal["source", "metadata"] = "source"
+    """With `metadata`, the titles, descriptions and keywords in photographs are captions too.
+
+    Set it for photographs that somebody has described. It needs `metadata` to be stored."""
+
 
 class ModelConfig(_Section):
     """Which model encodes images and texts."""
@@ -417,8 +429,10 @@ class Config(_Section):
         and what must be confirmed every time: how much of the corpus may be gone, addresses inside
         the network, proxies.
         """
+        crawl = self.crawl.model_dump(exclude={"rehash"}, exclude_defaults=True)
         return {
             "source": [source.recorded() for source in self.source],
+            **({"crawl": crawl} if crawl else {}),  # as older versions wrote it
             "fetch": self.fetch.model_dump(exclude={"allow_private", "use_env_proxy"}),
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 Scalar = str | int | float | bool | None
-MetadataValue = Scalar | list[Scalar]
+MetadataValue = Scalar | datetime | list[Scalar]
+Stamp = tuple[int, int, int]  # of a file: size, mtime in ns, inode
 
 
 class Reason(StrEnum):
@@ -34,6 +36,19 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Sidecar:
+    """An XMP file that describes the image beside it.
+
+    Attributes:
+        read: returns its bytes; raises OSError or ItemError.
+        stamp: its cheap identity, as that of an image.
+    """
+
+    read: Callable[[], bytes]
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
 class SourceItem:
     """One image as a source lists it, not yet read.
 
@@ -48,6 +63,8 @@ class SourceItem:
             (size, mtime in ns, inode), or None where the source has none.
         is_row: whether it is a row of a table, where rows with the same bytes are one picture with
             all their captions. Files with the same bytes stay pictures of their own.
+        name: its file's path below the source, with ``/``; empty where it is no file of the user's.
+        sidecar: a file that describes it, or None.
     """
 
     image_id: str
@@ -56,8 +73,10 @@ class SourceItem:
     captions: tuple[str, ...]
     read: Callable[[], bytes]
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
-    stamp: tuple[int, int, int] | None = None
+    stamp: Stamp | None = None
     is_row: bool = False
+    name: str = ""
+    sidecar: Sidecar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +127,7 @@ class NoteKind(StrEnum):
     IMAGES_WITHOUT_CAPTIONS = "images_without_captions"
     EMPTY_CAPTIONS = "empty_captions"
     UNREADABLE_CAPTION_FILES = "unreadable_caption_files"
+    UNREADABLE_SIDECARS = "unreadable_sidecars"
     LONE_SURROGATES_REPLACED = "lone_surrogates_replaced"
     LOST_SEPARATORS_MENDED = "lost_separators_mended"
     DUPLICATE_IMAGES = "duplicate_images"

@@ -10,7 +10,8 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import mmindex
@@ -30,11 +31,12 @@ from mmindex.core.records import (
     SourceEvent,
     SourceItem,
 )
+from mmindex.crawl.metadata import PhotoRules, photo_captions, row_metadata
 from mmindex.crawl.spool import Spool
-from mmindex.crawl.stamps import Known, Stamps
-from mmindex.crawl.tables import column_name
+from mmindex.crawl.stamps import Known, KnownSidecar, Stamps
 from mmindex.crawl.tally import Tally, storable
 from mmindex.media.images import ImageLimits, probe
+from mmindex.media.photo import xmp_fields
 from mmindex.sources import registry
 from mmindex.sources.captions import usable_captions
 from mmindex.sources.naming import folder_roots, named_specs, source_names
@@ -88,6 +90,7 @@ def crawl(
     limits: LimitsConfig,
     fetch: FetchConfig | None = None,
     *,
+    photos: PhotoRules | None = None,
     names: Mapping[str, str] | None = None,
     rehash: bool = False,
     forgotten: Forgotten = NOTHING,
@@ -105,6 +108,7 @@ def crawl(
         sources: what to read, in order.
         limits: what one image may cost.
         fetch: how to behave on the network; the defaults where None.
+        photos: what is taken over from photographs; the defaults where None.
         names: what each source is called, by its spec; None for the names of a new store.
         rehash: read unchanged files as well.
         forgotten: what must stay out, by id or by bytes; it counts as ignored.
@@ -116,7 +120,7 @@ def crawl(
         NetworkError, BusyError: what a source needs cannot be fetched now.
         StorageError: the disk is full.
     """
-    fetch = fetch or FetchConfig()
+    fetch, photos = fetch or FetchConfig(), photos or PhotoRules()
     # Names first: a source that is not there shows before hours are spent on the others.
     texts = [source.spec for source in sources]
     specs = named_specs(texts, names if names is not None else source_names(texts, fetch))
@@ -126,7 +130,8 @@ def crawl(
         Tally(text, source_name(spec, fetch)) for text, spec in zip(texts, specs, strict=True)
     ]
     roots = folder_roots(specs)
-    layout, rules = objects.layout, f"{mmindex.__version__} {image_limits}"
+    layout = objects.layout
+    rules = f"{mmindex.__version__} {image_limits} metadata={photos.metadata}"
     with Spool(layout) as spool, Stamps(layout, rules, distrust=rehash) as stamps:
         for source, spec, tally in zip(sources, specs, tallies, strict=True):
             options = SourceOptions(
@@ -140,7 +145,7 @@ def crawl(
                 forgotten=forgotten,
                 roots=roots,
             )
-            sink = _Sink(spool, stamps, image_limits, forgotten)
+            sink = _Sink(spool, stamps, image_limits, photos, forgotten)
             # Asked after opening, which fetches what is missing.
             events = open_source(spec, options)
             _read_source(events, tally, sink, needs_of(spec, layout, fetch).images or None)
@@ -203,6 +208,7 @@ class _Sink:
     spool: Spool
     stamps: Stamps
     limits: ImageLimits
+    photos: PhotoRules
     forgotten: Forgotten
 
 
@@ -245,8 +251,10 @@ def _load_ahead(
             for event in events:
                 found: Future[_Loaded] | Known | None = None
                 if isinstance(event, SourceItem):
-                    known = stamps.find(event.uri, event.stamp) if event.stamp else None
-                    found = known or readers.submit(_load, event)
+                    beside = event.sidecar.stamp if event.sidecar else None
+                    found = stamps.find(event.uri, event.stamp, beside) if event.stamp else None
+                    if found is None or (event.sidecar and found.sidecar is None):
+                        found = readers.submit(_load, event, found)
                 waiting.append((event, found))
                 if len(waiting) > _LOOK_AHEAD:
                     yield waiting.popleft()
@@ -258,39 +266,51 @@ def _load_ahead(
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    data: bytes
+    """What was read: an image's bytes, or what is known of it; and its sidecar's bytes."""
+
+    image: bytes | Known
     key: str
+    sidecar: bytes | None = None
 
 
-def _load(item: SourceItem) -> _Loaded:
+def _load(item: SourceItem, known: Known | None) -> _Loaded:
+    sidecar = None
+    if item.sidecar is not None:
+        with suppress(ItemError, OSError):  # counted where it is missed
+            sidecar = item.sidecar.read()
+    if known is not None:
+        return _Loaded(known, known.key, sidecar)
     data = item.read()
-    return _Loaded(data, hashlib.sha256(data).hexdigest())
+    return _Loaded(data, hashlib.sha256(data).hexdigest(), sidecar)
 
 
 def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink: _Sink) -> None:
     """Keep one item's rows, or say why not."""
     key = ""
     try:
-        if isinstance(loaded, Known):
-            tally.unchanged += 1
-        else:
-            tally.read += 1
         found = loaded if isinstance(loaded, Known) else loaded.result()
         key = found.key
+        if isinstance(found, _Loaded) and isinstance(found.image, bytes):
+            tally.read += 1
+        else:
+            tally.unchanged += 1
         if sink.forgotten.has_key(key):
             tally.ignore(Ignored(Skip.FORGOTTEN))
             return
-        known = found if isinstance(found, Known) else _probed(found, sink.limits)
+        known = found if isinstance(found, Known) else _known(item, found, tally, sink)
         if item.stamp is not None:
             sink.stamps.add(item.uri, item.stamp, known)
-        kept = sink.spool.add_image(_row(item, known, tally.name), is_row=item.is_row)
+        row = _row(item, known, tally.name, sink.photos)
+        kept = sink.spool.add_image(row, is_row=item.is_row)
     except ItemError as error:
         tally.reject(Rejected(item.image_id, item.uri, error.reason, error.detail), key)
         if item.captions:
             tally.notes[NoteKind.CAPTIONS_OF_REJECTED_IMAGES] += len(item.captions)
         return
-    usable = list(usable_captions(item.captions))
-    if empty := len(item.captions) - len(usable):
+    told = (text for text in photo_captions(known, sink.photos) if text not in item.captions)
+    captions = (*item.captions, *told)
+    usable = list(usable_captions(captions))
+    if empty := len(captions) - len(usable):
         tally.notes[NoteKind.EMPTY_CAPTIONS] += empty
     tally.captions += sink.spool.add_captions(kept, usable)
     if kept.is_new:
@@ -299,12 +319,23 @@ def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink:
         tally.ignore(Ignored(Skip.SAME_PICTURE))
 
 
-def _probed(file: _Loaded, limits: ImageLimits) -> Known:
-    info = probe(file.data, limits)
-    return Known(file.key, info.width, info.height, info.format, len(file.data))
+def _known(item: SourceItem, found: _Loaded, tally: Tally, sink: _Sink) -> Known:
+    """What the bytes that were read tell."""
+    known = found.image
+    if isinstance(known, bytes):
+        info = probe(known, sink.limits)
+        size, fields = len(known), sink.photos.kept(info.fields)
+        known = Known(found.key, info.width, info.height, info.format, size, fields)
+    if item.sidecar is None:
+        return known
+    if found.sidecar is None:
+        tally.notes[NoteKind.UNREADABLE_SIDECARS] += 1
+        return known
+    fields = sink.photos.kept(xmp_fields(found.sidecar))
+    return replace(known, sidecar=KnownSidecar(item.sidecar.stamp, fields))
 
 
-def _row(item: SourceItem, known: Known, source: str) -> ImageRow:
+def _row(item: SourceItem, known: Known, source: str, photos: PhotoRules) -> ImageRow:
     return ImageRow(
         image_id=item.image_id,
         key=known.key,
@@ -315,5 +346,5 @@ def _row(item: SourceItem, known: Known, source: str) -> ImageRow:
         height=known.height,
         format=known.format,
         size_bytes=known.size_bytes,
-        metadata={column_name(name): value for name, value in item.metadata.items()},
+        metadata=row_metadata(item, known, photos),
     )

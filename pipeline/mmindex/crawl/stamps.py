@@ -17,20 +17,22 @@ import sqlite3
 import time
 import uuid
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
 from mmindex.core.errors import StorageError, os_errors
 from mmindex.core.progress import get_logger
+from mmindex.core.records import Stamp
+from mmindex.media.photo import Fields, pack, unpack
 from mmindex.store.layout import Layout
 from mmindex.store.publish import PartialFile
 from mmindex.store.purge import open_stamps
 
-Stamp = tuple[int, int, int]
-
 _RACY_NS: Final = 2_000_000_000
-_COLUMNS: Final = "uri, bytes, mtime_ns, inode, key, width, height, format, size_bytes, crc"
+_COLUMNS: Final = (
+    "uri, bytes, mtime_ns, inode, key, width, height, format, size_bytes, fields, sidecar, crc"
+)
 # The rows are clustered by URI: a listing in the order of names touches neighbouring pages.
 _TABLES: Final = (
     "PRAGMA journal_mode = OFF",  # written aside and published whole
@@ -38,10 +40,18 @@ _TABLES: Final = (
     "PRAGMA cache_size = -32768",  # KiB
     "CREATE TABLE rules (text)",
     "CREATE TABLE files (uri TEXT PRIMARY KEY, bytes, mtime_ns, inode, key BLOB, width, height,"
-    " format, size_bytes, crc) WITHOUT ROWID",
+    " format, size_bytes, fields, sidecar, crc) WITHOUT ROWID",
 )
 _FIND: Final = f"SELECT {_COLUMNS} FROM files WHERE uri = ?"  # noqa: S608  # constants
-_PUT: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSidecar:
+    """What reading a sidecar told."""
+
+    stamp: Stamp
+    fields: Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,9 @@ class Known:
         height: in pixels.
         format: as Pillow calls it.
         size_bytes: length of the image's bytes.
+        fields: what is written in it, see :mod:`mmindex.media.photo`.
+        sidecar: what the file that describes it says; None where there is none, or where it has
+            not been read.
     """
 
     key: str
@@ -61,6 +74,8 @@ class Known:
     height: int
     format: str
     size_bytes: int
+    fields: Fields = field(default_factory=dict)
+    sidecar: KnownSidecar | None = None
 
 
 class Stamps:
@@ -110,8 +125,8 @@ class Stamps:
             self._before = None
         self._now.close()
 
-    def find(self, uri: str, stamp: Stamp) -> Known | None:
-        """What is known of a file that still has this stamp."""
+    def find(self, uri: str, stamp: Stamp, sidecar: Stamp | None = None) -> Known | None:
+        """What is known of a file that still has this stamp, and of a sidecar that has its own."""
         if self._before is None:
             return None
         try:
@@ -124,8 +139,14 @@ class Stamps:
         if row is None or row[1:4] != _stamped(stamp) or row[-1] != _crc(row[:-1]):
             self._missed += 1
             return None
+        told = _sidecar(row[10])
+        if (None if told is None else told.stamp) != sidecar:
+            self._missed += 1  # the picture is as it was, but there is something new to write
+            told = None
         self._found += 1
-        return Known(row[4].hex(), *row[5:-1])
+        width, height, image_format, size_bytes, fields = row[5:10]
+        key = row[4].hex()
+        return Known(key, width, height, image_format, size_bytes, unpack(fields), told)
 
     def add(self, uri: str, stamp: Stamp, known: Known) -> None:
         """Remember a file, unless a change of it could go unseen.
@@ -136,12 +157,18 @@ class Stamps:
         if stamp[1] >= self._newest_ns:
             return
         found = (bytes.fromhex(known.key), known.width, known.height, known.format)
-        row = (uri, *_stamped(stamp), *found, known.size_bytes)
+        more = (known.size_bytes, pack(known.fields), self._packed(known.sidecar))
+        row = (uri, *_stamped(stamp), *found, *more)
         try:
             self._now.execute(_PUT, (*row, _crc(row)))
         except sqlite3.Error as error:
             raise _storage_error(error) from error
         self._added += 1
+
+    def _packed(self, sidecar: KnownSidecar | None) -> str:
+        if sidecar is None or sidecar.stamp[1] >= self._newest_ns:
+            return ""
+        return f"{' '.join(map(str, sidecar.stamp))} {pack(sidecar.fields)}"
 
     def _nothing_new(self) -> bool:
         """Whether the file that is there says all that this crawl would write."""
@@ -196,6 +223,14 @@ def _warn(path: Path, error: sqlite3.Error) -> None:
         file=path.name,
         why=str(error),
     )
+
+
+def _sidecar(text: str) -> KnownSidecar | None:
+    """A sidecar as it was kept: its stamp, then its fields."""
+    if not text:
+        return None
+    size, mtime_ns, inode, fields = text.split(" ", 3)
+    return KnownSidecar((int(size), int(mtime_ns), int(inode)), unpack(fields))
 
 
 def _stamped(stamp: Stamp) -> tuple[int, int, int]:

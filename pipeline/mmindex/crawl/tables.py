@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -36,6 +37,7 @@ CAPTIONS_SCHEMA: Final = pa.schema(
 
 # More columns than any corpus has; a hostile file could name others in every row.
 MAX_METADATA_COLUMNS: Final = 256
+_TIMESTAMP: Final = pa.timestamp("us")  # without a zone
 _EMPTY_LIST: Final = pa.list_(pa.null())
 _INT64: Final = range(-(2**63), 2**63)
 
@@ -58,9 +60,9 @@ def column_name(name: str) -> str:
 class MetadataColumns:
     """Finds, value by value, which type each of the sources' own columns needs.
 
-    A column is bool, int64, double or string, or a list of one of these; integers and floats
-    together are double, every other mixture, and integers beyond 64 bits, are string (a list as its
-    JSON text). A column of nothing but null is string.
+    A column is bool, int64, double, timestamp or string, or a list of one of these. Integers and
+    floats together are double; every other mixture, and integers beyond 64 bits, are string (a list
+    as its JSON text). A column of nothing but null is string.
     """
 
     def __init__(self) -> None:
@@ -99,10 +101,12 @@ def _settled(kind: pa.DataType | None) -> pa.DataType:
     return pa.list_(pa.string()) if kind == _EMPTY_LIST else kind
 
 
-def _kind_of(value: str | float | bool | list[Scalar]) -> pa.DataType:
+def _kind_of(value: str | float | bool | datetime | list[Scalar]) -> pa.DataType:
     if isinstance(value, list):
         kinds = [_kind_of(one) for one in value if one is not None]
         return pa.list_(functools.reduce(_common, kinds)) if kinds else _EMPTY_LIST
+    if isinstance(value, datetime):
+        return _TIMESTAMP
     if isinstance(value, bool):
         return pa.bool_()
     if isinstance(value, int):
@@ -121,7 +125,11 @@ def _common(first: pa.DataType | None, second: pa.DataType) -> pa.DataType:
 
 
 def column_value(value: MetadataValue, kind: pa.DataType) -> MetadataValue:
-    """A value in the form its column holds."""
+    """A value in the form its column holds; times may come as ISO 8601."""
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    if pa.types.is_timestamp(kind):
+        return None if value is None else datetime.fromisoformat(str(value))
     if isinstance(value, list) and pa.types.is_list(kind):
         return [_scalar_value(one, kind.value_type) for one in value]
     if isinstance(value, list):

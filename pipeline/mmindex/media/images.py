@@ -18,12 +18,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, Self
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mmindex.core.records import ItemError, Reason
+from mmindex.media.photo import Fields, photo_fields
 from mmindex.media.pillow import DECODER_ERRORS, read_exif
 from mmindex.media.rgb import to_rgb
 from mmindex.media.sniff import explain_unidentified
@@ -96,15 +97,22 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What the header says: size in pixels as displayed, and Pillow's name of the format."""
+    """What the header says.
+
+    Attributes:
+        width, height: in pixels, as displayed.
+        format: Pillow's name of it.
+        fields: what camera and owner wrote into it, see :mod:`mmindex.media.photo`.
+    """
 
     width: int
     height: int
     format: str
+    fields: Fields = field(default_factory=dict)
 
 
 def probe(data: bytes, limits: ImageLimits) -> ImageInfo:
-    """Read an image's header.
+    """Read an image's header, with the metadata in it.
 
     Pixels are decoded only for a PNG whose orientation follows its pixels.
 
@@ -120,9 +128,10 @@ def probe(data: bytes, limits: ImageLimits) -> ImageInfo:
     with _guarded(data, limits):
         image = _open(data, limits)
         width, height = image.size
-        if _orientation(image, data) >= 5:
+        exif = read_exif(image, data)
+        if _orientation(image, exif) >= 5:
             width, height = height, width
-        return ImageInfo(width, height, str(image.format))
+        return ImageInfo(width, height, str(image.format), photo_fields(image, exif))
 
 
 def decode(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -140,7 +149,7 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
     """
     with _guarded(data, limits):
         image = _open(data, limits)
-        turn = _TURNS.get(_orientation(image, data))
+        turn = _TURNS.get(_orientation(image, read_exif(image, data)))
         rgb = to_rgb(image)
         return rgb if turn is None else rgb.transpose(turn)
 
@@ -156,7 +165,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
     _silence_decoders()
     try:
         # Orientation first: loading may drop the tag.
-        turn = _TURNS.get(_orientation(image, b""))
+        turn = _TURNS.get(_orientation(image, read_exif(image, b"")))
         rgb = to_rgb(image)
     except DECODER_ERRORS as error:
         raise _explain(error, b"") from error
@@ -225,12 +234,12 @@ def _formats() -> tuple[str, ...]:
     return (*FORMATS, "HEIF")
 
 
-def _orientation(image: Image.Image, data: bytes) -> int:
+def _orientation(image: Image.Image, exif: Image.Exif) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
     if image.format == "TIFF":
         return 1  # Pillow turns a TIFF while loading it and reports the turned size
     try:
-        value = read_exif(image, data).get(_ORIENTATION_TAG, 1)
+        value = exif.get(_ORIENTATION_TAG, 1)
     except Image.DecompressionBombError:
         raise
     except DECODER_ERRORS:

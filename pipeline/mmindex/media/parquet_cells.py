@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmindex.core.errors import DataError, os_errors
-from mmindex.core.records import ItemError, Reason
+from mmindex.core.records import ItemError, Reason, Stamp
 from mmindex.media.archive import uri_of_member
 
 _OPEN_FILES: Final = 8
@@ -27,8 +27,6 @@ _OPEN_FILES: Final = 8
 _KEPT_GROUPS: Final = 2
 # pyarrow's file objects are not made for several threads, and decompressing releases the GIL.
 _LOCK = threading.Lock()
-
-Stamp = tuple[int, int, int]
 
 
 def uri_of_cell(path: str, column: str, row: int) -> str:

@@ -14,25 +14,28 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from xml.etree.ElementTree import Element, ParseError
 
+import msgspec
 from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeTree
 from PIL import Image, ImageFile, IptcImagePlugin
 from PIL.ExifTags import GPS, IFD, Base
 
+from mmindex.core.records import Scalar
 from mmindex.media.pillow import DECODER_ERRORS
 
 T = TypeVar("T")
 
-Value = str | int | float | datetime | list[str]
+Value = str | int | float | datetime | list[Scalar]
 Fields = dict[str, Value]
 
 # The columns that tell where a picture was taken.
 LOCATION_COLUMNS: Final = ("lat", "lon")
 PHOTO_COLUMNS: Final = (
     "taken",
+    "taken_offset",
     "camera",
     "lens",
     "iso",
@@ -68,8 +71,10 @@ _EXIF_TIME: Final = re.compile(
     r"(\d{4})[:/.\-](\d{1,2})[:/.\-](\d{1,2})(?:[ T]+(\d{1,2}):(\d{1,2})(?::(\d{1,2}))?)?"
 )
 _ISO_TIME: Final = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?(?:Z|[+-]\d\d:?\d\d)?"
+    r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?(Z|[+-]\d\d:?\d\d)?"
 )
+# Zones lie between UTC-12 and UTC+14.
+_OFFSET: Final = re.compile(r"Z|([+-])(0\d|1[0-4]):?([0-5]\d)")
 _XMP_PLACE: Final = re.compile(
     r"\s*(\d+(?:\.\d+)?)(?:,(\d+(?:\.\d+)?))?(?:,(\d+(?:\.\d+)?))?\s*([NSEW])\s*", re.IGNORECASE
 )
@@ -94,19 +99,41 @@ def photo_fields(image: ImageFile.ImageFile, exif: Image.Exif) -> Fields:
 
     Returns:
         values by column, see ``PHOTO_COLUMNS``; only those that are there and make sense. ``taken``
-        is a naive datetime: the camera's own clock.
+        is a naive datetime: the camera's own clock. ``taken_offset`` is what that clock is ahead of
+        UTC, such as ``+02:00``.
     """
     packet = _tolerant(lambda: _xmp_packet(image, exif), b"")
     nothing: Fields = {}
     people, camera = xmp_fields(packet), _tolerant(lambda: _exif_fields(exif), nothing)
     old = _tolerant(lambda: _iptc_fields(image), nothing)
     written = {"title", "description", "keywords", "rating"}
-    return {
-        **old,
-        **{name: value for name, value in camera.items() if name in written},
-        **people,
-        **{name: value for name, value in camera.items() if name not in written},
-    }
+    told = {name: value for name, value in camera.items() if name in written}
+    measured = {name: value for name, value in camera.items() if name not in written}
+    return merged(merged({**old, **told}, people), measured)
+
+
+def merged(fields: Fields, better: Fields) -> Fields:
+    """Two descriptions of one picture; what the second says wins.
+
+    An offset from UTC belongs to the time that it stands beside.
+    """
+    both = {**fields, **better}
+    if "taken" in better and "taken_offset" not in better and fields.get("taken") != both["taken"]:
+        both.pop("taken_offset", None)
+    return both
+
+
+def pack(fields: Fields) -> str:
+    """Fields as one line of JSON; empty where there are none."""
+    return msgspec.json.encode(fields).decode() if fields else ""
+
+
+def unpack(text: str) -> Fields:
+    """Fields as :func:`pack` wrote them."""
+    fields: Fields = msgspec.json.decode(text) if text else {}
+    if "taken" in fields:
+        fields["taken"] = datetime.fromisoformat(cast("str", fields["taken"]))
+    return fields
 
 
 def xmp_fields(packet: bytes) -> Fields:
@@ -135,7 +162,9 @@ def _xmp_values(values: Mapping[str, Element | str]) -> Iterable[tuple[str, Valu
         return next((found for name in names if (found := _xmp_text(values.get(name)))), None)
 
     times = (f"{_EXIF}DateTimeOriginal", f"{_PHOTOSHOP}DateCreated", f"{_XMP}CreateDate")
-    yield "taken", next((when for name in times if (when := _iso_time(text(name)))), None)
+    said = next((one for name in times if _iso_time(one := text(name))), None)
+    yield "taken", _iso_time(said)
+    yield "taken_offset", _iso_offset(said)
     yield "camera", _camera(text(f"{_TIFF}Make"), text(f"{_TIFF}Model"))
     yield "lens", text(f"{_EXIF_EX}LensModel", f"{_AUX}Lens")
     lat, lon = (_xmp_degrees(text(f"{_EXIF}GPS{name}")) for name in ("Latitude", "Longitude"))
@@ -189,12 +218,18 @@ def _exif_values(
     main: Mapping[int, Any], camera: Mapping[int, Any], gps: Mapping[int, Any]
 ) -> Iterable[tuple[str, Value | None]]:
     make, model = _text(main.get(Base.Make)), _text(main.get(Base.Model))
-    taken = _exif_time(camera, Base.DateTimeOriginal, Base.SubsecTimeOriginal) or _exif_time(
-        camera, Base.DateTimeDigitized, Base.SubsecTimeDigitized
-    )
-    if taken is None and (make or model):  # a program's last change is not when a camera took it
-        taken = _exif_time({**camera, **main}, Base.DateTime, Base.SubsecTime)
-    yield "taken", taken
+    times = [
+        (Base.DateTimeOriginal, Base.SubsecTimeOriginal, Base.OffsetTimeOriginal),
+        (Base.DateTimeDigitized, Base.SubsecTimeDigitized, Base.OffsetTimeDigitized),
+    ]
+    if make or model:  # a program's last change is not when a camera took it
+        times.append((Base.DateTime, Base.SubsecTime, Base.OffsetTime))
+    everything = {**camera, **main}
+    for time, fraction, offset in times:
+        if taken := _exif_time(everything, time, fraction):
+            yield "taken", taken
+            yield "taken_offset", _offset(_text(everything.get(offset)))
+            break
     yield "camera", _camera(make, model)
     yield "lens", _text(camera.get(Base.LensModel))
     yield "iso", _iso(camera)
@@ -287,9 +322,9 @@ def _description(text: str | None) -> str | None:
     return None if text is None or _BOILERPLATE.fullmatch(text) else text
 
 
-def _keywords(words: Iterable[str]) -> list[str]:
-    clean = (text for word in words if (text := _text(word)))
-    return list(dict.fromkeys(clean))[:_MOST_KEYWORDS]
+def _keywords(words: Iterable[str | Scalar]) -> list[Scalar]:
+    clean: dict[Scalar, None] = {text: None for word in words if (text := _text(word))}
+    return list(clean)[:_MOST_KEYWORDS]
 
 
 def _number(value: object) -> float | None:
@@ -326,6 +361,19 @@ def _exif_time(fields: Mapping[int, Any], tag: int, fraction: int) -> datetime |
 def _iso_time(text: str | None) -> datetime | None:
     match = _ISO_TIME.fullmatch(text or "")
     return _time(match.groups()[:6], match[7]) if match else None
+
+
+def _iso_offset(text: str | None) -> str | None:
+    match = _ISO_TIME.fullmatch(text or "")
+    return _offset(match[8]) if match else None
+
+
+def _offset(text: str | None) -> str | None:
+    """What a clock is ahead of UTC, as ``+HH:MM``."""
+    match = _OFFSET.fullmatch(text or "")
+    if match is None:
+        return None
+    return "+00:00" if match[1] is None else f"{match[1]}{match[2]}:{match[3]}"
 
 
 def _time(parts: Iterable[str | None], fraction: str | None) -> datetime | None:

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from mmindex.core.errors import NoInputError
-from mmindex.core.records import ItemError, Reason
+from mmindex.core.records import ItemError, Reason, Stamp
 from mmindex.media import archive
-
-Stamp = tuple[int, int, int]
 
 # fmt: off
 IMAGE_EXTENSIONS: Final = frozenset({

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from mmindex.core.errors import DataError, os_errors
-from mmindex.core.records import ItemError, Reason
+from mmindex.core.records import ItemError, Reason, Stamp
 from mmindex.media.archive import id_part, uri_of_member
 from mmindex.media.places import Found, check_relative, spellings
 
@@ -24,8 +24,6 @@ MARK: Final = ".tar!"
 _KEPT_INDEXES: Final = 4
 # tarfile reads a long name or a pax header whole; no honest one comes near this.
 _MAX_HEADER_BYTES: Final = 1 << 20
-
-Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)

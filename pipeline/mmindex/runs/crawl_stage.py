@@ -13,6 +13,7 @@ import msgspec
 from mmindex.core.config import SourceConfig
 from mmindex.core.errors import DataError
 from mmindex.core.progress import get_logger
+from mmindex.crawl.metadata import PhotoRules
 from mmindex.crawl.stage import CrawlReport, crawl
 from mmindex.runs.context import (
     Context,
@@ -117,6 +118,7 @@ def crawl_sources(
         sources,
         config.limits,
         fetch,
+        photos=PhotoRules.of(config.crawl),
         names=names_of_sources(context),
         rehash=config.crawl.rehash,
         forgotten=read_forgotten(context.snapshot(draft)),

@@ -12,6 +12,7 @@ import msgspec
 
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
+from mmindex.crawl.metadata import PhotoRules
 from mmindex.encode.stage import EncodeReport, encode, encoder_source
 from mmindex.encode.survivors import drop_failed
 from mmindex.evaluate.stage import evaluate
@@ -34,6 +35,7 @@ def check_settings(context: Context, wanted: Sequence[str]) -> None:
     """
     check_kind(context.config.index.kind)
     if "crawl" in wanted:
+        PhotoRules.of(context.config.crawl)
         names_of_sources(context)
 
 

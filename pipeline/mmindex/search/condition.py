@@ -31,7 +31,8 @@ _OPERATORS: Final = frozenset({
 # None whose result can be much larger than its arguments: repeat() or a nested replace() would fill
 # any memory.
 FUNCTIONS: Final = frozenset({
-    "abs", "ceil", "ceiling", "concat", "contains", "date_part", "day", "ends_with", "floor",
+    "abs", "ceil", "ceiling", "concat", "contains", "date_part", "day", "distance_km", "ends_with",
+    "floor",
     "greatest", "hour", "if", "isfinite", "isinf", "isnan", "least", "left", "len", "length",
     "list_contains", "list_has", "list_has_all", "list_has_any", "list_position", "ln", "log",
     "lower", "ltrim", "minute", "month", "nullif", "position", "power", "prefix",

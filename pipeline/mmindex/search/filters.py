@@ -44,6 +44,17 @@ _SAFE_SETTINGS: Final = {
     "threads": "1",
 }
 
+# The great circle between two places in degrees, by the haversine formula (R. W. Sinnott, "Virtues
+# of the Haversine", Sky and Telescope 68(2), 1984) on a sphere of the Earth's mean radius. least()
+# passes over NULL, which would put images without a place on the other side of the Earth.
+_DISTANCE_KM: Final = """
+CREATE MACRO distance_km(lat1, lon1, lat2, lon2) AS CASE
+    WHEN lat1 + lon1 + lat2 + lon2 IS NOT NULL THEN 2 * 6371.0088 * asin(least(1, sqrt(
+        power(sin(radians(lat2 - lat1) / 2), 2)
+        + cos(radians(lat1)) * cos(radians(lat2)) * power(sin(radians(lon2 - lon1) / 2), 2))))
+    END
+"""
+
 # What a condition that parses can still do wrong; anything else that DuckDB raises is a bug.
 _REFUSALS: Final = (
     duckdb.BinderException,
@@ -57,6 +68,11 @@ _REFUSALS: Final = (
     duckdb.ParserException,
     duckdb.PermissionException,
     duckdb.SyntaxException,
+    duckdb.TypeMismatchException,
+)
+_WRONG_TYPES: Final = (
+    duckdb.BinderException,
+    duckdb.ConversionException,
     duckdb.TypeMismatchException,
 )
 
@@ -151,6 +167,7 @@ def _database() -> Iterator[duckdb.DuckDBPyConnection]:
         duckdb_interrupts(),
         duckdb.connect(":memory:", config=dict(_SAFE_SETTINGS)) as database,
     ):
+        database.execute(_DISTANCE_KM).fetchall()
         database.execute("SET lock_configuration = true").fetchall()
         yield database
 
@@ -191,4 +208,9 @@ def _explained() -> Iterator[None]:
         yield
     except _REFUSALS as error:
         text = one_line(str(error).partition("\n")[0])
-        raise UsageError(f"`where`: {text.partition('Error: ')[2] or text}") from error
+        raise UsageError(
+            f"`where`: {text.partition('Error: ')[2] or text}",
+            "a column of another type: try_cast(COLUMN AS DOUBLE) gives NULL where it is no number"
+            if isinstance(error, _WRONG_TYPES)
+            else "",
+        ) from error

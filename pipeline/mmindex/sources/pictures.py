@@ -11,6 +11,7 @@ from mmindex.core.records import (
     Note,
     NoteKind,
     Rejected,
+    Sidecar,
     SourceEvent,
     SourceItem,
 )
@@ -27,6 +28,7 @@ class Listed:
         captions: as listed; None where there is no list that could have any.
         split: split name.
         metadata: the list's other columns.
+        sidecar: the name of an XMP file that describes it, likewise; empty: there is none.
     """
 
     image_id: str
@@ -34,6 +36,7 @@ class Listed:
     captions: Sequence[str] | None
     split: str = "all"
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    sidecar: str = ""
 
 
 def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
@@ -46,6 +49,13 @@ def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
         return
     if listed.captions is not None and not captions:
         yield Note(NoteKind.IMAGES_WITHOUT_CAPTIONS)
+    sidecar = None
+    if listed.sidecar:
+        try:
+            beside = place.find(listed.sidecar)
+            sidecar = Sidecar(beside.read, beside.stamp)
+        except ItemError:
+            yield Note(NoteKind.UNREADABLE_SIDECARS)
     yield SourceItem(
         image_id=listed.image_id,
         uri=found.uri,
@@ -54,6 +64,8 @@ def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
         read=found.read,
         metadata=listed.metadata,
         stamp=found.stamp,
+        name=listed.name,
+        sidecar=sidecar,
     )
 
 

@@ -16,7 +16,7 @@ from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
 from mmindex.search import searcher as searchers
 from mmindex.search.condition import FUNCTIONS, MAX_CHARACTERS
-from mmindex.search.filters import ids_of, select_images
+from mmindex.search.filters import _DISTANCE_KM, ids_of, select_images
 from mmindex.search.searcher import Searcher
 from mmindex.store.objects import Objects
 from support.filtering import ROWS, Store, random_condition, units
@@ -53,6 +53,7 @@ def test_keeps_the_rows_for_which_the_condition_is_true(store, expression, keeps
 def test_every_listed_function_exists_in_duckdb():
     """A name that this DuckDB does not know would be offered in vain."""
     with duckdb.connect() as database:
+        database.execute(_DISTANCE_KM)
         rows = database.execute("SELECT DISTINCT function_name FROM duckdb_functions()").fetchall()
     assert FUNCTIONS - {name for (name,) in rows} <= {"if", "position", "nullif"}
 

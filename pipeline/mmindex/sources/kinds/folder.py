@@ -41,7 +41,8 @@ from mmindex.store.layout import Layout
 _ROOT_LISTS: Final = ("captions.jsonl", "captions.txt", "captions.csv", "captions.tsv")
 _LISTS: Final = ("metadata.jsonl", "metadata.csv")
 _ALL_LISTS: Final = frozenset((*_ROOT_LISTS, *_LISTS))
-_SIDECAR: Final = ".txt"
+_TEXT: Final = ".txt"
+_XMP: Final = (".xmp", ".XMP")
 
 
 @dataclass(slots=True)
@@ -299,7 +300,7 @@ def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> It
     captions = None if described is None else described.captions
     if described is None:
         described = Described()
-        if (sidecar := stem(name) + _SIDECAR) in sidecars:
+        if (sidecar := stem(name) + _TEXT) in sidecars:
             captions = yield from _read_sidecar(scan, sidecar)
     if scan.split is not None and described.split != scan.split:
         yield Ignored(Skip.OTHER_SPLIT)
@@ -309,7 +310,14 @@ def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> It
         return
     yield from picture_events(
         scan.place,
-        Listed(id_part(picture), picture, captions, described.split, described.metadata),
+        Listed(
+            image_id=id_part(picture),
+            name=picture,
+            captions=captions,
+            split=described.split,
+            metadata=described.metadata,
+            sidecar=next((one for one in _xmp_names(picture) if one in sidecars), ""),
+        ),
     )
 
 
@@ -329,13 +337,23 @@ def _last(name: str) -> str:
 
 
 def _sidecars(scan: _Scan, there: AbstractSet[str]) -> frozenset[str]:
-    """The ``.txt`` files that stand beside an image of their own name."""
+    """The ``.txt`` and ``.xmp`` files that stand beside an image of their own name."""
     return frozenset(
         sidecar
         for name in there
-        if extension(name) != _SIDECAR and scan.rules.skip_file(name) is None
-        if (sidecar := stem(name) + _SIDECAR) in there
+        if extension(name) not in (_TEXT, *_XMP) and scan.rules.skip_file(name) is None
+        for sidecar in (stem(name) + _TEXT, *_xmp_names(name))
+        if sidecar in there
     )
+
+
+def _xmp_names(name: str) -> Iterator[str]:
+    """What a picture's XMP sidecar may be called, the most exact first.
+
+    ``IMG_1.jpg.xmp`` as darktable and digiKam write it, ``IMG_1.xmp`` as Adobe's programs do.
+    """
+    for base in (name, stem(name)):
+        yield from (base + suffix for suffix in _XMP)
 
 
 def _reject(scan: _Scan, name: str, error: ItemError) -> Rejected:

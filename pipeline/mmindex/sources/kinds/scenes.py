@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from mmindex.core.errors import UsageError
-from mmindex.core.records import SourceEvent
+from mmindex.core.records import SourceEvent, SourceItem
 from mmindex.media.places import require_place
 from mmindex.scenes import SCENES_VERSION, SceneRange, write_coco
 from mmindex.sources.annotations import read_bytes
@@ -83,15 +83,15 @@ def read_scenes(request: Request) -> Iterator[SourceEvent]:
             with staged_directory(layout, folder) as aside:
                 write_coco(aside, scenes, split=_SPLIT, zipped=True, workers=workers)
         captions = folder / "annotations" / f"captions_{_SPLIT}.json"
-        yield from split_events(
-            CocoSplit(
-                name="all",
-                id_prefix="",
-                where=str(captions),
-                captions=read_bytes(captions),
-                images=require_place(folder, (_SPLIT,), request.options.max_bytes),
-            )
+        split = CocoSplit(
+            name="all",
+            id_prefix="",
+            where=str(captions),
+            captions=read_bytes(captions),
+            images=require_place(folder, (_SPLIT,), request.options.max_bytes),
         )
+        for event in split_events(split):  # the files are none of the user's
+            yield replace(event, name="") if isinstance(event, SourceItem) else event
 
 
 def _needs(spec: SourceSpec, layout: Layout) -> Needs:
