@@ -43,19 +43,18 @@ def test_a_plain_corpus_is_counted_by_folder_format_and_size(tmp_path: Path) -> 
     assert found.counts[0].rows[0].share == 100
 
 
-def test_dates_cameras_and_folders_are_counted_where_they_are_known(tmp_path: Path) -> None:
+def test_dates_and_cameras_are_counted_where_they_are_known(tmp_path: Path) -> None:
     taken = [datetime(2000 + n // 2, 5, 1) for n in range(29)]
     snapshot = store(
         tmp_path / "s",
         [f"f/{n}" for n in range(30)],
         taken=pa.array([*taken, None], pa.timestamp("ms")),
         camera=pa.array([None, "", *(["Canon <b>"] * 28)]),
-        folder=pa.array(["x/y"] * 30),
     )
     years, folders, cameras, *_ = collection(snapshot).counts
     assert [row.label for row in years.rows] == [str(year) for year in range(2014, 2004, -1)]
     assert (years.more, years.rest, years.unknown) == (5, 10, 1)
-    assert [(row.label, row.count) for row in folders.rows] == [("x/y", 30)]
+    assert [(row.label, row.count) for row in folders.rows] == [("f", 30)]
     assert (cameras.rows[0].label, cameras.unknown) == ("Canon <b>", 2)
 
 

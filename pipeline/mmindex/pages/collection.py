@@ -20,7 +20,6 @@ _SIZES: Final = (0.0, 0.3, 1.0, 4.0, 12.0, 30.0)
 # What a column of this name must hold to be counted: sources have columns of their own.
 _OPTIONAL: Final[Mapping[str, Callable[[Any], bool]]] = {
     "taken": pa.types.is_timestamp,
-    "folder": pa.types.is_string,
     "camera": pa.types.is_string,
 }
 
@@ -85,16 +84,16 @@ def _kinds(batch: pa.RecordBatch, optional: list[str]) -> dict[str, pa.Array]:
     """What each image is counted as, by the name of the count."""
     pixels = pc.multiply(batch["width"].cast(pa.int64()), batch["height"].cast(pa.int64()))
     classes = np.searchsorted(_SIZES, pixels.to_numpy() / 1e6, side="right") - 1
-    kinds = {"format": valid_text(batch["format"]), "pixels": pa.array(classes)}
+    kinds = {
+        "format": valid_text(batch["format"]),
+        "pixels": pa.array(classes),
+        # As folder_of(): with the source's name, for two sources may have folders of one name.
+        "folder": pc.replace_substring_regex(valid_text(batch["image_id"]), "/[^/]*$", ""),
+    }
     if "taken" in optional:
         kinds["taken"] = pc.year(batch["taken"])
     if "camera" in optional:
         kinds["camera"] = valid_text(batch["camera"])
-    if "folder" in optional:
-        kinds["folder"] = valid_text(batch["folder"])
-    else:
-        ids = valid_text(batch["image_id"])
-        kinds["folder"] = pc.replace_substring_regex(ids, "/[^/]*$", "")
     return kinds
 
 

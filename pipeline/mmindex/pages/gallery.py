@@ -127,7 +127,12 @@ def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = N
 def hits_fragment(hits: Sequence[ShownHit], query: str) -> str:
     """Hits as a piece of HTML for a notebook: at most ``_MAX_SHOWN`` small pictures."""
     shown = [
-        (hit, thumb(hit.uri, _SMALL_PIXELS), _shortened(hit.caption or hit.id))
+        (
+            hit,
+            thumb(hit.uri, _SMALL_PIXELS),
+            place_of(hit.uri, hit.id).name,
+            _shortened(hit.caption or hit.id),
+        )
         for hit in hits[:_MAX_SHOWN]
     ]
     more = len(hits) - len(shown)
