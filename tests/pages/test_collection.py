@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from mmindex.pages.collection import collection
 from mmindex.store.snapshot import Snapshot
@@ -62,6 +63,14 @@ def test_a_source_s_own_columns_of_these_names_are_left_alone(tmp_path: Path) ->
     snapshot = store(tmp_path / "s", ["f/1"], taken=pa.array(["in May"]), camera=pa.array([7]))
     titles = [one.title for one in collection(snapshot).counts]
     assert titles == ["Folders", "Formats", "Megapixels"]
+
+
+def test_a_count_that_never_ends_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmindex.pages.collection._MOST_KINDS", 5)
+    found = collection(store(tmp_path / "s", [f"folder-{n}/1" for n in range(9)]))
+    assert [one.title for one in found.counts] == ["Formats", "Megapixels"]
 
 
 def test_an_empty_corpus_has_nothing_to_count(tmp_path: Path) -> None:

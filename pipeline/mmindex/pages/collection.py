@@ -15,6 +15,8 @@ from mmindex.store.objects import valid_text
 from mmindex.store.snapshot import Snapshot
 
 _MOST_ROWS: Final = 10
+# Where nearly every image is of a kind of its own, counting says nothing; this many take 100 MB.
+_MOST_KINDS: Final = 1_000_000
 # Megapixels: a thumbnail, a screen, a telephone of 2010, a camera of today, more.
 _SIZES: Final = (0.0, 0.3, 1.0, 4.0, 12.0, 30.0)
 # What a column of this name must hold to be counted: sources have columns of their own.
@@ -49,7 +51,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A corpus in counts; those that nothing is known of are left out."""
+    """A corpus in counts; left out are those that nothing is known of, or that never end."""
 
     images: int
     size_bytes: int
@@ -72,7 +74,10 @@ def collection(snapshot: Snapshot) -> Collection:
         images += len(batch)
         size_bytes += pc.sum(batch["size_bytes"]).as_py() or 0
         for name, values in _kinds(batch, optional).items():
-            tally.setdefault(name, Counter()).update(_counted(values))
+            counter = tally.setdefault(name, Counter())
+            if len(counter) <= _MOST_KINDS:
+                counter.update(_counted(values))
+    tally = {name: counter for name, counter in tally.items() if len(counter) <= _MOST_KINDS}
     return Collection(images, size_bytes, tuple(_shown(tally)))
 
 
