@@ -110,8 +110,9 @@ def make_store(
     segment_rows: int = 1_000,
     group_rows: int = 65_536,
 ) -> Snapshot:
-    """Publish version 1 with these tables, vectors and exact indexes."""
+    """Publish the next version with these tables, vectors and exact indexes."""
     layout = versions.create_layout(root)
+    before = versions.read_current(layout)
     objects = Objects(layout)
     refs = list(write_tables(objects, images, captions, group_rows))
     indexes = {}
@@ -119,6 +120,8 @@ def make_store(
         parts, indexes[modality] = write_side(objects, modality, side, segment_rows)
         refs += parts
     made = manifest(
+        version=1 if before is None else before.version + 1,
+        parent=None if before is None else before.version,
         stages=("crawl", "encode", "index") if encoder else ("crawl",),
         counts=counts(
             indexed=len(images),

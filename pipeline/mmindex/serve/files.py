@@ -8,7 +8,8 @@ from typing import Final
 from mmindex.core.config import LimitsConfig
 from mmindex.core.records import ItemError
 from mmindex.media.images import ImageLimits, orientation
-from mmindex.media.uris import read_uri
+from mmindex.search.hits import Picture
+from mmindex.serve.pictures import read_indexed
 from mmindex.serve.problems import PictureError
 from mmindex.serve.strip import CannotStripError, strip_metadata
 
@@ -28,21 +29,21 @@ class Plain:
     media_type: str
 
 
-def plain_file(uri: str, form: str) -> Plain | None:
+def plain_file(picture: Picture, form: str) -> Plain | None:
     """A picture's file without metadata; None where it must be sent as a JPEG instead.
 
     Args:
-        uri: where it is.
+        picture: an image of the corpus.
         form: its format, as Pillow calls it.
 
     Raises:
-        PictureError: it cannot be read any more, or is no picture any more.
+        PictureError: it cannot be read any more, or its bytes are others now.
     """
     if form not in _TYPES:
         return None
     limits = ImageLimits.of(LimitsConfig())
     try:
-        data = read_uri(uri, limits.max_bytes)
+        data = read_indexed(picture.uri, picture.key)
         clean = strip_metadata(data, form, orientation(data, limits))
     except ItemError as error:
         raise PictureError(f"{error.reason.replace('_', ' ')}: {error.detail}") from error

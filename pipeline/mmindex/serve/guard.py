@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
@@ -46,6 +46,8 @@ _HEADERS: Final = {
 }
 _SAFE: Final = frozenset({"GET", "HEAD"})
 _MOST_URL: Final = 8_192
+_MOST_HEADERS: Final = 100
+_MOST_HEAD_BYTES: Final = 32 << 10
 _MOST_FAILURES: Final = 10  # wrong tokens a minute
 
 
@@ -80,6 +82,10 @@ class Guard:
         headers = Headers(scope=scope)
         if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > _MOST_URL:
             raise RequestError(HTTPStatus.REQUEST_URI_TOO_LONG, "the address is too long")
+        if len(scope["headers"]) > _MOST_HEADERS or _size(scope["headers"]) > _MOST_HEAD_BYTES:
+            raise RequestError(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request has too many headers"
+            )
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._known(hosts[0]):
             shown = ", ".join(hosts)[:100]
@@ -99,8 +105,11 @@ class Guard:
             self._check_token(headers)
 
     def _known(self, host: str) -> bool:
-        name = urlsplit(f"//{host}").hostname if _plain(host) else None
-        if name is None:
+        if not _plain(host):
+            return False
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:  # such as a bracket that is not closed
             return False
         try:
             ip_address(name)
@@ -165,6 +174,10 @@ def too_large() -> RequestError:
         f"more than {MAX_UPLOAD_BYTES >> 20} MiB were sent",
         "send a smaller picture",
     )
+
+
+def _size(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    return sum(len(name) + len(value) for name, value in headers)
 
 
 def _plain(host: str) -> bool:

@@ -6,6 +6,7 @@ What a worker does is bounded like a decode worker of a build: address space, ti
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from mmindex.core.config import LimitsConfig
-from mmindex.core.records import ItemError
+from mmindex.core.records import ItemError, Reason
 from mmindex.core.workers import WORKERS
-from mmindex.encode.decoding import start_worker, worker_bytes
+from mmindex.encode.decoding import Failure, start_worker, worker_bytes
 from mmindex.media.images import ImageLimits, decode
 from mmindex.media.uris import read_uri
 from mmindex.serve.problems import PictureError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from mmindex.models.preprocess import Pixels, PreprocessSpec
+    from mmindex.search.hits import Picture
 
 T = TypeVar("T")
 
@@ -43,23 +45,23 @@ class PictureWorkers:
         self._pool: ProcessPool | None = None
         self._limits = LimitsConfig()
 
-    async def thumbnail(self, uri: str) -> bytes:
-        """A JPEG of what lies at ``uri``, at most ``THUMB_PIXELS`` wide and high.
+    async def thumbnail(self, picture: Picture) -> bytes:
+        """A JPEG of an image of the corpus, at most ``THUMB_PIXELS`` wide and high.
 
         Raises:
-            PictureError: it cannot be read or decoded.
+            PictureError: it cannot be read or decoded, or its bytes are others now.
         """
-        return await self._run(partial(_jpeg, uri, THUMB_PIXELS))
+        return await self._run(partial(_jpeg, picture.uri, picture.key, THUMB_PIXELS))
 
-    async def jpeg(self, uri: str) -> bytes:
-        """What lies at ``uri`` as a JPEG of full size; raises as :meth:`thumbnail`."""
-        return await self._run(partial(_jpeg, uri, None))
+    async def jpeg(self, picture: Picture) -> bytes:
+        """An image of the corpus as a JPEG of full size; raises as :meth:`thumbnail`."""
+        return await self._run(partial(_jpeg, picture.uri, picture.key, None))
 
     async def upload(self, data: bytes, spec: PreprocessSpec) -> tuple[Pixels, bytes]:
         """What a model sees of a file's bytes, and a thumbnail; raises as :meth:`thumbnail`."""
         return await self._run(partial(_upload, data, spec))
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _run(self, work: Callable[[], T | Failure]) -> T:
         if self._pool is None or not self._pool.active:
             self._pool = ProcessPool(
                 max_workers=_PROCESSES,
@@ -69,11 +71,12 @@ class PictureWorkers:
             )
         future: Any = self._pool.schedule(work, timeout=_TIMEOUT_S)
         try:
-            return await asyncio.wrap_future(future)
-        except ItemError as error:
-            raise PictureError(f"{error.reason.replace('_', ' ')}: {error.detail}") from error
+            found: T | Failure = await asyncio.wrap_future(future)
         except (FutureTimeoutError, MemoryError, ProcessExpired) as error:
             raise PictureError("the picture takes too much time or memory to decode") from error
+        if isinstance(found, Failure):
+            raise PictureError(f"{found.reason.replace('_', ' ')}: {found.detail}")
+        return found
 
     def close(self) -> None:
         """End the workers."""
@@ -87,18 +90,37 @@ def _limits() -> ImageLimits:
     return ImageLimits.of(LimitsConfig())
 
 
-def _jpeg(uri: str, pixels: int | None) -> bytes:
-    limits = _limits()
-    picture = decode(read_uri(uri, limits.max_bytes), limits)
-    if pixels is not None:
-        picture.thumbnail((pixels, pixels))
-    return _encoded(picture)
+def read_indexed(uri: str, key: str) -> bytes:
+    """The bytes of an image of the corpus, if they are those that were indexed.
+
+    A file that was exchanged, or became a link to something else, is never sent.
+
+    Raises:
+        ItemError: they are others now, or cannot be read.
+    """
+    data = read_uri(uri, _limits().max_bytes)
+    if hashlib.sha256(data).hexdigest() != key:
+        raise ItemError(Reason.CHANGED, "the file has changed since it was indexed")
+    return data
 
 
-def _upload(data: bytes, spec: PreprocessSpec) -> tuple[Pixels, bytes]:
+def _jpeg(uri: str, key: str, pixels: int | None) -> bytes | Failure:
+    try:
+        picture = decode(read_indexed(uri, key), _limits())
+        if pixels is not None:
+            picture.thumbnail((pixels, pixels))
+        return _encoded(picture)
+    except ItemError as error:
+        return Failure(error.reason, error.detail)
+
+
+def _upload(data: bytes, spec: PreprocessSpec) -> tuple[Pixels, bytes] | Failure:
     from mmindex.models.preprocess import to_pixels
 
-    picture = decode(data, _limits())
+    try:
+        picture = decode(data, _limits())
+    except ItemError as error:
+        return Failure(error.reason, error.detail)
     pixels = to_pixels(picture, spec)
     picture.thumbnail((THUMB_PIXELS, THUMB_PIXELS))
     return pixels, _encoded(picture)

@@ -179,7 +179,7 @@ class Service:
         picture = await self.desk.run(lambda: find(served, image_id))
         data = self.thumbs.get(picture.key)
         if data is None:
-            data = await self.workers.thumbnail(picture.uri)
+            data = await self.workers.thumbnail(picture)
             self.thumbs.put(picture.key, data)
         return picture, data
 
@@ -192,7 +192,7 @@ class Service:
         """
         picture = await self.desk.run(lambda: find(served, image_id))
         form = image_columns(served.snapshot, [image_id], ["format"])[image_id]["format"]
-        found = await self.desk.run(lambda: plain_file(picture.uri, form))
+        found = await self.desk.run(lambda: plain_file(picture, form))
         if found is None:
-            found = Plain(await self.workers.jpeg(picture.uri), "image/jpeg")
+            found = Plain(await self.workers.jpeg(picture), "image/jpeg")
         return picture, found

@@ -1,0 +1,93 @@
+"""The pages without scripts: every view has an address."""
+
+from __future__ import annotations
+
+from support.pages import HOSTILE, Page
+
+
+def page(served, path: str, **params: str) -> Page:
+    answer = served.get(path, params=params or None)
+    assert answer.status_code == 200, answer.text[:500]
+    assert answer.headers["content-type"].startswith("text/html")
+    return Page(answer.text)
+
+
+def test_the_first_page_shows_some_pictures_and_a_field(served) -> None:
+    seen = page(served, "/")
+    assert [one["name"] for one in seen.named("input") if one.get("type") == "search"] == ["q"]
+    assert len(seen.named("img")) == 12
+
+
+def test_hits_link_to_their_pictures_and_keep_the_question(served) -> None:
+    seen = page(served, "/", q="a red square")
+    links = [one["href"] for one in seen.named("a") if one["href"].startswith("/picture/")]
+    assert links
+    assert all("q=a+red+square" in link for link in links)
+    assert len(seen.named("img")) == 12
+
+
+def test_a_picture_has_its_facts_its_neighbours_and_ways_on(served, pictures) -> None:
+    name = next(iter(pictures))
+    text = served.get(f"/picture/{name}", params={"q": "red"}).text
+    for words in ("a red square 0", "More like this", "Not like this", "Back to the answer"):
+        assert words in text
+    assert f"/api/v1/images/{name}/file" in text
+    like = page(served, "/", image=name)
+    assert all(name not in one["src"] for one in like.named("img")[1:])
+
+
+def test_filters_stay_in_the_address_and_narrow_the_answer(served) -> None:
+    seen = page(served, "/", q="red", where="width > 9999")
+    shown = served.get("/", params={"q": "red", "where": "width > 9999"}).text
+    assert "is true for 0 of 12 images" in shown
+    fields = {one["name"]: one.get("value") for one in seen.named("input") if "name" in one}
+    assert fields["where"] == "width > 9999"
+    assert len(page(served, "/", where="format = 'PNG'").named("img")) == 12
+
+
+def test_mistakes_are_told_on_the_page(served) -> None:
+    for params in ({"q": "red", "where": "nope = 1"}, {"q": "red", "from": "soon"}):
+        answer = served.get("/", params=params)
+        assert answer.status_code == 400
+        assert "This cannot be answered" in answer.text
+    assert served.get("/picture/not/there").status_code == 404
+
+
+def test_a_picture_that_is_sent_gets_an_address(served, pictures) -> None:
+    with served.client() as client:
+        sent = client.post(
+            "/picture", files={"picture": next(iter(pictures.values())).read_bytes()}
+        )
+        assert sent.status_code == 303
+        assert sent.headers["location"].startswith("/?picture=")
+        shown = client.get(sent.headers["location"])
+    assert shown.status_code == 200
+    assert "like your picture" in shown.text
+
+
+def test_the_other_pages_are_there(served) -> None:
+    for path, words in (
+        ("/duplicates", "duplicate"),
+        ("/quarantine", "Nothing is in quarantine."),
+        ("/about", "all is well"),
+    ):
+        assert words in served.get(path).text
+    assert served.get("/login", follow_redirects=False).status_code == 303
+
+
+def test_texts_of_strangers_are_inert(served) -> None:
+    for text in HOSTILE:
+        if "\ud83d" in text:
+            continue
+        seen = page(served, "/", q=text)
+        assert [one.get("src") for one in seen.named("script")] == ["/static/app.js"]
+        assert not [key for _, attributes in seen.tags for key in attributes if key[:2] == "on"]
+
+
+def test_the_policy_allows_no_inline_code(served) -> None:
+    for path in ("/", "/about", "/quarantine"):
+        policy = served.get(path).headers["content-security-policy"]
+        assert "unsafe-inline" not in policy
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "<style" not in served.get(path).text

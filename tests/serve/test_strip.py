@@ -1,0 +1,112 @@
+"""Metadata leaves a picture's file, its pixels stay."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image, ImageCms, PngImagePlugin
+from PIL.ExifTags import GPS, IFD, Base
+
+from mmindex.serve.strip import CannotStripError, strip_metadata
+from mmindex.serve.thumbs import ThumbCache
+from support.pictures import draw
+
+MARK = b"a secret place"
+
+
+def tagged(form: str, **options) -> bytes:
+    exif = Image.Exif()
+    exif[Base.ImageDescription] = MARK.decode()
+    exif.get_ifd(IFD.GPSInfo)[GPS.GPSLatitude] = (48.0, 8.0, 0.0)
+    exif[Base.Orientation] = options.pop("orientation", 1)
+    buffer = io.BytesIO()
+    draw(3, (64, 48)).save(buffer, form, exif=exif.tobytes(), **options)
+    return buffer.getvalue()
+
+
+def pixels(data: bytes) -> tuple[tuple[int, int], bytes]:
+    with Image.open(io.BytesIO(data)) as image:
+        return image.size, image.convert("RGB").tobytes()
+
+
+def profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_texts_and_places_go_and_pixels_and_profile_stay(form: str) -> None:
+    options = {"icc_profile": profile()}
+    if form == "JPEG":
+        options |= {"comment": MARK, "xmp": b"<x>" + MARK, "progressive": True}
+    elif form == "PNG":
+        info = PngImagePlugin.PngInfo()
+        info.add_text("Comment", MARK.decode())
+        info.add_itxt("XML:com.adobe.xmp", MARK.decode())
+        options["pnginfo"] = info
+    else:
+        options |= {"xmp": b"<x>" + MARK, "lossless": True}
+    data = tagged(form, **options)
+    assert MARK in data
+    clean = strip_metadata(data, form)
+    assert clean is not None
+    assert MARK not in clean
+    assert pixels(clean) == pixels(data)
+    with Image.open(io.BytesIO(clean)) as image:
+        assert image.info["icc_profile"] == profile()
+        assert not dict(image.getexif())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_of_a_jpeg_s_exif_the_orientation_stays(orientation: int) -> None:
+    clean = strip_metadata(tagged("JPEG", orientation=orientation), "JPEG", orientation)
+    assert clean is not None
+    with Image.open(io.BytesIO(clean)) as image:
+        expected = {} if orientation == 1 else {Base.Orientation: orientation}
+        assert dict(image.getexif()) == expected
+
+
+def test_what_follows_the_picture_goes() -> None:
+    data = tagged("JPEG")
+    clean = strip_metadata(data + b"more " + MARK + data, "MPO")
+    assert clean == strip_metadata(data, "JPEG")
+
+
+def test_other_formats_and_turned_pngs_are_left_to_others() -> None:
+    assert strip_metadata(b"GIF89a", "GIF") is None
+    assert strip_metadata(tagged("PNG", orientation=6), "PNG", 6) is None
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_a_cut_file_never_passes_for_a_whole_one(form: str) -> None:
+    data = tagged(form)
+    whole = strip_metadata(data, form)
+    for length in (*range(64), *range(64, len(data), 37)):
+        try:
+            clean = strip_metadata(data[:length], form)
+        except CannotStripError:
+            continue
+        assert clean is not None
+        assert MARK not in clean
+        assert clean == whole or form == "WEBP"
+
+
+def test_thumbnails_stay_within_their_bound(tmp_path) -> None:
+    cache = ThumbCache(tmp_path / "c", 1_000)
+    keys = [f"{n:064x}" for n in range(20)]
+    for key in keys:
+        cache.put(key, b"x" * 100)
+    assert cache.bytes == 1_000
+    assert cache.get(keys[0]) is None
+    assert cache.get(keys[-1]) == b"x" * 100
+    assert sum(path.stat().st_size for path in (tmp_path / "c").glob("??/*")) == 1_000
+    again = ThumbCache(tmp_path / "c", 1_000)
+    assert again.bytes == 1_000
+    assert sorted(again.keys()) == sorted(keys[-10:])
+
+
+def test_a_half_written_thumbnail_is_removed(tmp_path) -> None:
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab" / ".1234").write_bytes(b"half")
+    assert ThumbCache(tmp_path, 10).bytes == 0
+    assert list(tmp_path.glob("??/*")) == []
