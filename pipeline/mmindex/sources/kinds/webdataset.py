@@ -1,8 +1,8 @@
 """WebDataset shards: tar archives in which files with the same stem make one sample.
 
 The layout of img2dataset and open_clip: ``000000012.jpg`` with ``000000012.txt`` (captions, one a
-line), ``000000012.json`` (everything known of the row) and ``000000012.xmp`` (metadata). Members need not be sorted. Format:
-https://huggingface.co/docs/hub/datasets-webdataset
+line), ``000000012.json`` (everything known of the row) and ``000000012.xmp`` (metadata). Members
+need not be sorted. Format: https://huggingface.co/docs/hub/datasets-webdataset
 """
 
 from __future__ import annotations
