@@ -61,7 +61,7 @@ def dedup(
         from mmindex.pages.duplicates import dedup_page
         from mmindex.pages.page import write_page
 
-        write_page(html, dedup_page(snapshot, groups, threshold))
+        write_page(html, dedup_page(snapshot, groups, threshold, html))
     emit(
         enumerate(groups, start=1),
         form,

@@ -26,6 +26,7 @@ from mmindex_cli.options import (
 
 if TYPE_CHECKING:
     from mmindex.core.modality import Modality
+    from mmindex.pages.gallery import Request
     from mmindex.search.hits import Limit
     from mmindex.search.parts import Question
     from mmindex.search.query import Answer, Session
@@ -158,7 +159,11 @@ def query(
         answers: Iterator[Answer] = (
             order(answer) for answer in asked.answers(session, side, limit)
         )
-        shown = answers if html is None else _with_page(session, answers, html)
+        shown = answers
+        if html is not None:
+            from mmindex.pages.gallery import Request
+
+            shown = _with_page(session, answers, html, Request(min_score, where, html))
         if failed := print_answers(shown, form, view, end):
             raise DataError(f"{failed} of the queries could not be answered", "see their `error`")
 
@@ -271,10 +276,12 @@ def _lines(path: Path) -> AbstractContextManager[BinaryIO]:
         return path.open("rb")
 
 
-def _with_page(session: Session, answers: Iterator[Answer], target: Path) -> Iterator[Answer]:
+def _with_page(
+    session: Session, answers: Iterator[Answer], target: Path, request: Request
+) -> Iterator[Answer]:
     from mmindex.pages.gallery import gallery_page
     from mmindex.pages.page import write_page
 
     for answer in answers:
-        write_page(target, gallery_page(session.snapshot, answer))
+        write_page(target, gallery_page(session.snapshot, answer, request))
         yield answer

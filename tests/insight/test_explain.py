@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from mmindex.core.errors import UsageError
-from mmindex.insight.explain import Method, _normalised, attributions, explain
-from mmindex.insight.overlay import explain_picture, overlay, seen_box
+from mmindex.insight.explain import Explanation, Method, _normalised, attributions, explain
+from mmindex.insight.overlay import explain_picture, overlay, seen_box, with_legend
 from mmindex.models.devices import place
 from mmindex.models.openclip import OpenClipEncoder, load_encoder
 from mmindex.models.preprocess import spec_from_config, to_pixels
@@ -219,6 +219,22 @@ def test_large_pictures_come_out_small_and_small_ones_as_they_are() -> None:
     assert overlay(Image.new("RGB", (3, 900)), heat, spec).size == (3, 900)
 
 
+@pytest.mark.parametrize(
+    "text", ["red", "$x_1$ %s", "一只猫" * 400, "e" + "\u0301" * 40, "\x1b[2J"]
+)
+def test_a_legend_holds_any_text_below_the_picture(text: str) -> None:
+    found = Explanation(0.25, "gradient", np.ones((4, 4), dtype=np.float32))
+    shown = Image.new("RGB", (500, 300), "red")
+    page = with_legend(shown, text, found)
+    assert page.size[0] == 500
+    assert page.crop((0, 0, 500, 300)).tobytes() == shown.tobytes()
+    legend = page.crop((0, 300, 500, page.height))
+    assert len(legend.getcolors(1 << 20) or []) > 50
+    edge = np.asarray(legend)[:, -5:]
+    assert (edge == 255).all()  # the text ends before the edge
+    assert with_legend(Image.new("RGB", (3, 900)), text, found).width > 300
+
+
 def test_an_overlay_is_a_png_of_the_upright_picture(tmp_path: Path) -> None:
     upright = Image.new("RGB", (40, 20), "red")
     exif = Image.Exif()
@@ -230,5 +246,10 @@ def test_an_overlay_is_a_png_of_the_upright_picture(tmp_path: Path) -> None:
     for name in ("a", str(tmp_path / "turned.jpg")):
         explain_picture(vectorizer, name, "red", tmp_path / "out.png")
         with Image.open(tmp_path / "out.png") as out:
-            assert (out.format, out.size) == ("PNG", (20, 40))
+            assert out.format == "PNG"
+            width, height = out.size
+            left = (width - 20) // 2
+            assert height > 40
+            red = np.asarray(out.convert("RGB"))[:40, left : left + 20]
+            assert (red[..., 0] > red[..., 1]).all()  # upright, whole, above the legend
         assert b"SECRET" not in (tmp_path / "out.png").read_bytes()

@@ -70,13 +70,12 @@ def report(published: Snapshot) -> str:
 
 
 def colours(scheme: str) -> dict[str, str]:
-    """The style sheets' named colours."""
+    """The style sheet's named colours."""
+    css = (resources.files("mmindex.pages") / "templates/base.css").read_text()
+    blocks = re.findall(r":root \{(.*?)\}", css, flags=re.DOTALL)
     found: dict[str, str] = {}
-    for name in ("gallery", "report"):
-        css = (resources.files("mmindex.pages") / f"templates/{name}.css").read_text()
-        blocks = re.findall(r":root \{(.*?)\}", css, flags=re.DOTALL)
-        for block in blocks[: 1 + SCHEMES[scheme]]:
-            found |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+    for block in blocks[: 1 + SCHEMES[scheme]]:
+        found |= dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
     return found
 
 

@@ -26,6 +26,8 @@ _K = 10
 # A point is timed again until this has passed, three times at least; the fastest counts.
 _SECONDS = 0.2
 _REPEATS = 3
+# Single queries that are timed.
+_ALONE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,18 @@ class SpeedPoint:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """The curve of one side's index, cheapest point first, and how it was timed."""
+    """The curve of one side's index, cheapest point first, and how it was timed.
+
+    ``alone_ms``: milliseconds of one query by itself, with the setting in use: the median of
+    several.
+    """
 
     side: Modality
     info: IndexInfo
     points: tuple[SpeedPoint, ...]
     batch: int
     threads: int
+    alone_ms: float
 
 
 def measure_speed(snapshot: Snapshot, side: Modality, asked: VectorSource, seed: int) -> Speed:
@@ -73,9 +80,10 @@ def measure_speed(snapshot: Snapshot, side: Modality, asked: VectorSource, seed:
     ids = asked.live_ids()
     queries = asked.take(ids[sample(len(ids), BATCH, seed)]).astype(np.float32)
     info = searcher.info
+    alone = _alone(searcher, queries)
     if info.exact:
         exact = SpeedPoint(0, 0, 100.0, _rate(searcher, queries), None, True)
-        return Speed(side, info, (exact,), len(queries), thread_count(None))
+        return Speed(side, info, (exact,), len(queries), thread_count(None), alone)
     chosen = info.nprobe, info.k_factor
     measured = None if info.measured_recall is None else 100 * info.measured_recall
     curve = [(nprobe, k, 100 * found, cost) for nprobe, k, found, cost in info.curve]
@@ -88,7 +96,7 @@ def measure_speed(snapshot: Snapshot, side: Modality, asked: VectorSource, seed:
         searcher.info = msgspec.structs.replace(info, nprobe=nprobe, k_factor=k_factor)
         rate = _rate(searcher, queries)
         points.append(SpeedPoint(nprobe, k_factor, found, rate, cost, (nprobe, k_factor) == chosen))
-    return Speed(side, info, tuple(points), len(queries), thread_count(None))
+    return Speed(side, info, tuple(points), len(queries), thread_count(None), alone)
 
 
 def _rate(searcher: Searcher, queries: NDArray[np.float32]) -> float:
@@ -103,3 +111,14 @@ def _rate(searcher: Searcher, queries: NDArray[np.float32]) -> float:
         best = min(best, time.perf_counter() - start)
         runs += 1
     return float(len(queries) / best)
+
+
+def _alone(searcher: Searcher, queries: NDArray[np.float32]) -> float:
+    """Milliseconds of a query by itself: the median of several, after one that warms caches up."""
+    searcher.search(queries[:1], _K)
+    taken = []
+    for number in range(_ALONE):
+        start = time.perf_counter()
+        searcher.search(queries[number % len(queries), None], _K)
+        taken.append(time.perf_counter() - start)
+    return 1000 * float(np.median(taken))

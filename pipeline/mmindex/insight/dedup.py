@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -69,6 +70,7 @@ class Member:
     Attributes:
         similarity: cosine similarity with the image to keep.
         keep: whether this is the one to keep: the largest in pixels, then in bytes, then the first.
+        same: whether its bytes are those of the image to keep.
     """
 
     image_id: str
@@ -78,6 +80,20 @@ class Member:
     size_bytes: int
     similarity: float
     keep: bool
+    same: bool
+
+    @property
+    def pixels(self) -> int:
+        """Width times height."""
+        return self.width * self.height
+
+
+class KeptFor(StrEnum):
+    """What sets the image to keep apart from the others of its group."""
+
+    PIXELS = "pixels"  # it has the most
+    BYTES = "bytes"  # others have as many pixels; its file is the largest of these
+    ORDER = "order"  # others are as large in both; it comes first in the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,16 @@ class Group:
     def spare_bytes(self) -> int:
         """What the images that are not kept take."""
         return sum(member.size_bytes for member in self.members if not member.keep)
+
+    @property
+    def kept_for(self) -> KeptFor:
+        """Why the first member is the one to keep."""
+        kept, *others = self.members
+        rivals = [one for one in others if one.pixels == kept.pixels]
+        if not rivals:
+            return KeptFor.PIXELS
+        equal = any(one.size_bytes == kept.size_bytes for one in rivals)
+        return KeptFor.ORDER if equal else KeptFor.BYTES
 
 
 def default_threshold(encoder: EncoderInfo) -> float:
@@ -251,6 +277,7 @@ def _group(vectors: Vectors, facts: list[_Facts], ids: Int64) -> Group:
             size_bytes=fact.size_bytes,
             similarity=min(1.0, float(cosine)),
             keep=number == best,
+            same=bool(ids[number] == ids[best]),
         )
         for number, (fact, cosine) in enumerate(zip(facts, cosines, strict=True))
     ]

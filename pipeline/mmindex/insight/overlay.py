@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import unicodedata
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmindex.core.display import score_text, visible
 from mmindex.core.errors import os_errors
+from mmindex.core.fonts import plot_font
+from mmindex.core.progress import get_logger
 from mmindex.insight.explain import Explanation, Method, explain
 from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import PreprocessSpec, to_pixels
@@ -22,6 +29,13 @@ _MOST_PIXELS: Final = 1_024  # of the longer side: enough to see, small enough t
 _COLOURS: Final = "inferno"
 _STRONGEST: Final = 0.75  # opacity of the hottest place: the picture stays visible below it
 _UNSEEN: Final = 0.35  # brightness left where the model did not look
+# Below the picture: the text, its score and what the colours mean.
+_LEGEND_PIXELS: Final = 76
+_LEAST_WIDTH: Final = 360
+_DPI: Final = 100
+_MARGIN: Final = 14
+_SCALE_PIXELS: Final = 140
+_INK, _PAPER, _SOFT = "#211f1c", "#ffffff", "#66625b"
 _GRAY: Final = 0.5  # how far cold places lose their colour, so that the map stands out
 
 
@@ -71,10 +85,63 @@ def overlay(picture: Image.Image, heat: Float32, spec: PreprocessSpec) -> Image.
     return Image.fromarray(np.rint(np.clip(mixed, 0, 1) * 255).astype(np.uint8))
 
 
+def with_legend(shown: Image.Image, text: str, found: Explanation) -> Image.Image:
+    """Put the text, its score and the meaning of the colours below an overlay.
+
+    Args:
+        shown: the overlay.
+        text: what was asked; cut where it does not fit.
+        found: the explanation that the overlay shows.
+
+    Returns:
+        RGB, at least ``_LEAST_WIDTH`` wide; the overlay stands in its middle, unchanged.
+    """
+    width = max(shown.width, _LEAST_WIDTH)
+    page = Image.new("RGB", (width, shown.height + _LEGEND_PIXELS), _PAPER)
+    page.paste(shown, ((width - shown.width) // 2, 0))
+    page.paste(_legend(width, text, found), (0, shown.height))
+    return page
+
+
+def _legend(width: int, text: str, found: Explanation) -> Image.Image:
+    figure = Figure(figsize=(width / _DPI, _LEGEND_PIXELS / _DPI), dpi=_DPI, facecolor=_PAPER)
+    # A letter of this size is some 8 pixels wide, one of Chinese twice that.
+    asked = _cut(visible(text), (width - 2 * _MARGIN) // 9)
+    style: dict[str, Any] = {"parse_math": False, "va": "center"}
+    left, right = _MARGIN / width, 1 - _MARGIN / width
+    font = plot_font([asked])
+    if font.note:
+        get_logger("explain").warning(font.note)
+    figure.text(left, 0.72, asked, fontfamily=font.families, fontsize=12, color=_INK, **style)
+    below = f"score {score_text(found.score)}, {found.method}"
+    figure.text(left, 0.3, below, fontsize=9, color=_SOFT, **style)
+    scale = (right - _SCALE_PIXELS / width, 0.22, _SCALE_PIXELS / width, 0.14)
+    figure.text(scale[0] - 8 / width, 0.3, "weak", ha="right", fontsize=9, color=_SOFT, **style)
+    axes = figure.add_axes((scale[0], scale[1], scale[2] - 48 / width, scale[3]))
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=_COLOURS, aspect="auto")
+    axes.set_axis_off()
+    figure.text(right, 0.3, "strong", ha="right", fontsize=9, color=_SOFT, **style)
+    with warnings.catch_warnings(), io.BytesIO() as file:
+        # The note above names these letters once; matplotlib warns of each.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font", UserWarning)
+        figure.savefig(file, format="png", dpi=_DPI)
+        return Image.open(file).convert("RGB")
+
+
+def _cut(text: str, room: int) -> str:
+    """The start of a text that fits in ``room`` letters, wide ones counted twice."""
+    taken = 0
+    for place, char in enumerate(text):
+        taken += 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        if taken > room:
+            return text[: max(1, place - 1)] + "…"
+    return text
+
+
 def explain_picture(
     vectorizer: Vectorizer, image: str, text: str, out: Path, method: Method | None = None
 ) -> Explanation:
-    """Explain a picture's match with a text and write the overlay as a PNG file.
+    """Explain a picture's match with a text and write the overlay with a legend as a PNG file.
 
     Args:
         vectorizer: of the version whose model is asked.
@@ -94,7 +161,8 @@ def explain_picture(
     vector = vectorizer.text(text)
     found = explain(encoder, pixels, vector, method)
     with os_errors(out):
-        overlay(picture, found.heat, encoder.preprocess).save(out, format="PNG")
+        shown = overlay(picture, found.heat, encoder.preprocess)
+        with_legend(shown, text, found).save(out, format="PNG")
     return found
 
 

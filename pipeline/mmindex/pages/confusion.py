@@ -22,7 +22,7 @@ _DPI: Final = 120
 
 
 def plot_confusion(report: LabelReport, path: Path) -> str:
-    """Write the confusion matrix as a PNG file: true labels down, told labels across.
+    """Write the confusion matrix as a PNG file: true labels down, predicted labels across.
 
     Colours are shares of each true label, figures are counts.
 
@@ -59,13 +59,13 @@ def _draw(report: LabelReport, names: list[str], families: tuple[str, ...]) -> F
     axes = figure.subplots()
     support = np.maximum(report.confusion.sum(axis=1, keepdims=True), 1)
     shares = report.confusion / support
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap="Oranges", vmin=0, vmax=1)
     # Labels are text, never mathematics: "$" and "_" stand for themselves.
     size = 9 if count <= _WITH_NUMBERS else 6
     style: dict[str, Any] = {"fontfamily": families, "fontsize": size, "parse_math": False}
     axes.set_xticks(range(count), names, rotation=90, **style)
     axes.set_yticks(range(count), names, **style)
-    axes.set_xlabel("told")
+    axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(f"accuracy {100 * report.accuracy:.1f} % of {report.items:,}")
     if count <= _WITH_NUMBERS:
@@ -77,7 +77,7 @@ def _draw(report: LabelReport, names: list[str], families: tuple[str, ...]) -> F
                 ha="center",
                 va="center",
                 fontsize=7,
-                color="white" if shares[row, column] > 0.5 else "black",
+                color="white" if shares[row, column] > 0.6 else "black",
             )
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true label")
     return figure

@@ -2,40 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from mmindex.insight.dedup import Group, Member
+from mmindex.core.display import score_text
+from mmindex.insight.dedup import Group, KeptFor, Member
 from mmindex.pages.page import Thumb, render, shown_model, thumb
+from mmindex.pages.places import Place, folder_of, place_of
 from mmindex.search.vectorize import warning_about
 from mmindex.store.snapshot import Snapshot
 
 # Each picture is some 30 KB of the page.
 _MOST_PICTURES: Final = 1_000
 _MOST_IN_A_GROUP: Final = 40
+_MOST_FOLDERS: Final = 15
+_COPIES: Final = "Exact copies: keep the first in the corpus."
+_WHY: Final = {
+    KeptFor.PIXELS: "Keep the first: it has the most pixels.",
+    KeptFor.BYTES: "Keep the first: none has more pixels, and of those its file is the largest.",
+    KeptFor.ORDER: "Keep the first: none is larger, and it comes first in the corpus.",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One image as the page shows it."""
+    """One image as the page shows it; ``likeness``: how close it is to the one to keep."""
 
     member: Member
+    place: Place
     thumb: Thumb
+    likeness: str
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One group as the page shows it."""
+    """One group as the page shows it; ``why``: what speaks for the image to keep."""
 
     number: int
     size: int
     spare_bytes: int
+    why: str
     cards: Sequence[Card]
 
 
-def dedup_page(snapshot: Snapshot, groups: Sequence[Group], threshold: float) -> str:
-    """The HTML page of all groups, as far as a page can hold them; it says what it leaves out."""
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What could go from one folder."""
+
+    name: str
+    images: int
+    spare_bytes: int
+
+
+def dedup_page(
+    snapshot: Snapshot, groups: Sequence[Group], threshold: float, page: Path | None = None
+) -> str:
+    """The HTML page of all groups, as far as a page can hold them; it says what it leaves out.
+
+    Args:
+        snapshot: the version.
+        groups: its near-duplicates, in the order of the page.
+        threshold: the least similarity that they were found with.
+        page: the file that the page is written to, for links to pictures; None: no links.
+    """
     sections: list[Section] = []
     room = _MOST_PICTURES
     for number, group in enumerate(groups, start=1):
@@ -43,17 +75,42 @@ def dedup_page(snapshot: Snapshot, groups: Sequence[Group], threshold: float) ->
         if not shown:
             break
         room -= len(shown)
-        cards = [Card(member, thumb(member.uri)) for member in shown]
-        sections.append(Section(number, len(group.members), group.spare_bytes, cards))
+        cards = [_card(member, page) for member in shown]
+        copies = all(member.same for member in group.members)
+        why = _COPIES if copies else _WHY[group.kept_for]
+        sections.append(Section(number, len(group.members), group.spare_bytes, why, cards))
+    folders = _folders(groups)
     return render(
         "duplicates.html",
-        ["gallery.css", "duplicates.css"],
+        ["base.css", "cards.css", "tables.css", "duplicates.css"],
         sections=sections,
         groups=len(groups),
         images=sum(len(group.members) for group in groups),
         spare_bytes=sum(group.spare_bytes for group in groups),
+        folders=folders[:_MOST_FOLDERS],
+        more_folders=folders[_MOST_FOLDERS:],
         threshold=threshold,
         model=shown_model(snapshot.encoder),
-        warning=warning_about(snapshot),
+        warnings=[warning_about(snapshot)],
         manifest=snapshot.manifest,
     )
+
+
+def _card(member: Member, page: Path | None) -> Card:
+    picture = thumb(member.uri)
+    place = place_of(member.uri, member.image_id, None if picture.missing else page)
+    likeness = "exact copy" if member.same else f"similarity {score_text(member.similarity)}"
+    return Card(member, place, picture, "" if member.keep else likeness)
+
+
+def _folders(groups: Iterable[Group]) -> list[Folder]:
+    """Where the images lie that could go: first where most bytes are to be won."""
+    images: Counter[str] = Counter()
+    spare: Counter[str] = Counter()
+    for group in groups:
+        for member in group.members:
+            if not member.keep:
+                folder = folder_of(member.image_id)
+                images[folder] += 1
+                spare[folder] += member.size_bytes
+    return [Folder(name, images[name], size) for name, size in spare.most_common()]

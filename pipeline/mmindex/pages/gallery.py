@@ -1,12 +1,14 @@
 """An answer as one HTML file, see :mod:`mmindex.pages.page`.
 
-Texts are isolated from each other's writing direction (``<bdi>``); no local path is on the page.
+Texts are isolated from each other's writing direction (``<bdi>``); no local path is on the page,
+only names relative to it, see :mod:`mmindex.pages.places`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from mmindex.core.display import score_text
@@ -14,7 +16,9 @@ from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
 from mmindex.core.resources import user_path
 from mmindex.pages.page import Thumb, render, shown_model, thumb
-from mmindex.search.hits import captions_of
+from mmindex.pages.places import Place, place_of
+from mmindex.pages.scale import full_bar, share
+from mmindex.search.hits import captions_of, find_pictures
 from mmindex.search.parts import Part
 from mmindex.search.query import Answer
 from mmindex.search.vectorize import warning_about
@@ -44,19 +48,54 @@ class ShownHit(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """How an answer was asked for, and where its page goes.
+
+    Attributes:
+        min_score: the least score asked for; None: any.
+        where: the condition on images; None: none.
+        page: the file that the page is written to, for links to pictures; None: no links.
+    """
+
+    min_score: float | None = None
+    where: str | None = None
+    page: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
-    """One hit as the page shows it."""
+    """One hit as the page shows it, with the hits that are the same content.
 
-    hit: Hit
-    score: str
-    share: float  # of the best score, in percent: the length of the bar
+    Attributes:
+        share: the length of the score's bar, in percent.
+        alt: what the picture shows: a caption, or the file's name.
+        found: the caption that is the hit, where captions were searched.
+        more: how many captions are not shown.
+        copies: ids of the other hits with the same bytes, or the same text.
+    """
+
+    rank: int
+    id: str
+    place: Place
     thumb: Thumb
-    found: str | None  # the caption that is the hit, when captions were searched
+    alt: str
+    score: str
+    share: float
+    found: str | None
     captions: Sequence[str]
-    more: int  # captions not shown
+    more: int
+    copies: Sequence[str]
 
 
-def gallery_page(snapshot: Snapshot, answer: Answer) -> str:
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """Why there are no hits, and what to try."""
+
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...]
+
+
+def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = None) -> str:
     """The HTML page of an answer.
 
     A picture that is gone or cannot be decoded is shown as a placeholder with the reason.
@@ -64,16 +103,23 @@ def gallery_page(snapshot: Snapshot, answer: Answer) -> str:
     Raises:
         DataError: the store's tables are damaged.
     """
+    request = request or Request()
+    asked = Modality.TEXT if answer.picture is None else Modality.IMAGE
+    full = full_bar(snapshot.encoder, asked, answer.to)
+    cards = _cards(snapshot, answer, request, full)
     return render(
         "gallery.html",
-        ["gallery.css"],
+        ["base.css", "cards.css"],
         answer=answer,
+        request=request,
         title=_title(answer),
-        noun=_noun(answer),
+        found=_found(answer, cards),
         picture=thumb(answer.picture) if answer.picture is not None else None,
-        cards=_cards(snapshot, answer),
+        cards=cards,
+        full=full,
+        nothing=None if cards else _nothing(snapshot, request),
         model=shown_model(snapshot.encoder),
-        warning=warning_about(snapshot),
+        warnings=[warning_about(snapshot)],
         manifest=snapshot.manifest,
     )
 
@@ -96,31 +142,74 @@ def _title(answer: Answer) -> str:
     return answer.query
 
 
-def _cards(snapshot: Snapshot, answer: Answer) -> list[Card]:
+def _cards(snapshot: Snapshot, answer: Answer, request: Request, full: float) -> list[Card]:
+    stacks = _stacks(snapshot, answer)
     captions: dict[str, list[str]] = {}
     if answer.to is Modality.IMAGE:
-        images = [hit.image_id for hit in answer.hits]
-        captions = captions_of(snapshot, images)
-    best = max((hit.score for hit in answer.hits), default=0.0)
-    return [_card(hit, best, captions.get(hit.image_id, [])) for hit in answer.hits]
+        captions = captions_of(snapshot, [stack[0].image_id for stack in stacks])
+    return [
+        _card(stack, captions.get(stack[0].image_id, []), request.page, full) for stack in stacks
+    ]
 
 
-def _card(hit: Hit, best: float, captions: Sequence[str]) -> Card:
+def _stacks(snapshot: Snapshot, answer: Answer) -> list[list[Hit]]:
+    """Hits with the same bytes (captions: the same text) together, in the order of the best."""
+    keys: dict[str, str] = {}
+    if answer.to is Modality.IMAGE:
+        found = find_pictures(snapshot, "image_id", {hit.image_id for hit in answer.hits})
+        keys = {image_id: picture.key for image_id, picture in found.items()}
+    stacks: dict[str, list[Hit]] = {}
+    for hit in answer.hits:
+        same = keys.get(hit.image_id, hit.image_id) if hit.caption is None else hit.caption
+        stacks.setdefault(same, []).append(hit)
+    return list(stacks.values())
+
+
+def _card(stack: Sequence[Hit], captions: Sequence[str], page: Path | None, full: float) -> Card:
+    hit = stack[0]
+    picture = thumb(hit.uri)
+    place = place_of(hit.uri, hit.image_id, None if picture.missing else page)
+    said = hit.caption if hit.caption is not None else next(iter(captions), "")
     return Card(
-        hit=hit,
+        rank=hit.rank,
+        id=hit.id,
+        place=place,
+        thumb=picture,
+        alt=_shortened(said if said.strip() else place.name),
         score=score_text(hit.score),
-        share=round(100 * max(0.0, hit.score) / best, 1) if best > 0 else 0.0,
-        thumb=thumb(hit.uri),
+        share=share(hit.score, full),
         found=None if hit.caption is None else _shortened(hit.caption),
         captions=[_shortened(text) for text in captions[:_MAX_CAPTIONS]],
         more=max(0, len(captions) - _MAX_CAPTIONS),
+        copies=[other.id for other in stack[1:]],
     )
+
+
+def _nothing(snapshot: Snapshot, request: Request) -> Nothing:
+    reasons, advice = [], []
+    if request.where is not None:
+        from mmindex.search.filters import select_images  # DuckDB: when needed
+
+        left = int(select_images(snapshot, request.where).sum())
+        of = f"{left:,} of {snapshot.manifest.counts.indexed:,} images"
+        reasons.append(f"The condition {_shortened(request.where)!r} is true for {of}.")
+        advice.append("Search without the condition, or with one that is true for more images.")
+    if request.min_score is not None:
+        reasons.append(f"No hit has a score of {request.min_score:g} or more.")
+        advice.append("Ask for a lower score, or for none, and see how high the best hits score.")
+    return Nothing(tuple(reasons), (*advice, "Say it in other words, or start from a picture."))
+
+
+def _found(answer: Answer, cards: Sequence[Card]) -> str:
+    """Such as ``12 images``, or ``10 different images in 12 files``."""
+    count, different = len(answer.hits), len(cards)
+    noun = "image" if answer.to is Modality.IMAGE else "caption"
+    plural = "" if different == 1 else "s"
+    if count == different:
+        return f"{count:,} {noun}{plural}"
+    kind = "files" if answer.to is Modality.IMAGE else "places"
+    return f"{different:,} different {noun}{plural} in {count:,} {kind}"
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _MAX_CHARACTERS else text[:_MAX_CHARACTERS] + "…"
-
-
-def _noun(answer: Answer) -> str:
-    noun = "image" if answer.to is Modality.IMAGE else "caption"
-    return noun if len(answer.hits) == 1 else f"{noun}s"

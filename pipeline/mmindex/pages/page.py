@@ -20,7 +20,7 @@ from importlib import resources
 from pathlib import Path, PurePath
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from mmindex.core.config import LimitsConfig
@@ -30,6 +30,7 @@ from mmindex.core.records import ItemError
 from mmindex.media.images import ImageLimits, decode
 from mmindex.media.uris import read_uri
 from mmindex.models.resolve import LOCAL_DIR
+from mmindex.pages.places import breakable
 from mmindex.store.manifest import EncoderInfo
 
 # Twice the width of a card, for screens with two device pixels to a CSS pixel; some 30 KB each.
@@ -48,25 +49,41 @@ class Thumb:
 
 
 def render(template: str, styles: Sequence[str], **values: object) -> str:
-    """Fill a template.
+    """Fill a template: one file, with its style sheets and its policy inside.
 
     Args:
         template: the name of a file in the templates folder.
         styles: its style sheets, from the same folder; later ones win.
-        values: what it shows; texts may be anybody's. ``css`` and ``policy`` are added.
+        values: what it shows; texts may be anybody's.
     """
-    css = "".join(_file(name) for name in styles)
+    css = stylesheet(styles)
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    page: str = (
-        _environment()
-        .get_template(template)
-        .render(
-            css=Markup(css),  # noqa: S704 - our own file
-            policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
-            "base-uri 'none'; form-action 'none'",
-            **values,
-        )
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
     )
+    return _filled(template, css=Markup(css), policy=policy, **values)  # noqa: S704 # our own file
+
+
+def render_linked(template: str, css_href: str, **values: object) -> str:
+    """Fill a template for a server that sends :func:`stylesheet` and the policy beside it.
+
+    Args:
+        template: the name of a file in the templates folder.
+        css_href: where the style sheet is.
+        values: what it shows; texts may be anybody's.
+    """
+    return _filled(template, css_href=css_href, **values)
+
+
+def stylesheet(styles: Sequence[str]) -> str:
+    """Style sheets of the templates folder in one."""
+    return "".join(_file(name) for name in styles)
+
+
+def _filled(template: str, **values: object) -> str:
+    names = {"css": None, "css_href": None, "policy": None, "warnings": ()}
+    page: str = _environment().get_template(template).render(**{**names, **values})
     return page
 
 
@@ -140,7 +157,7 @@ def thumb(uri: str, pixels: int = _THUMB_PIXELS) -> Thumb:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_file),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -148,11 +165,19 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = breakable
+    environment.filters["exact"] = _exact
+    return environment
 
 
 def _inert(value: object) -> object:
     """Every string that a template prints, unless it is markup of our own."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _exact(text: str) -> Markup:
+    """A text as a form holds it: sent back as it came."""
+    return escape(text.encode("utf-8", "replace").decode())
 
 
 def _file(name: str) -> str:

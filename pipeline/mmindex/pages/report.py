@@ -22,8 +22,10 @@ from mmindex.evaluate.recall import Recall
 from mmindex.evaluate.speed import Speed, measure_speed
 from mmindex.evaluate.stage import Measured
 from mmindex.pages.charts import Axis, Bin, Mark, Tick, log_axis, percent_axis, rank_bins
+from mmindex.pages.collection import collection
 from mmindex.pages.page import render, shown_model
 from mmindex.pages.showcase import Showcase, showcase
+from mmindex.search.vectorize import warning_about
 from mmindex.store import quarantine, versions
 from mmindex.store.snapshot import Snapshot
 
@@ -59,11 +61,14 @@ class DirectionPart:
 class SpeedPart:
     """One index's curve; the axes are None for exact search, which has one point.
 
+    ``size_bytes``: what its vectors and its FAISS index take on disk.
+
     ``frontier``: no other setting is better in both respects, as measured now; ``others``: the
     rest; ``chosen``: the one in use.
     """
 
     speed: Speed
+    size_bytes: int
     across: Axis | None = None
     upright: Axis | None = None
     frontier: tuple[Mark, ...] = ()
@@ -115,7 +120,7 @@ def report_page(
     """
     return render(
         "report.html",
-        ["gallery.css", "report.css"],
+        ["base.css", "cards.css", "tables.css", "report.css"],
         manifest=snapshot.manifest,
         sources=", ".join(dict.fromkeys(source.name for source in snapshot.manifest.sources))
         or "Corpus",
@@ -127,8 +132,19 @@ def report_page(
         history=_history(snapshot, measured.evaluation),
         comparison=comparison,
         replicates=REPLICATES,
+        collection=collection(snapshot),
+        warnings=_warnings(snapshot, comparison),
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
+
+
+def _warnings(snapshot: Snapshot, comparison: Comparison | None) -> list[str]:
+    warning = warning_about(snapshot)
+    found = [] if warning is None else [warning]
+    if comparison is not None and comparison.outside:
+        outside, all_of_them = len(comparison.outside), len(comparison.figures)
+        found.append(f"{outside} of {all_of_them} figures are not as expected.")
+    return found
 
 
 def _directions(
@@ -174,16 +190,18 @@ def _direction(
 def _speeds(snapshot: Snapshot, corpus: Corpus, config: EvaluateConfig) -> tuple[SpeedPart, ...]:
     asked = {Modality.IMAGE: corpus.captions or corpus.images, Modality.TEXT: corpus.images}
     return tuple(
-        _speed_part(measure_speed(snapshot, side, asked[side].vectors, config.seed))
+        _speed_part(snapshot, measure_speed(snapshot, side, asked[side].vectors, config.seed))
         for side in Modality
         if side in snapshot.manifest.indexes
     )
 
 
-def _speed_part(speed: Speed) -> SpeedPart:
+def _speed_part(snapshot: Snapshot, speed: Speed) -> SpeedPart:
+    objects = snapshot.manifest.named((f"vectors/{speed.side}", f"index/{speed.side}"))
+    size_bytes = sum(ref.bytes for ref in objects)
     known = [(point, point.recall) for point in speed.points if point.recall is not None]
     if speed.info.exact or not known:
-        return SpeedPart(speed)
+        return SpeedPart(speed, size_bytes)
     across = log_axis([point.queries_per_s for point, _ in known])
     upright = percent_axis([*(found for _, found in known), 100 * speed.info.recall_target])
     frontier: list[Mark] = []
@@ -200,7 +218,9 @@ def _speed_part(speed: Speed) -> SpeedPart:
         best = max(best, found)
         if point.chosen:
             chosen.append(mark)
-    return SpeedPart(speed, across, upright, tuple(frontier), tuple(others), tuple(chosen))
+    return SpeedPart(
+        speed, size_bytes, across, upright, tuple(frontier), tuple(others), tuple(chosen)
+    )
 
 
 def _reasons(snapshot: Snapshot) -> tuple[ReasonPart, ...]:

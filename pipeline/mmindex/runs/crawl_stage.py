@@ -176,7 +176,11 @@ def objections(context: Context, found: Found) -> list[DataError]:
     if not report.images.rows:
         specs = ", ".join(source.spec for source in context.config.source)
         hint = "see `mmindex quarantine list` for what was found and why it was kept out"
-        errors.append(DataError(f"no usable image in {specs}", hint))
+        if {".zip", ".tar"} & report.not_read.keys():
+            hint = "name an archive as a source of its own, such as folder:photos.zip"
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in report.not_read.items())
+        not_read = f"; not read: {kinds}" if kinds else ""
+        errors.append(DataError(f"no usable image in {specs}{not_read}", hint))
     return [error for error in errors if error is not None]
 
 

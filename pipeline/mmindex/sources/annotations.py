@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,16 +136,18 @@ def read_text(path: Path) -> str:
 
 
 def as_text(data: bytes, where: str) -> str:
-    """A text file's bytes as text, without a byte-order mark.
+    """A text file's bytes as text, without a byte-order mark: UTF-8, or UTF-16 with its mark.
 
     Raises:
-        DataError: they are not UTF-8; the message names the line.
+        DataError: they are neither; the message names the line.
     """
     try:
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return data.decode("utf-16")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{where}:{line}: not UTF-8") from error
+        raise DataError(f"{where}:{line}: not UTF-8", "save the file as UTF-8") from error
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:

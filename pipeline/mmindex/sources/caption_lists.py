@@ -17,6 +17,7 @@ metadata column, and so does every other column of a ``metadata.csv``.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -96,15 +97,15 @@ def read_captions(path: Path) -> CaptionList:
 
 def names_images(data: bytes, where: str) -> bool:
     """Whether a table or JSON lines have a field for the image's name, as their first line says."""
-    first = data.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]
-    if where.lower().endswith(".jsonl"):
-        try:
+    try:
+        if where.lower().endswith(".jsonl"):
+            first = data.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")[0]
             keys = set(decode_json(first, dict[str, Any], where)[0])
-        except DataError:
-            return False
-    else:
-        header = first.decode("utf-8", "replace").lower()
-        keys = {name.strip().strip('"') for name in re.split(r"[,\t|]", header)}
+        else:
+            header = as_text(data, where).lstrip().partition("\n")[0].lower()
+            keys = {name.strip().strip('"') for name in re.split(r"[,;\t|]", header)}
+    except DataError:
+        return False
     return not keys.isdisjoint(IMAGE_KEYS)
 
 
@@ -133,8 +134,11 @@ def parse_captions(data: bytes, where: str) -> CaptionList:
             return result
     if "\t" in first:
         _read_tabs(text, where, result)
-    else:
-        _read_csv(text, where, result, with_others=with_others)
+        return result
+    # Spreadsheets write semicolons where the comma is the decimal point.
+    semicolons = _columns(next(csv.reader([first], delimiter=";")), with_others=with_others)
+    separator = "," if semicolons is None else ";"
+    _read_csv(text, where, result, with_others=with_others, separator=separator)
     return result
 
 
@@ -208,9 +212,11 @@ def _unquoted(
         yield number, [cell.removeprefix(" ") for cell in cells]
 
 
-def _read_csv(text: str, where: str, result: CaptionList, *, with_others: bool) -> None:
+def _read_csv(
+    text: str, where: str, result: CaptionList, *, with_others: bool, separator: str
+) -> None:
     with _csv_field_limit():
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         columns = None
         try:
             for row in filter(None, reader):
@@ -222,7 +228,7 @@ def _read_csv(text: str, where: str, result: CaptionList, *, with_others: bool) 
                 if len(row) != columns.count:
                     raise DataError(
                         f"{where}:{reader.line_num}: {len(row)} columns, expected {columns.count}",
-                        "quote a caption that holds a comma, or separate by tabs",
+                        f"quote a caption that holds {separator!r}, or separate by tabs",
                     )
                 _add_row(row, columns, f"{where}:{reader.line_num}", result)
         except csv.Error as error:

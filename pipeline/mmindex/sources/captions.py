@@ -15,7 +15,7 @@ from typing import Final
 from mmindex.core.errors import DataError
 
 # Names of the field, best first; a source's captions are those of the first family it has.
-_FAMILIES: Final = ("caption", "text", "sentence", "raw", "comment", "alt")
+_FAMILIES: Final = ("caption", "text", "sentence", "raw", "comment", "alt", "prompt")
 # caption, captions, CAPTION, caption_0, caption5, sentences_raw, raw_captions, alt_text
 _FORM: Final = r"(?:raw_)?{}s?(?:_raw|_text)?(?:[ _.-]?(?P<number>\d{{1,3}}))?"
 _PATTERNS: Final = tuple(re.compile(_FORM.format(name), re.IGNORECASE) for name in _FAMILIES)

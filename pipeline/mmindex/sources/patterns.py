@@ -18,6 +18,7 @@ from mmindex.sources.base import SourceSpec
 # As webdataset writes shard names: {00000..00041}.
 _RANGE: Final = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")
 _MAX_FILES: Final = 1_000_000
+_KINDS: Final = {".tar": "webdataset:", ".parquet": "parquet:"}
 _MAGIC: Final = re.compile(r"[*?\[{]")
 
 
@@ -30,7 +31,7 @@ def find_files(pattern: str, suffix: str) -> list[Path]:
 
     Raises:
         NoInputError: there is none; or one that a range names is missing.
-        UsageError: the ranges name too many.
+        UsageError: the ranges name too many, or the files are of another kind of source.
     """
     found: set[Path] = set()
     for one in _expand(str(user_path(pattern).absolute())):
@@ -43,6 +44,12 @@ def find_files(pattern: str, suffix: str) -> list[Path]:
         found |= {Path(match) for match in matches if Path(match).is_file()}
     if not found:
         raise NoInputError(f"{pattern}: no such file", f"expected files that end in {suffix}")
+    others = {_KINDS.get(path.suffix.lower()) for path in found} - {_KINDS[suffix], None}
+    if others and not any(path.name.endswith(suffix) for path in found):
+        raise UsageError(
+            f"{pattern}: expected files that end in {suffix}",
+            f"did you mean {others.pop()}{pattern}?",
+        )
     return sorted(found)
 
 

@@ -18,9 +18,9 @@ from mmindex.fetch.ledger import ListRow
 from mmindex.sources.annotations import decode_json, json_column
 from mmindex.sources.captions import caption_fields, caption_texts
 
-EXTENSIONS: Final = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+EXTENSIONS: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
 # Names that lists of this field use, compared without case; the first one there is taken.
-_URL: Final = ("url", "image_url", "img_url")
+URL_COLUMNS: Final = ("url", "image_url", "img_url")
 _NAME: Final = ("id", "image_id", "key")
 _SPLIT: Final = ("split",)
 _MAX_FIELD_CHARS: Final = 16 << 20
@@ -30,8 +30,10 @@ _BATCH_ROWS: Final = 4_096
 def read_rows(path: Path) -> Iterator[ListRow]:
     """Stream a URL list.
 
-    - ``.csv``: a header line, then RFC 4180 (quotes, commas and line breaks inside quotes);
+    - ``.csv``: a header line, then RFC 4180 (quotes, commas and line breaks inside quotes), or the
+      same with semicolons;
     - ``.tsv``: a header line, then IANA's text/tab-separated-values: no quoting at all;
+    - ``.txt``: one address a line;
     - ``.jsonl``: one object a line;
     - ``.parquet``: its columns.
 
@@ -55,6 +57,8 @@ def read_rows(path: Path) -> Iterator[ListRow]:
             return _rows(path, _read_csv(path, "excel"))
         case ".tsv":
             return _rows(path, _read_csv(path, "tsv"))
+        case ".txt":
+            return _rows(path, _read_addresses(path))
         case ".parquet":
             return _rows(path, _read_parquet(path))
         case _:
@@ -72,6 +76,10 @@ class _Csv(csv.excel):
     strict = True
 
 
+class _Semicolons(_Csv):
+    delimiter = ";"
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines, line ends kept.
 
@@ -84,12 +92,16 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 yield number, data.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise DataError(f"{path}:{number}: not UTF-8 at byte {error.start}") from error
+                raise DataError(
+                    f"{path}:{number}: not UTF-8 at byte {error.start}", "save the list as UTF-8"
+                ) from error
 
 
 def _read_csv(path: Path, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(_MAX_FIELD_CHARS)
-    dialect = _Tsv if kind == "tsv" else _Csv
+    _, first = next(_lines(path), (0, ""))
+    excel = _Semicolons if ";" in first and "," not in first else _Csv
+    dialect = _Tsv if kind == "tsv" else excel
     reader = csv.reader((line for _, line in _lines(path)), dialect)
     try:
         header = next(reader, None)
@@ -107,6 +119,12 @@ def _read_csv(path: Path, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield reader.line_num, dict(zip(header, fields, strict=True))
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: {error}") from error
+
+
+def _read_addresses(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in _lines(path):
+        if address := line.strip():
+            yield number, {"url": address}
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -131,7 +149,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _rows(path: Path, read: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[ListRow]:
     for number, row in read:
         names = {name.lower(): name for name in reversed(row)}
-        url = _pick(row, names, _URL)
+        url = _pick(row, names, URL_COLUMNS)
         if url is None:
             raise DataError(
                 f"{path}:{number}: no column `url` (columns: {', '.join(list(row)[:20])})",

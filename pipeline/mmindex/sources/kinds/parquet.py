@@ -27,7 +27,7 @@ from mmindex.sources.base import Kind, Place, Request
 from mmindex.sources.captions import caption_fields, caption_texts
 from mmindex.sources.patterns import file_names, find_files
 from mmindex.sources.pictures import Listed, picture_events
-from mmindex.sources.url_rows import row_id
+from mmindex.sources.url_rows import URL_COLUMNS, row_id
 
 # Names of the hub's data sets, best first; a column of another name is taken if it is the only
 # one with images.
@@ -212,7 +212,9 @@ def _columns(path: Path, schema: pa.Schema) -> _Columns:
         found = ", ".join(f"{field.name}: {field.type}" for field in schema)[:300]
         raise DataError(
             f"{path}: no column of images (columns: {found})",
-            "name it 'image': a struct with 'bytes', or binary, or the paths of files",
+            "for a list of addresses, the kind is urls:"
+            if any(field.name.lower() in URL_COLUMNS for field in schema)
+            else "name it 'image': a struct with 'bytes', or binary, or the paths of files",
         )
     texts = [field.name for field in schema if field.name not in (*images, files)]
     captions = caption_fields(texts)

@@ -1,0 +1,136 @@
+"""What a corpus consists of, for the owner of its pictures: dates, folders, sizes, formats."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmindex.store.objects import valid_text
+from mmindex.store.snapshot import Snapshot
+
+_MOST_ROWS: Final = 10
+# Megapixels: a thumbnail, a screen, a telephone of 2010, a camera of today, more.
+_SIZES: Final = (0.0, 0.3, 1.0, 4.0, 12.0, 30.0)
+# What a column of this name must hold to be counted: sources have columns of their own.
+_OPTIONAL: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "taken": pa.types.is_timestamp,
+    "folder": pa.types.is_string,
+    "camera": pa.types.is_string,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a count; ``share``: of the longest bar, in percent."""
+
+    label: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many images there are of each kind; ``more`` kinds with ``rest`` images not shown.
+
+    ``unknown``: images that do not say.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    more: int = 0
+    rest: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A corpus in counts; those that nothing is known of are left out."""
+
+    images: int
+    size_bytes: int
+    counts: tuple[Count, ...]
+
+
+def collection(snapshot: Snapshot) -> Collection:
+    """Count the images table, in one pass over the columns that it takes.
+
+    Raises:
+        DataError: the table is damaged.
+    """
+    with snapshot.open_parquet("images") as file:
+        schema = file.schema_arrow
+    optional = [name for name, fits in _OPTIONAL.items() if _has(schema, name, fits)]
+    columns = ["image_id", "width", "height", "format", "size_bytes", *optional]
+    tally: dict[str, Counter[Any]] = {}
+    images = size_bytes = 0
+    for batch in snapshot.batches("images", columns):
+        images += len(batch)
+        size_bytes += pc.sum(batch["size_bytes"]).as_py() or 0
+        for name, values in _kinds(batch, optional).items():
+            tally.setdefault(name, Counter()).update(_counted(values))
+    return Collection(images, size_bytes, tuple(_shown(tally)))
+
+
+def _has(schema: pa.Schema, name: str, fits: Callable[[Any], bool]) -> bool:
+    return name in schema.names and fits(schema.field(name).type)
+
+
+def _kinds(batch: pa.RecordBatch, optional: list[str]) -> dict[str, pa.Array]:
+    """What each image is counted as, by the name of the count."""
+    pixels = pc.multiply(batch["width"].cast(pa.int64()), batch["height"].cast(pa.int64()))
+    classes = np.searchsorted(_SIZES, pixels.to_numpy() / 1e6, side="right") - 1
+    kinds = {"format": valid_text(batch["format"]), "pixels": pa.array(classes)}
+    if "taken" in optional:
+        kinds["taken"] = pc.year(batch["taken"])
+    if "camera" in optional:
+        kinds["camera"] = valid_text(batch["camera"])
+    if "folder" in optional:
+        kinds["folder"] = valid_text(batch["folder"])
+    else:
+        ids = valid_text(batch["image_id"])
+        kinds["folder"] = pc.replace_substring_regex(ids, "/[^/]*$", "")
+    return kinds
+
+
+def _counted(values: pa.Array) -> dict[Hashable, int]:
+    found = pc.value_counts(values)
+    pairs = zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)
+    return dict(pairs)
+
+
+def _shown(tally: Mapping[str, Counter[Any]]) -> list[Count]:
+    titles = {"taken": "Taken in", "folder": "Folders", "camera": "Cameras", "format": "Formats"}
+    shown = [
+        _most_frequent(title, tally[name], newest=name == "taken")
+        for name, title in titles.items()
+        if name in tally
+    ]
+    sizes = sorted(tally.get("pixels", Counter()).items())
+    most = max((count for _, count in sizes), default=1)
+    rows = tuple(Row(_megapixels(one), count, 100 * count / most) for one, count in sizes)
+    return [count for count in (*shown, Count("Megapixels", rows)) if count.rows]
+
+
+def _most_frequent(title: str, found: Counter[Any], *, newest: bool) -> Count:
+    """The most frequent kinds; of years the newest."""
+    unknown = found.get(None, 0) + found.get("", 0)
+    known = [(one, count) for one, count in found.items() if one not in (None, "")]
+    known.sort(key=lambda pair: -pair[0] if newest else (-pair[1], pair[0]))
+    shown, hidden = known[:_MOST_ROWS], known[_MOST_ROWS:]
+    most = max((count for _, count in shown), default=1)
+    rows = tuple(Row(str(one), count, 100 * count / most) for one, count in shown)
+    return Count(title, rows, len(hidden), sum(count for _, count in hidden), unknown)
+
+
+def _megapixels(number: int) -> str:
+    low = _SIZES[number]
+    if number + 1 == len(_SIZES):
+        return f"over {low:g}"
+    high = _SIZES[number + 1]
+    return f"{low:g} – {high:g}" if low else f"up to {high:g}"

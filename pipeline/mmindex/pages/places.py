@@ -1,0 +1,81 @@
+"""What pages call a picture, and where a click on it leads.
+
+A link never spells out where the reader's files lie: it is relative to the page, and there is none
+where it would have to name the home folder or start at the root.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from urllib.parse import quote_from_bytes
+
+from markupsafe import Markup, escape
+
+from mmindex.core.display import visible
+from mmindex.media.uris import split_uri
+
+_PARQUET = ".parquet"
+# Where a name may go on in the next line: after a folder, and inside words that fit in no line.
+_FOLDERS = re.compile(r"(?<=/)(?=.)")
+_WORDS = re.compile(r"(?<=[_.\-:,;+=&?@()\[\]])(?=.)|(?<=[a-z])(?=[A-Z])")
+_LONG = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture lies, as far as a page tells it.
+
+    Attributes:
+        name: its file's name; of a row of a table, the last part of its id.
+        inside: the name of the archive or table that holds it; empty for a file of its own.
+        href: where its name leads; empty: nowhere.
+    """
+
+    name: str
+    inside: str = ""
+    href: str = ""
+
+
+def place_of(uri: str, image_id: str, page: Path | None = None) -> Place:
+    """Name a picture.
+
+    Args:
+        uri: where its bytes are.
+        image_id: its id.
+        page: the file that the page is written to; None: no links.
+    """
+    path, inside = split_uri(uri)
+    if inside is None:
+        return Place(PurePath(path).name or image_id, href=_link(path, page))
+    archive = PurePath(path).name
+    member = image_id if archive.lower().endswith(_PARQUET) else inside
+    return Place(member.rstrip("/").rpartition("/")[2] or image_id, archive)
+
+
+def folder_of(image_id: str) -> str:
+    """The folder that an id names, below its source: ``folder/Pictures/2019``."""
+    return image_id.rpartition("/")[0] or image_id
+
+
+def breakable(text: str) -> Markup:
+    """A name that breaks between its words, not inside them."""
+    parts: list[str] = []
+    for part in _FOLDERS.split(visible(text)):
+        long = max(map(len, part.split(" "))) > _LONG
+        parts += _WORDS.split(part) if long else [part]
+    return Markup("<wbr>").join(escape(part) for part in parts)
+
+
+def _link(path: str, page: Path | None) -> str:
+    """``path`` as seen from the page's folder, percent-encoded; empty where it stays untold."""
+    if page is None or not os.path.isabs(path):  # noqa: PTH117 # names may be no UTF-8
+        return ""
+    folder = os.path.abspath(page.parent)  # noqa: PTH100 # a browser follows no links either
+    shared = Path(os.path.commonpath((folder, path)))
+    if shared in Path.home().parents or shared == Path(shared.anchor):
+        return ""
+    # The dot keeps a file called "javascript:..." a file.
+    return "./" + quote_from_bytes(os.fsencode(os.path.relpath(path, folder)))

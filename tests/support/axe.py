@@ -1,0 +1,41 @@
+"""Pages as axe-core judges them: can everybody read and use them?"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Of axe's four grades: minor, moderate, serious, critical.
+_GRAVE = {"serious", "critical"}
+
+
+@contextmanager
+def opened(page: Path) -> Iterator[Any]:
+    """A page in headless chromium, as Playwright drives it. Skips where one of them is missing."""
+    driver = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with driver.sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.goto(page.as_uri())
+        yield tab
+        browser.close()
+
+
+def grave_faults(tab: Any) -> list[str]:
+    """Serious and critical faults of the page in a tab, each with the element that has it."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    found: Mapping[str, Any] = axe.Axe().run(tab).response
+    return [
+        f"{fault['id']}: {node['html'][:200]}: {node.get('failureSummary', '')}"
+        for fault in found["violations"]
+        if fault["impact"] in _GRAVE
+        for node in fault["nodes"]
+    ]
