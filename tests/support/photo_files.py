@@ -10,6 +10,8 @@ import pytest
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import GPS, IFD, Base
 
+from support.pictures import draw
+
 R = TiffImagePlugin.IFDRational
 
 
@@ -33,6 +35,14 @@ def exif(
     if gps:
         block.get_ifd(IFD.GPSInfo).update(gps)
     return block.tobytes()
+
+
+def photograph(number: int) -> bytes:
+    """``draw(number)`` as a JPEG with a date, a camera, a place and keywords."""
+    block = exif({Base.Make: "Canon", Base.Model: "Canon EOS 5D"}, CAMERA, MUNICH)
+    buffer = io.BytesIO()
+    draw(number).save(buffer, "JPEG", exif=block, xmp=xmp(PEOPLE))
+    return buffer.getvalue()
 
 
 def xmp(body: str, attributes: str = "") -> bytes:
