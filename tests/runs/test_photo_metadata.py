@@ -177,6 +177,18 @@ def test_conditions_use_dates_places_and_keywords(where: str, found: set[str]) -
 
 
 @pytest.mark.usefixtures("store")
+def test_columns_that_differ_in_letter_case_are_not_mixed_up(place: Path) -> None:
+    line = json.dumps({"file_name": "plain.tif", "Taken": "long ago", "caption": "a field"})
+    (place / "photos" / "metadata.jsonl").write_text(line)
+    build(place)
+    assert names("--where", "\"Taken\" = 'long ago'") == ["plain.tif"]
+    assert names("--where", "year(taken) = 2019") == ["rome/old.jpg"]
+    done = query("red", "--where", "\"Taken\" = 'long ago' or taken is null")
+    assert done.exit_code == 2
+    assert "cannot tell the columns 'Taken' and 'taken' apart" in done.stderr
+
+
+@pytest.mark.usefixtures("store")
 def test_hits_are_sorted_by_a_column_those_without_a_value_last() -> None:
     order = ["rome/old.jpg", "munich.webp", "sydney.png", "plain.tif"]
     assert names("--sort", "taken") == order
