@@ -24,6 +24,7 @@ class _Commands(LazyCommands):
         "index": Entry("build:index", "Build the indexes over the vectors."),
         "evaluate": Entry("evaluate:evaluate", "Measure recall, exact and through the index."),
         "query": Entry("query:query", "Find images or captions by text or pictures."),
+        "serve": Entry("serve:serve", "Search in the browser, with an HTTP API."),
         "match": Entry("match:match", "Tell whether a picture and a text belong together."),
         "classify": Entry("classify:classify", "Label images without training."),
         "dedup": Entry("dedup:dedup", "Find near-duplicate images."),

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 
 from mmindex.core.display import visible
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.runs.report import RunReport, last_success, newest_first
+from mmindex.runs.status import run_record, status_record
 from mmindex.store import versions
 from mmindex.store.intent import remembered
-from mmindex.store.manifest import Manifest
 from mmindex_cli.common import store_path
 from mmindex_cli.flags import as_flags
 from mmindex_cli.options import StoreOption, TextFormat
@@ -58,7 +57,7 @@ def status(
             f"{visible(str(root))}: version {manifest.version}, made {manifest.created_at}",
             *labelled([*describe(manifest), *_run_lines(last, success)]),
         ),
-        json=lambda one: _status_record(root, one, last, success),
+        json=lambda one: status_record(root, one, last, success),
     )
     if max_age is not None:
         _check_age(success, timedelta(hours=max_age))
@@ -79,27 +78,10 @@ def _show_unpublished(root: Path, last: RunReport | None, form: Form) -> None:
             "store": str(root),
             "version": 0,
             "sources": sources,
-            "last_run": _record(one),
+            "last_run": run_record(one),
             "last_success": None,
         },
     )
-
-
-def _status_record(
-    root: Path, manifest: Manifest, last: RunReport | None, success: RunReport | None
-) -> object:
-    shown = msgspec.structs.asdict(manifest)
-    del shown["objects"]
-    runs = {"last_run": _record(last), "last_success": _record(success)}
-    extra = {"store": str(root), "bytes": manifest.size_bytes, **runs}
-    return msgspec.to_builtins({**shown, **extra})
-
-
-def _record(report: RunReport | None) -> dict[str, Any] | None:
-    if report is None:
-        return None
-    names = ("run_id", "outcome", "exit_code", "started_at", "ended_at", "version", "error")
-    return {name: getattr(report, name) for name in names}
 
 
 def _run_lines(last: RunReport | None, success: RunReport | None) -> list[tuple[str, str]]:

@@ -166,7 +166,9 @@ def test_an_explanation_is_drawn_and_told(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     assert "strongest (occlusion) at" in done.stdout
     with Image.open(tmp_path / "e.png") as picture:
-        assert picture.size == (48, 40)
+        width, height = picture.size
+        assert width > 48  # room for the legend
+        assert height > 40
     [answer] = records(
         run("explain", "--image", "folder/00000.png", "--text", "red", "--format", "json")
     )

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from mmindex.pages.collection import collection
 from mmindex.store.snapshot import Snapshot
@@ -43,19 +44,18 @@ def test_a_plain_corpus_is_counted_by_folder_format_and_size(tmp_path: Path) -> 
     assert found.counts[0].rows[0].share == 100
 
 
-def test_dates_cameras_and_folders_are_counted_where_they_are_known(tmp_path: Path) -> None:
+def test_dates_and_cameras_are_counted_where_they_are_known(tmp_path: Path) -> None:
     taken = [datetime(2000 + n // 2, 5, 1) for n in range(29)]
     snapshot = store(
         tmp_path / "s",
         [f"f/{n}" for n in range(30)],
         taken=pa.array([*taken, None], pa.timestamp("ms")),
         camera=pa.array([None, "", *(["Canon <b>"] * 28)]),
-        folder=pa.array(["x/y"] * 30),
     )
     years, folders, cameras, *_ = collection(snapshot).counts
     assert [row.label for row in years.rows] == [str(year) for year in range(2014, 2004, -1)]
     assert (years.more, years.rest, years.unknown) == (5, 10, 1)
-    assert [(row.label, row.count) for row in folders.rows] == [("x/y", 30)]
+    assert [(row.label, row.count) for row in folders.rows] == [("f", 30)]
     assert (cameras.rows[0].label, cameras.unknown) == ("Canon <b>", 2)
 
 
@@ -63,6 +63,14 @@ def test_a_source_s_own_columns_of_these_names_are_left_alone(tmp_path: Path) ->
     snapshot = store(tmp_path / "s", ["f/1"], taken=pa.array(["in May"]), camera=pa.array([7]))
     titles = [one.title for one in collection(snapshot).counts]
     assert titles == ["Folders", "Formats", "Megapixels"]
+
+
+def test_a_count_that_never_ends_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmindex.pages.collection._MOST_KINDS", 5)
+    found = collection(store(tmp_path / "s", [f"folder-{n}/1" for n in range(9)]))
+    assert [one.title for one in found.counts] == ["Formats", "Megapixels"]
 
 
 def test_an_empty_corpus_has_nothing_to_count(tmp_path: Path) -> None:

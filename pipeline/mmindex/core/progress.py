@@ -67,6 +67,10 @@ class StageLogger:
         """Log what somebody should look at."""
         self._log(logging.WARNING, message, values)
 
+    def error(self, message: str, /, **values: object) -> None:
+        """Something failed that does not end the program."""
+        self._log(logging.ERROR, message, values)
+
     def _log(self, level: int, message: str, values: Mapping[str, object]) -> None:
         logger = logging.getLogger(f"mmindex.{self.stage}")
         # 3: the record names the caller of info() or warning().

@@ -79,7 +79,7 @@ def worker_bytes(max_pixels: int) -> int:
     return _WORKER_BASE_BYTES + _WORKER_BYTES_PER_PIXEL * max_pixels
 
 
-def _start_worker(memory_bytes: int) -> None:
+def start_worker(memory_bytes: int) -> None:
     """Runs first in every worker."""
     die_with_parent()
     limit_worker(memory_bytes)
@@ -154,7 +154,7 @@ class DecodePool:
         if self._pool is None:
             self._pool = ProcessPool(
                 max_workers=self._workers,
-                initializer=_start_worker,
+                initializer=start_worker,
                 initargs=(self._memory_bytes,),
                 context=WORKERS,
             )

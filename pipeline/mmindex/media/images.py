@@ -134,6 +134,17 @@ def probe(data: bytes, limits: ImageLimits) -> ImageInfo:
         return ImageInfo(width, height, str(image.format), photo_fields(image, exif))
 
 
+def orientation(data: bytes, limits: ImageLimits) -> int:
+    """The EXIF orientation of an image, 1 to 8; 1 where it says none.
+
+    Raises:
+        ItemError: as :func:`probe`.
+    """
+    with _guarded(data, limits):
+        image = _open(data, limits)
+        return _orientation(image, read_exif(image, data))
+
+
 def decode(data: bytes, limits: ImageLimits) -> Image.Image:
     """Decode an image by the one rule of :mod:`mmindex.media.rgb`.
 

@@ -15,12 +15,13 @@ from mmindex.store.objects import valid_text
 from mmindex.store.snapshot import Snapshot
 
 _MOST_ROWS: Final = 10
+# Where nearly every image is of a kind of its own, counting says nothing; this many take 100 MB.
+_MOST_KINDS: Final = 1_000_000
 # Megapixels: a thumbnail, a screen, a telephone of 2010, a camera of today, more.
 _SIZES: Final = (0.0, 0.3, 1.0, 4.0, 12.0, 30.0)
 # What a column of this name must hold to be counted: sources have columns of their own.
 _OPTIONAL: Final[Mapping[str, Callable[[Any], bool]]] = {
     "taken": pa.types.is_timestamp,
-    "folder": pa.types.is_string,
     "camera": pa.types.is_string,
 }
 
@@ -50,7 +51,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A corpus in counts; those that nothing is known of are left out."""
+    """A corpus in counts; left out are those that nothing is known of, or that never end."""
 
     images: int
     size_bytes: int
@@ -73,7 +74,10 @@ def collection(snapshot: Snapshot) -> Collection:
         images += len(batch)
         size_bytes += pc.sum(batch["size_bytes"]).as_py() or 0
         for name, values in _kinds(batch, optional).items():
-            tally.setdefault(name, Counter()).update(_counted(values))
+            counter = tally.setdefault(name, Counter())
+            if len(counter) <= _MOST_KINDS:
+                counter.update(_counted(values))
+    tally = {name: counter for name, counter in tally.items() if len(counter) <= _MOST_KINDS}
     return Collection(images, size_bytes, tuple(_shown(tally)))
 
 
@@ -85,16 +89,16 @@ def _kinds(batch: pa.RecordBatch, optional: list[str]) -> dict[str, pa.Array]:
     """What each image is counted as, by the name of the count."""
     pixels = pc.multiply(batch["width"].cast(pa.int64()), batch["height"].cast(pa.int64()))
     classes = np.searchsorted(_SIZES, pixels.to_numpy() / 1e6, side="right") - 1
-    kinds = {"format": valid_text(batch["format"]), "pixels": pa.array(classes)}
+    kinds = {
+        "format": valid_text(batch["format"]),
+        "pixels": pa.array(classes),
+        # As folder_of(): with the source's name, for two sources may have folders of one name.
+        "folder": pc.replace_substring_regex(valid_text(batch["image_id"]), "/[^/]*$", ""),
+    }
     if "taken" in optional:
         kinds["taken"] = pc.year(batch["taken"])
     if "camera" in optional:
         kinds["camera"] = valid_text(batch["camera"])
-    if "folder" in optional:
-        kinds["folder"] = valid_text(batch["folder"])
-    else:
-        ids = valid_text(batch["image_id"])
-        kinds["folder"] = pc.replace_substring_regex(ids, "/[^/]*$", "")
     return kinds
 
 

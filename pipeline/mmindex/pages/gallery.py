@@ -6,7 +6,7 @@ only names relative to it, see :mod:`mmindex.pages.places`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -106,18 +106,18 @@ def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = N
     request = request or Request()
     asked = Modality.TEXT if answer.picture is None else Modality.IMAGE
     full = full_bar(snapshot.encoder, asked, answer.to)
-    cards = _cards(snapshot, answer, request, full)
+    shown = cards(snapshot, answer, full, _linked(request.page))
     return render(
         "gallery.html",
         ["base.css", "cards.css"],
         answer=answer,
         request=request,
         title=_title(answer),
-        found=_found(answer, cards),
+        found=found_text(answer, shown),
         picture=thumb(answer.picture) if answer.picture is not None else None,
-        cards=cards,
+        cards=shown,
         full=full,
-        nothing=None if cards else _nothing(snapshot, request),
+        nothing=None if shown else nothing(snapshot, request),
         model=shown_model(snapshot.encoder),
         warnings=[warning_about(snapshot)],
         manifest=snapshot.manifest,
@@ -127,7 +127,12 @@ def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = N
 def hits_fragment(hits: Sequence[ShownHit], query: str) -> str:
     """Hits as a piece of HTML for a notebook: at most ``_MAX_SHOWN`` small pictures."""
     shown = [
-        (hit, thumb(hit.uri, _SMALL_PIXELS), _shortened(hit.caption or hit.id))
+        (
+            hit,
+            thumb(hit.uri, _SMALL_PIXELS),
+            place_of(hit.uri, hit.id).name,
+            _shortened(hit.caption or hit.id),
+        )
         for hit in hits[:_MAX_SHOWN]
     ]
     more = len(hits) - len(shown)
@@ -142,14 +147,32 @@ def _title(answer: Answer) -> str:
     return answer.query
 
 
-def _cards(snapshot: Snapshot, answer: Answer, request: Request, full: float) -> list[Card]:
-    stacks = _stacks(snapshot, answer)
+def cards(
+    snapshot: Snapshot, answer: Answer, full: float, show: Callable[[Hit], tuple[Place, Thumb]]
+) -> list[Card]:
+    """The cards of an answer: hits with the same content share one.
+
+    Args:
+        snapshot: the version that answered.
+        answer: the hits.
+        full: the score of a full bar.
+        show: where a hit's picture lies, and a small picture of it.
+    """
+    found = _stacks(snapshot, answer)
     captions: dict[str, list[str]] = {}
     if answer.to is Modality.IMAGE:
-        captions = captions_of(snapshot, [stack[0].image_id for stack in stacks])
-    return [
-        _card(stack, captions.get(stack[0].image_id, []), request.page, full) for stack in stacks
-    ]
+        captions = captions_of(snapshot, [stack[0].image_id for stack in found])
+    return [_card(stack, captions.get(stack[0].image_id, []), full, show) for stack in found]
+
+
+def _linked(page: Path | None) -> Callable[[Hit], tuple[Place, Thumb]]:
+    """A hit on a page that holds its pictures, and links to their files."""
+
+    def show(hit: Hit) -> tuple[Place, Thumb]:
+        picture = thumb(hit.uri)
+        return place_of(hit.uri, hit.image_id, None if picture.missing else page), picture
+
+    return show
 
 
 def _stacks(snapshot: Snapshot, answer: Answer) -> list[list[Hit]]:
@@ -165,10 +188,14 @@ def _stacks(snapshot: Snapshot, answer: Answer) -> list[list[Hit]]:
     return list(stacks.values())
 
 
-def _card(stack: Sequence[Hit], captions: Sequence[str], page: Path | None, full: float) -> Card:
+def _card(
+    stack: Sequence[Hit],
+    captions: Sequence[str],
+    full: float,
+    show: Callable[[Hit], tuple[Place, Thumb]],
+) -> Card:
     hit = stack[0]
-    picture = thumb(hit.uri)
-    place = place_of(hit.uri, hit.image_id, None if picture.missing else page)
+    place, picture = show(hit)
     said = hit.caption if hit.caption is not None else next(iter(captions), "")
     return Card(
         rank=hit.rank,
@@ -185,7 +212,8 @@ def _card(stack: Sequence[Hit], captions: Sequence[str], page: Path | None, full
     )
 
 
-def _nothing(snapshot: Snapshot, request: Request) -> Nothing:
+def nothing(snapshot: Snapshot, request: Request) -> Nothing:
+    """Why an answer is empty, as far as its request explains that."""
     reasons, advice = [], []
     if request.where is not None:
         from mmindex.search.filters import select_images  # DuckDB: when needed
@@ -200,7 +228,7 @@ def _nothing(snapshot: Snapshot, request: Request) -> Nothing:
     return Nothing(tuple(reasons), (*advice, "Say it in other words, or start from a picture."))
 
 
-def _found(answer: Answer, cards: Sequence[Card]) -> str:
+def found_text(answer: Answer, cards: Sequence[Card]) -> str:
     """Such as ``12 images``, or ``10 different images in 12 files``."""
     count, different = len(answer.hits), len(cards)
     noun = "image" if answer.to is Modality.IMAGE else "caption"

@@ -15,6 +15,7 @@ from urllib.parse import quote_from_bytes
 from markupsafe import Markup, escape
 
 from mmindex.core.display import visible
+from mmindex.core.resources import user_path
 from mmindex.media.uris import split_uri
 
 _PARQUET = ".parquet"
@@ -75,7 +76,7 @@ def _link(path: str, page: Path | None) -> str:
         return ""
     folder = os.path.abspath(page.parent)  # noqa: PTH100 # a browser follows no links either
     shared = Path(os.path.commonpath((folder, path)))
-    if shared in Path.home().parents or shared == Path(shared.anchor):
+    if shared in user_path("~").parents or shared == Path(shared.anchor):
         return ""
     # The dot keeps a file called "javascript:..." a file.
     return "./" + quote_from_bytes(os.fsencode(os.path.relpath(path, folder)))

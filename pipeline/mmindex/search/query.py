@@ -98,6 +98,11 @@ class Session:
         other._lock = self._lock
         return other
 
+    @property
+    def rows(self) -> Rows | None:
+        """bool (images,): the images that fulfil the condition; None: there is none."""
+        return self._rows
+
     def __exit__(self, *_error: object) -> None:
         self.vectorizer.close()
 

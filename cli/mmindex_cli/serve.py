@@ -1,0 +1,100 @@
+"""``serve``: search in the browser, and an HTTP API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmindex.core.errors import MissingPackageError
+from mmindex_cli.common import store_path
+from mmindex_cli.options import DeviceOption, StoreOption
+
+HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")]
+TokenOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with a secret that callers must show; needed for any address but loopback.",
+    ),
+]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help="Further name under which browsers reach the service. Can be repeated.",
+    ),
+]
+CertOption = Annotated[Path | None, typer.Option(metavar="FILE", help="TLS certificate (PEM).")]
+KeyOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Folder for thumbnails. [default: ~/.cache/mmindex/serve/...]"
+    ),
+]
+LocationOption = Annotated[
+    bool, typer.Option("--with-location", help="Show where photographs were taken.")
+]
+OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
+
+
+def serve(
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8765,
+    token: TokenOption = None,
+    allow_host: AllowHostOption = None,
+    certfile: CertOption = None,
+    keyfile: KeyOption = None,
+    cache: CacheOption = None,
+    with_location: LocationOption = False,
+    open_page: OpenOption = False,
+    device: DeviceOption = "auto",
+    store: StoreOption = None,
+) -> None:
+    """Search in the browser: serve the published version, and follow new ones.
+
+    Example: mmindex serve --open
+    """
+    try:
+        import prometheus_client  # noqa: F401 # the extra is installed as a whole or not at all
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(
+            f"serve needs the package {error.name}", "pip install 'mmindex[serve]'"
+        ) from error
+    from mmindex.core.system import calm_openmp
+
+    calm_openmp()
+    from mmindex.serve.app import listen, run
+    from mmindex.serve.service import Service
+    from mmindex.serve.settings import ServeSettings, read_token
+
+    settings = ServeSettings(
+        store=store_path(store),
+        host=host,
+        port=port,
+        token=None if token is None else read_token(token),
+        allow_hosts=tuple(allow_host or ()),
+        certfile=certfile,
+        keyfile=keyfile,
+        device=device,
+        cache=cache,
+        with_location=with_location,
+    )
+    settings.check()
+    with listen(settings) as server:  # before the model is loaded for nothing
+        service = Service.open(settings)
+        name = f"[{host}]" if ":" in host else host
+        scheme = "http" if certfile is None else "https"
+        address = f"{scheme}://{name}:{server.getsockname()[1]}/"
+        typer.echo(f"serving version {service.live.current.number} at {address}")
+        if open_page:
+            import webbrowser
+
+            webbrowser.open(address)
+        run(service, server)

@@ -1,0 +1,123 @@
+"""The routes of ``/api/v1``: JSON and pictures, for programs and for the pages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, Final
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from mmindex.core.display import inert_json
+from mmindex.runs.report import last_success, newest_first
+from mmindex.runs.status import status_record
+from mmindex.search.hits import captions_of, image_rows
+from mmindex.serve.asks import find, plain, read_ask
+from mmindex.serve.openapi import document
+from mmindex.serve.problems import RequestError, UploadError
+from mmindex.serve.service import Service
+from mmindex.store.objects import contents
+
+# A thumbnail is named by its picture's bytes, so it may be kept; the id may mean others later.
+_CACHE: Final = "private, max-age=300"
+
+
+def as_json(record: Any, status: int = 200) -> Response:
+    """A record as JSON, in which no text acts on a terminal."""
+    return Response(inert_json(record, compact=True), status, media_type="application/json")
+
+
+def api_routes(service: Service) -> list[Route]:
+    """The routes, over a service."""
+
+    async def search(request: Request) -> Response:
+        served = service.live.current
+        ask = read_ask(request.query_params)
+        if request.method == "POST":
+            upload = await service.add_upload(served, await sent_picture(request))
+            ask = replace(ask, upload=upload.key)
+        found = await service.search(served, ask)
+        record = await service.desk.run(lambda: service.record(served, ask, found))
+        return as_json(record)
+
+    async def image(request: Request) -> Response:
+        served, image_id = service.live.current, request.path_params["id"]
+
+        def known() -> dict[str, Any]:
+            find(served, image_id)
+            row = image_rows(served.snapshot, [image_id])
+            names = service.columns(served)
+            values = {name: contents(row[name])[0] for name in names}
+            captions = captions_of(served.snapshot, [image_id]).get(image_id, [])
+            return {"version": served.number, **plain(values), "captions": captions}
+
+        return as_json(await service.desk.run(known))
+
+    async def thumbnail(request: Request) -> Response:
+        picture, data = await service.thumbnail(service.live.current, request.path_params["id"])
+        tag = f'"{picture.key}"'
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
+        headers = {"ETag": tag, "Cache-Control": _CACHE}
+        return Response(data, media_type="image/jpeg", headers=headers)
+
+    async def file(request: Request) -> Response:
+        picture, found = await service.file(service.live.current, request.path_params["id"])
+        headers = {
+            "ETag": f'"{picture.key}-plain"',
+            "Content-Disposition": "inline",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+        }
+        return Response(found.data, media_type=found.media_type, headers=headers)
+
+    async def uploaded(request: Request) -> Response:
+        upload = service.uploads.get(request.path_params["key"])
+        return Response(upload.thumbnail, media_type="image/jpeg")
+
+    async def status(_: Request) -> Response:
+        served, layout = service.live.current, service.live.current.snapshot.layout
+
+        def record() -> dict[str, Any]:
+            last, success = next(newest_first(layout), None), last_success(layout)
+            return status_record(service.settings.store, served.manifest, last, success)
+
+        return as_json(await service.desk.run(record))
+
+    async def openapi(_: Request) -> Response:
+        return as_json(document())
+
+    base = "/api/v1"
+    return [
+        Route(f"{base}/search", search, methods=["GET", "POST"], name="search"),
+        Route(f"{base}/images/{{id:path}}/thumbnail", thumbnail, name="thumbnail"),
+        Route(f"{base}/images/{{id:path}}/file", file, name="file"),
+        Route(f"{base}/images/{{id:path}}", image, name="image"),
+        Route(f"{base}/pictures/{{key}}", uploaded, name="uploaded"),
+        Route(f"{base}/status", status, name="status"),
+        Route(f"{base}/openapi.json", openapi, name="openapi"),
+    ]
+
+
+async def sent_picture(request: Request) -> bytes:
+    """The bytes of the field ``picture`` of a form.
+
+    Raises:
+        UploadError: there is no such file in it.
+        RequestError: the form is damaged.
+    """
+    kind = request.headers.get("content-type", "")
+    if not kind.startswith("multipart/form-data"):
+        raise UploadError("a picture is sent as multipart/form-data, in the field `picture`")
+    try:
+        async with request.form(max_files=1, max_fields=20, max_part_size=64 << 10) as form:
+            sent = form.get("picture")
+            data = await sent.read() if isinstance(sent, UploadFile) else b""
+    except MultiPartException as error:
+        raise RequestError(HTTPStatus.BAD_REQUEST, f"the form: {error.message}") from error
+    if not data:
+        raise UploadError("the form has no file in its field `picture`")
+    return data

@@ -1,0 +1,285 @@
+"""From a request's parameters to a question, and to its answer.
+
+Nothing here opens a file that a parameter names: a picture is the id of an image of the served
+version, or one that was uploaded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from starlette.datastructures import QueryParams
+
+from mmindex.core.errors import NoInputError, UsageError
+from mmindex.core.modality import Modality
+from mmindex.search.columns import check_columns
+from mmindex.search.hits import Limit, find_picture
+from mmindex.search.parts import Part, Question
+from mmindex.search.query import Answer
+from mmindex.serve.live import Served
+from mmindex.serve.settings import MAX_DEPTH, MAX_HITS, MAX_PARTS, MAX_QUERY_CHARACTERS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mmindex.search.hits import Picture
+
+_UPLOADS: Final = 256  # pictures kept for their addresses: some 50 KB each
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A picture that somebody sent.
+
+    Attributes:
+        key: sha256 of its bytes, in hex.
+        vector: float32 (dim,), unit length; belongs to ``fingerprint``.
+        fingerprint: of the model that made the vector.
+        thumbnail: a JPEG.
+    """
+
+    key: str
+    vector: NDArray[np.float32]
+    fingerprint: str
+    thumbnail: bytes
+
+
+class Uploads:
+    """The pictures that were sent last, by key."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Upload] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, upload: Upload) -> None:
+        """Keep a picture; the oldest one goes."""
+        with self._lock:
+            self._kept[upload.key] = upload
+            self._kept.move_to_end(upload.key)
+            if len(self._kept) > _UPLOADS:
+                self._kept.popitem(last=False)
+
+    def get(self, key: str) -> Upload:
+        """A picture.
+
+        Raises:
+            NoInputError: it is not kept any more.
+        """
+        with self._lock:
+            upload = self._kept.get(key)
+        if upload is None:
+            raise NoInputError(
+                "the picture that was sent is not kept any more", "send the picture again"
+            )
+        return upload
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request asks.
+
+    Attributes:
+        text: what to look for; may be empty beside pictures.
+        images: ids of images like those wanted.
+        minus: texts that are not wanted.
+        unlike: ids of images that are not wanted.
+        upload: the key of a picture that was sent; empty: none.
+        where: a condition on images, or None.
+        to: what to find.
+        k: hits wanted.
+        offset: how many of the best hits are left out.
+        min_score: the least score, or None.
+        columns: further columns of the images.
+        others: leave out the wanted images themselves.
+    """
+
+    text: str = ""
+    images: tuple[str, ...] = ()
+    minus: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
+    upload: str = ""
+    where: str | None = None
+    to: Modality = Modality.IMAGE
+    k: int = 20
+    offset: int = 0
+    min_score: float | None = None
+    columns: tuple[str, ...] = ()
+    others: bool = False
+
+    @property
+    def limit(self) -> Limit:
+        """How many hits must be found."""
+        return Limit(self.offset + self.k, self.min_score)
+
+    @property
+    def is_plain_text(self) -> bool:
+        """Whether it is one text and nothing else."""
+        return bool(self.text) and not (self.images or self.minus or self.unlike or self.upload)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked."""
+        return not (self.text or self.images or self.upload)
+
+
+_KNOWN: Final = frozenset({
+    "q", "image", "minus", "unlike", "picture", "where", "to", "k", "offset", "min_score",
+    "columns", "others",
+})  # fmt: skip
+
+
+def read_ask(params: QueryParams, more: Sequence[str] = ()) -> Ask:
+    """Read a request's parameters.
+
+    Args:
+        params: the query string's.
+        more: names of further parameters that are not looked at here.
+
+    Raises:
+        UsageError: one is unknown, out of range or too long.
+    """
+    unknown = sorted(params.keys() - _KNOWN - set(more))
+    if unknown:
+        raise UsageError(
+            f"unknown parameter {unknown[0][:100]!r}", f"parameters: {', '.join(sorted(_KNOWN))}"
+        )
+    to = params.get("to") or "image"
+    if to not in ("image", "text"):
+        raise UsageError(f"to={to[:20]!r} is neither 'image' nor 'text'")
+    ask = Ask(
+        text=_text("q", params.get("q", "")).strip(),
+        images=_several("image", params),
+        minus=tuple(_text("minus", one) for one in _several("minus", params)),
+        unlike=_several("unlike", params),
+        upload=params.get("picture", ""),
+        where=params.get("where") or None,
+        to=Modality(to),
+        k=_number("k", params.get("k") or "20", 1, MAX_HITS),
+        offset=_number("offset", params.get("offset") or "0", 0, MAX_DEPTH),
+        min_score=_score(params.get("min_score") or ""),
+        columns=tuple(name for name in params.get("columns", "").split(",") if name),
+        others=params.get("others", "") in ("1", "true"),
+    )
+    if ask.offset + ask.k > MAX_DEPTH:
+        raise UsageError(
+            f"offset={ask.offset} and k={ask.k} reach beyond the {MAX_DEPTH:,} best hits",
+            "say more exactly what to look for",
+        )
+    return ask
+
+
+def _several(name: str, params: QueryParams) -> tuple[str, ...]:
+    values = tuple(value for value in params.getlist(name) if value)
+    if len(values) > MAX_PARTS:
+        raise UsageError(f"{len(values)} values of {name}, at most {MAX_PARTS} are allowed")
+    return values
+
+
+def _text(name: str, text: str) -> str:
+    if len(text) > MAX_QUERY_CHARACTERS:
+        raise UsageError(
+            f"{name} has {len(text):,} characters, at most {MAX_QUERY_CHARACTERS:,} are allowed"
+        )
+    return text
+
+
+def _number(name: str, text: str, low: int, high: int) -> int:
+    if not (text.isascii() and text.isdigit()) or not low <= int(text[:12]) <= high:
+        raise UsageError(f"{name}={text[:20]!r} is no number from {low} to {high:,}")
+    return int(text)
+
+
+def _score(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        score = float(text)
+    except ValueError:
+        score = 2.0
+    if not -1 <= score <= 1:
+        raise UsageError(f"min_score={text[:20]!r} is no number from -1 to 1")
+    return score
+
+
+def find(served: Served, image_id: str) -> Picture:
+    """The image of the served version that has an id.
+
+    Raises:
+        NoInputError: it has none.
+    """
+    found = find_picture(served.snapshot, "image_id", image_id) if image_id else None
+    if found is None:
+        raise NoInputError(
+            f"version {served.number} has no image {image_id[:200]!r}", "search for its id again"
+        )
+    return found
+
+
+def question(served: Served, ask: Ask, uploads: Uploads) -> Question:
+    """The question of a request; every picture in it comes with its vector.
+
+    Raises:
+        NoInputError: an id or a picture that was sent is not there.
+        UsageError: nothing is asked.
+    """
+    wanted = [Part(Modality.TEXT, ask.text)] if ask.text else []
+    wanted += [_image(served, image_id) for image_id in ask.images]
+    if ask.upload:
+        upload = uploads.get(ask.upload)
+        if upload.fingerprint != served.snapshot.encoder.fingerprint:
+            raise NoInputError("another model is served now", "send the picture again")
+        wanted.append(Part(Modality.IMAGE, "your picture", upload.vector))
+    if not wanted:
+        raise UsageError("nothing is asked", "give a text (q), an image id or a picture")
+    unwanted = [Part(Modality.TEXT, text) for text in ask.minus]
+    unwanted += [_image(served, image_id) for image_id in ask.unlike]
+    return Question(tuple(wanted), tuple(unwanted))
+
+
+def _image(served: Served, image_id: str) -> Part:
+    key = find(served, image_id).key
+    return Part(Modality.IMAGE, image_id, served.session.vectorizer.stored(key))
+
+
+def answer(served: Served, ask: Ask, uploads: Uploads) -> Answer:
+    """The answer to a request, with all hits up to the last one wanted."""
+    session = served.under(ask.where)
+    asked = question(served, ask, uploads)
+    left_out = set(ask.images) if ask.others else set()
+    limit = Limit(ask.limit.k + len(left_out), ask.min_score)
+    found = session.ask(asked, ask.to, limit)
+    return replace(found, hits=without(found, left_out)) if left_out else found
+
+
+def without(found: Answer, image_ids: set[str]) -> tuple:  # type: ignore[type-arg]  # of hits
+    """Hits without those of some images, ranked anew."""
+    kept = (hit for hit in found.hits if hit.image_id not in image_ids)
+    return tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1))
+
+
+def known_columns(served: Served, names: Sequence[str], hidden: frozenset[str]) -> tuple[str, ...]:
+    """Check the names of further columns.
+
+    Raises:
+        UsageError: there is no such column, or it tells a place and the service was not told to.
+    """
+    for name in names:
+        if name.lower() in hidden:
+            raise UsageError(
+                f"{name} tells where a picture was taken",
+                "start the service with --with-location to show it",
+            )
+    return check_columns(served.snapshot, names)
+
+
+def plain(values: Mapping[str, object]) -> dict[str, object]:
+    """A row's values as JSON holds them; times as ISO 8601."""
+    return {
+        name: value.isoformat() if hasattr(value, "isoformat") else value
+        for name, value in values.items()
+    }

@@ -1,0 +1,222 @@
+"""What every request passes before anything is done for it, and what every answer carries.
+
+- The Host header must be an address or a name that was allowed: a page of somebody else's whose
+  name was pointed at this machine (DNS rebinding) has another one.
+- A request that changes something must come from a page of this service (Origin): no form of
+  another site can send one (CSRF).
+- Where there is a token, it must be shown, as ``Authorization: Bearer`` or by the cookie that the
+  form on ``/login`` gives.
+- A body has a size and a time limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import MutableMapping
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mmindex.core.progress import get_logger
+from mmindex.serve.problems import RequestError, problem
+from mmindex.serve.settings import BODY_TIMEOUT_S, MAX_UPLOAD_BYTES, ServeSettings
+
+COOKIE: Final = "mmindex"
+OPEN_PATHS: Final = frozenset({"/login", "/healthz", "/static/style.css", "/static/app.js"})
+POLICY: Final = (
+    "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Permissions-Policy": "geolocation=(), camera=(), microphone=()",
+}
+_SAFE: Final = frozenset({"GET", "HEAD"})
+_MOST_URL: Final = 8_192
+_MOST_FAILURES: Final = 10  # wrong tokens a minute
+
+
+class Guard:
+    """The ASGI middleware; ``login`` checks the form's token."""
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
+        self._app = app
+        self._settings = settings
+        named = (settings.host.strip("[]"), "localhost", *settings.allow_hosts)
+        self._hosts = {name.lower() for name in named}
+        self._failures: list[float] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or say why not."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        sender = _with_headers(send)
+        try:
+            self._check(scope)
+        except RequestError as error:
+            if error.status is HTTPStatus.UNAUTHORIZED and _wants_page(scope):
+                await RedirectResponse("/login", 303)(scope, receive, sender)
+            else:
+                await problem(error)(scope, receive, sender)
+            return
+        await self._app(scope, _limited(receive), sender)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > _MOST_URL:
+            raise RequestError(HTTPStatus.REQUEST_URI_TOO_LONG, "the address is too long")
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._known(hosts[0]):
+            shown = ", ".join(hosts)[:100]
+            raise RequestError(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                f"this service does not answer under the name {shown!r}",
+                "start it with --allow-host NAME",
+            )
+        if scope["method"] not in _SAFE:
+            self._check_origin(headers, hosts[0])
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit():
+            raise RequestError(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
+        if int(length[:20]) > MAX_UPLOAD_BYTES:
+            raise too_large()
+        if self._settings.token is not None and scope["path"] not in OPEN_PATHS:
+            self._check_token(headers)
+
+    def _known(self, host: str) -> bool:
+        name = urlsplit(f"//{host}").hostname if _plain(host) else None
+        if name is None:
+            return False
+        try:
+            ip_address(name)
+        except ValueError:
+            return name.lower() in self._hosts
+        return True  # rebinding needs a name
+
+    @staticmethod
+    def _check_origin(headers: Headers, host: str) -> None:
+        origin = headers.get("origin")
+        site = headers.get("sec-fetch-site", "same-origin")
+        own = origin is None or urlsplit(origin).netloc.lower() == host.lower()
+        # Programs send neither header, and no page can keep a browser from sending them.
+        if not own or site not in ("same-origin", "none"):
+            raise RequestError(
+                HTTPStatus.FORBIDDEN,
+                f"a page of {origin or 'another site'} may not send this",
+                "send it from this service's own pages, or from a program",
+            )
+
+    def _check_token(self, headers: Headers) -> None:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self.is_token(given.strip()):
+            return
+        if hmac.compare_digest(_cookie(headers).encode(), self.cookie_value().encode()):
+            return
+        raise RequestError(
+            HTTPStatus.UNAUTHORIZED,
+            "a token is needed",
+            "send it as `Authorization: Bearer TOKEN`, or enter it at /login",
+        )
+
+    def is_token(self, given: str) -> bool:
+        """Whether this is the token; it takes the same time whatever differs.
+
+        Raises:
+            RequestError: too many were wrong in the last minute.
+        """
+        now = time.monotonic()
+        self._failures = [moment for moment in self._failures if now - moment < 60]
+        if len(self._failures) >= _MOST_FAILURES:
+            raise RequestError(
+                HTTPStatus.TOO_MANY_REQUESTS, "too many wrong tokens", "wait a minute"
+            )
+        token = self._settings.token or ""
+        right = hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
+        if not right:
+            self._failures.append(now)
+            get_logger("serve").warning("a wrong token was sent")
+        return right
+
+    def cookie_value(self) -> str:
+        """What the cookie holds: not the token itself, which it would give away."""
+        token = (self._settings.token or "").encode()
+        return hmac.new(token, b"mmindex serve cookie", hashlib.sha256).hexdigest()
+
+
+def too_large() -> RequestError:
+    """The error of a body beyond the limit."""
+    return RequestError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"more than {MAX_UPLOAD_BYTES >> 20} MiB were sent",
+        "send a smaller picture",
+    )
+
+
+def _plain(host: str) -> bool:
+    return host.isascii() and not any(char in host for char in "/\\@?# \t,")
+
+
+def _cookie(headers: Headers) -> str:
+    try:
+        cookies = SimpleCookie(headers.get("cookie", ""))
+    except CookieError:
+        return ""
+    return cookies[COOKIE].value if COOKIE in cookies else ""
+
+
+def _wants_page(scope: Scope) -> bool:
+    accepts = Headers(scope=scope).get("accept", "")
+    return scope["method"] in _SAFE and "text/html" in accepts and "/api/" not in scope["path"]
+
+
+def _with_headers(send: Send) -> Send:
+    async def sender(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers[name] = value
+            headers.setdefault("Content-Security-Policy", POLICY)
+            headers.setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return sender
+
+
+def _limited(receive: Receive) -> Receive:
+    """The body, as far as it is small and fast enough."""
+    got = 0
+    ends = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
+
+    async def receiver() -> Message:
+        nonlocal got
+        try:
+            async with asyncio.timeout_at(ends if got >= 0 else None):
+                message = await receive()
+        except TimeoutError:
+            raise RequestError(
+                HTTPStatus.REQUEST_TIMEOUT, "the request took too long to arrive"
+            ) from None
+        if message["type"] == "http.request":
+            got += len(message.get("body", b""))
+            if got > MAX_UPLOAD_BYTES:
+                raise too_large()
+            if not message.get("more_body"):
+                got = -1  # what follows is a wait for the client to go away
+        return message
+
+    return receiver

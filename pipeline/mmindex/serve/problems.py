@@ -1,0 +1,83 @@
+"""Errors as RFC 9457 has them (application/problem+json), and the statuses of our own."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+from starlette.responses import Response
+
+from mmindex.core.errors import (
+    BusyError,
+    MmindexError,
+    ModelMismatchError,
+    NoInputError,
+    UsageError,
+)
+
+RETRY_AFTER_S: Final = "1"
+_STATUS: Final = (
+    (UsageError, HTTPStatus.BAD_REQUEST),
+    (NoInputError, HTTPStatus.NOT_FOUND),
+    (BusyError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (ModelMismatchError, HTTPStatus.INTERNAL_SERVER_ERROR),
+)
+
+
+class RequestError(MmindexError):
+    """A request that cannot be answered, with the status that says why."""
+
+    def __init__(self, status: HTTPStatus, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.status = status
+
+
+class UploadError(RequestError):
+    """A picture or text that was sent cannot be used."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
+
+
+class PictureError(RequestError):
+    """A picture of the corpus cannot be shown: it is gone, or cannot be decoded."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            HTTPStatus.NOT_FOUND, message, "`mmindex build` brings the store up to date"
+        )
+
+
+def status_of(error: MmindexError) -> HTTPStatus:
+    """The HTTP status of an error."""
+    if isinstance(error, RequestError):
+        return error.status
+    for kind, status in _STATUS:
+        if isinstance(error, kind):
+            return status
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def problem(error: MmindexError) -> Response:
+    """An error as JSON: what is wrong, with the value, and what helps."""
+    status = status_of(error)
+    hidden = status is HTTPStatus.INTERNAL_SERVER_ERROR
+    body = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": int(status),
+        "detail": INTERNAL if hidden else error.message,
+        **({"remedy": error.hint} if error.hint and not hidden else {}),
+    }
+    headers = {"Retry-After": RETRY_AFTER_S} if _later(status) else {}
+    return Response(
+        msgspec.json.encode(body), int(status), headers, media_type="application/problem+json"
+    )
+
+
+def _later(status: HTTPStatus) -> bool:
+    return status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
+
+
+INTERNAL: Final = "the service cannot answer this; its log says why"

@@ -1,0 +1,198 @@
+"""Everything that routes share: the version served, the workers, the caches."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmindex.core.display import hit_fields
+from mmindex.core.errors import DataError, MmindexError
+from mmindex.core.modality import Modality
+from mmindex.core.progress import get_logger
+from mmindex.media.photo import LOCATION_COLUMNS
+from mmindex.search.columns import image_columns
+from mmindex.search.query import Answer
+from mmindex.serve.asks import (
+    Ask,
+    Upload,
+    Uploads,
+    answer,
+    find,
+    known_columns,
+    plain,
+)
+from mmindex.serve.files import Plain, plain_file
+from mmindex.serve.live import Live, Served
+from mmindex.serve.metrics import Metrics
+from mmindex.serve.pictures import PictureWorkers
+from mmindex.serve.problems import PictureError, UploadError
+from mmindex.serve.settings import ServeSettings
+from mmindex.serve.thumbs import ThumbCache, default_cache
+from mmindex.serve.work import Desk, TextBatcher, TextQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mmindex.search.hits import Picture
+
+
+@dataclass(slots=True)
+class Service:
+    """One store, being served."""
+
+    settings: ServeSettings
+    live: Live
+    desk: Desk
+    texts: TextBatcher
+    workers: PictureWorkers
+    uploads: Uploads
+    thumbs: ThumbCache
+    metrics: Metrics
+    hidden: frozenset[str]
+
+    @classmethod
+    def open(cls, settings: ServeSettings) -> Service:
+        """Open the store, load the model, and follow publishes.
+
+        Raises:
+            NoInputError: there is no store, or no version that can be searched.
+            MmindexError: the model cannot be had, or the store is damaged.
+        """
+        live = Live(settings.store, settings.device)
+        desk = Desk(settings.queue)
+        folder = settings.cache or default_cache(settings.store)
+        thumbs = ThumbCache(folder, settings.cache_bytes)
+        service = cls(
+            settings=settings,
+            live=live,
+            desk=desk,
+            texts=TextBatcher(desk),
+            workers=PictureWorkers(),
+            uploads=Uploads(),
+            thumbs=thumbs,
+            metrics=Metrics(
+                lambda: desk.waiting, lambda: live.current.number, lambda: thumbs.bytes
+            ),
+            hidden=frozenset() if settings.with_location else frozenset(LOCATION_COLUMNS),
+        )
+        live.encoder()  # now, so that the first search need not wait for it
+        live.on_change = service.drop_old_thumbs
+        service.drop_old_thumbs(live.current)
+        live.watch()
+        return service
+
+    def close(self) -> None:
+        """End everything; what is under way ends first."""
+        self.texts.close()
+        self.desk.close()
+        self.workers.close()
+        self.live.close()
+
+    def drop_old_thumbs(self, served: Served) -> None:
+        """Remove the thumbnails of pictures that a version does not have: forgotten ones, too."""
+        kept = self.thumbs.keys()
+        if not kept:
+            return
+        try:
+            keys = served.snapshot.keys(Modality.IMAGE)
+        except MmindexError as error:
+            self.damaged(error)
+            return
+        there = set(keys.filter(pc.is_in(keys, value_set=pa.array(kept, keys.type))).to_pylist())
+        self.thumbs.drop(key for key in kept if key not in there)
+
+    def damaged(self, error: MmindexError) -> None:
+        """Note that something of the store is damaged: ``/healthz`` says so from now on."""
+        if isinstance(error, DataError):
+            self.live.problem = error.message
+        get_logger("serve").error("a request failed", why=error.message)
+
+    async def search(self, served: Served, ask: Ask) -> Answer:
+        """The answer to a request, with the hits up to the last one wanted.
+
+        Raises:
+            BusyError: too many wait already.
+            MmindexError: it cannot be answered.
+        """
+        if ask.is_plain_text:
+            query = TextQuery(served, ask.text, ask.where, ask.to, ask.limit)
+            found = await self.texts.ask(query)
+            if found.error is not None:
+                raise UploadError(found.error)
+            return found
+        # Texts need the model, and the model has one thread.
+        needs_model = bool(ask.text or ask.minus)
+        run = self.texts.run if needs_model else self.desk.run
+        return await run(lambda: answer(served, ask, self.uploads))
+
+    def record(self, served: Served, ask: Ask, found: Answer) -> dict[str, Any]:
+        """An answer as ``mmindex query --format json`` has it, with the hits of one page."""
+        hits = found.hits[ask.offset :]
+        records = [hit_fields(hit) for hit in hits]
+        if ask.columns:
+            names = known_columns(served, ask.columns, self.hidden)
+            values = image_columns(served.snapshot, [hit.image_id for hit in hits], names)
+            for record, hit in zip(records, hits, strict=True):
+                record["columns"] = plain(values[hit.image_id])
+        return {
+            "query": found.query,
+            "to": str(found.to),
+            "version": found.version,
+            "hits": records,
+        }
+
+    def columns(self, served: Served) -> tuple[str, ...]:
+        """The columns of the images that may be shown."""
+        with served.snapshot.open_parquet("images") as file:
+            names: Sequence[str] = file.schema_arrow.names
+        return tuple(name for name in names if name.lower() not in self.hidden)
+
+    async def add_upload(self, served: Served, data: bytes) -> Upload:
+        """Keep a picture that was sent.
+
+        Raises:
+            UploadError: it cannot be decoded.
+            MmindexError: it cannot be encoded now.
+        """
+        encoder = served.session.vectorizer.encoder
+        try:
+            pixels, thumbnail = await self.workers.upload(data, encoder.preprocess)
+        except PictureError as error:
+            raise UploadError(f"the picture that was sent: {error.message}") from error
+        vectors = await self.texts.run(lambda: encoder.encode_images(pixels[None]))
+        key = hashlib.sha256(data).hexdigest()
+        upload = Upload(key, vectors[0], encoder.info.fingerprint, thumbnail)
+        self.uploads.add(upload)
+        return upload
+
+    async def thumbnail(self, served: Served, image_id: str) -> tuple[Picture, bytes]:
+        """An image's thumbnail, made once.
+
+        Raises:
+            NoInputError: the served version has no such image.
+            PictureError: its file cannot be decoded any more.
+        """
+        picture = await self.desk.run(lambda: find(served, image_id))
+        data = self.thumbs.get(picture.key)
+        if data is None:
+            data = await self.workers.thumbnail(picture.uri)
+            self.thumbs.put(picture.key, data)
+        return picture, data
+
+    async def file(self, served: Served, image_id: str) -> tuple[Picture, Plain]:
+        """An image's file without metadata, or a JPEG where browsers do not know its format.
+
+        Raises:
+            NoInputError: the served version has no such image.
+            PictureError: its file cannot be read any more.
+        """
+        picture = await self.desk.run(lambda: find(served, image_id))
+        form = image_columns(served.snapshot, [image_id], ["format"])[image_id]["format"]
+        found = await self.desk.run(lambda: plain_file(picture.uri, form))
+        if found is None:
+            found = Plain(await self.workers.jpeg(picture.uri), "image/jpeg")
+        return picture, found

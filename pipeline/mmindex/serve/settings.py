@@ -1,0 +1,99 @@
+"""What a service may be told, and its limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from mmindex.core.errors import UsageError, os_errors
+
+# A token that can be guessed protects nothing: 16 characters of base64 are 96 bits.
+LEAST_TOKEN: Final = 16
+MAX_UPLOAD_BYTES: Final = 32 << 20
+MAX_HITS: Final = 1_000  # of one answer; further ones are reached with `offset`
+MAX_DEPTH: Final = 10_000  # offset and hits together
+MAX_QUERY_CHARACTERS: Final = 2_000
+MAX_PARTS: Final = 16  # texts and pictures of one question
+PAGE_HITS: Final = 60
+BODY_TIMEOUT_S: Final = 60.0
+HEADER_TIMEOUT_S: Final = 10.0
+SHUTDOWN_S: Final = 8  # a stop takes at most 10 seconds in all
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How a store is served.
+
+    Attributes:
+        store: its folder.
+        host: the address to listen on.
+        port: likewise; 0 for any free one.
+        token: what callers must show; None: nothing, on loopback alone.
+        allow_hosts: further names under which browsers may reach the service.
+        certfile, keyfile: for TLS; None: plain HTTP.
+        device: where the model runs.
+        queue: searches that may wait; more are answered with 503.
+        cache: where thumbnails are kept.
+        cache_bytes: how much of them.
+        with_location: whether answers may tell where pictures were taken.
+    """
+
+    store: Path
+    host: str = "127.0.0.1"
+    port: int = 8765
+    token: str | None = None
+    allow_hosts: tuple[str, ...] = ()
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    device: str = "auto"
+    queue: int = 256
+    cache: Path | None = None
+    cache_bytes: int = 1 << 30
+    with_location: bool = False
+
+    def check(self) -> None:
+        """Refuse what would be open to everybody, or cannot work.
+
+        Raises:
+            UsageError: the address is no loopback and there is no token, or the token is too short.
+        """
+        if self.token is not None and len(self.token) < LEAST_TOKEN:
+            raise UsageError(
+                f"the token has {len(self.token)} characters, at least {LEAST_TOKEN} are needed",
+                "make one with: openssl rand -base64 24",
+            )
+        if not is_loopback(self.host) and self.token is None:
+            raise UsageError(
+                f"{self.host} can be reached from other machines, so the service needs a token",
+                "write a secret into a file and pass `token`, or serve on 127.0.0.1",
+            )
+        if (self.certfile is None) != (self.keyfile is None):
+            raise UsageError("TLS needs a certificate and its key", "pass `certfile` and `keyfile`")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address reaches this machine alone."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_token(path: Path) -> str:
+    """The token in a file's first line.
+
+    Raises:
+        MmindexError: the file cannot be read.
+        UsageError: it is not ASCII, or holds nothing.
+    """
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        token = data.decode("ascii").strip()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: the token must be ASCII", "openssl rand -base64 24") from error
+    if not token or "\n" in token:
+        raise UsageError(f"{path}: holds no token", "write one line: openssl rand -base64 24")
+    return token

@@ -1,0 +1,158 @@
+"""Take the metadata out of a picture's file without encoding its pixels anew.
+
+What shows the picture stays: colour profile, transparency, animation, and of EXIF the orientation
+alone. Everything else goes: EXIF, XMP, IPTC, comments, embedded previews and whatever follows the
+end of the picture, where phones put further pictures with metadata of their own.
+
+Formats: JPEG (ITU T.81, annex B), PNG (https://www.w3.org/TR/png-3/), WebP (RFC 9649).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+# What shows the picture; everything else may hold text.
+_PNG_CHUNKS: Final = frozenset({
+    b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB",
+    b"cICP", b"mDCV", b"cLLI", b"bKGD", b"pHYs", b"acTL", b"fcTL", b"fdAT",
+})  # fmt: skip
+_WEBP_CHUNKS: Final = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
+_WEBP_EXIF, _WEBP_XMP = 0x08, 0x04
+
+_SOI, _EOI, _SOS, _APP0, _APP2, _APP14, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE2, 0xEE, 0xFE
+_RESTARTS: Final = range(0xD0, 0xD8)
+_ALONE: Final = frozenset({0x01, _SOI, *_RESTARTS})
+
+
+class CannotStripError(ValueError):
+    """The file does not have the form that its format asks for."""
+
+
+def strip_metadata(data: bytes, form: str, orientation: int = 1) -> bytes | None:
+    """A picture's file without metadata; None for formats that are not taken apart here.
+
+    Args:
+        data: the file.
+        form: its format, as Pillow calls it.
+        orientation: the EXIF orientation to keep, 1 to 8; a PNG or WebP that is turned gives None.
+
+    Raises:
+        CannotStripError: the file is damaged.
+    """
+    try:
+        match form:
+            case "JPEG" | "MPO":
+                return b"".join(_jpeg(data, orientation))
+            case "PNG" if orientation == 1:
+                return b"".join(_png(data))
+            case "WEBP" if orientation == 1:
+                return _webp(data)
+            case _:
+                return None
+    except (struct.error, IndexError) as error:
+        raise CannotStripError(f"{form}: {error}") from error
+
+
+def _jpeg(data: bytes, orientation: int) -> Iterator[bytes]:
+    if data[:2] != b"\xff\xd8":
+        raise CannotStripError("no JPEG")
+    yield data[:2]
+    written = orientation == 1
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            raise CannotStripError("no marker where one must be")
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if marker == _EOI:
+            yield b"\xff\xd9"
+            return
+        if marker in _ALONE:
+            yield data[at : at + 2]
+            at += 2
+            continue
+        (size,) = struct.unpack_from(">H", data, at + 2)
+        segment = data[at : at + 2 + size]
+        if size < 2 or len(segment) != 2 + size:
+            raise CannotStripError("a segment is cut off")
+        if not written and marker != _APP0:
+            yield _orientation(orientation)
+            written = True
+        if _shows(marker, segment):
+            yield segment
+        at += 2 + size
+        if marker == _SOS:
+            end = _scan_end(data, at)
+            yield data[at:end]
+            at = end
+
+
+def _shows(marker: int, segment: bytes) -> bool:
+    if marker == _APP2:
+        return segment[4:16] == b"ICC_PROFILE\0"
+    if marker == _COM or 0xE0 <= marker <= 0xEF:
+        return marker in (_APP0, _APP14) and segment[4:9] in (b"JFIF\0", b"Adobe")
+    return True
+
+
+def _scan_end(data: bytes, at: int) -> int:
+    """Where the entropy-coded data of a scan end: at the next marker that is no restart."""
+    while True:
+        at = data.find(b"\xff", at)
+        if at < 0 or at + 1 >= len(data):
+            raise CannotStripError("the picture is cut off")
+        if data[at + 1] == 0 or data[at + 1] in _RESTARTS:
+            at += 2
+        elif data[at + 1] == 0xFF:
+            at += 1
+        else:
+            return at
+
+
+def _orientation(value: int) -> bytes:
+    """An EXIF segment that says nothing but the orientation."""
+    tiff = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, value, 0, 0)
+    body = b"Exif\0\0" + tiff
+    return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+
+
+def _png(data: bytes) -> Iterator[bytes]:
+    if data[:8] != _PNG:
+        raise CannotStripError("no PNG")
+    yield _PNG
+    at = 8
+    while True:
+        size, name = struct.unpack_from(">I4s", data, at)
+        chunk = data[at : at + 12 + size]
+        if len(chunk) != 12 + size:
+            raise CannotStripError("a chunk is cut off")
+        if name in _PNG_CHUNKS:
+            yield chunk
+        if name == b"IEND":
+            return
+        at += 12 + size
+
+
+def _webp(data: bytes) -> bytes:
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        raise CannotStripError("no WebP")
+    (total,) = struct.unpack_from("<I", data, 4)
+    end, at, kept = min(len(data), 8 + total), 12, []
+    while at + 8 <= end:
+        name, size = struct.unpack_from("<4sI", data, at)
+        chunk = data[at : at + 8 + size]
+        if len(chunk) != 8 + size:
+            raise CannotStripError("a chunk is cut off")
+        if name == b"VP8X":
+            flags = chunk[8] & ~(_WEBP_EXIF | _WEBP_XMP)
+            chunk = chunk[:8] + bytes([flags]) + chunk[9:]
+        if name in _WEBP_CHUNKS:
+            kept.append(chunk + b"\0" * (size % 2))
+        at += 8 + size + size % 2
+    body = b"WEBP" + b"".join(kept)
+    return b"RIFF" + struct.pack("<I", len(body)) + body

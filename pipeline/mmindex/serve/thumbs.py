@@ -1,0 +1,101 @@
+"""Thumbnails that were made once, in a folder outside the store that never grows beyond a bound."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+_NAME: Final = re.compile(r"[0-9a-f]{64}\.jpg")
+
+
+class ThumbCache:
+    """JPEGs by the key of the picture that they show; the least recently used go first.
+
+    Args:
+        folder: where they lie; made where it does not exist.
+        most_bytes: how much they may take.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int) -> None:
+        self._folder = folder
+        self._most = most_bytes
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._lock = threading.Lock()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = []
+        for path in folder.glob("??/*"):
+            if _NAME.fullmatch(path.name):
+                status = path.stat()
+                found.append((status.st_mtime_ns, path.stem, status.st_size))
+            else:
+                path.unlink(missing_ok=True)  # what a killed service left half-written
+        for _, key, size in sorted(found):
+            self._sizes[key] = size
+        self.bytes = sum(self._sizes.values())
+
+    def get(self, key: str) -> bytes | None:
+        """The thumbnail of a picture, or None."""
+        with self._lock:
+            if key not in self._sizes:
+                return None
+            self._sizes.move_to_end(key)
+        try:
+            return self._path(key).read_bytes()
+        except OSError:  # somebody emptied the folder
+            self._forget(key)
+            return None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep a thumbnail; one that the disk does not take is made again next time."""
+        path = self._path(key)
+        aside = path.with_name(f".{uuid.uuid4().hex}")
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            aside.write_bytes(data)
+            aside.replace(path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            return
+        with self._lock:
+            self.bytes += len(data) - self._sizes.pop(key, 0)
+            self._sizes[key] = len(data)
+            gone = []
+            while self.bytes > self._most and self._sizes:
+                old, size = self._sizes.popitem(last=False)
+                self.bytes -= size
+                gone.append(old)
+        for old in gone:
+            self._path(old).unlink(missing_ok=True)
+
+    def keys(self) -> list[str]:
+        """Whose thumbnails are there."""
+        with self._lock:
+            return list(self._sizes)
+
+    def drop(self, keys: Iterable[str]) -> None:
+        """Remove thumbnails: of pictures that a new version does not have any more."""
+        for key in keys:
+            self._forget(key)
+            self._path(key).unlink(missing_ok=True)
+
+    def _forget(self, key: str) -> None:
+        with self._lock:
+            self.bytes -= self._sizes.pop(key, 0)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / key[:2] / f"{key}.jpg"
+
+
+def default_cache(store: Path) -> Path:
+    """Where a store's thumbnails are kept unless said otherwise (XDG Base Directory)."""
+    import hashlib
+
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    name = hashlib.sha256(os.fsencode(store.absolute())).hexdigest()[:16]
+    return Path(base) / "mmindex" / "serve" / name

@@ -1,0 +1,515 @@
+"""The pages: search, one picture, duplicates, report, quarantine, the store."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from mmindex.core.errors import MmindexError, UsageError
+from mmindex.core.modality import Modality
+from mmindex.pages.controls import Action, Fact, Field, pager
+from mmindex.pages.gallery import Request as Asked
+from mmindex.pages.gallery import cards, found_text, nothing
+from mmindex.pages.page import Thumb, render_linked, shown_model
+from mmindex.pages.places import Place, place_of
+from mmindex.pages.scale import full_bar
+from mmindex.search.columns import image_columns
+from mmindex.search.hits import captions_of, image_rows
+from mmindex.search.query import Answer
+from mmindex.search.vectorize import warning_about
+from mmindex.serve.api import sent_picture
+from mmindex.serve.asks import Ask, find, read_ask, without
+from mmindex.serve.facets import Facets, facets
+from mmindex.serve.guard import COOKIE, Guard
+from mmindex.serve.live import Served
+from mmindex.serve.pictures import THUMB_PIXELS
+from mmindex.serve.problems import status_of
+from mmindex.serve.service import Service
+from mmindex.serve.settings import PAGE_HITS
+from mmindex.store.objects import contents
+from mmindex.store.quarantine import read_entries
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mmindex.core.records import Hit, QuarantineEntry
+
+STYLES: Final = ("base.css", "cards.css", "tables.css", "controls.css", "serve.css")
+_FILTERS: Final = ("folder", "split", "from", "to_date", "width", "camera", "sort")
+_FORM: Final = (*_FILTERS, "page")
+_ROWS: Final = 100  # of a table on one page
+_NEIGHBOURS: Final = 12
+_SAMPLE: Final = 24  # pictures shown before anything is asked
+_POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The state of the search page, as its address has it."""
+
+    params: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, request: Request) -> View:
+        """The state that a request's address holds, without empty parameters."""
+        return cls(tuple((k, v) for k, v in request.query_params.multi_items() if v))
+
+    def get(self, name: str) -> str:
+        """A parameter's value; empty where it has none."""
+        return dict(self.params).get(name, "")
+
+    def address(self, path: str = "/", **changes: str) -> str:
+        """The page's address with some parameters changed; empty ones are left out."""
+        kept = [(name, value) for name, value in self.params if name not in changes]
+        query = urlencode([*kept, *((name, value) for name, value in changes.items() if value)])
+        return f"{path}?{query}" if query else path
+
+
+def quoted(image_id: str) -> str:
+    """An id as part of an address."""
+    return quote(image_id.encode("utf-8", "surrogatepass"), safe="/")
+
+
+def condition(view: View, known: Facets) -> str | None:
+    """The SQL condition that the form's fields and ``where`` make together.
+
+    Raises:
+        UsageError: a field's value has no meaning.
+    """
+    parts = [f"({view.get('where')})"] if view.get("where") else []
+    for name in ("folder", "split", "camera"):
+        if value := view.get(name):
+            text = value.replace("'", "''")
+            below = f" or starts_with({name}, '{text}/')" if name == "folder" else ""
+            parts.append(f"({name} = '{text}'{below})")
+    for name, sign in (("from", ">="), ("to_date", "<=")):
+        if value := view.get(name):
+            try:
+                day = date.fromisoformat(value)
+            except ValueError:
+                raise UsageError(f"{value[:20]!r} is no date", "such as 2023-06-01") from None
+            column = "taken" if known.has("taken", "timestamp") else "modified"
+            last = " 23:59:59.999999" if sign == "<=" else ""
+            parts.append(f"{column} {sign} '{day.isoformat()}{last}'")
+    if value := view.get("width"):
+        if not value.isdigit() or len(value) > 9:
+            raise UsageError(f"{value[:20]!r} is no width in pixels", "such as 1920")
+        parts.append(f"width >= {value}")
+    return " and ".join(parts) or None
+
+
+def fields(view: View, known: Facets) -> list[Field]:
+    """The fields of the filters, as far as the version has their columns."""
+    found = []
+    for name, label in (("folder", "Folder"), ("split", "Split"), ("camera", "Camera")):
+        if values := known.values.get(name):
+            choices = [("", "any"), *((value, value) for value in values)]
+            found.append(Field(name, label, view.get(name), "select", choices))
+    if known.has("taken", "timestamp") or known.has("modified", "timestamp"):
+        found.append(Field("from", "From", view.get("from"), "date"))
+        found.append(Field("to_date", "To", view.get("to_date"), "date"))
+    found.append(Field("width", "At least so wide", view.get("width"), "number", hint="in pixels"))
+    sorts = [("", "best first")]
+    if known.has("taken", "timestamp"):
+        sorts += [("-taken", "newest first"), ("taken", "oldest first")]
+    sorts += [("-size_bytes", "largest file first"), ("-width", "widest first")]
+    found.append(Field("sort", "Order", view.get("sort"), "select", sorts))
+    found.append(
+        Field(
+            "where", "Condition (SQL)", view.get("where"), hint="width > height and format = 'PNG'"
+        )
+    )
+    return found
+
+
+def pages_routes(service: Service, guard: Guard) -> list[Route]:
+    """The routes of all pages, over a service."""
+    site = _Site(service, guard)
+    return [
+        Route("/", site.search, name="page:search"),
+        Route("/picture", site.send, methods=["POST"], name="page:send"),
+        Route("/picture/{id:path}", site.picture, name="page:picture"),
+        Route("/duplicates", site.duplicates, name="page:duplicates"),
+        Route("/report", site.report, name="page:report"),
+        Route("/quarantine", site.quarantine, name="page:quarantine"),
+        Route("/about", site.about, name="page:about"),
+        Route("/login", site.login, methods=["GET", "POST"], name="page:login"),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    service: Service
+    guard: Guard
+
+    def page(self, template: str, view: View, status: int = 200, **values: object) -> Response:
+        served = self.service.live.current
+        common = {
+            "query": view.get("q"),
+            "warnings": [warning_about(served.snapshot), self.service.live.problem],
+            "manifest": served.manifest,
+            "model": shown_model(served.snapshot.encoder),
+            "fields": (),
+            "clear": "/",
+            "kept": (),
+            "version": served.number,
+        }
+        text = render_linked(template, "/static/style.css", **{**common, **values})
+        return HTMLResponse(text, status)
+
+    def error(self, view: View, error: MmindexError, **values: object) -> Response:
+        status = status_of(error)
+        if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise error
+        reasons = [error.message, *([error.hint] if error.hint else [])]
+        return self.page("serve_error.html", view, int(status), reasons=reasons, **values)
+
+    async def search(self, request: Request) -> Response:
+        served, view = self.service.live.current, View.of(request)
+        known = await self.service.desk.run(lambda: facets(served))
+        shown: dict[str, Any] = {"fields": fields(view, known), "clear": _cleared(view)}
+        shown["kept"] = [
+            pair for pair in view.params if pair[0] in ("image", "unlike", "minus", "picture")
+        ]
+        try:
+            ask = replace(
+                read_ask(request.query_params, _FORM),
+                where=condition(view, known),
+                k=PAGE_HITS,
+                others=bool(view.get("image")),
+            )
+            if ask.is_empty:
+                return await self._browse(served, view, ask, shown)
+            # One more than fits tells whether there is another page.
+            found = await self.service.search(served, replace(ask, k=PAGE_HITS + 1))
+            return await self.service.desk.run(lambda: self._hits(served, view, ask, found, shown))
+        except MmindexError as error:
+            return self.error(view, error, **shown)
+
+    async def _browse(
+        self, served: Served, view: View, ask: Ask, shown: Mapping[str, Any]
+    ) -> Response:
+        """The page while nothing is asked: pictures under the filters, or some of them all."""
+
+        def sample() -> Response:
+            count, pages = served.manifest.counts.indexed, None
+            if ask.where is None:
+                rows = np.unique(np.linspace(0, count - 1, _SAMPLE, dtype=np.int64))
+            else:
+                chosen = served.under(ask.where).rows
+                found = np.flatnonzero(chosen if chosen is not None else np.empty(0, np.bool_))
+                rows = found[ask.offset : ask.offset + PAGE_HITS]
+                pages = pager(
+                    ask.offset, len(rows), PAGE_HITS, len(found),
+                    lambda offset: view.address(offset=str(offset) if offset else ""),
+                )  # fmt: skip
+            tiles = self._tiles(served, view, rows)
+            return self.page("serve_browse.html", view, tiles=tiles, pages=pages, **shown)
+
+        return await self.service.desk.run(sample)
+
+    @staticmethod
+    def _tiles(served: Served, view: View, rows: NDArray[np.int64]) -> list[tuple[Place, Thumb]]:
+        columns = ["image_id", "uri", "width", "height"]
+        table = served.snapshot.take("images", columns, rows)
+        tiles = []
+        for name, uri, width, height in zip(*(contents(table[c]) for c in columns), strict=True):
+            place = replace(place_of(uri, name), href=view.address(f"/picture/{quoted(name)}"))
+            tiles.append((place, _thumb(name, width, height)))
+        return tiles
+
+    def _hits(
+        self, served: Served, view: View, ask: Ask, found: Answer, shown: Mapping[str, Any]
+    ) -> Response:
+        more = len(found.hits) > ask.offset + PAGE_HITS
+        hits = found.hits[ask.offset : ask.offset + PAGE_HITS]
+        if sort := view.get("sort"):
+            from mmindex.search.columns import check_columns, sorted_hits
+
+            [name] = check_columns(served.snapshot, [sort.removeprefix("-")])
+            hits = sorted_hits(served.snapshot, hits, name, sort.startswith("-"))
+        answer = replace(found, hits=hits)
+        asked = Modality.IMAGE if ask.images or ask.upload else Modality.TEXT
+        full = full_bar(served.snapshot.encoder, asked, answer.to)
+        sizes = image_columns(served.snapshot, [hit.image_id for hit in hits], ["width", "height"])
+
+        def show(hit: Hit) -> tuple[Place, Thumb]:
+            href = view.address(f"/picture/{quoted(hit.image_id)}")
+            size = sizes[hit.image_id]
+            place = replace(place_of(hit.uri, hit.image_id), href=href)
+            return place, _thumb(hit.image_id, size["width"], size["height"])
+
+        drawn = cards(served.snapshot, answer, full, show)
+        empty = None
+        if not hits:
+            empty = nothing(served.snapshot, Asked(ask.min_score, ask.where))
+        total = None if more else ask.offset + len(hits)
+        pages = pager(
+            ask.offset, len(hits), PAGE_HITS, total,
+            lambda offset: view.address(offset=str(offset) if offset else ""),
+        )  # fmt: skip
+        return self.page(
+            "serve_search.html",
+            view,
+            cards=drawn,
+            found=found_text(answer, drawn),
+            nothing=empty,
+            pages=pages,
+            parts_shown=_parts(view),
+            full=full,
+            **shown,
+        )
+
+    async def send(self, request: Request) -> Response:
+        view = View.of(request)
+        try:
+            data = await sent_picture(request)
+            upload = await self.service.add_upload(self.service.live.current, data)
+        except MmindexError as error:
+            return self.error(view, error)
+        return RedirectResponse(view.address(picture=upload.key, offset=""), 303)
+
+    async def picture(self, request: Request) -> Response:
+        served, view = self.service.live.current, View.of(request)
+        image_id = request.path_params["id"]
+        try:
+            return await self.service.desk.run(lambda: self._picture(served, view, image_id))
+        except MmindexError as error:
+            return self.error(view, error)
+
+    def _picture(self, served: Served, view: View, image_id: str) -> Response:
+        found = find(served, image_id)
+        row = image_rows(served.snapshot, [image_id])
+        values = {name: contents(row[name])[0] for name in self.service.columns(served)}
+        captions = captions_of(served.snapshot, [image_id]).get(image_id, [])
+        place = place_of(found.uri, image_id)
+        near = served.session.ask(_near(served, image_id), Modality.IMAGE, _limit(_NEIGHBOURS + 1))
+        near = replace(near, hits=without(near, {image_id})[:_NEIGHBOURS])
+        full = full_bar(served.snapshot.encoder, Modality.IMAGE, Modality.IMAGE)
+        sizes = image_columns(
+            served.snapshot, [hit.image_id for hit in near.hits], ["width", "height"]
+        )
+
+        def show(hit: Hit) -> tuple[Place, Thumb]:
+            size = sizes[hit.image_id]
+            href = f"/picture/{quoted(hit.image_id)}"
+            near_place = replace(place_of(hit.uri, hit.image_id), href=href)
+            return near_place, _thumb(hit.image_id, size["width"], size["height"])
+
+        address = f"/api/v1/images/{quoted(image_id)}"
+        actions = [
+            Action("More like this", view.address(q="", image=image_id, offset="", picture="")),
+            Action("Open the file", f"{address}/file"),
+        ]
+        if view.get("q") or view.get("image"):
+            actions.insert(1, Action("Not like this", view.address(unlike=image_id, offset="")))
+            actions.append(Action("Back to the answer", view.address()))
+        large = Thumb(f"{address}/file", values["width"], values["height"])
+        return self.page(
+            "serve_picture.html",
+            view,
+            thumb=large,
+            alt=captions[0] if captions else place.name,
+            place=place,
+            captions=captions,
+            facts=_facts(values),
+            actions=actions,
+            uri=found.uri,
+            neighbours=cards(served.snapshot, near, full, show),
+        )
+
+    async def duplicates(self, request: Request) -> Response:
+        served = self.service.live.current
+
+        def make() -> str:
+            from mmindex.insight.dedup import default_threshold, near_duplicates
+            from mmindex.pages.duplicates import dedup_page
+
+            threshold = default_threshold(served.snapshot.encoder)
+            groups = near_duplicates(served.snapshot, threshold)
+            return dedup_page(served.snapshot, groups, threshold)
+
+        return await self._made(served, View.of(request), "duplicates", make)
+
+    async def report(self, request: Request) -> Response:
+        served = self.service.live.current
+
+        def make() -> str:
+            from mmindex.core.config import EvaluateConfig
+            from mmindex.evaluate.stage import measure
+            from mmindex.pages.report import report_page
+
+            settings = served.manifest.config.get("evaluate", {})
+            config = EvaluateConfig.model_validate(settings)
+            return report_page(served.snapshot, measure(served.snapshot, config), config, None)
+
+        return await self._made(served, View.of(request), "report", make)
+
+    async def _made(
+        self, served: Served, view: View, name: str, make: Callable[[], str]
+    ) -> Response:
+        """A page that stands by itself, made once for each version."""
+        try:
+            text = await self.service.desk.run(lambda: served.once(name, make))
+        except MmindexError as error:
+            return self.error(view, error)
+        policy = _POLICY.search(text)
+        headers = {"Content-Security-Policy": policy[1].replace("&#39;", "'")} if policy else {}
+        return HTMLResponse(text, headers=headers)
+
+    async def quarantine(self, request: Request) -> Response:
+        served, view = self.service.live.current, View.of(request)
+        reason, offset = view.get("reason"), view.get("offset")
+        start = int(offset) if offset.isdigit() and len(offset) < 12 else 0
+
+        def entries() -> list[QuarantineEntry]:
+            ref = served.manifest.find("quarantine")
+            everything: list[QuarantineEntry] = read_entries(served.snapshot.objects, ref)
+            return [one for one in everything if not reason or one.reason == reason]
+
+        found = await self.service.desk.run(entries)
+        shown = found[start : start + _ROWS]
+        pages = pager(
+            start, len(shown), _ROWS, len(found),
+            lambda at: view.address("/quarantine", offset=str(at) if at else ""),
+        )  # fmt: skip
+        reasons = sorted(served.manifest.counts.reasons.items())
+        return self.page(
+            "serve_quarantine.html",
+            view,
+            entries=shown,
+            pages=pages,
+            reasons=reasons,
+            reason=reason,
+        )
+
+    async def about(self, request: Request) -> Response:
+        served, view = self.service.live.current, View.of(request)
+        manifest = served.manifest
+        facts = [
+            Fact("Version", f"{manifest.version}, made {manifest.created_at}"),
+            Fact("Images", f"{manifest.counts.indexed:,}"),
+            Fact("Captions", f"{manifest.counts.captions:,}"),
+            Fact("In quarantine", f"{manifest.counts.quarantined:,}", "/quarantine"),
+            Fact("Model", shown_model(served.snapshot.encoder)),
+            Fact("Index", manifest.indexes[Modality.IMAGE].factory or "exact search"),
+            Fact("Size", f"{manifest.size_bytes / 1e6:,.1f} MB"),
+            Fact("Health", self.service.live.problem or "all is well"),
+        ]
+        sources = [(source.name, source.images, source.captions) for source in manifest.sources]
+        return self.page("serve_about.html", view, facts=facts, sources=sources)
+
+    async def login(self, request: Request) -> Response:
+        if self.service.settings.token is None:
+            return RedirectResponse("/", 303)
+        wrong = False
+        if request.method == "POST":
+            async with request.form(max_files=0, max_fields=2, max_part_size=4096) as form:
+                given = form.get("token")
+            if isinstance(given, str) and self.guard.is_token(given.strip()):
+                answer = RedirectResponse("/", 303)
+                answer.set_cookie(
+                    COOKIE,
+                    self.guard.cookie_value(),
+                    httponly=True,
+                    samesite="strict",
+                    secure=self.service.settings.certfile is not None,
+                )
+                return answer
+            wrong = True
+        text = render_linked("serve_login.html", "/static/style.css", wrong=wrong)
+        return HTMLResponse(text, 401 if wrong else 200)
+
+
+def _thumb(image_id: str, width: int, height: int) -> Thumb:
+    scale = min(1.0, THUMB_PIXELS / max(width, height))
+    return Thumb(
+        f"/api/v1/images/{quoted(image_id)}/thumbnail",
+        max(1, round(width * scale)),
+        max(1, round(height * scale)),
+    )
+
+
+def _cleared(view: View) -> str:
+    return view.address(**dict.fromkeys((*_FILTERS, "where", "offset"), ""))
+
+
+def _parts(view: View) -> list[tuple[str, str, str]]:
+    """The pictures of a question: what they are for, their thumbnail, and the way without them."""
+    parts = []
+    for name, label in (("image", "like this"), ("unlike", "not like this")):
+        for key, value in view.params:
+            if key == name:
+                rest = tuple(pair for pair in view.params if pair != (name, value))
+                thumb = f"/api/v1/images/{quoted(value)}/thumbnail"
+                parts.append((label, thumb, View(rest).address(offset="")))
+    if key := view.get("picture"):
+        parts.append(
+            ("like your picture", f"/api/v1/pictures/{quote(key)}", view.address(picture=""))
+        )
+    return parts
+
+
+def _near(served: Served, image_id: str) -> Any:
+    from mmindex.serve.asks import Uploads, question
+
+    return question(served, Ask(images=(image_id,)), Uploads())
+
+
+def _limit(k: int) -> Any:
+    from mmindex.search.hits import Limit
+
+    return Limit(k)
+
+
+_LABELS: Final = {
+    "image_id": "Id", "taken": "Taken", "camera": "Camera", "lens": "Lens", "iso": "ISO",
+    "exposure": "Exposure", "aperture": "Aperture", "focal_mm": "Focal length",
+    "size_bytes": "File size", "format": "Format", "folder": "Folder", "split": "Split",
+    "source": "Source", "rating": "Rating", "keywords": "Keywords", "title": "Title",
+    "description": "Description", "modified": "Modified",
+}  # fmt: skip
+_UNSHOWN: Final = frozenset({"key", "uri", "filename", "width", "height", "taken_offset"})
+
+
+def _facts(values: Mapping[str, Any]) -> list[Fact]:
+    """The columns of an image, those that people ask for first."""
+    found = [Fact("Size", f"{values['width']} × {values['height']} pixels")]
+    names = [
+        *(name for name in _LABELS if name in values),
+        *(n for n in values if n not in _LABELS),
+    ]
+    for name in names:
+        value = values[name]
+        if name in _UNSHOWN or value is None or value in ("", []):
+            continue
+        found.append(Fact(_LABELS.get(name, name), _shown(name, value), _way(name, value)))
+    return found
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "size_bytes":
+        return f"{value / 1e6:,.2f} MB" if value >= 1e6 else f"{value / 1e3:,.1f} kB"
+    if name == "exposure" and 0 < value < 0.5:
+        return f"1/{round(1 / value)} s"
+    if name in ("exposure", "aperture", "focal_mm"):
+        unit = {"exposure": " s", "aperture": "", "focal_mm": " mm"}[name]
+        return f"{'f/' if name == 'aperture' else ''}{value:g}{unit}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _way(name: str, value: Any) -> str:
+    """Where a value leads: folders and cameras are filters."""
+    if name in ("folder", "camera") and isinstance(value, str):
+        return "/?" + urlencode({name: value})
+    return ""
