@@ -179,6 +179,17 @@ def test_a_build_goes_on_from_the_store_and_encodes_only_what_is_new(grown):
     assert_sound(store)
 
 
+def test_a_build_gives_every_picture_the_columns_of_its_file(grown):
+    store, _ = grown
+    shown = ("--columns", "folder,filename,modified", "--device", "cpu", "-k", "1000")
+    (answer,) = store.run("query", "a house", *shown)
+    for hit in answer["hits"]:
+        columns = hit["columns"]
+        assert columns["filename"] == Path(hit["uri"]).name
+        assert columns["folder"] == ""
+        assert columns["modified"] is not None
+
+
 def test_what_a_build_adds_is_found_beside_what_was_there(grown):
     store, _ = grown
     expected = store.expected

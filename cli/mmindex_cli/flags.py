@@ -10,7 +10,7 @@ _NAMES: Final = (
     "all_files|allow_private|at|base_url|captions_from|config|confusion|device|exclude|format|fresh_settings|image|"
     "image_threshold|include|index|labels|learning_rate|max_quarantine|max_removed|metadata|method|"
     "min_score|minus|model|others|out|overwrite|plus|precision|pretrained|require_checksum|"
-    "scale|source|store|subset|templates|threshold|to|truth|validate|weights|where|workers"
+    "scale|source|store|subset|templates|threshold|to|truth|validate|weights|where|with_location|workers"
 )
 _SETTING: Final = re.compile(rf"`({_NAMES})(?:=([^`]*))?`")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -97,9 +98,16 @@ ColumnsOption = Annotated[
 SortOption = Annotated[
     str | None,
     typer.Option(
-        metavar="COLUMN",
-        help="Order the hits by a column of the images, smallest first; -COLUMN: largest first. "
-        "The -k most similar hits are chosen first.",
+        metavar="COLUMN[:desc]",
+        help="Order the hits by a column of the images, smallest first, for example taken; "
+        "COLUMN:desc: largest first. The -k most similar hits are chosen first.",
+    ),
+]
+LocationOption = Annotated[
+    bool,
+    typer.Option(
+        "--with-location",
+        help="Allow the places where images were taken (lat, lon) in --columns.",
     ),
 ]
 PreviewOption = Annotated[
@@ -122,6 +130,7 @@ def query(
     k: HitsOption = 10,
     min_score: MinScoreOption = None,
     columns: ColumnsOption = None,
+    with_location: LocationOption = False,
     sort: SortOption = None,
     preview: PreviewOption = False,
     output_format: PathsFormat = "table",
@@ -145,7 +154,8 @@ def query(
     form, end = paths_form(output_format, null)
     side, limit = Modality(to) if to else None, Limit(k, min_score)
     with open_session(store_path(store), device, where) as session:
-        view, order = _view(session, columns, preview), _order(session, sort)
+        view = _view(session, columns, preview, with_location=with_location)
+        order = _order(session, sort)
         answers: Iterator[Answer] = (
             order(answer) for answer in asked.answers(session, side, limit)
         )
@@ -158,30 +168,30 @@ def query(
             raise DataError(f"{failed} of the queries could not be answered", "see their `error`")
 
 
-def _view(session: Session, columns: str | None, preview: bool) -> View:
+def _view(session: Session, columns: str | None, preview: bool, *, with_location: bool) -> View:
     """What to show beside the usual fields."""
     from mmindex.search.columns import check_columns, image_columns
     from mmindex_cli.answers import View
 
-    names = check_columns(session.snapshot, columns.split(",")) if columns else ()
+    snapshot, names = session.snapshot, columns.split(",") if columns else []
+    check_columns(snapshot, names, with_location=with_location)
+    values = functools.partial(image_columns, snapshot, names=names, with_location=with_location)
     picture = None
     if preview:
         from mmindex_cli.preview import picture_drawer
 
         picture = picture_drawer()
-    return View(names, lambda ids: image_columns(session.snapshot, ids, names), picture)
+    return View(names, values, picture)
 
 
 def _order(session: Session, sort: str | None) -> Callable[[Answer], Answer]:
     """What puts an answer's hits into the order asked for; ranks stay those of similarity."""
     if sort is None:
         return lambda answer: answer
-    from mmindex.search.columns import check_columns, sorted_hits
+    from mmindex.search.columns import read_order, sorted_hits
 
-    [name] = check_columns(session.snapshot, [sort.removeprefix("-")])
-    return lambda answer: replace(
-        answer, hits=sorted_hits(session.snapshot, answer.hits, name, sort.startswith("-"))
-    )
+    order = read_order(session.snapshot, sort)
+    return lambda answer: replace(answer, hits=sorted_hits(session.snapshot, answer.hits, order))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from mmindex.evaluate.evaluation import Evaluation
     from mmindex.runs.run import RunSummary
+    from mmindex.search.columns import Order
     from mmindex.search.given import Picture
     from mmindex.search.hits import Limit
     from mmindex.search.query import Answer, Session
@@ -68,7 +69,10 @@ class Hit:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What else the store knows about the image: size, format, split, the source's columns."""
+        """What else the store knows about the image: size, split, date, the source's columns.
+
+        Where it was taken (``lat``, ``lon``) only if the store was opened with ``with_location``.
+        """
         return self._details.of(self.image_id)
 
     def image(self) -> Image:
@@ -89,15 +93,18 @@ class Hit:
 class _Details:
     """The rows of the images table that belong to some hits, read when first asked for."""
 
-    def __init__(self, snapshot: Snapshot, image_ids: Sequence[str]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, image_ids: Sequence[str], *, with_location: bool
+    ) -> None:
         self._snapshot = snapshot
         self._image_ids = image_ids
+        self._with_location = with_location
 
     @cached_property
     def table(self) -> pa.Table:
-        from mmindex.search.hits import image_rows
+        from mmindex.search.columns import image_rows
 
-        return image_rows(self._snapshot, self._image_ids)
+        return image_rows(self._snapshot, self._image_ids, with_location=self._with_location)
 
     @cached_property
     def _by_id(self) -> dict[str, Mapping[str, Any]]:
@@ -193,10 +200,13 @@ class Index:
         path: the store's folder.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, device: str = "auto") -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, device: str = "auto", with_location: bool = False
+    ) -> None:
         from mmindex.search.query import open_session
 
         expect(device, str, "device", "a str")
+        self._with_location = expect(with_location, bool, "with_location", "a bool")
         self.path = as_path(path, "path")
         self._open: Session | None = open_session(self.path, device)
         self._filtered: OrderedDict[str, Session] = OrderedDict()
@@ -254,7 +264,7 @@ class Index:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that ``where`` can name."""
+        """The columns that ``where`` and ``sort`` can name."""
         with self._snapshot.open_parquet("images") as file:
             return tuple(file.schema_arrow.names)
 
@@ -271,6 +281,7 @@ class Index:
         k: int = 10,
         where: str | None = None,
         min_score: float | None = None,
+        sort: str | None = None,
         to: Side = "image",
     ) -> Hits:
         """Find images or captions by a text, pictures, a vector, or several of them together.
@@ -290,11 +301,14 @@ class Index:
             k: hits wanted.
             where: an SQL condition on the images' columns, such as ``width >= 640``.
             min_score: leave out hits with a lower cosine similarity, -1 to 1.
+            sort: put the ``k`` hits into the order of a column of the images, such as ``taken``
+                or ``taken:desc``; those without a value come last. Ranks stay those of similarity.
             to: what to find: ``image``, or ``text`` for captions.
 
         Raises:
             TypeError: an argument has the wrong type.
-            UsageError: nothing is asked, an argument is out of range, ``where`` is no condition.
+            UsageError: nothing is asked, an argument is out of range, ``where`` is no condition,
+                ``sort`` names no column.
             NoInputError: there is no such file, uri or id, or no captions to search.
             DataError: a picture cannot be decoded, or the store is damaged.
             ModelMismatchError: the model is no longer the one that made the index, or ``vector``
@@ -327,7 +341,8 @@ class Index:
             as_weights(weights),
             expect(others, bool, "others", "a bool"),
         )
-        return _hits(session.snapshot, session.ask(question, side, limit))
+        order = self._order(sort)
+        return self._hits(session.snapshot, session.ask(question, side, limit), order)
 
     def search_many(
         self,
@@ -336,6 +351,7 @@ class Index:
         k: int = 10,
         where: str | None = None,
         min_score: float | None = None,
+        sort: str | None = None,
         to: Side = "image",
     ) -> Iterator[Hits]:
         """:meth:`search` for many texts, faster than one by one: one answer each, in order.
@@ -349,11 +365,15 @@ class Index:
         expect_several(texts, "texts")
         session, side, limit = self._session(where), as_side(to), as_limit(k, min_score)
         session.snapshot.index(side)
-        return self._many(iter(texts), session, side, limit)
+        return self._many(iter(texts), session, side, limit, self._order(sort))
 
-    @staticmethod
     def _many(
-        texts: Iterator[str], session: Session, side: Modality, limit: Limit
+        self,
+        texts: Iterator[str],
+        session: Session,
+        side: Modality,
+        limit: Limit,
+        order: Order | None,
     ) -> Iterator[Hits]:
         from mmindex.search.given import check_texts
 
@@ -362,7 +382,27 @@ class Index:
             for answer in session.texts(batch, side, limit):
                 if answer.error is not None:
                     raise DataError(f"{answer.query[:80]!r}: {answer.error}")
-                yield _hits(session.snapshot, answer)
+                yield self._hits(session.snapshot, answer, order)
+
+    def _order(self, sort: str | None) -> Order | None:
+        from mmindex.search.columns import read_order
+
+        if sort is None:
+            return None
+        return read_order(self._snapshot, expect(sort, str, "sort", "a str"))
+
+    def _hits(self, snapshot: Snapshot, answer: Answer, order: Order | None) -> Hits:
+        from mmindex.search.columns import sorted_hits
+
+        hits = answer.hits if order is None else sorted_hits(snapshot, answer.hits, order)
+        details = _Details(
+            snapshot, [hit.image_id for hit in hits], with_location=self._with_location
+        )
+        found = [
+            Hit(hit.rank, hit.score, hit.id, hit.uri, hit.caption, hit.image_id, details)
+            for hit in hits
+        ]
+        return Hits(answer.query, answer.to.value, answer.version, found)
 
     def embed(
         self,
@@ -481,12 +521,16 @@ class Index:
             return session
 
 
-def open(path: str | os.PathLike[str], *, device: str = "auto") -> Index:  # mmindex.open
+def open(  # mmindex.open
+    path: str | os.PathLike[str], *, device: str = "auto", with_location: bool = False
+) -> Index:
     """Open the published version of a store for search.
 
     Args:
         path: the store's folder.
         device: where the model runs, should a query need it: ``auto``, ``cpu``, ``cuda:0`` ...
+        with_location: hits also tell where images were taken: ``lat`` and ``lon`` in
+            :attr:`Hit.metadata` and :meth:`Hits.to_arrow`. ``where`` may always use them.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -496,7 +540,7 @@ def open(path: str | os.PathLike[str], *, device: str = "auto") -> Index:  # mmi
         PermissionDeniedError, StorageError: the operating system refuses.
     """
     calm_openmp()
-    return Index(path, device=device)
+    return Index(path, device=device, with_location=with_location)
 
 
 def build(
@@ -595,15 +639,6 @@ def _values(settings: Mapping[str, Any]) -> dict[str, Any]:
     for dotted, value in values.items():
         check_type(dotted, value)
     return values
-
-
-def _hits(snapshot: Snapshot, answer: Answer) -> Hits:
-    details = _Details(snapshot, [hit.image_id for hit in answer.hits])
-    found = [
-        Hit(hit.rank, hit.score, hit.id, hit.uri, hit.caption, hit.image_id, details)
-        for hit in answer.hits
-    ]
-    return Hits(answer.query, answer.to.value, answer.version, found)
 
 
 def _html(hits: Sequence[Hit], query: str) -> str:

@@ -207,10 +207,10 @@ def test_columns_are_shown_and_sorted_by() -> None:
     _, header, first, *_ = run(*shown).stdout.splitlines()
     assert header.split()[:4] == ["rank", "score", "width", "format"]
     assert first.split()[2:4] == [str(width), form]
-    for order in ("image_id", "-image_id"):
+    for order in ("image_id", "image_id:desc"):
         done = run("red", "-k", "3", "--sort", order, "--format", "json")
         ids = [hit["id"] for hit in json.loads(done.stdout)["hits"]]
-        assert ids == sorted(ids, reverse=order.startswith("-"))
+        assert ids == sorted(ids, reverse=order.endswith(":desc"))
         assert sorted(hit["rank"] for hit in json.loads(done.stdout)["hits"]) == [1, 2, 3]
 
 

@@ -28,6 +28,7 @@ from mmindex_cli.common import run_id
 from support.command import write_coco
 from support.corpora import jpeg, write_files
 from support.documents import PAGES, ROOT, anchors, blocks, examples, links, prose, spans
+from support.photo_files import photograph
 
 # Programs whose examples are not run, and why.
 NOT_RUN = {
@@ -124,7 +125,7 @@ def environment(home: Path) -> Iterator[None]:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the examples take for granted, in the place where they will find it."""
     home = tmp_path_factory.mktemp("docs") / "home"
-    files: dict[str, bytes | str] = {f"Pictures/{number}.jpg": jpeg(number) for number in range(6)}
+    files: dict[str, bytes | str] = {f"Pictures/{n}.jpg": photograph(n) for n in range(6)}
     files |= {name: jpeg(7) for name in ("beach.jpg", "holiday.jpg")}
     files["favourites.txt"] = "beach.jpg\nholiday.jpg\n"
     write_files(home, files)

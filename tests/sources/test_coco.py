@@ -189,4 +189,5 @@ def test_real_coco_from_folder_and_zip(real_photos: Path, tmp_path: Path) -> Non
     rows, packed = rows_of(objects, plain)[0], rows_of(objects, zipped)[0]
     for row, other in zip(rows, packed, strict=True):
         assert other.pop("uri") == f"{tmp_path}/val2017.zip!val2017/{Path(row.pop('uri')).name}"
+        del row["modified"]  # members of an archive have no time of their own
         assert row == other

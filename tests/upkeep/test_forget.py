@@ -277,7 +277,7 @@ def test_rolling_back_behind_a_later_build_keeps_it_forgotten(place: Path) -> No
 def test_two_sources_are_counted_apart(place: Path) -> None:
     write_photos(place / "photos", PICTURES)
     write_photos(place / "more" / "photos2", {"x.jpg": 3, "y.jpg": 40})
-    specs = [{"spec": f"folder:{place / name}"} for name in ("photos", "more/photos2")]
+    specs = [f"folder:{place / name}" for name in ("photos", "more/photos2")]
     build(place, source=specs)
     forget_ids(place, "folder/photos2/x.jpg")
     _, manifest = opened(place)

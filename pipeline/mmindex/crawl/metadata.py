@@ -1,7 +1,7 @@
 """What the ``images`` table says of a photograph beside its pixels: columns and captions.
 
 The values come from the picture's own blocks and its sidecar (:mod:`mmindex.media.photo`), and from
-its file. A column that the source has under the same name wins, row by row.
+its file. A column that the source has under the same name wins, row by row, also where it is null.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def row_metadata(item: SourceItem, known: Known, rules: PhotoRules) -> dict[str,
     own = {column_name(name): value for name, value in item.metadata.items()}
     if rules.metadata == "none":
         return own
-    taken = {name.lower() for name, value in own.items() if value is not None}
+    taken = {name.lower() for name in own}  # SQL does not tell letter case apart
     found = {**dict(_file_columns(item)), **photo_fields(known)}
     return {**own, **{name: value for name, value in found.items() if name not in taken}}
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from mmindex.core.errors import DataError
 from mmindex.core.records import MetadataValue, Scalar
+from mmindex.media.photo import PHOTO_COLUMNS
 
 _IMAGE_FIELDS: Final = (
     pa.field("image_id", pa.string()),
@@ -35,6 +36,8 @@ CAPTIONS_SCHEMA: Final = pa.schema(
     ]
 )
 
+# What a picture's file says beside PHOTO_COLUMNS.
+FILE_COLUMNS: Final = ("folder", "filename", "modified")
 # More columns than any corpus has; a hostile file could name others in every row.
 MAX_METADATA_COLUMNS: Final = 256
 _TIMESTAMP: Final = pa.timestamp("us")  # without a zone
@@ -82,9 +85,12 @@ class MetadataColumns:
                 common = self._kinds[name] = _common(known, kind)
                 if common == pa.string() and known is not None:
                     self.mixed.add(name)
-        if len(self._kinds) > MAX_METADATA_COLUMNS:
+        if len(self._kinds) <= MAX_METADATA_COLUMNS:
+            return
+        own = self._kinds.keys() - {*PHOTO_COLUMNS, *FILE_COLUMNS}
+        if len(own) > MAX_METADATA_COLUMNS:
             raise DataError(
-                f"the sources name {len(self._kinds)} columns of their own, "
+                f"the sources name {len(own)} columns of their own, "
                 f"the limit is {MAX_METADATA_COLUMNS}",
                 "keep the fields that vary from row to row out of captions.jsonl",
             )

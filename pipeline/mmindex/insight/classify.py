@@ -21,6 +21,7 @@ from mmindex.core.errors import DataError, MmindexError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.insight.metrics import LabelReport, label_report
 from mmindex.models.encoder import Encoder
+from mmindex.search.columns import output_columns
 from mmindex.search.vectorize import Vectorizer
 from mmindex.store.objects import contents
 from mmindex.store.snapshot import Snapshot
@@ -138,8 +139,7 @@ def classify_corpus(
         NoInputError: the version has no images.
     """
     vectors, ids = snapshot.vectors(Modality.IMAGE), snapshot.row_ids(Modality.IMAGE)
-    with snapshot.open_parquet("images") as file:
-        names = file.schema_arrow.names
+    names = output_columns(snapshot)  # labels are shown beside the predictions
     if truth is not None and truth not in names:
         raise UsageError(f"`truth={truth}`: no such column", f"columns: {', '.join(names)}")
     columns = ["image_id", "uri", *([truth] if truth is not None else [])]

@@ -270,10 +270,11 @@ def _iptc_fields(image: ImageFile.ImageFile) -> Fields:
     day, hour = "".join(texts(55)[:1]), "".join(texts(60)[:1])
     stamp = f"{day[:4]}-{day[4:6]}-{day[6:8]}"
     if re.match(r"\d{6}", hour):
-        stamp += f"T{hour[:2]}:{hour[2:4]}:{hour[4:6]}"
+        stamp += f"T{hour[:2]}:{hour[2:4]}:{hour[4:6]}{_offset(hour[6:]) or ''}"
     return _kept(
         [
             ("taken", _iso_time(stamp)),
+            ("taken_offset", _iso_offset(stamp)),
             ("title", next(iter(texts(5)), None)),
             ("description", _description(next(iter(texts(120)), None))),
             ("keywords", _keywords(texts(25))),

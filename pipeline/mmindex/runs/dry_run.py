@@ -112,8 +112,8 @@ def _overlay(real: Layout) -> Iterator[_Overlay]:
 
 def _differing(parent: Manifest, config: Config) -> dict[str, tuple[Any, Any]]:
     """The settings that the published version was not built with, by dotted name."""
-    before = _flat(load_config(None, {}, parent.config, absolute_spec).recorded())
-    after = _flat(config.recorded())
+    before = _flat(load_config(None, {}, parent.config, absolute_spec))
+    after = _flat(config)
     return {
         name: (before.get(name), after.get(name))
         for name in sorted(before.keys() | after.keys())
@@ -121,9 +121,10 @@ def _differing(parent: Manifest, config: Config) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {"source": [source["spec"] for source in config["source"]]}
-    for section, values in config.items():
+def _flat(config: Config) -> dict[str, Any]:
+    flat: dict[str, Any] = {"source": [source.spec for source in config.source]}
+    crawl = config.crawl.model_dump(exclude={"rehash"})  # recorded only where it is not the default
+    for section, values in {**config.recorded(), "crawl": crawl}.items():
         if isinstance(values, dict):
             flat |= {f"{section}.{name}": value for name, value in values.items()}
     return flat

@@ -1,60 +1,148 @@
-"""Columns of the images table for the hits of an answer."""
+"""Columns of the images table for the hits of an answer.
+
+What leaves a store of its images' rows is read here, so that places stay in it unless they are
+asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmindex.core.errors import UsageError, did_you_mean
-from mmindex.core.records import Hit
+from mmindex.media.photo import LOCATION_COLUMNS
+from mmindex.search.hits import NamedHit
 from mmindex.store.objects import contents
 from mmindex.store.snapshot import Snapshot
 
+H = TypeVar("H", bound=NamedHit)
 
-def check_columns(snapshot: Snapshot, names: Sequence[str]) -> tuple[str, ...]:
-    """Check that the images table has these columns.
+_DESCENDING: Final = ":desc"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A column to sort hits by; ``descending`` puts its largest value first."""
+
+    column: str
+    descending: bool = False
+
+
+def output_columns(snapshot: Snapshot, *, with_location: bool = False) -> list[str]:
+    """The columns of the images table that may leave the store."""
+    with snapshot.open_parquet("images") as file:
+        names: list[str] = file.schema_arrow.names
+    return names if with_location else [name for name in names if not _tells_place(name)]
+
+
+def check_columns(
+    snapshot: Snapshot, names: Sequence[str], *, with_location: bool = False
+) -> tuple[str, ...]:
+    """Check that the images table has these columns, and that they may leave the store.
 
     Raises:
-        UsageError: it has not; the message names those that it has.
+        UsageError: one does not; the message names those that do.
     """
-    with snapshot.open_parquet("images") as file:
-        known = file.schema_arrow.names
+    known = output_columns(snapshot, with_location=with_location)
     for name in names:
-        if name not in known:
+        if name in known:
+            continue
+        if _tells_place(name) and name in output_columns(snapshot, with_location=True):
             raise UsageError(
-                f"no column {name!r}{did_you_mean(name, known)}", f"columns: {', '.join(known)}"
+                f"column {name!r} tells where the images were taken",
+                "pass `with_location` to have it in the output; conditions may always use it",
             )
+        raise UsageError(
+            f"no column {name!r}{did_you_mean(name, known)}", f"columns: {', '.join(known)}"
+        )
     return tuple(names)
 
 
+def image_rows(
+    snapshot: Snapshot, image_ids: Iterable[str], *, with_location: bool = False
+) -> pa.Table:
+    """The rows of the images table that have these ids, in its order, as far as they may leave."""
+    return _rows(snapshot, image_ids, output_columns(snapshot, with_location=with_location))
+
+
 def image_columns(
-    snapshot: Snapshot, image_ids: Sequence[str], names: Sequence[str]
+    snapshot: Snapshot,
+    image_ids: Iterable[str],
+    names: Sequence[str],
+    *,
+    with_location: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Values of some columns by image id; None where an image has none."""
+    """Values of some columns by image id; None where an image has none.
+
+    Raises:
+        UsageError: as :func:`check_columns`.
+    """
+    check_columns(snapshot, names, with_location=with_location)
+    return _values(snapshot, image_ids, names)
+
+
+def read_order(snapshot: Snapshot, text: str) -> Order:
+    """``COLUMN`` or ``COLUMN:desc`` as an order; a place tells no more by it than by a condition.
+
+    Raises:
+        UsageError: there is no such column; the message names those that are.
+    """
+    known = output_columns(snapshot, with_location=True)
+    descending = text.endswith(_DESCENDING) and text not in known
+    column = text.removesuffix(_DESCENDING) if descending else text
+    [column] = check_columns(snapshot, [column], with_location=True)
+    return Order(column, descending)
+
+
+def sorted_hits(snapshot: Snapshot, hits: Sequence[H], order: Order) -> tuple[H, ...]:
+    """The hits in the order of a column; those without a value last. Ranks stay as they are."""
+    values = _values(snapshot, [hit.image_id for hit in hits], [order.column])
+    found = [(values[hit.image_id][order.column], hit) for hit in hits]
+    there = [(_comparable(value), hit) for value, hit in found if _is_value(value)]
+    there.sort(key=lambda one: one[0], reverse=order.descending)
+    return (*(hit for _, hit in there), *(hit for value, hit in found if not _is_value(value)))
+
+
+def _is_value(value: Any) -> bool:
+    return value is not None and value == value  # NaN has no place in an order
+
+
+def _comparable(value: Any) -> Any:
+    """A value that can be compared with every other of its column: lists may hold nulls."""
+    if isinstance(value, list):
+        return [(one is None, 0 if one is None else one) for one in value]
+    return value
+
+
+def _tells_place(name: str) -> bool:
+    return name.lower() in LOCATION_COLUMNS
+
+
+def _values(
+    snapshot: Snapshot, image_ids: Iterable[str], names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    table = _rows(snapshot, image_ids, list(dict.fromkeys(("image_id", *names))))
+    columns = [contents(table[name]) for name in names]
+    return {
+        key: dict(zip(names, row, strict=True))
+        for key, *row in zip(contents(table["image_id"]), *columns, strict=True)
+    }
+
+
+def _rows(snapshot: Snapshot, image_ids: Iterable[str], names: Sequence[str]) -> pa.Table:
+    """Some columns of the rows that have these ids; only row groups with such rows are read."""
     wanted = pa.array({one.encode("utf-8", "surrogatepass") for one in image_ids}, pa.binary())
-    found: dict[str, dict[str, Any]] = {}
     with snapshot.open_parquet("images") as file:
+        schema = pa.schema([file.schema_arrow.field(name) for name in names])
+        parts = [schema.empty_table()]
         for group in range(file.num_row_groups):
             ids = file.read_row_group(group, columns=["image_id"])["image_id"]
             mask = pc.is_in(ids.cast(pa.binary()), value_set=wanted)
-            if not pc.any(mask).as_py():
-                continue
-            rows = file.read_row_group(group, columns=list(names)).filter(mask)
-            values = zip(*(contents(rows[name]) for name in names), strict=True)
-            for key, row in zip(contents(ids.filter(mask)), values, strict=True):
-                found.setdefault(key, dict(zip(names, row, strict=True)))
-    return found
-
-
-def sorted_hits(
-    snapshot: Snapshot, hits: Sequence[Hit], name: str, descending: bool
-) -> tuple[Hit, ...]:
-    """The hits in the order of a column; those without a value last."""
-    values = image_columns(snapshot, [hit.image_id for hit in hits], [name])
-    there = [hit for hit in hits if values[hit.image_id][name] is not None]
-    missing = [hit for hit in hits if values[hit.image_id][name] is None]
-    there.sort(key=lambda hit: values[hit.image_id][name], reverse=descending)
-    return (*there, *missing)
+            if pc.any(mask).as_py():
+                rows = file.read_row_group(group, columns=list(names)).select(list(names))
+                parts.append(rows.filter(mask))
+    return pa.concat_tables(parts)

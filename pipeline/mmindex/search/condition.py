@@ -66,7 +66,15 @@ def check(
     for node in nodes:
         _check_node(node)
     names = [node["column_names"] for node in nodes if node["class"] == "COLUMN_REF"]
-    return list(dict.fromkeys(_resolve(parts, columns) for parts in names))
+    found = list(dict.fromkeys(_resolve(parts, columns) for parts in names))
+    by_lower: dict[str, str] = {}
+    for name in sorted(found):  # DuckDB would read one of them for both
+        if (other := by_lower.setdefault(name.lower(), name)) != name:
+            raise UsageError(
+                f"`where`: SQL cannot tell the columns {other!r} and {name!r} apart",
+                "name one of them",
+            )
+    return found
 
 
 def _parsed(database: duckdb.DuckDBPyConnection, expression: str) -> dict[str, Any]:

@@ -168,19 +168,6 @@ def captions_of(snapshot: Snapshot, image_ids: Iterable[str]) -> dict[str, list[
     return dict(texts)
 
 
-def image_rows(snapshot: Snapshot, image_ids: Iterable[str]) -> pa.Table:
-    """The rows of the ``images`` table that have these ids, whole, in the table's order."""
-    wanted = _as_bytes(set(image_ids))
-    with snapshot.open_parquet("images") as file:
-        parts = [file.schema_arrow.empty_table()]
-        for group in range(file.num_row_groups):
-            looked_at = file.read_row_group(group, columns=["image_id"])["image_id"]
-            mask = pc.is_in(looked_at.cast(pa.binary()), value_set=wanted)
-            if pc.any(mask).as_py():
-                parts.append(file.read_row_group(group).filter(mask))
-    return pa.concat_tables(parts)
-
-
 def hits_table(found: Sequence[NamedHit], details: pa.Table | None, but: Sequence[str]) -> pa.Table:
     """Hits as a table, one row each, with the columns of their images' rows beside them.
 

@@ -15,12 +15,11 @@ from starlette.routing import Route
 from mmindex.core.display import inert_json
 from mmindex.runs.report import last_success, newest_first
 from mmindex.runs.status import status_record
-from mmindex.search.hits import captions_of, image_rows
+from mmindex.search.hits import captions_of
 from mmindex.serve.asks import find, plain, read_ask
 from mmindex.serve.openapi import document
 from mmindex.serve.problems import RequestError, UploadError
 from mmindex.serve.service import Service
-from mmindex.store.objects import contents
 
 # A thumbnail is named by its picture's bytes, so it may be kept; the id may mean others later.
 _CACHE: Final = "private, max-age=300"
@@ -49,9 +48,7 @@ def api_routes(service: Service) -> list[Route]:
 
         def known() -> dict[str, Any]:
             find(served, image_id)
-            row = image_rows(served.snapshot, [image_id])
-            names = service.columns(served)
-            values = {name: contents(row[name])[0] for name in names}
+            values = service.row(served, image_id)
             captions = captions_of(served.snapshot, [image_id]).get(image_id, [])
             return {"version": served.number, **plain(values), "captions": captions}
 

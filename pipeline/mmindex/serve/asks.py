@@ -16,7 +16,6 @@ from starlette.datastructures import QueryParams
 
 from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.modality import Modality
-from mmindex.search.columns import check_columns
 from mmindex.search.hits import Limit, find_picture
 from mmindex.search.parts import Part, Question
 from mmindex.search.query import Answer
@@ -260,21 +259,6 @@ def without(found: Answer, image_ids: set[str]) -> tuple:  # type: ignore[type-a
     """Hits without those of some images, ranked anew."""
     kept = (hit for hit in found.hits if hit.image_id not in image_ids)
     return tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1))
-
-
-def known_columns(served: Served, names: Sequence[str], hidden: frozenset[str]) -> tuple[str, ...]:
-    """Check the names of further columns.
-
-    Raises:
-        UsageError: there is no such column, or it tells a place and the service was not told to.
-    """
-    for name in names:
-        if name.lower() in hidden:
-            raise UsageError(
-                f"{name} tells where a picture was taken",
-                "start the service with --with-location to show it",
-            )
-    return check_columns(served.snapshot, names)
 
 
 def plain(values: Mapping[str, object]) -> dict[str, object]:

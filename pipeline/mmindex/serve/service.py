@@ -13,8 +13,7 @@ from mmindex.core.display import hit_fields
 from mmindex.core.errors import DataError, MmindexError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
-from mmindex.media.photo import LOCATION_COLUMNS
-from mmindex.search.columns import image_columns
+from mmindex.search.columns import image_columns, image_rows
 from mmindex.search.query import Answer
 from mmindex.serve.asks import (
     Ask,
@@ -22,7 +21,6 @@ from mmindex.serve.asks import (
     Uploads,
     answer,
     find,
-    known_columns,
     plain,
 )
 from mmindex.serve.files import Plain, plain_file
@@ -33,10 +31,9 @@ from mmindex.serve.problems import PictureError, UploadError
 from mmindex.serve.settings import ServeSettings
 from mmindex.serve.thumbs import ThumbCache, default_cache
 from mmindex.serve.work import Desk, TextBatcher, TextQuery
+from mmindex.store.objects import contents
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mmindex.search.hits import Picture
 
 
@@ -52,7 +49,7 @@ class Service:
     uploads: Uploads
     thumbs: ThumbCache
     metrics: Metrics
-    hidden: frozenset[str]
+    with_location: bool
 
     @classmethod
     def open(cls, settings: ServeSettings) -> Service:
@@ -77,7 +74,7 @@ class Service:
             metrics=Metrics(
                 lambda: desk.waiting, lambda: live.current.number, lambda: thumbs.bytes
             ),
-            hidden=frozenset() if settings.with_location else frozenset(LOCATION_COLUMNS),
+            with_location=settings.with_location,
         )
         live.encoder()  # now, so that the first search need not wait for it
         live.on_change = service.drop_old_thumbs
@@ -134,8 +131,12 @@ class Service:
         hits = found.hits[ask.offset :]
         records = [hit_fields(hit) for hit in hits]
         if ask.columns:
-            names = known_columns(served, ask.columns, self.hidden)
-            values = image_columns(served.snapshot, [hit.image_id for hit in hits], names)
+            values = image_columns(
+                served.snapshot,
+                [hit.image_id for hit in hits],
+                ask.columns,
+                with_location=self.with_location,
+            )
             for record, hit in zip(records, hits, strict=True):
                 record["columns"] = plain(values[hit.image_id])
         return {
@@ -145,11 +146,10 @@ class Service:
             "hits": records,
         }
 
-    def columns(self, served: Served) -> tuple[str, ...]:
-        """The columns of the images that may be shown."""
-        with served.snapshot.open_parquet("images") as file:
-            names: Sequence[str] = file.schema_arrow.names
-        return tuple(name for name in names if name.lower() not in self.hidden)
+    def row(self, served: Served, image_id: str) -> dict[str, Any]:
+        """The columns of an image that may be shown, with their values."""
+        row = image_rows(served.snapshot, [image_id], with_location=self.with_location)
+        return {name: contents(row[name])[0] for name in row.column_names}
 
     async def add_upload(self, served: Served, data: bytes) -> Upload:
         """Keep a picture that was sent.

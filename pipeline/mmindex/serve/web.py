@@ -23,8 +23,8 @@ from mmindex.pages.gallery import cards, found_text, nothing
 from mmindex.pages.page import Thumb, render_linked, shown_model
 from mmindex.pages.places import Place, place_of
 from mmindex.pages.scale import full_bar
-from mmindex.search.columns import image_columns
-from mmindex.search.hits import captions_of, image_rows
+from mmindex.search.columns import image_columns, read_order, sorted_hits
+from mmindex.search.hits import captions_of
 from mmindex.search.query import Answer
 from mmindex.search.vectorize import warning_about
 from mmindex.serve.api import sent_picture
@@ -121,8 +121,8 @@ def fields(view: View, known: Facets) -> list[Field]:
     found.append(Field("width", "At least so wide", view.get("width"), "number", hint="in pixels"))
     sorts = [("", "best first")]
     if known.has("taken", "timestamp"):
-        sorts += [("-taken", "newest first"), ("taken", "oldest first")]
-    sorts += [("-size_bytes", "largest file first"), ("-width", "widest first")]
+        sorts += [("taken:desc", "newest first"), ("taken", "oldest first")]
+    sorts += [("size_bytes:desc", "largest file first"), ("width:desc", "widest first")]
     found.append(Field("sort", "Order", view.get("sort"), "select", sorts))
     found.append(
         Field(
@@ -234,10 +234,7 @@ class _Site:
         more = len(found.hits) > ask.offset + PAGE_HITS
         hits = found.hits[ask.offset : ask.offset + PAGE_HITS]
         if sort := view.get("sort"):
-            from mmindex.search.columns import check_columns, sorted_hits
-
-            [name] = check_columns(served.snapshot, [sort.removeprefix("-")])
-            hits = sorted_hits(served.snapshot, hits, name, sort.startswith("-"))
+            hits = sorted_hits(served.snapshot, hits, read_order(served.snapshot, sort))
         answer = replace(found, hits=hits)
         asked = Modality.IMAGE if ask.images or ask.upload else Modality.TEXT
         full = full_bar(served.snapshot.encoder, asked, answer.to)
@@ -289,8 +286,7 @@ class _Site:
 
     def _picture(self, served: Served, view: View, image_id: str) -> Response:
         found = find(served, image_id)
-        row = image_rows(served.snapshot, [image_id])
-        values = {name: contents(row[name])[0] for name in self.service.columns(served)}
+        values = self.service.row(served, image_id)
         captions = captions_of(served.snapshot, [image_id]).get(image_id, [])
         place = place_of(found.uri, image_id)
         near = served.session.ask(_near(served, image_id), Modality.IMAGE, _limit(_NEIGHBOURS + 1))

@@ -1,8 +1,8 @@
 """WebDataset shards: tar archives in which files with the same stem make one sample.
 
 The layout of img2dataset and open_clip: ``000000012.jpg`` with ``000000012.txt`` (captions, one a
-line) and ``000000012.json`` (everything known of the row). Members need not be sorted. Format:
-https://huggingface.co/docs/hub/datasets-webdataset
+line), ``000000012.json`` (everything known of the row) and ``000000012.xmp`` (metadata). Members
+need not be sorted. Format: https://huggingface.co/docs/hub/datasets-webdataset
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from mmindex.core.records import (
     NoteKind,
     Reason,
     Rejected,
+    Sidecar,
     Skip,
     SourceEvent,
     SourceItem,
@@ -38,6 +39,7 @@ from mmindex.sources.patterns import file_names, find_files
 _IMAGES: Final = ("jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff", "jp2")
 _TEXTS: Final = ("txt", "text", "caption", "captions")
 _JSON: Final = ("json",)
+_XMP: Final = ("xmp",)
 _MAX_TEXT_BYTES: Final = 16 << 20
 
 
@@ -156,7 +158,17 @@ def _sample_events(shard: _Shard, sample: _Sample) -> Iterator[SourceEvent]:
         read=functools.partial(read_at, archive, image, shard.request.options.max_bytes),
         metadata=metadata,
         stamp=shard.stamp,
+        sidecar=_sidecar(shard, sample),
     )
+
+
+def _sidecar(shard: _Shard, sample: _Sample) -> Sidecar | None:
+    """The sample's XMP; what is wrong with it shows when it is read."""
+    found = sample.find(_XMP)
+    if not found:
+        return None
+    read = functools.partial(read_at, str(shard.path), found[0], _MAX_TEXT_BYTES)
+    return Sidecar(read, shard.stamp)
 
 
 def _fields(shard: _Shard, sample: _Sample) -> Generator[SourceEvent, None, dict[str, Any]]:
