@@ -34,7 +34,8 @@ demo: $(STAMP) ## Draw 2,000 scenes, index them, measure recall, ask three quest
 	    $(BIN)/mmindex query "$$question" -k 5 --store $(DEMO_STORE); done
 	@echo; echo "\$$ mmindex query \"a cat left of a blue house\" -k 24 --html $(DEMO_STORE)-gallery.html"
 	@$(BIN)/mmindex query "a cat left of a blue house" -k 24 --store $(DEMO_STORE) --html $(DEMO_STORE)-gallery.html
-	@echo; echo "Open $(abspath $(DEMO_STORE))-gallery.html in a browser."
+	@echo; echo "Open $(abspath $(DEMO_STORE))-gallery.html in a browser, or search there yourself:"
+	@echo "\$$ $(BIN)/mmindex serve --store $(DEMO_STORE) --open"
 
 quick: lint types ## What to run while editing: ruff, mypy and the fast tests
 	$(BIN)/pytest -q -n auto --dist loadfile -m 'not slow' $(addprefix tests/,$(QUICK))

@@ -340,7 +340,7 @@ def test_every_answer_carries_the_headers_of_safety(served) -> None:
     for path in ("/", "/nope", "/api/v1/search", "/healthz", "/static/app.js"):
         headers = served.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["referrer-policy"] == "same-origin"
         assert headers["x-frame-options"] == "DENY"
         assert "content-security-policy" in headers
         assert "server" not in headers

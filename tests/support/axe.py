@@ -15,8 +15,11 @@ _GRAVE = {"serious", "critical"}
 
 
 @contextmanager
-def opened(page: Path) -> Iterator[Any]:
-    """A page in headless chromium, as Playwright drives it. Skips where one of them is missing."""
+def opened(page: Path | str) -> Iterator[Any]:
+    """A file or an address in headless chromium, as Playwright drives it.
+
+    Skips where one of them is missing.
+    """
     driver = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -24,7 +27,7 @@ def opened(page: Path) -> Iterator[Any]:
     with driver.sync_playwright() as browsers:
         browser = browsers.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
-        tab.goto(page.as_uri())
+        tab.goto(page if isinstance(page, str) else page.as_uri())
         yield tab
         browser.close()
 

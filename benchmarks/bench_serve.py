@@ -1,0 +1,134 @@
+"""How many requests `mmindex serve` answers: texts, thumbnails and a mix, while versions change.
+
+A store of drawn scenes, the real command in a process of its own, and clients that ask one request
+after the other. Every ten seconds a rollback publishes a new version. Every answer but 200, and
+503 with Retry-After, is counted as an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import psutil
+
+WORDS = [
+    "red",
+    "blue",
+    "green",
+    "boat",
+    "house",
+    "tree",
+    "cat",
+    "dog",
+    "sea",
+    "snow",
+    "night",
+    "day",
+    "sun",
+    "moon",
+    "two",
+    "three",
+]
+
+
+def text(rng: random.Random) -> str:
+    return "a " + " ".join(rng.choices(WORDS, k=4))
+
+
+async def client(base: str, kind: str, ends: float, ids: list[str], seed: int, out: list) -> None:
+    rng = random.Random(seed)  # a load, no secret
+    async with httpx.AsyncClient(base_url=base, timeout=60) as session:
+        while time.monotonic() < ends:
+            thumb = kind == "thumbnails" or (kind == "mix" and rng.random() < 0.7)
+            started = time.perf_counter()
+            if thumb:
+                answer = await session.get(f"/api/v1/images/{rng.choice(ids)}/thumbnail")
+            else:
+                answer = await session.get("/api/v1/search", params={"q": text(rng), "k": 20})
+            later = answer.status_code == 503 and "retry-after" in answer.headers
+            status = "503" if later else str(answer.status_code)
+            out.append((status, time.perf_counter() - started))
+            if later:
+                await asyncio.sleep(1)
+
+
+async def publish(run: list[str], store: Path, ends: float) -> int:
+    """Roll back every ten seconds: each rollback is a new version."""
+    published = 0
+    while time.monotonic() + 10 < ends:
+        await asyncio.sleep(10)
+        command = [*run, "rollback", "--store", str(store)]
+        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL)
+        published += await process.wait() == 0
+    return published
+
+
+async def load(base: str, kind: str, clients: int, seconds: float, ids: list[str], run, store):
+    out: list[tuple[str, float]] = []
+    ends = time.monotonic() + seconds
+    changes = publish(run, store, ends) if kind == "mix" else asyncio.sleep(0, 0)
+    asked = [client(base, kind, ends, ids, seed, out) for seed in range(clients)]
+    published, *_ = await asyncio.gather(changes, *asked)
+    return out, published
+
+
+def memory(process: psutil.Process) -> int:
+    return sum(one.memory_info().rss for one in [process, *process.children(recursive=True)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    full = os.environ.get("BENCH") == "full"
+    parser.add_argument("--images", type=int, default=100_000 if full else 2_000)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=60 if full else 15)
+    parser.add_argument("--store", type=Path, help="a store that is there already")
+    given = parser.parse_args()
+    run = [sys.executable, "-m", "mmindex_cli"]
+    with tempfile.TemporaryDirectory() as folder:
+        store = given.store or Path(folder) / "store"
+        if given.store is None:
+            for images in (given.images, given.images + 10):  # a version to roll back to
+                build = [*run, "build", "--store", store, "--source", f"scenes:{images}"]
+                subprocess.run(build, check=True)
+        serve = [*run, "serve", "--store", store, "--port", "0", "--cache", f"{folder}/cache"]
+        with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as process:
+            base = process.stdout.readline().split()[-1]
+            answer = httpx.get(f"{base}api/v1/search?q=boat&k=1000", timeout=120).json()
+            ids = [hit["id"] for hit in answer["hits"]]
+            watched = psutil.Process(process.pid)
+            for kind in ("texts", "thumbnails", "mix"):
+                before = memory(watched)
+                arguments = (base, kind, given.clients, given.seconds, ids, run, store)
+                out, published = asyncio.run(load(*arguments))
+                times = sorted(seconds for status, seconds in out if status == "200")
+                record = {
+                    "kind": kind,
+                    "clients": given.clients,
+                    "requests_per_second": round(len(times) / given.seconds, 1),
+                    "p50_ms": round(1000 * statistics.median(times), 1),
+                    "p99_ms": round(1000 * times[int(0.99 * len(times))], 1),
+                    "statuses": dict(Counter(status for status, _ in out)),
+                    "versions_published": published,
+                    "memory_mb": [before >> 20, memory(watched) >> 20],
+                }
+                print(json.dumps(record), flush=True)
+            process.send_signal(signal.SIGTERM)
+            print(json.dumps({"exit_code": process.wait(20)}))
+
+
+if __name__ == "__main__":
+    main()
