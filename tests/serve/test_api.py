@@ -130,6 +130,19 @@ def test_what_is_no_picture_is_415(served, data: bytes) -> None:
     assert answer.status_code == 415, answer.text
 
 
+def test_an_explanation_is_a_png_without_a_word_of_the_file(served, pictures) -> None:
+    name = next(iter(pictures))
+    answer = served.get(f"/api/v1/images/{name}/explanation?q=a+red+square")
+    assert answer.headers["content-type"] == "image/png"
+    with Image.open(io.BytesIO(answer.content)) as shown:
+        assert shown.size[0] >= 64
+        assert not shown.info
+    assert served.get(f"/api/v1/images/{name}/explanation").status_code == 400
+    assert served.get("/api/v1/images/no/such/explanation?q=red").status_code == 404
+    page = served.get(f"/picture/{name}?q=a+red+square&explain=1").text
+    assert f"/api/v1/images/{name}/explanation?q=a+red+square" in page
+
+
 def test_texts_that_are_asked_together_share_batches(served, encoder) -> None:
     texts = [f"a red square number {n}" for n in range(64)]
     encoder.text_batches.clear()

@@ -155,15 +155,32 @@ def explain_picture(
         UsageError: the text is empty, or as :func:`mmindex.insight.explain.explain`.
         MmindexError: the file cannot be written.
     """
-    picture = vectorizer.open_picture(image)
+    found, shown = draw_match(vectorizer, vectorizer.open_picture(image), text, method)
+    with os_errors(out):
+        shown.save(out, format="PNG")
+    return found
+
+
+def draw_match(
+    vectorizer: Vectorizer, picture: Image.Image, text: str, method: Method | None = None
+) -> tuple[Explanation, Image.Image]:
+    """Explain a picture's match with a text: the explanation, and its overlay with a legend.
+
+    Args:
+        vectorizer: of the version whose model is asked.
+        picture: RGB, upright.
+        text: the text.
+        method: see :func:`mmindex.insight.explain.explain`.
+
+    Raises:
+        UsageError: the text is empty, or as :func:`mmindex.insight.explain.explain`.
+        MmindexError: the model cannot be had, or gives no usable vector.
+    """
     encoder = vectorizer.encoder
     pixels = to_pixels(picture, encoder.preprocess)
-    vector = vectorizer.text(text)
-    found = explain(encoder, pixels, vector, method)
-    with os_errors(out):
-        shown = overlay(picture, found.heat, encoder.preprocess)
-        with_legend(shown, text, found).save(out, format="PNG")
-    return found
+    found = explain(encoder, pixels, vectorizer.text(text), method)
+    shown = overlay(picture, found.heat, encoder.preprocess)
+    return found, with_legend(shown, text, found)
 
 
 def _on_picture(

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mmindex.core.display import inert_json
+from mmindex.core.errors import UsageError
 from mmindex.runs.report import last_success, newest_first
 from mmindex.runs.status import status_record
 from mmindex.search.hits import captions_of
@@ -79,6 +80,13 @@ def api_routes(service: Service) -> list[Route]:
         }
         return Response(found.data, media_type=found.media_type, headers=headers)
 
+    async def explanation(request: Request) -> Response:
+        text = read_ask(request.query_params).text
+        if not text:
+            raise UsageError("no text to explain", "give it as q")
+        data = await service.explanation(service.live.current, request.path_params["id"], text)
+        return Response(data, media_type="image/png")
+
     async def uploaded(request: Request) -> Response:
         upload = service.uploads.get(request.path_params["key"])
         return Response(upload.thumbnail, media_type="image/jpeg")
@@ -100,6 +108,7 @@ def api_routes(service: Service) -> list[Route]:
         Route(f"{base}/search", search, methods=["GET", "POST"], name="search"),
         Route(f"{base}/images/{{id:path}}/thumbnail", thumbnail, name="thumbnail"),
         Route(f"{base}/images/{{id:path}}/file", file, name="file"),
+        Route(f"{base}/images/{{id:path}}/explanation", explanation, name="explanation"),
         Route(f"{base}/images/{{id:path}}", image, name="image"),
         Route(f"{base}/pictures/{{key}}", uploaded, name="uploaded"),
         Route(f"{base}/status", status, name="status"),

@@ -136,6 +136,13 @@ def document() -> dict[str, Any]:
                     "responses": _ok(_BYTES, "image/*"),
                 }
             },
+            "/api/v1/images/{id}/explanation": {
+                "get": {
+                    "summary": "Where an image matches a text: a PNG.",
+                    "parameters": [_ID, _parameter("q", "The text.", _TEXT)],
+                    "responses": _ok(_BYTES, "image/png"),
+                }
+            },
             "/api/v1/status": {
                 "get": {
                     "summary": "The version served, as `mmindex status --format json` has it.",

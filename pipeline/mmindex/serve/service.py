@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -196,3 +197,27 @@ class Service:
         if found is None:
             found = Plain(await self.workers.jpeg(picture), "image/jpeg")
         return picture, found
+
+    async def explanation(self, served: Served, image_id: str, text: str) -> bytes:
+        """Where an image matches a text: a PNG, see :mod:`mmindex.insight.overlay`.
+
+        Raises:
+            UsageError: the text is empty.
+            NoInputError: the served version has no such image.
+            PictureError: its file cannot be decoded any more.
+        """
+        picture = await self.desk.run(lambda: find(served, image_id))
+        data = await self.workers.jpeg(picture)
+
+        def draw() -> bytes:
+            from PIL import Image
+
+            from mmindex.insight.overlay import draw_match
+
+            with Image.open(io.BytesIO(data)) as image:
+                _, shown = draw_match(served.session.vectorizer, image.convert("RGB"), text)
+            buffer = io.BytesIO()
+            shown.save(buffer, "PNG")
+            return buffer.getvalue()
+
+        return await self.texts.run(draw)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from http import HTTPStatus
@@ -238,14 +238,9 @@ class _Site:
         answer = replace(found, hits=hits)
         asked = Modality.IMAGE if ask.images or ask.upload else Modality.TEXT
         full = full_bar(served.snapshot.encoder, asked, answer.to)
-        sizes = image_columns(served.snapshot, [hit.image_id for hit in hits], ["width", "height"])
-
-        def show(hit: Hit) -> tuple[Place, Thumb]:
-            href = view.address(f"/picture/{quoted(hit.image_id)}")
-            size = sizes[hit.image_id]
-            place = replace(place_of(hit.uri, hit.image_id), href=href)
-            return place, _thumb(hit.image_id, size["width"], size["height"])
-
+        show = _shown_by(
+            served, hits, lambda name: view.address(f"/picture/{quoted(name)}", explain="")
+        )
         drawn = cards(served.snapshot, answer, full, show)
         empty = None
         if not hits:
@@ -292,24 +287,8 @@ class _Site:
         near = served.session.ask(_near(served, image_id), Modality.IMAGE, _limit(_NEIGHBOURS + 1))
         near = replace(near, hits=without(near, {image_id})[:_NEIGHBOURS])
         full = full_bar(served.snapshot.encoder, Modality.IMAGE, Modality.IMAGE)
-        sizes = image_columns(
-            served.snapshot, [hit.image_id for hit in near.hits], ["width", "height"]
-        )
-
-        def show(hit: Hit) -> tuple[Place, Thumb]:
-            size = sizes[hit.image_id]
-            href = f"/picture/{quoted(hit.image_id)}"
-            near_place = replace(place_of(hit.uri, hit.image_id), href=href)
-            return near_place, _thumb(hit.image_id, size["width"], size["height"])
-
+        show = _shown_by(served, near.hits, lambda name: f"/picture/{quoted(name)}")
         address = f"/api/v1/images/{quoted(image_id)}"
-        actions = [
-            Action("More like this", view.address(q="", image=image_id, offset="", picture="")),
-            Action("Open the file", f"{address}/file"),
-        ]
-        if view.get("q") or view.get("image"):
-            actions.insert(1, Action("Not like this", view.address(unlike=image_id, offset="")))
-            actions.append(Action("Back to the answer", view.address()))
         large = Thumb(f"{address}/file", values["width"], values["height"])
         return self.page(
             "serve_picture.html",
@@ -319,8 +298,9 @@ class _Site:
             place=place,
             captions=captions,
             facts=_facts(values),
-            actions=actions,
+            actions=_actions(view, image_id),
             uri=found.uri,
+            explained=_explained(address, view),
             neighbours=cards(served.snapshot, near, full, show),
         )
 
@@ -434,6 +414,43 @@ def _thumb(image_id: str, width: int, height: int) -> Thumb:
         max(1, round(width * scale)),
         max(1, round(height * scale)),
     )
+
+
+def _shown_by(
+    served: Served, hits: Sequence[Hit], way: Callable[[str], str]
+) -> Callable[[Hit], tuple[Place, Thumb]]:
+    """A hit with a thumbnail of the service's; ``way``: where its id leads."""
+    sizes = image_columns(served.snapshot, [hit.image_id for hit in hits], ["width", "height"])
+
+    def show(hit: Hit) -> tuple[Place, Thumb]:
+        size = sizes[hit.image_id]
+        place = replace(place_of(hit.uri, hit.image_id), href=way(hit.image_id))
+        return place, _thumb(hit.image_id, size["width"], size["height"])
+
+    return show
+
+
+def _actions(view: View, image_id: str) -> list[Action]:
+    """What can be done with a picture, and with the question that led to it."""
+    actions = [Action("More like this", view.address(q="", image=image_id, offset="", picture=""))]
+    if view.get("q") or view.get("image"):
+        actions.append(Action("Not like this", view.address(unlike=image_id, offset="")))
+    if view.get("q"):
+        drawn = view.get("explain")
+        label = "Show the picture alone" if drawn else "Show where it matches"
+        way = view.address(f"/picture/{quoted(image_id)}", explain="" if drawn else "1")
+        actions.append(Action(label, way))
+    actions.append(Action("Open the file", f"/api/v1/images/{quoted(image_id)}/file"))
+    if view.get("q") or view.get("image"):
+        actions.append(Action("Back to the answer", view.address(explain="")))
+    return actions
+
+
+def _explained(address: str, view: View) -> str:
+    """Where the picture lies over which the match with the question is drawn; empty: not wanted."""
+    if not (view.get("explain") and view.get("q")):
+        return ""
+    return f"{address}/explanation?{urlencode({'q': view.get('q')})}"
 
 
 def _cleared(view: View) -> str:
