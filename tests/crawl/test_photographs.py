@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import struct
@@ -197,7 +196,6 @@ def test_no_block_costs_a_picture_and_every_row_knows_its_file(
     assert all(row["modified"].year >= 2020 for row in crawled.values())
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is None, reason="no HEIC decoder")
 def test_heic_brings_the_same(tmp_path: Path) -> None:
     write_files(tmp_path / "f", {"a.heic": picture("HEIF", exif=WHOLE)})
     objects = new_store(tmp_path / "store")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -17,8 +16,6 @@ from support.pictures import draw
 
 LIMITS = ImageLimits.of(LimitsConfig())
 ORIENTATION = 0x0112
-HEIF = find_spec("pillow_heif") is not None
-
 # Every refusal among the awkward files, and whether the header already shows it. The others are
 # pictures. `made-here` and the names' first words tell where the files come from.
 REFUSED = {
@@ -30,7 +27,6 @@ REFUSED = {
     "libvips__truncated.gif": (Reason.TRUNCATED, "pixels"),
     "libvips__truncated.svgz": (Reason.NOT_AN_IMAGE, "header"),
     "made-here__zero-byte.jpg": (Reason.EMPTY, "header"),
-    "pillow__avif_hopper.heif": (Reason.UNSUPPORTED, "header"),
     "pillow__bmp_b_badwidth.bmp": (Reason.TOO_LARGE, "header"),
     "pillow__bmp_b_reallybig.bmp": (Reason.TOO_LARGE, "header"),
     "pillow__bmp_b_shortfile.bmp": (Reason.TRUNCATED, "pixels"),
@@ -105,8 +101,6 @@ def test_each_awkward_real_file_is_decoded_or_refused_for_the_expected_reason(
     real_photos: Path,
 ) -> None:
     expected = dict(REFUSED)
-    if HEIF:
-        del expected["pillow__avif_hopper.heif"]
     seen = 0
     for path in sorted((real_photos / "awkward" / "files").iterdir()):
         name, data = path.name, path.read_bytes()

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import GPS, IFD, Base
 
+from support.image_files import saved
 from support.pictures import draw
 
 R = TiffImagePlugin.IFDRational
@@ -17,9 +18,7 @@ R = TiffImagePlugin.IFDRational
 
 def picture(fmt: str = "JPEG", **options: object) -> bytes:
     """A small picture with the blocks that Pillow's options give it."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (16, 12), "teal").save(buffer, fmt, **options)
-    return buffer.getvalue()
+    return saved(Image.new("RGB", (16, 12), "teal"), fmt, **options)
 
 
 def exif(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
-import importlib.util
 import io
 import logging
 import threading
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, Self
 
+import pi_heif
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mmindex.core.records import ItemError, Reason
@@ -40,6 +40,7 @@ FORMATS: Final = (
     "JPEG2000",
     "ICO",
     "PPM",
+    "HEIF",
 )
 
 _TURNS: Final = {
@@ -238,11 +239,9 @@ def _open(data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """The closed list, with HEIF where the optional decoder is installed."""
-    if importlib.util.find_spec("pillow_heif") is None:
-        return FORMATS
-    importlib.import_module("pillow_heif").register_heif_opener()
-    return (*FORMATS, "HEIF")
+    """The closed list; HEIF is read by a plugin that must be made known to Pillow first."""
+    pi_heif.register_heif_opener()
+    return FORMATS
 
 
 def _orientation(image: Image.Image, exif: Image.Exif) -> int:
@@ -262,7 +261,7 @@ def _explain(error: BaseException, data: bytes) -> ItemError:
     """The reason code and a bounded one-line detail for what Pillow raised."""
     # Pillow's text for an unknown file names a memory address: another one on each run.
     if isinstance(error, UnidentifiedImageError):
-        return explain_unidentified(data, reads_heif="HEIF" in _formats())
+        return explain_unidentified(data)
     detail = " ".join(f"{type(error).__name__}: {error}".split())[:_DETAIL_CHARS]
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ItemError(Reason.TOO_LARGE, detail)

@@ -49,12 +49,11 @@ _HEIF_BRANDS: Final = frozenset(
 _AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
 
 
-def explain_unidentified(data: bytes, *, reads_heif: bool) -> ItemError:
+def explain_unidentified(data: bytes) -> ItemError:
     """The reason and detail for a file that no decoder of the closed list recognises.
 
     Args:
         data: the file's bytes, not empty.
-        reads_heif: whether HEIF is among the decoders here.
     """
     head = data[:_HEAD_BYTES]
     for signature, name in _READABLE:
@@ -66,7 +65,7 @@ def explain_unidentified(data: bytes, *, reads_heif: bool) -> ItemError:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return ItemError(Reason.CORRUPT, "WEBP whose header is damaged")
     if head[4:8] == b"ftyp":
-        return _explain_media(head, reads_heif=reads_heif)
+        return _explain_media(head)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<svg", b"<?xml")) and b"<svg" in text:
         return ItemError(Reason.UNSUPPORTED, "SVG, a drawing without pixels")
@@ -78,13 +77,11 @@ def explain_unidentified(data: bytes, *, reads_heif: bool) -> ItemError:
     return ItemError(Reason.NOT_AN_IMAGE, f"no image format starts with {head[:8]!r}")
 
 
-def _explain_media(head: bytes, *, reads_heif: bool) -> ItemError:
+def _explain_media(head: bytes) -> ItemError:
     size = int.from_bytes(head[:4], "big")
     brands = {head[at : at + 4] for at in (8, *range(16, min(size, _HEAD_BYTES), 4))}
     if brands & _AVIF_BRANDS:
         return ItemError(Reason.CORRUPT, "AVIF whose header is damaged")
-    if brands & _HEIF_BRANDS and reads_heif:
-        return ItemError(Reason.CORRUPT, "HEIF whose header is damaged")
     if brands & _HEIF_BRANDS:
-        return ItemError(Reason.UNSUPPORTED, "HEIF: install mmindex[heif] to read it")
+        return ItemError(Reason.CORRUPT, "HEIF whose header is damaged")
     return ItemError(Reason.NOT_AN_IMAGE, f"media of brand {head[8:12]!r}")
