@@ -92,9 +92,12 @@ def serve(
         name = f"[{host}]" if ":" in host else host
         scheme = "http" if certfile is None else "https"
         address = f"{scheme}://{name}:{server.getsockname()[1]}/"
-        typer.echo(f"serving version {service.live.current.number} at {address}")
-        if open_page:
-            import webbrowser
 
-            webbrowser.open(address)
-        run(service, server)
+        def started() -> None:
+            typer.echo(f"serving version {service.live.current.number} at {address}")
+            if open_page:
+                import webbrowser
+
+                webbrowser.open(address)
+
+        run(service, server, started)

@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,13 +86,28 @@ def run(arguments: list[str]) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
+def serve_and_stop(arguments: list[str]) -> tuple[int, str, str]:
+    """Start the service on a free port, and end it as soon as it serves: code, stdout, stderr."""
+    words = [word for word in arguments if word != "--open"]
+    command = [sys.executable, "-u", "-m", "mmindex_cli", *words, "--port", "0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        process.terminate()
+        rest, told = process.communicate(timeout=30)
+    return process.returncode, said + rest, told
+
+
 def run_line(line: str) -> str:
     """Run a line of shell in the current folder and return its stdout."""
     said = ""
     for part in line.split(" && "):
         command, _, target = part.partition(" > ")
         words = [os.path.expanduser(word) for word in shlex.split(command)]  # noqa: PTH111 # words, not paths
-        if words[0] == "mmindex":
+        if words[:2] == ["mmindex", "serve"]:
+            code, said, told = serve_and_stop(words[1:])
+        elif words[0] == "mmindex":
             if words[1] == "build" and "--dry-run" not in words:
                 words += ["--workers", "0"]  # no processes: faster for a few pictures
             done = run(words[1:])

@@ -154,7 +154,18 @@ def listen(settings: ServeSettings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Ends with its exit code when it is told to; uvicorn's own raises the signal once more."""
+    """Ends with its exit code when it is told to; uvicorn's own raises the signal once more.
+
+    ``on_start`` is called when requests are answered and signals are heeded.
+    """
+
+    on_start: Callable[[], None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.on_start is not None and self.started:
+            self.on_start()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -171,7 +182,7 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def serving(service: Service) -> uvicorn.Server:
+def serving(service: Service) -> _Server:
     """The server over an open service, not yet running."""
     settings = service.settings
     config = uvicorn.Config(
@@ -193,6 +204,8 @@ def serving(service: Service) -> uvicorn.Server:
     return _Server(config)
 
 
-def run(service: Service, server: socket.socket) -> None:
+def run(service: Service, server: socket.socket, on_start: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT; what is under way ends first, at most some seconds long."""
-    serving(service).run(sockets=[server])
+    one = serving(service)
+    one.on_start = on_start
+    one.run(sockets=[server])

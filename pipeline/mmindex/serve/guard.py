@@ -92,7 +92,7 @@ class Guard:
             raise RequestError(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 f"this service does not answer under the name {shown!r}",
-                "start it with --allow-host NAME",
+                "start it with `allow_host=NAME`",
             )
         if scope["method"] not in _SAFE:
             self._check_origin(headers, hosts[0])
