@@ -45,18 +45,19 @@ class _Timed:
 
 def ask(store: Path, lines: list[bytes], form: str) -> dict[str, float]:
     """Answer every line as the command does; seconds by part."""
-    from mmindex.search.hits import Limit
-    from mmindex.search.query import open_session
+    import mmindex
     from mmindex_cli.answers import print_answers
 
-    with open_session(store, "cpu") as session:
-        encoder = _Timed(session.vectorizer.encoder)
-        session.vectorizer._encoder = encoder  # type: ignore[assignment]
+    with mmindex.open(store, device="cpu") as index:
+        vectorizer = index.vectorizer
+        encoder = _Timed(vectorizer.encoder)
+        vectorizer._encoder = encoder  # type: ignore[assignment]
         with _nowhere():
-            print_answers(session.lines(lines[:300], None, Limit(10)), form)  # opens, warms up
+            # Opens, warms up.
+            print_answers(index.search_many(lines[:300], errors="keep"), form)
             encoder.seconds = 0.0
             begun = time.perf_counter()
-            print_answers(session.lines(lines, None, Limit(10)), form)
+            print_answers(index.search_many(lines, errors="keep"), form)
             whole = time.perf_counter() - begun
     rest = whole - encoder.seconds
     return {

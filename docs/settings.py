@@ -16,7 +16,7 @@ PAGE = Path(__file__).with_suffix(".md")
 _INTRO = """\
 # Settings
 
-<!-- Generated from pipeline/mmindex/core/config.py by `make docs`: edit the text there. -->
+<!-- Generated from pipeline/mmindex/core/config/ by `make docs`: edit the text there. -->
 
 `mmindex build --config FILE` reads settings from a TOML file. This one indexes a folder of photos
 and keeps the index small:

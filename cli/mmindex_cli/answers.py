@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,7 @@ from mmindex_cli.fitting import fit, pad, terminal_width
 from mmindex_cli.output import Cell, Form, emit
 
 if TYPE_CHECKING:
-    from mmindex.core.records import Hit
-    from mmindex.search.query import Answer
+    from mmindex.api import Hit, Hits
 
 _QUERY_COLUMNS = ("query", "rank", "score", "id", "uri", "caption", "error")
 _GAP = "  "
@@ -26,112 +25,88 @@ _GAP = "  "
 _WIDEST = 24
 _LEAST_CAPTION = 24
 
-Values = Mapping[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class View:
     """What an answer shows beside the usual fields.
 
     Attributes:
-        columns: names of further columns of the images table.
-        values: their values, by image id.
+        columns: names of further columns of the images, which the hits' metadata has.
         picture: draws the picture at a uri into the terminal; None: none is wanted.
     """
 
     columns: Sequence[str] = ()
-    values: Callable[[Sequence[str]], Mapping[str, Values]] = lambda _ids: {}
-    picture: Callable[[str], str] | None = field(default=None)
-
-    def of(self, hits: Sequence[Hit]) -> Mapping[str, Values]:
-        """The further columns of some hits, by image id."""
-        return self.values([hit.image_id for hit in hits]) if self.columns else {}
+    picture: Callable[[str], str] | None = None
 
 
 def print_answers(
-    answers: Iterable[Answer], form: Form, view: View | None = None, end: str = "\n"
+    answers: Iterable[Hits], form: Form, view: View | None = None, end: str = "\n"
 ) -> int:
     """Print answers as they come; returns how many of them are errors."""
     shown, failed = view or View(), 0
 
-    def counted() -> Iterator[Answer]:
+    def counted() -> Iterator[Hits]:
         nonlocal failed
-        for answer in answers:
-            failed += answer.error is not None
-            yield answer
+        for hits in answers:
+            failed += hits.error is not None
+            yield hits
 
     emit(
         counted(),
         form,
         text=lambda some: answer_lines(some, shown),
-        json=lambda answer: answer_record(answer, shown),
-        tsv=((*_QUERY_COLUMNS, *shown.columns), lambda answer: answer_rows(answer, shown)),
-        paths=lambda answer: (hit.uri for hit in answer.hits),
+        json=lambda hits: answer_record(hits, shown),
+        tsv=((*_QUERY_COLUMNS, *shown.columns), lambda hits: answer_rows(hits, shown)),
+        paths=lambda hits: (hit.uri for hit in hits),
         end=end,
     )
     return failed
 
 
-def answer_record(answer: Answer, view: View) -> dict[str, object]:
+def answer_record(hits: Hits, view: View) -> dict[str, object]:
     """An answer as JSON has it."""
-    values = view.of(answer.hits)
-    hits = [hit_fields(hit) for hit in answer.hits]
+    records = [hit_fields(hit) for hit in hits]
     if view.columns:
-        for shown, hit in zip(hits, answer.hits, strict=True):
-            shown["columns"] = {
+        for record, hit in zip(records, hits, strict=True):
+            record["columns"] = {
                 name: value if isinstance(value, bool | int | float | list) else _nullable(value)
-                for name, value in values[hit.image_id].items()
+                for name, value in hit.metadata.items()
             }
-    record = {
-        "query": answer.query,
-        "to": str(answer.to),
-        "version": answer.version,
-        "hits": hits,
-    }
-    return record if answer.error is None else {**record, "error": answer.error}
+    record = {"query": hits.query, "to": hits.to, "version": hits.version, "hits": records}
+    return record if hits.error is None else {**record, "error": hits.error}
 
 
-def answer_rows(answer: Answer, view: View) -> Iterator[Sequence[Cell]]:
+def answer_rows(hits: Hits, view: View) -> Iterator[Sequence[Cell]]:
     """One row for each hit, and one for an answer without hits."""
-    values = view.of(answer.hits)
-    for hit in answer.hits:
-        further = values.get(hit.image_id, {})
-        yield (
-            answer.query,
-            *hit_fields(hit).values(),
-            "",
-            *(_nullable(further[name]) for name in view.columns),
-        )
-    if not answer.hits:
-        yield answer.query, *("",) * 5, answer.error, *("",) * len(view.columns)
+    for hit in hits:
+        further = (_nullable(hit.metadata[name]) for name in view.columns)
+        yield hits.query, *hit_fields(hit).values(), "", *further
+    if not hits:
+        yield hits.query, *("",) * 5, hits.error, *("",) * len(view.columns)
 
 
-def answer_lines(answers: Iterable[Answer], view: View) -> Iterator[str]:
+def answer_lines(answers: Iterable[Hits], view: View) -> Iterator[str]:
     """A table for each answer, as wide as the terminal; only a path may be longer."""
     width = terminal_width()
-    for number, answer in enumerate(answers):
+    for number, hits in enumerate(answers):
         if number:
             yield ""
-        heading = "captions for " if answer.to == "text" else "images for "
-        yield heading + fit(answer.query, None if width is None else width - len(heading))
-        if answer.error is not None:
-            yield f"error: {visible(answer.error)}"
-        elif not answer.hits:
+        heading = "captions for " if hits.to == "text" else "images for "
+        yield heading + fit(hits.query, None if width is None else width - len(heading))
+        if hits.error is not None:
+            yield f"error: {visible(hits.error)}"
+        elif not hits:
             yield "no hits"
         else:
-            yield from _table(answer.hits, view, width)
+            yield from _table(hits, view, width)
 
 
 def _table(hits: Sequence[Hit], view: View, width: int | None) -> Iterator[str]:
-    values = view.of(hits)
     most = None if width is None else _WIDEST
     columns = {
         "rank": [f"{hit.rank:>4}" for hit in hits],
         "score": [f"{score_text(hit.score):>7}" for hit in hits],
-        **{
-            name: [fit(_text(values[hit.image_id][name]), most) for hit in hits]
-            for name in view.columns
-        },
+        **{name: [fit(_text(hit.metadata[name]), most) for hit in hits] for name in view.columns},
     }
     captions = [visible(hit.caption or "") for hit in hits]
     ids = [visible(hit.id) for hit in hits]

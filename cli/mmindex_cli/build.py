@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mmindex.api.building import Job
 from mmindex_cli.common import run_id, store_path
 from mmindex_cli.options import (
     ENCODE,
@@ -48,11 +47,11 @@ def build(
 
     Example: mmindex build --source coco:~/coco#val2017 --index auto
     """
-    job = _Job(store_path(store), config, fresh_settings, values, metrics_file, output_format)
+    job = Job(store_path(store), values, config, fresh_settings, run_id(), metrics_file)
     if dry_run:
-        job.foresee()
+        _foresee(job, output_format)
     else:
-        job.run("crawl", "encode", "index", "evaluate")
+        _run(job, output_format)
 
 
 @takes_settings(*SOURCES, *LIMITS, *FETCH)
@@ -68,9 +67,8 @@ def crawl(
 
     Example: mmindex crawl --source folder:~/Pictures
     """
-    _Job(store_path(store), config, fresh_settings, values, metrics_file, output_format).run(
-        "crawl"
-    )
+    job = Job(store_path(store), values, config, fresh_settings, run_id(), metrics_file)
+    _run(job, output_format, "crawl")
 
 
 @takes_settings(*MODEL, *ENCODE, LIMITS[0])
@@ -86,9 +84,8 @@ def encode(
 
     Example: mmindex encode --model ViT-B-32 --pretrained laion2b_s34b_b79k
     """
-    _Job(store_path(store), config, fresh_settings, values, metrics_file, output_format).run(
-        "encode"
-    )
+    job = Job(store_path(store), values, config, fresh_settings, run_id(), metrics_file)
+    _run(job, output_format, "encode")
 
 
 @takes_settings(*INDEX)
@@ -104,49 +101,23 @@ def index(
 
     Example: mmindex index --index ivfpq --recall-target 0.98
     """
-    _Job(store_path(store), config, fresh_settings, values, metrics_file, output_format).run(
-        "index"
-    )
+    job = Job(store_path(store), values, config, fresh_settings, run_id(), metrics_file)
+    _run(job, output_format, "index")
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What to run, and how to print it."""
+def _run(job: Job, output_format: Form, *stages: str) -> None:
+    """Run stages and print what became of the store."""
+    summary = job.run(stages)
+    from mmindex_cli.summary import print_run
 
-    root: Path
-    config: Path | None
-    fresh: bool
-    values: Values
-    metrics_file: Path | None
-    output_format: Form
+    print_run(job.store, summary, output_format)
 
-    def run(self, *stages: str) -> None:
-        """Run stages and print what became of the store."""
-        from mmindex.store.place import require_writable
-        from mmindex.upkeep.metrics import MetricsFile
 
-        with MetricsFile(self.metrics_file, self.root, run_id()) as metrics:
-            require_writable(self.root)  # before the imports below: they take most of a second
-            from mmindex.runs.run import run
-            from mmindex.runs.settings import settings
-            from mmindex_cli.summary import print_run
+def _foresee(job: Job, output_format: Form) -> None:
+    """Print what a build would do; the exit code is the one that it would give."""
+    forecast = job.plan()
+    from mmindex_cli.summary import print_forecast
 
-            config = settings(self.root, self.config, self.values, fresh=self.fresh)
-            if config.run.metrics_file is not None and self.metrics_file is None:
-                metrics.path = Path(config.run.metrics_file).expanduser()
-            print_run(self.root, run(self.root, config, run_id(), stages), self.output_format)
-
-    def foresee(self) -> None:
-        """Print what a build would do; the exit code is the one that it would give."""
-        from mmindex.store.place import require_writable
-
-        require_writable(self.root)
-        from mmindex.runs.dry_run import dry_run
-        from mmindex.runs.settings import settings
-        from mmindex_cli.summary import print_forecast
-
-        config = settings(self.root, self.config, self.values, fresh=self.fresh)
-        forecast = dry_run(self.root, config, run_id())
-        print_forecast(forecast, self.output_format)
-        if forecast.exit_code:
-            raise typer.Exit(forecast.exit_code)
+    print_forecast(forecast, output_format)
+    if forecast.exit_code:
+        raise typer.Exit(forecast.exit_code)

@@ -42,23 +42,22 @@ def evaluate(
 
     Example: mmindex evaluate --html report.html
     """
-    from mmindex.core.config import EvaluateConfig
+    import mmindex
     from mmindex.evaluate.expect import compare, find_expected
-    from mmindex.evaluate.stage import measure
-    from mmindex.store.snapshot import open_snapshot
+    from mmindex.evaluate.stage import settings_of
 
-    snapshot = open_snapshot(store_path(store))
-    # Found out now, not after minutes of measuring.
-    golden = None if expect is None else find_expected(snapshot, expect)
-    config = EvaluateConfig.model_validate(snapshot.manifest.config.get("evaluate", {}))
-    measured = measure(snapshot, config)
-    comparison = None if golden is None else compare(golden, measured.evaluation)
-    _print(measured.evaluation, comparison, output_format)
-    if html is not None:
-        from mmindex.pages.page import write_page
-        from mmindex.pages.report import report_page
+    with mmindex.open(store_path(store)) as index:
+        # Found out now, not after minutes of measuring.
+        golden = None if expect is None else find_expected(index.snapshot, expect)
+        measured = index.measure()
+        comparison = None if golden is None else compare(golden, measured.evaluation)
+        _print(measured.evaluation, comparison, output_format)
+        if html is not None:
+            from mmindex.pages.page import write_page
+            from mmindex.pages.report import report_page
 
-        write_page(html, report_page(snapshot, measured, config, comparison))
+            config = settings_of(index.snapshot)
+            write_page(html, report_page(index.snapshot, measured, config, comparison))
     if comparison is not None:
         comparison.check()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, TypedDict
 
 import typer
 
@@ -25,12 +24,7 @@ from mmindex_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mmindex.core.modality import Modality
-    from mmindex.pages.gallery import Request
-    from mmindex.search.hits import Limit
-    from mmindex.search.parts import Question
-    from mmindex.search.query import Answer, Session
-    from mmindex_cli.answers import View
+    from mmindex.api import Hits, Index
 
 WordsArgument = Annotated[
     list[str] | None,
@@ -143,55 +137,40 @@ def query(
 
     Example: mmindex query a red bus --minus people --where "width >= 640" -k 5
     """
-    from mmindex.core.modality import Modality
-    from mmindex.search.hits import Limit
-    from mmindex.search.query import open_session
-    from mmindex_cli.answers import print_answers
+    import mmindex
+    from mmindex_cli.answers import View, print_answers
 
     asked = _Asked(" ".join(words or ()), tuple(image or ()), like, tuple(plus or ()),
                    tuple(minus or ()), weights, others, queries)  # fmt: skip
     asked.check(html)
     form, end = paths_form(output_format, null)
-    side, limit = Modality(to) if to else None, Limit(k, min_score)
-    with open_session(store_path(store), device, where) as session:
-        view = _view(session, columns, preview, with_location=with_location)
-        order = _order(session, sort)
-        answers: Iterator[Answer] = (
-            order(answer) for answer in asked.answers(session, side, limit)
-        )
-        shown = answers
+    view = View(columns.split(",") if columns else (), _picture_drawer() if preview else None)
+    wanted = _Wanted(
+        k=k, where=where, min_score=min_score, sort=sort, columns=view.columns or None, to=to
+    )
+    with mmindex.open(store_path(store), device=device, with_location=with_location) as index:
+        answers = asked.answers(index, wanted)
         if html is not None:
-            from mmindex.pages.gallery import Request
-
-            shown = _with_page(session, answers, html, Request(min_score, where, html))
-        if failed := print_answers(shown, form, view, end):
+            answers = _with_page(answers, html)
+        if failed := print_answers(answers, form, view, end):
             raise DataError(f"{failed} of the queries could not be answered", "see their `error`")
 
 
-def _view(session: Session, columns: str | None, preview: bool, *, with_location: bool) -> View:
-    """What to show beside the usual fields."""
-    from mmindex.search.columns import check_columns, image_columns
-    from mmindex_cli.answers import View
+def _picture_drawer() -> Callable[[str], str]:
+    from mmindex_cli.preview import picture_drawer
 
-    snapshot, names = session.snapshot, columns.split(",") if columns else []
-    check_columns(snapshot, names, with_location=with_location)
-    values = functools.partial(image_columns, snapshot, names=names, with_location=with_location)
-    picture = None
-    if preview:
-        from mmindex_cli.preview import picture_drawer
-
-        picture = picture_drawer()
-    return View(names, values, picture)
+    return picture_drawer()
 
 
-def _order(session: Session, sort: str | None) -> Callable[[Answer], Answer]:
-    """What puts an answer's hits into the order asked for; ranks stay those of similarity."""
-    if sort is None:
-        return lambda answer: answer
-    from mmindex.search.columns import read_order, sorted_hits
+class _Wanted(TypedDict):
+    """What of the answers is wanted, as :meth:`mmindex.Index.search` takes it."""
 
-    order = read_order(session.snapshot, sort)
-    return lambda answer: replace(answer, hits=sorted_hits(session.snapshot, answer.hits, order))
+    k: int
+    where: str | None
+    min_score: float | None
+    sort: str | None
+    columns: Sequence[str] | None
+    to: Literal["image", "text"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +187,8 @@ class _Asked:
     queries: Path | None
 
     def check(self, html: Path | None) -> None:
+        if self.text and not self.text.strip():
+            raise UsageError("the query is empty", "say what to look for, such as: a red bus")
         wanted = bool(self.text or self.images or self.like or self.plus)
         if wanted == (self.queries is not None):
             raise UsageError(
@@ -224,32 +205,27 @@ class _Asked:
         if html is not None and self.queries is not None:
             raise UsageError("--html cannot be combined with --queries", "leave out one of them")
 
-    def answers(self, session: Session, to: Modality | None, limit: Limit) -> Iterator[Answer]:
+    def answers(self, index: Index, wanted: _Wanted) -> Iterator[Hits]:
         if self.queries is not None:
             from mmindex.search.query import read_lines
 
             with _lines(self.queries) as file:
-                yield from session.lines(read_lines(file), to, limit)
+                yield from index.search_many(read_lines(file), **wanted, errors="keep")
         else:
-            yield session.ask(self.question(session), to, limit)
+            yield index.search(
+                self.text or None,
+                image=[*self.images, *_names(self.like)],
+                plus=self.plus,
+                minus=self.minus,
+                weights=self._weights(),
+                others=self.others,
+                **wanted,
+            )
 
-    def question(self, session: Session) -> Question:
-        from mmindex.core.modality import Modality
+    def _weights(self) -> Sequence[float] | None:
         from mmindex.search.fusion import parse_weights
-        from mmindex.search.parts import Part, Question, read_part
 
-        texts = (Part(Modality.TEXT, self.text),) if self.text else ()
-        pictures = (*self.images, *_names(self.like))
-        return Question(
-            wanted=(
-                *texts,
-                *(Part(Modality.IMAGE, picture) for picture in pictures),
-                *(read_part(part, session.snapshot) for part in self.plus),
-            ),
-            unwanted=tuple(read_part(part, session.snapshot) for part in self.minus),
-            weights=parse_weights(self.weights) if self.weights is not None else None,
-            others=self.others,
-        )
+        return None if self.weights is None else parse_weights(self.weights)
 
 
 def _names(path: Path | None) -> list[str]:
@@ -276,12 +252,7 @@ def _lines(path: Path) -> AbstractContextManager[BinaryIO]:
         return path.open("rb")
 
 
-def _with_page(
-    session: Session, answers: Iterator[Answer], target: Path, request: Request
-) -> Iterator[Answer]:
-    from mmindex.pages.gallery import gallery_page
-    from mmindex.pages.page import write_page
-
-    for answer in answers:
-        write_page(target, gallery_page(session.snapshot, answer, request))
-        yield answer
+def _with_page(answers: Iterator[Hits], target: Path) -> Iterator[Hits]:
+    for hits in answers:
+        hits.to_html(target)
+        yield hits

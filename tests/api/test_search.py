@@ -87,10 +87,49 @@ def test_fifty_questions_get_the_answers_of_the_command(
         ask_both(index, arguments, **values)
 
 
-def test_the_defaults_are_the_commands_own(index: mmindex.Index) -> None:
+def test_the_defaults_are_the_commands_own(index: mmindex.Index, pictures: dict[str, Path]) -> None:
     """A picture alone finds pictures here: that one default is the API's own."""
     ask_both(index, ["red"], text="red")
     ask_both(index, ["--image", ID, "--to", "image"], image=ID)
+    ask_both(index, ["--image", ID], image=ID, to=None)
+    ask_both(index, ["red", "--image", ID], text="red", image=ID, to=None)
+    with Image.open(pictures[ID]) as picture:
+        assert index.search(image=picture, to=None).to == "text"
+    assert index.search(vector=index.embed(texts=["red"])[0], to=None).to == "image"
+
+
+def test_a_search_names_the_columns_it_wants(index: mmindex.Index) -> None:
+    hits = index.search("red", k=2, columns=["width", "uri"])
+    assert [dict(hit.metadata) for hit in hits] == [{"width": 64, "uri": h.uri} for h in hits]
+    assert hits.to_arrow().column_names[6:] == ["width", "metadata.uri"]
+    assert dict(next(index.search_many(["red"], columns=[]))[0].metadata) == {}
+    with pytest.raises(mmindex.UsageError, match="no column 'widht'; did you mean 'width'"):
+        index.search("red", columns=["widht"])
+
+
+def test_texts_that_cannot_be_asked_are_kept_on_request(index: mmindex.Index) -> None:
+    asked = ["red", b"red\n", " ", b"\xff", "blue"]
+    kept = list(index.search_many(asked, k=2, errors="keep"))
+    assert [hits.error is None for hits in kept] == [True, True, False, False, True]
+    assert kept[0] == kept[1] == index.search("red", k=2)
+    assert not kept[2]
+    assert "not valid UTF-8" in str(kept[3].error)
+    with pytest.raises(mmindex.UsageError, match=r"texts\[2\] is empty"):
+        list(index.search_many(asked))
+    with pytest.raises(TypeError, match=r"texts\[0\]"):
+        list(index.search_many([3], errors="keep"))  # type: ignore[list-item]
+    with pytest.raises(mmindex.UsageError, match="`errors`"):
+        index.search_many(["red"], errors="ignore")  # type: ignore[arg-type]
+
+
+def test_hits_are_written_as_the_page_of_the_command(index: mmindex.Index, tmp_path: Path) -> None:
+    for where in (None, "width < 0"):
+        index.search("red", k=3, where=where, min_score=0.1).to_html(tmp_path / "api.html")
+        condition = [] if where is None else ["--where", where]
+        page = tmp_path / "command.html"
+        done = run("red", "-k", "3", "--min-score", "0.1", "--html", str(page), *condition)
+        assert done.exit_code == 0, done.output
+        assert (tmp_path / "api.html").read_text("utf-8") == page.read_text("utf-8")
 
 
 def test_many_texts_get_the_answers_of_one_by_one(index: mmindex.Index) -> None:

@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from wcwidth import wcswidth
 
+from mmindex.api.hits import Details, Hits
 from mmindex.core.display import is_hidden, visible
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
@@ -34,12 +35,12 @@ def hit(rank: int, name: str = "id", caption: str | None = None, uri: str = "/p"
     return Hit(rank, 0.5 / rank, name, uri, caption, name)
 
 
-def json_line(one: Answer) -> str:
+def json_line(one: Hits) -> str:
     [line] = printed([one], "json")
     return line
 
 
-def printed(some: list[Answer], form: Form) -> list[str]:
+def printed(some: list[Hits], form: Form) -> list[str]:
     """What is written to a file, line by line."""
     buffer = io.BytesIO()
     with pytest.MonkeyPatch.context() as patch:
@@ -49,14 +50,17 @@ def printed(some: list[Answer], form: Form) -> list[str]:
     return buffer.getvalue().decode("utf-8").split("\n")[:-1]
 
 
-def table(*some: Answer, width: int | None = None) -> list[str]:
+def table(*some: Hits, width: int | None = None) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answers, "terminal_width", lambda: width)
         return list(answers.answer_lines(some, View()))
 
 
-def answer(*hits: Hit, query: str = "q", to: Modality = Modality.IMAGE) -> Answer:
-    return Answer(query, to, 3, tuple(hits))
+def answer(
+    *hits: Hit, query: str = "q", to: Modality = Modality.IMAGE, error: str | None = None
+) -> Hits:
+    nothing_more = Details.__new__(Details)  # no store: only the usual fields are shown
+    return Hits(Answer(query, to, 3, tuple(hits), error=error), nothing_more)
 
 
 def test_a_json_line_is_what_scripts_rely_on() -> None:
@@ -68,7 +72,7 @@ def test_a_json_line_is_what_scripts_rely_on() -> None:
 
 
 def test_an_answer_that_failed_carries_its_error_in_json() -> None:
-    failed = Answer("", Modality.IMAGE, 3, (), error="the query is empty")
+    failed = answer(query="", to=Modality.IMAGE, error="the query is empty")
     assert json.loads(json_line(failed)) == {
         "query": "",
         "to": "image",
@@ -137,7 +141,7 @@ def test_tsv_texts_never_begin_a_formula(start: str) -> None:
 
 
 def test_tsv_is_read_by_a_plain_reader(capsys: pytest.CaptureFixture[str]) -> None:
-    failed = Answer("?", Modality.IMAGE, 3, (), error="no")
+    failed = answer(query="?", to=Modality.IMAGE, error="no")
     count = answers.print_answers([answer(hit(1), hit(2)), failed, answer()], "tsv")
     assert count == 1
     text = capsys.readouterr().out
@@ -216,7 +220,7 @@ def test_output_that_goes_to_a_file_is_not_cut(capsys: pytest.CaptureFixture[str
 
 def test_no_hits_and_errors_are_said_in_a_table() -> None:
     assert table(answer(query="red")) == ["images for red", "no hits"]
-    failed = Answer("x", Modality.TEXT, 3, (), error="not valid UTF-8\x1b")
+    failed = answer(query="x", to=Modality.TEXT, error="not valid UTF-8\x1b")
     assert table(answer(query="red"), failed)[2:] == [
         "",
         "captions for x",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mmindex.core.errors import UsageError
+from mmindex.core.resources import user_path
 
 MAX_COUNT: Final = 2**31 - 1  # any corpus fits; a number beyond 64 bits is no number to count with
 
@@ -34,7 +35,7 @@ def as_path(path: object, name: str) -> Path:
     expect(text, str, name, "a path of type str")
     if not text or "\0" in str(text):
         raise UsageError(f"{name}: {text!r} is no path")
-    return Path(str(text)).expanduser()
+    return user_path(str(text))
 
 
 def as_count(value: int, name: str) -> int:

@@ -13,7 +13,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmindex.core.records import Hit
+    from mmindex.core.records import NamedHit
 
 # Format characters that writing systems need: without the joiners Persian, Hindi and emoji families
 # fall apart. They change nothing outside their own word.
@@ -50,7 +50,7 @@ def visible(text: str) -> str:
     return "".join(escaped(char) if is_hidden(char) else char for char in text)
 
 
-def hit_fields(hit: Hit) -> dict[str, Any]:
+def hit_fields(hit: NamedHit) -> dict[str, Any]:
     """What every form of an answer shows of a hit: names and values, in the order of columns."""
     return {
         "rank": hit.rank,

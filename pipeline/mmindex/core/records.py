@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Protocol
 
 Scalar = str | int | float | bool | None
 MetadataValue = Scalar | datetime | list[Scalar]
@@ -230,6 +231,23 @@ class QuarantineEntry:
     def is_caption(self) -> bool:
         """Whether a caption was kept out, and not an image."""
         return self.reason is Reason.BAD_CAPTION
+
+
+class NamedHit(Protocol):
+    """What tables and pages show of a hit, see :class:`Hit`."""
+
+    @property
+    def rank(self) -> int: ...  # noqa: D102 # as in :class:`Hit`
+    @property
+    def score(self) -> float: ...  # noqa: D102
+    @property
+    def id(self) -> str: ...  # noqa: D102
+    @property
+    def uri(self) -> str: ...  # noqa: D102
+    @property
+    def caption(self) -> str | None: ...  # noqa: D102
+    @property
+    def image_id(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,15 @@ def evaluate(snapshot: Snapshot, config: EvaluateConfig) -> Evaluation:
         NoInputError: encode or index has not run.
         DataError: tables, ids and vectors do not fit together, or an object is damaged.
     """
-    return measure(snapshot, config).evaluation
+    evaluation = measure(snapshot, config).evaluation
+    if not evaluation.trained:
+        get_logger("evaluate").warning("the model is untrained: these figures mean nothing")
+    return evaluation
+
+
+def settings_of(snapshot: Snapshot) -> EvaluateConfig:
+    """How a version was evaluated when it was built."""
+    return EvaluateConfig.model_validate(snapshot.manifest.config.get("evaluate", {}))
 
 
 def measure(snapshot: Snapshot, config: EvaluateConfig) -> Measured:
@@ -82,7 +90,8 @@ def measure(snapshot: Snapshot, config: EvaluateConfig) -> Measured:
         to_text = image_to_text(texts, corpus, corpus.captions, config)
         blank = _blank(manifest, encoder, corpus, config, None)
         measured = Measured(_filled(blank, to_image, to_text), corpus, to_image, to_text)
-    _log(measured.evaluation)
+    if measured.evaluation.sampled:
+        get_logger("evaluate").info("measured with a sample of the queries", seed=config.seed)
     return measured
 
 
@@ -142,14 +151,6 @@ def _block(measured: Recall) -> RecallBlock:
 
 def _rounded(percent: float | None) -> float | None:
     return None if percent is None else round(percent, 4)
-
-
-def _log(evaluation: Evaluation) -> None:
-    log = get_logger("evaluate")
-    if not evaluation.trained:
-        log.warning("the model is untrained: these figures mean nothing")
-    if evaluation.sampled:
-        log.info("measured with a sample of the queries", seed=evaluation.seed)
 
 
 def scenes_ceiling(manifest: Manifest) -> Ceiling | None:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmindex.core.errors import UsageError, did_you_mean
+from mmindex.core.records import NamedHit
 from mmindex.media.photo import LOCATION_COLUMNS
-from mmindex.search.hits import NamedHit
 from mmindex.store.objects import contents
 from mmindex.store.snapshot import Snapshot
 
@@ -63,10 +63,27 @@ def check_columns(
 
 
 def image_rows(
-    snapshot: Snapshot, image_ids: Iterable[str], *, with_location: bool = False
+    snapshot: Snapshot,
+    image_ids: Iterable[str],
+    names: Sequence[str] | None = None,
+    *,
+    with_location: bool = False,
 ) -> pa.Table:
-    """The rows of the images table that have these ids, in its order, as far as they may leave."""
-    return _rows(snapshot, image_ids, output_columns(snapshot, with_location=with_location))
+    """The rows of the images table that have these ids, in its order, as far as they may leave.
+
+    Args:
+        snapshot: the version.
+        image_ids: ids of images.
+        names: the columns wanted, see :func:`check_columns`; ``image_id`` comes first if it is
+            not among them. None: all.
+        with_location: columns that tell places may leave, too.
+    """
+    if names is None:
+        names = output_columns(snapshot, with_location=with_location)
+    else:
+        check_columns(snapshot, names, with_location=with_location)
+        names = list(dict.fromkeys(("image_id", *names)))
+    return _rows(snapshot, image_ids, names)
 
 
 def image_columns(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -117,12 +117,34 @@ def _is_number(value: object) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def check_texts(texts: Sequence[str]) -> None:
+def check_texts(texts: Iterable[object]) -> None:
     """Check that these are texts with something in them."""
     for number, text in enumerate(texts):
-        expect(text, str, f"texts[{number}]", "a str")
-        if not text.strip():
-            raise UsageError(f"texts[{number}] is empty", "say what a picture may show")
+        _check_text(text, f"texts[{number}]")
+
+
+def as_texts(texts: Iterable[str | bytes], *, strict: bool) -> Iterator[str | bytes]:
+    """Texts, each checked when its turn comes.
+
+    Args:
+        texts: any number of them; bytes are a line of a file.
+        strict: an empty one is an error.
+    """
+    expect_several(texts, "texts")
+    return _checked(texts, strict=strict)
+
+
+def _checked(texts: Iterable[str | bytes], *, strict: bool) -> Iterator[str | bytes]:
+    for number, text in enumerate(texts):
+        if not isinstance(text, bytes):
+            _check_text(text, f"texts[{number}]", strict=strict)
+        yield text
+
+
+def _check_text(text: object, name: str, *, strict: bool = True) -> None:
+    expect(text, str, name, "a str")
+    if strict and not str(text).strip():
+        raise UsageError(f"{name} is empty", "say what a picture may show")
 
 
 def unit_vector(vector: ArrayLike, dim: int) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
-from mmindex.core.records import Hit
+from mmindex.core.records import Hit, NamedHit
 from mmindex.store.objects import contents, valid_text
 from mmindex.store.snapshot import TABLES, Snapshot
 
@@ -48,17 +48,6 @@ class Picture:
     image_id: str
     key: str
     uri: str
-
-
-class NamedHit(Protocol):
-    """What a table of hits shows of each."""
-
-    @property
-    def rank(self) -> int: ...  # noqa: D102 # as in :class:`mmindex.core.records.Hit`
-    @property
-    def score(self) -> float: ...  # noqa: D102
-    @property
-    def image_id(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +157,13 @@ def captions_of(snapshot: Snapshot, image_ids: Iterable[str]) -> dict[str, list[
     return dict(texts)
 
 
-def hits_table(found: Sequence[NamedHit], details: pa.Table | None, but: Sequence[str]) -> pa.Table:
+def hits_table(found: Sequence[NamedHit], details: pa.Table, names: Sequence[str]) -> pa.Table:
     """Hits as a table, one row each, with the columns of their images' rows beside them.
 
     Args:
         found: the hits.
-        details: rows of the ``images`` table, among them those of the hits; None: no columns.
-        but: columns of it that are left out.
+        details: rows of the ``images`` table, among them those of the hits.
+        names: the columns of it that are wanted.
     """
     columns: dict[str, Any] = {
         "rank": pa.array([hit.rank for hit in found], pa.int64()),
@@ -185,13 +174,11 @@ def hits_table(found: Sequence[NamedHit], details: pa.Table | None, but: Sequenc
         data = [None if one is None else one.encode("utf-8", "surrogatepass") for one in texts]
         safe = [None if one is None else one.decode("utf-8", "replace") for one in data]
         columns[name] = pa.array(safe, pa.string())
-    if details is not None:
-        place = {name: row for row, name in enumerate(contents(details["image_id"]))}
-        rows = pa.array([place[hit.image_id] for hit in found], pa.int64())
-        for name in details.column_names:
-            if name not in but:
-                free = f"metadata.{name}" if name in columns else name
-                columns[free] = valid_text(details[name]).take(rows)
+    place = {name: row for row, name in enumerate(contents(details["image_id"]))}
+    rows = pa.array([place[hit.image_id] for hit in found], pa.int64())
+    for name in names:
+        free = f"metadata.{name}" if name in columns else name
+        columns[free] = valid_text(details[name]).take(rows)
     return pa.table(columns)
 
 

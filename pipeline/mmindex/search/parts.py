@@ -38,6 +38,11 @@ class Part:
     given: Image | NDArray[np.float32] | None = field(default=None, compare=False)
 
     @property
+    def is_opened(self) -> bool:
+        """Whether it is a picture in memory."""
+        return self.given is not None and not isinstance(self.given, np.ndarray)
+
+    @property
     def title(self) -> str:
         """A text or an id as it is; of a file its name alone, for pages that travel."""
         local = self.kind is Modality.IMAGE and self.given is None and _is_local(self.value)
@@ -75,10 +80,14 @@ class Question:
         return _listed(self.wanted) + minus + (f" - {more} more" if more > 0 else "")
 
     @property
-    def to(self) -> Modality | None:
-        """What such a question looks for unless said otherwise: None leaves it to the corpus."""
+    def is_picture(self) -> bool:
+        """Whether it is one picture and nothing else; a vector is none."""
         alone = self.plain
-        return None if alone is not None and alone.kind is Modality.IMAGE else Modality.IMAGE
+        return (
+            alone is not None
+            and alone.kind is Modality.IMAGE
+            and not isinstance(alone.given, np.ndarray)
+        )
 
 
 def _listed(parts: Sequence[Part]) -> str:

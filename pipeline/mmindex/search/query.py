@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,14 +13,14 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, MmindexError, UsageError
+from mmindex.core.errors import DataError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
 from mmindex.search.fusion import fuse, part_weights
 from mmindex.search.hits import Limit, Ranked, hits
-from mmindex.search.parts import Part, Question
+from mmindex.search.parts import Question
 from mmindex.search.searcher import Searcher
-from mmindex.search.vectorize import Asked, Vectorizer, open_vectorizer
+from mmindex.search.vectorize import Vectorizer, open_vectorizer
 from mmindex.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -121,11 +122,13 @@ class Session:
             raise DataError(answer.error)
         return answer
 
-    def lines(self, lines: Iterable[bytes], to: Modality | None, limit: Limit) -> Iterator[Answer]:
-        """Answer a file's lines, UTF-8, one text each: one answer a line, in order.
+    def lines(
+        self, lines: Iterable[str | bytes], to: Modality | None, limit: Limit
+    ) -> Iterator[Answer]:
+        """Answer many texts, or a UTF-8 file's lines: one answer each, in order.
 
-        A line that cannot be asked (empty, not UTF-8, or longer than ``MAX_LINE``) gets an answer
-        that says so.
+        A text that is empty, and a line that is empty, not UTF-8 or longer than ``MAX_LINE``, gets
+        an answer that says so.
         """
         to = to or Modality.IMAGE
         self.snapshot.index(to)
@@ -148,12 +151,16 @@ class Session:
             ModelMismatchError: as :meth:`text`.
         """
         manifest = self.snapshot.manifest
-        if to is None:
-            to = Modality.TEXT if Modality.TEXT in manifest.indexes else Modality.IMAGE
+        to = to or self._side_of_picture()
         self.snapshot.index(to)
         asked = self.vectorizer.picture(where)
         [found] = self._search(asked.vector[None, :], to, limit)
         return Answer(where, to, manifest.version, found, picture=asked.uri)
+
+    def _side_of_picture(self) -> Modality:
+        """What a picture alone finds unless said otherwise: captions, if there are any."""
+        indexes = self.snapshot.manifest.indexes
+        return Modality.TEXT if Modality.TEXT in indexes else Modality.IMAGE
 
     def ask(self, question: Question, to: Modality | None, limit: Limit) -> Answer:
         """Answer a question of any number of parts.
@@ -170,14 +177,14 @@ class Session:
             part_weights(1, 0, question.weights)
             single = self.image if alone.kind is Modality.IMAGE else self.text
             return single(alone.value, to, limit)
-        to = to or Modality.IMAGE
+        to = to or (self._side_of_picture() if question.is_picture else Modality.IMAGE)
         if question.others and to is not Modality.IMAGE:
             raise UsageError(
                 "`others` leaves out pictures, but captions are searched", "leave out `others`"
             )
         self.snapshot.index(to)
         weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)
-        vectors, asked = self._parts((*question.wanted, *question.unwanted))
+        vectors, asked = self.vectorizer.parts((*question.wanted, *question.unwanted))
         wanted = asked[: len(question.wanted)]
         left_out = {one.key for one in wanted if one is not None and one.key is not None}
         [found] = self._search(
@@ -186,31 +193,6 @@ class Session:
         pictures = [one.uri for one in wanted if one is not None]
         version = self.snapshot.manifest.version
         return Answer(question.title, to, version, found, pictures[0] if pictures else None)
-
-    def _parts(self, parts: Sequence[Part]) -> tuple[Float32, list[Asked | None]]:
-        """The vectors of parts, float32 (parts, dim), and those of them that are pictures."""
-        named = [part for part in parts if part.given is None]
-        texts = [part.value for part in named if part.kind is Modality.TEXT]
-        said: Iterator[Float32] = iter(self.vectorizer.texts(texts) if texts else ())
-        shown = iter(self.vectorizer.pictures([p.value for p in named if p.kind is Modality.IMAGE]))
-        asked: list[Asked | None] = []
-        vectors: list[Float32] = []
-        for part in parts:
-            picture: Asked | None = None
-            if isinstance(part.given, np.ndarray):
-                vectors.append(part.given)
-            elif part.given is not None:
-                vectors.append(self.vectorizer.images([part.given])[0])
-            elif part.kind is Modality.TEXT:
-                vectors.append(next(said))
-            else:
-                found = next(shown)
-                if isinstance(found, MmindexError):
-                    raise found
-                picture = found
-                vectors.append(found.vector)
-            asked.append(picture)
-        return np.stack(vectors), asked
 
     def texts(self, texts: Sequence[str], to: Modality, limit: Limit) -> list[Answer]:
         """Answer many texts at once; one that the model cannot encode gets an answer that says so.
@@ -275,6 +257,46 @@ class Session:
             return self._searchers[side]
 
 
+class Sessions:
+    """One version under any condition; what was worked out for the last conditions is kept.
+
+    Args:
+        session: the version, without a condition.
+        keep: how many conditions.
+
+    Several threads may ask at once.
+    """
+
+    def __init__(self, session: Session, keep: int) -> None:
+        self.session = session
+        self._keep = keep
+        self._filtered: OrderedDict[str, Session] = OrderedDict()
+        self._lock = RLock()
+
+    def under(self, where: str | None) -> Session:
+        """The session that answers under a condition.
+
+        Raises:
+            UsageError: it is no condition.
+        """
+        if where is None:
+            return self.session
+        with self._lock:
+            session = self._filtered.pop(where, None)
+        session = session or self.session.filtered(where)
+        with self._lock:
+            self._filtered[where] = session
+            if len(self._filtered) > self._keep:
+                self._filtered.popitem(last=False)
+        return session
+
+    def close(self) -> None:
+        """Let go of the model and of the conditions."""
+        with self._lock:
+            self._filtered.clear()
+        self.session.vectorizer.close()
+
+
 def open_session(root: Path, device: str = "auto", where: str | None = None) -> Session:
     """Open the store at ``root`` for queries.
 
@@ -298,8 +320,10 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
             line = file.readline(MAX_LINE)
 
 
-def _question(line: bytes) -> tuple[str, str | None]:
+def _question(line: str | bytes) -> tuple[str, str | None]:
     """A line's text, and why it cannot be asked, if so."""
+    if isinstance(line, str):
+        return line, None if line.strip() else "the query is empty"
     content = line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
     if len(content) > MAX_LINE:
         start = content[:_SHOWN].decode("utf-8", "replace")

@@ -22,6 +22,7 @@ from mmindex.core.progress import get_logger
 from mmindex.models.resolve import unfit
 from mmindex.search.hits import Picture, find_pictures
 from mmindex.search.named import content_of, decoded, path_of, unknown
+from mmindex.search.parts import Part
 from mmindex.store.snapshot import Snapshot, open_snapshot
 
 if TYPE_CHECKING:
@@ -227,6 +228,38 @@ class Vectorizer:
             number = int(np.flatnonzero(~good)[0])
             raise DataError(f"the model gives no usable vector for picture {number}")
         return vectors
+
+    def parts(self, parts: Sequence[Part]) -> tuple[Float32, list[Asked | None]]:
+        """The parts of a question.
+
+        Returns:
+            their vectors, float32 (parts, dim), unit length, and those of them that are pictures
+            of files or of the corpus; None in place of all others.
+
+        Raises:
+            NoInputError, DataError, ModelMismatchError: as :meth:`picture`.
+        """
+        opened = [part.given for part in parts if part.is_opened]
+        named = [part for part in parts if part.given is None]
+        texts = [part.value for part in named if part.kind is Modality.TEXT]
+        said = iter(self.texts(texts) if texts else ())
+        drawn = iter(self.images(opened) if opened else ())  # type: ignore[arg-type]  # pictures
+        shown = self.pictures([part.value for part in named if part.kind is Modality.IMAGE])
+        vectors = np.empty((len(parts), self.snapshot.encoder.dim), dtype=np.float32)
+        asked: list[Asked | None] = [None] * len(parts)
+        for row, part in enumerate(parts):
+            if isinstance(part.given, np.ndarray):
+                vectors[row] = part.given
+            elif part.given is not None:
+                vectors[row] = next(drawn)
+            elif part.kind is Modality.TEXT:
+                vectors[row] = next(said)
+            else:
+                found = next(shown)
+                if isinstance(found, MmindexError):
+                    raise found
+                vectors[row], asked[row] = found.vector, found
+        return vectors, asked
 
     def open_picture(self, where: str) -> Image:
         """The picture itself, RGB and upright, of a file, or the uri or id of an image.

@@ -7,7 +7,6 @@ mixes two. A version is let go when its last request has ended.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mmindex.core.errors import MmindexError
 from mmindex.core.progress import get_logger
-from mmindex.search.query import Session, open_session
+from mmindex.search.query import Session, Sessions, open_session
 from mmindex.store import versions
 
 if TYPE_CHECKING:
@@ -35,9 +34,12 @@ class Served:
 
     session: Session
     pointer: Current
-    _filtered: OrderedDict[str, Session] = field(default_factory=OrderedDict)
+    _sessions: Sessions = field(init=False)
     _made: dict[str, Any] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        self._sessions = Sessions(self.session, _CONDITIONS)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -60,16 +62,7 @@ class Served:
         Raises:
             UsageError: it is no condition.
         """
-        if where is None:
-            return self.session
-        with self._lock:
-            session = self._filtered.pop(where, None)
-        session = session or self.session.filtered(where)
-        with self._lock:
-            self._filtered[where] = session
-            if len(self._filtered) > _CONDITIONS:
-                self._filtered.popitem(last=False)
-        return session
+        return self._sessions.under(where)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What ``make`` gives, made once for this version."""

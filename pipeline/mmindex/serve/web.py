@@ -321,12 +321,10 @@ class _Site:
         served = self.service.live.current
 
         def make() -> str:
-            from mmindex.core.config import EvaluateConfig
-            from mmindex.evaluate.stage import measure
+            from mmindex.evaluate.stage import measure, settings_of
             from mmindex.pages.report import report_page
 
-            settings = served.manifest.config.get("evaluate", {})
-            config = EvaluateConfig.model_validate(settings)
+            config = settings_of(served.snapshot)
             return report_page(served.snapshot, measure(served.snapshot, config), config, None)
 
         return await self._made(served, View.of(request), "report", make)

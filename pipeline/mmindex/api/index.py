@@ -1,0 +1,411 @@
+"""A store that is open for search."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmindex.api.hits import Details, Hits, Shown, Side
+from mmindex.core.arguments import as_count, as_path, expect, expect_several
+from mmindex.core.errors import DataError, UsageError
+from mmindex.core.modality import Modality
+from mmindex.core.system import calm_openmp
+
+if TYPE_CHECKING:
+    from mmindex.evaluate.evaluation import Evaluation
+    from mmindex.evaluate.stage import Measured
+    from mmindex.search.columns import Order
+    from mmindex.search.given import Picture
+    from mmindex.search.hits import Limit
+    from mmindex.search.query import Answer, Session, Sessions
+    from mmindex.search.vectorize import Vectorizer
+    from mmindex.store.snapshot import Snapshot
+
+_ROWS: Final = 65_536  # of vectors that iter_vectors yields at once: 64 MiB at 512 dimensions
+_CONDITIONS: Final = 8  # conditions whose matching rows are kept, 9 bytes a row
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What of the answers is wanted, checked.
+
+    Attributes:
+        session: answers under the condition.
+        to: what to find; None: what the question's own default is.
+        limit: how much of it.
+        order: what to sort the hits by; None: similarity.
+        shown: what is shown beside them.
+    """
+
+    session: Session
+    to: Modality | None
+    limit: Limit
+    order: Order | None
+    shown: Shown
+
+    def hits(self, answer: Answer) -> Hits:
+        """An answer as the caller gets it."""
+        from mmindex.search.columns import sorted_hits
+
+        snapshot = self.session.snapshot
+        if self.order is not None:
+            answer = replace(answer, hits=sorted_hits(snapshot, answer.hits, self.order))
+        return Hits(answer, Details(snapshot, [hit.image_id for hit in answer.hits], self.shown))
+
+
+class Index:
+    """The published version of a store, open for search; made by :func:`open`.
+
+    It stays at that version while others publish newer ones, and keeps it from being collected.
+    All methods may be called from several threads. Use it as a context manager, or call
+    :meth:`close`, to let go of the model; hits can be used afterwards.
+
+    Attributes:
+        path: the store's folder.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, device: str = "auto", with_location: bool = False
+    ) -> None:
+        from mmindex.search.query import Sessions, open_session
+
+        expect(device, str, "device", "a str")
+        self._with_location = expect(with_location, bool, "with_location", "a bool")
+        self.path = as_path(path, "path")
+        self._open: Sessions | None = Sessions(open_session(self.path, device), _CONDITIONS)
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model and of the version; safe to call twice."""
+        sessions, self._open = self._open, None
+        if sessions is not None:
+            sessions.close()
+
+    def __len__(self) -> int:
+        """How many images can be found."""
+        return self.snapshot.manifest.counts.indexed
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        if self._open is None:
+            return f"<mmindex.Index of {str(self.path)!r}, closed>"
+        return (
+            f"<mmindex.Index of {str(self.path)!r}, version {self.version}: "
+            f"{len(self):,} images, {self.captions:,} captions, {self.model}>"
+        )
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The version that is open, for other modules of mmindex; its methods may change."""
+        return self._session(None).snapshot
+
+    @property
+    def vectorizer(self) -> Vectorizer:
+        """What makes query vectors, for other modules of mmindex; its methods may change."""
+        return self._session(None).vectorizer
+
+    @property
+    def version(self) -> int:
+        """The version that is open."""
+        return self.snapshot.manifest.version
+
+    @property
+    def captions(self) -> int:
+        """How many captions can be found."""
+        return self.snapshot.manifest.counts.captions
+
+    @property
+    def model(self) -> str:
+        """The model that made the vectors, and its weights."""
+        encoder = self.snapshot.encoder
+        return f"{encoder.model} {encoder.pretrained}".strip()
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return self.snapshot.encoder.dim
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that ``where`` and ``sort`` can name."""
+        with self.snapshot.open_parquet("images") as file:
+            return tuple(file.schema_arrow.names)
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        image: Picture | Sequence[Picture] | None = None,
+        vector: ArrayLike | None = None,
+        plus: Picture | Sequence[Picture] | None = None,
+        minus: Picture | Sequence[Picture] | None = None,
+        weights: Sequence[float] | None = None,
+        others: bool = False,
+        k: int = 10,
+        where: str | None = None,
+        min_score: float | None = None,
+        sort: str | None = None,
+        columns: Sequence[str] | None = None,
+        to: Side | None = "image",
+    ) -> Hits:
+        """Find images or captions by a text, pictures, a vector, or several of them together.
+
+        Args:
+            text: what to look for.
+            image: a picture like those wanted, or several: a file, the uri or id of an image of
+                the corpus, an opened picture (PIL), or an array, uint8 (h, w, 3) or (h, w).
+            vector: a query made elsewhere, such as by :meth:`embed`: (dim,), of any length.
+            plus: also wanted. Of a str, an existing file and an id or uri of the corpus is a
+                picture, everything else a text; ``text:...`` and ``image:...`` say which.
+            minus: not wanted; otherwise as ``plus``.
+            weights: how much each part counts: the text, each image, the vector, each ``plus``,
+                then each ``minus`` (those may be left out). By default wanted parts count alike,
+                and unwanted ones together a quarter as much.
+            others: leave out the pictures asked with themselves.
+            k: hits wanted.
+            where: an SQL condition on the images' columns, such as ``width >= 640``.
+            min_score: leave out hits with a lower cosine similarity, -1 to 1.
+            sort: put the ``k`` hits into the order of a column of the images, such as ``taken``
+                or ``taken:desc``; those without a value come last. Ranks stay those of similarity.
+            columns: columns of the images that :attr:`Hit.metadata` and tables have; None: all.
+            to: what to find: ``image``, or ``text`` for captions. None: captions for a single
+                picture if there are any, else images, which is the command's default.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            UsageError: nothing is asked, an argument is out of range, ``where`` is no condition,
+                ``sort`` or ``columns`` names no column.
+            NoInputError: there is no such file, uri or id, or no captions to search.
+            DataError: a picture cannot be decoded, or the store is damaged.
+            ModelMismatchError: the model is no longer the one that made the index, or ``vector``
+                has other dimensions.
+        """
+        from mmindex.search.given import (
+            as_weights,
+            either_part,
+            picture_part,
+            several,
+            text_part,
+            unit_vector,
+        )
+        from mmindex.search.parts import Part, Question
+
+        form = self._wanted(where, k, min_score, sort, columns, to)
+        wanted = [] if text is None else [text_part(text)]
+        wanted += [picture_part(one, "image") for one in several(image)]
+        if vector is not None:
+            wanted.append(Part(Modality.IMAGE, "a vector", unit_vector(vector, self.dim)))
+        wanted += [either_part(one, "plus", self.snapshot) for one in several(plus)]
+        unwanted = [either_part(one, "minus", self.snapshot) for one in several(minus)]
+        if not wanted:
+            raise UsageError("nothing is asked", "search with a text, `image`, `vector` or `plus`")
+        question = Question(
+            tuple(wanted),
+            tuple(unwanted),
+            as_weights(weights),
+            expect(others, bool, "others", "a bool"),
+        )
+        return form.hits(form.session.ask(question, form.to, form.limit))
+
+    def search_many(
+        self,
+        texts: Iterable[str | bytes],
+        *,
+        k: int = 10,
+        where: str | None = None,
+        min_score: float | None = None,
+        sort: str | None = None,
+        columns: Sequence[str] | None = None,
+        to: Side | None = "image",
+        errors: Literal["raise", "keep"] = "raise",
+    ) -> Iterator[Hits]:
+        """:meth:`search` for many texts, faster than one by one: one answer each, in order.
+
+        Args:
+            texts: what to look for; bytes are a line of a UTF-8 file.
+            k, where, min_score, sort, columns, to: as in :meth:`search`.
+            errors: what becomes of a text that cannot be asked (empty, not valid UTF-8): ``keep``
+                answers it with empty hits whose :attr:`Hits.error` says why.
+
+        Raises:
+            TypeError, UsageError, NoInputError, DataError, ModelMismatchError: as :meth:`search`;
+                for a text when its turn comes.
+        """
+        from mmindex.search.given import as_texts
+
+        if errors not in ("raise", "keep"):
+            raise UsageError(f"`errors`: {errors!r} is neither 'raise' nor 'keep'")
+        given = as_texts(texts, strict=errors == "raise")
+        form = self._wanted(where, k, min_score, sort, columns, to)
+        form.session.snapshot.index(form.to or Modality.IMAGE)
+        return self._many(given, form, strict=errors == "raise")
+
+    def _many(self, texts: Iterable[str | bytes], form: _Wanted, *, strict: bool) -> Iterator[Hits]:
+        for answer in form.session.lines(texts, form.to, form.limit):
+            if strict and answer.error is not None:
+                raise DataError(f"{answer.query[:80]!r}: {answer.error}")
+            yield form.hits(answer)
+
+    def _wanted(
+        self,
+        where: str | None,
+        k: int,
+        min_score: float | None,
+        sort: str | None,
+        columns: Sequence[str] | None,
+        to: Side | None,
+    ) -> _Wanted:
+        """The arguments that all searches share, checked before anything is encoded."""
+        from mmindex.search.columns import check_columns, read_order
+        from mmindex.search.given import as_limit, as_side
+
+        session, limit = self._session(where), as_limit(k, min_score)
+        side = None if to is None else as_side(to)
+        names = None
+        if columns is not None:
+            expect_several(columns, "columns")
+            names = [expect(name, str, "columns", "a str") for name in columns]
+            check_columns(session.snapshot, names, with_location=self._with_location)
+        order = None
+        if sort is not None:
+            order = read_order(session.snapshot, expect(sort, str, "sort", "a str"))
+        shown = Shown(
+            None if names is None else tuple(names), self._with_location, where, min_score
+        )
+        return _Wanted(session, side, limit, order, shown)
+
+    def embed(
+        self,
+        *,
+        texts: Sequence[str] | None = None,
+        images: Sequence[Picture] | None = None,
+    ) -> NDArray[np.float32]:
+        """The vectors of texts or of images, by the model that made the index.
+
+        Args:
+            texts: any number of texts.
+            images: any number of pictures, see :meth:`search`. Those of the corpus are not
+                encoded again.
+
+        Returns:
+            float32 (n, dim), unit length, in the order given.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            UsageError: neither or both are given, or a text is empty.
+            NoInputError, DataError, ModelMismatchError: as :meth:`search`.
+        """
+        from mmindex.search.given import check_texts, picture_part
+
+        if (texts is None) == (images is None):
+            raise UsageError("embed takes texts or images, one of the two", "embed(texts=[...])")
+        vectorizer = self.vectorizer
+        if texts is not None:
+            expect_several(texts, "texts")
+            texts = list(texts)
+            check_texts(texts)
+            return vectorizer.texts(texts) if texts else np.empty((0, self.dim), np.float32)
+        expect_several(images, "images")
+        found, _ = vectorizer.parts([picture_part(one, "images") for one in images or ()])
+        return found
+
+    def vectors(self, side: Side = "image") -> tuple[NDArray[np.object_], NDArray[np.float16]]:
+        """All vectors of the images or of the captions.
+
+        Args:
+            side: ``image`` or ``text``.
+
+        Returns:
+            ids, object (n,) of str, and vectors, float16 (n, dim), unit length up to rounding,
+            read-only: a view of the store's file where one segment holds them all, else a copy.
+            There is one row for each distinct picture or text, under the first id that it has.
+
+        Raises:
+            NoInputError: there are none.
+            DataError: the store is damaged.
+        """
+        from mmindex.search.export import named_vectors
+        from mmindex.search.given import as_side
+
+        return named_vectors(self.snapshot, as_side(side, "side"))
+
+    def iter_vectors(
+        self, side: Side = "image", *, rows: int = _ROWS
+    ) -> Iterator[tuple[NDArray[np.object_], NDArray[np.float16]]]:
+        """:meth:`vectors` in parts of at most ``rows`` rows, in memory that does not grow.
+
+        Raises:
+            NoInputError, DataError: as :meth:`vectors`.
+            UsageError: ``rows`` is below 1.
+        """
+        from mmindex.search.export import iter_named_vectors
+        from mmindex.search.given import as_side
+
+        count = as_count(rows, "rows")
+        modality = as_side(side, "side")
+        self.snapshot.index(modality)
+        return iter_named_vectors(self.snapshot, modality, count)
+
+    def evaluate(self) -> Evaluation:
+        """Measure recall@K both ways, exactly and through the index; nothing is written.
+
+        Returns:
+            the figures of ``mmindex evaluate --format json``, percentages from 0 to 100:
+            ``evaluation.text_to_image.r1`` and so on.
+
+        Raises:
+            DataError: the store is damaged.
+        """
+        return self.measure().evaluation
+
+    def measure(self) -> Measured:
+        """:meth:`evaluate`, with every query's ranks and answers.
+
+        Raises:
+            DataError: the store is damaged.
+        """
+        from mmindex.evaluate.stage import measure, settings_of
+
+        return measure(self.snapshot, settings_of(self.snapshot))
+
+    def _session(self, where: str | None) -> Session:
+        """The session that answers under a condition."""
+        if where is not None:
+            expect(where, str, "where", "a str")
+        if self._open is None:
+            raise UsageError("the index is closed", "open it again with mmindex.open")
+        return self._open.under(where)
+
+
+def open(  # mmindex.open
+    path: str | os.PathLike[str], *, device: str = "auto", with_location: bool = False
+) -> Index:
+    """Open the published version of a store for search.
+
+    Args:
+        path: the store's folder.
+        device: where the model runs, should a query need it: ``auto``, ``cpu``, ``cuda:0`` ...
+        with_location: hits also tell where images were taken: ``lat`` and ``lon`` in
+            :attr:`Hit.metadata` and :meth:`Hits.to_arrow`. ``where`` may always use them.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        NoInputError: there is no store, nothing published, or a stage that search needs has not
+            run; the message names it.
+        DataError: the store is damaged.
+        PermissionDeniedError, StorageError: the operating system refuses.
+    """
+    calm_openmp()
+    return Index(path, device=device, with_location=with_location)
