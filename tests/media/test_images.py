@@ -43,9 +43,15 @@ def png_of_zeros(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_listed_format_is_probed_and_decoded(kind: str) -> None:
     picture = draw(2, (48, 40))
-    data = saved(picture, kind, sizes=[(48, 40)])  # sizes: of an ICO, which has several
-    assert probe(data, LIMITS) == ImageInfo(48, 40, kind)
+    several = {"sizes": [(48, 40)]} if kind == "ICO" else {}
+    large = {"preview": picture.resize((1200, 1000), Image.Resampling.NEAREST)}
+    data = saved(picture, kind, **(large if kind == "RAW" else several))
+    info = probe(data, LIMITS)
+    assert (info.width, info.height, info.format) == (48, 40, kind)
     decoded = decode(data, LIMITS)
+    if kind == "RAW":  # the camera's preview is taken
+        assert decoded.size == (1200, 1000)
+        decoded = decoded.resize((48, 40), Image.Resampling.BOX)
     assert (decoded.mode, decoded.size) == ("RGB", (48, 40))
     assert np.abs(np.asarray(decoded, float) - np.asarray(picture, float)).mean() < 4
 

@@ -7,13 +7,20 @@ from typing import Any
 
 import numpy as np
 import pillow_heif
+import pylibjxl
 from PIL import Image
+
+from support.raw_files import dng
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """The file that Pillow writes, or for HEIF pillow-heif."""
+    """The file that Pillow writes, or for HEIF, JXL and RAW something else."""
     if kind == "HEIF":
         return heic(image, **options)
+    if kind == "JXL":
+        return pylibjxl.encode(np.asarray(image), **options)
+    if kind == "RAW":
+        return dng(image, **options)
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

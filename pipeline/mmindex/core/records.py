@@ -66,6 +66,7 @@ class SourceItem:
             all their captions. Files with the same bytes stay pictures of their own.
         name: its file's path below the source, with ``/``; empty where it is no file of the user's.
         sidecar: a file that describes it, or None.
+        video: the path of a video, of which frames are taken; ``read`` is not asked then.
     """
 
     image_id: str
@@ -78,6 +79,7 @@ class SourceItem:
     is_row: bool = False
     name: str = ""
     sidecar: Sidecar | None = None
+    video: str = ""
 
 
 @dataclass(frozen=True, slots=True)

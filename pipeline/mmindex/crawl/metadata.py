@@ -30,10 +30,12 @@ class PhotoRules:
     Attributes:
         metadata: ``all``, ``no-location`` (everything but the place) or ``none``.
         captions_from: ``metadata``: title, description and keywords are captions too.
+        video_interval: seconds of a video for each picture.
     """
 
     metadata: Literal["all", "no-location", "none"] = "all"
     captions_from: Literal["source", "metadata"] = "source"
+    video_interval: float = 10.0
 
     @classmethod
     def of(cls, settings: CrawlConfig) -> Self:
@@ -47,7 +49,7 @@ class PhotoRules:
                 "`captions_from=metadata` needs metadata, and `metadata=none` leaves it out",
                 "pass `metadata=all` or `metadata=no-location`",
             )
-        return cls(settings.metadata, settings.captions_from)
+        return cls(settings.metadata, settings.captions_from, settings.video_interval)
 
     def kept(self, fields: Fields) -> Fields:
         """Those fields of a file that may be stored."""

@@ -35,8 +35,10 @@ from mmindex.crawl.metadata import PhotoRules, photo_captions, row_metadata
 from mmindex.crawl.spool import Spool
 from mmindex.crawl.stamps import Known, KnownSidecar, Stamps
 from mmindex.crawl.tally import Tally, storable
+from mmindex.crawl.videos import VideoProber
 from mmindex.media.images import ImageLimits, probe
-from mmindex.media.photo import xmp_fields
+from mmindex.media.photo import DURATION, xmp_fields
+from mmindex.media.video import frame_key, frame_times, frame_uri, video_key
 from mmindex.sources import registry
 from mmindex.sources.captions import usable_captions
 from mmindex.sources.naming import folder_roots, named_specs, source_names
@@ -132,7 +134,11 @@ def crawl(
     roots = folder_roots(specs)
     layout = objects.layout
     rules = f"{mmindex.__version__} {image_limits} metadata={photos.metadata}"
-    with Spool(layout) as spool, Stamps(layout, rules, distrust=rehash) as stamps:
+    with (
+        Spool(layout) as spool,
+        Stamps(layout, rules, distrust=rehash) as stamps,
+        VideoProber(image_limits) as videos,
+    ):
         for source, spec, tally in zip(sources, specs, tallies, strict=True):
             options = SourceOptions(
                 layout=layout,
@@ -145,7 +151,7 @@ def crawl(
                 forgotten=forgotten,
                 roots=roots,
             )
-            sink = _Sink(spool, stamps, image_limits, photos, forgotten)
+            sink = _Sink(spool, stamps, videos, image_limits, photos, forgotten)
             # Asked after opening, which fetches what is missing.
             events = open_source(spec, options)
             _read_source(events, tally, sink, needs_of(spec, layout, fetch).images or None)
@@ -207,6 +213,7 @@ class _Sink:
 
     spool: Spool
     stamps: Stamps
+    videos: VideoProber
     limits: ImageLimits
     photos: PhotoRules
     forgotten: Forgotten
@@ -268,7 +275,7 @@ def _load_ahead(
 class _Loaded:
     """What was read: an image's bytes, or what is known of it; and its sidecar's bytes."""
 
-    image: bytes | Known
+    image: bytes | Known | None  # None: a video, of which only the key was taken
     key: str
     sidecar: bytes | None = None
 
@@ -280,6 +287,8 @@ def _load(item: SourceItem, known: Known | None) -> _Loaded:
             sidecar = item.sidecar.read()
     if known is not None:
         return _Loaded(known, known.key, sidecar)
+    if item.video:
+        return _Loaded(None, video_key(item.video), sidecar)
     data = item.read()
     return _Loaded(data, hashlib.sha256(data).hexdigest(), sidecar)
 
@@ -290,20 +299,55 @@ def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink:
     try:
         found = loaded if isinstance(loaded, Known) else loaded.result()
         key = found.key
-        if isinstance(found, _Loaded) and isinstance(found.image, bytes):
-            tally.read += 1
-        else:
+        if isinstance(found, Known) or isinstance(found.image, Known):
             tally.unchanged += 1
+        else:
+            tally.read += 1
         if sink.forgotten.has_key(key):
             tally.ignore(Ignored(Skip.FORGOTTEN))
             return
         known = found if isinstance(found, Known) else _known(item, found, tally, sink)
-        if item.stamp is not None:
+        rows = _frames(item, known, tally, sink) if item.video else [(item, known)]
+        if item.stamp is not None and rows:
             sink.stamps.add(item.uri, item.stamp, known)
+    except ItemError as error:
+        tally.reject(Rejected(item.image_id, item.uri, error.reason, error.detail), key)
+        if item.captions:
+            tally.notes[NoteKind.CAPTIONS_OF_REJECTED_IMAGES] += len(item.captions)
+        return
+    for one, of_it in rows:
+        _keep(one, of_it, tally, sink)
+
+
+def _frames(
+    item: SourceItem, known: Known, tally: Tally, sink: _Sink
+) -> list[tuple[SourceItem, Known]]:
+    """The pictures of a video; the middle one has its captions."""
+    times = frame_times(float(str(known.fields[DURATION])), sink.photos.video_interval)
+    rows = []
+    for number, time_s in enumerate(times):
+        frame = replace(
+            item,
+            image_id=frame_uri(item.image_id, time_s),
+            uri=frame_uri(item.uri, time_s),
+            captions=item.captions if number == len(times) // 2 else (),
+            metadata={**item.metadata, "time_s": time_s},
+        )
+        key = frame_key(known.key, time_s)
+        if sink.forgotten.has_id(storable(frame.image_id)) or sink.forgotten.has_key(key):
+            tally.ignore(Ignored(Skip.FORGOTTEN))
+        else:
+            rows.append((frame, replace(known, key=key)))
+    return rows
+
+
+def _keep(item: SourceItem, known: Known, tally: Tally, sink: _Sink) -> None:
+    """Keep one picture's row and captions."""
+    try:
         row = _row(item, known, tally.name, sink.photos)
         kept = sink.spool.add_image(row, is_row=item.is_row)
     except ItemError as error:
-        tally.reject(Rejected(item.image_id, item.uri, error.reason, error.detail), key)
+        tally.reject(Rejected(item.image_id, item.uri, error.reason, error.detail), known.key)
         if item.captions:
             tally.notes[NoteKind.CAPTIONS_OF_REJECTED_IMAGES] += len(item.captions)
         return
@@ -322,7 +366,12 @@ def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink:
 def _known(item: SourceItem, found: _Loaded, tally: Tally, sink: _Sink) -> Known:
     """What the bytes that were read tell."""
     known = found.image
-    if isinstance(known, bytes):
+    if known is None:
+        seen = sink.videos.probe(item.video)
+        size = item.stamp[0] if item.stamp else 0
+        fields = {**sink.photos.kept(seen.fields), DURATION: seen.duration_s}
+        known = Known(found.key, seen.width, seen.height, seen.format, size, fields)
+    elif isinstance(known, bytes):
         info = probe(known, sink.limits)
         size, fields = len(known), sink.photos.kept(info.fields)
         known = Known(found.key, info.width, info.height, info.format, size, fields)

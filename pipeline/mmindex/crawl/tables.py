@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mmindex.core.errors import DataError
 from mmindex.core.records import MetadataValue, Scalar
-from mmindex.media.photo import PHOTO_COLUMNS
+from mmindex.media.photo import DURATION, PHOTO_COLUMNS
 
 _IMAGE_FIELDS: Final = (
     pa.field("image_id", pa.string()),
@@ -38,6 +38,7 @@ CAPTIONS_SCHEMA: Final = pa.schema(
 
 # What a picture's file says beside PHOTO_COLUMNS.
 FILE_COLUMNS: Final = ("folder", "filename", "modified")
+VIDEO_COLUMNS: Final = (DURATION, "time_s")
 # More columns than any corpus has; a hostile file could name others in every row.
 MAX_METADATA_COLUMNS: Final = 256
 _TIMESTAMP: Final = pa.timestamp("us")  # without a zone
@@ -87,7 +88,7 @@ class MetadataColumns:
                     self.mixed.add(name)
         if len(self._kinds) <= MAX_METADATA_COLUMNS:
             return
-        own = self._kinds.keys() - {*PHOTO_COLUMNS, *FILE_COLUMNS}
+        own = self._kinds.keys() - {*PHOTO_COLUMNS, *FILE_COLUMNS, *VIDEO_COLUMNS}
         if len(own) > MAX_METADATA_COLUMNS:
             raise DataError(
                 f"the sources name {len(own)} columns of their own, "

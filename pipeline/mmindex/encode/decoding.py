@@ -6,7 +6,6 @@ that takes too long). They import Pillow and numpy, never torch.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
@@ -23,8 +22,8 @@ from mmindex.core.progress import get_logger
 from mmindex.core.records import ItemError, Reason
 from mmindex.core.system import die_with_parent, limit_worker
 from mmindex.core.workers import WORKERS
-from mmindex.media.images import ImageLimits, decode
-from mmindex.media.uris import read_uri
+from mmindex.media.images import ImageLimits
+from mmindex.media.uris import open_indexed
 from mmindex.models.preprocess import Pixels, PreprocessSpec, to_pixels
 
 # A worker's address space: 1 GiB for Python and libraries, and 32 bytes a pixel of the largest
@@ -66,10 +65,7 @@ class Decoder:
     def __call__(self, task: DecodeTask) -> Decoded:
         """Read, check, decode, resize: uint8 (height, width, 3), or the reason why not."""
         try:
-            data = read_uri(task.uri, self.limits.max_bytes)
-            if hashlib.sha256(data).hexdigest() != task.key:
-                return Failure(Reason.CHANGED, "the file changed while the run was reading it")
-            return to_pixels(decode(data, self.limits), self.spec)
+            return to_pixels(open_indexed(task.uri, task.key, self.limits), self.spec)
         except ItemError as error:
             return Failure(error.reason, error.detail)
 

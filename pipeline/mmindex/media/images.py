@@ -24,12 +24,14 @@ import pi_heif
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from mmindex.core.records import ItemError, Reason
+from mmindex.media import jxl, raw
 from mmindex.media.photo import Fields, photo_fields
 from mmindex.media.pillow import DECODER_ERRORS, read_exif
 from mmindex.media.rgb import to_rgb
 from mmindex.media.sniff import explain_unidentified
 
 FORMATS: Final = (
+    raw.FORMAT,  # before TIFF, whose form most of them have
     "JPEG",  # also MPO, of which the first picture is taken
     "PNG",
     "WEBP",
@@ -41,6 +43,7 @@ FORMATS: Final = (
     "ICO",
     "PPM",
     "HEIF",
+    jxl.FORMAT,
 )
 
 _TURNS: Final = {
@@ -52,6 +55,8 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Turned while they are loaded, and reported with the turned size.
+_TURNED: Final = frozenset({"TIFF", jxl.FORMAT, raw.FORMAT})
 _ORIENTATION_TAG: Final = 0x0112
 _DETAIL_CHARS: Final = 200
 
@@ -154,7 +159,8 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
         limits: what the image may cost.
 
     Returns:
-        an RGB picture of the size that :func:`probe` reports, without metadata.
+        an RGB picture of the size that :func:`probe` reports (of a RAW file perhaps smaller),
+        without metadata.
 
     Raises:
         ItemError: as :func:`probe`, or the pixels are damaged.
@@ -223,7 +229,16 @@ def _open(data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
     if len(data) > limits.max_bytes:
         raise ItemError(Reason.TOO_LARGE, f"{len(data)} bytes, the limit is {limits.max_bytes}")
     image = Image.open(io.BytesIO(data), formats=_formats())
-    width, height = image.size
+    check_size(*image.size, limits)
+    return image
+
+
+def check_size(width: int, height: int, limits: ImageLimits) -> None:
+    """Refuse a picture of such a size before its pixels are decoded.
+
+    Raises:
+        ItemError: it has no pixels, too many, or is too thin.
+    """
     if width < 1 or height < 1:
         raise ItemError(Reason.CORRUPT, f"{width}x{height} pixels")
     if width * height > limits.max_pixels:
@@ -234,20 +249,21 @@ def _open(data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
         raise ItemError(
             Reason.TOO_THIN, f"{width}x{height} pixels, the limit is {limits.max_aspect:g}:1"
         )
-    return image
 
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """The closed list; HEIF is read by a plugin that must be made known to Pillow first."""
+    """The closed list; Pillow must be told of the plugins first."""
     pi_heif.register_heif_opener()
+    jxl.register()
+    raw.register()
     return FORMATS
 
 
 def _orientation(image: Image.Image, exif: Image.Exif) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
-    if image.format == "TIFF":
-        return 1  # Pillow turns a TIFF while loading it and reports the turned size
+    if image.format in _TURNED:
+        return 1
     try:
         value = exif.get(_ORIENTATION_TAG, 1)
     except Image.DecompressionBombError:

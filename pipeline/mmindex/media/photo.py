@@ -49,6 +49,9 @@ PHOTO_COLUMNS: Final = (
     "rating",
 )
 
+# Of a video, in seconds.
+DURATION: Final = "duration_s"
+
 # XMP of Lightroom with its whole editing history takes some 100 KiB.
 _MOST_XMP_BYTES: Final = 4 << 20
 _MOST_CHARS: Final = 1 << 16
@@ -75,6 +78,8 @@ _ISO_TIME: Final = re.compile(
 )
 # Zones lie between UTC-12 and UTC+14.
 _OFFSET: Final = re.compile(r"Z|([+-])(0\d|1[0-4]):?([0-5]\d)")
+# ISO 6709: +48.1374+011.5755+519.000/
+_ISO_PLACE: Final = re.compile(r"([+-]\d{1,2}(?:\.\d+)?)([+-]\d{1,3}(?:\.\d+)?)")
 _XMP_PLACE: Final = re.compile(
     r"\s*(\d+(?:\.\d+)?)(?:,(\d+(?:\.\d+)?))?(?:,(\d+(?:\.\d+)?))?\s*([NSEW])\s*", re.IGNORECASE
 )
@@ -155,6 +160,30 @@ def xmp_fields(packet: bytes) -> Fields:
         for child in description:
             values.setdefault(child.tag, child)
     return _kept(_xmp_values(values))
+
+
+def video_fields(tags: Mapping[str, str]) -> Fields:
+    """What the tags of a video's container say; phones write Apple's names or the plain ones."""
+    apple = "com.apple.quicktime."
+
+    def text(*names: str) -> str | None:
+        found = (_text(tags.get(name)) for name in names)
+        return next((one for one in found if one), None)
+
+    return _kept(_video_values(text(f"{apple}creationdate", "creation_time"), text, apple))
+
+
+def _video_values(
+    said: str | None, text: Callable[..., str | None], apple: str
+) -> Iterable[tuple[str, Value | None]]:
+    yield "taken", _iso_time(said)
+    yield "taken_offset", _iso_offset(said)
+    yield "camera", _camera(text(f"{apple}make", "make"), text(f"{apple}model", "model"))
+    place = _ISO_PLACE.match(text(f"{apple}location.ISO6709", "location") or "")
+    if place is not None:
+        yield from _place(float(place[1]), float(place[2]))
+    yield "title", text("title")
+    yield "description", _description(text("description", "comment"))
 
 
 def _xmp_values(values: Mapping[str, Element | str]) -> Iterable[tuple[str, Value | None]]:

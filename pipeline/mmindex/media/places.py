@@ -9,30 +9,24 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from mmindex.core.errors import NoInputError
 from mmindex.core.records import ItemError, Reason, Stamp
 from mmindex.media import archive
 
-# fmt: off
-IMAGE_EXTENSIONS: Final = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo",
-    ".png", ".apng", ".webp", ".gif", ".bmp",
-    ".tif", ".tiff", ".avif", ".avifs", ".heic", ".heif",
-    ".jp2", ".j2k", ".jpx", ".ico",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".pfm",
-})
-# fmt: on
-
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Where one image lies; the fields are those of :class:`mmindex.core.records.SourceItem`."""
+    """Where one image lies; the fields are those of :class:`mmindex.core.records.SourceItem`.
+
+    ``path`` is empty for a member of an archive.
+    """
 
     uri: str
     read: Callable[[], bytes]
     stamp: Stamp
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +57,8 @@ class ImageFolder:
         except OSError as error:
             raise archive.item_error(error, path) from error
         read = functools.partial(archive.read_file, path, self.max_bytes)
-        return Found(self.uri(spelt), read, (status.st_size, status.st_mtime_ns, status.st_ino))
+        stamp = (status.st_size, status.st_mtime_ns, status.st_ino)
+        return Found(self.uri(spelt), read, stamp, path)
 
     def _exists(self, name: str) -> bool:
         return os.path.lexists(os.path.join(self.root, name))  # noqa: PTH118

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mmindex.core.records import ItemError, Reason
+from mmindex.media import jxl, raw
 
 _HEAD_BYTES: Final = 1024
 
@@ -22,6 +23,8 @@ _READABLE: Final = (
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"\0\0\1\0", "ICO"),
+    *((signature, "JPEG XL") for signature in jxl.SIGNATURES),
+    *((signature, "a RAW file") for signature in raw.SIGNATURES),
 )
 
 # Pictures of kinds that are not decoded here: unsafe, not raster, or without a decoder.
@@ -29,8 +32,6 @@ _UNSUPPORTED: Final = (
     (b"8BPS", "a Photoshop document"),
     (b"%!PS", "PostScript"),
     (b"\xc5\xd0\xd3\xc6", "PostScript"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
 )
 
 _OTHER: Final = (
@@ -80,6 +81,8 @@ def explain_unidentified(data: bytes) -> ItemError:
 def _explain_media(head: bytes) -> ItemError:
     size = int.from_bytes(head[:4], "big")
     brands = {head[at : at + 4] for at in (8, *range(16, min(size, _HEAD_BYTES), 4))}
+    if head[4:12] == raw.CR3:
+        return ItemError(Reason.CORRUPT, "a RAW file whose header is damaged")
     if brands & _AVIF_BRANDS:
         return ItemError(Reason.CORRUPT, "AVIF whose header is damaged")
     if brands & _HEIF_BRANDS:

@@ -2,7 +2,7 @@
 
 What a URI looks like:
 
-- an absolute path;
+- an absolute path, for a frame of a video with ``#t=SECONDS`` behind it;
 - ``ARCHIVE.zip!MEMBER``, ``ARCHIVE.tar!MEMBER``, ``FILE.parquet!COLUMN/ROW``;
 - ``file://`` with percent-encoding, for a path whose bytes are no valid UTF-8 (``!`` and what
   stands inside it follow as above).
@@ -12,15 +12,23 @@ Decode workers are spawned with this module, so it imports little: Arrow only wh
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
 from mmindex.core.errors import DataError, NoInputError, PermissionDeniedError
 from mmindex.core.records import ItemError, Reason
 from mmindex.media import archive, tars
+from mmindex.media.images import ImageLimits, decode
+from mmindex.media.video import frame_key, read_frame, split_frame, video_key
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_CHANGED: Final = "the file has changed since it was read"
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 _PARQUET_MARK: Final = ".parquet!"
 _MARKS: Final = (archive.MARK, tars.MARK, _PARQUET_MARK)
@@ -40,6 +48,9 @@ def read_uri(uri: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
         ItemError: the file or member is missing, unreadable, too large or damaged.
         StorageError: the machine is out of memory or file descriptors, or the disk fails.
     """
+    video, time_s = split_frame(uri)
+    if time_s is not None:
+        return _frame_file(split_uri(video)[0], time_s, max_bytes)
     path, inside = split_uri(uri)
     if inside is None:
         return archive.read_file(path, max_bytes)
@@ -51,6 +62,53 @@ def read_uri(uri: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
         raise ItemError(Reason.UNREADABLE, error.message) from error
     except DataError as error:
         raise ItemError(Reason.BAD_ARCHIVE_MEMBER, error.message) from error
+
+
+def _frame_file(path: str, time_s: float, max_bytes: int) -> bytes:
+    """A frame as the bytes of a picture of its own."""
+    buffer = io.BytesIO()
+    pixels = max_bytes // 3
+    read_frame(path, time_s, ImageLimits(pixels, max_bytes, pixels)).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+def key_of(uri: str, data: bytes) -> str:
+    """The key of a picture that :func:`read_uri` has read: the sha256 of its file, in hex.
+
+    Raises:
+        ItemError: it is a frame of a video, which cannot be read any more.
+    """
+    video, time_s = split_frame(uri)
+    if time_s is not None:
+        return frame_key(video_key(split_uri(video)[0]), time_s)
+    return hashlib.sha256(data).hexdigest()
+
+
+def open_indexed(uri: str, key: str, limits: ImageLimits) -> Image:
+    """Decode a picture of the corpus, if it is still the one that was indexed.
+
+    Raises:
+        ItemError: it is another one now, or cannot be read or decoded.
+    """
+    video, time_s = split_frame(uri)
+    if time_s is None:
+        return decode(read_indexed(uri, key, limits), limits)
+    path, _ = split_uri(video)
+    if frame_key(video_key(path), time_s) != key:
+        raise ItemError(Reason.CHANGED, _CHANGED)
+    return read_frame(path, time_s, limits)
+
+
+def read_indexed(uri: str, key: str, limits: ImageLimits) -> bytes:
+    """The bytes of a picture of the corpus, if it is still the one that was indexed.
+
+    Raises:
+        ItemError: it is another one now, or cannot be read.
+    """
+    data = read_uri(uri, limits.max_bytes)
+    if key_of(uri, data) != key:
+        raise ItemError(Reason.CHANGED, _CHANGED)
+    return data
 
 
 def _read_inside(path: str, inside: str, max_bytes: int) -> bytes:
@@ -66,7 +124,11 @@ def _read_inside(path: str, inside: str, max_bytes: int) -> bytes:
 
 
 def split_uri(uri: str) -> tuple[str, str | None]:
-    """The path, and what is meant inside it; a mark counts where a file ends in it."""
+    """The path, and what is meant inside it; a mark counts where a file ends in it.
+
+    For a frame of a video: the video's path.
+    """
+    uri, _ = split_frame(uri)
     if uri.startswith(archive.FILE_SCHEME):
         # A quoted path holds no "!", so the first one is the separator.
         quoted, mark, inside = uri[len(archive.FILE_SCHEME) :].partition("!")

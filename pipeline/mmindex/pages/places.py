@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from mmindex.core.display import visible
 from mmindex.core.resources import user_path
 from mmindex.media.uris import split_uri
+from mmindex.media.video import frame_uri, split_frame
 
 _PARQUET = ".parquet"
 # Where a name may go on in the next line: after a folder, and inside words that fit in no line.
@@ -49,11 +50,24 @@ def place_of(uri: str, image_id: str, page: Path | None = None) -> Place:
         page: the file that the page is written to; None: no links.
     """
     path, inside = split_uri(uri)
+    _, time_s = split_frame(uri)
+    if time_s is not None:
+        href = _link(path, page)
+        # Browsers start there.
+        href = frame_uri(href, time_s) if href else ""
+        return Place(f"{PurePath(path).name} {clock(time_s)}", href=href)
     if inside is None:
         return Place(PurePath(path).name or image_id, href=_link(path, page))
     archive = PurePath(path).name
     member = image_id if archive.lower().endswith(_PARQUET) else inside
     return Place(member.rstrip("/").rpartition("/")[2] or image_id, archive)
+
+
+def clock(time_s: float) -> str:
+    """A time in a video as players show it: ``1:02:03``."""
+    minutes, seconds = divmod(int(time_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def folder_of(image_id: str) -> str:

@@ -6,7 +6,6 @@ it finds itself first.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from mmindex.core.errors import DataError, MmindexError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
+from mmindex.media.uris import key_of
 from mmindex.models.resolve import unfit
 from mmindex.search.hits import Picture, find_pictures
 from mmindex.search.named import content_of, decoded, path_of, unknown
@@ -177,7 +177,7 @@ class Vectorizer:
         self, batch: Sequence[tuple[str, bytes | MmindexError | None]]
     ) -> list[Asked | MmindexError]:
         keys = {
-            where: hashlib.sha256(content).hexdigest()
+            where: key_of(path_of(where), content)
             for where, content in batch
             if isinstance(content, bytes)
         }

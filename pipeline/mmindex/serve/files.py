@@ -8,8 +8,8 @@ from typing import Final
 from mmindex.core.config import LimitsConfig
 from mmindex.core.records import ItemError
 from mmindex.media.images import ImageLimits, orientation
+from mmindex.media.uris import read_indexed
 from mmindex.search.hits import Picture
-from mmindex.serve.pictures import read_indexed
 from mmindex.serve.problems import PictureError
 from mmindex.serve.strip import CannotStripError, strip_metadata
 
@@ -43,7 +43,7 @@ def plain_file(picture: Picture, form: str) -> Plain | None:
         return None
     limits = ImageLimits.of(LimitsConfig())
     try:
-        data = read_indexed(picture.uri, picture.key)
+        data = read_indexed(picture.uri, picture.key, limits)
         clean = strip_metadata(data, form, orientation(data, limits))
     except ItemError as error:
         raise PictureError(f"{error.reason.replace('_', ' ')}: {error.detail}") from error

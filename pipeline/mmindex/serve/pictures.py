@@ -6,7 +6,6 @@ What a worker does is bounded like a decode worker of a build: address space, ti
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from mmindex.core.config import LimitsConfig
-from mmindex.core.records import ItemError, Reason
+from mmindex.core.records import ItemError
 from mmindex.core.workers import WORKERS
 from mmindex.encode.decoding import Failure, start_worker, worker_bytes
 from mmindex.media.images import ImageLimits, decode
-from mmindex.media.uris import read_uri
+from mmindex.media.uris import open_indexed
 from mmindex.serve.problems import PictureError
 
 if TYPE_CHECKING:
@@ -90,23 +89,9 @@ def _limits() -> ImageLimits:
     return ImageLimits.of(LimitsConfig())
 
 
-def read_indexed(uri: str, key: str) -> bytes:
-    """The bytes of an image of the corpus, if they are those that were indexed.
-
-    A file that was exchanged, or became a link to something else, is never sent.
-
-    Raises:
-        ItemError: they are others now, or cannot be read.
-    """
-    data = read_uri(uri, _limits().max_bytes)
-    if hashlib.sha256(data).hexdigest() != key:
-        raise ItemError(Reason.CHANGED, "the file has changed since it was indexed")
-    return data
-
-
 def _jpeg(uri: str, key: str, pixels: int | None) -> bytes | Failure:
     try:
-        picture = decode(read_indexed(uri, key), _limits())
+        picture = open_indexed(uri, key, _limits())
         if pixels is not None:
             picture.thumbnail((pixels, pixels))
         return _encoded(picture)

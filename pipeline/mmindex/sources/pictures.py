@@ -29,6 +29,7 @@ class Listed:
         split: split name.
         metadata: the list's other columns.
         sidecar: the name of an XMP file that describes it, likewise; empty: there is none.
+        is_video: whether its frames are the pictures; it lies in a folder then.
     """
 
     image_id: str
@@ -37,6 +38,7 @@ class Listed:
     split: str = "all"
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     sidecar: str = ""
+    is_video: bool = False
 
 
 def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
@@ -66,6 +68,7 @@ def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
         stamp=found.stamp,
         name=listed.name,
         sidecar=sidecar,
+        video=found.path if listed.is_video else "",
     )
 
 

@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from mmindex.core.errors import UsageError
 from mmindex.core.records import Skip
-from mmindex.media.places import IMAGE_EXTENSIONS
+from mmindex.media.kinds import VIDEO_EXTENSIONS, picture_extensions
 
 # Compared without case. Synology, QNAP, Windows, digiKam, macOS archives.
 _CACHES: Final = frozenset({
@@ -33,6 +33,7 @@ class Rules:
 
     Attributes:
         all_files: take files whatever their extension.
+        videos: take videos as well.
         exclude: what is left out; None: nothing.
         include: what alone is taken; None: everything.
     """
@@ -40,15 +41,23 @@ class Rules:
     all_files: bool = False
     exclude: re.Pattern[str] | None = None
     include: re.Pattern[str] | None = None
+    videos: bool = False
 
     @classmethod
-    def of(cls, exclude: Iterable[str], include: Iterable[str], *, all_files: bool) -> Self:
+    def of(
+        cls,
+        exclude: Iterable[str],
+        include: Iterable[str],
+        *,
+        all_files: bool,
+        videos: bool = False,
+    ) -> Self:
         """Rules from globs.
 
         Raises:
             UsageError: a glob is empty.
         """
-        return cls(all_files, _compile(exclude), _compile(include))
+        return cls(all_files, _compile(exclude), _compile(include), videos)
 
     def skip_folder(self, name: str) -> Skip | None:
         """Why a folder is passed over with all that is in it; ``name`` is its relative path."""
@@ -69,11 +78,15 @@ class Rules:
             return Skip.HIDDEN
         if self.exclude is not None and self.exclude.match(name):
             return Skip.EXCLUDED
-        if not self.all_files and extension(last) not in IMAGE_EXTENSIONS:
+        if not (self.all_files or self.is_video(last) or extension(last) in picture_extensions()):
             return Skip.NOT_AN_IMAGE
         if self.include is not None and not any(map(self.include.match, _and_folders(name))):
             return Skip.EXCLUDED
         return None
+
+    def is_video(self, name: str) -> bool:
+        """Whether a file is a video, and videos are taken."""
+        return self.videos and extension(name) in VIDEO_EXTENSIONS
 
     def skip_path(self, name: str) -> Skip | None:
         """Why a file is passed over, its folders considered."""

@@ -23,6 +23,7 @@ from mmindex.core.config import load_config
 from mmindex.core.errors import BusyError, DataError, NoInputError, UsageError
 from mmindex.core.progress import get_logger
 from mmindex.core.records import Reason
+from mmindex.media.video import split_frame
 from mmindex.runs.context import Context
 from mmindex.sources.spec import absolute_spec
 from mmindex.store import versions
@@ -199,7 +200,8 @@ def _publish(before: Snapshot, doomed: Deletion, run_id: str) -> Manifest:
     draft = draft_without(context, draft, gone, forgotten)
     # Notes and a cache, no part of any version: only now are ids and paths known in plain text.
     purge_reports(layout, forgotten, doomed.names)
-    purge_stamps(layout, forgotten, doomed.uris)
+    files = doomed.uris | {split_frame(uri)[0] for uri in doomed.uris}
+    purge_stamps(layout, forgotten, files)
     published = versions.publish_version(objects, draft)
     get_logger("forget").info(
         f"version {published.version} published",

@@ -12,6 +12,7 @@ from mmindex.core.errors import NoInputError
 from mmindex.core.modality import Modality
 from mmindex.core.resources import user_path
 from mmindex.insight.dedup import close_to
+from mmindex.media.video import split_frame
 from mmindex.search.filters import select_images
 from mmindex.store import versions
 from mmindex.store.holds import hold_current
@@ -21,13 +22,16 @@ from mmindex.upkeep.forget import ForgetReport, all_tables
 
 # Near-copies are looked for around this many images at most: enough to decide by.
 _MOST_LOOKED_AT = 1_000
+# What follows the path of a folder, an archive or a video in the uri of something inside it.
+_INSIDE = ("/", "!", "#t=")
 
 
 def find_ids(root: Path, names: Sequence[str], where: str | None) -> tuple[str, ...]:
     """The ids of the images that are named, or selected by a condition, each once.
 
     A name is an id, a uri, the path of a file, or the path of a folder, which stands for every
-    image below it. A name that fits nothing is taken for an id.
+    image below it. That of a video stands for all its frames. A name that fits nothing is taken
+    for an id.
 
     Args:
         root: the store.
@@ -50,7 +54,8 @@ def find_ids(root: Path, names: Sequence[str], where: str | None) -> tuple[str, 
             for batch in current.objects.iter_batches(ref, ["image_id", "uri"]):
                 for image_id, uri in _named(batch, set(names), set(paths)):
                     found[image_id] = None
-                    known |= {image_id, uri} | {n for p, n in paths.items() if _below(uri, p)}
+                    known |= {image_id, uri, split_frame(image_id)[0]}
+                    known |= {n for p, n in paths.items() if _below(uri, p)}
         return tuple({**found, **dict.fromkeys(name for name in names if name not in known)})
 
 
@@ -69,15 +74,17 @@ def _named(batch: pa.RecordBatch, names: set[str], paths: set[str]) -> list[tupl
         pc.is_in(batch["image_id"], value_set=asked), pc.is_in(batch["uri"], value_set=asked)
     )
     for path in paths:
-        for separator in ("/", "!"):
+        for separator in _INSIDE:
             mask = pc.or_(mask, pc.starts_with(batch["uri"], f"{path.rstrip('/')}{separator}"))
+    for name in names:  # the id of a video
+        mask = pc.or_(mask, pc.starts_with(batch["image_id"], f"{name}#t="))
     rows = batch.filter(mask)
     return list(zip(rows["image_id"].to_pylist(), rows["uri"].to_pylist(), strict=True))
 
 
 def _below(uri: str, path: str) -> bool:
-    """Whether a uri is a path, or in the folder or archive there."""
-    return uri == path or uri.startswith((f"{path.rstrip('/')}/", f"{path}!"))
+    """Whether a uri is a path, or in the folder, archive or video there."""
+    return uri == path or uri.startswith(tuple(path.rstrip("/") + one for one in _INSIDE))
 
 
 def near_copies(root: Path, report: ForgetReport) -> tuple[str, ...]:

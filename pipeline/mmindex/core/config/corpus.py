@@ -60,6 +60,11 @@ class CrawlConfig(Section):
 
     Set it for photographs that somebody has described. It needs `metadata` to be stored."""
 
+    video_interval: Annotated[float, Field(ge=0.5, le=86_400)] = 10.0
+    """One picture for each so many seconds of a video in a `folder:` source, 200 at most.
+
+    Lower it to find short moments, raise it for long recordings. Needs `mmindex[video]`."""
+
 
 class LimitsConfig(Section):
     """What one image may cost, and what a run may lose."""

@@ -1,5 +1,7 @@
 """Any folder of images, or a zip or tar of them, with captions where files bring them.
 
+In a folder, frames of videos are pictures too where they can be read (the extra ``video``).
+
 Captions come from a list (forms: :mod:`mmindex.sources.caption_lists`): ``captions.*`` at the root,
 or ``metadata.jsonl`` and ``metadata.csv`` in any folder, as Hugging Face's image folders have them
 (https://huggingface.co/docs/datasets/image_dataset). A list names images by their path relative to
@@ -27,6 +29,7 @@ from mmindex.core.records import (
     SourceEvent,
 )
 from mmindex.media.archive import id_part, item_error, list_members
+from mmindex.media.kinds import VIDEO
 from mmindex.media.places import ImageArchive, ImageFolder, ImagePlace, is_inside
 from mmindex.media.tars import ImageTar
 from mmindex.sources.annotations import stem
@@ -98,7 +101,9 @@ def read_folder(request: Request) -> Iterator[SourceEvent]:
         MmindexError: the folder, the archive or a caption list cannot be read.
     """
     path, options = request.path, request.options
-    rules = Rules.of(options.exclude, options.include, all_files=options.all_files)
+    # Frames are found by seeking, which a member of an archive does not allow.
+    videos = path.is_dir() and VIDEO.installed
+    rules = Rules.of(options.exclude, options.include, all_files=options.all_files, videos=videos)
     root = os.path.realpath(path)
     if path.is_dir():
         folder = ImageFolder(path, options.max_bytes)
@@ -317,6 +322,7 @@ def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> It
             split=described.split,
             metadata=described.metadata,
             sidecar=next((one for one in _xmp_names(picture) if one in sidecars), ""),
+            is_video=scan.rules.is_video(picture),
         ),
     )
 

@@ -1,0 +1,75 @@
+"""Looking into videos in a process of its own, which may die or be killed for one of them."""
+
+from __future__ import annotations
+
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from types import TracebackType
+from typing import Final, Self
+
+from pebble import ProcessExpired, ProcessPool
+
+from mmindex.core.records import ItemError, Reason
+from mmindex.core.system import die_with_parent, limit_worker
+from mmindex.core.workers import WORKERS
+from mmindex.media.images import ImageLimits
+from mmindex.media.video import VideoInfo, probe_video
+
+# More than reading up to the first picture may take (mmindex.media.video).
+_TIMEOUT_S: Final = 60.0
+_MEMORY_BYTES: Final = 4 << 30
+
+
+class VideoProber:
+    """Probes one video at a time; use as a context manager. The first one starts the process."""
+
+    def __init__(self, limits: ImageLimits) -> None:
+        self._limits = limits
+        self._pool: ProcessPool | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._pool is not None:
+            self._pool.stop()  # type: ignore[no-untyped-call]  # pebble leaves it bare
+            self._pool.join()
+
+    def probe(self, path: str) -> VideoInfo:
+        """What a video's header and first picture say.
+
+        Raises:
+            ItemError: it cannot be used, or it killed or blocked the process.
+        """
+        if self._pool is None:
+            self._pool = ProcessPool(max_workers=1, initializer=_start, context=WORKERS)
+        future = self._pool.schedule(_probe, args=(path, self._limits), timeout=_TIMEOUT_S)
+        try:
+            found: VideoInfo | tuple[Reason, str] = future.result()
+        except FutureTimeoutError:
+            raise ItemError(Reason.DECODER_DIED, f"took longer than {_TIMEOUT_S:g} s") from None
+        except MemoryError:
+            raise ItemError(Reason.DECODER_DIED, "out of memory") from None
+        except ProcessExpired as error:
+            raise ItemError(
+                Reason.DECODER_DIED, f"the decoder died (exit code {error.exitcode})"
+            ) from None
+        if isinstance(found, VideoInfo):
+            return found
+        raise ItemError(*found)
+
+
+def _start() -> None:
+    die_with_parent()
+    limit_worker(_MEMORY_BYTES)
+
+
+def _probe(path: str, limits: ImageLimits) -> VideoInfo | tuple[Reason, str]:
+    try:
+        return probe_video(path, limits)
+    except ItemError as error:  # two arguments: it could not be sent as it is
+        return error.reason, error.detail

@@ -1,0 +1,179 @@
+"""RAW files of cameras as a plugin of Pillow's, on LibRaw (the extra ``raw``).
+
+The preview that the camera made is taken where it is large enough for any model: it looks as the
+photographer saw it, and costs a tenth. Otherwise the sensor's values are developed at half size.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import numpy as np
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from mmindex.core.records import ItemError, Reason
+from mmindex.media.kinds import RAW
+from mmindex.media.pillow import DECODER_ERRORS
+
+if TYPE_CHECKING:
+    import rawpy
+
+FORMAT: Final = "RAW"
+# Models look at 224 to 512 pixels, pages show up to 1,000.
+_LARGE_PREVIEW: Final = 1_000
+
+_TIFF: Final = (b"II*\0", b"MM\0*")
+# Fujifilm, Olympus, Panasonic, Minolta, Sigma.
+SIGNATURES: Final = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"\0MRM", b"FOVb")
+_CR2: Final = b"CR\2"  # at byte 8
+CR3: Final = b"ftypcrx "  # Canon, at byte 4
+
+_SUBFILE_TYPE, _COMPRESSION, _PHOTOMETRIC, _MAKE = 254, 259, 262, 271
+_SUB_IFDS, _DNG_VERSION = 330, 50706
+_SENSOR_VALUES: Final = frozenset({32803, 34892})  # colour filter array, linear raw
+_SENSOR_CODES: Final = frozenset({32767, 34713, 65535})  # Sony, Nikon, Pentax
+
+# What LibRaw calls turning by 180 degrees, 90 to the left, 90 to the right.
+_TURNS: Final = {
+    3: Image.Transpose.ROTATE_180,
+    5: Image.Transpose.ROTATE_90,
+    6: Image.Transpose.ROTATE_270,
+}
+_SIDEWAYS: Final = frozenset({5, 6})
+
+
+class RawFile(ImageFile.ImageFile):
+    """A RAW file; its size is the camera's, and its pixels are upright, perhaps fewer."""
+
+    format = FORMAT
+
+    def _open(self) -> None:
+        file: IO[bytes] = self.fp  # type: ignore[assignment]  # set before Pillow calls
+        self._data = file.read()
+        if not is_raw(self._data):
+            raise SyntaxError("no RAW file")
+        if not RAW.installed:
+            raise ItemError(Reason.UNSUPPORTED, "a camera's RAW file: install mmindex[raw]")
+        with _opened(self._data) as raw:
+            sizes = raw.sizes
+            size = (sizes.width, sizes.height)
+            self._size = size[::-1] if sizes.flip in _SIDEWAYS else size
+        self._mode = "RGB"
+
+    def load(self) -> Any:
+        """Take the preview, or develop the picture."""
+        if self._im is None:
+            with _opened(self._data) as raw:
+                picture = _preview(raw) or _developed(raw)
+            self._im, self._size = picture.im, picture.size
+        return Image.Image.load(self)
+
+    def getexif(self) -> Image.Exif:
+        """The metadata in the file itself, or else in its preview."""
+        exif = Image.Exif()
+        if self._data.startswith((*_TIFF, b"IIRO", b"IIRS")):
+            exif.load(b"Exif\0\0" + self._data[:2] + _tiff_mark(self._data) + self._data[4:])
+        else:
+            with _opened(self._data) as raw:
+                preview = _embedded(raw)
+            exif = exif if preview is None else preview.getexif()
+        return exif
+
+
+def register() -> None:
+    """Make the format known to Pillow."""
+    Image.register_open(FORMAT, RawFile, _may_be_raw)
+
+
+def is_raw(data: bytes) -> bool:
+    """Whether a file is a camera's. A TIFF is one if it holds what a sensor gave."""
+    if not data.startswith(_TIFF):
+        return _may_be_raw(data[:16])
+    try:
+        directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        file = io.BytesIO(data)
+        file.seek(directory.next)
+        directory.load(file)
+        found = {tag: directory[tag] for tag in _TELLING if tag in directory}
+    except DECODER_ERRORS:
+        return False
+    return (
+        data[8:11] == _CR2
+        or _DNG_VERSION in found
+        or found.get(_PHOTOMETRIC) in _SENSOR_VALUES
+        or found.get(_COMPRESSION) in _SENSOR_CODES
+        # A small picture first, larger ones below it, from a camera: the sensor's is among them.
+        or (found.get(_SUBFILE_TYPE) == 1 and _SUB_IFDS in found and _MAKE in found)
+    )
+
+
+_TELLING: Final = (_SUBFILE_TYPE, _COMPRESSION, _PHOTOMETRIC, _MAKE, _SUB_IFDS, _DNG_VERSION)
+
+
+def _may_be_raw(prefix: bytes) -> bool:
+    return prefix.startswith((*_TIFF, *SIGNATURES)) or prefix[4:12] == CR3
+
+
+def _tiff_mark(data: bytes) -> bytes:
+    return b"*\0" if data.startswith(b"II") else b"\0*"
+
+
+def _opened(data: bytes) -> rawpy.RawPy:
+    """The file in LibRaw, to be closed.
+
+    Raises:
+        SyntaxError: LibRaw does not know it; Pillow asks its other plugins then.
+    """
+    import rawpy
+
+    try:
+        return rawpy.imread(io.BytesIO(data))
+    except rawpy.LibRawError as error:
+        raise SyntaxError(f"LibRaw: {error}") from error
+
+
+def _embedded(raw: rawpy.RawPy) -> Image.Image | None:
+    """The camera's preview as it lies in the file; None where there is none of a known form."""
+    import rawpy
+
+    try:
+        thumb = raw.extract_thumb()
+    except rawpy.LibRawError:
+        return None
+    if thumb.format == rawpy.ThumbFormat.JPEG:
+        try:
+            return Image.open(io.BytesIO(bytes(thumb.data)), formats=("JPEG",))
+        except DECODER_ERRORS:
+            return None
+    is_bitmap = thumb.format == rawpy.ThumbFormat.BITMAP
+    return Image.fromarray(np.asarray(thumb.data)) if is_bitmap else None
+
+
+def _preview(raw: rawpy.RawPy) -> Image.Image | None:
+    """The preview, upright; None where it is too small or damaged."""
+    picture = _embedded(raw)
+    if picture is None or max(picture.size) < _LARGE_PREVIEW:
+        return None
+    try:
+        upright = picture.convert("RGB")
+    except DECODER_ERRORS:
+        return None
+    sizes = raw.sizes
+    # Few cameras turn the preview itself: it then lies across the sensor's picture.
+    turned = sizes.flip in _SIDEWAYS and (
+        (picture.width > picture.height) != (sizes.width > sizes.height)
+    )
+    turn = None if turned else _TURNS.get(sizes.flip)
+    return upright if turn is None else upright.transpose(turn)
+
+
+def _developed(raw: rawpy.RawPy) -> Image.Image:
+    """The sensor's picture, which LibRaw turns upright."""
+    import rawpy
+
+    try:
+        pixels = raw.postprocess(half_size=True, use_camera_wb=True, output_bps=8)
+    except rawpy.LibRawError as error:
+        raise OSError(f"LibRaw: {error}") from error
+    return Image.fromarray(pixels)

@@ -1,0 +1,268 @@
+"""Frames of a video as pictures, on FFmpeg (the extra ``video``).
+
+A frame is named by its video and a time: ``clip.mp4#t=12.0`` (https://www.w3.org/TR/media-frags/),
+in seconds from the video's first picture. It is the one that is on the screen at that time. Its key
+comes from the video's content and the time, so finding out whether it is still the same takes no
+decoding.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from PIL import Image
+
+from mmindex.core.records import ItemError, Reason
+from mmindex.media.archive import item_error
+from mmindex.media.images import ImageLimits, check_size
+from mmindex.media.kinds import VIDEO, VIDEO_EXTENSIONS
+from mmindex.media.photo import Fields, video_fields
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video import VideoFrame, VideoStream
+
+# Files only, and no playlists, which would have FFmpeg open others.
+_DEMUXERS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo"
+_OPTIONS: Final = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"}
+_NAMES: Final = {"mov": "MP4", "matroska": "MKV"}
+# Reading and decoding up to one frame; a minute of 4K takes half of it on one core.
+_MOST_SECONDS: Final = 30.0
+# More pictures of one video than this only crowd out all others.
+_MOST_FRAMES: Final = 200
+_LONGEST_S: Final = 7 * 86_400.0
+# Containers round their times; a frame that lies further back than this was cut off.
+_TOLERANCE_S: Final = 2.0
+# Files without an index (MPEG) may be entered behind the time: further back, then.
+_BACK_S: Final = (0.0, 2.0, 10.0, 60.0, _LONGEST_S)
+# Up to this size a video is read whole for its key; of a larger one these many blocks are.
+_WHOLE_BYTES: Final = 64 << 20
+_BLOCKS, _BLOCK_BYTES = 64, 256 << 10
+_TIME: Final = re.compile(r"(.+(\.\w+))#t=(\d{1,7}(?:\.\d{1,3})?)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What a video's header and first picture say.
+
+    Attributes:
+        width, height: in pixels, as displayed.
+        format: of the container.
+        duration_s: in seconds; 0 where the video does not say it.
+        fields: when, where and with what it was taken, see :mod:`mmindex.media.photo`.
+    """
+
+    width: int
+    height: int
+    format: str
+    duration_s: float
+    fields: Fields = field(default_factory=dict)
+
+
+def frame_uri(uri: str, time_s: float) -> str:
+    """The name of a frame; also of its id."""
+    return f"{uri}#t={time_s:.1f}"
+
+
+def split_frame(uri: str) -> tuple[str, float | None]:
+    """A video's URI and the time of a frame; the URI as it is, and None, where it is no frame's."""
+    found = _TIME.fullmatch(uri)
+    if found is None or found[2].lower() not in VIDEO_EXTENSIONS or os.path.lexists(uri):
+        return uri, None
+    return found[1], float(found[3])
+
+
+def frame_times(duration_s: float, interval_s: float) -> list[float]:
+    """The times of the pictures: the middle of each of a number of equal parts.
+
+    One part for each interval, at least one, at most 200; the start alone where the length is not
+    known.
+    """
+    if duration_s <= 0:
+        return [0.0]
+    parts = min(max(round(duration_s / interval_s), 1), _MOST_FRAMES)
+    # Rounded down: in a short video, up could be behind the end.
+    return [int((part + 0.5) * duration_s / parts * 10) / 10 for part in range(parts)]
+
+
+def frame_key(video_key: str, time_s: float) -> str:
+    """The key of a frame, in hex."""
+    return hashlib.sha256(frame_uri(video_key, time_s).encode("ascii")).hexdigest()
+
+
+def video_key(path: str) -> str:
+    """What identifies a video's content, in hex; of a large one a sample of its bytes.
+
+    Raises:
+        ItemError: the file cannot be read.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116  # names may hold bytes that are no UTF-8
+        return _video_key(path, (status.st_size, status.st_mtime_ns, status.st_ino))
+    except OSError as error:
+        raise item_error(error, path) from error
+
+
+@functools.lru_cache(maxsize=256)
+def _video_key(path: str, stamp: tuple[int, int, int]) -> str:
+    size = stamp[0]
+    with open(path, "rb") as file:  # noqa: PTH123
+        if size <= _WHOLE_BYTES:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256(f"{size}\n".encode())
+        for block in range(_BLOCKS):
+            file.seek((size - _BLOCK_BYTES) * block // (_BLOCKS - 1))
+            digest.update(file.read(_BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def probe_video(path: str, limits: ImageLimits) -> VideoInfo:
+    """Read a video's header and decode its first picture.
+
+    Raises:
+        ItemError: it cannot be read, shows no picture, or is beyond the limits.
+    """
+    with _opened(path) as (container, stream):
+        first, _ = _shown_at(container, stream, 0.0, 0.0, limits)
+        if first is None:
+            raise ItemError(Reason.TRUNCATED, "no picture can be decoded")
+        width, height = _upright(first, limits).size
+        name = container.format.name.partition(",")[0]
+        tags = {**container.metadata, **stream.metadata}
+        return VideoInfo(
+            width, height, _NAMES.get(name, name.upper()), _duration(container, stream),
+            video_fields(tags),
+        )  # fmt: skip
+
+
+def read_frame(path: str, time_s: float, limits: ImageLimits) -> Image.Image:
+    """The picture that is on the screen at a time, RGB and upright.
+
+    Raises:
+        ItemError: as :func:`probe_video`, or the video ends before.
+    """
+    for back_s in _BACK_S:
+        with _opened(path) as (container, stream):
+            shown, ended = _shown_at(container, stream, time_s, max(time_s - back_s, 0.0), limits)
+            shown_s = math.inf if shown is None else _time_of(shown, stream)
+            if shown_s > time_s and back_s < time_s:
+                continue
+            if shown is None:
+                break
+            if ended and time_s > shown_s + _TOLERANCE_S:
+                raise ItemError(Reason.TRUNCATED, f"the pictures end at {shown_s:.1f} s")
+            return _upright(shown, limits)
+    raise ItemError(Reason.TRUNCATED, f"no picture at {time_s:.1f} s")
+
+
+class _Reader:
+    """A file that FFmpeg reads for a bounded time."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._end = time.monotonic() + _MOST_SECONDS
+
+    def check(self) -> None:
+        """Stop what takes too long."""
+        if time.monotonic() > self._end:
+            raise ItemError(Reason.DECODER_DIED, f"took longer than {_MOST_SECONDS:g} s")
+
+    def read(self, size: int) -> bytes:
+        self.check()
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.check()
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    if not VIDEO.installed:
+        raise ItemError(Reason.UNSUPPORTED, "a video: install mmindex[video] to read it")
+    import av
+
+    av.logging.set_level(av.logging.PANIC)
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  # names may hold bytes that are no UTF-8
+            if not os.fstat(file.fileno()).st_size:
+                raise ItemError(Reason.EMPTY, "zero bytes")
+            reader: Any = _Reader(file)
+            with av.open(
+                reader, container_options=_OPTIONS, metadata_errors="replace"
+            ) as container:
+                streams = [one for one in container.streams.video if one.codec_context is not None]
+                if not streams:
+                    raise ItemError(Reason.NOT_AN_IMAGE, "a video without pictures")
+                yield container, streams[0]
+    except av.FFmpegError as error:
+        detail = f"{type(error).__name__}: {error.strerror}"
+        raise ItemError(Reason.CORRUPT, detail) from error
+    except OSError as error:
+        raise item_error(error, path) from error
+
+
+def _shown_at(
+    container: InputContainer,
+    stream: VideoStream,
+    time_s: float,
+    from_s: float,
+    limits: ImageLimits,
+) -> tuple[VideoFrame | None, bool]:
+    """The last frame up to a time, or the first one if all are later; and whether it is the end.
+
+    Args:
+        container, stream: the video, just opened.
+        time_s: of the frame.
+        from_s: enter at the key frame before; 0: at the start, which some files alone allow.
+        limits: what it may cost, by the header.
+    """
+    check_size(stream.codec_context.width, stream.codec_context.height, limits)
+    stream.codec_context.thread_count = 1  # others decode beside it
+    if from_s and stream.time_base:
+        container.seek((stream.start_time or 0) + int(from_s / stream.time_base), stream=stream)
+    shown: VideoFrame | None = None
+    end = time.monotonic() + _MOST_SECONDS
+    for frame in container.decode(stream):
+        if time.monotonic() > end:
+            raise ItemError(Reason.DECODER_DIED, f"took longer than {_MOST_SECONDS:g} s")
+        if shown is not None and _time_of(frame, stream) > time_s:
+            return shown, False
+        shown = frame
+    return shown, True
+
+
+def _time_of(frame: VideoFrame, stream: VideoStream) -> float:
+    """In seconds from the first picture; 0 where the frame does not know it."""
+    if frame.pts is None or frame.time_base is None:
+        return 0.0
+    return float((frame.pts - (stream.start_time or 0)) * frame.time_base)
+
+
+def _upright(frame: VideoFrame, limits: ImageLimits) -> Image.Image:
+    check_size(frame.width, frame.height, limits)
+    picture: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]  # PyAV leaves it bare
+    return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float:
+    """In seconds; 0 where it is not said, or absurd."""
+    import av
+
+    if stream.duration is not None and stream.time_base is not None:
+        seconds = float(stream.duration * stream.time_base)
+    else:
+        seconds = (container.duration or 0) / av.time_base
+    return round(seconds, 3) if 0 < seconds <= _LONGEST_S else 0.0
