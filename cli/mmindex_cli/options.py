@@ -133,6 +133,8 @@ SOURCES = (
     Setting("crawl.metadata", "Metadata of photographs to store: all, no-location or none."),
     Setting("crawl.captions_from", "metadata: titles, descriptions and keywords in photographs "
             "are captions too."),
+    Setting("crawl.video_interval", "Seconds of a video for each picture that is taken from it.",
+            metavar="SECONDS"),
 )  # fmt: skip
 LIMITS = (
     Setting("limits.max_quarantine", "Largest share of items that may be unusable."),

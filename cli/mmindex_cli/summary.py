@@ -10,6 +10,7 @@ import msgspec
 
 from mmindex.core.display import visible
 from mmindex.core.records import NoteKind
+from mmindex.media.kinds import remedy
 from mmindex.models.resolve import unfit
 from mmindex.runs.report import RunReport
 from mmindex.store.manifest import IndexInfo, Manifest, count_not_read
@@ -98,7 +99,7 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     for name, (before, after) in forecast.settings.items():
         yield "setting", f"{name}: {_setting(after)}, was {_setting(before)}"
     if forecast.not_read:
-        yield "not read", _by_kind(forecast.not_read)
+        yield from _not_read(forecast.not_read)
     label = "encode"
     for side, plan in forecast.encode.items():
         if plan.encode or plan.reuse:
@@ -180,7 +181,7 @@ def describe(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "images", f"{counts.indexed:,} of {counts.seen:,} seen" + _lost(manifest)
     not_read = count_not_read(manifest.sources)
     if not_read:
-        yield "not read", _by_kind(not_read)
+        yield from _not_read(not_read)
     yield "captions", f"{counts.captions:,}" + _lost_captions(manifest)
     encoder = manifest.encoder
     if encoder is not None:
@@ -198,9 +199,11 @@ def describe(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield from _recall_lines(manifest.evaluation)
 
 
-def _by_kind(counts: dict[str, int]) -> str:
-    """Files by extension: ``12 .mp4, 3 .cr2``."""
-    return ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
+def _not_read(counts: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Files by extension, ``12 .mp4, 3 .cr2``, and what would read them."""
+    yield "not read", ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
+    if way := remedy(counts):
+        yield "", f"hint: {way}"
 
 
 _LOST_CAPTIONS = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import av
@@ -19,6 +22,13 @@ def is_second(picture: Image.Image, second: int) -> bool:
     """Whether a picture is of that second, as far as compression lets it be."""
     found = picture.getpixel((picture.width // 2, picture.height // 2))
     return all(abs(a - b) < 16 for a, b in zip(found, colour_of(second), strict=True))
+
+
+def dies_or_hangs(path: str, _: object) -> None:
+    """What a hostile video may do to the process that looks into it."""
+    if path == "die":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
 
 
 def write_video(

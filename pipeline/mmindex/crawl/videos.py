@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Final, Self
 
@@ -52,6 +53,9 @@ class VideoProber:
             found: VideoInfo | tuple[Reason, str] = future.result()
         except FutureTimeoutError:
             raise ItemError(Reason.DECODER_DIED, f"took longer than {_TIMEOUT_S:g} s") from None
+        except BrokenProcessPool as error:
+            self._pool = None  # the next video gets a new one
+            raise ItemError(Reason.DECODER_DIED, str(error)) from None
         except MemoryError:
             raise ItemError(Reason.DECODER_DIED, "out of memory") from None
         except ProcessExpired as error:

@@ -15,6 +15,7 @@ from mmindex.core.errors import DataError
 from mmindex.core.progress import get_logger
 from mmindex.crawl.metadata import PhotoRules
 from mmindex.crawl.stage import CrawlReport, crawl
+from mmindex.media.kinds import remedy
 from mmindex.runs.context import (
     Context,
     after_change,
@@ -178,6 +179,8 @@ def objections(context: Context, found: Found) -> list[DataError]:
         hint = "see `mmindex quarantine list` for what was found and why it was kept out"
         if {".zip", ".tar"} & report.not_read.keys():
             hint = "name an archive as a source of its own, such as folder:photos.zip"
+        elif way := remedy(report.not_read):
+            hint = way
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in report.not_read.items())
         not_read = f"; not read: {kinds}" if kinds else ""
         errors.append(DataError(f"no usable image in {specs}{not_read}", hint))
@@ -192,5 +195,6 @@ def _crawl_figures(report: CrawlReport) -> dict[str, object]:
         "quarantined": len(report.quarantined),
         "ignored": report.ignored,
         "reasons": quarantine.count_reasons(report.quarantined),
+        "not_read_remedy": remedy(report.not_read),
         **report.details,
     }

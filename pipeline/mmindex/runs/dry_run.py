@@ -16,6 +16,7 @@ from typing import Any
 
 from mmindex.core.config import Config, SourceConfig, load_config
 from mmindex.core.errors import MmindexError
+from mmindex.media.kinds import remedy
 from mmindex.models.hub import WouldFetchError, without_network
 from mmindex.runs import stages
 from mmindex.runs.context import Context
@@ -168,6 +169,7 @@ class _Foresight:
             needed_bytes=sum(self.room.values()),
             free_bytes=free_bytes(self.real.layout.root),
             not_read=self.found.report.not_read if self.found else {},
+            not_read_remedy=remedy(self.found.report.not_read) if self.found else "",
             seconds=foresee_seconds(self.real.layout, seen, self.encode, self.index),
         )
 

@@ -69,6 +69,7 @@ class Forecast(msgspec.Struct, frozen=True):
         unread: sources that were left out.
         changes: of the sources that were read.
         not_read: files that are no images by their extension, by extension.
+        not_read_remedy: which extras to install for them; empty: none would help.
         settings: those that differ from the published version's, as (before, after) by dotted name.
         model: the encoder's name; empty where its files would have to be fetched first.
         encode: by side.
@@ -85,6 +86,7 @@ class Forecast(msgspec.Struct, frozen=True):
     unread: tuple[Unread, ...] = ()
     changes: dict[str, dict[str, int]] | None = None
     not_read: dict[str, int] = {}
+    not_read_remedy: str = ""
     settings: dict[str, tuple[Any, Any]] = {}
     model: str = ""
     encode: dict[str, EncodePlan] = {}

@@ -18,6 +18,7 @@ from pathlib import Path
 from mmindex.core.errors import MmindexError, NetworkError, UnsupportedSystemError, reason_of
 from mmindex.core.resources import data_dir
 from mmindex.core.system import require_stores
+from mmindex.media.kinds import EXTRAS
 from mmindex.store import versions
 from mmindex.store.layout import Layout
 
@@ -59,6 +60,7 @@ def examine(
     yield _system()
     for package in _PACKAGES:
         yield _package(package)
+    yield _formats()
     yield _faiss()
     yield _gpu()
     yield _index_plan()
@@ -92,6 +94,18 @@ def _package(name: str) -> Finding:
         return Finding(name, State.OK, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         return Finding(name, State.BROKEN, f"not installed: pip install {name}")
+
+
+def _formats() -> Finding:
+    """Which pictures are read here, and which extra would read more."""
+    missing = [one for one in EXTRAS if not one.installed]
+    there = ", ".join(
+        ["JPEG, PNG, HEIC, AVIF and the like", *(one.what for one in EXTRAS if one.installed)]
+    )
+    if not missing:
+        return Finding("formats", State.OK, there)
+    more = ", ".join(f"mmindex[{one.name}] reads {one.what}" for one in missing)
+    return Finding("formats", State.OK, f"{there}; {more}")
 
 
 def _faiss() -> Finding:
