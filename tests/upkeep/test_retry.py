@@ -13,7 +13,7 @@ import pytest
 from mmindex.core.errors import NoInputError
 from mmindex.core.records import ItemError, Reason
 from mmindex.encode import decoding
-from mmindex.media.images import decode
+from mmindex.media.uris import open_indexed, read_uri
 from mmindex.store import quarantine, versions
 from mmindex.upkeep.retry import RetryReport, retry_quarantined
 from support.corpora import jpeg
@@ -34,12 +34,12 @@ def retry(place: Path, encoder: FakeEncoder | None = None) -> RetryReport:
 def old_decoder(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A decoder that refuses the fourth picture; undo it for the next release."""
 
-    def refuse(data: bytes, *args: Any) -> Any:
-        if data == jpeg(3):
+    def refuse(uri: str, *args: Any) -> Any:
+        if read_uri(uri) == jpeg(3):
             raise ItemError(Reason.CORRUPT, "an old decoder")
-        return decode(data, *args)
+        return open_indexed(uri, *args)
 
-    monkeypatch.setattr(decoding, "decode", refuse)
+    monkeypatch.setattr(decoding, "open_indexed", refuse)
     return monkeypatch
 
 
