@@ -134,7 +134,7 @@ def drawn(folder: Path) -> Recording:
     root = folder / "store"
 
     def build() -> None:
-        run_build(root, folder, source=[{"spec": "scenes:3"}])
+        run_build(root, folder, source=["scenes:3"])
 
     def all_pictures_are_there(_ended: bool) -> list[str]:
         layout = Layout(root)
