@@ -30,6 +30,7 @@ from support.command import write_coco
 from support.corpora import jpeg, write_files
 from support.documents import PAGES, ROOT, anchors, blocks, examples, links, prose, spans
 from support.photo_files import photograph
+from support.video_files import write_video
 
 # Programs whose examples are not run, and why.
 NOT_RUN = {
@@ -146,6 +147,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files["favourites.txt"] = "beach.jpg\nholiday.jpg\n"
     write_files(home, files)
     write_coco(home / "coco", 30)
+    (home / "Videos").mkdir()
+    write_video(home / "Videos" / "trip.mp4")
     with environment(home):
         for number in (24, 30):  # two versions, so that there is something to go back to
             run_line(f"mmindex build --source scenes:{number}@1")

@@ -30,7 +30,8 @@ from mmindex.store.objects import hash_file
 TIMEOUT_S = 10.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Known without asking: 151,277,313 parameters in float32. Others say when the hub answers.
-_SIZES = {"laion/CLIP-ViT-B-32-laion2B-s34B-b79K": "605 MB"}
+# What open_clip calls the model in a repository, and the size of its weights.
+_KNOWN = {"laion/CLIP-ViT-B-32-laion2B-s34B-b79K": ("ViT-B-32", " (605 MB)")}
 
 
 _FORBIDDEN: ContextVar[bool] = ContextVar("forbidden", default=False)
@@ -86,11 +87,11 @@ def _ways_out(repository: str, name: str) -> str:
     """What to do without the hub: the model at hand, or the file brought by hand."""
     from huggingface_hub import hf_hub_url
 
-    size = f" ({_SIZES[repository]})" if repository in _SIZES else ""
+    model, size = _KNOWN.get(repository, ("ARCHITECTURE", ""))
     return (
         f"for photographs, `model={PHOTOS}` needs no network; or fetch "
         f"{hf_hub_url(repository, name)}{size} on another machine and give it with "
-        "`model=ARCHITECTURE` and `pretrained=PATH`"
+        f"`model={model}` and `pretrained=PATH`"
     )
 
 

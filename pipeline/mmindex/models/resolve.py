@@ -101,7 +101,7 @@ def unfit(model: str, specs: Iterable[str]) -> str | None:
         return None
     return (
         f"the model {EMBEDDED!r} knows drawn scenes only: its answers about other pictures mean "
-        f"little; for photographs build with `model={PHOTOS}`"
+        f"little; for photographs, build with the model {PHOTOS!r}"
     )
 
 

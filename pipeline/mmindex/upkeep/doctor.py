@@ -75,7 +75,7 @@ def verdict(findings: Iterable[Finding]) -> tuple[str, int]:
     """One closing sentence, and the exit code."""
     broken = [finding.what for finding in findings if finding.state is State.BROKEN]
     if broken == [_MODEL]:
-        return "not ready for this model; drawn scenes work with --model embedded", 69
+        return "not ready for this model; --model photos works now", 69
     if broken:
         return f"not ready: fix {', '.join(broken)}", 69
     return "ready: `mmindex build` can run here", 0
@@ -216,7 +216,7 @@ def _model(store: Path, name: str | None, pretrained: str | None, hub: Finding) 
         _MODEL,
         State.BROKEN,
         f"{shown}: not on this machine, and the model hub cannot be reached; "
-        "use --pretrained PATH, or --model embedded for drawn scenes",
+        "--model photos needs no download; --pretrained PATH uses weights that are here",
     )
 
 
