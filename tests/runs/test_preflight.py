@@ -11,7 +11,7 @@ import pytest
 from mmindex.core.config import Config
 from mmindex.core.errors import CannotCreateError, PermissionDeniedError, StorageError
 from mmindex.runs import stages
-from mmindex.runs.preflight import estimate, require_room
+from mmindex.runs.preflight import estimate, plan_sources, require_room
 from mmindex.runs.run import run
 from mmindex.store.layout import Layout
 from mmindex.store.place import free_bytes, require_writable
@@ -38,6 +38,10 @@ def config(*specs, **sections):
     return Config.model_validate({"source": [{"spec": spec} for spec in specs], **sections})
 
 
+def estimated(layout, config, parent):
+    return estimate(plan_sources(layout, config), config, parent, STAGES)
+
+
 def test_a_disk_too_small_is_refused_with_both_figures_before_anything_is_drawn(tmp_path):
     with mounted(tmp_path / "small", "size=4m") as folder:
         store = folder / "store"
@@ -48,14 +52,14 @@ def test_a_disk_too_small_is_refused_with_both_figures_before_anything_is_drawn(
 
 
 def test_downloads_count_with_their_known_size(tmp_path):
-    parts = estimate(Layout(tmp_path), config("coco:val2017"), None, STAGES)
+    parts = estimated(Layout(tmp_path), config("coco:val2017"), None)
     assert parts["sources"] > 1_000_000_000
     # 5,000 images of 512 dimensions, twice: in shards and for search.
     assert parts["embeddings"] + parts["index"] > 2 * 5_000 * 512 * 2
     folder = tmp_path / "downloads" / "coco"
     folder.mkdir(parents=True)
     (folder / "val2017.zip.part").write_bytes(bytes(1_000_000))
-    again = estimate(Layout(tmp_path), config("coco:val2017"), None, STAGES)
+    again = estimated(Layout(tmp_path), config("coco:val2017"), None)
     assert parts["sources"] - again["sources"] == 1_000_000
 
 
@@ -68,9 +72,9 @@ def test_a_changed_model_needs_room_for_all_vectors_and_an_unchanged_one_for_non
     layout = Layout(tmp_path / "store")
     parent = versions.read_current(layout)
     same = settings(layout.root, None, {})
-    assert "embeddings" not in estimate(layout, same, parent, STAGES)
+    assert "embeddings" not in estimated(layout, same, parent)
     other = settings(layout.root, None, {"model.name": "ViT-B-16", "model.pretrained": "none"})
-    assert estimate(layout, other, parent, STAGES)["embeddings"] == 12 * (512 * 2 + 32)
+    assert estimated(layout, other, parent)["embeddings"] == 12 * (512 * 2 + 32)
 
 
 def test_nothing_is_refused_that_fits(tmp_path):

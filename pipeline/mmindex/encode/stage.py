@@ -6,18 +6,15 @@ which makes shards the unit of resume.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
-import msgspec
+from dataclasses import dataclass, field
 
 from mmindex.core.config import Config
-from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
-from mmindex.encode.backlog import Backlog, plan_backlog
+from mmindex.encode.backlog import plan_backlog
 from mmindex.encode.compact import Compaction
 from mmindex.encode.decoding import Failure
-from mmindex.encode.shards import Shard, find_orphans, number_of, read_shard, shard_name
+from mmindex.encode.plan import EncodePlan, ShardReader, plan_encode
 from mmindex.encode.units import UnitWriter
 from mmindex.encode.work import EncoderSource, Worker
 from mmindex.models.devices import place
@@ -26,8 +23,7 @@ from mmindex.models.files import locate
 from mmindex.models.fingerprint import fingerprint_of
 from mmindex.models.resolve import resolve_model, unfit
 from mmindex.sources.kinds import only_scenes
-from mmindex.store.keys import DistinctKeys, live_keys
-from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
+from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 
@@ -121,11 +117,15 @@ def encode(
         MmindexError: the model cannot be had, or writing failed; complete shards stay for the
             next run.
     """
-    stage = _Stage(source, draft.objects, draft.manifest, config.encode.shard_rows, retry)
-    worker = Worker(source, draft.objects, config)
+    objects = draft.objects
+    reader = ShardReader(objects, source.info)
+    stage = _Stage(source, objects, reader, config.encode.shard_rows, retry)
+    worker = Worker(source, objects, config)
     try:
         for side, table in zip(Modality, tables, strict=True):
-            stage.run(side, table, worker)
+            plan = plan_encode((objects, table), side, draft.manifest, reader, retry=retry)
+            stage.execute(plan, worker)
+            reader.forget()
     finally:
         worker.close()
     if worker.cut_texts:
@@ -142,7 +142,7 @@ class _Stage:
 
     source: EncoderSource
     objects: Objects
-    draft: Manifest
+    reader: ShardReader
     shard_rows: int
     retry: bool
     adopted: int = 0
@@ -151,66 +151,30 @@ class _Stage:
     failed: dict[str, Failure] = field(default_factory=dict)
     encoded: dict[Modality, int] = field(default_factory=dict)
     reused: dict[Modality, int] = field(default_factory=dict)
-    _orphans: dict[Modality, list[ObjectRef]] | None = None
-    _known: dict[str, Shard] = field(default_factory=dict)
 
-    def run(self, side: Modality, table: ObjectRef, worker: Worker) -> None:
-        log = get_logger("encode")
-        live = live_keys(self.objects, table)
-        self._known.clear()
-        backlog = self._backlog(side, live)
+    def execute(self, plan: EncodePlan, worker: Worker) -> None:
+        """Encode what the plan of one side says."""
+        log, side, backlog = get_logger("encode"), plan.side, plan.backlog
+        if plan.adopted:
+            log.info("taking up an interrupted run", side=side, shards=plan.adopted)
+        self.adopted += plan.adopted
         self.reused[side] = backlog.reused
-        writer = UnitWriter(self.objects, side, self.source.info, _next_number(backlog.kept))
+        writer = UnitWriter(self.objects, side, self.source.info, plan.next_number)
         if backlog.missing:
             log.info(f"encoding {side}s", missing=backlog.missing, reused=backlog.reused)
-            worker.encode(side, table, backlog, writer)
+            worker.encode(side, plan.table, backlog, writer)
             log.info(f"{side}s encoded", encoded=writer.encoded, failed=len(writer.failed))
         self.encoded[side] = writer.encoded
         kept, failed = (*backlog.kept, *writer.refs), backlog.failed
         if self.retry and backlog.failed:
             # Of the old shards and the new only those stay that tell something no other does.
-            settled = plan_backlog(live, self._read(kept))
+            settled = plan_backlog(plan.live, self.reader.read(kept))
             kept, failed = settled.kept, settled.failed
         failed = {**writer.failed, **failed}
         self.failed.update(failed)
         compaction = Compaction(self.objects, side, self.source.info, self.shard_rows)
-        self.shards[side] = compaction.run(live, self._read(kept), failed)
+        self.shards[side] = compaction.run(plan.live, self.reader.read(kept), failed)
         self.compacted += len(set(kept) - set(self.shards[side]))
-
-    def _backlog(self, side: Modality, live: DistinctKeys) -> Backlog:
-        """What the published version lacks, less what a killed run's shards hold."""
-        listed = self.draft.named(f"embeddings/{side}/")
-        shards = self._read(listed)
-        backlog = plan_backlog(live, shards, retry=self.retry)
-        if not backlog.missing:
-            return backlog
-        if self._orphans is None:
-            self._orphans = find_orphans(self.objects, self.source.info)
-        known = {ref.sha256 for ref in listed}
-        orphans = [ref for ref in self._orphans[side] if ref.sha256 not in known]
-        backlog = plan_backlog(live, [*shards, *self._read(orphans)], retry=self.retry)
-        before = sum(ref.sha256 in known for ref in backlog.kept)
-        adopted = len(backlog.kept) - before
-        if adopted:
-            self.adopted += adopted
-            get_logger("encode").info("taking up an interrupted run", side=side, shards=adopted)
-        return replace(backlog, kept=_renamed(backlog.kept, side, before))
-
-    def _read(self, refs: tuple[ObjectRef, ...] | list[ObjectRef]) -> list[Shard]:
-        return [shard for ref in refs if (shard := self._sound(ref)) is not None]
-
-    def _sound(self, ref: ObjectRef) -> Shard | None:
-        """A shard of this encoder; None for another's, and for a damaged one: it is made again."""
-        if ref.sha256 in self._known:
-            return replace(self._known[ref.sha256], ref=ref)
-        try:
-            shard = read_shard(self.objects, ref, self.source.info)
-        except DataError as error:
-            get_logger("encode").warning("encoding a damaged shard again", why=error.message)
-            return None
-        if shard is not None:
-            self._known[ref.sha256] = shard
-        return shard
 
     def report(self, worker: Worker) -> EncodeReport:
         seconds = worker.seconds
@@ -235,18 +199,3 @@ class _Stage:
             images_per_second=images / sum(parts.values()) if images else 0.0,
             bottleneck=max(parts, key=lambda part: parts[part]) if images else "",
         )
-
-
-def _renamed(refs: tuple[ObjectRef, ...], side: Modality, listed: int) -> tuple[ObjectRef, ...]:
-    """Name the shards after the first ``listed`` as if this run had made them."""
-    first = _next_number(refs[:listed])
-    adopted = (
-        msgspec.structs.replace(ref, name=shard_name(side, first + place))
-        for place, ref in enumerate(refs[listed:])
-    )
-    return (*refs[:listed], *adopted)
-
-
-def _next_number(refs: tuple[ObjectRef, ...]) -> int:
-    """Shard numbers only grow: a dropped shard's name is not given to another one."""
-    return max((number_of(ref) for ref in refs), default=-1) + 1

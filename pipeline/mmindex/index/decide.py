@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import faiss
 import numpy as np
@@ -58,6 +58,26 @@ class Change:
         mask[self.gone] = True
         kept = pc.if_else(pa.array(mask), pa.scalar(None, self.ids.type), self.ids)
         return pa.chunked_array([*kept.chunks, *self.fresh.chunks], self.ids.type)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePlan:
+    """What becomes of one side's index.
+
+    Attributes:
+        action: ``kept``, ``extended`` or ``trained``.
+        why: the reason, where the action alone does not say it.
+        added, removed: vectors that come and go.
+        vectors: how many there are afterwards.
+        change: the same by key; None where the index is trained.
+    """
+
+    action: Literal["kept", "extended", "trained"]
+    why: str
+    added: int
+    removed: int
+    vectors: int
+    change: Change | None = None
 
 
 def compare(ids: pa.ChunkedArray[Any], live: pa.ChunkedArray[Any]) -> Change:

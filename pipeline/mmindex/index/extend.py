@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.core.config import IndexConfig
@@ -21,7 +22,7 @@ from mmindex.core.modality import Modality
 from mmindex.core.progress import StageTimer
 from mmindex.index import gpu as gpus
 from mmindex.index.build import IndexReport
-from mmindex.index.decide import Change, segments_kept, why_anew
+from mmindex.index.decide import Change, UpdatePlan, compare, recipe_of, segments_kept, why_anew
 from mmindex.index.exact import block_rows, thread_count
 from mmindex.index.faissio import (
     add_vectors,
@@ -63,7 +64,6 @@ class Order:
 
     Attributes:
         change: against the last version.
-        recipe: see :func:`mmindex.index.decide.recipe_of`.
         shards: embedding shards that hold the vectors that come.
         config: the section index.
         queries: float32 (q, dim) to tune with, see :func:`mmindex.index.build.build_index`.
@@ -71,7 +71,6 @@ class Order:
     """
 
     change: Change
-    recipe: str
     shards: Sequence[ObjectRef]
     config: IndexConfig
     queries: NDArray[np.float32] | None
@@ -80,30 +79,61 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Retrain:
-    """The index has to be built anew, and why."""
+    """Why there is no index to go on from."""
 
     why: str
 
 
+def plan_index(
+    before: Before | Retrain,
+    keys: pa.ChunkedArray[Any],
+    fingerprint: str,
+    config: IndexConfig,
+    *,
+    purge: bool = False,
+) -> UpdatePlan:
+    """Decide what becomes of one side's index; nothing is written.
+
+    Args:
+        before: the last index, or why it cannot be used.
+        keys: string (n,), what is to be indexed, each once.
+        fingerprint: the encoder's; empty where it is not known yet, as if it were another one.
+        config: the section index.
+        purge: nothing of removed vectors may stay in any object.
+
+    Raises:
+        UsageError: no index of the kind asked for fits the memory.
+    """
+    n = len(keys)
+    if isinstance(before, Retrain):
+        return UpdatePlan("trained", before.why, n, 0, n)
+    if not fingerprint:
+        return UpdatePlan("trained", "another model", n, before.info.n, n)
+    change = compare(before.version.keys(before.side), keys)
+    added, removed = len(change.fresh), len(change.gone)
+    if why := why_anew(before.info, change, recipe_of(fingerprint, config), config):
+        return UpdatePlan("trained", why, added, removed, n)
+    if change.size or purge:
+        return UpdatePlan("extended", "", added, removed, n, change)
+    return UpdatePlan("kept", "nothing changed", 0, 0, n, change)
+
+
 def extend_index(before: Before, order: Order) -> IndexReport | Retrain:
-    """Make the next version of one side's index, where it can be had without training.
+    """Make the next version of one side's index, as :func:`plan_index` says.
 
     Args:
         before: the last version; every object of it has been verified.
         order: what is wanted.
 
     Returns:
-        the report, or why the index must be built anew: another recipe, too much change since
-        training, a form that faiss cannot change, or recall below a target that training reached.
+        the report, or why the index must be built anew after all: a form that faiss cannot
+        change, or recall below a target that training reached.
 
     Raises:
         InternalError: a key has no vector.
         DataError: an object is damaged, or a vector is not of unit length.
-        UsageError: no index of the kind asked for fits the memory.
     """
     info, change, objects = before.info, order.change, before.version.objects
-    if why := why_anew(info, change, order.recipe, order.config):
-        return Retrain(why)
     timer = StageTimer()
     ref = before.version.manifest.find(f"index/{info.modality}")
     index = None

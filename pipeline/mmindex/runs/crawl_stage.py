@@ -1,6 +1,7 @@
 """The crawl stage: what the sources hold now, what has changed, and whether that may be.
 
-Listing and judging are functions of their own: a dry run does the one and reports the other.
+Nobody can tell what a source holds without reading it, so this stage has no plan: a dry run reads
+the sources as well. Reading, judging and drafting are functions of their own, which both share.
 """
 
 from __future__ import annotations
@@ -56,9 +57,13 @@ def crawl_stage(context: Context, draft: Manifest) -> Manifest:
         MmindexError: a source is not there or cannot be fetched.
     """
     found = crawl_sources(context, draft, context.config.source)
-    report = found.report
     for error in objections(context, found):
         raise error
+    return crawled_draft(context, draft, found.report)
+
+
+def crawled_draft(context: Context, draft: Manifest, report: CrawlReport) -> Manifest:
+    """The draft with what was crawled; later stages hold on where that is what it was."""
     objects = context.objects
     crawled = (
         report.images.named("crawl/images"),

@@ -1,8 +1,9 @@
 """What a build would do, found out without changing a byte of the store and without the network.
 
-The sources are really crawled, into a scratch store beside the real one, which is read through.
-What only a real run can know (pictures that turn out not to decode, what an address serves) is
-taken for good; a source that would have to be fetched or drawn first is named and left out.
+The sources are really crawled, into a scratch store beside the real one, which is read through;
+then the stages' own plans are made, and shown instead of executed. What only a real run can know
+(pictures that turn out not to decode, what an address serves) is taken for good; a source that
+would have to be fetched or drawn first is named and left out.
 """
 
 from __future__ import annotations
@@ -14,29 +15,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmindex.core.config import Config, SourceConfig, load_config
+from mmindex.core.config import Config, load_config
 from mmindex.core.errors import MmindexError
+from mmindex.core.modality import Modality
+from mmindex.encode.plan import ShardReader, plan_encode
+from mmindex.index.extend import plan_index
 from mmindex.media.kinds import remedy
 from mmindex.models.hub import WouldFetchError, without_network
 from mmindex.runs import stages
 from mmindex.runs.context import Context
-from mmindex.runs.crawl_stage import Found, crawl_sources, names_of_sources, objections
+from mmindex.runs.crawl_stage import (
+    Found,
+    crawl_sources,
+    crawled_draft,
+    names_of_sources,
+    objections,
+)
 from mmindex.runs.forecast import (
-    EncodePlan,
+    EncodeFigures,
     Forecast,
-    IndexPlan,
+    IndexFigures,
     Stop,
     Unread,
-    foresee_index,
     foresee_seconds,
-    foresee_sides,
 )
-from mmindex.runs.preflight import estimate, require_room
+from mmindex.runs.index_stage import published_index
+from mmindex.runs.preflight import estimate, plan_sources, require_room
 from mmindex.runs.run import STAGES, first_draft
-from mmindex.sources.needs import needs_of
-from mmindex.sources.spec import absolute_spec, parse_spec
-from mmindex.store import quarantine, versions
-from mmindex.store.chain import last_indexed
+from mmindex.sources.spec import absolute_spec
+from mmindex.store import versions
 from mmindex.store.layout import Layout
 from mmindex.store.lock import writer_lock
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
@@ -47,7 +54,7 @@ from mmindex.store.publish import make_directory
 
 @dataclass(frozen=True, slots=True)
 class _Scratch(Layout):
-    """A store of its own that shares what the real one has fetched."""
+    """A store of its own that shares what the real one has fetched and published."""
 
     real: Layout
 
@@ -55,6 +62,11 @@ class _Scratch(Layout):
     def downloads_dir(self) -> Path:
         """The real store's: nothing is fetched here."""
         return self.real.downloads_dir
+
+    @property
+    def versions_dir(self) -> Path:
+        """The real store's: nothing is published here."""
+        return self.real.versions_dir
 
 
 class _Overlay(Objects):
@@ -143,8 +155,8 @@ class _Foresight:
     room: dict[str, int] = field(default_factory=dict)
     found: Found | None = None
     changed: bool = False
-    encode: dict[str, EncodePlan] = field(default_factory=dict)
-    index: dict[str, IndexPlan] = field(default_factory=dict)
+    encode: dict[str, EncodeFigures] = field(default_factory=dict)
+    index: dict[str, IndexFigures] = field(default_factory=dict)
 
     def forecast(self) -> Forecast:
         """Go as far as a real run would get, and say what was seen."""
@@ -176,71 +188,45 @@ class _Foresight:
     def _foresee(self) -> None:
         context, config, parent = self.context, self.context.config, self.context.parent
         stages.check_settings(context, STAGES)
-        self.room = estimate(self.real.layout, config, parent, STAGES)
+        sources = plan_sources(self.real.layout, config)
+        self.room = estimate(sources, config, parent, STAGES)
         require_room(self.real.layout, self.room)
         try:
             with without_network():
                 stages.prepare(context, self.draft, STAGES)
         except WouldFetchError as error:
             self.unread.append(Unread("model", f"would fetch: {error.message}"))
-        read = self._readable()
+        read = [plan.source for plan in sources if not plan.needs.what]
+        lacking = [plan for plan in sources if plan.needs.what]
+        self.unread += [Unread(plan.source.spec, plan.needs.what) for plan in lacking]
         if not read:
             return
-        names = self._names_left_out(read)
-        self.found = crawl_sources(context, self.draft, read, names)
-        self.stops += [] if names else objections(context, self.found)
-        self._foresee_vectors(self.found)
+        names = names_of_sources(context)
+        self.found = crawl_sources(
+            context, self.draft, read, [names[plan.source.spec] for plan in lacking]
+        )
+        self.stops += [] if lacking else objections(context, self.found)
+        self._plan(self.found, whole=not lacking)
 
-    def _readable(self) -> list[SourceConfig]:
-        """The sources that can be read as they are; the others are noted."""
-        read = []
-        for source in self.context.config.source:
-            spec = parse_spec(source.spec)
-            lacks = needs_of(spec, self.real.layout, self.context.config.fetch).what
-            if lacks:
-                self.unread.append(Unread(source.spec, lacks))
-            else:
-                read.append(source)
-        return read
-
-    def _names_left_out(self, read: list[SourceConfig]) -> list[str]:
-        names = names_of_sources(self.context)
-        left_out = (source for source in self.context.config.source if source not in read)
-        return [names[source.spec] for source in left_out]
-
-    def _foresee_vectors(self, found: Found) -> None:
-        objects, parent, info = self.context.objects, self.context.parent, self._info()
+    def _plan(self, found: Found, *, whole: bool) -> None:
+        """Plan the stages after the crawl; indexes only where everything could be crawled."""
+        context, parent, info = self.context, self.context.parent, self._info()
         tables = (found.report.images, found.report.captions)
-        config = self.context.config.index
-        whole = len(found.report.sources) == len(self.context.config.source)
-        for side in foresee_sides(objects, self.real, tables, parent, info):
-            self.encode[side.name] = side.plan
-            if len(side.keys) and whole:
-                fingerprint = info.fingerprint if info else ""
-                last = last_indexed(self.real.layout, parent, side.name)
-                indexed = self.context.snapshot(last) if last is not None else None
-                self.index[side.name] = foresee_index(indexed, side, fingerprint, config)
-        self.changed = self._differs(found)
-
-    def _differs(self, found: Found) -> bool:
-        """Whether a new version would hold anything else than the published one."""
-        parent, report = self.context.parent, found.report
-        if parent is None:
-            return True
-        kept_out = quarantine.write_entries(
-            self.context.objects, "crawl/quarantine", report.quarantined
-        )
-        crawled = (
-            report.images.named("crawl/images"),
-            report.captions.named("crawl/captions"),
-            kept_out,
-        )
-        return (
-            any(parent.find(ref.name) != ref for ref in crawled)
-            or parent.config != self.draft.config
-            or parent.sources != report.sources
-            or any(plan.encode for plan in self.encode.values())
-            or any(plan.action != "kept" for plan in self.index.values())
+        reader = ShardReader(self.real, info) if info is not None else None
+        for side, table in zip(Modality, tables, strict=True):
+            plan = plan_encode((context.objects, table), side, self.draft, reader)
+            self.encode[side] = EncodeFigures.of(plan)
+            keys = plan.to_index(context.objects)
+            if len(keys) and whole:
+                before = published_index(context, side)
+                fingerprint = info.fingerprint if info is not None else ""
+                update = plan_index(before, keys, fingerprint, context.config.index)
+                self.index[side] = IndexFigures.of(update)
+        self.changed = (
+            parent is None
+            or any(figures.encode for figures in self.encode.values())
+            or any(figures.action != "kept" for figures in self.index.values())
+            or crawled_draft(context, self.draft, found.report).content() != parent.content()
         )
 
     def _info(self) -> EncoderInfo | None:

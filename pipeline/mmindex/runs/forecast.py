@@ -1,27 +1,16 @@
-"""What a build would do, as a record, and the parts of it that are foreseen from tables alone."""
+"""What a build would do, as a record: the plans of its stages in figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import msgspec
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from mmindex.core.config import IndexConfig
-from mmindex.core.errors import DataError
-from mmindex.core.modality import Modality
-from mmindex.encode.backlog import Backlog, plan_backlog
-from mmindex.encode.shards import Shard, find_orphans, read_shard
-from mmindex.index.decide import compare, recipe_of, why_anew
+from mmindex.encode.plan import EncodePlan
+from mmindex.index.decide import UpdatePlan
 from mmindex.runs.report import newest_first
-from mmindex.store.keys import live_keys, unique_keys
 from mmindex.store.layout import Layout
-from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
-from mmindex.store.objects import Objects
-from mmindex.store.snapshot import Snapshot
 
 
 class Unread(msgspec.Struct, frozen=True):
@@ -39,15 +28,21 @@ class Stop(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
-class EncodePlan(msgspec.Struct, frozen=True):
+class EncodeFigures(msgspec.Struct, frozen=True):
     """Vectors of one side: to be made, there already, known to be impossible."""
 
     encode: int
     reuse: int
     failed: int = 0
 
+    @classmethod
+    def of(cls, plan: EncodePlan) -> Self:
+        """The figures of a plan."""
+        backlog = plan.backlog
+        return cls(backlog.missing, backlog.reused, len(backlog.failed))
 
-class IndexPlan(msgspec.Struct, frozen=True):
+
+class IndexFigures(msgspec.Struct, frozen=True):
     """What would become of one side's index: ``kept``, ``extended`` or ``trained``."""
 
     action: str
@@ -55,6 +50,11 @@ class IndexPlan(msgspec.Struct, frozen=True):
     added: int
     removed: int
     vectors: int
+
+    @classmethod
+    def of(cls, plan: UpdatePlan) -> Self:
+        """The figures of a plan."""
+        return cls(plan.action, plan.why, plan.added, plan.removed, plan.vectors)
 
 
 class Forecast(msgspec.Struct, frozen=True):
@@ -89,109 +89,19 @@ class Forecast(msgspec.Struct, frozen=True):
     not_read_remedy: str = ""
     settings: dict[str, tuple[Any, Any]] = {}
     model: str = ""
-    encode: dict[str, EncodePlan] = {}
-    index: dict[str, IndexPlan] = {}
+    encode: dict[str, EncodeFigures] = {}
+    index: dict[str, IndexFigures] = {}
     stops: tuple[Stop, ...] = ()
     needed_bytes: int = 0
     free_bytes: int = 0
     seconds: dict[str, float] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One side of the corpus as it would be.
-
-    Attributes:
-        name: which.
-        table: its table.
-        backlog: what has a vector and what has not.
-        keys: the keys that would be indexed: all but those known to fail.
-    """
-
-    name: Modality
-    table: ObjectRef
-    backlog: Backlog
-    keys: pa.ChunkedArray[Any]
-
-    @property
-    def plan(self) -> EncodePlan:
-        """The figures."""
-        return EncodePlan(self.backlog.missing, self.backlog.reused, len(self.backlog.failed))
-
-
-def foresee_sides(
-    objects: Objects,
-    real: Objects,
-    tables: Sequence[ObjectRef],
-    parent: Manifest | None,
-    info: EncoderInfo | None,
-) -> list[Side]:
-    """What would be encoded.
-
-    Args:
-        objects: what the tables are read through.
-        real: the store's own objects: shards that a killed run left count too.
-        tables: images and captions.
-        parent: the published version, or None.
-        info: the encoder; None where it is not known, so that everything is to be encoded.
-    """
-    shards: dict[Modality, list[Shard]] = {side: [] for side in Modality}
-    if info is not None and real.layout.is_store():
-        orphans = find_orphans(real, info)
-        for side, found in shards.items():
-            listed = parent.named(f"embeddings/{side}/") if parent is not None else ()
-            refs = [*listed, *orphans[side]]
-            found += [shard for ref in refs if (shard := _sound(real, ref, info)) is not None]
-    return [
-        _side(objects, side, table, shards[side])
-        for side, table in zip(Modality, tables, strict=True)
-    ]
-
-
-def _side(objects: Objects, side: Modality, table: ObjectRef, shards: Sequence[Shard]) -> Side:
-    live = live_keys(objects, table)
-    backlog = plan_backlog(live, shards)
-    keys = unique_keys(objects, table, live)
-    failed = pa.array(list(backlog.failed), pa.string())
-    return Side(side, table, backlog, keys.filter(pc.invert(pc.is_in(keys, value_set=failed))))
-
-
-def _sound(objects: Objects, ref: ObjectRef, info: EncoderInfo) -> Shard | None:
-    try:
-        return read_shard(objects, ref, info)
-    except DataError:  # a build encodes it again
-        return None
-
-
-def foresee_index(
-    indexed: Snapshot | None, side: Side, fingerprint: str, config: IndexConfig
-) -> IndexPlan:
-    """What would become of one side's index; the rules are those of :mod:`mmindex.index.decide`.
-
-    Args:
-        indexed: the version with the last index of this side; None: there is none.
-        side: the keys to index.
-        fingerprint: the encoder's; empty where it is not known.
-        config: the section index.
-
-    Raises:
-        UsageError: no index of the kind asked for fits the memory.
-    """
-    n = len(side.keys)
-    if indexed is None:
-        return IndexPlan("trained", "first build", n, 0, n)
-    info = indexed.index(side.name)
-    if not fingerprint:
-        return IndexPlan("trained", "another model", n, info.n, n)
-    change = compare(indexed.keys(side.name), side.keys)
-    why = why_anew(info, change, recipe_of(fingerprint, config), config)
-    action = "trained" if why else "extended" if change.size else "kept"
-    why = why or ("" if change.size else "nothing changed")
-    return IndexPlan(action, why, len(change.fresh), len(change.gone), n)
-
-
 def foresee_seconds(
-    layout: Layout, seen: int, encode: Mapping[str, EncodePlan], index: Mapping[str, IndexPlan]
+    layout: Layout,
+    seen: int,
+    encode: Mapping[str, EncodeFigures],
+    index: Mapping[str, IndexFigures],
 ) -> dict[str, float]:
     """Seconds by stage, at the rates of the newest run that has each; others are left out."""
     reports = list(newest_first(layout)) if layout.runs_dir.is_dir() else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,8 +15,8 @@ from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.index.build import IndexReport, build_index
-from mmindex.index.decide import NOT_IN_RECIPE, compare, recipe_of
-from mmindex.index.extend import Before, Order, Retrain, extend_index
+from mmindex.index.decide import NOT_IN_RECIPE, UpdatePlan, recipe_of
+from mmindex.index.extend import Before, Order, Retrain, extend_index, plan_index
 from mmindex.index.gather import locate, vector_blocks
 from mmindex.index.train import sample_rows
 from mmindex.index.tune import TUNING_QUERIES
@@ -38,19 +39,24 @@ class _Side:
     name: Modality
     table: ObjectRef
     other: ObjectRef
-    recipe: str
+    fingerprint: str
     inputs: str
     purge: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
-    """What became of one side's index: ``kept``, ``extended`` or ``trained``."""
+class _Work:
+    """What an index is made from.
 
-    action: str
-    why: str = "nothing changed"
-    added: int = 0
-    removed: int = 0
+    Attributes:
+        keys: string (n,), each once.
+        shards: embedding shards that hold their vectors.
+        queries: float32 (q, dim) to tune with; None: there are none.
+    """
+
+    keys: pa.ChunkedArray[Any]
+    shards: tuple[ObjectRef, ...]
+    queries: NDArray[np.float32] | None
 
 
 def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Manifest:
@@ -71,7 +77,7 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
     if "encode" not in draft.stages or draft.encoder is None:
         raise NoInputError("encode has not run yet", "run `mmindex encode` first")
     tables = {side: draft.require(name) for side, name in TABLES.items()}
-    recipe = recipe_of(draft.encoder.fingerprint, context.config.index)
+    fingerprint = draft.encoder.fingerprint
     draft = msgspec.structs.replace(
         draft, stages=("crawl", "encode", "index"), objects=draft.but(INDEX_OBJECTS)
     )
@@ -80,7 +86,7 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
         if not table.rows:
             continue
         inputs = _index_inputs(context, draft, name)
-        side = _Side(name, table, tables[OTHER_SIDE[name]], recipe, inputs, purge)
+        side = _Side(name, table, tables[OTHER_SIDE[name]], fingerprint, inputs, purge)
         info, parts = _index_side(context, draft, side)
         indexes[name] = info
         draft = msgspec.structs.replace(draft, objects=(*draft.objects, *parts))
@@ -104,36 +110,42 @@ def _index_side(
     context: Context, draft: Manifest, side: _Side
 ) -> tuple[IndexInfo, tuple[ObjectRef, ...]]:
     """Keep, extend or build one side's index, and say which."""
-    before = _published(context, side.name)
+    before = published_index(context, side.name)
     if isinstance(before, Before) and before.info.inputs == side.inputs and not side.purge:
-        kept = _parts(before.version.manifest, side.name)
-        _report(context, side, IndexReport(before.info, kept, {}), _Done("kept"))
-        return before.info, kept
-    objects, config = context.objects, context.config.index
-    queries = _query_vectors(context, draft, OTHER_SIDE[side.name], side.other)
-    keys = unique_keys(objects, side.table)
-    shards = draft.named(f"embeddings/{side.name}/")
-    done = _Done("trained", added=len(keys))
-    made: IndexReport | Retrain
-    if isinstance(before, Retrain):
-        made = before
-    else:
-        change = compare(before.version.keys(side.name), keys)
-        done = _Done("extended", "", len(change.fresh), len(change.gone))
-        order = Order(change, side.recipe, shards, config, queries, side.purge)
-        made = extend_index(before, order)
-        if not change.size and not side.purge:
-            done = _Done("kept", "its vectors did not change, it was tuned with new questions")
-    if isinstance(made, Retrain):
-        done = replace(done, action="trained", why=made.why)
-        made = build_index(objects, side.name, keys, shards, config, queries)
-    info = msgspec.structs.replace(made.info, inputs=side.inputs, recipe=side.recipe)
-    made = replace(made, info=info)
+        kept = IndexReport(before.info, _parts(before.version.manifest, side.name), {})
+        _report(context, side, kept, UpdatePlan("kept", "nothing changed", 0, 0, before.info.n))
+        return before.info, kept.objects
+    config = context.config.index
+    keys = unique_keys(context.objects, side.table)
+    plan = plan_index(before, keys, side.fingerprint, config, purge=side.purge)
+    work = _Work(
+        keys=keys,
+        shards=draft.named(f"embeddings/{side.name}/"),
+        queries=_query_vectors(context, draft, OTHER_SIDE[side.name], side.other),
+    )
+    made, done = _execute(context, side, before, plan, work)
+    recipe = recipe_of(side.fingerprint, config)
+    made = replace(made, info=msgspec.structs.replace(made.info, inputs=side.inputs, recipe=recipe))
     _report(context, side, made, done)
-    return info, (*made.objects, _golden(context, draft, side, made, queries))
+    return made.info, (*made.objects, _golden(context, draft, side, made, work.queries))
 
 
-def _published(context: Context, side: Modality) -> Before | Retrain:
+def _execute(
+    context: Context, side: _Side, before: Before | Retrain, plan: UpdatePlan, work: _Work
+) -> tuple[IndexReport, UpdatePlan]:
+    """Do what is planned; returns what was done in the end, which may be to train after all."""
+    objects, config = context.objects, context.config.index
+    if isinstance(before, Before) and plan.change is not None:
+        order = Order(plan.change, work.shards, config, work.queries, side.purge)
+        made = extend_index(before, order)
+        if isinstance(made, IndexReport):
+            why = "its vectors did not change, it was tuned with new questions"
+            return made, replace(plan, why=why) if plan.action == "kept" else plan
+        plan = replace(plan, action="trained", why=made.why)
+    return build_index(objects, side.name, work.keys, work.shards, config, work.queries), plan
+
+
+def published_index(context: Context, side: Modality) -> Before | Retrain:
     """The last index of one side, every byte of it verified; or why it cannot be used."""
     version = last_indexed(context.layout, context.parent, side)
     if version is None:
@@ -152,7 +164,7 @@ def _parts(version: Manifest, side: Modality) -> tuple[ObjectRef, ...]:
     return version.named(tuple(f"{kind}{side}" for kind in INDEX_OBJECTS))
 
 
-def _report(context: Context, side: _Side, made: IndexReport, done: _Done) -> None:
+def _report(context: Context, side: _Side, made: IndexReport, done: UpdatePlan) -> None:
     info = made.info
     told = {"why": done.why} if done.why else {"added": done.added, "removed": done.removed}
     get_logger("index").info(f"{side.name} index {done.action}", vectors=info.n, **told)

@@ -7,9 +7,10 @@ where a whole new index would not fit, a warning says so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from mmindex.core.config import Config
+from mmindex.core.config import Config, SourceConfig
 from mmindex.core.errors import StorageError
 from mmindex.core.progress import get_logger
 from mmindex.index.plan import KINDS, plan
@@ -19,6 +20,7 @@ from mmindex.models.resolve import (
     read_config,
     resolve_model,
 )
+from mmindex.sources.base import Needs
 from mmindex.sources.kinds import only_scenes
 from mmindex.sources.needs import needs_of
 from mmindex.sources.spec import parse_spec
@@ -38,6 +40,26 @@ _MOST_DIM: Final = 1 << 16
 _REBUILT: Final = ("ids/", "vectors/", "digests/", "index/")
 
 
+@dataclass(frozen=True, slots=True)
+class SourcePlan:
+    """A source, and what it lacks before it can be read."""
+
+    source: SourceConfig
+    needs: Needs
+
+
+def plan_sources(layout: Layout, config: Config) -> tuple[SourcePlan, ...]:
+    """What each source lacks: known without touching the network or the store.
+
+    Raises:
+        MmindexError: a source does not exist or makes no sense.
+    """
+    return tuple(
+        SourcePlan(source, needs_of(parse_spec(source.spec), layout, config.fetch))
+        for source in config.source
+    )
+
+
 def check_room(
     layout: Layout, config: Config, parent: Manifest | None, wanted: Sequence[str]
 ) -> None:
@@ -54,7 +76,8 @@ def check_room(
         MmindexError: a source does not exist or makes no sense.
     """
     probe(layout)
-    parts = estimate(layout, config, parent, wanted)
+    sources = plan_sources(layout, config) if "crawl" in wanted else ()
+    parts = estimate(sources, config, parent, wanted)
     require_room(layout, parts)
     needed = sum(parts.values()) + (_bytes_of(parent, _REBUILT) if "index" in wanted else 0)
     free = free_bytes(layout.root)
@@ -86,17 +109,20 @@ def require_room(layout: Layout, parts: Mapping[str, int]) -> None:
 
 
 def estimate(
-    layout: Layout, config: Config, parent: Manifest | None, wanted: Sequence[str]
+    sources: Sequence[SourcePlan], config: Config, parent: Manifest | None, wanted: Sequence[str]
 ) -> dict[str, int]:
     """Bytes that a run writes at the least, by what they are for.
 
     What a source will hold is known of published corpora and of scenes; of a folder it is not, and
     then only a changed model tells, which encodes everything anew.
+
+    Args:
+        sources: those that will be read.
+        config: the run's settings.
+        parent: the published version.
+        wanted: the stages to run.
     """
-    needs = [
-        needs_of(parse_spec(source.spec), layout, config.fetch)
-        for source in (config.source if "crawl" in wanted else ())
-    ]
+    needs = [plan.needs for plan in sources]
     images, captions = sum(need.images for need in needs), sum(need.captions for need in needs)
     tables = images * _IMAGE_ROW_BYTES + captions * _CAPTION_ROW_BYTES
     if parent is not None:
