@@ -1,4 +1,4 @@
-"""Source specs: KIND:WHERE[#SPLIT], and what is said of those without meaning."""
+"""Source specs: KIND:PLACE[#SPLIT], and what is said of those without meaning."""
 
 from __future__ import annotations
 

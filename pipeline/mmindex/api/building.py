@@ -94,7 +94,7 @@ def build(
 
     Args:
         store: the store's folder; made where it does not exist.
-        sources: what to index, each ``KIND:WHERE``, such as ``folder:~/Pictures``,
+        sources: what to index, each ``KIND:PLACE``, such as ``folder:~/Pictures``,
             ``coco:val2017``, ``scenes:2000``; a Path is a folder of pictures. None: what the store
             was built from; in a new store, drawn scenes.
         model: which model encodes; None: that of the store, or the default for the sources.

@@ -37,11 +37,11 @@ class Place(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A parsed source spec, ``[NAME=]KIND:WHERE[#SPLIT]``.
+    """A parsed source spec, ``[NAME=]KIND:PLACE[#SPLIT]``.
 
     Attributes:
         kind: the kind's name.
-        where: what the kind's place says it is.
+        where: PLACE; the kind says what it is.
         split: the part after ``#``, or None.
         name: what it is called in ids and its column ``source``, in place of the default.
     """
@@ -57,7 +57,7 @@ class SourceSpec:
 
     @property
     def path(self) -> Path | None:
-        """WHERE as an absolute path if it holds a separator or exists, else None."""
+        """PLACE as an absolute path if it holds a separator or exists, else None."""
         path = user_path(self.where)
         return path.absolute() if "/" in self.where or path.exists() else None
 
