@@ -1,4 +1,4 @@
-"""Fewer, fuller embedding shards: what nightly changes leave behind is put together.
+"""Merges the small and half-empty embedding shards that nightly changes leave.
 
 A night adds a small shard, and what is removed stays in its shard as rows that nothing asks for.
 So a shard of which less than half of the rows are live is written anew without the others, and once
@@ -34,7 +34,7 @@ _READ_ROWS = 8_192
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What one side's shards are to become.
+    """Merges the shards of one side.
 
     Attributes:
         objects: the store's.
@@ -51,7 +51,7 @@ class Compaction:
     def run(
         self, live: DistinctKeys, shards: Sequence[Shard], failed: Mapping[str, Failure]
     ) -> tuple[ObjectRef, ...]:
-        """Put together what the rule says.
+        """Merge the shards that the rule selects.
 
         Args:
             live: the keys that are asked for.
@@ -105,7 +105,7 @@ class Compaction:
 
 
 def to_rewrite(rows: Sequence[int], live: Sequence[int], unit: int) -> list[int]:
-    """Which shards are to be put together, ascending.
+    """The numbers of the shards to merge, ascending.
 
     Args:
         rows: how many each has.
@@ -120,7 +120,7 @@ def to_rewrite(rows: Sequence[int], live: Sequence[int], unit: int) -> list[int]
 
 
 def _used_rows(live: DistinctKeys, shards: Sequence[Shard]) -> list[NDArray[np.int64]]:
-    """The rows of each shard that are asked for: live, and in no earlier shard."""
+    """The rows of each shard that are in use: live, and in no earlier shard."""
     covered = np.zeros(len(live.unique), dtype=np.bool_)
     used = []
     for shard in shards:

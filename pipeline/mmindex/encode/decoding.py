@@ -1,4 +1,4 @@
-"""Decode workers: a picture that crashes, hangs or fills memory costs one worker, and only itself.
+"""Decode workers. A picture that crashes, hangs or fills memory loses one worker and itself.
 
 Workers are separate processes (pebble's pool: it survives the death of a worker and kills one
 that takes too long). They import Pillow and numpy, never torch.
@@ -57,7 +57,7 @@ Decoded = Pixels | Failure
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """What a worker does with a task; travels to the workers, so it holds plain values only."""
+    """Decodes tasks in a worker. It is sent to the workers, so it holds plain values only."""
 
     spec: PreprocessSpec
     limits: ImageLimits
@@ -82,7 +82,7 @@ def start_worker(memory_bytes: int) -> None:
 
 
 class DecodePool:
-    """Decodes pictures ahead of their use, in order, in bounded memory.
+    """Decodes pictures ahead of use, in order, in bounded memory.
 
     Args:
         decode: called with a task in a worker; must be picklable.

@@ -1,4 +1,4 @@
-"""Embedding shards without the rows that no table needs any more."""
+"""Removes rows that no table needs from embedding shards."""
 
 from __future__ import annotations
 

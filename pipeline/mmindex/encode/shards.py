@@ -1,4 +1,4 @@
-"""Embedding shards: Parquet objects with key and vector in one row, each complete in itself.
+"""Embedding shards: self-contained Parquet objects with a key and its vector in each row.
 
 A shard says in its own metadata which encoder made it and which items failed. So a shard that a
 killed run left behind, listed by no version, can be taken up by the next run.
@@ -51,7 +51,7 @@ _PASSING = frozenset(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shard:
-    """What one shard holds.
+    """The content of one shard.
 
     Attributes:
         ref: the object.
@@ -65,7 +65,7 @@ class Shard:
 
 
 def shard_name(modality: Modality, number: int) -> str:
-    """What a manifest calls a shard."""
+    """A shard's name in the manifest."""
     return f"embeddings/{modality}/{number:05d}"
 
 
@@ -140,7 +140,7 @@ def _read_failed(metadata: Mapping[bytes, bytes], ref: ObjectRef) -> dict[str, F
 
 
 def is_shard(path: Path) -> bool:
-    """Whether a file is an embedding shard, of whatever encoder."""
+    """Whether a file is an embedding shard of any encoder."""
     if not _is_parquet(path):
         return False
     try:
@@ -183,7 +183,7 @@ def find_orphans(objects: Objects, info: EncoderInfo) -> dict[Modality, list[Obj
 
 
 def _listed(layout: Layout) -> set[str]:
-    """What versions list; an unreadable one lists nothing, as adoption checks every shard."""
+    """The objects of all versions. Unreadable versions are skipped; adoption checks every shard."""
     listed: set[str] = set()
     for number in versions.list_versions(layout):
         try:

@@ -1,4 +1,4 @@
-"""After encoding: take out of the tables what cannot have a vector."""
+"""Removes items that could not be encoded from the tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collects one unit of work at a time and publishes it as a shard."""
+"""Collects vectors and publishes them as shards of a fixed size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmindex.store.objects import Objects
 
 
 def unit_sizes(total: int, unit: int) -> Iterator[int]:
-    """Cut ``total`` into units, the last one smaller: the same cuts on every run."""
+    """Split ``total`` into units; only the last is smaller. The same on every run."""
     full, rest = divmod(total, unit)
     for _ in range(full):
         yield unit
@@ -29,7 +29,7 @@ def unit_sizes(total: int, unit: int) -> Iterator[int]:
 
 @dataclass(slots=True)
 class UnitWriter:
-    """Turns vectors into shards of one modality.
+    """Writes the vectors of one modality to shards.
 
     Attributes:
         objects: where shards go.
@@ -74,11 +74,11 @@ class UnitWriter:
 
     @property
     def unfinished(self) -> bool:
-        """Whether something waits to be published."""
+        """Whether anything is pending."""
         return bool(self._keys or self._unit_failed)
 
     def publish(self) -> None:
-        """Write the unit as one shard, also where everything in it failed, and begin the next."""
+        """Write the unit as one shard, even if everything in it failed, and start the next."""
         vectors = np.concatenate([np.empty((0, self.info.dim), np.float16), *self._vectors])
         name = shard_name(self.side, self.number)
         rows = (self._keys, vectors)

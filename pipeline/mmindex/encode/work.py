@@ -1,4 +1,4 @@
-"""The loops that feed the model: pictures through decode workers, texts in batches."""
+"""Feeds the model: pictures through decode workers, texts in batches."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Worker:
         work(table, backlog, writer)
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         if self._encoder is not None:
             self._encoder.close()
 

@@ -1,4 +1,4 @@
-"""How sure recall figures are: percentile intervals of a bootstrap over images.
+"""Confidence intervals of recall: percentile bootstrap over images.
 
 Captions of one image are not independent (an odd picture spoils all five), so images are drawn
 with replacement and bring all their queries along; drawing captions one by one would give

@@ -38,7 +38,7 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Direction:
-    """What every query of one direction got.
+    """The results of all queries in one direction.
 
     Attributes:
         rows: int64 (q,), the rows that asked: of ``captions``, or of ``images``.
@@ -103,7 +103,7 @@ def image_to_text(
 
 
 def _affordable(gallery: Items, config: EvaluateConfig) -> int:
-    """How many queries may be asked of a gallery."""
+    """The largest number of queries for a gallery of this size."""
     by_work = max(MIN_QUERIES, MAX_PAIRS // max(1, gallery.vectors.n))
     return min(config.max_queries, by_work)
 

@@ -1,4 +1,4 @@
-"""What an evaluation says, as it stands in a manifest and in ``evaluate --format json``."""
+"""The results of an evaluation, as in a manifest and in ``evaluate --format json``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class CeilingBlock(Record, frozen=True):
 
 
 class Ceiling(Record, frozen=True):
-    """What no model can exceed on average, because captions truly fit several pictures."""
+    """The best average recall that any model can reach, as some captions fit several pictures."""
 
     text_to_image: CeilingBlock
     image_to_text: CeilingBlock

@@ -1,4 +1,4 @@
-"""Golden figures: does this store reach what it reached before, or what was published?"""
+"""Compares a store's recall with expected or published figures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Figure:
 
     @property
     def within(self) -> bool:
-        """Whether it is near enough."""
+        """Whether the measured figure is within the tolerance."""
         if self.measured is None:
             return False
         return abs(self.measured - self.expected) <= self.tolerance + _ROUNDING
@@ -55,7 +55,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Every figure that was expected; ``title`` says whose, ``cite`` where they stand."""
+    """All expected figures; ``title`` names their subject, ``cite`` their source."""
 
     title: str
     cite: str
@@ -63,11 +63,11 @@ class Comparison:
 
     @property
     def outside(self) -> tuple[Figure, ...]:
-        """Those that are not within their tolerance."""
+        """The figures outside their tolerance."""
         return tuple(figure for figure in self.figures if not figure.within)
 
     def check(self) -> None:
-        """Refuse figures outside their tolerance.
+        """Raise if a figure is outside its tolerance.
 
         Raises:
             DataError: names each of them.
@@ -168,7 +168,7 @@ def _read(path: Path) -> tuple[Expected, ...]:
 
 
 def compare(golden: Expected, evaluation: Evaluation) -> Comparison:
-    """Hold what was measured against what is expected."""
+    """Compare measured with expected figures."""
     return Comparison(golden.title, golden.cite, _figures(golden, msgspec.to_builtins(evaluation)))
 
 

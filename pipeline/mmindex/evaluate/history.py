@@ -1,4 +1,4 @@
-"""The versions that a store keeps, as far as a report shows them."""
+"""The kept versions of a store, as shown in a report."""
 
 from __future__ import annotations
 

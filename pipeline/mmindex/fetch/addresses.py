@@ -1,4 +1,4 @@
-"""Where a request may go: which URLs, and which network addresses behind their names.
+"""Which URLs and network addresses a request may go to.
 
 A name is resolved once for a connection, every address it has is checked, and the connection goes
 to the checked addresses, not to the name: a resolver that answers differently the next time
@@ -80,7 +80,7 @@ _PATH: Final = re.compile(
 
 
 def parse_url(text: str) -> URL:
-    """Take an address apart, if a request to it makes sense at all.
+    """Parse a URL and check that it can be requested.
 
     Raises:
         FetchError: ``bad_url``: no http or https URL, credentials inside, or a malformed host.
@@ -104,7 +104,7 @@ def parse_url(text: str) -> URL:
 
 
 def _as_written(text: str) -> URL:
-    """An address whose path and query are sent as they stand, where they are well-formed.
+    """The URL with its path and query sent unchanged where they are well-formed.
 
     ``%2F`` and ``/`` mean different things to a server that checks a signature.
     """
@@ -127,7 +127,7 @@ def _bad_url(detail: str) -> FetchError:
 
 @functools.lru_cache(maxsize=4_096)
 def _literal(host: str) -> Address | None:
-    """The address that ``host`` is, if it is one written in its usual form."""
+    """``host`` as an IP address, if it is one in the usual notation; else None."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -136,12 +136,12 @@ def _literal(host: str) -> Address | None:
 
 @functools.lru_cache(maxsize=4_096)
 def refusal(address: Address, *, allow_private: bool) -> str | None:
-    """Why no connection may go to ``address``; None if one may.
+    """Why a connection to ``address`` is refused; None if it is allowed.
 
     Args:
         address: as a resolver gave it.
-        allow_private: let loopback, private, link-local and shared addresses pass. Multicast,
-            unspecified, reserved and cloud metadata addresses never pass.
+        allow_private: allow loopback, private, link-local and shared addresses. Multicast,
+            unspecified, reserved and cloud metadata addresses are never allowed.
     """
     if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
@@ -163,7 +163,7 @@ def refusal(address: Address, *, allow_private: bool) -> str | None:
 
 
 def _inside(address: Address) -> str | None:
-    """What kind of inner network the address belongs to; None for every other one."""
+    """The kind of internal network that the address belongs to; None for a public address."""
     if address.is_loopback:
         return "loopback"
     if address.is_link_local or (address.version == 6 and address in _SITE_LOCAL):
@@ -174,7 +174,7 @@ def _inside(address: Address) -> str | None:
 
 
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that a packet to this IPv6 address may end at."""
+    """The IPv4 address embedded in this IPv6 address, if there is one."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address.sixtofour is not None:
@@ -187,14 +187,14 @@ def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 
 class RefusedAddressError(PermissionError):
-    """A connection would go where none may; an OSError, so that aiohttp passes it on."""
+    """The address is not allowed. A subclass of OSError, so that aiohttp passes it on."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(errno.EACCES, detail)
 
 
 class Guard(AbstractResolver):
-    """Resolver and socket factory of one client; both let only allowed addresses pass.
+    """Resolver and socket factory of one client. Both allow only permitted addresses.
 
     Args:
         resolver: what really resolves names.
@@ -228,7 +228,7 @@ class Guard(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Resolve a name. One forbidden address among several refuses them all.
+        """Resolve a host name. If one address is forbidden, all are refused.
 
         Raises:
             RefusedAddressError: an address is forbidden.
@@ -243,7 +243,7 @@ class Guard(AbstractResolver):
         return results
 
     def open_socket(self, info: AddrInfoType) -> socket.socket:
-        """A socket for an address that is about to be connected.
+        """Create the socket for a connection to a resolved address.
 
         Raises:
             RefusedAddressError: the address is forbidden.

@@ -1,4 +1,4 @@
-"""One HTTP client for everything: guarded addresses, redirects by hand, bounded bodies."""
+"""The HTTP client: checks addresses, follows redirects itself and limits body sizes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Admission = Callable[[URL], AbstractAsyncContextManager[None]]
 
 
 def user_agent(contact: str) -> str:
-    """What mmindex calls itself."""
+    """The User-Agent header."""
     about = f"image search indexer; contact: {contact}" if contact else "image search indexer"
     return f"{PRODUCT}/{mmindex.__version__} ({about})"
 
@@ -92,7 +92,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         admit: Admission | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Request ``url``, follow redirects, and give the answer with its body unread.
+        """Request ``url``, follow redirects and return the response with its body unread.
 
         Each hop is checked like the first: scheme, credentials, host, network address.
 
@@ -155,7 +155,7 @@ def _next_hop(url: URL, location: str) -> URL:
 
 @contextlib.contextmanager
 def _network_errors() -> Iterator[None]:
-    """Turn what aiohttp raises into the closed list."""
+    """Turn aiohttp's exceptions into :class:`FetchError` with a known status."""
     try:
         yield
     except TimeoutError as error:
@@ -179,7 +179,7 @@ def _explain(error: Exception, otherwise: str = "") -> str:
 
 
 def check_status(response: aiohttp.ClientResponse) -> None:
-    """Pass on 2xx only.
+    """Raise unless the status is 2xx.
 
     Raises:
         FetchError: with the status's meaning, and Retry-After where the server sends it.
@@ -199,7 +199,7 @@ def check_status(response: aiohttp.ClientResponse) -> None:
 
 
 def retry_after(value: str, now: float | None = None) -> float | None:
-    """Seconds that a Retry-After header asks to wait (RFC 9110, 10.2.3); None for nonsense."""
+    """Seconds to wait from a Retry-After header (RFC 9110, 10.2.3); None if it is invalid."""
     value = value.strip()
     if value.isascii() and value.isdigit():
         return float(value[:12])
@@ -215,7 +215,7 @@ async def read_body(
     limit: int,
     grow: Callable[[int], Awaitable[None]] | None = None,
 ) -> bytes:
-    """Read a body whole, up to ``limit`` bytes.
+    """Read the whole body, up to ``limit`` bytes.
 
     Args:
         response: an answer whose body is unread.
@@ -253,7 +253,7 @@ def _too_large(size: int, limit: int) -> FetchError:
 
 @asynccontextmanager
 async def deadline(seconds: float) -> AsyncIterator[None]:
-    """Give the block at most ``seconds``.
+    """Limit the block to ``seconds``.
 
     Raises:
         FetchError: ``timeout``.

@@ -1,4 +1,4 @@
-"""All addresses of a list, many hosts at a time, into shards."""
+"""Fetches all addresses of a list into shards, many hosts in parallel."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SHARD_SHARE: Final = 0.05
 
 
 class ShardSink:
-    """Takes fetched images one by one and keeps them in shards.
+    """Writes fetched images to shards.
 
     Args:
         layout: the store.
@@ -90,11 +90,11 @@ class ShardSink:
             self._number += 1
 
     def close(self) -> None:
-        """Publish what is there; called once, when nothing is added any more."""
+        """Publish the last shard. Call it once, after the last :meth:`add`."""
         self._publish()
 
     def discard(self) -> None:
-        """Drop the shard under way: it could not be written."""
+        """Drop the current shard, which could not be written."""
         if self._shard is not None:
             self._shard.__exit__(None, None, None)
             self._shard = None
@@ -135,7 +135,7 @@ class _Crawl:
             self._politeness.leave(parse_url(f"http://{host}/"))
 
     async def _lane(self, urls: Iterator[str], progress: tqdm) -> None:  # type: ignore[type-arg]
-        """One of a host's connections: the lanes share one iterator, so none waits for another."""
+        """One connection to a host. All lanes share one iterator, so none waits for another."""
         for url in urls:
             slot = self._fetcher.slot()
             try:
@@ -169,7 +169,7 @@ def crawl_addresses(
     max_bytes: int,
     resolver: AbstractResolver | None = None,
 ) -> None:
-    """Ask for every planned address and keep what comes in new shards.
+    """Fetch every planned address and store the results in new shards.
 
     What was fetched when the run is stopped, by a signal or an error, is kept as well.
 

@@ -1,4 +1,4 @@
-"""Downloading the archives of a corpus: resumed, checked, and only then used."""
+"""Downloads the archives of a corpus. Downloads resume, and are verified before use."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def download_files(
     settings: FetchConfig,
     resolver: AbstractResolver | None = None,
 ) -> list[Path]:
-    """Make sure that files are there, whole and checked; several are fetched at once.
+    """Make sure that files are present, complete and verified; fetch several at once.
 
     A file that is there and was checked is not looked at again unless its size or time changed.
     What arrived before a failure is kept and continued by the next run.
@@ -89,7 +89,7 @@ def download_files(
 
 
 def _is_ready(layout: Layout, folder: Path, file: RemoteFile) -> bool:
-    """Whether the file is there and right; one that somebody put there is checked now.
+    """Whether the file is present and correct. A file without a matching record is verified now.
 
     Raises:
         DataError: it is there, but it is not what its publisher serves.
@@ -152,7 +152,7 @@ async def _download(
 
 
 class _Download:
-    """One file on its way."""
+    """One download in progress."""
 
     def __init__(
         self, layout: Layout, folder: Path, file: RemoteFile, settings: FetchConfig
@@ -171,7 +171,7 @@ class _Download:
             await asyncio.to_thread(self._finish, transfer, str(url))
 
     def _finish(self, transfer: Transfer, url: str) -> None:
-        """Check the whole file as it is on disk, and give it its name."""
+        """Verify the complete file on disk and rename it."""
         try:
             record = _check(transfer.partial, self._file, url, "run this again to fetch it anew")
         except DataError:
@@ -206,7 +206,7 @@ def _mirrored(text: str, base_url: str | None) -> URL:
 
 
 def _check(path: Path, file: RemoteFile, url: str, hint: str) -> Record:
-    """Hash a file and compare it with what is known.
+    """Hash a file and compare size and checksums with the known ones.
 
     Raises:
         DataError: size or checksum differ.

@@ -1,4 +1,4 @@
-"""Fetching one image: tried again where that may help, opt-outs obeyed before the body is read."""
+"""Fetches one image. Retries where that may help; honours opt-outs before reading the body."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TRY_AGAIN: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What became of one address.
+    """The result of fetching one address.
 
     Attributes:
         url: as it was asked for.
@@ -54,20 +54,20 @@ class Fetched:
 
 
 class BodySlot:
-    """Permission of one fetch to hold a large body in memory; give it back with ``release``."""
+    """Permission to hold a large body in memory; return it with ``release``."""
 
     def __init__(self, large: asyncio.Semaphore) -> None:
         self._large = large
         self._held = False
 
     async def grow(self, size: int) -> None:
-        """Called while a body grows; waits where it becomes a large one."""
+        """Report the body's size so far; waits when it becomes large."""
         if size > _SMALL_BODY_BYTES and not self._held:
             await self._large.acquire()
             self._held = True
 
     def release(self) -> None:
-        """The body is no longer in memory."""
+        """Report that the body is no longer in memory."""
         if self._held:
             self._large.release()
             self._held = False
@@ -97,7 +97,7 @@ class ImageFetcher:
         return BodySlot(self._large)
 
     async def fetch(self, text: str, slot: BodySlot) -> Fetched:
-        """Fetch the image at the address ``text``; whatever happens is in the result.
+        """Fetch the image at the address ``text``. The result also reports failures.
 
         A wait that the server asks for is no failed try: the host's budget bounds those.
         """

@@ -1,4 +1,4 @@
-"""What is known of every row and address of a URL list, while a run works on it.
+"""Tracks every row and address of a URL list during a run.
 
 A scratch SQLite database in the store's staging folder, made anew by each run from the list and
 from the shards: those two are the only truth, so nothing can disagree with them after a kill.
@@ -82,7 +82,7 @@ class ListRow:
 
 @dataclass(frozen=True, slots=True)
 class RowState:
-    """One row with what became of its address.
+    """One row with the result of its address.
 
     Attributes:
         number: position in the list, from 0.
@@ -104,7 +104,7 @@ class RowState:
 
 
 def address_of(url: str) -> bytes:
-    """What stands for an address in the tables: 16 bytes of its sha256."""
+    """The key of an address in the tables: the first 16 bytes of its sha256."""
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
@@ -133,7 +133,7 @@ class Ledger:
             return self._database.execute(statement, tuple(values))
 
     def add_rows(self, rows: Iterable[ListRow]) -> int:
-        """Take in the list; returns how many rows it has."""
+        """Add the list's rows; returns their number."""
         count = 0
         numbered = enumerate(rows)
         while chunk := list(itertools.islice(numbered, _CHUNK_ROWS)):
@@ -151,7 +151,7 @@ class Ledger:
         return count
 
     def add_states(self, shard: int, states: Iterable[State]) -> None:
-        """Take in what a shard of an earlier run says."""
+        """Add the states from a shard of an earlier run."""
         for state in states:
             if not state.url:  # a row whose content was forgotten
                 continue
@@ -163,7 +163,7 @@ class Ledger:
                 self.keep(state.key, shard, state.row)
 
     def add_fetched(self, fetched: Fetched, at_ms: int) -> None:
-        """Take in what this run has done; the row is durable once its shard is published."""
+        """Add a result of this run. It is durable once its shard is published."""
         self._put(
             address_of(fetched.url),
             (fetched.status, fetched.detail, fetched.http_status, at_ms, fetched.key, 1),
@@ -176,14 +176,14 @@ class Ledger:
         )
 
     def keep(self, key: str, shard: int, row: int) -> bool:
-        """Note where the bytes of ``key`` are; False if they are kept elsewhere already."""
+        """Record where the bytes of ``key`` are; False if they are already stored elsewhere."""
         added = self._run(
             "INSERT OR IGNORE INTO stored VALUES (?, ?, ?)", (bytes.fromhex(key), shard, row)
         )
         return added.rowcount > 0
 
     def plan(self, settings: FetchConfig) -> int:
-        """Decide which addresses to ask for; returns how many.
+        """Choose the addresses to fetch; returns their number.
 
         Never asked for: always. Failed for a passing reason: always. Failed for good:
         after ``retry_permanent_days``. Refused as private: as soon as that is allowed.
@@ -198,11 +198,11 @@ class Ledger:
         return self.planned
 
     def hosts(self) -> Iterator[tuple[str, int]]:
-        """Hosts to ask, in the order in which the list names them, with their addresses' count."""
+        """The hosts to fetch from, in list order, with the number of addresses of each."""
         yield from self._run("SELECT host, count(*) FROM todo GROUP BY host ORDER BY min(n)")
 
     def todo(self, host: str) -> Iterator[str]:
-        """Addresses to ask for at one host, in the list's order."""
+        """The addresses to fetch from one host, in list order."""
         last = -1
         query = "SELECT n, url FROM todo WHERE host = ? AND n > ? ORDER BY n LIMIT ?"
         while chunk := self._run(query, (host, last, _CHUNK_ROWS)).fetchall():
@@ -210,7 +210,7 @@ class Ledger:
             last = chunk[-1][0]
 
     def counts(self, fresh: bool) -> dict[str, int]:
-        """How many addresses of the list have which status.
+        """The number of addresses of the list by status.
 
         Args:
             fresh: only those that this run has asked for.
@@ -230,7 +230,7 @@ class Ledger:
         return list(self._run(query, (limit,)))
 
     def rows(self) -> Iterator[RowState]:
-        """Every row of the list, in its order, with what became of it."""
+        """Every row of the list, in order, with its result."""
         query = (
             "SELECT r.n, a.n, a.copies, a.url, a.address, r.name, r.split, r.captions, r.metadata,"
             " f.status, f.detail, f.key, s.shard, s.row"
@@ -267,7 +267,7 @@ def _listed(row: ListRow) -> tuple[str, str, bytes, bytes]:
 
 
 def _host_of(url: str) -> str:
-    """Host and port, the unit of politeness; empty for what is no address."""
+    """Host and port, the unit of politeness; empty if it is not an address."""
     try:
         parsed = parse_url(url)
     except FetchError:

@@ -1,4 +1,4 @@
-"""Opt-outs that a server states in an answer's headers."""
+"""Opt-outs in the headers of a response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMED: Final = re.compile(r"\s*([^:,\s]+)\s*:(.*)", re.DOTALL)
 
 
 def opt_out(headers: CIMultiDictProxy[str]) -> str | None:
-    """The header by which a server asks not to be indexed, or None.
+    """The header in which the server asks not to be indexed, or None.
 
     ``X-Robots-Tag`` counts if it is for all robots or for mmindex
     (https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag#xrobotstag);

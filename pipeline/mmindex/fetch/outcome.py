@@ -1,4 +1,4 @@
-"""How one fetch can end: a closed list of statuses, and when each is tried again."""
+"""The closed list of fetch results, and when each is retried."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmindex.core.records import Reason
 
 
 class FetchStatus(StrEnum):
-    """What became of one address; stored with it."""
+    """The result of one address, as stored with it."""
 
     STORED = "stored"  # the bytes are kept (or were kept before, under the same sha256)
     FORGOTTEN = "forgotten"  # the store was told to forget what it serves: never asked again
@@ -55,12 +55,12 @@ _REASONS: Final = {
 
 
 def reason_of(status: FetchStatus) -> Reason:
-    """The quarantine reason of a fetch that kept nothing."""
+    """The quarantine reason for a failed fetch."""
     return _REASONS.get(status, Reason.FETCH_FAILED)
 
 
 class FetchError(Exception):
-    """One request fails.
+    """A request failed.
 
     Attributes:
         status: why, of the closed list.
@@ -88,7 +88,7 @@ class FetchError(Exception):
 
     @property
     def lost_connection(self) -> bool:
-        """Whether the host did not answer at all."""
+        """Whether the host gave no response at all."""
         return (
             self.http_status == 0
             and not self.final

@@ -1,4 +1,4 @@
-"""What is remembered of a download under way, and whether an answer goes on where it stopped.
+"""The state of a partial download, and whether a response continues it.
 
 A download is only ever continued with bytes of the very same representation: RFC 9110 lets a
 server say so through a strong ETag (8.8.3) that the client sends back in If-Range (13.1.5).
@@ -44,7 +44,7 @@ class Sidecar(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """``NAME.json``: what was checked of a finished file, so that it need not be hashed again.
+    """``NAME.json``: the verified facts of a finished file, which save hashing it again.
 
     Attributes:
         url: where it came from; empty where somebody put it there.
@@ -64,7 +64,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def load_sidecar(path: Path, partial: Path) -> Sidecar | None:
-    """The sidecar, if it and the bytes it speaks of are there."""
+    """The sidecar, if it and its partial file exist."""
     sidecar = _load(path, Sidecar)
     if sidecar is None or not partial.is_file():
         return None
@@ -73,12 +73,12 @@ def load_sidecar(path: Path, partial: Path) -> Sidecar | None:
 
 
 def load_record(path: Path) -> Record | None:
-    """The record of a finished file, if there is one."""
+    """The record of a finished file; None if there is none."""
     return _load(path, Record)
 
 
 def _load(path: Path, kind: type[T]) -> T | None:
-    """A small JSON file; None where it is missing or no longer makes sense."""
+    """Read a small JSON file; None if it is missing or invalid."""
     if not path.is_file():
         return None
     with os_errors(path):
@@ -90,24 +90,24 @@ def _load(path: Path, kind: type[T]) -> T | None:
 
 
 def strong_etag(response: aiohttp.ClientResponse) -> str:
-    """The answer's ETag if it is a strong one, else the empty string."""
+    """The response's ETag if it is strong, else the empty string."""
     etag = response.headers.get("ETag", "").strip()
     return etag if len(etag) > 2 and etag[0] == '"' == etag[-1] else ""
 
 
 def resume_headers(sidecar: Sidecar | None, url: str) -> dict[str, str]:
-    """Request headers that ask for the rest of a download; none where it must begin again."""
+    """Request headers for the rest of a download; none if it must start again."""
     if sidecar is None or not sidecar.bytes or not sidecar.etag or sidecar.url != url:
         return {}
     return {"Range": f"bytes={sidecar.bytes}-", "If-Range": sidecar.etag}
 
 
 class MismatchError(Exception):
-    """An answer does not continue what is there: begin again at the first byte."""
+    """The response does not continue the partial file: start again at the first byte."""
 
 
 def start_of(response: aiohttp.ClientResponse, sidecar: Sidecar | None) -> tuple[int, int]:
-    """Where an answer's first byte belongs, and how long the whole is.
+    """The offset of a response's first byte, and the size of the whole file.
 
     Args:
         response: 200 or 206.

@@ -1,4 +1,4 @@
-"""How often, and how many at a time, one host is asked."""
+"""Limits the rate and the parallel requests for each host."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _EARNED_BACK_S: Final = 0.5
 
 @dataclass(slots=True)
 class Host:
-    """What is under way at one host, and what it has asked for.
+    """The requests in progress at one host, and its rules.
 
     Attributes:
-        slots: bounds the requests at once.
-        delay_s: least time between the beginnings of two requests.
-        next_at: loop time before which no request may begin.
-        waited_s: what Retry-After has cost so far.
+        slots: limits parallel requests.
+        delay_s: minimum time between the starts of two requests.
+        next_at: loop time before which no request may start.
+        waited_s: seconds waited for Retry-After so far.
         lost: lost connections in a row.
         given_up: why this host is left for a later run, or None.
     """
@@ -65,7 +65,7 @@ class Politeness:
 
     @property
     def admission(self) -> Admission:
-        """Waits for a URL's turn; robots.txt, pauses, pace and both limits are obeyed."""
+        """Wait until a URL may be requested: robots.txt, pauses, rate and both limits apply."""
         return self._admit
 
     @asynccontextmanager
@@ -81,7 +81,7 @@ class Politeness:
                 yield
 
     def leave(self, url: URL) -> None:
-        """Forget a host whose rows are done, unless it has asked for something."""
+        """Forget a host whose rows are done, unless it has a delay or pause, or was given up."""
         host = self.host(url)
         if not host.delay_s and host.given_up is None and host.next_at == 0.0:
             del self._hosts[(url.raw_host or "", url.port or 0)]
@@ -113,17 +113,17 @@ class Politeness:
                 host.next_at = loop.time() + host.delay_s
 
     def answered(self, url: URL) -> None:
-        """Note that the host works: it earns back some of the patience it has used up."""
+        """Record a success, which restores some of the host's failure budget."""
         host = self.host(url)
         host.lost = 0
         host.waited_s = max(0.0, host.waited_s - _EARNED_BACK_S)
 
     def failed(self, url: URL, error: FetchError) -> None:
-        """Note a failure: a host that is gone or overloaded is left alone.
+        """Record a failure. A host that stays down or overloaded is left for a later run.
 
         Args:
-            url: what was asked for.
-            error: what came of it; with Retry-After, the host rests for that long.
+            url: the requested address.
+            error: the failure. With Retry-After, the host is paused for that long.
         """
         host = self.host(url)
         if error.lost_connection:
@@ -139,7 +139,7 @@ class Politeness:
             self._rest(host, error)
 
     def _rest(self, host: Host, error: FetchError) -> None:
-        """Let the host rest; requests answered at the same moment ask for the same rest once."""
+        """Pause the host. Simultaneous responses that ask for the same pause count once."""
         asked = _DEFAULT_WAIT_S if error.retry_after_s is None else error.retry_after_s
         asked = max(asked, _LEAST_WAIT_S)
         now = asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""robots.txt, fetched once for each origin and judged as RFC 9309 says.
+"""robots.txt, fetched once per origin and evaluated as RFC 9309 specifies.
 
 What a failed fetch means is the RFC's section 2.3.1: 4xx allows everything, 5xx and no answer at
 all forbid everything for now. 429 is taken for "no answer": the server is there and says "not now".
@@ -32,7 +32,7 @@ _REFUSES: Final = frozenset({FetchStatus.BAD_URL, FetchStatus.REFUSED_ADDRESS})
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What one origin's robots.txt says.
+    """The rules in one origin's robots.txt.
 
     Attributes:
         parsed: its rules; None where everything is allowed or nothing could be read.
@@ -43,7 +43,7 @@ class Rules:
     error: FetchError | None = None
 
     def check(self, url: URL) -> None:
-        """Let ``url`` pass, or say why not.
+        """Raise if the rules forbid ``url``.
 
         Raises:
             FetchError: ``opted_out``, or what kept us from reading robots.txt.
@@ -55,7 +55,7 @@ class Rules:
 
     @property
     def delay_s(self) -> float:
-        """Seconds between two requests that the site asks for; 0 where it asks for none."""
+        """Seconds between requests, from Crawl-delay and Request-rate; 0 if neither is set."""
         if self.parsed is None:
             return 0.0
         rate = self.parsed.request_rate(PRODUCT)
@@ -65,7 +65,7 @@ class Rules:
 
 
 class Robots:
-    """The rules of all origins met so far, each fetched once however many rows wait for it."""
+    """The rules of all origins so far; each is fetched once, even if many rows wait for it."""
 
     def __init__(self, client: Client, timeout_s: float) -> None:
         self._client = client
@@ -73,7 +73,7 @@ class Robots:
         self._rules: dict[URL, tuple[float, asyncio.Task[Rules]]] = {}
 
     async def rules(self, url: URL) -> Rules:
-        """The rules of the origin that ``url`` belongs to."""
+        """The rules of ``url``'s origin."""
         origin = url.origin()
         now = time.monotonic()
         known = self._rules.get(origin)

@@ -1,4 +1,4 @@
-"""Shards of fetched images: Parquet, one row for each address, its status and bytes in one row.
+"""Shards of fetched images: Parquet files with the status and bytes of each address in a row.
 
 Why Parquet and not tar: address, status, sha256 and bytes stand in one row and cannot drift apart;
 a row without bytes (a 404, an opt-out) needs no file of its own; the columns without the bytes can
@@ -47,18 +47,18 @@ _STATE_ROWS: Final = 16_384
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """Where shard ``number`` lies."""
+    """The path of shard ``number``."""
     return folder / f"{number:06d}.parquet"
 
 
 def list_shards(folder: Path) -> list[int]:
-    """Numbers of the shards there, ascending."""
+    """The numbers of the existing shards, ascending."""
     return sorted(int(path.stem) for path in folder.glob("[0-9]*.parquet") if path.stem.isdigit())
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a shard's row says of one address, without the bytes."""
+    """A shard's row without the image bytes."""
 
     url: str
     status: FetchStatus
@@ -94,7 +94,7 @@ def read_states(folder: Path, number: int) -> Iterator[State]:
 
 
 class ShardWriter:
-    """One shard while it is written; use as a context manager, publish to keep it."""
+    """A shard being written. Use it as a context manager and publish it to keep it."""
 
     def __init__(self, layout: Layout, folder: Path, number: int) -> None:
         self._staged = StagedFile(layout)
@@ -120,7 +120,7 @@ class ShardWriter:
         self._staged.__exit__(None, None, None)
 
     def add(self, fetched: Fetched, has_bytes: bool, fetched_at_ms: int) -> bool:
-        """Add a row; True if :meth:`write_group` is due."""
+        """Add a row; True if :meth:`write_group` should be called now."""
         self._group.append((fetched, has_bytes, fetched_at_ms))
         self._group_bytes += len(fetched.data) if has_bytes else 0
         self.size_bytes += len(fetched.data) if has_bytes else 0
@@ -128,7 +128,7 @@ class ShardWriter:
         return self._group_bytes >= _GROUP_BYTES or len(self._group) >= _GROUP_ROWS
 
     def write_group(self) -> None:
-        """Write the rows that wait as one row group.
+        """Write the pending rows as one row group.
 
         Raises:
             StorageError: the disk is full.
@@ -156,7 +156,7 @@ class ShardWriter:
         self._group, self._group_bytes = [], 0
 
     def publish(self) -> None:
-        """Write what waits, make the shard durable and give it its name.
+        """Write the pending rows, sync the shard and rename it.
 
         Raises:
             StorageError: the disk is full.

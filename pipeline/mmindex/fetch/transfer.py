@@ -1,4 +1,4 @@
-"""One file over the network: mirrors, repetitions, resumption, and a floor under the pace."""
+"""Downloads one file: mirrors, retries, resumption and a minimum speed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SIGNATURES: Final = {".zip": b"PK", ".gz": b"\x1f\x8b", ".parquet": b"PAR1"}
 
 
 class Transfer:
-    """The partial file of one download, and the requests that fill it.
+    """One download: its partial file and the requests that fill it.
 
     Args:
         layout: the store.
@@ -69,7 +69,7 @@ class Transfer:
         self.expected_bytes: int | None = None
 
     async def fetch(self, client: Client, urls: Sequence[URL]) -> URL:
-        """Fill the partial file from the first of ``urls`` that works; returns that one.
+        """Fill the partial file from the first of ``urls`` that works; returns that URL.
 
         Raises:
             NetworkError, BusyError, DataError, StorageError: as :func:`download_files`.
@@ -87,7 +87,7 @@ class Transfer:
         raise failure or NetworkError(f"{self._target.name}: no address to fetch it from")
 
     async def _from_mirror(self, client: Client, url: URL) -> None:
-        """Ask one server again and again while that brings us on."""
+        """Retry one server as long as the download makes progress."""
         failed = 0
         while True:
             before = self._good_bytes(url)
@@ -111,7 +111,7 @@ class Transfer:
         return self._sidecar.bytes if self._sidecar is not None and headers else 0
 
     async def _wait(self, url: URL, error: FetchError, failed: int) -> None:
-        """Pause before the next try.
+        """Pause before the next attempt.
 
         Raises:
             BusyError, NetworkError: there is to be none.
@@ -177,7 +177,7 @@ class Transfer:
         require_space(self.partial.parent, max(0, length - offset))
 
     async def _receive(self, response: aiohttp.ClientResponse, sidecar: Sidecar) -> None:
-        """Write the body; however it ends, the sidecar then says how much of it is good."""
+        """Write the body. However it ends, the sidecar records how many bytes are valid."""
         most = sidecar.length if sidecar.length >= 0 else self.expected_bytes
         limit = self._settings.max_download_bytes if most is None else most
         # Before the first byte is overwritten: otherwise a kill could leave the new bytes under
@@ -195,7 +195,7 @@ class Transfer:
             raise FetchError(FetchStatus.CONNECTION, "ended in the middle of the file")
 
     def _is_whole(self) -> bool:
-        """Whether a file of unknown length has its end: a lost connection looks like one."""
+        """Whether a file of unknown length is complete: a lost connection looks like the end."""
         match self._target.suffix.lower():
             case ".zip":  # the directory stands last
                 return zipfile.is_zipfile(self.partial)
@@ -238,13 +238,13 @@ class Transfer:
         write_file(self._layout, self._sidecar_path, msgspec.json.encode(sidecar))
 
     def discard(self) -> None:
-        """Forget what has arrived."""
+        """Delete the partial file."""
         remove_file(self._sidecar_path)
         remove_file(self.partial)
         self._sidecar = None
 
     def publish(self) -> None:
-        """Give the whole file its name."""
+        """Rename the complete file."""
         with os_errors(self.partial):
             size = self.partial.stat().st_size
         with PartialFile(self.partial, size) as file:
@@ -253,7 +253,7 @@ class Transfer:
 
 
 class _Pace:
-    """Finds connections that trickle."""
+    """Detects connections that are too slow."""
 
     def __init__(self, settings: FetchConfig) -> None:
         self._least = settings.min_bytes_per_s
@@ -262,7 +262,7 @@ class _Pace:
         self._bytes = 0
 
     def check(self, size: int) -> None:
-        """Note ``size`` more bytes.
+        """Count ``size`` more bytes.
 
         Raises:
             FetchError: the last window brought too few.

@@ -1,4 +1,4 @@
-"""What a corpus' change means for one side's index: which ids go, which keys come, and what stays.
+"""Compares a changed corpus with one side's index and decides what to do about it.
 
 Pure decisions and set arithmetic; :mod:`mmindex.index.extend` carries them out.
 """
@@ -49,11 +49,11 @@ class Change:
 
     @property
     def size(self) -> int:
-        """Vectors that come or go."""
+        """The number of added and removed vectors."""
         return len(self.gone) + len(self.fresh)
 
     def next_ids(self) -> pa.ChunkedArray[Any]:
-        """The keys by id after the change: what went is null, what came stands at the end."""
+        """The keys by id after the change: removed keys are null, new keys are at the end."""
         mask = np.zeros(len(self.ids), dtype=np.bool_)
         mask[self.gone] = True
         kept = pc.if_else(pa.array(mask), pa.scalar(None, self.ids.type), self.ids)
@@ -96,13 +96,13 @@ def compare(ids: pa.ChunkedArray[Any], live: pa.ChunkedArray[Any]) -> Change:
 
 
 def recipe_of(fingerprint: str, config: IndexConfig) -> str:
-    """Digest of the model and the settings: an index of another recipe cannot be extended."""
+    """Digest of the model and settings. An index with another recipe cannot be extended."""
     text = f"{fingerprint}\n{config.model_dump_json(exclude=NOT_IN_RECIPE)}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def why_anew(info: IndexInfo, change: Change, recipe: str, config: IndexConfig) -> str:
-    """Why an index cannot or should not be extended; empty where it should.
+    """Why an index must be trained again instead of extended; empty if it can be extended.
 
     Args:
         info: the last version's index.
@@ -155,7 +155,7 @@ def _without_lists(factory: str) -> str:
 
 
 def segments_kept(sizes: Sequence[int], added: int) -> int:
-    """How many leading segments stay as they are when ``added`` rows come after them.
+    """How many leading segments are kept unchanged when ``added`` rows are appended.
 
     A new segment takes up the one before it unless that is at least twice as large, and so on: each
     is then at least twice the next, so there are few, and a row is copied few times.

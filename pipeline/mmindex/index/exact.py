@@ -1,4 +1,4 @@
-"""Exact search over float16 vectors, and the one scoring rule of the whole program.
+"""Exact search over float16 vectors, and the scoring that all searches share.
 
 Scores are float32 inner products of float16 rows with float32 queries. The same pair gets the
 same bits whatever else is searched beside it, and equal scores are ordered by the lower id

@@ -1,4 +1,4 @@
-"""The next version of one side's index from the last one: additions and removals, no training.
+"""Extends one side's index: adds and removes vectors without training.
 
 Ids only grow. Unchanged segments are used again by reference, additions become a new segment, and
 what was removed keeps its row, which nothing reads any more. The rules for building anew instead
@@ -43,7 +43,7 @@ from mmindex.store.vectors import Vectors, write_removed, write_segment
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """One side of the last version that was indexed."""
+    """One side of the last indexed version."""
 
     version: Snapshot
     side: Modality
@@ -54,13 +54,13 @@ class Before:
         return self.version.index(self.side)
 
     def named(self, kind: str) -> tuple[ObjectRef, ...]:
-        """Its objects of one kind, such as ``vectors``."""
+        """The objects of one kind, such as ``vectors``."""
         return self.version.manifest.named(f"{kind}/{self.side}")
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the new version shall be.
+    """How to extend an index.
 
     Attributes:
         change: against the last version.
@@ -208,20 +208,20 @@ def _segments(before: Before, order: Order, removed: NDArray[np.int64]) -> list[
 def _tail(
     objects: Objects, order: Order, merged: Iterator[NDArray[np.float16]]
 ) -> Iterator[NDArray[np.float16]]:
-    """The last segment: the small ones that it takes up, then what comes."""
+    """The last segment: merged small segments, then the new vectors."""
     yield from merged
     located = locate(objects, order.change.fresh, order.shards)
     yield from vector_blocks(objects, located, order.shards)
 
 
 def _within(ids: NDArray[np.int64], span: range) -> NDArray[np.int64]:
-    """Those of some ascending ids that lie in ``span``."""
+    """The ids within ``span``; ``ids`` must ascend."""
     low, high = np.searchsorted(ids, (span.start, span.stop))
     return ids[low:high]
 
 
 def _holds_removed(old: Vectors, removed: NDArray[np.int64], span: range) -> bool:
-    """Whether some of these rows are removed ones that are not zero yet."""
+    """Whether any of these rows is removed and not yet zeroed."""
     dead, step = _within(removed, span), block_rows(old.dim)
     return any(old.take(dead[at : at + step]).any() for at in range(0, len(dead), step))
 
@@ -257,7 +257,7 @@ def _tune(index: Any, vectors: Vectors, info: IndexInfo, order: Order, timer: St
 
 
 def _plan_of(index: Any, info: IndexInfo, config: IndexConfig) -> IndexPlan:
-    """What the cost model wants to know of an index that is there."""
+    """An existing index as the cost model describes it."""
     ivf = ivf_part(index)
     quantizer = getattr(ivf, "pq", None)
     bits = 8 if getattr(ivf, "sq", None) is not None else 32

@@ -1,4 +1,4 @@
-"""FAISS indexes: verified reading, counted writing, candidates, additions and removals in place.
+"""Reads, verifies, writes, searches and changes FAISS indexes.
 
 Two edges of faiss 1.15, both covered by tests:
 
@@ -56,7 +56,7 @@ def write_index(objects: Objects, modality: Modality, index: Any) -> ObjectRef:
 
 
 def read_index(objects: Objects, ref: ObjectRef, info: IndexInfo) -> Any:
-    """Load an index whose bytes were verified through the very handle that faiss reads from.
+    """Load an index. Its bytes are verified through the file handle that faiss reads from.
 
     A faiss file carries no checksum: unverified, most damage would change answers in silence.
 
@@ -86,7 +86,7 @@ def read_index(objects: Objects, ref: ObjectRef, info: IndexInfo) -> Any:
 
 
 def ivf_part(index: Any) -> Any | None:
-    """The inverted-file index inside ``index``, with its own type, or None where there is none."""
+    """The inverted-file index inside ``index`` with its own type, or None."""
     ivf = faiss.try_extract_index_ivf(index)
     return None if ivf is None else faiss.downcast_index(ivf)
 
@@ -124,7 +124,7 @@ def find_candidates(
 
 
 def why_not_changeable(index: Any) -> str:
-    """Why faiss cannot change this index in place; empty where it can."""
+    """Why faiss cannot change this index in place; empty if it can."""
     inner = index
     if isinstance(index, faiss.IndexPreTransform):
         inner = faiss.downcast_index(index.index)
@@ -137,7 +137,7 @@ def why_not_changeable(index: Any) -> str:
 
 
 def remove_vectors(index: Any, ids: Int64, rows: int) -> None:
-    """Take ids out of an index that :func:`why_not_changeable` has nothing against.
+    """Remove ids from an index that can be changed (:func:`why_not_changeable`).
 
     Args:
         index: a CPU index.
@@ -160,14 +160,14 @@ def remove_vectors(index: Any, ids: Int64, rows: int) -> None:
 def add_vectors(
     index: Any, blocks: Iterable[tuple[Int64, NDArray[np.float16]]], threads: int
 ) -> None:
-    """Put vectors in: blocks of (int64 (m,) ids, float16 (m, dim))."""
+    """Add vectors in blocks of (int64 (m,) ids, float16 (m, dim))."""
     with faiss_settings(threads, index.d):
         for ids, block in blocks:
             index.add_with_ids(widen(block), ids)
 
 
 def _clear_behind_ends(index: Any) -> None:
-    """Zero what fast-scan lists hold behind their last code."""
+    """Zero the bytes behind the last code of fast-scan lists."""
     ivf = ivf_part(index)
     lists = faiss.downcast_InvertedLists(ivf.invlists) if ivf is not None else None
     if not isinstance(lists, faiss.BlockInvertedLists):

@@ -1,4 +1,4 @@
-"""From embedding shards to vectors in the order of ids, in bounded memory."""
+"""Streams vectors from embedding shards in id order, in bounded memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LENGTH_TOLERANCE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """Where the vectors of the keys lie.
+    """The locations of the keys' vectors.
 
     Attributes:
         keys: the keys, in the order of their ids.
@@ -53,7 +53,7 @@ def as_keys(keys: Iterable[str] | pa.Array[Any] | pa.ChunkedArray[Any]) -> pa.Ch
 
 
 def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[ObjectRef]) -> Located:
-    """Find each key's vector; a key that stands in two shards is taken from the first.
+    """Locate each key's vector. A key in two shards is taken from the first.
 
     Raises:
         InternalError: a key has no vector or is listed twice, or there are no shards.

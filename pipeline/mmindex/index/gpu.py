@@ -1,4 +1,4 @@
-"""GPUs: what they can hold, and the moves between CPU and GPU form.
+"""GPU limits, and moving indexes between CPU and GPU.
 
 The legality rules are tested. The functions that touch a device (``to_gpu``, ``to_gpu_for_build``,
 ``to_cpu`` and the memory part of ``detect``) have not been run: no machine with a GPU was at hand.
@@ -36,7 +36,7 @@ class GpuInfo:
 
     @property
     def usable_bytes(self) -> int:
-        """What an index may take on one GPU."""
+        """The bytes that an index may use on one GPU."""
         return int((self.memory_bytes or 0) * _USABLE_SHARE)
 
 
@@ -79,7 +79,7 @@ def gpu_sub_quantizers(code_dim: int, most: int) -> list[int]:
 
 
 def check_gpu_legal(m: int, bits: int, code_dim: int, nprobe: int) -> None:
-    """Refuse what the GPU kernels would refuse in the middle of a run.
+    """Raise for settings that the GPU kernels would reject in the middle of a run.
 
     Args:
         m: sub-quantizers.
@@ -108,7 +108,7 @@ def check_gpu_legal(m: int, bits: int, code_dim: int, nprobe: int) -> None:
 
 
 def fits_search(count: int, nprobe: int) -> bool:
-    """Whether the GPU kernels take a search for ``count`` candidates over ``nprobe`` lists."""
+    """Whether the GPU kernels support ``count`` candidates over ``nprobe`` lists."""
     return count <= MAX_K and nprobe <= MAX_K
 
 

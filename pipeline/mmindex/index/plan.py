@@ -1,4 +1,4 @@
-"""Which index for how many vectors: pure arithmetic, no FAISS, no I/O.
+"""Chooses an index for a number of vectors: pure arithmetic, no FAISS, no I/O.
 
 Sizing follows the guidelines of https://github.com/facebookresearch/faiss/wiki, with constants
 measured on CLIP-like vectors (200,000 x 512, two cores).
@@ -184,7 +184,7 @@ def _rotations(dim: int, rows: int, bits: int) -> list[tuple[str, int]]:
 
 
 def _rounded(code_dim: int, bits: int) -> int:
-    """Cut to a number of dimensions that sub-quantizers can share evenly.
+    """Round down to a number of dimensions that divides evenly among sub-quantizers.
 
     PCA drops its weakest directions, so of many dimensions the loss is nil, and re-ranking is
     exact anyway.
@@ -273,7 +273,7 @@ def _plain_ivf(
 
 
 def check_kind(kind: str) -> None:
-    """Refuse what can be no index, before anything has been read or encoded for it.
+    """Raise for an invalid index kind before anything is read or encoded.
 
     Raises:
         UsageError: ``kind`` is none of ``KINDS`` and no factory string that can be used here.

@@ -1,4 +1,4 @@
-"""Training and filling one index, in bounded memory and the same way every time.
+"""Trains and fills one index, in bounded memory and reproducibly.
 
 The same vectors, seed and thread count give the same bytes; with another thread count sums are
 added in another order, and k-means drifts apart in the last digits.

@@ -1,4 +1,4 @@
-"""Choosing nprobe and the re-ranking depth for a recall target, from measured recall.
+"""Chooses nprobe and the re-ranking depth for a recall target by measuring recall.
 
 Re-ranking is exact, so the recall at 10 of a setting is the share of the true ten among its
 candidates, and the candidates for a smaller depth are a prefix of those for a larger one: one
@@ -65,7 +65,7 @@ class GroundTruth:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """The chosen setting and what was measured.
+    """The chosen setting and its measurements.
 
     Attributes:
         nprobe: lists to probe.

@@ -1,4 +1,4 @@
-"""Labels as vectors: prompt templates and their ensembles.
+"""Turns labels into vectors with ensembles of prompt templates.
 
 The method is that of CLIP (A. Radford et al., Learning Transferable Visual Models From Natural
 Language Supervision, ICML 2021, section 3.1.4): each label is put into several templates, the unit
@@ -87,7 +87,7 @@ def read_labels(path: Path) -> tuple[Label, ...]:
 
 
 def _listed(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Where each label stands, its name, and its words as they are written."""
+    """The place, name and raw words of each label."""
     suffix = path.suffix.lower()
     if suffix in {".csv", ".jsonl"} or (suffix == ".tsv" and _has_header(path)):
         for place, row in read_table(path, (_NAMES,)):

@@ -1,4 +1,4 @@
-"""Do a picture and a text belong together?
+"""Whether a picture and a text belong together.
 
 The score is their cosine similarity. What counts as a match depends on model and corpus, so the
 threshold is fitted to the corpus itself: a seeded sample of its captions, each once with its own

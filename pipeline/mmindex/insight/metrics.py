@@ -21,7 +21,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A score from which on a pair counts as a match.
+    """The lowest score of a match.
 
     Attributes:
         value: the score.
@@ -38,7 +38,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class PairReport:
-    """How well a threshold tells matched pairs from unmatched ones; shares are 0 to 1."""
+    """How well a threshold separates matched from unmatched pairs; shares are 0 to 1."""
 
     pairs: int
     matched: int
@@ -51,7 +51,7 @@ class PairReport:
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One label: how many items have it, and how well it was told."""
+    """One label: its number of items, and how well it was predicted."""
 
     label: str
     support: int
@@ -62,7 +62,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class LabelReport:
-    """How well labels were told.
+    """How well labels were predicted.
 
     Attributes:
         items: those with a known label.
@@ -115,7 +115,7 @@ def fit_threshold(matched: Float64, unmatched: Float64) -> Threshold:
 
 
 def pair_report(labels: Bools, scores: Float64, threshold: float) -> PairReport:
-    """Judge a threshold on labelled pairs.
+    """Evaluate a threshold on labelled pairs.
 
     Args:
         labels: bool (n,), true for a matched pair.
@@ -159,7 +159,7 @@ def roc_auc(labels: Bools, scores: Float64) -> float | None:
 
 
 def label_report(labels: tuple[str, ...], truth: Int64, ranked: Int64) -> LabelReport:
-    """Judge labels.
+    """Evaluate predicted labels.
 
     Args:
         labels: their names.

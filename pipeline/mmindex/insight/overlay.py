@@ -1,4 +1,4 @@
-"""An explanation laid over its picture."""
+"""Draws an explanation over its picture."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def draw_match(
 def _on_picture(
     heat: Float32, box: Box, size: tuple[int, int]
 ) -> tuple[Float32, NDArray[np.bool_]]:
-    """The heat at every pixel of a picture, smoothly, and which pixels the model saw."""
+    """The interpolated heat at every pixel, and which pixels the model saw."""
     width, height = size
     left, top, right, bottom = box
     # Where each pixel's centre lies in the view, 0 to 1.

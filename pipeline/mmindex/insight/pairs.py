@@ -1,4 +1,4 @@
-"""Lists that users bring: labelled pairs, labels, and which item has which label.
+"""Reads users' lists: labelled pairs, labels, and the label of each item.
 
 CSV (quoted as in RFC 4180) and TSV (no quoting) have a header that names the columns; JSON lines
 have one object a line with these keys. UTF-8, with or without a byte-order mark.
@@ -100,7 +100,7 @@ def _text(path: Path) -> str:
 def read_table(
     path: Path, columns: Sequence[str | Sequence[str]]
 ) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Where each row stands, and its cells by column.
+    """The place of each row, and its cells by column.
 
     Args:
         path: a .csv, .tsv or .jsonl file.

@@ -1,4 +1,4 @@
-"""Where the right labels of pictures come from, and which pictures a command line names."""
+"""Finds the correct labels of pictures, and the pictures that arguments name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDER = "folder"
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The right labels, as far as they are known.
+    """The known correct labels.
 
     Attributes:
         known: whether any are.
@@ -35,7 +35,7 @@ class Truth:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def given(self, told: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Put the right label to each picture."""
+        """Add the correct label to each picture."""
         for one in told:
             if self.folder:
                 yield replace(one, truth=Path(one.id).parent.name)
@@ -52,7 +52,7 @@ class Truth:
 def known_truth(
     truth: str | None, drawn: bool, images: Sequence[str] | None, where: str | None
 ) -> Truth:
-    """Understand ``--truth``, and refuse options that do not go with it.
+    """Read ``--truth`` and refuse options that cannot be combined with it.
 
     Raises:
         UsageError: a confusion matrix without truth, a condition on pictures named one by one, or

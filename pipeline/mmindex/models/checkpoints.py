@@ -1,4 +1,4 @@
-"""What a weights file is that could not be loaded, and the way out."""
+"""Explains weights files that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONVERT: Final = (
 
 
 def refuse_torchscript(path: Path) -> None:
-    """Refuse what torch.jit saved: it is code with its weights, and torch would run it.
+    """Refuse files saved by torch.jit: they contain code, which torch would run.
 
     Raises:
         DataError: the file is such an archive.
@@ -28,7 +28,7 @@ def refuse_torchscript(path: Path) -> None:
 
 
 def recognised(path: Path, error: Exception) -> DataError | None:
-    """The error that says what a weights file is that was not loaded; None for any other file.
+    """The error that explains an unloadable weights file; None for an unknown kind of file.
 
     Args:
         path: the file.
@@ -55,7 +55,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _is_cut(path: Path) -> bool:
-    """Whether a file ends before what its head announces."""
+    """Whether a file is shorter than its header says."""
     with path.open("rb") as file:
         head = file.read(8)
     if head.startswith(b"PK"):  # torch's format is a zip, whose directory stands last

@@ -1,4 +1,4 @@
-"""Where the model runs and in which arithmetic."""
+"""The devices that a model runs on, and its precision."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Placement:
 
 
 def place(device: str = "auto", precision: str = "auto") -> Placement:
-    """Choose devices and precision; asks torch only where there may be a GPU.
+    """Choose devices and precision; imports torch only if there may be a GPU.
 
     Args:
         device: ``auto`` (all GPUs, else the CPU), ``cpu``, ``cuda`` (all), ``cuda:0,1``.

@@ -1,4 +1,4 @@
-"""Importing open_clip without torch's compiler, which nothing here uses.
+"""Imports open_clip without torch's compiler, which nothing here uses.
 
 Two modules that open_clip brings along, of towers and operators for other purposes, import the
 compiler with sympy and triton while they are imported themselves: torchvision's ``roi_align`` asks
@@ -20,7 +20,7 @@ _COMPILER = "torch._dynamo.utils"
 
 
 def import_open_clip() -> None:
-    """Import open_clip, quickly where its libraries let us, else as it comes."""
+    """Import open_clip, without torch's compiler where its libraries allow it."""
     import torch  # noqa: F401 # first and whole: its own modules must see the real compiler
 
     if "open_clip" in sys.modules:

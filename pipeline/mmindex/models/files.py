@@ -1,4 +1,4 @@
-"""Everything that a model is made from, as files and settings on this disk."""
+"""A model's files and settings on this disk."""
 
 from __future__ import annotations
 
@@ -273,5 +273,5 @@ def _tokenizer(config: dict[str, Any], name: str, folder: Path, hub_name: str) -
 
 
 def canonical_json(value: object) -> str:
-    """One spelling for equal values, for hashing."""
+    """Canonical JSON for hashing: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

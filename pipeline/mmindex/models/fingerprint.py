@@ -1,4 +1,4 @@
-"""The encoder's fingerprint: equal fingerprints mean that vectors may stand side by side."""
+"""The encoder's fingerprint. Vectors with equal fingerprints can be compared."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _INIT_KEYS = frozenset({"hf_model_pretrained", "timm_model_pretrained"})
 def fingerprint_of(
     request: ModelRequest, precision: str, parent: EncoderInfo | None = None
 ) -> EncoderInfo:
-    """Say which encoder a request means, without loading it.
+    """Identify the encoder of a request without loading it.
 
     When ``parent`` was made by the same request, from files that still hash the same, with the
     same packages, it is returned as it is: nothing is fetched and neither torch nor open_clip is
@@ -150,7 +150,7 @@ def _digest(value: object) -> str:
 
 
 def same_model(one: EncoderInfo, other: EncoderInfo) -> bool:
-    """Whether vectors of the two may be compared.
+    """Whether the vectors of two encoders can be compared.
 
     Arithmetic may differ: an index made in bfloat16 on a GPU answers queries encoded in float32
     on a CPU; such vectors differ by less than a thousandth.

@@ -1,4 +1,4 @@
-"""Weights from the hub: asked for once, in bounded time, and checked before use.
+"""Downloads weights from the hub: bounded in time, and verified before use.
 
 ``HF_ENDPOINT``, ``HF_HUB_CACHE``, ``HF_HUB_OFFLINE`` and ``HF_TOKEN`` mean what they mean to
 huggingface_hub. What the cache holds is used without asking the network.
@@ -106,7 +106,7 @@ def _refuse_offline(repository: str, name: str) -> None:
 
 
 def _first_present(repository: str, names: Sequence[str]) -> str:
-    """Ask for each name once, with a short timeout, before any long transfer."""
+    """Check each name once, with a short timeout, before any long transfer."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -167,7 +167,7 @@ def _from_os_error(error: OSError, what: str, hint: str) -> MmindexError:
 
 
 def _check_content(path: Path) -> None:
-    """Large files lie in the cache under the sha256 that the hub announced: hold them to it."""
+    """Compare large files with the sha256 that the hub announced and the cache is named by."""
     blob = Path(os.path.realpath(path))
     if _SHA256.fullmatch(blob.name) and hash_file(blob) != blob.name:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Weights in few bits: matrices in 8-bit integers, tables of words in 6, each row with a scale."""
+"""Quantised weights: matrices in 8 bits, embedding tables in 6, with a scale per row."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpacked(stored: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What :func:`packed` made, in float32 again."""
+    """The weights from :func:`packed` as float32."""
     state: dict[str, Tensor] = {}
     for name, tensor in stored.items():
         if name.endswith(_SCALE):

@@ -1,4 +1,4 @@
-"""Which model is meant: from ``--model`` and ``--pretrained`` to files on this disk.
+"""Resolves ``--model`` and ``--pretrained`` to files on this disk.
 
 Nothing here imports torch or open_clip, so a wrong name or path is reported at once.
 """
@@ -91,7 +91,7 @@ class ModelRequest:
 
 
 def unfit(model: str, specs: Iterable[str]) -> str | None:
-    """Why a model's answers about a corpus mean little, where that is known; else None.
+    """Why a model suits a corpus badly, if that is known; else None.
 
     Args:
         model: its name.
@@ -112,7 +112,7 @@ def resolve_model(
     scenes_only: bool = False,
     allow_pickle_weights: bool = False,
 ) -> ModelRequest:
-    """Fill in the defaults and check everything that can be checked at once.
+    """Fill in the defaults and check everything that can be checked early.
 
     Args:
         name: ``--model``, or None.
@@ -183,7 +183,7 @@ def _looks_like_path(pretrained: str) -> bool:
 
 
 def check_weights(path: Path, *, allow_pickle: bool) -> None:
-    """Refuse weights that are not there or not safe to load.
+    """Refuse weights that are missing or unsafe to load.
 
     Raises:
         NoInputError: there is no such file.

@@ -1,4 +1,4 @@
-"""Texts to tokens, and which texts are longer than a model's context."""
+"""Tokenizes texts and counts those longer than a model's context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A text tower that reads a batch only as far as its longest text.
+"""Runs a text tower only up to the longest text of a batch.
 
 In a causal tower no position sees a later one, and the text's vector is read at its end-of-text
 position. So what comes after the batch's last end-of-text cannot matter, and leaving it out gives
@@ -36,7 +36,7 @@ class TextReader(Protocol):
 
     @property
     def trims(self) -> bool:
-        """Whether texts may be read only as far as they go."""
+        """Whether a batch may be trimmed to its longest text."""
 
     def lengths(self, tokens: torch.Tensor) -> torch.Tensor:
         """How many positions of int64 (b, c) each text needs: int64 (b,)."""
@@ -81,7 +81,7 @@ class TextTower:
 
     @property
     def trims(self) -> bool:
-        """Whether texts may be read only as far as they go."""
+        """Whether a batch may be trimmed to its longest text."""
         return self.prefix is not None
 
     def lengths(self, tokens: torch.Tensor) -> torch.Tensor:

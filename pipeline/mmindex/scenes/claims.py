@@ -1,4 +1,4 @@
-"""What a caption asserts, and whether it is true of a scene."""
+"""What a caption asserts, and whether a scene fulfils it."""
 
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
@@ -94,7 +94,7 @@ def fits(claim: Claim, scene: Scene) -> bool:
 
 
 def is_meant(mention: Mention, thing: Thing) -> bool:
-    """Whether `mention` names `thing` truly. A scene has at most one thing of a kind."""
+    """Whether `mention` describes `thing`. A scene has at most one thing of a kind."""
     if mention.kind != thing.kind:
         return False
     if mention.colour is not None and mention.colour != thing.colour:

@@ -1,4 +1,4 @@
-"""From a scene to its picture."""
+"""Draws scenes."""
 
 from functools import lru_cache
 from io import BytesIO

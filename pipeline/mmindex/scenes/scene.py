@@ -1,4 +1,4 @@
-"""A scene as data: which things stand where, drawn by lot from (seed, number) alone."""
+"""A scene as data: its things and their places, chosen at random from (seed, number) alone."""
 
 import hashlib
 import random
@@ -55,7 +55,7 @@ _SNOW_SKIES: Final = (
 
 
 class Lot:
-    """Seeded choices. Only `Random.random` is used: its values are the same in every Python."""
+    """Seeded random choices. Uses `Random.random` only, whose values no Python version changes."""
 
     __slots__ = ("_draw",)
 
@@ -69,7 +69,7 @@ class Lot:
         return low + (high - low) * self._draw()
 
     def chance(self, share: float) -> bool:
-        """True in `share` of the cases."""
+        """True with probability `share`."""
         return self._draw() < share
 
     def below(self, limit: int) -> int:
@@ -81,7 +81,7 @@ class Lot:
         return options[self.below(len(options))]
 
     def weighted(self, options: Sequence[tuple[T, float]]) -> T:
-        """An option by its weight."""
+        """A random option, by weight."""
         mark = self._draw() * sum(weight for _, weight in options)
         for option, weight in options:
             mark -= weight

@@ -55,7 +55,7 @@ class StoredZip:
             self._file.close()
 
     def add(self, name: str, data: bytes) -> None:
-        """Append one member. The caller sees to it that no name comes twice."""
+        """Append one member. The caller must not add a name twice."""
         encoded = name.encode()
         sizes = (zlib.crc32(data), len(data), len(data), len(encoded))
         local = pack("<4s5H3L2H", b"PK\x03\x04", _VERSION, _FLAGS, 0, _TIME, _DATE, *sizes, 0)

@@ -1,4 +1,4 @@
-"""Scenes on disk: as COCO is laid out, or as webdataset shards. Streamed, in constant memory.
+"""Writes scenes in COCO's layout or as webdataset shards, streamed in constant memory.
 
 The bytes of every file depend on the scenes alone (and on Pillow's JPEG encoder): no clock, no
 owner, no order of work. The caller passes a fresh folder and publishes it: nothing here renames.
@@ -73,7 +73,7 @@ def number_of(name: str) -> int:
 
 
 def examples(scenes: SceneRange, workers: int = 1) -> Iterator[Example]:
-    """The scenes in order, drawn by `workers` processes (1: by this one)."""
+    """The scenes in order, drawn by `workers` processes (1: this process)."""
     if workers <= 1:
         for number in scenes.numbers:
             yield _example(scenes.seed, number)
