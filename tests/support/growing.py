@@ -85,7 +85,7 @@ class Growing:
             parent=self.current,
         )
         self.current = index_stage(context, draft, purge=purge)
-        self.reports = context.reports
+        self.reports = context.figures.record()
         return self.current
 
     @property

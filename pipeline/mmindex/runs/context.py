@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from mmindex.core.config import Config
 from mmindex.core.errors import DataError
 from mmindex.core.records import QuarantineEntry
 from mmindex.encode.work import EncoderSource
+from mmindex.runs.figures import Figures
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest, ObjectRef, SourceSummary
 from mmindex.store.objects import Objects
@@ -33,7 +34,7 @@ class Context:
         parent: the published version.
         encoder: the model, once it is known.
         retry: try again what earlier runs could not encode, instead of believing them.
-        reports: collects the stages' own numbers.
+        figures: collects what the stages did.
     """
 
     layout: Layout
@@ -43,7 +44,7 @@ class Context:
     parent: Manifest | None
     encoder: EncoderSource | None = None
     retry: bool = False
-    reports: dict[str, Any] = field(default_factory=dict)
+    figures: Figures = field(default_factory=Figures)
 
     def snapshot(self, draft: Manifest) -> Snapshot:
         """A draft with the store's objects."""
@@ -151,11 +152,6 @@ def removal_gate(before: int, gone: int, share: float, where: str = "") -> DataE
         f"{int(share * before)} may be",
         f"is a source unmounted or moved? {MEANT}",
     )
-
-
-def rounded(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Seconds as reports show them."""
-    return {name: round(value, 3) for name, value in seconds.items()}
 
 
 def survivors(images: ObjectRef, captions: ObjectRef, kept_out: ObjectRef) -> tuple[ObjectRef, ...]:

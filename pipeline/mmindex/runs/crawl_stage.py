@@ -26,6 +26,7 @@ from mmindex.runs.context import (
     survivors,
 )
 from mmindex.runs.diff import Changes, Tables, compare, removed_by_source
+from mmindex.runs.figures import CrawlFigures
 from mmindex.sources.naming import source_names
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN, read_forgotten
@@ -129,7 +130,7 @@ def crawl_sources(
         rehash=config.crawl.rehash,
         forgotten=read_forgotten(context.snapshot(draft)),
     )
-    context.reports["crawl"] = _crawl_figures(report)
+    context.figures.crawl = CrawlFigures.of(report)
     quarantine.write_ledger(context.layout, report.quarantined)
     changes = _changes(context, Tables(report.images, report.captions), unread)
     before = Tables.of(context.parent)
@@ -161,7 +162,7 @@ def _changes(context: Context, after: Tables, unread: Sequence[str]) -> Changes 
             raise DataError(error.message, hint) from error
         get_logger("crawl").warning("what has changed cannot be told", why=error.message)
         return None
-    context.reports["changes"] = msgspec.to_builtins(changes)
+    context.figures.changes = changes
     return changes
 
 
@@ -190,16 +191,3 @@ def objections(context: Context, found: Found) -> list[DataError]:
         not_read = f"; not read: {kinds}" if kinds else ""
         errors.append(DataError(f"no usable image in {specs}{not_read}", hint))
     return [error for error in errors if error is not None]
-
-
-def _crawl_figures(report: CrawlReport) -> dict[str, object]:
-    return {
-        "seen": report.seen,
-        "images": report.images.rows,
-        "captions": report.captions.rows,
-        "quarantined": len(report.quarantined),
-        "ignored": report.ignored,
-        "reasons": quarantine.count_reasons(report.quarantined),
-        "not_read_remedy": remedy(report.not_read),
-        **report.details,
-    }

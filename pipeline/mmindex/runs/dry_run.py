@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mmindex.core.config import Config, load_config
 from mmindex.core.errors import MmindexError
 from mmindex.core.modality import Modality
@@ -32,9 +34,9 @@ from mmindex.runs.crawl_stage import (
     objections,
 )
 from mmindex.runs.forecast import (
-    EncodeFigures,
+    EncodeForecast,
     Forecast,
-    IndexFigures,
+    IndexForecast,
     Stop,
     Unread,
     foresee_seconds,
@@ -155,8 +157,8 @@ class _Foresight:
     room: dict[str, int] = field(default_factory=dict)
     found: Found | None = None
     changed: bool = False
-    encode: dict[str, EncodeFigures] = field(default_factory=dict)
-    index: dict[str, IndexFigures] = field(default_factory=dict)
+    encode: dict[str, EncodeForecast] = field(default_factory=dict)
+    index: dict[str, IndexForecast] = field(default_factory=dict)
 
     def forecast(self) -> Forecast:
         """Go as far as a real run would get, and say what was seen."""
@@ -166,13 +168,14 @@ class _Foresight:
             self.stops.append(error)
         parent, info, config = self.context.parent, self._info(), self.context.config
         seen = self.found.report.seen if self.found else 0
+        changes = self.context.figures.changes
         return Forecast(
             store=str(self.real.layout.root),
             version=parent.version if parent else 0,
             would=self._would(),
             exit_code=self.stops[0].exit_code if self.stops else 0,
             unread=tuple(self.unread),
-            changes=self.context.reports.get("changes"),
+            changes=None if changes is None else msgspec.to_builtins(changes),
             settings=_differing(parent, config) if parent else {},
             model=info.model if info else "",
             encode=self.encode,
@@ -215,13 +218,13 @@ class _Foresight:
         reader = ShardReader(self.real, info) if info is not None else None
         for side, table in zip(Modality, tables, strict=True):
             plan = plan_encode((context.objects, table), side, self.draft, reader)
-            self.encode[side] = EncodeFigures.of(plan)
+            self.encode[side] = EncodeForecast.of(plan)
             keys = plan.to_index(context.objects)
             if len(keys) and whole:
                 before = published_index(context, side)
                 fingerprint = info.fingerprint if info is not None else ""
                 update = plan_index(before, keys, fingerprint, context.config.index)
-                self.index[side] = IndexFigures.of(update)
+                self.index[side] = IndexForecast.of(update)
         self.changed = (
             parent is None
             or any(figures.encode for figures in self.encode.values())

@@ -28,7 +28,7 @@ class Stop(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
-class EncodeFigures(msgspec.Struct, frozen=True):
+class EncodeForecast(msgspec.Struct, frozen=True):
     """Vectors of one side: to be made, there already, known to be impossible."""
 
     encode: int
@@ -42,7 +42,7 @@ class EncodeFigures(msgspec.Struct, frozen=True):
         return cls(backlog.missing, backlog.reused, len(backlog.failed))
 
 
-class IndexFigures(msgspec.Struct, frozen=True):
+class IndexForecast(msgspec.Struct, frozen=True):
     """What would become of one side's index: ``kept``, ``extended`` or ``trained``."""
 
     action: str
@@ -89,8 +89,8 @@ class Forecast(msgspec.Struct, frozen=True):
     not_read_remedy: str = ""
     settings: dict[str, tuple[Any, Any]] = {}
     model: str = ""
-    encode: dict[str, EncodeFigures] = {}
-    index: dict[str, IndexFigures] = {}
+    encode: dict[str, EncodeForecast] = {}
+    index: dict[str, IndexForecast] = {}
     stops: tuple[Stop, ...] = ()
     needed_bytes: int = 0
     free_bytes: int = 0
@@ -100,8 +100,8 @@ class Forecast(msgspec.Struct, frozen=True):
 def foresee_seconds(
     layout: Layout,
     seen: int,
-    encode: Mapping[str, EncodeFigures],
-    index: Mapping[str, IndexFigures],
+    encode: Mapping[str, EncodeForecast],
+    index: Mapping[str, IndexForecast],
 ) -> dict[str, float]:
     """Seconds by stage, at the rates of the newest run that has each; others are left out."""
     reports = list(newest_first(layout)) if layout.runs_dir.is_dir() else []

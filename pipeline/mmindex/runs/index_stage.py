@@ -20,7 +20,8 @@ from mmindex.index.extend import Before, Order, Retrain, extend_index, plan_inde
 from mmindex.index.gather import locate, vector_blocks
 from mmindex.index.train import sample_rows
 from mmindex.index.tune import TUNING_QUERIES
-from mmindex.runs.context import Context, rounded
+from mmindex.runs.context import Context
+from mmindex.runs.figures import IndexFigures
 from mmindex.search.golden import write_golden
 from mmindex.store.chain import last_indexed
 from mmindex.store.keys import unique_keys
@@ -63,7 +64,7 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
     """Index both sides of the corpus.
 
     A side whose inputs did not change is taken over, another one is extended where that is enough,
-    and built anew where it is not. What was done and why: ``context.reports``.
+    and built anew where it is not. What was done and why: ``context.figures``.
 
     Args:
         context: of the run; its parent is what is extended.
@@ -168,17 +169,7 @@ def _report(context: Context, side: _Side, made: IndexReport, done: UpdatePlan) 
     info = made.info
     told = {"why": done.why} if done.why else {"added": done.added, "removed": done.removed}
     get_logger("index").info(f"{side.name} index {done.action}", vectors=info.n, **told)
-    context.reports[f"index {side.name}"] = {
-        "action": done.action,
-        "why": done.why,
-        "added": done.added,
-        "removed": done.removed,
-        "changed_share": round(info.changed / max(1, info.trained_on), 6),
-        "factory": info.factory,
-        "reason": info.reason,
-        "vectors": info.n,
-        "seconds": rounded(made.seconds),
-    }
+    context.figures.index[side.name] = IndexFigures.of(done, made)
 
 
 def _golden(

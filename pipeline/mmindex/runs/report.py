@@ -23,6 +23,7 @@ from mmindex.store.manifest import Counts, Manifest
 
 if TYPE_CHECKING:  # `mmindex status` reads reports without paying for these
     from mmindex.core.progress import StageTimer
+    from mmindex.runs.figures import Figures
     from mmindex.store.objects import Objects
 
 Outcome = Literal["published", "unchanged", "failed"]
@@ -112,7 +113,7 @@ class Recorder:
         run_id: the run.
         wanted: stages asked for.
         timer: wall time by stage.
-        reports: the stages' own figures; the run's context shares it.
+        figures: what the stages did; the run's context shares it.
         bytes_written: by stage.
         peak_rss_bytes_after: by stage.
         started_at: when.
@@ -122,7 +123,7 @@ class Recorder:
     run_id: str
     wanted: Sequence[str]
     timer: StageTimer
-    reports: dict[str, Any] = field(default_factory=dict)
+    figures: Figures
     bytes_written: dict[str, int] = field(default_factory=dict)
     peak_rss_bytes_after: dict[str, int] = field(default_factory=dict)
     started_at: str = field(default_factory=now)
@@ -152,7 +153,8 @@ class Recorder:
             MmindexError: it cannot be written.
         """
         seconds = {name: round(value, 3) for name, value in self.timer.seconds.items()}
-        encode = self.reports.get("encode", {})
+        figures = self.figures.record()
+        changes = self.figures.changes
         report = RunReport(
             run_id=self.run_id,
             outcome=outcome,
@@ -162,15 +164,15 @@ class Recorder:
             wanted=tuple(self.wanted),
             version=shown.version if shown is not None else 0,
             counts=shown.counts if shown is not None else None,
-            changes=self.reports.get("changes"),
+            changes=None if changes is None else msgspec.to_builtins(changes),
             seconds=seconds,
             bytes_written=self.bytes_written,
-            rates=rates(self.reports, seconds),
-            bottleneck=encode.get("bottleneck") or None,
+            rates=self.figures.rates(seconds),
+            bottleneck=figures.get("encode", {}).get("bottleneck"),
             peak_rss_bytes=peak_memory_bytes(),
             peak_rss_bytes_after=self.peak_rss_bytes_after,
             peak_child_rss_bytes=peak_memory_bytes(of_children=True),
-            reports={name: value for name, value in self.reports.items() if name != "changes"},
+            reports=figures,
             error=None if error is None else describe_error(error),
             mmindex=mmindex.__version__,
             python=platform.python_version(),
@@ -185,28 +187,6 @@ def describe_error(error: BaseException) -> RunError:
     hint = error.hint if isinstance(error, MmindexError) else ""
     text = " ".join(str(error).split()) or type(error).__name__
     return RunError(type(error).__name__, text, hint)
-
-
-def rates(reports: dict[str, Any], seconds: dict[str, float]) -> dict[str, dict[str, float]]:
-    """What each stage got through a second: the figures from which durations are foreseen."""
-    found: dict[str, dict[str, float]] = {}
-    crawl, encode = reports.get("crawl", {}), reports.get("encode", {})
-    if seconds.get("crawl") and crawl.get("seen"):
-        found["crawl"] = {"items_per_second": crawl["seen"] / seconds["crawl"]}
-    speeds = {
-        name: encode[name] for name in ("images_per_second", "texts_per_second") if encode.get(name)
-    }
-    if speeds:
-        found["encode"] = speeds
-    vectors = sum(
-        report.get("vectors", 0) for name, report in reports.items() if name.startswith("index ")
-    )
-    if seconds.get("index") and vectors:
-        found["index"] = {"vectors_per_second": vectors / seconds["index"]}
-    return {
-        stage: {name: round(value, 2) for name, value in figures.items()}
-        for stage, figures in found.items()
-    }
 
 
 def load_report(layout: Layout, run_id: str) -> RunReport | None:

@@ -21,6 +21,7 @@ from mmindex.core.progress import StageTimer, get_logger
 from mmindex.core.system import trim_heap
 from mmindex.runs import stages
 from mmindex.runs.context import Context
+from mmindex.runs.figures import Figures
 from mmindex.runs.preflight import check_room
 from mmindex.runs.report import Recorder, RunReport
 from mmindex.store import versions
@@ -76,7 +77,7 @@ def run(
         stages.check_settings(Context(layout, Objects(layout), config, run_id, None), wanted)
     layout = versions.create_layout(root)
     with writer_lock(layout):
-        recorder = Recorder(layout, run_id, wanted, StageTimer())
+        recorder = Recorder(layout, run_id, wanted, StageTimer(), Figures())
         parent = None
         try:
             remove_leftovers(layout)
@@ -88,7 +89,7 @@ def run(
                 run_id=run_id,
                 parent=parent,
                 retry=retry,
-                reports=recorder.reports,
+                figures=recorder.figures,
             )
             final = _build(context, recorder)
             clear_intent(layout)  # the version says it now

@@ -13,13 +13,14 @@ import msgspec
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
 from mmindex.crawl.metadata import PhotoRules
-from mmindex.encode.stage import EncodeReport, encode, encoder_source
+from mmindex.encode.stage import encode, encoder_source
 from mmindex.encode.survivors import drop_failed
 from mmindex.evaluate.stage import evaluate
 from mmindex.index.plan import check_kind
-from mmindex.runs.context import Context, after_change, quarantine_gate, rounded, survivors
+from mmindex.runs.context import Context, after_change, quarantine_gate, survivors
 from mmindex.runs.crawl_stage import crawl_stage, names_of_sources
 from mmindex.runs.diff import Tables, compare
+from mmindex.runs.figures import EncodeFigures
 from mmindex.runs.index_stage import INDEX_OBJECTS, index_stage
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN
@@ -63,25 +64,13 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         context.config,
         retry=context.retry,
     )
-    context.reports["encode"] = {
-        "encoded_images": report.encoded_images,
-        "encoded_texts": report.encoded_texts,
-        "cut_texts": report.cut_texts,
-        "reused_images": report.reused_images,
-        "reused_texts": report.reused_texts,
-        "adopted_shards": report.adopted_shards,
-        "compacted_shards": report.compacted_shards,
-        "failed": len(report.failed),
-        **_encode_speed(report),
-        "seconds": rounded(report.seconds),
-    }
+    context.figures.encode = EncodeFigures.of(report)
     images, captions, failures = drop_failed(objects, crawled[0], crawled[1], report.failed)
     entries = [*quarantine.read_entries(objects, crawled[2]), *failures]
     quarantine.write_ledger(context.layout, entries)
-    if failures and "changes" in context.reports:  # so far of what was crawled
+    if failures and context.figures.changes is not None:  # so far of what was crawled
         before = Tables.of(context.parent, "")
-        changes = compare(objects, before, Tables(images, captions))
-        context.reports["changes"] = msgspec.to_builtins(changes)
+        context.figures.changes = compare(objects, before, Tables(images, captions))
     kept_out = quarantine.count_kept_out(entries)
     counts = msgspec.structs.replace(
         draft.counts,
@@ -109,28 +98,6 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
     if "encode" in draft.stages and parts == encoded:
         return draft
     return after_change(draft, stages=("crawl", "encode"), counts=counts, objects=encoded)
-
-
-def _encode_speed(report: EncodeReport) -> dict[str, object]:
-    """How fast images and texts went through, and what held the images up."""
-    parts = {
-        part: report.seconds.get(f"image_{name}", 0.0)
-        for part, name in (("decode", "wait"), ("model", "model"), ("write", "write"))
-    }
-    texts = sum(report.seconds.get(f"text_{name}", 0.0) for name in ("wait", "model", "write"))
-    bottleneck = {
-        "part": report.bottleneck,
-        "images_per_second": {
-            part: round(report.encoded_images / seconds, 2)
-            for part, seconds in parts.items()
-            if seconds
-        },
-    }
-    return {
-        "images_per_second": round(report.images_per_second, 2),
-        "texts_per_second": round(report.encoded_texts / texts, 2) if texts else 0.0,
-        "bottleneck": bottleneck if report.bottleneck else None,
-    }
 
 
 def evaluate_stage(context: Context, draft: Manifest) -> Manifest:
