@@ -13,7 +13,6 @@ from mmindex_cli.common import run_id, store_path
 from mmindex_cli.options import DryRunOption, StoreOption, TextFormat
 
 if TYPE_CHECKING:
-    from mmindex.store.layout import Layout
     from mmindex.upkeep.gc import CollectReport
 
 # The defaults of upkeep.gc.Retention, which is imported by the commands that need it.
@@ -40,9 +39,10 @@ def versions(store: StoreOption = None, output_format: TextFormat = "text") -> N
     Example: mmindex versions
     """
     from mmindex.store.versions import open_layout
+    from mmindex.upkeep.listing import version_records
     from mmindex_cli.output import emit
 
-    rows = _version_rows(open_layout(store_path(store)))
+    rows = version_records(open_layout(store_path(store)))
     emit(rows, output_format, text=_version_lines, json=lambda row: row)
 
 
@@ -58,40 +58,6 @@ def _version_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
             f"{row['bytes']:>15,} bytes  {visible(str(row['model'] or 'not encoded'))}{restored}"
             f"  ({'; '.join(row['kept_as']) or 'removed by the next gc'})"
         )
-
-
-def _version_rows(layout: Layout) -> list[dict[str, Any]]:
-    from datetime import UTC, datetime
-
-    from mmindex.store import versions as stored
-    from mmindex.store.leftovers import read_versions
-    from mmindex.upkeep.gc import Retention, plan
-
-    current = stored.read_current(layout)
-    found = read_versions(layout)
-    created = {n: "" if isinstance(made, str) else made.created_at for n, made in found.items()}
-    reasons = plan(created, current, Retention(), datetime.now(UTC))
-    rows: list[dict[str, Any]] = []
-    for number, made in found.items():
-        published = current is not None and number == current.version
-        if isinstance(made, str):
-            rows.append({"version": number, "current": published, "damaged": made})
-            continue
-        rows.append(
-            {
-                "version": number,
-                "current": published,
-                "created_at": made.created_at,
-                "images": made.counts.indexed,
-                "captions": made.counts.captions,
-                "model": made.encoder.model if made.encoder else None,
-                "stages": made.stages,
-                "restored_from": made.restored_from,
-                "bytes": made.size_bytes,
-                "kept_as": reasons[number],
-            }
-        )
-    return rows
 
 
 def gc(

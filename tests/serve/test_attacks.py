@@ -278,20 +278,6 @@ def test_a_slow_body_is_cut_off(served, monkeypatch) -> None:
     assert settings.BODY_TIMEOUT_S == 60.0
 
 
-def test_a_picture_that_became_a_link_out_of_the_corpus_sends_no_secret(
-    served, pictures, tmp_path
-) -> None:
-    name, path = next(iter(pictures.items()))
-    secret = tmp_path / "secret.png"
-    secret.write_bytes(png(99))
-    path.unlink()
-    path.symlink_to(secret)
-    answer = served.get(f"/api/v1/images/{name}/file")
-    assert answer.status_code == 404
-    thumbnail = served.get(f"/api/v1/images/{name}/thumbnail")
-    assert thumbnail.status_code == 404
-
-
 def test_without_the_token_nothing_is_told(start, pictures) -> None:
     served = start(token=TOKEN)
     name = next(iter(pictures))

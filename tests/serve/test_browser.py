@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,27 @@ import pytest
 from support.axe import grave_faults, opened
 from support.models import FakeEncoder
 from support.pictures import png, write_pictures
+from support.serving import Running, pictures_in, store_of
 from support.stores import picture_store
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, Path]:
+    """Pictures that a test may change."""
+    return pictures_in(tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path, pictures: dict[str, Path], encoder: FakeEncoder) -> Path:
+    """A store that a test may change."""
+    return store_of(tmp_path / "store", pictures, encoder)
+
+
+@pytest.fixture
+def served(start: Callable[..., Running]) -> Running:
+    return start()
 
 
 @pytest.fixture

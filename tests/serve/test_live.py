@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,8 +19,26 @@ from mmindex.serve.app import listen
 from mmindex.serve.service import Service
 from mmindex.serve.settings import ServeSettings, read_token
 from support.models import FakeEncoder
-from support.pictures import write_pictures
+from support.pictures import png, write_pictures
+from support.serving import Running, pictures_in, store_of
 from support.stores import picture_store
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> dict[str, Path]:
+    """Pictures that a test may change."""
+    return pictures_in(tmp_path)
+
+
+@pytest.fixture
+def store(tmp_path: Path, pictures: dict[str, Path], encoder: FakeEncoder) -> Path:
+    """A store that a test may change."""
+    return store_of(tmp_path / "store", pictures, encoder)
+
+
+@pytest.fixture
+def served(start: Callable[..., Running]) -> Running:
+    return start()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -88,6 +107,20 @@ def test_damage_fails_the_request_and_the_health_check_and_nothing_else(served, 
     assert answer.json()["detail"] == "the service cannot answer this; its log says why"
     assert served.get("/healthz").status_code == 503
     assert served.get("/static/app.js").status_code == 200
+
+
+def test_a_picture_that_became_a_link_out_of_the_corpus_sends_no_secret(
+    served, pictures, tmp_path
+) -> None:
+    name, path = next(iter(pictures.items()))
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(99))
+    path.unlink()
+    path.symlink_to(secret)
+    answer = served.get(f"/api/v1/images/{name}/file")
+    assert answer.status_code == 404
+    thumbnail = served.get(f"/api/v1/images/{name}/thumbnail")
+    assert thumbnail.status_code == 404
 
 
 def test_what_cannot_be_served_is_refused_at_the_start(tmp_path, store) -> None:

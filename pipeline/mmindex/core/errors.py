@@ -44,6 +44,10 @@ class DataError(MmindexError):
     exit_code = 65
 
 
+class NoVectorError(DataError):
+    """The model gives no usable vector for what is asked; the store is sound."""
+
+
 class NoInputError(MmindexError):
     """A file, store, version or stage result that is needed does not exist."""
 

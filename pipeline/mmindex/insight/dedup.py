@@ -17,6 +17,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmindex.core.errors import UsageError
@@ -157,6 +159,32 @@ def near_duplicates(
     sizes = np.bincount(owner[owner >= 0], minlength=searcher.rows)
     in_group = (owner >= 0) & (sizes[owner] > 1)
     return _groups(snapshot, np.flatnonzero(in_group), ids, owner)
+
+
+def near_leaders(
+    snapshot: Snapshot, keys: Sequence[str], threshold: float | None = None
+) -> list[str]:
+    """For each of some images' keys the first before it that is almost the same, or itself.
+
+    Args:
+        snapshot: the version.
+        keys: of images in the index; those of one page, every pair is compared.
+        threshold: as :func:`near_duplicates`.
+    """
+    if threshold is None:
+        threshold = default_threshold(snapshot.encoder)
+    there = snapshot.keys(Modality.IMAGE)
+    places = pc.indices_nonzero(pc.is_in(there, value_set=pa.array(set(keys), there.type)))
+    rows = places.to_numpy().astype(np.int64)
+    units = _unit(snapshot.vectors(Modality.IMAGE).take(rows))
+    row_of = {key: row for row, key in enumerate(there.take(places).to_pylist())}
+    vectors = units[[row_of[key] for key in keys]]
+    near = vectors @ vectors.T >= threshold
+    leaders: list[int] = []
+    for place in range(len(keys)):
+        leaders.append(next((one for one in leaders if leaders[one] == one and near[one, place]),
+                            place))  # fmt: skip
+    return [keys[one] for one in leaders]
 
 
 def close_to(snapshot: Snapshot, image_ids: Sequence[str], *, most: int) -> tuple[str, ...]:

@@ -72,6 +72,7 @@ class Card:
         found: the caption that is the hit, where captions were searched.
         more: how many captions are not shown.
         copies: ids of the other hits with the same bytes, or the same text.
+        alike: ids of the other hits that are almost the same picture, and their copies.
     """
 
     rank: int
@@ -85,6 +86,7 @@ class Card:
     captions: Sequence[str]
     more: int
     copies: Sequence[str]
+    alike: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,11 @@ def _title(answer: Answer) -> str:
 
 
 def cards(
-    snapshot: Snapshot, answer: Answer, full: float, show: Callable[[Hit], tuple[Place, Thumb]]
+    snapshot: Snapshot,
+    answer: Answer,
+    full: float,
+    show: Callable[[Hit], tuple[Place, Thumb]],
+    leaders: Callable[[Sequence[str]], Sequence[str]] = lambda keys: keys,
 ) -> list[Card]:
     """The cards of an answer: hits with the same content share one.
 
@@ -157,12 +163,23 @@ def cards(
         answer: the hits.
         full: the score of a full bar.
         show: where a hit's picture lies, and a small picture of it.
+        leaders: for each of some images' keys the one whose card it shares, see
+            :func:`mmindex.insight.dedup.near_leaders`.
     """
     found = _stacks(snapshot, answer)
     captions: dict[str, list[str]] = {}
+    together: Sequence[str] = list(found)
     if answer.to is Modality.IMAGE:
-        captions = captions_of(snapshot, [stack[0].image_id for stack in found])
-    return [_card(stack, captions.get(stack[0].image_id, []), full, show) for stack in found]
+        captions = captions_of(snapshot, [stack[0].image_id for stack in found.values()])
+        together = leaders(together)
+    groups: dict[str, list[str]] = {}
+    for key, leader in zip(found, together, strict=True):
+        groups.setdefault(leader, []).append(key)
+    drawn = []
+    for leader, (_, *others) in groups.items():
+        stack, near = found[leader], [hit for key in others for hit in found[key]]
+        drawn.append(_card(stack, near, captions.get(stack[0].image_id, []), full, show))
+    return drawn
 
 
 def _linked(page: Path | None) -> Callable[[Hit], tuple[Place, Thumb]]:
@@ -175,7 +192,7 @@ def _linked(page: Path | None) -> Callable[[Hit], tuple[Place, Thumb]]:
     return show
 
 
-def _stacks(snapshot: Snapshot, answer: Answer) -> list[list[Hit]]:
+def _stacks(snapshot: Snapshot, answer: Answer) -> dict[str, list[Hit]]:
     """Hits with the same bytes (captions: the same text) together, in the order of the best."""
     keys: dict[str, str] = {}
     if answer.to is Modality.IMAGE:
@@ -183,13 +200,14 @@ def _stacks(snapshot: Snapshot, answer: Answer) -> list[list[Hit]]:
         keys = {image_id: picture.key for image_id, picture in found.items()}
     stacks: dict[str, list[Hit]] = {}
     for hit in answer.hits:
-        same = keys.get(hit.image_id, hit.image_id) if hit.caption is None else hit.caption
+        same = keys[hit.image_id] if hit.caption is None else hit.caption
         stacks.setdefault(same, []).append(hit)
-    return list(stacks.values())
+    return stacks
 
 
 def _card(
     stack: Sequence[Hit],
+    near: Sequence[Hit],
     captions: Sequence[str],
     full: float,
     show: Callable[[Hit], tuple[Place, Thumb]],
@@ -209,16 +227,24 @@ def _card(
         captions=[_shortened(text) for text in captions[:_MAX_CAPTIONS]],
         more=max(0, len(captions) - _MAX_CAPTIONS),
         copies=[other.id for other in stack[1:]],
+        alike=[other.id for other in near],
     )
 
 
-def nothing(snapshot: Snapshot, request: Request) -> Nothing:
-    """Why an answer is empty, as far as its request explains that."""
+def nothing(snapshot: Snapshot, request: Request, left: int | None = None) -> Nothing:
+    """Why an answer is empty, as far as its request explains that.
+
+    Args:
+        snapshot: the version.
+        request: what was asked.
+        left: images that fulfil its condition; None: not counted yet.
+    """
     reasons, advice = [], []
     if request.where is not None:
         from mmindex.search.filters import select_images  # DuckDB: when needed
 
-        left = int(select_images(snapshot, request.where).sum())
+        if left is None:
+            left = int(select_images(snapshot, request.where).sum())
         of = f"{left:,} of {snapshot.manifest.counts.indexed:,} images"
         reasons.append(f"The condition {_shortened(request.where)!r} is true for {of}.")
         advice.append("Search without the condition, or with one that is true for more images.")

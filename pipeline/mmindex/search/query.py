@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, UsageError
+from mmindex.core.errors import NoVectorError, UsageError
+from mmindex.core.memo import Memo
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
 from mmindex.search.fusion import fuse, part_weights
@@ -80,24 +80,39 @@ class Session:
     _searchers: dict[Modality, Searcher] = field(default_factory=dict)
     _rows: Rows | None = None
     _allowed: dict[Modality, Int64] = field(default_factory=dict)
-    _lock: RLock = field(default_factory=RLock)
+    _lock: RLock = field(default_factory=RLock)  # of the indexes, which filtered sessions share
+    _filter_lock: RLock = field(default_factory=RLock)
 
     def __post_init__(self) -> None:
         self.vectorizer = Vectorizer(self.snapshot, self.load)
         if self.where is not None:  # now: its mistakes show before a model is loaded
-            from mmindex.search.filters import select_images  # DuckDB: when needed
-
-            self._rows = select_images(self.snapshot, self.where)
+            self._rows = _select(self.snapshot, self.where)
 
     def __enter__(self) -> Session:
         return self
 
-    def filtered(self, where: str | None) -> Session:
-        """The same version, model and indexes, asked under another condition."""
-        other = Session(self.snapshot, self.load, where)
+    def filtered(self, where: str | None, timeout_s: float | None = None) -> Session:
+        """The same version, model and indexes, asked under another condition.
+
+        Raises:
+            UsageError: it is no condition, or takes longer than ``timeout_s``.
+        """
+        other = Session(self.snapshot, self.load)
         other.vectorizer, other._searchers = self.vectorizer, self._searchers
         other._lock = self._lock
+        if where is not None:
+            other.where, other._rows = where, _select(self.snapshot, where, timeout_s)
         return other
+
+    def prepare(self, to: Modality) -> None:
+        """Read what answers need, so that the first one comes as fast as the others.
+
+        Raises:
+            NoInputError: there is nothing of the wanted kind to search.
+            DataError: the index is damaged.
+        """
+        self._searcher(to)
+        self._filtered(to)
 
     @property
     def rows(self) -> Rows | None:
@@ -119,7 +134,7 @@ class Session:
             raise UsageError("the query is empty", "say what to look for, such as: a red bus")
         [answer] = self.texts([text], to or Modality.IMAGE, limit)
         if answer.error is not None:
-            raise DataError(answer.error)
+            raise NoVectorError(answer.error)
         return answer
 
     def lines(
@@ -243,7 +258,7 @@ class Session:
         """The rows of the images table, and the ids of one side, that the filter lets through."""
         if self._rows is None:
             return None, None
-        with self._lock:
+        with self._filter_lock:
             if to not in self._allowed:
                 from mmindex.search.filters import ids_of
 
@@ -257,43 +272,41 @@ class Session:
             return self._searchers[side]
 
 
+def _select(snapshot: Snapshot, where: str, timeout_s: float | None = None) -> Rows:
+    from mmindex.search.filters import TIMEOUT_S, select_images  # DuckDB: when needed
+
+    return select_images(snapshot, where, timeout_s or TIMEOUT_S)
+
+
 class Sessions:
     """One version under any condition; what was worked out for the last conditions is kept.
 
     Args:
         session: the version, without a condition.
         keep: how many conditions.
+        timeout_s: the longest that one may take; None: as the command line has it.
 
     Several threads may ask at once.
     """
 
-    def __init__(self, session: Session, keep: int) -> None:
+    def __init__(self, session: Session, keep: int, timeout_s: float | None = None) -> None:
         self.session = session
-        self._keep = keep
-        self._filtered: OrderedDict[str, Session] = OrderedDict()
-        self._lock = RLock()
+        self._timeout_s = timeout_s
+        self._filtered: Memo[Session] = Memo(keep)
 
     def under(self, where: str | None) -> Session:
         """The session that answers under a condition.
 
         Raises:
-            UsageError: it is no condition.
+            UsageError: it is no condition, or takes too long.
         """
         if where is None:
             return self.session
-        with self._lock:
-            session = self._filtered.pop(where, None)
-        session = session or self.session.filtered(where)
-        with self._lock:
-            self._filtered[where] = session
-            if len(self._filtered) > self._keep:
-                self._filtered.popitem(last=False)
-        return session
+        return self._filtered.get(where, lambda: self.session.filtered(where, self._timeout_s))
 
     def close(self) -> None:
         """Let go of the model and of the conditions."""
-        with self._lock:
-            self._filtered.clear()
+        self._filtered.clear()
         self.session.vectorizer.close()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, MmindexError, UsageError
+from mmindex.core.errors import DataError, MmindexError, NoVectorError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.media.uris import key_of
@@ -132,7 +132,7 @@ class Vectorizer:
         good = good_rows(vectors)
         if not good.all():
             bad = texts[int(np.flatnonzero(~good)[0])]
-            raise DataError(f"the model gives no usable vector for the text {bad[:80]!r}")
+            raise NoVectorError(f"the model gives no usable vector for the text {bad[:80]!r}")
         return vectors
 
     def text(self, text: str) -> Float32:
@@ -226,7 +226,7 @@ class Vectorizer:
         good = good_rows(vectors)
         if not good.all():
             number = int(np.flatnonzero(~good)[0])
-            raise DataError(f"the model gives no usable vector for picture {number}")
+            raise NoVectorError(f"the model gives no usable vector for picture {number}")
         return vectors
 
     def parts(self, parts: Sequence[Part]) -> tuple[Float32, list[Asked | None]]:
@@ -316,7 +316,7 @@ class Vectorizer:
         return [
             Asked(where, path_of(where), vector, None)
             if good
-            else DataError(f"{where}: the model gives no usable vector for this picture")
+            else NoVectorError(f"{where}: the model gives no usable vector for this picture")
             for where, vector, good in zip(wheres, vectors, good_rows(vectors), strict=True)
         ]
 

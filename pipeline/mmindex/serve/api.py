@@ -6,37 +6,30 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
-import msgspec
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mmindex.core.display import inert_json
 from mmindex.core.errors import UsageError
 from mmindex.runs.report import last_success, newest_first
 from mmindex.runs.status import status_record
 from mmindex.search.hits import captions_of
-from mmindex.serve.asks import find, plain, read_ask
+from mmindex.serve.address import image_id_of, parameters
+from mmindex.serve.asks import Upload, find, plain, read_ask
+from mmindex.serve.live import Served
 from mmindex.serve.openapi import document
-from mmindex.serve.problems import RequestError, UploadError
+from mmindex.serve.problems import RequestError, UploadError, json_bytes
 from mmindex.serve.service import Service
 
 # A thumbnail is named by its picture's bytes, so it may be kept; the id may mean others later.
 _CACHE: Final = "private, max-age=300"
 
 
-def as_json(record: Any, status: int = 200) -> Response:
-    """A record as JSON, in which no text acts on a terminal."""
-    try:
-        data = msgspec.json.encode(record)
-    except UnicodeEncodeError:  # half a surrogate pair
-        data = b"\x7f"
-    plain_ascii = data.isascii() and b"\x7f" not in data
-    # The slow way for what may hide something.
-    body = data if plain_ascii else inert_json(record, compact=True)
-    return Response(body, status, media_type="application/json")
+def as_json(record: Any) -> Response:
+    """A record as an answer."""
+    return Response(json_bytes(record), media_type="application/json")
 
 
 def api_routes(service: Service) -> list[Route]:
@@ -44,16 +37,16 @@ def api_routes(service: Service) -> list[Route]:
 
     async def search(request: Request) -> Response:
         served = service.live.current
-        ask = read_ask(request.query_params)
+        ask = read_ask(parameters(request))
         if request.method == "POST":
-            upload = await service.add_upload(served, await sent_picture(request))
+            upload = await receive_picture(service, served, request)
             ask = replace(ask, upload=upload.key)
         found = await service.search(served, ask)
         record = await service.desk.run(lambda: service.record(served, ask, found))
         return as_json(record)
 
     async def image(request: Request) -> Response:
-        served, image_id = service.live.current, request.path_params["id"]
+        served, image_id = service.live.current, image_id_of(request)
 
         def known() -> dict[str, Any]:
             find(served, image_id)
@@ -64,7 +57,7 @@ def api_routes(service: Service) -> list[Route]:
         return as_json(await service.desk.run(known))
 
     async def thumbnail(request: Request) -> Response:
-        picture, data = await service.thumbnail(service.live.current, request.path_params["id"])
+        picture, data = await service.thumbnail(service.live.current, image_id_of(request))
         tag = f'"{picture.key}"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
@@ -72,19 +65,23 @@ def api_routes(service: Service) -> list[Route]:
         return Response(data, media_type="image/jpeg", headers=headers)
 
     async def file(request: Request) -> Response:
-        picture, found = await service.file(service.live.current, request.path_params["id"])
+        picture, found = await service.file(service.live.current, image_id_of(request))
+        tag = f'"{picture.key}-plain"'
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
         headers = {
-            "ETag": f'"{picture.key}-plain"',
+            "ETag": tag,
+            "Cache-Control": "private, no-cache",
             "Content-Disposition": "inline",
             "Content-Security-Policy": "default-src 'none'; sandbox",
         }
         return Response(found.data, media_type=found.media_type, headers=headers)
 
     async def explanation(request: Request) -> Response:
-        text = read_ask(request.query_params).text
+        text = read_ask(parameters(request)).text
         if not text:
             raise UsageError("no text to explain", "give it as q")
-        data = await service.explanation(service.live.current, request.path_params["id"], text)
+        data = await service.explanation(service.live.current, image_id_of(request), text)
         return Response(data, media_type="image/png")
 
     async def uploaded(request: Request) -> Response:
@@ -116,7 +113,13 @@ def api_routes(service: Service) -> list[Route]:
     ]
 
 
-async def sent_picture(request: Request) -> bytes:
+async def receive_picture(service: Service, served: Served, request: Request) -> Upload:
+    """The picture of a form; raises as :meth:`Service.add_upload`, and for damaged forms."""
+    async with service.receiving:
+        return await service.add_upload(served, await _sent_picture(request))
+
+
+async def _sent_picture(request: Request) -> bytes:
     """The bytes of the field ``picture`` of a form.
 
     Raises:

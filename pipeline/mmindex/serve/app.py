@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from http import HTTPStatus
 from importlib import resources
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -19,7 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from mmindex.core.errors import CannotCreateError, DataError, MmindexError
+from mmindex.core.errors import CannotCreateError, MmindexError
 from mmindex.core.progress import get_logger
 from mmindex.pages.page import stylesheet
 from mmindex.serve.api import api_routes
@@ -27,15 +29,14 @@ from mmindex.serve.guard import Guard
 from mmindex.serve.problems import RequestError, problem
 from mmindex.serve.protocol import TimedH11Protocol
 from mmindex.serve.service import Service
-from mmindex.serve.settings import SHUTDOWN_S, ServeSettings
+from mmindex.serve.settings import EXIT_S, SHUTDOWN_S, ServeSettings
 from mmindex.serve.web import STYLES, pages_routes
 
-_MOST_CONNECTIONS = 512
 _MOST_HEAD_BYTES = 32 << 10
 
 
-def make_app(service: Service) -> ASGIApp:
-    """The application over an open service."""
+def make_app(service: Service) -> tuple[ASGIApp, Guard]:
+    """The application over an open service, and the guard that stands before it."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -54,16 +55,15 @@ def make_app(service: Service) -> ASGIApp:
     app.router.routes.extend(
         [*api_routes(service), *pages_routes(service, guard), *_plain_routes(service)]
     )
-    return _Counted(guard, app, service)
+    return _Counted(guard, service), guard
 
 
 class _Counted:
     """Counts every answer with its route and its time."""
 
-    def __init__(self, app: ASGIApp, routes: Starlette, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
-        self._routes = routes
 
     async def __call__(self, scope, receive, send) -> None:  # type: ignore[no-untyped-def]  # ASGI
         started, status = time.perf_counter(), 500
@@ -116,15 +116,15 @@ def _plain_routes(service: Service) -> list[Route]:
 
 def _failed(service: Service) -> Callable[[Request, MmindexError], Awaitable[Response]]:
     async def handle(_: Request, error: MmindexError) -> Response:
-        if isinstance(error, DataError):
-            service.damaged(error)
+        service.note(error)
         return problem(error)
 
     return handle
 
 
 async def _refused(_: Request, error: HTTPException) -> Response:
-    return problem(RequestError(HTTPStatus(error.status_code), str(error.detail)))
+    refusal = RequestError(HTTPStatus(error.status_code), str(error.detail))
+    return problem(refusal, error.headers)
 
 
 async def _broken(_: Request, error: Exception) -> Response:
@@ -167,6 +167,13 @@ class _Server(uvicorn.Server):
         if self.on_start is not None and self.started:
             self.on_start()
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop, in any case: a thread that computes something long cannot be told to."""
+        super().handle_exit(sig, frame)
+        last = threading.Timer(EXIT_S, _leave)
+        last.daemon = True
+        last.start()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop on SIGTERM and SIGINT."""
@@ -182,11 +189,17 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+def _leave() -> None:
+    get_logger("serve").warning("ended with work still under way", seconds=EXIT_S)
+    os._exit(0)  # nothing is written but thumbnails, each at once
+
+
 def serving(service: Service) -> _Server:
     """The server over an open service, not yet running."""
     settings = service.settings
+    app, guard = make_app(service)
     config = uvicorn.Config(
-        make_app(service),
+        app,
         http=TimedH11Protocol,
         ws="none",
         lifespan="on",
@@ -194,14 +207,15 @@ def serving(service: Service) -> _Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=_MOST_CONNECTIONS,
         h11_max_incomplete_event_size=_MOST_HEAD_BYTES,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=SHUTDOWN_S,
         ssl_certfile=settings.certfile,
         ssl_keyfile=settings.keyfile,
     )
-    return _Server(config)
+    server = _Server(config)
+    guard.connections = lambda: len(server.server_state.connections)
+    return server
 
 
 def run(service: Service, server: socket.socket, on_start: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +18,7 @@ from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.search.hits import Limit, find_picture
 from mmindex.search.parts import Part, Question
-from mmindex.search.query import Answer
+from mmindex.search.query import Answer, Session
 from mmindex.serve.live import Served
 from mmindex.serve.settings import MAX_DEPTH, MAX_HITS, MAX_PARTS, MAX_QUERY_CHARACTERS
 
@@ -95,6 +95,7 @@ class Ask:
         min_score: the least score, or None.
         columns: further columns of the images.
         others: leave out the wanted images themselves.
+        sort: the column that the hits of the answer are put in order of, see ``query --sort``.
     """
 
     text: str = ""
@@ -109,6 +110,7 @@ class Ask:
     min_score: float | None = None
     columns: tuple[str, ...] = ()
     others: bool = False
+    sort: str | None = None
 
     @property
     def limit(self) -> Limit:
@@ -128,11 +130,11 @@ class Ask:
 
 _KNOWN: Final = frozenset({
     "q", "image", "minus", "unlike", "picture", "where", "to", "k", "offset", "min_score",
-    "columns", "others",
+    "columns", "others", "sort",
 })  # fmt: skip
 
 
-def read_ask(params: QueryParams, more: Sequence[str] = ()) -> Ask:
+def read_ask(params: QueryParams, more: Collection[str] = ()) -> Ask:
     """Read a request's parameters.
 
     Args:
@@ -158,11 +160,12 @@ def read_ask(params: QueryParams, more: Sequence[str] = ()) -> Ask:
         upload=params.get("picture", ""),
         where=params.get("where") or None,
         to=Modality(to),
-        k=_number("k", params.get("k") or "20", 1, MAX_HITS),
-        offset=_number("offset", params.get("offset") or "0", 0, MAX_DEPTH),
+        k=read_number("k", params.get("k") or "20", 1, MAX_HITS),
+        offset=read_number("offset", params.get("offset") or "0", 0, MAX_DEPTH),
         min_score=_score(params.get("min_score") or ""),
         columns=tuple(name for name in params.get("columns", "").split(",") if name),
         others=params.get("others", "") in ("1", "true"),
+        sort=params.get("sort") or None,
     )
     if ask.offset + ask.k > MAX_DEPTH:
         raise UsageError(
@@ -187,8 +190,14 @@ def _text(name: str, text: str) -> str:
     return text
 
 
-def _number(name: str, text: str, low: int, high: int) -> int:
-    if not (text.isascii() and text.isdigit()) or not low <= int(text[:12]) <= high:
+def read_number(name: str, text: str, low: int, high: int) -> int:
+    """The number that a parameter holds.
+
+    Raises:
+        UsageError: it is none, or out of range.
+    """
+    plain_digits = text.isascii() and text.isdigit() and len(text) <= 12
+    if not plain_digits or not low <= int(text) <= high:
         raise UsageError(f"{name}={text[:20]!r} is no number from {low} to {high:,}")
     return int(text)
 
@@ -245,9 +254,15 @@ def _image(served: Served, image_id: str) -> Part:
     return Part(Modality.IMAGE, image_id, served.session.vectorizer.stored(key))
 
 
-def answer(served: Served, ask: Ask, uploads: Uploads) -> Answer:
-    """The answer to a request, with all hits up to the last one wanted."""
-    session = served.under(ask.where)
+def answer(served: Served, session: Session, ask: Ask, uploads: Uploads) -> Answer:
+    """The answer to a request, with all hits up to the last one wanted.
+
+    Args:
+        served: the version.
+        session: answers from it under the request's condition.
+        ask: the request.
+        uploads: the pictures that were sent.
+    """
     asked = question(served, ask, uploads)
     left_out = set(ask.images) if ask.others else set()
     limit = Limit(ask.limit.k + len(left_out), ask.min_score)

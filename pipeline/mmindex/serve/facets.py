@@ -1,19 +1,26 @@
-"""What there is to choose from in a version: folders, splits, cameras, the span of dates."""
+"""What there is to choose from in a version: the values of columns that have few of them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmindex.search.columns import output_columns
 from mmindex.serve.live import Served
 from mmindex.store.objects import contents
 
 _MOST: Final = 200  # values offered of one column
-_CHOICES: Final = ("folder", "split", "source", "format", "camera")
+_MOST_COLUMNS: Final = 24
+_FIRST: Final = ("folder", "split", "source", "format", "camera")
+# Names of single images, and what has fields of its own or nothing to choose.
+_NEVER: Final = frozenset({
+    "image_id", "key", "uri", "filename", "title", "description", "width", "height", "size_bytes",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,17 @@ class Facets:
     columns: dict[str, pa.DataType]
     values: dict[str, list[str]] = field(default_factory=dict)
 
+    def condition(self, name: str, value: str) -> str:
+        """The SQL condition that a column has a value, as its type has it."""
+        column = '"' + name.replace('"', '""') + '"'
+        text = "'" + value.replace("'", "''") + "'"
+        kind = self.columns.get(name)
+        if kind is not None and pa.types.is_list(kind):
+            return f"list_contains({column}, {text})"
+        if name == "folder":
+            return f"({column} = {text} or starts_with({column}, {text[:-1]}/'))"
+        return f"{column} = {text}"
+
     def has(self, name: str, kind: str) -> bool:
         """Whether a column is there, and of a type."""
         return name in self.columns and str(self.columns[name]).startswith(kind)
@@ -39,21 +57,38 @@ def facets(served: Served) -> Facets:
 
 
 def _facets(served: Served) -> Facets:
+    names = output_columns(served.snapshot)
     with served.snapshot.open_parquet("images") as file:
-        schema = file.schema_arrow
-        columns = {one.name: one.type for one in schema}
-        wanted = [name for name in _CHOICES if columns.get(name) == pa.string()]
-        counts: dict[str, Counter[str]] = {name: Counter() for name in wanted}
-        for batch in file.iter_batches(columns=wanted):
-            for name in wanted:
-                found = pc.value_counts(batch[name])
-                texts, numbers = contents(found.field(0)), found.field(1).to_pylist()
-                for text, number in zip(texts, numbers, strict=True):
-                    if text:
-                        counts[name][text] += number
+        columns = {one.name: one.type for one in file.schema_arrow}
+        offered = [name for name in names if name not in _NEVER and _has_choice(columns[name])]
+        offered.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+        counts: dict[str, Counter[str]] = {name: Counter() for name in offered}
+        for batch in file.iter_batches(columns=offered):
+            for name in list(counts):
+                counts[name].update(_counted(batch[name]))
+                if len(counts[name]) > _MOST and name not in _FIRST:
+                    del counts[name]
     values = {
         name: sorted(value for value, _ in count.most_common(_MOST))
         for name, count in counts.items()
         if len(count) > 1
     }
-    return Facets(columns, values)
+    return Facets(columns, dict(islice(values.items(), _MOST_COLUMNS)))
+
+
+def _has_choice(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind):
+        return bool(pa.types.is_string(kind.value_type))
+    return bool(pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+
+
+def _counted(column: pa.Array) -> dict[str, int]:
+    """How often each value stands in a column, as text; of lists, their items."""
+    flat = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    found = pc.value_counts(flat)
+    texts, numbers = contents(found.field(0)), found.field(1).to_pylist()
+    return {
+        str(text).lower() if isinstance(text, bool) else str(text): number
+        for text, number in zip(texts, numbers, strict=True)
+        if text is not None and text != ""
+    }

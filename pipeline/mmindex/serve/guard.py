@@ -2,11 +2,14 @@
 
 - The Host header must be an address or a name that was allowed: a page of somebody else's whose
   name was pointed at this machine (DNS rebinding) has another one.
-- A request that changes something must come from a page of this service (Origin): no form of
-  another site can send one (CSRF).
+- A request that sends something must come from a page of this service (Origin): no form of
+  another site can send one (CSRF). Nor can its pages draw on the service: of other sites only
+  links to this one are followed.
 - Where there is a token, it must be shown, as ``Authorization: Bearer`` or by the cookie that the
   form on ``/login`` gives.
 - A body has a size and a time limit.
+
+Paths go on as they were sent, percent signs and all: only ids hold any, see :mod:`.address`.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
@@ -28,6 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmindex.core.progress import get_logger
 from mmindex.serve.problems import RequestError, problem
+from mmindex.serve.protocol import MOST_CONNECTIONS
 from mmindex.serve.settings import BODY_TIMEOUT_S, MAX_UPLOAD_BYTES, ServeSettings
 
 COOKIE: Final = "mmindex"
@@ -45,21 +49,29 @@ _HEADERS: Final = {
     "Permissions-Policy": "geolocation=(), camera=(), microphone=()",
 }
 _SAFE: Final = frozenset({"GET", "HEAD"})
+_ELSEWHERE: Final = frozenset({"cross-site", "same-site"})
 _MOST_URL: Final = 8_192
 _MOST_HEADERS: Final = 100
 _MOST_HEAD_BYTES: Final = 32 << 10
-_MOST_FAILURES: Final = 10  # wrong tokens a minute
+_MOST_FAILURES: Final = 10  # different wrong tokens of one caller ...
+_FORGIVEN_S: Final = 60.0  # ... in this time
+_MOST_CALLERS: Final = 10_000
 
 
 class Guard:
-    """The ASGI middleware; ``login`` checks the form's token."""
+    """The ASGI middleware.
+
+    Attributes:
+        connections: how many are open; the server says so.
+    """
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
         self._app = app
         self._settings = settings
         named = (settings.host.strip("[]"), "localhost", *settings.allow_hosts)
         self._hosts = {name.lower() for name in named}
-        self._failures: list[float] = []
+        self.connections: Callable[[], int] = lambda: 0
+        self._wrong: dict[str, dict[bytes, float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or say why not."""
@@ -68,6 +80,7 @@ class Guard:
                 await self._app(scope, receive, send)
             return
         sender = _with_headers(send)
+        scope["path"] = scope["raw_path"].decode("ascii")
         try:
             self._check(scope)
         except RequestError as error:
@@ -82,6 +95,10 @@ class Guard:
         headers = Headers(scope=scope)
         if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > _MOST_URL:
             raise RequestError(HTTPStatus.REQUEST_URI_TOO_LONG, "the address is too long")
+        if self.connections() > MOST_CONNECTIONS:
+            raise RequestError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", "try again in a second"
+            )
         if len(scope["headers"]) > _MOST_HEADERS or _size(scope["headers"]) > _MOST_HEAD_BYTES:
             raise RequestError(
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the request has too many headers"
@@ -96,13 +113,17 @@ class Guard:
             )
         if scope["method"] not in _SAFE:
             self._check_origin(headers, hosts[0])
+        elif headers.get("sec-fetch-site") in _ELSEWHERE and (
+            headers.get("sec-fetch-mode") != "navigate"
+        ):
+            raise RequestError(HTTPStatus.FORBIDDEN, "pages of other sites get nothing from here")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
             raise RequestError(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
         if int(length[:20]) > MAX_UPLOAD_BYTES:
             raise too_large()
         if self._settings.token is not None and scope["path"] not in OPEN_PATHS:
-            self._check_token(headers)
+            self._check_token(headers, caller_of(scope))
 
     def _known(self, host: str) -> bool:
         if not _plain(host):
@@ -121,20 +142,20 @@ class Guard:
     def _check_origin(headers: Headers, host: str) -> None:
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "same-origin")
-        own = origin is None or urlsplit(origin).netloc.lower() == host.lower()
+        own = origin is None or _host_of(origin) == host.lower()
         # Programs send neither header, and no page can keep a browser from sending them.
         if not own or site not in ("same-origin", "none"):
             raise RequestError(
                 HTTPStatus.FORBIDDEN,
-                f"a page of {origin or 'another site'} may not send this",
+                f"a page of {(origin or 'another site')[:100]} may not send this",
                 "send it from this service's own pages, or from a program",
             )
 
-    def _check_token(self, headers: Headers) -> None:
+    def _check_token(self, headers: Headers, caller: str) -> None:
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.is_token(given.strip()):
+        if scheme.lower() == "bearer" and self.is_token(given.strip(), caller):
             return
-        if hmac.compare_digest(_cookie(headers).encode(), self.cookie_value().encode()):
+        if (cookie := _cookie(headers)) and self._is_right(cookie, self.cookie_value(), caller):
             return
         raise RequestError(
             HTTPStatus.UNAUTHORIZED,
@@ -142,29 +163,47 @@ class Guard:
             "send it as `Authorization: Bearer TOKEN`, or enter it at /login",
         )
 
-    def is_token(self, given: str) -> bool:
+    def is_token(self, given: str, caller: str) -> bool:
         """Whether this is the token; it takes the same time whatever differs.
 
+        Args:
+            given: what was sent.
+            caller: the address that sent it.
+
         Raises:
-            RequestError: too many were wrong in the last minute.
+            RequestError: this caller tried too many wrong ones in the last minute.
         """
+        return self._is_right(given, self._settings.token or "", caller)
+
+    def _is_right(self, given: str, secret: str, caller: str) -> bool:
         now = time.monotonic()
-        self._failures = [moment for moment in self._failures if now - moment < 60]
-        if len(self._failures) >= _MOST_FAILURES:
+        for one, tried in list(self._wrong.items()):
+            kept = {text: moment for text, moment in tried.items() if now - moment < _FORGIVEN_S}
+            self._wrong[one] = kept
+            if not kept:
+                del self._wrong[one]
+        # Whoever tried one wrong token again and again, such as an old cookie, guesses nothing.
+        if len(self._wrong.get(caller, ())) >= _MOST_FAILURES:
             raise RequestError(
                 HTTPStatus.TOO_MANY_REQUESTS, "too many wrong tokens", "wait a minute"
             )
-        token = self._settings.token or ""
-        right = hmac.compare_digest(given.encode("utf-8", "replace"), token.encode())
-        if not right:
-            self._failures.append(now)
-            get_logger("serve").warning("a wrong token was sent")
+        sent = given.encode("utf-8", "surrogatepass")
+        right = hmac.compare_digest(sent, secret.encode())
+        if not right and len(self._wrong) < _MOST_CALLERS:
+            self._wrong.setdefault(caller, {})[hashlib.sha256(sent).digest()] = now
+            get_logger("serve").warning("a wrong token was sent", caller=caller)
         return right
 
     def cookie_value(self) -> str:
         """What the cookie holds: not the token itself, which it would give away."""
         token = (self._settings.token or "").encode()
         return hmac.new(token, b"mmindex serve cookie", hashlib.sha256).hexdigest()
+
+
+def caller_of(scope: Scope) -> str:
+    """The address that a request came from."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def too_large() -> RequestError:
@@ -178,6 +217,14 @@ def too_large() -> RequestError:
 
 def _size(headers: Iterable[tuple[bytes, bytes]]) -> int:
     return sum(len(name) + len(value) for name, value in headers)
+
+
+def _host_of(origin: str) -> str:
+    """The host and port of an origin; empty where it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _plain(host: str) -> bool:

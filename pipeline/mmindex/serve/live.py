@@ -6,40 +6,53 @@ mixes two. A version is let go when its last request has ended.
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from mmindex.core.errors import MmindexError
+from mmindex.core.errors import DataError, MmindexError
+from mmindex.core.memo import Memo, T
 from mmindex.core.progress import get_logger
 from mmindex.search.query import Session, Sessions, open_session
+from mmindex.serve.settings import WHERE_TIMEOUT_S
 from mmindex.store import versions
 
 if TYPE_CHECKING:
+    from mmindex.core.modality import Modality
     from mmindex.models.encoder import Encoder
     from mmindex.store.manifest import Current, Manifest
     from mmindex.store.snapshot import Snapshot
 
-T = TypeVar("T")
-
-_CONDITIONS: Final = 32  # conditions whose matching rows are kept, 9 bytes a row
+_CONDITIONS: Final = 32  # conditions whose matching rows are kept, 9 bytes a row ...
+_CONDITION_BYTES: Final = 256 << 20  # ... as far as they fit in here
 _POLL_S: Final = 1.0
+_AGAIN_S: Final = 30.0  # a version that could not be opened is tried again after this
 
 
 @dataclass(slots=True)
 class Served:
-    """One version, open for requests; what is worked out about it is kept with it."""
+    """One version, open for requests; what is worked out about it is kept with it.
+
+    Attributes:
+        session: answers queries.
+        pointer: what CURRENT said of it.
+        begun: what takes long and was begun, by name, see `Desk.slow`; the event loop's alone.
+    """
 
     session: Session
     pointer: Current
+    begun: dict[str, asyncio.Future[Any]] = field(default_factory=dict)
     _sessions: Sessions = field(init=False)
-    _made: dict[str, Any] = field(default_factory=dict)
-    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _made: Memo[Any] = field(default_factory=lambda: Memo(16))
 
     def __post_init__(self) -> None:
-        self._sessions = Sessions(self.session, _CONDITIONS)
+        fit = _CONDITION_BYTES // (9 * max(1, self.manifest.counts.indexed))
+        keep = max(1, min(_CONDITIONS, fit))
+        self._sessions = Sessions(self.session, keep, WHERE_TIMEOUT_S)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -56,20 +69,30 @@ class Served:
         """The version's number."""
         return self.manifest.version
 
-    def under(self, where: str | None) -> Session:
-        """The session that answers under a condition.
+    def under(self, where: str, to: Modality) -> Session:
+        """The session that answers under a condition, ready to search ``to``.
 
         Raises:
-            UsageError: it is no condition.
+            UsageError: it is no condition, or takes too long.
+            NoInputError: there is nothing of the wanted kind.
         """
-        return self._sessions.under(where)
+        session = self._sessions.under(where)
+        session.prepare(to)
+        return session
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What ``make`` gives, made once for this version."""
-        with self._lock:
-            if name not in self._made:
-                self._made[name] = make()
-            return self._made[name]  # type: ignore[no-any-return]  # as it was made
+        return cast("T", self._made.get(name, make))
+
+    def prepare(self) -> None:
+        """Load the model and the indexes, so that the first request need not wait for them.
+
+        Raises:
+            MmindexError: they cannot be had, or are damaged.
+        """
+        _ = self.session.vectorizer.encoder
+        for side in self.manifest.indexes:
+            self.session.prepare(side)
 
 
 class Live:
@@ -81,7 +104,7 @@ class Live:
 
     Raises:
         NoInputError: there is no store, or no version that can be searched.
-        MmindexError: the store is damaged.
+        MmindexError: the store is damaged, or the model cannot be had.
     """
 
     def __init__(self, root: Path, device: str) -> None:
@@ -92,23 +115,26 @@ class Live:
         self._model = threading.Lock()
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
-        self.problem: str | None = None
-        """Why the newest version cannot be served, or what is damaged; None where all is well."""
+        self._behind: str | None = None
+        self._damage: str | None = None
+        self._failed: tuple[Current, float] | None = None
         self.on_change: Callable[[Served], None] = lambda _: None
         self._current = self._open()
+        self._current.prepare()
 
     @property
     def current(self) -> Served:
         """The version that new requests get."""
         return self._current
 
-    def encoder(self) -> Encoder:
-        """The model, loaded once for all versions that it made.
+    @property
+    def problem(self) -> str | None:
+        """Why the newest version is not served, or what is damaged; None where all is well."""
+        return self._damage or self._behind
 
-        Raises:
-            MmindexError: it cannot be had, or is not the one that made the index.
-        """
-        return self._current.session.vectorizer.encoder
+    def damaged(self, error: DataError) -> None:
+        """Note that something of the served version is damaged."""
+        self._damage = error.message
 
     def watch(self) -> None:
         """Follow publishes in a thread until :meth:`close`."""
@@ -130,36 +156,54 @@ class Live:
             self.poll()
 
     def poll(self) -> None:
-        """Move to the published version if it is another one."""
+        """Move to the published version if it is another one, as soon as it is ready to answer.
+
+        Until then, and where it cannot be opened, the one before goes on being served.
+        """
         log = get_logger("serve")
+        pointer = None
         try:
             pointer = versions.read_current_pointer(self._layout)
             if pointer is None or pointer == self._current.pointer:
+                self._behind = None
+                return
+            if self._just_failed(pointer):
                 return
             served = self._open()
+            served.prepare()
         except MmindexError as error:
-            if self.problem != error.message:
+            if self._behind != error.message:
                 log.error("the new version cannot be served", why=error.message)
-            self.problem = error.message
+            self._behind = error.message
+            self._failed = None if pointer is None else (pointer, time.monotonic())
             return
-        self._current, self.problem = served, None
+        self._current, self._behind, self._damage = served, None, None
         log.info("serving a new version", version=served.number)
         self.on_change(served)
 
+    def _just_failed(self, pointer: Current) -> bool:
+        if self._failed is None:
+            return False
+        failed, moment = self._failed
+        return failed == pointer and time.monotonic() - moment < _AGAIN_S
+
     def _open(self) -> Served:
-        session = open_session(self._root, self._device)
-        load, snapshot = session.load, session.snapshot
+        while True:
+            session = open_session(self._root, self._device)
+            hold = session.snapshot.hold
+            pointer = versions.read_current_pointer(self._layout)
+            if pointer and hold and pointer.version == hold.manifest.version:
+                return Served(self._sharing(session), pointer)
+            # published meanwhile
+
+    def _sharing(self, session: Session) -> Session:
+        """A session that uses the model that is loaded already, if it is the right one."""
 
         def shared() -> Encoder:
             with self._model:
                 known = self._encoder
-                if known is None or known.info.fingerprint != snapshot.encoder.fingerprint:
-                    self._encoder = load()
-                return self._encoder  # type: ignore[return-value]  # just set
+                if known is None or known.info.fingerprint != session.snapshot.encoder.fingerprint:
+                    known = self._encoder = session.load()
+                return known
 
-        shared_session = Session(snapshot, shared)
-        hold = snapshot.hold
-        pointer = versions.read_current_pointer(self._layout)
-        if pointer is None or hold is None or pointer.version != hold.manifest.version:
-            return self._open()  # published meanwhile
-        return Served(shared_session, pointer)
+        return Session(session.snapshot, shared)

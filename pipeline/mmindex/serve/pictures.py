@@ -1,4 +1,4 @@
-"""Pictures for the web, made in worker processes that may die: thumbnails, JPEGs, uploads.
+"""Pictures for the web, made in worker processes that may die: thumbnails, files, uploads.
 
 What a worker does is bounded like a decode worker of a build: address space, time, pixels.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import io
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -17,9 +19,10 @@ from mmindex.core.config import LimitsConfig
 from mmindex.core.records import ItemError
 from mmindex.core.workers import WORKERS
 from mmindex.encode.decoding import Failure, start_worker, worker_bytes
-from mmindex.media.images import ImageLimits, decode
-from mmindex.media.uris import open_indexed
+from mmindex.media.images import ImageLimits, decode, orientation
+from mmindex.media.uris import open_indexed, read_indexed
 from mmindex.serve.problems import PictureError
+from mmindex.serve.strip import CannotStripError, strip_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,18 +34,38 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Formats whose files are sent as they are, without metadata; others are sent as JPEG.
+_TYPES: Final = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+}
 THUMB_PIXELS: Final = 512
 _QUALITY: Final = 82
 _PROCESSES: Final = 2
 _TIMEOUT_S: Final = 20.0
 
 
-class PictureWorkers:
-    """The worker processes; started when first needed."""
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A picture's file as it is sent."""
 
-    def __init__(self) -> None:
+    data: bytes
+    media_type: str
+
+
+class PictureWorkers:
+    """The worker processes; started when first needed.
+
+    Args:
+        limits: those that the pictures of the corpus were crawled under.
+    """
+
+    def __init__(self, limits: LimitsConfig) -> None:
+        self._limits = ImageLimits.of(limits)
         self._pool: ProcessPool | None = None
-        self._limits = LimitsConfig()
+        self._starting = asyncio.Lock()
 
     async def thumbnail(self, picture: Picture) -> bytes:
         """A JPEG of an image of the corpus, at most ``THUMB_PIXELS`` wide and high.
@@ -50,25 +73,30 @@ class PictureWorkers:
         Raises:
             PictureError: it cannot be read or decoded, or its bytes are others now.
         """
-        return await self._run(partial(_jpeg, picture.uri, picture.key, THUMB_PIXELS))
+        return await self._run(partial(_jpeg, picture, THUMB_PIXELS, self._limits))
 
     async def jpeg(self, picture: Picture) -> bytes:
         """An image of the corpus as a JPEG of full size; raises as :meth:`thumbnail`."""
-        return await self._run(partial(_jpeg, picture.uri, picture.key, None))
+        return await self._run(partial(_jpeg, picture, None, self._limits))
+
+    async def plain(self, picture: Picture, form: str) -> Plain:
+        """An image's file without metadata, or a JPEG of it; raises as :meth:`thumbnail`.
+
+        Args:
+            picture: an image of the corpus.
+            form: its format, as Pillow calls it.
+        """
+        return await self._run(partial(_plain, picture, form, self._limits))
 
     async def upload(self, data: bytes, spec: PreprocessSpec) -> tuple[Pixels, bytes]:
         """What a model sees of a file's bytes, and a thumbnail; raises as :meth:`thumbnail`."""
-        return await self._run(partial(_upload, data, spec))
+        return await self._run(partial(_upload, data, spec, self._limits))
 
     async def _run(self, work: Callable[[], T | Failure]) -> T:
-        if self._pool is None or not self._pool.active:
-            self._pool = ProcessPool(
-                max_workers=_PROCESSES,
-                initializer=start_worker,
-                initargs=(worker_bytes(self._limits.max_pixels),),
-                context=WORKERS,
-            )
-        future: Any = self._pool.schedule(work, timeout=_TIMEOUT_S)
+        async with self._starting:
+            if self._pool is None or not self._pool.active:
+                self._pool = await asyncio.to_thread(self._started)
+            future: Any = self._pool.schedule(work, timeout=_TIMEOUT_S)
         try:
             found: T | Failure = await asyncio.wrap_future(future)
         except (FutureTimeoutError, MemoryError, ProcessExpired) as error:
@@ -77,33 +105,58 @@ class PictureWorkers:
             raise PictureError(f"{found.reason.replace('_', ' ')}: {found.detail}")
         return found
 
+    def _started(self) -> ProcessPool:
+        pool = ProcessPool(
+            max_workers=_PROCESSES,
+            initializer=start_worker,
+            initargs=(worker_bytes(self._limits.max_pixels),),
+            context=WORKERS,
+        )
+        pool.schedule(_nothing)  # starts the processes
+        return pool
+
     def close(self) -> None:
         """End the workers."""
         if self._pool is not None:
             self._pool.stop()  # type: ignore[no-untyped-call]  # pebble leaves it bare
             self._pool.join()
-            self._pool = None
 
 
-def _limits() -> ImageLimits:
-    return ImageLimits.of(LimitsConfig())
+def _nothing() -> None:
+    """What a pool runs to come up."""
 
 
-def _jpeg(uri: str, key: str, pixels: int | None) -> bytes | Failure:
+def _jpeg(picture: Picture, pixels: int | None, limits: ImageLimits) -> bytes | Failure:
     try:
-        picture = open_indexed(uri, key, _limits())
+        shown = open_indexed(picture.uri, picture.key, limits)
         if pixels is not None:
-            picture.thumbnail((pixels, pixels))
-        return _encoded(picture)
+            shown.thumbnail((pixels, pixels))
+        return _encoded(shown)
     except ItemError as error:
         return Failure(error.reason, error.detail)
 
 
-def _upload(data: bytes, spec: PreprocessSpec) -> tuple[Pixels, bytes] | Failure:
+def _plain(picture: Picture, form: str, limits: ImageLimits) -> Plain | Failure:
+    try:
+        if form in _TYPES:
+            data = read_indexed(picture.uri, picture.key, limits)
+            with suppress(CannotStripError):
+                clean = strip_metadata(data, form, orientation(data, limits))
+                if clean is not None:
+                    return Plain(clean, _TYPES[form])
+        shown = open_indexed(picture.uri, picture.key, limits)
+        return Plain(_encoded(shown), "image/jpeg")
+    except ItemError as error:
+        return Failure(error.reason, error.detail)
+
+
+def _upload(
+    data: bytes, spec: PreprocessSpec, limits: ImageLimits
+) -> tuple[Pixels, bytes] | Failure:
     from mmindex.models.preprocess import to_pixels
 
     try:
-        picture = decode(data, _limits())
+        picture = decode(data, limits)
     except ItemError as error:
         return Failure(error.reason, error.detail)
     pixels = to_pixels(picture, spec)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from starlette.responses import Response
 
+from mmindex.core.display import inert_json
 from mmindex.core.errors import (
     BusyError,
     MmindexError,
     ModelMismatchError,
     NoInputError,
+    NoVectorError,
     UsageError,
 )
 
 RETRY_AFTER_S: Final = "1"
 _STATUS: Final = (
     (UsageError, HTTPStatus.BAD_REQUEST),
+    (NoVectorError, HTTPStatus.BAD_REQUEST),
     (NoInputError, HTTPStatus.NOT_FOUND),
     (BusyError, HTTPStatus.SERVICE_UNAVAILABLE),
     (ModelMismatchError, HTTPStatus.INTERNAL_SERVER_ERROR),
@@ -59,8 +63,8 @@ def status_of(error: MmindexError) -> HTTPStatus:
     return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def problem(error: MmindexError) -> Response:
-    """An error as JSON: what is wrong, with the value, and what helps."""
+def problem(error: MmindexError, further: Mapping[str, str] | None = None) -> Response:
+    """An error as JSON: what is wrong, with the value, and what helps; ``further``: headers."""
     status = status_of(error)
     hidden = status is HTTPStatus.INTERNAL_SERVER_ERROR
     body = {
@@ -70,10 +74,19 @@ def problem(error: MmindexError) -> Response:
         "detail": INTERNAL if hidden else error.message,
         **({"remedy": error.hint} if error.hint and not hidden else {}),
     }
-    headers = {"Retry-After": RETRY_AFTER_S} if _later(status) else {}
-    return Response(
-        msgspec.json.encode(body), int(status), headers, media_type="application/problem+json"
-    )
+    headers = {**(further or {}), **({"Retry-After": RETRY_AFTER_S} if _later(status) else {})}
+    return Response(json_bytes(body), int(status), headers, media_type="application/problem+json")
+
+
+def json_bytes(record: Any) -> bytes:
+    """A record as JSON, in which no text acts on a terminal."""
+    try:
+        data = msgspec.json.encode(record)
+    except UnicodeEncodeError:  # half a surrogate pair
+        data = b"\x7f"
+    plain_ascii = data.isascii() and b"\x7f" not in data
+    # The slow way for what may hide something.
+    return data if plain_ascii else inert_json(record, compact=True).encode()
 
 
 def _later(status: HTTPStatus) -> bool:

@@ -1,29 +1,45 @@
-"""HTTP/1.1 as uvicorn speaks it, with a time limit on the head of a request.
+"""HTTP/1.1 as uvicorn speaks it, with time limits on both directions of a connection.
 
-uvicorn limits the size of a head and the pause between requests, but not how slowly a head may
-arrive: a client that sends a byte a minute would hold a connection for ever.
+uvicorn limits the size of a head and the pause between requests, but neither how slowly a head may
+arrive nor how slowly an answer may be taken: a client that sends or reads a byte a minute would
+hold its connection, and the answer's memory, for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mmindex.serve.settings import HEADER_TIMEOUT_S
+from mmindex.serve.settings import HEADER_TIMEOUT_S, SEND_TIMEOUT_S
+
+MOST_CONNECTIONS: Final = 512
+"""Requests of further connections are turned away, see :class:`mmindex.serve.guard.Guard`."""
+
+_MOST_SOCKETS: Final = 2 * MOST_CONNECTIONS  # beyond this, connections are closed unheard
+_REFUSED: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nX-Content-Type-Options: nosniff\r\n"
+    b"Content-Security-Policy: default-src 'none'\r\nConnection: close\r\nContent-Length: 12\r\n"
+    b"\r\nno HTTP/1.1\n"
+)
 
 
 class TimedH11Protocol(H11Protocol):
-    """Closes connections whose request has not arrived in time."""
+    """Closes connections whose request does not arrive, or whose answer is not taken, in time."""
 
     _too_late: asyncio.TimerHandle | None = None
+    _send_check: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Start the clock."""
         super().connection_made(transport)
+        if len(self.connections) > _MOST_SOCKETS:
+            transport.abort()
+            return
         self._start()
+        self._watch_sending(0)
 
     def data_received(self, data: bytes) -> None:
         """Stop the clock when a head is complete; start it where the next one begins."""
@@ -36,10 +52,17 @@ class TimedH11Protocol(H11Protocol):
             self._too_late = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        if self._too_late is not None:
-            self._too_late.cancel()
+        """Stop the clocks."""
+        for clock in (self._too_late, self._send_check):
+            if clock is not None:
+                clock.cancel()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 # uvicorn's words stay unsaid
+        """Refuse what is no request, with the headers that every answer has."""
+        if self.conn.our_state is h11.IDLE:
+            self.transport.write(_REFUSED)
+        self.transport.close()
 
     def _start(self) -> None:
         self._too_late = self.loop.call_later(HEADER_TIMEOUT_S, self._close_late)
@@ -48,3 +71,11 @@ class TimedH11Protocol(H11Protocol):
         self._too_late = None
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self.transport.close()
+
+    def _watch_sending(self, before: int) -> None:
+        """Cut a connection that took nothing of what waits for it since the last look."""
+        waits = self.transport.get_write_buffer_size()
+        if waits and before and waits >= before:
+            self.transport.abort()
+            return
+        self._send_check = self.loop.call_later(SEND_TIMEOUT_S / 2, self._watch_sending, waits)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mmindex.core.config import LimitsConfig
 from mmindex.core.display import hit_fields
-from mmindex.core.errors import DataError, MmindexError
+from mmindex.core.errors import DataError, MmindexError, NoVectorError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
-from mmindex.search.columns import image_columns, image_rows
+from mmindex.models.encoder import good_rows
+from mmindex.search.columns import image_columns, image_rows, read_order, sorted_hits
 from mmindex.search.query import Answer
 from mmindex.serve.asks import (
     Ask,
@@ -24,11 +29,10 @@ from mmindex.serve.asks import (
     find,
     plain,
 )
-from mmindex.serve.files import Plain, plain_file
 from mmindex.serve.live import Live, Served
 from mmindex.serve.metrics import Metrics
-from mmindex.serve.pictures import PictureWorkers
-from mmindex.serve.problems import PictureError, UploadError
+from mmindex.serve.pictures import PictureWorkers, Plain
+from mmindex.serve.problems import PictureError, UploadError, status_of
 from mmindex.serve.settings import ServeSettings
 from mmindex.serve.thumbs import ThumbCache, default_cache
 from mmindex.serve.work import Desk, TextBatcher, TextQuery
@@ -36,6 +40,8 @@ from mmindex.store.objects import contents
 
 if TYPE_CHECKING:
     from mmindex.search.hits import Picture
+
+_UPLOADS_AT_ONCE: Final = 8  # 32 MiB each while they arrive
 
 
 @dataclass(slots=True)
@@ -51,6 +57,7 @@ class Service:
     thumbs: ThumbCache
     metrics: Metrics
     with_location: bool
+    receiving: asyncio.Semaphore
 
     @classmethod
     def open(cls, settings: ServeSettings) -> Service:
@@ -60,24 +67,25 @@ class Service:
             NoInputError: there is no store, or no version that can be searched.
             MmindexError: the model cannot be had, or the store is damaged.
         """
-        live = Live(settings.store, settings.device)
-        desk = Desk(settings.queue)
         folder = settings.cache or default_cache(settings.store)
         thumbs = ThumbCache(folder, settings.cache_bytes)
+        live = Live(settings.store, settings.device)
+        desk = Desk(settings.queue)
+        limits = LimitsConfig.model_validate(live.current.manifest.config.get("limits", {}))
         service = cls(
             settings=settings,
             live=live,
             desk=desk,
             texts=TextBatcher(desk),
-            workers=PictureWorkers(),
+            workers=PictureWorkers(limits),
             uploads=Uploads(),
             thumbs=thumbs,
             metrics=Metrics(
                 lambda: desk.waiting, lambda: live.current.number, lambda: thumbs.bytes
             ),
             with_location=settings.with_location,
+            receiving=asyncio.Semaphore(_UPLOADS_AT_ONCE),
         )
-        live.encoder()  # now, so that the first search need not wait for it
         live.on_change = service.drop_old_thumbs
         service.drop_old_thumbs(live.current)
         live.watch()
@@ -98,15 +106,17 @@ class Service:
         try:
             keys = served.snapshot.keys(Modality.IMAGE)
         except MmindexError as error:
-            self.damaged(error)
+            self.note(error)
             return
         there = set(keys.filter(pc.is_in(keys, value_set=pa.array(kept, keys.type))).to_pylist())
         self.thumbs.drop(key for key in kept if key not in there)
 
-    def damaged(self, error: MmindexError) -> None:
-        """Note that something of the store is damaged: ``/healthz`` says so from now on."""
+    def note(self, error: MmindexError) -> None:
+        """Log a failure of the service's own; where the store is damaged, ``/healthz`` says so."""
+        if status_of(error) is not HTTPStatus.INTERNAL_SERVER_ERROR:
+            return
         if isinstance(error, DataError):
-            self.live.problem = error.message
+            self.live.damaged(error)
         get_logger("serve").error("a request failed", why=error.message)
 
     async def search(self, served: Served, ask: Ask) -> Answer:
@@ -116,20 +126,22 @@ class Service:
             BusyError: too many wait already.
             MmindexError: it cannot be answered.
         """
+        session = await self.desk.under(served, ask.where, ask.to)
         if ask.is_plain_text:
-            query = TextQuery(served, ask.text, ask.where, ask.to, ask.limit)
-            found = await self.texts.ask(query)
+            found = await self.texts.ask(TextQuery(session, ask.text, ask.to, ask.limit))
             if found.error is not None:
-                raise UploadError(found.error)
+                raise NoVectorError(found.error)
             return found
         # Texts need the model, and the model has one thread.
         needs_model = bool(ask.text or ask.minus)
         run = self.texts.run if needs_model else self.desk.run
-        return await run(lambda: answer(served, ask, self.uploads))
+        return await run(lambda: answer(served, session, ask, self.uploads))
 
     def record(self, served: Served, ask: Ask, found: Answer) -> dict[str, Any]:
         """An answer as ``mmindex query --format json`` has it, with the hits of one page."""
         hits = found.hits[ask.offset :]
+        if ask.sort is not None:
+            hits = sorted_hits(served.snapshot, hits, read_order(served.snapshot, ask.sort))
         records = [hit_fields(hit) for hit in hits]
         if ask.columns:
             values = image_columns(
@@ -159,12 +171,14 @@ class Service:
             UploadError: it cannot be decoded.
             MmindexError: it cannot be encoded now.
         """
-        encoder = served.session.vectorizer.encoder
+        encoder = await self.desk.run(lambda: served.session.vectorizer.encoder)
         try:
             pixels, thumbnail = await self.workers.upload(data, encoder.preprocess)
         except PictureError as error:
             raise UploadError(f"the picture that was sent: {error.message}") from error
         vectors = await self.texts.run(lambda: encoder.encode_images(pixels[None]))
+        if not good_rows(vectors).all():
+            raise UploadError("the model gives no usable vector for the picture that was sent")
         key = hashlib.sha256(data).hexdigest()
         upload = Upload(key, vectors[0], encoder.info.fingerprint, thumbnail)
         self.uploads.add(upload)
@@ -177,12 +191,22 @@ class Service:
             NoInputError: the served version has no such image.
             PictureError: its file cannot be decoded any more.
         """
-        picture = await self.desk.run(lambda: find(served, image_id))
-        data = self.thumbs.get(picture.key)
+
+        def look() -> tuple[Picture, bytes | None]:
+            picture = find(served, image_id)
+            return picture, self.thumbs.get(picture.key)
+
+        picture, data = await self.desk.run(look)
         if data is None:
-            data = await self.workers.thumbnail(picture)
-            self.thumbs.put(picture.key, data)
+            with self.desk.place():
+                data = await self.workers.thumbnail(picture)
+            await self.desk.run(partial(self._keep_thumb, served, picture.key, data))
         return picture, data
+
+    def _keep_thumb(self, served: Served, key: str, data: bytes) -> None:
+        self.thumbs.put(key, data)
+        if self.live.current is not served:  # which may have forgotten this picture meanwhile
+            self.drop_old_thumbs(self.live.current)
 
     async def file(self, served: Served, image_id: str) -> tuple[Picture, Plain]:
         """An image's file without metadata, or a JPEG where browsers do not know its format.
@@ -191,12 +215,15 @@ class Service:
             NoInputError: the served version has no such image.
             PictureError: its file cannot be read any more.
         """
-        picture = await self.desk.run(lambda: find(served, image_id))
-        form = image_columns(served.snapshot, [image_id], ["format"])[image_id]["format"]
-        found = await self.desk.run(lambda: plain_file(picture, form))
-        if found is None:
-            found = Plain(await self.workers.jpeg(picture), "image/jpeg")
-        return picture, found
+
+        def look() -> tuple[Picture, str]:
+            picture = find(served, image_id)
+            columns = image_columns(served.snapshot, [image_id], ["format"])
+            return picture, columns[image_id]["format"]
+
+        picture, form = await self.desk.run(look)
+        with self.desk.place():
+            return picture, await self.workers.plain(picture, form)
 
     async def explanation(self, served: Served, image_id: str, text: str) -> bytes:
         """Where an image matches a text: a PNG, see :mod:`mmindex.insight.overlay`.

@@ -19,7 +19,10 @@ MAX_PARTS: Final = 16  # texts and pictures of one question
 PAGE_HITS: Final = 60
 BODY_TIMEOUT_S: Final = 60.0
 HEADER_TIMEOUT_S: Final = 10.0
-SHUTDOWN_S: Final = 8  # a stop takes at most 10 seconds in all
+SEND_TIMEOUT_S: Final = 60.0  # in which a client must take something of its answer
+SHUTDOWN_S: Final = 7  # what is under way may take so long after a signal ...
+EXIT_S: Final = 9.0  # ... and the process is gone after this
+WHERE_TIMEOUT_S: Final = 5.0  # of one condition; the command line gives it a minute
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,10 @@ _PNG_CHUNKS: Final = frozenset({
 _WEBP_CHUNKS: Final = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
 _WEBP_EXIF, _WEBP_XMP = 0x08, 0x04
 
-_SOI, _EOI, _SOS, _APP0, _APP2, _APP14, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE2, 0xEE, 0xFE
+_SOI, _EOI, _SOS, _APP0, _APP2, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE2, 0xEE
+# Frames (SOF), tables (DHT, DAC, DQT), scans, lines, restarts and hierarchical progressions; what
+# is reserved for extensions may hold anything.
+_SHOWING: Final = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xE0)}) - {0xC8}
 _RESTARTS: Final = range(0xD0, 0xD8)
 _ALONE: Final = frozenset({0x01, _SOI, *_RESTARTS})
 
@@ -83,8 +86,7 @@ def _jpeg(data: bytes, orientation: int) -> Iterator[bytes]:
         if not written and marker != _APP0:
             yield _orientation(orientation)
             written = True
-        if _shows(marker, segment):
-            yield segment
+        yield _shown(marker, segment)
         at += 2 + size
         if marker == _SOS:
             end = _scan_end(data, at)
@@ -92,12 +94,15 @@ def _jpeg(data: bytes, orientation: int) -> Iterator[bytes]:
             at = end
 
 
-def _shows(marker: int, segment: bytes) -> bool:
-    if marker == _APP2:
-        return segment[4:16] == b"ICC_PROFILE\0"
-    if marker == _COM or 0xE0 <= marker <= 0xEF:
-        return marker in (_APP0, _APP14) and segment[4:9] in (b"JFIF\0", b"Adobe")
-    return True
+def _shown(marker: int, segment: bytes) -> bytes:
+    """As much of a segment as shows the picture."""
+    if marker in _SHOWING or (marker == _APP2 and segment[4:16] == b"ICC_PROFILE\0"):
+        return segment
+    if marker == _APP0 and segment[4:9] == b"JFIF\0" and len(segment) >= 18:
+        return b"\xff\xe0\0\x10" + segment[4:16] + b"\0\0"  # without its small picture
+    if marker == _APP14 and segment[4:9] == b"Adobe" and len(segment) >= 16:
+        return b"\xff\xee\0\x0e" + segment[4:16]
+    return b""
 
 
 def _scan_end(data: bytes, at: int) -> int:
@@ -142,8 +147,13 @@ def _webp(data: bytes) -> bytes:
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise CannotStripError("no WebP")
     (total,) = struct.unpack_from("<I", data, 4)
-    end, at, kept = min(len(data), 8 + total), 12, []
-    while at + 8 <= end:
+    body = b"WEBP" + _webp_chunks(data[12 : 8 + total])
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _webp_chunks(data: bytes) -> bytes:
+    at, kept = 0, []
+    while at + 8 <= len(data):
         name, size = struct.unpack_from("<4sI", data, at)
         chunk = data[at : at + 8 + size]
         if len(chunk) != 8 + size:
@@ -151,8 +161,10 @@ def _webp(data: bytes) -> bytes:
         if name == b"VP8X":
             flags = chunk[8] & ~(_WEBP_EXIF | _WEBP_XMP)
             chunk = chunk[:8] + bytes([flags]) + chunk[9:]
+        if name == b"ANMF":  # a frame: its place and time, then chunks of its own
+            frame = chunk[8:24] + _webp_chunks(chunk[24:])
+            chunk = name + struct.pack("<I", len(frame)) + frame
         if name in _WEBP_CHUNKS:
-            kept.append(chunk + b"\0" * (size % 2))
+            kept.append(chunk + b"\0" * (len(chunk) % 2))
         at += 8 + size + size % 2
-    body = b"WEBP" + b"".join(kept)
-    return b"RIFF" + struct.pack("<I", len(body)) + body
+    return b"".join(kept)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import platformdirs
+
+from mmindex.core.errors import os_errors
+
 _NAME: Final = re.compile(r"[0-9a-f]{64}\.jpg")
+_ASIDE: Final = re.compile(r"\.[0-9a-f]{32}")
 
 
 class ThumbCache:
@@ -27,14 +34,15 @@ class ThumbCache:
         self._most = most_bytes
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = []
-        for path in folder.glob("??/*"):
-            if _NAME.fullmatch(path.name):
-                status = path.stat()
-                found.append((status.st_mtime_ns, path.stem, status.st_size))
-            else:
-                path.unlink(missing_ok=True)  # what a killed service left half-written
+        with os_errors(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in folder.glob("??/*"):
+                if _NAME.fullmatch(path.name):
+                    status = path.stat()
+                    found.append((status.st_mtime_ns, path.stem, status.st_size))
+                elif _ASIDE.fullmatch(path.name):  # left half-written by a killed service
+                    path.unlink(missing_ok=True)
         for _, key, size in sorted(found):
             self._sizes[key] = size
         self.bytes = sum(self._sizes.values())
@@ -71,7 +79,7 @@ class ThumbCache:
                 self.bytes -= size
                 gone.append(old)
         for old in gone:
-            self._path(old).unlink(missing_ok=True)
+            self._remove(old)
 
     def keys(self) -> list[str]:
         """Whose thumbnails are there."""
@@ -82,6 +90,10 @@ class ThumbCache:
         """Remove thumbnails: of pictures that a new version does not have any more."""
         for key in keys:
             self._forget(key)
+            self._remove(key)
+
+    def _remove(self, key: str) -> None:
+        with suppress(OSError):  # the folder became read-only, or is gone
             self._path(key).unlink(missing_ok=True)
 
     def _forget(self, key: str) -> None:
@@ -93,9 +105,6 @@ class ThumbCache:
 
 
 def default_cache(store: Path) -> Path:
-    """Where a store's thumbnails are kept unless said otherwise (XDG Base Directory)."""
-    import hashlib
-
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    """Where a store's thumbnails are kept unless said otherwise."""
     name = hashlib.sha256(os.fsencode(store.absolute())).hexdigest()[:16]
-    return Path(base) / "mmindex" / "serve" / name
+    return platformdirs.user_cache_path("mmindex") / "serve" / name

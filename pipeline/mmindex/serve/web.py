@@ -6,17 +6,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import numpy as np
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from mmindex.core.errors import MmindexError, UsageError
 from mmindex.core.modality import Modality
+from mmindex.insight.dedup import near_leaders
 from mmindex.pages.controls import Action, Fact, Field, pager
 from mmindex.pages.gallery import Request as Asked
 from mmindex.pages.gallery import cards, found_text, nothing
@@ -24,13 +27,15 @@ from mmindex.pages.page import Thumb, render_linked, shown_model
 from mmindex.pages.places import Place, place_of
 from mmindex.pages.scale import full_bar
 from mmindex.search.columns import image_columns, read_order, sorted_hits
+from mmindex.search.condition import in_brackets
 from mmindex.search.hits import captions_of
 from mmindex.search.query import Answer
 from mmindex.search.vectorize import warning_about
-from mmindex.serve.api import sent_picture
-from mmindex.serve.asks import Ask, find, read_ask, without
+from mmindex.serve.address import address, image_id_of, parameters, quoted
+from mmindex.serve.api import receive_picture
+from mmindex.serve.asks import Ask, find, read_ask, read_number, without
 from mmindex.serve.facets import Facets, facets
-from mmindex.serve.guard import COOKIE, Guard
+from mmindex.serve.guard import COOKIE, Guard, caller_of
 from mmindex.serve.live import Served
 from mmindex.serve.pictures import THUMB_PIXELS
 from mmindex.serve.problems import status_of
@@ -38,6 +43,7 @@ from mmindex.serve.service import Service
 from mmindex.serve.settings import PAGE_HITS
 from mmindex.store.objects import contents
 from mmindex.store.quarantine import read_entries
+from mmindex.upkeep.listing import version_records
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,9 +51,14 @@ if TYPE_CHECKING:
     from mmindex.core.records import Hit, QuarantineEntry
 
 STYLES: Final = ("base.css", "cards.css", "tables.css", "controls.css", "serve.css")
-_FILTERS: Final = ("folder", "split", "from", "to_date", "width", "camera", "sort")
-_FORM: Final = (*_FILTERS, "page")
+# Columns with parameters of their own name; others are asked for as `is.COLUMN`.
+_CHOICES: Final = ("folder", "split", "camera")
+_FILTERS: Final = (*_CHOICES, "from", "to_date", "width")
+_COLUMN: Final = "is."
+_QUESTION: Final = ("image", "unlike", "minus", "picture")
+_SORTED: Final = 300  # best hits that are put into another order: below them, order means nothing
 _ROWS: Final = 100  # of a table on one page
+_VERSIONS: Final = 50  # the newest ones, listed
 _NEIGHBOURS: Final = 12
 _SAMPLE: Final = 24  # pictures shown before anything is asked
 _POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
@@ -62,7 +73,7 @@ class View:
     @classmethod
     def of(cls, request: Request) -> View:
         """The state that a request's address holds, without empty parameters."""
-        return cls(tuple((k, v) for k, v in request.query_params.multi_items() if v))
+        return cls(tuple((k, v) for k, v in parameters(request).multi_items() if v))
 
     def get(self, name: str) -> str:
         """A parameter's value; empty where it has none."""
@@ -71,13 +82,15 @@ class View:
     def address(self, path: str = "/", **changes: str) -> str:
         """The page's address with some parameters changed; empty ones are left out."""
         kept = [(name, value) for name, value in self.params if name not in changes]
-        query = urlencode([*kept, *((name, value) for name, value in changes.items() if value)])
-        return f"{path}?{query}" if query else path
+        return address(path, [*kept, *((name, value) for name, value in changes.items() if value)])
 
-
-def quoted(image_id: str) -> str:
-    """An id as part of an address."""
-    return quote(image_id.encode("utf-8", "surrogatepass"), safe="/")
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that must have a value, as parameters ask for it."""
+        named = {name: name for name in _CHOICES}
+        named |= {name: name.removeprefix(_COLUMN) for name, _ in self.params
+                  if name.startswith(_COLUMN)}  # fmt: skip
+        return {column: value for name, column in named.items() if (value := self.get(name))}
 
 
 def condition(view: View, known: Facets) -> str | None:
@@ -86,35 +99,35 @@ def condition(view: View, known: Facets) -> str | None:
     Raises:
         UsageError: a field's value has no meaning.
     """
-    parts = [f"({view.get('where')})"] if view.get("where") else []
-    for name in ("folder", "split", "camera"):
-        if value := view.get(name):
-            text = value.replace("'", "''")
-            below = f" or starts_with({name}, '{text}/')" if name == "folder" else ""
-            parts.append(f"({name} = '{text}'{below})")
+    parts = [in_brackets(view.get("where"))] if view.get("where") else []
+    parts += [known.condition(name, value) for name, value in view.columns.items()]
     for name, sign in (("from", ">="), ("to_date", "<=")):
         if value := view.get(name):
             try:
                 day = date.fromisoformat(value)
             except ValueError:
                 raise UsageError(f"{value[:20]!r} is no date", "such as 2023-06-01") from None
-            column = "taken" if known.has("taken", "timestamp") else "modified"
+            names = [name for name in ("taken", "modified") if known.has(name, "timestamp")]
+            if not names:
+                raise UsageError("this store knows no dates", "leave out `from` and `to_date`")
+            column = f"coalesce({', '.join(names)})"
             last = " 23:59:59.999999" if sign == "<=" else ""
             parts.append(f"{column} {sign} '{day.isoformat()}{last}'")
     if value := view.get("width"):
-        if not value.isdigit() or len(value) > 9:
-            raise UsageError(f"{value[:20]!r} is no width in pixels", "such as 1920")
-        parts.append(f"width >= {value}")
+        parts.append(f"width >= {read_number('width', value, 0, 10**9)}")
     return " and ".join(parts) or None
 
 
 def fields(view: View, known: Facets) -> list[Field]:
     """The fields of the filters, as far as the version has their columns."""
     found = []
-    for name, label in (("folder", "Folder"), ("split", "Split"), ("camera", "Camera")):
-        if values := known.values.get(name):
-            choices = [("", "any"), *((value, value) for value in values)]
-            found.append(Field(name, label, view.get(name), "select", choices))
+    for column, values in known.values.items():
+        name = column if column in _CHOICES else f"{_COLUMN}{column}"
+        value = view.get(name)
+        # What an address asks for beside the frequent values stays chosen.
+        choices = list(dict.fromkeys(["", *values, value]))
+        shown = [(one, one or "any") for one in choices]
+        found.append(Field(name, _LABELS.get(column, column), value, "select", shown))
     if known.has("taken", "timestamp") or known.has("modified", "timestamp"):
         found.append(Field("from", "From", view.get("from"), "date"))
         found.append(Field("to_date", "To", view.get("to_date"), "date"))
@@ -159,6 +172,7 @@ class _Site:
             "warnings": [warning_about(served.snapshot), self.service.live.problem],
             "manifest": served.manifest,
             "model": shown_model(served.snapshot.encoder),
+            "send_to": view.address("/picture", offset="", picture=""),
             "fields": (),
             "clear": "/",
             "kept": (),
@@ -178,12 +192,11 @@ class _Site:
         served, view = self.service.live.current, View.of(request)
         known = await self.service.desk.run(lambda: facets(served))
         shown: dict[str, Any] = {"fields": fields(view, known), "clear": _cleared(view)}
-        shown["kept"] = [
-            pair for pair in view.params if pair[0] in ("image", "unlike", "minus", "picture")
-        ]
+        shown["kept"] = [pair for pair in view.params if pair[0] in _QUESTION]
         try:
+            more = [*_FILTERS, *(name for name, _ in view.params if name.startswith(_COLUMN))]
             ask = replace(
-                read_ask(request.query_params, _FORM),
+                read_ask(parameters(request), more),
                 where=condition(view, known),
                 k=PAGE_HITS,
                 others=bool(view.get("image")),
@@ -191,7 +204,10 @@ class _Site:
             if ask.is_empty:
                 return await self._browse(served, view, ask, shown)
             # One more than fits tells whether there is another page.
-            found = await self.service.search(served, replace(ask, k=PAGE_HITS + 1))
+            wanted = replace(ask, k=PAGE_HITS + 1)
+            if ask.sort is not None:
+                wanted = replace(ask, offset=0, k=_SORTED)
+            found = await self.service.search(served, wanted)
             return await self.service.desk.run(lambda: self._hits(served, view, ask, found, shown))
         except MmindexError as error:
             return self.error(view, error, **shown)
@@ -200,14 +216,14 @@ class _Site:
         self, served: Served, view: View, ask: Ask, shown: Mapping[str, Any]
     ) -> Response:
         """The page while nothing is asked: pictures under the filters, or some of them all."""
+        session = await self.service.desk.under(served, ask.where, Modality.IMAGE)
 
         def sample() -> Response:
             count, pages = served.manifest.counts.indexed, None
-            if ask.where is None:
+            if session.rows is None:
                 rows = np.unique(np.linspace(0, count - 1, _SAMPLE, dtype=np.int64))
             else:
-                chosen = served.under(ask.where).rows
-                found = np.flatnonzero(chosen if chosen is not None else np.empty(0, np.bool_))
+                found = np.flatnonzero(session.rows)
                 rows = found[ask.offset : ask.offset + PAGE_HITS]
                 pages = pager(
                     ask.offset, len(rows), PAGE_HITS, len(found),
@@ -231,20 +247,24 @@ class _Site:
     def _hits(
         self, served: Served, view: View, ask: Ask, found: Answer, shown: Mapping[str, Any]
     ) -> Response:
-        more = len(found.hits) > ask.offset + PAGE_HITS
-        hits = found.hits[ask.offset : ask.offset + PAGE_HITS]
-        if sort := view.get("sort"):
-            hits = sorted_hits(served.snapshot, hits, read_order(served.snapshot, sort))
+        in_order = found.hits
+        if ask.sort is not None:
+            in_order = sorted_hits(served.snapshot, in_order, read_order(served.snapshot, ask.sort))
+        more = len(in_order) > ask.offset + PAGE_HITS
+        hits = in_order[ask.offset : ask.offset + PAGE_HITS]
         answer = replace(found, hits=hits)
         asked = Modality.IMAGE if ask.images or ask.upload else Modality.TEXT
         full = full_bar(served.snapshot.encoder, asked, answer.to)
         show = _shown_by(
             served, hits, lambda name: view.address(f"/picture/{quoted(name)}", explain="")
         )
-        drawn = cards(served.snapshot, answer, full, show)
+        drawn = cards(served.snapshot, answer, full, show, partial(near_leaders, served.snapshot))
         empty = None
         if not hits:
-            empty = nothing(served.snapshot, Asked(ask.min_score, ask.where))
+            session = None if ask.where is None else served.under(ask.where, ask.to)
+            rows = None if session is None else session.rows
+            left = None if rows is None else int(rows.sum())
+            empty = nothing(served.snapshot, Asked(ask.min_score, ask.where), left)
         total = None if more else ask.offset + len(hits)
         pages = pager(
             ask.offset, len(hits), PAGE_HITS, total,
@@ -265,15 +285,14 @@ class _Site:
     async def send(self, request: Request) -> Response:
         view = View.of(request)
         try:
-            data = await sent_picture(request)
-            upload = await self.service.add_upload(self.service.live.current, data)
+            upload = await receive_picture(self.service, self.service.live.current, request)
         except MmindexError as error:
             return self.error(view, error)
         return RedirectResponse(view.address(picture=upload.key, offset=""), 303)
 
     async def picture(self, request: Request) -> Response:
         served, view = self.service.live.current, View.of(request)
-        image_id = request.path_params["id"]
+        image_id = image_id_of(request)
         try:
             return await self.service.desk.run(lambda: self._picture(served, view, image_id))
         except MmindexError as error:
@@ -288,8 +307,8 @@ class _Site:
         near = replace(near, hits=without(near, {image_id})[:_NEIGHBOURS])
         full = full_bar(served.snapshot.encoder, Modality.IMAGE, Modality.IMAGE)
         show = _shown_by(served, near.hits, lambda name: f"/picture/{quoted(name)}")
-        address = f"/api/v1/images/{quoted(image_id)}"
-        large = Thumb(f"{address}/file", values["width"], values["height"])
+        base = f"/api/v1/images/{quoted(image_id)}"
+        large = Thumb(f"{base}/file", values["width"], values["height"])
         return self.page(
             "serve_picture.html",
             view,
@@ -300,7 +319,7 @@ class _Site:
             facts=_facts(values),
             actions=_actions(view, image_id),
             uri=found.uri,
-            explained=_explained(address, view),
+            explained=_explained(base, view),
             neighbours=cards(served.snapshot, near, full, show),
         )
 
@@ -332,19 +351,26 @@ class _Site:
     async def _made(
         self, served: Served, view: View, name: str, make: Callable[[], str]
     ) -> Response:
-        """A page that stands by itself, made once for each version."""
+        """A page that stands by itself, made once for each version; until then, one that waits."""
         try:
-            text = await self.service.desk.run(lambda: served.once(name, make))
+            text = await self.service.desk.slow(served, name, make)
         except MmindexError as error:
             return self.error(view, error)
+        if text is None:
+            waiting = self.page("serve_wait.html", view, name=name)
+            waiting.headers["Refresh"] = "2"
+            return waiting
         policy = _POLICY.search(text)
         headers = {"Content-Security-Policy": policy[1].replace("&#39;", "'")} if policy else {}
         return HTMLResponse(text, headers=headers)
 
     async def quarantine(self, request: Request) -> Response:
         served, view = self.service.live.current, View.of(request)
-        reason, offset = view.get("reason"), view.get("offset")
-        start = int(offset) if offset.isdigit() and len(offset) < 12 else 0
+        reason = view.get("reason")
+        try:
+            start = read_number("offset", view.get("offset") or "0", 0, 10**11)
+        except MmindexError as error:
+            return self.error(view, error)
 
         def entries() -> list[QuarantineEntry]:
             ref = served.manifest.find("quarantine")
@@ -370,6 +396,11 @@ class _Site:
     async def about(self, request: Request) -> Response:
         served, view = self.service.live.current, View.of(request)
         manifest = served.manifest
+        layout = served.snapshot.layout
+        try:
+            versions = await self.service.desk.run(lambda: version_records(layout))
+        except MmindexError as error:
+            return self.error(view, error)
         facts = [
             Fact("Version", f"{manifest.version}, made {manifest.created_at}"),
             Fact("Images", f"{manifest.counts.indexed:,}"),
@@ -381,16 +412,26 @@ class _Site:
             Fact("Health", self.service.live.problem or "all is well"),
         ]
         sources = [(source.name, source.images, source.captions) for source in manifest.sources]
-        return self.page("serve_about.html", view, facts=facts, sources=sources)
+        return self.page(
+            "serve_about.html",
+            view,
+            facts=facts,
+            sources=sources,
+            versions=versions[: -_VERSIONS - 1 : -1],
+        )
 
     async def login(self, request: Request) -> Response:
         if self.service.settings.token is None:
             return RedirectResponse("/", 303)
         wrong = False
         if request.method == "POST":
-            async with request.form(max_files=0, max_fields=2, max_part_size=4096) as form:
-                given = form.get("token")
-            if isinstance(given, str) and self.guard.is_token(given.strip()):
+            try:
+                async with request.form(max_files=0, max_fields=2, max_part_size=4096) as form:
+                    given = form.get("token")
+            except HTTPException:
+                given = None
+            caller = caller_of(request.scope)
+            if isinstance(given, str) and self.guard.is_token(given.strip(), caller):
                 answer = RedirectResponse("/", 303)
                 answer.set_cookie(
                     COOKIE,
@@ -444,15 +485,16 @@ def _actions(view: View, image_id: str) -> list[Action]:
     return actions
 
 
-def _explained(address: str, view: View) -> str:
+def _explained(base: str, view: View) -> str:
     """Where the picture lies over which the match with the question is drawn; empty: not wanted."""
     if not (view.get("explain") and view.get("q")):
         return ""
-    return f"{address}/explanation?{urlencode({'q': view.get('q')})}"
+    return address(f"{base}/explanation", [("q", view.get("q"))])
 
 
 def _cleared(view: View) -> str:
-    return view.address(**dict.fromkeys((*_FILTERS, "where", "offset"), ""))
+    columns = [name for name, _ in view.params if name.startswith(_COLUMN)]
+    return view.address(**dict.fromkeys((*_FILTERS, *columns, "where", "sort", "offset"), ""))
 
 
 def _parts(view: View) -> list[tuple[str, str, str]]:
@@ -522,5 +564,5 @@ def _shown(name: str, value: Any) -> str:
 def _way(name: str, value: Any) -> str:
     """Where a value leads: folders and cameras are filters."""
     if name in ("folder", "camera") and isinstance(value, str):
-        return "/?" + urlencode({name: value})
+        return address("/", [(name, value)])
     return ""

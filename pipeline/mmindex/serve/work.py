@@ -8,79 +8,111 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from mmindex.core.errors import BusyError, MmindexError
 from mmindex.core.modality import Modality
 from mmindex.search.hits import Limit
-from mmindex.search.query import BATCH, Answer
+from mmindex.search.query import BATCH, Answer, Session
 from mmindex.serve.live import Served
 
 T = TypeVar("T")
 
-_THREADS: Final = 4
+_THREADS: Final = 4  # short work: reading rows and rendering pages
+_CONDITIONS: Final = 2  # at once: DuckDB may take 512 MB for each
+_PATIENCE_S: Final = 2.0  # how long a request waits for what takes long
 
 
 class Desk:
-    """Runs calls in threads; of more than ``waiting`` at once it refuses the last.
+    """Runs calls in threads; when ``waiting`` are under way or wait, it refuses the next.
 
     Args:
-        waiting: calls that may be under way or wait.
+        waiting: the most calls at once.
     """
 
     def __init__(self, waiting: int) -> None:
         self._most = waiting
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="serve")
+        self._conditions = ThreadPoolExecutor(_CONDITIONS, thread_name_prefix="serve-where")
+        self._slow = ThreadPoolExecutor(1, thread_name_prefix="serve-slow")
         self.waiting = 0
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of a call.
+        """The result of a call that is short.
 
         Raises:
             BusyError: too many wait already.
         """
-        self.enter()
-        try:
+        with self.place():
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        finally:
-            self.waiting -= 1
 
-    def enter(self) -> None:
-        """Count one more that waits; whoever calls this counts it off again.
+    async def under(self, served: Served, where: str | None, to: Modality) -> Session:
+        """The session that answers under a condition; raises as :meth:`run` and `Served.under`."""
+        if where is None:
+            return served.session
+        with self.place():
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._conditions, served.under, where, to)
+
+    async def slow(self, served: Served, name: str, make: Callable[[], T]) -> T | None:
+        """What takes long to make, made once for a version, one at a time; None: not ready yet.
+
+        Raises:
+            MmindexError: it cannot be made.
+        """
+        begun = served.begun.get(name)
+        if begun is None:
+            begun = asyncio.get_running_loop().run_in_executor(self._slow, make)
+            served.begun[name] = begun
+        done, _ = await asyncio.wait([begun], timeout=_PATIENCE_S)
+        if not done:
+            return None
+        if begun.cancelled() or begun.exception() is not None:
+            served.begun.pop(name, None)  # the next request tries again
+        return begun.result()  # type: ignore[no-any-return]  # what make gave
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Count one more that waits, for the block.
 
         Raises:
             BusyError: too many wait already.
         """
         if self.waiting >= self._most:
-            raise BusyError(f"{self.waiting} searches are waiting already", "try again in a second")
+            raise BusyError(f"{self.waiting} requests are waiting already", "try again in a second")
         self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
 
     def close(self) -> None:
         """Let what is under way end; nothing new begins."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._threads, self._conditions, self._slow):
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True)
 class TextQuery:
     """A plain text query: those that agree in everything but the text share a batch."""
 
-    served: Served
+    session: Session
     text: str
-    where: str | None
     to: Modality
     limit: Limit
 
     @property
-    def kind(self) -> tuple[int, str | None, Modality, Limit]:
+    def kind(self) -> tuple[int, Modality, Limit]:
         """What queries of one batch have in common."""
-        return id(self.served), self.where, self.to, self.limit
+        return id(self.session), self.to, self.limit
 
 
 class TextBatcher:
-    """Answers plain text queries, those that wait together.
+    """Answers plain text queries, those that wait together, and runs what needs the model.
 
     Args:
         desk: counts who waits.
@@ -92,7 +124,6 @@ class TextBatcher:
         self._model = ThreadPoolExecutor(1, thread_name_prefix="serve-model")
         self._running = False
         self._task: asyncio.Task[None] | None = None
-        self.batches = 0
 
     async def ask(self, query: TextQuery) -> Answer:
         """The answer to a query.
@@ -101,16 +132,13 @@ class TextBatcher:
             BusyError: too many wait already.
             MmindexError: the query cannot be answered.
         """
-        self._desk.enter()
-        try:
+        with self._desk.place():
             future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
             self._waiting.append((query, future))
             if not self._running:
                 self._running = True
                 self._task = asyncio.create_task(self._drain())
             return await future
-        finally:
-            self._desk.waiting -= 1
 
     async def run(self, work: Callable[[], T]) -> T:
         """A call that needs the model, in the one thread that uses it.
@@ -118,11 +146,8 @@ class TextBatcher:
         Raises:
             BusyError: too many wait already.
         """
-        self._desk.enter()
-        try:
+        with self._desk.place():
             return await asyncio.get_running_loop().run_in_executor(self._model, work)
-        finally:
-            self._desk.waiting -= 1
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
@@ -130,7 +155,6 @@ class TextBatcher:
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 asked = [(query, future) for query, future in batch if not future.done()]
-                self.batches += 1
                 work = loop.run_in_executor(self._model, _answers, [query for query, _ in asked])
                 await asyncio.wait([work])
                 for place, (_, future) in enumerate(asked):
@@ -159,16 +183,15 @@ def _settle(
 
 def _answers(queries: list[TextQuery]) -> list[Answer | MmindexError]:
     """The answers to queries of any kinds, in their order."""
-    groups: dict[tuple[int, str | None, Modality, Limit], list[int]] = defaultdict(list)
+    groups: dict[tuple[int, Modality, Limit], list[int]] = defaultdict(list)
     for place, query in enumerate(queries):
         groups[query.kind].append(place)
     out: dict[int, Answer | MmindexError] = {}
     for places in groups.values():
         first = queries[places[0]]
         try:
-            session = first.served.under(first.where)
             texts = [queries[place].text for place in places]
-            found: list[Answer] = session.texts(texts, first.to, first.limit)
+            found: list[Answer] = first.session.texts(texts, first.to, first.limit)
             out |= dict(zip(places, found, strict=True))
         except MmindexError as error:
             out |= dict.fromkeys(places, error)

@@ -11,7 +11,6 @@ function send(files) {
   const transfer = new DataTransfer();
   transfer.items.add(pictures[0]);
   field.files = transfer.files;
-  form.action = "/picture" + location.search;
   form.submit();
   return true;
 }

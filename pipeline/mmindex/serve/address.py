@@ -1,0 +1,77 @@
+"""Ids and parameters in a request's address, and the way back.
+
+Names of files may be anything, half surrogates included, so ids travel as their own bytes. An id
+may be percent-encoded as a whole: then a slash in it is never taken for one of the address.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
+
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+
+from mmindex.serve.problems import RequestError
+
+_MOST_PARAMETERS: Final = 200
+_REMOVED: Final = frozenset({"", ".", ".."})  # segments that browsers and proxies take out
+_ENDS: Final = frozenset({"thumbnail", "file", "explanation"})  # of routes of an image
+
+
+def parameters(request: Request) -> QueryParams:
+    """The parameters of a request's query string.
+
+    Raises:
+        RequestError: there are too many, or they are not UTF-8.
+    """
+    query = request.scope["query_string"].decode("latin-1")
+    try:
+        pairs = parse_qsl(
+            query,
+            keep_blank_values=True,
+            errors="surrogatepass",
+            max_num_fields=_MOST_PARAMETERS,
+        )
+    except UnicodeDecodeError as error:
+        raise _not_utf8() from error
+    except ValueError as error:
+        raise RequestError(
+            HTTPStatus.BAD_REQUEST, f"more than {_MOST_PARAMETERS} parameters"
+        ) from error
+    return QueryParams(pairs)
+
+
+def image_id_of(request: Request) -> str:
+    """The image id in a request's path, which the guard left as it was sent.
+
+    Raises:
+        RequestError: it is not UTF-8.
+    """
+    try:
+        return unquote_to_bytes(request.path_params["id"]).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise _not_utf8() from error
+
+
+def quoted(image_id: str) -> str:
+    """An id as part of an address.
+
+    Slashes stay where they can: some proxies refuse or rewrite a path with ``%2F``.
+    """
+    segments = image_id.split("/")
+    unclear = _REMOVED & set(segments) or segments[-1] in _ENDS
+    return quote(image_id.encode("utf-8", "surrogatepass"), safe="" if unclear else "/")
+
+
+def address(path: str, pairs: list[tuple[str, str]]) -> str:
+    """A path with a query string."""
+    query = urlencode(pairs, errors="surrogatepass")
+    return f"{path}?{query}" if query else path
+
+
+def _not_utf8() -> RequestError:
+    return RequestError(
+        HTTPStatus.BAD_REQUEST, "the address is not UTF-8", "percent-encode ids and texts as UTF-8"
+    )

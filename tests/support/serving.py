@@ -1,0 +1,91 @@
+"""A small store with a fake model, served on loopback by the real server."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from mmindex.models.encoder import Encoder
+from support.pictures import COLOURS, write_pictures
+from support.stores import picture_store
+
+
+@dataclass(slots=True)
+class Running:
+    """A service under test."""
+
+    service: Any
+    port: int
+    server: Any
+    thread: threading.Thread
+    base: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.base = f"http://127.0.0.1:{self.port}"
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.base, timeout=60, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        with self.client() as client:
+            return client.get(path, **options)
+
+    def raw(self, data: bytes, timeout: float = 30.0) -> bytes:
+        """What the server answers to these bytes, until it closes or is silent."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as link:
+            link.settimeout(timeout)
+            out = b""
+            try:
+                link.sendall(data)
+                while part := link.recv(65_536):
+                    out += part
+            except (TimeoutError, ConnectionError):
+                pass
+            return out
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+
+
+def pictures_in(folder: Path) -> dict[str, Path]:
+    """Twelve pictures of five colours, by id."""
+    paths = write_pictures(folder / "pictures", 12)
+    return {f"folder/pictures/{path.name}": path for path in paths}
+
+
+def store_of(root: Path, pictures: dict[str, Path], encoder: Encoder) -> Path:
+    """These pictures with one caption each."""
+    captions = [(name, f"a {COLOURS[n % 5]} square {n}") for n, name in enumerate(pictures)]
+    picture_store(root, pictures, captions, encoder)
+    return root
+
+
+@contextmanager
+def serving_store(store: Path, cache: Path, **options: Any) -> Iterator[Running]:
+    """The store, served until the block ends."""
+    from mmindex.serve.app import listen, serving
+    from mmindex.serve.service import Service
+    from mmindex.serve.settings import ServeSettings
+
+    settings = ServeSettings(store=store, port=0, cache=cache, **options)
+    settings.check()
+    with listen(settings) as listening:
+        service = Service.open(settings)
+        server = serving(service)
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread.start()
+        running = Running(service, listening.getsockname()[1], server, thread)
+        try:
+            yield running
+        finally:
+            if thread.is_alive():
+                running.stop()
