@@ -1,8 +1,9 @@
 """How many requests `mmindex serve` answers: texts, thumbnails and a mix, while versions change.
 
-A store of drawn scenes, the real command in a process of its own, and clients that ask one request
-after the other. Every ten seconds a rollback publishes a new version. Every answer but 200, and
-503 with Retry-After, is counted as an error.
+A store of 2,000 drawn scenes and, beside them, synthetic vectors without files; the real command in
+a process of its own; and clients that ask one request after the other: texts of four words, each
+asked once, and thumbnails of the scenes. During the mix, every ten seconds a rollback publishes a
+new version. Every answer but 200, and 503 with Retry-After, is counted as an error.
 """
 
 from __future__ import annotations
@@ -66,11 +67,11 @@ async def client(base: str, kind: str, ends: float, ids: list[str], seed: int, o
 
 
 async def publish(run: list[str], store: Path, ends: float) -> int:
-    """Roll back every ten seconds: each rollback is a new version."""
+    """Roll back every ten seconds to the one and the other version: each time a new one."""
     published = 0
     while time.monotonic() + 10 < ends:
         await asyncio.sleep(10)
-        command = [*run, "rollback", "--store", str(store)]
+        command = [*run, "rollback", "--store", str(store), str(2 + published % 2)]
         process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL)
         published += await process.wait() == 0
     return published
@@ -85,6 +86,16 @@ async def load(base: str, kind: str, clients: int, seconds: float, ids: list[str
     return out, published
 
 
+def make(run: list[str], store: Path, images: int) -> None:
+    """Two versions of nearly the same size over real pictures: numbers 2 and 3."""
+    from benchkit.stores import widen
+
+    build = [*run, "build", "--store", store, "--source", f"scenes:{min(images, 2_000)}"]
+    subprocess.run(build, check=True)
+    for n in (images, images + 10):
+        widen(store, n)
+
+
 def memory(process: psutil.Process) -> int:
     return sum(one.memory_info().rss for one in [process, *process.children(recursive=True)])
 
@@ -92,7 +103,7 @@ def memory(process: psutil.Process) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     full = os.environ.get("BENCH") == "full"
-    parser.add_argument("--images", type=int, default=100_000 if full else 2_000)
+    parser.add_argument("--images", type=int, default=100_000 if full else 10_000)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60 if full else 15)
     parser.add_argument("--store", type=Path, help="a store that is there already")
@@ -101,13 +112,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = given.store or Path(folder) / "store"
         if given.store is None:
-            for images in (given.images, given.images + 10):  # a version to roll back to
-                build = [*run, "build", "--store", store, "--source", f"scenes:{images}"]
-                subprocess.run(build, check=True)
+            make(run, store, given.images)
         serve = [*run, "serve", "--store", store, "--port", "0", "--cache", f"{folder}/cache"]
         with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as process:
             base = process.stdout.readline().split()[-1]
-            answer = httpx.get(f"{base}api/v1/search?q=boat&k=1000", timeout=120).json()
+            where = {"q": "boat", "k": "1000", "where": "starts_with(image_id, 'scenes')"}
+            answer = httpx.get(f"{base}api/v1/search", params=where, timeout=120).json()
             ids = [hit["id"] for hit in answer["hits"]]
             watched = psutil.Process(process.pid)
             for kind in ("texts", "thumbnails", "mix"):

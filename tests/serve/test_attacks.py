@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from mmindex.serve import protocol, settings
@@ -96,6 +97,8 @@ def test_names_that_were_allowed_and_addresses_are_answered(start) -> None:
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://[::1"},
+        {"Origin": "//"},
     ],
 )
 def test_no_page_of_another_site_can_send_a_picture(served, headers) -> None:
@@ -104,6 +107,50 @@ def test_no_page_of_another_site_can_send_a_picture(served, headers) -> None:
             answer = client.post(path, files={"picture": png(1)}, headers=headers)
             assert answer.status_code == 403
             assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_of_another_site_cannot_draw_on_the_service(served, site: str) -> None:
+    for path in ("/api/v1/search?q=red", "/api/v1/status", "/duplicates", "/"):
+        drawn = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"}
+        assert served.get(path, headers=drawn).status_code == 403
+    link = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate"}
+    assert served.get("/", headers=link).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/search?q=red&offset=" + "0" * 5_000,
+        "/api/v1/search?q=red&k=%C2%B2",
+        "/api/v1/search?q=%FF",
+        "/api/v1/search?q=red&image=%ED%A0%80",
+        "/api/v1/search?" + "&".join(["q=red"] * 300),
+        "/api/v1/images/%FF",
+        "/api/v1/images/%ED%A0%80/file",
+        "/quarantine?offset=%C2%B2",
+        "/quarantine?offset=" + "9" * 5_000,
+        "/?width=%C2%B2&q=red",
+        "/?is.nothing=1&q=red",
+        "/?is.%22=1&q=red",
+        "/?is.=1&q=red",
+        "/?folder=%27)+or+(%271%27=%271&q=red",
+        "/?q=red&sort=nothing",
+        "/?q=red&from=2023-13-01",
+        "/?q=red&where=width+%3E+1+--",
+        "/?q=red&where=1=1)+or+(1=1",
+        "/picture/%ED%A0%80",
+        "/picture/%FF",
+        "/?q=%ED%A0%80",
+        "/login/../about",
+        "/%2e%2e/api/v1/status",
+        "/api%2fv1%2fstatus",
+    ],
+)  # fmt: skip
+def test_odd_addresses_are_answered_and_never_break_it(served, path: str) -> None:
+    answer = served.raw(request(f"GET {path} HTTP/1.1"))
+    assert status(answer) in (200, 400, 404), answer[:300]
+    alive(served)
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "CONNECT", "X"])
@@ -225,6 +272,7 @@ def test_too_much_in_pieces_is_refused_too(served) -> None:
 def test_what_is_no_request_is_not_answered_with_a_page(served, data: bytes) -> None:
     answer = served.raw(data, timeout=2)
     assert status(answer) not in (200, 500), answer[:200]
+    assert not answer or b"nosniff" in answer
     alive(served)
 
 
@@ -312,7 +360,7 @@ def test_the_token_opens_for_programs_and_browsers(start) -> None:
         assert browser.get("/").status_code == 200
 
 
-def test_guessing_is_slowed_down(start) -> None:
+def test_guessing_is_slowed_down_for_the_one_who_guesses(start) -> None:
     served = start(token=TOKEN)
     answers = [
         served.get("/", headers={"Authorization": f"Bearer guess{n}"}).status_code
@@ -320,6 +368,33 @@ def test_guessing_is_slowed_down(start) -> None:
     ]
     assert answers[:10] == [401] * 10
     assert answers[10:] == [429] * 4
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    assert served.get("/", headers=right).status_code == 429
+    elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
+    with served.client(transport=elsewhere) as other:
+        assert other.get("/", headers=right).status_code == 200
+
+
+def test_cookies_are_no_way_around_that(start) -> None:
+    served = start(token=TOKEN)
+    same = [served.get("/", headers={"Cookie": "mmindex=old"}).status_code for _ in range(14)]
+    assert same == [401] * 14
+    others = [served.get("/", headers={"Cookie": f"mmindex={n}"}).status_code for n in range(14)]
+    assert others[-1] == 429
+
+
+def test_too_many_connections_are_told_to_come_back(served, monkeypatch) -> None:
+    monkeypatch.setattr("mmindex.serve.guard.MOST_CONNECTIONS", 4)
+    links = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(6)]
+    try:
+        answer = served.get("/healthz")
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "1"
+    finally:
+        for link in links:
+            link.close()
+    monkeypatch.undo()
+    alive(served)
 
 
 def test_every_answer_carries_the_headers_of_safety(served) -> None:

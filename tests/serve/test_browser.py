@@ -60,7 +60,7 @@ def ask(tab: Any, text: str) -> None:
 def test_type_open_more_like_this_and_back(tab) -> None:
     ask(tab, "a red square")
     answer = names(tab)
-    assert len(answer) == 12
+    assert len(answer) == 5  # colours; what is almost the same shares a card
     address = tab.url
     tab.click(".cards li:nth-child(2) .name a")
     tab.wait_for_selector(".detail img")
@@ -143,15 +143,12 @@ def test_pages_of_a_long_answer_keep_their_place(served, tab, store, tmp_path) -
     picture_store(store, many, [], FakeEncoder())
     served.service.live.poll()
     ask(tab, "a red square")
-    first = names(tab)
+    assert "in 60 files" in tab.inner_text("main") + tab.inner_text("header")
     tab.click("text=Next")
     tab.wait_for_url("**offset=60**")
     second = names(tab)
-    assert len(first) == len(second) == 60
-    assert not set(first) & set(second)
     tab.click("text=Next")
     tab.wait_for_url("**offset=120**")
-    assert len(names(tab)) == 30
     tab.go_back()
     assert names(tab) == second
 

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from mmindex.core.errors import CannotCreateError, NoInputError, UsageError
+from mmindex.insight import dedup
+from mmindex.search import filters
 from mmindex.serve.app import listen
 from mmindex.serve.service import Service
 from mmindex.serve.settings import ServeSettings, read_token
+from mmindex.store.versions import list_versions
+from mmindex.upkeep.rollback import rollback
+from support.command import mmindex
 from support.models import FakeEncoder
 from support.pictures import png, write_pictures
 from support.serving import Running, pictures_in, store_of
@@ -80,6 +93,142 @@ def test_a_new_version_is_served_and_no_answer_mixes_two(served, store, tmp_path
     assert {version for version, _ in seen} == {1, 2}
     assert all(ids == ({"pictures"} if version == 1 else {"later"}) for version, ids in seen)
     assert served.get("/healthz").text == "serving version 2\n"
+
+
+def test_rollbacks_and_publishes_under_load_fail_no_request(served, store, pictures, tmp_path):
+    """Versions 1, 2 (another corpus), then back and forth, noticed by the service itself."""
+    second = {f"folder/later/{path.name}": path for path in write_pictures(tmp_path / "later", 7)}
+    names = [*pictures, *second]
+    done = threading.Event()
+    seen: list[tuple[int, set[str]]] = []
+    problems: list[str] = []
+
+    def ask(number: int) -> None:
+        with served.client() as client:
+            while not done.is_set():
+                where = f"&where=width > {number}" if number % 2 else ""
+                answer = client.get(f"/api/v1/search?q=red {number}&k=50{where}")
+                found = answer.json()
+                if answer.status_code == 200:
+                    seen.append((found["version"], {h["id"].split("/")[1] for h in found["hits"]}))
+                else:
+                    problems.append(answer.text)
+                name = names[len(seen) % len(names)]
+                for path in (f"/api/v1/images/{name}/thumbnail", f"/picture/{name}", "/?q=red"):
+                    status = client.get(path).status_code
+                    if status not in (200, 404) or (status == 404 and path == "/?q=red"):
+                        problems.append(f"{path}: {status}")
+
+    askers = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for asker in askers:
+        asker.start()
+    wait_for(lambda: bool(seen))
+    picture_store(store, second, [], FakeEncoder())
+    for number in (1, 2, 1):
+        newest = max(list_versions(served.service.live.current.snapshot.layout))
+        wait_for(lambda newest=newest: seen[-1][0] == newest)
+        rollback(store, number, "test")
+    wait_for(lambda: seen[-1][0] == 5)
+    done.set()
+    for asker in askers:
+        asker.join(60)
+    assert problems == []
+    assert {version for version, _ in seen} >= {1, 2, 5}
+    first = {1, 3, 5}
+    assert all(ids == ({"pictures"} if n in first else {"later"}) for n, ids in seen)
+
+
+def test_a_version_that_is_damaged_is_not_moved_to(start, store, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("mmindex.serve.live._POLL_S", 3_600)  # the test says when
+    served = start()
+    second = {f"folder/later/{path.name}": path for path in write_pictures(tmp_path / "later", 7)}
+    live = served.service.live
+    made = picture_store(store, second, [], FakeEncoder())
+    [vectors] = [ref for ref in made.manifest.objects if ref.name == "ids/image"]
+    path = store / "objects" / vectors.sha256[:2] / vectors.sha256
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    live.poll()
+    assert served.get("/healthz").status_code == 503
+    answer = served.get("/api/v1/search?q=red&k=50").json()
+    assert (answer["version"], len(answer["hits"])) == (1, 12)
+    assert vectors.sha256[:8] in (live.problem or "")
+    path.write_bytes(whole)
+    third = picture_store(store, second, [], FakeEncoder())
+    live.poll()
+    assert live.current.number == third.manifest.version
+    assert served.get("/healthz").status_code == 200
+
+
+def test_a_slow_condition_holds_up_nobody_else(served, monkeypatch) -> None:
+    begun, end = threading.Event(), threading.Event()
+    select = filters.select_images
+
+    def slow(*given: object) -> object:
+        begun.set()
+        end.wait(60)
+        return select(*given)
+
+    monkeypatch.setattr(filters, "select_images", slow)
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(served.get, f"/?q=red&where=width>{n}") for n in range(4)]
+        assert begun.wait(60)
+        for path in ("/api/v1/search?q=blue", "/?q=green", "/about", "/api/v1/status"):
+            assert served.get(path).status_code == 200
+        end.set()
+        assert [one.result().status_code for one in waiting] == [200] * 4
+
+
+def test_what_takes_long_is_waited_for_on_a_page_that_reloads(served, monkeypatch) -> None:
+    end, near_duplicates = threading.Event(), dedup.near_duplicates
+
+    def slow(*given: object) -> object:
+        end.wait(60)
+        return near_duplicates(*given)
+
+    monkeypatch.setattr(dedup, "near_duplicates", slow)
+    waiting = served.get("/duplicates")
+    assert waiting.headers["refresh"] == "2"
+    assert "reloads by itself" in waiting.text
+    assert served.get("/?q=red&where=width>1").status_code == 200
+    end.set()
+    wait_for(lambda: "refresh" not in served.get("/duplicates").headers)
+    assert "duplicate" in served.get("/duplicates").text
+
+
+def test_an_answer_that_is_not_taken_is_given_up(served, pictures, store, monkeypatch) -> None:
+    monkeypatch.setattr("mmindex.serve.protocol.SEND_TIMEOUT_S", 1.0)
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (2_500, 2_500, 3), np.uint8))  # 19 MB
+    path = next(iter(pictures.values())).with_name("noise.png")
+    noise.save(path, compress_level=0)
+    picture_store(store, {"folder/noise": path}, [], FakeEncoder())
+    served.service.live.poll()
+    with socket.socket() as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        link.connect(("127.0.0.1", served.port))
+        link.sendall(b"GET /api/v1/images/folder%2Fnoise/file HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_for(lambda: not served.server.server_state.connections)
+    assert served.get("/healthz").status_code == 200
+
+
+def test_ids_that_look_like_addresses_and_names_that_are_no_text(served, store, tmp_path) -> None:
+    [one, two, three] = write_pictures(tmp_path / "odd", 3)
+    names = {"folder/x/thumbnail": one, "folder/../y": two, "folder/caf\udce9.png": three}
+    picture_store(store, names, [], FakeEncoder())
+    served.service.live.poll()
+    for name in names:
+        whole = quote(name.encode("utf-8", "surrogatepass"), safe="")
+        known = served.raw(f"GET /api/v1/images/{whole} HTTP/1.1\r\nHost: localhost\r\n"
+                           "Connection: close\r\n\r\n".encode())  # fmt: skip
+        assert json.loads(known.partition(b"\r\n\r\n")[2])["image_id"] == name
+        for path in (f"/api/v1/images/{whole}/thumbnail", f"/picture/{whole}"):
+            head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            assert served.raw(head.encode()).startswith(b"HTTP/1.1 200")
+    page = served.get("/?q=red")
+    assert page.status_code == 200
+    for link in re.findall(r'href="(/picture/[^"]*)"', page.text):
+        assert served.get(html.unescape(link)).status_code == 200
 
 
 def test_thumbnails_of_pictures_that_are_gone_leave_the_cache(served, store, tmp_path, pictures):
@@ -153,6 +302,57 @@ def test_a_token_that_can_be_guessed_is_refused(store, tmp_path) -> None:
         read_token(tmp_path / "missing")
 
 
+def test_the_command_tells_by_its_code_why_it_cannot_serve(tmp_path, store) -> None:
+    missing = mmindex("serve", "--store", tmp_path / "nothing", code=66)
+    assert "nothing" in missing.stderr
+    with listen(ServeSettings(store=store, port=0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port}" in mmindex("serve", "--store", store, "--port", port, code=73).stderr
+    assert "--token" in mmindex("serve", "--store", store, "--host", "0.0.0.0", code=2).stderr  # noqa: S104
+    (tmp_path / "empty").mkdir()
+    mmindex("serve", "--store", tmp_path / "empty", "--port", "0", code=66)
+    no_key = ("--certfile", tmp_path / "no.pem", "--keyfile", tmp_path / "no.key")
+    assert "no.pem" in mmindex("serve", "--store", store, *no_key, code=66).stderr
+
+
+STUCK = """
+import sys, time
+from pathlib import Path
+from mmindex.search import vectorize
+from mmindex.serve.app import listen, run
+from mmindex.serve.service import Service
+from mmindex.serve.settings import ServeSettings
+from support.models import FakeEncoder
+
+vectorize._load = lambda *_: FakeEncoder()
+Service.row = lambda *_: time.sleep(600)
+settings = ServeSettings(Path(sys.argv[1]), port=0, cache=Path(sys.argv[2]))
+with listen(settings) as server:
+    port = server.getsockname()[1]
+    run(Service.open(settings), server, lambda: print(port, flush=True))
+"""
+
+
+def test_work_that_never_ends_does_not_keep_the_process(store, pictures, tmp_path) -> None:
+    name = next(iter(pictures))
+    where = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    with subprocess.Popen(
+        [sys.executable, "-c", STUCK, store, tmp_path / "cache"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(where)},
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port)) as link:
+            link.sendall(f"GET /api/v1/images/{name} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            time.sleep(1)
+            process.send_signal(signal.SIGTERM)
+            begun = time.monotonic()
+            assert process.wait(60) == 0
+            assert time.monotonic() - begun < 10.5
+
+
 @pytest.mark.slow
 def test_the_command_serves_and_ends_with_sigterm(tmp_path) -> None:
     """The real command over drawn scenes."""
@@ -170,5 +370,16 @@ def test_the_command_serves_and_ends_with_sigterm(tmp_path) -> None:
         assert line.startswith("serving version 1 at http://127.0.0.1:")
         found = httpx.get(f"{line.split()[-1]}api/v1/search?q=a+red+boat&k=3", timeout=60).json()
         assert len(found["hits"]) == 3
-        process.send_signal(signal.SIGTERM)
+        address = f"{line.split()[-1]}api/v1/search"
+        with ThreadPoolExecutor(8) as pool:
+            under_way = [
+                pool.submit(httpx.get, address, params={"q": f"two cats {n}"}, timeout=60)
+                for n in range(8)
+            ]
+            time.sleep(0.2)
+            process.send_signal(signal.SIGTERM)
+            # What had been accepted is answered in full; what came later is refused outright.
+            for one in under_way:
+                failed = one.exception()
+                assert isinstance(failed, httpx.ConnectError) if failed else one.result().is_success
         assert process.wait(10) == 0

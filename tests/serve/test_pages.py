@@ -23,7 +23,16 @@ def test_hits_link_to_their_pictures_and_keep_the_question(served) -> None:
     links = [one["href"] for one in seen.named("a") if one["href"].startswith("/picture/")]
     assert links
     assert all("q=a+red+square" in link for link in links)
-    assert len(seen.named("img")) == 12
+
+
+def test_pictures_that_are_almost_the_same_share_a_card(served) -> None:
+    """Twelve pictures of five colours, to a model that sees little but the colour."""
+    text = served.get("/", params={"q": "a red square"}).text
+    assert len(Page(text).named("img")) == 5
+    assert "5 different images in 12 files" in text
+    assert "2 near-duplicates" in text
+    captions = served.get("/", params={"q": "a red square", "to": "text"}).text
+    assert "near-duplicate" not in captions
 
 
 def test_a_picture_has_its_facts_its_neighbours_and_ways_on(served, pictures) -> None:

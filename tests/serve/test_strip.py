@@ -105,8 +105,54 @@ def test_thumbnails_stay_within_their_bound(tmp_path) -> None:
     assert sorted(again.keys()) == sorted(keys[-10:])
 
 
-def test_a_half_written_thumbnail_is_removed(tmp_path) -> None:
+def test_a_half_written_thumbnail_is_removed_and_nothing_else(tmp_path) -> None:
+    """The folder may be somebody's own, with a folder of two letters in it."""
     (tmp_path / "ab").mkdir()
-    (tmp_path / "ab" / ".1234").write_bytes(b"half")
+    (tmp_path / "ab" / f".{'0' * 32}").write_bytes(b"half")
+    own = tmp_path / "ab" / "letter.txt"
+    own.write_text("mine")
+    (tmp_path / "cd" / "folder").mkdir(parents=True)
     assert ThumbCache(tmp_path, 10).bytes == 0
-    assert list(tmp_path.glob("??/*")) == []
+    assert list((tmp_path / "ab").iterdir()) == [own]
+
+
+def jpeg_segments(data: bytes) -> list[int]:
+    """The markers before the picture's data."""
+    found, at = [], 2
+    while data[at + 1] != 0xDA:
+        found.append(data[at + 1])
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return found
+
+
+def test_previews_and_unknown_segments_of_a_jpeg_are_left_out() -> None:
+    buffer = io.BytesIO()
+    draw(3, (64, 48)).save(buffer, "JPEG")
+    plain = buffer.getvalue()
+    at = 4 + int.from_bytes(plain[4:6], "big")
+    preview = b"SECRET" * 8  # 4 x 4 pixels of three bytes
+    jfif = b"\xff\xe0" + (16 + len(preview)).to_bytes(2, "big") + plain[6:18] + b"\4\4" + preview
+    extension = b"\xff\xf7\0\x08SECRET"
+    found = strip_metadata(plain[:2] + jfif + extension + plain[at:], "JPEG")
+    assert found is not None
+    assert b"SECRET" not in found
+    assert 0xF7 not in jpeg_segments(found)
+    with Image.open(io.BytesIO(found)) as ours, Image.open(io.BytesIO(plain)) as first:
+        assert ours.tobytes() == first.tobytes()
+
+
+def test_frames_of_a_webp_keep_their_pixels_alone() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    data = buffer.getvalue()
+    at = data.index(b"ANMF")
+    size = int.from_bytes(data[at + 4 : at + 8], "little")
+    hidden = b"junk\6\0\0\0SECRET"
+    frame = b"ANMF" + (size + len(hidden)).to_bytes(4, "little") + data[at + 8 : at + 8 + size]
+    body = data[8:at] + frame + hidden + data[at + 8 + size :]
+    found = strip_metadata(b"RIFF" + len(body).to_bytes(4, "little") + body, "WEBP")
+    assert found is not None
+    assert b"SECRET" not in found
+    with Image.open(io.BytesIO(found)) as ours:
+        assert ours.n_frames == 2

@@ -44,7 +44,7 @@ def images_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
     n = len(rows)
     return pa.table(
         {
-            "image_id": pa.array([row[0] for row in rows], pa.string()),
+            "image_id": _names([row[0] for row in rows]),
             "key": pa.array([row[1] for row in rows], pa.string()),
             "source": pa.array(["folder/test"] * n, pa.string()),
             "uri": pa.array([row[2] for row in rows], pa.string()),
@@ -55,6 +55,12 @@ def images_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
             "size_bytes": pa.array([100] * n, pa.int64()),
         }
     )
+
+
+def _names(texts: Sequence[str]) -> pa.Array:
+    """Texts as the store holds them: names of files may have half surrogates."""
+    data = [text.encode("utf-8", "surrogatepass") for text in texts]
+    return pa.array(data, pa.binary()).cast(pa.string(), safe=False)
 
 
 def captions_table(rows: Sequence[tuple[str, str]]) -> pa.Table:
@@ -69,7 +75,7 @@ def captions_table(rows: Sequence[tuple[str, str]]) -> pa.Table:
         {
             "caption_id": pa.array(ids, pa.string()),
             "key": pa.array([key_of(text) for text in texts], pa.string()),
-            "image_id": pa.array([row[0] for row in rows], pa.string()),
+            "image_id": _names([row[0] for row in rows]),
             "text": pa.array(texts, pa.binary()).cast(pa.string(), safe=False),
         }
     )

@@ -16,7 +16,7 @@ from starlette.datastructures import QueryParams
 
 from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.modality import Modality
-from mmindex.search.hits import Limit, find_picture
+from mmindex.search.hits import Limit
 from mmindex.search.parts import Part, Question
 from mmindex.search.query import Answer, Session
 from mmindex.serve.live import Served
@@ -220,7 +220,7 @@ def find(served: Served, image_id: str) -> Picture:
     Raises:
         NoInputError: it has none.
     """
-    found = find_picture(served.snapshot, "image_id", image_id) if image_id else None
+    found = served.finder.get(image_id) if image_id else None
     if found is None:
         raise NoInputError(
             f"version {served.number} has no image {image_id[:200]!r}", "search for its id again"

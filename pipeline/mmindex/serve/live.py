@@ -18,6 +18,7 @@ from mmindex.core.errors import DataError, MmindexError
 from mmindex.core.memo import Memo, T
 from mmindex.core.progress import get_logger
 from mmindex.search.query import Session, Sessions, open_session
+from mmindex.serve.finder import Finder
 from mmindex.serve.settings import WHERE_TIMEOUT_S
 from mmindex.store import versions
 
@@ -40,16 +41,19 @@ class Served:
     Attributes:
         session: answers queries.
         pointer: what CURRENT said of it.
+        finder: finds its images by id.
         begun: what takes long and was begun, by name, see `Desk.slow`; the event loop's alone.
     """
 
     session: Session
     pointer: Current
     begun: dict[str, asyncio.Future[Any]] = field(default_factory=dict)
+    finder: Finder = field(init=False)
     _sessions: Sessions = field(init=False)
     _made: Memo[Any] = field(default_factory=lambda: Memo(16))
 
     def __post_init__(self) -> None:
+        self.finder = Finder(self.snapshot)
         fit = _CONDITION_BYTES // (9 * max(1, self.manifest.counts.indexed))
         keep = max(1, min(_CONDITIONS, fit))
         self._sessions = Sessions(self.session, keep, WHERE_TIMEOUT_S)

@@ -33,6 +33,7 @@ _SEARCH: Final = [
         "k", "Hits wanted.", {"type": "integer", "minimum": 1, "maximum": MAX_HITS, "default": 20}
     ),
     _parameter("offset", "Best hits to leave out.", {"type": "integer", "default": 0}),
+    _parameter("sort", "Put the hits in order of a column: COLUMN or COLUMN:desc.", _TEXT),
     _parameter("min_score", "Least cosine similarity.", {"type": "number"}),
     _parameter("columns", "Further columns, separated by commas.", _TEXT),
     _parameter("others", "1: leave out the images asked with.", {"enum": ["0", "1"]}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -60,7 +61,9 @@ class ServeSettings:
         """Refuse what would be open to everybody, or cannot work.
 
         Raises:
-            UsageError: the address is no loopback and there is no token, or the token is too short.
+            UsageError: the address is no loopback and there is no token, the token is too short, or
+                the certificate and its key cannot be used.
+            MmindexError: their files cannot be read.
         """
         if self.token is not None and len(self.token) < LEAST_TOKEN:
             raise UsageError(
@@ -74,6 +77,22 @@ class ServeSettings:
             )
         if (self.certfile is None) != (self.keyfile is None):
             raise UsageError("TLS needs a certificate and its key", "pass `certfile` and `keyfile`")
+        if self.certfile is not None and self.keyfile is not None:
+            _check_tls(self.certfile, self.keyfile)
+
+
+def _check_tls(certfile: Path, keyfile: Path) -> None:
+    for path in (certfile, keyfile):
+        with os_errors(path):
+            path.read_bytes()
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certfile, keyfile, password="")  # or it would ask the terminal
+    except ssl.SSLError as error:
+        raise UsageError(
+            f"{certfile} and {keyfile} are no certificate and key for it: {error.reason}",
+            "`certfile` and `keyfile` are PEM files; the key must not have a password",
+        ) from error
 
 
 def is_loopback(host: str) -> bool:

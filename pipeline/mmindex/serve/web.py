@@ -238,6 +238,7 @@ class _Site:
     def _tiles(served: Served, view: View, rows: NDArray[np.int64]) -> list[tuple[Place, Thumb]]:
         columns = ["image_id", "uri", "width", "height"]
         table = served.snapshot.take("images", columns, rows)
+        served.finder.get_all(contents(table["image_id"]))  # their thumbnails are asked for next
         tiles = []
         for name, uri, width, height in zip(*(contents(table[c]) for c in columns), strict=True):
             place = replace(place_of(uri, name), href=view.address(f"/picture/{quoted(name)}"))
@@ -459,6 +460,7 @@ def _shown_by(
     served: Served, hits: Sequence[Hit], way: Callable[[str], str]
 ) -> Callable[[Hit], tuple[Place, Thumb]]:
     """A hit with a thumbnail of the service's; ``way``: where its id leads."""
+    served.finder.get_all(hit.image_id for hit in hits)  # their thumbnails are asked for next
     sizes = image_columns(served.snapshot, [hit.image_id for hit in hits], ["width", "height"])
 
     def show(hit: Hit) -> tuple[Place, Thumb]:
