@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import aiohttp
 import httpx
 import psutil
 
@@ -49,21 +50,22 @@ def text(rng: random.Random) -> str:
     return "a " + " ".join(rng.choices(WORDS, k=4))
 
 
-async def client(base: str, kind: str, ends: float, ids: list[str], seed: int, out: list) -> None:
+async def client(
+    session: aiohttp.ClientSession, kind: str, ends: float, ids: list[str], seed: int, out: list
+) -> None:
     rng = random.Random(seed)  # a load, no secret
-    async with httpx.AsyncClient(base_url=base, timeout=60) as session:
-        while time.monotonic() < ends:
-            thumb = kind == "thumbnails" or (kind == "mix" and rng.random() < 0.7)
-            started = time.perf_counter()
-            if thumb:
-                answer = await session.get(f"/api/v1/images/{rng.choice(ids)}/thumbnail")
-            else:
-                answer = await session.get("/api/v1/search", params={"q": text(rng), "k": 20})
-            later = answer.status_code == 503 and "retry-after" in answer.headers
-            status = "503" if later else str(answer.status_code)
-            out.append((status, time.perf_counter() - started))
-            if later:
-                await asyncio.sleep(1)
+    while time.monotonic() < ends:
+        thumb = kind == "thumbnails" or (kind == "mix" and rng.random() < 0.7)
+        started = time.perf_counter()
+        address, params = "/api/v1/search", {"q": text(rng), "k": "20"}
+        if thumb:
+            address, params = f"/api/v1/images/{rng.choice(ids)}/thumbnail", {}
+        async with session.get(address, params=params) as answer:
+            await answer.read()
+            later = answer.status == 503 and "retry-after" in answer.headers
+            out.append((str(answer.status) if not later else "503", time.perf_counter() - started))
+        if later:
+            await asyncio.sleep(1)
 
 
 async def publish(run: list[str], store: Path, ends: float) -> int:
@@ -81,8 +83,9 @@ async def load(base: str, kind: str, clients: int, seconds: float, ids: list[str
     out: list[tuple[str, float]] = []
     ends = time.monotonic() + seconds
     changes = publish(run, store, ends) if kind == "mix" else asyncio.sleep(0, 0)
-    asked = [client(base, kind, ends, ids, seed, out) for seed in range(clients)]
-    published, *_ = await asyncio.gather(changes, *asked)
+    async with aiohttp.ClientSession(base, connector=aiohttp.TCPConnector(limit=0)) as session:
+        asked = [client(session, kind, ends, ids, seed, out) for seed in range(clients)]
+        published, *_ = await asyncio.gather(changes, *asked)
     return out, published
 
 

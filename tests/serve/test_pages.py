@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
+import pyarrow as pa
+
 from support.pages import HOSTILE, Page
+from support.pictures import write_pictures
+from support.serving import serving_store
+from support.stores import (
+    Side,
+    captions_table,
+    encode_pictures,
+    images_table,
+    key_of,
+    make_store,
+)
 
 
 def page(served, path: str, **params: str) -> Page:
@@ -52,6 +66,52 @@ def test_filters_stay_in_the_address_and_narrow_the_answer(served) -> None:
     fields = {one["name"]: one.get("value") for one in seen.named("input") if "name" in one}
     assert fields["where"] == "width > 9999"
     assert len(page(served, "/", where="format = 'PNG'").named("img")) == 12
+
+
+def test_any_column_with_few_values_is_a_filter(folder, encoder) -> None:
+    """Columns of a source, quotes in names and values, lists, truths."""
+    paths = write_pictures(folder / "own", 6)
+    rows = [(f"own/{n}", key_of(path.read_bytes()), str(path)) for n, path in enumerate(paths)]
+    table = images_table(rows)
+    table = table.append_column('by "whom"', pa.array(["O'Neill", "<b>", None] * 2, pa.string()))
+    table = table.append_column("stars", pa.array([1, 2, 3] * 2, pa.int32()))
+    table = table.append_column("good", pa.array([True, False, None] * 2, pa.bool_()))
+    tags = [["a", "b"], ["b"], []] * 2
+    table = table.append_column("tags", pa.array(tags, pa.list_(pa.string())))
+    side = Side([row[1] for row in rows], encode_pictures(encoder, [p.read_bytes() for p in paths]))
+    own = folder / "own-store"
+    make_store(own, table, captions_table([]), {"image": side}, encoder.info)
+    with serving_store(own, folder / "own-cache") as served:
+        text = served.get("/").text
+        for name in ("is.by &#34;whom&#34;", "is.stars", "is.good", "is.tags"):
+            assert f'name="{name}"' in text
+        for filters, count in (
+            ({'is.by "whom"': "O'Neill"}, 2),
+            ({"is.stars": "3"}, 2),
+            ({"is.good": "true"}, 2),
+            ({"is.tags": "b"}, 4),
+            ({"is.tags": "b", "is.good": "false"}, 2),
+            ({"is.tags": "never"}, 0),
+        ):
+            shown = served.get("/", params=filters).text
+            assert len(Page(shown).named("img")) == count
+            asked = served.get("/", params={"q": "red", "k": "9", **filters})
+            assert asked.status_code == 200
+        assert served.get("/", params={"is.stars": "many", "q": "red"}).status_code == 400
+
+
+def test_another_order_goes_through_the_pages(served) -> None:
+    ids = re.findall(r"/picture/(folder[^?\"]*)", served.get("/?q=red&sort=image_id:desc").text)
+    assert ids[0] == "folder/pictures/00011.png"
+    told = served.get("/?q=red&sort=colour")
+    assert told.status_code == 400
+    assert "no column" in told.text
+
+
+def test_the_store_page_lists_its_versions(served) -> None:
+    text = served.get("/about").text
+    assert "1 (served)" in text
+    assert "Kept as" in text
 
 
 def test_mistakes_are_told_on_the_page(served) -> None:

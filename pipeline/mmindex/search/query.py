@@ -112,6 +112,7 @@ class Session:
             DataError: the index is damaged.
         """
         self._searcher(to)
+        self.snapshot.keys(to)
         self._filtered(to)
 
     @property

@@ -21,6 +21,7 @@ from mmindex.search.query import Session, Sessions, open_session
 from mmindex.serve.finder import Finder
 from mmindex.serve.settings import WHERE_TIMEOUT_S
 from mmindex.store import versions
+from mmindex.store.snapshot import TABLES
 
 if TYPE_CHECKING:
     from mmindex.core.modality import Modality
@@ -97,6 +98,7 @@ class Served:
         _ = self.session.vectorizer.encoder
         for side in self.manifest.indexes:
             self.session.prepare(side)
+            self.snapshot.open_parquet(TABLES[side]).close()  # hashed when it is opened first
 
 
 class Live:
