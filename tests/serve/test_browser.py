@@ -84,7 +84,7 @@ def test_filters_browse_and_narrow(tab) -> None:
     assert "where=" in tab.url
     assert names(tab) == ["00003.png"]
     tab.click("text=Clear all")
-    assert len(names(tab)) == 12
+    assert len(names(tab)) == 5
 
 
 def test_a_picture_is_chosen_dropped_and_pasted(served, tab, pictures) -> None:
