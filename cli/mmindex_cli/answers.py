@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wcwidth import wcswidth
 
-from mmindex.core.display import hit_fields, score_text, visible
+from mmindex.core.display import answer_fields, hit_fields, score_text, visible
 from mmindex_cli.fitting import fit, pad, terminal_width
 from mmindex_cli.output import Cell, Form, emit
 
@@ -65,14 +65,8 @@ def print_answers(
 
 def answer_record(hits: Hits, view: View) -> dict[str, object]:
     """An answer as JSON has it."""
-    records = [hit_fields(hit) for hit in hits]
-    if view.columns:
-        for record, hit in zip(records, hits, strict=True):
-            record["columns"] = {
-                name: value if isinstance(value, bool | int | float | list) else _nullable(value)
-                for name, value in hit.metadata.items()
-            }
-    record = {"query": hits.query, "to": hits.to, "version": hits.version, "hits": records}
+    columns = [hit.metadata for hit in hits] if view.columns else None
+    record = answer_fields(hits.query, hits.to, hits.version, hits, columns)
     return record if hits.error is None else {**record, "error": hits.error}
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,6 +61,32 @@ def hit_fields(hit: NamedHit) -> dict[str, Any]:
         "uri": hit.uri,
         "caption": hit.caption,
     }
+
+
+def answer_fields(
+    query: str,
+    to: str,
+    version: int,
+    hits: Sequence[NamedHit],
+    columns: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """An answer as JSON has it; ``columns``: further values of each hit's image."""
+    records = [hit_fields(hit) for hit in hits]
+    if columns is not None:
+        for record, values in zip(records, columns, strict=True):
+            record["columns"] = json_fields(values)
+    return {"query": query, "to": str(to), "version": version, "hits": records}
+
+
+def json_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's values as JSON holds them; times as ISO 8601."""
+    return {name: _json_value(value) for name, value in values.items()}
+
+
+def _json_value(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str | list):
+        return value
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def score_text(score: float) -> str:

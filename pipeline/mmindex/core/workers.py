@@ -1,12 +1,18 @@
-"""Worker processes: how they are started."""
+"""Worker processes: how they are started, and what it means when one dies."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import popen_spawn_posix, spawn
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from types import FunctionType, SimpleNamespace
 from typing import Any
+
+from pebble import ProcessExpired
+
+from mmindex.core.records import ItemError, Reason
 
 
 def _without_main(name: str) -> dict[str, Any]:
@@ -48,3 +54,22 @@ A fork would inherit the store's lock, the model's memory, and locks that other 
 Workers run mmindex's own functions only, so here the main module stays out of them (joblib's loky
 does likewise); they start faster for it.
 """
+
+
+@contextmanager
+def worker_deaths(timeout_s: float) -> Iterator[None]:
+    """Turn the death of a pebble worker into the failure of the item that it worked on.
+
+    Raises:
+        ItemError: the worker ran out of memory, took longer than ``timeout_s``, or died.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise ItemError(Reason.DECODER_DIED, "out of memory") from error
+    except TimeoutError as error:
+        raise ItemError(Reason.DECODER_DIED, f"took longer than {timeout_s:g} s") from error
+    except ProcessExpired as error:
+        code = error.exitcode or 0
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        raise ItemError(Reason.DECODER_DIED, f"the decoder died ({how})") from error

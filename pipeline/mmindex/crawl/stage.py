@@ -311,9 +311,7 @@ def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink:
         if item.stamp is not None and rows:
             sink.stamps.add(item.uri, item.stamp, known)
     except ItemError as error:
-        tally.reject(Rejected(item.image_id, item.uri, error.reason, error.detail), key)
-        if item.captions:
-            tally.notes[NoteKind.CAPTIONS_OF_REJECTED_IMAGES] += len(item.captions)
+        _reject(item, error, key, tally)
         return
     for one, of_it in rows:
         _keep(one, of_it, tally, sink)
@@ -347,9 +345,7 @@ def _keep(item: SourceItem, known: Known, tally: Tally, sink: _Sink) -> None:
         row = _row(item, known, tally.name, sink.photos)
         kept = sink.spool.add_image(row, is_row=item.is_row)
     except ItemError as error:
-        tally.reject(Rejected(item.image_id, item.uri, error.reason, error.detail), known.key)
-        if item.captions:
-            tally.notes[NoteKind.CAPTIONS_OF_REJECTED_IMAGES] += len(item.captions)
+        _reject(item, error, known.key, tally)
         return
     told = (text for text in photo_captions(known, sink.photos) if text not in item.captions)
     captions = (*item.captions, *told)
@@ -361,6 +357,12 @@ def _keep(item: SourceItem, known: Known, tally: Tally, sink: _Sink) -> None:
         tally.images += 1
     else:
         tally.ignore(Ignored(Skip.SAME_PICTURE))
+
+
+def _reject(item: SourceItem, error: ItemError, key: str, tally: Tally) -> None:
+    tally.reject(Rejected(item.image_id, item.uri, error.reason, error.detail), key)
+    if item.captions:
+        tally.notes[NoteKind.CAPTIONS_OF_REJECTED_IMAGES] += len(item.captions)
 
 
 def _known(item: SourceItem, found: _Loaded, tally: Tally, sink: _Sink) -> Known:

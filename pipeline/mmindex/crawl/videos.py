@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Final, Self
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessPool
 
 from mmindex.core.records import ItemError, Reason
 from mmindex.core.system import die_with_parent, limit_worker
-from mmindex.core.workers import WORKERS
+from mmindex.core.workers import WORKERS, worker_deaths
 from mmindex.media.images import ImageLimits
 from mmindex.media.video import VideoInfo, probe_video
 
@@ -50,18 +49,11 @@ class VideoProber:
             self._pool = ProcessPool(max_workers=1, initializer=_start, context=WORKERS)
         future = self._pool.schedule(_probe, args=(path, self._limits), timeout=_TIMEOUT_S)
         try:
-            found: VideoInfo | tuple[Reason, str] = future.result()
-        except FutureTimeoutError:
-            raise ItemError(Reason.DECODER_DIED, f"took longer than {_TIMEOUT_S:g} s") from None
+            with worker_deaths(_TIMEOUT_S):
+                found: VideoInfo | tuple[Reason, str] = future.result()
         except BrokenProcessPool as error:
             self._pool = None  # the next video gets a new one
             raise ItemError(Reason.DECODER_DIED, str(error)) from None
-        except MemoryError:
-            raise ItemError(Reason.DECODER_DIED, "out of memory") from None
-        except ProcessExpired as error:
-            raise ItemError(
-                Reason.DECODER_DIED, f"the decoder died (exit code {error.exitcode})"
-            ) from None
         if isinstance(found, VideoInfo):
             return found
         raise ItemError(*found)

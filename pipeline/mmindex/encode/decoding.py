@@ -15,13 +15,13 @@ from itertools import islice
 from types import TracebackType
 from typing import Self
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from pebble import ProcessFuture, ProcessPool
 
 from mmindex.core.errors import InternalError
 from mmindex.core.progress import get_logger
 from mmindex.core.records import ItemError, Reason
 from mmindex.core.system import die_with_parent, limit_worker
-from mmindex.core.workers import WORKERS
+from mmindex.core.workers import WORKERS, worker_deaths
 from mmindex.media.images import ImageLimits
 from mmindex.media.uris import open_indexed
 from mmindex.models.preprocess import Pixels, PreprocessSpec, to_pixels
@@ -158,15 +158,10 @@ class DecodePool:
 
     def _outcome(self, result: Callable[[], Decoded]) -> Decoded:
         try:
-            return result()
-        except MemoryError:
-            return Failure(Reason.DECODER_DIED, "out of memory")
-        except TimeoutError:
-            return Failure(Reason.DECODER_DIED, f"took longer than {self._timeout_s:g} s")
-        except ProcessExpired as error:
-            code = error.exitcode or 0
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            return Failure(Reason.DECODER_DIED, f"the decoder died ({how})")
+            with worker_deaths(self._timeout_s):
+                return result()
+        except ItemError as error:
+            return Failure(error.reason, error.detail)
 
     def _restart(self, error: BrokenProcessPool) -> None:
         self._breaks += 1

@@ -58,6 +58,7 @@ _TURNS: Final = {
 # Turned while they are loaded, and reported with the turned size.
 _TURNED: Final = frozenset({"TIFF", jxl.FORMAT, raw.FORMAT})
 _ORIENTATION_TAG: Final = 0x0112
+_JPEG_QUALITY: Final = 82  # of pictures on pages
 _DETAIL_CHARS: Final = 200
 
 # Warning filters and Pillow's pixel limit belong to the process: one decode at a time in each.
@@ -188,6 +189,15 @@ def as_rgb(image: Image.Image) -> Image.Image:
     except DECODER_ERRORS as error:
         raise _explain(error, b"") from error
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def to_jpeg(picture: Image.Image) -> bytes:
+    """A JPEG made anew from pixels: no comment, EXIF or profile of the original goes along."""
+    clean = Image.new("RGB", picture.size)
+    clean.paste(picture)
+    buffer = io.BytesIO()
+    clean.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return buffer.getvalue()
 
 
 @contextmanager

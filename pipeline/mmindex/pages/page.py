@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import io
 import os
 import uuid
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from mmindex.core.config import LimitsConfig
 from mmindex.core.display import visible
 from mmindex.core.errors import CannotCreateError, MmindexError, os_errors
 from mmindex.core.records import ItemError
-from mmindex.media.images import ImageLimits, decode
+from mmindex.media.images import ImageLimits, decode, to_jpeg
 from mmindex.media.uris import read_uri
 from mmindex.models.resolve import LOCAL_DIR
 from mmindex.pages.places import breakable
@@ -35,7 +34,6 @@ from mmindex.store.manifest import EncoderInfo
 
 # Twice the width of a card, for screens with two device pixels to a CSS pixel; some 30 KB each.
 _THUMB_PIXELS = 512
-_THUMB_QUALITY = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +144,7 @@ def thumb(uri: str, pixels: int = _THUMB_PIXELS) -> Thumb:
     picture = thumbnail(uri, pixels)
     if isinstance(picture, str):
         return Thumb(missing=picture)
-    # A new picture: Pillow would write the old one's comment into the file.
-    clean = Image.new("RGB", picture.size)
-    clean.paste(picture)
-    buffer = io.BytesIO()
-    clean.save(buffer, "JPEG", quality=_THUMB_QUALITY, optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    data = base64.b64encode(to_jpeg(picture)).decode("ascii")
     return Thumb(f"data:image/jpeg;base64,{data}", picture.width, picture.height)
 
 

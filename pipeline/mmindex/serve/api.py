@@ -12,12 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mmindex.core.display import json_fields
 from mmindex.core.errors import UsageError
 from mmindex.runs.report import last_success, newest_first
 from mmindex.runs.status import status_record
 from mmindex.search.hits import captions_of
 from mmindex.serve.address import image_id_of, parameters
-from mmindex.serve.asks import Upload, find, plain, read_ask
+from mmindex.serve.asks import Upload, find, read_ask
 from mmindex.serve.live import Served
 from mmindex.serve.openapi import document
 from mmindex.serve.problems import RequestError, UploadError, json_bytes
@@ -52,7 +53,7 @@ def api_routes(service: Service) -> list[Route]:
             find(served, image_id)
             values = service.row(served, image_id)
             captions = captions_of(served.snapshot, [image_id]).get(image_id, [])
-            return {"version": served.number, **plain(values), "captions": captions}
+            return {"version": served.number, **json_fields(values), "captions": captions}
 
         return as_json(await service.desk.run(known))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mmindex.core.records import Hit
     from mmindex.search.hits import Picture
 
 _UPLOADS: Final = 256  # pictures kept for their addresses: some 50 KB each
@@ -270,15 +271,7 @@ def answer(served: Served, session: Session, ask: Ask, uploads: Uploads) -> Answ
     return replace(found, hits=without(found, left_out)) if left_out else found
 
 
-def without(found: Answer, image_ids: set[str]) -> tuple:  # type: ignore[type-arg]  # of hits
+def without(found: Answer, image_ids: set[str]) -> tuple[Hit, ...]:
     """Hits without those of some images, ranked anew."""
     kept = (hit for hit in found.hits if hit.image_id not in image_ids)
     return tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1))
-
-
-def plain(values: Mapping[str, object]) -> dict[str, object]:
-    """A row's values as JSON holds them; times as ISO 8601."""
-    return {
-        name: value.isoformat() if hasattr(value, "isoformat") else value
-        for name, value in values.items()
-    }

@@ -29,7 +29,7 @@ class Facets:
 
     Attributes:
         columns: name and Arrow type.
-        values: of columns with a choice: values, the most frequent first.
+        values: of columns with a choice: the most frequent values, in alphabetical order.
     """
 
     columns: dict[str, pa.DataType]

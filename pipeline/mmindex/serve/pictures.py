@@ -6,28 +6,25 @@ What a worker does is bounded like a decode worker of a build: address space, ti
 from __future__ import annotations
 
 import asyncio
-import io
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessPool
 
 from mmindex.core.config import LimitsConfig
 from mmindex.core.records import ItemError
-from mmindex.core.workers import WORKERS
+from mmindex.core.workers import WORKERS, worker_deaths
 from mmindex.encode.decoding import Failure, start_worker, worker_bytes
-from mmindex.media.images import ImageLimits, decode, orientation
+from mmindex.media.images import ImageLimits, decode, orientation, to_jpeg
 from mmindex.media.uris import open_indexed, read_indexed
 from mmindex.serve.problems import PictureError
 from mmindex.serve.strip import CannotStripError, strip_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from PIL.Image import Image
 
     from mmindex.models.preprocess import Pixels, PreprocessSpec
     from mmindex.search.hits import Picture
@@ -42,7 +39,6 @@ _TYPES: Final = {
     "WEBP": "image/webp",
 }
 THUMB_PIXELS: Final = 512
-_QUALITY: Final = 82
 _PROCESSES: Final = 2
 _TIMEOUT_S: Final = 20.0
 
@@ -98,8 +94,9 @@ class PictureWorkers:
                 self._pool = await asyncio.to_thread(self._started)
             future: Any = self._pool.schedule(work, timeout=_TIMEOUT_S)
         try:
-            found: T | Failure = await asyncio.wrap_future(future)
-        except (FutureTimeoutError, MemoryError, ProcessExpired) as error:
+            with worker_deaths(_TIMEOUT_S):
+                found: T | Failure = await asyncio.wrap_future(future)
+        except (ItemError, BrokenProcessPool) as error:
             raise PictureError("the picture takes too much time or memory to decode") from error
         if isinstance(found, Failure):
             raise PictureError(f"{found.reason.replace('_', ' ')}: {found.detail}")
@@ -131,7 +128,7 @@ def _jpeg(picture: Picture, pixels: int | None, limits: ImageLimits) -> bytes | 
         shown = open_indexed(picture.uri, picture.key, limits)
         if pixels is not None:
             shown.thumbnail((pixels, pixels))
-        return _encoded(shown)
+        return to_jpeg(shown)
     except ItemError as error:
         return Failure(error.reason, error.detail)
 
@@ -145,7 +142,7 @@ def _plain(picture: Picture, form: str, limits: ImageLimits) -> Plain | Failure:
                 if clean is not None:
                     return Plain(clean, _TYPES[form])
         shown = open_indexed(picture.uri, picture.key, limits)
-        return Plain(_encoded(shown), "image/jpeg")
+        return Plain(to_jpeg(shown), "image/jpeg")
     except ItemError as error:
         return Failure(error.reason, error.detail)
 
@@ -161,15 +158,4 @@ def _upload(
         return Failure(error.reason, error.detail)
     pixels = to_pixels(picture, spec)
     picture.thumbnail((THUMB_PIXELS, THUMB_PIXELS))
-    return pixels, _encoded(picture)
-
-
-def _encoded(picture: Image) -> bytes:
-    """A JPEG made anew from pixels: no comment, EXIF or profile of the original goes along."""
-    from PIL import Image as pillow  # noqa: N813 # the module, beside its class
-
-    clean = pillow.new("RGB", picture.size)
-    clean.paste(picture)
-    buffer = io.BytesIO()
-    clean.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-    return buffer.getvalue()
+    return pixels, to_jpeg(picture)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmindex.core.config import LimitsConfig
-from mmindex.core.display import hit_fields
+from mmindex.core.display import answer_fields
 from mmindex.core.errors import DataError, MmindexError, NoVectorError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
@@ -27,7 +27,6 @@ from mmindex.serve.asks import (
     Uploads,
     answer,
     find,
-    plain,
 )
 from mmindex.serve.live import Live, Served
 from mmindex.serve.metrics import Metrics
@@ -142,7 +141,7 @@ class Service:
         hits = found.hits[ask.offset :]
         if ask.sort is not None:
             hits = sorted_hits(served.snapshot, hits, read_order(served.snapshot, ask.sort))
-        records = [hit_fields(hit) for hit in hits]
+        columns = None
         if ask.columns:
             values = image_columns(
                 served.snapshot,
@@ -150,14 +149,8 @@ class Service:
                 ask.columns,
                 with_location=self.with_location,
             )
-            for record, hit in zip(records, hits, strict=True):
-                record["columns"] = plain(values[hit.image_id])
-        return {
-            "query": found.query,
-            "to": str(found.to),
-            "version": found.version,
-            "hits": records,
-        }
+            columns = [values[hit.image_id] for hit in hits]
+        return answer_fields(found.query, found.to, found.version, hits, columns)
 
     def row(self, served: Served, image_id: str) -> dict[str, Any]:
         """The columns of an image that may be shown, with their values."""

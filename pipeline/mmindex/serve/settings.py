@@ -12,6 +12,7 @@ from mmindex.core.errors import UsageError, os_errors
 
 # A token that can be guessed protects nothing: 16 characters of base64 are 96 bits.
 LEAST_TOKEN: Final = 16
+_REMEDY: Final = "make one with: openssl rand -base64 24"
 MAX_UPLOAD_BYTES: Final = 32 << 20
 MAX_HITS: Final = 1_000  # of one answer; further ones are reached with `offset`
 MAX_DEPTH: Final = 10_000  # offset and hits together
@@ -68,7 +69,7 @@ class ServeSettings:
         if self.token is not None and len(self.token) < LEAST_TOKEN:
             raise UsageError(
                 f"the token has {len(self.token)} characters, at least {LEAST_TOKEN} are needed",
-                "make one with: openssl rand -base64 24",
+                _REMEDY,
             )
         if not is_loopback(self.host) and self.token is None:
             raise UsageError(
@@ -115,7 +116,7 @@ def read_token(path: Path) -> str:
     try:
         token = data.decode("ascii").strip()
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: the token must be ASCII", "openssl rand -base64 24") from error
+        raise UsageError(f"{path}: the token must be ASCII", _REMEDY) from error
     if not token or "\n" in token:
-        raise UsageError(f"{path}: holds no token", "write one line: openssl rand -base64 24")
+        raise UsageError(f"{path}: holds no token", _REMEDY)
     return token

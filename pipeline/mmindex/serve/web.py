@@ -28,12 +28,12 @@ from mmindex.pages.places import Place, place_of
 from mmindex.pages.scale import full_bar
 from mmindex.search.columns import image_columns, read_order, sorted_hits
 from mmindex.search.condition import in_brackets
-from mmindex.search.hits import captions_of
+from mmindex.search.hits import Limit, captions_of
 from mmindex.search.query import Answer
 from mmindex.search.vectorize import warning_about
 from mmindex.serve.address import address, image_id_of, parameters, quoted
 from mmindex.serve.api import receive_picture
-from mmindex.serve.asks import Ask, find, read_ask, read_number, without
+from mmindex.serve.asks import Ask, Uploads, find, question, read_ask, read_number, without
 from mmindex.serve.facets import Facets, facets
 from mmindex.serve.guard import COOKIE, Guard, caller_of
 from mmindex.serve.live import Served
@@ -304,7 +304,8 @@ class _Site:
         values = self.service.row(served, image_id)
         captions = captions_of(served.snapshot, [image_id]).get(image_id, [])
         place = place_of(found.uri, image_id)
-        near = served.session.ask(_near(served, image_id), Modality.IMAGE, _limit(_NEIGHBOURS + 1))
+        asked = question(served, Ask(images=(image_id,)), Uploads())
+        near = served.session.ask(asked, Modality.IMAGE, Limit(_NEIGHBOURS + 1))
         near = replace(near, hits=without(near, {image_id})[:_NEIGHBOURS])
         full = full_bar(served.snapshot.encoder, Modality.IMAGE, Modality.IMAGE)
         show = _shown_by(served, near.hits, lambda name: f"/picture/{quoted(name)}")
@@ -513,18 +514,6 @@ def _parts(view: View) -> list[tuple[str, str, str]]:
             ("like your picture", f"/api/v1/pictures/{quote(key)}", view.address(picture=""))
         )
     return parts
-
-
-def _near(served: Served, image_id: str) -> Any:
-    from mmindex.serve.asks import Uploads, question
-
-    return question(served, Ask(images=(image_id,)), Uploads())
-
-
-def _limit(k: int) -> Any:
-    from mmindex.search.hits import Limit
-
-    return Limit(k)
 
 
 _LABELS: Final = {

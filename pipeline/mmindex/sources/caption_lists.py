@@ -136,7 +136,7 @@ def parse_captions(data: bytes, where: str) -> CaptionList:
         _read_tabs(text, where, result)
         return result
     # Spreadsheets write semicolons where the comma is the decimal point.
-    semicolons = _columns(next(csv.reader([first], delimiter=";")), with_others=with_others)
+    semicolons = _columns([name.strip(' "') for name in first.split(";")], with_others=with_others)
     separator = "," if semicolons is None else ";"
     _read_csv(text, where, result, with_others=with_others, separator=separator)
     return result

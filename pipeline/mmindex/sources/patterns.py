@@ -6,19 +6,19 @@ import glob
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
 from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.resources import user_path
 from mmindex.media.archive import id_part
+from mmindex.sources import registry
 from mmindex.sources.base import SourceSpec
 
 # As webdataset writes shard names: {00000..00041}.
 _RANGE: Final = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")
 _MAX_FILES: Final = 1_000_000
-_KINDS: Final = {".tar": "webdataset:", ".parquet": "parquet:"}
 _MAGIC: Final = re.compile(r"[*?\[{]")
 
 
@@ -44,13 +44,19 @@ def find_files(pattern: str, suffix: str) -> list[Path]:
         found |= {Path(match) for match in matches if Path(match).is_file()}
     if not found:
         raise NoInputError(f"{pattern}: no such file", f"expected files that end in {suffix}")
-    others = {_KINDS.get(path.suffix.lower()) for path in found} - {_KINDS[suffix], None}
-    if others and not any(path.name.endswith(suffix) for path in found):
-        raise UsageError(
-            f"{pattern}: expected files that end in {suffix}",
-            f"did you mean {others.pop()}{pattern}?",
-        )
+    if not any(path.name.endswith(suffix) for path in found):
+        _refuse_other_kind(pattern, suffix, {path.suffix.lower() for path in found})
     return sorted(found)
+
+
+def _refuse_other_kind(pattern: str, suffix: str, found: Collection[str]) -> None:
+    """Files of another kind of source are a mistake; unknown names may be this kind's."""
+    for kind in registry.listed():
+        if kind.suffix and kind.suffix != suffix and kind.suffix in found:
+            raise UsageError(
+                f"{pattern}: expected files that end in {suffix}",
+                f"did you mean {kind.name}:{pattern}?",
+            )
 
 
 def pattern_name(pattern: str) -> str:
