@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
@@ -15,11 +17,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmindex.core.errors import DataError, MmindexError, ModelMismatchError, UsageError
+from mmindex.core.errors import (
+    DataError,
+    MmindexError,
+    ModelMismatchError,
+    NoInputError,
+    UsageError,
+)
 from mmindex.models import openclip
 from mmindex.models.devices import Placement
 from mmindex.models.files import ModelFiles, locate
-from mmindex.models.fingerprint import describe
+from mmindex.models.fingerprint import describe, fingerprint_of
 from mmindex.models.openclip import OpenClipEncoder, load_encoder
 from mmindex.models.resolve import resolve_model
 from support.loading import TEXTS, load
@@ -116,16 +124,88 @@ def test_a_cut_pickle_is_called_cut(tiny_model: TinyModel, tmp_path: Path) -> No
         load_encoder(request, CPU)
 
 
-def test_shards_are_refused_with_the_command_that_joins_them(
+def write_shards(tiny_model: TinyModel, folder: Path) -> dict[str, str]:
+    """Write a model's weights as two shards; returns which tensor stands in which."""
+    tensors = load_file(tiny_model.weights)
+    names, places = sorted(tensors), {}
+    for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
+        name = f"model-0000{number}-of-00002.safetensors"
+        save_file({one: tensors[one].contiguous() for one in part}, folder / name)
+        places |= dict.fromkeys(part, name)
+    return places
+
+
+@pytest.fixture
+def sharded(tiny_model: TinyModel, tmp_path: Path) -> Path:
+    """The index of a model in two shards."""
+    folder = pickled(tiny_model, tmp_path / "sharded").parent
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": write_shards(tiny_model, folder)}))
+    return index
+
+
+def test_shards_with_their_index_are_one_model(
+    tiny_model: TinyModel, sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    whole, joined = load(tiny_model.name), load(f"local-dir:{sharded.parent}")
+    np.testing.assert_array_equal(joined.encode_texts(TEXTS), whole.encode_texts(TEXTS))
+    assert {Path(file.path).name for file in joined.info.inputs} >= {
+        sharded.name,
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    }
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_another_shard_is_another_model(sharded: Path) -> None:
+    request = resolve_model(f"local-dir:{sharded.parent}", None)
+    before = fingerprint_of(request, "fp32")
+    shard = sharded.with_name("model-00002-of-00002.safetensors")
+    tensors = load_file(shard)
+    name = next(name for name, tensor in tensors.items() if tensor.numel() > 1)
+    save_file({**tensors, name: tensors[name] + 1}, shard)
+    assert fingerprint_of(request, "fp32", before).fingerprint != before.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("[]", DataError, "not a JSON object"),
+        ("{}", DataError, "no weight_map"),
+        ('{"weight_map": {"a": "../b.safetensors"}}', DataError, "not the name of a file"),
+        ('{"weight_map": {"a": "b.bin"}}', DataError, "not a .safetensors file"),
+        ('{"weight_map": {"a": 1}}', DataError, "not the name of a file"),
+        ('{"weight_map": {"a": "gone.safetensors"}}', NoInputError, "no such file"),
+        (
+            '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}',
+            DataError,
+            "a is missing",
+        ),
+    ],
+)
+def test_a_damaged_index_is_named(
+    sharded: Path, text: str, error: type[MmindexError], words: str
+) -> None:
+    sharded.write_text(text)
+    with pytest.raises(error, match=words):
+        load(f"local-dir:{sharded.parent}")
+
+
+def test_a_damaged_shard_is_named(sharded: Path) -> None:
+    shard = sharded.with_name("model-00002-of-00002.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(DataError, match="00002-of-00002.*damaged"):
+        load(f"local-dir:{sharded.parent}")
+
+
+def test_shards_without_their_index_are_refused_with_the_command_that_joins_them(
     tiny_model: TinyModel, tmp_path: Path
 ) -> None:
     """Half a model is never loaded."""
     folder = pickled(tiny_model, tmp_path / "copy").parent
-    tensors = load_file(tiny_model.weights)
-    names = sorted(tensors)
-    for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
-        name = f"model-0000{number}-of-00002.safetensors"
-        save_file({one: tensors[one].contiguous() for one in part}, folder / name)
+    write_shards(tiny_model, folder)
     with pytest.raises(UsageError, match="2 shards") as caught:
         load(f"local-dir:{folder}")
     _, *words = shlex.split(caught.value.hint.partition("folder: ")[2])

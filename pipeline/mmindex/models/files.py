@@ -15,6 +15,7 @@ from mmindex.models.fast_import import import_open_clip
 from mmindex.models.preprocess import PreprocessSpec, spec_from_config
 from mmindex.models.resolve import (
     CONFIG_FILE,
+    INDEX,
     PHOTOS_NETWORK,
     SAFE,
     VOCABULARY_FILE,
@@ -24,9 +25,14 @@ from mmindex.models.resolve import (
     open_clip_dir,
     read_config,
 )
+from mmindex.models.sharded import is_index, shard_names, weight_files
 
 _PICKLE_NAMES = ("open_clip_pytorch_model.bin", "pytorch_model.bin")
-_DEFAULT_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
+_DEFAULT_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    f"open_clip_model{INDEX}",
+)
 _DEFAULT_CONTEXT = 77
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 
@@ -60,7 +66,7 @@ class ModelFiles:
         config: the architecture, as open_clip's JSON.
         preprocess: how pictures are prepared.
         tokenizer: how texts are.
-        weights: the weights file, or None for untrained weights.
+        weights: the weights file, or the index of several; None for untrained weights.
         config_file: the folder's configuration, or None for architectures that open_clip knows.
     """
 
@@ -82,7 +88,8 @@ class ModelFiles:
         merges = self.tokenizer.merges
         if merges is not None and merges.is_relative_to(open_clip_dir()):
             merges = None  # covered by the package's version
-        return tuple(path for path in (self.config_file, self.weights, merges) if path is not None)
+        weights = () if self.weights is None else weight_files(self.weights)
+        return tuple(path for path in (self.config_file, *weights, merges) if path is not None)
 
 
 def locate(request: ModelRequest) -> ModelFiles:
@@ -118,6 +125,9 @@ def _from_repository(request: ModelRequest, repository: str) -> ModelFiles:
         hub.fetch(repository, [merges])  # lands beside the configuration
     pickles = _PICKLE_NAMES if request.allow_pickle_weights else ()
     weights = hub.fetch(repository, [*_DEFAULT_WEIGHTS, *pickles]) if request.trained else None
+    if weights is not None and is_index(weights):
+        for shard in shard_names(weights):
+            hub.fetch(repository, [shard])  # lands beside the index
     return _with_config(config_file, weights, hub_name=repository)
 
 

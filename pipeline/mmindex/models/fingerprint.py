@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from mmindex.core.errors import DataError, MmindexError, ModelMismatchError
 from mmindex.models.files import ModelFiles, TokenizerSpec, canonical_json, locate
 from mmindex.models.resolve import ModelRequest
+from mmindex.models.sharded import weight_files
 from mmindex.models.tokenizer import MAX_CHARACTERS
 from mmindex.store.manifest import EncoderInfo, InputFile
 from mmindex.store.objects import hash_file
@@ -76,7 +77,7 @@ def describe(request: ModelRequest, files: ModelFiles, precision: str) -> Encode
     hashes = dict(zip(files.inputs, (known.sha256 for known in inputs), strict=True))
     parts = {
         "architecture": _digest(_architecture(files.config)),
-        "weights": hashes[files.weights] if files.weights is not None else _untrained(),
+        "weights": _weights(files.weights, hashes),
         "preprocess": _digest(files.preprocess.to_json()),
         "tokenizer": _digest(_tokenizer(files.tokenizer)),
         "precision": precision,
@@ -95,6 +96,13 @@ def describe(request: ModelRequest, files: ModelFiles, precision: str) -> Encode
         package=package_versions(trained=files.weights is not None),
         **parts,
     )
+
+
+def _weights(path: Path | None, hashes: Mapping[Path, str]) -> str:
+    if path is None:
+        return _untrained()
+    found = [hashes[one] for one in weight_files(path)]
+    return found[0] if len(found) == 1 else _digest(found)
 
 
 def input_files(paths: Iterable[Path]) -> tuple[InputFile, ...]:

@@ -26,6 +26,7 @@ from mmindex.models.fingerprint import UNTRAINED_SEED, describe
 from mmindex.models.preprocess import Pixels, PreprocessSpec
 from mmindex.models.quantize import quantize_linears
 from mmindex.models.resolve import ModelRequest
+from mmindex.models.sharded import as_one_file
 from mmindex.models.tokenizer import Tokenizer, make_tokenizer, shorten
 from mmindex.models.trim import TextReader, TextTower, spans
 from mmindex.store.manifest import EncoderInfo
@@ -90,7 +91,8 @@ def _network(files: ModelFiles) -> tuple[torch.nn.Module, TextReader]:
     if files.built_in and files.weights is not None:  # without weights, locate has refused it
         from mmindex.models.photos import PhotosTexts, load_network
 
-        network = load_network(files.config, files.weights)
+        with as_one_file(files.weights) as weights:
+            network = load_network(files.config, weights)
         return network, PhotosTexts(network)
     model = build_network(files)
     return model, TextTower(model)
@@ -121,20 +123,21 @@ def build_network(files: ModelFiles, seed: int = UNTRAINED_SEED) -> torch.nn.Mod
         except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
             raise DataError(f"{files.base}: not a model that can be built: {error}") from error
         if files.weights is not None:
-            _load_weights(model, files)
+            with as_one_file(files.weights) as weights:
+                _load_weights(model, files, weights)
     return model
 
 
-def _load_weights(model: torch.nn.Module, files: ModelFiles) -> None:
+def _load_weights(model: torch.nn.Module, files: ModelFiles, weights: Path) -> None:
     import open_clip
     from safetensors import SafetensorError
 
-    path = str(files.weights)
-    refuse_torchscript(Path(path))
+    path = files.weights  # in messages: `weights` may be a temporary file
+    refuse_torchscript(weights)
     try:
-        open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
+        open_clip.load_checkpoint(model, str(weights), strict=True, weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        known = recognised(Path(path), error)
+        known = recognised(weights, error)
         raise known or DataError(f"weights {path}: damaged: {first_lines(error, 2)}") from error
     except (
         RuntimeError,
@@ -144,7 +147,7 @@ def _load_weights(model: torch.nn.Module, files: ModelFiles) -> None:
         TypeError,
         StopIteration,
     ) as error:
-        raise recognised(Path(path), error) or ModelMismatchError(
+        raise recognised(weights, error) or ModelMismatchError(
             f"weights {path} do not fit {files.base}: {first_lines(error, 2)}",
             "name the architecture that they were trained with (`model`)",
         ) from error

@@ -32,13 +32,14 @@ BUILT_IN = {EMBEDDED: "scenes-clip", PHOTOS: "photos-clip"}
 
 PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl"})
 SAFE = ".safetensors"
+INDEX = f"{SAFE}.index.json"  # of weights in several files, see mmindex.models.sharded
 # open_clip's own order of preference.
 _WEIGHT_NAMES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "model.safetensors",
 )
-# As transformers saves a large model: model-00001-of-00002.safetensors, with an index beside them.
+# As transformers saves a large model: model-00001-of-00002.safetensors.
 _SHARD = re.compile(r"-\d+-of-\d+\.[a-z]+$")
 _JOIN = (
     'python -c "from glob import glob; from safetensors.torch import load_file, save_file; '
@@ -196,12 +197,14 @@ def check_weights(path: Path, *, allow_pickle: bool) -> None:
     if path.suffix in PICKLES:
         if not allow_pickle:
             raise DataError(f"weights {path} are a pickle, which can run code", _PICKLE_HINT)
-    elif path.suffix != SAFE:
+    elif path.suffix != SAFE and not path.name.endswith(INDEX):
         raise DataError(f"weights {path}: not a {SAFE} file")
 
 
 def find_weights(folder: Path, *, allow_pickle: bool) -> Path:
     """The weights file of a model's folder; safetensors win over pickles.
+
+    Where the weights are in several safetensors files, it is their index.
 
     Raises:
         NoInputError: there is none.
@@ -212,8 +215,9 @@ def find_weights(folder: Path, *, allow_pickle: bool) -> Path:
         files = sorted(path for path in folder.iterdir() if path.is_file())
     safe = [path for path in files if path.suffix == SAFE]
     pickles = [path for path in files if path.suffix in PICKLES]
-    for name in _WEIGHT_NAMES:
-        if folder / name in safe:
+    indexes = [path for path in files if path.name.endswith(INDEX)]
+    for name in (*_WEIGHT_NAMES, *(path.name for path in indexes[:1])):
+        if folder / name in files:
             return folder / name
     candidates = safe or pickles
     if not candidates:
@@ -223,8 +227,8 @@ def find_weights(folder: Path, *, allow_pickle: bool) -> Path:
         )
     if shards := [path for path in candidates if _SHARD.search(path.name)]:
         raise UsageError(
-            f"{folder}: the weights are in {len(shards)} shards, and mmindex reads one file",
-            f"join them in that folder: {_JOIN}",
+            f"{folder}: the weights are in {len(shards)} shards without their index",
+            f"put model{INDEX} there, or join them in that folder: {_JOIN}",
         )
     if len(candidates) > 1:
         names = ", ".join(path.name for path in candidates[:5])
