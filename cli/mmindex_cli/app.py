@@ -30,6 +30,7 @@ class _Commands(LazyCommands):
         "dedup": Entry("dedup:dedup", "Find near-duplicate images."),
         "explain": Entry("explain:explain", "Show where a picture matches a text."),
         "caption": Entry("caption:caption", "Describe a picture with captions of the corpus."),
+        "export": Entry("export:export", "Write images, captions and vectors for other tools."),
         "train": Entry("train:train", "Train an open_clip model on captioned images."),
         "status": Entry("status:status", "Show what the store contains and how good it is."),
         "versions": Entry("upkeep:versions", "List the versions in the store."),

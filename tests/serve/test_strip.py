@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 from PIL.ExifTags import GPS, IFD, Base
 
-from mmindex.serve.strip import CannotStripError, strip_metadata
+from mmindex.media.strip import CannotStripError, strip_metadata
 from mmindex.serve.thumbs import ThumbCache
 from support.pictures import draw
 

@@ -19,6 +19,7 @@ from mmindex.core.system import calm_openmp
 if TYPE_CHECKING:
     from mmindex.evaluate.evaluation import Evaluation
     from mmindex.evaluate.stage import Measured
+    from mmindex.export.export import ExportLayout, ExportReport
     from mmindex.search.columns import Order
     from mmindex.search.given import Picture
     from mmindex.search.hits import Limit
@@ -379,6 +380,42 @@ class Index:
         from mmindex.evaluate.stage import measure, settings_of
 
         return measure(self.snapshot, settings_of(self.snapshot))
+
+    def export(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        layout: ExportLayout = "parquet",
+        where: str | None = None,
+    ) -> ExportReport:
+        """Write images, captions and vectors into a new folder that other tools read.
+
+        Args:
+            out: the folder; must not exist, or be empty.
+            layout: ``parquet`` (a table of images and one of captions), ``clip-retrieval``
+                (``.npy`` files beside Parquet metadata, also read by autofaiss) or ``hf`` (a
+                Hugging Face dataset with the image files in it).
+            where: an SQL condition that images must fulfil; None: all images.
+
+        Columns and files tell where images were taken only if the store was opened with
+        ``with_location``.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            UsageError: the layout is unknown, the folder is not empty, or ``where`` is no
+                condition.
+            NoInputError: there is nothing to export.
+            DataError: the store is damaged.
+            StorageError: the disk is full, or fails.
+        """
+        from mmindex.export.export import LAYOUTS, export
+
+        folder = as_path(out, "out")
+        if layout not in LAYOUTS:
+            raise UsageError(f"`layout`: {layout!r} is not one of {', '.join(LAYOUTS)}")
+        if where is not None:
+            expect(where, str, "where", "a str")
+        return export(self.snapshot, folder, layout, where, with_location=self._with_location)
 
     def _session(self, where: str | None) -> Session:
         """The session that answers under a condition."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from pebble import ProcessFuture, ProcessPool
 
@@ -53,6 +53,8 @@ class Failure:
 
 
 Decoded = Pixels | Failure
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +83,8 @@ def start_worker(memory_bytes: int) -> None:
     limit_worker(memory_bytes)
 
 
-class DecodePool:
-    """Decodes pictures ahead of use, in order, in bounded memory.
+class DecodePool(Generic[T, R]):
+    """Works on pictures ahead of use, in order, in bounded memory.
 
     Args:
         decode: called with a task in a worker; must be picklable.
@@ -93,7 +95,7 @@ class DecodePool:
 
     def __init__(
         self,
-        decode: Callable[[DecodeTask], Decoded],
+        decode: Callable[[T], R],
         workers: int,
         timeout_s: float,
         memory_bytes: int,
@@ -116,9 +118,7 @@ class DecodePool:
     ) -> None:
         self._stop()
 
-    def results(
-        self, tasks: Iterable[DecodeTask], ahead: int
-    ) -> Iterator[tuple[DecodeTask, Decoded]]:
+    def results(self, tasks: Iterable[T], ahead: int) -> Iterator[tuple[T, R | Failure]]:
         """Decode every task; at most ``ahead`` are in work or waiting to be taken.
 
         Raises:
@@ -129,7 +129,7 @@ class DecodePool:
                 yield task, self._outcome(partial(self._decode, task))
             return
         source = iter(tasks)
-        pending: deque[tuple[DecodeTask, ProcessFuture[Decoded]]] = deque()
+        pending: deque[tuple[T, ProcessFuture[R]]] = deque()
         while True:
             for task in islice(source, ahead - len(pending)):
                 pending.append((task, self._submit(task)))
@@ -146,7 +146,7 @@ class DecodePool:
             self._breaks = 0
             yield task, decoded
 
-    def _submit(self, task: DecodeTask) -> ProcessFuture[Decoded]:
+    def _submit(self, task: T) -> ProcessFuture[R]:
         if self._pool is None:
             self._pool = ProcessPool(
                 max_workers=self._workers,
@@ -156,7 +156,7 @@ class DecodePool:
             )
         return self._pool.schedule(self._decode, args=(task,), timeout=self._timeout_s)
 
-    def _outcome(self, result: Callable[[], Decoded]) -> Decoded:
+    def _outcome(self, result: Callable[[], R]) -> R | Failure:
         try:
             with worker_deaths(self._timeout_s):
                 return result()

@@ -111,7 +111,7 @@ class Worker:
                 with self._timer.measure("image_write"):
                     writer.publish()
 
-    def _pool(self, pictures: int) -> DecodePool:
+    def _pool(self, pictures: int) -> DecodePool[DecodeTask, Decoded]:
         workers, limits = self.config.encode.workers, self.config.limits
         if workers is None:
             workers = min(usable_cores(), _MAX_WORKERS)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -18,10 +16,10 @@ from mmindex.core.config import LimitsConfig
 from mmindex.core.records import ItemError
 from mmindex.core.workers import WORKERS, worker_deaths
 from mmindex.encode.decoding import Failure, start_worker, worker_bytes
-from mmindex.media.images import ImageLimits, decode, orientation, to_jpeg
-from mmindex.media.uris import open_indexed, read_indexed
+from mmindex.media.images import ImageLimits, decode, to_jpeg
+from mmindex.media.plain import Plain, plain_file
+from mmindex.media.uris import open_indexed
 from mmindex.serve.problems import PictureError
-from mmindex.serve.strip import CannotStripError, strip_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,24 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Formats whose files are sent as they are, without metadata; others are sent as JPEG.
-_TYPES: Final = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-}
 THUMB_PIXELS: Final = 512
 _PROCESSES: Final = 2
 _TIMEOUT_S: Final = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """A picture's file as it is sent."""
-
-    data: bytes
-    media_type: str
 
 
 class PictureWorkers:
@@ -135,14 +118,7 @@ def _jpeg(picture: Picture, pixels: int | None, limits: ImageLimits) -> bytes | 
 
 def _plain(picture: Picture, form: str, limits: ImageLimits) -> Plain | Failure:
     try:
-        if form in _TYPES:
-            data = read_indexed(picture.uri, picture.key, limits)
-            with suppress(CannotStripError):
-                clean = strip_metadata(data, form, orientation(data, limits))
-                if clean is not None:
-                    return Plain(clean, _TYPES[form])
-        shown = open_indexed(picture.uri, picture.key, limits)
-        return Plain(to_jpeg(shown), "image/jpeg")
+        return plain_file(picture.uri, picture.key, form, limits)
     except ItemError as error:
         return Failure(error.reason, error.detail)
 

@@ -18,6 +18,7 @@ from mmindex.core.display import answer_fields
 from mmindex.core.errors import DataError, MmindexError, NoVectorError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
+from mmindex.media.plain import Plain
 from mmindex.models.encoder import good_rows
 from mmindex.search.columns import image_columns, image_rows, read_order, sorted_hits
 from mmindex.search.query import Answer
@@ -30,7 +31,7 @@ from mmindex.serve.asks import (
 )
 from mmindex.serve.live import Live, Served
 from mmindex.serve.metrics import Metrics
-from mmindex.serve.pictures import PictureWorkers, Plain
+from mmindex.serve.pictures import PictureWorkers
 from mmindex.serve.problems import PictureError, UploadError, status_of
 from mmindex.serve.settings import ServeSettings
 from mmindex.serve.thumbs import ThumbCache, default_cache

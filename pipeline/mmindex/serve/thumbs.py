@@ -13,8 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import platformdirs
-
 from mmindex.core.errors import os_errors
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}\.jpg")
@@ -106,5 +104,7 @@ class ThumbCache:
 
 def default_cache(store: Path) -> Path:
     """Where a store's thumbnails are kept unless said otherwise."""
+    import platformdirs  # asks the system at once, and fails where it is no known one
+
     name = hashlib.sha256(os.fsencode(store.absolute())).hexdigest()[:16]
     return platformdirs.user_cache_path("mmindex") / "serve" / name

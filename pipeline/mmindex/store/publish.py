@@ -245,11 +245,25 @@ def staged_directory(layout: Layout, target: Path) -> Iterator[Path]:
     Every file inside is fsynced before the rename; ``target`` must not exist yet.
     """
     aside = layout.staging_dir / uuid.uuid4().hex
-    make_directory(aside)
-    try:
+    with filled_aside(aside, target):
         yield aside
         if target.exists():
             raise InternalError(f"{target} exists already")
+
+
+@contextmanager
+def filled_aside(aside: Path, target: Path) -> Iterator[None]:
+    """A folder that is made as ``aside`` and becomes ``target`` when the block ends without error.
+
+    Every file inside is fsynced before the rename. Both must be on one file system; ``target`` may
+    be an empty folder. Also for folders outside stores.
+
+    Raises:
+        StorageError: the disk is full, or fails.
+    """
+    make_directory(aside)
+    try:
+        yield
         with os_errors(target):
             _sync_tree(aside)
             make_directory(target.parent)

@@ -1,0 +1,80 @@
+"""``export``: a version's images, captions and vectors for other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mmindex.core.display import visible
+from mmindex_cli.common import store_path
+from mmindex_cli.options import StoreOption, TextFormat, WhereOption
+
+if TYPE_CHECKING:
+    from mmindex.export.export import ExportReport
+
+OutOption = Annotated[
+    Path, typer.Option("--out", help="The folder to write; must not exist, or be empty.")
+]
+LayoutOption = Annotated[
+    Literal["parquet", "clip-retrieval", "hf"],
+    typer.Option(
+        help="parquet: one table of images and one of captions, with vectors. clip-retrieval: .npy "
+        "files beside Parquet metadata, also for autofaiss. hf: a Hugging Face dataset with the "
+        "image files in it."
+    ),
+]
+LocationOption = Annotated[
+    bool,
+    typer.Option(
+        "--with-location",
+        help="Export where images were taken (lat, lon), too; the image files of hf keep all "
+        "their metadata.",
+    ),
+]
+
+
+def export(
+    out: OutOption,
+    layout: LayoutOption = "parquet",
+    where: WhereOption = None,
+    with_location: LocationOption = False,
+    output_format: TextFormat = "text",
+    store: StoreOption = None,
+) -> None:
+    """Write images, captions and vectors of the published version for other tools.
+
+    What is exported is not part of the store any more: forget does not reach it.
+
+    Example: mmindex export --out embeddings --layout clip-retrieval
+    """
+    import mmindex
+    from mmindex_cli.output import emit
+
+    with mmindex.open(store_path(store), with_location=with_location) as index:
+        report = index.export(out, layout=layout, where=where)
+    emit([report], output_format, text=lambda _: _lines(report), json=_record)
+
+
+def _lines(report: ExportReport) -> Iterator[str]:
+    texts = f" and {report.captions:,} captions" if report.captions else ""
+    yield (
+        f"exported {report.images:,} images{texts} of version {report.version} to "
+        f"{visible(str(report.folder))} ({report.bytes / 1e6:,.1f} MB)"
+    )
+    if report.unreadable:
+        yield f"{report.unreadable:,} images could not be read and are null"
+
+
+def _record(report: ExportReport) -> dict[str, object]:
+    return {
+        "folder": str(report.folder),
+        "layout": report.layout,
+        "version": report.version,
+        "images": report.images,
+        "captions": report.captions,
+        "unreadable": report.unreadable,
+        "bytes": report.bytes,
+    }

@@ -1,0 +1,1 @@
+"""A version's images, captions and vectors in files that other tools read."""

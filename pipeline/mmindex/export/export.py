@@ -1,0 +1,143 @@
+"""Exports a version: all or nothing, into a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import mmindex
+from mmindex.core.config import LimitsConfig
+from mmindex.core.errors import UsageError, os_errors
+from mmindex.core.progress import get_logger
+from mmindex.export import clip_retrieval, hugging_face, tables
+from mmindex.export.rows import Rows
+from mmindex.store.publish import filled_aside
+from mmindex.store.snapshot import Snapshot
+
+ExportLayout = Literal["parquet", "clip-retrieval", "hf"]
+LAYOUTS: Final[tuple[ExportLayout, ...]] = get_args(ExportLayout)
+NOTE: Final = "mmindex.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was exported.
+
+    Attributes:
+        folder: where it is.
+        layout: one of :data:`LAYOUTS`.
+        version: the store's version.
+        images: how many.
+        captions: how many captions the export holds; of ``clip-retrieval`` those with a vector.
+        unreadable: images of the layout ``hf`` whose files could not be read: they are null there.
+        bytes: size of all files.
+    """
+
+    folder: Path
+    layout: ExportLayout
+    version: int
+    images: int
+    captions: int
+    unreadable: int
+    bytes: int
+
+
+def export(
+    snapshot: Snapshot,
+    folder: Path,
+    layout: ExportLayout = "parquet",
+    where: str | None = None,
+    *,
+    with_location: bool = False,
+) -> ExportReport:
+    """Write a version's images, captions and vectors into a new folder.
+
+    The folder appears when it is complete; until then its files are in a hidden folder beside it.
+
+    Args:
+        snapshot: the version.
+        folder: must not exist, or be empty.
+        layout: ``parquet``, ``clip-retrieval`` or ``hf``.
+        where: an SQL condition that images must fulfil; None: all images.
+        with_location: export also what tells where images were taken.
+
+    Raises:
+        UsageError: the folder is not empty or inside the store, or ``where`` is no condition.
+        NoInputError: there is nothing to export.
+        DataError: the store is damaged.
+        StorageError: the disk is full, or fails.
+    """
+    folder = folder.absolute()
+    _check_target(folder, snapshot.layout.root.absolute())
+    rows = Rows(snapshot, where, with_location=with_location)
+    captions, unreadable = len(rows.caption_rows), 0
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    with filled_aside(aside, folder):
+        match layout:
+            case "parquet":
+                tables.write(rows, aside)
+            case "clip-retrieval":
+                captions = len(rows) if clip_retrieval.write(rows, aside) else 0
+            case "hf":
+                limits = LimitsConfig.model_validate(snapshot.manifest.config.get("limits", {}))
+                written = hugging_face.write(rows, aside, limits, with_location=with_location)
+                unreadable = written.unreadable
+                _warn_of_unreadable(written)
+        note = _note(snapshot, layout, len(rows), captions, where, with_location=with_location)
+        with os_errors(aside):
+            (aside / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
+            size = sum(path.stat().st_size for path in aside.rglob("*") if path.is_file())
+    return ExportReport(
+        folder, layout, snapshot.manifest.version, len(rows), captions, unreadable, size
+    )
+
+
+def _check_target(folder: Path, root: Path) -> None:
+    if folder.is_relative_to(root):
+        raise UsageError(f"{folder} is inside the store", "choose another folder")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", "choose another one")
+    with os_errors(folder):
+        empty = next(folder.iterdir(), None) is None
+    if not empty:
+        raise UsageError(f"{folder} is not empty", "choose another folder, or remove this one")
+
+
+def _note(
+    snapshot: Snapshot,
+    layout: ExportLayout,
+    images: int,
+    captions: int,
+    where: str | None,
+    *,
+    with_location: bool,
+) -> dict[str, Any]:
+    """What a reader must know of the vectors: which model made them."""
+    encoder = snapshot.encoder
+    return {
+        "mmindex": mmindex.__version__,
+        "layout": layout,
+        "version": snapshot.manifest.version,
+        "created_at": snapshot.manifest.created_at,
+        "model": encoder.model,
+        "pretrained": encoder.pretrained,
+        "fingerprint": encoder.fingerprint,
+        "dim": encoder.dim,
+        "images": images,
+        "captions": captions,
+        "where": where,
+        "with_location": with_location,
+    }
+
+
+def _warn_of_unreadable(written: hugging_face.Written) -> None:
+    if written.unreadable:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in written.reasons.items())
+        get_logger("export").warning(
+            "images that cannot be read are null", images=written.unreadable, reasons=reasons
+        )

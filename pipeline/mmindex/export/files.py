@@ -1,0 +1,53 @@
+"""Parquet files that are written table by table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmindex.core.errors import os_errors
+
+
+class TableFile:
+    """A Parquet file that takes its schema from the first table; use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            with os_errors(self.path):
+                self._writer.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Append a table.
+
+        Raises:
+            StorageError: the disk is full, or fails.
+        """
+        with os_errors(self.path):
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(self.path, table.schema)
+            self._writer.write_table(table)
+
+
+def with_column(table: pa.Table, name: str, column: Any) -> pa.Table:
+    """The table with one more column; one of that name that it has is called ``meta_NAME``."""
+    if name in table.column_names:
+        table = table.rename_columns(
+            [f"meta_{one}" if one == name else one for one in table.column_names]
+        )
+    return table.append_column(name, column)

@@ -1,0 +1,174 @@
+"""The rows that are exported: images with their metadata, captions and vectors, in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mmindex.core.errors import NoInputError
+from mmindex.core.modality import Modality
+from mmindex.search.columns import output_columns
+from mmindex.search.filters import select_images
+from mmindex.store.objects import valid_text
+from mmindex.store.snapshot import Snapshot, positions
+
+Float16 = NDArray[np.float16]
+Int64 = NDArray[np.int64]
+
+# Rows held at once: 8,192 x 1,024 float16 are 16 MiB.
+BLOCK_ROWS = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some images, in the order of the ``images`` table.
+
+    Attributes:
+        images: their columns that may leave the store, n rows; text is valid UTF-8.
+        captions: list<string>, n rows: the captions of each, in their order.
+        vectors: float16 (n, dim), unit length up to rounding.
+        first_captions: int64 (n,), the vector id of each image's first caption; -1: it has none.
+    """
+
+    images: pa.Table
+    captions: pa.ListArray
+    vectors: Float16
+    first_captions: Int64
+
+
+class Rows:
+    """The exported rows of a version.
+
+    Memory: keys and image ids while they are looked up (some 200 bytes a row), then 40 bytes a row.
+
+    Args:
+        snapshot: the version.
+        where: an SQL condition that images must fulfil; None: all images.
+        with_location: whether the columns that tell places are exported.
+
+    Raises:
+        UsageError: ``where`` is no condition.
+        NoInputError: no image fulfils it, or the version has no image index.
+        DataError: the store is damaged.
+    """
+
+    def __init__(self, snapshot: Snapshot, where: str | None, *, with_location: bool) -> None:
+        self.snapshot = snapshot
+        self.columns = output_columns(snapshot, with_location=with_location)
+        self._vector_ids = snapshot.row_ids(Modality.IMAGE)
+        count = len(self._vector_ids)
+        chosen = np.ones(count, np.bool_) if where is None else select_images(snapshot, where)
+        self._chosen = np.flatnonzero(chosen)
+        if not len(self._chosen):
+            raise NoInputError("no image matches `where`; nothing was exported")
+
+    def __len__(self) -> int:
+        """How many images are exported."""
+        return len(self._chosen)
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the version has captions with vectors."""
+        return Modality.TEXT in self.snapshot.manifest.indexes
+
+    @cached_property
+    def _owned(self) -> _Owned:
+        return _owned(self.snapshot, len(self._vector_ids))
+
+    @property
+    def every_image_has_a_caption(self) -> bool:
+        """Whether each exported image has at least one."""
+        return self.has_texts and bool((self._owned.counts[self._chosen] > 0).all())
+
+    @cached_property
+    def caption_rows(self) -> Int64:
+        """The rows of the ``captions`` table that belong to exported images, ascending."""
+        if not self.has_texts:
+            return np.empty(0, np.int64)
+        wanted = np.zeros(len(self._vector_ids), np.bool_)
+        wanted[self._chosen] = True
+        return np.flatnonzero(wanted[self._owned.owners])
+
+    @cached_property
+    def text_ids(self) -> Int64:
+        """The vector id of each row of the ``captions`` table: int64 (captions,)."""
+        return self.snapshot.row_ids(Modality.TEXT)
+
+    def blocks(self) -> Iterator[Block]:
+        """The images in blocks of at most ``BLOCK_ROWS``."""
+        vectors = self.snapshot.vectors(Modality.IMAGE)
+        for start in range(0, len(self._chosen), BLOCK_ROWS):
+            rows = self._chosen[start : start + BLOCK_ROWS]
+            captions, first = self._captions(rows)
+            yield Block(
+                readable(self.snapshot.take("images", self.columns, rows)),
+                captions,
+                vectors.take(self._vector_ids[rows]),
+                first,
+            )
+            vectors.let_go()
+
+    def _captions(self, rows: Int64) -> tuple[pa.ListArray, Int64]:
+        """The captions of some images, and the vector id of each one's first."""
+        if not self.has_texts:
+            offsets = pa.array(np.zeros(len(rows) + 1, np.int32))
+            return pa.ListArray.from_arrays(offsets, pa.array([], pa.string())), np.full(
+                len(rows), -1, np.int64
+            )
+        owned = self._owned
+        counts = owned.counts[rows]
+        starts = owned.starts[rows]
+        ends = np.cumsum(counts)
+        places = np.repeat(starts - (ends - counts), counts) + np.arange(counts.sum())
+        wanted = owned.order[places]
+        ascending = np.unique(wanted)
+        texts = valid_text(self.snapshot.take("captions", ["text"], ascending)["text"])
+        texts = texts.combine_chunks().take(pa.array(np.searchsorted(ascending, wanted)))
+        offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32))
+        first = np.full(len(rows), -1, np.int64)
+        some = counts > 0
+        first[some] = self.text_ids[owned.order[starts[some]]]
+        return pa.ListArray.from_arrays(offsets, texts), first
+
+
+@dataclass(frozen=True, slots=True)
+class _Owned:
+    """Which captions belong to which image.
+
+    Attributes:
+        owners: int64 (captions,), the image's row of each caption.
+        order: int64 (captions,), caption rows grouped by image.
+        starts, counts: int64 (images,), where in ``order`` an image's captions begin; how many.
+    """
+
+    owners: Int64
+    order: Int64
+    starts: Int64
+    counts: Int64
+
+
+def _owned(snapshot: Snapshot, images: int) -> _Owned:
+    ids = snapshot.table("images", ["image_id"])["image_id"]
+    of_captions = snapshot.table("captions", ["image_id"])["image_id"]
+    owners = positions(of_captions, ids, "captions: an image is missing")
+    counts = np.bincount(owners, minlength=images).astype(np.int64)
+    starts = np.cumsum(counts) - counts
+    return _Owned(owners, np.argsort(owners, kind="stable"), starts, counts)
+
+
+def readable(table: pa.Table) -> pa.Table:
+    """A table with its text as valid UTF-8: other tools refuse half surrogates."""
+    for place, name in enumerate(table.column_names):
+        table = table.set_column(place, name, valid_text(table[name]))
+    return table
+
+
+def vector_column(vectors: NDArray[np.floating]) -> pa.FixedSizeListArray:
+    """Vectors (n, dim) as fixed_size_list<float32>: what DuckDB, LanceDB and pandas read."""
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
