@@ -1,4 +1,4 @@
-"""Writes ``docs/settings.md`` from ``mmindex.core.config``; run it with ``make docs``."""
+"""Write ``docs/settings.md`` from ``mmindex.core.config``. Run it with ``make docs``."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ refine = "sq8"
 max_quarantine = 0.05
 ```
 
-Relative paths in the file start at the file's own folder. Options on the command line win over the
-file. A setting that mmindex does not know is an error that names the known ones.
+Relative paths in the file are relative to the folder of the file. Options on the command line
+override the file. An unknown setting is an error that lists the known ones.
 
-A store remembers the settings marked below, so a later `mmindex build` without options uses them
-again. The others belong to one machine or one run.
+A store remembers the settings marked "remembered by the store", so a later `mmindex build` without
+options uses them again. The other settings apply to one machine or one run.
 """
 _TYPES = {
     "integer": "whole number",
@@ -60,9 +60,11 @@ def page() -> str:
     Raises:
         ValueError: a setting has no text, or lacks the paragraph on when to change it.
     """
+    # Crawl settings are recorded only where they differ from their defaults.
+    crawl = config.CrawlConfig(metadata="no-location", captions_from="metadata", video_interval=1.0)
     remembered = {
         f"{section}.{name}"
-        for section, values in config.Config().recorded().items()
+        for section, values in config.Config(crawl=crawl).recorded().items()
         if isinstance(values, dict)
         for name in values
     } | {f"source.{name}" for name in config.SourceConfig.model_fields}

@@ -1,4 +1,4 @@
-"""Settings of the corpus: the sources, how they are read, what may be kept out."""
+"""Settings of the corpus: sources, how they are read, and limits."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from mmindex.core.config.values import MIB, Seconds, Section, Share, Text
 
 
 class SourceConfig(Section):
-    """What to index. Each source is a table of its own."""
+    """What to index. Write one table for each source."""
 
     spec: Text
-    """The source, as `--source` takes it: `[NAME=]KIND:PLACE[#SPLIT]`.
+    """The source, in the same form as for `--source`: `[NAME=]KIND:PLACE[#SPLIT]`.
 
     Required in each `[[source]]` table."""
 
     all_files: bool = False
     """Try every file in a `folder:` source by its content, whatever its extension.
 
-    Set it when pictures have no extension or the wrong one. The crawl takes longer."""
+    Set it if images have no extension or a wrong one. The crawl takes longer."""
 
     exclude: tuple[Text, ...] = ()
-    """Globs of files and folders below a `folder:` source that are left out.
+    """Globs of files and folders in a `folder:` source to skip.
 
-    Set it to skip parts of a folder: names at any depth (`["*.png", "drafts"]`) or paths from the
-    folder's root (`["2019/**"]`)."""
+    Set it to leave out parts of a folder: names at any depth (`["*.png", "drafts"]`) or paths from
+    the root of the folder (`["2019/**"]`)."""
 
     include: tuple[Text, ...] = ()
-    """Globs of the only files below a `folder:` source that are read; all of them by default.
+    """Globs of the files in a `folder:` source to read; by default, all files are read.
 
-    Set it to index a part of a folder, such as `["2023/**"]`."""
+    Set it to index only a part of a folder, such as `["2023/**"]`."""
 
     def recorded(self) -> dict[str, Any]:
         """What a store remembers; globs only where there are any, as older versions wrote it."""
@@ -44,35 +44,35 @@ class CrawlConfig(Section):
     """How sources are read."""
 
     rehash: bool = False
-    """Read every file again, also those whose size, time and inode have not changed.
+    """Read every file again, including those whose size, time and inode have not changed.
 
-    Set it for one run when files may have changed without a new time stamp."""
+    Set it for one run if files may have changed without a new modification time."""
 
     metadata: Literal["all", "no-location", "none"] = "all"
-    """What to store of the metadata in photographs (EXIF, XMP, IPTC, file names and times).
+    """Which metadata of photographs to store (EXIF, XMP, IPTC, file names and times).
 
-    Set `no-location` to leave out where a photograph was taken, or `none`. The next build applies
-    the change without encoding anything; versions from before keep what they have until `mmindex
-    gc` removes them."""
+    Set `no-location` to leave out locations, or `none` to store no metadata. The next build applies
+    the change without encoding anything. Older versions keep the metadata until `mmindex gc`
+    removes them."""
 
     captions_from: Literal["source", "metadata"] = "source"
-    """With `metadata`, the titles, descriptions and keywords in photographs are captions too.
+    """With `metadata`, titles, descriptions and keywords in photographs also become captions.
 
-    Set it for photographs that somebody has described. It needs `metadata` to be stored."""
+    Set it for photographs with titles or keywords. `crawl.metadata` must not be `none`."""
 
     video_interval: Annotated[float, Field(ge=0.5, le=86_400)] = 10.0
-    """One picture for each so many seconds of a video in a `folder:` source, 200 at most.
+    """Seconds between the frames of a video that become images, at most 200 frames per video.
 
-    Lower it to find short moments, raise it for long recordings. Needs `mmindex[video]`."""
+    Lower it to find short scenes; raise it for long recordings. It requires `mmindex[video]`."""
 
 
 class LimitsConfig(Section):
-    """What one image may cost, and what a run may lose."""
+    """Limits on the size of an image, and on unusable and missing images."""
 
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
-    """Largest image, in pixels; larger ones go to the quarantine before they are decoded.
+    """Largest image, in pixels. Larger images go to quarantine before they are decoded.
 
-    Raise it for scans and panoramas. Decode workers may then use more memory."""
+    Raise it for scans and panoramas. Decode workers then use more memory."""
 
     max_bytes: Annotated[int, Field(ge=1)] = 256 * MIB
     """Largest image file.
@@ -80,9 +80,10 @@ class LimitsConfig(Section):
     Raise it for uncompressed scans."""
 
     max_aspect: Annotated[float, Field(ge=1)] = 200.0
-    """Longest side over shortest. Beyond this, nothing is left to see after resizing to a square.
+    """Largest ratio of the longer to the shorter side. Longer images are unrecognisable at the
+    size that models use.
 
-    Lower it to keep out banners and rules."""
+    Lower it to exclude banners and lines."""
 
     decode_timeout_s: Seconds = 60.0
     """Time limit for decoding one image.
@@ -90,11 +91,11 @@ class LimitsConfig(Section):
     Raise it on a very slow disk or network share."""
 
     max_quarantine: Share = 0.01
-    """Share of the items that may be unusable before a run stops; ten items always may.
+    """Share of items that can be unusable before a run stops. Ten items are always allowed.
 
-    Raise it for a corpus with many broken images that you want to index all the same."""
+    Raise it to index a corpus with many damaged images."""
 
     max_removed: Share = 0.2
-    """Share of the last version's images that may be gone before a run stops.
+    """Share of the images in the last version that can be missing before a run stops.
 
-    Set it to 1 for one run after you removed images on purpose."""
+    Set it to 1 for one run after you removed images intentionally."""

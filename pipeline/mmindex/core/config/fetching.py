@@ -1,4 +1,4 @@
-"""Settings of the network: what is fetched, how fast, and when a host is given up."""
+"""Settings of the network: what to download, how fast, and when to give up on a host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONTACT: Final = re.compile(r"[!-'*-\[\]-~]+(?: [!-'*-\[\]-~]+)*")
 
 
 class FetchConfig(Section):
-    """How mmindex behaves on the network."""
+    """Downloads and network access."""
 
     contact: str = ""
     """An email address or web page, sent in the User-Agent header.
@@ -23,56 +23,57 @@ class FetchConfig(Section):
     Set it before you fetch a URL list, so that site owners can reach you."""
 
     base_url: str | None = None
-    """Fetch a release's files from this address instead of their publisher's server.
+    """Download the files of a release from this URL instead of the publisher's server.
 
-    Set it when you have a mirror, or a copy on a server of your own."""
+    Set it if you have a mirror, or a copy on your own server."""
 
     allow_private: bool = False
-    """Also fetch from loopback, private and link-local addresses.
+    """Also download from loopback, private and link-local addresses.
 
-    Set it only when the pictures are on your own network and you trust the list of addresses."""
+    Set it only if the images are on your own network and you trust the list of URLs."""
 
     use_env_proxy: bool = False
     """Use `http_proxy`, `https_proxy` and `no_proxy` from the environment.
 
-    Set it when the network needs a proxy. The proxy then resolves host names, so mmindex cannot
-    check the addresses behind them."""
+    Set it if the network needs a proxy. The proxy then resolves host names, so mmindex cannot
+    check the addresses."""
 
     corpora: str | None = None
-    """A TOML file that describes a corpus of your own, in the form of `data/corpora/*.toml`.
+    """A TOML file that describes your own corpus, in the format of `data/corpora/*.toml`.
 
-    Set it to fetch a release that mmindex does not know, or to replace a description."""
+    Set it to download a release that mmindex does not know, or to replace a description."""
 
     require_checksum: bool = False
-    """Refuse a release's files that have no known checksum, instead of trusting the first download.
+    """Refuse files of a release without a known checksum, instead of trusting the first download.
 
-    Set it when the network between you and the publisher is not to be trusted."""
+    Set it if you do not trust the network between you and the publisher."""
 
-    # Browsers open 6; image servers of this field's lists bear 16.
+    # Browsers open 6; the image servers in published lists of URLs support 16.
     per_host_concurrency: Annotated[int, Field(ge=1, le=1_024)] = 16
-    """Requests to one host at the same time.
+    """Number of concurrent requests to one host.
 
-    Lower it when a host answers with 429 or 503; raise it only for a host of your own."""
+    Lower it if a host responds with 429 or 503. Raise it only for your own host."""
 
     concurrency: Annotated[int, Field(ge=1, le=4_096)] = 64
-    """Requests to all hosts at the same time.
+    """Number of concurrent requests to all hosts.
 
-    Raise it for lists of many hosts on a fast line; lower it when the line or router suffers."""
+    Raise it for lists with many hosts on a fast connection. Lower it if requests time out because
+    the connection or the router is overloaded."""
 
     per_host_rate: Seconds | None = None
     """Requests per second to one host; no limit by default.
 
-    Set it when a host asks for a slower pace than its robots.txt says."""
+    Set it if a host asks for a lower rate than its robots.txt states."""
 
     retries: Annotated[int, Field(ge=0, le=20)] = 2
-    """Further attempts after a time-out, a lost connection, or a 429 or 5xx answer.
+    """Number of retries after a timeout, a lost connection, or a 429 or 5xx response.
 
-    Raise it on an unreliable line."""
+    Raise it on an unreliable connection."""
 
     backoff_s: Seconds = 0.5
-    """Pause before the first retry. Each further pause is twice as long, with jitter.
+    """Pause before the first retry. Each later pause is twice as long, with jitter.
 
-    Raise it when hosts recover slowly."""
+    Raise it if hosts recover slowly."""
 
     backoff_max_s: Seconds = 30.0
     """Longest pause between two retries.
@@ -80,20 +81,20 @@ class FetchConfig(Section):
     Raise it together with `backoff_s` and `retries`."""
 
     retry_after_budget_s: Annotated[float, Field(ge=0)] = 120.0
-    """How long a host may make a run wait in all with `Retry-After`.
+    """Longest total time to wait for one host because of `Retry-After`.
 
-    Beyond this, the rest of its images are left for a later run. Raise it for unattended runs
-    that have all night."""
+    The remaining images of the host are left for a later run. Raise it for unattended runs at
+    night."""
 
     max_crawl_delay_s: Annotated[float, Field(ge=0)] = 60.0
-    """Longest `Crawl-delay` in a robots.txt that is followed.
+    """Longest `Crawl-delay` in a robots.txt to accept.
 
-    A host that asks for more is left out. Raise it for a short list on a slow host."""
+    Hosts that ask for a longer delay are skipped. Raise it for a short list on a slow host."""
 
     host_failures: Annotated[int, Field(ge=1)] = 20
-    """Lost connections in a row after which a host is left for a later run.
+    """Number of consecutive failed connections after which a host is left for a later run.
 
-    Raise it when the line, not the host, is unreliable."""
+    Raise it if your connection is unreliable, not the host."""
 
     connect_timeout_s: Seconds = 15.0
     """Time limit for opening a connection.
@@ -102,50 +103,50 @@ class FetchConfig(Section):
 
     # With min_bytes_per_s, the window over which a download's pace is measured.
     read_timeout_s: Seconds = 30.0
-    """Time limit between two bytes of an answer.
+    """Time limit between two bytes of a response.
 
     Raise it for servers that prepare files before they send them."""
 
     image_timeout_s: Seconds = 60.0
     """Time limit for one image of a URL list, from the request to the last byte.
 
-    Raise it for large images on a slow line."""
+    Raise it for large images on a slow connection."""
 
     max_image_bytes: Annotated[int, Field(ge=1)] = 64 * MIB
-    """Largest image that is fetched from a URL list.
+    """Largest image to download from a URL list.
 
-    Lower it to save traffic. `limits.max_bytes` applies as well."""
+    Lower it to reduce traffic. `limits.max_bytes` also applies."""
 
     parallel_downloads: Annotated[int, Field(ge=1, le=16)] = 3
-    """Files of a release that are downloaded at the same time.
+    """Number of files of a release to download at the same time.
 
-    Lower it when the publisher limits connections."""
+    Lower it if the publisher limits connections."""
 
     min_bytes_per_s: Annotated[int, Field(ge=0)] = 1_024
-    """Pace below which a release's download counts as stuck and is resumed on a new connection.
+    """Rate below which the download of a release is resumed on a new connection.
 
-    Lower it on a very slow line; 0 turns the check off."""
+    Lower it on a very slow connection. 0 turns the check off."""
 
-    # COCO's train2017 has 19 GB.
+    # train2017 of COCO has 19 GB.
     max_download_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * MIB
-    """Largest file of a release whose publisher states no size.
+    """Largest file of a release if the publisher states no size.
 
-    Raise it for a larger archive of your own; lower it to protect a small disk."""
+    Raise it for a larger archive. Lower it to protect a small disk."""
 
     retry_permanent_days: Annotated[float, Field(ge=0)] = 30.0
-    """Days until an image that failed for good (404, opt-out) is requested again.
+    """Days until an image with a permanent failure (404, opt-out) is requested again.
 
-    Lower it when a host was repaired; 0 asks again in every run."""
+    Lower it after a host was repaired. With 0, every run requests the image again."""
 
     shard_bytes: Annotated[int, Field(ge=MIB)] = 128 * MIB
-    """Size at which a shard of fetched images is closed.
+    """Size at which a shard of downloaded images is closed.
 
-    Raise it for millions of images, to have fewer files."""
+    Raise it for millions of images to get fewer files."""
 
     shard_seconds: Seconds = 30.0
-    """Age at which a shard of fetched images is closed; it grows with the length of the run.
+    """Age at which a shard of downloaded images is closed. It increases during a long run.
 
-    Lower it to lose less when a short run is killed."""
+    Lower it to lose less data if a short run is killed."""
 
     @pydantic.field_validator("contact")
     @classmethod

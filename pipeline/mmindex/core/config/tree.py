@@ -1,4 +1,4 @@
-"""The whole tree of settings, what a store remembers of it, and its settings by name."""
+"""All settings, the ones that a store remembers, and access to settings by name."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from mmindex.core.config.values import Section, Text
 from mmindex.core.config.vectors import EncodeConfig, EvaluateConfig, IndexConfig, ModelConfig
 from mmindex.core.errors import did_you_mean
 
-DEFAULT_SCENES: Final = "scenes:2000"  # what a new store gets that is told no source
+DEFAULT_SCENES: Final = "scenes:2000"  # for a new store without sources
 
 
 class RunConfig(Section):
-    """What belongs to one machine."""
+    """Settings of one machine."""
 
     metrics_file: Text | None = None
-    """A `.prom` file for the text-file collector of Prometheus's node exporter.
+    """A `.prom` file for the textfile collector of Prometheus node exporter.
 
-    Set it to watch unattended builds."""
+    Set it to monitor unattended builds."""
 
 
 class Config(Section):
-    """Everything that a build can be told."""
+    """All settings of a build."""
 
     source: tuple[SourceConfig, ...] = ()
     fetch: FetchConfig = FetchConfig()
@@ -38,11 +38,11 @@ class Config(Section):
     run: RunConfig = RunConfig()
 
     def recorded(self) -> dict[str, Any]:
-        """What a store remembers, so that a later build needs no arguments.
+        """Return the settings that a store remembers, so that later builds need no arguments.
 
-        Left out is what belongs to one machine or one run (devices, workers, the metrics file),
-        and what must be confirmed every time: how much of the corpus may be gone, addresses inside
-        the network, proxies.
+        It leaves out settings of one machine or one run (devices, workers, the metrics file), and
+        permissions that must be confirmed every time: the share of the corpus that can be missing,
+        private addresses, and proxies.
         """
         crawl = self.crawl.model_dump(exclude={"rehash"}, exclude_defaults=True)
         return {
@@ -58,10 +58,10 @@ class Config(Section):
 
 
 def setting_names() -> dict[str, str]:
-    """Every setting by a name that is unambiguous without its section: name to dotted name.
+    """Return all settings with a unique name: name without section to dotted name.
 
-    ``index``, ``model`` and ``sources`` have a short form of their own, ``seed`` has none (two
-    sections have one).
+    ``index``, ``model`` and ``sources`` have their own short form. ``seed`` has none, because two
+    sections have a setting with this name.
     """
     found: dict[str, list[str]] = {}
     for section, field in Config.model_fields.items():
@@ -75,10 +75,10 @@ def setting_names() -> dict[str, str]:
 
 
 def check_type(dotted: str, value: Any) -> None:
-    """Check that a program's value has the type of a setting; its range is checked later.
+    """Check that a value from Python has the type of a setting. The range is checked later.
 
     Raises:
-        TypeError: it has not, or there is no such setting.
+        TypeError: the type is wrong, or there is no such setting.
     """
     section, _, key = dotted.partition(".")
     field = Config.model_fields.get(section)
