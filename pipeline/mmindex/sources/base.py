@@ -9,13 +9,14 @@ are built in; other packages name theirs in the entry point group ``mmindex.sour
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from mmindex.core.config import FetchConfig
+from mmindex.core.errors import NoInputError
 from mmindex.core.records import SourceEvent
 from mmindex.core.resources import user_path
 from mmindex.store.forgotten import NOTHING, Forgotten
@@ -137,7 +138,8 @@ class Kind:
         example: a whole spec, for help.
         summary: what it reads, in one line; the README's table says the same.
         read: streams what a source holds, in an order that depends on its content alone. Ids are
-            relative to ``ids``, unique within the source.
+            relative to ``ids``. Items with one id and the same bytes become one image with all
+            captions; a second item with other bytes is rejected as ``duplicate_id``.
         ids: what stands before the ids; None for the source's name, see ``label``.
         suffix: of ``Place.PATTERN``, what the files' names end in.
         label: the last part of the source's name (``KIND/LABEL``, its column ``source``); None
@@ -159,3 +161,14 @@ class Kind:
     check: Callable[[SourceSpec], None] | None = None
     needs: Callable[[SourceSpec, Layout], Needs] | None = None
     globs: bool = False
+
+
+def require_split(split: str | None, known: Collection[str], path: Path, hint: str = "") -> None:
+    """Check that a source has the split that its spec names; readers skip the rows of others.
+
+    Raises:
+        NoInputError: it has not.
+    """
+    if split is not None and split not in known:
+        found = ", ".join(sorted(set(known) - {"all"})) or "none"
+        raise NoInputError(f"{path}: no split {split!r} (found: {found})", hint)

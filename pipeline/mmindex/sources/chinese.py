@@ -17,6 +17,7 @@ from typing import Final
 
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.sources.annotations import find_file, numbered_lines, read_text, stem
+from mmindex.sources.base import require_split
 
 _LINE: Final = re.compile(
     r"(?P<name>[^#\t]+)(?:#(?P<language>[A-Za-z]+))?#\d+[ \t]+(?P<caption>\S.*)"
@@ -58,9 +59,7 @@ class CaptionLayout:
                 raise NoInputError(f"{path}: no {file} there", self.hint)
             lines = read_text(found) if found is not None else ""
             splits |= {stem(line.strip()): name for _, line in numbered_lines(lines)}
-        if split is not None and split not in self.splits:
-            known = ", ".join(self.splits)
-            raise NoInputError(f"{path}: no split {split!r} (there are: {known})", self.hint)
+        require_split(split, self.splits, path, self.hint)
         for name, texts in read_numbered(captions).items():
             own = splits.get(stem(name), "all")
             if split in (None, own):

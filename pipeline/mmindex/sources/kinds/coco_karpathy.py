@@ -19,7 +19,7 @@ from mmindex.core.records import Ignored, ItemError, NoteKind, Reason, Skip, Sou
 from mmindex.media import archive
 from mmindex.media.places import ImageFolder, ImagePlace, find_place, is_relative, require_place
 from mmindex.sources.annotations import decode_json, find_file, notes, read_bytes, stem
-from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.base import Kind, Place, Request, require_split
 from mmindex.sources.pictures import Listed, picture_events, rejected_events
 
 _PACKED: Final = "caption_datasets.zip"
@@ -105,8 +105,7 @@ def read_karpathy(request: Request) -> Iterator[SourceEvent]:
     if content is None:
         raise NoInputError(f"{path}: no dataset_coco.json there", f"put {_PACKED} there")
     known = {image.effective_split for image in content.images}
-    if split is not None and split not in known:
-        raise NoInputError(f"{path}: no split {split!r} (found: {', '.join(sorted(known))})")
+    require_split(split, known, path)
     wanted = [image for image in content.images if split in (None, image.effective_split)]
     places = _find_places(path, {image.filepath for image in wanted}, max_bytes)
     if split is not None and None in places.values():

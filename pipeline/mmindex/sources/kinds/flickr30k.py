@@ -17,7 +17,7 @@ from mmindex.core.errors import NoInputError
 from mmindex.core.records import NoteKind, SourceEvent
 from mmindex.media.places import require_place
 from mmindex.sources.annotations import find_file, notes, stem
-from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.base import Kind, Place, Request, require_split
 from mmindex.sources.caption_lists import CaptionList, Described, read_captions
 from mmindex.sources.kinds.coco_karpathy import find_split_file
 from mmindex.sources.pictures import Listed, picture_events
@@ -47,11 +47,7 @@ def read_flickr30k(request: Request) -> Iterator[SourceEvent]:
     path, split = request.path, request.split
     listed = _read_lists(path)
     known = {described.split for described in listed.images.values()}
-    if split is not None and split not in known:
-        found = ", ".join(sorted(known - {"all"})) or "none"
-        raise NoInputError(
-            f"{path}: no split {split!r} (found: {found})", f"put {_SPLIT_JSON} beside the images"
-        )
+    require_split(split, known, path, f"put {_SPLIT_JSON} beside the images")
     place = require_place(path, _IMAGE_PLACES, request.options.max_bytes)
     for name, described in listed.images.items():
         if split in (None, described.split):
