@@ -50,17 +50,17 @@ class CaptionLayout:
         """
         captions = find_file(path, self.captions)
         if captions is None:
-            raise NoInputError(f"{path}: no captions there", self.hint)
+            raise NoInputError(f"{path}: no captions found", self.hint)
         splits: dict[str, str] = {}
         for name, file in self.splits.items():
             found = find_file(path, (file,))
             if found is None and name == split:
-                raise NoInputError(f"{path}: no {file} there", self.hint)
+                raise NoInputError(f"{path}: {file} not found", self.hint)
             lines = read_text(found) if found is not None else ""
             splits |= {stem(line.strip()): name for _, line in numbered_lines(lines)}
         if split is not None and split not in self.splits:
             known = ", ".join(self.splits)
-            raise NoInputError(f"{path}: no split {split!r} (there are: {known})", self.hint)
+            raise NoInputError(f"{path}: no split {split!r} (found: {known})", self.hint)
         for name, texts in read_numbered(captions).items():
             own = splits.get(stem(name), "all")
             if split in (None, own):

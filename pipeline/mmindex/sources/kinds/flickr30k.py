@@ -50,7 +50,7 @@ def read_flickr30k(request: Request) -> Iterator[SourceEvent]:
     if split is not None and split not in known:
         found = ", ".join(sorted(known - {"all"})) or "none"
         raise NoInputError(
-            f"{path}: no split {split!r} (found: {found})", f"put {_SPLIT_JSON} beside the images"
+            f"{path}: no split {split!r} (found: {found})", f"put {_SPLIT_JSON} next to the images"
         )
     place = require_place(path, _IMAGE_PLACES, request.options.max_bytes)
     for name, described in listed.images.items():
@@ -81,7 +81,7 @@ def _read_lists(path: Path) -> CaptionList:
             listed.images.setdefault(name, described)
     if not listed.images:
         wanted = ", ".join((_SPLIT_JSON, _SPLIT_CSV, *_PLAIN_LISTS))
-        raise NoInputError(f"{path}: no captions there", f"expected one of: {wanted}")
+        raise NoInputError(f"{path}: no captions found", f"expected one of: {wanted}")
     return listed
 
 
