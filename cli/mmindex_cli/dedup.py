@@ -1,4 +1,4 @@
-"""``dedup``: groups of images that are nearly the same."""
+"""``dedup``: find groups of near-duplicate images."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ ThresholdOption = Annotated[
     float | None,
     typer.Option(
         "--image-threshold",
-        help="Least cosine similarity of two images that count as duplicates. "
-        "[default: 0.98 for the embedded model, else 0.96]",
+        help="Lowest cosine similarity of duplicates. "
+        "[default: 0.98 for the embedded model, otherwise 0.96]",
     ),
 ]
 _COLUMNS = ("group", "id", "uri", "width", "height", "bytes", "similarity", "keep")
@@ -45,7 +45,8 @@ def dedup(
 ) -> None:
     """Find groups of near-duplicate images and suggest which one to keep. Nothing is deleted.
 
-    The groups that free most space come first. --format paths prints the images that could go.
+    The groups that free the most space come first. --format paths prints the images that you can
+    delete.
 
     Example: mmindex dedup --image-threshold 0.97 --html duplicates.html
     """

@@ -145,7 +145,7 @@ def _sources(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
         spec = f"folder:{as_path(source, 'sources')}" if path else source
         found.append(expect(spec, str, "sources", "a str"))
     if not found:
-        raise UsageError("sources is empty", "leave it out to go on with the store's own sources")
+        raise UsageError("sources is empty", "leave it out to use the sources of the last build")
     return found
 
 

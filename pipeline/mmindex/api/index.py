@@ -211,7 +211,9 @@ class Index:
         wanted += [either_part(one, "plus", self.snapshot) for one in several(plus)]
         unwanted = [either_part(one, "minus", self.snapshot) for one in several(minus)]
         if not wanted:
-            raise UsageError("nothing is asked", "search with a text, `image`, `vector` or `plus`")
+            raise UsageError(
+                "the query is empty", "search with a text, `image`, `vector` or `plus`"
+            )
         question = Question(
             tuple(wanted),
             tuple(unwanted),
@@ -247,7 +249,7 @@ class Index:
         from mmindex.search.given import as_texts
 
         if errors not in ("raise", "keep"):
-            raise UsageError(f"`errors`: {errors!r} is neither 'raise' nor 'keep'")
+            raise UsageError(f"`errors`: {errors!r} is not 'raise' or 'keep'")
         given = as_texts(texts, strict=errors == "raise")
         form = self._wanted(where, k, min_score, sort, columns, to)
         form.session.snapshot.index(form.to or Modality.IMAGE)
@@ -311,7 +313,7 @@ class Index:
         from mmindex.search.given import check_texts, picture_part
 
         if (texts is None) == (images is None):
-            raise UsageError("embed takes texts or images, one of the two", "embed(texts=[...])")
+            raise UsageError("embed takes either texts or images", "embed(texts=[...])")
         vectorizer = self.vectorizer
         if texts is not None:
             expect_several(texts, "texts")

@@ -134,7 +134,7 @@ def from_os_error(error: OSError, path: Path | str) -> MmindexError:
     text = f"{path}: {reason_of(error)}"
     if error.errno in _NO_SPACE:
         return StorageError(
-            text, "free some space there, then run this again: finished work is kept"
+            text, "free some disk space there, then run the command again: finished work is kept"
         )
     if error.errno in _NO_PERMISSION:
         return PermissionDeniedError(text, "check the owner and mode, or choose another `store`")

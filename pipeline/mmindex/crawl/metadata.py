@@ -46,7 +46,7 @@ class PhotoRules:
         """
         if settings.captions_from == "metadata" and settings.metadata == "none":
             raise UsageError(
-                "`captions_from=metadata` needs metadata, and `metadata=none` leaves it out",
+                "`captions_from=metadata` needs metadata, which `metadata=none` excludes",
                 "pass `metadata=all` or `metadata=no-location`",
             )
         return cls(settings.metadata, settings.captions_from, settings.video_interval)

@@ -224,6 +224,6 @@ def _sqlite_errors(what: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StorageError(
-            f"keeping {what} aside in the store's staging folder failed: {error}",
-            "free some space, or choose another `store`",
+            f"writing {what} to the staging folder of the store failed: {error}",
+            "free some disk space, or choose another `store`",
         ) from error

@@ -158,8 +158,8 @@ def crawl(
             _warn_of_lost_captions(tally, limits.max_quarantine)
         if spool.mixed_columns:
             get_logger("crawl").warning(
-                "columns that hold values of several types are kept as text: in `where` use"
-                " try_cast(COLUMN as DOUBLE)",
+                "columns with values of several types are stored as text: in `where`, use "
+                "try_cast(COLUMN as DOUBLE)",
                 columns=", ".join(spool.mixed_columns),
             )
         images, captions = spool.write_images(objects), spool.write_captions(objects)
@@ -191,8 +191,8 @@ def _refuse_idle_globs(sources: Sequence[SourceConfig], specs: Sequence[SourceSp
     given = any(source.exclude or source.include for source in sources)
     if given and not any(registry.find(spec.kind).globs for spec in specs):
         raise UsageError(
-            "`exclude` and `include` choose files below a folder, and no source is one",
-            "leave them out",
+            "`exclude` and `include` select files in a folder, but no source is a folder",
+            "remove them",
         )
 
 
@@ -200,7 +200,7 @@ def _warn_of_lost_captions(tally: Tally, limit: float) -> None:
     lost = tally.notes[NoteKind.CAPTIONS_OF_UNKNOWN_IMAGES]
     if lost and (not tally.captions or lost > limit * (lost + tally.captions)):
         get_logger("crawl").warning(
-            "captions that match no image are not used",
+            "captions without a matching image are not used",
             source=tally.name,
             not_used=lost,
             used=tally.captions,

@@ -219,7 +219,7 @@ def _open(path: Path, rules: str) -> sqlite3.Connection | None:
 
 def _warn(path: Path, error: sqlite3.Error) -> None:
     get_logger("crawl").warning(
-        "the list of unchanged files cannot be read: all files are read again",
+        "the cache of unchanged files cannot be read: all files are read again",
         file=path.name,
         why=str(error),
     )
@@ -245,6 +245,6 @@ def _crc(row: tuple[Any, ...]) -> int:
 
 def _storage_error(error: sqlite3.Error) -> StorageError:
     return StorageError(
-        f"the list of unchanged files could not be written: {error}",
-        "free some space, or choose another `store`",
+        f"the cache of unchanged files cannot be written: {error}",
+        "free some disk space, or choose another `store`",
     )

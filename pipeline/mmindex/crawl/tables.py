@@ -91,9 +91,8 @@ class MetadataColumns:
         own = self._kinds.keys() - {*PHOTO_COLUMNS, *FILE_COLUMNS, *VIDEO_COLUMNS}
         if len(own) > MAX_METADATA_COLUMNS:
             raise DataError(
-                f"the sources name {len(own)} columns of their own, "
-                f"the limit is {MAX_METADATA_COLUMNS}",
-                "keep the fields that vary from row to row out of captions.jsonl",
+                f"the sources add {len(own)} columns; the limit is {MAX_METADATA_COLUMNS}",
+                "remove fields that vary from row to row from captions.jsonl",
             )
 
     def types(self) -> dict[str, pa.DataType]:

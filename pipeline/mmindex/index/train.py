@@ -104,7 +104,7 @@ def _empty(plan: IndexPlan) -> Any:
 def _refused(plan: IndexPlan, error: RuntimeError) -> UsageError:
     said = str(error).replace("\n", " ").rpartition(": ")[2]
     return UsageError(
-        f"faiss refuses {plan.factory!r} for {plan.n:,} x {plan.dim} vectors: {said}",
+        f"faiss rejects {plan.factory!r} for {plan.n:,} x {plan.dim} vectors: {said}",
         f"use one of {', '.join(KINDS)}, or a factory string that fits",
     )
 

@@ -104,7 +104,7 @@ def logit_scale(encoder: Encoder) -> float:
     if not isinstance(encoder, HasLogitScale):
         raise UsageError(
             f"the model {encoder.info.model!r} has no logit scale for probabilities",
-            "give one with `scale` (CLIP's is 100)",
+            "set one with `scale` (100 for CLIP)",
         )
     return encoder.logit_scale
 
@@ -178,7 +178,7 @@ def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     for one in told:
         known = (one.truth or "").strip()
         if not one.labels:
-            left_out["could not be used"] += 1
+            left_out["cannot be used"] += 1
         elif not known:
             left_out["have no correct label"] += 1
         elif fold(known) not in numbers:
@@ -188,7 +188,7 @@ def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     if not good:
         raise DataError(
             "no image has a correct label among the labels",
-            "the labels of `truth` and `labels` must be spelled the same",
+            "use the same spelling in `truth` and `labels`",
         )
     truth = np.array([right for right, _ in good], dtype=np.int64)
     ranked = np.array([ranks for _, ranks in good], dtype=np.int64)

@@ -146,7 +146,7 @@ def near_duplicates(
     if not 0 < threshold <= 1:
         raise UsageError(
             f"`image_threshold={threshold:g}` is not above 0 and at most 1",
-            "near 1: copies; further down: look-alikes",
+            "values near 1 find copies; lower values also find look-alikes",
         )
     searcher, vectors = Searcher(snapshot, Modality.IMAGE), snapshot.vectors(Modality.IMAGE)
     ids = snapshot.row_ids(Modality.IMAGE)

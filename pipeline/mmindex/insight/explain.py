@@ -99,7 +99,8 @@ def explain(
     if not isinstance(encoder, OpenClipEncoder):
         if method == "gradient":
             raise UsageError(
-                f"{encoder.info.model!r} gives no gradients here", "use `method=occlusion`"
+                f"the model {encoder.info.model!r} has no gradients on this device",
+                "use `method=occlusion`",
             )
         return _occlusion(encoder, pixels, text)
     if method == "occlusion":

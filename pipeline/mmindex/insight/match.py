@@ -56,8 +56,8 @@ def corpus_threshold(snapshot: Snapshot, seed: int = 0, pairs: int = FIT_PAIRS) 
     corpus = load_corpus(snapshot)
     if corpus.captions is None:
         raise NoInputError(
-            f"version {manifest.version} has no captions to fit a threshold to",
-            "say what counts as a match with `threshold`, or build from a source with captions",
+            f"version {manifest.version} has no captions for fitting a threshold",
+            "set `threshold`, or build from a source with captions",
         )
     rows = sample(len(corpus.image_of_caption), pairs, seed)
     own = corpus.image_of_caption[rows]
@@ -68,8 +68,8 @@ def corpus_threshold(snapshot: Snapshot, seed: int = 0, pairs: int = FIT_PAIRS) 
     if not len(unmatched):
         raise NoInputError(
             f"version {manifest.version}: every caption belongs to every image,"
-            " so there is no unmatched pair to fit a threshold to",
-            "say what counts as a match with `threshold`",
+            " so there are no unmatched pairs for fitting a threshold",
+            "set `threshold`",
         )
     return fit_threshold(matched, unmatched)
 

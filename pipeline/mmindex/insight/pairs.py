@@ -45,12 +45,12 @@ def read_pairs(path: Path) -> tuple[Pair, ...]:
         label = row["label"].strip().lower()
         if label not in _TRUE | _FALSE:
             raise DataError(
-                f"{where}: the label {row['label']!r} says neither yes nor no",
-                "1 or 0, true or false, yes or no, match or unmatched",
+                f"{where}: the label {row['label']!r} is not a yes or a no",
+                "use 1 or 0, true or false, yes or no, match or unmatched",
             )
         pairs.append(Pair(beside(path, row["image"]), row["text"], label in _TRUE))
     if not pairs:
-        raise DataError(f"{path}: no pairs in it", "columns: image, text, label")
+        raise DataError(f"{path}: contains no pairs", "columns: image, text, label")
     return tuple(pairs)
 
 
@@ -64,7 +64,7 @@ def read_truth(path: Path) -> dict[str, str]:
     for where, row in read_table(path, ("image", "label")):
         label = row["label"].strip()
         if truth.setdefault(row["image"], label) != label:
-            raise DataError(f"{where}: {row['image']} has another label above")
+            raise DataError(f"{where}: {row['image']} has another label in an earlier line")
     return truth
 
 
@@ -112,8 +112,8 @@ def read_table(
     suffix = path.suffix.lower()
     if suffix not in _FORMS:
         raise UsageError(
-            f"{path}: the extension is none of {', '.join(_FORMS)}",
-            "rename the file by its content: commas, tabs, or one JSON object on each line",
+            f"{path}: the extension must be one of {', '.join(_FORMS)}",
+            "rename the file according to its content: commas, tabs, or one JSON object per line",
         )
     text = _text(path)
     if suffix == ".jsonl":
@@ -131,11 +131,11 @@ def read_table(
     if missing := _missing(names, columns):
         raise DataError(
             f"{path}:1: the header lacks {', '.join(missing)}",
-            f"the first line must name the columns: {', '.join(map(_either, columns))}",
+            f"the first line must contain the columns: {', '.join(map(_either, columns))}",
         )
     for number, row in rest:
         if len(row) != len(names):
-            raise DataError(f"{path}:{number}: {len(row)} columns, the header has {len(names)}")
+            raise DataError(f"{path}:{number}: {len(row)} columns, but the header has {len(names)}")
         yield f"{path}:{number}", dict(zip(names, row, strict=True))
 
 
@@ -179,5 +179,5 @@ def _json_rows(
         if isinstance(row.get("label"), bool | int):
             row["label"] = str(int(row["label"]))
         if not all(isinstance(value, str) for value in row.values()):
-            raise DataError(f"{where}: {', '.join(row)} must be texts")
+            raise DataError(f"{where}: {', '.join(row)} must be text")
         yield where, row

@@ -61,8 +61,8 @@ def known_truth(
     """
     if images and where is not None:
         raise UsageError(
-            "`where` selects among the indexed images and cannot be combined with named images",
-            "leave out one of them",
+            "`where` selects indexed images and cannot be combined with a list of images",
+            "use only one of them",
         )
     if truth is None:
         if drawn:
@@ -76,7 +76,8 @@ def known_truth(
         return Truth(known=True, listed=listed, files=files)
     if images:
         raise UsageError(
-            f"`truth={truth}`: a column of the images table cannot be combined with named images",
+            f"`truth={truth}`: a column of the images table cannot be combined with a list of "
+            "images",
             "use `truth=folder`, or a .csv, .tsv or .jsonl with the columns image, label",
         )
     return Truth(known=True, column=truth)

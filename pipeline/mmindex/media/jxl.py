@@ -53,7 +53,7 @@ class JxlFile(ImageFile.ImageFile):
 
             pixels = Image.fromarray(pylibjxl.decode(self._data).squeeze())
             if pixels.size != self.size:
-                raise OSError(f"{pixels.size} pixels, the header says {self.size}")
+                raise OSError(f"{pixels.size} pixels, but the header states {self.size}")
             self._im, self._mode = pixels.im, pixels.mode
         return Image.Image.load(self)
 

@@ -51,7 +51,7 @@ class Extra:
 
 
 JXL: Final = Extra("jxl", "pylibjxl", "JPEG XL", frozenset({".jxl"}))
-RAW: Final = Extra("raw", "rawpy", "RAW files of cameras", _RAW)
+RAW: Final = Extra("raw", "rawpy", "camera RAW files", _RAW)
 VIDEO: Final = Extra("video", "av", "videos", VIDEO_EXTENSIONS)
 EXTRAS: Final = (JXL, RAW, VIDEO)
 

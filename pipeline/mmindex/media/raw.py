@@ -52,9 +52,9 @@ class RawFile(ImageFile.ImageFile):
         file: IO[bytes] = self.fp  # type: ignore[assignment]  # set before Pillow calls
         self._data = file.read()
         if not is_raw(self._data):
-            raise SyntaxError("no RAW file")
+            raise SyntaxError("not a RAW file")
         if not RAW.installed:
-            raise ItemError(Reason.UNSUPPORTED, "a camera's RAW file: install mmindex[raw]")
+            raise ItemError(Reason.UNSUPPORTED, "a camera RAW file: install mmindex[raw]")
         with _opened(self._data) as raw:
             sizes = raw.sizes
             size = (sizes.width, sizes.height)

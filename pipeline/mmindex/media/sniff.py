@@ -39,7 +39,7 @@ _OTHER: Final = (
     (b"PK\3\4", "a zip archive"),
     (b"\x1f\x8b", "gzip data"),
     (b"\xd0\xcf\x11\xe0", "an OLE document"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
     (b"version https://", "a pointer to a file stored elsewhere"),
 )
 

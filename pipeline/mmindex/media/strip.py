@@ -61,13 +61,13 @@ def strip_metadata(data: bytes, form: str, orientation: int = 1) -> bytes | None
 
 def _jpeg(data: bytes, orientation: int) -> Iterator[bytes]:
     if data[:2] != b"\xff\xd8":
-        raise CannotStripError("no JPEG")
+        raise CannotStripError("not a JPEG")
     yield data[:2]
     written = orientation == 1
     at = 2
     while True:
         if data[at] != 0xFF:
-            raise CannotStripError("no marker where one must be")
+            raise CannotStripError("a marker is missing")
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1
@@ -82,7 +82,7 @@ def _jpeg(data: bytes, orientation: int) -> Iterator[bytes]:
         (size,) = struct.unpack_from(">H", data, at + 2)
         segment = data[at : at + 2 + size]
         if size < 2 or len(segment) != 2 + size:
-            raise CannotStripError("a segment is cut off")
+            raise CannotStripError("a segment is truncated")
         if not written and marker != _APP0:
             yield _orientation(orientation)
             written = True
@@ -110,7 +110,7 @@ def _scan_end(data: bytes, at: int) -> int:
     while True:
         at = data.find(b"\xff", at)
         if at < 0 or at + 1 >= len(data):
-            raise CannotStripError("the picture is cut off")
+            raise CannotStripError("the image is truncated")
         if data[at + 1] == 0 or data[at + 1] in _RESTARTS:
             at += 2
         elif data[at + 1] == 0xFF:
@@ -128,7 +128,7 @@ def _orientation(value: int) -> bytes:
 
 def _png(data: bytes) -> Iterator[bytes]:
     if data[:8] != _PNG:
-        raise CannotStripError("no PNG")
+        raise CannotStripError("not a PNG")
     yield _PNG
     at = 8
     while True:
@@ -145,7 +145,7 @@ def _png(data: bytes) -> Iterator[bytes]:
 
 def _webp(data: bytes) -> bytes:
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        raise CannotStripError("no WebP")
+        raise CannotStripError("not a WebP")
     (total,) = struct.unpack_from("<I", data, 4)
     body = b"WEBP" + _webp_chunks(data[12 : 8 + total])
     return b"RIFF" + struct.pack("<I", len(body)) + body

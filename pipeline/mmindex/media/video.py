@@ -134,7 +134,7 @@ def probe_video(path: str, limits: ImageLimits) -> VideoInfo:
     with _opened(path) as (container, stream):
         first, _ = _shown_at(container, stream, 0.0, 0.0, limits)
         if first is None:
-            raise ItemError(Reason.TRUNCATED, "no picture can be decoded")
+            raise ItemError(Reason.TRUNCATED, "no frame can be decoded")
         width, height = _upright(first, limits).size
         name = container.format.name.partition(",")[0]
         tags = {**container.metadata, **stream.metadata}
@@ -159,9 +159,9 @@ def read_frame(path: str, time_s: float, limits: ImageLimits) -> Image.Image:
             if shown is None:
                 break
             if ended and time_s > shown_s + _TOLERANCE_S:
-                raise ItemError(Reason.TRUNCATED, f"the pictures end at {shown_s:.1f} s")
+                raise ItemError(Reason.TRUNCATED, f"the frames end at {shown_s:.1f} s")
             return _upright(shown, limits)
-    raise ItemError(Reason.TRUNCATED, f"no picture at {time_s:.1f} s")
+    raise ItemError(Reason.TRUNCATED, f"no frame at {time_s:.1f} s")
 
 
 class _Reader:
@@ -205,7 +205,7 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             ) as container:
                 streams = [one for one in container.streams.video if one.codec_context is not None]
                 if not streams:
-                    raise ItemError(Reason.NOT_AN_IMAGE, "a video without pictures")
+                    raise ItemError(Reason.NOT_AN_IMAGE, "a video without frames")
                 yield container, streams[0]
     except av.FFmpegError as error:
         detail = f"{type(error).__name__}: {error.strerror}"

@@ -89,8 +89,8 @@ def _ways_out(repository: str, name: str) -> str:
 
     model, size = _KNOWN.get(repository, ("ARCHITECTURE", ""))
     return (
-        f"for photographs, `model={PHOTOS}` needs no network; or fetch "
-        f"{hf_hub_url(repository, name)}{size} on another machine and give it with "
+        f"for photographs, `model={PHOTOS}` needs no network; or download "
+        f"{hf_hub_url(repository, name)}{size} on another machine and use it with "
         f"`model={model}` and `pretrained=PATH`"
     )
 
@@ -126,7 +126,7 @@ def _first_present(repository: str, names: Sequence[str]) -> str:
 def _download(repository: str, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    get_logger("encode").info("fetching weights", repository=repository, file=name)
+    get_logger("encode").info("downloading weights", repository=repository, file=name)
     with _hub_errors(repository, name):
         return Path(hf_hub_download(repository, name, etag_timeout=TIMEOUT_S))
 

@@ -253,7 +253,7 @@ def load_network(config: dict[str, Any], weights: Path) -> PhotosNetwork:
     except RuntimeError as error:
         raise ModelMismatchError(
             f"weights {weights} do not fit their configuration: {first_lines(error, 2)}",
-            "a model's folder holds the configuration that its weights were made with",
+            "use the configuration file that belongs to the weights",
         ) from error
     network.visual.to(memory_format=torch.channels_last)
     return network

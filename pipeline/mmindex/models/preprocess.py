@@ -99,7 +99,7 @@ def _pair(image_size: object) -> tuple[int, int]:
     match image_size:
         case [int(height), int(width)] if height > 0 and width > 0:
             return height, width
-    raise DataError(f"image_size {image_size!r} is neither a number of pixels nor a pair of them")
+    raise DataError(f"image_size {image_size!r} is not a number of pixels or a pair of numbers")
 
 
 def _channels(name: str, value: object) -> tuple[float, float, float]:

@@ -61,7 +61,8 @@ def require_int8(cpu_info: Path = _CPU_INFO) -> None:
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
     if not _VNNI & set(flags.split()):
         raise UsageError(
-            "int8 needs an x86 processor with VNNI or AMX instructions, which this one is not",
+            "int8 needs an x86 processor with VNNI or AMX instructions, which this machine does "
+            "not have",
             "use `precision=fp32` or bf16",
         )
 

@@ -19,11 +19,11 @@ from mmindex.store.snapshot import Snapshot
 _MOST_PICTURES: Final = 1_000
 _MOST_IN_A_GROUP: Final = 40
 _MOST_FOLDERS: Final = 15
-_COPIES: Final = "Exact copies: keep the first in the corpus."
+_COPIES: Final = "Exact copies: keep the first one in the corpus."
 _WHY: Final = {
     KeptFor.PIXELS: "Keep the first: it has the most pixels.",
-    KeptFor.BYTES: "Keep the first: none has more pixels, and of those its file is the largest.",
-    KeptFor.ORDER: "Keep the first: none is larger, and it comes first in the corpus.",
+    KeptFor.BYTES: "Keep the first: no other image has more pixels, and its file is the largest.",
+    KeptFor.ORDER: "Keep the first: no other image is larger, and it is first in the corpus.",
 }
 
 

@@ -247,11 +247,11 @@ def nothing(snapshot: Snapshot, request: Request, left: int | None = None) -> No
             left = int(select_images(snapshot, request.where).sum())
         of = f"{left:,} of {snapshot.manifest.counts.indexed:,} images"
         reasons.append(f"The condition {_shortened(request.where)!r} is true for {of}.")
-        advice.append("Search without the condition, or with one that is true for more images.")
+        advice.append("Remove the condition, or use one that matches more images.")
     if request.min_score is not None:
         reasons.append(f"No hit has a score of {request.min_score:g} or more.")
-        advice.append("Ask for a lower score, or for none, and see how high the best hits score.")
-    return Nothing(tuple(reasons), (*advice, "Say it in other words, or start from a picture."))
+        advice.append("Lower or remove the score limit to see the scores of the best hits.")
+    return Nothing(tuple(reasons), (*advice, "Use other words, or search with an image."))
 
 
 def found_text(answer: Answer, cards: Sequence[Card]) -> str:

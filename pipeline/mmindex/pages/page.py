@@ -95,7 +95,7 @@ def write_page(path: Path, page: str) -> None:
         MmindexError: no permission, or the disk is full.
     """
     if not path.parent.is_dir() or path.is_dir():
-        raise CannotCreateError(f"{path}: cannot be created", "name a file in an existing folder")
+        raise CannotCreateError(f"{path}: cannot be created", "use a file in an existing folder")
     if path.exists() and not path.is_file():  # a pipe or a device: nothing to replace
         with os_errors(path):
             path.write_bytes(page.encode("utf-8"))

@@ -210,7 +210,7 @@ def _speed_part(snapshot: Snapshot, speed: Speed) -> SpeedPart:
     best = -1.0
     for point, found in sorted(known, key=lambda pair: -pair[0].queries_per_s):
         label = (
-            f"nprobe {point.nprobe}, {point.k_factor} re-ranked a hit: {found:.1f} % at "
+            f"nprobe {point.nprobe}, {point.k_factor} re-ranked per hit: {found:.1f} % at "
             f"{point.queries_per_s:,.0f} queries/s"
         )
         mark = Mark(across.at(point.queries_per_s), upright.at(found), label)

@@ -53,8 +53,8 @@ def check_columns(
             continue
         if _tells_place(name) and name in output_columns(snapshot, with_location=True):
             raise UsageError(
-                f"column {name!r} tells where the images were taken",
-                "pass `with_location` to have it in the output; conditions may always use it",
+                f"column {name!r} contains the locations of photos",
+                "pass `with_location` to include it in output; conditions can always use it",
             )
         raise UsageError(
             f"no column {name!r}{did_you_mean(name, known)}", f"columns: {', '.join(known)}"

@@ -60,7 +60,7 @@ def check(
     """
     if len(expression) > MAX_CHARACTERS:
         raise UsageError(
-            f"`where`: {len(expression):,} characters, the limit is {MAX_CHARACTERS:,}"
+            f"`where`: {len(expression):,} characters; the limit is {MAX_CHARACTERS:,}"
         )
     nodes = list(_nodes(_parsed(database, expression)))
     for node in nodes:
@@ -71,8 +71,9 @@ def check(
     for name in sorted(found):  # DuckDB would read one of them for both
         if (other := by_lower.setdefault(name.lower(), name)) != name:
             raise UsageError(
-                f"`where`: SQL cannot tell the columns {other!r} and {name!r} apart",
-                "name one of them",
+                f"`where`: the columns {other!r} and {name!r} differ only in letter case, which "
+                "SQL ignores",
+                "rename one of them in the source",
             )
     return found
 
@@ -87,7 +88,7 @@ def _parsed(database: duckdb.DuckDBPyConnection, expression: str) -> dict[str, A
         [(text,)] = database.execute("SELECT json_serialize_sql(?)", [statement]).fetchall()
         tree: dict[str, Any] = json.loads(text)
     except UnicodeEncodeError:
-        raise UsageError("`where` holds half a character (a lone surrogate)") from None
+        raise UsageError("`where` contains half a character (a lone surrogate)") from None
     except RecursionError:
         raise UsageError("`where` is nested too deeply") from None
     if tree["error"]:
@@ -148,7 +149,7 @@ def _check_node(node: dict[str, Any]) -> None:
         if name not in FUNCTIONS | _SYMBOLS or not plain or not bare or node["schema"]:
             raise UsageError(
                 f"`where`: the function {name!r} is not allowed in a condition",
-                f"these are: {', '.join(sorted(FUNCTIONS))}",
+                f"allowed functions: {', '.join(sorted(FUNCTIONS))}",
             )
 
 
@@ -164,7 +165,7 @@ def _resolve(parts: Sequence[str], columns: Sequence[str]) -> str:
     dotted = ".".join(parts)
     by_lower = {column.lower(): column for column in columns}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    guess = f"; did you mean {by_lower[near[0]]}?" if near else " (text goes in 'single quotes')"
+    guess = f"; did you mean {by_lower[near[0]]}?" if near else " (write text in 'single quotes')"
     raise UsageError(
         f"`where`: there is no column {dotted!r}{guess}", f"columns: {', '.join(columns)}"
     )

@@ -210,7 +210,8 @@ def _explained() -> Iterator[None]:
         text = one_line(str(error).partition("\n")[0])
         raise UsageError(
             f"`where`: {text.partition('Error: ')[2] or text}",
-            "a column of another type: try_cast(COLUMN AS DOUBLE) gives NULL where it is no number"
+            "if a column has another type, use try_cast(COLUMN AS DOUBLE), which is NULL for "
+            "other values"
             if isinstance(error, _WRONG_TYPES)
             else "",
         ) from error

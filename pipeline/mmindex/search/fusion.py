@@ -58,7 +58,7 @@ def fuse(vectors: Float32, weights: Sequence[float]) -> Float32:
     if length <= _CANCELLED * float(np.abs(factors).sum()):
         raise UsageError(
             "the parts of the query cancel each other out",
-            "leave something out, or give them different `weights`",
+            "remove a part, or set other `weights`",
         )
     fused: Float32 = (total / length).astype(np.float32)
     return fused
@@ -80,16 +80,16 @@ def part_weights(wanted: int, unwanted: int, given: Sequence[float] | None) -> t
         given = [1.0 / wanted] * wanted
     elif not all(0 < weight <= _MOST for weight in given):
         raise UsageError(
-            f"`weights={_listed(given)}`: weights are positive numbers up to {_MOST:g}",
-            "what is not wanted goes to `minus`; its weight is positive too",
+            f"`weights={_listed(given)}`: weights must be positive and at most {_MOST:g}",
+            "pass unwanted parts as `minus`; their weights are positive too",
         )
     if len(given) == wanted:
         given = [*given, *([AWAY * sum(given) / unwanted] * unwanted if unwanted else [])]
     if len(given) != wanted + unwanted:
         parts = f"{wanted} wanted" + (f" and {unwanted} unwanted" if unwanted else "")
         raise UsageError(
-            f"`weights` has {len(given)} numbers, the query has {parts} parts",
-            "one for each part: the text, each `image`, each `plus`, then each `minus`",
+            f"`weights` has {len(given)} numbers, but the query has {parts} parts",
+            "pass one for each part: the text, each `image`, each `plus`, then each `minus`",
         )
     return (*given[:wanted], *(-weight for weight in given[wanted:]))
 

@@ -29,7 +29,7 @@ def text_part(text: str) -> Part:
     """A text as part of a question."""
     expect(text, str, "text", "a str")
     if not text.strip():
-        raise UsageError("`text` is empty", "say what to look for, such as: a red bus")
+        raise UsageError("`text` is empty", "pass a text, for example: a red bus")
     return Part(Modality.TEXT, text)
 
 
@@ -41,7 +41,7 @@ def picture_part(picture: Picture, name: str) -> Part:
         if not where:
             raise UsageError(f"`{name}` is empty", "a file, or the uri or id of an image")
         return Part(Modality.IMAGE, where)
-    return Part(Modality.IMAGE, "a picture", _opened(picture, name))
+    return Part(Modality.IMAGE, "an image", _opened(picture, name))
 
 
 def _opened(picture: object, name: str) -> Image:
@@ -61,7 +61,7 @@ def _opened(picture: object, name: str) -> Image:
         picture = pillow.fromarray(picture)
     if not isinstance(picture, pillow.Image):
         raise TypeError(
-            f"{name}: a path, uri or id, a PIL image or an array is wanted, not {shown(picture)}"
+            f"{name}: expected a path, uri or id, a PIL image or an array, not {shown(picture)}"
         )
     try:
         return as_rgb(picture)
@@ -89,16 +89,16 @@ def as_side(to: object, name: str = "to") -> Modality:
     try:
         return Modality(str(to))
     except ValueError:
-        raise UsageError(f"`{name}`: {to!r} is neither 'image' nor 'text'") from None
+        raise UsageError(f"`{name}`: {to!r} is not 'image' or 'text'") from None
 
 
 def as_limit(k: int, min_score: float | None) -> Limit:
     """How much of an answer is wanted."""
     if min_score is not None:
         if not _is_number(min_score):
-            raise TypeError(f"min_score: a number is wanted, not {shown(min_score)}")
+            raise TypeError(f"min_score: expected a number, not {shown(min_score)}")
         if not -1 <= min_score <= 1:
-            raise UsageError(f"`min_score` is {min_score}, not from -1 to 1")
+            raise UsageError(f"`min_score` is {min_score}; it must be from -1 to 1")
     return Limit(as_count(k, "k"), None if min_score is None else float(min_score))
 
 
@@ -109,7 +109,7 @@ def as_weights(weights: Sequence[float] | None) -> tuple[float, ...] | None:
     expect_several(weights, "weights")
     for weight in weights:
         if not _is_number(weight):
-            raise TypeError(f"weights: numbers are wanted, not {shown(weight)}")
+            raise TypeError(f"weights: expected numbers, not {shown(weight)}")
     return tuple(float(weight) for weight in weights)
 
 
@@ -144,22 +144,22 @@ def _checked(texts: Iterable[str | bytes], *, strict: bool) -> Iterator[str | by
 def _check_text(text: object, name: str, *, strict: bool = True) -> None:
     expect(text, str, name, "a str")
     if strict and not str(text).strip():
-        raise UsageError(f"{name} is empty", "say what a picture may show")
+        raise UsageError(f"{name} is empty", "pass a text, for example: a red bus")
 
 
 def unit_vector(vector: ArrayLike, dim: int) -> NDArray[np.float32]:
     """A query vector, checked: float32 (dim,), unit length."""
     given = np.asarray(vector)
     if given.dtype.kind not in "fiu":
-        raise TypeError(f"vector: an array of numbers is wanted, not {shown(vector)}")
+        raise TypeError(f"vector: expected an array of numbers, not {shown(vector)}")
     if given.shape != (dim,):
         raise ModelMismatchError(
-            f"`vector` has shape {given.shape}, the index has {dim} dimensions",
-            "encode it with the model that made the index",
+            f"`vector` has shape {given.shape}, but the index has {dim} dimensions",
+            "encode it with the model of the index",
         )
     exact = given.astype(np.float64)
     length = float(np.linalg.norm(exact))
     if not np.isfinite(length) or length == 0:
-        raise DataError("`vector` is not finite, or all zeros")
+        raise DataError("`vector` is not finite, or it is all zeros")
     unit: NDArray[np.float32] = (exact / length).astype(np.float32)
     return unit

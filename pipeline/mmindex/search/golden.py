@@ -64,7 +64,7 @@ def check_golden(layout: Layout) -> tuple[str, ...]:
             problems.append(error.message)
             continue
         if changed:
-            problems.append(f"{modality} index: {changed} golden queries answer differently")
+            problems.append(f"{modality} index: {changed} golden queries return other answers")
     return tuple(problems)
 
 

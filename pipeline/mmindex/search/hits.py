@@ -89,8 +89,8 @@ def hits(
     missing = wanted - by_key.keys()
     if missing:
         raise DataError(
-            f"version {snapshot.manifest.version}: the {to} index holds {min(missing)},"
-            " its table does not",
+            f"version {snapshot.manifest.version}: the {to} index contains {min(missing)},"
+            " but its table does not",
             "run `mmindex check --full`, then `mmindex build`",
         )
     return [tuple(islice(_ranked_hits(ranked, by_key, limit), limit.k)) for ranked in found]

@@ -53,7 +53,9 @@ def open_image(where: str) -> Image:
     """
     content = content_of(where)
     if content is None:
-        raise NoInputError(f"{where}: no such file", "was it moved since the index was built?")
+        raise NoInputError(
+            f"{where}: no such file", "check whether it was moved after the index was built"
+        )
     if isinstance(content, MmindexError):
         raise content
     return decoded(where, content)
@@ -63,5 +65,5 @@ def unknown(where: str) -> NoInputError:
     """The error for a name that is neither a file's nor one of the corpus."""
     return NoInputError(
         f"{where}: no such file, and no image of the corpus has this id or uri",
-        "ids look like coco/val2017/000000000139; `mmindex query TEXT` shows some",
+        "an id looks like coco/val2017/000000000139; `mmindex query TEXT` shows ids",
     )

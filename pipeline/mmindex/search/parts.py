@@ -110,7 +110,9 @@ def read_part(text: str, snapshot: Snapshot) -> Part:
     else:
         part = Part(Modality.IMAGE if _is_picture(text, snapshot) else Modality.TEXT, text)
     if not part.value.strip():
-        raise UsageError("a part of the query is empty", "`plus` and `minus` take a text or a file")
+        raise UsageError(
+            "a part of the query is empty", "pass a text or a file to `plus` and `minus`"
+        )
     return part
 
 

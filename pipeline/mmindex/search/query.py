@@ -132,7 +132,7 @@ class Session:
             ModelMismatchError: the model is no longer the one that made the index.
         """
         if not text.strip():
-            raise UsageError("the query is empty", "say what to look for, such as: a red bus")
+            raise UsageError("the query is empty", "pass a text, for example: a red bus")
         [answer] = self.texts([text], to or Modality.IMAGE, limit)
         if answer.error is not None:
             raise NoVectorError(answer.error)
@@ -196,7 +196,7 @@ class Session:
         to = to or (self._side_of_picture() if question.is_picture else Modality.IMAGE)
         if question.others and to is not Modality.IMAGE:
             raise UsageError(
-                "`others` leaves out pictures, but captions are searched", "leave out `others`"
+                "`others` leaves out images, but this query searches captions", "remove `others`"
             )
         self.snapshot.index(to)
         weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)
@@ -228,7 +228,7 @@ class Session:
         return [
             Answer(text, to, version, next(found))
             if fine
-            else self._refused(text, to, "the model gives no usable vector for this text")
+            else self._refused(text, to, "the model returns no usable vector for this text")
             for text, fine in zip(texts, good.tolist(), strict=True)
         ]
 

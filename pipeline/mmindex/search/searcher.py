@@ -126,8 +126,8 @@ class Searcher:
     def _checked(self, queries: NDArray[np.float32]) -> Float32:
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise ModelMismatchError(
-                f"queries have shape {queries.shape}, the index has {self.dim} dimensions",
-                "encode queries with the model that made the index (`mmindex status` names it)",
+                f"queries have shape {queries.shape}, but the index has {self.dim} dimensions",
+                "encode queries with the model of the index (`mmindex status` shows it)",
             )
         if not np.isfinite(queries).all():
             raise DataError("a query vector is not finite")

@@ -114,7 +114,7 @@ class Vectorizer:
             cut = encoder.cut_texts - before
         if cut:
             get_logger("search").warning(
-                "longer than the model's context: only the beginning of the text counts",
+                "the text is longer than the context of the model: only its beginning is used",
                 cut=cut,
                 texts=len(texts),
             )
@@ -132,7 +132,7 @@ class Vectorizer:
         good = good_rows(vectors)
         if not good.all():
             bad = texts[int(np.flatnonzero(~good)[0])]
-            raise NoVectorError(f"the model gives no usable vector for the text {bad[:80]!r}")
+            raise NoVectorError(f"the model returns no usable vector for the text {bad[:80]!r}")
         return vectors
 
     def text(self, text: str) -> Float32:
@@ -143,7 +143,7 @@ class Vectorizer:
             DataError: as :meth:`texts`.
         """
         if not text.strip():
-            raise UsageError("the text is empty", "say what the picture may show")
+            raise UsageError("the text is empty", "pass a text, for example: a red bus")
         vector: Float32 = self.texts([text])[0]
         return vector
 
@@ -226,7 +226,7 @@ class Vectorizer:
         good = good_rows(vectors)
         if not good.all():
             number = int(np.flatnonzero(~good)[0])
-            raise NoVectorError(f"the model gives no usable vector for picture {number}")
+            raise NoVectorError(f"the model returns no usable vector for image {number}")
         return vectors
 
     def parts(self, parts: Sequence[Part]) -> tuple[Float32, list[Asked | None]]:
@@ -316,7 +316,7 @@ class Vectorizer:
         return [
             Asked(where, path_of(where), vector, None)
             if good
-            else NoVectorError(f"{where}: the model gives no usable vector for this picture")
+            else NoVectorError(f"{where}: the model returns no usable vector for this image")
             for where, vector, good in zip(wheres, vectors, good_rows(vectors), strict=True)
         ]
 
@@ -341,7 +341,7 @@ def warning_about(snapshot: Snapshot) -> str | None:
     """Why a version's answers mean little, where that is known; for logs and pages."""
     encoder = snapshot.encoder
     if not encoder.trained:
-        return "the model is untrained: its answers mean nothing"
+        return "the model is untrained: its answers are meaningless"
     return unfit(encoder.model, (source.spec for source in snapshot.manifest.sources))
 
 

@@ -73,5 +73,5 @@ def address(path: str, pairs: list[tuple[str, str]]) -> str:
 
 def _not_utf8() -> RequestError:
     return RequestError(
-        HTTPStatus.BAD_REQUEST, "the address is not UTF-8", "percent-encode ids and texts as UTF-8"
+        HTTPStatus.BAD_REQUEST, "the URL is not UTF-8", "percent-encode ids and texts in UTF-8"
     )

@@ -81,7 +81,7 @@ def api_routes(service: Service) -> list[Route]:
     async def explanation(request: Request) -> Response:
         text = read_ask(parameters(request)).text
         if not text:
-            raise UsageError("no text to explain", "give it as q")
+            raise UsageError("the text to explain is missing", "pass it as q")
         data = await service.explanation(service.live.current, image_id_of(request), text)
         return Response(data, media_type="image/png")
 
@@ -129,7 +129,7 @@ async def _sent_picture(request: Request) -> bytes:
     """
     kind = request.headers.get("content-type", "")
     if not kind.startswith("multipart/form-data"):
-        raise UploadError("a picture is sent as multipart/form-data, in the field `picture`")
+        raise UploadError("send an image as multipart/form-data, in the field `picture`")
     try:
         async with request.form(max_files=1, max_fields=20, max_part_size=64 << 10) as form:
             sent = form.get("picture")

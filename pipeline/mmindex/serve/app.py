@@ -129,7 +129,9 @@ async def _refused(_: Request, error: HTTPException) -> Response:
 
 async def _broken(_: Request, error: Exception) -> Response:
     get_logger("serve").error("a request failed", why=f"{type(error).__name__}: {error}")
-    return problem(RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "the service cannot answer this"))
+    return problem(
+        RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "the service cannot process this request")
+    )
 
 
 def listen(settings: ServeSettings) -> socket.socket:
@@ -148,7 +150,7 @@ def listen(settings: ServeSettings) -> socket.socket:
         server.close()
         raise CannotCreateError(
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}",
-            "choose another `port`, or end the program that uses it",
+            "choose another `port`, or stop the program that uses it",
         ) from error
     return server
 
@@ -190,7 +192,7 @@ class _Server(uvicorn.Server):
 
 
 def _leave() -> None:
-    get_logger("serve").warning("ended with work still under way", seconds=EXIT_S)
+    get_logger("serve").warning("stopped before all work was done", seconds=EXIT_S)
     os._exit(0)  # nothing is written but thumbnails, each at once
 
 

@@ -74,7 +74,7 @@ class Uploads:
             upload = self._kept.get(key)
         if upload is None:
             raise NoInputError(
-                "the picture that was sent is not kept any more", "send the picture again"
+                "the uploaded image is no longer available", "send the picture again"
             )
         return upload
 
@@ -152,7 +152,7 @@ def read_ask(params: QueryParams, more: Collection[str] = ()) -> Ask:
         )
     to = params.get("to") or "image"
     if to not in ("image", "text"):
-        raise UsageError(f"to={to[:20]!r} is neither 'image' nor 'text'")
+        raise UsageError(f"to={to[:20]!r} is not 'image' or 'text'")
     ask = Ask(
         text=_text("q", params.get("q", "")).strip(),
         images=_several("image", params),
@@ -170,8 +170,8 @@ def read_ask(params: QueryParams, more: Collection[str] = ()) -> Ask:
     )
     if ask.offset + ask.k > MAX_DEPTH:
         raise UsageError(
-            f"offset={ask.offset} and k={ask.k} reach beyond the {MAX_DEPTH:,} best hits",
-            "say more exactly what to look for",
+            f"offset={ask.offset} and k={ask.k} exceed the {MAX_DEPTH:,} best hits",
+            "use a more specific query",
         )
     return ask
 
@@ -179,14 +179,14 @@ def read_ask(params: QueryParams, more: Collection[str] = ()) -> Ask:
 def _several(name: str, params: QueryParams) -> tuple[str, ...]:
     values = tuple(value for value in params.getlist(name) if value)
     if len(values) > MAX_PARTS:
-        raise UsageError(f"{len(values)} values of {name}, at most {MAX_PARTS} are allowed")
+        raise UsageError(f"{name} has {len(values)} values; at most {MAX_PARTS} are allowed")
     return values
 
 
 def _text(name: str, text: str) -> str:
     if len(text) > MAX_QUERY_CHARACTERS:
         raise UsageError(
-            f"{name} has {len(text):,} characters, at most {MAX_QUERY_CHARACTERS:,} are allowed"
+            f"{name} has {len(text):,} characters; at most {MAX_QUERY_CHARACTERS:,} are allowed"
         )
     return text
 
@@ -199,7 +199,7 @@ def read_number(name: str, text: str, low: int, high: int) -> int:
     """
     plain_digits = text.isascii() and text.isdigit() and len(text) <= 12
     if not plain_digits or not low <= int(text) <= high:
-        raise UsageError(f"{name}={text[:20]!r} is no number from {low} to {high:,}")
+        raise UsageError(f"{name}={text[:20]!r} is not a number from {low} to {high:,}")
     return int(text)
 
 
@@ -211,7 +211,7 @@ def _score(text: str) -> float | None:
     except ValueError:
         score = 2.0
     if not -1 <= score <= 1:
-        raise UsageError(f"min_score={text[:20]!r} is no number from -1 to 1")
+        raise UsageError(f"min_score={text[:20]!r} is not a number from -1 to 1")
     return score
 
 
@@ -241,10 +241,10 @@ def question(served: Served, ask: Ask, uploads: Uploads) -> Question:
     if ask.upload:
         upload = uploads.get(ask.upload)
         if upload.fingerprint != served.snapshot.encoder.fingerprint:
-            raise NoInputError("another model is served now", "send the picture again")
-        wanted.append(Part(Modality.IMAGE, "your picture", upload.vector))
+            raise NoInputError("the service now uses another model", "send the picture again")
+        wanted.append(Part(Modality.IMAGE, "your image", upload.vector))
     if not wanted:
-        raise UsageError("nothing is asked", "give a text (q), an image id or a picture")
+        raise UsageError("the query is empty", "pass a text (q), an image id or an image")
     unwanted = [Part(Modality.TEXT, text) for text in ask.minus]
     unwanted += [_image(served, image_id) for image_id in ask.unlike]
     return Question(tuple(wanted), tuple(unwanted))

@@ -94,7 +94,7 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > _MOST_URL:
-            raise RequestError(HTTPStatus.REQUEST_URI_TOO_LONG, "the address is too long")
+            raise RequestError(HTTPStatus.REQUEST_URI_TOO_LONG, "the URL is too long")
         if self.connections() > MOST_CONNECTIONS:
             raise RequestError(
                 HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", "try again in a second"
@@ -108,7 +108,7 @@ class Guard:
             shown = ", ".join(hosts)[:100]
             raise RequestError(
                 HTTPStatus.MISDIRECTED_REQUEST,
-                f"this service does not answer under the name {shown!r}",
+                f"the host name {shown!r} is not allowed",
                 "start it with `allow_host=NAME`",
             )
         if scope["method"] not in _SAFE:
@@ -116,10 +116,10 @@ class Guard:
         elif headers.get("sec-fetch-site") in _ELSEWHERE and (
             headers.get("sec-fetch-mode") != "navigate"
         ):
-            raise RequestError(HTTPStatus.FORBIDDEN, "pages of other sites get nothing from here")
+            raise RequestError(HTTPStatus.FORBIDDEN, "pages of other sites cannot use this service")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
-            raise RequestError(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
+            raise RequestError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")
         if int(length[:20]) > MAX_UPLOAD_BYTES:
             raise too_large()
         if self._settings.token is not None and scope["path"] not in OPEN_PATHS:
@@ -147,8 +147,8 @@ class Guard:
         if not own or site not in ("same-origin", "none"):
             raise RequestError(
                 HTTPStatus.FORBIDDEN,
-                f"a page of {(origin or 'another site')[:100]} may not send this",
-                "send it from this service's own pages, or from a program",
+                f"a page of {(origin or 'another site')[:100]} cannot send this request",
+                "send it from the pages of this service, or from a program",
             )
 
     def _check_token(self, headers: Headers, caller: str) -> None:
@@ -159,7 +159,7 @@ class Guard:
             return
         raise RequestError(
             HTTPStatus.UNAUTHORIZED,
-            "a token is needed",
+            "a token is required",
             "send it as `Authorization: Bearer TOKEN`, or enter it at /login",
         )
 
@@ -191,7 +191,7 @@ class Guard:
         right = hmac.compare_digest(sent, secret.encode())
         if not right and len(self._wrong) < _MOST_CALLERS:
             self._wrong.setdefault(caller, {})[hashlib.sha256(sent).digest()] = now
-            get_logger("serve").warning("a wrong token was sent", caller=caller)
+            get_logger("serve").warning("a client sent a wrong token", caller=caller)
         return right
 
     def cookie_value(self) -> str:
@@ -210,8 +210,8 @@ def too_large() -> RequestError:
     """The error of a body beyond the limit."""
     return RequestError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"more than {MAX_UPLOAD_BYTES >> 20} MiB were sent",
-        "send a smaller picture",
+        f"the upload is larger than {MAX_UPLOAD_BYTES >> 20} MiB",
+        "send a smaller image",
     )
 
 

@@ -25,20 +25,20 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "mmindex_serve_requests",
-            "Requests answered.",
+            "Completed requests.",
             ("route", "status"),
             registry=self._registry,
         )
         self._seconds = Histogram(
             "mmindex_serve_request_seconds",
-            "Time from request to answer.",
+            "Time from request to response.",
             ("route",),
             registry=self._registry,
         )
         for name, text, value in (
-            ("mmindex_serve_queue", "Searches under way or waiting.", waiting),
-            ("mmindex_serve_version", "The store's version that is served.", version),
-            ("mmindex_serve_thumbnail_bytes", "Size of the thumbnails kept.", cached),
+            ("mmindex_serve_queue", "Active and waiting searches.", waiting),
+            ("mmindex_serve_version", "The version of the store that is served.", version),
+            ("mmindex_serve_thumbnail_bytes", "Size of the cached thumbnails.", cached),
         ):
             Gauge(name, text, registry=self._registry).set_function(value)
 

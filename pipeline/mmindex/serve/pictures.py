@@ -80,7 +80,7 @@ class PictureWorkers:
             with worker_deaths(_TIMEOUT_S):
                 found: T | Failure = await asyncio.wrap_future(future)
         except (ItemError, BrokenProcessPool) as error:
-            raise PictureError("the picture takes too much time or memory to decode") from error
+            raise PictureError("decoding the image takes too much time or memory") from error
         if isinstance(found, Failure):
             raise PictureError(f"{found.reason.replace('_', ' ')}: {found.detail}")
         return found

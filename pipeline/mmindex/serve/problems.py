@@ -48,9 +48,7 @@ class PictureError(RequestError):
     """A picture of the corpus cannot be shown: it is gone, or cannot be decoded."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(
-            HTTPStatus.NOT_FOUND, message, "`mmindex build` brings the store up to date"
-        )
+        super().__init__(HTTPStatus.NOT_FOUND, message, "run `mmindex build` to update the store")
 
 
 def status_of(error: MmindexError) -> HTTPStatus:
@@ -93,4 +91,4 @@ def _later(status: HTTPStatus) -> bool:
     return status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 
 
-INTERNAL: Final = "the service cannot answer this; its log says why"
+INTERNAL: Final = "the service cannot process this request; its log contains the reason"

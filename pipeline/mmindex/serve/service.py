@@ -169,10 +169,10 @@ class Service:
         try:
             pixels, thumbnail = await self.workers.upload(data, encoder.preprocess)
         except PictureError as error:
-            raise UploadError(f"the picture that was sent: {error.message}") from error
+            raise UploadError(f"the uploaded image: {error.message}") from error
         vectors = await self.texts.run(lambda: encoder.encode_images(pixels[None]))
         if not good_rows(vectors).all():
-            raise UploadError("the model gives no usable vector for the picture that was sent")
+            raise UploadError("the model returns no usable vector for the uploaded image")
         key = hashlib.sha256(data).hexdigest()
         upload = Upload(key, vectors[0], encoder.info.fingerprint, thumbnail)
         self.uploads.add(upload)

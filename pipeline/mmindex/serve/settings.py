@@ -12,7 +12,7 @@ from mmindex.core.errors import UsageError, os_errors
 
 # A token that can be guessed protects nothing: 16 characters of base64 are 96 bits.
 LEAST_TOKEN: Final = 16
-_REMEDY: Final = "make one with: openssl rand -base64 24"
+_REMEDY: Final = "create one with: openssl rand -base64 24"
 MAX_UPLOAD_BYTES: Final = 32 << 20
 MAX_HITS: Final = 1_000  # of one answer; further ones are reached with `offset`
 MAX_DEPTH: Final = 10_000  # offset and hits together
@@ -68,16 +68,16 @@ class ServeSettings:
         """
         if self.token is not None and len(self.token) < LEAST_TOKEN:
             raise UsageError(
-                f"the token has {len(self.token)} characters, at least {LEAST_TOKEN} are needed",
+                f"the token has {len(self.token)} characters; it needs at least {LEAST_TOKEN}",
                 _REMEDY,
             )
         if not is_loopback(self.host) and self.token is None:
             raise UsageError(
                 f"{self.host} can be reached from other machines, so the service needs a token",
-                "write a secret into a file and pass `token`, or serve on 127.0.0.1",
+                "write a secret to a file and pass it as `token`, or serve on 127.0.0.1",
             )
         if (self.certfile is None) != (self.keyfile is None):
-            raise UsageError("TLS needs a certificate and its key", "pass `certfile` and `keyfile`")
+            raise UsageError("TLS needs a certificate and a key", "pass `certfile` and `keyfile`")
         if self.certfile is not None and self.keyfile is not None:
             _check_tls(self.certfile, self.keyfile)
 
@@ -91,8 +91,8 @@ def _check_tls(certfile: Path, keyfile: Path) -> None:
         context.load_cert_chain(certfile, keyfile, password="")  # or it would ask the terminal
     except ssl.SSLError as error:
         raise UsageError(
-            f"{certfile} and {keyfile} are no certificate and key for it: {error.reason}",
-            "`certfile` and `keyfile` are PEM files; the key must not have a password",
+            f"{certfile} and {keyfile} are not a certificate and its key: {error.reason}",
+            "`certfile` and `keyfile` must be PEM files, and the key must not have a password",
         ) from error
 
 

@@ -106,10 +106,10 @@ def condition(view: View, known: Facets) -> str | None:
             try:
                 day = date.fromisoformat(value)
             except ValueError:
-                raise UsageError(f"{value[:20]!r} is no date", "such as 2023-06-01") from None
+                raise UsageError(f"{value[:20]!r} is not a date", "such as 2023-06-01") from None
             names = [name for name in ("taken", "modified") if known.has(name, "timestamp")]
             if not names:
-                raise UsageError("this store knows no dates", "leave out `from` and `to_date`")
+                raise UsageError("this store contains no dates", "remove `from` and `to_date`")
             column = f"coalesce({', '.join(names)})"
             last = " 23:59:59.999999" if sign == "<=" else ""
             parts.append(f"{column} {sign} '{day.isoformat()}{last}'")
@@ -131,7 +131,7 @@ def fields(view: View, known: Facets) -> list[Field]:
     if known.has("taken", "timestamp") or known.has("modified", "timestamp"):
         found.append(Field("from", "From", view.get("from"), "date"))
         found.append(Field("to_date", "To", view.get("to_date"), "date"))
-    found.append(Field("width", "At least so wide", view.get("width"), "number", hint="in pixels"))
+    found.append(Field("width", "Minimum width", view.get("width"), "number", hint="in pixels"))
     sorts = [("", "best first")]
     if known.has("taken", "timestamp"):
         sorts += [("taken:desc", "newest first"), ("taken", "oldest first")]
@@ -404,14 +404,14 @@ class _Site:
         except MmindexError as error:
             return self.error(view, error)
         facts = [
-            Fact("Version", f"{manifest.version}, made {manifest.created_at}"),
+            Fact("Version", f"{manifest.version}, created {manifest.created_at}"),
             Fact("Images", f"{manifest.counts.indexed:,}"),
             Fact("Captions", f"{manifest.counts.captions:,}"),
             Fact("In quarantine", f"{manifest.counts.quarantined:,}", "/quarantine"),
             Fact("Model", shown_model(served.snapshot.encoder)),
             Fact("Index", manifest.indexes[Modality.IMAGE].factory or "exact search"),
             Fact("Size", f"{manifest.size_bytes / 1e6:,.1f} MB"),
-            Fact("Health", self.service.live.problem or "all is well"),
+            Fact("Health", self.service.live.problem or "OK"),
         ]
         sources = [(source.name, source.images, source.captions) for source in manifest.sources]
         return self.page(
@@ -479,12 +479,12 @@ def _actions(view: View, image_id: str) -> list[Action]:
         actions.append(Action("Not like this", view.address(unlike=image_id, offset="")))
     if view.get("q"):
         drawn = view.get("explain")
-        label = "Show the picture alone" if drawn else "Show where it matches"
+        label = "Show the image only" if drawn else "Show where it matches"
         way = view.address(f"/picture/{quoted(image_id)}", explain="" if drawn else "1")
         actions.append(Action(label, way))
     actions.append(Action("Open the file", f"/api/v1/images/{quoted(image_id)}/file"))
     if view.get("q") or view.get("image"):
-        actions.append(Action("Back to the answer", view.address(explain="")))
+        actions.append(Action("Back to the results", view.address(explain="")))
     return actions
 
 
@@ -511,7 +511,7 @@ def _parts(view: View) -> list[tuple[str, str, str]]:
                 parts.append((label, thumb, View(rest).address(offset="")))
     if key := view.get("picture"):
         parts.append(
-            ("like your picture", f"/api/v1/pictures/{quote(key)}", view.address(picture=""))
+            ("like your image", f"/api/v1/pictures/{quote(key)}", view.address(picture=""))
         )
     return parts
 

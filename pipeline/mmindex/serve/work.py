@@ -83,7 +83,7 @@ class Desk:
             BusyError: too many wait already.
         """
         if self.waiting >= self._most:
-            raise BusyError(f"{self.waiting} requests are waiting already", "try again in a second")
+            raise BusyError(f"{self.waiting} requests are already waiting", "try again in a second")
         self.waiting += 1
         try:
             yield

@@ -68,11 +68,11 @@ def decode_json(data: bytes, kind: type[T], where: str) -> tuple[T, int]:
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 at byte {_bad_byte(data)}") from error
     except RecursionError as error:
-        raise DataError(f"{where}: nested too deep to be an annotation file") from error
+        raise DataError(f"{where}: nested too deeply for an annotation file") from error
     except msgspec.DecodeError as error:
         if "truncated" in str(error):
             raise DataError(
-                f"{where}: cut off: the JSON ends too early, at byte {len(data)}",
+                f"{where}: truncated: the JSON ends too early, at byte {len(data)}",
                 "fetch or copy the file again",
             ) from error
         raise DataError(f"{where}: {error}") from error

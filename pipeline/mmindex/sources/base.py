@@ -33,7 +33,7 @@ class Place(StrEnum):
     FILE = "file"
     PATTERN = "pattern"  # of files, see mmindex.sources.patterns
     RELEASE = "release"  # a folder, or the name of a release that data/corpora describes
-    NO_PATH = "no path"  # something else, which the kind's own `check` understands
+    NO_PATH = "not a path"  # something else, which the kind's own `check` understands
 
 
 @dataclass(frozen=True, slots=True)

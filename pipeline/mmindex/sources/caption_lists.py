@@ -208,7 +208,7 @@ def _unquoted(
             result.notes[NoteKind.LOST_SEPARATORS_MENDED] += 1
             cells = [*cells[:-1], "", match["caption"]]
         if len(cells) != width:
-            raise DataError(f"{where}:{number}: {len(cells)} columns, the header has {width}")
+            raise DataError(f"{where}:{number}: {len(cells)} columns, but the header has {width}")
         yield number, [cell.removeprefix(" ") for cell in cells]
 
 
@@ -228,7 +228,7 @@ def _read_csv(
                 if len(row) != columns.count:
                     raise DataError(
                         f"{where}:{reader.line_num}: {len(row)} columns, expected {columns.count}",
-                        f"quote a caption that holds {separator!r}, or separate by tabs",
+                        f"quote captions that contain {separator!r}, or separate columns with tabs",
                     )
                 _add_row(row, columns, f"{where}:{reader.line_num}", result)
         except csv.Error as error:

@@ -70,7 +70,7 @@ def _texts(value: object, where: str, depth: int) -> Iterator[str]:
             return
     raise DataError(
         f"{where}: not a caption: {type(value).__name__} {str(value)[:60]!r}",
-        "a caption must be a text or a list of texts, or an object with a field such as `raw`,"
+        "a caption must be a text, a list of texts, or an object with a field such as `raw`,"
         " `text` or `caption`",
     )
 

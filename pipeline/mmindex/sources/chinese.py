@@ -51,12 +51,12 @@ class CaptionLayout:
         """
         captions = find_file(path, self.captions)
         if captions is None:
-            raise NoInputError(f"{path}: no captions there", self.hint)
+            raise NoInputError(f"{path}: no captions found", self.hint)
         splits: dict[str, str] = {}
         for name, file in self.splits.items():
             found = find_file(path, (file,))
             if found is None and name == split:
-                raise NoInputError(f"{path}: no {file} there", self.hint)
+                raise NoInputError(f"{path}: {file} not found", self.hint)
             lines = read_text(found) if found is not None else ""
             splits |= {stem(line.strip()): name for _, line in numbered_lines(lines)}
         require_split(split, self.splits, path, self.hint)

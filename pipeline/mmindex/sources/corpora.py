@@ -113,7 +113,7 @@ def _load(path: Path, failure: type[MmindexError]) -> Corpus:
         raise failure(f"{path}: {error}") from error
     for name in (corpus.name, *(file.name for file in corpus.files)):
         if name in ("", ".", "..") or "/" in name or "\0" in name:
-            raise failure(f"{path}: {name!r} is no file name")
+            raise failure(f"{path}: {name!r} is not a file name")
     described = {file.name for file in corpus.files}
     for release in corpus.splits:
         if missing := set(release.files) - described:
@@ -133,6 +133,7 @@ def explain_missing_release(kind: str, name: str, own: str | None = None) -> NoI
         release.name for corpus in known(own) for release in corpus.splits if release.kind == kind
     )
     return NoInputError(
-        f"{kind}:{name}: no such folder" + (f", no such release (known: {names})" if names else ""),
+        f"{kind}:{name}: no such folder"
+        + (f", and no such release (known: {names})" if names else ""),
         f"use {kind}:PATH with the path of a local copy",
     )

@@ -51,7 +51,9 @@ def source_names(
                 names[text] = name
                 break
             if spec.name is not None:
-                raise UsageError(f"{text!r}: another source is called {name}", "choose a new name")
+                raise UsageError(
+                    f"{text!r}: another source has the name {name}", "choose a new name"
+                )
     return {text: names[text] for text in texts}
 
 

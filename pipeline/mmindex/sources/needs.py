@@ -39,7 +39,7 @@ def _of_release(release: Release, layout: Layout) -> Needs:
     ]
     names = ", ".join(file.name for file, _ in missing)
     size = sum(left for _, left in missing)
-    what = f"would fetch or check {names} ({size:,} bytes)" if missing else ""
+    what = f"would download or verify {names} ({size:,} bytes)" if missing else ""
     return Needs(what, size, part.images or 0, part.captions or 0)
 
 

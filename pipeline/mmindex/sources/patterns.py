@@ -40,7 +40,7 @@ def find_files(pattern: str, suffix: str) -> list[Path]:
             continue
         matches = [one] if Path(one).is_file() else glob.glob(one)  # noqa: PTH207  # an absolute pattern
         if not matches and one != pattern and _RANGE.search(pattern):
-            raise NoInputError(f"{one}: no such file, but {pattern} names it")
+            raise NoInputError(f"{one}: no such file, but it is in the range of {pattern}")
         found |= {Path(match) for match in matches if Path(match).is_file()}
     if not found:
         raise NoInputError(f"{pattern}: no such file", f"expected files that end in {suffix}")
@@ -103,7 +103,7 @@ def _expand(pattern: str) -> list[str]:
         first, last = int(match[1]), int(match[2])
         total *= max(0, last - first + 1)
         if not 0 < total <= _MAX_FILES:
-            raise UsageError(f"{pattern}: {match[0]} is no range, or too long a one")
+            raise UsageError(f"{pattern}: {match[0]} is not a range, or is too long")
         choices.append([f"{n:0{len(match[1])}d}" for n in range(first, last + 1)])
     texts = _RANGE.sub("\0", pattern).split("\0")
     return [

@@ -45,14 +45,14 @@ def find(name: str) -> Kind:
     if name in kinds.built_in():
         if added:
             raise UsageError(
-                f"source kind {name!r}: mmindex has it, and {_owners(added)} defines it too",
-                "uninstall that package, or have its author rename the kind",
+                f"source kind {name!r}: it is part of mmindex, and {_owners(added)} defines it too",
+                "uninstall that package, or ask its author to rename the kind",
             )
         return _imported(name)
     if len(added) > 1:
         raise UsageError(
             f"source kind {name!r}: more than one package defines it: {_owners(added)}",
-            "uninstall all of them but one",
+            "uninstall all of these packages except one",
         )
     if added:
         return _loaded(added[0])
@@ -68,7 +68,7 @@ def find(name: str) -> Kind:
 def _imported(name: str) -> Kind:
     kind = importlib.import_module(f"{kinds.__name__}.{name.replace('-', '_')}").KIND
     if not isinstance(kind, Kind) or kind.name != name:
-        raise InternalError(f"the module of source kind {name!r} describes another one")
+        raise InternalError(f"the module of source kind {name!r} describes another kind")
     return kind
 
 
@@ -101,8 +101,8 @@ def _loaded(entry: EntryPoint) -> Kind:
         ) from error
     if not isinstance(kind, Kind) or kind.name != entry.name:
         raise UsageError(
-            f"source kind {entry.name!r}: {entry.value} of the package {_owner(entry)} is not the "
-            f"description of a kind of this name",
+            f"source kind {entry.name!r}: {entry.value} of the package {_owner(entry)} is not a "
+            f"kind with this name",
             hint,
         )
     return kind

@@ -43,8 +43,9 @@ def find_release(kind: str, name: str, split: str | None, settings: FetchConfig)
             if (part.kind, part.name) == (kind, name):
                 if split is not None and part.split not in (None, split):
                     raise UsageError(
-                        f"{kind}:{name}#{split}: this release is the split {part.split!r} alone",
-                        f"leave out #{split}",
+                        f"{kind}:{name}#{split}: this release contains only the split "
+                        f"{part.split!r}",
+                        f"remove #{split}",
                     )
                 return Release(corpus, part)
     raise explain_missing_release(kind, name, settings.corpora)
@@ -75,10 +76,10 @@ def _refuse_restricted(release: Release, file: CorpusFile, folder: Path) -> None
     if file.by_hand is None or (folder / file.name).is_file():
         return
     raise NoInputError(
-        f"{release.part.kind}:{release.part.name}: {file.name} is not for programs to fetch: "
+        f"{release.part.kind}:{release.part.name}: {file.name} cannot be downloaded automatically: "
         f"{file.by_hand}",
         f"put {file.name}, or its images in a folder {Path(file.name).stem}, into {folder}; "
-        "or name a mirror of your own with `base_url`",
+        "or set your own mirror with `base_url`",
     )
 
 

@@ -120,7 +120,7 @@ def _translate(glob: str) -> str:
     """
     text = glob.strip().strip("/")
     if not text:
-        raise UsageError(f"{glob!r} is no pattern", "such as '*.png' or 'Exports/**'")
+        raise UsageError(f"{glob!r} is not a pattern", "such as '*.png' or 'Exports/**'")
     pieces = re.split(r"(\*\*/|/\*\*$|\*\*|\*|\?)", text)
     meanings = {"**/": "(?:.*/)?", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     body = "".join(meanings.get(piece) or re.escape(piece) for piece in pieces)

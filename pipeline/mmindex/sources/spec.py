@@ -47,8 +47,8 @@ def parse_spec(text: str) -> SourceSpec:
     name, equals, kind_name = head.rpartition("=")
     if equals and not _NAME.fullmatch(name):
         raise UsageError(
-            f"{text!r}: {name!r} is no name for a source",
-            "a name may hold letters, digits, spaces and . _ -",
+            f"{text!r}: {name!r} is not a valid name for a source",
+            "a name can contain letters, digits, spaces and . _ -",
         )
     kind = registry.find(kind_name)
     where, hash_, split = rest, "", ""

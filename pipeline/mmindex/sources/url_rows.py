@@ -50,7 +50,7 @@ def read_rows(path: Path) -> Iterator[ListRow]:
         raise NoInputError(f"{path}: no such file", "check the path of `source=urls:FILE`")
     if extension not in EXTENSIONS:
         raise UsageError(
-            f"{path}: a list of addresses ends in {', '.join(EXTENSIONS)}, not {extension!r}"
+            f"{path}: a list of URLs must end in {', '.join(EXTENSIONS)}, not {extension!r}"
         )
     match extension:
         case ".csv":
@@ -106,15 +106,16 @@ def _read_csv(path: Path, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         header = next(reader, None)
         if not header:
-            raise DataError(f"{path}: empty, a header line with a column `url` is needed")
+            raise DataError(f"{path}: empty; it needs a header line with a column `url`")
         if len(set(header)) != len(header):
-            raise DataError(f"{path}:1: a column name stands twice in the header")
+            raise DataError(f"{path}:1: a column name occurs twice in the header")
         for fields in reader:
             if not fields:
                 continue  # a blank line
             if len(fields) != len(header):
                 raise DataError(
-                    f"{path}:{reader.line_num}: {len(fields)} fields, the header has {len(header)}"
+                    f"{path}:{reader.line_num}: {len(fields)} fields, but the header has "
+                    f"{len(header)}"
                 )
             yield reader.line_num, dict(zip(header, fields, strict=True))
     except csv.Error as error:
@@ -153,7 +154,7 @@ def _rows(path: Path, read: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Li
         if url is None:
             raise DataError(
                 f"{path}:{number}: no column `url` (columns: {', '.join(list(row)[:20])})",
-                "name the column of addresses `url`",
+                "rename the column of URLs to `url`",
             )
         name, split = (_pick(row, names, known) for known in (_NAME, _SPLIT))
         captions = caption_fields(row)

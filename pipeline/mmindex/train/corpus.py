@@ -96,7 +96,7 @@ def captioned_items(text: str, options: SourceOptions) -> Sequence[CaptionedImag
         if (captions := tuple(text for _, text in usable_captions(event.captions)))
     ]
     if not items:
-        raise DataError(f"{spec}: no image has a caption", "training needs pairs of both")
+        raise DataError(f"{spec}: no image has a caption", "training needs images with captions")
     return items
 
 
@@ -116,11 +116,11 @@ def without(
         return items
     if not kept:
         raise UsageError(
-            "all images to train on are named for validation too, so none is left",
-            "leave out `validate`: a part of `source` is then held out",
+            "all training images are also used for validation, so none is left",
+            "remove `validate` to hold out a part of `source`",
         )
     get_logger("train").warning(
-        "images that are used for validation are not trained on", images=len(items) - len(kept)
+        "validation images are left out of training", images=len(items) - len(kept)
     )
     return [items[place] for place in kept]
 

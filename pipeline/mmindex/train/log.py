@@ -26,7 +26,7 @@ def plot_run(entries: Sequence[LogEntry], path: Path) -> None:
         colour = "#b5495b" if key.startswith("t2i") else "#3f7d4e"
         steps = [entry["step"] for entry in tested]
         right.plot(steps, [entry[key] for entry in tested], style, color=colour, label=label)
-    right.set(title="Recall on held-out pictures, %", xlabel="step", ylim=(0, 100))
+    right.set(title="Recall on held-out images, %", xlabel="step", ylim=(0, 100))
     right.legend(loc="lower right", fontsize="small")
     for axes in (left, right):
         axes.grid(alpha=0.25)

@@ -106,7 +106,7 @@ class TrainSettings:
         if not 0 < self.learning_rate < math.inf:
             raise UsageError(
                 f"learning_rate must be greater than 0, not {self.learning_rate}",
-                "1e-3 suits a new model; use 1e-5 to 5e-5 to fine-tune",
+                "use 1e-3 for a new model, and 1e-5 to 5e-5 to fine-tune",
             )
         if not 0 <= self.weight_decay < math.inf:
             raise UsageError(f"weight_decay must be at least 0, not {self.weight_decay}")
@@ -114,7 +114,7 @@ class TrainSettings:
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must be at least 0, not {getattr(self, name)}")
         if self.lock_image and self.lock_text:
-            raise UsageError("both towers are locked: nothing is left to train")
+            raise UsageError("both towers are locked, so there is nothing to train")
 
     def identity(self) -> dict[str, object]:
         """What a checkpoint must agree on to be resumed: all that changes the weights."""

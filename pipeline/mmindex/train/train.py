@@ -100,8 +100,8 @@ def check_readable(unreadable: int, seen: int) -> None:
     """Raise DataError when more pictures cannot be read than may be left out."""
     if unreadable > max(_ALWAYS_TOLERATED, _MOST_UNREADABLE * seen):
         raise DataError(
-            f"{unreadable} of {seen} training pictures cannot be read",
-            "`mmindex crawl` on the same source lists them with their reasons",
+            f"{unreadable} of {seen} training images cannot be read",
+            "run `mmindex crawl` with the same source to list them with the reasons",
         )
 
 
@@ -189,7 +189,7 @@ def train(
     identity = _identity(trainer.state.network, tokens, settings)
     first = resume(output.work, trainer.state, identity)
     if first:
-        get_logger("train").info("going on from a checkpoint", step=first)
+        get_logger("train").info("continuing from a checkpoint", step=first)
     batches, unreadable = _prepare(items, tokens, decoder, settings, output)
     stations = Callbacks(
         log=TrainLog(output.work / LOG_FILE, first),
@@ -219,7 +219,7 @@ def train(
 def _check(items: Sequence[CaptionedImage], output: TrainOutput) -> None:
     if (output.folder / WEIGHTS_FILE).exists() and not output.overwrite:
         raise UsageError(
-            f"{output.folder} holds a model already", "give `overwrite`, or another `out`"
+            f"{output.folder} already contains a model", "set `overwrite`, or another `out`"
         )
     if len(items) < 2:
         raise DataError(f"contrastive training needs at least 2 images, not {len(items)}")

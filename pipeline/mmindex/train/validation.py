@@ -49,7 +49,7 @@ def load_validation(
     pairs = [(item, decoder(item)) for item in items if item.captions]
     usable = [(item, picture) for item, picture in pairs if picture is not None]
     if not usable:
-        raise DataError("no picture to validate on can be read")
+        raise DataError("no validation image can be read")
     texts = [text for item, _ in usable for text in item.captions]
     counts = torch.tensor([len(item.captions) for item, _ in usable])
     return Validation(
@@ -97,7 +97,7 @@ def recall(scores: torch.Tensor, own: torch.Tensor) -> dict[str, float]:
         DataError: a score is no number.
     """
     if not torch.isfinite(scores).all():
-        raise DataError("the network gives vectors that are no numbers", "lower `learning_rate`")
+        raise DataError("the network returns vectors that are not numbers", "lower `learning_rate`")
     of_texts = _ranks(scores, own)
     foreign = own[:, None] != torch.arange(scores.shape[1], device=own.device)
     best = scores.masked_fill(foreign, float("-inf")).argmax(dim=0)

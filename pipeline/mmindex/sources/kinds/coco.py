@@ -88,7 +88,7 @@ def read_coco(request: Request) -> Iterator[SourceEvent]:
         found = ", ".join(files) or "none"
         raise NoInputError(f"{path}: no captions of split {split!r} (found: {found})", _hint(path))
     if not files:
-        raise NoInputError(f"{path}: no captions there", _hint(path))
+        raise NoInputError(f"{path}: no captions found", _hint(path))
     read = 0
     for name in [split] if split is not None else files:
         places = (name, f"images/{name}")
@@ -158,7 +158,7 @@ def split_events(split: CocoSplit) -> Iterator[SourceEvent]:
     for image in content.images:
         listed = _listed(split, image, captions, licences)
         if image.id in seen:
-            taken = ItemError(Reason.DUPLICATE_ID, f"image number {image.id} is taken")
+            taken = ItemError(Reason.DUPLICATE_ID, f"another image has the id {image.id}")
             yield from rejected_events(split.images, listed, taken)
             continue
         seen.add(image.id)

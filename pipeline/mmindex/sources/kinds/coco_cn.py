@@ -65,7 +65,7 @@ KIND: Final = Kind(
     place=Place.RELEASE,
     form="PATH[#SPLIT]",
     example="coco-cn:~/coco-cn#test",
-    summary="the Chinese captions of COCO (`imageid.human-written-caption.txt`) beside its images",
+    summary="the Chinese captions of COCO (`imageid.human-written-caption.txt`) with its images",
     read=read_coco_cn,
     ids="coco",
 )

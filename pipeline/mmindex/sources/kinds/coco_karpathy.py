@@ -103,7 +103,7 @@ def read_karpathy(request: Request) -> Iterator[SourceEvent]:
     path, split, max_bytes = request.path, request.split, request.options.max_bytes
     content = find_split_file(path, "dataset_coco.json")
     if content is None:
-        raise NoInputError(f"{path}: no dataset_coco.json there", f"put {_PACKED} there")
+        raise NoInputError(f"{path}: dataset_coco.json not found", f"add {_PACKED}")
     known = {image.effective_split for image in content.images}
     require_split(split, known, path)
     wanted = [image for image in content.images if split in (None, image.effective_split)]
@@ -123,7 +123,7 @@ def read_karpathy(request: Request) -> Iterator[SourceEvent]:
     yield from notes({NoteKind.LONE_SURROGATES_REPLACED: content.lone_surrogates})
 
 
-_UNSAFE: Final = ItemError(Reason.UNSAFE_PATH, "filepath leads out of the source's folder")
+_UNSAFE: Final = ItemError(Reason.UNSAFE_PATH, "filepath points outside the folder of the source")
 
 
 def _find_places(path: Path, names: set[str], max_bytes: int) -> dict[str, ImagePlace | None]:

@@ -77,7 +77,7 @@ def _read_lists(path: Path) -> CaptionList:
             listed.images.setdefault(name, described)
     if not listed.images:
         wanted = ", ".join((_SPLIT_JSON, _SPLIT_CSV, *_PLAIN_LISTS))
-        raise NoInputError(f"{path}: no captions there", f"expected one of: {wanted}")
+        raise NoInputError(f"{path}: no captions found", f"expected one of: {wanted}")
     return listed
 
 

@@ -51,7 +51,7 @@ KIND: Final = Kind(
     place=Place.RELEASE,
     form="PATH[#SPLIT]",
     example="flickr8k-cn:~/flickr8k-cn#test",
-    summary="the Chinese captions of Flickr8k (`flickr8kzhc.caption.txt`) beside its images",
+    summary="the Chinese captions of Flickr8k (`flickr8kzhc.caption.txt`) with its images",
     read=read_flickr8k_cn,
     ids="flickr8k",
 )

@@ -233,7 +233,7 @@ def _linked_folder(scan: _Scan, name: str, path: str) -> SourceEvent:
     real = os.path.realpath(path)
     if any(real == root or is_inside(real, root) for root in (scan.root, *scan.roots)):
         return Ignored(Skip.LINKED_FOLDER)
-    return _reject(scan, name, ItemError(Reason.UNSAFE_PATH, "a link leads out of the folder"))
+    return _reject(scan, name, ItemError(Reason.UNSAFE_PATH, "a link points outside the folder"))
 
 
 # Archives
@@ -371,8 +371,8 @@ KIND: Final = Kind(
     place=Place.FOLDER_OR_ARCHIVE,
     form="PATH[#SPLIT]",
     example="folder:~/Pictures",
-    summary="pictures in a folder, however nested, or in a zip or tar; "
-    "captions from lists or `.txt` files",
+    summary="images in a folder and its subfolders, or in a zip or tar; captions from lists or "
+    "`.txt` files",
     read=read_folder,
     globs=True,
 )

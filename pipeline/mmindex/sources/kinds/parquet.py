@@ -85,7 +85,7 @@ def _file_events(path: Path, id_prefix: str, request: Request) -> Iterator[Sourc
                 row += 1
                 yield from table.events(row, values)
     except pa.ArrowException as error:
-        raise DataError(f"{path}: damaged behind row {row}: {error}") from error
+        raise DataError(f"{path}: damaged after row {row}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +143,8 @@ class _Table:
     def _beside(self, listed: Listed, row: int) -> Iterator[SourceEvent]:
         if listed.name.lower().startswith(_ADDRESSES):
             raise DataError(
-                f"{self.path}: row {row} names an address, not a file: {listed.name[:100]}",
-                "read tables of addresses with urls:FILE",
+                f"{self.path}: row {row} contains a URL, not a file: {listed.name[:100]}",
+                "read tables of URLs with urls:FILE",
             )
         place = ImageFolder(self.path.parent, self.request.options.max_bytes)
         for event in picture_events(place, listed):
@@ -211,8 +211,8 @@ def _columns(path: Path, schema: pa.Schema) -> _Columns:
     if image is None and (images or files is None):
         found = ", ".join(f"{field.name}: {field.type}" for field in schema)[:300]
         raise DataError(
-            f"{path}: no column of images (columns: {found})",
-            "for a list of addresses, the kind is urls:"
+            f"{path}: no image column (columns: {found})",
+            "for a list of URLs, use the kind urls:"
             if any(field.name.lower() in URL_COLUMNS for field in schema)
             else "name it 'image': a struct with 'bytes', or binary, or the paths of files",
         )
@@ -260,8 +260,7 @@ KIND: Final = Kind(
     place=Place.PATTERN,
     form="PATTERN[#SPLIT]",
     example="parquet:data/train-*.parquet",
-    summary="Parquet files with an image column (bytes or file paths), "
-    "as the Hugging Face hub serves them",
+    summary="Parquet files with an image column (bytes or file paths), as on the Hugging Face hub",
     read=read_parquet,
     ids="parquet",
     suffix=".parquet",

@@ -108,7 +108,7 @@ def _needs(spec: SourceSpec, layout: Layout) -> Needs:
 def _check(spec: SourceSpec) -> None:
     parse_scenes(spec.where)
     if spec.split:
-        raise UsageError(f"{str(spec)!r}: scenes have no splits", "leave out # and what follows")
+        raise UsageError(f"{str(spec)!r}: scenes have no splits", "remove # and the text after it")
 
 
 def _part_folder(layout: Layout, scenes: SceneRange) -> Path:

@@ -138,7 +138,7 @@ def url_list_events(
         listed = _Listed(ids, options.forgotten)
         rows = ledger.add_rows(listed.without_forgotten(_of_split(path, split)))
         if split is not None and not rows + listed.forgotten:
-            raise NoInputError(f"{path}: no row of split {split!r}", "check its column `split`")
+            raise NoInputError(f"{path}: no row with split {split!r}", "check its column `split`")
         for number in list_shards(folder):
             ledger.add_states(number, read_states(folder, number))
         summary = _fetch(path, rows, folder, ledger, options)
@@ -207,7 +207,7 @@ def _fetch(
 def _report(layout: Layout, folder: Path, summary: FetchSummary) -> None:
     log = get_logger("crawl")
     if not summary.asked:
-        log.info("nothing to fetch", list=summary.list, rows=summary.rows)
+        log.info("nothing to download", list=summary.list, rows=summary.rows)
         return
     write_file(layout, folder / _REPORT, msgspec.json.format(msgspec.json.encode(summary)))
     log.info(
@@ -226,16 +226,16 @@ def _report(layout: Layout, folder: Path, summary: FetchSummary) -> None:
     for host, failures, counts in failing[:_LOGGED_HOSTS]:
         if failures:
             kept = counts.get(FetchStatus.STORED, 0)
-            log.warning("host", host=host or "(bad addresses)", stored=kept, **failures)
+            log.warning("host", host=host or "(invalid URLs)", stored=kept, **failures)
 
 
 def _stop_if_throttled(summary: FetchSummary, options: UrlOptions) -> None:
     throttled = summary.by_status.get(FetchStatus.THROTTLED, 0)
     if throttled > max(_THROTTLED_FLOOR, int(options.max_throttled * summary.rows)):
         raise BusyError(
-            f"{summary.list}: {throttled} of {summary.rows} addresses are put off: their hosts "
+            f"{summary.list}: {throttled} of {summary.rows} URLs were postponed: their hosts "
             f"ask to wait for longer than {options.fetch.retry_after_budget_s:g} s",
-            "run this again later: what was fetched is kept and not fetched again",
+            "run this again later: downloaded images are kept and not downloaded again",
         )
 
 
@@ -270,7 +270,7 @@ def _events(folder: Path, ledger: Ledger, max_bytes: int) -> Iterator[SourceEven
 
 def _why(state: RowState) -> tuple[Reason, str]:
     if state.status is None:
-        raise InternalError(f"row {state.number} ({state.row.url}) was never asked for")
+        raise InternalError(f"row {state.number} ({state.row.url}) was never requested")
     detail = f"{state.status}: {state.detail}" if state.detail else str(state.status)
     return reason_of(state.status), detail
 
@@ -280,8 +280,8 @@ KIND: Final = Kind(
     place=Place.FILE,
     form="FILE[#SPLIT]",
     example="urls:sunsets.csv",
-    summary="a list of image addresses: csv, tsv, jsonl, parquet; fetched politely (robots.txt,"
-    " opt-outs), never twice",
+    summary="a list of image URLs (csv, tsv, jsonl, parquet, txt); each is fetched once,"
+    " and robots.txt and opt-outs are obeyed",
     read=read_urls,
-    needs=lambda *_: Needs("would fetch the images of its addresses that are not stored yet"),
+    needs=lambda *_: Needs("would download the images that are not stored yet"),
 )

@@ -130,7 +130,7 @@ def _split_name(name: str) -> tuple[str, str]:
 def _sample_events(shard: _Shard, sample: _Sample) -> Iterator[SourceEvent]:
     archive, image_id = str(shard.path), f"{shard.id_prefix}/{sample.stem}"
     for member in sample.twice:
-        detail = f"the name stands twice in the archive: {member.name}"
+        detail = f"the name occurs twice in the archive: {member.name}"
         uri = uri_of_member(archive, member.name)
         yield Rejected(image_id, uri, Reason.BAD_ARCHIVE_MEMBER, detail)
     known = sample.find(_IMAGES)
