@@ -32,11 +32,18 @@ class View:
 
     Attributes:
         columns: names of additional image columns in the metadata of the hits.
-            picture: draws the image with this uri in the terminal; None for no thumbnails.
+        picture: draws the image with this uri in the terminal; None for no thumbnails.
+        copies: whether to show how many near-duplicates each hit stands for.
     """
 
     columns: Sequence[str] = ()
     picture: Callable[[str], str] | None = None
+    copies: bool = False
+
+    @property
+    def more(self) -> Sequence[str]:
+        """The names of additional fields of each hit."""
+        return ("copies",) if self.copies else ()
 
 
 def print_answers(
@@ -56,7 +63,7 @@ def print_answers(
         form,
         text=lambda some: answer_lines(some, shown),
         json=lambda hits: answer_record(hits, shown),
-        tsv=((*_QUERY_COLUMNS, *shown.columns), lambda hits: answer_rows(hits, shown)),
+        tsv=((*_QUERY_COLUMNS, *shown.more, *shown.columns), lambda hits: answer_rows(hits, shown)),
         paths=lambda hits: (hit.uri for hit in hits),
         end=end,
     )
@@ -74,9 +81,11 @@ def answer_rows(hits: Hits, view: View) -> Iterator[Sequence[Cell]]:
     """Return one row for each hit, and one row for a result without hits."""
     for hit in hits:
         further = (_nullable(hit.metadata[name]) for name in view.columns)
-        yield hits.query, *hit_fields(hit).values(), "", *further
+        fields = hit_fields(hit)
+        more = [fields.pop(name) for name in view.more]
+        yield hits.query, *fields.values(), "", *more, *further
     if not hits:
-        yield hits.query, *("",) * 5, hits.error, *("",) * len(view.columns)
+        yield hits.query, *("",) * 5, hits.error, *("",) * len((*view.more, *view.columns))
 
 
 def answer_lines(answers: Iterable[Hits], view: View) -> Iterator[str]:
@@ -100,6 +109,7 @@ def _table(hits: Sequence[Hit], view: View, width: int | None) -> Iterator[str]:
     columns = {
         "rank": [f"{hit.rank:>4}" for hit in hits],
         "score": [f"{score_text(hit.score):>7}" for hit in hits],
+        **({"copies": [f"{hit.copies:>6}" for hit in hits]} if view.copies else {}),
         **{name: [fit(_text(hit.metadata[name]), most) for hit in hits] for name in view.columns},
     }
     captions = [visible(hit.caption or "") for hit in hits]
@@ -130,7 +140,7 @@ def _table(hits: Sequence[Hit], view: View, width: int | None) -> Iterator[str]:
 
 def _aligned(columns: Mapping[str, Sequence[str]]) -> Iterator[str]:
     widths = {name: _column_width(name, cells) for name, cells in columns.items()}
-    right = {"rank", "score"}
+    right = {"rank", "score", "copies"}
     heads = [f"{n:>{w}}" if n in right else pad(visible(n), w) for n, w in widths.items()]
     yield _GAP.join(heads).rstrip()
     for row in zip(*columns.values(), strict=True):

@@ -103,6 +103,13 @@ SortOption = Annotated[
         "descending order. The -k most similar hits are selected first.",
     ),
 ]
+DistinctOption = Annotated[
+    bool,
+    typer.Option(
+        "--distinct",
+        help="Leave out near-duplicates of a better hit, and show how many were left out.",
+    ),
+]
 LocationOption = Annotated[
     bool,
     typer.Option(
@@ -132,6 +139,7 @@ def query(
     columns: ColumnsOption = None,
     with_location: LocationOption = False,
     sort: SortOption = None,
+    distinct: DistinctOption = False,
     preview: PreviewOption = False,
     output_format: PathsFormat = "table",
     null: NullOption = False,
@@ -150,10 +158,13 @@ def query(
                    tuple(minus or ()), weights, others, queries)  # fmt: skip
     asked.check(html)
     form, end = paths_form(output_format, null)
-    view = View(columns.split(",") if columns else (), _picture_drawer() if preview else None)
-    wanted = _Wanted(
-        k=k, where=where, min_score=min_score, sort=sort, columns=view.columns or None, to=to
+    view = View(
+        columns.split(",") if columns else (), _picture_drawer() if preview else None, distinct
     )
+    wanted = _Wanted(
+        k=k, where=where, min_score=min_score, sort=sort, distinct=distinct,
+        columns=view.columns or None, to=to,
+    )  # fmt: skip
     with mmindex.open(store_path(store), device=device, with_location=with_location) as index:
         answers = asked.answers(index, wanted)
         if html is not None:
@@ -175,6 +186,7 @@ class _Wanted(TypedDict):
     where: str | None
     min_score: float | None
     sort: str | None
+    distinct: bool
     columns: Sequence[str] | None
     to: Literal["image", "text"] | None
 

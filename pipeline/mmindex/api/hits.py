@@ -37,6 +37,7 @@ class Hit:
         uri: where the image's bytes are: a path, or ``archive.zip!member``.
         caption: the caption found; None where images were searched.
         image_id: the image's id, in both cases.
+        copies: how many near-duplicates were left out for it; None: the search was not `distinct`.
     """
 
     rank: int
@@ -45,6 +46,7 @@ class Hit:
     uri: str
     caption: str | None
     image_id: str
+    copies: int | None
     _details: Details = field(repr=False, compare=False)
 
     @property
@@ -137,7 +139,9 @@ class Hits(Sequence[Hit]):
         self._answer = answer
         self._details = details
         self._hits = tuple(
-            Hit(hit.rank, hit.score, hit.id, hit.uri, hit.caption, hit.image_id, details)
+            Hit(
+                hit.rank, hit.score, hit.id, hit.uri, hit.caption, hit.image_id, hit.copies, details
+            )
             for hit in answer.hits
         )
 

@@ -158,6 +158,7 @@ class Index:
         where: str | None = None,
         min_score: float | None = None,
         sort: str | None = None,
+        distinct: bool = False,
         columns: Sequence[str] | None = None,
         to: Side | None = "image",
     ) -> Hits:
@@ -180,6 +181,7 @@ class Index:
             min_score: leave out hits with a lower cosine similarity, -1 to 1.
             sort: put the ``k`` hits into the order of a column of the images, such as ``taken``
                 or ``taken:desc``; those without a value come last. Ranks stay those of similarity.
+            distinct: leave out near-duplicates of a better hit; :attr:`Hit.copies` tells how many.
             columns: columns of the images that :attr:`Hit.metadata` and tables have; None: all.
             to: what to find: ``image``, or ``text`` for captions. None: captions for a single
                 picture if there are any, else images, which is the command's default.
@@ -194,6 +196,7 @@ class Index:
                 has other dimensions.
         """
         from mmindex.search.given import (
+            as_limit,
             as_weights,
             either_part,
             picture_part,
@@ -203,7 +206,7 @@ class Index:
         )
         from mmindex.search.parts import Part, Question
 
-        form = self._wanted(where, k, min_score, sort, columns, to)
+        form = self._wanted(where, as_limit(k, min_score, distinct=distinct), sort, columns, to)
         wanted = [] if text is None else [text_part(text)]
         wanted += [picture_part(one, "image") for one in several(image)]
         if vector is not None:
@@ -230,6 +233,7 @@ class Index:
         where: str | None = None,
         min_score: float | None = None,
         sort: str | None = None,
+        distinct: bool = False,
         columns: Sequence[str] | None = None,
         to: Side | None = "image",
         errors: Literal["raise", "keep"] = "raise",
@@ -238,7 +242,7 @@ class Index:
 
         Args:
             texts: what to look for; bytes are a line of a UTF-8 file.
-            k, where, min_score, sort, columns, to: as in :meth:`search`.
+            k, where, min_score, sort, distinct, columns, to: as in :meth:`search`.
             errors: what becomes of a text that cannot be asked (empty, not valid UTF-8): ``keep``
                 answers it with empty hits whose :attr:`Hits.error` says why.
 
@@ -246,12 +250,12 @@ class Index:
             TypeError, UsageError, NoInputError, DataError, ModelMismatchError: as :meth:`search`;
                 for a text when its turn comes.
         """
-        from mmindex.search.given import as_texts
+        from mmindex.search.given import as_limit, as_texts
 
         if errors not in ("raise", "keep"):
             raise UsageError(f"`errors`: {errors!r} is not 'raise' or 'keep'")
         given = as_texts(texts, strict=errors == "raise")
-        form = self._wanted(where, k, min_score, sort, columns, to)
+        form = self._wanted(where, as_limit(k, min_score, distinct=distinct), sort, columns, to)
         form.session.snapshot.index(form.to or Modality.IMAGE)
         return self._many(given, form, strict=errors == "raise")
 
@@ -264,17 +268,16 @@ class Index:
     def _wanted(
         self,
         where: str | None,
-        k: int,
-        min_score: float | None,
+        limit: Limit,
         sort: str | None,
         columns: Sequence[str] | None,
         to: Side | None,
     ) -> _Wanted:
         """The arguments that all searches share, checked before anything is encoded."""
         from mmindex.search.columns import check_columns, read_order
-        from mmindex.search.given import as_limit, as_side
+        from mmindex.search.given import as_side
 
-        session, limit = self._session(where), as_limit(k, min_score)
+        session = self._session(where)
         side = None if to is None else as_side(to)
         names = None
         if columns is not None:
@@ -285,7 +288,7 @@ class Index:
         if sort is not None:
             order = read_order(session.snapshot, expect(sort, str, "sort", "a str"))
         shown = Shown(
-            None if names is None else tuple(names), self._with_location, where, min_score
+            None if names is None else tuple(names), self._with_location, where, limit.min_score
         )
         return _Wanted(session, side, limit, order, shown)
 

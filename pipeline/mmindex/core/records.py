@@ -250,11 +250,18 @@ class NamedHit(Protocol):
     def caption(self) -> str | None: ...  # noqa: D102
     @property
     def image_id(self) -> str: ...  # noqa: D102
+    @property
+    def copies(self) -> int | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer to a query; ``score`` is the cosine similarity."""
+    """One answer to a query.
+
+    Attributes:
+        score: cosine similarity with the query.
+        copies: how many near-duplicates were left out for it; None: none were looked for.
+    """
 
     rank: int
     score: float
@@ -262,3 +269,4 @@ class Hit:
     uri: str
     caption: str | None
     image_id: str
+    copies: int | None = None

@@ -100,7 +100,10 @@ def _card(member: Member, page: Path | None) -> Card:
     picture = thumb(member.uri)
     place = place_of(member.uri, member.image_id, None if picture.missing else page)
     likeness = "exact copy" if member.same else f"similarity {score_text(member.similarity)}"
-    return Card(member, place, picture, "" if member.keep else likeness)
+    shown = [] if member.keep else [likeness]
+    if member.across is not None:
+        shown.append(member.across)
+    return Card(member, place, picture, " · ".join(shown))
 
 
 def _folders(groups: Iterable[Group]) -> list[Folder]:

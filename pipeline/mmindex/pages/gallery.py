@@ -73,6 +73,7 @@ class Card:
         more: how many captions are not shown.
         copies: ids of the other hits with the same bytes, or the same text.
         alike: ids of the other hits that are almost the same picture, and their copies.
+        hidden: how many near-duplicates were left out of the answer for it.
     """
 
     rank: int
@@ -87,6 +88,7 @@ class Card:
     more: int
     copies: Sequence[str]
     alike: Sequence[str] = ()
+    hidden: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,7 @@ def _card(
         more=max(0, len(captions) - _MAX_CAPTIONS),
         copies=[other.id for other in stack[1:]],
         alike=[other.id for other in near],
+        hidden=hit.copies or 0,
     )
 
 

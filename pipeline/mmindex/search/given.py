@@ -92,14 +92,18 @@ def as_side(to: object, name: str = "to") -> Modality:
         raise UsageError(f"`{name}`: {to!r} is not 'image' or 'text'") from None
 
 
-def as_limit(k: int, min_score: float | None) -> Limit:
+def as_limit(k: int, min_score: float | None, *, distinct: bool) -> Limit:
     """How much of an answer is wanted."""
     if min_score is not None:
         if not _is_number(min_score):
             raise TypeError(f"min_score: expected a number, not {shown(min_score)}")
         if not -1 <= min_score <= 1:
             raise UsageError(f"`min_score` is {min_score}; it must be from -1 to 1")
-    return Limit(as_count(k, "k"), None if min_score is None else float(min_score))
+    return Limit(
+        as_count(k, "k"),
+        None if min_score is None else float(min_score),
+        expect(distinct, bool, "distinct", "a bool"),
+    )
 
 
 def as_weights(weights: Sequence[float] | None) -> tuple[float, ...] | None:

@@ -35,10 +35,17 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How much of an answer is wanted: at most ``k`` hits, none below ``min_score``."""
+    """How much of an answer is wanted.
+
+    Attributes:
+        k: at most so many hits.
+        min_score: none below it; None: any.
+        distinct: near-duplicates of a better hit are left out, see :mod:`mmindex.search.distinct`.
+    """
 
     k: int = 10
     min_score: float | None = None
+    distinct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,9 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
+    """What a hit shows of a row of its table."""
+
     id: str
     uri: str
     caption: str | None
@@ -83,7 +92,14 @@ def hits(
     """
     if not found:
         return []
-    wanted = {key for ranked in found for key in ranked.keys}
+    by_key = rows_by_key(snapshot, to, {key for ranked in found for key in ranked.keys}, rows)
+    return [tuple(islice(_ranked_hits(ranked, by_key, limit), limit.k)) for ranked in found]
+
+
+def rows_by_key(
+    snapshot: Snapshot, to: Modality, wanted: set[str], rows: NDArray[np.bool_] | None
+) -> dict[str, list[Row]]:
+    """The rows that have each key, in the table's order; raises as :func:`hits`."""
     named = _image_rows if to is Modality.IMAGE else _caption_rows
     by_key = named(snapshot, wanted, rows)
     missing = wanted - by_key.keys()
@@ -93,10 +109,10 @@ def hits(
             " but its table does not",
             "run `mmindex check --full`, then `mmindex build`",
         )
-    return [tuple(islice(_ranked_hits(ranked, by_key, limit), limit.k)) for ranked in found]
+    return by_key
 
 
-def _ranked_hits(ranked: Ranked, by_key: dict[str, list[_Row]], limit: Limit) -> Iterator[Hit]:
+def _ranked_hits(ranked: Ranked, by_key: dict[str, list[Row]], limit: Limit) -> Iterator[Hit]:
     rank = 0
     for key, score in zip(ranked.keys, ranked.scores, strict=True):
         if limit.min_score is not None and score < limit.min_score:
@@ -109,28 +125,28 @@ def _ranked_hits(ranked: Ranked, by_key: dict[str, list[_Row]], limit: Limit) ->
 
 def _image_rows(
     snapshot: Snapshot, keys: set[str], only: NDArray[np.bool_] | None
-) -> dict[str, list[_Row]]:
-    by_key: dict[str, list[_Row]] = defaultdict(list)
+) -> dict[str, list[Row]]:
+    by_key: dict[str, list[Row]] = defaultdict(list)
     for picture in _pictures(snapshot, "key", keys, only):
-        row = _Row(picture.image_id, picture.uri, None, picture.image_id)
+        row = Row(picture.image_id, picture.uri, None, picture.image_id)
         by_key[picture.key].append(row)
     return by_key
 
 
 def _caption_rows(
     snapshot: Snapshot, keys: set[str], only: NDArray[np.bool_] | None
-) -> dict[str, list[_Row]]:
+) -> dict[str, list[Row]]:
     columns = ["caption_id", "key", "image_id", "text"]
     found = list(_select(snapshot, "captions", columns, "key", keys))
     owners = {image_id for _, _, image_id, _ in found}
     uris = {p.image_id: p.uri for p in _pictures(snapshot, "image_id", owners, only)}
-    by_key: dict[str, list[_Row]] = defaultdict(list)
+    by_key: dict[str, list[Row]] = defaultdict(list)
     for caption_id, key, image_id, text in found:
         if image_id not in uris:
             if only is not None:
                 continue
             raise DataError(f"caption {caption_id} belongs to no image", "run `mmindex build`")
-        by_key[key].append(_Row(caption_id, uris[image_id], text, image_id))
+        by_key[key].append(Row(caption_id, uris[image_id], text, image_id))
     return by_key
 
 
@@ -169,6 +185,8 @@ def hits_table(found: Sequence[NamedHit], details: pa.Table, names: Sequence[str
         "rank": pa.array([hit.rank for hit in found], pa.int64()),
         "score": pa.array([hit.score for hit in found], pa.float64()),
     }
+    if any(hit.copies is not None for hit in found):
+        columns["copies"] = pa.array([hit.copies for hit in found], pa.int64())
     for name in ("id", "uri", "caption", "image_id"):
         texts = [getattr(hit, name) for hit in found]
         data = [None if one is None else one.encode("utf-8", "surrogatepass") for one in texts]

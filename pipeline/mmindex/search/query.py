@@ -241,6 +241,11 @@ class Session:
         """Hits for float32 (q, dim) unit vectors; none of the keys ``left_out``."""
         searcher = self._searcher(to)
         rows, ids = self._filtered(to)
+        if limit.distinct:
+            from mmindex.search.distinct import Scope, distinct_hits
+
+            scope = Scope(self.snapshot, searcher, to, rows, ids)
+            return [distinct_hits(scope, vector, limit, left_out) for vector in vectors]
         depth = min(limit.k + len(left_out), self.snapshot.index(to).n)
         scores, found = searcher.search(np.ascontiguousarray(vectors), depth, ids)
         ranked = []

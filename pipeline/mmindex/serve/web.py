@@ -329,8 +329,9 @@ class _Site:
         served = self.service.live.current
 
         def make() -> str:
-            from mmindex.insight.dedup import default_threshold, near_duplicates
+            from mmindex.insight.dedup import near_duplicates
             from mmindex.pages.duplicates import dedup_page
+            from mmindex.search.near import default_threshold
 
             threshold = default_threshold(served.snapshot.encoder)
             groups = near_duplicates(served.snapshot, threshold)
