@@ -1,6 +1,6 @@
 """What the ``images`` table says of a photograph beside its pixels: columns and captions.
 
-The values come from the picture's own blocks and its sidecar (:mod:`mmindex.media.photo`), and from
+The values come from the image's own blocks and its sidecar (:mod:`mmindex.media.photo`), and from
 its file. A column that the source has under the same name wins, row by row, also where it is null.
 """
 
@@ -30,7 +30,7 @@ class PhotoRules:
     Attributes:
         metadata: ``all``, ``no-location`` (everything but the place) or ``none``.
         captions_from: ``metadata``: title, description and keywords are captions too.
-        video_interval: seconds of a video for each picture.
+        video_interval: seconds of a video for each image.
     """
 
     metadata: Literal["all", "no-location", "none"] = "all"
@@ -82,7 +82,7 @@ def photo_captions(known: Known, rules: PhotoRules) -> tuple[str, ...]:
 
 
 def photo_fields(known: Known) -> Fields:
-    """What is written in a picture and its sidecar; the sidecar wins."""
+    """What is written in an image and its sidecar; the sidecar wins."""
     return merged(known.fields, known.sidecar.fields) if known.sidecar else known.fields
 
 

@@ -41,10 +41,10 @@ _TABLES: Final = (
     "PRAGMA cache_size = -65536",  # KiB
     f"CREATE TABLE images (number INTEGER PRIMARY KEY, {', '.join(IMAGE_COLUMNS)}, metadata)",
     "CREATE UNIQUE INDEX image_ids ON images (image_id)",
-    # Clustered by image: a picture's later rows bring captions long after its first.
+    # Clustered by image: an image's later rows bring captions long after its first.
     "CREATE TABLE captions (image INTEGER, place INTEGER, caption_id, key, image_id, text,"
     " PRIMARY KEY (image, place)) WITHOUT ROWID",
-    # Of tables alone, where rows with the same bytes are one picture.
+    # Of tables alone, where rows with the same bytes are one image.
     "CREATE TABLE pictures (source, key, image INTEGER, PRIMARY KEY (source, key)) WITHOUT ROWID",
 )
 _PUT_IMAGE: Final = "INSERT OR IGNORE INTO images VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -53,12 +53,12 @@ _PUT_CAPTION: Final = "INSERT INTO captions VALUES (?, ?, ?, ?, ?, ?)"
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The row of ``images`` that a picture has.
+    """The row of ``images`` that an image has.
 
     Attributes:
         number: of the row.
         image_id: its id.
-        is_new: whether this picture made the row; otherwise an earlier row of the source did.
+        is_new: whether this image made the row; otherwise an earlier row of the source did.
     """
 
     number: int
@@ -86,16 +86,16 @@ class Spool:
         self._path.unlink(missing_ok=True)
 
     def add_image(self, row: ImageRow, *, is_row: bool = False) -> Kept:
-        """Keep an image's row, or find the one that the same picture of its source has.
+        """Keep an image's row, or find the one that the same image of its source has.
 
-        It is the same picture if id and bytes are equal, or the bytes alone of a table's rows.
+        It is the same image if id and bytes are equal, or the bytes alone of a table's rows.
 
         Args:
             row: the image.
             is_row: whether it is a row of a table, see :class:`mmindex.core.records.SourceItem`.
 
         Raises:
-            ItemError: another picture has this id; the detail names it.
+            ItemError: another image has this id; the detail names it.
             StorageError: the disk is full.
             DataError: the sources bring too many columns.
         """

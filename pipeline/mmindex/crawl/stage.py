@@ -102,8 +102,8 @@ def crawl(
     Every file is read once: hashed and its header probed; one that is unchanged since the last
     crawl of this store is not read at all. The rows' order is that of the sources,
     and within one that of its own listing, so an unchanged corpus gives the same objects. Memory
-    is bounded by a few files and a row group. A picture whose id another one has goes to
-    quarantine; rows of a table with the same bytes are one picture with all their captions.
+    is bounded by a few files and a row group. An image whose id another one has goes to
+    quarantine; rows of a table with the same bytes are one image with all their captions.
 
     Args:
         objects: where to write; the store's writer lock must be held.
@@ -322,7 +322,7 @@ def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink:
 def _frames(
     item: SourceItem, known: Known, tally: Tally, sink: _Sink
 ) -> list[tuple[SourceItem, Known]]:
-    """The pictures of a video; the middle one has its captions."""
+    """The images of a video; the middle one has its captions."""
     times = frame_times(float(str(known.fields[DURATION])), sink.photos.video_interval)
     rows = []
     for number, time_s in enumerate(times):
@@ -342,7 +342,7 @@ def _frames(
 
 
 def _keep(item: SourceItem, known: Known, tally: Tally, sink: _Sink) -> None:
-    """Keep one picture's row and captions."""
+    """Keep one image's row and captions."""
     try:
         row = _row(item, known, tally.name, sink.photos)
         kept = sink.spool.add_image(row, is_row=item.is_row)

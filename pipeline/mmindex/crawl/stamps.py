@@ -141,7 +141,7 @@ class Stamps:
             return None
         told = _sidecar(row[10])
         if (None if told is None else told.stamp) != sidecar:
-            self._missed += 1  # the picture is as it was, but there is something new to write
+            self._missed += 1  # the image is as it was, but there is something new to write
             told = None
         self._found += 1
         width, height, image_format, size_bytes, fields = row[5:10]

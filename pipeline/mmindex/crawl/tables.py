@@ -36,7 +36,7 @@ CAPTIONS_SCHEMA: Final = pa.schema(
     ]
 )
 
-# What a picture's file says beside PHOTO_COLUMNS.
+# What an image's file says beside PHOTO_COLUMNS.
 FILE_COLUMNS: Final = ("folder", "filename", "modified")
 VIDEO_COLUMNS: Final = (DURATION, "time_s")
 # More columns than any corpus has; a hostile file could name others in every row.

@@ -15,7 +15,7 @@ from mmindex.core.workers import WORKERS
 from mmindex.media.images import ImageLimits
 from mmindex.media.video import VideoInfo, probe_video
 
-# More than reading up to the first picture may take (mmindex.media.video).
+# More than reading up to the first image may take (mmindex.media.video).
 _TIMEOUT_S: Final = 60.0
 _MEMORY_BYTES: Final = 4 << 30
 
@@ -41,7 +41,7 @@ class VideoProber:
             self._pool.join()
 
     def probe(self, path: str) -> VideoInfo:
-        """What a video's header and first picture say.
+        """What a video's header and first image say.
 
         Raises:
             ItemError: it cannot be used, or it killed or blocked the process.

@@ -130,7 +130,7 @@ def near_duplicates(
 ) -> tuple[Group, ...]:
     """Find the groups: first what frees most bytes, then in the table's order.
 
-    Time grows with the number of close pairs: a corpus of near-copies of one picture costs n².
+    Time grows with the number of close pairs: a corpus of near-copies of one image costs n².
 
     Args:
         snapshot: the version.
@@ -154,7 +154,7 @@ def near_duplicates(
         ids = np.where(rows, ids, -1)
     wanted = np.unique(ids[ids >= 0])
     roots = _connected(searcher.rows, _close_pairs(searcher, vectors, wanted, threshold))
-    # Rows of one group have one root; a row alone is no group.
+    # Rows of one group have one root; a row alone is not a group.
     owner = np.where(ids >= 0, roots[ids], -1)
     sizes = np.bincount(owner[owner >= 0], minlength=searcher.rows)
     in_group = (owner >= 0) & (sizes[owner] > 1)

@@ -1,4 +1,4 @@
-"""The routes of ``/api/v1``: JSON and pictures, for programs and for the pages."""
+"""The routes of ``/api/v1``: JSON and images, for programs and for the pages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmindex.serve.openapi import document
 from mmindex.serve.problems import RequestError, UploadError, json_bytes
 from mmindex.serve.service import Service
 
-# A thumbnail is named by its picture's bytes, so it may be kept; the id may mean others later.
+# A thumbnail is named by its image's bytes, so it may be kept; the id may mean others later.
 _CACHE: Final = "private, max-age=300"
 
 
@@ -114,7 +114,7 @@ def api_routes(service: Service) -> list[Route]:
 
 
 async def receive_picture(service: Service, served: Served, request: Request) -> Upload:
-    """The picture of a form; raises as :meth:`Service.add_upload`, and for damaged forms."""
+    """The image of a form; raises as :meth:`Service.add_upload`, and for damaged forms."""
     async with service.receiving:
         return await service.add_upload(served, await _sent_picture(request))
 

@@ -1,6 +1,6 @@
 """From a request's parameters to a question, and to its answer.
 
-Nothing here opens a file that a parameter names: a picture is the id of an image of the served
+Nothing here opens a file that a parameter names: an image is the id of an image of the served
 version, or one that was uploaded.
 """
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     from mmindex.search.hits import Picture
 
-_UPLOADS: Final = 256  # pictures kept for their addresses: some 50 KB each
+_UPLOADS: Final = 256  # images kept for their addresses: some 50 KB each
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A picture that somebody sent.
+    """An image that somebody sent.
 
     Attributes:
         key: sha256 of its bytes, in hex.
@@ -49,14 +49,14 @@ class Upload:
 
 
 class Uploads:
-    """The pictures that were sent last, by key."""
+    """The images that were sent last, by key."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Upload] = OrderedDict()
         self._lock = threading.Lock()
 
     def add(self, upload: Upload) -> None:
-        """Keep a picture; the oldest one goes."""
+        """Keep an image; the oldest one goes."""
         with self._lock:
             self._kept[upload.key] = upload
             self._kept.move_to_end(upload.key)
@@ -64,7 +64,7 @@ class Uploads:
                 self._kept.popitem(last=False)
 
     def get(self, key: str) -> Upload:
-        """A picture.
+        """An image.
 
         Raises:
             NoInputError: it is not kept any more.
@@ -83,11 +83,11 @@ class Ask:
     """What a request asks.
 
     Attributes:
-        text: what to look for; may be empty beside pictures.
+        text: what to look for; may be empty beside images.
         images: ids of images like those wanted.
         minus: texts that are not wanted.
         unlike: ids of images that are not wanted.
-        upload: the key of a picture that was sent; empty: none.
+        upload: the key of an image that was sent; empty: none.
         where: a condition on images, or None.
         to: what to find.
         k: hits wanted.
@@ -229,10 +229,10 @@ def find(served: Served, image_id: str) -> Picture:
 
 
 def question(served: Served, ask: Ask, uploads: Uploads) -> Question:
-    """The question of a request; every picture in it comes with its vector.
+    """The question of a request; every image in it comes with its vector.
 
     Raises:
-        NoInputError: an id or a picture that was sent is not there.
+        NoInputError: an id or an image that was sent is not there.
         UsageError: nothing is asked.
     """
     wanted = [Part(Modality.TEXT, ask.text)] if ask.text else []
@@ -261,7 +261,7 @@ def answer(served: Served, session: Session, ask: Ask, uploads: Uploads) -> Answ
         served: the version.
         session: answers from it under the request's condition.
         ask: the request.
-        uploads: the pictures that were sent.
+        uploads: the images that were sent.
     """
     asked = question(served, ask, uploads)
     left_out = set(ask.images) if ask.others else set()

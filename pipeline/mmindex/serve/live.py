@@ -78,7 +78,7 @@ class Served:
         """The session that answers under a condition, ready to search ``to``.
 
         Raises:
-            UsageError: it is no condition, or takes too long.
+            UsageError: it is not a condition, or takes too long.
             NoInputError: there is nothing of the wanted kind.
         """
         session = self._sessions.under(where)
@@ -148,7 +148,7 @@ class Live:
         self._watcher.start()
 
     def close(self) -> None:
-        """Stop following, and let go of the model."""
+        """Stop following, and release the model."""
         self._stop.set()
         if self._watcher is not None:
             self._watcher.join()

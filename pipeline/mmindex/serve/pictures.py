@@ -1,4 +1,4 @@
-"""Pictures for the web, made in worker processes that may die: thumbnails, files, uploads.
+"""Images for the web, made in worker processes that may die: thumbnails, files, uploads.
 
 What a worker does is bounded like a decode worker of a build: address space, time, pixels.
 """
@@ -49,7 +49,7 @@ _TIMEOUT_S: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """A picture's file as it is sent."""
+    """An image's file as it is sent."""
 
     data: bytes
     media_type: str
@@ -59,7 +59,7 @@ class PictureWorkers:
     """The worker processes; started when first needed.
 
     Args:
-        limits: those that the pictures of the corpus were crawled under.
+        limits: those that the images of the corpus were crawled under.
     """
 
     def __init__(self, limits: LimitsConfig) -> None:

@@ -38,14 +38,14 @@ class RequestError(MmindexError):
 
 
 class UploadError(RequestError):
-    """A picture or text that was sent cannot be used."""
+    """An image or text that was sent cannot be used."""
 
     def __init__(self, message: str) -> None:
         super().__init__(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
 
 
 class PictureError(RequestError):
-    """A picture of the corpus cannot be shown: it is gone, or cannot be decoded."""
+    """An image of the corpus cannot be shown: it is gone, or cannot be decoded."""
 
     def __init__(self, message: str) -> None:
         super().__init__(HTTPStatus.NOT_FOUND, message, "run `mmindex build` to update the store")

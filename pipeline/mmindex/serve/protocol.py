@@ -59,7 +59,7 @@ class TimedH11Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 # uvicorn's words stay unsaid
-        """Refuse what is no request, with the headers that every answer has."""
+        """Refuse what is not a request, with the headers that every answer has."""
         if self.conn.our_state is h11.IDLE:
             self.transport.write(_REFUSED)
         self.transport.close()

@@ -99,7 +99,7 @@ class Service:
         self.live.close()
 
     def drop_old_thumbs(self, served: Served) -> None:
-        """Remove the thumbnails of pictures that a version does not have: forgotten ones, too."""
+        """Remove the thumbnails of images that a version does not have: forgotten ones, too."""
         kept = self.thumbs.keys()
         if not kept:
             return
@@ -165,7 +165,7 @@ class Service:
         return {name: contents(row[name])[0] for name in row.column_names}
 
     async def add_upload(self, served: Served, data: bytes) -> Upload:
-        """Keep a picture that was sent.
+        """Keep an image that was sent.
 
         Raises:
             UploadError: it cannot be decoded.
@@ -205,7 +205,7 @@ class Service:
 
     def _keep_thumb(self, served: Served, key: str, data: bytes) -> None:
         self.thumbs.put(key, data)
-        if self.live.current is not served:  # which may have forgotten this picture meanwhile
+        if self.live.current is not served:  # which may have forgotten this image meanwhile
             self.drop_old_thumbs(self.live.current)
 
     async def file(self, served: Served, image_id: str) -> tuple[Picture, Plain]:

@@ -16,7 +16,7 @@ MAX_UPLOAD_BYTES: Final = 32 << 20
 MAX_HITS: Final = 1_000  # of one answer; further ones are reached with `offset`
 MAX_DEPTH: Final = 10_000  # offset and hits together
 MAX_QUERY_CHARACTERS: Final = 2_000
-MAX_PARTS: Final = 16  # texts and pictures of one question
+MAX_PARTS: Final = 16  # texts and images of one question
 PAGE_HITS: Final = 60
 BODY_TIMEOUT_S: Final = 60.0
 HEADER_TIMEOUT_S: Final = 10.0
@@ -41,7 +41,7 @@ class ServeSettings:
         queue: searches that may wait; more are answered with 503.
         cache: where thumbnails are kept.
         cache_bytes: how much of them.
-        with_location: whether answers may tell where pictures were taken.
+        with_location: whether answers may tell where images were taken.
     """
 
     store: Path
@@ -61,8 +61,8 @@ class ServeSettings:
         """Refuse what would be open to everybody, or cannot work.
 
         Raises:
-            UsageError: the address is no loopback and there is no token, the token is too short, or
-                the certificate and its key cannot be used.
+            UsageError: the address is not a loopback and there is no token, the token is too short,
+                or the certificate and its key cannot be used.
             MmindexError: their files cannot be read.
         """
         if self.token is not None and len(self.token) < LEAST_TOKEN:

@@ -1,8 +1,8 @@
-"""Take the metadata out of a picture's file without encoding its pixels anew.
+"""Take the metadata out of an image's file without encoding its pixels anew.
 
-What shows the picture stays: colour profile, transparency, animation, and of EXIF the orientation
+What shows the image stays: colour profile, transparency, animation, and of EXIF the orientation
 alone. Everything else goes: EXIF, XMP, IPTC, comments, embedded previews and whatever follows the
-end of the picture, where phones put further pictures with metadata of their own.
+end of the image, where phones put further images with metadata of their own.
 
 Formats: JPEG (ITU T.81, annex B), PNG (https://www.w3.org/TR/png-3/), WebP (RFC 9649).
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
-# What shows the picture; everything else may hold text.
+# What shows the image; everything else may hold text.
 _PNG_CHUNKS: Final = frozenset({
     b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB",
     b"cICP", b"mDCV", b"cLLI", b"bKGD", b"pHYs", b"acTL", b"fcTL", b"fdAT",
@@ -35,7 +35,7 @@ class CannotStripError(ValueError):
 
 
 def strip_metadata(data: bytes, form: str, orientation: int = 1) -> bytes | None:
-    """A picture's file without metadata; None for formats that are not taken apart here.
+    """An image's file without metadata; None for formats that are not taken apart here.
 
     Args:
         data: the file.
@@ -95,11 +95,11 @@ def _jpeg(data: bytes, orientation: int) -> Iterator[bytes]:
 
 
 def _shown(marker: int, segment: bytes) -> bytes:
-    """As much of a segment as shows the picture."""
+    """As much of a segment as shows the image."""
     if marker in _SHOWING or (marker == _APP2 and segment[4:16] == b"ICC_PROFILE\0"):
         return segment
     if marker == _APP0 and segment[4:9] == b"JFIF\0" and len(segment) >= 18:
-        return b"\xff\xe0\0\x10" + segment[4:16] + b"\0\0"  # without its small picture
+        return b"\xff\xe0\0\x10" + segment[4:16] + b"\0\0"  # without its small image
     if marker == _APP14 and segment[4:9] == b"Adobe" and len(segment) >= 16:
         return b"\xff\xee\0\x0e" + segment[4:16]
     return b""

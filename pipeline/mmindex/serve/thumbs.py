@@ -22,7 +22,7 @@ _ASIDE: Final = re.compile(r"\.[0-9a-f]{32}")
 
 
 class ThumbCache:
-    """JPEGs by the key of the picture that they show; the least recently used go first.
+    """JPEGs by the key of the image that they show; the least recently used go first.
 
     Args:
         folder: where they lie; made where it does not exist.
@@ -48,7 +48,7 @@ class ThumbCache:
         self.bytes = sum(self._sizes.values())
 
     def get(self, key: str) -> bytes | None:
-        """The thumbnail of a picture, or None."""
+        """The thumbnail of an image, or None."""
         with self._lock:
             if key not in self._sizes:
                 return None
@@ -87,7 +87,7 @@ class ThumbCache:
             return list(self._sizes)
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Remove thumbnails: of pictures that a new version does not have any more."""
+        """Remove thumbnails: of images that a new version does not have any more."""
         for key in keys:
             self._forget(key)
             self._remove(key)

@@ -1,4 +1,4 @@
-"""The pages: search, one picture, duplicates, report, quarantine, the store."""
+"""The pages: search, one image, duplicates, report, quarantine, the store."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _SORTED: Final = 300  # best hits that are put into another order: below them, o
 _ROWS: Final = 100  # of a table on one page
 _VERSIONS: Final = 50  # the newest ones, listed
 _NEIGHBOURS: Final = 12
-_SAMPLE: Final = 24  # pictures shown before anything is asked
+_SAMPLE: Final = 24  # images shown before anything is asked
 _POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
 
 
@@ -215,7 +215,7 @@ class _Site:
     async def _browse(
         self, served: Served, view: View, ask: Ask, shown: Mapping[str, Any]
     ) -> Response:
-        """The page while nothing is asked: pictures under the filters, or some of them all."""
+        """The page while nothing is asked: images under the filters, or some of them all."""
         session = await self.service.desk.under(served, ask.where, Modality.IMAGE)
 
         def sample() -> Response:
@@ -472,7 +472,7 @@ def _shown_by(
 
 
 def _actions(view: View, image_id: str) -> list[Action]:
-    """What can be done with a picture, and with the question that led to it."""
+    """What can be done with an image, and with the question that led to it."""
     actions = [Action("More like this", view.address(q="", image=image_id, offset="", picture=""))]
     if view.get("q") or view.get("image"):
         actions.append(Action("Not like this", view.address(unlike=image_id, offset="")))
@@ -488,7 +488,7 @@ def _actions(view: View, image_id: str) -> list[Action]:
 
 
 def _explained(base: str, view: View) -> str:
-    """Where the picture lies over which the match with the question is drawn; empty: not wanted."""
+    """Where the image lies over which the match with the question is drawn; empty: not wanted."""
     if not (view.get("explain") and view.get("q")):
         return ""
     return address(f"{base}/explanation", [("q", view.get("q"))])
@@ -500,7 +500,7 @@ def _cleared(view: View) -> str:
 
 
 def _parts(view: View) -> list[tuple[str, str, str]]:
-    """The pictures of a question: what they are for, their thumbnail, and the way without them."""
+    """The images of a question: what they are for, their thumbnail, and the way without them."""
     parts = []
     for name, label in (("image", "like this"), ("unlike", "not like this")):
         for key, value in view.params:

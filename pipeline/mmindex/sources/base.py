@@ -76,7 +76,7 @@ class SourceOptions:
         max_throttled: for ``urls:``, the share of rows that may be left for a later run because
             their host asks to wait.
         forgotten: for ``urls:``, what must not be fetched, or not kept.
-        roots: real paths of all folders of the corpus: a link into one is no new picture.
+        roots: real paths of all folders of the corpus: a link into one is not a new image.
     """
 
     layout: Layout

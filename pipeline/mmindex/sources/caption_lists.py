@@ -169,7 +169,7 @@ _PLAIN: Final = _Columns(("image", "caption"), 0, (1,))
 
 
 def _columns(header: list[str], *, with_others: bool) -> _Columns | None:
-    """Where the wanted columns stand, or None if this row is no header."""
+    """Where the wanted columns stand, or None if this row is not a header."""
     names = [name.strip() for name in header]
     lower = [name.lower() for name in names]
     image = next((lower.index(key) for key in IMAGE_KEYS if key in lower), None)

@@ -1,4 +1,4 @@
-"""What the sources of a corpus are called, so that no two pictures share an id.
+"""What the sources of a corpus are called, so that no two images share an id.
 
 A source's name stands before its ids. Two folders called ``DCIM`` would share theirs, so the later
 one gets a longer name. A name that a store has given stays, whatever is added or left out later.
@@ -99,7 +99,7 @@ def _folder(spec: SourceSpec) -> Path:
 def _claims(spec: SourceSpec) -> dict[str, str]:
     """What stands before the ids of a source, and the place that it stands for.
 
-    Published corpora claim nothing: the same id is the same picture wherever a copy lies.
+    Published corpora claim nothing: the same id is the same image wherever a copy lies.
     """
     kind = registry.find(spec.kind)
     path = str(_folder(spec))

@@ -1,4 +1,4 @@
-"""The step that every kind with an annotation list takes: from a listed name to a picture."""
+"""The step that every kind with an annotation list takes: from a listed name to an image."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mmindex.media.places import ImagePlace
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A picture as a list names it.
+    """An image as a list names it.
 
     Attributes:
         image_id: relative to the source.
-        name: of its file, relative to where the pictures lie.
+        name: of its file, relative to where the images lie.
         captions: as listed; None where there is no list that could have any.
         split: split name.
         metadata: the list's other columns.
         sidecar: the name of an XMP file that describes it, likewise; empty: there is none.
-        is_video: whether its frames are the pictures; it lies in a folder then.
+        is_video: whether its frames are the images; it lies in a folder then.
     """
 
     image_id: str
@@ -42,7 +42,7 @@ class Listed:
 
 
 def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
-    """Find a listed picture, or reject it and count the captions that go with it."""
+    """Find a listed image, or reject it and count the captions that go with it."""
     captions = tuple(listed.captions or ())
     try:
         found = place.find(listed.name)
@@ -73,7 +73,7 @@ def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
 
 
 def rejected_events(place: ImagePlace, listed: Listed, error: ItemError) -> Iterator[SourceEvent]:
-    """Reject a listed picture for a reason."""
+    """Reject a listed image for a reason."""
     yield Rejected(listed.image_id, place.uri(listed.name), error.reason, error.detail)
     if listed.captions:
         yield Note(NoteKind.CAPTIONS_OF_REJECTED_IMAGES, len(listed.captions))

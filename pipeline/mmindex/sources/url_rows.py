@@ -84,7 +84,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines, line ends kept.
 
     Raises:
-        DataError: a line is no UTF-8.
+        DataError: a line is not UTF-8.
     """
     with os_errors(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):

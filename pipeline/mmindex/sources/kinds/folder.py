@@ -1,6 +1,6 @@
 """Any folder of images, or a zip or tar of them, with captions where files bring them.
 
-In a folder, frames of videos are pictures too where they can be read (the extra ``video``).
+In a folder, frames of videos are images too where they can be read (the extra ``video``).
 
 Captions come from a list (forms: :mod:`mmindex.sources.caption_lists`): ``captions.*`` at the root,
 or ``metadata.jsonl`` and ``metadata.csv`` in any folder, as Hugging Face's image folders have them
@@ -92,7 +92,7 @@ class _Scan:
 def read_folder(request: Request) -> Iterator[SourceEvent]:
     """Stream a folder and everything below it, in the byte order of names; or an archive.
 
-    Links to pictures of the corpus are other names of these; links to folders are not followed, and
+    Links to images of the corpus are other names of these; links to folders are not followed, and
     links out of the folder are rejected. What :class:`mmindex.sources.rules.Rules` passes over is
     ignored and counted. A split keeps only the images that a caption list puts in it.
 
@@ -177,7 +177,7 @@ def _enter(scan: _Scan, below: str, entries: list[os.DirEntry[str]]) -> _Folder:
 
 
 def _files_below(scan: _Scan, below: str, entries: list[os.DirEntry[str]]) -> Iterator[str]:
-    """The pictures below a folder, by their paths relative to it."""
+    """The images below a folder, by their paths relative to it."""
     waiting = [(below, entries)]
     while waiting:
         folder, found = waiting.pop()
@@ -216,7 +216,7 @@ def _picture_behind(scan: _Scan, path: str) -> str | None:
     """What a link leads to, if the corpus has that under its own name.
 
     Returns:
-        the picture's path relative to this source; empty if it is in another source; None if the
+        the image's path relative to this source; empty if it is in another source; None if the
         link is the only name that it has in the corpus, or leads nowhere.
     """
     real = os.path.realpath(path)
@@ -282,7 +282,7 @@ def _open_list(
         scan: the source.
         below: the folder's relative path with a slash, or empty.
         there: what is in it, and perhaps more, relative to the source.
-        files: the pictures below it, relative to it; read only where there is a list.
+        files: the images below it, relative to it; read only where there is a list.
         is_root: whether ``captions.*`` counts here; None: only at the source's root.
     """
     wanted = (_ROOT_LISTS if (not below if is_root is None else is_root) else ()) + _LISTS
@@ -300,7 +300,7 @@ def _open_list(
 
 
 def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> Iterator[SourceEvent]:
-    """One picture; ``name`` is what a list calls it, a link to it perhaps."""
+    """One image; ``name`` is what a list calls it, a link to it perhaps."""
     described = scan.described(name)
     captions = None if described is None else described.captions
     if described is None:
@@ -354,7 +354,7 @@ def _sidecars(scan: _Scan, there: AbstractSet[str]) -> frozenset[str]:
 
 
 def _xmp_names(name: str) -> Iterator[str]:
-    """What a picture's XMP sidecar may be called, the most exact first.
+    """What an image's XMP sidecar may be called, the most exact first.
 
     ``IMG_1.jpg.xmp`` as darktable and digiKam write it, ``IMG_1.xmp`` as Adobe's programs do.
     """

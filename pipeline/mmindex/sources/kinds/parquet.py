@@ -2,7 +2,7 @@
 
 An image column is a struct with ``bytes`` and ``path``, or binary; texts stand beside it:
 https://huggingface.co/docs/datasets/image_dataset. Where the bytes are null, or the column is a
-text, the pictures are files beside the table.
+text, the images are files beside the table.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Columns:
     """What a file's columns are.
 
     Attributes:
-        image: a column of bytes, or a struct with ``bytes``; None where pictures are paths.
+        image: a column of bytes, or a struct with ``bytes``; None where images are paths.
         path: what holds paths, as pyarrow names it (``image.path`` in a struct); None if nothing.
         captions: columns of captions.
         name: the column of ids.
@@ -154,12 +154,12 @@ class _Table:
                 yield event
 
 
-# Not a name that a column of the file can have here: rows carry the picture's path under it.
+# Not a name that a column of the file can have here: rows carry the image's path under it.
 _FILE: Final = "\0file"
 
 
 def _rows(file: pq.ParquetFile, columns: _Columns) -> Iterator[dict[str, Any]]:
-    """Rows without the images' bytes; with the picture's path where a row has no bytes."""
+    """Rows without the images' bytes; with the image's path where a row has no bytes."""
     wanted = [*columns.captions, columns.name, columns.split, *columns.others]
     read = [name for name in wanted if name is not None]
     for number in range(file.metadata.num_row_groups):
@@ -175,7 +175,7 @@ def _rows(file: pq.ParquetFile, columns: _Columns) -> Iterator[dict[str, Any]]:
 
 
 def _paths(file: pq.ParquetFile, columns: _Columns, number: int) -> list[str | None] | None:
-    """The paths of the pictures of a row group, null for rows that hold bytes; None: all do."""
+    """The paths of the images of a row group, null for rows that hold bytes; None: all do."""
     if columns.path is None:
         return None
     if columns.image is not None and not _nulls(file, f"{columns.image}.bytes", number):

@@ -1,6 +1,6 @@
 """``scenes:COUNT[@SEED]``: drawn scenes, written once below the store's downloads, then read.
 
-Parts of at most 10,000 scenes, each laid out as COCO is with the pictures in a zip, so that memory
+Parts of at most 10,000 scenes, each laid out as COCO is with the images in a zip, so that memory
 stays the same for any count. A part that is there already is used as it stands.
 """
 
@@ -30,7 +30,7 @@ _FORM: Final = re.compile(r"(?P<count>[0-9]{1,12})(?:@(?P<seed>[0-9]{1,19}))?")
 # Below this, starting processes takes longer than drawing: some 1,000 scenes a second on a core.
 _PARALLEL_FROM: Final = 4_000
 _MAX_WORKERS: Final = 8
-# Measured over 1,000 scenes: picture and captions.
+# Measured over 1,000 scenes: image and captions.
 _SCENE_BYTES: Final = 11_000
 _SCENE_CAPTIONS: Final = 5
 

@@ -172,7 +172,7 @@ def _sidecar(shard: _Shard, sample: _Sample) -> Sidecar | None:
 
 
 def _fields(shard: _Shard, sample: _Sample) -> Generator[SourceEvent, None, dict[str, Any]]:
-    """The sample's JSON; one that is damaged costs itself, not the picture."""
+    """The sample's JSON; one that is damaged costs itself, not the image."""
     found = sample.find(_JSON)
     if not found:
         return {}
@@ -190,7 +190,7 @@ def _captions(
 ) -> Generator[SourceEvent, None, list[str]]:
     """The lines of the text file, which wins over the JSON's caption.
 
-    What cannot be decoded, or is no caption, costs the caption, not the picture.
+    What cannot be decoded, or is not a caption, costs the caption, not the image.
     """
     found = sample.find(_TEXTS)
     try:
