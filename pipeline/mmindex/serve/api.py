@@ -28,12 +28,12 @@ _CACHE: Final = "private, max-age=300"
 
 
 def as_json(record: Any) -> Response:
-    """A record as an answer."""
+    """Return a record as a JSON response."""
     return Response(json_bytes(record), media_type="application/json")
 
 
 def api_routes(service: Service) -> list[Route]:
-    """The routes, over a service."""
+    """Return the routes for a service."""
 
     async def search(request: Request) -> Response:
         served = service.live.current
@@ -114,16 +114,16 @@ def api_routes(service: Service) -> list[Route]:
 
 
 async def receive_picture(service: Service, served: Served, request: Request) -> Upload:
-    """The image of a form; raises as :meth:`Service.add_upload`, and for damaged forms."""
+    """Read the image in a form; raises as :meth:`Service.add_upload`, and for invalid forms."""
     async with service.receiving:
         return await service.add_upload(served, await _sent_picture(request))
 
 
 async def _sent_picture(request: Request) -> bytes:
-    """The bytes of the field ``picture`` of a form.
+    """Return the bytes of the field ``picture`` in a form.
 
     Raises:
-        UploadError: there is no such file in it.
+        UploadError: the form has no such file.
         RequestError: the form is damaged.
     """
     kind = request.headers.get("content-type", "")

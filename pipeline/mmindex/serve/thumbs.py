@@ -1,4 +1,4 @@
-"""Thumbnails that were made once, in a folder outside the store that never grows beyond a bound."""
+"""Cache of thumbnails in a folder outside the store, with a size limit."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _ASIDE: Final = re.compile(r"\.[0-9a-f]{32}")
 
 
 class ThumbCache:
-    """JPEGs by the key of the image that they show; the least recently used go first.
+    """JPEGs by the key of their image; the least recently used are removed first.
 
     Args:
-        folder: where they lie; made where it does not exist.
-        most_bytes: how much they may take.
+        folder: the folder; created if it does not exist.
+        most_bytes: the size limit.
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
@@ -48,7 +48,7 @@ class ThumbCache:
         self.bytes = sum(self._sizes.values())
 
     def get(self, key: str) -> bytes | None:
-        """The thumbnail of an image, or None."""
+        """Return the thumbnail of an image, or None."""
         with self._lock:
             if key not in self._sizes:
                 return None
@@ -60,7 +60,7 @@ class ThumbCache:
             return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep a thumbnail; one that the disk does not take is made again next time."""
+        """Store a thumbnail; if writing fails, it is created again next time."""
         path = self._path(key)
         aside = path.with_name(f".{uuid.uuid4().hex}")
         try:
@@ -82,12 +82,12 @@ class ThumbCache:
             self._remove(old)
 
     def keys(self) -> list[str]:
-        """Whose thumbnails are there."""
+        """Return the keys of the stored thumbnails."""
         with self._lock:
             return list(self._sizes)
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Remove thumbnails: of images that a new version does not have any more."""
+        """Remove the thumbnails of images that are not in a new version."""
         for key in keys:
             self._forget(key)
             self._remove(key)
@@ -105,6 +105,6 @@ class ThumbCache:
 
 
 def default_cache(store: Path) -> Path:
-    """Where a store's thumbnails are kept unless said otherwise."""
+    """Return the default cache folder of a store."""
     name = hashlib.sha256(os.fsencode(store.absolute())).hexdigest()[:16]
     return platformdirs.user_cache_path("mmindex") / "serve" / name
