@@ -88,7 +88,7 @@ def test_no_duplicates_say_what_to_try(published: Snapshot) -> None:
     page = dedup_page(published, [], 0.98)
     assert_self_contained(page)
     assert "similarity of 0.98 or more" in page
-    assert "Try a lower similarity" in page
+    assert "Try a lower threshold" in page
 
 
 def test_what_does_not_fit_is_said(published: Snapshot) -> None:

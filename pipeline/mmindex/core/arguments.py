@@ -11,7 +11,7 @@ from typing import Any, Final
 from mmindex.core.errors import UsageError
 from mmindex.core.resources import user_path
 
-MAX_COUNT: Final = 2**31 - 1  # any corpus fits; a number beyond 64 bits is no number to count with
+MAX_COUNT: Final = 2**31 - 1  # any corpus fits; larger numbers may exceed 64 bits
 
 
 def expect(value: Any, kind: type, name: str, wanted: str) -> Any:

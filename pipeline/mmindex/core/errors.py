@@ -45,7 +45,7 @@ class DataError(MmindexError):
 
 
 class NoVectorError(DataError):
-    """The model gives no usable vector for what is asked; the store is sound."""
+    """The model returns no usable vector for what is asked; the store is sound."""
 
 
 class NoInputError(MmindexError):

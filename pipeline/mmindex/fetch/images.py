@@ -99,7 +99,7 @@ class ImageFetcher:
     async def fetch(self, text: str, slot: BodySlot) -> Fetched:
         """Fetch the image at the address ``text``. The result also reports failures.
 
-        A wait that the server asks for is no failed try: the host's budget bounds those.
+        A wait that the server asks for is not a failed try: the host's budget bounds those.
         """
         tries = failed = 0
         try:

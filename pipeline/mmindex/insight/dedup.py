@@ -57,7 +57,7 @@ class Member:
         similarity: cosine similarity with the image to keep.
         keep: whether this is the one to keep: the largest in pixels, then in bytes, then the first.
         same: whether its bytes are those of the image to keep.
-        across: its value in the column that the groups reach across; None: no such column was named.
+        across: its value in the column given as ``across``; None: no column was given.
     """
 
     image_id: str
@@ -114,7 +114,7 @@ def near_duplicates(
 ) -> tuple[Group, ...]:
     """Find the groups: first what frees most bytes, then in the table's order.
 
-    Time grows with the number of close pairs: a corpus of near-copies of one picture costs n².
+    Time grows with the number of close pairs: a corpus of near-copies of one image costs n².
 
     Args:
         snapshot: the version.
@@ -142,7 +142,7 @@ def near_duplicates(
         ids = np.where(rows, ids, -1)
     wanted = np.unique(ids[ids >= 0])
     roots = _connected(searcher.rows, close_pairs(searcher, vectors, wanted, threshold))
-    # Rows of one group have one root; a row alone is no group.
+    # Rows of one group have one root; a row alone is not a group.
     owner = np.where(ids >= 0, roots[ids], -1)
     sizes = np.bincount(owner[owner >= 0], minlength=searcher.rows)
     in_group = (owner >= 0) & (sizes[owner] > 1)

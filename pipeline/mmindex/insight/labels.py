@@ -22,7 +22,7 @@ from mmindex.insight.pairs import read_lines, read_table
 Float32 = NDArray[np.float32]
 
 PLACE: Final = "{}"
-# "photo" follows the CLIP paper's advice: it averages over how a picture was taken. "drawing" does
+# "photo" follows the CLIP paper's advice: it averages over how an image was taken. "drawing" does
 # the same for drawn scenes.
 TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "photo": (

@@ -23,7 +23,7 @@ _FORMS: Final = (".csv", ".tsv", ".jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A picture (file, uri or id), a text, and whether they belong together."""
+    """An image (file, uri or id), a text, and whether they belong together."""
 
     image: str
     text: str
@@ -33,7 +33,7 @@ class Pair:
 def read_pairs(path: Path) -> tuple[Pair, ...]:
     """Read ``image, text, label``; a label is 1/0, true/false, yes/no or match/unmatched.
 
-    Pictures with a relative path are looked for beside the list.
+    Images with a relative path are looked for beside the list.
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the file cannot be read.
@@ -55,10 +55,10 @@ def read_pairs(path: Path) -> tuple[Pair, ...]:
 
 
 def read_truth(path: Path) -> dict[str, str]:
-    """Read ``image, label``: the right label of each picture, by its file, uri or id.
+    """Read ``image, label``: the right label of each image, by its file, uri or id.
 
     Raises:
-        as :func:`read_pairs`; DataError also where a picture has two labels.
+        as :func:`read_pairs`; DataError also where an image has two labels.
     """
     truth: dict[str, str] = {}
     for where, row in read_table(path, ("image", "label")):

@@ -134,7 +134,7 @@ def open_zip(path: str) -> ZipIndex:
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the archive cannot be read.
-        DataError: it is no zip file, or its table of contents is damaged.
+        DataError: it is not a zip file, or its table of contents is damaged.
     """
     with os_errors(path):
         status = Path(path).stat()

@@ -97,7 +97,7 @@ def read_cell(path: str, column: str, row: int, max_bytes: int) -> bytes:
 
     Raises:
         ItemError: there is no such cell, or it is empty, damaged or too large.
-        DataError: the file is no Parquet file.
+        DataError: the file is not Parquet file.
         MmindexError: it cannot be opened.
     """
     stamp = file_stamp(path)

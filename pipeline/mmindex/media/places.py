@@ -96,7 +96,7 @@ class ImageArchive:
 
 
 class ImagePlace(Protocol):
-    """Where pictures lie: a folder, or an archive that is read in place."""
+    """Where images lie: a folder, or an archive that is read in place."""
 
     def uri(self, name: str) -> str:
         """The URI that ``name`` has, whether or not it is there."""

@@ -27,7 +27,7 @@ _READABLE: Final = (
     *((signature, "a RAW file") for signature in raw.SIGNATURES),
 )
 
-# Pictures of kinds that are not decoded here: unsafe, not raster, or without a decoder.
+# Images of kinds that are not decoded here: unsafe, not raster, or without a decoder.
 _UNSUPPORTED: Final = (
     (b"8BPS", "a Photoshop document"),
     (b"%!PS", "PostScript"),

@@ -66,7 +66,7 @@ def walk_tar(path: str) -> Iterator[Member]:
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the archive cannot be read.
-        DataError: it is no tar archive, compressed, damaged, or cut off.
+        DataError: it is not a tar archive, compressed, damaged, or cut off.
     """
     try:
         with os_errors(path), Path(path).open("rb") as file:

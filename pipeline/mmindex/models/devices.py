@@ -102,7 +102,7 @@ class DeviceGroup:
     """One worker process for each device; every batch is split evenly between them.
 
     Vectors come back in order, so callers see one encoder. Pixels travel through pipes (10 MB for
-    64 pictures of 224 x 224), which costs about as much as copying them twice.
+    64 images of 224 x 224), which costs about as much as copying them twice.
 
     The splitting is tested with two CPU "devices"; on several real GPUs it has not been run yet.
     """
@@ -129,7 +129,7 @@ class DeviceGroup:
 
     @property
     def preprocess(self) -> PreprocessSpec:
-        """How pictures are prepared."""
+        """How images are prepared."""
         return self._preprocess
 
     @property

@@ -64,7 +64,7 @@ class ModelFiles:
     Attributes:
         base: what open_clip's ``create_model`` takes as name: an architecture or ``local-dir:``.
         config: the architecture, as open_clip's JSON.
-        preprocess: how pictures are prepared.
+        preprocess: how images are prepared.
         tokenizer: how texts are.
         weights: the weights file, or the index of several; None for untrained weights.
         config_file: the folder's configuration, or None for architectures that open_clip knows.

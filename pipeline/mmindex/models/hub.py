@@ -160,7 +160,7 @@ def _hub_errors(repository: str, name: str) -> Iterator[None]:
 
 
 def _from_os_error(error: OSError, what: str, hint: str) -> MmindexError:
-    """A full disk is no network trouble, though both come as OSError."""
+    """A full disk is not a network trouble, though both come as OSError."""
     if error.errno is not None and error.filename is not None:
         return from_os_error(error, error.filename)
     return NetworkError(f"{what}: {first_lines(error)}", hint)

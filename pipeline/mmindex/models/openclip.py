@@ -38,7 +38,7 @@ _TEXT_BATCH = 256  # texts are short: this many keep a GPU busy
 # A CPU is busy with this many positions at once. Small batches are of about one length: of 2,048
 # COCO captions sorted by length, hardly a position is padding.
 _CPU_TOKENS = 1_024
-# The photos network's inner pictures are large: so many stay in a processor's cache (one thread of
+# The photos network's inner images are large: so many stay in a processor's cache (one thread of
 # an Intel Xeon: 25.6 images/s by four, 19.7 by 32).
 _CPU_IMAGES = 8
 
@@ -185,7 +185,7 @@ class OpenClipEncoder:
         """Encode uint8 (b, height, width, 3) into float32 (b, dim), unit length.
 
         Raises:
-            BusyError: the device has no memory left for even one picture.
+            BusyError: the device has no memory left for even one image.
         """
         import torch
 

@@ -15,7 +15,7 @@ from mmindex.pages.places import Place, folder_of, place_of
 from mmindex.search.vectorize import warning_about
 from mmindex.store.snapshot import Snapshot
 
-# Each picture is some 30 KB of the page.
+# Each image is some 30 KB of the page.
 _MOST_PICTURES: Final = 1_000
 _MOST_IN_A_GROUP: Final = 40
 _MOST_FOLDERS: Final = 15
@@ -66,7 +66,7 @@ def dedup_page(
         snapshot: the version.
         groups: its near-duplicates, in the order of the page.
         threshold: the least similarity that they were found with.
-        page: the file that the page is written to, for links to pictures; None: no links.
+        page: the file that the page is written to, for links to images; None: no links.
     """
     sections: list[Section] = []
     room = _MOST_PICTURES

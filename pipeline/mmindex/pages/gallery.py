@@ -27,7 +27,7 @@ from mmindex.store.snapshot import Snapshot
 # What a card shows of texts without end.
 _MAX_CAPTIONS = 5
 _MAX_CHARACTERS = 400
-# What a notebook keeps of an answer in its file: some 8 KB a picture.
+# What a notebook keeps of an answer in its file: some 8 KB an image.
 _MAX_SHOWN = 50
 _SMALL_PIXELS = 256
 
@@ -54,7 +54,7 @@ class Request:
     Attributes:
         min_score: the least score asked for; None: any.
         where: the condition on images; None: none.
-        page: the file that the page is written to, for links to pictures; None: no links.
+        page: the file that the page is written to, for links to images; None: no links.
     """
 
     min_score: float | None = None
@@ -68,12 +68,12 @@ class Card:
 
     Attributes:
         share: the length of the score's bar, in percent.
-        alt: what the picture shows: a caption, or the file's name.
+        alt: what the image shows: a caption, or the file's name.
         found: the caption that is the hit, where captions were searched.
         more: how many captions are not shown.
         copies: ids of the other hits with the same bytes, or the same text.
-        alike: ids of the other hits that are almost the same picture, and their copies.
-        hidden: how many near-duplicates were left out of the answer for it.
+        alike: ids of the other hits that are almost the same image, and their copies.
+        hidden: the number of near-duplicates that were left out of the answer.
     """
 
     rank: int
@@ -102,7 +102,7 @@ class Nothing:
 def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = None) -> str:
     """The HTML page of an answer.
 
-    A picture that is gone or cannot be decoded is shown as a placeholder with the reason.
+    An image that is gone or cannot be decoded is shown as a placeholder with the reason.
 
     Raises:
         DataError: the store's tables are damaged.
@@ -129,7 +129,7 @@ def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = N
 
 
 def hits_fragment(hits: Sequence[ShownHit], query: str) -> str:
-    """Hits as a piece of HTML for a notebook: at most ``_MAX_SHOWN`` small pictures."""
+    """Hits as a piece of HTML for a notebook: at most ``_MAX_SHOWN`` small images."""
     shown = [
         (
             hit,
@@ -144,7 +144,7 @@ def hits_fragment(hits: Sequence[ShownHit], query: str) -> str:
 
 
 def _title(answer: Answer) -> str:
-    """The question; a picture alone that was named by its path goes by its file's name."""
+    """The question; an image alone that was named by its path goes by its file's name."""
     path = answer.query if answer.picture is not None else ""
     if path and answer.picture in (path, str(user_path(path))):
         return Part(Modality.IMAGE, path).title
@@ -164,7 +164,7 @@ def cards(
         snapshot: the version that answered.
         answer: the hits.
         full: the score of a full bar.
-        show: where a hit's picture lies, and a small picture of it.
+        show: where a hit's image lies, and a small image of it.
         leaders: for each of some images' keys the one whose card it shares, see
             :func:`mmindex.insight.dedup.near_leaders`.
     """
@@ -185,7 +185,7 @@ def cards(
 
 
 def _linked(page: Path | None) -> Callable[[Hit], tuple[Place, Thumb]]:
-    """A hit on a page that holds its pictures, and links to their files."""
+    """A hit on a page that holds its images, and links to their files."""
 
     def show(hit: Hit) -> tuple[Place, Thumb]:
         picture = thumb(hit.uri)
@@ -240,7 +240,7 @@ def nothing(snapshot: Snapshot, request: Request, left: int | None = None) -> No
     Args:
         snapshot: the version.
         request: what was asked.
-        left: images that fulfil its condition; None: not counted yet.
+        left: images that match its condition; None: not counted yet.
     """
     reasons, advice = [], []
     if request.where is not None:

@@ -1,4 +1,4 @@
-"""What programs hand in for a query, checked and made a part of a question."""
+"""Check the arguments of a query from Python and convert them to parts of a question."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mmindex.store.snapshot import Snapshot
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# A file, or the uri or id of an image of the corpus; an opened picture; uint8 (h, w, 3) or (h, w).
+# A file, or the uri or id of an image of the corpus; an opened image; uint8 (h, w, 3) or (h, w).
 Picture: TypeAlias = "str | os.PathLike[str] | Image | NDArray[np.uint8]"
 
 
 def text_part(text: str) -> Part:
-    """A text as part of a question."""
+    """Return a text part."""
     expect(text, str, "text", "a str")
     if not text.strip():
         raise UsageError("`text` is empty", "pass a text, for example: a red bus")
@@ -34,7 +34,7 @@ def text_part(text: str) -> Part:
 
 
 def picture_part(picture: Picture, name: str) -> Part:
-    """A picture as part of a question."""
+    """Return an image part."""
     if isinstance(picture, str | os.PathLike):
         where = os.fspath(picture)
         expect(where, str, name, "a path of type str")
@@ -45,7 +45,7 @@ def picture_part(picture: Picture, name: str) -> Part:
 
 
 def _opened(picture: object, name: str) -> Image:
-    """A picture in memory as RGB."""
+    """Convert an image in memory to RGB."""
     from PIL import Image as pillow  # noqa: N813 # the module, beside its class
 
     from mmindex.media.images import as_rgb
@@ -70,14 +70,14 @@ def _opened(picture: object, name: str) -> Image:
 
 
 def either_part(one: Picture, name: str, snapshot: Snapshot) -> Part:
-    """A text or a picture, as ``plus`` and ``minus`` take them."""
+    """Return a text or image part for ``plus`` and ``minus``."""
     if isinstance(one, str):
         return read_part(one, snapshot)
     return picture_part(one, name)
 
 
 def several(given: Any) -> Sequence[Any]:
-    """One thing or several (a list or tuple) as a sequence."""
+    """Return one value or several (a list or tuple) as a sequence."""
     if given is None:
         return ()
     return tuple(given) if isinstance(given, list | tuple) else (given,)
@@ -93,7 +93,7 @@ def as_side(to: object, name: str = "to") -> Modality:
 
 
 def as_limit(k: int, min_score: float | None, *, distinct: bool) -> Limit:
-    """How much of an answer is wanted."""
+    """Return the limits of a result."""
     if min_score is not None:
         if not _is_number(min_score):
             raise TypeError(f"min_score: expected a number, not {shown(min_score)}")
@@ -107,7 +107,7 @@ def as_limit(k: int, min_score: float | None, *, distinct: bool) -> Limit:
 
 
 def as_weights(weights: Sequence[float] | None) -> tuple[float, ...] | None:
-    """Weights of a question's parts; see :func:`mmindex.search.fusion.part_weights`."""
+    """Return the weights of the parts; see :func:`mmindex.search.fusion.part_weights`."""
     if weights is None:
         return None
     expect_several(weights, "weights")
@@ -122,17 +122,17 @@ def _is_number(value: object) -> bool:
 
 
 def check_texts(texts: Iterable[object]) -> None:
-    """Check that these are texts with something in them."""
+    """Check that these are texts that are not empty."""
     for number, text in enumerate(texts):
         _check_text(text, f"texts[{number}]")
 
 
 def as_texts(texts: Iterable[str | bytes], *, strict: bool) -> Iterator[str | bytes]:
-    """Texts, each checked when its turn comes.
+    """Yield the texts and check each one when it is reached.
 
     Args:
         texts: any number of them; bytes are a line of a file.
-        strict: an empty one is an error.
+        strict: raise an error for an empty text.
     """
     expect_several(texts, "texts")
     return _checked(texts, strict=strict)
@@ -152,7 +152,7 @@ def _check_text(text: object, name: str, *, strict: bool = True) -> None:
 
 
 def unit_vector(vector: ArrayLike, dim: int) -> NDArray[np.float32]:
-    """A query vector, checked: float32 (dim,), unit length."""
+    """Check and normalise a query vector: float32 (dim,), unit length."""
     given = np.asarray(vector)
     if given.dtype.kind not in "fiu":
         raise TypeError(f"vector: expected an array of numbers, not {shown(vector)}")

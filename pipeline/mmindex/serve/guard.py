@@ -1,15 +1,14 @@
-"""What every request passes before anything is done for it, and what every answer carries.
+"""Checks for every request, and headers of every response.
 
-- The Host header must be an address or a name that was allowed: a page of somebody else's whose
-  name was pointed at this machine (DNS rebinding) has another one.
-- A request that sends something must come from a page of this service (Origin): no form of
-  another site can send one (CSRF). Nor can its pages draw on the service: of other sites only
-  links to this one are followed.
-- Where there is a token, it must be shown, as ``Authorization: Bearer`` or by the cookie that the
-  form on ``/login`` gives.
-- A body has a size and a time limit.
+- The Host header must be an address or an allowed name. A foreign page whose host name was pointed
+  to this machine (DNS rebinding) has another one.
+- A request that sends data must come from a page of this service (Origin), so forms of other sites
+  cannot send one (CSRF). Pages of other sites can only link to the service.
+- If there is a token, requests must have it, as ``Authorization: Bearer`` or as the cookie that the
+  form on ``/login`` sets.
+- Bodies have limits on size and time.
 
-Paths go on as they were sent, percent signs and all: only ids hold any, see :mod:`.address`.
+Paths are not decoded: only ids contain percent-encoding, see :mod:`.address`.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class Guard:
     """The ASGI middleware.
 
     Attributes:
-        connections: how many are open; the server says so.
+        connections: the number of open connections, set by the server.
     """
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
@@ -74,7 +73,7 @@ class Guard:
         self._wrong: dict[str, dict[bytes, float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or say why not."""
+        """Accept a request, or respond with the reason for the refusal."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -164,14 +163,14 @@ class Guard:
         )
 
     def is_token(self, given: str, caller: str) -> bool:
-        """Whether this is the token; it takes the same time whatever differs.
+        """Return whether this is the token, in constant time.
 
         Args:
-            given: what was sent.
-            caller: the address that sent it.
+            given: the token from the client.
+            caller: the address of the client.
 
         Raises:
-            RequestError: this caller tried too many wrong ones in the last minute.
+            RequestError: this client sent too many wrong tokens in the last minute.
         """
         return self._is_right(given, self._settings.token or "", caller)
 
@@ -195,19 +194,19 @@ class Guard:
         return right
 
     def cookie_value(self) -> str:
-        """What the cookie holds: not the token itself, which it would give away."""
+        """Return the value of the cookie, which does not reveal the token."""
         token = (self._settings.token or "").encode()
         return hmac.new(token, b"mmindex serve cookie", hashlib.sha256).hexdigest()
 
 
 def caller_of(scope: Scope) -> str:
-    """The address that a request came from."""
+    """Return the address of the client."""
     client = scope.get("client")
     return str(client[0]) if client else ""
 
 
 def too_large() -> RequestError:
-    """The error of a body beyond the limit."""
+    """Return the error for a body above the limit."""
     return RequestError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"the upload is larger than {MAX_UPLOAD_BYTES >> 20} MiB",
@@ -220,7 +219,7 @@ def _size(headers: Iterable[tuple[bytes, bytes]]) -> int:
 
 
 def _host_of(origin: str) -> str:
-    """The host and port of an origin; empty where it is none."""
+    """Return the host and port of an origin; empty if it is invalid."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -258,7 +257,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def _limited(receive: Receive) -> Receive:
-    """The body, as far as it is small and fast enough."""
+    """Receive the body, with limits on size and time."""
     got = 0
     ends = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
 

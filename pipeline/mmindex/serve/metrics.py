@@ -1,4 +1,4 @@
-"""``/metrics``: what a Prometheus server reads."""
+"""``/metrics`` for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class Metrics:
-    """Counts and times of requests, the queue, and the version served.
+    """Counts and durations of requests, the queue, and the served version.
 
     Args:
-        waiting: how many searches wait now.
-        version: the version served now.
-        cached: bytes of thumbnails kept.
+        waiting: returns the number of waiting searches.
+        version: returns the served version.
+        cached: returns the size of the cached thumbnails in bytes.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Metrics:
             Gauge(name, text, registry=self._registry).set_function(value)
 
     def count(self, route: str, status: int, seconds: float) -> None:
-        """Count one answer."""
+        """Count one response."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self._registry)

@@ -92,7 +92,7 @@ _BYTES: Final = {"type": "string", "format": "binary"}
 
 
 def document() -> dict[str, Any]:
-    """The whole description."""
+    """Return the description."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "mmindex", "version": mmindex.__version__},

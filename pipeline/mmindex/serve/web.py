@@ -1,4 +1,4 @@
-"""The pages: search, one picture, duplicates, report, quarantine, the store."""
+"""The pages: search, image, duplicates, report, quarantine, store."""
 
 from __future__ import annotations
 
@@ -60,33 +60,33 @@ _SORTED: Final = 300  # best hits that are put into another order: below them, o
 _ROWS: Final = 100  # of a table on one page
 _VERSIONS: Final = 50  # the newest ones, listed
 _NEIGHBOURS: Final = 12
-_SAMPLE: Final = 24  # pictures shown before anything is asked
+_SAMPLE: Final = 24  # images shown before anything is asked
 _POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The state of the search page, as its address has it."""
+    """The state of the search page in its URL."""
 
     params: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, request: Request) -> View:
-        """The state that a request's address holds, without empty parameters."""
+        """Return the state in the URL of a request, without empty parameters."""
         return cls(tuple((k, v) for k, v in parameters(request).multi_items() if v))
 
     def get(self, name: str) -> str:
-        """A parameter's value; empty where it has none."""
+        """Return the value of a parameter; empty if it has none."""
         return dict(self.params).get(name, "")
 
     def address(self, path: str = "/", **changes: str) -> str:
-        """The page's address with some parameters changed; empty ones are left out."""
+        """Return the URL of the page with some parameters changed, without empty ones."""
         kept = [(name, value) for name, value in self.params if name not in changes]
         return address(path, [*kept, *((name, value) for name, value in changes.items() if value)])
 
     @property
     def columns(self) -> dict[str, str]:
-        """The columns that must have a value, as parameters ask for it."""
+        """Return the columns that filters set to a value."""
         named = {name: name for name in _CHOICES}
         named |= {name: name.removeprefix(_COLUMN) for name, _ in self.params
                   if name.startswith(_COLUMN)}  # fmt: skip
@@ -94,10 +94,10 @@ class View:
 
 
 def condition(view: View, known: Facets) -> str | None:
-    """The SQL condition that the form's fields and ``where`` make together.
+    """Return the SQL condition of the form fields and ``where``.
 
     Raises:
-        UsageError: a field's value has no meaning.
+        UsageError: the value of a field is invalid.
     """
     parts = [in_brackets(view.get("where"))] if view.get("where") else []
     parts += [known.condition(name, value) for name, value in view.columns.items()]
@@ -119,7 +119,7 @@ def condition(view: View, known: Facets) -> str | None:
 
 
 def fields(view: View, known: Facets) -> list[Field]:
-    """The fields of the filters, as far as the version has their columns."""
+    """Return the filter fields whose columns exist in the version."""
     found = []
     for column, values in known.values.items():
         name = column if column in _CHOICES else f"{_COLUMN}{column}"
@@ -146,7 +146,7 @@ def fields(view: View, known: Facets) -> list[Field]:
 
 
 def pages_routes(service: Service, guard: Guard) -> list[Route]:
-    """The routes of all pages, over a service."""
+    """Return the routes of all pages for a service."""
     site = _Site(service, guard)
     return [
         Route("/", site.search, name="page:search"),
@@ -215,7 +215,7 @@ class _Site:
     async def _browse(
         self, served: Served, view: View, ask: Ask, shown: Mapping[str, Any]
     ) -> Response:
-        """The page while nothing is asked: pictures under the filters, or some of them all."""
+        """Return the page without a query: images that match the filters, or a sample of all."""
         session = await self.service.desk.under(served, ask.where, Modality.IMAGE)
 
         def sample() -> Response:
@@ -354,7 +354,7 @@ class _Site:
     async def _made(
         self, served: Served, view: View, name: str, make: Callable[[], str]
     ) -> Response:
-        """A page that stands by itself, made once for each version; until then, one that waits."""
+        """Return a page that is created once per version, or a waiting page until it is ready."""
         try:
             text = await self.service.desk.slow(served, name, make)
         except MmindexError as error:
@@ -461,7 +461,7 @@ def _thumb(image_id: str, width: int, height: int) -> Thumb:
 def _shown_by(
     served: Served, hits: Sequence[Hit], way: Callable[[str], str]
 ) -> Callable[[Hit], tuple[Place, Thumb]]:
-    """A hit with a thumbnail of the service's; ``way``: where its id leads."""
+    """Return a hit with a thumbnail URL; ``way``: the link for its id."""
     served.finder.get_all(hit.image_id for hit in hits)  # their thumbnails are asked for next
     sizes = image_columns(served.snapshot, [hit.image_id for hit in hits], ["width", "height"])
 
@@ -474,7 +474,7 @@ def _shown_by(
 
 
 def _actions(view: View, image_id: str) -> list[Action]:
-    """What can be done with a picture, and with the question that led to it."""
+    """Return the actions for an image and for the query that found it."""
     actions = [Action("More like this", view.address(q="", image=image_id, offset="", picture=""))]
     if view.get("q") or view.get("image"):
         actions.append(Action("Not like this", view.address(unlike=image_id, offset="")))
@@ -490,7 +490,7 @@ def _actions(view: View, image_id: str) -> list[Action]:
 
 
 def _explained(base: str, view: View) -> str:
-    """Where the picture lies over which the match with the question is drawn; empty: not wanted."""
+    """Return the URL of the explanation overlay; empty if it is not requested."""
     if not (view.get("explain") and view.get("q")):
         return ""
     return address(f"{base}/explanation", [("q", view.get("q"))])
@@ -502,7 +502,7 @@ def _cleared(view: View) -> str:
 
 
 def _parts(view: View) -> list[tuple[str, str, str]]:
-    """The pictures of a question: what they are for, their thumbnail, and the way without them."""
+    """Return the images of a query: their role, thumbnail, and the link that removes them."""
     parts = []
     for name, label in (("image", "like this"), ("unlike", "not like this")):
         for key, value in view.params:
@@ -528,7 +528,7 @@ _UNSHOWN: Final = frozenset({"key", "uri", "filename", "width", "height", "taken
 
 
 def _facts(values: Mapping[str, Any]) -> list[Fact]:
-    """The columns of an image, those that people ask for first."""
+    """Return the columns of an image, the most useful ones first."""
     found = [Fact("Size", f"{values['width']} × {values['height']} pixels")]
     names = [
         *(name for name in _LABELS if name in values),
@@ -554,7 +554,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _way(name: str, value: Any) -> str:
-    """Where a value leads: folders and cameras are filters."""
+    """Return the link of a value: folders and cameras link to filters."""
     if name in ("folder", "camera") and isinstance(value, str):
         return address("/", [(name, value)])
     return ""

@@ -1,4 +1,4 @@
-"""Reading a list of image addresses: csv, tsv, jsonl or parquet, row by row."""
+"""Read a list of image URLs row by row: csv, tsv, txt, jsonl or parquet."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def read_rows(path: Path) -> Iterator[ListRow]:
 
     - ``.csv``: a header line, then RFC 4180 (quotes, commas and line breaks inside quotes), or the
       same with semicolons;
-    - ``.tsv``: a header line, then IANA's text/tab-separated-values: no quoting at all;
-    - ``.txt``: one address a line;
-    - ``.jsonl``: one object a line;
+    - ``.tsv``: a header line, then IANA's text/tab-separated-values, without quoting;
+    - ``.txt``: one URL per line;
+    - ``.jsonl``: one object per line;
     - ``.parquet``: its columns.
 
-    All text is UTF-8, with or without a byte-order mark. A column ``url`` is needed; ``caption``
-    (a text, or a list of texts), ``id`` and ``split`` are known; others become metadata.
+    All text is UTF-8, with or without a byte-order mark. A column ``url`` is required; ``caption``
+    (a text, or a list of texts), ``id`` and ``split`` are optional; others become metadata.
 
     Raises:
-        UsageError: the file's extension is none of these.
+        UsageError: the extension is not one of these.
         NoInputError, PermissionDeniedError, StorageError: it cannot be read.
-        DataError: it is damaged, or has no column of addresses; the message names the line.
+        DataError: it is damaged, or has no column of URLs; the message names the line.
     """
     extension = path.suffix.lower()
     if not path.is_file():
@@ -81,10 +81,10 @@ class _Semicolons(_Csv):
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, line ends kept.
+    """Yield lines with their numbers and line ends.
 
     Raises:
-        DataError: a line is no UTF-8.
+        DataError: a line is not UTF-8.
     """
     with os_errors(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -183,14 +183,14 @@ def _text(value: Any) -> str:
 
 
 def row_id(value: Any) -> str:
-    """An id column's value as an id; empty where it is null, NaN or blank."""
+    """Return the value of an id column as an id; empty if it is null, NaN or blank."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return str(value).strip() and str(value)
 
 
 def _column(value: Any) -> MetadataValue:
-    """A metadata value; bytes and times as text."""
+    """Return a metadata value; bytes and times as text."""
     if isinstance(value, bytes):
         return value.hex()
     if value is None or isinstance(value, str | bool | int | float | list | dict):

@@ -1,4 +1,4 @@
-"""A corpus made ready to train on: captions as tokens and, if wanted, pictures as pixels, on disk.
+"""A corpus made ready to train on: captions as tokens and, if wanted, images as pixels, on disk.
 
 Both lie in flat files that are mapped into memory, so a run's memory does not grow with the corpus
 beyond the list of items itself.
@@ -147,7 +147,7 @@ LIMITS: Final = ImageLimits.of(LimitsConfig())
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """From an item to its picture as the network sees it, before normalisation."""
+    """From an item to its image as the network sees it, before normalisation."""
 
     spec: PreprocessSpec
 
@@ -157,7 +157,7 @@ class Decoder:
         return self.spec.height, self.spec.width, 3
 
     def __call__(self, item: CaptionedImage) -> NDArray[np.uint8] | None:
-        """Uint8 (height, width, 3), or None where the picture cannot be read."""
+        """Uint8 (height, width, 3), or None where the image cannot be read."""
         try:
             return to_pixels(decode(item.read(), LIMITS), self.spec)
         except (ItemError, OSError):
@@ -239,11 +239,11 @@ def _batched(items: Sequence[CaptionedImage]) -> Iterator[list[CaptionedImage]]:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Decoded pictures in one flat file.
+    """Decoded images in one flat file.
 
     Attributes:
         path: uint8 of ``shape``, (images, height, width, 3).
-        unreadable: positions whose picture could not be read; their pixels are zero.
+        unreadable: positions whose image could not be read; their pixels are zero.
     """
 
     path: Path
@@ -270,7 +270,7 @@ class _Decoded(Dataset[NDArray[np.uint8] | None]):
 def cache_pixels(
     items: Sequence[CaptionedImage], decoder: Decoder, folder: Path, identity: str, workers: int
 ) -> Pixels:
-    """Decode every picture once into ``folder``; a finished cache of the same identity is reused.
+    """Decode every image once into ``folder``; a finished cache of the same identity is reused.
 
     Args:
         identity: changes when the corpus does.

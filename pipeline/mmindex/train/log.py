@@ -1,4 +1,4 @@
-"""The log of a training run, one JSON object a line, and its curves as a picture."""
+"""The log of a training run, one JSON object a line, and its curves as an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 
 def plot_run(entries: Sequence[LogEntry], path: Path) -> None:
-    """Loss, and recall on the held-out pictures, over the steps, as a PNG file."""
+    """Loss, and recall on the held-out images, over the steps, as a PNG file."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     losses = [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]

@@ -62,7 +62,7 @@ class TrainSettings:
             at random. A quarter of the batch is a good size: harder negatives teach details (kinds
             of things) that a random batch can be told apart without, while the mixture of several
             groups keeps batch statistics near those of the corpus.
-        crop_scale: smallest share of the picture's area that a random crop keeps; 1 turns cropping
+        crop_scale: smallest share of the image's area that a random crop keeps; 1 turns cropping
             off. There is no mirror (captions speak of left and right) and no colour change.
         seed: of the weights, the order, the captions and the crops.
         lock_image, lock_text: keep that tower as it is (LiT, Zhai et al. 2022).

@@ -1,4 +1,4 @@
-"""Recall of the network on pictures that it does not train on."""
+"""Recall of the network on images that it does not train on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KS: Final = (1, 5, 10)
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Held-out pictures, decoded, and their captions.
+    """Held-out images, decoded, and their captions.
 
     Attributes:
         pixels: uint8 (n, s, s, 3).
@@ -94,7 +94,7 @@ def recall(scores: torch.Tensor, own: torch.Tensor) -> dict[str, float]:
     Of equal scores the one with the lower row comes first, as in :mod:`mmindex.evaluate.recall`.
 
     Raises:
-        DataError: a score is no number.
+        DataError: a score is not a number.
     """
     if not torch.isfinite(scores).all():
         raise DataError("the network returns vectors that are not numbers", "lower `learning_rate`")

@@ -97,7 +97,7 @@ def _package(name: str) -> Finding:
 
 
 def _formats() -> Finding:
-    """Which pictures are read here, and which extra would read more."""
+    """Which images are read here, and which extra would read more."""
     missing = [one for one in EXTRAS if not one.installed]
     there = ", ".join(
         ["JPEG, PNG, HEIC, AVIF and others", *(one.what for one in EXTRAS if one.installed)]

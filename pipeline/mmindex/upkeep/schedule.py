@@ -56,8 +56,8 @@ class Job:
 def cron_line(job: Job) -> str:
     """A line for crontab(5).
 
-    A run that finds another one going (exit 75) is no failure. After one, the end of the log goes
-    to stdout, which cron mails; otherwise nothing is printed.
+    A run that finds another one going (exit 75) is not a failure. After one, the end of the log
+    goes to stdout, which cron mails; otherwise nothing is printed.
 
     Raises:
         UsageError: a path holds a line break, or the line is longer than cron takes.
@@ -128,7 +128,7 @@ def parse_at(text: str) -> time:
     """``HH:MM``.
 
     Raises:
-        UsageError: it is no time of day.
+        UsageError: it is not a time of day.
     """
     match = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})", text)
     if match is None or int(match[1]) > 23 or int(match[2]) > 59:

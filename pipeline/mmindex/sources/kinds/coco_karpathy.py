@@ -1,8 +1,8 @@
 """Karpathy's splits: ``dataset_coco.json`` and ``dataset_flickr30k.json``.
 
-Published in ``caption_datasets.zip``, which may stay packed. COCO's ``restval`` (the part of
-val2014 that is neither val nor test) counts as ``train``, as in the papers that use these splits.
-Source: A. Karpathy, L. Fei-Fei, https://cs.stanford.edu/people/karpathy/deepimagesent/
+They are published in ``caption_datasets.zip``, which can stay packed. COCO's ``restval`` (the part
+of val2014 that is neither val nor test) counts as ``train``, as in the papers that use these
+splits. Source: A. Karpathy, L. Fei-Fei, https://cs.stanford.edu/people/karpathy/deepimagesent/
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _MAX_JSON_BYTES: Final = 4 << 30  # dataset_coco.json has 144 MB
 
 
 class Sentence(msgspec.Struct, gc=False):
-    """One caption as written (``raw``); the tokens beside it are not used."""
+    """A caption as written (``raw``); its tokens are not used."""
 
     raw: str
 
 
 class KarpathyImage(msgspec.Struct, gc=False):
-    """One image of a split file."""
+    """An image in a split file."""
 
     filename: str
     split: str
@@ -43,7 +43,7 @@ class KarpathyImage(msgspec.Struct, gc=False):
 
     @property
     def effective_split(self) -> str:
-        """The split by the usual convention."""
+        """The split according to the usual convention."""
         return "train" if self.split == "restval" else self.split
 
 
@@ -53,20 +53,20 @@ class _Content(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class SplitFile:
-    """A split file's images in its order, and how many lone surrogates had to be replaced."""
+    """The images of a split file in order, and the number of replaced lone surrogates."""
 
     images: list[KarpathyImage]
     lone_surrogates: int
 
 
 def find_split_file(path: Path, name: str) -> SplitFile | None:
-    """Read ``name`` from ``path``, a folder just below it, or ``caption_datasets.zip`` there.
+    """Read ``name`` from ``path``, from a direct subfolder, or from ``caption_datasets.zip``.
 
     Returns:
-        its content; None where there is no such file.
+        the content; None if there is no such file.
 
     Raises:
-        DataError: it is damaged or of another shape.
+        DataError: the file is damaged or has another structure.
     """
     plain = find_file(path, (name,))
     if plain is not None:
@@ -91,13 +91,13 @@ def _decode(data: bytes, where: str) -> SplitFile:
 
 
 def read_karpathy(request: Request) -> Iterator[SourceEvent]:
-    """Stream COCO by Karpathy's splits, in the file's order.
+    """Stream COCO with Karpathy's splits, in file order.
 
-    Without a split, images whose folder is not there (test and val need val2014 alone) are
-    ignored and counted.
+    Without a split, images whose folder is missing (test and val need only val2014) are ignored
+    and counted.
 
     Raises:
-        NoInputError: no split file, no such split, or no images there.
+        NoInputError: there is no split file, no such split, or no images.
         DataError: the split file is damaged.
     """
     path, split, max_bytes = request.path, request.split, request.options.max_bytes
@@ -127,7 +127,7 @@ _UNSAFE: Final = ItemError(Reason.UNSAFE_PATH, "filepath points outside the fold
 
 
 def _find_places(path: Path, names: set[str], max_bytes: int) -> dict[str, ImagePlace | None]:
-    """Where the images of each ``filepath`` lie; paths that lead out are left out."""
+    """Return the image location of each ``filepath``, without paths outside the folder."""
     safe = sorted(name for name in names if is_relative(name))
     places = {name: find_place(path, (name, f"images/{name}"), max_bytes) for name in safe}
     if safe and not any(places.values()):

@@ -1,10 +1,10 @@
-"""Flickr30k: a folder or zip of images, and captions in any of the forms that are passed around.
+"""Flickr30k: a folder or zip of images, and captions in any of the published forms.
 
 ``results_20130124.token`` (the authors'), ``results.csv`` and ``captions.txt`` (Kaggle),
 ``flickr_annotations_30k.csv`` (nlphuji, with splits), ``dataset_flickr30k.json`` (Karpathy, with
-splits). The last two know 31,014 of the 31,783 images. Where a file with splits stands beside one
-without, each image's captions come from the first and images it does not know from the second,
-with the split ``all``.
+splits). The last two contain 31,014 of the 31,783 images. If there is one file with splits and one
+without, captions come from the first, and images that are missing in it come from the second, with
+the split ``all``.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _PLAIN_LISTS: Final = ("results_20130124.token", "results.csv", "captions.txt")
 def read_flickr30k(request: Request) -> Iterator[SourceEvent]:
     """Stream a local copy of Flickr30k, in the order of its caption files.
 
-    Caption files may also lie one folder deeper.
+    Caption files can also be in a subfolder.
 
     Raises:
-        NoInputError: no captions, no images, or no such split there.
+        NoInputError: there are no captions, no images, or no such split.
         DataError: a caption file is damaged; the message names the line or byte.
     """
     path, split = request.path, request.split
@@ -57,7 +57,7 @@ def read_flickr30k(request: Request) -> Iterator[SourceEvent]:
 
 
 def _read_lists(path: Path) -> CaptionList:
-    """Every image with captions and split, images of the split file first."""
+    """Return every image with captions and split, images of the split file first."""
     listed = CaptionList()
     split_csv, plain = find_file(path, (_SPLIT_CSV,)), find_file(path, _PLAIN_LISTS)
     content = find_split_file(path, _SPLIT_JSON)

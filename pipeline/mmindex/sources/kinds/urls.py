@@ -1,8 +1,7 @@
-"""Lists of image addresses as a source: fetch what is missing, then read what is stored.
+"""Lists of image URLs: download missing images, then read the stored ones.
 
-All lists of a store share one pool of shards (``downloads/fetched/``), keyed by address: a list
-that is renamed, sorted anew or grown, and a second list with the same addresses, fetch nothing
-twice.
+All lists of a store share one pool of shards (``downloads/fetched/``), keyed by URL. If a list is
+renamed, sorted or extended, or a second list has the same URLs, nothing is downloaded twice.
 """
 
 from __future__ import annotations
@@ -54,16 +53,16 @@ _THROTTLED_FLOOR: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class UrlOptions:
-    """What reading a URL list needs beside the list.
+    """The options for reading a URL list.
 
     Attributes:
         layout: the store; its writer lock must be held.
-        fetch: how to behave on the network.
-        max_bytes: limit for one image.
-        max_throttled: share of rows that may be left for a later run because their host asks
-            to wait; above it the run stops.
-        forgotten: rows of these ids and addresses are ignored, and such bytes are not kept.
-        resolver: what resolves names; the operating system's by default.
+        fetch: the network settings.
+        max_bytes: the size limit of an image.
+        max_throttled: the share of rows that can be left for a later run because their host asks
+            to wait; above it, the run stops.
+        forgotten: rows with these ids and URLs are ignored, and such bytes are not kept.
+        resolver: resolves host names; by default, that of the operating system.
     """
 
     layout: Layout
@@ -75,16 +74,16 @@ class UrlOptions:
 
 
 class FetchSummary(msgspec.Struct, frozen=True):
-    """What one run of one list did; ``downloads/fetched/last-fetch.json``.
+    """The result of one run for one list; ``downloads/fetched/last-fetch.json``.
 
     Attributes:
-        list: the file's name.
-        rows: rows of the list.
-        asked: addresses asked for in this run.
-        seconds: wall time of that.
-        by_status: how they ended.
-        by_host: the same for each host, the most frequent first.
-        known: what is known of all addresses of the list.
+        list: the file name.
+        rows: the number of rows.
+        asked: the number of URLs requested in this run.
+        seconds: the wall time of the requests.
+        by_status: counts by status.
+        by_host: counts by status for each host, most frequent first.
+        known: counts by status of all URLs in the list.
     """
 
     list: str
@@ -97,12 +96,12 @@ class FetchSummary(msgspec.Struct, frozen=True):
 
     @property
     def success_rate(self) -> float:
-        """Share of the addresses asked for whose image is kept; 1 where none was asked for."""
+        """The share of requested URLs whose image is kept; 1 if none was requested."""
         return self.by_status.get(FetchStatus.STORED, 0) / self.asked if self.asked else 1.0
 
 
 def read_urls(request: Request) -> Iterator[SourceEvent]:
-    """Fetch what a list of addresses lacks, then stream its rows: see :func:`url_list_events`."""
+    """Download missing images and stream the rows of a list: see :func:`url_list_events`."""
     given = request.options
     options = UrlOptions(
         given.layout, given.fetch, given.max_bytes, given.max_throttled, given.forgotten
@@ -113,22 +112,22 @@ def read_urls(request: Request) -> Iterator[SourceEvent]:
 def url_list_events(
     path: Path, split: str | None, options: UrlOptions, ids: str = "urls"
 ) -> Iterator[SourceEvent]:
-    """Fetch what a list of addresses lacks, then stream its rows in the list's order.
+    """Download missing images and stream the rows of a list in order.
 
-    Rows with the same address are one image with all their captions: the later ones count as
-    ignored. An image's id is the list's own ``id`` or, without one,
-    the first 20 hex digits of the address's sha256.
+    Rows with the same URL are one image with all their captions; the later rows count as ignored.
+    The id of an image is the column ``id`` or, without one, the first 20 hex digits of the sha256
+    of the URL.
 
     Args:
         path: csv, tsv, jsonl or parquet, see :func:`mmindex.sources.url_rows.read_rows`.
-        split: only rows whose column ``split`` says so; None for all.
+        split: read only rows with this value in the column ``split``; None for all.
         options: the store and the limits.
-        ids: what stands before the ids, by which the store knows forgotten rows.
+        ids: the prefix of the ids in the list of forgotten items.
 
-    Raises:
-        NoInputError: no such file, or no row of that split.
+        Raises:
+        NoInputError: there is no such file, or no row with this split.
         DataError: the list is damaged.
-        BusyError: hosts ask to wait for longer than the budget; what was fetched is kept.
+        BusyError: hosts ask to wait for longer than the limit; downloaded images are kept.
         StorageError: the disk is full.
     """
     folder = options.layout.downloads_dir / _FOLDER
@@ -154,7 +153,7 @@ def url_list_events(
 
 
 class _Listed:
-    """Keeps forgotten rows out, before anything is asked for, and counts them."""
+    """Removes and counts forgotten rows before anything is requested."""
 
     def __init__(self, ids: str, known: Forgotten) -> None:
         self._ids = ids
