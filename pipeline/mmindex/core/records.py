@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 Scalar = str | int | float | bool | None
 MetadataValue = Scalar | datetime | list[Scalar]
 Stamp = tuple[int, int, int]  # of a file: size, mtime in ns, inode
+
+# The columns of an image that tell where it was taken.
+LOCATION_COLUMNS: Final = ("lat", "lon")
 
 
 class Reason(StrEnum):

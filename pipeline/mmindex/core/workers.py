@@ -10,8 +10,6 @@ from multiprocessing.process import BaseProcess
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
-from pebble import ProcessExpired
-
 from mmindex.core.records import ItemError, Reason
 
 
@@ -63,6 +61,8 @@ def worker_deaths(timeout_s: float) -> Iterator[None]:
     Raises:
         ItemError: the worker ran out of memory, took longer than ``timeout_s``, or died.
     """
+    from pebble import ProcessExpired  # for commands that load a model without such workers
+
     try:
         yield
     except MemoryError as error:

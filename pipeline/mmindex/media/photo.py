@@ -23,7 +23,7 @@ from defusedxml import ElementTree as SafeTree
 from PIL import Image, ImageFile, IptcImagePlugin
 from PIL.ExifTags import GPS, IFD, Base
 
-from mmindex.core.records import Scalar
+from mmindex.core.records import LOCATION_COLUMNS, Scalar
 from mmindex.media.pillow import DECODER_ERRORS
 
 T = TypeVar("T")
@@ -31,8 +31,6 @@ T = TypeVar("T")
 Value = str | int | float | datetime | list[Scalar]
 Fields = dict[str, Value]
 
-# The columns that tell where an image was taken.
-LOCATION_COLUMNS: Final = ("lat", "lon")
 PHOTO_COLUMNS: Final = (
     "taken",
     "taken_offset",
