@@ -45,7 +45,7 @@ def read_pairs(path: Path) -> tuple[Pair, ...]:
         label = row["label"].strip().lower()
         if label not in _TRUE | _FALSE:
             raise DataError(
-                f"{where}: the label {row['label']!r} is not a yes or a no",
+                f"{where}: the label {row['label']!r} is not recognised",
                 "use 1 or 0, true or false, yes or no, match or unmatched",
             )
         pairs.append(Pair(beside(path, row["image"]), row["text"], label in _TRUE))
