@@ -77,7 +77,7 @@ def _counts(_objects, made):
         ({"vectors": np.full((2, 8), np.nan, np.float32)}, "2 vectors are not finite"),
         ({"edit": _golden}, "golden answers contain ids that do not exist"),
         ({"edit": _rows}, "ids/image: 2 rows, but the manifest states 3"),
-        ({"edit": _no_ids}, "the ids do not fit the index"),
+        ({"edit": _no_ids}, "the ids do not match the index"),
         ({"edit": _one_vector_more}, "2 rows, 2 of them live; the index has 3"),
         ({"edit": _counts}, "2 rows in images, but the counts state 3"),
     ],
