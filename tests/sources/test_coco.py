@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from mmindex.core.errors import DataError, NoInputError
+from mmindex.core.records import Expected
+from mmindex.sources.spec import SourceOptions, open_source, parse_spec
+from mmindex.store.layout import Layout
 from support.corpora import (
     coco_content,
     crawl_specs,
@@ -191,3 +194,11 @@ def test_real_coco_from_folder_and_zip(real_photos: Path, tmp_path: Path) -> Non
         assert other.pop("uri") == f"{tmp_path}/val2017.zip!val2017/{Path(row.pop('uri')).name}"
         del row["modified"]  # members of an archive have no time of their own
         assert row == other
+
+
+def test_a_list_says_how_many_images_to_expect(tmp_path: Path) -> None:
+    """For the progress bar of the crawl."""
+    spec = parse_spec(f"coco:{write_coco(tmp_path, coco_content(CAPTIONS))}")
+    found = list(open_source(spec, SourceOptions(Layout(tmp_path / "unused"), 1 << 20)))
+    assert [event.images for event in found if isinstance(event, Expected)] == [3]
+    assert isinstance(found[0], Expected)

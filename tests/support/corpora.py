@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from mmindex.core.config import LimitsConfig, SourceConfig
-from mmindex.core.records import Ignored, Note, Rejected, SourceEvent, SourceItem
+from mmindex.core.records import Expected, Ignored, Note, Rejected, SourceEvent, SourceItem
 from mmindex.crawl.stage import CrawlReport, crawl
 from mmindex.sources.spec import SourceOptions, open_source, parse_spec
 from mmindex.store.layout import Layout
@@ -65,7 +65,8 @@ def coco_content(captions: Mapping[int, Sequence[str]], **more: object) -> dict[
 def source_events(spec: str, **options: Any) -> list[Any]:
     """What a source gives: no store is needed by kinds that neither fetch nor draw."""
     given = {"layout": Layout(Path("unused")), "max_bytes": 1 << 20, **options}
-    return list(open_source(parse_spec(spec), SourceOptions(**given)))
+    found = open_source(parse_spec(spec), SourceOptions(**given))
+    return [event for event in found if not isinstance(event, Expected)]  # those are for bars
 
 
 def write_coco(

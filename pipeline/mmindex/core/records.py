@@ -180,7 +180,14 @@ class Detail:
     values: Mapping[str, object]
 
 
-SourceEvent = SourceItem | Rejected | Ignored | Note | Detail
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How many more images a source has listed; for progress bars."""
+
+    images: int
+
+
+SourceEvent = SourceItem | Rejected | Ignored | Note | Detail | Expected
 
 
 class ItemError(Exception):

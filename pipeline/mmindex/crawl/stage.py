@@ -20,6 +20,7 @@ from mmindex.core.errors import UsageError
 from mmindex.core.progress import counter, get_logger
 from mmindex.core.records import (
     Detail,
+    Expected,
     Ignored,
     ImageRow,
     ItemError,
@@ -236,6 +237,9 @@ def _read_source(
                     tally.notes[kind] += count
                 case Detail(name, values):
                     tally.details[name] = values
+                case Expected(images) if total is None:
+                    progress.total = (progress.total or 0) + images
+                    progress.refresh()
 
 
 def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[SourceEvent]:

@@ -16,7 +16,15 @@ from typing import Final
 import msgspec
 
 from mmindex.core.errors import DataError, NoInputError
-from mmindex.core.records import ItemError, MetadataValue, Note, NoteKind, Reason, SourceEvent
+from mmindex.core.records import (
+    Expected,
+    ItemError,
+    MetadataValue,
+    Note,
+    NoteKind,
+    Reason,
+    SourceEvent,
+)
 from mmindex.media import archive
 from mmindex.media.places import ImagePlace, find_place, require_place
 from mmindex.sources.annotations import decode_json, notes, read_bytes, stem
@@ -155,6 +163,7 @@ def split_events(split: CocoSplit) -> Iterator[SourceEvent]:
     for annotation in content.annotations:
         captions[annotation.image_id].append(annotation.caption)
     seen: set[int] = set()
+    yield Expected(len(content.images))
     for image in content.images:
         listed = _listed(split, image, captions, licences)
         if image.id in seen:

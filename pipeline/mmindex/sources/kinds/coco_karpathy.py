@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from mmindex.core.errors import DataError, NoInputError
-from mmindex.core.records import Ignored, ItemError, NoteKind, Reason, Skip, SourceEvent
+from mmindex.core.records import Expected, Ignored, ItemError, NoteKind, Reason, Skip, SourceEvent
 from mmindex.media import archive
 from mmindex.media.places import ImageFolder, ImagePlace, find_place, is_relative, require_place
 from mmindex.sources.annotations import decode_json, find_file, notes, read_bytes, stem
@@ -111,6 +111,7 @@ def read_karpathy(request: Request) -> Iterator[SourceEvent]:
     if split is not None and None in places.values():
         missing = sorted(name for name, place in places.items() if place is None)
         require_place(path, missing, max_bytes)
+    yield Expected(len(wanted))
     for image in wanted:
         listed = _listed(image)
         if image.filepath not in places:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from mmindex.core.errors import NoInputError
-from mmindex.core.records import NoteKind, SourceEvent
+from mmindex.core.records import Expected, NoteKind, SourceEvent
 from mmindex.media.places import require_place
 from mmindex.sources.annotations import find_file, notes, stem
 from mmindex.sources.base import Kind, Place, Request, require_split
@@ -49,6 +49,7 @@ def read_flickr30k(request: Request) -> Iterator[SourceEvent]:
     known = {described.split for described in listed.images.values()}
     require_split(split, known, path, f"put {_SPLIT_JSON} beside the images")
     place = require_place(path, _IMAGE_PLACES, request.options.max_bytes)
+    yield Expected(sum(split in (None, one.split) for one in listed.images.values()))
     for name, described in listed.images.items():
         if split in (None, described.split):
             picture = Listed(stem(name), name, described.captions, described.split)

@@ -19,6 +19,7 @@ from typing import Final
 
 from mmindex.core.errors import DataError, os_errors
 from mmindex.core.records import (
+    Expected,
     Ignored,
     ItemError,
     Note,
@@ -255,6 +256,7 @@ def _members(scan: _Scan, names: Sequence[str]) -> Iterator[SourceEvent]:
         if captions is not None:
             scan.lists.append(captions)
     sidecars, lists = _sidecars(scan, there), {captions.file for captions in scan.lists}
+    yield Expected(len(images))
     for name in sorted(names, key=os.fsencode):
         if name in sidecars or name in lists:
             continue

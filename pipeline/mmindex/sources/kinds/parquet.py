@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmindex.core.errors import DataError, os_errors
-from mmindex.core.records import MetadataValue, SourceEvent, SourceItem
+from mmindex.core.records import Expected, MetadataValue, SourceEvent, SourceItem
 from mmindex.media.parquet_cells import file_stamp, read_cell, uri_of_cell
 from mmindex.media.places import ImageFolder
 from mmindex.sources.annotations import json_column
@@ -82,6 +82,7 @@ def _file_events(path: Path, id_prefix: str, request: Request) -> Iterator[Sourc
         with os_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             columns = _columns(path, file.schema_arrow)
             table = _Table(path, id_prefix, columns, file_stamp(str(path)), request)
+            yield Expected(file.metadata.num_rows)
             for values in _rows(file, columns):
                 row += 1
                 yield from table.events(row, values)
