@@ -99,7 +99,7 @@ def _lines(report: CheckReport, repaired: RepairReport | None) -> Iterator[str]:
         moved = "now points to" if repaired.moved else "still points to"
         yield f"CURRENT {moved} version {repaired.version}"
         for drop in repaired.dropped:
-            verb = "could not drop (a reader holds it)" if drop.held else "dropped"
+            verb = "could not remove (a reader holds it)" if drop.held else "removed"
             yield f"{verb} version {drop.version}: {visible(drop.why)}"
     yield from map(visible, report.problems)
     for number in report.pending:

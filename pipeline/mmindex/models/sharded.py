@@ -92,7 +92,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise DataError(f"{index}: no weight_map that names the shards of the tensors")
     for shard in found.values():
         if not isinstance(shard, str) or PurePosixPath(shard).name != shard:
-            raise DataError(f"{index}: {shard!r} is not the name of a file beside it")
+            raise DataError(f"{index}: {shard!r} is not the name of a file next to it")
         if not shard.endswith(".safetensors"):
             raise DataError(f"{index}: {shard!r} is not a .safetensors file")
     return found
