@@ -34,8 +34,8 @@ RepairOption = Annotated[
     bool,
     typer.Option(
         "--repair",
-        help="If CURRENT is damaged, point it at the newest sound version. Drop damaged old "
-        "versions. Then check in full.",
+        help="Set a damaged CURRENT to the newest intact version, remove damaged old versions, "
+        "and run a full check.",
     ),
 ]
 
@@ -106,7 +106,7 @@ def _lines(report: CheckReport, repaired: RepairReport | None) -> Iterator[str]:
         yield f"version {number} contains forgotten items; `mmindex gc` removes it"
     if not report.problems:
         yield (
-            f"sound: {report.versions} version(s), {report.objects} objects present, "
+            f"intact: {report.versions} version(s), {report.objects} objects present, "
             f"{report.hashed} of them read and hashed, {report.bytes:,} bytes"
         )
     if report.unlisted:

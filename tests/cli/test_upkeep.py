@@ -233,7 +233,7 @@ def test_check_names_the_damage_ends_with_65_and_repair_mends_what_it_can(store,
     assert code == 0
     assert "CURRENT now points to version 5" in stdout
     assert "removed version 1: " in stdout
-    assert "sound: " in stdout
+    assert "intact: " in stdout
     code, stdout, _ = call("check", "--repair", "--format", "json", "--store", store)
     record = json.loads(stdout)
     assert record["repair"] == {"version": 5, "moved": False, "dropped": []}
