@@ -34,8 +34,8 @@ RepairOption = Annotated[
     bool,
     typer.Option(
         "--repair",
-        help="If CURRENT is damaged, point it at the newest sound version. Drop damaged old "
-        "versions. Then check in full.",
+        help="Set a damaged CURRENT to the newest intact version, remove damaged old versions, "
+        "and run a full check.",
     ),
 ]
 
@@ -99,14 +99,14 @@ def _lines(report: CheckReport, repaired: RepairReport | None) -> Iterator[str]:
         moved = "now points to" if repaired.moved else "still points to"
         yield f"CURRENT {moved} version {repaired.version}"
         for drop in repaired.dropped:
-            verb = "could not drop (a reader holds it)" if drop.held else "dropped"
+            verb = "could not remove (a reader holds it)" if drop.held else "removed"
             yield f"{verb} version {drop.version}: {visible(drop.why)}"
     yield from map(visible, report.problems)
     for number in report.pending:
         yield f"version {number} contains forgotten items; `mmindex gc` removes it"
     if not report.problems:
         yield (
-            f"sound: {report.versions} version(s), {report.objects} objects present, "
+            f"intact: {report.versions} version(s), {report.objects} objects present, "
             f"{report.hashed} of them read and hashed, {report.bytes:,} bytes"
         )
     if report.unlisted:

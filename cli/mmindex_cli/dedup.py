@@ -36,7 +36,7 @@ AcrossOption = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN",
-        help="Show only groups in which this column of the images has several values: split finds "
+        help="Show only groups in which this column of the images has several values; split finds "
         "images that are in more than one split.",
     ),
 ]
@@ -130,7 +130,7 @@ def _lines(groups: Iterable[Group]) -> Iterator[str]:
             value = "" if one.across is None else f"{visible(one.across)}  "
             yield f"  {mark}  {facts}  {value}{visible(one.uri)}"
     if number:
-        could_go = f"{images - number:,} could go ({size(spare)})"
+        could_go = f"{images - number:,} can be deleted ({size(spare)})"
         yield f"{number:,} groups of {images:,} images; {could_go}"
     else:
         yield "no near-duplicates"

@@ -1,4 +1,4 @@
-"""``export``: a version's images, captions and vectors for other tools."""
+"""``export``: write images, captions and vectors for other tools."""
 
 from __future__ import annotations
 
@@ -15,23 +15,21 @@ from mmindex_cli.options import StoreOption, TextFormat, WhereOption
 if TYPE_CHECKING:
     from mmindex.export.export import ExportReport
 
-OutOption = Annotated[
-    Path, typer.Option("--out", help="The folder to write; must not exist, or be empty.")
-]
+OutOption = Annotated[Path, typer.Option("--out", help="A new or empty folder for the export.")]
 LayoutOption = Annotated[
     Literal["parquet", "clip-retrieval", "hf"],
     typer.Option(
         help="parquet: one table of images and one of captions, with vectors. clip-retrieval: .npy "
-        "files beside Parquet metadata, also for autofaiss. hf: a Hugging Face dataset with the "
-        "image files in it."
+        "files with Parquet metadata, also for autofaiss. hf: a Hugging Face dataset that contains "
+        "the image files."
     ),
 ]
 LocationOption = Annotated[
     bool,
     typer.Option(
         "--with-location",
-        help="Export where images were taken (lat, lon), too; the image files of hf keep all "
-        "their metadata.",
+        help="Also export the locations of images (lat, lon); the image files of hf keep all their "
+        "metadata.",
     ),
 ]
 
@@ -46,7 +44,7 @@ def export(
 ) -> None:
     """Write images, captions and vectors of the published version for other tools.
 
-    What is exported is not part of the store any more: forget does not reach it.
+    The export is not part of the store, so forget does not change it.
 
     Example: mmindex export --out embeddings --layout clip-retrieval
     """
@@ -65,7 +63,7 @@ def _lines(report: ExportReport) -> Iterator[str]:
         f"{visible(str(report.folder))} ({report.bytes / 1e6:,.1f} MB)"
     )
     if report.unreadable:
-        yield f"{report.unreadable:,} images could not be read and are null"
+        yield f"{report.unreadable:,} images cannot be read and are null"
 
 
 def _record(report: ExportReport) -> dict[str, object]:

@@ -40,7 +40,10 @@ ImageOption = Annotated[
 ]
 LikeOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Like --image for each line of a file; - reads stdin."),
+    typer.Option(
+        metavar="FILE",
+        help="Search with the images in a file, one path, uri or id per line; - reads stdin.",
+    ),
 ]
 PlusOption = Annotated[
     list[str] | None,
@@ -107,7 +110,7 @@ DistinctOption = Annotated[
     bool,
     typer.Option(
         "--distinct",
-        help="Leave out near-duplicates of a better hit, and show how many were left out.",
+        help="Leave out near-duplicates of better hits, and show their number.",
     ),
 ]
 LocationOption = Annotated[

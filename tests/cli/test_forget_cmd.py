@@ -169,7 +169,7 @@ def test_on_a_terminal_it_asks_first(place: Path, answer: str, code: int) -> Non
         )
         assert done.exit_code == code
         assert "would forget 2 image(s)" in done.stderr
-        assert "This cannot be undone" in done.stderr
+        assert "You cannot undo this" in done.stderr
         assert (ID in image_ids(place)) is (answer == "n")
         yes = ["forget", "folder/photos/p5.jpg", "--yes", "--store", str(place / "store")]
         assert CliRunner().invoke(app, yes).exit_code == 0

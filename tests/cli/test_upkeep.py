@@ -232,8 +232,8 @@ def test_check_names_the_damage_ends_with_65_and_repair_mends_what_it_can(store,
     code, stdout, _ = call("check", "--repair", "--store", store)
     assert code == 0
     assert "CURRENT now points to version 5" in stdout
-    assert "dropped version 1: " in stdout
-    assert "sound: " in stdout
+    assert "removed version 1: " in stdout
+    assert "intact: " in stdout
     code, stdout, _ = call("check", "--repair", "--format", "json", "--store", store)
     record = json.loads(stdout)
     assert record["repair"] == {"version": 5, "moved": False, "dropped": []}
@@ -247,7 +247,7 @@ def test_gc_of_a_store_with_a_damaged_old_version_names_the_way_out(tmp_path, ca
     code, _, stderr = call("gc", "--store", layout.root)
     assert (code, "check --repair" in stderr) == (65, True)
     assert snapshot(layout.root) == before
-    assert "dropped version 2" in call("check", "--repair", "--store", layout.root)[1]
+    assert "removed version 2" in call("check", "--repair", "--store", layout.root)[1]
     assert call("gc", "--store", layout.root)[0] == 0
     assert not own(layout, made[1]).exists()
 

@@ -119,7 +119,7 @@ def test_the_figures_on_the_page_are_those_of_the_evaluation(published: Snapshot
     page = report_page(published, measured, CONFIG)
     assert f"{measured.evaluation.text_to_image.r1:.1f}<small>%</small>" in page
     assert "16 captions each search for their own image" in page
-    assert "11 images each search for any one of their captions" in page
+    assert "11 images each search for any of their captions" in page
     assert "percentile bootstrap" in page
     assert "exact search over 11 vectors" in page
     assert "3 of 14 items are in quarantine" in page

@@ -25,5 +25,5 @@ def test_a_network_that_gives_one_vector_for_everything_scores_chance() -> None:
 
 
 def test_vectors_that_are_no_numbers_are_an_error_not_a_score() -> None:
-    with pytest.raises(DataError, match="no numbers"):
+    with pytest.raises(DataError, match="not numbers"):
         recall(torch.full((4, 2), float("nan")), torch.tensor([0, 0, 1, 1]))

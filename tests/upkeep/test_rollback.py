@@ -89,7 +89,7 @@ def test_a_manifest_that_its_child_does_not_know_is_refused(root):
     publish_days_ago(root, 3, 2, 1)
     path = versions.open_layout(root).version(1)
     path.write_bytes(path.read_bytes().replace(b'"run_id": "test"', b'"run_id": "tesu"'))
-    with pytest.raises(DataError, match="not the one that version 2 recorded"):
+    with pytest.raises(DataError, match="differs from the one that version 2 recorded"):
         back(root, 1)
 
 

@@ -1,1 +1,1 @@
-"""Recall: how well a corpus finds itself, and how much of that the index keeps."""
+"""Recall of the model and of the index."""

@@ -1,13 +1,13 @@
 """Confidence intervals of recall: percentile bootstrap over images.
 
-Captions of one image are not independent (an odd image spoils all five), so images are drawn
-with replacement and bring all their queries along; drawing captions one by one would give
-intervals that are too narrow. Percentile interval: B. Efron, R. Tibshirani, An Introduction to
+Captions of one image are not independent (an odd image spoils all five), so images are drawn with
+replacement, together with all their queries; intervals over captions drawn one by one would be too
+narrow. Percentile interval: B. Efron, R. Tibshirani, An Introduction to
 the Bootstrap, 1993, chapter 13; whole clusters: C. Field, A. Welsh, Bootstrapping clustered data,
 JRSS B 69 (2007) 369-390.
 
-The gallery stays as it is: the intervals speak of other queries against this corpus, not of other
-corpora. Where every query hits, or none, the interval has no width.
+The gallery stays fixed: the intervals describe other queries to this corpus, not other corpora. If
+every query succeeds, or none, the interval has no width.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class Interval:
 def recall_intervals(
     ranks: Int64, images: Int64, seed: int, replicates: int = REPLICATES
 ) -> tuple[Interval, ...]:
-    """Recall@1, 5 and 10, each with its interval.
+    """Return recall@1, 5 and 10 with their intervals.
 
     Args:
-        ranks: int64 (q,), each query's rank, at least 1.
-        images: int64 (q,), the image that each query belongs to.
-        seed: of the draws.
-        replicates: how many corpora are drawn.
+        ranks: int64 (q,), the rank of each query, at least 1.
+        images: int64 (q,), the image of each query.
+        seed: the seed of the draws.
+        replicates: the number of draws.
 
     Raises:
-        InternalError: there is no query.
+        InternalError: there are no queries.
     """
     if not len(ranks):
         raise InternalError("no queries to draw from")

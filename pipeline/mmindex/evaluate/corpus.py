@@ -1,4 +1,4 @@
-"""The corpus as arrays of row and vector numbers, and the queries that recall is measured with."""
+"""The corpus as arrays of row and vector numbers, and the queries for measuring recall."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Int64 = NDArray[np.int64]
 class VectorSource(Protocol):
     """Vectors by id; :class:`mmindex.store.vectors.Vectors` is one.
 
-    Ids are below ``n``; those of removed vectors are in use no more. ``take(ids)`` gives float16
-    (len(ids), dim), ``blocks(rows)`` streams ``(ids (m,), float16 (m <= rows, dim))`` of what is
-    not removed in the order of ids, which ``live_ids()`` lists.
+    Ids are below ``n``; those of removed vectors are not in use. ``take(ids)`` returns float16
+    (len(ids), dim), and ``blocks(rows)`` yields ``(ids (m,), float16 (m <= rows, dim))`` of the
+    other vectors in the order of ids, which ``live_ids()`` lists.
     """
 
     n: int
@@ -37,13 +37,13 @@ class VectorSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The rows of one table and the vectors that they share.
+    """The rows of a table and their vectors, which rows can share.
 
     Attributes:
-        vectors: one vector for each id.
-        id_of_row: int64 (rows,), the id of each row's vector; several rows may share one.
-        starts: int64 (n + 1,), where each id's rows begin in ``rows``.
-        rows: int64 (rows,), row numbers grouped by id, ascending inside each id.
+        vectors: one vector per id.
+        id_of_row: int64 (rows,), the id of the vector of each row; several rows can share one.
+        starts: int64 (n + 1,), the start of the rows of each id in ``rows``.
+        rows: int64 (rows,), row numbers grouped by id, ascending within each id.
     """
 
     vectors: VectorSource
@@ -66,24 +66,24 @@ class Items:
 
     @property
     def rows_of_id(self) -> Int64:
-        """int64 (n,): how many rows share each id."""
+        """int64 (n,): the number of rows with each id."""
         return np.diff(self.starts)
 
     def earlier(self, ids: Int64, rows: Int64) -> Int64:
-        """How many rows of ``ids[i]`` are lower than ``rows[i]``: int64 (len(ids),)."""
+        """Return how many rows of ``ids[i]`` are below ``rows[i]``: int64 (len(ids),)."""
         stride = len(self.rows) + 1
         return np.searchsorted(self._grouped, ids * stride + rows) - self.starts[ids]
 
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """Queries and their right answers.
+    """Queries and their correct answers.
 
     Attributes:
-        vectors: where the queries' vectors are.
-        ids: int64 (q,), each query's vector.
-        offsets: int64 (q + 1,), where each query's right rows begin in ``right``.
-        right: int64 (pairs,), rows of the gallery that are right; at least one for each query.
+        vectors: the source of the query vectors.
+        ids: int64 (q,), the id of each query vector.
+        offsets: int64 (q + 1,), the start of the correct rows of each query in ``right``.
+        right: int64 (pairs,), correct rows of the gallery; at least one per query.
     """
 
     vectors: VectorSource
@@ -99,7 +99,7 @@ class Queries:
         return len(self.ids)
 
     def part(self, start: int, stop: int) -> Queries:
-        """Queries ``start`` to ``stop``."""
+        """Return queries ``start`` to ``stop``."""
         first, last = self.offsets[start], self.offsets[stop]
         return Queries(
             self.vectors,
@@ -114,9 +114,9 @@ class Corpus:
     """Both sides of a corpus, and which caption belongs to which image.
 
     Attributes:
-        images: rows of the ``images`` table.
-        captions: rows of the ``captions`` table; None where there are none.
-        image_of_caption: int64 (captions,), each caption's row in ``images``.
+        images: the rows of the ``images`` table.
+        captions: the rows of the ``captions`` table; None if there are none.
+        image_of_caption: int64 (captions,), the row of each caption in ``images``.
     """
 
     images: Items
@@ -125,9 +125,9 @@ class Corpus:
 
 
 def load_corpus(snapshot: Snapshot) -> Corpus:
-    """Read the tables of a version that has been indexed.
+    """Read the tables of an indexed version.
 
-    Memory: the key columns while they are looked up (64 bytes a row), then 32 bytes a row.
+    Memory: the key columns during the look-up (64 bytes per row), then 32 bytes per row.
 
     Raises:
         NoInputError: the version has not been indexed.
@@ -147,14 +147,14 @@ def load_corpus(snapshot: Snapshot) -> Corpus:
 
 
 def sample(n: int, wanted: int, seed: int) -> Int64:
-    """``wanted`` of the numbers 0..n-1, ascending, seeded; all of them where n is not larger."""
+    """Return ``wanted`` of the numbers 0..n-1, ascending, seeded; all if n is not larger."""
     if n <= wanted:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, wanted, replace=False))
 
 
 def caption_queries(captions: Items, image_of_caption: Int64, rows: Int64) -> Queries:
-    """Text to image: each of these captions asks for its own image."""
+    """Return text-to-image queries: each of these captions searches for its own image."""
     return Queries(
         vectors=captions.vectors,
         ids=captions.id_of_row[rows],
@@ -164,7 +164,7 @@ def caption_queries(captions: Items, image_of_caption: Int64, rows: Int64) -> Qu
 
 
 def image_queries(images: Items, image_of_caption: Int64, rows: Int64) -> Queries:
-    """Image to text: each of these images, which have captions, asks for any one of its own."""
+    """Return image-to-text queries: each of these images searches for any of its captions."""
     grouped = np.argsort(image_of_caption, kind="stable").astype(np.int64)
     counts = np.bincount(image_of_caption, minlength=len(images.id_of_row))
     starts = (np.cumsum(counts) - counts)[rows]

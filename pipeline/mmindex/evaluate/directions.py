@@ -1,4 +1,4 @@
-"""One direction of an evaluation, measured query by query: exactly, and through the index."""
+"""One direction of an evaluation, measured for each query: exactly, and through the index."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class Direction:
     """The results of all queries in one direction.
 
     Attributes:
-        rows: int64 (q,), the rows that asked: of ``captions``, or of ``images``.
-        images: int64 (q,), the row in ``images`` that each query belongs to.
-        ranks: int64 (q,), rank of the best right row by exact search; 1 is first.
-        index_ranks: int64 (q,), the same among the index's first ten; 0 where it is not there.
-        right_row, right_score: int64 and float64 (q,), the best right row and its cosine.
-        wrong_id, wrong_score: int64 and float64 (q,), the first wrong one of the index's ten
-            answers, as a vector's id; -1 and -inf where all are right.
-        index_recall: recall@10 of the index in percent; None where there is nothing to find.
-        sampled: not every query that could be asked was.
+        rows: int64 (q,), the query rows in ``captions`` or ``images``.
+        images: int64 (q,), the row of each query in ``images``.
+        ranks: int64 (q,), rank of the best correct row with exact search; 1 is first.
+        index_ranks: int64 (q,), the same among the first ten of the index; 0 if it is not there.
+            right_row, right_score: int64 and float64 (q,), the best correct row and its cosine.
+            wrong_id, wrong_score: int64 and float64 (q,), the first wrong one of the ten answers of
+            the index, as a vector id; -1 and -inf if all are correct.
+        index_recall: recall@10 of the index in percent; None if there is nothing to find.
+        sampled: whether the queries are a sample.
     """
 
     rows: Int64
@@ -70,7 +70,7 @@ class Direction:
 
     @property
     def through_index(self) -> Recall:
-        """Recall of the index as users get it."""
+        """Recall through the index."""
         return _summary(self.index_ranks)
 
 
@@ -84,7 +84,7 @@ def _summary(ranks: Int64) -> Recall:
 def text_to_image(
     searcher: Searcher, corpus: Corpus, captions: Items, config: EvaluateConfig
 ) -> Direction:
-    """Every caption asks for its own image."""
+    """Measure text to image: every caption searches for its own image."""
     possible = len(corpus.image_of_caption)
     rows = sample(possible, _affordable(corpus.images, config), config.seed)
     queries = caption_queries(captions, corpus.image_of_caption, rows)
@@ -95,7 +95,7 @@ def text_to_image(
 def image_to_text(
     searcher: Searcher, corpus: Corpus, captions: Items, config: EvaluateConfig
 ) -> Direction:
-    """Every image that has captions asks for one of them."""
+    """Measure image to text: every image with captions searches for one of them."""
     possible = np.unique(corpus.image_of_caption)
     rows = possible[sample(len(possible), _affordable(captions, config), config.seed)]
     queries = image_queries(corpus.images, corpus.image_of_caption, rows)
@@ -103,7 +103,7 @@ def image_to_text(
 
 
 def _affordable(gallery: Items, config: EvaluateConfig) -> int:
-    """The largest number of queries for a gallery of this size."""
+    """Return the largest number of queries for a gallery of this size."""
     by_work = max(MIN_QUERIES, MAX_PAIRS // max(1, gallery.vectors.n))
     return min(config.max_queries, by_work)
 
@@ -140,8 +140,8 @@ def _ask(
     """Search with the vectors ``ids`` of ``source``.
 
     Returns:
-        int64 (q, depth) answers, -1 where there is none, and their true scores, float64
-        (q, depth), -inf where there is none.
+        int64 (q, depth) answers and their true scores, float64 (q, depth); -1 and -inf if there is
+        none.
     """
     answers = np.empty((len(ids), depth), dtype=np.int64)
     scores = np.empty((len(ids), depth))
@@ -156,7 +156,7 @@ def _ask(
 def _first_wrong(
     answers: Int64, scores: Float64, queries: Queries, gallery: Items
 ) -> tuple[Int64, Float64]:
-    """Each query's first answer that holds no right row: its id and score; -1 and -inf if none."""
+    """Return id and score of the first wrong answer of each query; -1 and -inf if there is none."""
     owner = np.repeat(np.arange(len(queries)), np.diff(queries.offsets))
     matches = answers[owner] == gallery.id_of_row[queries.right][:, None]
     wrong = ~np.logical_or.reduceat(matches, queries.offsets[:-1]) & (answers >= 0)
@@ -169,7 +169,7 @@ def _first_wrong(
 def neighbour_recall(
     searcher: Searcher, vectors: VectorSource, config: EvaluateConfig
 ) -> float | None:
-    """Index recall where there are no captions: images ask for their nearest other images."""
+    """Measure index recall without captions: images search for their nearest other images."""
     live = vectors.live_ids()
     rows = sample(len(live), min(config.max_queries, MIN_QUERIES), config.seed)
     ids = live[rows]

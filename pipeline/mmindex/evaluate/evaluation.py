@@ -10,8 +10,8 @@ from mmindex.store.manifest import Record
 class RecallBlock(Record, frozen=True):
     """One direction: recall in percent, and the median rank.
 
-    ``medr`` is null where the median query's answer is not among the first ten that an index gave:
-    its rank is unknown then.
+    ``medr`` is null if the answer of the median query is not among the first ten of an index,
+    because its rank is then unknown.
     """
 
     r1: float = msgspec.field(name="r@1")
@@ -21,23 +21,23 @@ class RecallBlock(Record, frozen=True):
 
 
 class IndexRecall(Record, frozen=True):
-    """Recall@10 of each index in percent; null where there is none, or nothing to measure with."""
+    """Recall@10 of each index in percent; null if there is no index, or there are no queries."""
 
     image: float | None
     text: float | None
 
 
 class QueryCounts(Record, frozen=True):
-    """How many queries each direction was measured with."""
+    """The number of queries in each direction."""
 
     text_to_image: int
     image_to_text: int
 
 
 class IndexQueries(Record, frozen=True):
-    """What each index's recall was measured with: ``captions``, ``images``, or null.
+    """The queries for the recall of each index: ``captions``, ``images``, or null.
 
-    Without captions, images ask for their neighbours, themselves left out.
+    Without captions, images search for their neighbours, without themselves.
     """
 
     image: str | None
@@ -53,7 +53,7 @@ class CeilingBlock(Record, frozen=True):
 
 
 class Ceiling(Record, frozen=True):
-    """The best average recall that any model can reach, as some captions fit several images."""
+    """The best average recall that any model can reach: some captions describe several images."""
 
     text_to_image: CeilingBlock
     image_to_text: CeilingBlock
@@ -62,11 +62,11 @@ class Ceiling(Record, frozen=True):
 class Evaluation(Record, frozen=True):
     """Recall of one version; percentages are 0 to 100.
 
-    The first two blocks are exact search (the model's quality), the ``_index`` blocks the index as
-    users get it. All four are null for a corpus without captions. ``sampled`` says that some
-    direction was measured with a seeded sample of its queries, always over the whole gallery.
-    ``trained`` is false for random weights, whose figures mean nothing. ``ceiling`` is known for
-    drawn scenes only, where the truth is.
+    The first two blocks are exact search (the quality of the model), and the ``_index`` blocks are
+    searches through the index. All four are null for a corpus without captions. ``sampled`` is true
+    if a direction was measured with a seeded sample of queries, always over the whole gallery.
+    ``trained`` is false for random weights, whose figures are meaningless. ``ceiling`` is known
+    only for drawn scenes.
     """
 
     version: int

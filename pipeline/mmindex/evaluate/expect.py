@@ -1,4 +1,4 @@
-"""Compares a store's recall with expected or published figures."""
+"""Compare the recall of a store with expected or published figures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One expected figure and what was measured; None: there was nothing to measure."""
+    """An expected figure and the measured one; None if there was nothing to measure."""
 
     name: str
     expected: float
@@ -67,10 +67,10 @@ class Comparison:
         return tuple(figure for figure in self.figures if not figure.within)
 
     def check(self) -> None:
-        """Raise if a figure is outside its tolerance.
+        """Check that all figures are within their tolerance.
 
         Raises:
-            DataError: names each of them.
+            DataError: names each figure outside its tolerance.
         """
         if self.outside:
             raise DataError(
@@ -87,7 +87,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What golden figures are matched against: the model and corpus of a store."""
+    """The model and corpus of a store, to match expected figures."""
 
     model: str
     pretrained: str
@@ -96,7 +96,7 @@ class Subject:
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Subject:
-        """Read a store's: sources and splits are joined by ``+`` where there are several."""
+        """Read those of a store; several sources and splits are joined with ``+``."""
         manifest, encoder = snapshot.manifest, snapshot.encoder
         column = snapshot.table("images", ["split"])["split"]
         # Bytes, not strings: a name may hold half surrogates, which are no UTF-8.
@@ -109,7 +109,7 @@ class Subject:
         )
 
     def fits(self, golden: Expected) -> bool:
-        """Whether these figures are about this store."""
+        """Return whether these figures match this store."""
         return all(
             wanted is None or wanted == own
             for wanted, own in (
@@ -125,15 +125,15 @@ class Subject:
 
 
 def find_expected(snapshot: Snapshot, name: str) -> Expected:
-    """The figures that are expected of this store.
+    """Return the expected figures for this store.
 
     Args:
-        snapshot: the store's published version.
-        name: a TOML file, or ``published`` for those that come with mmindex.
+        snapshot: the published version of the store.
+        name: a TOML file, or ``published`` for the figures included in mmindex.
 
     Raises:
-        NoInputError: no such file, or no figures for this model on this corpus.
-        DataError: the file is damaged, or several of its tables fit.
+        NoInputError: there is no such file, or it has no figures for this model and corpus.
+        DataError: the file is damaged, or several of its tables match.
     """
     golden = _published() if name == PUBLISHED else _read(Path(name))
     subject = Subject.of(snapshot)

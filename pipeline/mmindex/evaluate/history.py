@@ -1,4 +1,4 @@
-"""The kept versions of a store, as shown in a report."""
+"""The versions of a store in a report."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class PastVersion:
     """One version.
 
     Attributes:
-        version: its number.
-        created_at: ISO 8601; empty where the manifest is damaged.
-        counts: its corpus; None where the manifest is damaged.
-        evaluation: None where it was not evaluated.
-        problem: why nothing is known of it; empty where it is sound.
+        version: the number.
+        created_at: ISO 8601; empty if the manifest is damaged.
+        counts: the counts; None if the manifest is damaged.
+        evaluation: None if it was not evaluated.
+        problem: what is damaged, or empty.
     """
 
     version: int
@@ -37,13 +37,13 @@ class PastVersion:
 
 
 def past_versions(newest: Snapshot, evaluation: Evaluation) -> tuple[PastVersion, ...]:
-    """The versions up to ``newest``, oldest first, at most :data:`MOST_VERSIONS`.
+    """Return the versions up to ``newest``, oldest first, at most :data:`MOST_VERSIONS`.
 
-    A damaged one is listed with what is wrong with it: a report must not fail on what it reports.
+    A damaged version is listed with the problem and does not cause an error.
 
     Args:
-        newest: the version that the report is about.
-        evaluation: what was measured of it now.
+        newest: the version of the report.
+        evaluation: its new evaluation.
     """
     layout, manifest = newest.layout, newest.manifest
     numbers = [number for number in versions.list_versions(layout) if number < manifest.version]
@@ -54,7 +54,7 @@ def past_versions(newest: Snapshot, evaluation: Evaluation) -> tuple[PastVersion
 
 
 def _past(layout: Layout, number: int) -> PastVersion | None:
-    """One version; None where it was collected meanwhile."""
+    """Return a version; None if gc has removed it in the meantime."""
     try:
         found = versions.read_version(layout, number)
         if found.evaluation is None:

@@ -1,19 +1,19 @@
 """Recall@K, median rank and index recall: pure, exact, streamed.
 
-What is counted is hit@k, as LAION's CLIP_benchmark does
-(https://github.com/LAION-AI/CLIP_benchmark, ``metrics/zeroshot_retrieval.py``): every image row and
-every caption row is an item of its own, also when two hold the same bytes or text; a query counts
-1 when at least one of its right items is among the first k, else 0; the mean is over queries.
+Recall is hit@k, as in LAION's CLIP_benchmark (https://github.com/LAION-AI/CLIP_benchmark,
+``metrics/zeroshot_retrieval.py``): every image row and every caption row is a separate item, even
+if two have the same bytes or text; a query counts 1 if at least one of its correct items is among
+the first k, otherwise 0; the mean is over queries.
 
-**Ties.** Of items with equal score the one with the lower row comes first. CLIP_benchmark leaves
-ties to ``torch.topk``, which promises no order. Row order knows nothing about the query, so of n
-equal items each is found first for one query in n: a corpus of duplicates, or a model that gives
-one vector for everything, gets the score of chance, neither 100 % nor 0 %.
+**Ties.** Among items with equal scores, the lower row comes first. CLIP_benchmark leaves ties to
+``torch.topk``, which guarantees no order. The order of rows does not depend on the query, so a
+corpus of duplicates, or a model that returns the same vector for everything, has the recall of
+random answers.
 
 **Exactness.** Stored vectors are float16. A product of two is a multiple of 2**-48, and partial
-sums of unit vectors stay below 2, so float64 (53 bits) holds every partial sum exactly: the same
-pair gets the same score, to the last bit, in any block shape, on any number of threads. Ranks are
-therefore reproducible and independent of the block sizes below.
+sums of unit vectors stay below 2, so float64 (53 bits) represents every partial sum exactly: a
+pair always has the same score, for any block shape and number of threads. Ranks are therefore
+reproducible and independent of the block sizes below.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ UNRANKED = 0
 class Recall:
     """Recall in percent (0 to 100) and the median rank (1 is best) over ``queries`` queries.
 
-    ``medr`` is None when the median query's answer was not found within the depth searched.
+    ``medr`` is None if the answer of the median query was not found within the search depth.
     """
 
     r1: float
@@ -54,9 +54,9 @@ class Recall:
 
 
 def summarize(ranks: Int64) -> Recall | None:
-    """Recall@1, 5, 10 and median rank of int64 (q,) ranks; None where there is no query.
+    """Return recall@1, 5, 10 and median rank of int64 (q,) ranks; None without queries.
 
-    The median of an even number of ranks is the mean of the middle two, as ``numpy.median``.
+    The median of an even number of ranks is the mean of the middle two, as in ``numpy.median``.
     """
     if not len(ranks):
         return None
@@ -69,13 +69,13 @@ def summarize(ranks: Int64) -> Recall | None:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a full scan finds for each query.
+    """The result of a full scan for each query.
 
     Attributes:
-        ranks: int64 (q,), the rank of the best right row, 1 is first.
-        nearest: float64 (q, depth), scores of the nearest vectors, descending; -inf where the
-            gallery has fewer. Vectors, not rows: an index knows each once.
-        best: float64 (q,), the score of the best right row.
+        ranks: int64 (q,), the rank of the best correct row; 1 is first.
+        nearest: float64 (q, depth), scores of the nearest vectors, descending; -inf if the gallery
+            has fewer. These are vectors, not rows: an index contains each vector once.
+        best: float64 (q,), the score of the best correct row.
         best_row: int64 (q,), that row.
     """
 
@@ -86,7 +86,7 @@ class Scan:
 
 
 def exact_scan(queries: Queries, gallery: Items, depth: int) -> Scan:
-    """Score every query with the whole gallery.
+    """Score every query against the whole gallery.
 
     Work: ``len(queries) * gallery.vectors.n`` scores; memory does not grow with either.
     """
@@ -121,7 +121,7 @@ def _scan_block(queries: Queries, gallery: Items, depth: int) -> Scan:
 
 
 def _largest(scores: Float64, depth: int) -> Float64:
-    """The ``depth`` largest of each row, in no order; all where there are no more."""
+    """Return the ``depth`` largest of each row, unordered; all if there are no more."""
     if scores.shape[1] <= depth:
         return scores
     largest: Float64 = np.partition(scores, -depth, axis=1)[:, -depth:]
@@ -129,7 +129,7 @@ def _largest(scores: Float64, depth: int) -> Float64:
 
 
 def _count(mask: NDArray[np.bool_], weights: Int64) -> Int64:
-    """Sum of ``weights`` where ``mask`` (q, m) holds, for each query: int64 (q,)."""
+    """Return the sum of ``weights`` where ``mask`` (q, m) is true, for each query: int64 (q,)."""
     if (weights == 1).all():
         counts: Int64 = np.count_nonzero(mask, axis=1)
         return counts
@@ -139,7 +139,7 @@ def _count(mask: NDArray[np.bool_], weights: Int64) -> Int64:
 
 
 def _best_right(queries: Queries, gallery: Items) -> tuple[Float64, Int64]:
-    """Each query's best right item: its score, float64 (q,), and its row, int64 (q,)."""
+    """Return the best correct item of each query: its score, float64 (q,), and row, int64 (q,)."""
     owner = np.repeat(np.arange(len(queries)), np.diff(queries.offsets))
     scores = np.empty(len(owner), dtype=np.float64)
     for start in range(0, len(owner), _PAIR_ROWS):
@@ -154,15 +154,15 @@ def _best_right(queries: Queries, gallery: Items) -> tuple[Float64, Int64]:
 
 
 def ranks_in_answers(answers: Int64, queries: Queries, gallery: Items) -> Int64:
-    """Rank of each query's best right item in the answers that a searcher gave.
+    """Return the rank of the best correct item of each query in the answers of a searcher.
 
     Args:
-        answers: int64 (q, k), ids best first; -1 where there is none.
+        answers: int64 (q, k), ids best first; -1 for no answer.
         queries: the q queries.
-        gallery: what was searched; an answered id stands for all its rows, in row order.
+        gallery: the gallery; an id represents all its rows, in row order.
 
     Returns:
-        int64 (q,), :data:`UNRANKED` where no right item is among the answers.
+        int64 (q,), :data:`UNRANKED` if no correct item is among the answers.
     """
     sizes = np.where(answers >= 0, gallery.rows_of_id[answers], 0)
     ahead = np.cumsum(sizes, axis=1) - sizes
@@ -182,16 +182,16 @@ _SCORE_TOLERANCE = 1e-6
 
 
 def index_recall(found: Float64, truth: Float64) -> float | None:
-    """Share of the true nearest neighbours that a searcher found, in percent.
+    """Return the share of the true nearest neighbours that a searcher found, in percent.
 
-    Counted by score, not by id: among equally near neighbours any will do.
+    It is counted by score, not by id, so any of several equally near neighbours counts.
 
     Args:
-        found: float64 (q, k), true scores of the answers; -inf where there is none.
+        found: float64 (q, k), true scores of the answers; -inf for no answer.
         truth: float64 (q, k), scores of the true k nearest, descending; -inf beyond the corpus.
 
     Returns:
-        the mean over queries, 0 to 100; None where there is no query or nothing to find.
+        the mean over queries, 0 to 100; None if there are no queries or there is nothing to find.
     """
     wanted = np.isfinite(truth)
     total = int(np.count_nonzero(wanted))
@@ -203,12 +203,12 @@ def index_recall(found: Float64, truth: Float64) -> float | None:
 
 
 def scores_of(queries: Float64, ids: Int64, vectors: VectorSource) -> Float64:
-    """True scores of answers: float64 (q, k); -inf where the id is -1.
+    """Return the true scores of answers: float64 (q, k); -inf if the id is -1.
 
     Args:
         queries: float64 (q, dim).
         ids: int64 (q, k).
-        vectors: the vectors that the ids name.
+        vectors: the vectors of the ids.
     """
     scores = np.full(ids.shape, -np.inf)
     step = max(1, _PAIR_ROWS // max(1, ids.shape[1]))

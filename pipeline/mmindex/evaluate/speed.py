@@ -1,7 +1,7 @@
-"""What an index's recall costs: queries a second at each point of the curve it was tuned on.
+"""Speed of an index: queries per second at each point of its tuning curve.
 
-Speed depends on the machine, so it is measured when a report is made; recall is the curve's, which
-was measured when the index was built and holds anywhere.
+Speed depends on the machine, so it is measured for each report. Recall comes from the curve, which
+was measured when the index was built and does not depend on the machine.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class SpeedPoint:
     """One setting of an index.
 
     Attributes:
-        nprobe, k_factor: lists probed, candidates re-ranked for each hit.
-        recall: recall@10 in percent; None where it was never measured.
+        nprobe, k_factor: lists to probe, candidates to re-rank per hit.
+        recall: recall@10 in percent; None if it was not measured.
         queries_per_s: measured now, on this machine.
-        cost_ms: the cost model's milliseconds for a query on one core, the same everywhere;
+        cost_ms: milliseconds per query on one core in the cost model, the same on every machine;
             None for exact search.
-        chosen: this is what searches use.
+        chosen: whether searches use this setting.
     """
 
     nprobe: int
@@ -53,10 +53,9 @@ class SpeedPoint:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """The curve of one side's index, cheapest point first, and how it was timed.
+    """The curve of the index of one side, cheapest point first, and how it was timed.
 
-    ``alone_ms``: milliseconds of one query by itself, with the setting in use: the median of
-    several.
+    ``alone_ms``: milliseconds of a single query with the chosen setting, the median of several.
     """
 
     side: Modality
@@ -72,9 +71,9 @@ def measure_speed(snapshot: Snapshot, side: Modality, asked: VectorSource, seed:
 
     Args:
         snapshot: the version.
-        side: which index.
-        asked: where queries are drawn from: the other side of the corpus.
-        seed: of the draw.
+        side: the side of the index.
+        asked: the source of queries: the other side of the corpus.
+        seed: the seed of the draw.
     """
     searcher = Searcher(snapshot, side)
     ids = asked.live_ids()
@@ -100,7 +99,7 @@ def measure_speed(snapshot: Snapshot, side: Modality, asked: VectorSource, seed:
 
 
 def _rate(searcher: Searcher, queries: NDArray[np.float32]) -> float:
-    """Queries a second of the fastest of several batches, after one that warms caches up."""
+    """Return queries per second of the fastest of several batches, after a warm-up."""
     searcher.search(queries, _K)
     best = np.inf
     begun = time.perf_counter()
@@ -114,7 +113,7 @@ def _rate(searcher: Searcher, queries: NDArray[np.float32]) -> float:
 
 
 def _alone(searcher: Searcher, queries: NDArray[np.float32]) -> float:
-    """Milliseconds of a query by itself: the median of several, after one that warms caches up."""
+    """Return milliseconds of a single query, the median of several, after a warm-up."""
     searcher.search(queries[:1], _K)
     taken = []
     for number in range(_ALONE):

@@ -1,4 +1,4 @@
-"""The stage that measures: recall both ways, exact and through the index, and index recall."""
+"""The evaluation stage: recall in both directions, exactly and through the index."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _MAX_CEILING_SCENES = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """An evaluation with what it was computed from.
+    """An evaluation with its data.
 
     Attributes:
         evaluation: the figures.
         corpus: both sides of the corpus.
-        text_to_image, image_to_text: every query; None for a corpus without captions.
+        text_to_image, image_to_text: the results of every query; None without captions.
     """
 
     evaluation: Evaluation
@@ -54,15 +54,15 @@ class Measured:
 
 
 def evaluate(snapshot: Snapshot, config: EvaluateConfig) -> Evaluation:
-    """Measure a version that has been indexed; nothing is written.
+    """Measure an indexed version without writing anything.
 
     Args:
-        snapshot: the version, or the draft of one: tables, ids, vectors and indexes.
+        snapshot: the version or its draft: tables, ids, vectors and indexes.
         config: the largest number of queries, and the seed of samples.
 
     Raises:
         NoInputError: encode or index has not run.
-        DataError: tables, ids and vectors do not fit together, or an object is damaged.
+        DataError: tables, ids and vectors do not match, or an object is damaged.
     """
     evaluation = measure(snapshot, config).evaluation
     if not evaluation.trained:
@@ -71,12 +71,12 @@ def evaluate(snapshot: Snapshot, config: EvaluateConfig) -> Evaluation:
 
 
 def settings_of(snapshot: Snapshot) -> EvaluateConfig:
-    """How a version was evaluated when it was built."""
+    """Return the evaluation settings of a version."""
     return EvaluateConfig.model_validate(snapshot.manifest.config.get("evaluate", {}))
 
 
 def measure(snapshot: Snapshot, config: EvaluateConfig) -> Measured:
-    """:func:`evaluate`, with every query's ranks and answers."""
+    """Run :func:`evaluate` and also return the ranks and answers of every query."""
     encoder, manifest = snapshot.encoder, snapshot.manifest
     corpus = load_corpus(snapshot)
     images = Searcher(snapshot, Modality.IMAGE)
@@ -102,7 +102,7 @@ def _blank(
     config: EvaluateConfig,
     neighbours: float | None,
 ) -> Evaluation:
-    """What can be said of a corpus without captions."""
+    """Return the evaluation of a corpus without captions."""
     return Evaluation(
         version=manifest.version,
         model=f"{encoder.model} {encoder.pretrained}".strip(),
@@ -154,10 +154,11 @@ def _rounded(percent: float | None) -> float | None:
 
 
 def scenes_ceiling(manifest: Manifest) -> Ceiling | None:
-    """The best recall that any model could reach on drawn scenes; None for every other corpus.
+    """Return the best recall that any model can reach on drawn scenes; None for other corpora.
 
-    One caption may truly fit several scenes, and no model can tell those apart by the caption, see
-    :mod:`mmindex.scenes.ceiling`. Known only of a version that holds one scenes corpus whole.
+    A caption can describe several scenes, which no model can distinguish, see
+    :mod:`mmindex.scenes.ceiling`. The ceiling is known only for a version with one complete scenes
+    corpus.
     """
     counts = manifest.counts
     if len(manifest.sources) != 1 or counts.quarantined or counts.captions_quarantined:

@@ -55,17 +55,17 @@ def export(
 ) -> ExportReport:
     """Write a version's images, captions and vectors into a new folder.
 
-    The folder appears when it is complete; until then its files are in a hidden folder beside it.
+    The folder appears when it is complete; until then, its files are in a hidden folder next to it.
 
     Args:
         snapshot: the version.
-        folder: must not exist, or be empty.
+        folder: a new or empty folder.
         layout: ``parquet``, ``clip-retrieval`` or ``hf``.
-        where: an SQL condition that images must fulfil; None: all images.
-        with_location: export also what tells where images were taken.
+        where: an SQL condition on images; None: all images.
+        with_location: whether to export locations.
 
     Raises:
-        UsageError: the folder is not empty or inside the store, or ``where`` is no condition.
+        UsageError: the folder is not empty or inside the store, or ``where`` is invalid.
         NoInputError: there is nothing to export.
         DataError: the store is damaged.
         StorageError: the disk is full, or fails.
@@ -117,7 +117,7 @@ def _note(
     *,
     with_location: bool,
 ) -> dict[str, Any]:
-    """What a reader must know of the vectors: which model made them."""
+    """Write the description of the vectors: their model."""
     encoder = snapshot.encoder
     return {
         "mmindex": mmindex.__version__,

@@ -43,7 +43,7 @@ _SUFFIXES: Final = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".w
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of the images: how many could not be read, and why, by reason."""
+    """The result: the number of images that cannot be read, by reason."""
 
     unreadable: int
     reasons: dict[str, int]
@@ -58,7 +58,7 @@ class _Task:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads an image's file in a worker; without metadata, or as it is."""
+    """Reads an image file in a worker, without metadata or unchanged."""
 
     limits: ImageLimits
     as_it_is: bool
@@ -76,8 +76,8 @@ class _Reader:
 def write(rows: Rows, folder: Path, limits: LimitsConfig, *, with_location: bool) -> Written:
     """Write all rows with their files.
 
-    Files are written without metadata, which could tell where a photo was taken, or with
-    ``with_location`` as they are. An image that cannot be read is null.
+    Files are written without metadata, which can contain locations, or unchanged with
+    ``with_location``. An image that cannot be read is null.
 
     Raises:
         UsageError: there are more splits than a dataset can have.
@@ -159,7 +159,7 @@ def _by_split(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 
 
 def _split_name(value: str | None) -> str:
-    """A split's name as datasets allows it: letters, digits and underscores."""
+    """Return a split name that datasets allows: letters, digits and underscores."""
     return _ONLY_SPLIT if not value or value == "all" else re.sub(r"\W", "_", value)
 
 
@@ -189,7 +189,7 @@ def _described(table: pa.Table) -> pa.Table:
 
 
 def _feature(kind: pa.DataType) -> Any:
-    """How datasets describes a column of an Arrow type."""
+    """Return the feature description of datasets for an Arrow type."""
     if kind == _IMAGE:
         return {"_type": "Image"}
     if pa.types.is_fixed_size_list(kind):
@@ -201,7 +201,7 @@ def _feature(kind: pa.DataType) -> Any:
 
 
 def _card(splits: list[str]) -> str:
-    """A dataset card that tells which files are which split."""
+    """Return a dataset card that lists the files of each split."""
     lines = ["---", "configs:", "- config_name: default", "  data_files:"]
     for split in splits:
         lines += [f"  - split: {split}", f"    path: data/{split}-*.parquet"]

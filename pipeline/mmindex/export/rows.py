@@ -29,10 +29,11 @@ class Block:
     """Some images, in the order of the ``images`` table.
 
     Attributes:
-        images: their columns that may leave the store, n rows; text is valid UTF-8.
-        captions: list<string>, n rows: the captions of each, in their order.
+        images: the allowed columns, n rows; text is valid UTF-8.
+        captions: list<string>, n rows: the captions of each image, in order.
         vectors: float16 (n, dim), unit length up to rounding.
-        first_captions: int64 (n,), the vector id of each image's first caption; -1: it has none.
+        first_captions: int64 (n,), the vector id of the first caption of each image; -1 if it has
+            none.
     """
 
     images: pa.Table
@@ -48,12 +49,12 @@ class Rows:
 
     Args:
         snapshot: the version.
-        where: an SQL condition that images must fulfil; None: all images.
-        with_location: whether the columns that tell places are exported.
+        where: an SQL condition on images; None: all images.
+        with_location: whether to export location columns.
 
     Raises:
-        UsageError: ``where`` is no condition.
-        NoInputError: no image fulfils it, or the version has no image index.
+        UsageError: ``where`` is invalid.
+        NoInputError: no image matches it, or the version has no image index.
         DataError: the store is damaged.
     """
 
@@ -68,7 +69,7 @@ class Rows:
             raise NoInputError("no image matches `where`; nothing was exported")
 
     def __len__(self) -> int:
-        """How many images are exported."""
+        """Return the number of exported images."""
         return len(self._chosen)
 
     @property
@@ -114,7 +115,7 @@ class Rows:
             vectors.let_go()
 
     def _captions(self, rows: Int64) -> tuple[pa.ListArray, Int64]:
-        """The captions of some images, and the vector id of each one's first."""
+        """Return the captions of some images, and the vector id of the first caption of each."""
         if not self.has_texts:
             offsets = pa.array(np.zeros(len(rows) + 1, np.int32))
             return pa.ListArray.from_arrays(offsets, pa.array([], pa.string())), np.full(
@@ -162,13 +163,13 @@ def _owned(snapshot: Snapshot, images: int) -> _Owned:
 
 
 def readable(table: pa.Table) -> pa.Table:
-    """A table with its text as valid UTF-8: other tools refuse half surrogates."""
+    """Return a table with text as valid UTF-8: other tools reject lone surrogates."""
     for place, name in enumerate(table.column_names):
         table = table.set_column(place, name, valid_text(table[name]))
     return table
 
 
 def vector_column(vectors: NDArray[np.floating]) -> pa.FixedSizeListArray:
-    """Vectors (n, dim) as fixed_size_list<float32>: what DuckDB, LanceDB and pandas read."""
+    """Return vectors (n, dim) as fixed_size_list<float32>, for DuckDB, LanceDB and pandas."""
     flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])

@@ -1,4 +1,4 @@
-"""One side's index: from embedding shards to ids, vectors and a tuned FAISS index."""
+"""Build the index of one side: from embedding shards to ids, vectors and a tuned FAISS index."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _REHEARSE_FROM = 4 * REHEARSAL_ROWS
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What was made for one side.
+    """The result for one side.
 
     Attributes:
-        info: how the index was made and is to be searched, for the manifest.
-        objects: the objects written, for the manifest.
+        info: how the index was built and is searched, for the manifest.
+        objects: the written objects, for the manifest.
         seconds: wall time by part.
     """
 
@@ -71,17 +71,17 @@ def build_index(
     config: IndexConfig,
     queries: NDArray[np.float32] | None = None,
 ) -> IndexReport:
-    """Index the vectors of the live keys; ids are 0, 1, ... in the order of ``keys``.
+    """Build an index of the current vectors; ids are 0, 1, ... in the order of ``keys``.
 
     Args:
         objects: the store's objects.
         modality: ``image`` or ``text``.
-        keys: live keys, each once, in the order that their ids shall have.
-        shards: embedding shards (Parquet: key, vector) that hold them.
+        keys: current keys without duplicates, in the order of their ids.
+        shards: embedding shards (Parquet: key, vector) with their vectors.
         config: kind, recall target, seed, threads, memory and GPU.
-        queries: float32 (q, dim), unit length: vectors of the other modality to tune with.
-            Questions across modalities lie off the corpus and need more probes than its own
-            vectors. None: a sample of the corpus itself, each query's own row not counted.
+        queries: float32 (q, dim), unit length: vectors of the other modality for tuning. Queries
+            from the other modality are farther from the corpus and need more probes than its own
+            vectors. None: a sample of the corpus, without counting the row of the query.
 
     Returns:
         the report; its objects are ``ids/``, ``vectors/``, ``digests/`` and, unless the search
@@ -89,7 +89,7 @@ def build_index(
 
     Raises:
         InternalError: a key has no vector.
-        UsageError: the index asked for is impossible.
+        UsageError: the requested index is impossible.
         DataError: a shard is damaged or a vector is not of unit length.
     """
     timer = StageTimer()
@@ -146,10 +146,10 @@ def _info(
 def _build_best(
     plans: tuple[IndexPlan, ...], job: _Job, timer: StageTimer
 ) -> tuple[IndexPlan, Any, Tuning]:
-    """Build the first recipe whose measured recall reaches the target, else the best one.
+    """Build the first plan whose measured recall reaches the target, or the best one.
 
-    How much a rotation may cut depends on the embeddings, so recall decides: that of the index
-    itself, or for a large corpus that of a rehearsal on a sample.
+    How far a rotation can reduce dimensions depends on the embeddings, so recall is measured: with
+    the index itself, or for a large corpus with a trial on a sample.
     """
     if len(plans) > 1 and job.vectors.n >= _REHEARSE_FROM:
         with timer.measure("rehearse"):
@@ -172,7 +172,7 @@ def _build_best(
 def _first_reaching(
     plans: tuple[IndexPlan, ...], job: _Job, rows: NDArray[np.int64] | None, timer: StageTimer
 ) -> tuple[int, Any, Tuning]:
-    """Build and tune one plan after the other until one reaches the target.
+    """Build and tune plans until one reaches the target.
 
     Returns:
         the number of the plan with the best recall, its index and its setting.

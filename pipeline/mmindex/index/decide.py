@@ -1,6 +1,6 @@
-"""Compares a changed corpus with one side's index and decides what to do about it.
+"""Compare a changed corpus with the index of one side, and decide what to do.
 
-Pure decisions and set arithmetic; :mod:`mmindex.index.extend` carries them out.
+This module has no side effects; :mod:`mmindex.index.extend` applies the decisions.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ NOT_IN_RECIPE = {"threads", "gpu", "retrain_at"}
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The ids of the last version against the live keys.
+    """The difference between the ids of the last version and the current keys.
 
     Attributes:
-        ids: the last version's keys by id, null where removed.
-        gone: int64, ids whose keys live no more, ascending.
-        fresh: keys that have no id yet, in the order of the live keys.
+        ids: the keys of the last version by id, null if removed.
+        gone: int64, ids of keys that no longer exist, ascending.
+        fresh: keys without an id, in the order of the current keys.
     """
 
     ids: pa.ChunkedArray[Any]
@@ -62,14 +62,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class UpdatePlan:
-    """What becomes of one side's index.
+    """The plan for the index of one side.
 
     Attributes:
         action: ``kept``, ``extended`` or ``trained``.
-        why: the reason, where the action alone does not say it.
-        added, removed: vectors that come and go.
-        vectors: how many there are afterwards.
-        change: the same by key; None where the index is trained.
+        why: the reason, or empty.
+        added, removed: numbers of added and removed vectors.
+        vectors: the number of vectors afterwards.
+        change: the change by key; None if the index is trained.
     """
 
     action: Literal["kept", "extended", "trained"]
@@ -81,7 +81,7 @@ class UpdatePlan:
 
 
 def compare(ids: pa.ChunkedArray[Any], live: pa.ChunkedArray[Any]) -> Change:
-    """Compare keys by id (null: removed) with the live keys (each once).
+    """Compare keys by id (null: removed) with the current keys (without duplicates).
 
     Raises:
         DataError: a key is not a sha256.
@@ -105,13 +105,13 @@ def why_anew(info: IndexInfo, change: Change, recipe: str, config: IndexConfig) 
     """Why an index must be trained again instead of extended; empty if it can be extended.
 
     Args:
-        info: the last version's index.
-        change: what it would take in.
-        recipe: what :func:`recipe_of` gives for this run.
+        info: the index of the last version.
+        change: the change.
+        recipe: the result of :func:`recipe_of` for this run.
         config: the section index.
 
-    Raises:
-        UsageError: no index of the kind asked for fits the memory.
+        Raises:
+        UsageError: no index of the requested kind fits in the memory limit.
     """
     n = info.n + len(change.fresh) - len(change.gone)
     if info.recipe != recipe:
@@ -142,7 +142,7 @@ def _drift(info: IndexInfo, change: Change, n: int, config: IndexConfig) -> str:
 
 
 def _too_large(info: IndexInfo, plans: Sequence[IndexPlan], config: IndexConfig) -> str:
-    """Whether the memory limit asks for shorter codes by now; 8-bit forms were a GPU's choice."""
+    """Return whether the memory limit now requires shorter codes; 8-bit codes are for GPUs."""
     if config.memory_bytes is None or "x4fs" not in info.factory:
         return ""
     fitting = {_without_lists(plan.factory) for plan in plans}
@@ -155,10 +155,11 @@ def _without_lists(factory: str) -> str:
 
 
 def segments_kept(sizes: Sequence[int], added: int) -> int:
-    """How many leading segments are kept unchanged when ``added`` rows are appended.
+    """Return how many leading segments are unchanged when ``added`` rows are appended.
 
-    A new segment takes up the one before it unless that is at least twice as large, and so on: each
-    is then at least twice the next, so there are few, and a row is copied few times.
+    A new segment is merged with the previous one unless that is at least twice as large, and so on.
+    Each segment is then at least twice as large as the next, so there are few segments, and rows
+    are rarely copied.
     """
     kept, tail = len(sizes), added
     while kept and tail and sizes[kept - 1] < 2 * tail:

@@ -1,8 +1,8 @@
-"""Exact search over float16 vectors, and the scoring that all searches share.
+"""Exact search over float16 vectors, and the scoring of all searches.
 
-Scores are float32 inner products of float16 rows with float32 queries. The same pair gets the
-same bits whatever else is searched beside it, and equal scores are ordered by the lower id
-first: answers do not depend on batches, blocks or threads.
+Scores are float32 inner products of float16 rows with float32 queries. The score of a pair does not
+depend on other queries, and equal scores are ordered by lower id first, so answers do not depend on
+batches, blocks or threads.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _BLOCK_BYTES = 64 << 20  # float32 rows held at once while everything is scanned
 
 
 def block_rows(dim: int) -> int:
-    """Rows of one block of a full scan, so that its float32 form takes 64 MiB."""
+    """Return the rows per block of a full scan; a block takes 64 MiB in float32."""
     return max(1, _BLOCK_BYTES // (4 * dim))
 
 
 def thread_count(threads: int | None) -> int:
-    """``threads``, or one for each core that this process may use."""
+    """Return ``threads``, or the number of cores for this process."""
     return threads if threads is not None else usable_cores()
 
 
 @dataclass(slots=True)
 class _Threshold:
-    """faiss's BLAS threshold, which belongs to the process, while several threads search."""
+    """Sets faiss's BLAS threshold, which is global, while several threads search."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     users: int = 0
@@ -54,11 +54,11 @@ _threshold = _Threshold()
 
 @contextmanager
 def faiss_settings(threads: int, dim: int) -> Iterator[None]:
-    """Set faiss's thread count and its BLAS threshold for the block, then put them back.
+    """Set faiss's thread count and BLAS threshold during the block, then restore them.
 
-    faiss 1.15 compares queries x dim with the threshold before it uses BLAS. Its default makes
-    16 to 249 queries eight times slower than need be; 4 x dim keeps the scalar code for the few
-    queries where that is the faster one.
+    faiss 1.15 compares queries x dim with the threshold before it uses BLAS. Its default makes 16
+    to 249 queries eight times slower than necessary; 4 x dim uses the scalar code only for few
+    queries, for which it is faster.
     """
     threads_before = faiss.omp_get_max_threads()  # OpenMP keeps it for each thread of the caller
     faiss.omp_set_num_threads(threads)
@@ -78,10 +78,10 @@ def faiss_settings(threads: int, dim: int) -> Iterator[None]:
 
 
 def widen(rows: Float16) -> Float32:
-    """Finite float16 values as float32, exactly; 2.5 times faster than ``astype``.
+    """Convert finite float16 values to float32 exactly; 2.5 times as fast as ``astype``.
 
-    The 16 bits are shifted to where float32 has sign and mantissa, and the exponent's bias is
-    put right by a multiplication with 2**112 (exact, for subnormal values too).
+    The 16 bits are shifted to the sign and mantissa of float32, and the exponent bias is corrected
+    by a multiplication by 2**112 (exact, for subnormal values too).
     """
     bits = np.ascontiguousarray(rows).view(np.int16).astype(np.int32)
     bits <<= 13
@@ -92,10 +92,10 @@ def widen(rows: Float16) -> Float32:
 
 
 def score(queries: Float32, rows: Float32) -> Float32:
-    """Inner products: float32 (q, dim) with float32 (q, c, dim) gives float32 (q, c).
+    """Return inner products: float32 (q, c) of float32 (q, dim) and float32 (q, c, dim).
 
-    Sums run along each row by itself, so a pair's score does not depend on its neighbours, as
-    it would with a matrix product.
+    Each row is summed separately, so the score of a pair does not depend on other rows, as it would
+    with a matrix product.
     """
     scores: Float32 = np.einsum("qcd,qd->qc", rows, queries)
     return scores
@@ -111,11 +111,11 @@ def rerank(
     """Score candidates exactly and keep the best.
 
     Args:
-        take: gives the float16 (m, dim) rows of m ids.
+        take: returns the float16 (m, dim) rows of m ids.
         queries: float32 (q, dim).
-        candidates: int64 (q, c) ids, each at most once in a row; -1 where there is none.
-        k: how many to keep.
-        threads: share the queries; ``take`` must bear to be called by several.
+        candidates: int64 (q, c) ids, without duplicates in a row; -1 for no candidate.
+        k: the number to keep.
+        threads: number of threads; ``take`` must be thread-safe.
 
     Returns:
         float32 (q, k) scores and int64 (q, k) ids, best first, equal scores by lower id;
@@ -146,7 +146,7 @@ def rerank(
 
 
 def best(scores: Float32, ids: Int64, k: int) -> tuple[Float32, Int64]:
-    """The k best of each row; ``ids`` must ascend where scores are equal; pads with -inf, -1."""
+    """Return the k best of each row; ids of equal scores must ascend; pads with -inf, -1."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     top_scores = np.take_along_axis(scores, order, axis=1)
     top_ids = np.take_along_axis(ids, order, axis=1)
@@ -160,17 +160,17 @@ def best(scores: Float32, ids: Int64, k: int) -> tuple[Float32, Int64]:
 def exact_search(
     blocks: Iterable[tuple[Int64, Float16]], queries: Float32, k: int, threads: int | None = None
 ) -> tuple[Float32, Int64]:
-    """The k vectors with the largest inner product, by a full scan in bounded memory.
+    """Find the k vectors with the largest inner product in a full scan with limited memory.
 
     Args:
         blocks: (int64 (m,) ids, float16 (m, dim)), ids ascending through all; finite values.
         queries: float32 (q, dim), C order, unit length.
-        k: how many, at least 1.
-        threads: for faiss; None: one for each core.
+        k: the number of vectors, at least 1.
+        threads: for faiss; None: one per core.
 
     Returns:
         float32 (q, k) scores and int64 (q, k) ids, best first; equal scores by lower id;
-        -inf and -1 where there are fewer than k vectors.
+        -inf and -1 if there are fewer than k vectors.
     """
     count, dim = queries.shape
     scores = np.full((count, k), -np.inf, dtype=np.float32)
@@ -185,7 +185,7 @@ def exact_search(
 def _merge_block(
     numbers: Int64, rows: Float16, queries: Float32, pool: tuple[Float32, Int64]
 ) -> tuple[Float32, Int64]:
-    """The best of ``pool`` and of one block whose ids are all above those in the pool."""
+    """Return the best of ``pool`` and a block whose ids are all above those in the pool."""
     k = pool[0].shape[1]
     wide = widen(rows)
     wanted = min(len(rows), k + _SLACK)
@@ -211,6 +211,6 @@ def _merge_block(
 
 
 def best_row(scores: Float32, ids: Int64, k: int) -> tuple[Float32, Int64]:
-    """:func:`best` for one row."""
+    """Return :func:`best` for one row."""
     top_scores, top_ids = best(scores[np.newaxis], ids[np.newaxis], k)
     return top_scores[0], top_ids[0]

@@ -1,8 +1,8 @@
-"""Extends one side's index: adds and removes vectors without training.
+"""Extend the index of one side: add and remove vectors without training.
 
-Ids only grow. Unchanged segments are used again by reference, additions become a new segment, and
-what was removed keeps its row, which nothing reads any more. The rules for building anew instead
-are in :mod:`mmindex.index.decide`.
+Ids only increase. Unchanged segments are reused by reference, additions become a new segment, and
+removed vectors keep their rows, which are no longer read. The rules for training instead are in
+:mod:`mmindex.index.decide`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Before:
 
     @property
     def info(self) -> IndexInfo:
-        """How it is searched."""
+        """How the index is searched."""
         return self.version.index(self.side)
 
     def named(self, kind: str) -> tuple[ObjectRef, ...]:
@@ -60,14 +60,14 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How to extend an index.
+    """The arguments for extending an index.
 
     Attributes:
-        change: against the last version.
-        shards: embedding shards that hold the vectors that come.
+        change: the change since the last version.
+        shards: embedding shards with the new vectors.
         config: the section index.
-        queries: float32 (q, dim) to tune with, see :func:`mmindex.index.build.build_index`.
-        purge: zero every removed row on disk, not only stop using it.
+        queries: float32 (q, dim) for tuning, see :func:`mmindex.index.build.build_index`.
+        purge: overwrite removed rows on disk with zeros.
     """
 
     change: Change
@@ -79,7 +79,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Retrain:
-    """Why there is no index to go on from."""
+    """Why there is no index to extend."""
 
     why: str
 
@@ -92,17 +92,18 @@ def plan_index(
     *,
     purge: bool = False,
 ) -> UpdatePlan:
-    """Decide what becomes of one side's index; nothing is written.
+    """Plan the index of one side without writing anything.
 
     Args:
         before: the last index, or why it cannot be used.
-        keys: string (n,), what is to be indexed, each once.
-        fingerprint: the encoder's; empty where it is not known yet, as if it were another one.
+        keys: string (n,), the keys to index, without duplicates.
+        fingerprint: the fingerprint of the encoder; empty if not known yet, which counts as
+            changed.
         config: the section index.
-        purge: nothing of removed vectors may stay in any object.
+        purge: whether objects must not contain removed vectors.
 
     Raises:
-        UsageError: no index of the kind asked for fits the memory.
+        UsageError: no index of the requested kind fits in the memory limit.
     """
     n = len(keys)
     if isinstance(before, Retrain):
@@ -119,15 +120,15 @@ def plan_index(
 
 
 def extend_index(before: Before, order: Order) -> IndexReport | Retrain:
-    """Make the next version of one side's index, as :func:`plan_index` says.
+    """Create the next version of the index of one side according to :func:`plan_index`.
 
     Args:
-        before: the last version; every object of it has been verified.
-        order: what is wanted.
+        before: the last version, with verified objects.
+        order: the arguments.
 
     Returns:
-        the report, or why the index must be built anew after all: a form that faiss cannot
-        change, or recall below a target that training reached.
+        the report, or why the index must be trained: faiss cannot change this kind of index, or the
+        recall is below a target that training reached.
 
     Raises:
         InternalError: a key has no vector.
@@ -173,7 +174,7 @@ def extend_index(before: Before, order: Order) -> IndexReport | Retrain:
 
 
 def _write_rows(before: Before, order: Order) -> tuple[ObjectRef, ...]:
-    """Ids, removed rows and segments of the next version."""
+    """Write the ids, removed rows and segments of the next version."""
     side, change, objects = before.side, order.change, before.version.objects
     removed = np.union1d(before.version.vectors(side).removed, change.gone)
     ids, lost = before.named("ids"), before.named("removed")
@@ -208,26 +209,26 @@ def _segments(before: Before, order: Order, removed: NDArray[np.int64]) -> list[
 def _tail(
     objects: Objects, order: Order, merged: Iterator[NDArray[np.float16]]
 ) -> Iterator[NDArray[np.float16]]:
-    """The last segment: merged small segments, then the new vectors."""
+    """Yield the last segment: merged small segments, then the new vectors."""
     yield from merged
     located = locate(objects, order.change.fresh, order.shards)
     yield from vector_blocks(objects, located, order.shards)
 
 
 def _within(ids: NDArray[np.int64], span: range) -> NDArray[np.int64]:
-    """The ids within ``span``; ``ids`` must ascend."""
+    """Return the ids within ``span``; ``ids`` must be ascending."""
     low, high = np.searchsorted(ids, (span.start, span.stop))
     return ids[low:high]
 
 
 def _holds_removed(old: Vectors, removed: NDArray[np.int64], span: range) -> bool:
-    """Whether any of these rows is removed and not yet zeroed."""
+    """Return whether any of these rows is removed and not yet zeroed."""
     dead, step = _within(removed, span), block_rows(old.dim)
     return any(old.take(dead[at : at + step]).any() for at in range(0, len(dead), step))
 
 
 def _zeroed(old: Vectors, removed: NDArray[np.int64], span: range) -> Iterator[NDArray[np.float16]]:
-    """Stream rows, zeros in place of removed ones."""
+    """Yield rows, with zeros for removed ones."""
     step = block_rows(old.dim)
     for at in range(span.start, span.stop, step):
         part = range(at, min(at + step, span.stop))
@@ -257,7 +258,7 @@ def _tune(index: Any, vectors: Vectors, info: IndexInfo, order: Order, timer: St
 
 
 def _plan_of(index: Any, info: IndexInfo, config: IndexConfig) -> IndexPlan:
-    """An existing index as the cost model describes it."""
+    """Return the plan of an existing index for the cost model."""
     ivf = ivf_part(index)
     quantizer = getattr(ivf, "pq", None)
     bits = 8 if getattr(ivf, "sq", None) is not None else 32

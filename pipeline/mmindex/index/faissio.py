@@ -1,13 +1,13 @@
-"""Reads, verifies, writes, searches and changes FAISS indexes.
+"""Read, verify, write, search and change FAISS indexes.
 
-Two edges of faiss 1.15, both covered by tests:
+Two edge cases in faiss 1.15, both covered by tests:
 
-- ``remove_ids`` moves a list's last code into the gap and leaves that code's bits behind the end.
-  Array lists are cut there when written. Fast-scan lists (4 bits, blocks of 32) keep the bits, and
-  ``add_with_ids`` later ORs the new code onto them: a few per cent of what is added would be stored
-  under a wrong code. So the bits behind each list's end are cleared here. That also makes sure
-  that nothing of a removed vector stays in the file.
-- Indexes without lists shift the ids behind a gap, or cannot remove at all: they are built anew.
+- ``remove_ids`` moves the last code of a list into the gap and leaves its bits after the end. Array
+  lists are truncated when written. Fast-scan lists (4 bits, blocks of 32) keep the bits, and
+  ``add_with_ids`` later combines the new code with them by OR: a few per cent of the added vectors
+  would get a wrong code. The bits after the end of each list are therefore cleared here, which also
+  ensures that the file contains no removed vectors.
+- Indexes without lists shift the ids after a gap, or cannot remove vectors: they are trained again.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _EXTENDABLE = (
 def write_index(objects: Objects, modality: Modality, index: Any) -> ObjectRef:
     """Write an index as the object ``index/<modality>``.
 
-    ``faiss.write_index(path)`` reports success on a full disk with the file's tail missing, so
-    every byte goes through our own counted file, whose errors pass through faiss.
+    ``faiss.write_index(path)`` reports success on a full disk although the end of the file is
+    missing, so all data is written through our own file object, whose errors pass through faiss.
 
     Raises:
         StorageError: the disk is full or writing failed.
@@ -56,12 +56,12 @@ def write_index(objects: Objects, modality: Modality, index: Any) -> ObjectRef:
 
 
 def read_index(objects: Objects, ref: ObjectRef, info: IndexInfo) -> Any:
-    """Load an index. Its bytes are verified through the file handle that faiss reads from.
+    """Load an index and verify its bytes through the file handle that faiss reads.
 
-    A faiss file carries no checksum: unverified, most damage would change answers in silence.
+    A faiss file has no checksum: most damage would silently change answers.
 
     Raises:
-        DataError: missing, damaged, or not the index that ``info`` describes.
+        DataError: it is missing, damaged, or not the index in ``info``.
     """
     path = objects.unverified_path(ref)
     where = f"{path} ({ref.name})"
@@ -86,7 +86,7 @@ def read_index(objects: Objects, ref: ObjectRef, info: IndexInfo) -> Any:
 
 
 def ivf_part(index: Any) -> Any | None:
-    """The inverted-file index inside ``index`` with its own type, or None."""
+    """Return the inverted-file index inside ``index`` with its own type, or None."""
     ivf = faiss.try_extract_index_ivf(index)
     return None if ivf is None else faiss.downcast_index(ivf)
 
@@ -98,18 +98,18 @@ def find_candidates(
     nprobe: int,
     selector: Any | None = None,
 ) -> Int64:
-    """Ids of likely neighbours, in the index's own, approximate order.
+    """Return ids of likely neighbours, in the approximate order of the index.
 
     Args:
         index: a CPU index.
         queries: float32 (q, dim), C order.
-        count: how many for each query.
-        nprobe: lists to probe, where the index has lists.
-        selector: a faiss IDSelector, for indexes with lists only (others may refuse or ignore
-            it); only ids that it lets through come back.
+        count: the number per query.
+        nprobe: lists to probe, if the index has lists.
+        selector: a faiss IDSelector, only for indexes with lists (others may reject or ignore it);
+            only ids that it selects are returned.
 
     Returns:
-        int64 (q, count); -1 where the probed lists hold fewer.
+        int64 (q, count); -1 if the probed lists contain fewer.
     """
     parameters = None
     if ivf_part(index) is not None:
@@ -124,7 +124,7 @@ def find_candidates(
 
 
 def why_not_changeable(index: Any) -> str:
-    """Why faiss cannot change this index in place; empty if it can."""
+    """Return why faiss cannot change this index in place; empty if it can."""
     inner = index
     if isinstance(index, faiss.IndexPreTransform):
         inner = faiss.downcast_index(index.index)
@@ -141,10 +141,10 @@ def remove_vectors(index: Any, ids: Int64, rows: int) -> None:
 
     Args:
         index: a CPU index.
-        ids: int64, each once and in the index.
-        rows: number of ids given out.
+        ids: int64, without duplicates, all in the index.
+        rows: number of ids in use.
 
-    Raises:
+        Raises:
         InternalError: an id was not in the index.
     """
     if len(ids):
@@ -167,7 +167,7 @@ def add_vectors(
 
 
 def _clear_behind_ends(index: Any) -> None:
-    """Zero the bytes behind the last code of fast-scan lists."""
+    """Zero the bytes after the last code of fast-scan lists."""
     ivf = ivf_part(index)
     lists = faiss.downcast_InvertedLists(ivf.invlists) if ivf is not None else None
     if not isinstance(lists, faiss.BlockInvertedLists):
@@ -182,7 +182,7 @@ def _clear_behind_ends(index: Any) -> None:
 
 
 def _code_masks(lists: Any) -> NDArray[np.uint8]:
-    """The bits of a block's first 0, 1, 2, ... codes: uint8 (codes + 1, bytes of a block)."""
+    """Return the bits of the first 0, 1, ... codes of a block: uint8 (codes + 1, block bytes)."""
     packer = lists.packer
     ones = np.full(packer.code_size, 0xFF, dtype=np.uint8)
     masks = np.zeros((int(lists.n_per_block) + 1, int(lists.block_size)), dtype=np.uint8)

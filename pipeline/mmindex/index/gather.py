@@ -1,4 +1,4 @@
-"""Streams vectors from embedding shards in id order, in bounded memory."""
+"""Stream vectors from embedding shards in id order, with limited memory."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _LENGTH_TOLERANCE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """The locations of the keys' vectors.
+    """The locations of vectors by key.
 
     Attributes:
         keys: the keys, in the order of their ids.
         dim: dimensions of the vectors.
-        shard: int64 (n,): which shard.
-        row: int64 (n,): which row in it.
+        shard: int64 (n,): the number of the shard.
+        row: int64 (n,): the row in the shard.
     """
 
     keys: pa.ChunkedArray[Any]
@@ -44,7 +44,7 @@ class Located:
 
 
 def as_keys(keys: Iterable[str] | pa.Array[Any] | pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
-    """Keys as one Arrow column."""
+    """Return keys as one Arrow column."""
     if isinstance(keys, pa.ChunkedArray):
         return keys.cast(pa.string())
     if isinstance(keys, pa.Array):
@@ -53,10 +53,10 @@ def as_keys(keys: Iterable[str] | pa.Array[Any] | pa.ChunkedArray[Any]) -> pa.Ch
 
 
 def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[ObjectRef]) -> Located:
-    """Locate each key's vector. A key in two shards is taken from the first.
+    """Locate the vector of each key. For a key in two shards, the first one is used.
 
     Raises:
-        InternalError: a key has no vector or is listed twice, or there are no shards.
+        InternalError: a key has no vector or occurs twice, or there are no shards.
         DataError: a shard is damaged, or its dimensions differ from the others'.
     """
     if not shards:
@@ -89,7 +89,7 @@ def _dim(objects: Objects, ref: ObjectRef) -> int:
 
 
 def id_batches(keys: pa.ChunkedArray[Any]) -> Iterator[pa.RecordBatch]:
-    """The ``ids`` table: row i names id i; null where its vector was removed."""
+    """Yield the ``ids`` table: row i has the key of id i; null if its vector was removed."""
     yield from pa.table([keys], schema=IDS_SCHEMA).to_batches(max_chunksize=_ID_ROWS)
 
 
@@ -99,7 +99,7 @@ def vector_blocks(
     """Stream the vectors in the order of ids: float16 (m, dim), each finite and of unit length.
 
     Raises:
-        DataError: a vector is not; the message names its key.
+        DataError: a vector is not finite or of unit length; the message names its key.
     """
     chunk = max(1, _CHUNK_BYTES // (2 * located.dim))
     for start in range(0, len(located.shard), chunk):
@@ -115,7 +115,7 @@ def vector_blocks(
 def numbered_blocks(
     objects: Objects, located: Located, shards: Sequence[ObjectRef]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-    """As :func:`vector_blocks`, with ids 0, 1, ... and in blocks fit for a scan."""
+    """Yield :func:`vector_blocks` with ids 0, 1, ..., in blocks for a scan."""
     step, first = block_rows(located.dim), 0
     for block in vector_blocks(objects, located, shards):
         for start in range(0, len(block), step):
@@ -131,7 +131,7 @@ def _fill(
     objects: Objects,
     ref: ObjectRef,
 ) -> None:
-    """Copy rows of one shard to their places, decoding a part of the shard at a time."""
+    """Copy rows of a shard to their positions, decoding a part of the shard at a time."""
     order = np.argsort(rows, kind="stable")
     places, rows = places[order], rows[order]
     first = 0
@@ -150,7 +150,7 @@ def _fill(
 
 
 def _check(block: NDArray[np.float16], first: int, keys: pa.ChunkedArray[Any]) -> None:
-    """faiss takes NaN without a word, and inner products are cosines for unit vectors only."""
+    """Check vectors: faiss accepts NaN, and inner products are cosines only for unit vectors."""
     for start in range(0, len(block), _READ_ROWS):
         part = block[start : start + _READ_ROWS].astype(np.float32)
         lengths = np.sqrt(np.einsum("nd,nd->n", part, part))

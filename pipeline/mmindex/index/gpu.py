@@ -1,9 +1,8 @@
 """GPU limits, and moving indexes between CPU and GPU.
 
-The legality rules are tested. The functions that touch a device (``to_gpu``, ``to_gpu_for_build``,
-``to_cpu`` and the memory part of ``detect``) have not been run: no machine with a GPU was at hand.
-They keep to calls that the FAISS wiki documents
-(https://github.com/facebookresearch/faiss/wiki/Faiss-on-the-GPU).
+The limits are tested. The functions that use a device (``to_gpu``, ``to_gpu_for_build``, ``to_cpu``
+and the memory part of ``detect``) have not been run on a GPU. They use only calls that the FAISS
+wiki documents (https://github.com/facebookresearch/faiss/wiki/Faiss-on-the-GPU).
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ class GpuInfo:
     """The GPUs that faiss sees.
 
     Attributes:
-        count: how many.
-        memory_bytes: free memory of the smallest; None where nobody asked.
+        count: the number of GPUs.
+        memory_bytes: free memory of the smallest one; None if not requested.
     """
 
     count: int
@@ -36,16 +35,16 @@ class GpuInfo:
 
     @property
     def usable_bytes(self) -> int:
-        """The bytes that an index may use on one GPU."""
+        """The bytes that an index can use on one GPU."""
         return int((self.memory_bytes or 0) * _USABLE_SHARE)
 
 
 def detect(mode: str, *, memory: bool = False) -> GpuInfo | None:
-    """The GPUs to use under ``index.gpu``: ``auto``, ``never`` or ``always``.
+    """Return the GPUs to use for ``index.gpu``: ``auto``, ``never`` or ``always``.
 
     Args:
         mode: the setting.
-        memory: whether to ask for free memory, which needs torch: faiss cannot tell.
+        memory: whether to determine the free memory, which needs torch.
 
     Raises:
         UsageError: ``always``, and faiss sees no GPU.
@@ -70,7 +69,7 @@ def detect(mode: str, *, memory: bool = False) -> GpuInfo | None:
 
 
 def gpu_sub_quantizers(code_dim: int, most: int) -> list[int]:
-    """Numbers of 8-bit sub-quantizers that a GPU can hold, the most precise first."""
+    """Return the numbers of 8-bit sub-quantizers that a GPU supports, the most precise first."""
     return [
         m
         for m in reversed(LEGAL_M)
@@ -79,16 +78,16 @@ def gpu_sub_quantizers(code_dim: int, most: int) -> list[int]:
 
 
 def check_gpu_legal(m: int, bits: int, code_dim: int, nprobe: int) -> None:
-    """Raise for settings that the GPU kernels would reject in the middle of a run.
+    """Raise an error for settings that the GPU kernels would reject during a run.
 
     Args:
-        m: sub-quantizers.
-        bits: bits of each.
-        code_dim: dimensions that they share.
-        nprobe: lists to be probed.
+        m: the number of sub-quantizers.
+        bits: the bits per sub-quantizer.
+        code_dim: the total number of their dimensions.
+        nprobe: the number of lists to probe.
 
-    Raises:
-        UsageError: a limit is broken; the message names it.
+        Raises:
+        UsageError: a limit is exceeded; the message names it.
     """
     hint = "set index.gpu to never, or choose another `index`"
     if bits != 8:
@@ -108,15 +107,15 @@ def check_gpu_legal(m: int, bits: int, code_dim: int, nprobe: int) -> None:
 
 
 def fits_search(count: int, nprobe: int) -> bool:
-    """Whether the GPU kernels support ``count`` candidates over ``nprobe`` lists."""
+    """Return whether the GPU kernels support ``count`` candidates with ``nprobe`` lists."""
     return count <= MAX_K and nprobe <= MAX_K
 
 
 def to_gpu(index: Any, m: int, nprobe: int) -> Any:
-    """Clone a CPU index to all GPUs for searching (not run here, see the module).
+    """Clone a CPU index to all GPUs for searching (not run yet, see the module).
 
-    With several GPUs each holds a copy and takes a share of the queries. A rotation in front
-    stays on the CPU.
+    Each of several GPUs has a copy and processes a share of the queries. A rotation stays on the
+    CPU.
     """
     import faiss
 
@@ -134,7 +133,7 @@ def to_gpu(index: Any, m: int, nprobe: int) -> Any:
 def to_gpu_for_build(index: Any, m: int) -> Any:
     """Clone an untrained or trained CPU index to the first GPU, for training and adding.
 
-    Not run here, see the module.
+    Not run yet, see the module.
     """
     import faiss
 
@@ -146,7 +145,7 @@ def to_gpu_for_build(index: Any, m: int) -> Any:
 
 
 def to_cpu(index: Any) -> Any:
-    """The CPU form, which is what is stored (not run here, see the module)."""
+    """Return the index for the CPU, which is stored (not run yet, see the module)."""
     import faiss
 
     return faiss.index_gpu_to_cpu(index)

@@ -1,4 +1,4 @@
-"""Chooses an index for a number of vectors: pure arithmetic, no FAISS, no I/O.
+"""Choose an index for a number of vectors: pure arithmetic, no FAISS, no I/O.
 
 Sizing follows the guidelines of https://github.com/facebookresearch/faiss/wiki, with constants
 measured on CLIP-like vectors (200,000 x 512, two cores).
@@ -28,21 +28,21 @@ _TRAINING_BYTES = 4 << 30  # float32 rows held while training, whatever the corp
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """What to build and why.
+    """The index to build.
 
     Attributes:
         factory: faiss factory string; empty for exact search.
-        reason: one sentence for people.
+        reason: one sentence about the choice.
         n: number of vectors.
-        dim: their dimensions.
-        nlist: inverted lists; 1 where there are none.
-        m: sub-quantizers of the product quantizer; 0 without one.
-        bits: bits of each sub-quantizer; 8 for scalar quantizers, 32 for plain floats.
+        dim: number of dimensions.
+        nlist: number of inverted lists; 1 without lists.
+        m: number of sub-quantizers of the product quantizer; 0 without one.
+        bits: bits per sub-quantizer; 8 for scalar quantizers, 32 for plain floats.
         code_dim: dimensions after the rotation.
-        nprobe: lists to probe where nothing was measured.
-        training_rows: rows of the training sample.
-        bytes: estimated size in memory while searching, without the memory-mapped vectors;
-            0 where unknown (factory strings) and for exact search.
+        nprobe: lists to probe if nothing was measured.
+        training_rows: number of rows in the training sample.
+        bytes: estimated memory during search, without the memory-mapped vectors; 0 if unknown
+            (factory strings) and for exact search.
         gpu: whether training, adding and searching use the GPUs.
     """
 
@@ -61,16 +61,16 @@ class IndexPlan:
 
     @property
     def exact(self) -> bool:
-        """Whether every query is answered by a full scan."""
+        """Whether every query scans all vectors."""
         return not self.factory
 
 
 def lists_for(n: int) -> int:
-    """Number of inverted lists: a power of two near 4.6 sqrt(n), with 39 vectors in each.
+    """Return the number of lists: a power of two near 4.6 sqrt(n), with 39 vectors in each.
 
-    faiss' guidelines say 4 to 16 sqrt(n). Half as many train in half the time, but a million
-    clustered vectors then take twice as long to answer at the same recall; where there are no
-    clusters the two are within a point of recall of each other.
+    The guidelines of faiss state 4 to 16 sqrt(n). Half as many lists train in half the time, but
+    queries over a million clustered vectors then take twice as long at the same recall; without
+    clusters, the recall of both differs by less than one percentage point.
     """
     wanted = 1
     # 4.6 sqrt(n) lies between wanted / sqrt(2) and wanted * sqrt(2), in integers.
@@ -82,13 +82,13 @@ def lists_for(n: int) -> int:
 
 
 def training_rows_for(n: int, dim: int, nlist: int) -> int:
-    """Rows of the training sample: 48 for each list, within ``n`` and 4 GiB of float32."""
+    """Return the rows of the training sample: 48 per list, at most ``n`` and 4 GiB of float32."""
     wanted = max(48 * nlist, 32_768)
     return max(1, min(n, wanted, _TRAINING_BYTES // (4 * dim)))
 
 
 def for_sample(chosen: IndexPlan, n: int) -> IndexPlan:
-    """The same recipe for a sample of ``n`` rows: same rotation and codes, fewer lists."""
+    """Return the same plan for a sample of ``n`` rows: same rotation and codes, fewer lists."""
     nlist = min(chosen.nlist, lists_for(n))
     return replace(
         chosen,
@@ -102,24 +102,25 @@ def for_sample(chosen: IndexPlan, n: int) -> IndexPlan:
 def plan(
     n: int, dim: int, kind: str, memory_bytes: int | None = None, gpu: GpuInfo | None = None
 ) -> IndexPlan:
-    """The index to build first; see :func:`candidates`."""
+    """Return the index to build first; see :func:`candidates`."""
     return candidates(n, dim, kind, memory_bytes, gpu)[0]
 
 
 def candidates(
     n: int, dim: int, kind: str, memory_bytes: int | None = None, gpu: GpuInfo | None = None
 ) -> tuple[IndexPlan, ...]:
-    """Indexes worth trying, the cheapest first: how far PCA may cut depends on the embeddings.
+    """Return indexes to try, cheapest first: how far PCA can reduce depends on the embeddings.
 
     Args:
         n: number of vectors.
-        dim: their dimensions.
+        dim: number of dimensions.
         kind: one of ``KINDS`` or a faiss factory string.
-        memory_bytes: what the index may take while it is searched; None: no limit.
-        gpu: the GPUs that must hold it; None: CPU.
+        memory_bytes: the memory limit during search; None: no limit.
+        gpu: the GPUs for the index; None: CPU.
 
     Raises:
-        UsageError: the kind is unknown, breaks a limit of the GPU, or does not fit the memory.
+        UsageError: the kind is unknown, exceeds a limit of the GPU, or does not fit in the memory
+            limit.
     """
     if kind in ("auto", "exact", "ivfpq") and (reason := _why_exact(n, dim, kind)):
         return (IndexPlan(factory="", reason=reason, n=n, dim=dim, code_dim=dim),)
@@ -173,7 +174,7 @@ def _ivfpq(
 
 
 def _rotations(dim: int, rows: int, bits: int) -> list[tuple[str, int]]:
-    """Rotations to try in order. PCA cannot find more directions than it has rows."""
+    """Return rotations to try, in order. PCA cannot find more directions than rows."""
     room = min(dim, rows)
     first = room if room <= 128 else min(_MAX_CODE_DIMS, max(128, room // 2 // 8 * 8))
     sizes = [first]
@@ -184,10 +185,10 @@ def _rotations(dim: int, rows: int, bits: int) -> list[tuple[str, int]]:
 
 
 def _rounded(code_dim: int, bits: int) -> int:
-    """Round down to a number of dimensions that divides evenly among sub-quantizers.
+    """Round down to a number of dimensions that the sub-quantizers divide evenly.
 
-    PCA drops its weakest directions, so of many dimensions the loss is nil, and re-ranking is
-    exact anyway.
+    PCA drops its weakest directions, so the loss is negligible for many dimensions, and re-ranking
+    is exact in any case.
     """
     if bits == 8:
         while not any(4 * m >= min(code_dim, 128) for m in _sub_quantizers(code_dim, bits)):
@@ -197,7 +198,7 @@ def _rounded(code_dim: int, bits: int) -> int:
 
 
 def _sub_quantizers(code_dim: int, bits: int) -> list[int]:
-    """Legal numbers of sub-quantizers, the most precise first."""
+    """Return the possible numbers of sub-quantizers, the most precise first."""
     if bits == 8:
         return gpu_sub_quantizers(code_dim, min(_MAX_M // 2, max(4, code_dim // 2)))
     most = code_dim if code_dim <= _ALONE_UP_TO else code_dim // 2
@@ -273,10 +274,10 @@ def _plain_ivf(
 
 
 def check_kind(kind: str) -> None:
-    """Raise for an invalid index kind before anything is read or encoded.
+    """Raise an error for an invalid kind of index before anything is read or encoded.
 
     Raises:
-        UsageError: ``kind`` is none of ``KINDS`` and no factory string that can be used here.
+        UsageError: ``kind`` is not one of ``KINDS`` or a supported factory string.
     """
     if kind in KINDS:
         return

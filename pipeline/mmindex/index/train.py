@@ -1,7 +1,7 @@
-"""Trains and fills one index, in bounded memory and reproducibly.
+"""Train and fill an index, with limited memory and reproducibly.
 
-The same vectors, seed and thread count give the same bytes; with another thread count sums are
-added in another order, and k-means drifts apart in the last digits.
+The same vectors, seed and thread count result in the same bytes. With another thread count, sums
+are added in another order, and k-means differs in the last digits.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _ALONE_WORK = 2_000_000_000
 
 
 def sample_rows(n: int, rows: int, seed: int) -> NDArray[np.int64]:
-    """Distinct row numbers drawn from all ``n`` with a seed, ascending: int64 (rows,).
+    """Return distinct random row numbers below ``n``, ascending: int64 (rows,).
 
-    Never the first rows: a corpus often starts with one kind of image.
+    The first rows are not used, because a corpus often starts with one kind of image.
     """
     if rows >= n:
         return np.arange(n, dtype=np.int64)
@@ -48,7 +48,7 @@ def sample_rows(n: int, rows: int, seed: int) -> NDArray[np.int64]:
 
 
 def take_wide(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """These rows as float32 (len(rows), dim), converted in parts."""
+    """Return these rows as float32 (len(rows), dim), converted in parts."""
     out = np.empty((len(rows), vectors.dim), dtype=np.float32)
     step = block_rows(vectors.dim)
     for start in range(0, len(rows), step):
@@ -65,8 +65,8 @@ def build(
     Args:
         plan: what to build; not exact.
         vectors: finite, unit-length rows.
-        rows: add only these rows (ascending; ids count up from 0), for a rehearsal; None: all.
-        seed: of the sample and of k-means.
+        rows: add only these rows (ascending; ids from 0), for a trial; None: all.
+        seed: the seed of the sample and of k-means.
         threads: for faiss.
 
     Returns:
@@ -110,10 +110,10 @@ def _refused(plan: IndexPlan, error: RuntimeError) -> UsageError:
 
 
 def _configure(index: Any, sample: NDArray[np.float32], seed: int) -> list[Any]:
-    """Seed every k-means, silence faiss's size warnings, and train or set up the rotation.
+    """Seed every k-means, turn off faiss's size warnings, and train or set the rotation.
 
     Returns:
-        objects that faiss points to without owning them: keep until training is done.
+        objects that faiss refers to without owning them: keep them until training is done.
     """
     keep: list[Any] = []
     inner = index
@@ -140,11 +140,10 @@ def _seed_clustering(parameters: Any | None, seed: int) -> None:
 
 
 def _train(index: Any, plan: IndexPlan, sample: NDArray[np.float32], threads: int) -> None:
-    """Rotation, lists and codes, each with as many threads as pay.
+    """Train rotation, lists and codes, each with a suitable number of threads.
 
-    A 4-bit sub-quantizer has 16 centroids: handing so little work to threads takes longer than
-    doing it (128 of them: 0.9 s with one thread; with two, 1.0 s on idle cores and 14 s where
-    other programs want the cores too).
+    A 4-bit sub-quantizer has 16 centroids: distributing so little work takes longer than doing it
+    (128 of them: 0.9 s with one thread; with two, 1.0 s on idle cores and 14 s on busy ones).
     """
     ivf = ivf_part(index)
     if plan.gpu or plan.bits != 4 or ivf is None:
@@ -192,7 +191,7 @@ def _bits(index: Any) -> int:
 def blocks_of(
     vectors: Vectors, rows: NDArray[np.int64] | None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-    """Stream all live vectors, or some rows under new ids 0, 1, ..., as float16 blocks."""
+    """Yield all current vectors, or some rows with new ids 0, 1, ..., as float16 blocks."""
     step = block_rows(vectors.dim)
     if rows is None:
         yield from vectors.blocks(step)

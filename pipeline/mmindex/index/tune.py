@@ -1,9 +1,9 @@
-"""Chooses nprobe and the re-ranking depth for a recall target by measuring recall.
+"""Choose nprobe and the re-ranking depth for a recall target by measuring recall.
 
 Re-ranking is exact, so the recall at 10 of a setting is the share of the true ten among its
 candidates, and the candidates for a smaller depth are a prefix of those for a larger one: one
-search for each nprobe measures every depth. Costs come from a fixed model, not from a clock: the
-same input always gets the same setting.
+search for each nprobe measures every depth. Costs come from a fixed model, not from a clock, so the
+same input always results in the same setting.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ Blocks = Iterable[tuple[NDArray[np.int64], NDArray[np.float16]]]
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
-    """What recall is measured against.
+    """Queries with their true nearest neighbours.
 
     Attributes:
         queries: float32 (q, dim).
         truth: int64 (q, t) ids of the true nearest, t <= 10.
-        own: int64 (q,) ids of the queries themselves where they are of the corpus: not counted
-            as answers; None for queries from elsewhere.
-        share: part of the corpus that the index holds. In a sample neighbours lie farther apart
-            and codes seem sharper than they are, so fewer candidates are allowed, for fewer true
-            neighbours: those that would be the same share of the corpus.
-        fidelity: part of the true ten that re-ranking keeps where they are all candidates, see
+        own: int64 (q,) ids of the queries if they are in the corpus, which do not count as answers;
+            None for other queries.
+        share: the part of the corpus in the index. In a sample, neighbours are farther apart and
+            codes seem more precise than they are, so fewer candidates and true neighbours are used:
+            those that would be the same share of the corpus.
+        fidelity: the part of the true ten that re-ranking keeps if all are candidates, see
             :func:`fidelity_of`.
     """
 
@@ -58,7 +58,7 @@ class GroundTruth:
     fidelity: float = 1.0
 
     def depth(self, k_factor: int) -> int:
-        """Candidates for the hits that were wanted."""
+        """Return the number of candidates for the hits."""
         wanted = int(self.truth.shape[1])
         return max(wanted, round(candidate_count(RECALL_AT, k_factor) * self.share))
 
@@ -69,12 +69,12 @@ class Tuning:
 
     Attributes:
         nprobe: lists to probe.
-        k_factor: candidates re-ranked for each hit wanted.
+        k_factor: candidates to re-rank per hit.
         recall: measured recall at 10 of this setting.
-        reached: whether that is at least the target.
-        curve: the measured points that no other point beats in both respects, cheapest first:
-            (nprobe, k_factor, recall at 10, estimated ms a query on one core).
-        fidelity: of re-ranking, see :class:`Yardstick`; recall counts it in.
+        reached: whether the recall is at least the target.
+        curve: the measured points that are not dominated by another point, cheapest first: (nprobe,
+            k_factor, recall at 10, estimated ms per query on one core).
+        fidelity: the fidelity of re-ranking, see :class:`GroundTruth`; recall includes it.
     """
 
     nprobe: int
@@ -86,12 +86,12 @@ class Tuning:
 
 
 def candidate_count(k: int, k_factor: int) -> int:
-    """Candidates to re-rank for ``k`` hits; never fewer than for ten, which were measured."""
+    """Return the candidates to re-rank for ``k`` hits, at least those for ten (measured)."""
     return max(k, RECALL_AT) * k_factor
 
 
 def estimated_ms(plan: IndexPlan, nprobe: int, k_factor: int) -> float:
-    """The cost model: scanning codes, then re-ranking."""
+    """Return the cost of scanning codes and re-ranking in the cost model."""
     width = plan.m * plan.bits / 8 / 64 if plan.m else plan.dim / 512
     scanned = plan.n * nprobe / plan.nlist * width * _CODE_MS.get(plan.bits, _CODE_MS[8])
     depth = min(plan.n, candidate_count(RECALL_AT, k_factor))
@@ -105,17 +105,17 @@ def yardstick(
     seed: int,
     threads: int,
 ) -> GroundTruth:
-    """Draw queries with a seed and answer them by exact search.
+    """Draw queries with a seed and answer them with exact search.
 
     Args:
         vectors: the corpus; removed rows are neither queries nor answers.
-        rows: the part of it that the index holds, under ids 0, 1, ...; None: all.
-        queries: float32 (any, dim) to draw from; None: the corpus itself.
-        seed: of the draw.
+        rows: the part of the corpus in the index, with ids 0, 1, ...; None: all.
+        queries: float32 (any, dim) to draw from; None: the corpus.
+        seed: the seed of the draw.
         threads: for faiss.
 
     Raises:
-        InternalError: the queries' dimensions are not the corpus'.
+        InternalError: queries and corpus have different dimensions.
     """
     n = vectors.live if rows is None else len(rows)
     share = n / vectors.live
@@ -141,13 +141,13 @@ def yardstick(
 def fidelity_of(
     vectors: Vectors, originals: Blocks, queries: NDArray[np.float32], threads: int
 ) -> float:
-    """How many of the ten best are still the ten best by the vectors that re-ranking reads.
+    """Return the share of the ten best that are still the ten best with the stored vectors.
 
-    Rounding to 8 bits moves scores by some 0.0005, which swaps neighbours that lie closer.
+    Rounding to 8 bits changes scores by about 0.0005, which can swap closer neighbours.
 
     Args:
-        vectors: as stored.
-        originals: the same vectors as they were encoded, with their ids.
+        vectors: the stored vectors.
+        originals: the same vectors as encoded, with their ids.
         queries: float32 (q, dim).
         threads: for faiss.
     """
@@ -162,9 +162,9 @@ def tune(index: Any, plan: IndexPlan, yard: GroundTruth, target: float, threads:
 
     Args:
         index: the CPU index.
-        plan: what it was built from.
+        plan: the plan of the index.
         yard: queries and their true answers.
-        target: recall at 10 wanted, in (0, 1).
+        target: the recall target at 10, in (0, 1).
         threads: for faiss.
     """
     points: list[Point] = []
@@ -188,15 +188,15 @@ def hold(
     before: tuple[int, int],
     threads: int,
 ) -> Tuning:
-    """Keep an earlier setting that still reaches the recall of ``found`` or more at more cost.
+    """Keep an earlier setting that reaches at least the recall of ``found`` at a higher cost.
 
-    Settings are steps apart: drawn anew each time, recall would jump up and down by a step from one
-    version to the next although the index is as good as before. So a setting is only left for a
-    dearer one.
+    If the setting were chosen again for each version, recall would vary by the steps between
+    settings although the index has not become worse. The setting therefore changes only to a more
+    expensive one.
 
     Args:
         index: the CPU index.
-        plan: what it was built from.
+        plan: the plan of the index.
         yard: queries and their true answers.
         found: the setting that :func:`tune` would choose.
         before: nprobe and k_factor of the last version.
@@ -214,7 +214,7 @@ def hold(
 
 
 def choose(points: list[Point], target: float) -> Tuning:
-    """The cheapest point that reaches the target, else the best one."""
+    """Return the cheapest point that reaches the target, or the best one."""
     curve: list[Point] = []
     for point in sorted(points, key=lambda point: (point[3], -point[2], point[0])):
         if not curve or point[2] > curve[-1][2]:
@@ -230,7 +230,7 @@ def choose(points: list[Point], target: float) -> Tuning:
 
 
 def _probes(nlist: int) -> list[int]:
-    """1 to 8, 10, 12, 14, 16, 20, ... up to all lists: steps of a quarter of a power of two."""
+    """1 to 8, 10, 12, 14, 16, 20, ... up to all lists: in steps of a quarter of a power of two."""
     steps = {1, 2, 3, nlist}
     quarter = 1
     while quarter * 4 < nlist:

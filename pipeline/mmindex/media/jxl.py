@@ -18,7 +18,7 @@ from mmindex.media.kinds import JXL
 FORMAT: Final = "JXL"
 _CONTAINER: Final = b"\0\0\0\x0cJXL \r\n\x87\n"
 SIGNATURES: Final = (b"\xff\x0a", _CONTAINER)
-# What unpacks to more is not a metadata of a photograph.
+# Larger blocks are not metadata of a photograph.
 _MOST_METADATA_BYTES: Final = 4 << 20
 _MODES: Final = {(1, False): "L", (1, True): "LA", (3, False): "RGB", (3, True): "RGBA"}
 

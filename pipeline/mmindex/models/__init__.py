@@ -1,1 +1,1 @@
-"""Which network is meant, its files, and how it turns pixels and texts into vectors."""
+"""Models: selection, files, and encoding of pixels and texts as vectors."""

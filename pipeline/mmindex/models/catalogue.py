@@ -1,4 +1,4 @@
-"""What ``--model`` and ``--pretrained`` can be, for people to choose from."""
+"""The values of ``--model`` and ``--pretrained``."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _MULTILINGUAL = ("xlm-roberta-", "nllb-clip-", "mt5-", "-siglip-i18n", "-siglip2
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One name for ``--model``.
+    """A value of ``--model``.
 
     Attributes:
         name: the name.
-        pretrained: the tags that it can be had with; empty for models that bring their weights.
-        default: whether it is what a build takes when none is named, with the first tag.
-        multilingual: whether it understands texts in many languages; the others know English.
-        extra: the extra of mmindex that it needs; empty where it needs none.
+        pretrained: the available tags; empty for models with their own weights.
+        default: whether it is the default model of builds, with the first tag.
+        multilingual: whether it understands many languages; other models understand English.
+        extra: the extra of mmindex that it needs, or empty.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ModelEntry:
 
 
 def list_models(part: str = "") -> list[ModelEntry]:
-    """The models whose name holds ``part``: the built-in ones, then open_clip's architectures.
+    """Return the models whose name contains ``part``: built-in models, then open_clip's.
 
     Importing open_clip for its tags takes seconds.
     """

@@ -1,4 +1,4 @@
-"""Explains weights files that cannot be loaded."""
+"""Explain weights files that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONVERT: Final = (
 
 
 def refuse_torchscript(path: Path) -> None:
-    """Refuse files saved by torch.jit: they contain code, which torch would run.
+    """Reject files saved by torch.jit, which contain code that torch would run.
 
     Raises:
         DataError: the file is such an archive.
@@ -28,11 +28,11 @@ def refuse_torchscript(path: Path) -> None:
 
 
 def recognised(path: Path, error: Exception) -> DataError | None:
-    """The error that explains an unloadable weights file; None for an unknown kind of file.
+    """Return an error that explains why a weights file cannot be loaded, or None.
 
     Args:
         path: the file.
-        error: what safetensors or torch raised.
+        error: the error from safetensors or torch.
     """
     foreign = _FOREIGN.search(str(error))
     if foreign is not None:
@@ -47,7 +47,7 @@ def recognised(path: Path, error: Exception) -> DataError | None:
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Whether a zip holds the code that torch.jit saves beside the tensors."""
+    """Return whether a zip contains the code of torch.jit."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -55,7 +55,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _is_cut(path: Path) -> bool:
-    """Whether a file is shorter than its header says."""
+    """Return whether a file is shorter than its header states."""
     with path.open("rb") as file:
         head = file.read(8)
     if head.startswith(b"PK"):  # torch's format is a zip, whose directory stands last

@@ -32,10 +32,10 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Devices, and the class of arithmetic on them.
+    """Devices and precision.
 
     Attributes:
-        devices: ``("cpu",)`` or CUDA devices; several: batches are split between them.
+        devices: ``("cpu",)`` or CUDA devices; with several, batches are split between them.
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast; weights stay float32), or ``int8``
             (linear layers on a CPU, see :mod:`mmindex.models.quantize`).
     """
@@ -48,11 +48,11 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
     """Choose devices and precision; imports torch only if there may be a GPU.
 
     Args:
-        device: ``auto`` (all GPUs, else the CPU), ``cpu``, ``cuda`` (all), ``cuda:0,1``.
-        precision: ``auto`` is fp32 on a CPU, and on GPUs bf16, or fp16 where those lack bf16.
+        device: ``auto`` (all GPUs, or the CPU), ``cpu``, ``cuda`` (all GPUs), ``cuda:0,1``.
+        precision: ``auto`` is fp32 on a CPU, and on GPUs bf16, or fp16 without bf16 support.
 
-    Raises:
-        UsageError: there is no such device, or it cannot compute so.
+        Raises:
+        UsageError: there is no such device, or it does not support the precision.
     """
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(f"precision {precision!r} must be one of auto, {', '.join(PRECISIONS)}")
@@ -92,17 +92,17 @@ def _place_on_gpus(device: str, numbers: str, precision: str) -> Placement:
 
 
 class MakeEncoder(Protocol):
-    """Loads the model on one device; picklable, since each device has its own process."""
+    """Loads the model on a device; picklable, because each device has its own process."""
 
     def __call__(self, device: str) -> Encoder:
         """Return the loaded encoder."""
 
 
 class DeviceGroup:
-    """One worker process for each device; every batch is split evenly between them.
+    """One worker process per device; every batch is split evenly between them.
 
-    Vectors come back in order, so callers see one encoder. Pixels travel through pipes (10 MB for
-    64 images of 224 x 224), which costs about as much as copying them twice.
+    Vectors are returned in order, as from a single encoder. Pixels are sent through pipes (10 MB
+    for 64 images of 224 x 224), which takes about as long as copying them twice.
 
     The splitting is tested with two CPU "devices"; on several real GPUs it has not been run yet.
     """
@@ -124,17 +124,17 @@ class DeviceGroup:
 
     @property
     def info(self) -> EncoderInfo:
-        """Which model this is."""
+        """The description of the model."""
         return self._info
 
     @property
     def preprocess(self) -> PreprocessSpec:
-        """How images are prepared."""
+        """The preprocessing of images."""
         return self._preprocess
 
     @property
     def cut_texts(self) -> int:
-        """How many texts so far were longer than the model's context."""
+        """The number of texts so far that were longer than the context of the model."""
         return self._cut_texts
 
     def encode_images(self, pixels: Pixels) -> Float32:
@@ -150,7 +150,7 @@ class DeviceGroup:
         return self._joined([vectors for vectors, _ in results])
 
     def close(self) -> None:
-        """End the worker processes."""
+        """Stop the worker processes."""
         for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
 

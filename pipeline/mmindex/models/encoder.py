@@ -1,4 +1,4 @@
-"""What turns pixels and texts into vectors: the one protocol with several implementations."""
+"""The protocol of encoders, which convert pixels and texts to vectors."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Float32 = NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """A model, ready to encode.
+    """A loaded model.
 
-    A row for which the model gives NaN, infinity or nothing at all comes back without unit length
-    (NaN or zeros): the caller checks, and decides what becomes of that item.
+    A row for which the model returns NaN, infinity or zeros does not have unit length (NaN or
+    zeros): the caller must check this and handle the item.
     """
 
     @property
     def info(self) -> EncoderInfo:
-        """Which model this is; its fingerprint goes beside every vector."""
+        """The description of the model; its fingerprint is stored with all vectors."""
 
     @property
     def preprocess(self) -> PreprocessSpec:
-        """How decode workers prepare images."""
+        """The preprocessing for decode workers."""
 
     @property
     def cut_texts(self) -> int:
-        """How many texts so far were longer than the model's context: it saw their beginning."""
+        """The number of texts so far that were truncated to the context of the model."""
 
     def encode_images(self, pixels: Pixels) -> Float32:
         """Encode uint8 (b, height, width, 3) into float32 (b, dim), unit length."""
@@ -44,7 +44,7 @@ class Encoder(Protocol):
 
 
 def good_rows(vectors: Float32) -> NDArray[np.bool_]:
-    """Which rows of float32 (n, dim) are finite and have unit length (within 1 %): bool (n,)."""
+    """Return which rows of float32 (n, dim) are finite with unit length (within 1 %): bool (n,)."""
     # NaN and infinity fail the comparison, so they need no check of their own.
     squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float32)
     with np.errstate(invalid="ignore"):

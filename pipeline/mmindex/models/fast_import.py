@@ -1,11 +1,11 @@
-"""Imports open_clip without torch's compiler, which nothing here uses.
+"""Import open_clip without torch's compiler, which mmindex does not use.
 
-Two modules that open_clip brings along, of towers and operators for other purposes, import the
-compiler with sympy and triton while they are imported themselves: torchvision's ``roi_align`` asks
-it whether it may compile, timm's ``naflexvit`` marks a function as not to be compiled. That is 1.3
-of the 5 seconds of processor time that a cold query takes (benchmarks/bench_startup.py). Stand-ins
-answer "no" and mark nothing while open_clip is imported; afterwards whoever wants the compiler gets
-it. Only ``torch.compile`` of timm's NaFlex towers, in this same process, would see a difference.
+Two modules that open_clip imports load the compiler with sympy and triton: torchvision's
+``roi_align`` checks whether it can compile, and timm's ``naflexvit`` marks a function as not to be
+compiled. This takes 1.3 of the 5 seconds of CPU time of a cold query (benchmarks/bench_startup.py).
+While open_clip is imported, replacements return "no" and mark nothing; afterwards the compiler is
+available. Only ``torch.compile`` of timm's NaFlex towers, in this same process, would see a
+difference.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COMPILER = "torch._dynamo.utils"
 
 
 def import_open_clip() -> None:
-    """Import open_clip, without torch's compiler where its libraries allow it."""
+    """Import open_clip without torch's compiler if possible."""
     import torch  # noqa: F401 # first and whole: its own modules must see the real compiler
 
     if "open_clip" in sys.modules:
@@ -53,5 +53,5 @@ def _without_compiler() -> Iterator[None]:
 
 
 def _unmarked(function: Any = None, *_: Any, **_settings: Any) -> Any:
-    """In place of ``torch.compiler.disable``, as a decorator with or without arguments."""
+    """Replace ``torch.compiler.disable``, as a decorator with or without arguments."""
     return _unmarked if function is None else function

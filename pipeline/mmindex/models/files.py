@@ -1,4 +1,4 @@
-"""A model's files and settings on this disk."""
+"""The local files and settings of a model."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 
 @dataclass(frozen=True, slots=True)
 class TokenizerSpec:
-    """How texts become tokens.
+    """The tokenizer of a model.
 
     Attributes:
-        kind: ``simple`` is CLIP's own byte-pair encoding, ``wordpiece`` BERT's; the others need
+        kind: ``simple`` is CLIP's byte-pair encoding, ``wordpiece`` BERT's; others need
             transformers.
-        source: of ``hf``: a hub's name, or a folder; of ``siglip``: the vocabulary's name.
-        merges: of ``simple``: the byte-pair merges, of ``wordpiece``: the pieces; an absolute path.
-        context_length: positions of the text tower.
-        options: the remaining keyword arguments of open_clip's tokenizer class.
+        source: for ``hf`` a hub name or a folder; for ``siglip`` the name of the vocabulary.
+        merges: the absolute path of the byte-pair merges (``simple``) or pieces (``wordpiece``).
+        context_length: the number of positions of the text tower.
+        options: other keyword arguments of open_clip's tokenizer class.
     """
 
     kind: Literal["simple", "wordpiece", "hf", "siglip"]
@@ -59,15 +59,15 @@ class TokenizerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model's parts.
+    """The parts of a model.
 
     Attributes:
-        base: what open_clip's ``create_model`` takes as name: an architecture or ``local-dir:``.
+        base: the name for open_clip's ``create_model``: an architecture or ``local-dir:``.
         config: the architecture, as open_clip's JSON.
-        preprocess: how images are prepared.
-        tokenizer: how texts are.
+        preprocess: the preprocessing of images.
+        tokenizer: the tokenizer.
         weights: the weights file, or the index of several; None for untrained weights.
-        config_file: the folder's configuration, or None for architectures that open_clip knows.
+        config_file: the configuration in the folder, or None for open_clip's architectures.
     """
 
     base: str
@@ -79,12 +79,12 @@ class ModelFiles:
 
     @property
     def built_in(self) -> bool:
-        """Whether the network is mmindex's own; otherwise open_clip builds it."""
+        """Whether mmindex contains the network; otherwise open_clip builds it."""
         return self.config.get("network") == PHOTOS_NETWORK
 
     @property
     def inputs(self) -> tuple[Path, ...]:
-        """The files outside installed packages that decide what the vectors are."""
+        """The files outside installed packages that determine the vectors."""
         merges = self.tokenizer.merges
         if merges is not None and merges.is_relative_to(open_clip_dir()):
             merges = None  # covered by the package's version
@@ -93,15 +93,15 @@ class ModelFiles:
 
 
 def locate(request: ModelRequest) -> ModelFiles:
-    """Find the model's files; weights known by a tag are fetched from the hub if need be.
+    """Find the files of the model; weights with a tag are downloaded from the hub if needed.
 
     Raises:
         NoInputError: a file is missing.
         DataError: a file is damaged or not safe to load.
         UsageError: the tag is unknown.
-        MissingPackageError: the model needs an extra that is not installed; found out before
-            anything large is fetched.
-        NetworkError: the hub is needed and cannot be reached.
+        MissingPackageError: the model needs an extra that is not installed; checked before large
+            downloads.
+        NetworkError: the hub cannot be reached.
     """
     if request.repository is not None:
         return _from_repository(request, request.repository)
@@ -132,7 +132,7 @@ def _from_repository(request: ModelRequest, repository: str) -> ModelFiles:
 
 
 def _bpe_path(config: object) -> str:
-    """The tokenizer file that a ``model_cfg`` names, or nothing."""
+    """Return the tokenizer file in a ``model_cfg``, or nothing."""
     for key in ("text_cfg", "tokenizer_kwargs", "bpe_path"):
         config = config.get(key) if isinstance(config, dict) else None
     return config if isinstance(config, str) else ""
@@ -180,7 +180,7 @@ def _from_architecture(request: ModelRequest) -> ModelFiles:
 
 
 def needs_transformers(config: dict[str, Any]) -> bool:
-    """Whether a model's text tower or its tokenizer is one of transformers'.
+    """Return whether the text tower or the tokenizer of a model needs transformers.
 
     Args:
         config: the architecture, as open_clip's JSON.
@@ -191,10 +191,10 @@ def needs_transformers(config: dict[str, Any]) -> bool:
 
 
 def require_transformers(what: str) -> None:
-    """Raise an error that names the extra when transformers is not installed.
+    """Check that transformers is installed.
 
     Raises:
-        MissingPackageError: it is not.
+        MissingPackageError: it is not; the error names the extra.
     """
     if importlib.util.find_spec("transformers") is None:
         raise MissingPackageError(f"{what} needs transformers", "pip install 'mmindex[hf]'")
@@ -234,9 +234,9 @@ def _fetch_tag(request: ModelRequest, tag: dict[str, Any]) -> Path:
 
 
 def _common_preprocess(name: str) -> dict[str, Any]:
-    """The preprocessing that all published weights of an architecture share, else open_clip's own.
+    """Return the preprocessing of all published weights of an architecture, or open_clip's default.
 
-    open_clip itself takes CLIP's default for weights given as a file, which is wrong for SigLIP.
+    open_clip uses CLIP's default for weights from a file, which is wrong for SigLIP.
     """
     import_open_clip()
     from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
@@ -285,5 +285,5 @@ def _tokenizer(config: dict[str, Any], name: str, folder: Path, hub_name: str) -
 
 
 def canonical_json(value: object) -> str:
-    """Canonical JSON for hashing: equal values give equal bytes."""
+    """Return canonical JSON for hashing: equal values result in equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

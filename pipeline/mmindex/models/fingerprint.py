@@ -1,4 +1,4 @@
-"""The encoder's fingerprint. Vectors with equal fingerprints can be compared."""
+"""Fingerprints of encoders. Vectors with equal fingerprints are comparable."""
 
 from __future__ import annotations
 
@@ -30,17 +30,16 @@ def fingerprint_of(
 ) -> EncoderInfo:
     """Identify the encoder of a request without loading it.
 
-    When ``parent`` was made by the same request, from files that still hash the same, with the
-    same packages, it is returned as it is: nothing is fetched and neither torch nor open_clip is
-    imported.
+    If ``parent`` is from the same request, with unchanged files and packages, it is returned:
+    nothing is downloaded, and neither torch nor open_clip is imported.
 
     Args:
         request: the model.
-        precision: the class of arithmetic, see :class:`mmindex.models.devices.Placement`.
+        precision: the precision, see :class:`mmindex.models.devices.Placement`.
         parent: the encoder of the published version.
 
     Raises:
-        MmindexError: the model's files cannot be found or read, see :func:`files.locate`.
+        MmindexError: the files of the model cannot be found or read, see :func:`files.locate`.
     """
     if parent is not None and _unchanged(request, precision, parent):
         return parent
@@ -67,10 +66,10 @@ def _unchanged(request: ModelRequest, precision: str, parent: EncoderInfo) -> bo
 
 
 def describe(request: ModelRequest, files: ModelFiles, precision: str) -> EncoderInfo:
-    """The encoder made from these files.
+    """Return the description of the encoder with these files.
 
     Raises:
-        DataError: the configuration lacks what every model has.
+        DataError: the configuration is incomplete.
         MmindexError: a file cannot be read.
     """
     inputs = input_files(files.inputs)
@@ -106,12 +105,12 @@ def _weights(path: Path | None, hashes: Mapping[Path, str]) -> str:
 
 
 def input_files(paths: Iterable[Path]) -> tuple[InputFile, ...]:
-    """Files with their sha256."""
+    """Return files with their sha256."""
     return tuple(InputFile(path=str(path), sha256=hash_file(path)) for path in paths)
 
 
 def package_versions(*, trained: bool) -> str:
-    """The installed packages that build the network, with versions."""
+    """Return the packages that build the network, with versions."""
     # Fresh weights come out of torch's generator, so its version counts for them.
     names = ("open_clip_torch", "timm") if trained else ("open_clip_torch", "timm", "torch")
     return " ".join(f"{name} {_version(name)}" for name in names)
@@ -158,10 +157,10 @@ def _digest(value: object) -> str:
 
 
 def same_model(one: EncoderInfo, other: EncoderInfo) -> bool:
-    """Whether the vectors of two encoders can be compared.
+    """Return whether the vectors of two encoders are comparable.
 
-    Arithmetic may differ: an index made in bfloat16 on a GPU answers queries encoded in float32
-    on a CPU; such vectors differ by less than a thousandth.
+    The precision can differ: queries encoded in float32 on a CPU can search an index that was built
+    in bfloat16 on a GPU; such vectors differ by less than a thousandth.
     """
     return (one.architecture, one.weights, one.preprocess, one.tokenizer, one.dim) == (
         other.architecture,
@@ -173,10 +172,10 @@ def same_model(one: EncoderInfo, other: EncoderInfo) -> bool:
 
 
 def require_same_model(index: EncoderInfo, query: EncoderInfo) -> None:
-    """Refuse to compare vectors of two models.
+    """Raise an error if two encoders have different models.
 
     Raises:
-        ModelMismatchError: naming both.
+        ModelMismatchError: names both models.
     """
     if not same_model(index, query):
         raise ModelMismatchError(

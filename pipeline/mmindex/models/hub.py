@@ -1,7 +1,7 @@
-"""Downloads weights from the hub: bounded in time, and verified before use.
+"""Download weights from the hub, with a time limit, and verify them before use.
 
-``HF_ENDPOINT``, ``HF_HUB_CACHE``, ``HF_HUB_OFFLINE`` and ``HF_TOKEN`` mean what they mean to
-huggingface_hub. What the cache holds is used without asking the network.
+``HF_ENDPOINT``, ``HF_HUB_CACHE``, ``HF_HUB_OFFLINE`` and ``HF_TOKEN`` have the same meaning as in
+huggingface_hub. Cached files are used without network access.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _FORBIDDEN: ContextVar[bool] = ContextVar("forbidden", default=False)
 
 
 class WouldFetchError(NetworkError):
-    """The hub would have to be asked, inside :func:`without_network`."""
+    """A download is needed inside :func:`without_network`."""
 
 
 @contextmanager
 def without_network() -> Iterator[None]:
-    """Within the block, only the cache is used.
+    """Use only the cache during the block.
 
     Raises:
-        WouldFetchError: something else was wanted.
+        WouldFetchError: a file is not in the cache.
     """
     token = _FORBIDDEN.set(True)
     try:
@@ -56,12 +56,12 @@ def without_network() -> Iterator[None]:
 
 
 def fetch(repository: str, names: Sequence[str]) -> Path:
-    """The first of ``names`` that the repository has, in the local cache.
+    """Return the cached path of the first of ``names`` in the repository.
 
     Raises:
-        NetworkError: the hub cannot be reached, or answers with an error.
+        NetworkError: the hub cannot be reached, or returns an error.
         NoInputError: the hub has no such repository, or none of the files.
-        DataError: the file's content is not what the hub announced.
+        DataError: the content of the file differs from the sha256 of the hub.
     """
     cached = _find_cached(repository, names)
     if cached is None:
@@ -84,7 +84,7 @@ def _find_cached(repository: str, names: Sequence[str]) -> Path | None:
 
 
 def _ways_out(repository: str, name: str) -> str:
-    """What to do without the hub: the model at hand, or the file brought by hand."""
+    """Return the alternatives to the hub: another model, or a manual download."""
     from huggingface_hub import hf_hub_url
 
     model, size = _KNOWN.get(repository, ("ARCHITECTURE", ""))
@@ -160,14 +160,14 @@ def _hub_errors(repository: str, name: str) -> Iterator[None]:
 
 
 def _from_os_error(error: OSError, what: str, hint: str) -> MmindexError:
-    """A full disk is not a network trouble, though both come as OSError."""
+    """Convert an OSError; a full disk is not a network error."""
     if error.errno is not None and error.filename is not None:
         return from_os_error(error, error.filename)
     return NetworkError(f"{what}: {first_lines(error)}", hint)
 
 
 def _check_content(path: Path) -> None:
-    """Compare large files with the sha256 that the hub announced and the cache is named by."""
+    """Compare large files with the sha256 from the hub, which is the name in the cache."""
     blob = Path(os.path.realpath(path))
     if _SHA256.fullmatch(blob.name) and hash_file(blob) != blob.name:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Any open_clip model as an encoder."""
+"""Encoder for open_clip models."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ _CPU_IMAGES = 8
 
 
 def load_encoder(request: ModelRequest, placement: Placement) -> Encoder:
-    """Load the model that a request means.
+    """Load the model of a request.
 
     Args:
         request: the model.
-        placement: devices and precision; several devices get one worker process each.
+        placement: devices and precision; several devices have one worker process each.
 
     Raises:
-        ModelMismatchError: the weights do not fit the architecture.
+        ModelMismatchError: the weights do not match the architecture.
         MmindexError: a file is missing or damaged, see :func:`mmindex.models.files.locate`.
     """
     files = locate(request)
@@ -99,7 +99,7 @@ def _network(files: ModelFiles) -> tuple[torch.nn.Module, TextReader]:
 
 
 def build_network(files: ModelFiles, seed: int = UNTRAINED_SEED) -> torch.nn.Module:
-    """The model's network in float32; where there are no weights, drawn from ``seed``.
+    """Build the network in float32; without weights, it is initialised with ``seed``.
 
     Raises:
         DataError: the configuration or the weights are damaged.
@@ -155,7 +155,7 @@ def _load_weights(model: torch.nn.Module, files: ModelFiles, weights: Path) -> N
 
 @contextmanager
 def _quiet_root_logger() -> Iterator[None]:
-    """open_clip logs to the root logger, which would set up handlers of its own on first use."""
+    """Keep open_clip from configuring the root logger on first use."""
     root, handler, was = logging.getLogger(), logging.NullHandler(), logging.getLogger().disabled
     root.addHandler(handler)
     # It also warns of random weights, which are only random until the right ones are loaded.
@@ -169,7 +169,7 @@ def _quiet_root_logger() -> Iterator[None]:
 
 @dataclass(slots=True)
 class OpenClipEncoder:
-    """A model in torch on one device; see :class:`mmindex.models.encoder.Encoder`."""
+    """A torch model on one device; see :class:`mmindex.models.encoder.Encoder`."""
 
     info: EncoderInfo
     preprocess: PreprocessSpec
@@ -185,7 +185,7 @@ class OpenClipEncoder:
         """Encode uint8 (b, height, width, 3) into float32 (b, dim), unit length.
 
         Raises:
-            BusyError: the device has no memory left for even one image.
+            BusyError: the device has not enough memory for a single image.
         """
         import torch
 
@@ -211,10 +211,10 @@ class OpenClipEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Encode b texts of any script into float32 (b, dim), unit length, in the order given.
 
-        Texts of about the same length share a batch, so that each is trimmed to what it needs.
+        Texts of similar length share a batch, which is trimmed to their length.
 
         Raises:
-            BusyError: the device has no memory left for even one text.
+            BusyError: the device has not enough memory for a single text.
         """
         if not texts:
             return np.empty((0, self.info.dim), dtype=np.float32)
@@ -241,11 +241,11 @@ class OpenClipEncoder:
 
     @property
     def logit_scale(self) -> float:
-        """What the model learnt to multiply cosine similarities with before a softmax."""
+        """The learned factor for cosine similarities before a softmax."""
         return float(self._model.logit_scale.exp())
 
     def close(self) -> None:
-        """Nothing to do: memory goes with the object."""
+        """Do nothing: memory is released with the object."""
 
     @property
     def _model(self) -> Any:
@@ -259,7 +259,7 @@ class OpenClipEncoder:
     def _in_parts(
         self, run: Callable[[slice], torch.Tensor], count: int, limit: int
     ) -> tuple[list[torch.Tensor], int]:
-        """Run over ``count`` rows, at most ``limit`` at once, halving when memory runs out."""
+        """Process ``count`` rows, at most ``limit`` at once; halve it if memory runs out."""
         import torch
 
         parts: list[torch.Tensor] = []

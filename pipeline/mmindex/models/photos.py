@@ -1,9 +1,10 @@
 """The network of the embedded model for photographs, in plain torch.
 
-An EfficientNet-Lite (M. Tan and Q. Le, ICML 2019; the Lite variants leave squeeze-and-excitation
-out and use ReLU6) looks at images, a BERT encoder of MiniLM's size (W. Wang et al., NeurIPS 2020)
-reads texts, and a small head on each side leads into one space. Written here because importing timm
-and transformers takes longer than loading torch; tests hold it against both.
+An EfficientNet-Lite (M. Tan and Q. Le, ICML 2019; the Lite variants leave out
+squeeze-and-excitation and use ReLU6) encodes images, a BERT encoder with the size of MiniLM (W.
+Wang et al., NeurIPS 2020) encodes texts, and a small head on each side maps to a common space. It
+is implemented here because importing timm and transformers takes longer than loading torch; tests
+compare it with both.
 
 Batch normalisation is folded into the convolutions when the weights are exported.
 """
@@ -31,10 +32,10 @@ class Stage:
     """Blocks of one width.
 
     Attributes:
-        expand: how many times wider a block is inside.
-        kernel: side of its depthwise convolution.
-        stride: of its first block.
-        width: channels that come out.
+        expand: the expansion factor of a block.
+        kernel: the kernel size of the depthwise convolution.
+        stride: the stride of the first block.
+        width: the number of output channels.
         repeat: number of blocks.
     """
 
@@ -46,10 +47,10 @@ class Stage:
 
 
 class _Convolution(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding: one more pixel behind than before.
+    """A convolution with TensorFlow's "same" padding: one more pixel at the end.
 
-    Images are held as (b, h, w, channels), so that convolutions of one pixel are linear layers:
-    matrix products throughout, where torch takes slower ways for small batches.
+    Images have the layout (b, h, w, channels), so that 1 x 1 convolutions are linear layers: torch
+    is slower with other operations for small batches.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> None:
@@ -73,7 +74,7 @@ def _padding(side: int, kernel: int, stride: int) -> int:
 
 
 class _Block(nn.Module):
-    """Expand, filter each channel by itself, project; the input is added where shapes agree."""
+    """Expand, filter each channel separately, project; the input is added if the shapes match."""
 
     def __init__(self, inputs: int, stage: Stage, stride: int) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class ImageTower(nn.Module):
 
 
 class _Layer(nn.Module):
-    """One layer of BERT: attention, then a feed-forward network, each normalised afterwards."""
+    """A layer of BERT: attention, then a feed-forward network, each followed by normalisation."""
 
     def __init__(self, width: int, heads: int, inner: int) -> None:
         super().__init__()
@@ -137,7 +138,7 @@ class _Layer(nn.Module):
 
 
 class TextTower(nn.Module):
-    """A BERT encoder and the mean of what it makes of a text's tokens."""
+    """A BERT encoder with the mean over the tokens of a text."""
 
     def __init__(
         self, pieces: int, context: int, width: int, heads: int, layers: int, inner: int
@@ -160,10 +161,10 @@ class TextTower(nn.Module):
 
 
 class PhotosNetwork(nn.Module):
-    """Both towers and the heads that join them.
+    """Both towers and their heads.
 
     Attributes:
-        logit_scale: logarithm of what cosine similarities are multiplied with before a softmax.
+        logit_scale: the logarithm of the factor for cosine similarities before a softmax.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -195,45 +196,45 @@ class PhotosNetwork(nn.Module):
 
 
 def spread(features: Tensor) -> Tensor:
-    """The square root of pooled features, which are few large and many small numbers.
+    """Return the square root of pooled features, which contain few large and many small numbers.
 
-    As for histograms (R. Arandjelović and A. Zisserman, Three things everyone should know to
-    improve object retrieval, CVPR 2012).
+    This is common for histograms (R. Arandjelović and A. Zisserman, Three things everyone should
+    know to improve object retrieval, CVPR 2012).
     """
     return (features + _ROOT_OFFSET).sqrt()
 
 
 @dataclass(frozen=True, slots=True)
 class PhotosTexts:
-    """How the encoder reads texts with this network, see :class:`mmindex.models.trim.TextReader`.
+    """The text side of this network, see :class:`mmindex.models.trim.TextReader`.
 
     Attributes:
         model: the network.
-        trims: a batch is read only as far as its longest text.
+        trims: whether a batch is trimmed to its longest text.
     """
 
     model: PhotosNetwork
     trims: bool = True
 
     def lengths(self, tokens: Tensor) -> Tensor:
-        """How many positions of int64 (b, c) each text needs: int64 (b,)."""
+        """Return the number of positions that each text in int64 (b, c) needs: int64 (b,)."""
         return (tokens != 0).sum(dim=1)
 
     def encode(self, tokens: Tensor, length: int) -> Tensor:
-        """Vectors (b, dim) of int64 (b, c), read up to ``length``."""
+        """Encode int64 (b, c) up to ``length`` as vectors (b, dim)."""
         return self.model.encode_text(tokens[:, :length])
 
 
 def load_network(config: dict[str, Any], weights: Path) -> PhotosNetwork:
-    """Build the network of a configuration and fill it from a safetensors file.
+    """Build the network of a configuration and load a safetensors file.
 
     Args:
-        config: ``model_cfg`` of the model's folder.
-        weights: float32 and float16 as they are; int8 with a scale for each row.
+        config: ``model_cfg`` in the folder of the model.
+        weights: float32 and float16 unchanged; int8 with a scale per row.
 
     Raises:
         DataError: the configuration or the file is damaged.
-        ModelMismatchError: the weights do not fit the configuration.
+        ModelMismatchError: the weights do not match the configuration.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file

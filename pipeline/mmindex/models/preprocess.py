@@ -1,8 +1,8 @@
-"""How an image becomes the square of pixels that a model sees.
+"""Convert an image to the input pixels of a model.
 
 The same steps as open_clip's evaluation transform (``open_clip.transform.image_transform``, which
-builds on torchvision), on PIL and numpy alone: decode workers run this without importing torch.
-The result is bit for bit the transform's image before it becomes a normalised tensor.
+builds on torchvision), with PIL and numpy only: decode workers do not import torch.
+The result equals the image of that transform before normalisation, bit for bit.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _FILTERS = {
 
 @dataclass(frozen=True, slots=True)
 class PreprocessSpec:
-    """What a model wants its images to look like.
+    """The preprocessing of a model.
 
     Attributes:
-        height, width: of the model's input, in pixels.
+        height, width: of the model input, in pixels.
         resize_mode: ``shortest`` fits the shorter side and crops the longer one, ``longest`` fits
             the longer side and pads the shorter one, ``squash`` ignores the aspect ratio.
         interpolation: resampling filter.
@@ -48,7 +48,7 @@ class PreprocessSpec:
     std: tuple[float, float, float]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for hashing."""
+        """Return plain values for hashing."""
         return asdict(self)
 
 
@@ -66,11 +66,11 @@ def spec_from_config(image_size: object, overrides: dict[str, Any]) -> Preproces
     """Read open_clip's ``preprocess_cfg`` (missing or null keys take open_clip's defaults).
 
     Args:
-        image_size: the vision tower's input: one number, or height and width.
+        image_size: the input size of the vision tower: one number, or height and width.
         overrides: ``mean``, ``std``, ``interpolation``, ``resize_mode``, ``fill_color``.
 
     Raises:
-        DataError: a value is none that open_clip knows.
+        DataError: open_clip does not know a value.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     values = {**_DEFAULTS, **given}
@@ -149,7 +149,7 @@ def _with_bicubic(spec: PreprocessSpec) -> PreprocessSpec:
 
 
 def _fit(image: Image.Image, spec: PreprocessSpec, choose: Any) -> Image.Image:
-    """Keep the aspect ratio; ``choose`` is max (all fits inside) or min (all is covered)."""
+    """Resize with the same aspect ratio; ``choose`` is max (fit inside) or min (cover)."""
     width, height = image.size
     ratio = choose(height / spec.height, width / spec.width)
     return _resize(image, round(height / ratio), round(width / ratio), spec)

@@ -1,22 +1,22 @@
 """``--precision int8``: linear layers of a model on a CPU in 8-bit integers.
 
-Dynamic quantisation: weights are rounded once, each output with a scale of its own, activations as
-they come, each row (one token) with a scale of its own; sums are exact 32-bit integers. What
-follows is float32 again. torch has had this as ``torch.ao.quantization.quantize_dynamic``, which is
-deprecated and rounds with one scale for a whole batch, so that an image's vector depends on its
-neighbours; here it does not.
+Dynamic quantisation: weights are rounded once, with a scale per output; activations are rounded at
+run time, with a scale per row (one token). Sums are exact 32-bit integers, and all other operations
+are float32. torch has had this as ``torch.ao.quantization.quantize_dynamic``, which is deprecated
+and rounds with one scale for a whole batch, so that the vector of an image depends on its batch;
+here it does not.
 
-Only layers that are plain ``nn.Linear`` change: in open_clip's own transformers the feed-forward
-halves of the blocks, two thirds of all multiplications (their attention keeps its projections in
-one parameter); in timm's towers the attention's too.
+Only layers that are plain ``nn.Linear`` change: in open_clip's transformers the feed-forward
+layers, which are two thirds of all multiplications (attention has its projections in one
+parameter); in timm's towers also the attention layers.
 
 Equal inputs give equal integers and equal sums on every processor that is accepted, so they share
 one fingerprint. The float32 work around the layers rounds differently: vectors of ViT-B-32 under
 AVX-512 and under AVX2 have a cosine of at least 0.99998.
 
 torchao 0.18 (``Int8DynamicActivationInt8WeightConfig``) computes the same, but is made for compiled
-models: without a compiler at run time ViT-B-32 is not a faster than float32 (0.98 times), with this
-module 1.5 times (one core of a Xeon with AVX-512 VNNI and without AMX).
+models: without a compiler at run time, ViT-B-32 is not faster than float32 (0.98 times); with
+this module it is 1.5 times as fast (one core of a Xeon with AVX-512 VNNI and without AMX).
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _PROBE_RUNS = 3
 
 
 def require_int8(cpu_info: Path = _CPU_INFO) -> None:
-    """Check that this processor multiplies 8-bit integers; does not import torch.
+    """Check that this processor supports int8; does not import torch.
 
     Raises:
-        UsageError: it does not, or it is not a x86 processor under Linux.
+        UsageError: it does not, or it is not an x86 processor under Linux.
     """
     text = cpu_info.read_text() if cpu_info.is_file() else ""
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
@@ -72,10 +72,10 @@ def quantize_linears(model: torch.nn.Module) -> int:
 
     Args:
         model: on the CPU, in float32, for inference; changed in place. The float32 weights stay:
-            open_clip asks layers for their dtype, and attention pooling reads them.
+            open_clip reads the dtype of layers, and attention pooling uses them.
 
     Returns:
-        how many layers were changed.
+        the number of changed layers.
 
     Raises:
         UsageError: this torch lacks the operators, or its kernel for the model's largest layer
@@ -99,9 +99,10 @@ def quantize_linears(model: torch.nn.Module) -> int:
 
 
 def _check_kernel(layer: torch.nn.Linear, rounded: _Int8Linear) -> None:
-    """Try the kernel that oneDNN chooses for a layer beside float32.
+    """Compare the kernel that oneDNN chooses for a layer with float32.
 
-    On one thread: threads that wait for each other on a busy machine would decide the comparison.
+    It uses one thread, because on a busy machine, threads that wait for each other would distort
+    the comparison.
 
     Raises:
         UsageError: the kernel computes wrong sums, or is slower than float32.
@@ -140,7 +141,7 @@ def _check_kernel(layer: torch.nn.Linear, rounded: _Int8Linear) -> None:
 
 
 def _cpu_seconds(run: Callable[[], object]) -> float:
-    """The least of a few runs in this thread's own time: other processes do not count."""
+    """Return the lowest CPU time of this thread in a few runs, without other processes."""
     run()
     took = []
     for _ in range(_PROBE_RUNS):
@@ -152,11 +153,11 @@ def _cpu_seconds(run: Callable[[], object]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Int8Linear:
-    """What such a layer does in place of its own ``forward``.
+    """The ``forward`` of a quantised layer.
 
     Attributes:
         packed: int8 weights in oneDNN's order.
-        scales: float32 (outputs,), what each output's weights were divided by.
+        scales: float32 (outputs,), the divisors of the weights of each output.
         zeros: int32 (outputs,): rounding is symmetric.
         bias: float32 (outputs,), added last.
     """
@@ -204,12 +205,12 @@ def _operators() -> Any:
 
 
 def _scales(rows: torch.Tensor) -> torch.Tensor:
-    """What a row's numbers are divided by: float32 (n, 1); zeros stay zero."""
+    """Return the divisors of each row: float32 (n, 1); zeros stay zero."""
     return rows.abs().amax(dim=1, keepdim=True).div_(_LEVELS).clamp_min_(1e-30)
 
 
 def _rounded(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 (n, d) as uint8 (n, d) around the zero point, and scales (n, 1)."""
+    """Round float32 (n, d) to uint8 (n, d) around the zero point, and return scales (n, 1)."""
     import torch
 
     rounded = torch.empty(values.shape, dtype=torch.int8)

@@ -1,6 +1,6 @@
-"""Resolves ``--model`` and ``--pretrained`` to files on this disk.
+"""Resolve ``--model`` and ``--pretrained`` to local files.
 
-Nothing here imports torch or open_clip, so a wrong name or path is reported at once.
+Nothing here imports torch or open_clip, so a wrong name or path is reported immediately.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _PICKLE_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """A model as asked for, with its defaults filled in and its paths made absolute.
+    """A requested model, with defaults and absolute paths.
 
     Attributes:
         name: one of :data:`BUILT_IN`, ``local-dir:/path``, ``hf-hub:org/repo``, or an architecture
             that open_clip knows.
         pretrained: for an architecture a tag or an absolute path; ``none`` for untrained weights;
-            else empty.
-        allow_pickle_weights: whether pickled weights may be read (restricted to plain tensors).
+            otherwise empty.
+        allow_pickle_weights: whether pickled weights are allowed (with plain tensors only).
     """
 
     name: str
@@ -69,33 +69,33 @@ class ModelRequest:
 
     @property
     def trained(self) -> bool:
-        """Whether trained weights are asked for."""
+        """Whether the model has trained weights."""
         return self.pretrained != NO_WEIGHTS
 
     @property
     def folder(self) -> Path | None:
-        """The folder that holds the model, for the kinds that have one."""
+        """The folder of the model, if it has one."""
         if self.name in BUILT_IN:
             return resources.data_dir() / "models" / BUILT_IN[self.name]
         return Path(self.name[len(LOCAL_DIR) :]) if self.name.startswith(LOCAL_DIR) else None
 
     @property
     def repository(self) -> str | None:
-        """The hub's repository, for ``hf-hub:``."""
+        """The hub repository, for ``hf-hub:``."""
         return self.name[len(HF_HUB) :] if self.name.startswith(HF_HUB) else None
 
     @property
     def weights_path(self) -> Path | None:
-        """The weights file, where ``pretrained`` is a path."""
+        """The weights file, if ``pretrained`` is a path."""
         return Path(self.pretrained) if Path(self.pretrained).is_absolute() else None
 
 
 def unfit(model: str, specs: Iterable[str]) -> str | None:
-    """Why a model suits a corpus badly, if that is known; else None.
+    """Return why a model is not suitable for a corpus, or None.
 
     Args:
-        model: its name.
-        specs: of the corpus' sources.
+        model: the name of the model.
+        specs: the sources of the corpus.
     """
     if model != EMBEDDED or only_scenes(specs):
         return None
@@ -112,16 +112,16 @@ def resolve_model(
     scenes_only: bool = False,
     allow_pickle_weights: bool = False,
 ) -> ModelRequest:
-    """Fill in the defaults and check everything that can be checked early.
+    """Apply the defaults and check everything that can be checked early.
 
     Args:
         name: ``--model``, or None.
         pretrained: ``--pretrained``, or None.
-        scenes_only: whether every source is ``scenes:``, which the embedded model is made for.
-        allow_pickle_weights: read ``.pt``, ``.pth`` and ``.bin`` files too.
+        scenes_only: whether every source is ``scenes:``, for which the embedded model is made.
+        allow_pickle_weights: also read ``.pt``, ``.pth`` and ``.bin`` files.
 
-    Raises:
-        UsageError: the name is unknown, or the two do not go together.
+        Raises:
+        UsageError: the name is unknown, or cannot be combined with ``pretrained``.
         NoInputError: a path does not exist, or a built-in model is not part of this install.
         DataError: weights are pickled, which can run code when loaded.
     """
@@ -152,7 +152,7 @@ def resolve_model(
 
 
 def _resolve_whole(name: str, pretrained: str | None, allow_pickle: bool) -> ModelRequest:
-    """Kinds that bring their weights along."""
+    """Resolve kinds of models with their own weights."""
     if pretrained not in (None, "", NO_WEIGHTS):
         raise UsageError(
             f"model {name!r} has its own weights and cannot be used with "
@@ -184,11 +184,11 @@ def _looks_like_path(pretrained: str) -> bool:
 
 
 def check_weights(path: Path, *, allow_pickle: bool) -> None:
-    """Refuse weights that are missing or unsafe to load.
+    """Check that weights exist and are safe to load.
 
     Raises:
         NoInputError: there is no such file.
-        DataError: it is a pickle and those are not allowed, or of an unknown kind.
+        DataError: it is a pickle, which is not allowed, or an unknown kind of file.
     """
     if not path.is_file():
         raise NoInputError(
@@ -202,14 +202,14 @@ def check_weights(path: Path, *, allow_pickle: bool) -> None:
 
 
 def find_weights(folder: Path, *, allow_pickle: bool) -> Path:
-    """The weights file of a model's folder; safetensors win over pickles.
+    """Return the weights file in the folder of a model; safetensors have priority over pickles.
 
-    Where the weights are in several safetensors files, it is their index.
+    If the weights are in several safetensors files, it is their index.
 
     Raises:
         NoInputError: there is none.
-        UsageError: several would do and none has a usual name.
-        DataError: there are pickles only, and those are not allowed.
+        UsageError: there are several, and none has a standard name.
+        DataError: there are only pickles, which are not allowed.
     """
     with os_errors(folder):
         files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -241,7 +241,7 @@ def find_weights(folder: Path, *, allow_pickle: bool) -> Path:
 
 
 def open_clip_dir() -> Path:
-    """The folder of the installed open_clip package, found without importing it.
+    """Return the folder of the installed open_clip package without importing it.
 
     Raises:
         InternalError: open_clip is not installed.
@@ -253,7 +253,7 @@ def open_clip_dir() -> Path:
 
 
 def architectures() -> list[str]:
-    """The names of the architectures that open_clip knows, sorted."""
+    """Return the sorted names of open_clip's architectures."""
     return sorted(path.stem for path in (open_clip_dir() / "model_configs").glob("*.json"))
 
 
@@ -261,7 +261,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        DataError: it is none.
+        DataError: it is not a JSON object.
         MmindexError: the file cannot be read.
     """
     with os_errors(path):

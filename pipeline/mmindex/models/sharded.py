@@ -18,22 +18,22 @@ _AGAIN: Final = "copy the whole folder again"
 
 
 def is_index(path: Path) -> bool:
-    """Whether a weights file is the index of several."""
+    """Return whether a weights file is the index of several files."""
     return path.name.endswith(INDEX)
 
 
 def weight_files(path: Path) -> tuple[Path, ...]:
-    """The files that make up weights: the file itself, and where it is an index, its shards.
+    """Return the weights files: the file itself and, for an index, its shards.
 
     Raises:
-        DataError: the index does not say which tensor stands in which shard beside it.
+        DataError: the index does not list the shard of each tensor.
         NoInputError: a shard is missing.
     """
     return (path, *dict.fromkeys(_places(path).values())) if is_index(path) else (path,)
 
 
 def shard_names(index: Path) -> Sequence[str]:
-    """The names of the files that an index names, sorted.
+    """Return the sorted file names in an index.
 
     Raises:
         DataError: as :func:`weight_files`.
@@ -43,12 +43,12 @@ def shard_names(index: Path) -> Sequence[str]:
 
 @contextmanager
 def as_one_file(path: Path) -> Iterator[Path]:
-    """The weights in one safetensors file; shards are joined in a temporary folder.
+    """Yield the weights as one safetensors file; shards are joined in a temporary folder.
 
-    Memory and room in the temporary folder: the size of the weights.
+    This takes memory and space in the temporary folder of the size of the weights.
 
     Raises:
-        DataError: a tensor that the index names is missing from its shard, or a shard is damaged.
+        DataError: a tensor in the index is missing from its shard, or a shard is damaged.
         NoInputError: a shard is missing.
         StorageError: the temporary folder is full.
     """
@@ -78,7 +78,7 @@ def as_one_file(path: Path) -> Iterator[Path]:
 
 
 def _places(index: Path) -> dict[str, Path]:
-    """Where each tensor stands."""
+    """Return the shard of each tensor."""
     places = {name: index.parent / shard for name, shard in _weight_map(index).items()}
     for shard in dict.fromkeys(places.values()):
         if not shard.is_file():
@@ -92,7 +92,7 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise DataError(f"{index}: no weight_map that names the shards of the tensors")
     for shard in found.values():
         if not isinstance(shard, str) or PurePosixPath(shard).name != shard:
-            raise DataError(f"{index}: {shard!r} is not the name of a file beside it")
+            raise DataError(f"{index}: {shard!r} is not the name of a file next to it")
         if not shard.endswith(".safetensors"):
             raise DataError(f"{index}: {shard!r} is not a .safetensors file")
     return found

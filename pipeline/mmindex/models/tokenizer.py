@@ -1,4 +1,4 @@
-"""Tokenizes texts and counts those longer than a model's context."""
+"""Tokenize texts and count those longer than the context of a model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _CACHED_WORDS = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """Texts to tokens: int64 (b, at most context_length).
+    """Converts texts to tokens: int64 (b, at most context_length).
 
     Attributes:
-        tokenize: texts and a context length to tokens.
-        context_length: positions of the text tower.
-        pad: the token that fills the positions a text leaves free.
-        class_last: whether the last position is a mark that stands behind the padding.
+        tokenize: converts texts to tokens, for a context length.
+        context_length: the number of positions of the text tower.
+        pad: the padding token.
+        class_last: whether the last position is a marker after the padding.
     """
 
     tokenize: Callable[[list[str], int], torch.Tensor]
@@ -40,19 +40,19 @@ class Tokenizer:
     class_last: bool = False
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
-        """Tokens of b texts, cut at the context."""
+        """Return the tokens of b texts, truncated to the context."""
         return self.tokenize(texts, self.context_length)
 
     def count_cut(self, texts: Sequence[str], tokens: torch.Tensor) -> int:
-        """How many of b texts were cut, by :func:`shorten` or at the context.
+        """Return how many of b texts were truncated, by :func:`shorten` or at the context.
 
-        Only texts that fill their row are tokenised once more, with room for one more token: what
-        fits gets nothing but padding there. (One position may hold an end mark that is also the
-        padding, as SigLIP's is, hence the last two.)
+        Only texts that fill their row are tokenised again, with one more position: for a text that
+        fits, this position is padding. (A position can contain an end marker that equals the
+        padding, as in SigLIP; therefore the last two are checked.)
 
         Args:
-            texts: before they were shortened.
-            tokens: what this tokenizer made of the shortened texts, int64 (b, c).
+            texts: the texts before they were shortened.
+            tokens: the tokens of the shortened texts, int64 (b, c).
         """
         cut = [len(text.strip()) > MAX_CHARACTERS for text in texts]
         if tokens.shape[1] == self.context_length:
@@ -83,13 +83,13 @@ class Tokenizer:
 
 
 def make_tokenizer(spec: TokenizerSpec) -> Tokenizer:
-    """open_clip's tokenizer, or that of the photos model.
+    """Return open_clip's tokenizer, or that of the photos model.
 
     Cleaning (ftfy, HTML entities, white space, lower case) is part of open_clip's tokenizers.
 
     Raises:
         MissingPackageError: it needs transformers, which is not installed.
-        NetworkError: its vocabulary is on the hub, which cannot be reached.
+        NetworkError: the vocabulary is on the hub, which cannot be reached.
     """
     if spec.kind == "simple":
         return _simple(spec)
@@ -130,5 +130,5 @@ def _simple(spec: TokenizerSpec) -> Tokenizer:
 
 
 def shorten(texts: Sequence[str]) -> list[str]:
-    """Cut texts to what a tower can see: 77 tokens are rarely more than 500 characters."""
+    """Shorten texts before tokenising: 77 tokens are rarely more than 500 characters."""
     return [text.strip()[:MAX_CHARACTERS] for text in texts]

@@ -1,8 +1,9 @@
-"""Runs a text tower only up to the longest text of a batch.
+"""Run a text tower only up to the longest text of a batch.
 
-In a causal tower no position sees a later one, and the text's vector is read at its end-of-text
-position. So what comes after the batch's last end-of-text cannot matter, and leaving it out gives
-the same vectors: with CLIP's 77 positions and captions of a dozen words, for a quarter of the work.
+In a causal tower, a position does not depend on later ones, and the vector of a text is read at its
+end-of-text position. Positions after the last end-of-text of a batch therefore have no effect, and
+leaving them out results in the same vectors: with CLIP's 77 positions and captions of a dozen
+words, with a quarter of the work.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def spans(lengths: Sequence[int], tokens: int) -> Iterator[slice]:
-    """Cut texts, sorted by length, into batches of at most ``tokens`` positions, padding included.
+    """Split texts, sorted by length, into batches of at most ``tokens`` positions with padding.
 
     Args:
-        lengths: of the texts, ascending.
-        tokens: what a batch may hold; a longer text is a batch of its own.
+        lengths: the lengths of the texts, ascending.
+        tokens: the size limit of a batch; a longer text is a separate batch.
     """
     start = 0
     for stop, length in enumerate(lengths):
@@ -32,7 +33,7 @@ def spans(lengths: Sequence[int], tokens: int) -> Iterator[slice]:
 
 
 class TextReader(Protocol):
-    """The text side of a model, for batches of texts of about one length."""
+    """The text side of a model, for batches of texts with similar length."""
 
     @property
     def trims(self) -> bool:
@@ -51,9 +52,9 @@ class TextTower:
 
     Attributes:
         model: the whole model.
-        prefix: where the tower's parameters lie in the model; None: it must not be trimmed.
-        pool_type: how the text's position is found: ``argmax`` (largest token) or ``eos``.
-        eos_id: the token that ``eos`` looks for.
+        prefix: the prefix of the parameters of the tower; None: it must not be trimmed.
+        pool_type: how the end-of-text position is found: ``argmax`` (largest token) or ``eos``.
+        eos_id: the token for ``eos``.
     """
 
     model: Any

@@ -1,9 +1,9 @@
-"""BERT's uncased tokenizer: text to word pieces, without a package of its own.
+"""BERT's uncased tokenizer: text to word pieces, without an additional package.
 
 The rules are those of the reference (J. Devlin et al., BERT, NAACL 2019; ``tokenization.py`` of
-google-research/bert, in the form of the Rust package ``tokenizers``): drop control characters, set
-Chinese characters apart, take accents off, lower the case, split at white space and punctuation,
-then take the longest piece that the vocabulary has, again and again.
+google-research/bert, in the form of the Rust package ``tokenizers``): remove control
+characters, separate Chinese characters, remove accents, convert to lower case, split at white space
+and punctuation, then repeatedly take the longest piece in the vocabulary.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class WordPiece:
 
     Attributes:
         vocabulary: the number of each piece; pieces inside a word begin with ``##``.
-        context_length: the most tokens of a text, its two marks included.
+        context_length: the largest number of tokens of a text, including its two markers.
     """
 
     vocabulary: dict[str, int]
@@ -54,7 +54,7 @@ class WordPiece:
     _known: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __call__(self, texts: Sequence[str], context_length: int | None = None) -> torch.Tensor:
-        """Tokens of b texts: int64 (b, longest of them), padded behind."""
+        """Return the tokens of b texts: int64 (b, longest of them), padded at the end."""
         import torch
 
         rows = [torch.tensor(self.encode(text, context_length)) for text in texts]
@@ -63,7 +63,7 @@ class WordPiece:
         )
 
     def encode(self, text: str, context_length: int | None = None) -> list[int]:
-        """The tokens of one text, between its marks, cut at its own or another context's length."""
+        """Return the tokens of one text with its markers, truncated to the context length."""
         room = (context_length or self.context_length) - 2
         tokens: list[int] = []
         for word in split_words(text):
@@ -101,10 +101,10 @@ class WordPiece:
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """Read a vocabulary (gzip), one piece a line; a piece's number is its line's, from 0.
+    """Read a vocabulary (gzip), one piece per line; the number of a piece is its line, from 0.
 
     Raises:
-        DataError: it is not text, or lacks one of the marks.
+        DataError: it is not text, or a marker is missing.
         MmindexError: it cannot be read.
     """
     with os_errors(path):
@@ -121,7 +121,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
 
 
 def split_words(text: str) -> list[str]:
-    """Lower-case words and single marks of punctuation, without accents."""
+    """Split text into lower-case words and punctuation marks, without accents."""
     if not text.isascii():
         text = _CHINESE.sub(r" \1 ", "".join(map(_cleaned, text)))
         text = "".join(

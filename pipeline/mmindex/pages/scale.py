@@ -1,4 +1,4 @@
-"""How long a bar is: cosine similarities on a scale that no answer changes."""
+"""The length of score bars: cosine similarities on a fixed scale."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _FULL_OTHERS: Final = 0.4
 
 
 def full_bar(encoder: EncoderInfo, asked: Modality, found: Modality) -> float:
-    """The cosine similarity of a full bar.
+    """Return the cosine similarity of a full bar.
 
-    Two images, or two texts, can be the same: 1. A text and an image never come that close; how
-    close they come depends on the model.
+    For two images or two texts it is 1. A text and an image never have this similarity; the highest
+    values depend on the model.
     """
     return 1.0 if asked is found else _FULL.get(encoder.model, _FULL_OTHERS)
 
 
 def share(score: float, full: float) -> float:
-    """The length of a score's bar, in percent."""
+    """Return the length of a score bar, in percent."""
     return round(100 * min(1.0, max(0.0, score / full)), 1)

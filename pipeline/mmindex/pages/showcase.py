@@ -32,7 +32,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One query, the right answer's rank, that answer, and the first wrong one (if any)."""
+    """A query, the rank of the correct answer, that answer, and the first wrong one (if any)."""
 
     query: Side
     rank: int
@@ -42,28 +42,28 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Showcase:
-    """Queries of one direction: those answered best and worst."""
+    """The best and worst queries of one direction."""
 
     best: tuple[Example, ...]
     worst: tuple[Example, ...]
 
 
 def best_queries(direction: Direction, count: int) -> Int64:
-    """Positions of queries answered first, by the lead over the first wrong answer."""
+    """Return queries with the correct answer first, by the lead over the first wrong answer."""
     lead = direction.right_score - direction.wrong_score
     order = np.lexsort((direction.rows, -lead))
     return _one_an_image(direction, order[direction.ranks[order] == 1], count)
 
 
 def worst_queries(direction: Direction, count: int) -> Int64:
-    """Positions of queries not answered first, the farthest down the list first."""
+    """Return queries without the correct answer first, the farthest down the list first."""
     lead = direction.right_score - direction.wrong_score
     order = np.lexsort((direction.rows, lead, -direction.ranks))
     return _one_an_image(direction, order[direction.ranks[order] > 1], count)
 
 
 def _one_an_image(direction: Direction, order: Int64, count: int) -> Int64:
-    """The first ``count``, no two of one image: five captions of one odd image teach little."""
+    """Return the first ``count`` queries with at most one per image."""
     _, first = np.unique(direction.images[order], return_index=True)
     return order[np.sort(first)[:count]]
 
@@ -71,7 +71,7 @@ def _one_an_image(direction: Direction, order: Int64, count: int) -> Int64:
 def showcase(
     snapshot: Snapshot, corpus: Corpus, direction: Direction, *, to_image: bool, count: int
 ) -> Showcase:
-    """Texts and images of the ``count`` best and worst queries.
+    """Return the texts and images of the ``count`` best and worst queries.
 
     Raises:
         DataError: the store's tables are damaged.
@@ -83,7 +83,7 @@ def showcase(
 
 
 class _Reader:
-    """Reads the few rows that are shown, once, from the row groups that hold them."""
+    """Reads the shown rows once, from the row groups that contain them."""
 
     def __init__(
         self, snapshot: Snapshot, corpus: Corpus, direction: Direction, *, to_image: bool
@@ -96,7 +96,7 @@ class _Reader:
         self._captions: dict[int, tuple[str, str]] = {}
 
     def examples(self, shown: Int64) -> tuple[Example, ...]:
-        """The queries at these positions."""
+        """Return the queries at these positions."""
         direction = self._direction
         wrong = [self._wrong_row(int(at)) for at in shown]
         answers = {*direction.right_row[shown].tolist(), *(row for row in wrong if row >= 0)}
@@ -107,7 +107,7 @@ class _Reader:
         return tuple(self._example(int(at), row) for at, row in zip(shown, wrong, strict=True))
 
     def _wrong_row(self, at: int) -> int:
-        """The first row that has the wrong answer's content; -1 where there is no wrong answer."""
+        """Return the first row with the content of the wrong answer; -1 if there is none."""
         found = int(self._direction.wrong_id[at])
         if found < 0 or self._gallery is None:
             return -1

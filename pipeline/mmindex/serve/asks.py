@@ -72,9 +72,7 @@ class Uploads:
         with self._lock:
             upload = self._kept.get(key)
         if upload is None:
-            raise NoInputError(
-                "the uploaded image is no longer available", "send the picture again"
-            )
+            raise NoInputError("the uploaded image is no longer available", "send the image again")
         return upload
 
 
@@ -240,7 +238,7 @@ def question(served: Served, ask: Ask, uploads: Uploads) -> Question:
     if ask.upload:
         upload = uploads.get(ask.upload)
         if upload.fingerprint != served.snapshot.encoder.fingerprint:
-            raise NoInputError("the service now uses another model", "send the picture again")
+            raise NoInputError("the service now uses another model", "send the image again")
         wanted.append(Part(Modality.IMAGE, "your image", upload.vector))
     if not wanted:
         raise UsageError("the query is empty", "pass a text (q), an image id or an image")

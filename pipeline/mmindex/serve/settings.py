@@ -118,5 +118,5 @@ def read_token(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: the token must be ASCII", _REMEDY) from error
     if not token or "\n" in token:
-        raise UsageError(f"{path}: holds no token", _REMEDY)
+        raise UsageError(f"{path}: contains no token", _REMEDY)
     return token

@@ -50,7 +50,7 @@ def open_layout(root: Path) -> Layout:
     if found is None:
         if list_versions(layout):
             raise DataError(f"{path}: missing", repair)
-        raise NoInputError(f"{root}: not an mmindex store", "run `mmindex build` first")
+        raise NoInputError(f"{root}: no mmindex store found", "run `mmindex build` first")
     if not _FORMAT.fullmatch(found):
         raise DataError(f"{path}: damaged", repair)
     if found.decode().strip() != FORMAT:

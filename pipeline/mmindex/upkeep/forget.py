@@ -295,7 +295,7 @@ def _versions(current: Snapshot) -> Iterator[Manifest]:
         try:
             yield versions.read_version(current.layout, number)
         except DataError as error:
-            get_logger("forget").warning("passing over a damaged version", why=error.message)
+            get_logger("forget").warning("skipping a damaged version", why=error.message)
     yield current.manifest
 
 
@@ -314,7 +314,7 @@ def all_tables(current: Snapshot, names: Collection[str]) -> list[ObjectRef]:
         except DataError as error:
             if ref.sha256 in needed:
                 raise
-            get_logger("forget").warning("passing over a damaged object", why=error.message)
+            get_logger("forget").warning("skipping a damaged object", why=error.message)
         else:
             found.setdefault(ref.sha256, ref)
     return list(found.values())

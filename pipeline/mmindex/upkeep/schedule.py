@@ -60,7 +60,7 @@ def cron_line(job: Job) -> str:
     the log goes to stdout, which cron mails; otherwise nothing is printed.
 
     Raises:
-        UsageError: a path holds a line break, or the line is longer than cron takes.
+        UsageError: a path contains a line break, or the line exceeds the limit of cron.
     """
     log = shlex.quote(str(job.log or f"{job.store}.log"))
     build, collect = shlex.join(job.build), shlex.join(job.collect)
@@ -83,12 +83,12 @@ def cron_line(job: Job) -> str:
 
 
 def unit_name(job: Job) -> str:
-    """What the units are called, without their suffix."""
+    """Return the name of the units, without suffix."""
     return "mmindex-" + (re.sub(r"[^A-Za-z0-9_.]+", "-", job.store.name).strip("-") or "store")
 
 
 def service_unit(job: Job) -> str:
-    """The text of the systemd service: one build, then the collection of old versions."""
+    """Return the text of the systemd service: a build, then gc."""
     return f"""\
 [Unit]
 Description=mmindex: bring {unit_name(job)} up to date
@@ -109,7 +109,7 @@ TimeoutStopSec=60
 
 
 def timer_unit(job: Job) -> str:
-    """The text of the systemd timer."""
+    """Return the text of the systemd timer."""
     return f"""\
 [Unit]
 Description=mmindex: every day, bring {unit_name(job)} up to date
@@ -125,7 +125,7 @@ WantedBy=timers.target
 
 
 def parse_at(text: str) -> time:
-    """``HH:MM``.
+    """Parse ``HH:MM``.
 
     Raises:
         UsageError: it is not a time of day.
@@ -137,12 +137,12 @@ def parse_at(text: str) -> time:
 
 
 def _exec(words: list[str]) -> str:
-    """A command line by systemd.service(5); the colon keeps ``$`` from being expanded."""
+    """Quote a command line for systemd.service(5); the colon prevents the expansion of ``$``."""
     return ":" + " ".join(map(_quoted, words))
 
 
 def _quoted(word: str) -> str:
-    """One word by systemd.syntax(7)."""
+    """Quote a word for systemd.syntax(7)."""
     if _PLAIN.fullmatch(word):
         return word
     escaped = "".join(map(_escaped, word))

@@ -1,4 +1,4 @@
-"""Does a store still hold what it was told to forget? ``mmindex check --full`` asks."""
+"""Find forgotten items that are still in a store, for ``mmindex check --full``."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _PARQUET: Final = b"PAR1"
 
 
 def find_forgotten(layout: Layout, manifests: Iterable[Manifest]) -> list[str]:
-    """Look for forgotten ids, keys and addresses wherever a store could hold them.
+    """Look for forgotten ids, keys and URLs everywhere in a store.
 
-    While versions below the published one's floor are still there (a reader holds them, or a run
-    was killed before it could remove them; the next writer does), only the versions from the floor
-    on are looked at: the rest is known to be unfinished.
+    If versions below the floor of the published version still exist (a reader holds them, or a run
+    was killed before it removed them), only the versions from the floor on are checked, because the
+    next writer removes the others.
 
     Args:
         layout: the store.
         manifests: every version that can be read.
 
     Returns:
-        one line for each place that holds something forgotten; empty where nothing does.
+        one line for each place with forgotten items.
     """
     objects = Objects(layout)
     try:
@@ -85,7 +85,7 @@ def _is_parquet(objects: Objects, ref: ObjectRef) -> bool:
 
 
 def _count_in_table(file: pq.ParquetFile, forgotten: Forgotten) -> int:
-    """Rows, and entries of the schema's metadata, that hold something forgotten."""
+    """Count rows and entries of the schema metadata with forgotten items."""
     schema = file.schema_arrow
     wanted = {
         field.name: forgotten.keys if field.name == "key" else forgotten.ids
@@ -103,7 +103,7 @@ def _count_in_table(file: pq.ParquetFile, forgotten: Forgotten) -> int:
 
 
 def _beside_versions(layout: Layout, forgotten: Forgotten) -> Iterator[str]:
-    """The files that belong to no version."""
+    """Check the files that belong to no version."""
     for path in fetched_shards(layout):
         try:
             count = int(np.count_nonzero(forgotten_rows(path, forgotten)))

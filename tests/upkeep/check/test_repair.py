@@ -49,7 +49,7 @@ def test_damaged_old_versions_are_dropped_and_named(tmp_path):
     report = repair(tmp_path)
     assert (report.version, report.moved) == (4, False)
     assert {drop.version: drop.held for drop in report.dropped} == {1: False, 2: False}
-    assert "not the one that version 2 recorded" in report.dropped[1].why
+    assert "differs from the one that version 2 recorded" in report.dropped[1].why
     assert versions.list_versions(layout) == [3, 4]
     assert check(layout.root, full=True).problems == ()
 

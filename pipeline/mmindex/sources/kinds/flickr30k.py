@@ -47,7 +47,7 @@ def read_flickr30k(request: Request) -> Iterator[SourceEvent]:
     path, split = request.path, request.split
     listed = _read_lists(path)
     known = {described.split for described in listed.images.values()}
-    require_split(split, known, path, f"put {_SPLIT_JSON} beside the images")
+    require_split(split, known, path, f"put {_SPLIT_JSON} next to the images")
     place = require_place(path, _IMAGE_PLACES, request.options.max_bytes)
     yield Expected(sum(split in (None, one.split) for one in listed.images.values()))
     for name, described in listed.images.items():
