@@ -6,7 +6,10 @@ which makes shards the unit of resume.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from mmindex.core.config import Config
 from mmindex.core.modality import Modality
@@ -15,13 +18,13 @@ from mmindex.encode.backlog import plan_backlog
 from mmindex.encode.compact import Compaction
 from mmindex.encode.decoding import Failure
 from mmindex.encode.plan import EncodePlan, ShardReader, plan_encode
-from mmindex.encode.units import UnitWriter
+from mmindex.encode.units import UnitResult, read_units
 from mmindex.encode.work import EncoderSource, Worker
-from mmindex.models.devices import place
+from mmindex.models.devices import Placement, place
 from mmindex.models.encoder import Encoder
 from mmindex.models.files import locate
 from mmindex.models.fingerprint import fingerprint_of
-from mmindex.models.resolve import resolve_model, unfit
+from mmindex.models.resolve import ModelRequest, resolve_model, unfit
 from mmindex.sources.kinds import only_scenes
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
@@ -81,19 +84,19 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
     )
     if warning := unfit(request.name, specs):
         get_logger("encode").warning(warning)
-    placement = place(config.encode.device, config.encode.precision)
-
-    def load() -> Encoder:
-        from mmindex.models.openclip import load_encoder
-
-        return load_encoder(request, placement)
-
+    placement = place(config.encode.device, config.encode.precision, config.encode.cores)
     return EncoderSource(
         info=fingerprint_of(request, placement.precision, known),
         preprocess=lambda: locate(request).preprocess,
-        load=load,
+        load=partial(_load, request, placement),
         devices=len(placement.devices),
     )
+
+
+def _load(request: ModelRequest, placement: Placement) -> Encoder:
+    from mmindex.models.openclip import load_encoder
+
+    return load_encoder(request, placement)
 
 
 def encode(
@@ -119,21 +122,21 @@ def encode(
     """
     objects = draft.objects
     reader = ShardReader(objects, source.info)
-    stage = _Stage(source, objects, reader, config.encode.shard_rows, retry)
-    worker = Worker(source, objects, config)
+    worker = Worker(source, config)
+    stage = _Stage(source, objects, reader, worker, config.encode.shard_rows, retry)
     try:
         for side, table in zip(Modality, tables, strict=True):
             plan = plan_encode((objects, table), side, draft.manifest, reader, retry=retry)
-            stage.execute(plan, worker)
+            stage.execute(plan)
             reader.forget()
     finally:
         worker.close()
-    if worker.cut_texts:
+    if stage.cut_texts:
         get_logger("encode").warning(
             "the model saw only the beginning of texts: they are longer than its context",
-            cut=worker.cut_texts,
+            cut=stage.cut_texts,
         )
-    return stage.report(worker)
+    return stage.report()
 
 
 @dataclass(slots=True)
@@ -143,59 +146,75 @@ class _Stage:
     source: EncoderSource
     objects: Objects
     reader: ShardReader
+    worker: Worker
     shard_rows: int
     retry: bool
     adopted: int = 0
     compacted: int = 0
+    cut_texts: int = 0
     shards: dict[Modality, tuple[ObjectRef, ...]] = field(default_factory=dict)
     failed: dict[str, Failure] = field(default_factory=dict)
     encoded: dict[Modality, int] = field(default_factory=dict)
     reused: dict[Modality, int] = field(default_factory=dict)
+    seconds: Counter[str] = field(default_factory=Counter)
 
-    def execute(self, plan: EncodePlan, worker: Worker) -> None:
+    def execute(self, plan: EncodePlan) -> None:
         """Encode what the plan of one side says."""
         log, side, backlog = get_logger("encode"), plan.side, plan.backlog
         if plan.adopted:
-            log.info("taking up an interrupted run", side=side, shards=plan.adopted)
-        self.adopted += plan.adopted
-        self.reused[side] = backlog.reused
-        writer = UnitWriter(self.objects, side, self.source.info, plan.next_number)
+            log.info("taking up an interrupted run", side=side, shards=len(plan.adopted))
+        self.adopted += len(plan.adopted)
+        self.reused[side], self.encoded[side] = backlog.reused, 0
+        new: list[tuple[int, ObjectRef]] = []
+        failed: dict[str, Failure] = {}
         if backlog.missing:
             log.info(f"encoding {side}s", missing=backlog.missing, reused=backlog.reused)
-            worker.encode(side, plan.table, backlog, writer)
-            log.info(f"{side}s encoded", encoded=writer.encoded, failed=len(writer.failed))
-        self.encoded[side] = writer.encoded
-        kept, failed = (*backlog.kept, *writer.refs), backlog.failed
-        if self.retry and backlog.failed:
+            for first, result in self._encode(plan):
+                failed |= result.failed
+                if result.shard is not None:
+                    new.append((first, result.shard))
+            log.info(f"{side}s encoded", encoded=self.encoded[side], failed=len(failed))
+        kept, known = plan.shards(new), backlog.failed
+        if self.retry and known:
             # Of the old shards and the new only those stay that tell something no other does.
             settled = plan_backlog(plan.live, self.reader.read(kept))
-            kept, failed = settled.kept, settled.failed
-        failed = {**writer.failed, **failed}
+            kept, known = settled.kept, settled.failed
+        failed |= known
         self.failed.update(failed)
         compaction = Compaction(self.objects, side, self.source.info, self.shard_rows)
         self.shards[side] = compaction.run(plan.live, self.reader.read(kept), failed)
         self.compacted += len(set(kept) - set(self.shards[side]))
 
-    def report(self, worker: Worker) -> EncodeReport:
-        seconds = worker.seconds
+    def _encode(self, plan: EncodePlan) -> Iterator[tuple[int, UnitResult]]:
+        """Encode the units of a plan; each result with the first of the table's rows in it."""
+        rows = plan.units(self.shard_rows)
+        begins = {unit.number: unit.first for unit in rows}
+        units = read_units(self.objects, plan.table, plan.side, rows)
+        for result in self.worker.encode(self.objects, plan.side, units, plan.backlog.missing):
+            self.encoded[plan.side] += result.encoded
+            self.cut_texts += result.cut_texts
+            self.seconds.update(result.seconds)
+            yield begins[result.number], result
+
+    def report(self) -> EncodeReport:
         parts = {
-            "decode": seconds.get("image_wait", 0.0),
-            "model": seconds.get("image_model", 0.0),
-            "write": seconds.get("image_write", 0.0),
+            "decode": self.seconds["image_wait"],
+            "model": self.seconds["image_model"],
+            "write": self.seconds["image_write"],
         }
-        images = self.encoded[Modality.IMAGE]
+        images, seconds = self.encoded[Modality.IMAGE], sum(parts.values())
         return EncodeReport(
             encoder=self.source.info,
             shards=self.shards,
             failed=dict(sorted(self.failed.items())),
             encoded_images=images,
             encoded_texts=self.encoded[Modality.TEXT],
-            cut_texts=worker.cut_texts,
+            cut_texts=self.cut_texts,
             reused_images=self.reused[Modality.IMAGE],
             reused_texts=self.reused[Modality.TEXT],
             adopted_shards=self.adopted,
             compacted_shards=self.compacted,
-            seconds=seconds,
-            images_per_second=images / sum(parts.values()) if images else 0.0,
+            seconds=dict(self.seconds),
+            images_per_second=images / seconds if seconds else 0.0,
             bottleneck=max(parts, key=lambda part: parts[part]) if images else "",
         )
