@@ -47,6 +47,15 @@ DryRunOption = Annotated[
         "--dry-run", help="Show what would happen, without changing or downloading anything."
     ),
 ]
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="I/N",
+        help="Encode only part I of N and publish nothing. When all parts are done, `encode` or "
+        "`build` without --part takes them up.",
+    ),
+]
 DeviceOption = Annotated[
     str, typer.Option(help="Device to run the model on: auto, cpu, cuda or cuda:N.")
 ]
@@ -171,6 +180,8 @@ MODEL = (
 )  # fmt: skip
 MACHINE = (
     Setting("encode.device", "Device: auto, cpu, cuda (all GPUs), cuda:N or cuda:N,M."),
+    Setting("encode.cores", "Number of cores for the model and for decoding. "
+            "[default: all of them]"),
     Setting("encode.workers", "Number of decoding processes; 0 decodes in the main process. "
             "[default: one per core]"),
 )  # fmt: skip

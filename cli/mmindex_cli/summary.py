@@ -18,6 +18,7 @@ from mmindex_cli.flags import as_flags
 from mmindex_cli.output import Form, emit, labelled
 
 if TYPE_CHECKING:
+    from mmindex.encode.part import PartReport
     from mmindex.runs.forecast import Forecast
     from mmindex.runs.run import RunSummary
 
@@ -60,6 +61,26 @@ def run_lines(report: RunReport) -> Iterator[tuple[str, str]]:
     if report.seconds:
         parts = ", ".join(f"{name} {duration(s)}" for name, s in report.seconds.items())
         yield "time", f"{duration(sum(report.seconds.values()))}: {parts}"
+
+
+def print_part(root: Path, report: PartReport, form: Form) -> None:
+    """Print what a part of an encoding did."""
+    emit(
+        [report],
+        form,
+        text=lambda _: (
+            f"part {report.part} of {report.parts} is encoded  ({visible(str(root))})",
+            *labelled(_part_lines(report)),
+        ),
+        json=lambda one: {"store": str(root.absolute()), **msgspec.to_builtins(one)},
+    )
+
+
+def _part_lines(report: PartReport) -> Iterator[tuple[str, str]]:
+    failed = f", {report.failed:,} failed" if report.failed else ""
+    yield "encoded", f"{report.encoded_images:,} images, {report.encoded_texts:,} texts{failed}"
+    yield "shards", f"{report.units:,}, {report.done_before:,} of them there before"
+    yield "next", "when all parts are done: mmindex build, or mmindex encode"
 
 
 def print_forecast(forecast: Forecast, form: Form) -> None:

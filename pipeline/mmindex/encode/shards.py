@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -152,11 +153,20 @@ def _read_failed(metadata: Mapping[bytes, bytes], ref: ObjectRef) -> dict[str, F
 
 
 @dataclass(frozen=True, slots=True)
-class _Footer:
-    """The end of a Parquet file, which tells what it is."""
+class Leftover:
+    """A shard that no version lists, as its own footer describes it: not verified yet.
+
+    Attributes:
+        ref: the object; it has no number yet.
+        side: images or texts.
+        fingerprint: of the encoder that made it.
+        unit: the digest of the unit that it was made from; empty: not known.
+    """
 
     ref: ObjectRef
-    metadata: Mapping[bytes, bytes]
+    side: Modality
+    fingerprint: str
+    unit: str
 
 
 def is_shard(path: Path) -> bool:
@@ -164,50 +174,47 @@ def is_shard(path: Path) -> bool:
     return _read_footer(path) is not None
 
 
-def find_orphans(
-    objects: Objects, info: EncoderInfo, units: Collection[str] | None = None
-) -> dict[Modality, list[ObjectRef]]:
-    """Shards of this encoder that no version lists, by side, in the order of their sha256.
+def find_leftovers(layout: Layout, info: EncoderInfo) -> list[Leftover]:
+    """Shards of this encoder that no version lists, in the order of their sha256.
 
-    Files are read and hashed several at a time: a network's disks are slow to answer, but answer
-    many at once. One that is not what its name says is left alone.
-
-    Args:
-        objects: the store's.
-        info: the encoder.
-        units: only shards that were made from these units, by digest; None: all.
+    Only the footers are read, several at a time: a network's disks are slow to answer, but answer
+    many at once.
 
     Raises:
         MmindexError: the store cannot be read.
     """
-    listed = _listed(objects.layout)
-    paths = [path for path in _object_files(objects.layout) if path.name not in listed]
+    listed = _listed(layout)
+    paths = [path for path in _object_files(layout) if path.name not in listed]
+    found = (entry for entry in in_threads(_read_footer, paths) if entry is not None)
+    return [entry for entry in found if entry.fingerprint == info.fingerprint]
+
+
+def find_orphans(objects: Objects, info: EncoderInfo) -> dict[Modality, list[ObjectRef]]:
+    """The shards that :func:`find_leftovers` finds, by side, without the damaged ones.
+
+    They are hashed several at a time, and count as verified from then on. One that is not what its
+    name says is left alone.
+
+    Raises:
+        MmindexError: the store cannot be read.
+    """
+    leftovers = find_leftovers(objects.layout, info)
+    sound = in_threads(partial(is_sound, objects), [entry.ref for entry in leftovers])
     found: dict[Modality, list[ObjectRef]] = {side: [] for side in Modality}
-    for footer in in_threads(_read_footer, paths):
-        if footer is None or footer.metadata[_FINGERPRINT] != info.fingerprint.encode():
-            continue
-        if units is None or footer.metadata.get(_UNIT, b"").decode() in units:
-            found[Modality(footer.metadata[_MODALITY].decode())].append(footer.ref)
-    return {side: _sound(objects, refs) for side, refs in found.items()}
+    for entry, fine in zip(leftovers, sound, strict=True):
+        if fine:
+            found[entry.side].append(entry.ref)
+    return found
 
 
-def _sound(objects: Objects, refs: list[ObjectRef]) -> list[ObjectRef]:
-    """Those that are what their names say; they count as verified from then on."""
-
-    def damage(ref: ObjectRef) -> str:
-        try:
-            objects.path(ref)
-        except DataError as error:
-            return error.message
-        return ""
-
-    sound = []
-    for ref, why in zip(refs, in_threads(damage, refs), strict=True):
-        if why:
-            get_logger("encode").warning("passing over a damaged object", why=why)
-        else:
-            sound.append(ref)
-    return sound
+def is_sound(objects: Objects, ref: ObjectRef) -> bool:
+    """Whether an object is there and what its name says; a damaged one is logged."""
+    try:
+        objects.path(ref)
+    except DataError as error:
+        get_logger("encode").warning("passing over a damaged object", why=error.message)
+        return False
+    return True
 
 
 def _listed(layout: Layout) -> set[str]:
@@ -228,7 +235,7 @@ def _object_files(layout: Layout) -> Iterator[Path]:
                 yield path
 
 
-def _read_footer(path: Path) -> _Footer | None:
+def _read_footer(path: Path) -> Leftover | None:
     """What a shard's file says of itself; None for other files, and for what cannot be read."""
     with os_errors(path):
         try:
@@ -239,13 +246,14 @@ def _read_footer(path: Path) -> _Footer | None:
                 footer = pq.read_metadata(file)
                 metadata = footer.metadata or {}
                 side = Modality(metadata[_MODALITY].decode())
+                fingerprint = metadata[_FINGERPRINT].decode()
+                unit = metadata.get(_UNIT, b"").decode()
         except (pa.ArrowException, FileNotFoundError, KeyError, ValueError):
             return None  # damaged, collected meanwhile, or another table
         except OSError as error:
             if error.errno is not None:
                 raise
             return None  # Arrow's word for a damaged footer
-    if _FINGERPRINT not in metadata:
-        return None
-    ref = ObjectRef(name=shard_name(side, 0), sha256=path.name, bytes=size, rows=footer.num_rows)
-    return _Footer(ref, metadata)
+    name = shard_name(side, 0)
+    ref = ObjectRef(name=name, sha256=path.name, bytes=size, rows=footer.num_rows)
+    return Leftover(ref, side, fingerprint, unit)

@@ -157,9 +157,9 @@ class Worker:
         self, objects: Objects, units: Iterable[Unit], progress: tqdm[Any]
     ) -> Iterator[UnitResult]:
         self._stop_decoders()
-        encoder = self._loaded()
         for unit in units:
-            writer, before, rows = self._writer(objects, unit), encoder.cut_texts, iter(unit.rows)
+            encoder, writer, rows = self._loaded(), self._writer(objects, unit), iter(unit.rows)
+            before = encoder.cut_texts
             for count in sizes(len(unit.rows), _TEXTS_AT_ONCE):
                 with self._timer.measure("text_wait"):
                     batch = list(islice(rows, count))
