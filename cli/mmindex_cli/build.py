@@ -10,6 +10,7 @@ from mmindex.api.building import Job
 from mmindex.core.errors import UsageError
 from mmindex_cli.common import run_id, store_path
 from mmindex_cli.options import (
+    CLUSTER,
     ENCODE,
     FETCH,
     INDEX,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 Values = dict[str, Any]
 
 
-@takes_settings(*SOURCES, *MODEL, *ENCODE, *INDEX, *LIMITS, *FETCH)
+@takes_settings(*SOURCES, *MODEL, *ENCODE, *CLUSTER, *INDEX, *LIMITS, *FETCH)
 def build(
     values: Values,
     store: StoreOption = None,
@@ -73,7 +74,7 @@ def crawl(
     _run(job, output_format, "crawl")
 
 
-@takes_settings(*MODEL, *ENCODE, LIMITS[0])
+@takes_settings(*MODEL, *ENCODE, *CLUSTER, LIMITS[0])
 def encode(
     values: Values,
     store: StoreOption = None,

@@ -190,6 +190,9 @@ ENCODE = (
     Setting("encode.batch_size", "Images per batch."),
     Setting("encode.precision", "Precision of the model; int8 runs on CPUs only."),
 )
+CLUSTER = (
+    Setting("run.cluster", "Encode on the nodes of this Ray cluster.", metavar="auto|HOST:PORT"),
+)
 INDEX = (
     Setting("index.kind", "auto, exact, ivfpq, ivfflat, sq8 or a FAISS factory string.", "--index"),
     Setting("index.recall_target", "Share of the exact answers that the index must find."),

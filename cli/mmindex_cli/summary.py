@@ -52,6 +52,8 @@ def run_lines(report: RunReport) -> Iterator[tuple[str, str]]:
         yield "encoded", _encoded(encode)
         if encode["bottleneck"]:
             yield "speed", _speed(encode)
+        if encode["nodes"]:
+            yield "cluster", _cluster(encode)
     label = "indexed"
     for side in ("image", "text"):
         index = report.reports.get(f"index {side}")
@@ -166,6 +168,15 @@ def change_lines(changes: dict[str, dict[str, int]]) -> Iterator[tuple[str, str]
         if parts:
             yield label, f"{table}: {', '.join(parts)}"
             label = ""
+
+
+def _cluster(encode: dict[str, Any]) -> str:
+    speeds = ", ".join(
+        f"{visible(name)} {node['images_per_second']:,.1f} images/s"
+        for name, node in encode["nodes"].items()
+    )
+    retries = encode["retries"]
+    return f"{speeds}; {retries:,} units started again" if retries else speeds
 
 
 def _encoded(encode: dict[str, Any]) -> str:

@@ -6,15 +6,19 @@ which makes shards the unit of resume.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+
+import numpy as np
 
 from mmindex.core.config import Config
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
-from mmindex.encode.backlog import plan_backlog
+from mmindex.encode.backlog import plan_backlog, read_rows
+from mmindex.encode.cluster import ClusterWorker, NodeFigures, Sample
 from mmindex.encode.compact import Compaction
 from mmindex.encode.decoding import Failure
 from mmindex.encode.plan import EncodePlan, ShardReader, plan_encode
@@ -29,6 +33,9 @@ from mmindex.sources.kinds import only_scenes
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
+
+# Pictures that every node of a cluster must be able to read: some of each source, as a rule.
+_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +53,11 @@ class EncodeReport:
         compacted_shards: shards whose rows were put into others, see :mod:`mmindex.encode.compact`.
         seconds: ``load`` (the model); for images and texts apart: ``..._wait`` (for pictures or
             texts to come), ``..._model``, ``..._write``.
-        images_per_second: of the image part without loading; 0 when there was none.
+        images_per_second, texts_per_second: without loading the model, save on a cluster; 0 when
+            there was none.
         bottleneck: where the image part spent most: ``decode``, ``model``, ``write`` or empty.
+        nodes: what each node of a cluster did; empty without one.
+        retries: how often a unit was started again on a cluster.
     """
 
     encoder: EncoderInfo
@@ -62,7 +72,10 @@ class EncodeReport:
     compacted_shards: int
     seconds: dict[str, float]
     images_per_second: float
+    texts_per_second: float
     bottleneck: str
+    nodes: Mapping[str, NodeFigures] = field(default_factory=dict)
+    retries: int = 0
 
 
 def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
@@ -106,6 +119,7 @@ def encode(
     config: Config,
     *,
     retry: bool = False,
+    cluster: ClusterWorker | None = None,
 ) -> EncodeReport:
     """Encode what is missing.
 
@@ -115,6 +129,7 @@ def encode(
         tables: the corpus tables, images and captions.
         config: the sections encode and limits count.
         retry: try again what is known to fail; what fails once more is remembered as before.
+        cluster: encodes in place of this process; it is left at the end.
 
     Raises:
         MmindexError: the model cannot be had, or writing failed; complete shards stay for the
@@ -122,7 +137,7 @@ def encode(
     """
     objects = draft.objects
     reader = ShardReader(objects, source.info)
-    worker = Worker(source, config)
+    worker = cluster or Worker(source, config)
     stage = _Stage(source, objects, reader, worker, config.encode.shard_rows, retry)
     try:
         for side, table in zip(Modality, tables, strict=True):
@@ -146,7 +161,7 @@ class _Stage:
     source: EncoderSource
     objects: Objects
     reader: ShardReader
-    worker: Worker
+    worker: Worker | ClusterWorker
     shard_rows: int
     retry: bool
     adopted: int = 0
@@ -157,6 +172,7 @@ class _Stage:
     encoded: dict[Modality, int] = field(default_factory=dict)
     reused: dict[Modality, int] = field(default_factory=dict)
     seconds: Counter[str] = field(default_factory=Counter)
+    wall: dict[Modality, float] = field(default_factory=dict)
 
     def execute(self, plan: EncodePlan) -> None:
         """Encode what the plan of one side says."""
@@ -187,14 +203,25 @@ class _Stage:
 
     def _encode(self, plan: EncodePlan) -> Iterator[tuple[int, UnitResult]]:
         """Encode the units of a plan; each result with the first of the table's rows in it."""
-        rows = plan.units(self.shard_rows)
+        rows, start = plan.units(self.shard_rows), time.perf_counter()
         begins = {unit.number: unit.first for unit in rows}
+        if isinstance(self.worker, ClusterWorker) and plan.side is Modality.IMAGE:
+            self.worker.prove(_samples(self.objects, plan))
         units = read_units(self.objects, plan.table, plan.side, rows)
         for result in self.worker.encode(self.objects, plan.side, units, plan.backlog.missing):
             self.encoded[plan.side] += result.encoded
             self.cut_texts += result.cut_texts
             self.seconds.update(result.seconds)
             yield begins[result.number], result
+        self.wall[plan.side] = time.perf_counter() - start
+
+    def _rate(self, side: Modality) -> float:
+        """Vectors per second; on a cluster by the clock, as workers' seconds overlap there."""
+        if isinstance(self.worker, ClusterWorker):
+            seconds = self.wall.get(side, 0.0)
+        else:
+            seconds = sum(self.seconds[f"{side}_{part}"] for part in ("wait", "model", "write"))
+        return self.encoded[side] / seconds if seconds else 0.0
 
     def report(self) -> EncodeReport:
         parts = {
@@ -202,7 +229,7 @@ class _Stage:
             "model": self.seconds["image_model"],
             "write": self.seconds["image_write"],
         }
-        images, seconds = self.encoded[Modality.IMAGE], sum(parts.values())
+        images, cluster = self.encoded[Modality.IMAGE], self.worker
         return EncodeReport(
             encoder=self.source.info,
             shards=self.shards,
@@ -215,6 +242,18 @@ class _Stage:
             adopted_shards=self.adopted,
             compacted_shards=self.compacted,
             seconds=dict(self.seconds),
-            images_per_second=images / seconds if seconds else 0.0,
+            images_per_second=self._rate(Modality.IMAGE),
+            texts_per_second=self._rate(Modality.TEXT),
             bottleneck=max(parts, key=lambda part: parts[part]) if images else "",
+            nodes=cluster.nodes if isinstance(cluster, ClusterWorker) else {},
+            retries=cluster.retries if isinstance(cluster, ClusterWorker) else 0,
         )
+
+
+def _samples(objects: Objects, plan: EncodePlan) -> list[Sample]:
+    """Some of the pictures to be encoded, from one end of the table to the other."""
+    rows = np.flatnonzero(plan.backlog.rows)
+    chosen = np.zeros(plan.table.rows, dtype=np.bool_)
+    chosen[rows[np.linspace(0, len(rows) - 1, _SAMPLES).astype(int)]] = True
+    found = read_rows(objects, plan.table, "uri", chosen)
+    return [Sample(key, uri.decode("utf-8")) for key, uri in found]

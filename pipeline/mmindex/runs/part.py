@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmindex.core.config import Config
-from mmindex.core.errors import NoInputError
+from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.progress import get_logger
 from mmindex.encode.part import Part, PartReport, encode_part
 from mmindex.encode.stage import encoder_source
@@ -27,6 +27,10 @@ def run_part(root: Path, config: Config, part: Part) -> PartReport:
         NoInputError: there is no store, or nothing has been crawled.
         MmindexError: the model cannot be had, or writing failed; complete shards stay.
     """
+    if config.run.cluster:
+        raise UsageError(
+            "a part runs on this machine alone", "leave out `cluster`, or `part`: not both"
+        )
     layout = versions.open_layout(root)
     with hold_current(layout) as published, hold_staging(layout) as staged:
         if published is None:
