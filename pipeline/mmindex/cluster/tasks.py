@@ -6,14 +6,16 @@ with the node's name. A task whose worker or node dies is started again; three d
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mmindex.core.errors import InternalError, MmindexError, NetworkError, StorageError, first_lines
-from mmindex.core.progress import get_logger
+from mmindex.core.progress import Event, get_logger
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -80,6 +82,7 @@ class _Answer:
 
     node: str
     seconds: float
+    warnings: tuple[Event, ...]
     result: Any = None
     error: MmindexError | None = None
 
@@ -157,6 +160,7 @@ class Tasks(Generic[T, R]):
     need: Need
     label: Callable[[T], str]
     deaths: int = 0
+    _remote: Any = None
     _running: dict[Any, tuple[T, int]] = field(default_factory=dict)
 
     def run(self, arguments: Iterable[T]) -> Iterator[Done[T, R]]:
@@ -201,14 +205,15 @@ class Tasks(Generic[T, R]):
     def _start(self, argument: T, deaths: int) -> None:
         import ray
 
-        remote = ray.remote(
-            num_cpus=self.need.cpus,
-            num_gpus=self.need.gpus,
-            max_retries=0,
-            max_calls=0,  # else a GPU's worker, and its model, would live for one task only
-            scheduling_strategy="SPREAD",
-        )(_run)
-        self._running[remote.remote(self.work, argument)] = (argument, deaths)
+        if self._remote is None:
+            self._remote = ray.remote(
+                num_cpus=self.need.cpus,
+                num_gpus=self.need.gpus,
+                max_retries=0,
+                max_calls=0,  # else a GPU's worker, and its model, would live for one task only
+                scheduling_strategy="SPREAD",
+            )(_run)
+        self._running[self._remote.remote(self.work, argument)] = (argument, deaths)
 
     def _take(self, ref: Any) -> Iterator[Done[T, R]]:
         """The result of a task; none where its worker died, and it was started again."""
@@ -251,16 +256,37 @@ def _run(work: Callable[[Any], Any], argument: Any) -> _Answer:
     import ray
 
     name = node_name(socket.gethostname(), ray.get_runtime_context().get_node_id())
-    start = time.perf_counter()
+    result, failure, start = None, None, time.perf_counter()
+    with _warnings() as warnings:
+        try:
+            result = work(argument)
+        except MmindexError as error:
+            failure = error
+    return _Answer(name, time.perf_counter() - start, tuple(warnings), result, failure)
+
+
+@contextmanager
+def _warnings() -> Iterator[list[Event]]:
+    """What mmindex warns of in the block; nobody sees a worker's log."""
+    events: list[Event] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if isinstance(record.msg, Event):
+                events.append(record.msg)
+
+    logger, keeper = logging.getLogger("mmindex"), Keeper(logging.WARNING)
+    logger.addHandler(keeper)
     try:
-        result = work(argument)
-    except MmindexError as error:
-        return _Answer(name, time.perf_counter() - start, error=error)
-    return _Answer(name, time.perf_counter() - start, result)
+        yield events
+    finally:
+        logger.removeHandler(keeper)
 
 
 def _result(answer: _Answer) -> Any:
-    """The result, or the task's error with its node's name in front."""
+    """The result, or the task's error with its node's name in front; warnings are logged here."""
+    for event in answer.warnings:
+        get_logger(event.stage).warning(event.message, **{**event.values, "node": answer.node})
     if answer.error is None:
         return answer.result
     error = answer.error

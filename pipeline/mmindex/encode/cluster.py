@@ -255,8 +255,8 @@ def _what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str
     device, wanted = config.encode.device, config.encode.cores
     with_gpus = [node for node in there if node.gpus]
     if device.startswith("cuda") or (device == "auto" and with_gpus):
-        share = max((node.cpus // node.gpus for node in with_gpus), default=0)
-        need, device = Need(wanted or min(share, _MOST_CORES) or 1, gpus=1), "cuda"
+        share = min((node.cpus // node.gpus for node in with_gpus), default=0)
+        need, device = Need(wanted or share or 1, gpus=1), "cuda"  # decoding takes most of them
     else:
         largest = max((node.cpus for node in there), default=0)
         need, device = Need(wanted or min(largest, _MOST_CORES) or 1), "cpu"
