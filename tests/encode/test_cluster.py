@@ -15,16 +15,13 @@ from typing import Any
 
 import pytest
 
-from mmindex.cluster.connect import connected
 from mmindex.core.config import Config
 from mmindex.core.errors import (
     DataError,
     InternalError,
-    MissingPackageError,
     ModelMismatchError,
     NetworkError,
     NoInputError,
-    UsageError,
 )
 from mmindex.encode import cluster as module
 from mmindex.encode.cluster import ClusterWorker, Sample, Setup, _look
@@ -73,9 +70,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture(scope="module")
 def nodes(bench: Bench) -> Iterator[Any]:
-    """A cluster that begins with one node."""
+    """A cluster that begins with one node, to which this process is connected."""
+    import ray
+
     with cluster(bench.tricks) as made:
+        ray.init(address=made.address, log_to_driver=False, configure_logging=False)
         yield made
+        ray.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -253,40 +254,3 @@ def test_what_a_node_sees(tmp_path: Path) -> None:
     held.held.mkdir()  # there, but nobody's
     with pytest.raises(Exception, match="does not show here"):
         _look(setup)
-
-
-def test_no_cluster_is_69_in_good_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    def nothing(**_: object) -> None:
-        raise ConnectionError("Could not find any running Ray instance.")
-
-    def silence(**_: object) -> None:
-        time.sleep(60.0)
-
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    for address, init, why in (
-        ("127.0.0.1:1", ray.init, "refused"),
-        ("auto", nothing, "any running Ray instance"),
-        ("auto", silence, "does not answer"),
-    ):
-        monkeypatch.setattr(ray, "init", init)
-        start = time.monotonic()
-        with pytest.raises(NetworkError, match=f"no Ray cluster at .*{why}") as caught:
-            connected(address, 1.0).__enter__()
-        assert caught.value.exit_code == 69
-        assert time.monotonic() - start < 20
-
-
-@pytest.mark.parametrize("address", ["ray://localhost:10001", "nonsense", "host:port", ":6379"])
-def test_an_address_of_another_kind_is_refused(address: str) -> None:
-    with pytest.raises(UsageError), connected(address, 1.0):
-        pass
-
-
-def test_without_ray_it_is_69_with_the_extras_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingPackageError) as caught, connected("auto"):
-        pass
-    assert caught.value.exit_code == 69
-    assert "mmindex[ray]" in caught.value.hint
