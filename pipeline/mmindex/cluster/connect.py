@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -52,6 +53,7 @@ def connected(address: str, timeout_s: float = CONNECT_S) -> Iterator[None]:
         return
     with _quiet_stdout() as quiet:
         _connect(address, time.monotonic() + timeout_s, timeout_s)
+        _take_back_sigterm()
         try:
             yield
         finally:
@@ -106,6 +108,13 @@ def _attempt(address: str, deadline: float) -> str | None:
         f"the Ray cluster at {address} cannot be used: {' '.join(str(failures[0]).split())[:300]}",
         "every node needs the same versions of Ray and Python",
     ) from failures[0]
+
+
+def _take_back_sigterm() -> None:
+    """Put this program's handler back: Ray's C++ code has one that writes a stack to stderr."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _unreachable(address: str, deadline: float) -> str:

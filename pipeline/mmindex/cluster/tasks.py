@@ -198,8 +198,7 @@ class Tasks(Generic[T, R]):
                 "run the command again: finished work is kept",
             ) from error
         finally:
-            for ref in self._running:
-                ray.cancel(ref, force=True)
+            # Leaving the cluster ends them. To cancel one that is done just then crashes Ray 2.60.
             self._running.clear()
 
     def _start(self, argument: T, deaths: int) -> None:

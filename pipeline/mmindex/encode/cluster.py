@@ -47,6 +47,7 @@ MakeSource = Callable[[Config, EncoderInfo | None], EncoderSource]
 # More threads than this gain little for one batch; several units at once fill a large node better.
 _MOST_CORES = 4
 _TOLD_EVERY_S = 30.0
+_SWEEPS, _SWEEP_S = 10, 0.2
 # What decides about pixels, vectors or the bytes of a shard.
 _PACKAGES = ("torch", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow")
 
@@ -143,7 +144,7 @@ class ClusterWorker:
             MmindexError: a node does not fit; the message names it.
         """
         with ExitStack() as stack:
-            stack.callback(clear_staging, layout)  # of workers that died
+            stack.callback(_sweep, layout)
             stack.enter_context(connected(address))
             held = stack.enter_context(hold_staging(layout)).staging_dir
             need, device = _what_a_unit_needs(config, nodes())
@@ -244,6 +245,15 @@ class ClusterWorker:
             nodes=len(speeds),
             **speeds,
         )
+
+
+def _sweep(layout: Layout) -> None:
+    """Remove what dead workers staged; those of a run that was stopped need a moment to end."""
+    for _ in range(_SWEEPS):
+        clear_staging(layout)
+        if not any(layout.staging_dir.iterdir()):
+            return
+        time.sleep(_SWEEP_S)
 
 
 def _what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str]:
