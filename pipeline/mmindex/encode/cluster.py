@@ -23,6 +23,7 @@ from mmindex.cluster.tasks import Need, Node, Tasks, nodes, on_each
 from mmindex.core.config import Config
 from mmindex.core.errors import (
     InternalError,
+    MmindexError,
     ModelMismatchError,
     NetworkError,
     NoInputError,
@@ -249,11 +250,14 @@ class ClusterWorker:
 
 def _sweep(layout: Layout) -> None:
     """Remove what dead workers staged; those of a run that was stopped need a moment to end."""
-    for _ in range(_SWEEPS):
-        clear_staging(layout)
-        if not any(layout.staging_dir.iterdir()):
-            return
-        time.sleep(_SWEEP_S)
+    try:
+        for _ in range(_SWEEPS):
+            clear_staging(layout)
+            if not any(layout.staging_dir.iterdir()):
+                return
+            time.sleep(_SWEEP_S)
+    except MmindexError as error:  # it must not hide why the run ended, and the next one sweeps too
+        get_logger("encode").warning("what workers staged could not be removed", why=error.message)
 
 
 def _what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str]:
