@@ -24,7 +24,8 @@ from mmindex.core.errors import (
     NoInputError,
 )
 from mmindex.encode import cluster as module
-from mmindex.encode.cluster import ClusterWorker, Sample, Setup, _look
+from mmindex.encode.cluster import ClusterWorker
+from mmindex.encode.node import Sample, Setup, look, package_versions
 from mmindex.encode.stage import EncodeReport, encode
 from mmindex.store.lock import writer_lock
 from mmindex.store.objects import Objects
@@ -192,7 +193,7 @@ def test_nodes_that_do_not_fit_are_named(
     host = os.uname().nodename
     store = bench.store("unfit")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_versions", lambda: {**module_versions, "mmindex": "0.0.1"})
+        patch.setattr(module, "package_versions", lambda: package_versions() | {"mmindex": "0.0.1"})
         with pytest.raises(ModelMismatchError, match=f"node {host}/.*mmindex is .* here and 0.0.1"):
             spread(nodes, store)
     with monkeypatch.context() as patch:
@@ -202,9 +203,6 @@ def test_nodes_that_do_not_fit_are_named(
     with pytest.raises(DataError, match=f"node {host}/.*first batch"):
         spread(nodes, store, make_source=nan_source)
     assert nothing_staged(store)
-
-
-module_versions = module._versions()
 
 
 def test_a_cluster_without_room_for_a_unit_is_69(nodes: Any, bench: Bench) -> None:
@@ -240,17 +238,17 @@ def test_what_a_node_sees(tmp_path: Path) -> None:
     [path] = write_pictures(tmp_path / "pictures", 1)
     key = image_key(path.read_bytes())
     with hold_staging(layout) as held:
-        setup = Setup(layout.root, held.held, CONFIG, None, tricky_source, module._versions())
-        assert _look(setup).model == "fake"
+        setup = Setup(layout.root, held.held, CONFIG, None, tricky_source, package_versions())
+        assert look(setup).model == "fake"
         good = replace(setup, samples=(Sample(key, str(path)),))
-        assert _look(good).model == "fake"
+        assert look(good).model == "fake"
         for sample in (Sample(key, str(tmp_path / "gone.png")), Sample("0" * 64, str(path))):
             with pytest.raises(NoInputError, match="same place") as caught:
-                _look(replace(setup, samples=(sample,)))
+                look(replace(setup, samples=(sample,)))
             assert caught.value.exit_code == 66
         elsewhere = replace(setup, held=tmp_path / "elsewhere")
         with pytest.raises(NoInputError, match="not the store"):
-            _look(elsewhere)
+            look(elsewhere)
     held.held.mkdir()  # there, but nobody's
     with pytest.raises(Exception, match="does not show here"):
-        _look(setup)
+        look(setup)

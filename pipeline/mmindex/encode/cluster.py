@@ -1,89 +1,47 @@
 """Encoding on the nodes of a cluster: each unit is a task, and each shard goes into the store.
 
-The driver plans, adopts and publishes as it does alone. Workers write objects and nothing else. A
-worker keeps its model and its decoders between units, and looks at its node before the first one:
-all nodes must see the same store and corpus and have the same packages and model.
+The driver plans, adopts and publishes as it does alone. Workers write objects and nothing else,
+see :mod:`mmindex.encode.node`.
 """
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import NoReturn
 
-import mmindex
 from mmindex.cluster.connect import connected
 from mmindex.cluster.tasks import Need, Node, Tasks, nodes, on_each
 from mmindex.core.config import Config
-from mmindex.core.errors import (
-    InternalError,
-    MmindexError,
-    ModelMismatchError,
-    NetworkError,
-    NoInputError,
-    StorageError,
-)
+from mmindex.core.errors import InternalError, MmindexError, NetworkError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import counter, get_logger
-from mmindex.core.records import ItemError
-from mmindex.core.system import calm_openmp
+from mmindex.encode.node import (
+    MakeSource,
+    Sample,
+    Setup,
+    encode_unit,
+    look,
+    package_versions,
+    require_same,
+    why_unreadable,
+)
 from mmindex.encode.units import Unit, UnitResult
-from mmindex.encode.work import EncoderSource, Worker
+from mmindex.encode.work import EncoderSource
 from mmindex.media.images import ImageLimits
-from mmindex.media.uris import read_indexed, split_uri
-from mmindex.media.video import split_frame
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo
 from mmindex.store.objects import Objects
-from mmindex.store.place import require_writable
-from mmindex.store.staging import clear_staging, hold_staging, is_held
+from mmindex.store.staging import clear_staging, hold_staging
 
-MakeSource = Callable[[Config, EncoderInfo | None], EncoderSource]
 # More threads than this gain little for one batch; several units at once fill a large node better.
 _MOST_CORES = 4
 _TOLD_EVERY_S = 30.0
+_NODES_TOLD = 16  # of more, only the slowest and the fastest
 _SWEEPS, _SWEEP_S = 10, 0.2
-# What decides about pixels, vectors or the bytes of a shard.
-_PACKAGES = ("torch", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow")
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A picture that every node must be able to read."""
-
-    key: str
-    uri: str
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What every worker needs to know, beside its units.
-
-    Attributes:
-        root: the store.
-        held: a folder below ``staging/`` that the driver holds.
-        config: the run's settings, for one unit.
-        known: the published version's encoder.
-        make_source: makes the encoder that the configuration asks for.
-        versions: the packages that the driver has.
-        samples: pictures that the driver could read.
-        info: the encoder that all agreed on; None: not yet known.
-    """
-
-    root: Path
-    held: Path
-    config: Config
-    known: EncoderInfo | None
-    make_source: MakeSource
-    versions: dict[str, str]
-    samples: tuple[Sample, ...] = ()
-    info: EncoderInfo | None = None
 
 
 @dataclass(slots=True)
@@ -156,7 +114,7 @@ class ClusterWorker:
                 config=config.model_copy(update={"encode": encode}),
                 known=known,
                 make_source=make_source,
-                versions=_versions(),
+                versions=package_versions(),
             )
             worker = cls(setup, need)
             infos = worker.look()
@@ -179,7 +137,7 @@ class ClusterWorker:
     def look(self) -> list[tuple[Node, EncoderInfo]]:
         """Look at every node that can take a unit; returns the encoder that each would use."""
         where = [node for node in nodes() if node.takes(self.need)]
-        return on_each(_look, self.setup, where, self.need)
+        return on_each(look, self.setup, where, self.need)
 
     def prove(self, samples: Sequence[Sample]) -> None:
         """See that every node can read these pictures, as far as this machine can.
@@ -188,7 +146,7 @@ class ClusterWorker:
             NoInputError: a node cannot; the message names it and the picture.
         """
         limits = ImageLimits.of(self.setup.config.limits)
-        readable = tuple(one for one in samples if not _why_unreadable(one, limits))
+        readable = tuple(one for one in samples if not why_unreadable(one, limits))
         self.setup = replace(self.setup, samples=readable)
         self.look()
 
@@ -207,7 +165,7 @@ class ClusterWorker:
             InternalError: a unit killed its worker three times.
             MmindexError: a node fails; the message names it.
         """
-        tasks = Tasks(partial(_encode, self.setup), self.need, _label)
+        tasks = Tasks(partial(encode_unit, self.setup), self.need, _label)
         with counter(total=total, label=f"{side}s", unit=str(side)) as progress:
             for done in tasks.run(units):
                 self.retries += tasks.deaths
@@ -237,13 +195,15 @@ class ClusterWorker:
         if time.monotonic() - self._told < _TOLD_EVERY_S:
             return
         self._told = time.monotonic()
-        speeds = {name: f"{one.images_per_second:g}/s" for name, one in self.nodes.items()}
+        by_speed = sorted(self.nodes, key=lambda name: self.nodes[name].images_per_second)
+        ends = by_speed if len(by_speed) <= _NODES_TOLD else [by_speed[0], by_speed[-1]]
+        speeds = {name: f"{self.nodes[name].images_per_second:g}/s" for name in ends}
         get_logger("encode").info(
             f"encoding {side}s on a cluster",
             images=sum(one.images for one in self.nodes.values()),
             texts=sum(one.texts for one in self.nodes.values()),
             retries=self.retries,
-            nodes=len(speeds),
+            nodes=len(self.nodes),
             **speeds,
         )
 
@@ -291,22 +251,8 @@ def _agreed(found: Sequence[tuple[Node, EncoderInfo]]) -> EncoderInfo:
     """
     first, info = found[0]
     for node, other in found[1:]:
-        _require_same(info, other, first.name, node.name)
+        require_same(f"node {first.name}", info, f"node {node.name}", other)
     return info
-
-
-def _require_same(info: EncoderInfo, other: EncoderInfo, first: str, node: str) -> None:
-    if info.precision != other.precision:
-        raise ModelMismatchError(
-            f"node {node} computes in {other.precision}, {first} in {info.precision}",
-            f"give the same to all, for example `precision={info.precision}`",
-        )
-    if info.fingerprint != other.fingerprint:
-        raise ModelMismatchError(
-            f"node {node} has other files of the model {info.model} "
-            f"({other.fingerprint[:12]}) than {first} ({info.fingerprint[:12]})",
-            "put the same files on every node, or into a folder that all share (local-dir:PATH)",
-        )
 
 
 def _label(unit: Unit) -> str:
@@ -317,98 +263,3 @@ def _label(unit: Unit) -> str:
 
 def _not_here() -> NoReturn:
     raise InternalError("the model of a cluster is loaded on its nodes only")
-
-
-def _versions() -> dict[str, str]:
-    """What must be the same on every node."""
-
-    def of(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return "none"
-
-    own = {"mmindex": mmindex.__version__, "Python": platform.python_version()}
-    return own | {name: of(name) for name in _PACKAGES}
-
-
-# What runs on the nodes.
-
-
-def _look(setup: Setup) -> EncoderInfo:
-    """Look at this node; returns the encoder that it would use.
-
-    Raises:
-        MmindexError: it does not fit the others.
-    """
-    return _look_around(setup).info
-
-
-def _look_around(setup: Setup) -> EncoderSource:
-    calm_openmp()  # before torch comes
-    for name, has in _versions().items():
-        if has != setup.versions[name]:
-            raise ModelMismatchError(
-                f"{name} is {has} here and {setup.versions[name]} where the command runs",
-                "install the same versions on every node",
-            )
-    _require_store(setup)
-    source = setup.make_source(setup.config, setup.known)
-    if setup.info is not None:
-        _require_same(setup.info, source.info, "the others", "this one")
-    limits = ImageLimits.of(setup.config.limits)
-    for sample in setup.samples:
-        if why := _why_unreadable(sample, limits):
-            raise NoInputError(
-                f"{sample.uri}: {why}", "mount the corpus at the same place on every node"
-            )
-    return source
-
-
-def _require_store(setup: Setup) -> None:
-    """See that the store is here, can be written, and that locks hold across nodes."""
-    if not setup.held.is_dir():
-        raise NoInputError(
-            f"{setup.root}: not the store that the command writes to",
-            "mount the store's file system at the same place on every node",
-        )
-    require_writable(setup.root)
-    if not is_held(setup.held):
-        raise StorageError(
-            f"{setup.root}: a lock that another node holds does not show here",
-            "the file system must pass flock on between nodes: NFS 4, or Lustre mounted with flock",
-        )
-
-
-def _why_unreadable(sample: Sample, limits: ImageLimits) -> str:
-    """Why a picture cannot be read here; empty: it can. It is not decoded: it may crash."""
-    video, time_s = split_frame(sample.uri)
-    if time_s is not None:  # a frame's key costs the decoding of a video
-        return "" if Path(split_uri(video)[0]).is_file() else "no such file"
-    try:
-        read_indexed(sample.uri, sample.key, limits)
-    except ItemError as error:
-        return f"{error.reason}: {error.detail}"
-    return ""
-
-
-_kept: tuple[Setup, Worker] | None = None  # of this process: a model is loaded once
-
-
-def _encode(setup: Setup, unit: Unit) -> UnitResult:
-    """Encode a unit in this worker."""
-    worker = _worker(setup)
-    with hold_staging(Layout(setup.root)) as staged:
-        [result] = worker.encode(Objects(staged), unit.side, [unit], len(unit.rows))
-    return result
-
-
-def _worker(setup: Setup) -> Worker:
-    global _kept  # noqa: PLW0603 # a task has no other way to leave something for the next one
-    if _kept is not None and _kept[0] == setup:
-        return _kept[1]
-    if _kept is not None:
-        _kept[1].close()
-    worker = Worker(_look_around(setup), setup.config)
-    _kept = (setup, worker)
-    return worker

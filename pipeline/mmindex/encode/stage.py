@@ -18,9 +18,10 @@ from mmindex.core.config import Config
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.encode.backlog import plan_backlog, read_rows
-from mmindex.encode.cluster import ClusterWorker, NodeFigures, Sample
+from mmindex.encode.cluster import ClusterWorker, NodeFigures
 from mmindex.encode.compact import Compaction
 from mmindex.encode.decoding import Failure
+from mmindex.encode.node import Sample
 from mmindex.encode.plan import EncodePlan, ShardReader, plan_encode
 from mmindex.encode.units import UnitResult, read_units
 from mmindex.encode.work import EncoderSource, Worker
