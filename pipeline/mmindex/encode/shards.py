@@ -32,7 +32,7 @@ from mmindex.store.objects import Objects
 
 _FINGERPRINT = b"mmindex.fingerprint"
 _MODALITY = b"mmindex.core.modality"
-_UNIT = b"mmindex.unit"
+UNIT = b"mmindex.unit"
 FAILED = b"mmindex.failed"
 _MAGIC = b"PAR1"
 _SHA256_HEX_DIGITS = 64
@@ -113,7 +113,7 @@ def write_shard(
         _FINGERPRINT: info.fingerprint,
         _MODALITY: name.split("/")[1],
         FAILED: json.dumps(lasting(failed), sort_keys=True),
-        **({_UNIT: unit} if unit else {}),
+        **({UNIT: unit} if unit else {}),
     }
     schema = shard_schema(info.dim, metadata)
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), info.dim)
@@ -247,7 +247,7 @@ def _read_footer(path: Path) -> Leftover | None:
                 metadata = footer.metadata or {}
                 side = Modality(metadata[_MODALITY].decode())
                 fingerprint = metadata[_FINGERPRINT].decode()
-                unit = metadata.get(_UNIT, b"").decode()
+                unit = metadata.get(UNIT, b"").decode()
         except (pa.ArrowException, FileNotFoundError, KeyError, ValueError):
             return None  # damaged, collected meanwhile, or another table
         except OSError as error:
