@@ -52,8 +52,8 @@ PartOption = Annotated[
     typer.Option(
         "--part",
         metavar="I/N",
-        help="Encode only part I of N and publish nothing. When all parts are done, `encode` or "
-        "`build` without --part takes them up.",
+        help="Encode only part I of N, without publishing. When all parts are done, run `build` or "
+        "`encode` without this option.",
     ),
 ]
 DeviceOption = Annotated[

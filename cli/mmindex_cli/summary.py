@@ -71,7 +71,7 @@ def print_part(root: Path, report: PartReport, form: Form) -> None:
         [report],
         form,
         text=lambda _: (
-            f"part {report.part} of {report.parts} is encoded  ({visible(str(root))})",
+            f"encoded part {report.part} of {report.parts}  ({visible(str(root))})",
             *labelled(_part_lines(report)),
         ),
         json=lambda one: {"store": str(root.absolute()), **msgspec.to_builtins(one)},
@@ -81,8 +81,8 @@ def print_part(root: Path, report: PartReport, form: Form) -> None:
 def _part_lines(report: PartReport) -> Iterator[tuple[str, str]]:
     failed = f", {report.failed:,} failed" if report.failed else ""
     yield "encoded", f"{report.encoded_images:,} images, {report.encoded_texts:,} texts{failed}"
-    yield "shards", f"{report.units:,}, {report.done_before:,} of them there before"
-    yield "next", "when all parts are done: mmindex build, or mmindex encode"
+    yield "shards", f"{report.units:,} ({report.done_before:,} existed before)"
+    yield "next", "when all parts are done, run `mmindex build` or `mmindex encode`"
 
 
 def print_forecast(forecast: Forecast, form: Form) -> None:
@@ -176,7 +176,7 @@ def _cluster(encode: dict[str, Any]) -> str:
         for name, node in encode["nodes"].items()
     )
     retries = encode["retries"]
-    return f"{speeds}; {retries:,} units started again" if retries else speeds
+    return f"{speeds}; {retries:,} units restarted" if retries else speeds
 
 
 def _encoded(encode: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ def test_parts_then_a_build(tmp_path):
     [first] = mmindex_json("encode", "--part", "1/2", *where)
     assert (first["part"], first["parts"], first["done_before"]) == (1, 2, 0)
     done = mmindex("encode", "--part", "2/2", *where)
-    assert "part 2 of 2 is encoded" in done.stdout
+    assert "encoded part 2 of 2" in done.stdout
     assert not list(Layout(store).staging_dir.iterdir())
     report = json.loads(mmindex("build", *where, "--format", "json").stdout)["reports"]["encode"]
     assert (report["encoded_images"], report["encoded_texts"]) == (0, 0)

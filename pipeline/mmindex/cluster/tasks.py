@@ -245,7 +245,7 @@ class Tasks(Generic[T, R]):
                 "`mmindex encode` without a cluster names the item",
             ) from error
         get_logger("cluster").warning(
-            f"a {what} died: its unit is started again", unit=self.label(argument), deaths=deaths
+            f"a {what} died: its unit is restarted", unit=self.label(argument), deaths=deaths
         )
         self._start(argument, deaths)
 
