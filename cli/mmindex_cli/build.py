@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mmindex.api.building import Job
+from mmindex.core.errors import UsageError
 from mmindex_cli.common import run_id, store_path
 from mmindex_cli.options import (
+    CLUSTER,
     ENCODE,
     FETCH,
     INDEX,
@@ -19,6 +21,7 @@ from mmindex_cli.options import (
     DryRunOption,
     FreshOption,
     MetricsOption,
+    PartOption,
     StoreOption,
     TextFormat,
     takes_settings,
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 Values = dict[str, Any]
 
 
-@takes_settings(*SOURCES, *MODEL, *ENCODE, *INDEX, *LIMITS, *FETCH)
+@takes_settings(*SOURCES, *MODEL, *ENCODE, *CLUSTER, *INDEX, *LIMITS, *FETCH)
 def build(
     values: Values,
     store: StoreOption = None,
@@ -71,12 +74,13 @@ def crawl(
     _run(job, output_format, "crawl")
 
 
-@takes_settings(*MODEL, *ENCODE, LIMITS[0])
+@takes_settings(*MODEL, *ENCODE, *CLUSTER, LIMITS[0])
 def encode(
     values: Values,
     store: StoreOption = None,
     config: ConfigOption = None,
     fresh_settings: FreshOption = False,
+    part: PartOption = None,
     metrics_file: MetricsOption = None,
     output_format: TextFormat = "text",
 ) -> None:
@@ -85,7 +89,10 @@ def encode(
     Example: mmindex encode --model ViT-B-32 --pretrained laion2b_s34b_b79k
     """
     job = Job(store_path(store), values, config, fresh_settings, run_id(), metrics_file)
-    _run(job, output_format, "encode")
+    if part is None:
+        _run(job, output_format, "encode")
+    else:
+        _encode_part(job, part, output_format)
 
 
 @takes_settings(*INDEX)
@@ -111,6 +118,18 @@ def _run(job: Job, output_format: Form, *stages: str) -> None:
     from mmindex_cli.summary import print_run
 
     print_run(job.store, summary, output_format)
+
+
+def _encode_part(job: Job, part: str, output_format: Form) -> None:
+    """Encode one part and print what was done; nothing is published."""
+    if job.metrics_file is not None:
+        raise UsageError("a part writes no metrics", "leave out --metrics-file or --part")
+    from mmindex.encode.part import parse_part
+
+    report = job.encode_part(parse_part(part))
+    from mmindex_cli.summary import print_part
+
+    print_part(job.store, report, output_format)
 
 
 def _foresee(job: Job, output_format: Form) -> None:

@@ -47,6 +47,15 @@ DryRunOption = Annotated[
         "--dry-run", help="Show what would happen, without changing or downloading anything."
     ),
 ]
+PartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="I/N",
+        help="Encode only part I of N, without publishing. When all parts are done, run `build` or "
+        "`encode` without this option.",
+    ),
+]
 DeviceOption = Annotated[
     str, typer.Option(help="Device to run the model on: auto, cpu, cuda or cuda:N.")
 ]
@@ -171,6 +180,8 @@ MODEL = (
 )  # fmt: skip
 MACHINE = (
     Setting("encode.device", "Device: auto, cpu, cuda (all GPUs), cuda:N or cuda:N,M."),
+    Setting("encode.cores", "Number of cores for the model and for decoding. "
+            "[default: all of them]"),
     Setting("encode.workers", "Number of decoding processes; 0 decodes in the main process. "
             "[default: one per core]"),
 )  # fmt: skip
@@ -178,6 +189,9 @@ ENCODE = (
     *MACHINE,
     Setting("encode.batch_size", "Images per batch."),
     Setting("encode.precision", "Precision of the model; int8 runs on CPUs only."),
+)
+CLUSTER = (
+    Setting("run.cluster", "Encode on the nodes of this Ray cluster.", metavar="auto|HOST:PORT"),
 )
 INDEX = (
     Setting("index.kind", "auto, exact, ivfpq, ivfflat, sq8 or a FAISS factory string.", "--index"),

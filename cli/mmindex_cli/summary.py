@@ -18,6 +18,7 @@ from mmindex_cli.flags import as_flags
 from mmindex_cli.output import Form, emit, labelled
 
 if TYPE_CHECKING:
+    from mmindex.encode.part import PartReport
     from mmindex.runs.forecast import Forecast
     from mmindex.runs.run import RunSummary
 
@@ -51,6 +52,8 @@ def run_lines(report: RunReport) -> Iterator[tuple[str, str]]:
         yield "encoded", _encoded(encode)
         if encode["bottleneck"]:
             yield "speed", _speed(encode)
+        if encode["nodes"]:
+            yield "cluster", _cluster(encode)
     label = "indexed"
     for side in ("image", "text"):
         index = report.reports.get(f"index {side}")
@@ -60,6 +63,26 @@ def run_lines(report: RunReport) -> Iterator[tuple[str, str]]:
     if report.seconds:
         parts = ", ".join(f"{name} {duration(s)}" for name, s in report.seconds.items())
         yield "time", f"{duration(sum(report.seconds.values()))}: {parts}"
+
+
+def print_part(root: Path, report: PartReport, form: Form) -> None:
+    """Print what a part of an encoding did."""
+    emit(
+        [report],
+        form,
+        text=lambda _: (
+            f"encoded part {report.part} of {report.parts}  ({visible(str(root))})",
+            *labelled(_part_lines(report)),
+        ),
+        json=lambda one: {"store": str(root.absolute()), **msgspec.to_builtins(one)},
+    )
+
+
+def _part_lines(report: PartReport) -> Iterator[tuple[str, str]]:
+    failed = f", {report.failed:,} failed" if report.failed else ""
+    yield "encoded", f"{report.encoded_images:,} images, {report.encoded_texts:,} texts{failed}"
+    yield "shards", f"{report.units:,} ({report.done_before:,} existed before)"
+    yield "next", "when all parts are done, run `mmindex build` or `mmindex encode`"
 
 
 def print_forecast(forecast: Forecast, form: Form) -> None:
@@ -145,6 +168,15 @@ def change_lines(changes: dict[str, dict[str, int]]) -> Iterator[tuple[str, str]
         if parts:
             yield label, f"{table}: {', '.join(parts)}"
             label = ""
+
+
+def _cluster(encode: dict[str, Any]) -> str:
+    speeds = ", ".join(
+        f"{visible(name)} {node['images_per_second']:,.1f} images/s"
+        for name, node in encode["nodes"].items()
+    )
+    retries = encode["retries"]
+    return f"{speeds}; {retries:,} units restarted" if retries else speeds
 
 
 def _encoded(encode: dict[str, Any]) -> str:

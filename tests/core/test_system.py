@@ -1,13 +1,15 @@
-"""Freed memory goes back to the system."""
+"""Cores are counted by what may be used, and freed memory goes back to the system."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
 
 import psutil
 import pytest
 
+from mmindex.core import system
 from mmindex.core.system import trim_heap
 
 BLOCK, BLOCKS = 64 << 10, 1_000
@@ -27,3 +29,43 @@ def test_what_lies_free_below_a_used_block_is_given_back():
     after = process.memory_info().rss
     libc.free(ctypes.c_void_p(blocks[-1]))
     assert before - after > BLOCK * BLOCKS // 2
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "granted"),
+    [
+        ("0::/\n", {}, math.inf),
+        ("0::/\n", {"cpu.max": "max 100000"}, math.inf),
+        ("0::/\n", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/a/b\n", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3.0),
+        ("0::/a/b\n", {"a/cpu.max": "50000 100000", "a/b/cpu.max": "400000 100000"}, 0.5),
+        ("0::/../elsewhere\n", {"cpu.max": "200000 100000"}, 2.0),
+        (
+            "5:cpu,cpuacct:/job\n0::/\n",
+            {
+                "cpu,cpuacct/job/cpu.cfs_quota_us": "250000",
+                "cpu,cpuacct/job/cpu.cfs_period_us": "100000",
+            },
+            2.5,
+        ),
+        ("5:memory:/job\n", {"memory/job/cpu.max": "100000 100000"}, math.inf),
+        ("0::/\n", {"cpu.max": "-1 100000"}, math.inf),
+        ("0::/\n", {"cpu.max": "nonsense"}, math.inf),
+    ],
+)
+def test_cores_are_no_more_than_the_time_that_cgroups_grant(
+    tmp_path, monkeypatch, membership, files, granted
+):
+    (tmp_path / "cgroup").write_text(membership)
+    for name, text in files.items():
+        path = tmp_path / "mount" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert system._quota(tmp_path / "cgroup", tmp_path / "mount") == granted
+    monkeypatch.setattr(system, "_quota", lambda *_: granted)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert system.usable_cores() == min(8, math.ceil(granted) if granted < 8 else 8)
+
+
+def test_a_system_without_cgroups_sets_no_limit(tmp_path):
+    assert system._quota(tmp_path / "none", tmp_path) == math.inf

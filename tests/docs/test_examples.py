@@ -52,15 +52,27 @@ EXIT_CODES = {
 FIRST_STEPS = {"README.md"}
 # Options of other programs that the pages name.
 FOREIGN_OPTIONS = {
+    "--address": "ray",
+    "--array": "sbatch",
+    "--cpus-per-task": "sbatch",
+    "--dependency": "sbatch",
     "--embeddings": "autofaiss",
     "--force-reinstall": "pip",
     "--index-url": "pip",
     "--no-deps": "pip",
+    "--gpus-per-task": "sbatch",
+    "--head": "ray",
     "--image-weights": "benchmarks/fit_photos.py",
+    "--job-name": "sbatch",
+    "--mem": "sbatch",
     "--now": "systemctl",
+    "--parsable": "sbatch",
+    "--requeue": "sbatch",
+    "--sshloginfile": "parallel",
     "--strict": "mypy",
     "--text-model": "benchmarks/fit_photos.py",
     "--user": "systemctl",
+    "--wrap": "sbatch",
     "--work": "benchmarks/fit_photos.py",
 }
 # Files of other programs that the pages name.

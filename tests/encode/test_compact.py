@@ -132,13 +132,13 @@ def test_the_same_nights_give_the_same_shards():
 
 
 def stop_after(calls):
-    publish, left = compact.UnitWriter.publish, [calls]
+    publish, left = compact.ShardWriter.publish, [calls]
 
     def counted(writer):
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
-        publish(writer)
+        return publish(writer)
 
     return counted
 
@@ -149,7 +149,7 @@ def test_a_run_killed_while_compacting_changes_nothing_for_the_next(monkeypatch)
         for night in range(MOST_SMALL + 1):
             built(folder, range(UNIT + night))
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(compact.UnitWriter, "publish", stop_after(2))
+            patch.setattr(compact.ShardWriter, "publish", stop_after(2))
             built(folder, range(UNIT + MOST_SMALL + 1))
         summary = built(folder, range(UNIT + MOST_SMALL + 1))
         assert sizes(summary.manifest) == [UNIT, UNIT, UNIT, 1]

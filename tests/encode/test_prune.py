@@ -43,6 +43,13 @@ def test_a_pruned_shard_is_as_if_it_had_never_held_the_rest(objects):
     assert pruned == shard_of(objects, [2, 3, 7], failed=(21,))
 
 
+def test_a_pruned_shard_does_not_tell_which_keys_its_unit_had(objects):
+    keys, vectors = [key_of(1), key_of(2)], np.array([vector(1), vector(2)])
+    name = "embeddings/image/00000"
+    whole = write_shard(objects, name, INFO, (keys, vectors), {}, unit="ab" * 32)
+    assert prune_shard(objects, whole, live(2)) == shard_of(objects, [2])
+
+
 def test_a_shard_with_nothing_to_drop_is_itself_and_one_with_nothing_to_keep_is_none(objects):
     whole = shard_of(objects, range(4), failed=(20,))
     assert prune_shard(objects, whole, live(0, 1, 2, 3, 20, 50)) == whole

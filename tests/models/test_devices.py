@@ -92,4 +92,4 @@ def test_no_device_worker_outlives_a_killed_run() -> None:
 
 
 def test_cores_are_those_this_process_may_use() -> None:
-    assert usable_cores() == len(os.sched_getaffinity(0))
+    assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))

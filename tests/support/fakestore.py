@@ -19,7 +19,7 @@ from unittest import mock
 
 from mmindex.core.config import Config
 from mmindex.encode.work import EncoderSource
-from mmindex.runs import stages
+from mmindex.runs import part, stages
 from mmindex.runs.run import STAGES, RunSummary, run
 from mmindex.runs.settings import settings
 from mmindex.store.manifest import EncoderInfo
@@ -90,7 +90,10 @@ def fake_model(encoder: FakeEncoder) -> Iterator[None]:
             info=encoder.info, preprocess=lambda: encoder.preprocess, load=lambda: encoder
         )
 
-    with mock.patch.object(stages, "encoder_source", source):
+    with (
+        mock.patch.object(stages, "encoder_source", source),
+        mock.patch.object(part, "encoder_source", source),
+    ):
         yield
 
 

@@ -15,6 +15,7 @@ from mmindex.core.system import calm_openmp
 
 if TYPE_CHECKING:
     from mmindex.core.config import Config
+    from mmindex.encode.part import Part, PartReport
     from mmindex.runs.forecast import Forecast
     from mmindex.runs.run import RunSummary
 
@@ -56,6 +57,20 @@ class Job:
             if metrics.path is None and config.run.metrics_file is not None:
                 metrics.path = Path(config.run.metrics_file).expanduser()
             return run(self.store, config, self.run_id, stages or STAGES)
+
+    def encode_part(self, part: Part) -> PartReport:
+        """Encode one part of what the published version lacks; a later run takes it up.
+
+        Raises:
+            NoInputError: nothing has been crawled and published yet.
+            MmindexError: see :func:`build`; complete shards stay.
+        """
+        from mmindex.store.place import require_writable
+
+        require_writable(self.store)
+        from mmindex.runs.part import run_part
+
+        return run_part(self.store, self._settings(), part)
 
     def plan(self) -> Forecast:
         """Return what :meth:`run` would do, without changing or downloading anything.

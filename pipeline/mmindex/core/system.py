@@ -6,10 +6,12 @@ import mmindex on any system, and commands that need these features fail with a 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from mmindex.core.errors import UnsupportedSystemError
@@ -27,10 +29,54 @@ _PR_SET_PDEATHSIG = 1
 
 
 def usable_cores() -> int:
-    """Return the number of cores for this process, which cgroups and taskset can limit."""
+    """Return the number of cores for this process: its affinity, or less if a cgroup has a quota.
+
+    taskset and cpusets limit the affinity. Containers usually have a quota instead (``docker run
+    --cpus``, a limit in Kubernetes), which threads on all cores would exhaust.
+    """
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return math.ceil(min(cores, _quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))))
+
+
+def _quota(membership: Path, mount: Path) -> float:
+    """The cores' worth of time that cgroups grant: the least of this one and those around it.
+
+    Args:
+        membership: names this process's cgroups, see cgroups(7).
+        mount: where they are mounted.
+    """
+    least = math.inf
+    try:
+        lines = membership.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return least
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = mount if not controllers else mount / controllers
+        here = top / path.lstrip("/")
+        # In a container the path may lead out of what is mounted there.
+        for folder in [top, *(one for one in (here, *here.parents) if one.is_relative_to(top))]:
+            least = min(least, _granted(folder))
+    return least
+
+
+def _granted(folder: Path) -> float:
+    """What one cgroup grants, by either version's files; infinite where it sets no limit."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+    except (OSError, ValueError):
+        return math.inf
+    granted = int(quota) / int(period) if quota.isdecimal() and int(period) else 0
+    return granted or math.inf
 
 
 def calm_openmp() -> None:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.encode.decoding import Failure
-from mmindex.encode.shards import Shard, number_of
-from mmindex.encode.units import UnitWriter
+from mmindex.encode.shards import Shard, number_of, numbered
+from mmindex.encode.units import ShardWriter
 from mmindex.store.keys import DistinctKeys, places_of
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
@@ -70,26 +70,36 @@ class Compaction:
         if not chosen:
             return tuple(shard.ref for shard in shards)
         first = 1 + max(number_of(shard.ref) for shard in shards)
-        writer = UnitWriter(self.objects, self.side, self.info, first)
-        pending = 0
+        refs = numbered(self.side, self._merged(shards, rows, chosen, failed), first)
+        get_logger("encode").info(
+            "shards put together", side=self.side, before=len(chosen), after=len(refs)
+        )
+        left = (shard.ref for number, shard in enumerate(shards) if number not in set(chosen))
+        return (*left, *refs)
+
+    def _merged(
+        self,
+        shards: Sequence[Shard],
+        rows: Sequence[NDArray[np.int64]],
+        chosen: Sequence[int],
+        failed: Mapping[str, Failure],
+    ) -> Iterator[ObjectRef]:
+        """Write the rows in use of the chosen shards into full ones, in order."""
+        writer = self._writer()
         for number in chosen:
             shard = shards[number]
             for key in sorted(shard.failed.keys() & failed.keys()):
                 writer.fail(key, shard.failed[key])
             for keys, vectors in self._parts(shard, rows[number]):
-                for part in _cuts(len(keys), self.unit - pending, self.unit):
+                for part in _cuts(len(keys), self.unit - writer.encoded, self.unit):
                     writer.add(keys[part], vectors[part].astype(np.float32))
-                    pending += part.stop - part.start
-                    if pending == self.unit:
-                        writer.publish()
-                        pending = 0
-        if writer.unfinished:
-            writer.publish()
-        get_logger("encode").info(
-            "shards put together", side=self.side, before=len(chosen), after=len(writer.refs)
-        )
-        left = (shard.ref for number, shard in enumerate(shards) if number not in set(chosen))
-        return (*left, *writer.refs)
+                    if writer.encoded >= self.unit:
+                        yield from _published(writer)
+                        writer = self._writer()
+        yield from _published(writer)
+
+    def _writer(self) -> ShardWriter:
+        return ShardWriter(self.objects, self.side, self.info, 0)
 
     def _parts(
         self, shard: Shard, rows: NDArray[np.int64]
@@ -117,6 +127,12 @@ def to_rewrite(rows: Sequence[int], live: Sequence[int], unit: int) -> list[int]
     # What the dying ones become is at most one more small shard.
     left = len(set(small) - set(dying)) + bool(dying)
     return sorted({*small, *dying}) if left > MOST_SMALL else dying
+
+
+def _published(writer: ShardWriter) -> Iterator[ObjectRef]:
+    """The shard, where there is one."""
+    if (ref := writer.publish()) is not None:
+        yield ref
 
 
 def _used_rows(live: DistinctKeys, shards: Sequence[Shard]) -> list[NDArray[np.int64]]:

@@ -116,7 +116,19 @@ class DecodePool(Generic[T, R]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop()
+        self.close()
+
+    @property
+    def workers(self) -> int:
+        """How many processes there are, or would be once there is work."""
+        return self._workers
+
+    def close(self) -> None:
+        """End the processes; further work starts new ones."""
+        if self._pool is not None:
+            self._pool.stop()  # type: ignore[no-untyped-call]  # pebble leaves it bare
+            self._pool.join()
+            self._pool = None
 
     def results(self, tasks: Iterable[T], ahead: int) -> Iterator[tuple[T, R | Failure]]:
         """Decode every task; at most ``ahead`` are in work or waiting to be taken.
@@ -168,14 +180,8 @@ class DecodePool(Generic[T, R]):
         get_logger("encode").warning(
             "decode workers broke down: starting new ones", error=str(error)
         )
-        self._stop()
+        self.close()
         if self._breaks >= _MAX_BREAKS:
             raise InternalError(
                 f"decode workers cannot be started: {error}", "try `workers=0`"
             ) from error
-
-    def _stop(self) -> None:
-        if self._pool is not None:
-            self._pool.stop()  # type: ignore[no-untyped-call]  # pebble leaves it bare
-            self._pool.join()
-            self._pool = None

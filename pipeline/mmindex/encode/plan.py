@@ -5,20 +5,23 @@ The stage executes a plan; a dry run shows it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
-from mmindex.encode.backlog import Backlog, plan_backlog
-from mmindex.encode.shards import Shard, find_orphans, number_of, read_shard, shard_name
-from mmindex.store.keys import DistinctKeys, live_keys, unique_keys
+from mmindex.core.threads import in_threads
+from mmindex.encode.backlog import Backlog, Mask, plan_backlog
+from mmindex.encode.shards import Shard, find_orphans, number_of, numbered, read_shard
+from mmindex.encode.units import UnitRows, cut
+from mmindex.store.forgotten import FORGOTTEN
+from mmindex.store.keys import DistinctKeys, binary_keys, live_keys, places_of, unique_keys
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
 from mmindex.store.objects import Objects
 
@@ -31,17 +34,33 @@ class EncodePlan:
         side: which.
         table: its table.
         live: the keys that need a vector.
-        backlog: what has one and what has not; its shards have the names they will go by.
-        adopted: how many of those shards a run left that was killed.
-        next_number: of the next shard.
+        backlog: what has one and what has not.
+        wanted: bool (rows of the table,): what the published version lacks; units are cut from it.
+        listed: the published version's shards that stay.
+        adopted: shards that a killed run or a part left, with the row that each begins at.
     """
 
     side: Modality
     table: ObjectRef
     live: DistinctKeys
     backlog: Backlog
-    adopted: int
-    next_number: int
+    wanted: Mask
+    listed: tuple[ObjectRef, ...] = ()
+    adopted: tuple[tuple[int, ObjectRef], ...] = ()
+
+    def units(self, most: int) -> list[UnitRows]:
+        """What is to be encoded, cut into units of at most ``most`` rows."""
+        return cut(self.wanted, self.backlog.rows, most)
+
+    def shards(self, made: Iterable[tuple[int, ObjectRef]]) -> tuple[ObjectRef, ...]:
+        """All shards, numbered in the order of the table's rows, whoever made them and when.
+
+        Args:
+            made: new shards with the row that each begins at.
+        """
+        first = max((number_of(ref) for ref in self.listed), default=-1) + 1
+        new = sorted([*self.adopted, *made], key=lambda entry: (entry[0], entry[1].sha256))
+        return (*self.listed, *numbered(self.side, (ref for _, ref in new), first))
 
     def to_index(self, objects: Objects) -> pa.ChunkedArray[Any]:
         """The keys that will be indexed, as far as can be foreseen: all but the known failures."""
@@ -66,7 +85,7 @@ class ShardReader:
 
     def read(self, refs: Sequence[ObjectRef]) -> list[Shard]:
         """These shards, without those of other encoders and damaged ones, which are made again."""
-        return [shard for ref in refs if (shard := self._sound(ref)) is not None]
+        return [shard for shard in in_threads(self._sound, refs) if shard is not None]
 
     def orphans(self, side: Modality) -> list[ObjectRef]:
         """Shards that no version lists."""
@@ -111,31 +130,40 @@ def plan_encode(
     """
     objects, table = tables
     live = live_keys(objects, table)
-    if reader is None:
-        return EncodePlan(side, table, live, plan_backlog(live, ()), 0, 0)
-    listed = draft.named(f"embeddings/{side}/")
-    shards, adopted = reader.read(listed), 0
+    listed = draft.named(f"embeddings/{side}/") if reader is not None else ()
+    shards = reader.read(listed) if reader is not None else []
     backlog = plan_backlog(live, shards, retry=retry)
-    if backlog.missing:
-        known = {ref.sha256 for ref in listed}
-        orphans = [ref for ref in reader.orphans(side) if ref.sha256 not in known]
-        backlog = plan_backlog(live, [*shards, *reader.read(orphans)], retry=retry)
-        before = sum(ref.sha256 in known for ref in backlog.kept)
-        adopted = len(backlog.kept) - before
-        backlog = replace(backlog, kept=_renamed(backlog.kept, side, before))
-    return EncodePlan(side, table, live, backlog, adopted, _next_number(backlog.kept))
-
-
-def _renamed(refs: tuple[ObjectRef, ...], side: Modality, listed: int) -> tuple[ObjectRef, ...]:
-    """Name the shards after the first ``listed`` as if this run had made them."""
-    first = _next_number(refs[:listed])
-    adopted = (
-        msgspec.structs.replace(ref, name=shard_name(side, first + place))
-        for place, ref in enumerate(refs[listed:])
+    wanted = backlog.rows
+    if reader is None or not backlog.missing:
+        return EncodePlan(side, table, live, backlog, wanted, backlog.kept)
+    orphans = _adoptable(reader.read(reader.orphans(side)), live, draft)
+    backlog = plan_backlog(live, [*shards, *(shard for _, shard in orphans)], retry=retry)
+    begins = {shard.ref.sha256: row for row, shard in orphans}
+    return EncodePlan(
+        side,
+        table,
+        live,
+        backlog,
+        wanted,
+        listed=tuple(ref for ref in backlog.kept if ref.sha256 not in begins),
+        adopted=tuple((begins[ref.sha256], ref) for ref in backlog.kept if ref.sha256 in begins),
     )
-    return (*refs[:listed], *adopted)
 
 
-def _next_number(refs: tuple[ObjectRef, ...]) -> int:
-    """Shard numbers only grow: a dropped shard's name is not given to another one."""
-    return max((number_of(ref) for ref in refs), default=-1) + 1
+def _adoptable(
+    shards: Sequence[Shard], live: DistinctKeys, draft: Manifest
+) -> list[tuple[int, Shard]]:
+    """Shards that no version lists, in the order of the first of the table's rows in each.
+
+    Where images were forgotten, a shard with a row that nobody asks for is not taken up: whoever
+    made it may not have known yet.
+    """
+    listed = {ref.sha256 for ref in draft.objects}
+    strict, found = draft.find(FORGOTTEN) is not None, []
+    for shard in shards:
+        keys = np.concatenate([shard.keys, binary_keys(list(shard.failed))])
+        places = places_of(keys, live)
+        here = places[places >= 0]
+        if len(here) and shard.ref.sha256 not in listed and not (strict and (places < 0).any()):
+            found.append((int(live.rows[here].min()), shard))
+    return sorted(found, key=lambda entry: (entry[0], entry[1].ref.sha256))

@@ -7,7 +7,7 @@ import json
 import pyarrow as pa
 
 from mmindex.core.errors import DataError
-from mmindex.encode.shards import FAILED, shard_schema
+from mmindex.encode.shards import FAILED, UNIT, shard_schema
 from mmindex.store.keys import DistinctKeys, binary_keys, column_keys, places_of
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
@@ -44,6 +44,7 @@ def prune_shard(objects: Objects, ref: ObjectRef, live: DistinctKeys) -> ObjectR
         return None
     lasting = {key: why for (key, why), stays in zip(failed.items(), kept, strict=True) if stays}
     metadata[FAILED] = json.dumps(lasting, sort_keys=True).encode()
+    metadata.pop(UNIT, None)  # it is not the unit's shard any more
     schema = shard_schema(table.schema.field("vector").type.list_size, metadata)
     return objects.write_table(
         ref.name, schema, [table.filter(pa.array(rows)).combine_chunks().cast(schema)]

@@ -7,8 +7,10 @@ killed run left behind, listed by no version, can be taken up by the next run.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +18,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError
+from mmindex.core.errors import DataError, os_errors
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.core.records import Reason
+from mmindex.core.threads import in_threads
 from mmindex.encode.decoding import Failure
 from mmindex.store import versions
 from mmindex.store.keys import Keys, batch_keys
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo, ObjectRef
-from mmindex.store.objects import Objects, hash_file
+from mmindex.store.objects import Objects
 
 _FINGERPRINT = b"mmindex.fingerprint"
 _MODALITY = b"mmindex.core.modality"
-_SEQUENCE = b"mmindex.sequence"
+UNIT = b"mmindex.unit"
 FAILED = b"mmindex.failed"
 _MAGIC = b"PAR1"
 _SHA256_HEX_DIGITS = 64
@@ -74,6 +77,11 @@ def number_of(ref: ObjectRef) -> int:
     return int(ref.name.rpartition("/")[2])
 
 
+def numbered(side: Modality, refs: Iterable[ObjectRef], first: int) -> tuple[ObjectRef, ...]:
+    """Shards under the names that a version lists them by."""
+    return tuple(ref.named(shard_name(side, first + place)) for place, ref in enumerate(refs))
+
+
 def shard_schema(dim: int, metadata: Mapping[bytes, str | bytes]) -> pa.Schema:
     """The schema of a shard of vectors with ``dim`` columns."""
     return pa.schema(
@@ -88,8 +96,9 @@ def write_shard(
     info: EncoderInfo,
     rows: tuple[Sequence[str], NDArray[np.float16]],
     failed: Mapping[str, Failure],
+    unit: str = "",
 ) -> ObjectRef:
-    """Write and publish one shard.
+    """Write and publish one shard. Its number is part of its name and not of its content.
 
     Args:
         objects: where to.
@@ -97,24 +106,28 @@ def write_shard(
         info: the encoder.
         rows: keys in hex, and their vectors: float16 (n, dim), unit length.
         failed: the shard's items that have no vector.
+        unit: the digest of the unit that it is made from, see :mod:`mmindex.encode.units`.
     """
     keys, vectors = rows
-    _, modality, number = name.split("/")
-    lasting = {
-        key: [failure.reason, failure.detail]
-        for key, failure in failed.items()
-        if failure.reason not in _PASSING
-    }
     metadata = {
         _FINGERPRINT: info.fingerprint,
-        _MODALITY: modality,
-        _SEQUENCE: str(int(number)),
-        FAILED: json.dumps(lasting, sort_keys=True),
+        _MODALITY: name.split("/")[1],
+        FAILED: json.dumps(lasting(failed), sort_keys=True),
+        **({UNIT: unit} if unit else {}),
     }
     schema = shard_schema(info.dim, metadata)
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), info.dim)
     table = pa.Table.from_arrays([pa.array(keys, pa.string()), column], schema=schema)
     return objects.write_table(name, schema, [table])
+
+
+def lasting(failed: Mapping[str, Failure]) -> dict[str, list[str]]:
+    """The failures that a shard remembers: reason and detail by key."""
+    return {
+        key: [failure.reason, failure.detail]
+        for key, failure in failed.items()
+        if failure.reason not in _PASSING
+    }
 
 
 def read_shard(objects: Objects, ref: ObjectRef, info: EncoderInfo) -> Shard | None:
@@ -139,47 +152,69 @@ def _read_failed(metadata: Mapping[bytes, bytes], ref: ObjectRef) -> dict[str, F
         raise DataError(f"{ref.name}: its list of failures cannot be read: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A shard that no version lists, as its own footer describes it: not verified yet.
+
+    Attributes:
+        ref: the object; it has no number yet.
+        side: images or texts.
+        fingerprint: of the encoder that made it.
+        unit: the digest of the unit that it was made from; empty: not known.
+    """
+
+    ref: ObjectRef
+    side: Modality
+    fingerprint: str
+    unit: str
+
+
 def is_shard(path: Path) -> bool:
     """Whether a file is an embedding shard of any encoder."""
-    if not _is_parquet(path):
-        return False
-    try:
-        metadata = pq.read_schema(path).metadata
-    except pa.ArrowInvalid:  # damaged: nobody can take it up
-        return False
-    return bool(metadata) and _FINGERPRINT in metadata
+    return _read_footer(path) is not None
 
 
-def find_orphans(objects: Objects, info: EncoderInfo) -> dict[Modality, list[ObjectRef]]:
-    """Shards of this encoder that no version lists, in the order they were made.
+def find_leftovers(layout: Layout, info: EncoderInfo) -> list[Leftover]:
+    """Shards of this encoder that no version lists, in the order of their sha256.
 
-    Each is hashed before it is opened; one that is not what its name says is left alone.
+    Only the footers are read, several at a time: a network's disks are slow to answer, but answer
+    many at once.
 
     Raises:
         MmindexError: the store cannot be read.
     """
-    found: list[tuple[int, str, Modality, ObjectRef]] = []
-    listed = _listed(objects.layout)
-    for path in _object_files(objects.layout):
-        if path.name in listed or not _is_parquet(path):
-            continue
-        if hash_file(path) != path.name:
-            get_logger("encode").warning("passing over a damaged object", path=str(path))
-            continue
-        file_schema = pq.read_schema(path)
-        metadata = file_schema.metadata or {}
-        if metadata.get(_FINGERPRINT) != info.fingerprint.encode():
-            continue
-        number, modality = int(metadata[_SEQUENCE]), Modality(metadata[_MODALITY].decode())
-        ref = ObjectRef(
-            name=shard_name(modality, number),
-            sha256=path.name,
-            bytes=path.stat().st_size,
-            rows=pq.read_metadata(path).num_rows,
-        )
-        found.append((number, path.name, modality, ref))
-    found.sort(key=lambda entry: entry[:2])
-    return {side: [ref for _, _, own, ref in found if own is side] for side in Modality}
+    listed = _listed(layout)
+    paths = [path for path in _object_files(layout) if path.name not in listed]
+    found = (entry for entry in in_threads(_read_footer, paths) if entry is not None)
+    return [entry for entry in found if entry.fingerprint == info.fingerprint]
+
+
+def find_orphans(objects: Objects, info: EncoderInfo) -> dict[Modality, list[ObjectRef]]:
+    """The shards that :func:`find_leftovers` finds, by side, without the damaged ones.
+
+    They are hashed several at a time, and count as verified from then on. One that is not what its
+    name says is left alone.
+
+    Raises:
+        MmindexError: the store cannot be read.
+    """
+    leftovers = find_leftovers(objects.layout, info)
+    sound = in_threads(partial(is_sound, objects), [entry.ref for entry in leftovers])
+    found: dict[Modality, list[ObjectRef]] = {side: [] for side in Modality}
+    for entry, fine in zip(leftovers, sound, strict=True):
+        if fine:
+            found[entry.side].append(entry.ref)
+    return found
+
+
+def is_sound(objects: Objects, ref: ObjectRef) -> bool:
+    """Whether an object is there and what its name says; a damaged one is logged."""
+    try:
+        objects.path(ref)
+    except DataError as error:
+        get_logger("encode").warning("passing over a damaged object", why=error.message)
+        return False
+    return True
 
 
 def _listed(layout: Layout) -> set[str]:
@@ -200,6 +235,25 @@ def _object_files(layout: Layout) -> Iterator[Path]:
                 yield path
 
 
-def _is_parquet(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+def _read_footer(path: Path) -> Leftover | None:
+    """What a shard's file says of itself; None for other files, and for what cannot be read."""
+    with os_errors(path):
+        try:
+            with path.open("rb") as file:
+                if file.read(len(_MAGIC)) != _MAGIC:
+                    return None
+                size = os.fstat(file.fileno()).st_size
+                footer = pq.read_metadata(file)
+                metadata = footer.metadata or {}
+                side = Modality(metadata[_MODALITY].decode())
+                fingerprint = metadata[_FINGERPRINT].decode()
+                unit = metadata.get(UNIT, b"").decode()
+        except (pa.ArrowException, FileNotFoundError, KeyError, ValueError):
+            return None  # damaged, collected meanwhile, or another table
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            return None  # Arrow's word for a damaged footer
+    name = shard_name(side, 0)
+    ref = ObjectRef(name=name, sha256=path.name, bytes=size, rows=footer.num_rows)
+    return Leftover(ref, side, fingerprint, unit)

@@ -6,26 +6,37 @@ which makes shards the unit of resume.
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
 
 from mmindex.core.config import Config
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
-from mmindex.encode.backlog import plan_backlog
+from mmindex.encode.backlog import plan_backlog, read_rows
+from mmindex.encode.cluster import ClusterWorker, NodeFigures
 from mmindex.encode.compact import Compaction
 from mmindex.encode.decoding import Failure
+from mmindex.encode.node import Sample
 from mmindex.encode.plan import EncodePlan, ShardReader, plan_encode
-from mmindex.encode.units import UnitWriter
+from mmindex.encode.units import UnitResult, read_units
 from mmindex.encode.work import EncoderSource, Worker
-from mmindex.models.devices import place
+from mmindex.models.devices import Placement, place
 from mmindex.models.encoder import Encoder
 from mmindex.models.files import locate
 from mmindex.models.fingerprint import fingerprint_of
-from mmindex.models.resolve import resolve_model, unfit
+from mmindex.models.resolve import ModelRequest, resolve_model, unfit
 from mmindex.sources.kinds import only_scenes
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
+
+# Pictures that every node of a cluster must be able to read: some of each source, as a rule.
+_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +54,11 @@ class EncodeReport:
         compacted_shards: shards whose rows were put into others, see :mod:`mmindex.encode.compact`.
         seconds: ``load`` (the model); for images and texts apart: ``..._wait`` (for pictures or
             texts to come), ``..._model``, ``..._write``.
-        images_per_second: of the image part without loading; 0 when there was none.
+        images_per_second, texts_per_second: without loading the model, save on a cluster; 0 when
+            there was none.
         bottleneck: where the image part spent most: ``decode``, ``model``, ``write`` or empty.
+        nodes: what each node of a cluster did; empty without one.
+        retries: how often a unit was started again on a cluster.
     """
 
     encoder: EncoderInfo
@@ -59,7 +73,10 @@ class EncodeReport:
     compacted_shards: int
     seconds: dict[str, float]
     images_per_second: float
+    texts_per_second: float
     bottleneck: str
+    nodes: Mapping[str, NodeFigures] = field(default_factory=dict)
+    retries: int = 0
 
 
 def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
@@ -81,19 +98,19 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
     )
     if warning := unfit(request.name, specs):
         get_logger("encode").warning(warning)
-    placement = place(config.encode.device, config.encode.precision)
-
-    def load() -> Encoder:
-        from mmindex.models.openclip import load_encoder
-
-        return load_encoder(request, placement)
-
+    placement = place(config.encode.device, config.encode.precision, config.encode.cores)
     return EncoderSource(
         info=fingerprint_of(request, placement.precision, known),
         preprocess=lambda: locate(request).preprocess,
-        load=load,
+        load=partial(_load, request, placement),
         devices=len(placement.devices),
     )
+
+
+def _load(request: ModelRequest, placement: Placement) -> Encoder:
+    from mmindex.models.openclip import load_encoder
+
+    return load_encoder(request, placement)
 
 
 def encode(
@@ -103,6 +120,7 @@ def encode(
     config: Config,
     *,
     retry: bool = False,
+    cluster: ClusterWorker | None = None,
 ) -> EncodeReport:
     """Encode what is missing.
 
@@ -112,6 +130,7 @@ def encode(
         tables: the corpus tables, images and captions.
         config: the sections encode and limits count.
         retry: try again what is known to fail; what fails once more is remembered as before.
+        cluster: encodes in place of this process; it is left at the end.
 
     Raises:
         MmindexError: the model cannot be had, or writing failed; complete shards stay for the
@@ -119,21 +138,21 @@ def encode(
     """
     objects = draft.objects
     reader = ShardReader(objects, source.info)
-    stage = _Stage(source, objects, reader, config.encode.shard_rows, retry)
-    worker = Worker(source, objects, config)
+    worker = cluster or Worker(source, config)
+    stage = _Stage(source, objects, reader, worker, config.encode.shard_rows, retry)
     try:
         for side, table in zip(Modality, tables, strict=True):
             plan = plan_encode((objects, table), side, draft.manifest, reader, retry=retry)
-            stage.execute(plan, worker)
+            stage.execute(plan)
             reader.forget()
     finally:
         worker.close()
-    if worker.cut_texts:
+    if stage.cut_texts:
         get_logger("encode").warning(
             "the model saw only the beginning of texts: they are longer than its context",
-            cut=worker.cut_texts,
+            cut=stage.cut_texts,
         )
-    return stage.report(worker)
+    return stage.report()
 
 
 @dataclass(slots=True)
@@ -143,59 +162,99 @@ class _Stage:
     source: EncoderSource
     objects: Objects
     reader: ShardReader
+    worker: Worker | ClusterWorker
     shard_rows: int
     retry: bool
     adopted: int = 0
     compacted: int = 0
+    cut_texts: int = 0
     shards: dict[Modality, tuple[ObjectRef, ...]] = field(default_factory=dict)
     failed: dict[str, Failure] = field(default_factory=dict)
     encoded: dict[Modality, int] = field(default_factory=dict)
     reused: dict[Modality, int] = field(default_factory=dict)
+    seconds: Counter[str] = field(default_factory=Counter)
+    wall: dict[Modality, float] = field(default_factory=dict)
 
-    def execute(self, plan: EncodePlan, worker: Worker) -> None:
+    def execute(self, plan: EncodePlan) -> None:
         """Encode what the plan of one side says."""
         log, side, backlog = get_logger("encode"), plan.side, plan.backlog
         if plan.adopted:
-            log.info("taking up an interrupted run", side=side, shards=plan.adopted)
-        self.adopted += plan.adopted
-        self.reused[side] = backlog.reused
-        writer = UnitWriter(self.objects, side, self.source.info, plan.next_number)
+            log.info("taking up an interrupted run", side=side, shards=len(plan.adopted))
+        self.adopted += len(plan.adopted)
+        self.reused[side], self.encoded[side] = backlog.reused, 0
+        new: list[tuple[int, ObjectRef]] = []
+        failed: dict[str, Failure] = {}
         if backlog.missing:
             log.info(f"encoding {side}s", missing=backlog.missing, reused=backlog.reused)
-            worker.encode(side, plan.table, backlog, writer)
-            log.info(f"{side}s encoded", encoded=writer.encoded, failed=len(writer.failed))
-        self.encoded[side] = writer.encoded
-        kept, failed = (*backlog.kept, *writer.refs), backlog.failed
-        if self.retry and backlog.failed:
+            for first, result in self._encode(plan):
+                failed |= result.failed
+                if result.shard is not None:
+                    new.append((first, result.shard))
+            log.info(f"{side}s encoded", encoded=self.encoded[side], failed=len(failed))
+        kept, known = plan.shards(new), backlog.failed
+        if self.retry and known:
             # Of the old shards and the new only those stay that tell something no other does.
             settled = plan_backlog(plan.live, self.reader.read(kept))
-            kept, failed = settled.kept, settled.failed
-        failed = {**writer.failed, **failed}
+            kept, known = settled.kept, settled.failed
+        failed |= known
         self.failed.update(failed)
         compaction = Compaction(self.objects, side, self.source.info, self.shard_rows)
         self.shards[side] = compaction.run(plan.live, self.reader.read(kept), failed)
         self.compacted += len(set(kept) - set(self.shards[side]))
 
-    def report(self, worker: Worker) -> EncodeReport:
-        seconds = worker.seconds
+    def _encode(self, plan: EncodePlan) -> Iterator[tuple[int, UnitResult]]:
+        """Encode the units of a plan; each result with the first of the table's rows in it."""
+        rows, start = plan.units(self.shard_rows), time.perf_counter()
+        begins = {unit.number: unit.first for unit in rows}
+        if isinstance(self.worker, ClusterWorker) and plan.side is Modality.IMAGE:
+            self.worker.prove(_samples(self.objects, plan))
+        units = read_units(self.objects, plan.table, plan.side, rows)
+        for result in self.worker.encode(self.objects, plan.side, units, plan.backlog.missing):
+            self.encoded[plan.side] += result.encoded
+            self.cut_texts += result.cut_texts
+            self.seconds.update(result.seconds)
+            yield begins[result.number], result
+        self.wall[plan.side] = time.perf_counter() - start
+
+    def _rate(self, side: Modality) -> float:
+        """Vectors per second; on a cluster by the clock, as workers' seconds overlap there."""
+        if isinstance(self.worker, ClusterWorker):
+            seconds = self.wall.get(side, 0.0)
+        else:
+            seconds = sum(self.seconds[f"{side}_{part}"] for part in ("wait", "model", "write"))
+        return self.encoded[side] / seconds if seconds else 0.0
+
+    def report(self) -> EncodeReport:
         parts = {
-            "decode": seconds.get("image_wait", 0.0),
-            "model": seconds.get("image_model", 0.0),
-            "write": seconds.get("image_write", 0.0),
+            "decode": self.seconds["image_wait"],
+            "model": self.seconds["image_model"],
+            "write": self.seconds["image_write"],
         }
-        images = self.encoded[Modality.IMAGE]
+        images, cluster = self.encoded[Modality.IMAGE], self.worker
         return EncodeReport(
             encoder=self.source.info,
             shards=self.shards,
             failed=dict(sorted(self.failed.items())),
             encoded_images=images,
             encoded_texts=self.encoded[Modality.TEXT],
-            cut_texts=worker.cut_texts,
+            cut_texts=self.cut_texts,
             reused_images=self.reused[Modality.IMAGE],
             reused_texts=self.reused[Modality.TEXT],
             adopted_shards=self.adopted,
             compacted_shards=self.compacted,
-            seconds=seconds,
-            images_per_second=images / sum(parts.values()) if images else 0.0,
+            seconds=dict(self.seconds),
+            images_per_second=self._rate(Modality.IMAGE),
+            texts_per_second=self._rate(Modality.TEXT),
             bottleneck=max(parts, key=lambda part: parts[part]) if images else "",
+            nodes=cluster.nodes if isinstance(cluster, ClusterWorker) else {},
+            retries=cluster.retries if isinstance(cluster, ClusterWorker) else 0,
         )
+
+
+def _samples(objects: Objects, plan: EncodePlan) -> list[Sample]:
+    """Some of the pictures to be encoded, from one end of the table to the other."""
+    rows = np.flatnonzero(plan.backlog.rows)
+    chosen = np.zeros(plan.table.rows, dtype=np.bool_)
+    chosen[rows[np.linspace(0, len(rows) - 1, _SAMPLES).astype(int)]] = True
+    found = read_rows(objects, plan.table, "uri", chosen)
+    return [Sample(key, uri.decode("utf-8")) for key, uri in found]

@@ -1,9 +1,15 @@
-"""Collects vectors and publishes them as shards of a fixed size."""
+"""Units of encoding: the rows that become one shard, and what became of them.
+
+A unit holds all that a worker needs beside the model. Its shard depends on nothing else: not on
+when or where it was encoded, nor on what became of other units.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,46 +17,137 @@ from numpy.typing import NDArray
 from mmindex.core.errors import InternalError
 from mmindex.core.modality import Modality
 from mmindex.core.records import Reason
+from mmindex.encode.backlog import Mask, read_rows
 from mmindex.encode.decoding import Failure
-from mmindex.encode.shards import shard_name, write_shard
+from mmindex.encode.shards import lasting, shard_name, write_shard
 from mmindex.models.encoder import Float32, good_rows
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 
+Rows = NDArray[np.int64]
+# What a unit is encoded from, by side.
+_COLUMNS = {Modality.IMAGE: "uri", Modality.TEXT: "text"}
 
-def unit_sizes(total: int, unit: int) -> Iterator[int]:
-    """Split ``total`` into units; only the last is smaller. The same on every run."""
-    full, rest = divmod(total, unit)
+
+def sizes(total: int, most: int) -> Iterator[int]:
+    """Split ``total`` into parts of ``most``; only the last is smaller. The same on every run."""
+    full, rest = divmod(total, most)
     for _ in range(full):
-        yield unit
+        yield most
     if rest:
         yield rest
 
 
-@dataclass(slots=True)
-class UnitWriter:
-    """Writes the vectors of one modality to shards.
+@dataclass(frozen=True, slots=True)
+class UnitRows:
+    """Which rows of a table a unit is made of.
 
     Attributes:
-        objects: where shards go.
-        side: the modality.
-        info: the encoder.
-        number: of the next shard.
-        refs: the shards published so far.
+        number: its place among the units of its side.
+        rows: int64 (n,): the rows, ascending; at least one.
+    """
+
+    number: int
+    rows: Rows
+
+    @property
+    def first(self) -> int:
+        """Its first row."""
+        return int(self.rows[0])
+
+
+def cut(wanted: Mask, missing: Mask, most: int) -> list[UnitRows]:
+    """Cut rows into units.
+
+    Args:
+        wanted: bool (rows of the table,): what the published version lacks. It alone decides where
+            units begin and end, so that processes that start at different times cut alike.
+        missing: those of them that nobody has encoded since; the others are left out.
+        most: rows of a full unit.
+    """
+    rows = np.flatnonzero(wanted)
+    parts = (rows[start : start + most] for start in range(0, len(rows), most))
+    left = (part[missing[part]] for part in parts)
+    return [UnitRows(number, part) for number, part in enumerate(left) if len(part)]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The rows that become one shard.
+
+    Attributes:
+        side: images or texts.
+        number: its place among the units of its side.
+        rows: key in hex, and the UTF-8 bytes of the picture's uri or of the text.
+    """
+
+    side: Modality
+    number: int
+    rows: tuple[tuple[str, bytes], ...]
+
+    @property
+    def digest(self) -> str:
+        """Stands for the unit in its shard: the sha256 of its keys, in hex."""
+        return hashlib.sha256("".join(key for key, _ in self.rows).encode()).hexdigest()
+
+
+def read_units(
+    objects: Objects, table: ObjectRef, side: Modality, units: Sequence[UnitRows]
+) -> Iterator[Unit]:
+    """Stream the units of a table, in order."""
+    wanted = np.zeros(table.rows, dtype=np.bool_)
+    for unit in units:
+        wanted[unit.rows] = True
+    stream = read_rows(objects, table, _COLUMNS[side], wanted)
+    for unit in units:
+        rows = tuple(islice(stream, len(unit.rows)))
+        if len(rows) != len(unit.rows):
+            raise InternalError(f"{table.name}: {len(unit.rows)} rows asked for, {len(rows)} came")
+        yield Unit(side, unit.number, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitResult:
+    """What became of a unit.
+
+    Attributes:
+        number: the unit's.
+        shard: its shard; None where it has neither a vector nor a failure worth remembering.
         failed: every item that got no vector.
         encoded: how many items got one.
+        cut_texts: how many texts were longer than the model's context.
+        seconds: wall time by part, see :class:`mmindex.encode.stage.EncodeReport`.
+    """
+
+    number: int
+    shard: ObjectRef | None
+    failed: Mapping[str, Failure]
+    encoded: int
+    cut_texts: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class ShardWriter:
+    """Collects the vectors and failures of one shard.
+
+    Attributes:
+        objects: where the shard goes.
+        side: the modality.
+        info: the encoder.
+        number: of the shard; it is part of its name, and not of its content.
+        unit: the digest of the unit that the shard is made from; empty for none.
+        failed: every item that got no vector.
     """
 
     objects: Objects
     side: Modality
     info: EncoderInfo
     number: int
-    refs: list[ObjectRef] = field(default_factory=list)
+    unit: str = ""
     failed: dict[str, Failure] = field(default_factory=dict)
-    encoded: int = 0
     _keys: list[str] = field(default_factory=list)
     _vectors: list[NDArray[np.float16]] = field(default_factory=list)
-    _unit_failed: dict[str, Failure] = field(default_factory=dict)
 
     def add(self, keys: Sequence[str], vectors: Float32) -> None:
         """Take float32 (n, dim); rows without unit length fail with ``bad_vector``.
@@ -70,20 +167,18 @@ class UnitWriter:
 
     def fail(self, key: str, failure: Failure) -> None:
         """Record that an item has no vector."""
-        self._unit_failed[key] = failure
+        self.failed[key] = failure
 
     @property
-    def unfinished(self) -> bool:
-        """Whether anything is pending."""
-        return bool(self._keys or self._unit_failed)
+    def encoded(self) -> int:
+        """How many vectors there are."""
+        return len(self._keys)
 
-    def publish(self) -> None:
-        """Write the unit as one shard, even if everything in it failed, and start the next."""
+    def publish(self) -> ObjectRef | None:
+        """Write the shard; None where nothing in it is worth a shard."""
+        if not self._keys and not lasting(self.failed):
+            return None
         vectors = np.concatenate([np.empty((0, self.info.dim), np.float16), *self._vectors])
         name = shard_name(self.side, self.number)
         rows = (self._keys, vectors)
-        self.refs.append(write_shard(self.objects, name, self.info, rows, self._unit_failed))
-        self.number += 1
-        self.encoded += len(self._keys)
-        self.failed.update(self._unit_failed)
-        self._keys, self._vectors, self._unit_failed = [], [], {}
+        return write_shard(self.objects, name, self.info, rows, self.failed, self.unit)

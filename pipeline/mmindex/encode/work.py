@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, tee
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mmindex.core.config import Config
 from mmindex.core.errors import DataError, InternalError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import StageTimer, counter, get_logger
 from mmindex.core.system import trim_heap, usable_cores
-from mmindex.encode.backlog import Backlog, read_rows
 from mmindex.encode.decoding import (
     Decoded,
     DecodePool,
@@ -23,12 +22,15 @@ from mmindex.encode.decoding import (
     Failure,
     worker_bytes,
 )
-from mmindex.encode.units import UnitWriter, unit_sizes
+from mmindex.encode.units import ShardWriter, Unit, UnitResult, sizes
 from mmindex.media.images import ImageLimits
 from mmindex.models.encoder import Encoder, Float32, good_rows
 from mmindex.models.preprocess import PreprocessSpec
-from mmindex.store.manifest import EncoderInfo, ObjectRef
+from mmindex.store.manifest import EncoderInfo
 from mmindex.store.objects import Objects
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 # More processes than this only fight over the memory bus.
 _MAX_WORKERS = 16
@@ -55,78 +57,84 @@ class EncoderSource:
 
 @dataclass(slots=True)
 class Worker:
-    """Encodes backlogs, loading the model at the first item.
-
-    Attributes:
-        cut_texts: texts so far that were longer than the model's context.
-    """
+    """Encodes units. The model, loaded at the first item, and the decoders stay between them."""
 
     source: EncoderSource
-    objects: Objects
     config: Config
-    cut_texts: int = 0
     _timer: StageTimer = field(default_factory=StageTimer)
     _encoder: Encoder | None = None
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Wall time by part, see :class:`mmindex.encode.stage.EncodeReport`."""
-        return dict(self._timer.seconds)
+    _decoders: DecodePool[DecodeTask, Decoded] | None = None
+    _proven: set[Modality] = field(default_factory=set)
 
     def encode(
-        self, side: Modality, table: ObjectRef, backlog: Backlog, writer: UnitWriter
-    ) -> None:
-        """Encode the backlog's rows of a table, in the table's order.
+        self, objects: Objects, side: Modality, units: Iterable[Unit], total: int
+    ) -> Iterator[UnitResult]:
+        """Encode units of one side, in order; each is published as one shard.
+
+        Args:
+            objects: where shards go.
+            side: images or texts.
+            units: one or two are taken ahead of the one that is encoded.
+            total: how many items they have.
 
         Raises:
             MmindexError: the model cannot be loaded, or a shard cannot be written.
         """
-        work = self._images if side is Modality.IMAGE else self._texts
-        work(table, backlog, writer)
+        with counter(total=total, label=f"{side}s", unit=str(side)) as progress:
+            if side is Modality.IMAGE:
+                yield from self._images(objects, units, total, progress)
+            else:
+                yield from self._texts(objects, units, progress)
 
     def close(self) -> None:
-        """Release the model."""
+        """Release the model and the decoders."""
+        self._stop_decoders()
         if self._encoder is not None:
             self._encoder.close()
 
-    def _images(self, table: ObjectRef, backlog: Backlog, writer: UnitWriter) -> None:
+    def _images(
+        self, objects: Objects, units: Iterable[Unit], total: int, progress: tqdm[Any]
+    ) -> Iterator[UnitResult]:
         batch_size = self.config.encode.batch_size * self.source.devices
-        tasks = (
-            DecodeTask(key, uri.decode("utf-8"))
-            for key, uri in read_rows(self.objects, table, "uri", backlog.rows)
-        )
-        with (
-            self._pool(backlog.missing) as pool,
-            counter(total=backlog.missing, label="images", unit="image") as progress,
-        ):
-            # One batch for the model to work on, and one that is filled meanwhile.
-            stream = pool.results(tasks, ahead=2 * batch_size)
-            for unit in unit_sizes(backlog.missing, self.config.encode.shard_rows):
-                for count in unit_sizes(unit, batch_size):
-                    with self._timer.measure("image_wait"):
-                        batch = list(islice(stream, count))
-                    _expect(count, len(batch))
-                    self._image_batch(batch, writer, progress)
-                    progress.update(count)
-                with self._timer.measure("image_write"):
-                    writer.publish()
+        here, ahead = tee(units)
+        tasks = (DecodeTask(key, uri.decode("utf-8")) for unit in ahead for key, uri in unit.rows)
+        # One batch for the model to work on, and one that is filled meanwhile.
+        stream = self._pool(total).results(tasks, ahead=2 * batch_size)
+        for unit in here:
+            writer = self._writer(objects, unit)
+            for count in sizes(len(unit.rows), batch_size):
+                with self._timer.measure("image_wait"):
+                    batch = list(islice(stream, count))
+                _expect(count, len(batch))
+                self._image_batch(batch, writer, progress)
+                progress.update(count)
+            yield self._finish(writer)
 
     def _pool(self, pictures: int) -> DecodePool[DecodeTask, Decoded]:
-        workers, limits = self.config.encode.workers, self.config.limits
+        """The decode workers: no more than there are pictures."""
+        encode, limits = self.config.encode, self.config.limits
+        workers = encode.workers
         if workers is None:
-            workers = min(usable_cores(), _MAX_WORKERS)
-        return DecodePool(
-            Decoder(self.source.preprocess(), ImageLimits.of(limits)),
-            min(workers, pictures),
-            limits.decode_timeout_s,
-            worker_bytes(limits.max_pixels),
-        )
+            workers = min(encode.cores or usable_cores(), _MAX_WORKERS)
+        workers = min(workers, pictures)
+        if self._decoders is not None and self._decoders.workers < workers:
+            self._stop_decoders()
+        if self._decoders is None:
+            self._decoders = DecodePool(
+                Decoder(self.source.preprocess(), ImageLimits.of(limits)),
+                workers,
+                limits.decode_timeout_s,
+                worker_bytes(limits.max_pixels),
+            )
+        return self._decoders
+
+    def _stop_decoders(self) -> None:
+        if self._decoders is not None:
+            self._decoders.close()
+            self._decoders = None
 
     def _image_batch(
-        self,
-        batch: list[tuple[DecodeTask, Decoded]],
-        writer: UnitWriter,
-        progress: tqdm,  # type: ignore[type-arg]  # tqdm is generic in its stubs only
+        self, batch: list[tuple[DecodeTask, Decoded]], writer: ShardWriter, progress: tqdm[Any]
     ) -> None:
         keys, pictures = [], []
         for task, decoded in batch:
@@ -142,34 +150,45 @@ class Worker:
                 progress.unpause()  # loading the model is no part of the estimate
             with self._timer.measure("image_model"):
                 vectors = encoder.encode_images(np.stack(pictures))
-            if first:
-                _require_vectors(vectors, self.source.info)
+            self._prove(Modality.IMAGE, vectors)
             writer.add(keys, vectors)
 
-    def _texts(self, table: ObjectRef, backlog: Backlog, writer: UnitWriter) -> None:
-        encoder = self._loaded()
-        rows = read_rows(self.objects, table, "text", backlog.rows)
-        first = True
-        with counter(total=backlog.missing, label="texts", unit="text") as progress:
-            for unit in unit_sizes(backlog.missing, self.config.encode.shard_rows):
-                for count in unit_sizes(unit, _TEXTS_AT_ONCE):
-                    with self._timer.measure("text_wait"):
-                        batch = list(islice(rows, count))
-                    _expect(count, len(batch))
-                    # A lone surrogate is stored as it is; the tokenizer's cleaning replaces it.
-                    texts = [text.decode("utf-8", "surrogatepass") for _, text in batch]
-                    before = encoder.cut_texts
-                    with self._timer.measure("text_model"):
-                        vectors = encoder.encode_texts(texts)
-                    if first:
-                        _require_vectors(vectors, self.source.info)
-                        first = False
-                    self.cut_texts += encoder.cut_texts - before
-                    writer.add([key for key, _ in batch], vectors)
-                    trim_heap()  # every batch is cut into other sizes; bench_growth.py sees it
-                    progress.update(count)
-                with self._timer.measure("text_write"):
-                    writer.publish()
+    def _texts(
+        self, objects: Objects, units: Iterable[Unit], progress: tqdm[Any]
+    ) -> Iterator[UnitResult]:
+        self._stop_decoders()
+        for unit in units:
+            encoder, writer, rows = self._loaded(), self._writer(objects, unit), iter(unit.rows)
+            before = encoder.cut_texts
+            for count in sizes(len(unit.rows), _TEXTS_AT_ONCE):
+                with self._timer.measure("text_wait"):
+                    batch = list(islice(rows, count))
+                # A lone surrogate is stored as it is; the tokenizer's cleaning replaces it.
+                texts = [text.decode("utf-8", "surrogatepass") for _, text in batch]
+                with self._timer.measure("text_model"):
+                    vectors = encoder.encode_texts(texts)
+                self._prove(Modality.TEXT, vectors)
+                writer.add([key for key, _ in batch], vectors)
+                trim_heap()  # every batch is cut into other sizes; bench_growth.py sees it
+                progress.update(count)
+            yield self._finish(writer, encoder.cut_texts - before)
+
+    def _writer(self, objects: Objects, unit: Unit) -> ShardWriter:
+        return ShardWriter(objects, unit.side, self.source.info, unit.number, unit.digest)
+
+    def _finish(self, writer: ShardWriter, cut_texts: int = 0) -> UnitResult:
+        """Publish the shard; what was measured since the unit before is this unit's."""
+        with self._timer.measure(f"{writer.side}_write"):
+            shard = writer.publish()
+        seconds, self._timer = self._timer.seconds, StageTimer()
+        failed = writer.failed
+        return UnitResult(writer.number, shard, failed, writer.encoded, cut_texts, seconds)
+
+    def _prove(self, side: Modality, vectors: Float32) -> None:
+        """Stop at the model's first batch of a side if none of its vectors can be used."""
+        if side not in self._proven:
+            _require_vectors(vectors, self.source.info)
+            self._proven.add(side)
 
     def _loaded(self) -> Encoder:
         if self._encoder is None:

@@ -38,20 +38,23 @@ class Placement:
         devices: ``("cpu",)`` or CUDA devices; with several, batches are split between them.
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast; weights stay float32), or ``int8``
             (linear layers on a CPU, see :mod:`mmindex.models.quantize`).
+        cores: threads of a model on a CPU; None: one for each available core.
     """
 
     devices: tuple[str, ...]
     precision: str
+    cores: int | None = None
 
 
-def place(device: str = "auto", precision: str = "auto") -> Placement:
+def place(device: str = "auto", precision: str = "auto", cores: int | None = None) -> Placement:
     """Choose devices and precision; imports torch only if there may be a GPU.
 
     Args:
         device: ``auto`` (all GPUs, or the CPU), ``cpu``, ``cuda`` (all GPUs), ``cuda:0,1``.
         precision: ``auto`` is fp32 on a CPU, and on GPUs bf16, or fp16 without bf16 support.
+        cores: threads of a model on a CPU; None: one for each available core.
 
-        Raises:
+    Raises:
         UsageError: there is no such device, or it does not support the precision.
     """
     if precision not in ("auto", *PRECISIONS):
@@ -66,18 +69,18 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
             raise UsageError("fp16 is slow and imprecise on a CPU", "use `precision=fp32` or bf16")
         if precision == "int8":
             require_int8()
-        return Placement(("cpu",), "fp32" if precision == "auto" else precision)
-    return _place_on_gpus(device, numbers, precision)
+        return Placement(("cpu",), "fp32" if precision == "auto" else precision, cores)
+    return _place_on_gpus(device, numbers, precision, cores)
 
 
-def _place_on_gpus(device: str, numbers: str, precision: str) -> Placement:
+def _place_on_gpus(device: str, numbers: str, precision: str, cores: int | None) -> Placement:
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         if device != "auto":
             raise UsageError(f"device {device!r}: torch sees no GPU", "run `mmindex doctor`")
-        return place("cpu", precision)
+        return place("cpu", precision, cores)
     if precision == "int8":
         raise UsageError("int8 runs only on CPUs", "use `precision=bf16`, or `device=cpu`")
     try:

@@ -59,19 +59,19 @@ def load_encoder(request: ModelRequest, placement: Placement) -> Encoder:
     log = get_logger("encode")
     if not info.trained:
         log.warning("UNTRAINED model: its answers are meaningless", model=request.name)
-    make = partial(_load_on, info, files)
+    make = partial(_load_on, info, files, placement.cores)
     if len(placement.devices) > 1:
         return DeviceGroup(info, files.preprocess, make, placement.devices)
     return make(device=placement.devices[0])
 
 
-def _load_on(info: EncoderInfo, files: ModelFiles, device: str) -> Encoder:
+def _load_on(info: EncoderInfo, files: ModelFiles, cores: int | None, device: str) -> Encoder:
     import torch
 
     if device == "cpu":
         # One thread for each core, and as many decode workers beside them: measured on two cores
         # with ViT-B-32 and COCO photos, that reaches 96 % of what model and decoding alone allow.
-        torch.set_num_threads(usable_cores())
+        torch.set_num_threads(cores or usable_cores())
     model, texts = _network(files)
     model.eval().requires_grad_(requires_grad=False).to(torch.device(device))
     if info.precision == "int8":

@@ -12,6 +12,7 @@ import msgspec
 from mmindex.core.config import Config
 from mmindex.core.errors import DataError
 from mmindex.core.records import QuarantineEntry
+from mmindex.encode.cluster import ClusterWorker
 from mmindex.encode.work import EncoderSource
 from mmindex.runs.figures import Figures
 from mmindex.store.layout import Layout
@@ -33,6 +34,7 @@ class Context:
         run_id: its name.
         parent: the published version.
         encoder: the model, once it is known.
+        cluster: what encodes, if not this process.
         retry: try again what earlier runs could not encode, instead of believing them.
         figures: collects what the stages did.
     """
@@ -43,8 +45,14 @@ class Context:
     run_id: str
     parent: Manifest | None
     encoder: EncoderSource | None = None
+    cluster: ClusterWorker | None = None
     retry: bool = False
     figures: Figures = field(default_factory=Figures)
+
+    def close(self) -> None:
+        """Leave the cluster, if one was joined."""
+        if self.cluster is not None:
+            self.cluster.close()
 
     def snapshot(self, draft: Manifest) -> Snapshot:
         """A draft with the store's objects."""

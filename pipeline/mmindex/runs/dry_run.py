@@ -110,6 +110,9 @@ def dry_run(root: Path, config: Config, run_id: str) -> Forecast:
             stack.enter_context(writer_lock(versions.open_layout(root)))
         parent = versions.read_current(layout) if there else None
         objects = stack.enter_context(_overlay(layout))
+        # No cluster is joined: the precision is the one that this machine would choose.
+        run = config.run.model_copy(update={"cluster": None})
+        config = config.model_copy(update={"run": run})
         context = Context(objects.layout, objects, config, run_id, parent)
         return _Foresight(context, objects.real, first_draft(parent, config, run_id)).forecast()
 

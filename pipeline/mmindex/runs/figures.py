@@ -10,6 +10,7 @@ import msgspec
 
 from mmindex.core.modality import Modality
 from mmindex.crawl.stage import CrawlReport
+from mmindex.encode.cluster import NodeFigures
 from mmindex.encode.stage import EncodeReport
 from mmindex.index.build import IndexReport
 from mmindex.index.decide import UpdatePlan
@@ -67,12 +68,12 @@ class EncodeFigures:
     texts_per_second: float
     bottleneck: Bottleneck | None
     seconds: Mapping[str, float]
+    nodes: Mapping[str, NodeFigures]
+    retries: int
 
     @classmethod
     def of(cls, report: EncodeReport) -> EncodeFigures:
         """The figures of an encode stage."""
-        seconds = report.seconds
-        texts = sum(seconds.get(f"text_{name}", 0.0) for name in ("wait", "model", "write"))
         return cls(
             encoded_images=report.encoded_images,
             encoded_texts=report.encoded_texts,
@@ -83,9 +84,11 @@ class EncodeFigures:
             compacted_shards=report.compacted_shards,
             failed=len(report.failed),
             images_per_second=round(report.images_per_second, 2),
-            texts_per_second=round(report.encoded_texts / texts, 2) if texts else 0.0,
+            texts_per_second=round(report.texts_per_second, 2),
             bottleneck=_bottleneck(report) if report.bottleneck else None,
-            seconds=_rounded(seconds),
+            seconds=_rounded(report.seconds),
+            nodes=report.nodes,
+            retries=report.retries,
         )
 
 

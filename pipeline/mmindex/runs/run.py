@@ -7,6 +7,7 @@ differs from the published version in content is it published, as CURRENT + 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,7 +92,8 @@ def run(
                 retry=retry,
                 figures=recorder.figures,
             )
-            final = _build(context, recorder)
+            with closing(context):
+                final = _build(context, recorder)
             clear_intent(layout)  # the version says it now
         except BaseException as error:  # signals too: whatever ends a run is reported
             _report_failure(recorder, parent, error)

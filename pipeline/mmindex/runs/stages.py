@@ -13,6 +13,7 @@ import msgspec
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
 from mmindex.crawl.metadata import PhotoRules
+from mmindex.encode.cluster import ClusterWorker
 from mmindex.encode.stage import encode, encoder_source
 from mmindex.encode.survivors import drop_failed
 from mmindex.evaluate.stage import evaluate
@@ -43,10 +44,19 @@ def check_settings(context: Context, wanted: Sequence[str]) -> None:
 def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
     """Find the model's files, before the corpus is read for nothing; weights may be fetched.
 
+    A cluster is joined for the same reason: its nodes decide about the model's precision.
+
     Raises:
         MmindexError: there is no such model, or its files cannot be had.
     """
-    if "encode" in wanted:
+    if "encode" not in wanted:
+        return
+    if address := context.config.run.cluster:
+        context.cluster = ClusterWorker.join(
+            address, context.layout, context.config, draft.encoder, encoder_source
+        )
+        context.encoder = context.cluster.source
+    else:
         context.encoder = encoder_source(context.config, draft.encoder)
 
 
@@ -63,6 +73,7 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         (crawled[0], crawled[1]),
         context.config,
         retry=context.retry,
+        cluster=context.cluster,
     )
     context.figures.encode = EncodeFigures.of(report)
     images, captions, failures = drop_failed(objects, crawled[0], crawled[1], report.failed)

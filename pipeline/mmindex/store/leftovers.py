@@ -14,6 +14,7 @@ from mmindex.core.system import allow_open_files
 from mmindex.store import holds, publish, versions
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
+from mmindex.store.staging import clear_staging
 
 _OTHER_FILES = 256  # that this process may have open besides
 
@@ -33,7 +34,7 @@ def remove_leftovers(layout: Layout) -> None:
 
 
 def remove_uncommitted(layout: Layout) -> None:
-    """Under the lock: remove manifests above CURRENT, and all that is staged.
+    """Under the lock: remove manifests above CURRENT, and what is staged and nobody holds.
 
     Raises:
         DataError: CURRENT or its manifest is damaged, and must not condemn any version.
@@ -42,7 +43,7 @@ def remove_uncommitted(layout: Layout) -> None:
     newest = current.version if current else 0
     numbers = versions.list_versions(layout)
     publish.remove_files(layout.version(number) for number in numbers if number > newest)
-    publish.empty_directory(layout.staging_dir)
+    clear_staging(layout)
     _settle(layout)
 
 
@@ -79,16 +80,21 @@ def remove_below_floor(layout: Layout) -> tuple[int, ...]:
         needed = listed(made for n, made in manifests.items() if n not in removed)
         theirs = listed(manifests[n] for n in removed)
         publish.remove_files(layout.object(sha256) for sha256 in sorted(theirs - needed))
-        purge_forgotten(layout, current)
+        purge_forgotten(layout, current, held=bool(removed))
         publish.remove_files(map(layout.version, removed))
     return tuple(held)
 
 
-def purge_forgotten(layout: Layout, current: Manifest | None) -> None:
+def purge_forgotten(layout: Layout, current: Manifest | None, *, held: bool) -> None:
     """Take what was forgotten out of the files that belong to no version.
 
     After the objects, as it may need their space; before the manifests, which are the sign that
     there is something left to do.
+
+    Args:
+        layout: the store.
+        current: the published version.
+        held: whether versions go that somebody may have read until now.
 
     Raises:
         MmindexError: a file there is damaged, or the disk is full all the same.
@@ -99,7 +105,7 @@ def purge_forgotten(layout: Layout, current: Manifest | None) -> None:
     from mmindex.store.snapshot import Snapshot
 
     if current is not None:
-        purge(Snapshot(Objects(layout), current))
+        purge(Snapshot(Objects(layout), current), held=held)
 
 
 def lock_versions(layout: Layout, numbers: Collection[int], locks: ExitStack) -> list[int]:

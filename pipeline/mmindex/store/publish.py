@@ -13,7 +13,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -298,15 +298,16 @@ def remove_files(paths: Iterable[Path]) -> None:
             sync_directory(folder)
 
 
-def empty_directory(path: Path) -> int:
-    """Remove everything inside ``path``; returns how many entries there were."""
+def empty_directory(path: Path, unwanted: Callable[[Path], bool] = lambda _: True) -> int:
+    """Remove what is ``unwanted`` inside ``path``; returns how many entries that were."""
     with os_errors(path):
-        entries = list(path.iterdir())
+        entries = [entry for entry in path.iterdir() if unwanted(entry)]
         for entry in entries:
             remove: Callable[[Path], object] = (
                 shutil.rmtree if entry.is_dir() and not entry.is_symlink() else Path.unlink
             )
-            remove(entry)
+            with suppress(FileNotFoundError):  # whoever had it held was just about to remove it
+                remove(entry)
         if entries:
             sync_directory(path)
     return len(entries)

@@ -39,7 +39,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _PUNCTUATION: Final = "\"'`:,;()[]{}<>"
 
 
-def purge(snapshot: Snapshot) -> None:
+def purge(snapshot: Snapshot, *, held: bool = False) -> None:
     """Take everything forgotten out of downloads, stamps, the quarantine ledger and run reports.
 
     Objects that no version lists go too, if they are older than the version: what a killed run
@@ -47,6 +47,8 @@ def purge(snapshot: Snapshot) -> None:
 
     Args:
         snapshot: the published version; the store's writer lock must be held.
+        held: versions that knew what was forgotten could be read until now. Younger objects that
+            no version lists go as well: a part of an encoding may have made them from such a one.
 
     Raises:
         DataError: the version's list, or a shard of fetched images, is damaged.
@@ -58,10 +60,10 @@ def purge(snapshot: Snapshot) -> None:
     purge_stamps(layout, forgotten)
     _purge_ledger(snapshot, forgotten)
     purge_reports(layout, forgotten)
-    _remove_unlisted(layout, snapshot.manifest)
+    _remove_unlisted(layout, snapshot.manifest, younger=held)
 
 
-def _remove_unlisted(layout: Layout, manifest: Manifest) -> None:
+def _remove_unlisted(layout: Layout, manifest: Manifest, *, younger: bool) -> None:
     listed = {ref.sha256 for ref in manifest.objects}
     for number in versions.list_versions(layout):
         try:
@@ -77,7 +79,7 @@ def _remove_unlisted(layout: Layout, manifest: Manifest) -> None:
         [
             path
             for path in unlisted
-            if _SHA256.fullmatch(path.name) and path.stat().st_mtime_ns <= newest
+            if _SHA256.fullmatch(path.name) and (younger or path.stat().st_mtime_ns <= newest)
         ]
     )
 

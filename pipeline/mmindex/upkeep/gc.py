@@ -205,7 +205,7 @@ def collect(
             publish.remove_files([*objects, *reports])
             below = [layout.version(n) for n in removed if n < floor]
             if below:
-                leftovers.purge_forgotten(layout, current)
+                leftovers.purge_forgotten(layout, current, held=True)
             publish.remove_files(below)
     return CollectReport(
         removed=tuple(removed),

@@ -17,6 +17,7 @@ from mmindex.store.lock import writer_lock
 from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
+from mmindex.store.staging import clear_staging
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def _repair_format(root: Path) -> None:
 
 
 def _repair(layout: Layout) -> RepairReport:
-    publish.empty_directory(layout.staging_dir)
+    clear_staging(layout)
     objects = Objects(layout)
     moved = False
     try:

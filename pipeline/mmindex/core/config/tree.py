@@ -23,6 +23,12 @@ class RunConfig(Section):
 
     Set it to monitor unattended builds."""
 
+    cluster: Text | None = None
+    """A Ray cluster whose nodes encode: `auto` (the one that this machine belongs to) or
+    `HOST:PORT` of its head.
+
+    Set it when one machine takes too long. Needs `mmindex[ray]` on every node."""
+
 
 class Config(Section):
     """All settings of a build."""

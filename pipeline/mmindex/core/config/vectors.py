@@ -44,6 +44,12 @@ class EncodeConfig(Section):
 
     Raise it on a large GPU. Lower it if the GPU runs out of memory."""
 
+    cores: Annotated[int, Field(ge=1, le=1_024)] | None = None
+    """Cores that encoding may use on a CPU: threads of the model, and decode workers beside them.
+
+    By default all that this process may run on. Set it where other work runs beside; on a cluster,
+    it is what each unit gets. Another number of threads can change the last digits of a vector."""
+
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     """Number of processes that decode images. The default is one per core, at most 16.
 

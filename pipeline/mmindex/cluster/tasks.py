@@ -1,0 +1,305 @@
+"""Tasks on the nodes of a cluster: as many as the nodes can take, each until it is done.
+
+A task is a function of a module, its arguments, and what it needs of a node. Its result comes back
+with the node's name. A task whose worker or node dies is started again; three deaths end the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from mmindex.core.errors import InternalError, MmindexError, NetworkError, StorageError, first_lines
+from mmindex.core.progress import Event, get_logger
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_MOST_DEATHS = 3
+# Tasks on their way for each that runs: a node never waits for the driver.
+_AHEAD = 2
+_POLL_S = 1.0
+# An autoscaler needs minutes to replace nodes; without any for so long, the run ends.
+_NO_NODES_S = 600.0
+# A node that has the resources starts a task within seconds, and imports take some more.
+_LOOK_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one task takes of a node."""
+
+    cpus: int = 1
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of the cluster.
+
+    Attributes:
+        id: Ray's.
+        name: for people: the host's name and the first digits of the id.
+        cpus, gpus: what it offers.
+    """
+
+    id: str
+    name: str
+    cpus: int
+    gpus: int
+
+    def takes(self, need: Need) -> int:
+        """How many tasks fit."""
+        parts = [self.cpus // need.cpus] if need.cpus else []
+        return min([*parts, *([self.gpus // need.gpus] if need.gpus else [])], default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T, R]):
+    """A task that was done.
+
+    Attributes:
+        argument: what it was about.
+        result: what came back.
+        node: the name of the node that did it.
+        seconds: how long it took there.
+    """
+
+    argument: T
+    result: R
+    node: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a task sends back; an expected error as a value, so that its node is known."""
+
+    node: str
+    seconds: float
+    warnings: tuple[Event, ...]
+    result: Any = None
+    error: MmindexError | None = None
+
+
+def nodes() -> list[Node]:
+    """The nodes that are there now, by name."""
+    import ray
+
+    found = []
+    for one in ray.nodes():  # type: ignore[no-untyped-call]
+        if one["Alive"]:
+            offers = one["Resources"]
+            name = node_name(one["NodeManagerHostname"], one["NodeID"])
+            cpus, gpus = int(offers.get("CPU", 0)), int(offers.get("GPU", 0))
+            found.append(Node(one["NodeID"], name, cpus, gpus))
+    return sorted(found, key=lambda node: node.name)
+
+
+def node_name(host: str, node_id: str) -> str:
+    """A node's name for people."""
+    return f"{host}/{node_id[:8]}"
+
+
+def on_each(
+    work: Callable[[T], R], argument: T, where: Sequence[Node], need: Need
+) -> list[tuple[Node, R]]:
+    """Run a task on each of these nodes; one that leaves meanwhile has no result.
+
+    Raises:
+        MmindexError: what the task raised, with the node's name.
+        NetworkError: a node does not get to it.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    remote = ray.remote(_run)
+    refs = {}
+    for node in where:
+        pinned = NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
+        options = remote.options(
+            num_cpus=0, num_gpus=need.gpus, max_retries=0, scheduling_strategy=pinned
+        )
+        refs[options.remote(work, argument)] = node
+    ray.wait(list(refs), num_returns=len(refs), timeout=_LOOK_S)
+    found = []
+    for ref, node in refs.items():
+        try:
+            answer = ray.get(ref, timeout=0)
+        except ray.exceptions.GetTimeoutError as error:
+            raise NetworkError(
+                f"node {node.name} does not start a task within {_LOOK_S:g} s",
+                "is it busy with other jobs? `ray status` tells",
+            ) from error
+        except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
+            get_logger("cluster").warning("a node has left", node=node.name)
+            continue
+        except ray.exceptions.RayError as error:
+            raise _unusable(node.name, error) from error
+        found.append((node, _result(answer)))
+    return found
+
+
+@dataclass(slots=True)
+class Tasks(Generic[T, R]):
+    """Runs tasks on whatever nodes there are.
+
+    Attributes:
+        work: the function, of a module that every node has; it gets one argument.
+        need: what a task takes.
+        label: what an argument is called in messages.
+        deaths: workers and nodes that died under a task so far.
+    """
+
+    work: Callable[[T], R]
+    need: Need
+    label: Callable[[T], str]
+    deaths: int = 0
+    _remote: Any = None
+    _running: dict[Any, tuple[T, int]] = field(default_factory=dict)
+
+    def run(self, arguments: Iterable[T]) -> Iterator[Done[T, R]]:
+        """Do every task; results come as they are done.
+
+        Raises:
+            MmindexError: what a task raised, with the node's name.
+            InternalError: a task killed its worker three times.
+            NetworkError: the cluster is gone, or has no node for too long.
+        """
+        import ray
+
+        source, waiting, lonely_since = iter(arguments), True, time.monotonic()
+        try:
+            while waiting or self._running:
+                room = sum(node.takes(self.need) for node in nodes())
+                lonely_since = time.monotonic() if room else lonely_since
+                while waiting and len(self._running) < max(1, _AHEAD * room):
+                    argument = next(source, None)
+                    if argument is None:
+                        waiting = False
+                        break
+                    self._start(argument, 0)
+                if not room and time.monotonic() - lonely_since > _NO_NODES_S:
+                    raise NetworkError(
+                        f"the cluster has had no node for a unit for {_NO_NODES_S:g} s",
+                        "run the command again when there are nodes: finished work is kept",
+                    )
+                if self._running:
+                    ready, _ = ray.wait(list(self._running), timeout=_POLL_S)
+                    yield from (done for ref in ready for done in self._take(ref))
+        except ray.exceptions.RayError as error:
+            raise NetworkError(
+                f"the cluster is lost: {first_lines(error)}",
+                "run the command again: finished work is kept",
+            ) from error
+        finally:
+            # Leaving the cluster ends them. To cancel one that is done just then crashes Ray 2.60.
+            self._running.clear()
+
+    def _start(self, argument: T, deaths: int) -> None:
+        import ray
+
+        if self._remote is None:
+            self._remote = ray.remote(
+                num_cpus=self.need.cpus,
+                num_gpus=self.need.gpus,
+                max_retries=0,
+                max_calls=0,  # else a GPU's worker, and its model, would live for one task only
+                scheduling_strategy="SPREAD",
+            )(_run)
+        self._running[self._remote.remote(self.work, argument)] = (argument, deaths)
+
+    def _take(self, ref: Any) -> Iterator[Done[T, R]]:
+        """The result of a task; none where its worker died, and it was started again."""
+        import ray
+
+        argument, deaths = self._running.pop(ref)
+        try:
+            answer = ray.get(ref)
+        except (
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.OutOfMemoryError,
+        ) as error:
+            self._died(argument, deaths + 1, error)
+            return
+        except ray.exceptions.RayTaskError as error:
+            raise _unusable("", error) from error
+        yield Done(argument, _result(answer), answer.node, answer.seconds)
+
+    def _died(self, argument: T, deaths: int, error: Exception) -> None:
+        import ray
+
+        self.deaths += 1
+        what = "node" if isinstance(error, ray.exceptions.NodeDiedError) else "worker"
+        if deaths >= _MOST_DEATHS:
+            raise InternalError(
+                f"{self.label(argument)}: {deaths} workers died of it, the last one: "
+                f"{first_lines(error)}",
+                "is a node short of memory? Finished work is kept; "
+                "`mmindex encode` without a cluster names the item",
+            ) from error
+        get_logger("cluster").warning(
+            f"a {what} died: its unit is restarted", unit=self.label(argument), deaths=deaths
+        )
+        self._start(argument, deaths)
+
+
+def _run(work: Callable[[Any], Any], argument: Any) -> _Answer:
+    """What runs on a node."""
+    import ray
+
+    name = node_name(socket.gethostname(), ray.get_runtime_context().get_node_id())
+    result, failure, start = None, None, time.perf_counter()
+    with _warnings() as warnings:
+        try:
+            result = work(argument)
+        except MmindexError as error:
+            failure = error
+    return _Answer(name, time.perf_counter() - start, tuple(warnings), result, failure)
+
+
+@contextmanager
+def _warnings() -> Iterator[list[Event]]:
+    """What mmindex warns of in the block; nobody sees a worker's log."""
+    events: list[Event] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if isinstance(record.msg, Event):
+                events.append(record.msg)
+
+    logger, keeper = logging.getLogger("mmindex"), Keeper(logging.WARNING)
+    logger.addHandler(keeper)
+    try:
+        yield events
+    finally:
+        logger.removeHandler(keeper)
+
+
+def _result(answer: _Answer) -> Any:
+    """The result, or the task's error with its node's name in front; warnings are logged here."""
+    for event in answer.warnings:
+        get_logger(event.stage).warning(event.message, **{**event.values, "node": answer.node})
+    if answer.error is None:
+        return answer.result
+    error = answer.error
+    raise type(error)(f"node {answer.node}: {error.message}", error.hint) from error
+
+
+def _unusable(node: str, error: Exception) -> MmindexError:
+    """A task ended with an error that nobody foresaw, or could not begin."""
+    where = f"node {node}" if node else "a node"
+    cause = getattr(error, "cause", None)
+    said = f"{type(cause).__name__}: {cause}" if cause is not None else str(error)
+    text = " ".join(said.split())[-400:]
+    if isinstance(cause, OSError):
+        return StorageError(f"{where}: {text}")
+    return InternalError(
+        f"{where} cannot run mmindex: {text}", "install the same mmindex[ray] on every node"
+    )

@@ -1,0 +1,265 @@
+"""Encoding on the nodes of a cluster: each unit is a task, and each shard goes into the store.
+
+The driver plans, adopts and publishes as it does alone. Workers write objects and nothing else,
+see :mod:`mmindex.encode.node`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NoReturn
+
+from mmindex.cluster.connect import connected
+from mmindex.cluster.tasks import Need, Node, Tasks, nodes, on_each
+from mmindex.core.config import Config
+from mmindex.core.errors import InternalError, MmindexError, NetworkError
+from mmindex.core.modality import Modality
+from mmindex.core.progress import counter, get_logger
+from mmindex.encode.node import (
+    MakeSource,
+    Sample,
+    Setup,
+    encode_unit,
+    look,
+    package_versions,
+    require_same,
+    why_unreadable,
+)
+from mmindex.encode.units import Unit, UnitResult
+from mmindex.encode.work import EncoderSource
+from mmindex.media.images import ImageLimits
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import EncoderInfo
+from mmindex.store.objects import Objects
+from mmindex.store.staging import clear_staging, hold_staging
+
+# More threads than this gain little for one batch; several units at once fill a large node better.
+_MOST_CORES = 4
+_TOLD_EVERY_S = 30.0
+_NODES_TOLD = 16  # of more, only the slowest and the fastest
+_SWEEPS, _SWEEP_S = 10, 0.2
+
+
+@dataclass(slots=True)
+class NodeFigures:
+    """What one node has done.
+
+    Attributes:
+        images, texts: vectors.
+        units: shards, empty ones too.
+        images_per_second: from its first unit to its last.
+    """
+
+    images: int = 0
+    texts: int = 0
+    units: int = 0
+    images_per_second: float = 0.0
+
+
+@dataclass(slots=True)
+class ClusterWorker:
+    """Encodes units on the nodes of a cluster; stands in for :class:`mmindex.encode.work.Worker`.
+
+    Attributes:
+        setup: what workers get to know.
+        need: what a unit takes of a node.
+        nodes: what each node has done.
+        retries: how often a unit was started again because its worker or node died.
+    """
+
+    setup: Setup
+    need: Need
+    nodes: dict[str, NodeFigures] = field(default_factory=dict)
+    retries: int = 0
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _began: dict[str, float] = field(default_factory=dict)
+    _told: float = 0.0
+
+    @classmethod
+    def join(
+        cls,
+        address: str,
+        layout: Layout,
+        config: Config,
+        known: EncoderInfo | None,
+        make_source: MakeSource,
+    ) -> ClusterWorker:
+        """Connect, and look at every node.
+
+        Args:
+            address: of the cluster, see :func:`mmindex.cluster.connect.connected`.
+            layout: the store; its writer lock must be held.
+            config: the run's settings.
+            known: the published version's encoder.
+            make_source: makes an encoder on a node; a function of a module.
+
+        Raises:
+            MissingPackageError: ray is not installed.
+            NetworkError: there is no cluster, or none of its nodes can take a unit.
+            MmindexError: a node does not fit; the message names it.
+        """
+        with ExitStack() as stack:
+            stack.callback(_sweep, layout)
+            stack.enter_context(connected(address))
+            held = stack.enter_context(hold_staging(layout)).staging_dir
+            need, device = _what_a_unit_needs(config, nodes())
+            encode = config.encode.model_copy(update={"cores": need.cpus, "device": device})
+            setup = Setup(
+                root=layout.root,
+                held=held,
+                config=config.model_copy(update={"encode": encode}),
+                known=known,
+                make_source=make_source,
+                versions=package_versions(),
+            )
+            worker = cls(setup, need)
+            infos = worker.look()
+            if not infos:
+                raise NetworkError(f"the cluster at {address} has lost all its nodes")
+            worker.setup = replace(setup, info=_agreed(infos))
+            get_logger("encode").info(
+                "joined a cluster", nodes=len(infos), cores_per_unit=need.cpus, device=device
+            )
+            worker._stack = stack.pop_all()
+        return worker
+
+    @property
+    def source(self) -> EncoderSource:
+        """The encoder that all nodes agreed on; it cannot be loaded here."""
+        if self.setup.info is None:
+            raise InternalError("no node has been looked at")
+        return EncoderSource(self.setup.info, _not_here, _not_here)
+
+    def look(self) -> list[tuple[Node, EncoderInfo]]:
+        """Look at every node that can take a unit; returns the encoder that each would use."""
+        where = [node for node in nodes() if node.takes(self.need)]
+        return on_each(look, self.setup, where, self.need)
+
+    def prove(self, samples: Sequence[Sample]) -> None:
+        """See that every node can read these pictures, as far as this machine can.
+
+        Raises:
+            NoInputError: a node cannot; the message names it and the picture.
+        """
+        limits = ImageLimits.of(self.setup.config.limits)
+        readable = tuple(one for one in samples if not why_unreadable(one, limits))
+        self.setup = replace(self.setup, samples=readable)
+        self.look()
+
+    def encode(
+        self, _objects: Objects, side: Modality, units: Iterable[Unit], total: int
+    ) -> Iterator[UnitResult]:
+        """Encode units of one side; results come as they are done.
+
+        Args:
+            _objects: the driver's; workers find the store themselves.
+            side: images or texts.
+            units: taken as nodes get free.
+            total: how many items they have.
+
+        Raises:
+            InternalError: a unit killed its worker three times.
+            MmindexError: a node fails; the message names it.
+        """
+        tasks = Tasks(partial(encode_unit, self.setup), self.need, _label)
+        with counter(total=total, label=f"{side}s", unit=str(side)) as progress:
+            for done in tasks.run(units):
+                self.retries += tasks.deaths
+                tasks.deaths = 0
+                self._count(side, done.node, done.result, done.seconds)
+                progress.update(len(done.argument.rows))
+                progress.set_postfix(nodes=len(self.nodes), retries=self.retries, refresh=False)
+                self._tell(side)
+                yield done.result
+
+    def close(self) -> None:
+        """Leave the cluster; its workers of this run end."""
+        self._stack.close()
+
+    def _count(self, side: Modality, node: str, result: UnitResult, seconds: float) -> None:
+        figures, now = self.nodes.setdefault(node, NodeFigures()), time.monotonic()
+        figures.units += 1
+        if side is Modality.TEXT:
+            figures.texts += result.encoded
+            return
+        figures.images += result.encoded
+        elapsed = now - self._began.setdefault(node, now - seconds)
+        figures.images_per_second = round(figures.images / elapsed, 2) if elapsed else 0.0
+
+    def _tell(self, side: Modality) -> None:
+        """Log how it goes, now and then: a run without a terminal takes hours too."""
+        if time.monotonic() - self._told < _TOLD_EVERY_S:
+            return
+        self._told = time.monotonic()
+        by_speed = sorted(self.nodes, key=lambda name: self.nodes[name].images_per_second)
+        ends = by_speed if len(by_speed) <= _NODES_TOLD else [by_speed[0], by_speed[-1]]
+        speeds = {name: f"{self.nodes[name].images_per_second:g}/s" for name in ends}
+        get_logger("encode").info(
+            f"encoding {side}s on a cluster",
+            images=sum(one.images for one in self.nodes.values()),
+            texts=sum(one.texts for one in self.nodes.values()),
+            retries=self.retries,
+            nodes=len(self.nodes),
+            **speeds,
+        )
+
+
+def _sweep(layout: Layout) -> None:
+    """Remove what dead workers staged; those of a run that was stopped need a moment to end."""
+    try:
+        for _ in range(_SWEEPS):
+            clear_staging(layout)
+            if not any(layout.staging_dir.iterdir()):
+                return
+            time.sleep(_SWEEP_S)
+    except MmindexError as error:  # it must not hide why the run ended, and the next one sweeps too
+        get_logger("encode").warning("what workers staged could not be removed", why=error.message)
+
+
+def _what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str]:
+    """Cores and GPUs for a unit, and the device in the worker: one GPU, or some cores.
+
+    Raises:
+        NetworkError: no node can take a unit.
+    """
+    device, wanted = config.encode.device, config.encode.cores
+    with_gpus = [node for node in there if node.gpus]
+    if device.startswith("cuda") or (device == "auto" and with_gpus):
+        share = min((node.cpus // node.gpus for node in with_gpus), default=0)
+        need, device = Need(wanted or share or 1, gpus=1), "cuda"  # decoding takes most of them
+    else:
+        largest = max((node.cpus for node in there), default=0)
+        need, device = Need(wanted or min(largest, _MOST_CORES) or 1), "cpu"
+    if not any(node.takes(need) for node in there):
+        has = ", ".join(f"{one.name}: {one.cpus} CPUs, {one.gpus} GPUs" for one in there[:5])
+        raise NetworkError(
+            f"no node of the cluster has {need.cpus} CPUs and {need.gpus} GPUs for a unit ({has})",
+            "start larger nodes, or set `cores` lower",
+        )
+    return need, device
+
+
+def _agreed(found: Sequence[tuple[Node, EncoderInfo]]) -> EncoderInfo:
+    """The encoder of the first node, if it is that of all others.
+
+    Raises:
+        ModelMismatchError: a node would use another one.
+    """
+    first, info = found[0]
+    for node, other in found[1:]:
+        require_same(f"node {first.name}", info, f"node {node.name}", other)
+    return info
+
+
+def _label(unit: Unit) -> str:
+    key, content = unit.rows[0]
+    what = content.decode("utf-8", "replace") if unit.side is Modality.IMAGE else key
+    return f"unit {unit.number} of {unit.side}s ({len(unit.rows)} items from {what})"
+
+
+def _not_here() -> NoReturn:
+    raise InternalError("the model of a cluster is loaded on its nodes only")

@@ -1,0 +1,181 @@
+"""What runs on a node of a cluster: a look at the node, and units.
+
+A worker looks at its node before its first unit: every node must see the same store and corpus and
+have the same packages and model. The model and the decoders stay between units.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import mmindex
+from mmindex.core.config import Config
+from mmindex.core.errors import ModelMismatchError, NoInputError, StorageError
+from mmindex.core.records import ItemError
+from mmindex.core.system import calm_openmp
+from mmindex.encode.units import Unit, UnitResult
+from mmindex.encode.work import EncoderSource, Worker
+from mmindex.media.images import ImageLimits
+from mmindex.media.uris import read_indexed, split_uri
+from mmindex.media.video import split_frame
+from mmindex.store.layout import Layout
+from mmindex.store.manifest import EncoderInfo
+from mmindex.store.objects import Objects
+from mmindex.store.place import require_writable
+from mmindex.store.staging import hold_staging, is_held
+
+MakeSource = Callable[[Config, EncoderInfo | None], EncoderSource]
+# What decides about pixels, vectors or the bytes of a shard.
+_PACKAGES = ("torch", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A picture that every node must be able to read."""
+
+    key: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What every worker needs to know, beside its units.
+
+    Attributes:
+        root: the store.
+        held: a folder below ``staging/`` that the driver holds.
+        config: the run's settings, for one unit.
+        known: the published version's encoder.
+        make_source: makes the encoder that the configuration asks for.
+        versions: the packages that the driver has.
+        samples: pictures that the driver could read.
+        info: the encoder that all agreed on; None: not yet known.
+    """
+
+    root: Path
+    held: Path
+    config: Config
+    known: EncoderInfo | None
+    make_source: MakeSource
+    versions: dict[str, str]
+    samples: tuple[Sample, ...] = ()
+    info: EncoderInfo | None = None
+
+
+def package_versions() -> dict[str, str]:
+    """What must be the same on every node."""
+
+    def of(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "none"
+
+    own = {"mmindex": mmindex.__version__, "Python": platform.python_version()}
+    return own | {name: of(name) for name in _PACKAGES}
+
+
+def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> None:
+    """Refuse nodes whose vectors could not be compared, or whose shards would differ.
+
+    Args:
+        one, two: what to call the nodes.
+        info, other: the encoder that each would use.
+
+    Raises:
+        ModelMismatchError: naming both.
+    """
+    if info.precision != other.precision:
+        raise ModelMismatchError(
+            f"{two} computes in {other.precision}, {one} in {info.precision}",
+            f"give the same to all, for example `precision={info.precision}`",
+        )
+    if info.fingerprint != other.fingerprint:
+        raise ModelMismatchError(
+            f"{two} has other files of the model {info.model} "
+            f"({other.fingerprint[:12]}) than {one} ({info.fingerprint[:12]})",
+            "put the same files on every node, or into a folder that all share (local-dir:PATH)",
+        )
+
+
+def look(setup: Setup) -> EncoderInfo:
+    """Look at this node; returns the encoder that it would use.
+
+    Raises:
+        MmindexError: it does not fit the others.
+    """
+    return _look_around(setup).info
+
+
+def _look_around(setup: Setup) -> EncoderSource:
+    calm_openmp()  # before torch comes
+    for name, has in package_versions().items():
+        if has != setup.versions[name]:
+            raise ModelMismatchError(
+                f"{name} is {has} here and {setup.versions[name]} where the command runs",
+                "install the same versions on every node",
+            )
+    _require_store(setup)
+    source = setup.make_source(setup.config, setup.known)
+    if setup.info is not None:
+        require_same("the other nodes", setup.info, "this node", source.info)
+    limits = ImageLimits.of(setup.config.limits)
+    for sample in setup.samples:
+        if why := why_unreadable(sample, limits):
+            raise NoInputError(
+                f"{sample.uri}: {why}", "mount the corpus at the same place on every node"
+            )
+    return source
+
+
+def _require_store(setup: Setup) -> None:
+    """See that the store is here, can be written, and that locks hold across nodes."""
+    if not setup.held.is_dir():
+        raise NoInputError(
+            f"{setup.root}: not the store that the command writes to",
+            "mount the store's file system at the same place on every node",
+        )
+    require_writable(setup.root)
+    if not is_held(setup.held):
+        raise StorageError(
+            f"{setup.root}: a lock that another node holds does not show here",
+            "the file system must pass flock on between nodes: NFS 4, or Lustre mounted with flock",
+        )
+
+
+def why_unreadable(sample: Sample, limits: ImageLimits) -> str:
+    """Why a picture cannot be read here; empty: it can. It is not decoded: it may crash."""
+    video, time_s = split_frame(sample.uri)
+    if time_s is not None:  # a frame's key costs the decoding of a video
+        return "" if Path(split_uri(video)[0]).is_file() else "no such file"
+    try:
+        read_indexed(sample.uri, sample.key, limits)
+    except ItemError as error:
+        return f"{error.reason}: {error.detail}"
+    return ""
+
+
+_kept: tuple[Setup, Worker] | None = None  # of this process: a model is loaded once
+
+
+def encode_unit(setup: Setup, unit: Unit) -> UnitResult:
+    """Encode a unit in this worker."""
+    worker = _worker(setup)
+    with hold_staging(Layout(setup.root)) as staged:
+        [result] = worker.encode(Objects(staged), unit.side, [unit], len(unit.rows))
+    return result
+
+
+def _worker(setup: Setup) -> Worker:
+    global _kept  # noqa: PLW0603 # a task has no other way to leave something for the next one
+    if _kept is not None and _kept[0] == setup:
+        return _kept[1]
+    if _kept is not None:
+        _kept[1].close()
+    worker = Worker(_look_around(setup), setup.config)
+    _kept = (setup, worker)
+    return worker

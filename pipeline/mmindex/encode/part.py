@@ -1,0 +1,178 @@
+"""One part of the encoding, for batch systems that start the same command many times.
+
+Parts share nothing but the store: no lock, no messages, no order. Each takes every N-th unit of
+what the published version lacks and leaves the shards where the next whole run finds them. A part
+that is started again goes on where it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mmindex.core.config import Config
+from mmindex.core.errors import UsageError
+from mmindex.core.modality import Modality
+from mmindex.core.progress import get_logger
+from mmindex.encode.backlog import plan_backlog
+from mmindex.encode.plan import ShardReader
+from mmindex.encode.shards import find_leftovers, is_sound
+from mmindex.encode.units import Unit, UnitResult, UnitRows, cut, read_units
+from mmindex.encode.work import EncoderSource, Worker
+from mmindex.store.keys import live_keys
+from mmindex.store.manifest import Manifest, ObjectRef
+from mmindex.store.objects import Objects
+
+_PART = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part ``number`` of ``of``, counted from 1."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+
+def parse_part(text: str) -> Part:
+    """A part as people write it: ``2/10``.
+
+    Raises:
+        UsageError: it is not of that form, or there is no such part.
+    """
+    match = _PART.fullmatch(text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(
+            f"part {text!r} is not of the form I/N, with I from 1 to N", "for example `part=2/10`"
+        )
+    return Part(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class PartReport:
+    """What a part did.
+
+    Attributes:
+        part, parts: which, of how many.
+        version: the published version that it worked from.
+        units: how many units it has.
+        done_before: how many of them were encoded already.
+        encoded_images, encoded_texts: new vectors.
+        failed: items that got none; the run that takes the shards up says why.
+        cut_texts: texts that were longer than the model's context.
+        seconds: wall time by part of the work, see :class:`mmindex.encode.stage.EncodeReport`.
+    """
+
+    part: int
+    parts: int
+    version: int
+    units: int
+    done_before: int
+    encoded_images: int
+    encoded_texts: int
+    failed: int
+    cut_texts: int
+    seconds: dict[str, float]
+
+
+def encode_part(
+    source: EncoderSource, published: Manifest, objects: Objects, config: Config, part: Part
+) -> PartReport:
+    """Encode one part of what a published version lacks.
+
+    Args:
+        source: the encoder; it is loaded only when something is missing.
+        published: the version, held against collection.
+        objects: the store's; shards go there.
+        config: the sections encode and limits count; ``shard_rows`` must be the same in each part.
+        part: which.
+
+    Raises:
+        NoInputError: the version has not been crawled.
+        MmindexError: the model cannot be had, or writing failed; complete shards stay.
+    """
+    work, worker = _PartWork(source, published, objects, config), Worker(source, config)
+    try:
+        work.run(worker, part)
+    finally:
+        worker.close()
+    if work.cut_texts:
+        get_logger("encode").warning(
+            "the model saw only the beginning of texts: they are longer than its context",
+            cut=work.cut_texts,
+        )
+    return PartReport(
+        part=part.number,
+        parts=part.of,
+        version=published.version,
+        units=work.units,
+        done_before=work.done_before,
+        encoded_images=work.encoded[Modality.IMAGE],
+        encoded_texts=work.encoded[Modality.TEXT],
+        failed=work.failed,
+        cut_texts=work.cut_texts,
+        seconds={name: round(value, 3) for name, value in work.seconds.items()},
+    )
+
+
+@dataclass(slots=True)
+class _PartWork:
+    """What the report will say, gathered unit by unit."""
+
+    source: EncoderSource
+    published: Manifest
+    objects: Objects
+    config: Config
+    units: int = 0
+    done_before: int = 0
+    failed: int = 0
+    cut_texts: int = 0
+    encoded: Counter[Modality] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    def run(self, worker: Worker, part: Part) -> None:
+        tables = {
+            Modality.IMAGE: self.published.require("crawl/images"),
+            Modality.TEXT: self.published.require("crawl/captions"),
+        }
+        every = [(side, unit) for side, table in tables.items() for unit in self._cut(side, table)]
+        mine = every[part.number - 1 :: part.of]
+        self.units = len(mine)
+        leftovers = find_leftovers(self.objects.layout, self.source.info)
+        done = {(entry.side, entry.unit): entry.ref for entry in leftovers}
+        for side, table in tables.items():
+            rows = [unit for its, unit in mine if its is side]
+            total = sum(len(unit.rows) for unit in rows)
+            if rows:
+                units = self._missing(read_units(self.objects, table, side, rows), done)
+                for result in worker.encode(self.objects, side, units, total):
+                    self._add(side, result)
+
+    def _cut(self, side: Modality, table: ObjectRef) -> list[UnitRows]:
+        """All units of a side, whatever has been done of them: every part cuts the same ones."""
+        live = live_keys(self.objects, table)
+        reader = ShardReader(self.objects, self.source.info)
+        listed = reader.read(self.published.named(f"embeddings/{side}/"))
+        wanted = plan_backlog(live, listed).rows
+        return cut(wanted, wanted, self.config.encode.shard_rows)
+
+    def _missing(
+        self, units: Iterator[Unit], done: Mapping[tuple[Modality, str], ObjectRef]
+    ) -> Iterator[Unit]:
+        for unit in units:
+            ref = done.get((unit.side, unit.digest))
+            if ref is not None and is_sound(self.objects, ref):
+                self.done_before += 1
+            else:
+                yield unit
+
+    def _add(self, side: Modality, result: UnitResult) -> None:
+        self.encoded[side] += result.encoded
+        self.failed += len(result.failed)
+        self.cut_texts += result.cut_texts
+        self.seconds.update(result.seconds)

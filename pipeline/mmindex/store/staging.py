@@ -1,0 +1,123 @@
+"""Who stages where.
+
+The writer stages in ``staging/`` itself, under the store's lock. Processes that write objects
+without that lock (parts of an encoding, workers of a cluster) have a folder there for themselves.
+They hold it with flock on a file beside it, so that writers, who empty ``staging/``, spare it as
+long as its holder lives.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmindex.core.errors import StorageError, os_errors
+from mmindex.core.system import lock_file
+from mmindex.store import publish
+from mmindex.store.layout import Layout
+
+_LOCK = ".lock"
+# A writer that empties staging/ can take away a name just made: once, hardly ever twice.
+_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLayout(Layout):
+    """A store whose files are staged in a folder that is held."""
+
+    held: Path
+
+    @property
+    def staging_dir(self) -> Path:
+        """The folder that is held."""
+        return self.held
+
+
+@contextmanager
+def hold_staging(layout: Layout) -> Iterator[HeldLayout]:
+    """Hold a folder below ``staging/`` for the block; it is removed at the end.
+
+    Raises:
+        StorageError: it cannot be made or locked.
+    """
+    folder, descriptor = _take(layout)
+    try:
+        with os_errors(folder):
+            folder.mkdir()
+        yield HeldLayout(layout.root, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _lock_of(folder).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def clear_staging(layout: Layout) -> int:
+    """Under the writer's lock: remove what nobody holds; returns how many entries that were."""
+    with ExitStack() as locks:
+        free: dict[Path, bool] = {}
+
+        def unwanted(path: Path) -> bool:
+            lock = _lock_of(path)
+            if lock not in free:  # a folder and its lock are two entries
+                free[lock] = _lock_here(lock, locks)
+            return free[lock]
+
+        return publish.empty_directory(layout.staging_dir, unwanted)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether anybody holds this folder, as far as this machine can tell."""
+    with ExitStack() as locks:
+        return not _lock_here(_lock_of(folder), locks)
+
+
+def _take(layout: Layout) -> tuple[Path, int]:
+    for _ in range(_TRIES):
+        folder = layout.staging_dir / uuid.uuid4().hex
+        if (descriptor := _make_lock(_lock_of(folder))) is not None:
+            return folder, descriptor
+    raise StorageError(
+        f"{layout.staging_dir}: a lock made there is taken away at once, {_TRIES} times",
+        "does another program clean this folder?",
+    )
+
+
+def _make_lock(path: Path) -> int | None:
+    """The descriptor that holds a new lock file; None where a writer took it away meanwhile."""
+    with os_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            lock_file(descriptor)
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return descriptor
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+    os.close(descriptor)
+    return None
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(folder.name.removesuffix(_LOCK) + _LOCK)
+
+
+def _lock_here(path: Path, locks: ExitStack) -> bool:
+    """Take a lock until ``locks`` is closed; returns whether nobody else has it, or it is gone."""
+    with os_errors(path):
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return True
+        locks.callback(os.close, descriptor)
+        try:
+            lock_file(descriptor)
+        except BlockingIOError:
+            return False
+    return True

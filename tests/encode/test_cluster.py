@@ -1,0 +1,254 @@
+"""Encoding on a Ray cluster of simulated nodes, one core each: the bytes of one machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmindex.core.config import Config
+from mmindex.core.errors import (
+    DataError,
+    InternalError,
+    ModelMismatchError,
+    NetworkError,
+    NoInputError,
+)
+from mmindex.encode import cluster as module
+from mmindex.encode.cluster import ClusterWorker
+from mmindex.encode.node import Sample, Setup, look, package_versions
+from mmindex.encode.stage import EncodeReport, encode
+from mmindex.store.lock import writer_lock
+from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
+from mmindex.store.staging import hold_staging
+from mmindex.store.versions import create_layout
+from support.encoding import IMAGE, TEXT, run, settings
+from support.manifests import manifest
+from support.models import FakeEncoder
+from support.pictures import png, write_pictures
+from support.raying import add_node, cluster, kill_node, nan_source, other_source, tricky_source
+from support.tables import Corpus, image_key, write_corpus
+
+pytest.importorskip("ray", reason="needs ray: pip install 'mmindex[ray]'")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+CONFIG = settings(shard_rows=3, workers=1, cores=1)
+TEXTS = [f"caption {number}" for number in range(12)]
+
+
+class Bench:
+    """One corpus in two stores: what one machine makes of it, and what a cluster does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tricks = folder / "tricks"
+        self.tricks.mkdir()
+        self.paths = write_pictures(folder / "pictures", 23)
+        self.paths[4].write_bytes(png(4)[:60])  # it fails, everywhere alike
+        alone = Objects(create_layout(folder / "alone"))
+        self.alone = run(FakeEncoder(), alone, write_corpus(alone, self.paths, TEXTS), None, CONFIG)
+        assert len(self.alone.failed) == 1
+
+    def store(self, name: str) -> tuple[Objects, Corpus]:
+        objects = Objects(create_layout(self.folder / name))
+        return objects, write_corpus(objects, self.paths, TEXTS)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("cluster"))
+
+
+@pytest.fixture(scope="module")
+def nodes(bench: Bench) -> Iterator[Any]:
+    """A cluster that begins with one node, to which this process is connected."""
+    import ray
+
+    with cluster(bench.tricks) as made:
+        ray.init(address=made.address, log_to_driver=False, configure_logging=False)
+        yield made
+        ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def no_tricks(bench: Bench) -> Iterator[None]:
+    yield
+    for trick in bench.tricks.iterdir():
+        trick.unlink()
+
+
+def spread(
+    nodes: Any,
+    store: tuple[Objects, Corpus],
+    config: Config = CONFIG,
+    make_source: Any = tricky_source,
+    workers: list[ClusterWorker] | None = None,
+) -> EncodeReport:
+    """Encode on the cluster, as a run does."""
+    objects, corpus = store
+    with writer_lock(objects.layout):
+        worker = ClusterWorker.join(nodes.address, objects.layout, config, None, make_source)
+        if workers is not None:
+            workers.append(worker)
+        draft = Snapshot(objects, manifest())
+        return encode(worker.source, draft, corpus.tables, config, cluster=worker)
+
+
+def same(report: EncodeReport, bench: Bench) -> bool:
+    return report.shards == bench.alone.shards and report.failed == bench.alone.failed
+
+
+def nothing_staged(store: tuple[Objects, Corpus]) -> bool:
+    return not list(store[0].layout.staging_dir.iterdir())
+
+
+def test_one_node_makes_the_bytes_of_one_machine(nodes: Any, bench: Bench) -> None:
+    store = bench.store("one")
+    report = spread(nodes, store)
+    assert same(report, bench)
+    assert (report.retries, len(report.nodes)) == (0, 1)
+    [figures] = report.nodes.values()
+    assert (figures.images, figures.texts, figures.units) == (22, 12, 12)
+    assert report.images_per_second > 0
+    assert report.texts_per_second > 0
+    assert report.bottleneck
+    assert nothing_staged(store)
+
+
+def test_a_killed_workers_unit_is_encoded_again(nodes: Any, bench: Bench) -> None:
+    (bench.tricks / "die once").touch()
+    store = bench.store("worker")
+    report = spread(nodes, store)
+    assert same(report, bench)
+    assert report.retries == 1
+    assert nothing_staged(store)  # nor what the dead one had there
+
+
+def test_a_unit_that_kills_three_workers_ends_the_run_and_what_is_done_stays(
+    nodes: Any, bench: Bench
+) -> None:
+    objects, corpus = store = bench.store("poison")
+    first = run(FakeEncoder(), objects, corpus, None, CONFIG)
+    lost = first.shards[IMAGE][3]
+    objects.layout.object(lost.sha256).unlink()
+    (bench.tricks / "die always").touch()
+    objects = Objects(objects.layout)
+    with pytest.raises(InternalError, match=r"unit 3 of images .*3 workers died") as caught:
+        spread(nodes, (objects, corpus))
+    assert str(bench.paths[9]) in caught.value.message
+    (bench.tricks / "die always").unlink()
+    again = run(FakeEncoder(), Objects(objects.layout), corpus, None, CONFIG)
+    assert same(again, bench)
+    assert again.encoded_images == lost.rows
+    assert nothing_staged(store)
+
+
+def test_a_lost_middle_unit_comes_back_at_its_place(nodes: Any, bench: Bench) -> None:
+    objects, corpus = bench.store("lost")
+    first = run(FakeEncoder(), objects, corpus, None, CONFIG)
+    for ref in (first.shards[IMAGE][2], first.shards[TEXT][1]):
+        objects.layout.object(ref.sha256).unlink()
+    again = spread(nodes, (Objects(objects.layout), corpus))
+    assert same(again, bench)
+    assert (again.encoded_images, again.encoded_texts) == (3, 3)
+
+
+def test_a_driver_that_is_killed_is_run_again(nodes: Any, bench: Bench) -> None:
+    objects, corpus = store = bench.store("driver")
+    before = len(list(objects.layout.objects_dir.glob("*/*")))
+    (bench.tricks / "slow").write_text("0.4")
+    code = (
+        "import sys; from pathlib import Path; from support.raying import drive; "
+        "drive(sys.argv[1], Path(sys.argv[2]), sys.argv[3])"
+    )
+    tables = ",".join(ref.sha256 for ref in corpus.tables)
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, nodes.address, str(objects.layout.root), tables]
+    )
+    while len(list(objects.layout.objects_dir.glob("*/*"))) < before + 2:
+        assert driver.poll() is None
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    (bench.tricks / "slow").unlink()
+    report = spread(nodes, store)
+    assert same(report, bench)
+    assert report.adopted_shards >= 2
+    assert report.encoded_images < 22
+
+
+def test_nodes_that_do_not_fit_are_named(
+    nodes: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = os.uname().nodename
+    store = bench.store("unfit")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "package_versions", lambda: package_versions() | {"mmindex": "0.0.1"})
+        with pytest.raises(ModelMismatchError, match=f"node {host}/.*mmindex is .* here and 0.0.1"):
+            spread(nodes, store)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_agreed", lambda _: other_source(CONFIG, None).info)
+        with pytest.raises(ModelMismatchError, match=f"node {host}/.*other files of the model"):
+            spread(nodes, store)
+    with pytest.raises(DataError, match=f"node {host}/.*first batch"):
+        spread(nodes, store, make_source=nan_source)
+    assert nothing_staged(store)
+
+
+def test_a_cluster_without_room_for_a_unit_is_69(nodes: Any, bench: Bench) -> None:
+    with pytest.raises(NetworkError, match="7 CPUs") as caught:
+        spread(nodes, bench.store("large"), settings(cores=7))
+    assert "`cores`" in caught.value.hint
+
+
+def test_a_node_that_joins_takes_part_and_one_that_dies_costs_its_unit(
+    nodes: Any, bench: Bench
+) -> None:
+    """Two nodes; the second comes while the run is under way, and is killed amid a unit."""
+    store, workers = bench.store("nodes"), list[ClusterWorker]()
+    (bench.tricks / "slow").write_text("3.0")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(spread, nodes, store, workers=workers)
+        second = add_node(nodes)
+        while not workers or len(workers[0].nodes) < 2:
+            assert not running.done(), running.result()
+            time.sleep(0.05)
+        kill_node(nodes, second)
+        (bench.tricks / "slow").write_text("0.01")
+        report = running.result()
+    assert same(report, bench)
+    assert len(report.nodes) == 2
+    assert report.retries >= 1
+    assert nothing_staged(store)
+
+
+def test_what_a_node_sees(tmp_path: Path) -> None:
+    """The questions that every node answers, asked here."""
+    layout = create_layout(tmp_path / "store")
+    [path] = write_pictures(tmp_path / "pictures", 1)
+    key = image_key(path.read_bytes())
+    with hold_staging(layout) as held:
+        setup = Setup(layout.root, held.held, CONFIG, None, tricky_source, package_versions())
+        assert look(setup).model == "fake"
+        good = replace(setup, samples=(Sample(key, str(path)),))
+        assert look(good).model == "fake"
+        for sample in (Sample(key, str(tmp_path / "gone.png")), Sample("0" * 64, str(path))):
+            with pytest.raises(NoInputError, match="same place") as caught:
+                look(replace(setup, samples=(sample,)))
+            assert caught.value.exit_code == 66
+        elsewhere = replace(setup, held=tmp_path / "elsewhere")
+        with pytest.raises(NoInputError, match="not the store"):
+            look(elsewhere)
+    held.held.mkdir()  # there, but nobody's
+    with pytest.raises(Exception, match="does not show here"):
+        look(setup)
