@@ -17,6 +17,8 @@ from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.encode.backlog import Backlog, plan_backlog
+from mmindex.encode.decoding import Failure
+from mmindex.encode.mapping import Mapping, plan_mapping
 from mmindex.encode.shards import Shard, find_orphans, number_of, read_shard, shard_name
 from mmindex.store.keys import DistinctKeys, live_keys, unique_keys
 from mmindex.store.manifest import EncoderInfo, Manifest, ObjectRef
@@ -34,6 +36,8 @@ class EncodePlan:
         backlog: what has one and what has not; its shards have the names they will go by.
         adopted: how many of those shards a run left that was killed.
         next_number: of the next shard.
+        mapping: of an adapted model: what is computed from its parent's vectors; None: all that
+            is missing is encoded.
     """
 
     side: Modality
@@ -42,11 +46,25 @@ class EncodePlan:
     backlog: Backlog
     adopted: int
     next_number: int
+    mapping: Mapping | None = None
+
+    @property
+    def mapped(self) -> int:
+        """How many vectors are computed from the parent's."""
+        return self.mapping.vectors if self.mapping is not None else 0
+
+    @property
+    def failed(self) -> dict[str, Failure]:
+        """The items that are known to fail, with the model or with its parent."""
+        parts = self.mapping.parts if self.mapping is not None else ()
+        return {
+            key: why for part in parts for key, why in part.failed.items()
+        } | self.backlog.failed
 
     def to_index(self, objects: Objects) -> pa.ChunkedArray[Any]:
         """The keys that will be indexed, as far as can be foreseen: all but the known failures."""
         keys = unique_keys(objects, self.table, self.live)
-        failed = pa.array(list(self.backlog.failed), pa.string())
+        failed = pa.array(list(self.failed), pa.string())
         return keys.filter(pc.invert(pc.is_in(keys, value_set=failed)))
 
 
@@ -63,6 +81,14 @@ class ShardReader:
     info: EncoderInfo
     _orphans: dict[Modality, list[ObjectRef]] | None = None
     _known: dict[str, Shard] = field(default_factory=dict)
+
+    def of_parent(self) -> ShardReader | None:
+        """Reads the shards of the model that this one was adapted from; None for other models."""
+        if not self.info.parent:
+            return None
+        return ShardReader(
+            self.objects, msgspec.structs.replace(self.info, fingerprint=self.info.parent)
+        )
 
     def read(self, refs: Sequence[ObjectRef]) -> list[Shard]:
         """These shards, without those of other encoders and damaged ones, which are made again."""
@@ -123,7 +149,11 @@ def plan_encode(
         before = sum(ref.sha256 in known for ref in backlog.kept)
         adopted = len(backlog.kept) - before
         backlog = replace(backlog, kept=_renamed(backlog.kept, side, before))
-    return EncodePlan(side, table, live, backlog, adopted, _next_number(backlog.kept))
+    parent = reader.of_parent() if backlog.missing else None
+    mapping = None
+    if parent is not None:
+        mapping = plan_mapping(live, backlog, parent.read(listed), retry=retry)
+    return EncodePlan(side, table, live, backlog, adopted, _next_number(backlog.kept), mapping)
 
 
 def _renamed(refs: tuple[ObjectRef, ...], side: Modality, listed: int) -> tuple[ObjectRef, ...]:

@@ -9,19 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mmindex.core.config import Config
+from mmindex.core.errors import InternalError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.encode.backlog import plan_backlog
 from mmindex.encode.compact import Compaction
 from mmindex.encode.decoding import Failure
+from mmindex.encode.mapping import map_vectors
 from mmindex.encode.plan import EncodePlan, ShardReader, plan_encode
 from mmindex.encode.units import UnitWriter
 from mmindex.encode.work import EncoderSource, Worker
+from mmindex.models.adapted import Maps
 from mmindex.models.devices import place
 from mmindex.models.encoder import Encoder
 from mmindex.models.files import locate
 from mmindex.models.fingerprint import fingerprint_of
-from mmindex.models.resolve import resolve_model, unfit
+from mmindex.models.resolve import ModelRequest, resolve_model, unfit
 from mmindex.sources.kinds import only_scenes
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
@@ -36,13 +39,14 @@ class EncodeReport:
         encoder: the model.
         shards: all shards that the version needs, by modality, in order.
         failed: why a key has no vector.
-        encoded_images, encoded_texts: new vectors.
+        encoded_images, encoded_texts: vectors that the model made.
+        mapped_images, mapped_texts: vectors computed from those of an adapted model's parent.
         cut_texts: texts of this run that were longer than the model's context.
         reused_images, reused_texts: live vectors that were there already.
         adopted_shards: shards taken over from a run that was killed.
         compacted_shards: shards whose rows were put into others, see :mod:`mmindex.encode.compact`.
-        seconds: ``load`` (the model); for images and texts apart: ``..._wait`` (for pictures or
-            texts to come), ``..._model``, ``..._write``.
+        seconds: ``load`` (the model), ``map`` (the parent's vectors); for images and texts apart:
+            ``..._wait`` (for pictures or texts to come), ``..._model``, ``..._write``.
         images_per_second: of the image part without loading; 0 when there was none.
         bottleneck: where the image part spent most: ``decode``, ``model``, ``write`` or empty.
     """
@@ -52,6 +56,8 @@ class EncodeReport:
     failed: dict[str, Failure]
     encoded_images: int
     encoded_texts: int
+    mapped_images: int
+    mapped_texts: int
     cut_texts: int
     reused_images: int
     reused_texts: int
@@ -88,12 +94,21 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
 
         return load_encoder(request, placement)
 
+    info = fingerprint_of(request, placement.precision, known)
     return EncoderSource(
-        info=fingerprint_of(request, placement.precision, known),
+        info=info,
         preprocess=lambda: locate(request).preprocess,
         load=load,
         devices=len(placement.devices),
+        maps=(lambda: _maps(request)) if info.parent else None,
     )
+
+
+def _maps(request: ModelRequest) -> Maps:
+    adapted = locate(request).adapted
+    if adapted is None:
+        raise InternalError(f"model {request.name}: its files changed", "run the command again")
+    return adapted.maps()
 
 
 def encode(
@@ -150,6 +165,7 @@ class _Stage:
     shards: dict[Modality, tuple[ObjectRef, ...]] = field(default_factory=dict)
     failed: dict[str, Failure] = field(default_factory=dict)
     encoded: dict[Modality, int] = field(default_factory=dict)
+    mapped: dict[Modality, int] = field(default_factory=dict)
     reused: dict[Modality, int] = field(default_factory=dict)
 
     def execute(self, plan: EncodePlan, worker: Worker) -> None:
@@ -160,11 +176,19 @@ class _Stage:
         self.adopted += plan.adopted
         self.reused[side] = backlog.reused
         writer = UnitWriter(self.objects, side, self.source.info, plan.next_number)
-        if backlog.missing:
-            log.info(f"encoding {side}s", missing=backlog.missing, reused=backlog.reused)
-            worker.encode(side, plan.table, backlog, writer)
+        left = backlog
+        if plan.mapping is not None and self.source.maps is not None:
+            left = plan.mapping.rest
+            with worker.timer.measure("map"):
+                map_vectors(self.objects, plan.mapping, self.source.maps().of(side), writer)
+            if writer.encoded:
+                log.info(f"{side}s computed from the parent's vectors", vectors=writer.encoded)
+        self.mapped[side] = writer.encoded
+        if left.missing:
+            log.info(f"encoding {side}s", missing=left.missing, reused=backlog.reused)
+            worker.encode(side, plan.table, left, writer)
             log.info(f"{side}s encoded", encoded=writer.encoded, failed=len(writer.failed))
-        self.encoded[side] = writer.encoded
+        self.encoded[side] = writer.encoded - self.mapped[side]
         kept, failed = (*backlog.kept, *writer.refs), backlog.failed
         if self.retry and backlog.failed:
             # Of the old shards and the new only those stay that tell something no other does.
@@ -190,6 +214,8 @@ class _Stage:
             failed=dict(sorted(self.failed.items())),
             encoded_images=images,
             encoded_texts=self.encoded[Modality.TEXT],
+            mapped_images=self.mapped[Modality.IMAGE],
+            mapped_texts=self.mapped[Modality.TEXT],
             cut_texts=worker.cut_texts,
             reused_images=self.reused[Modality.IMAGE],
             reused_texts=self.reused[Modality.TEXT],

@@ -25,6 +25,7 @@ from mmindex.encode.decoding import (
 )
 from mmindex.encode.units import UnitWriter, unit_sizes
 from mmindex.media.images import ImageLimits
+from mmindex.models.adapted import Maps
 from mmindex.models.encoder import Encoder, Float32, good_rows
 from mmindex.models.preprocess import PreprocessSpec
 from mmindex.store.manifest import EncoderInfo, ObjectRef
@@ -45,12 +46,15 @@ class EncoderSource:
         preprocess: how it wants its pictures; decode workers start before the model is loaded.
         load: loads it.
         devices: on how many devices it runs; each gets a batch.
+        maps: of an adapted model, reads the maps behind its parent, whose fingerprint is
+            ``info.parent``; None for other models.
     """
 
     info: EncoderInfo
     preprocess: Callable[[], PreprocessSpec]
     load: Callable[[], Encoder]
     devices: int = 1
+    maps: Callable[[], Maps] | None = None
 
 
 @dataclass(slots=True)
@@ -59,19 +63,20 @@ class Worker:
 
     Attributes:
         cut_texts: texts so far that were longer than the model's context.
+        timer: wall time by part.
     """
 
     source: EncoderSource
     objects: Objects
     config: Config
     cut_texts: int = 0
-    _timer: StageTimer = field(default_factory=StageTimer)
+    timer: StageTimer = field(default_factory=StageTimer)
     _encoder: Encoder | None = None
 
     @property
     def seconds(self) -> dict[str, float]:
         """Wall time by part, see :class:`mmindex.encode.stage.EncodeReport`."""
-        return dict(self._timer.seconds)
+        return dict(self.timer.seconds)
 
     def encode(
         self, side: Modality, table: ObjectRef, backlog: Backlog, writer: UnitWriter
@@ -103,12 +108,12 @@ class Worker:
             stream = pool.results(tasks, ahead=2 * batch_size)
             for unit in unit_sizes(backlog.missing, self.config.encode.shard_rows):
                 for count in unit_sizes(unit, batch_size):
-                    with self._timer.measure("image_wait"):
+                    with self.timer.measure("image_wait"):
                         batch = list(islice(stream, count))
                     _expect(count, len(batch))
                     self._image_batch(batch, writer, progress)
                     progress.update(count)
-                with self._timer.measure("image_write"):
+                with self.timer.measure("image_write"):
                     writer.publish()
 
     def _pool(self, pictures: int) -> DecodePool[DecodeTask, Decoded]:
@@ -140,7 +145,7 @@ class Worker:
             encoder = self._loaded()
             if first:
                 progress.unpause()  # loading the model is no part of the estimate
-            with self._timer.measure("image_model"):
+            with self.timer.measure("image_model"):
                 vectors = encoder.encode_images(np.stack(pictures))
             if first:
                 _require_vectors(vectors, self.source.info)
@@ -153,13 +158,13 @@ class Worker:
         with counter(total=backlog.missing, label="texts", unit="text") as progress:
             for unit in unit_sizes(backlog.missing, self.config.encode.shard_rows):
                 for count in unit_sizes(unit, _TEXTS_AT_ONCE):
-                    with self._timer.measure("text_wait"):
+                    with self.timer.measure("text_wait"):
                         batch = list(islice(rows, count))
                     _expect(count, len(batch))
                     # A lone surrogate is stored as it is; the tokenizer's cleaning replaces it.
                     texts = [text.decode("utf-8", "surrogatepass") for _, text in batch]
                     before = encoder.cut_texts
-                    with self._timer.measure("text_model"):
+                    with self.timer.measure("text_model"):
                         vectors = encoder.encode_texts(texts)
                     if first:
                         _require_vectors(vectors, self.source.info)
@@ -168,13 +173,13 @@ class Worker:
                     writer.add([key for key, _ in batch], vectors)
                     trim_heap()  # every batch is cut into other sizes; bench_growth.py sees it
                     progress.update(count)
-                with self._timer.measure("text_write"):
+                with self.timer.measure("text_write"):
                     writer.publish()
 
     def _loaded(self) -> Encoder:
         if self._encoder is None:
             get_logger("encode").info("loading the model", model=self.source.info.model)
-            with self._timer.measure("load"):
+            with self.timer.measure("load"):
                 self._encoder = self.source.load()
             if self._encoder.info.fingerprint != self.source.info.fingerprint:
                 raise InternalError(

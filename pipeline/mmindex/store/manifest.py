@@ -102,7 +102,8 @@ class EncoderInfo(Record, frozen=True):
 
     ``fingerprint`` is the sha256 over architecture, weights, preprocessing, tokenizer and
     precision: equal fingerprints give interchangeable vectors. ``inputs`` and ``package`` let a
-    later run see, without loading the model, that nothing has changed.
+    later run see, without loading the model, that nothing has changed. ``parent`` is the
+    fingerprint of the model that this one was adapted from; empty for all others.
     """
 
     fingerprint: str
@@ -118,6 +119,7 @@ class EncoderInfo(Record, frozen=True):
     trained: bool
     inputs: tuple[InputFile, ...]
     package: str
+    parent: str = ""
 
 
 class IndexInfo(Record, frozen=True):
