@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -18,19 +18,16 @@ from mmindex.models.adapted import Affine
 _DEPTH: Final = 1  # of the nearest vectors that a scan keeps: only the ranks are of interest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _InMemory:
     """Vectors as :class:`mmindex.evaluate.corpus.VectorSource` has them."""
 
     vectors: Float16
+    n: int = field(init=False)
+    dim: int = field(init=False)
 
-    @property
-    def n(self) -> int:
-        return len(self.vectors)
-
-    @property
-    def dim(self) -> int:
-        return int(self.vectors.shape[1])
+    def __post_init__(self) -> None:
+        self.n, self.dim = self.vectors.shape
 
     def take(self, ids: Int64) -> Float16:
         return self.vectors[ids]

@@ -24,9 +24,7 @@ from mmindex.core.modality import Modality
 from mmindex.models.encoder import Float32
 from mmindex.models.resolve import (
     ADAPTED_NETWORK,
-    BUILT_IN,
     CONFIG_FILE,
-    HF_HUB,
     LOCAL_DIR,
     ModelRequest,
     read_config,
@@ -161,11 +159,6 @@ def _parent(name: str, pretrained: str, folder: Path, allow_pickle: bool) -> Mod
             return None
         pretrained = str(inside / file)
     return ModelRequest(name, pretrained, allow_pickle)
-
-
-def named(name: str) -> bool:
-    """Whether a model is found by its name alone, wherever the folder that names it lies."""
-    return name in BUILT_IN or name.startswith(HF_HUB) or not name.startswith(LOCAL_DIR)
 
 
 def save_maps(maps: Maps, path: Path) -> None:
