@@ -73,7 +73,8 @@ def _lines(report: AdaptReport) -> Iterator[str]:
         yield f"kept {visible(report.parent.model)}: no candidate is better beyond the noise"
     yield from labelled(_rows(report))
     if report.model is not None:
-        yield f"use it: mmindex build --store {visible(str(report.store))} --model {visible(report.model)}"
+        store = visible(str(report.store))
+        yield f"use it: mmindex build --store {store} --model {visible(report.model)}"
 
 
 def _rows(report: AdaptReport) -> Iterator[tuple[str, str]]:
