@@ -29,8 +29,7 @@ _FOLDS: Final = 5
 _ONE_ROUND: Final = 2_500
 _MOST_TESTED: Final = 2_000  # pictures
 _MOST_CHOSEN_BY: Final = 500
-# Twice as many pictures bear half the ridge, so a wide range is tried. Captions say less than
-# pictures show: their covariance is better known.
+# Captions say less than pictures show, and a picture has several: their covariance is better known.
 _RIDGES: Final = (0.1, 0.3, 1.0, 3.0, 10.0)
 _TEXT_SHARE: Final = 1 / 3
 _TRUSTS: Final = (0.0, 0.4, 0.7)
@@ -69,7 +68,7 @@ class Choice:
     """What was found.
 
     Attributes:
-        settings: the best on average over all rounds.
+        settings: the best on average over all rounds, for a fit to all pairs.
         before, after: recall on the tested pictures, unchanged and by each round's own choice.
         gain: the difference between them.
         logit_scale: what cosine similarities of new pictures should be multiplied with before a
@@ -89,8 +88,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """One round's result."""
+    """One round's result; ``known`` pictures were fitted to before ``scores`` were taken."""
 
+    known: int
     scores: dict[Settings, float]
     before: Ranks
     after: Ranks
@@ -113,7 +113,7 @@ def choose(pairs: Pairs, noise: Noise, seed: int) -> Choice:
     before = Ranks.joined([one.before for one in rounds])
     after = Ranks.joined([one.after for one in rounds])
     return Choice(
-        settings=_best(rounds),
+        settings=_best(rounds).for_more(rounds[0].known, len(pairs)),
         before=Figures.of(before, seed),
         after=Figures.of(after, seed),
         gain=gain(before, after, seed),
@@ -152,8 +152,10 @@ def _run(
     scores[settings] = rank(gallery, polish(best, pairs, noise, settings, seed).affines).score
     settings = max(scores, key=lambda one: scores[one])
     grown = _joined([pairs, parts[chooser]])
-    fitted = _fit(grown, total + moments[chooser], noise, settings, seed)
+    wider = settings.for_more(len(pairs), len(grown))
+    fitted = _fit(grown, total + moments[chooser], noise, wider, seed)
     return _Round(
+        len(pairs),
         scores,
         rank(parts[test], None),
         rank(parts[test], fitted.affines),

@@ -44,6 +44,16 @@ class Settings:
     trust: float
     steps: int = 0
 
+    def for_more(self, known: int, pictures: int) -> Settings:
+        """What was chosen with ``known`` pictures, for a fit to ``pictures``.
+
+        A covariance of twice as many pictures has half the variance, and bears half the ridge.
+        """
+        share = known / pictures
+        return replace(
+            self, image_ridge=self.image_ridge * share, text_ridge=self.text_ridge * share
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:

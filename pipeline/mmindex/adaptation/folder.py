@@ -19,6 +19,7 @@ from mmindex.models.adapted import (
 )
 from mmindex.models.files import ModelFiles, is_adapted
 from mmindex.models.resolve import CONFIG_FILE, LOCAL_DIR, ModelRequest
+from mmindex.models.sharded import weight_files
 from mmindex.store.manifest import EncoderInfo
 from mmindex.train.checkpoint import sync_path
 
@@ -109,6 +110,7 @@ def _copied(request: ModelRequest, files: ModelFiles, folder: Path) -> ModelRequ
         return ModelRequest(f"{LOCAL_DIR}{PARENT_FOLDER}", request.pretrained)
     if request.weights_path is not None:
         folder.mkdir(parents=True)
-        shutil.copyfile(request.weights_path, folder / request.weights_path.name)
+        for path in weight_files(request.weights_path):
+            shutil.copyfile(path, folder / path.name)
         return ModelRequest(request.name, f"{PARENT_FOLDER}/{request.weights_path.name}")
     return request
