@@ -10,6 +10,7 @@ from mmindex.adaptation import choose as module
 from mmindex.adaptation.choose import Split, choose, fit
 from mmindex.adaptation.correlate import Noise
 from mmindex.adaptation.measure import rank
+from mmindex.adaptation.pairs import Pairs
 from support.adapting import related_pairs, unrelated
 
 EVEN = Noise.of(None, None, 32)
@@ -62,3 +63,14 @@ def test_a_large_corpus_is_adapted_in_one_round(monkeypatch: pytest.MonkeyPatch)
     choice = choose(related_pairs(400), EVEN, 0)
     assert choice.gain.real
     assert choice.tested == choice.gallery == 80
+
+
+@pytest.mark.parametrize("side", ["images", "texts", "both"])
+def test_vectors_that_are_all_alike_keep_the_model(side: str):
+    pairs = related_pairs(60)
+    images, texts = pairs.images, pairs.texts
+    if side != "texts":
+        images = np.repeat(images[:1], len(images), axis=0)
+    if side != "images":
+        texts = np.repeat(texts[:1], len(texts), axis=0)
+    assert not choose(Pairs(images, texts, pairs.counts), EVEN, 0).gain.real

@@ -27,6 +27,7 @@ from mmindex.models.adapted import Affine
 # Of the ridge, this share is the same in all directions: a tower's head may have lost some wholly.
 _EVEN: Final = 0.01
 _ROWS: Final = 8_192  # pictures summed up at once
+_TINY: Final = 1e-30  # what a corpus without any variance is divided by
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +207,11 @@ class Whitened:
 
 def _root(covariance: Tensor, noise: Tensor, ridge: float) -> Tensor:
     """Lower triangular L with ``L L' = covariance + ridge``."""
-    scale = covariance.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    scale = covariance.diagonal().mean().clamp_min(_TINY)
     root: Tensor = torch.linalg.cholesky(covariance + ridge * scale * noise)
     return root
 
 
 def _even(turn: Tensor) -> Tensor:
     """A map at a scale that suits float32; vectors are divided by their length behind it."""
-    return (turn / turn.pow(2).mean().sqrt()).float()
+    return (turn / turn.pow(2).mean().sqrt().clamp_min(_TINY)).float()

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.adaptation.pairs import Float16, Int64, Pairs
+from mmindex.adaptation.pairs import Float16, Float32, Int64, Pairs
 from mmindex.evaluate.bootstrap import KS, LEVEL, REPLICATES, Interval, recall_intervals
 from mmindex.evaluate.corpus import Items, caption_queries, image_queries
 from mmindex.evaluate.recall import exact_scan
@@ -85,8 +85,8 @@ def rank(pairs: Pairs, maps: tuple[Affine, Affine] | None) -> Ranks:
         maps: of pictures and of captions; None: the vectors as they are.
     """
     images, texts = pairs.images, pairs.texts
-    if maps is not None:  # as they would be stored
-        images, texts = maps[0](images).astype(np.float16), maps[1](texts).astype(np.float16)
+    if maps is not None:
+        images, texts = _stored(maps[0](images)), _stored(maps[1](texts))
     owner = np.repeat(np.arange(len(pairs), dtype=np.int64), pairs.counts)
     pictures = Items(_InMemory(images), np.arange(len(images), dtype=np.int64))
     captions = Items(_InMemory(texts), np.arange(len(texts), dtype=np.int64))
@@ -95,6 +95,11 @@ def rank(pairs: Pairs, maps: tuple[Affine, Affine] | None) -> Ranks:
     return Ranks(
         exact_scan(said, pictures, _DEPTH).ranks, exact_scan(seen, captions, _DEPTH).ranks, owner
     )
+
+
+def _stored(vectors: Float32) -> Float16:
+    """As a store has them; those without unit length, which it refuses, are nearest to nothing."""
+    return np.nan_to_num(vectors).astype(np.float16)
 
 
 @dataclass(frozen=True, slots=True)
