@@ -22,14 +22,14 @@ CaptionsOption = Annotated[
     typer.Option(
         "--captions",
         metavar="FILE",
-        help="List of captions for the store's pictures (.csv, .tsv, .txt, .jsonl). "
+        help="List of captions for the images in the store (.csv, .tsv, .txt, .jsonl). "
         "[default: the store's own captions]",
     ),
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace the adapted model in the --out folder.")
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of folds, polish and intervals.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the random splits and steps.")]
 
 
 def adapt(
@@ -41,10 +41,10 @@ def adapt(
     seed: SeedOption = 0,
     output_format: TextFormat = "text",
 ) -> None:
-    """Adapt the store's model to captions of its pictures, in seconds, without opening a picture.
+    """Adapt the store's model to captions of its images, in seconds, without opening an image.
 
-    Writes a model only if it finds more of the pictures that it was not fitted to. Use it with
-    `mmindex build --model local-dir:OUT`: the new vectors are computed from the old ones.
+    Writes a new model only if recall on held-out images improves by more than the noise. Use it
+    with `mmindex build --model local-dir:OUT`, which computes the new vectors from the old ones.
 
     Example: mmindex adapt --captions captions.csv --out my-model
     """
@@ -70,7 +70,7 @@ def _lines(report: AdaptReport) -> Iterator[str]:
     if report.out is not None:
         yield f"adapted {visible(report.parent.model)}: {visible(str(report.out))}"
     else:
-        yield f"kept {visible(report.parent.model)}: no candidate is better beyond the noise"
+        yield f"kept {visible(report.parent.model)}: no candidate is better by more than the noise"
     yield from labelled(_rows(report))
     if report.model is not None:
         store = visible(str(report.store))
@@ -81,15 +81,18 @@ def _rows(report: AdaptReport) -> Iterator[tuple[str, str]]:
     lost = [
         f"{count:,} {what}"
         for count, what in (
-            (report.unknown, "of unknown pictures"),
+            (report.unknown, "of images that the store does not have"),
             (report.unusable, "without a vector"),
         )
         if count
     ]
     left_out = f"; captions left out: {', '.join(lost)}" if lost else ""
     sampled = " (a sample)" if report.sampled else ""
-    yield "pairs", f"{report.pictures:,} pictures, {report.captions:,} captions{sampled}{left_out}"
-    yield "tested on", f"{report.tested:,} held-out pictures, {report.gallery:,} in a gallery"
+    yield "pairs", f"{report.images:,} images, {report.captions:,} captions{sampled}{left_out}"
+    yield (
+        "tested on",
+        f"{report.tested:,} held-out images, in galleries of at most {report.gallery:,}",
+    )
     after = "after" if report.adapted else "candidate"
     for direction in ("text_to_image", "image_to_text"):
         yield direction.replace("_to_", "→"), ""

@@ -31,7 +31,7 @@ class _Commands(LazyCommands):
         "explain": Entry("explain:explain", "Show where a picture matches a text."),
         "caption": Entry("caption:caption", "Describe a picture with captions of the corpus."),
         "export": Entry("export:export", "Write images, captions and vectors for other tools."),
-        "adapt": Entry("adapt:adapt", "Adapt the model to captions without opening a picture."),
+        "adapt": Entry("adapt:adapt", "Adapt the model to your captions in seconds."),
         "train": Entry("train:train", "Train an open_clip model on captioned images."),
         "status": Entry("status:status", "Show what the store contains and how good it is."),
         "versions": Entry("upkeep:versions", "List the versions in the store."),

@@ -56,7 +56,7 @@ def vectors(store: Path, side: str) -> dict[str, np.ndarray]:
 def test_a_model_is_written_that_finds_more_than_before(adapted: AdaptReport, built: Path):
     assert adapted.adapted
     assert adapted.gain.both.low > 5
-    assert (adapted.pictures, adapted.captions, adapted.tested) == (96, 96, 96)
+    assert (adapted.images, adapted.captions, adapted.tested) == (96, 96, 96)
     assert adapted.out is not None
     assert {path.name for path in adapted.out.iterdir()} == {
         CONFIG_FILE,
@@ -129,16 +129,16 @@ def test_a_list_of_captions_adapts_a_store_without_any(
         file.write('999.png,"a picture, which the store does not have"\n001.png,\n')
     report = mmindex.adapt(store, out=tmp_path / "model", captions=captions)
     assert report.adapted
-    assert (report.pictures, report.captions, report.unknown) == (96, 96, 1)
+    assert (report.images, report.captions, report.unknown) == (96, 96, 1)
 
 
 def test_a_list_that_names_no_picture_of_the_store_is_refused(built: Path, tmp_path: Path):
     captions = tmp_path / "captions.csv"
     captions.write_text("image,caption\nelsewhere.png,a cat\n")
-    with pytest.raises(DataError, match="none of its 1 names is a picture of this store"):
+    with pytest.raises(DataError, match="none of its 1 names is an image in this store"):
         mmindex.adapt(built, out=tmp_path / "model", captions=captions)
     captions.write_text("image,caption\n001.png,a red square\n002.png,a blue square\n")
-    with pytest.raises(DataError, match="2 pictures with captions: at least 50"):
+    with pytest.raises(DataError, match="too few images with captions: 2, at least 50"):
         mmindex.adapt(built, out=tmp_path / "model", captions=captions)
     captions.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"captions\.csv"):
@@ -242,7 +242,7 @@ def test_captions_without_a_vector_are_left_out_and_counted(
 
     monkeypatch.setattr(Vectorizer, "encode_texts", broken)
     report = mmindex.adapt(built, out=tmp_path / "out", captions=squares / "captions.csv")
-    assert (report.unusable, report.pictures) == (3, 93)
+    assert (report.unusable, report.images) == (3, 93)
 
 
 def test_arguments_of_other_types_are_type_errors(built: Path, tmp_path: Path):

@@ -34,9 +34,11 @@ def test_some_pictures_bring_all_their_captions():
 
 def test_too_few_pictures_are_refused_with_the_limit():
     few = LEAST_PICTURES - 1
-    with pytest.raises(DataError, match=f"{few} pictures with captions: at least {LEAST_PICTURES}"):
+    with pytest.raises(
+        DataError, match=f"too few images with captions: {few}, at least {LEAST_PICTURES}"
+    ):
         make_pairs(vectors(few), vectors(few, 1), np.arange(few))
-    with pytest.raises(DataError, match="0 pictures"):
+    with pytest.raises(DataError, match="captions: 0, at least"):
         make_pairs(vectors(5), vectors(0), np.arange(0))
 
 
@@ -44,5 +46,5 @@ def test_too_few_pictures_are_refused_with_the_limit():
 def test_vectors_without_unit_length_are_refused(bad: float):
     images = vectors(60)
     images[3] = bad
-    with pytest.raises(DataError, match="1 of 60 picture vectors are not finite"):
+    with pytest.raises(DataError, match="1 of 60 image vectors are not finite"):
         make_pairs(images, vectors(60, 1), np.arange(60))

@@ -32,8 +32,8 @@ def run(*args: object, code: int = 0) -> tuple[str, str]:
 def test_text_says_before_after_and_what_to_do_next(built: Path, tmp_path: Path):
     out, _ = run("--store", built, "--out", tmp_path / "model")
     assert out.startswith("adapted local-dir:")
-    assert "96 pictures, 96 captions" in out
-    assert "96 held-out pictures, 20 in a gallery" in out
+    assert "96 images, 96 captions" in out
+    assert "96 held-out images, in galleries of at most 20" in out
     for line in ("    before ", "    after ", "    change "):
         assert out.count(line) == 2
     assert f"use it: mmindex build --store {built} --model local-dir:{tmp_path / 'model'}" in out
@@ -61,7 +61,7 @@ def test_a_model_that_is_kept_ends_well_and_writes_nothing(built: Path, tmp_path
     model = tmp_path / "model"
     out, _ = run("--store", built, "--out", model, "--captions", captions)
     assert out.startswith("kept local-dir:")
-    assert "no candidate is better beyond the noise" in out
+    assert "no candidate is better by more than the noise" in out
     assert "candidate" in out
     assert "use it" not in out
     assert not model.exists()
@@ -76,7 +76,7 @@ def test_mistakes_have_their_exit_codes(built: Path, tmp_path: Path):
     few = tmp_path / "few.csv"
     few.write_text("image,caption\n001.png,one\n")
     _, error = run("--store", built, "--out", tmp_path / "model", "--captions", few, code=65)
-    assert "1 pictures with captions: at least 50 are needed" in error
+    assert "too few images with captions: 1, at least 50 are needed" in error
     missing = tmp_path / "missing.csv"
     run("--store", built, "--out", tmp_path / "model", "--captions", missing, code=66)
     run("--store", built, code=2)

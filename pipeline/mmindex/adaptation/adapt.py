@@ -61,7 +61,7 @@ class AdaptReport:
         model: what ``build`` takes as model; None where none was written.
         fingerprint: the new model's; empty where none was written.
         parent: the store's model.
-        pictures, captions: what was fitted to.
+        images, captions: how many were fitted to; images with the same bytes count once.
         unknown: captions of pictures that the store does not have.
         unusable: captions for which the model gives no vector.
         sampled: there were more pictures than are used.
@@ -80,7 +80,7 @@ class AdaptReport:
     model: str | None
     fingerprint: str
     parent: EncoderInfo
-    pictures: int
+    images: int
     captions: int
     unknown: int
     unusable: int
@@ -144,7 +144,7 @@ def adapt(request: AdaptRequest) -> AdaptReport:
         else:
             corpus = listed(vectorizer, request.captions, request.seed)
         pairs = corpus.pairs
-        log.info("adapting", pictures=len(pairs), captions=len(pairs.texts))
+        log.info("adapting", images=len(pairs), captions=len(pairs.texts))
         noise = _noise(vectorizer.encoder, pairs.dim)
         choice = choose(pairs, noise, request.seed)
         parent, version = request_of(snapshot), snapshot.manifest.version
@@ -158,7 +158,7 @@ def adapt(request: AdaptRequest) -> AdaptReport:
         made = ModelRequest(f"{LOCAL_DIR}{out}", "", parent.allow_pickle_weights)
         fingerprint = fingerprint_of(made, info.precision).fingerprint
     else:
-        log.info("no candidate is better beyond the noise: the model stays as it is")
+        log.info("no candidate is better than the model beyond the noise: nothing is written")
     return replace(report, fingerprint=fingerprint, seconds=time.monotonic() - started)
 
 
@@ -183,7 +183,7 @@ def _report(
         model=None,
         fingerprint="",
         parent=parent,
-        pictures=len(corpus.pairs),
+        images=len(corpus.pairs),
         captions=len(corpus.pairs.texts),
         unknown=corpus.unknown,
         unusable=corpus.unusable,

@@ -62,7 +62,7 @@ def stored(snapshot: Snapshot, seed: int) -> Captioned:
     if corpus.captions is None:
         raise NoInputError(
             f"version {snapshot.manifest.version} has no captions to adapt to",
-            "name a list of captions for its pictures with `captions`",
+            "pass a list of captions for its images with `captions`",
         )
     # By vector: pictures with the same bytes, and captions with the same words, count once.
     owners = corpus.images.id_of_row[corpus.image_of_caption]
@@ -96,8 +96,8 @@ def listed(vectorizer: Vectorizer, path: Path, seed: int) -> Captioned:
     unknown = sum(len(texts) for name, texts in captions.items() if name not in rows)
     if not rows:
         raise DataError(
-            f"{path}: none of its {len(captions)} names is a picture of this store",
-            "name pictures by their id, their path, or its end, as `mmindex query` shows them",
+            f"{path}: none of its {len(captions)} names is an image in this store",
+            "name images by id, by path, or by the end of their path, as `mmindex query` shows them",
         )
     id_of_row = snapshot.row_ids(Modality.IMAGE)
     by_id: dict[int, dict[str, None]] = {}
@@ -120,7 +120,7 @@ def _sampled(owners: Int64, captions: Int64, seed: int) -> tuple[Int64, Int64, b
     if len(pictures) <= MOST_PICTURES:
         return owners, captions, False
     kept = np.isin(owners, pictures[sample(len(pictures), MOST_PICTURES, seed)])
-    get_logger("adapt").info("using a sample", pictures=MOST_PICTURES, of=len(pictures))
+    get_logger("adapt").info("using a sample", images=MOST_PICTURES, of=len(pictures))
     return owners[kept], captions[kept], True
 
 

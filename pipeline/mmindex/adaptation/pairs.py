@@ -69,7 +69,7 @@ def make_pairs(images: NDArray[Any], texts: NDArray[Any], owner: Int64) -> Pairs
     Raises:
         DataError: a vector is not finite or has no unit length, or there are too few pictures.
     """
-    for name, vectors in (("picture", images), ("caption", texts)):
+    for name, vectors in (("image", images), ("caption", texts)):
         lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
         bad = int(np.count_nonzero(~(np.abs(lengths - 1.0) < 0.02)))  # NaN fails the comparison
         if bad:
@@ -81,8 +81,8 @@ def make_pairs(images: NDArray[Any], texts: NDArray[Any], owner: Int64) -> Pairs
     pictures, counts = np.unique(owner, return_counts=True)
     if len(pictures) < LEAST_PICTURES:
         raise DataError(
-            f"{len(pictures)} pictures with captions: at least {LEAST_PICTURES} are needed",
-            "caption more pictures; a few hundred give a clear gain",
+            f"too few images with captions: {len(pictures)}, at least {LEAST_PICTURES} are needed",
+            "add captions; a few hundred captioned images usually give a clear gain",
         )
     return Pairs(
         images[pictures].astype(np.float16),

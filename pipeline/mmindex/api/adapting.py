@@ -22,7 +22,7 @@ def adapt(
     seed: int = 0,
     progress: bool = False,
 ) -> AdaptReport:
-    """Adapt a store's model to captions of its pictures; no picture is opened.
+    """Adapt a store's model to captions of its images; no image is opened.
 
     The result is a folder: ``mmindex.build(store, model=report.model)`` computes the new vectors
     from the old ones. Where no candidate is better than the unchanged model beyond the noise,
@@ -31,7 +31,7 @@ def adapt(
     Args:
         store: the store's folder.
         out: folder of the new model; it must not exist, or be empty.
-        captions: a list of captions for the store's pictures; None: the store's own captions.
+        captions: a list of captions for the images in the store; None: the store's own captions.
         overwrite: replace an adapted model that is in ``out``.
         device: where the model runs, should captions have to be encoded: ``auto``, ``cpu`` ...
         seed: of the folds, the polish and the intervals; equal seeds give equal models.
@@ -39,13 +39,13 @@ def adapt(
 
     Returns:
         ``adapted`` (whether a model was written), ``model`` (what ``build`` takes), recall
-        ``before`` and ``after`` on pictures that were not fitted to, and their difference ``gain``.
+        ``before`` and ``after`` on images that were not fitted to, and their difference ``gain``.
 
     Raises:
         TypeError: an argument has the wrong type.
         UsageError: ``out`` holds something already.
         NoInputError: there is no store, or it has no captions and none are given.
-        DataError: too few pictures have captions, or something is damaged.
+        DataError: too few images have captions, or something is damaged.
         ModelMismatchError: the store's model is no longer what it was.
         MmindexError: see :mod:`mmindex.core.errors`; ``out`` is then as it was.
     """
