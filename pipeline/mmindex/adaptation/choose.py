@@ -142,12 +142,13 @@ def _run(
     pairs, total = _joined([parts[n] for n in known]), _sum([moments[n] for n in known])
     gallery = parts[chooser].only(np.arange(min(len(parts[chooser]), _MOST_CHOSEN_BY)))
     scores: dict[Settings, float] = {}
-    best: Fit | None = None
-    for candidate, fitted in _candidates(total, noise):
-        scores[candidate] = rank(gallery, fitted.affines).score
-        if scores[candidate] == max(scores.values()):
-            best, settings = fitted, candidate
-    assert best is not None  # noqa: S101 # there are candidates
+
+    def scored() -> Iterator[tuple[float, Settings, Fit]]:
+        for candidate, fitted in _candidates(total, noise):
+            scores[candidate] = rank(gallery, fitted.affines).score
+            yield scores[candidate], candidate, fitted
+
+    _, settings, best = max(scored(), key=lambda one: one[0])
     settings = replace(settings, steps=_STEPS)
     scores[settings] = rank(gallery, polish(best, pairs, noise, settings, seed).affines).score
     settings = max(scores, key=lambda one: scores[one])

@@ -21,7 +21,7 @@ from mmindex.models.encoder import Float32, good_rows
 from mmindex.search.vectorize import Vectorizer
 from mmindex.sources.caption_lists import read_captions
 from mmindex.sources.captions import usable_captions
-from mmindex.sources.names import match_names
+from mmindex.sources.names import match_names, normal_name
 from mmindex.store.snapshot import Snapshot
 
 # More pictures make maps of a thousand dimensions no better; with five captions each they take
@@ -97,7 +97,7 @@ def listed(vectorizer: Vectorizer, path: Path, seed: int) -> Captioned:
     if not rows:
         raise DataError(
             f"{path}: none of its {len(captions)} names is an image in this store",
-            "name images by id, by path, or by the end of their path, as `mmindex query` shows them",
+            "name images by id, path or the end of the path, as `mmindex query` shows them",
         )
     id_of_row = snapshot.row_ids(Modality.IMAGE)
     by_id: dict[int, dict[str, None]] = {}
@@ -127,18 +127,24 @@ def _sampled(owners: Int64, captions: Int64, seed: int) -> tuple[Int64, Int64, b
 def _rows_named(snapshot: Snapshot, captions: dict[str, list[str]]) -> dict[str, int]:
     """The row in ``images`` of each name that has captions, where one can be told."""
     wanted = {name for name, texts in captions.items() if texts}
+    ends = {_end(name) for name in wanted}
     found: dict[str, int] = {}
-    files: dict[str, int] = {}
+    files: dict[str, int] = {}  # that may be meant: the store may have millions of others
     for row, (image_id, file) in enumerate(_names(snapshot)):
         if image_id in wanted:
             found.setdefault(image_id, row)
-        files.setdefault(file, row)
+        if _end(file) in ends:
+            files.setdefault(file, row)
     by_file = match_names(wanted, files)
     for file, row in files.items():
         name = file if file in wanted else by_file.get(file)
         if name is not None:
             found.setdefault(name, row)
     return found
+
+
+def _end(name: str) -> str:
+    return normal_name(name).rpartition("/")[2]
 
 
 def _names(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
