@@ -9,9 +9,10 @@ Bias in error estimation when using cross-validation for model selection, BMC Bi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from statistics import median_low
 from typing import Final
 
 import numpy as np
@@ -32,11 +33,9 @@ _MOST_CHOSEN_BY: Final = 500
 # Captions say less than pictures show, and a picture has several: their covariance is better known.
 _RIDGES: Final = (0.1, 0.3, 1.0, 3.0, 10.0)
 _TEXT_SHARE: Final = 1 / 3
-_TRUSTS: Final = (0.0, 0.4, 0.7)
+_TRUST: Final = 0.4
+_OTHER_TRUSTS: Final = (0.0, 0.7)
 _STEPS: Final = 30
-CANDIDATES: Final = tuple(
-    Settings(ridge, ridge * _TEXT_SHARE, trust) for ridge in _RIDGES for trust in _TRUSTS
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Choice:
     """What was found.
 
     Attributes:
-        settings: the best on average over all rounds, for a fit to all pairs.
+        settings: the middle of what the rounds chose, for a fit to all pairs.
         before, after: recall on the tested pictures, unchanged and by each round's own choice.
         gain: the difference between them.
         logit_scale: what cosine similarities of new pictures should be multiplied with before a
@@ -88,10 +87,9 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """One round's result; ``known`` pictures were fitted to before ``scores`` were taken."""
+    """One round's result; ``settings`` are its choice, for a fit to all pairs."""
 
-    known: int
-    scores: dict[Settings, float]
+    settings: Settings
     before: Ranks
     after: Ranks
     scale: float
@@ -113,7 +111,7 @@ def choose(pairs: Pairs, noise: Noise, seed: int) -> Choice:
     before = Ranks.joined([one.before for one in rounds])
     after = Ranks.joined([one.after for one in rounds])
     return Choice(
-        settings=_best(rounds).for_more(rounds[0].known, len(pairs)),
+        settings=_middle([one.settings for one in rounds]),
         before=Figures.of(before, seed),
         after=Figures.of(after, seed),
         gain=gain(before, after, seed),
@@ -141,36 +139,39 @@ def _run(
     known = [n for n in range(len(parts)) if n not in numbers]
     pairs, total = _joined([parts[n] for n in known]), _sum([moments[n] for n in known])
     gallery = parts[chooser].only(np.arange(min(len(parts[chooser]), _MOST_CHOSEN_BY)))
-    scores: dict[Settings, float] = {}
-
-    def scored() -> Iterator[tuple[float, Settings, Fit]]:
-        for candidate, fitted in _candidates(total, noise):
-            scores[candidate] = rank(gallery, fitted.affines).score
-            yield scores[candidate], candidate, fitted
-
-    _, settings, best = max(scored(), key=lambda one: one[0])
-    settings = replace(settings, steps=_STEPS)
-    scores[settings] = rank(gallery, polish(best, pairs, noise, settings, seed).affines).score
-    settings = max(scores, key=lambda one: scores[one])
+    settings = _chosen(pairs, total, gallery, noise, seed)
     grown = _joined([pairs, parts[chooser]])
     wider = settings.for_more(len(pairs), len(grown))
     fitted = _fit(grown, total + moments[chooser], noise, wider, seed)
+    tested = parts[test]
     return _Round(
-        len(pairs),
-        scores,
-        rank(parts[test], None),
-        rank(parts[test], fitted.affines),
-        _logit_scale(parts[test], fitted),
+        settings.for_more(len(pairs), len(grown) + len(tested)),
+        rank(tested, None),
+        rank(tested, fitted.affines),
+        _logit_scale(tested, fitted),
     )
 
 
-def _candidates(total: Moments, noise: Noise) -> Iterator[tuple[Settings, Fit]]:
-    whitened: Whitened | None = None
-    ridge = 0.0
-    for candidate in CANDIDATES:
-        if whitened is None or candidate.image_ridge != ridge:
-            whitened, ridge = Whitened.of(total, noise, candidate), candidate.image_ridge
-        yield candidate, whitened.fit(candidate.trust)
+def _chosen(pairs: Pairs, total: Moments, gallery: Pairs, noise: Noise, seed: int) -> Settings:
+    """The settings that find most in ``gallery``: first the ridges, then the rest."""
+
+    def tried(ridge: float, trusts: Iterable[float]) -> Iterator[tuple[float, Settings, Fit]]:
+        settings = Settings(ridge, ridge * _TEXT_SHARE, _TRUST)
+        whitened = Whitened.of(total, noise, settings)
+        for trust in trusts:
+            fitted = whitened.fit(trust)
+            yield rank(gallery, fitted.affines).score, replace(settings, trust=trust), fitted
+
+    found = [one for ridge in _RIDGES for one in tried(ridge, (_TRUST,))]
+    best = max(found, key=_score)
+    best = max([best, *tried(best[1].image_ridge, _OTHER_TRUSTS)], key=_score)
+    settings = replace(best[1], steps=_STEPS)
+    polished = polish(best[2], pairs, noise, settings, seed)
+    return settings if rank(gallery, polished.affines).score > best[0] else best[1]
+
+
+def _score(tried: tuple[float, Settings, Fit]) -> float:
+    return tried[0]
 
 
 def _fit(pairs: Pairs, total: Moments, noise: Noise, settings: Settings, seed: int) -> Fit:
@@ -178,15 +179,13 @@ def _fit(pairs: Pairs, total: Moments, noise: Noise, settings: Settings, seed: i
     return polish(fitted, pairs, noise, settings, seed) if settings.steps else fitted
 
 
-def _best(rounds: list[_Round]) -> Settings:
-    """The candidate that is best on average; polished if that helped on average."""
-    means = {one: float(np.mean([found.scores[one] for found in rounds])) for one in CANDIDATES}
-    best = max(means, key=lambda one: means[one])
-    helped = []
-    for found in rounds:
-        [polished] = [one for one in found.scores if one.steps]
-        helped.append(found.scores[polished] - found.scores[replace(polished, steps=0)])
-    return replace(best, steps=_STEPS) if np.mean(helped) > 0 else best
+def _middle(found: Sequence[Settings]) -> Settings:
+    return Settings(
+        median_low(one.image_ridge for one in found),
+        median_low(one.text_ridge for one in found),
+        median_low(one.trust for one in found),
+        median_low(one.steps for one in found),
+    )
 
 
 def _joined(parts: list[Pairs]) -> Pairs:
