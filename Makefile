@@ -8,8 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 DEMO_STORE ?= data/store
-# 130 seconds of processor time: most of the packages below encoding.
-QUICK := test_architecture.py core media store sources crawl index search evaluate
+# Most of the packages below encoding, and what holds documents and messages together.
+QUICK := test_architecture.py core media store sources crawl index search evaluate docs cli/test_flags.py
 # A newer Python than those tested may have no wheels of the pinned versions.
 CONSTRAINED = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info < (3, 14)))')
 

@@ -1,1 +1,1 @@
-"""The mmindex command line: parse, call, print."""
+"""The mmindex command line: parse arguments, call the library, print results."""

@@ -1,4 +1,4 @@
-"""``models``, ``corpora`` and ``doctor``: what there is to work with."""
+"""``models``, ``corpora`` and ``doctor``: list models and corpora, and check the machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="Only models whose name contains this text.")
+        str | None, typer.Argument(help="Only models whose names contain this text.")
     ] = None,
     output_format: TextFormat = "text",
 ) -> None:
@@ -40,7 +40,7 @@ def _model_lines(entries: Iterable[ModelEntry]) -> Iterator[str]:
     for entry in entries:
         notes = [
             *(["default"] if entry.default else []),
-            *(["many languages"] if entry.multilingual else []),
+            *(["multilingual"] if entry.multilingual else []),
             *([f"needs mmindex[{entry.extra}]"] if entry.extra else []),
         ]
         note = f"  ({'; '.join(notes)})" if notes else ""
@@ -75,14 +75,14 @@ def _corpus_lines(corpora: Iterable[Corpus]) -> Iterator[str]:
 
 def doctor(
     store: StoreOption = None,
-    model: Annotated[str | None, typer.Option(help="The model you want to use.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model that you want to use.")] = None,
     pretrained: Annotated[str | None, typer.Option(help="Its weights.")] = None,
     output_format: TextFormat = "text",
 ) -> None:
-    """Check whether a build can run here: packages, GPU, disk and model.
+    """Check whether a build can run on this machine: packages, GPU, disk and model.
 
-    The model is --model, else that of the store, else the default model for photos. Exit code 0
-    means ready, 69 means that something has to be fixed first.
+    The model is --model, or that of the store, or the default model for photos. Exit code 0 means
+    ready; 69 means that there is something to fix first.
 
     Example: mmindex doctor --model embedded
     """

@@ -1,4 +1,4 @@
-"""How the answers of ``query`` look in each form."""
+"""Output of ``query`` in each format."""
 
 from __future__ import annotations
 
@@ -28,21 +28,28 @@ _LEAST_CAPTION = 24
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What an answer shows beside the usual fields.
+    """What to show for each hit in addition to the usual fields.
 
     Attributes:
-        columns: names of further columns of the images, which the hits' metadata has.
-        picture: draws the picture at a uri into the terminal; None: none is wanted.
+        columns: names of additional image columns in the metadata of the hits.
+        picture: draws the image with this uri in the terminal; None for no thumbnails.
+        copies: whether to show how many near-duplicates each hit stands for.
     """
 
     columns: Sequence[str] = ()
     picture: Callable[[str], str] | None = None
+    copies: bool = False
+
+    @property
+    def more(self) -> Sequence[str]:
+        """The names of additional fields of each hit."""
+        return ("copies",) if self.copies else ()
 
 
 def print_answers(
     answers: Iterable[Hits], form: Form, view: View | None = None, end: str = "\n"
 ) -> int:
-    """Print answers as they come; returns how many of them are errors."""
+    """Print results as they arrive and return the number of errors."""
     shown, failed = view or View(), 0
 
     def counted() -> Iterator[Hits]:
@@ -56,7 +63,7 @@ def print_answers(
         form,
         text=lambda some: answer_lines(some, shown),
         json=lambda hits: answer_record(hits, shown),
-        tsv=((*_QUERY_COLUMNS, *shown.columns), lambda hits: answer_rows(hits, shown)),
+        tsv=((*_QUERY_COLUMNS, *shown.more, *shown.columns), lambda hits: answer_rows(hits, shown)),
         paths=lambda hits: (hit.uri for hit in hits),
         end=end,
     )
@@ -64,23 +71,25 @@ def print_answers(
 
 
 def answer_record(hits: Hits, view: View) -> dict[str, object]:
-    """An answer as JSON has it."""
+    """Return the JSON record of a result."""
     columns = [hit.metadata for hit in hits] if view.columns else None
     record = answer_fields(hits.query, hits.to, hits.version, hits, columns)
     return record if hits.error is None else {**record, "error": hits.error}
 
 
 def answer_rows(hits: Hits, view: View) -> Iterator[Sequence[Cell]]:
-    """One row for each hit, and one for an answer without hits."""
+    """Return one row for each hit, and one row for a result without hits."""
     for hit in hits:
         further = (_nullable(hit.metadata[name]) for name in view.columns)
-        yield hits.query, *hit_fields(hit).values(), "", *further
+        fields = hit_fields(hit)
+        more = [fields.pop(name) for name in view.more]
+        yield hits.query, *fields.values(), "", *more, *further
     if not hits:
-        yield hits.query, *("",) * 5, hits.error, *("",) * len(view.columns)
+        yield hits.query, *("",) * 5, hits.error, *("",) * len((*view.more, *view.columns))
 
 
 def answer_lines(answers: Iterable[Hits], view: View) -> Iterator[str]:
-    """A table for each answer, as wide as the terminal; only a path may be longer."""
+    """Return a table for each result, as wide as the terminal; only paths can be wider."""
     width = terminal_width()
     for number, hits in enumerate(answers):
         if number:
@@ -100,6 +109,7 @@ def _table(hits: Sequence[Hit], view: View, width: int | None) -> Iterator[str]:
     columns = {
         "rank": [f"{hit.rank:>4}" for hit in hits],
         "score": [f"{score_text(hit.score):>7}" for hit in hits],
+        **({"copies": [f"{hit.copies:>6}" for hit in hits]} if view.copies else {}),
         **{name: [fit(_text(hit.metadata[name]), most) for hit in hits] for name in view.columns},
     }
     captions = [visible(hit.caption or "") for hit in hits]
@@ -130,7 +140,7 @@ def _table(hits: Sequence[Hit], view: View, width: int | None) -> Iterator[str]:
 
 def _aligned(columns: Mapping[str, Sequence[str]]) -> Iterator[str]:
     widths = {name: _column_width(name, cells) for name, cells in columns.items()}
-    right = {"rank", "score"}
+    right = {"rank", "score", "copies"}
     heads = [f"{n:>{w}}" if n in right else pad(visible(n), w) for n, w in widths.items()]
     yield _GAP.join(heads).rstrip()
     for row in zip(*columns.values(), strict=True):
@@ -152,7 +162,7 @@ def _fits(columns: Mapping[str, Sequence[str]], width: int | None) -> bool:
 
 
 def _path(uri: str, width: int | None) -> str:
-    """A path that can be copied: never cut, but in a terminal relative to the working folder."""
+    """Return a path to copy: not shortened, and relative to the working directory in a terminal."""
     if width is None or not os.path.isabs(uri):  # noqa: PTH117 # a uri need not be a path
         return visible(uri)
     folder = f"{Path.cwd()}/"
@@ -168,5 +178,5 @@ def _text(value: Any) -> str:
 
 
 def _nullable(value: Any) -> str | int | float | bool | None:
-    """A value as a cell: numbers and truths as they are, anything else as text."""
+    """Return a value as a cell: numbers and booleans unchanged, anything else as text."""
     return value if value is None or isinstance(value, bool | int | float) else _text(value)

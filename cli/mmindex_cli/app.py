@@ -1,4 +1,4 @@
-"""The ``mmindex`` command: its table of commands, each imported when it is run."""
+"""The ``mmindex`` command and its table of commands, which are imported when they run."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from mmindex_cli.streams import open_missing_streams
 
 
 class _Commands(LazyCommands):
-    """Every command: a new one gets a line here."""
+    """All commands. Add a line here for a new one."""
 
     entries = {  # noqa: RUF012 # never changed
         "build": Entry("build:build", "Crawl, encode, index, evaluate and publish."),
         "crawl": Entry("build:crawl", "List and hash the images and captions."),
-        "encode": Entry("build:encode", "Turn the crawled items into vectors."),
-        "index": Entry("build:index", "Build the indexes over the vectors."),
+        "encode": Entry("build:encode", "Encode the crawled items as vectors."),
+        "index": Entry("build:index", "Build indexes from the vectors."),
         "evaluate": Entry("evaluate:evaluate", "Measure recall, exact and through the index."),
-        "query": Entry("query:query", "Find images or captions by text or pictures."),
-        "serve": Entry("serve:serve", "Search in the browser, with an HTTP API."),
-        "match": Entry("match:match", "Tell whether a picture and a text belong together."),
+        "query": Entry("query:query", "Find images or captions by text or image."),
+        "serve": Entry("serve:serve", "Serve a search page and an HTTP API."),
+        "match": Entry("match:match", "Check whether a text describes an image."),
         "classify": Entry("classify:classify", "Label images without training."),
         "dedup": Entry("dedup:dedup", "Find near-duplicate images."),
-        "explain": Entry("explain:explain", "Show where a picture matches a text."),
-        "caption": Entry("caption:caption", "Describe a picture with captions of the corpus."),
+        "explain": Entry("explain:explain", "Show which parts of an image match a text."),
+        "caption": Entry("caption:caption", "Describe an image with captions of the corpus."),
         "export": Entry("export:export", "Write images, captions and vectors for other tools."),
         "adapt": Entry("adapt:adapt", "Adapt the model to your captions in seconds."),
         "train": Entry("train:train", "Train an open_clip model on captioned images."),
         "status": Entry("status:status", "Show what the store contains and how good it is."),
         "versions": Entry("upkeep:versions", "List the versions in the store."),
-        "check": Entry("check:check", "Check that the store is sound."),
+        "check": Entry("check:check", "Verify the store, and repair it."),
         "gc": Entry("upkeep:gc", "Remove old versions and unused files."),
         "rollback": Entry("upkeep:rollback", "Restore an old version."),
-        "forget": Entry("forget:forget", "Remove images for good, from every version."),
-        "schedule": Entry("schedule:schedule", "Print a nightly build for cron or systemd."),
-        "models": Entry("about:models", "List models to encode with."),
-        "corpora": Entry("about:corpora", "List corpora that can be downloaded by name."),
+        "forget": Entry("forget:forget", "Remove images permanently, from every version."),
+        "schedule": Entry("schedule:schedule", "Print a nightly job for cron or systemd."),
+        "models": Entry("about:models", "List the available models."),
+        "corpora": Entry("about:corpora", "List the corpora that mmindex can download."),
         "doctor": Entry("about:doctor", "Check whether a build can run on this machine."),
         "completion": Entry("completion:completion", "Print a completion script for your shell."),
         "quarantine": Group(
-            "Items that were left out of the index.",
+            "List or retry items that were left out of the index.",
             {
-                "list": Entry("quarantine:quarantine_list", "List them with the reasons."),
-                "retry": Entry("quarantine:quarantine_retry", "Try them again."),
+                "list": Entry("quarantine:quarantine_list", "List the items with the reasons."),
+                "retry": Entry("quarantine:quarantine_retry", "Try the items again."),
             },
         ),
     }

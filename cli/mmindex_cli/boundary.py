@@ -1,4 +1,4 @@
-"""The one error boundary: every way in which a command can fail, as lines and an exit code.
+"""The error boundary of all commands: turn every failure into error lines and an exit code.
 
 Expected failures print one ``error:`` and one ``hint:`` line on stderr and exit with their class's
 code; anything else is a bug: exit 70. Tracebacks appear with ``--debug`` only. With
@@ -49,7 +49,7 @@ _KEPT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Reporting:
-    """How the running command wants its failure reported."""
+    """How to report a failure of the running command."""
 
     command: str = ""
     log_format: LogFormat = "text"
@@ -61,12 +61,12 @@ reporting = Reporting()
 
 
 def run_guarded(run: Callable[[], object], explain: Callable[[Any], MmindexError | int]) -> int:
-    """Run a command line; returns its exit code.
+    """Run a command line and return its exit code.
 
     Args:
         run: the command line.
-        explain: what click calls an error, as ours, or as the exit code where nothing is to be
-            said.
+        explain: converts an error of click to an mmindex error, or to an exit code if there is
+                nothing to print.
     """
     global reporting  # noqa: PLW0603 # set by the command that runs, see common.command
     reporting = Reporting()
@@ -130,7 +130,7 @@ def _report(event: str, message: str, hint: str, code: int) -> None:
 
 
 def _event(what: str, **values: object) -> str:
-    """The last event of a run that failed, in the form of those that were logged."""
+    """Write the last event of a failed run in the format of the log."""
     stamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     common = {"stage": "run", "event": what, "level": "error", "timestamp": stamp}
     return json.dumps({"run_id": reporting.run_id, **common, **values})

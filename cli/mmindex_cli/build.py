@@ -42,8 +42,8 @@ def build(
 ) -> None:
     """Crawl, encode, index, evaluate and publish.
 
-    A store remembers its sources and settings: an option changes what it names and nothing else. A
-    new store without --source gets drawn scenes.
+    A store remembers its sources and settings; an option changes only its own setting. A new store
+    without --source indexes drawn scenes.
 
     Example: mmindex build --source coco:~/coco#val2017 --index auto
     """
@@ -80,7 +80,7 @@ def encode(
     metrics_file: MetricsOption = None,
     output_format: TextFormat = "text",
 ) -> None:
-    """Turn the crawled images and captions into vectors. Existing vectors are reused.
+    """Encode the crawled images and captions as vectors. Existing vectors are reused.
 
     Example: mmindex encode --model ViT-B-32 --pretrained laion2b_s34b_b79k
     """
@@ -97,7 +97,7 @@ def index(
     metrics_file: MetricsOption = None,
     output_format: TextFormat = "text",
 ) -> None:
-    """Build the image index and the caption index over the vectors.
+    """Build the image index and the caption index from the vectors.
 
     Example: mmindex index --index ivfpq --recall-target 0.98
     """
@@ -106,7 +106,7 @@ def index(
 
 
 def _run(job: Job, output_format: Form, *stages: str) -> None:
-    """Run stages and print what became of the store."""
+    """Run stages and print the result."""
     summary = job.run(stages)
     from mmindex_cli.summary import print_run
 
@@ -114,7 +114,7 @@ def _run(job: Job, output_format: Form, *stages: str) -> None:
 
 
 def _foresee(job: Job, output_format: Form) -> None:
-    """Print what a build would do; the exit code is the one that it would give."""
+    """Print what a build would do, and exit with the code that it would return."""
     forecast = job.plan()
     from mmindex_cli.summary import print_forecast
 

@@ -1,4 +1,4 @@
-"""``caption``: a picture described with the captions of the corpus."""
+"""``caption``: describe an image with captions of the corpus."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ VotersOption = Annotated[
     int | None,
     typer.Option(
         min=2,
-        help="Let this many of the nearest captions elect the one they agree on most. "
-        "[default: the nearest captions as they come]",
+        help="Order this many nearest captions by agreement. [default: order by similarity]",
     ),
 ]
 FormatOption = Annotated[
@@ -35,7 +34,7 @@ def caption(
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Describe a picture with the nearest captions of the corpus.
+    """Describe an image with the nearest captions of the corpus.
 
     Example: mmindex caption --image beach.jpg -k 3
     """

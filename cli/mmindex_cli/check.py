@@ -1,4 +1,4 @@
-"""``check``: is the store sound, and repairing it where it is not."""
+"""``check``: verify a store, and repair it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from mmindex.upkeep.repair import RepairReport
 
 FullOption = Annotated[
-    bool, typer.Option("--full", help="Read and hash every object, and check that all fit.")
+    bool,
+    typer.Option(
+        "--full", help="Read and hash every object, and check that they match each other."
+    ),
 ]
 SubsetOption = Annotated[
     str | None,
     typer.Option(
         metavar="I/N",
-        help="Read and hash one N-th of the objects: 1/7 tonight, 2/7 tomorrow and so on.",
+        help="Read and hash one Nth of the objects: 1/7 today, 2/7 tomorrow and so on.",
     ),
 ]
 RepairOption = Annotated[
@@ -44,9 +47,9 @@ def check(
     repair: RepairOption = False,
     output_format: TextFormat = "text",
 ) -> None:
-    """Check that the store is sound and that search still answers as it did when it was built.
+    """Check that the store is intact and that searches return the same answers as after the build.
 
-    Exit code 65, with one line for each problem, if it is not.
+    If there are problems, the exit code is 65 and there is one line for each problem.
 
     Example: mmindex check --full
     """
@@ -56,7 +59,9 @@ def check(
 
     root, part = store_path(store), _part(subset)
     if part is not None and (full or repair):
-        raise UsageError("--subset cannot be combined with --full or --repair", "leave out one")
+        raise UsageError(
+            "--subset cannot be combined with --full or --repair", "use only one of them"
+        )
     repaired = repair_store(root) if repair else None
     report = check_store(root, full=full or repair, subset=part)
     emit(

@@ -1,4 +1,4 @@
-"""``classify``: which of these labels fits each picture best?"""
+"""``classify``: choose the best label for each image."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ LabelsOption = Annotated[
     Path,
     typer.Option(
         metavar="FILE",
-        help="The labels, one on each line, or a .csv or .tsv with a column `label` or `name`. "
-        "After a tab: words to use instead of the label, separated by |.",
+        help="A file with one label per line, or a .csv or .tsv with a column `label` or `name`. "
+        "After a tab, add words to use instead of the label, separated by |.",
     ),
 ]
 TemplatesOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME_OR_FILE",
-        help="Prompts to put the labels into: photo, drawing, plain, or a file with one prompt on "
-        "each line ({} is the label). [default: drawing for the embedded model, else photo]",
+        help="Prompts for the labels: photo, drawing, plain, or a file with one prompt per line "
+        "({} is the label). [default: drawing for the embedded model, otherwise photo]",
     ),
 ]
-TopOption = Annotated[int, typer.Option("-k", min=1, help="Labels for each image.")]
+TopOption = Annotated[int, typer.Option("-k", min=1, help="Number of labels per image.")]
 TruthOption = Annotated[
     str | None,
     typer.Option(
@@ -54,7 +54,7 @@ TruthOption = Annotated[
 ]
 ConfusionOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.png", help="Also draw the confusion matrix. Needs --truth."),
+    typer.Option(metavar="FILE.png", help="Also draw the confusion matrix. Requires --truth."),
 ]
 ScaleOption = Annotated[
     float | None,
@@ -77,7 +77,7 @@ def classify(
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Label images without training: each gets the label whose text is nearest.
+    """Label images without training: each image gets the label with the nearest text.
 
     Example: mmindex classify ~/Pictures --labels labels.txt -k 3
     """
@@ -98,11 +98,11 @@ def classify(
         if confusion is not None:
             _draw(report, confusion)
     if failed := sum(one.error is not None for one in kept):
-        raise DataError(f"{failed} of the images could not be used", "see their `error`")
+        raise DataError(f"{failed} of the images cannot be used", "see their `error`")
 
 
 def _rows(vectorizer: Vectorizer, where: str | None) -> Rows | None:
-    """What the condition selects; mistakes in it show before the model is loaded."""
+    """Return the rows that the condition selects; report errors before the model is loaded."""
     if where is None:
         return None
     from mmindex.search.filters import select_images
@@ -146,7 +146,7 @@ def _told(
 def _print_all(
     told: Iterable[Prediction], classifier: Classifier, form: Form, *, keep: bool
 ) -> list[Prediction]:
-    """Print predictions as they come; returns those needed later: all, or the failed ones."""
+    """Print predictions as they arrive and return those needed later: all, or the failed ones."""
     from mmindex_cli.output import emit
 
     kept: list[Prediction] = []

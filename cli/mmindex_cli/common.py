@@ -1,4 +1,4 @@
-"""What every command shares: its store, its run's name, logging options."""
+"""Parts of all commands: the store, the run id and the logging options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DebugOption = Annotated[
 
 
 def store_path(option: Path | None) -> Path:
-    """The store that a command works on."""
+    """Return the store that a command uses."""
     from mmindex.core.resources import checkout_dir
 
     if option is not None:
@@ -41,12 +41,12 @@ def store_path(option: Path | None) -> Path:
 
 @functools.cache
 def run_id() -> str:
-    """This process's run."""
+    """Return the id of the run of this process."""
     return new_run_id()
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command ``--log-format`` and ``--debug``, and set both up before it runs."""
+    """Add ``--log-format`` and ``--debug`` to a command, and apply them before it runs."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, log_format: LogFormat, debug: bool, **kwargs: Any) -> None:
@@ -70,7 +70,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 def signed(
     wrapper: Callable[..., None], parameters: Sequence[inspect.Parameter]
 ) -> Callable[..., None]:
-    """Give a wrapper the signature that typer makes options of."""
+    """Set the signature of a wrapper, from which typer creates the options."""
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions allow it
     wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
     return wrapper

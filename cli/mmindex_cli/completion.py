@@ -27,10 +27,10 @@ class _Option:
     """One option.
 
     Attributes:
-        names: all of its spellings.
-        value: None for a flag; ``file`` or ``folder``; else nothing is known of its value.
-        choices: the values that it takes, where these are known.
-        help: its help on one line.
+        names: all spellings.
+        value: None for a flag, ``file``, ``folder``, or another text for any other value.
+        choices: the allowed values, if they are known.
+        help: the help text on one line.
     """
 
     names: tuple[str, ...]
@@ -41,7 +41,7 @@ class _Option:
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """One command, or a group: those below it with their summaries."""
+    """One command, or a group with its commands and their summaries."""
 
     options: tuple[_Option, ...]
     below: Mapping[str, str]
@@ -73,7 +73,7 @@ def completion(
 
 
 def _commands(command: Any, path: str) -> Iterator[tuple[str, _Command]]:
-    """Every command by its path, such as ``/quarantine/list``; the root's is empty."""
+    """Return all commands by path, such as ``/quarantine/list``; the path of the root is empty."""
     entries = getattr(command, "entries", {})
     below = {name: entry.summary for name, entry in entries.items()}
     help_names = ("-h", "--help")
@@ -92,7 +92,7 @@ def _commands(command: Any, path: str) -> Iterator[tuple[str, _Command]]:
 
 
 def _plain(annotation: Any) -> Any:
-    """The type in ``Annotated[T | None, ...]``."""
+    """Return the type ``T`` in ``Annotated[T | None, ...]``."""
     kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     some = [one for one in get_args(kind) if one is not type(None)]
     return some[0] if isinstance(kind, UnionType) or get_origin(kind) is Union else kind

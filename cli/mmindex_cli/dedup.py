@@ -1,4 +1,4 @@
-"""``dedup``: groups of images that are nearly the same."""
+"""``dedup``: find groups of near-duplicate images."""
 
 from __future__ import annotations
 
@@ -28,8 +28,16 @@ ThresholdOption = Annotated[
     float | None,
     typer.Option(
         "--image-threshold",
-        help="Least cosine similarity of two images that count as duplicates. "
-        "[default: 0.98 for the embedded model, else 0.96]",
+        help="Lowest cosine similarity of duplicates. "
+        "[default: 0.98 for the embedded model, otherwise 0.96]",
+    ),
+]
+AcrossOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Show only groups in which this column of the images has several values: split finds "
+        "images that are in more than one split.",
     ),
 ]
 _COLUMNS = ("group", "id", "uri", "width", "height", "bytes", "similarity", "keep")
@@ -37,6 +45,7 @@ _COLUMNS = ("group", "id", "uri", "width", "height", "bytes", "similarity", "kee
 
 def dedup(
     image_threshold: ThresholdOption = None,
+    across: AcrossOption = None,
     where: WhereOption = None,
     output_format: PathsFormat = "table",
     null: NullOption = False,
@@ -45,18 +54,20 @@ def dedup(
 ) -> None:
     """Find groups of near-duplicate images and suggest which one to keep. Nothing is deleted.
 
-    The groups that free most space come first. --format paths prints the images that could go.
+    The groups that free the most space come first. --format paths prints the images that you can
+    delete.
 
     Example: mmindex dedup --image-threshold 0.97 --html duplicates.html
     """
-    from mmindex.insight.dedup import default_threshold, near_duplicates
+    from mmindex.insight.dedup import near_duplicates
+    from mmindex.search.near import default_threshold
     from mmindex.store.snapshot import open_snapshot
     from mmindex_cli.output import emit
 
     form, end = paths_form(output_format, null)
     snapshot = open_snapshot(store_path(store))
     threshold = default_threshold(snapshot.encoder) if image_threshold is None else image_threshold
-    groups = near_duplicates(snapshot, threshold, _rows(snapshot, where))
+    groups = near_duplicates(snapshot, threshold, _rows(snapshot, where), across)
     if html is not None:
         from mmindex.pages.duplicates import dedup_page
         from mmindex.pages.page import write_page
@@ -67,7 +78,7 @@ def dedup(
         form,
         text=lambda _: _lines(groups),
         json=lambda numbered: _record(*numbered),
-        tsv=(_COLUMNS, lambda numbered: _cells(*numbered)),
+        tsv=((*_COLUMNS, *(["across"] if across else ())), lambda numbered: _cells(*numbered)),
         paths=lambda numbered: (one.uri for one in numbered[1].members if not one.keep),
         end=end,
     )
@@ -93,6 +104,7 @@ def _record(number: int, group: Group) -> dict[str, object]:
                 "bytes": member.size_bytes,
                 "similarity": round(member.similarity, 6),
                 "keep": member.keep,
+                **({} if member.across is None else {"across": member.across}),
             }
             for member in group.members
         ],
@@ -115,7 +127,8 @@ def _lines(groups: Iterable[Group]) -> Iterator[str]:
             pixels = f"{one.width}x{one.height}"
             mark = "keep" if one.keep else "    "
             facts = f"{score_text(one.similarity)}  {pixels:>11}  {size(one.size_bytes):>9}"
-            yield f"  {mark}  {facts}  {visible(one.uri)}"
+            value = "" if one.across is None else f"{visible(one.across)}  "
+            yield f"  {mark}  {facts}  {value}{visible(one.uri)}"
     if number:
         could_go = f"{images - number:,} could go ({size(spare)})"
         yield f"{number:,} groups of {images:,} images; {could_go}"

@@ -1,4 +1,4 @@
-"""``evaluate``: measure recall of the published version."""
+"""``evaluate``: measure the recall of the published version."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def evaluate(
     html: PageOption = None,
     expect: ExpectOption = None,
 ) -> None:
-    """Measure recall@K in both directions, exact and through the index, and what the index loses.
+    """Measure recall@K in both directions, exactly and through the index, and the index's recall.
 
     --html writes a report: confidence intervals, ranks, best and worst queries, speed.
 
@@ -100,7 +100,7 @@ def _lines(evaluation: Evaluation, comparison: Comparison | None) -> Iterator[st
 
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
-    """Expected and measured figures as a table for people."""
+    """Return a table of expected and measured figures."""
     from mmindex.core.display import visible
 
     yield ""
@@ -115,7 +115,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
 
 
 def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
-    """The figures as a table for people."""
+    """Return a table of the figures."""
     from mmindex.core.display import visible
 
     corpus = f"{evaluation.images:,} images, {evaluation.captions:,} captions"
@@ -157,10 +157,10 @@ def _percent(value: float | None) -> str:
 
 def _notes(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.ceiling is not None:
-        yield "note: best possible because some captions fit several of these drawn scenes"
+        yield "note: best possible is below 100 because some captions fit several drawn scenes"
     if evaluation.captions == 0:
         yield "note: no captions; the image index was queried with images, leaving out the image"
     if evaluation.sampled:
         yield f"note: measured on a sample of the queries (seed {evaluation.seed})"
     if not evaluation.trained:
-        yield "warning: the model is UNTRAINED: these figures mean nothing"
+        yield "warning: the model is UNTRAINED: these figures are meaningless"

@@ -1,4 +1,4 @@
-"""``explain``: which parts of a picture carry its match with a text?"""
+"""``explain``: show which parts of an image match a text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmindex.insight.explain import Explanation
 
 TextOption = Annotated[str, typer.Option(help="The text.")]
-OutOption = Annotated[Path, typer.Option(metavar="FILE.png", help="Where to write the overlay.")]
+OutOption = Annotated[Path, typer.Option(metavar="FILE.png", help="PNG file for the overlay.")]
 MethodOption = Annotated[
     Literal["gradient", "occlusion"] | None,
     typer.Option(help="How to compute the map. [default: gradient]"),
@@ -37,7 +37,7 @@ def explain(
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Draw where a picture matches a text, as a PNG overlay.
+    """Draw the parts of an image that match a text, as a PNG overlay.
 
     Example: mmindex explain --image beach.jpg --text "a red umbrella" --out umbrella.png
     """
@@ -69,7 +69,7 @@ def _record(found: Explanation) -> dict[str, object]:
 def _lines(found: Explanation, text: str, out: Path) -> Iterator[str]:
     yield f"score {score_text(found.score)} for {visible(text)}"
     if found.peak is None:
-        yield "no part of the picture supports this text"
+        yield "no part of the image supports this text"
     else:
         x, y = found.peak
         place = f"{100 * x:.0f} % from the left, {100 * y:.0f} % from the top of the model's view"

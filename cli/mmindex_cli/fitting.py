@@ -1,4 +1,4 @@
-"""Text fitted into the columns of a terminal; wide characters take two, accents none."""
+"""Fit text into terminal columns; wide characters take two columns, combining accents none."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PER_COLUMN = 4
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal; None where output goes elsewhere: a file keeps whole lines."""
+    """Return the width of the terminal, or None for files and pipes: their lines are not cut."""
     if not sys.stdout.isatty():
         return None
     return max(_MIN_WIDTH, shutil.get_terminal_size().columns)
 
 
 def fit(text: str, width: int | None) -> str:
-    """The text made visible, cut with an ellipsis where it is wider than ``width`` columns."""
+    """Return the escaped text, shortened with an ellipsis to at most ``width`` columns."""
     if width is None:
         return visible(text)
     # Accents take no column: a pile of thousands on one letter is cut too.
@@ -43,5 +43,5 @@ def _head(text: str, width: int) -> str:
 
 
 def pad(text: str, width: int) -> str:
-    """Fill a visible text with spaces up to ``width`` columns."""
+    """Pad an escaped text with spaces to ``width`` columns."""
     return text + " " * (width - wcswidth(text))

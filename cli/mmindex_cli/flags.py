@@ -1,4 +1,4 @@
-"""Settings in the library's messages, shown as the flags that people type."""
+"""Replace settings in messages of the library with command-line flags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SETTING: Final = re.compile(rf"`({_NAMES})(?:=([^`]*))?`")
 
 
 def as_flags(text: str) -> str:
-    """A message of the library's for somebody at a command line."""
+    """Return a message of the library with flags instead of settings."""
     return _SETTING.sub(_flag, text)
 
 

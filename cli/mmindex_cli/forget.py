@@ -1,4 +1,4 @@
-"""``forget``: images that must go for good."""
+"""``forget``: remove images permanently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NamesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="IMAGE", help="Ids, uris, paths of files, or folders of images."),
+    typer.Argument(metavar="IMAGE", help="Ids, uris, file paths or folders of images."),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
@@ -34,11 +34,12 @@ def forget(
     yes: YesOption = False,
     output_format: TextFormat = "text",
 ) -> None:
-    """Remove images for good, with their captions, vectors and every older version of the store.
+    """Remove images permanently, with their captions, vectors and all older versions of the store.
 
-    Byte-identical copies are removed too, and no later build brings any of it back. This cannot
-    be undone. Your source files are not touched. On a terminal, the command shows what would be
-    removed and asks first. Exit code 66 if an image is unknown; then nothing is forgotten.
+    Byte-identical copies are removed too, and later builds do not index them again. You cannot
+    undo this. Your source files are not changed. In a terminal, the command shows what it would
+    remove and asks for confirmation. If an image is unknown, the exit code is 66 and nothing is
+    removed.
 
     Example: mmindex forget ~/photos/anna.jpg --dry-run
     """
@@ -61,15 +62,15 @@ def forget(
 
 
 def on_terminal() -> bool:
-    """Whether somebody is there to be asked."""
+    """Return whether stdin and stderr are a terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _confirm(planned: ForgetReport, near: Sequence[str]) -> None:
-    """Show what would go and ask; anything but yes ends the command."""
+    """Show what would be removed and ask for confirmation; end the command unless it is yes."""
     for line in _lines(planned, near):
         typer.echo(line, err=True)
-    typer.confirm("Forget them? This cannot be undone.", abort=True, err=True)
+    typer.confirm("Remove these images permanently? You cannot undo this.", abort=True, err=True)
 
 
 def _print(report: ForgetReport, near: Sequence[str], form: Form) -> None:
@@ -92,13 +93,13 @@ def _lines(report: ForgetReport, near: Sequence[str]) -> Iterator[str]:
     if report.dry_run:
         yield from _listed("", report.forgotten)
     yield from _listed("byte-identical copy, also forgotten: ", report.same_bytes)
-    yield from _listed("looks nearly the same, but stays: ", near)
+    yield from _listed("looks almost the same, but stays: ", near)
     if report.published:
         yield f"published version {report.version}"
     for number in report.removed:
         yield f"removed version {number}"
     for path in report.still_in:
-        yield f"still in the archive {visible(path)}, which is kept as a whole"
+        yield f"still in the archive {visible(path)}, which is not changed"
 
 
 def _listed(prefix: str, names: Sequence[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""SIGTERM ends a command by an exception, so that files, workers and the lock are let go."""
+"""Convert SIGTERM to an exception, so that files, workers and the lock are released."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _HAS_TIMER = hasattr(signal, "setitimer")  # not on Windows, where a lost signal
 
 
 def catch_signals() -> None:
-    """Raise :class:`Terminated` on SIGTERM, and see to it that it gets through."""
+    """Raise :class:`Terminated` on SIGTERM, also where Python drops exceptions."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     if _HAS_TIMER:
         sys.unraisablehook = _raise_later
 
 
 def stop_catching() -> None:
-    """Let SIGTERM end the process at once: there is nothing left to unwind."""
+    """Let SIGTERM end the process immediately, because there is nothing left to release."""
     if _HAS_TIMER:
         signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -36,10 +36,10 @@ def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _raise_later(unraisable: UnraisableHookArgs) -> None:
-    """Raise a signal's exception again where Python had to drop it.
+    """Raise the exception of a signal again after Python dropped it.
 
-    A handler may run while Python calls a ``__del__`` or a weak reference's callback, out of which
-    nothing can be raised: the run would go on as if nothing had been asked of it.
+    A handler can run while Python calls a ``__del__`` or the callback of a weak reference. Python
+    drops exceptions from these, so the run would continue despite the signal.
     """
     lost = unraisable.exc_type
     if not issubclass(lost, (Terminated, KeyboardInterrupt)):

@@ -1,4 +1,4 @@
-"""Commands that are imported when they are asked for: ``status`` does not wait for ``train``.
+"""Import a command only when it is used: ``status`` does not wait for ``train``.
 
 Importing every command and having typer look at every option takes as long as all the rest of
 ``mmindex --help``.
@@ -37,18 +37,18 @@ HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One command, not yet imported.
+    """A command that is not imported yet.
 
     Attributes:
-        where: ``module:function`` inside this package.
-        summary: the first line of the function's description, for the list of commands.
+        where: ``module:function`` in this package.
+        summary: one line for the list of commands.
     """
 
     where: str
     summary: str
 
     def load(self, name: str) -> Any:
-        """The command as click sees it."""
+        """Return the click command."""
         module, _, function = self.where.partition(":")
         found = getattr(importlib.import_module(f"mmindex_cli.{module}"), function)
         alone = typer.Typer(
@@ -60,13 +60,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Commands under one word."""
+    """A group of commands with a common name."""
 
     summary: str
     entries: Mapping[str, Entry]
 
     def load(self, name: str) -> Any:
-        """The group as click sees it; its own commands stay unimported."""
+        """Return the click group, without importing its commands."""
         kind = type(f"{name}_commands", (LazyCommands,), {"entries": self.entries})
         return kind(
             name=name,
@@ -78,7 +78,7 @@ class Group:
 
 
 class _Loading(UserDict[str, Any]):
-    """Commands by name, each loaded when it is first looked at."""
+    """Commands by name, each loaded on first access."""
 
     def __getitem__(self, name: str) -> Any:
         found = self.data[name]
@@ -97,7 +97,7 @@ class LazyCommands(TyperGroup):
     entries: Mapping[str, Entry | Group] = {}
 
     def __init__(self, **settings: Any) -> None:
-        """As typer's own group, whose commands are ``entries``."""
+        """Create a typer group with the commands ``entries``."""
         super().__init__(**{**settings, "commands": None})
         self.commands: Any = _Loading(self.entries)
 
@@ -113,7 +113,7 @@ class LazyCommands(TyperGroup):
         *_others: Any,
         **extra: Any,
     ) -> Any:
-        """Run a command line inside the error boundary; ends the process."""
+        """Run a command line inside the error boundary and exit."""
         words = list(sys.argv[1:] if args is None else args)
         known = {name: extra[name] for name in ("obj", "color") if name in extra}
 
@@ -125,7 +125,7 @@ class LazyCommands(TyperGroup):
 
 
 def _explained(group: TyperGroup, words: Sequence[str], error: Any) -> MmindexError | int:
-    """A mistake in the command line as one of our errors; where help is the answer, the code."""
+    """Convert a usage error of click to an mmindex error, or to an exit code if it printed help."""
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()  # its text is the help
         return int(error.exit_code)
@@ -133,7 +133,7 @@ def _explained(group: TyperGroup, words: Sequence[str], error: Any) -> MmindexEr
     extra = words[-1:] if message.startswith("got unexpected extra argument") else []
     if path in {"mmindex build", "mmindex crawl"} and extra and not extra[0].startswith("-"):
         return UsageError(message, f"did you mean --source folder:{extra[0]}?")
-    return UsageError(message, f"`{path} --help` shows how to use it")
+    return UsageError(message, f"`{path} --help` shows the usage")
 
 
 def _message(error: Any) -> str:
@@ -148,7 +148,7 @@ def _message(error: Any) -> str:
 
 
 def _path(group: TyperGroup, words: Sequence[str]) -> str:
-    """The command that the words name, as far as they do: ``mmindex quarantine list``."""
+    """Return the command that the words name, such as ``mmindex quarantine list``."""
     names, here = ["mmindex"], group
     for word in words:
         commands = getattr(here, "commands", {})

@@ -1,4 +1,4 @@
-"""Log events on stderr: lines for people, or one JSON object a line."""
+"""Log events on stderr: lines of text, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ LogFormat = Literal["text", "json"]
 def configure_logging(log_format: LogFormat, run_id: str, *, verbose: bool = False) -> None:
     """Send log events to stderr.
 
-    In JSON every event has ``timestamp``, ``level``, ``run_id``, ``stage`` and ``event``, and what
-    libraries log or warn of becomes an event too, so that nothing else is on stderr.
+    In JSON, every event has ``timestamp``, ``level``, ``run_id``, ``stage`` and ``event``. Log
+    records and warnings of libraries become events too, so that nothing else is on stderr.
     """
     ours, root = logging.getLogger("mmindex"), logging.getLogger()
     ours.setLevel(logging.DEBUG if verbose else logging.INFO)
@@ -34,10 +34,10 @@ def configure_logging(log_format: LogFormat, run_id: str, *, verbose: bool = Fal
 
 
 class _Stderr(logging.Handler):
-    """Writes to stderr without tearing a progress bar that stands there.
+    """Writes to stderr without breaking a progress bar.
 
-    A line comes whole, with its end, and goes to the kernel in one call: a process that is killed
-    leaves no half of it. Where nothing can be written, the run fails: the error is not caught.
+    Each line is written with its newline in one system call, so a killed process leaves no partial
+    line. If writing fails, the run fails: the error is not caught.
     """
 
     def __init__(self, formatter: logging.Formatter) -> None:
@@ -55,7 +55,7 @@ class _Stderr(logging.Handler):
 
 
 class _TextFormatter(logging.Formatter):
-    """``warning: stage: message  name=value``; ``info`` goes without saying."""
+    """``warning: stage: message  name=value``; the level ``info`` is not shown."""
 
     def format(self, record: logging.LogRecord) -> str:
         mark = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
@@ -63,7 +63,7 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object a line, in ASCII."""
+    """One JSON object per line, in ASCII."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__()
@@ -87,6 +87,6 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _stage(record: logging.LogRecord) -> str:
-    """Of our own events the stage; everything else is a library's."""
+    """Return the stage of an mmindex event, or the name of the library."""
     package, _, stage = record.name.partition(".")
     return stage if package == "mmindex" else "library"

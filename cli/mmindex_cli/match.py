@@ -1,4 +1,4 @@
-"""``match``: do a picture and a text belong together?"""
+"""``match``: check whether a text describes an image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PairsOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Judge many pairs: a .csv, .tsv or .jsonl file with the columns image, text, label.",
+        help="Check many pairs: a .csv, .tsv or .jsonl file with the columns image, text, label.",
     ),
 ]
 ThresholdOption = Annotated[
@@ -36,11 +36,11 @@ ThresholdOption = Annotated[
     typer.Option(
         min=-1.0,
         max=1.0,
-        help="Least cosine similarity of a match. [default: fitted to the pairs of the corpus]",
+        help="Lowest cosine similarity of a match. [default: fitted to the pairs in the corpus]",
     ),
 ]
 SeedOption = Annotated[
-    int, typer.Option(min=0, help="Seed of the sample that the threshold is fitted to.")
+    int, typer.Option(min=0, help="Seed of the sample for fitting the threshold.")
 ]
 
 
@@ -54,7 +54,7 @@ def match(
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Tell whether a picture and a text belong together, or judge a list of labelled pairs.
+    """Check whether a text describes an image, or evaluate a list of labelled pairs.
 
     Example: mmindex match --image cat.jpg --text "a cat on a sofa"
     """
@@ -62,7 +62,7 @@ def match(
 
     if (pairs is None) == (image is None or text is None):
         raise UsageError(
-            "give --image and --text, or --pairs",
+            "pass --image and --text, or --pairs",
             'for example: mmindex match --image cat.jpg --text "a cat on a sofa"',
         )
     with open_vectorizer(store_path(store), device) as vectorizer:

@@ -1,4 +1,4 @@
-"""Options that several commands share, each spelled once.
+"""Options of several commands.
 
 Options that set a value of :mod:`mmindex.core.config` are rows of a table; their types and
 defaults come from there. :func:`takes_settings` gives a command the rows it needs.
@@ -25,8 +25,8 @@ StoreOption = Annotated[
     typer.Option(
         "--store",
         readable=False,  # the store itself reports this, with an exit code that scripts know
-        help="Folder of the store. [default: $MMINDEX_STORE, else data/store in a checkout, "
-        "else the user data folder]",
+        help="Folder of the store. [default: $MMINDEX_STORE, or data/store in a checkout, "
+        "or the user data folder]",
         show_default=False,
     ),
 ]
@@ -42,7 +42,10 @@ MetricsOption = Annotated[
     ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would happen. Change and download nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Show what would happen, without changing or downloading anything."
+    ),
 ]
 DeviceOption = Annotated[
     str, typer.Option(help="Device to run the model on: auto, cpu, cuda or cuda:N.")
@@ -60,7 +63,8 @@ ImageOption = Annotated[
     typer.Option("--image", metavar="IMAGE", help="A file, or the uri or id of an indexed image."),
 ]
 PageOption = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Also write the result as a web page.")
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Also write the result as an HTML page."),
 ]
 TextFormat = Annotated[
     Literal["text", "json"], typer.Option("--format", help="text for people, json for programs.")
@@ -78,18 +82,20 @@ PathsFormat = Annotated[
 ]
 NullOption = Annotated[
     bool,
-    typer.Option("-0", "--null", help="Only paths, each ended by a NUL byte, for `xargs -0`."),
+    typer.Option(
+        "-0", "--null", help="Print only paths, each followed by a NUL byte, for `xargs -0`."
+    ),
 ]
 
 
 def paths_form(form: Form, null: bool) -> tuple[Form, str]:
-    """The form of a result that may be paths alone, and what ends a path.
+    """Return the output format for ``--format`` and ``-0``, and the terminator of paths.
 
     Raises:
-        UsageError: ``-0`` with another form.
+        UsageError: ``-0`` with another format.
     """
     if null and form not in {"table", "paths"}:
-        raise UsageError(f"-0 cannot be combined with --format {form}", "leave out one of them")
+        raise UsageError(f"-0 cannot be combined with --format {form}", "use only one of them")
     return ("paths", "\0") if null else (form, "\n")
 
 
@@ -99,10 +105,10 @@ class Setting(NamedTuple):
     Attributes:
         key: dotted name in :mod:`mmindex.core.config`, or ``train.`` and a field of
             :class:`mmindex.train.settings.TrainSettings`.
-        help: what it does; the default is added.
-        flag: the option, where it is not the key's last part.
-        metavar: what its value is called, where the type does not say it.
-        kind: its type, where it is not the setting's own.
+        help: the help text; the default is appended.
+        flag: the option, if it is not the last part of the key.
+        metavar: the name of the value in the help text, if not derived from the type.
+        kind: the type, if it differs from the type of the setting.
     """
 
     key: str
@@ -116,7 +122,7 @@ FreshOption = Annotated[
     bool,
     typer.Option(
         "--fresh-settings",
-        help="Start from the default settings instead of those that the store remembers.",
+        help="Use the default settings instead of the settings that the store remembers.",
     ),
 ]
 SOURCES = (
@@ -125,44 +131,47 @@ SOURCES = (
             metavar="KIND:PLACE[#SPLIT]", kind=list[str]),
     Setting("source.all_files", "In folder: sources, try every file, whatever its extension.",
             kind=bool),
-    Setting("source.exclude", "In folder: sources, leave out what matches: a name ('*.png') or a "
-            "path ('2019/**'). Can be repeated; the store remembers it, and '' takes it back.",
+    Setting("source.exclude", "In folder: sources, skip files that match: a name ('*.png') or path "
+            "('2019/**'). You can repeat this option. The store remembers it; '' removes it.",
             metavar="GLOB", kind=list[str]),
-    Setting("source.include", "In folder: sources, read only what matches. Can be repeated; the "
-            "store remembers it, and '' takes it back.", metavar="GLOB", kind=list[str]),
+    Setting("source.include", "In folder: sources, read only files that match. You can repeat this "
+            "option. The store remembers it; '' removes it.", metavar="GLOB", kind=list[str]),
     Setting("crawl.metadata", "Metadata of photographs to store: all, no-location or none."),
-    Setting("crawl.captions_from", "metadata: titles, descriptions and keywords in photographs "
-            "are captions too."),
-    Setting("crawl.video_interval", "Seconds of a video for each picture that is taken from it.",
+    Setting("crawl.captions_from", "With metadata, titles, descriptions and keywords in "
+            "photographs also become captions."),
+    Setting("crawl.video_interval", "Seconds between the frames of a video that become images.",
             metavar="SECONDS"),
 )  # fmt: skip
 LIMITS = (
-    Setting("limits.max_quarantine", "Largest share of items that may be unusable."),
-    Setting("limits.max_removed", "Largest share of the corpus that may disappear in one build."),
+    Setting("limits.max_quarantine", "Largest share of unusable items."),
+    Setting(
+        "limits.max_removed", "Largest share of the images of the last version that can be missing."
+    ),
 )
 NETWORK = (
-    Setting("fetch.allow_private", "Also fetch from loopback and private addresses."),
+    Setting("fetch.allow_private", "Also download from loopback and private addresses."),
     Setting("fetch.use_env_proxy", "Use the proxies in http_proxy and https_proxy."),
 )
 FETCH = (
     Setting("fetch.base_url", "Download corpora from this mirror.", metavar="URL"),
     Setting("fetch.corpora", "Description of your own corpus, in the format of data/corpora.",
             metavar="FILE", kind=Path),
-    Setting("fetch.require_checksum", "Reject downloads that have no known checksum."),
-    Setting("fetch.per_host_concurrency", "Parallel requests to one host."),
-    Setting("fetch.contact", "Email address or page to name in the User-Agent."),
+    Setting("fetch.require_checksum", "Reject downloads without a known checksum."),
+    Setting("fetch.per_host_concurrency", "Concurrent requests to one host."),
+    Setting("fetch.contact", "Email address or web page for the User-Agent header."),
     *NETWORK,
-    Setting("crawl.rehash", "Read every file again, even if it looks unchanged."),
+    Setting("crawl.rehash", "Read every file again, even if it seems unchanged."),
 )  # fmt: skip
 MODEL = (
     Setting("model.name", "open_clip model name, `embedded`, local-dir:PATH or hf-hub:ORG/REPO.",
             "--model"),
     Setting("model.pretrained", "Weights: a tag, a file, or `none` for an untrained model."),
-    Setting("model.allow_pickle_weights", "Accept .pt and .bin files, loaded weights-only."),
+    Setting("model.allow_pickle_weights", "Also accept .pt and .bin files, loaded with PyTorch's "
+            "weights-only loader."),
 )  # fmt: skip
 MACHINE = (
-    Setting("encode.device", "Device: auto, cpu, cuda (all of them), cuda:N or cuda:N,M."),
-    Setting("encode.workers", "Decoding processes. 0 decodes in the main process. "
+    Setting("encode.device", "Device: auto, cpu, cuda (all GPUs), cuda:N or cuda:N,M."),
+    Setting("encode.workers", "Number of decoding processes; 0 decodes in the main process. "
             "[default: one per core]"),
 )  # fmt: skip
 ENCODE = (
@@ -173,14 +182,16 @@ ENCODE = (
 INDEX = (
     Setting("index.kind", "auto, exact, ivfpq, ivfflat, sq8 or a FAISS factory string.", "--index"),
     Setting("index.recall_target", "Share of the exact answers that the index must find."),
-    Setting("index.refine", "Vectors to re-rank with; sq8 takes half the space of fp16."),
+    Setting(
+        "index.refine", "Precision of the vectors for re-ranking; sq8 takes half the space of fp16."
+    ),
 )
 
 
 def takes_settings(*settings: Setting) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Expand a command's parameter ``values`` into one option for each setting.
+    """Replace the parameter ``values`` of a command with one option for each setting.
 
-    The command gets the settings that were given as a dict by dotted name.
+    The command receives the settings that the user passed as a dict by dotted name.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -206,7 +217,7 @@ def _name(setting: Setting) -> str:
 
 
 def _given(value: Any) -> Any:
-    """None for what was not given; a flag can only be switched on."""
+    """Return the value, or None if the option was not passed; flags can only be turned on."""
     if isinstance(value, Path):
         return str(value)
     return None if value is False or value == [] else value
@@ -231,7 +242,7 @@ def _parameter(setting: Setting) -> inspect.Parameter:
 
 
 def _known(setting: Setting) -> tuple[Any, Any]:
-    """Type and default, as the settings have them."""
+    """Return the type and the default of the setting."""
     section, _, key = setting.key.rpartition(".")
     if not section:
         return setting.kind, None

@@ -1,4 +1,4 @@
-"""How results are printed: text for people, TSV and JSON lines for programs, or paths alone.
+"""Print results as text, TSV, JSON lines or paths.
 
 Every text shown comes from somebody's corpus, so in each form control characters, terminal escapes
 and text-direction overrides are written as escapes:
@@ -40,17 +40,17 @@ def emit(
     paths: Callable[[T], Iterable[str]] = lambda _item: (),
     end: str = "\n",
 ) -> None:
-    """Print results as they come, in the form that was asked for.
+    """Print results as they arrive, in the requested format.
 
     Args:
-        items: what there is to show, in order.
-        form: how.
-        text: the lines for people, of all items.
-        json: one item as JSON has it; plain values and containers.
-        compact: leave out the blanks in JSON.
-        tsv: names of the columns, and the rows of one item.
-        paths: the paths of one item, each printed once for an item.
-        end: what ends a path.
+        items: the results, in order.
+            form: the format.
+            text: returns the lines of text for all items.
+            json: returns the JSON record of an item: plain values and containers.
+            compact: omit spaces in JSON.
+            tsv: the column names, and a function that returns the rows of an item.
+            paths: returns the paths of an item; each is printed once per item.
+            end: the terminator of a path.
     """
     if form == "paths":
         for item in items:
@@ -87,7 +87,7 @@ def _lines(
 
 
 def tsv_cell(value: Cell) -> str:
-    """One cell: numbers as they are, six decimals; a text escaped, see the module's description."""
+    """Return a cell: numbers with up to six decimals, text escaped as described in the module."""
     match value:
         case None:
             return ""
@@ -102,7 +102,7 @@ def tsv_cell(value: Cell) -> str:
 
 
 def labelled(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Lines of a label and a text."""
+    """Return lines with a label and a text."""
     for label, text in rows:
         yield f"  {label:<12}{visible(text)}"
 

@@ -1,4 +1,4 @@
-"""Thumbnails in a terminal: kitty's graphics, iTerm2's inline images, or sixel.
+"""Thumbnails in a terminal: kitty graphics, iTerm2 inline images, or sixel.
 
 Protocols: https://sw.kovidgoyal.net/kitty/graphics-protocol/,
 https://iterm2.com/documentation-images.html, https://vt100.net/docs/vt3xx-gp/chapter14.html
@@ -27,16 +27,16 @@ _ANSWER_S: Final = 0.5
 
 
 def picture_drawer() -> Callable[[str], str]:
-    """What draws the picture at a uri as a text that this terminal shows.
+    """Return a function that draws the image with a uri as text for this terminal.
 
     Raises:
-        UsageError: the output is no terminal, or it can show no pictures.
+        UsageError: the output is not a terminal, or the terminal cannot show images.
     """
     encode = _protocol()
     if encode is None:
         raise UsageError(
-            "--preview needs a terminal that can show pictures (kitty, iTerm2 or sixel)",
-            "--html FILE writes a page with thumbnails instead",
+            "--preview needs a terminal that can show images (kitty, iTerm2 or sixel)",
+            "use --html FILE to write a page with thumbnails instead",
         )
 
     def draw(uri: str) -> str:
@@ -60,7 +60,7 @@ def _protocol() -> Callable[[Image], str] | None:
 
 
 def _answers_sixel() -> bool:
-    """Ask the terminal for its features (primary device attributes); 4 among them is sixel."""
+    """Ask the terminal for its features (primary device attributes); 4 means sixel."""
     if not sys.stdin.isatty() or sys.platform == "win32":
         return False
     import termios  # here: Windows has neither
@@ -81,7 +81,7 @@ def _answers_sixel() -> bool:
 
 
 def kitty(picture: Image) -> str:
-    """A picture in kitty's protocol: PNG in pieces of base64."""
+    """Return an image in the kitty protocol: PNG in chunks of base64."""
     data = _encoded(picture, "PNG")
     pieces = [data[start : start + _CHUNK] for start in range(0, len(data), _CHUNK)]
     first = "a=T,f=100,"
@@ -92,12 +92,12 @@ def kitty(picture: Image) -> str:
 
 
 def iterm2(picture: Image) -> str:
-    """A picture in iTerm2's protocol."""
+    """Return an image in the iTerm2 protocol."""
     return f"\x1b]1337;File=inline=1:{_encoded(picture, 'PNG')}\x07"
 
 
 def sixel(picture: Image) -> str:
-    """A picture as sixels: bands of six rows, in each every colour once."""
+    """Return an image as sixels: bands of six rows with each colour once per band."""
     import numpy as np
 
     few = picture.quantize(_COLOURS)
@@ -122,7 +122,7 @@ def sixel(picture: Image) -> str:
 
 
 def _runs(columns: list[int]) -> Iterator[str]:
-    """Columns of six pixels as characters, repeated ones by their count."""
+    """Return columns of six pixels as characters, with run lengths."""
     start = 0
     for end in range(1, len(columns) + 1):
         if end == len(columns) or columns[end] != columns[start]:

@@ -18,7 +18,9 @@ _SHOWN = 20
 
 ReasonOption = Annotated[
     list[str] | None,
-    typer.Option(help="Only entries with this reason, for example truncated. Can be repeated."),
+    typer.Option(
+        help="Only entries with this reason, for example truncated. You can repeat this option."
+    ),
 ]
 
 
@@ -60,10 +62,10 @@ def quarantine_retry(
     store: StoreOption = None,
     output_format: TextFormat = "text",
 ) -> None:
-    """Try the items in quarantine again: a build that ignores earlier failures.
+    """Try the items in quarantine again with a build that ignores earlier failures.
 
-    Images are decoded again and failed addresses are requested again, even those that a build
-    would skip for 30 days. Items that fail again stay in quarantine.
+    Images are decoded again and failed URLs are requested again, even those that a build would skip
+    for 30 days. Items that fail again stay in quarantine.
 
     Example: mmindex quarantine retry
     """

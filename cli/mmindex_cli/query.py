@@ -1,4 +1,4 @@
-"""``query``: search the published version by text or by picture."""
+"""``query``: search the published version by text or by image."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 WordsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="TEXT", help="What to look for. Several words make one text."),
+    typer.Argument(metavar="TEXT", help="Text to search for. Several words form one text."),
 ]
 ImageOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="IMAGE",
-        help="Search with a picture: a file, or the uri or id of an indexed image. Repeat it to "
-        "find more like several pictures.",
+        help="Search with an image: a file, or the uri or id of an indexed image. Repeat this "
+        "option to find images similar to several others.",
     ),
 ]
 LikeOption = Annotated[
@@ -46,13 +46,17 @@ PlusOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TEXT_OR_IMAGE",
-        help="Also wanted. A file, or the uri or id of an indexed image, is a picture; anything "
-        "else is a text. The prefixes text: and image: decide. Can be repeated.",
+        help="Add this to the query. A file, or the uri or id of an indexed image, is an image; "
+        "anything else is a text. To choose, use the prefix text: or image:. You can repeat this "
+        "option.",
     ),
 ]
 MinusOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="TEXT_OR_IMAGE", help="Not wanted. Same values as --plus."),
+    typer.Option(
+        metavar="TEXT_OR_IMAGE",
+        help="Subtract this from the query. Takes the same values as --plus.",
+    ),
 ]
 WeightsOption = Annotated[
     str | None,
@@ -63,23 +67,25 @@ WeightsOption = Annotated[
     ),
 ]
 OthersOption = Annotated[
-    bool, typer.Option("--others", help="Leave out the pictures you search with.")
+    bool, typer.Option("--others", help="Leave out the images that you search with.")
 ]
 QueriesOption = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Ask each line of a UTF-8 text file; - reads stdin."),
+    typer.Option(
+        metavar="FILE", help="Use each line of a UTF-8 text file as a query; - reads stdin."
+    ),
 ]
 ToOption = Annotated[
     Literal["image", "text"] | None,
     typer.Option(
-        help="What to find. [default: image; for a single picture, captions if there are any]"
+        help="What to find. [default: image; for a single image, captions if there are any]"
     ),
 ]
 _MAX_HITS = 2**31 - 1  # any corpus fits; a number beyond 64 bits is no number to count with
 HitsOption = Annotated[int, typer.Option("-k", min=1, max=_MAX_HITS, help="Number of hits.")]
 MinScoreOption = Annotated[
     float | None,
-    typer.Option(min=-1.0, max=1.0, help="Leave out hits with a lower cosine similarity."),
+    typer.Option(min=-1.0, max=1.0, help="Leave out hits with a lower score (cosine similarity)."),
 ]
 ColumnsOption = Annotated[
     str | None,
@@ -93,15 +99,22 @@ SortOption = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN[:desc]",
-        help="Order the hits by a column of the images, smallest first, for example taken; "
-        "COLUMN:desc: largest first. The -k most similar hits are chosen first.",
+        help="Sort the hits by a column of the images, for example taken; COLUMN:desc sorts in "
+        "descending order. The -k most similar hits are selected first.",
+    ),
+]
+DistinctOption = Annotated[
+    bool,
+    typer.Option(
+        "--distinct",
+        help="Leave out near-duplicates of a better hit, and show how many were left out.",
     ),
 ]
 LocationOption = Annotated[
     bool,
     typer.Option(
         "--with-location",
-        help="Allow the places where images were taken (lat, lon) in --columns.",
+        help="Allow the location columns (lat, lon) in --columns.",
     ),
 ]
 PreviewOption = Annotated[
@@ -126,6 +139,7 @@ def query(
     columns: ColumnsOption = None,
     with_location: LocationOption = False,
     sort: SortOption = None,
+    distinct: DistinctOption = False,
     preview: PreviewOption = False,
     output_format: PathsFormat = "table",
     null: NullOption = False,
@@ -133,7 +147,7 @@ def query(
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Find images or captions by text, by pictures, or by both.
+    """Find images or captions by text, by image, or by both.
 
     Example: mmindex query a red bus --minus people --where "width >= 640" -k 5
     """
@@ -144,16 +158,19 @@ def query(
                    tuple(minus or ()), weights, others, queries)  # fmt: skip
     asked.check(html)
     form, end = paths_form(output_format, null)
-    view = View(columns.split(",") if columns else (), _picture_drawer() if preview else None)
-    wanted = _Wanted(
-        k=k, where=where, min_score=min_score, sort=sort, columns=view.columns or None, to=to
+    view = View(
+        columns.split(",") if columns else (), _picture_drawer() if preview else None, distinct
     )
+    wanted = _Wanted(
+        k=k, where=where, min_score=min_score, sort=sort, distinct=distinct,
+        columns=view.columns or None, to=to,
+    )  # fmt: skip
     with mmindex.open(store_path(store), device=device, with_location=with_location) as index:
         answers = asked.answers(index, wanted)
         if html is not None:
             answers = _with_page(answers, html)
         if failed := print_answers(answers, form, view, end):
-            raise DataError(f"{failed} of the queries could not be answered", "see their `error`")
+            raise DataError(f"{failed} of the queries failed", "see their `error`")
 
 
 def _picture_drawer() -> Callable[[str], str]:
@@ -163,19 +180,20 @@ def _picture_drawer() -> Callable[[str], str]:
 
 
 class _Wanted(TypedDict):
-    """What of the answers is wanted, as :meth:`mmindex.Index.search` takes it."""
+    """The arguments of :meth:`mmindex.Index.search` that select results."""
 
     k: int
     where: str | None
     min_score: float | None
     sort: str | None
+    distinct: bool
     columns: Sequence[str] | None
     to: Literal["image", "text"] | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What the command line asks: one question of one or more parts, or a file of texts."""
+    """The query on the command line: one query with one or more parts, or a file of texts."""
 
     text: str
     images: tuple[str, ...]
@@ -188,22 +206,22 @@ class _Asked:
 
     def check(self, html: Path | None) -> None:
         if self.text and not self.text.strip():
-            raise UsageError("the query is empty", "say what to look for, such as: a red bus")
+            raise UsageError("the query is empty", "enter a text, for example: a red bus")
         wanted = bool(self.text or self.images or self.like or self.plus)
         if wanted == (self.queries is not None):
             raise UsageError(
                 "--queries cannot be combined with a text, --image, --like or --plus"
                 if wanted
-                else "nothing to search for: give a text, --image, --like, --plus or --queries",
+                else "nothing to search for: pass a text, --image, --like, --plus or --queries",
                 "for example: mmindex query a red bus, or mmindex query --image bus.jpg",
             )
         if self.queries is not None and (self.minus or self.weights or self.others):
             raise UsageError(
                 "--minus, --weights and --others cannot be combined with --queries",
-                "leave them out",
+                "remove these options",
             )
         if html is not None and self.queries is not None:
-            raise UsageError("--html cannot be combined with --queries", "leave out one of them")
+            raise UsageError("--html cannot be combined with --queries", "use only one of them")
 
     def answers(self, index: Index, wanted: _Wanted) -> Iterator[Hits]:
         if self.queries is not None:
@@ -229,7 +247,7 @@ class _Asked:
 
 
 def _names(path: Path | None) -> list[str]:
-    """The pictures that a file lists, one on each line."""
+    """Return the images that a file lists, one per line."""
     if path is None:
         return []
     from mmindex.search.query import MAX_LINE, read_lines
@@ -241,7 +259,7 @@ def _names(path: Path | None) -> list[str]:
             raise DataError(f"{path}:{number}: longer than {MAX_LINE:,} bytes")
     names = [line.rstrip(b"\r\n").decode("utf-8", "surrogateescape") for line in lines]
     if not any(names):
-        raise DataError(f"{path}: names no picture", "put one path, uri or id on each line")
+        raise DataError(f"{path}: contains no images", "write one path, uri or id per line")
     return [name for name in names if name]
 
 

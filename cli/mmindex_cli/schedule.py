@@ -1,4 +1,4 @@
-"""``schedule``: a nightly build for cron or systemd."""
+"""``schedule``: print a nightly build for cron or systemd."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _absolute(path: Path) -> Path:
 
 
 def _command() -> tuple[str, ...]:
-    """How this mmindex is started from anywhere: by its script, or as a module."""
+    """Return the command that starts this mmindex from any directory: its script, or its module."""
     script = Path(sys.executable).absolute().with_name("mmindex")
     if os.access(script, os.X_OK):
         return (str(script),)

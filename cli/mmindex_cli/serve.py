@@ -1,4 +1,4 @@
-"""``serve``: search in the browser, and an HTTP API."""
+"""``serve``: serve a search page and an HTTP API."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mmindex_cli.common import store_path
 from mmindex_cli.options import DeviceOption, StoreOption
 
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
-PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 selects a free port.")]
 TokenOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="File with a secret that callers must show; needed for any address but loopback.",
+        help="File with a secret for clients; required for any address except loopback.",
     ),
 ]
 AllowHostOption = Annotated[
@@ -25,11 +25,13 @@ AllowHostOption = Annotated[
     typer.Option(
         "--allow-host",
         metavar="NAME",
-        help="Further name under which browsers reach the service. Can be repeated.",
+        help="Additional host name of the service. You can repeat this option.",
     ),
 ]
 CertOption = Annotated[Path | None, typer.Option(metavar="FILE", help="TLS certificate (PEM).")]
-KeyOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")]
+KeyOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Private key of the certificate (PEM).")
+]
 CacheOption = Annotated[
     Path | None,
     typer.Option(
@@ -37,7 +39,7 @@ CacheOption = Annotated[
     ),
 ]
 LocationOption = Annotated[
-    bool, typer.Option("--with-location", help="Show where photographs were taken.")
+    bool, typer.Option("--with-location", help="Show the locations of photographs.")
 ]
 OpenOption = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 
@@ -55,7 +57,7 @@ def serve(
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Search in the browser: serve the published version, and follow new ones.
+    """Serve a search page and an HTTP API for the published version, and follow new versions.
 
     Example: mmindex serve --open
     """

@@ -1,4 +1,4 @@
-"""``status``: what the store holds, how good it is, and how its last runs ended."""
+"""``status``: show the content and the quality of a store, and its last runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MaxAgeOption = Annotated[
         "--max-age",
         metavar="HOURS",
         min=0,
-        help="Exit with 65 unless a run succeeded within HOURS, even if it changed nothing.",
+        help="Exit with 65 if no run succeeded within HOURS. Runs that changed nothing count.",
     ),
 ]
 
@@ -39,7 +39,7 @@ def status(
     max_age: MaxAgeOption = None,
     output_format: TextFormat = "text",
 ) -> None:
-    """Show what the store contains, how good its answers are, and how the last run ended.
+    """Show the content and the recall of the store, and the result of the last run.
 
     Example: mmindex status --max-age 26
     """
@@ -64,7 +64,7 @@ def status(
 
 
 def _show_unpublished(root: Path, last: RunReport | None, form: Form) -> None:
-    """What is known of a store whose first run has not ended well."""
+    """Show a store without a successful run."""
     asked = remembered(versions.open_layout(root)) or {}
     sources = [source["spec"] for source in asked.get("source", ())]
     emit(
@@ -117,7 +117,7 @@ def _check_age(success: RunReport | None, allowed: timedelta) -> None:
     """Check that the last successful run is recent enough.
 
     Raises:
-        DataError: it is not, or there is none.
+        DataError: it is too old, or there is none.
     """
     hint = "see `mmindex status` and the log of the scheduled job"
     if success is None:
@@ -126,7 +126,7 @@ def _check_age(success: RunReport | None, allowed: timedelta) -> None:
     if age < -_CLOCK_SKEW:
         raise DataError(
             f"the last successful run ended in the future: {success.ended_at}",
-            "check this machine's clock",
+            "check the clock of this machine",
         )
     if age > allowed:
         raise DataError(

@@ -1,4 +1,4 @@
-"""The three standard streams, also where the caller closed them or their disk is full."""
+"""The standard streams, including closed streams and full disks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _STREAMS = (("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRO
 
 
 def open_missing_streams() -> None:
-    """Occupy the standard descriptors that the caller closed (``>&-``).
+    """Open the standard descriptors that the caller closed (``>&-``).
 
-    Otherwise the next files opened get their numbers, and what a library prints to descriptor 2
-    ends up inside one of them.
+    Otherwise, the next files to be opened get their numbers, and the output of a library to
+    descriptor 2 is written to one of them.
     """
     for number, (name, flags) in enumerate(_STREAMS):
         try:
@@ -35,7 +35,7 @@ def _reopened(number: int) -> IO[Any]:
 
 
 def say(line: str) -> None:
-    """Print a line on stderr; where that is impossible the exit code must do."""
+    """Print a line on stderr. If this fails, only the exit code reports the error."""
     try:
         sys.stderr.write(f"{line}\n")  # with its end: the kernel gets the line in one call
         sys.stderr.flush()
@@ -44,9 +44,9 @@ def say(line: str) -> None:
 
 
 def settle_stdout() -> None:
-    """Write what stdout still holds, or drop it where nobody takes it.
+    """Flush stdout, or discard the rest if the reader is gone.
 
-    Otherwise the interpreter tries once more at its end, and fails with an exit code of its own.
+    Otherwise, the interpreter tries again when it exits, and fails with its own exit code.
     """
     try:
         sys.stdout.flush()
@@ -59,7 +59,7 @@ def _drop(number: int) -> None:
 
 
 def in_colour(text: str, colour: str, stream: IO[Any] | None) -> str:
-    """The text in a colour where the stream is a terminal and nobody asked for none.
+    """Return the text in a colour if the stream is a terminal and colours are not turned off.
 
     See https://no-color.org.
     """

@@ -1,4 +1,4 @@
-"""How a version looks to a person: the closing lines of a build, and ``status``."""
+"""Describe a version in text: the summary of a build, and ``status``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def print_run(root: Path, summary: RunSummary, form: Form) -> None:
-    """Print what a run did and what it left in the store."""
+    """Print what a run did, and the state of the store."""
     emit(
         [summary],
         form,
@@ -36,14 +36,14 @@ def print_run(root: Path, summary: RunSummary, form: Form) -> None:
 
 
 def summary_lines(root: Path, manifest: Manifest, *, published: bool) -> Iterator[str]:
-    """What the store shows now."""
+    """Return lines about the published version."""
     headline = "published version" if published else "nothing changed; still version"
     yield f"{headline} {manifest.version}  ({visible(str(root))})"
     yield from labelled(describe(manifest))
 
 
 def run_lines(report: RunReport) -> Iterator[tuple[str, str]]:
-    """What a run did, in labelled lines."""
+    """Return labelled lines about a run."""
     if report.changes is not None:
         yield from change_lines(report.changes)
     encode = report.reports.get("encode")
@@ -77,7 +77,7 @@ def print_forecast(forecast: Forecast, form: Form) -> None:
 
 
 def _setting(value: Any) -> str:
-    """A setting's value as people write it."""
+    """Return the value of a setting as text."""
     if value is None:
         return "the default"
     return visible(" ".join(value) if isinstance(value, list | tuple) else str(value))
@@ -87,7 +87,7 @@ _WOULD = {
     "publish": "would publish a new version",
     "nothing": "would change nothing",
     "stop": "would stop without changing anything",
-    "fetch": "would download what is missing first",
+    "fetch": "would download missing files first",
 }
 
 
@@ -104,7 +104,7 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     for side, plan in forecast.encode.items():
         if plan.encode or plan.reuse or plan.mapped:
             mapped = f", {plan.mapped:,} to compute from the parent's" if plan.mapped else ""
-            failed = f", {plan.failed:,} known to fail" if plan.failed else ""
+            failed = f", {plan.failed:,} known failures" if plan.failed else ""
             yield (
                 label,
                 f"{side}: {plan.encode:,} to encode, {plan.reuse:,} to reuse{mapped}{failed}",
@@ -124,7 +124,7 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
 
 
 def index_line(report: dict[str, Any]) -> str:
-    """What became of an index, or would."""
+    """Return what a build did with an index, or would do."""
     counts = [f"{report[name]:,} {name}" for name in ("added", "removed") if report[name]]
     if report["action"] == "extended":
         return f"extended: {', '.join(counts)}"
@@ -132,7 +132,7 @@ def index_line(report: dict[str, Any]) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes as people say them: 840 bytes, 1.1 GB."""
+    """Return a number of bytes as text: 840 bytes, 1.1 GB."""
     value, units = float(count), ["bytes", "kB", "MB", "GB", "TB", "PB"]
     while value >= 999.5 and len(units) > 1:
         value, units = value / 1000, units[1:]
@@ -142,7 +142,7 @@ def size(count: int) -> str:
 
 
 def change_lines(changes: dict[str, dict[str, int]]) -> Iterator[tuple[str, str]]:
-    """What was added, removed and replaced; a first build's corpus is all new."""
+    """Return what was added, removed and replaced. In a first build, everything is new."""
     label = "changes"
     for table, delta in changes.items():
         parts = [f"{count:,} {word}" for word, count in delta.items() if count]
@@ -156,7 +156,7 @@ def _encoded(encode: dict[str, Any]) -> str:
     new = {"images": encode["encoded_images"], "texts": encode["encoded_texts"]}
     made = ", ".join(f"{count:,} {what}" for what, count in new.items() if count) or "nothing new"
     if encode["cut_texts"]:
-        made += f" ({encode['cut_texts']:,} cut at the model's context)"
+        made += f" ({encode['cut_texts']:,} truncated to the context of the model)"
     mapped = encode["mapped_images"] + encode["mapped_texts"]
     if mapped:
         made += f"; {mapped:,} vectors computed from the parent's"
@@ -170,7 +170,7 @@ def _speed(encode: dict[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 0.3 s, 12 s, 4 min 10 s, 3 h 20 min."""
+    """Return a duration as text: 0.3 s, 12 s, 4 min 10 s, 3 h 20 min."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 99.5:
@@ -182,7 +182,7 @@ def duration(seconds: float) -> str:
 
 
 def describe(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """A version in labelled lines."""
+    """Return labelled lines about a version."""
     counts = manifest.counts
     yield "sources", ", ".join(source.spec for source in manifest.sources)
     yield "images", f"{counts.indexed:,} of {counts.seen:,} seen" + _lost(manifest)
@@ -192,7 +192,7 @@ def describe(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "captions", f"{counts.captions:,}" + _lost_captions(manifest)
     encoder = manifest.encoder
     if encoder is not None:
-        trained = "" if encoder.trained else "  UNTRAINED: answers mean nothing"
+        trained = "" if encoder.trained else "  UNTRAINED: answers are meaningless"
         pretrained = f" / {encoder.pretrained}" if encoder.pretrained else ""
         yield "model", f"{encoder.model}{pretrained}, {encoder.dim}-d {encoder.precision}{trained}"
         if warning := unfit(encoder.model, (source.spec for source in manifest.sources)):
@@ -207,7 +207,7 @@ def describe(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _not_read(counts: dict[str, int]) -> Iterator[tuple[str, str]]:
-    """Files by extension, ``12 .mp4, 3 .cr2``, and what would read them."""
+    """Return files by extension, ``12 .mp4, 3 .cr2``, and the extras that read them."""
     yield "not read", ", ".join(f"{count:,} {suffix}" for suffix, count in counts.items())
     if way := remedy(counts):
         yield "", f"hint: {way}"

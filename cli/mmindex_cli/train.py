@@ -14,7 +14,7 @@ SourcesOption = Annotated[
     typer.Option(
         "--source",
         metavar="KIND:PLACE[#SPLIT]",
-        help="What to train on. Same kinds as in `mmindex build`. Can be repeated.",
+        help="Source to train on, as for `mmindex build`. You can repeat this option.",
     ),
 ]
 ValidateOption = Annotated[
@@ -22,12 +22,12 @@ ValidateOption = Annotated[
     typer.Option(
         "--validate",
         metavar="KIND:PLACE[#SPLIT]",
-        help="What to measure recall on; these images are not trained on. "
+        help="Source to measure recall on; its images are left out of training. "
         "[default: 1,000 images of --source, or a tenth]",
     ),
 ]
 OutOption = Annotated[
-    Path, typer.Option("--out", help="Folder for the result: config, weights, log, plot.")
+    Path, typer.Option("--out", help="Folder for the config, weights, log and plot.")
 ]
 ModelOption = Annotated[
     str | None,
@@ -37,37 +37,42 @@ ModelOption = Annotated[
 ]
 PretrainedOption = Annotated[
     str | None,
-    typer.Option(help="Its weights: a tag, a file, or `none` to train from scratch."),
+    typer.Option(help="Weights to start from: a tag, a file, or `none` to train from scratch."),
 ]
 VocabularyOption = Annotated[
     int,
-    typer.Option(min=0, help="Learn this many byte-pair merges from the captions. 0 learns none."),
+    typer.Option(
+        min=0, help="Number of byte-pair merges to learn from the captions; 0 learns none."
+    ),
 ]
 CacheOption = Annotated[
-    bool, typer.Option("--cache/--no-cache", help="Decode once and keep the pixels on disk.")
+    bool,
+    typer.Option("--cache/--no-cache", help="Decode the images once and keep the pixels on disk."),
 ]
 HalfOption = Annotated[bool, typer.Option("--half", help="Save float16 weights.")]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace the model in the --out folder.")
 ]
 _SETTINGS = (
-    Setting("train.steps", "Optimizer steps."),
-    Setting("train.batch_size", "Images per step. Larger batches have more negatives."),
-    Setting("train.captions_per_image", "Captions of each image in a step, each contrasted alone."),
+    Setting("train.steps", "Number of optimizer steps."),
+    Setting("train.batch_size", "Images per step. Larger batches contain more negatives."),
+    Setting("train.captions_per_image", "Captions per image in a step, each with its own loss."),
     Setting("train.learning_rate", "Peak learning rate. Use 1e-5 to 5e-5 to fine-tune."),
-    Setting("train.warmup_steps", "Steps of linear warm-up."),
+    Setting("train.warmup_steps", "Number of linear warm-up steps."),
     Setting("train.weight_decay", "Weight decay of AdamW."),
-    Setting("train.ema_decay", "Decay of the moving average of the weights that is saved. 0: off."),
-    Setting("train.hard_negatives", "Images with similar captions that share a batch. 0: none.",
+    Setting("train.ema_decay", "Decay of the moving average of the saved weights; 0 turns it off."),
+    Setting("train.hard_negatives", "Number of images with similar captions in a batch; "
+            "0 turns it off.",
             "--alike"),
-    Setting("train.crop_scale", "Smallest share of a picture that a random crop keeps."),
-    Setting("train.seed", "Seed of weights, order, captions and crops."),
+    Setting("train.crop_scale", "Smallest share of an image in a random crop."),
+    Setting("train.seed", "Seed for weights, order, captions and crops."),
     Setting("train.lock_image", "Do not train the image tower."),
     Setting("train.lock_text", "Do not train the text tower."),
     Setting("train.device", "auto, cpu, cuda or cuda:N."),
     Setting("train.precision", "Precision of the computation."),
-    Setting("train.workers", "Decoding processes. [default: one per core]"),
-    Setting("train.checkpoint_every", "Steps between checkpoints and validations.", "--every"),
+    Setting("train.workers", "Number of decoding processes. [default: one per core]"),
+    Setting("train.checkpoint_every", "Number of steps between checkpoints and validations.",
+            "--every"),
 )  # fmt: skip
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from mmindex.upkeep.gc import CollectReport
 
 # The defaults of upkeep.gc.Retention, which is imported by the commands that need it.
-KeepOption = Annotated[int, typer.Option("--keep", min=1, help="Newest versions to keep.")]
+KeepOption = Annotated[
+    int, typer.Option("--keep", min=1, help="Number of newest versions to keep.")
+]
 KeepDaysOption = Annotated[
     float, typer.Option(min=0, help="Keep all versions younger than this many days.")
 ]
@@ -34,7 +36,7 @@ NumberArgument = Annotated[
 def versions(store: StoreOption = None, output_format: TextFormat = "text") -> None:
     """List the versions in the store, oldest first; * marks the published one.
 
-    Shows the size of each version and why `mmindex gc` would keep it.
+    Shows the size of each version and the reason why `mmindex gc` keeps it.
 
     Example: mmindex versions
     """
@@ -67,10 +69,10 @@ def gc(
     store: StoreOption = None,
     output_format: TextFormat = "text",
 ) -> None:
-    """Remove old versions and the files that no version needs. Works on a full disk.
+    """Remove old versions and unused files. Works on a full disk.
 
-    Keeps the published version, the newest and the recent ones, and any that are being read. Exit
-    code 75 if a version with forgotten items is still being read.
+    It keeps the published version, the newest and recent versions, and those that are being read.
+    If a version with forgotten items is still being read, the exit code is 75.
 
     Example: mmindex gc --keep 3 --keep-days 7
     """
@@ -87,7 +89,7 @@ def gc(
         numbers = ", ".join(map(str, report.blocked))
         raise BusyError(
             f"{root}: forgotten items remain in version {numbers}, which is being read",
-            "run `mmindex gc` again when the reader has finished; the next build removes them too",
+            "run `mmindex gc` or a build after the reader has finished: both remove these versions",
         )
 
 
@@ -109,9 +111,9 @@ def _collected(report: CollectReport) -> Iterator[str]:
 
 
 def rollback(number: NumberArgument = None, store: StoreOption = None) -> None:
-    """Restore an old version: its content is published again under the next number.
+    """Restore an old version: publish its content again with the next version number.
 
-    Every object is read and hashed first. The next build continues from there.
+    Every object is read and hashed first. The next build continues from this version.
 
     Example: mmindex rollback 12
     """

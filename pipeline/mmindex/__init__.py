@@ -1,7 +1,7 @@
 """mmindex: offline batch indexing and search over image corpora.
 
-``mmindex.build`` makes a store from pictures and captions, ``mmindex.open`` opens one for search.
-Nothing heavy is imported before it is used.
+``mmindex.build`` creates a store from images and captions, and ``mmindex.open`` opens one for
+search. Large libraries are imported when they are first used.
 """
 
 from __future__ import annotations

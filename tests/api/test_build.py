@@ -73,10 +73,10 @@ def test_every_setting_has_a_name_or_a_section() -> None:
         ({"index": 3}, r"index\.kind"),
         ({"index": {"sed": 3}}, "no setting 'index.sed'; did you mean 'seed'"),
         ({"indices": {"seed": 3}}, "no setting 'indices.seed'"),
-        ({"sources": "folder:x"}, "sources: a sequence is wanted, not str"),
-        ({"sources": [3]}, "sources: a str is wanted, not int"),
-        ({"model": 3}, "model: a str is wanted"),
-        ({"config": 3}, "config: a str or Path"),
+        ({"sources": "folder:x"}, "sources: expected a sequence, not str"),
+        ({"sources": [3]}, "sources: expected a str, not int"),
+        ({"model": 3}, "model: expected a str"),
+        ({"config": 3}, "config: expected a str or Path"),
     ],
 )
 def test_a_wrong_type_or_name_is_a_type_error(

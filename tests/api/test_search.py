@@ -240,7 +240,7 @@ def test_a_notebook_shows_pictures_and_nothing_of_a_stranger_acts(
         asked = index.search("<b>red</b>", k=20)
         assert "<b>" not in asked._repr_html_()
         pictures[names[3]].unlink()
-        assert "No picture" in asked._repr_html_()
+        assert "No image" in asked._repr_html_()
         assert asked[0]._repr_html_().count("<img") == 1
         with pytest.raises(mmindex.NoInputError, match=r"00003\.png"):
             next(hit for hit in asked if hit.id == names[3]).image()
@@ -294,8 +294,8 @@ def test_a_wrong_type_is_a_type_error_at_the_call(
 
 
 BAD_VALUES: list[tuple[dict[str, Any], type[mmindex.MmindexError], str]] = [
-    ({}, mmindex.UsageError, "nothing is asked"),
-    ({"minus": "red"}, mmindex.UsageError, "nothing is asked"),
+    ({}, mmindex.UsageError, "the query is empty"),
+    ({"minus": "red"}, mmindex.UsageError, "the query is empty"),
     ({"text": "  "}, mmindex.UsageError, "`text` is empty"),
     ({"text": "", "image": ID}, mmindex.UsageError, "`text` is empty"),
     ({"text": "red", "k": 0}, mmindex.UsageError, "`k` is 0"),
@@ -347,7 +347,7 @@ def test_a_picture_that_is_none_is_refused(index: mmindex.Index, tmp_path: Path)
 def test_open_refuses_what_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(mmindex.NoInputError, match="no mmindex store"):
         mmindex.open(tmp_path / "nothing")
-    with pytest.raises(TypeError, match="path: a str or Path is wanted, not int 3"):
+    with pytest.raises(TypeError, match="path: expected a str or Path, not int 3"):
         mmindex.open(3)  # type: ignore[arg-type]
     with pytest.raises(mmindex.UsageError):
         mmindex.open("")

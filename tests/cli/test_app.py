@@ -112,7 +112,7 @@ def test_a_command_line_that_makes_no_sense_is_2_with_one_error_and_one_hint(
     error, hint = said.err.splitlines()
     assert ending.value.code == 2
     assert error.startswith(f"error: {message}")
-    assert hint == f"hint: `mmindex {where}--help` shows how to use it"
+    assert hint == f"hint: `mmindex {where}--help` shows the usage"
     assert said.out == ""
 
 

@@ -122,7 +122,7 @@ def test_samples_missing_captions_and_untrained_models_are_said() -> None:
         "index recall@10: image 98.00 %, text -",
         "note: no captions; the image index was queried with images, leaving out the image",
         "note: measured on a sample of the queries (seed 3)",
-        "warning: the model is UNTRAINED: these figures mean nothing",
+        "warning: the model is UNTRAINED: these figures are meaningless",
     ]
 
 

@@ -154,7 +154,7 @@ def test_images_that_look_alike_are_named_and_stay(place: Path) -> None:
     (photos / "near.jpg").write_bytes(data + b"\0")
     build(place)
     dry = run(place, "forget", ID, "--dry-run").stdout
-    assert "  looks nearly the same, but stays: folder/photos/near.jpg" in dry
+    assert "  looks almost the same, but stays: folder/photos/near.jpg" in dry
     run(place, "forget", ID)
     assert "folder/photos/near.jpg" in image_ids(place)
 

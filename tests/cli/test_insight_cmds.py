@@ -143,7 +143,7 @@ def test_a_picture_that_cannot_be_used_shows_in_the_exit_code(tmp_path: Path, la
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert "error" in first
     assert second["labels"][0]["label"] == "red"
-    assert "1 of the images could not be used" in done.stderr
+    assert "1 of the images cannot be used" in done.stderr
 
 
 def test_duplicates_come_as_table_json_tsv_and_page(tmp_path: Path) -> None:

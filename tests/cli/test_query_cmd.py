@@ -112,7 +112,11 @@ def test_hits_below_the_wanted_score_are_left_out() -> None:
         (("--minus", "red"), 2, "nothing to search for"),
         (("red", "--queries", "-"), 2, "--queries cannot be combined with a text"),
         (("--queries", "-", "--others"), 2, "cannot be combined with --queries"),
-        (("red", "--weights", "1,2"), 2, "--weights has 2 numbers, the query has 1 wanted parts"),
+        (
+            ("red", "--weights", "1,2"),
+            2,
+            "--weights has 2 numbers, but the query has 1 wanted parts",
+        ),
         (("red", "--plus", "blue", "--weights", "a,b"), 2, "not numbers"),
         (("red", "--minus", "red", "--weights", "1,1"), 2, "cancel"),
         (("red", "--where", "widht > 1"), 2, "did you mean width"),

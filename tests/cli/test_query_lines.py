@@ -26,7 +26,7 @@ def test_every_line_of_a_file_gets_a_line_in_order_and_errors_show_in_the_exit_c
     assert [answer["query"] for answer in answers] == ["red", "", "白"]
     assert [answer.get("error") for answer in answers] == [None, "the query is empty", None]
     assert done.exit_code == 65
-    assert "1 of the queries could not be answered" in done.stderr
+    assert "1 of the queries failed" in done.stderr
 
 
 @pytest.mark.usefixtures("store")

@@ -15,7 +15,7 @@ def test_the_summary_and_the_report_tell_how_many_texts_were_cut(tmp_path: Path)
     report = run_build(tmp_path / "store", photos, encoder=FakeEncoder(context=2)).report
     assert report.reports["encode"]["cut_texts"] == 2
     line = dict(run_lines(report))["encoded"]
-    assert line == "2 images, 4 texts (2 cut at the model's context)"
+    assert line == "2 images, 4 texts (2 truncated to the context of the model)"
 
 
 def test_the_summary_is_silent_where_every_text_fits(tmp_path: Path) -> None:

@@ -150,7 +150,11 @@ def test_rollback_goes_back_and_says_so(store, call):
 
 @pytest.mark.parametrize(
     ("number", "code", "words"),
-    [("5", 2, "is the published one"), ("9", 66, "no version 9|not kept"), ("0", 2, "")],
+    [
+        ("5", 2, "is the published version"),
+        ("9", 66, "no version 9|no longer exists"),
+        ("0", 2, ""),
+    ],
 )
 def test_rollback_refuses_what_makes_no_sense(number, code, words, store, call):
     found, _, stderr = call("rollback", number, "--store", store)

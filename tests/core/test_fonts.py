@@ -24,5 +24,5 @@ def test_a_machine_without_such_a_font_says_what_will_be_boxes(monkeypatch: pyte
     monkeypatch.setattr(fonts, "_FAMILIES", ())
     chosen = fonts.plot_font(["两只狗"])
     assert chosen.families == ("DejaVu Sans",)
-    assert "no installed font has 3 of the letters (两只狗)" in chosen.note
+    assert "no installed font contains 3 of the characters (两只狗)" in chosen.note
     assert "fonts-noto-cjk" in chosen.note

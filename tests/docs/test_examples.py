@@ -181,6 +181,7 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"[a-z]{3,}", plain))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("home", "page"),
     [(page, page) for page in PAGES if any(kind == "console" for kind, _ in blocks(page))],
@@ -260,6 +261,7 @@ def test_every_setting_exists(page):
     assert not unknown, f"{page} names settings that do not exist"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("home", ["docs"], indirect=True)
 @pytest.mark.parametrize(
     "block", [block for page in PAGES for kind, block in blocks(page) if kind == "toml"]
@@ -284,6 +286,7 @@ def keys(value: Any) -> set[str]:
     return set(value) | set().union(*map(keys, value.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("home", ["docs"], indirect=True)
 def test_every_json_field_exists():

@@ -125,7 +125,7 @@ def test_no_figures_for_this_store_names_those_that_there_are(store: Snapshot) -
 
 def test_two_tables_that_fit_are_refused(store: Snapshot, tmp_path: Path) -> None:
     name = write(tmp_path, "[[expected]]\nimages = 1\n[[expected]]\nimages = 2")
-    with pytest.raises(DataError, match="2 tables fit"):
+    with pytest.raises(DataError, match="2 tables match"):
         find_expected(store, name)
 
 

@@ -127,7 +127,7 @@ def test_thread_count_and_blas_threshold_are_put_back(corpus):
 
 @pytest.mark.parametrize("factory", ["IVF16,PQ7", "PCAR128,IVF16,Flat", "Flat3x"])
 def test_what_faiss_refuses_is_a_usage_error(corpus, factory):
-    with pytest.raises(UsageError, match="faiss refuses") as caught:
+    with pytest.raises(UsageError, match="faiss rejects") as caught:
         build(plan(N, DIM, factory), corpus, None, 0, 1)
     assert "\n" not in caught.value.message
 

@@ -222,7 +222,7 @@ def test_letters_without_a_font_are_boxes_and_a_note_not_a_warning(
     monkeypatch.setattr(fonts, "_FAMILIES", ())
     report = label_report(("cat", "狗"), np.array([0, 1]), np.array([[0], [1]]))
     note = plot_confusion(report, tmp_path / "c.png")
-    assert "no installed font has 1 of the letters (狗)" in note
+    assert "no installed font contains 1 of the characters (狗)" in note
     with Image.open(tmp_path / "c.png") as picture:
         assert picture.format == "PNG"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
 from mmindex.core.config import IndexConfig
 from mmindex.core.errors import NoInputError, UsageError
-from mmindex.insight.dedup import default_threshold, near_duplicates
+from mmindex.insight.dedup import near_duplicates
 from mmindex.pages.duplicates import dedup_page
+from mmindex.search.near import default_threshold
 from mmindex.store import versions
 from mmindex.store.snapshot import Snapshot, open_snapshot
+from mmindex_cli.app import app
 from support.index_stores import indexed
 from support.index_stores import key_of as index_key
 from support.models import FakeEncoder, fake_info
@@ -228,3 +232,34 @@ def test_finding_duplicates_loads_no_model(tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(tmp_path / "s")], capture_output=True, text=True
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_groups_across_a_column_are_leaks(tmp_path: Path) -> None:
+    """A copy in another split is one; copies within a split are not."""
+    rng = np.random.default_rng(3)
+    centres = rng.normal(size=(2, FakeEncoder().info.dim))
+    vectors = centres[[0, 0, 1, 1]] + rng.normal(scale=1e-3, size=(4, centres.shape[1]))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    keys = [key_of(f"picture {n}") for n in range(4)]
+    images = images_table([(f"id/{n}", key, f"/p/{n}.png") for n, key in enumerate(keys)])
+    splits = pa.array(["train", "val", "train", "train"])
+    images = images.set_column(images.column_names.index("split"), "split", splits)
+    snapshot = make_store(
+        tmp_path / "store", images, captions_table([]), {"image": Side(keys, vectors)},
+        FakeEncoder().info,
+    )  # fmt: skip
+    assert len(near_duplicates(snapshot)) == 2
+    [leak] = near_duplicates(snapshot, across="split")
+    assert {(one.image_id, one.across) for one in leak.members} == {
+        ("id/0", "train"),
+        ("id/1", "val"),
+    }
+    with pytest.raises(UsageError, match="no column"):
+        near_duplicates(snapshot, across="splits")
+    arguments = ["dedup", "--across", "split", "--store", str(tmp_path / "store")]
+    told = CliRunner().invoke(app, [*arguments, "--format", "json"])
+    assert [one["across"] for one in json.loads(told.stdout)["images"]] == ["train", "val"]
+    assert "  val  " in CliRunner().invoke(app, arguments).stdout
+    tsv = CliRunner().invoke(app, [*arguments, "--format", "tsv"]).stdout.splitlines()
+    assert tsv[0].split("\t")[-1] == "across"
+    assert tsv[1].split("\t")[-1] == "train"

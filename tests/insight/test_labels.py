@@ -32,7 +32,7 @@ def test_a_label_is_a_line_and_may_have_words_of_its_own(tmp_path: Path) -> None
     ("text", "message"),
     [
         ("one\n", "1 labels"),
-        ("a\nb\na\n", "3: the label 'a' is there twice"),
+        ("a\nb\na\n", "3: the label 'a' occurs twice"),
         ("a\nb\t | \n", "2: a label without words"),
         (b"a\n\xff\n", "2: not UTF-8"),
     ],
@@ -54,7 +54,7 @@ def test_templates_come_by_name_or_from_a_file(tmp_path: Path) -> None:
     assert find_templates(str(path)) == ("a {} here", "{} and {}")
     with pytest.raises(UsageError, match="photo, drawing, plain"):
         find_templates("nothing")
-    with pytest.raises(UsageError, match=r"does not hold \{\}"):
+    with pytest.raises(UsageError, match=r"does not contain \{\}"):
         find_templates(str(write(tmp_path / "bad.txt", "a cat\n")))
 
 
@@ -120,7 +120,7 @@ def test_pictures_beside_the_list_are_found_from_anywhere(tmp_path: Path) -> Non
     ("name", "text", "message"),
     [
         ("p.csv", "image,text\na,b\n", "1: the header lacks label"),
-        ("p.csv", "image,text,label\na,b\n", "2: 2 columns, the header has 3"),
+        ("p.csv", "image,text,label\na,b\n", "2: 2 columns, but the header has 3"),
         ("p.csv", 'image,text,label\n"a,b,1\n', "unexpected end"),
         ("p.csv", "image,text,label\na,b,perhaps\n", "2: the label 'perhaps' says neither"),
         ("p.csv", "image,text,label\n", "no pairs"),
@@ -128,7 +128,7 @@ def test_pictures_beside_the_list_are_found_from_anywhere(tmp_path: Path) -> Non
         ("p.tsv", b"image\ttext\tlabel\n\xff\tb\t1\n", "2: not UTF-8"),
         ("p.jsonl", "{}\n", "1: not an object with image, text, label"),
         ("p.jsonl", "[" * 100_000, "1: not JSON"),
-        ("p.jsonl", '{"image": 1, "text": "a", "label": 1}', "1: image, text, label must be texts"),
+        ("p.jsonl", '{"image": 1, "text": "a", "label": 1}', "1: image, text, label must be text"),
     ],
 )
 def test_a_damaged_list_of_pairs_names_its_line(tmp_path, name, text, message) -> None:
@@ -144,5 +144,5 @@ def test_a_list_of_another_kind_is_a_usage_error(tmp_path: Path) -> None:
 def test_a_picture_has_one_right_label(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "image,label\na,cat\na,cat\nb,dog\n")
     assert read_truth(path) == {"a": "cat", "b": "dog"}
-    with pytest.raises(DataError, match="3: a has another label above"):
+    with pytest.raises(DataError, match="3: a has another label in an earlier line"):
         read_truth(write(tmp_path / "u.csv", "image,label\na,cat\na,dog\n"))

@@ -1,4 +1,4 @@
-"""Damaged and awkward files: a picture or a reason of the closed list, and nothing else."""
+"""Damaged and awkward files: an image or a reason of the closed list, and nothing else."""
 
 from __future__ import annotations
 

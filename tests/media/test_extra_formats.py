@@ -1,4 +1,4 @@
-"""Formats that optional packages read: RAW files of cameras and JPEG XL."""
+"""Formats that optional packages read: camera RAW files and JPEG XL."""
 
 from __future__ import annotations
 
@@ -128,6 +128,6 @@ def test_the_remedy_names_every_extra_that_helps(monkeypatch: pytest.MonkeyPatch
     assert kinds.remedy([".cr2", ".mp4", ".txt"]) == ""
     monkeypatch.setattr(kinds, "_has", lambda _: False)
     told = kinds.remedy([".cr2", ".mp4", ".txt"])
-    assert told == "install mmindex[raw,video] to read RAW files of cameras and videos"
+    assert told == "install mmindex[raw,video] to read camera RAW files and videos"
     assert kinds.remedy([".txt", ".zip"]) == ""
     assert ".cr2" not in kinds.picture_extensions()

@@ -52,7 +52,7 @@ def test_exact_copies_are_called_so(published: Snapshot, tmp_path: Path) -> None
     page = dedup_page(published, groups, 0.9, tmp_path / "page.html")
     assert_self_contained(page)
     assert "exact copy" in page
-    assert "Exact copies: keep the first in the corpus." in page
+    assert "Exact copies: keep the first one in the corpus." in page
     links = [tmp_path / (link["href"] or "") for link in Page(page).named("a")]
     assert {link.resolve() for link in links} == set((tmp_path / "p").iterdir())
     assert str(tmp_path) not in page
@@ -71,7 +71,7 @@ def test_space_is_summed_for_each_folder(published: Snapshot) -> None:
     table = page[page.index("<tbody>") : page.index("</tbody>")]
     assert [text.strip() for text in Page(table).texts["td"]] == ["2", "10.0 kB", "1", "0.5 kB"]
     assert "10.5 kB to free" in page
-    assert "3 of 5 images in 2 groups could go" in page
+    assert "3 of 5 images in 2 groups can be deleted" in page
     assert "similarity 0.9900" in page
 
 
@@ -88,7 +88,7 @@ def test_no_duplicates_say_what_to_try(published: Snapshot) -> None:
     page = dedup_page(published, [], 0.98)
     assert_self_contained(page)
     assert "similarity of 0.98 or more" in page
-    assert "Try a lower similarity" in page
+    assert "Try a lower threshold" in page
 
 
 def test_what_does_not_fit_is_said(published: Snapshot) -> None:

@@ -253,7 +253,7 @@ def test_no_hits_say_why_and_what_to_try(published: Snapshot) -> None:
 
 def test_no_hits_and_an_untrained_model_are_said(published: Snapshot) -> None:
     answer = Answer("red", Modality.IMAGE, 1, ())
-    assert "Nothing was found" in gallery_page(published, answer)
+    assert "No results" in gallery_page(published, answer)
     assert "untrained" not in gallery_page(published, answer)
     untrained = msgspec.structs.replace(published.encoder, trained=False)
     page = gallery_page(with_manifest(published, encoder=untrained), answer)

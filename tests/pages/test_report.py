@@ -200,8 +200,8 @@ def approximate(tmp_path: Path) -> Snapshot:
 def test_an_index_shows_its_curve_and_the_point_in_use(approximate: Snapshot) -> None:
     page = page_of(approximate)
     info = approximate.manifest.indexes["image"]
-    assert f"chosen: <strong>nprobe {info.nprobe}, {info.k_factor} re-ranked a hit" in page
+    assert f"chosen: <strong>nprobe {info.nprobe}, {info.k_factor} re-ranked per hit" in page
     assert f"The {len(info.curve)} settings" in page
     assert page.count('<tr class="now">') == 2
-    assert "No picture" in page
+    assert "No image" in page
     assert_self_contained(page)

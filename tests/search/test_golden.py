@@ -36,7 +36,7 @@ def test_answers_that_changed_are_counted(tmp_path):
     snapshot = indexed(tmp_path, VECTORS, IndexConfig())
     other = indexed(tmp_path, VECTORS, IndexConfig(), order=BACKWARDS)
     layout = publish(snapshot, [answers_of(other)])
-    assert check_golden(layout) == ("image index: 5 golden queries answer differently",)
+    assert check_golden(layout) == ("image index: 5 golden queries return other answers",)
 
 
 def test_a_version_without_its_golden_answers_is_a_problem(tmp_path):

@@ -86,8 +86,8 @@ def test_an_image_has_columns_captions_a_thumbnail_and_a_file(served, pictures) 
 @pytest.mark.parametrize(
     ("query", "status", "words"),
     [
-        ("", 400, "nothing is asked"),
-        ("q=", 400, "nothing is asked"),
+        ("", 400, "the query is empty"),
+        ("q=", 400, "the query is empty"),
         ("q=red&k=0", 400, "k='0'"),
         ("q=red&k=1001", 400, "k='1001'"),
         ("q=red&k=ten", 400, "k='ten'"),
@@ -100,7 +100,7 @@ def test_an_image_has_columns_captions_a_thumbnail_and_a_file(served, pictures) 
         ("q=red&columns=colour", 400, "no column 'colour'"),
         ("q=red&colour=red", 400, "unknown parameter 'colour'"),
         ("image=nothing/there", 404, "has no image 'nothing/there'"),
-        ("picture=abc", 404, "is not kept any more"),
+        ("picture=abc", 404, "no longer available"),
         ("q=" + "x" * 2001, 400, "2,001 characters"),
         ("&".join(f"image=i{n}" for n in range(17)), 400, "at most 16"),
     ],

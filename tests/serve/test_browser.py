@@ -89,7 +89,7 @@ def test_filters_browse_and_narrow(tab) -> None:
 
 def test_a_picture_is_chosen_dropped_and_pasted(served, tab, pictures) -> None:
     path = list(pictures.values())[4]
-    tab.click("summary:has-text('Search with a picture')")
+    tab.click("summary:has-text('Search with an image')")
     tab.set_input_files("#file", str(path))
     tab.wait_for_url("**picture=**")
     assert names(tab)[0] == path.name

@@ -253,7 +253,10 @@ def test_damage_fails_the_request_and_the_health_check_and_nothing_else(served, 
     table.write_bytes(data[: len(data) // 2])
     answer = served.get("/api/v1/search?q=red")
     assert answer.status_code == 500
-    assert answer.json()["detail"] == "the service cannot answer this; its log says why"
+    assert (
+        answer.json()["detail"]
+        == "the service cannot process this request; its log contains the reason"
+    )
     assert served.get("/healthz").status_code == 503
     assert served.get("/static/app.js").status_code == 200
 

@@ -52,7 +52,7 @@ def test_pictures_that_are_almost_the_same_share_a_card(served) -> None:
 def test_a_picture_has_its_facts_its_neighbours_and_ways_on(served, pictures) -> None:
     name = next(iter(pictures))
     text = served.get(f"/picture/{name}", params={"q": "red"}).text
-    for words in ("a red square 0", "More like this", "Not like this", "Back to the answer"):
+    for words in ("a red square 0", "More like this", "Not like this", "Back to the results"):
         assert words in text
     assert f"/api/v1/images/{name}/file" in text
     like = page(served, "/", image=name)
@@ -118,7 +118,7 @@ def test_mistakes_are_told_on_the_page(served) -> None:
     for params in ({"q": "red", "where": "nope = 1"}, {"q": "red", "from": "soon"}):
         answer = served.get("/", params=params)
         assert answer.status_code == 400
-        assert "This cannot be answered" in answer.text
+        assert "The request failed" in answer.text
     assert served.get("/picture/not/there").status_code == 404
 
 
@@ -131,14 +131,14 @@ def test_a_picture_that_is_sent_gets_an_address(served, pictures) -> None:
         assert sent.headers["location"].startswith("/?picture=")
         shown = client.get(sent.headers["location"])
     assert shown.status_code == 200
-    assert "like your picture" in shown.text
+    assert "like your image" in shown.text
 
 
 def test_the_other_pages_are_there(served) -> None:
     for path, words in (
         ("/duplicates", "duplicate"),
-        ("/quarantine", "Nothing is in quarantine."),
-        ("/about", "all is well"),
+        ("/quarantine", "The quarantine is empty."),
+        ("/about", "OK"),
     ):
         assert words in served.get(path).text
     assert served.get("/login", follow_redirects=False).status_code == 303

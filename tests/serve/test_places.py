@@ -29,7 +29,7 @@ def test_places_are_in_no_answer(start) -> None:
     assert not {"lat", "lon"} & image.keys()
     refused = served.get("/api/v1/search", params={"q": "red", "columns": "lat"})
     assert refused.status_code == 400
-    assert "tells where the images were taken" in refused.json()["detail"]
+    assert "contains the locations of photos" in refused.json()["detail"]
     for page in (f"/picture/{PHOTO}", "/?q=red&sort=taken:desc", "/report"):
         assert "48.14" not in served.get(page).text
 

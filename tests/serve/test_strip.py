@@ -1,4 +1,4 @@
-"""Metadata leaves a picture's file, its pixels stay."""
+"""Metadata leaves an image's file, its pixels stay."""
 
 from __future__ import annotations
 

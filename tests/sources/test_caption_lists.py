@@ -139,7 +139,7 @@ def test_a_caption_of_a_megabyte_and_with_nul_is_read(tmp_path: Path) -> None:
         ('image,caption\n1.jpg,"a"b\n', ":2: "),
         ("image,caption\n,no name\n", ":2: no image name"),
         ("1.jpg\tok\n2.jpg without a tab\n", ":2: expected name<TAB>caption"),
-        ("image|comment\n1.jpg\n", ":2: 1 columns, the header has 2"),
+        ("image|comment\n1.jpg\n", ":2: 1 columns, but the header has 2"),
         (b"1.jpg\tok\n2.jpg\t\xff\n", ":2: not UTF-8"),
         ("raw,filename\nno list,1.jpg\n", ":2: "),
     ],

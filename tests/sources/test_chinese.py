@@ -105,7 +105,7 @@ def test_photos_of_a_part_that_is_not_there_are_counted(coco: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["flickr8k-cn", "coco-cn"])
 def test_an_empty_folder_says_what_belongs_there(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(NoInputError, match="no captions there") as error:
+    with pytest.raises(NoInputError, match="no captions found") as error:
         source_events(f"{kind}:{tmp_path}")
     assert "expected" in error.value.hint
 

@@ -101,7 +101,7 @@ def test_images_below_an_images_folder_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("split", "layout", "words"),
     [
-        (None, {"val2017/1.jpg": b""}, "no captions there"),
+        (None, {"val2017/1.jpg": b""}, "no captions found"),
         ("val2017", {"annotations/captions_train2017.json": b"{}"}, "found: train2017"),
         (None, {"annotations/captions_val2017.json": b"{}"}, "captions but no images"),
         ("val2017", {"annotations/captions_val2017.json": b"{}"}, "no images there"),

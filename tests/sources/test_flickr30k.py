@@ -117,7 +117,7 @@ def test_missing_and_hostile_names_are_rejected(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NoInputError, match="no captions there"):
+    with pytest.raises(NoInputError, match="no captions found"):
         events(tmp_path)
     write_files(tmp_path, {"results_20130124.token": TOKEN})
     with pytest.raises(NoInputError, match="no images there"):

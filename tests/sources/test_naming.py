@@ -61,7 +61,7 @@ def test_published_corpora_keep_their_ids_however_many_copies_there_are(tmp_path
 
 
 def test_one_name_for_two_places_is_refused(cameras: list[str]) -> None:
-    with pytest.raises(UsageError, match="another source is called folder/mine"):
+    with pytest.raises(UsageError, match="another source has the name folder/mine"):
         names(*(f"mine={camera}" for camera in cameras))
 
 

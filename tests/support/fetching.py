@@ -14,7 +14,7 @@ def build(store: Path, *args: object, model: TinyModel, **options: Any) -> str:
 
 
 def finds_itself(store: Path, picture: bytes, scratch: Path) -> str:
-    """The id of the best hit for a picture."""
+    """The id of the best hit for an image."""
     (scratch / "asked.png").write_bytes(picture)
     (answer,) = mmindex_json(
         "query", "--store", store, "--image", scratch / "asked.png", "--to", "image"

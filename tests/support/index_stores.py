@@ -69,7 +69,7 @@ def indexed(
     queries: NDArray[np.float32] | None = None,
     order: Sequence[int] | None = None,
 ) -> Snapshot:
-    """A store whose image index holds ``vectors`` (in ``order``)."""
+    """A store whose image index contains ``vectors`` (in ``order``)."""
     objects = open_objects(folder)
     shards = write_shards(objects, vectors, rows=max(1, len(vectors) // 3))
     numbers = range(len(vectors)) if order is None else order

@@ -19,7 +19,7 @@ Tag = tuple[int, int, tuple[int, ...] | bytes]
 
 
 def dng(picture: Image.Image, orientation: int = 1, preview: Image.Image | None = None) -> bytes:
-    """What a camera would write of a picture that it was held in front of.
+    """What a camera would write of an image that it was held in front of.
 
     Args:
         picture: what the sensor sees, not turned; sides even.

@@ -19,7 +19,7 @@ def colour_of(second: int) -> Colour:
 
 
 def is_second(picture: Image.Image, second: int) -> bool:
-    """Whether a picture is of that second, as far as compression lets it be."""
+    """Whether an image is of that second, as far as compression lets it be."""
     found = picture.getpixel((picture.width // 2, picture.height // 2))
     return all(abs(a - b) < 16 for a, b in zip(found, colour_of(second), strict=True))
 

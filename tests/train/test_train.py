@@ -206,7 +206,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(
 
 
 def test_a_model_is_not_overwritten_unasked(tiny_model: TinyModel, whole_run: Path) -> None:
-    with pytest.raises(UsageError, match="holds a model already"):
+    with pytest.raises(UsageError, match="already contains a model"):
         run(tiny_model, whole_run)
 
 
@@ -239,7 +239,7 @@ def test_too_many_unreadable_pictures_end_the_run_and_a_few_are_left_out(
         report = train(trainable, few, SCENES[:8], settings, output)
         assert report.unreadable > 0
     many = [*damaged, *SCENES[:24]]
-    with pytest.raises(DataError, match="11 of 35 training pictures cannot be read"):
+    with pytest.raises(DataError, match="11 of 35 training images cannot be read"):
         train(trainable, many, SCENES[:8], settings, TrainOutput(tmp_path / "many"))
 
 

@@ -19,7 +19,7 @@ def found(folder):
 
 def test_a_machine_that_runs_these_tests_is_ready(tmp_path):
     findings = examine(tmp_path / "store", "embedded")
-    assert verdict(findings) == ("ready: `mmindex build` can run here", 0)
+    assert verdict(findings) == ("ready: `mmindex build` can run on this machine", 0)
 
 
 @pytest.mark.parametrize("module", ["faiss", "torch"])

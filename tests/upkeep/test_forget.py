@@ -257,7 +257,7 @@ def test_other_failures_stay_known(place: Path) -> None:
 def test_versions_below_the_floor_cannot_come_back(place: Path) -> None:
     build(place)
     forget_ids(place)
-    with pytest.raises(NoInputError, match="holds forgotten items"):
+    with pytest.raises(NoInputError, match="contains forgotten items"):
         rollback(place / "store", 1, "back")
 
 

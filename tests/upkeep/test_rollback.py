@@ -48,10 +48,10 @@ def test_the_same_content_is_not_published_again(root):
 @pytest.mark.parametrize(
     ("number", "error", "words"),
     [
-        (3, UsageError, "is the published one"),
-        (4, NoInputError, "version 4 is not kept"),
-        (1, NoInputError, "version 1 holds forgotten items"),
-        (None, NoInputError, "no version is kept before version 3"),
+        (3, UsageError, "is the published version"),
+        (4, NoInputError, "version 4 no longer exists"),
+        (1, NoInputError, "version 1 contains forgotten items"),
+        (None, NoInputError, "there is no version before version 3"),
     ],
 )
 def test_what_cannot_be_gone_back_to_is_named(number, error, words, root):

@@ -1,9 +1,7 @@
-"""The Python API: open a store, search it, take its vectors out, build one,
-adapt its model to captions.
+"""The Python API: open a store, search it, export its vectors, build a store, adapt its model.
 
-Everything here is for programs: results are returned, errors are raised
-(:mod:`mmindex.core.errors`), log events go to ``logging`` and nothing is printed. The commands use
-the same functions.
+Functions return results and raise errors (:mod:`mmindex.core.errors`). Log events go to
+``logging``, and nothing is printed. The commands use the same functions.
 """
 
 from mmindex.api.adapting import adapt

@@ -1,4 +1,4 @@
-"""Building a store, as programs and as the commands do it."""
+"""Build a store, for the Python API and for the commands."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A build as it was ordered.
+    """The arguments of a build.
 
     Attributes:
-        store: the store's folder; it need not exist.
+        store: the folder of the store; it can be missing.
         values: settings by dotted name, see :func:`mmindex.runs.settings.settings`.
         config: a configuration file, or None.
-        fresh_settings: start from the defaults, not from what the store remembers.
+        fresh_settings: use the defaults, not the settings that the store remembers.
         run_id: the run's name in logs and reports.
-        metrics_file: where metrics go; None: where the settings say, if they do.
+        metrics_file: the metrics file; None: the one in the settings, if any.
     """
 
     store: Path
@@ -58,10 +58,10 @@ class Job:
             return run(self.store, config, self.run_id, stages or STAGES)
 
     def plan(self) -> Forecast:
-        """Say what :meth:`run` would do; nothing is changed or downloaded.
+        """Return what :meth:`run` would do, without changing or downloading anything.
 
         Raises:
-            MmindexError: the store cannot be read or written, or the settings make no sense.
+            MmindexError: the store cannot be read or written, or the settings are invalid.
         """
         from mmindex.store.place import require_writable
 
@@ -88,35 +88,35 @@ def build(
 ) -> RunSummary:
     """Crawl, encode, index, evaluate and publish.
 
-    What is there already is used again: unchanged pictures are not encoded, and where nothing has
-    changed nothing is published. Decode workers are processes of their own; a script needs no
+    Existing results are reused: unchanged images are not encoded again, and if nothing has
+    changed, nothing is published. Decode workers are separate processes; a script does not need
     ``if __name__ == "__main__"`` for them.
 
     Args:
-        store: the store's folder; made where it does not exist.
+        store: the folder of the store; created if it does not exist.
         sources: what to index, each ``KIND:PLACE``, such as ``folder:~/Pictures``,
-            ``coco:val2017``, ``scenes:2000``; a Path is a folder of pictures. None: what the store
-            was built from; in a new store, drawn scenes.
-        model: which model encodes; None: that of the store, or the default for the sources.
-        config: a TOML file with settings; arguments win over it.
-        fresh_settings: start from the defaults, not from the settings that the store remembers.
-        progress: draw progress bars on stderr where a terminal watches.
-        **settings: any setting of the configuration file by its own name (``batch_size=32``,
-            ``recall_target=0.98``, ``max_removed=1.0``), or one of its sections as a mapping
-            (``index={"kind": "exact", "seed": 1}``); ``index="exact"`` is ``index.kind``. None
-            leaves a setting as it is.
+            ``coco:val2017``, ``scenes:2000``; a Path is a folder of images. None: the sources of
+            the last build; in a new store, drawn scenes.
+        model: the model; None: that of the store, or the default for the sources.
+        config: a TOML file with settings; arguments override it.
+        fresh_settings: use the defaults, not the settings that the store remembers.
+        progress: show progress bars if stderr is a terminal.
+        **settings: any setting of the settings file by its name (``batch_size=32``,
+            ``recall_target=0.98``, ``max_removed=1.0``), or a section as a mapping
+            (``index={"kind": "exact", "seed": 1}``); ``index="exact"`` sets ``index.kind``. None
+            leaves a setting unchanged.
 
     Returns:
-        what the run did: ``manifest`` (the version that the store shows now), ``published``
-        (whether this run made it), ``report`` (counts, seconds, what was kept out and why).
+        the result of the run: ``manifest`` (of the published version), ``published`` (whether this
+        run published it), ``report`` (counts, seconds, quarantined items and reasons).
 
     Raises:
         TypeError: an argument has the wrong type, or there is no such setting.
         UsageError: a setting is out of range, or a source is unknown.
         BusyError: another run writes to this store.
         DataError: too much was quarantined or removed, or the input is damaged.
-        NetworkError: something must be fetched and cannot be.
-        MmindexError: see :mod:`mmindex.core.errors`; the published version stays as it was.
+        NetworkError: a download is needed and fails.
+        MmindexError: see :mod:`mmindex.core.errors`; the published version stays unchanged.
     """
     calm_openmp()
     from mmindex.core.progress import bars, new_run_id
@@ -145,12 +145,12 @@ def _sources(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
         spec = f"folder:{as_path(source, 'sources')}" if path else source
         found.append(expect(spec, str, "sources", "a str"))
     if not found:
-        raise UsageError("sources is empty", "leave it out to go on with the store's own sources")
+        raise UsageError("sources is empty", "leave it out to use the sources of the last build")
     return found
 
 
 def _values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as given to :func:`build`, by dotted name.
+    """Return the settings passed to :func:`build` by dotted name.
 
     Raises:
         TypeError: a name is unknown or ambiguous, or a value has the wrong type.

@@ -1,4 +1,4 @@
-"""What a search returns: hits, and what the store knows about their images."""
+"""The results of a search: hits, and the metadata of their images."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ _OWN: Final = ("image_id", "key", "uri")  # columns of the images table that are
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer.
+    """One hit.
 
     Attributes:
         rank: 1 for the best.
         score: cosine similarity with the query.
-        id: the image's id, or the caption's where captions were searched.
-        uri: where the image's bytes are: a path, or ``archive.zip!member``.
-        caption: the caption found; None where images were searched.
-        image_id: the image's id, in both cases.
+        id: the id of the image, or of the caption if captions were searched.
+        uri: the location of the image: a path, or ``archive.zip!member``.
+        caption: the caption; None if images were searched.
+        image_id: the id of the image in both cases.
+        copies: the number of near-duplicates that were left out; None: not a ``distinct`` search.
     """
 
     rank: int
@@ -45,22 +46,23 @@ class Hit:
     uri: str
     caption: str | None
     image_id: str
+    copies: int | None
     _details: Details = field(repr=False, compare=False)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What else the store knows about the image: size, split, date, the source's columns.
+        """The metadata of the image: size, split, date, columns of the source.
 
-        Only the ``columns`` of the search, where it named some. Where the image was taken
-        (``lat``, ``lon``) only if the store was opened with ``with_location``.
+        If the search had ``columns``, only these. The location (``lat``, ``lon``) is included only
+        if the store was opened with ``with_location``.
         """
         return self._details.of(self.image_id)
 
     def image(self) -> Image:
-        """The image itself, RGB and upright, read from where it lies.
+        """Read and return the image, RGB and upright.
 
         Raises:
-            NoInputError: it is not there any more.
+            NoInputError: the file no longer exists.
             DataError: it cannot be decoded.
         """
         from mmindex.search.named import open_image
@@ -73,13 +75,13 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a search shows beside its hits.
+    """The settings of a search for the display of its hits.
 
     Attributes:
-        columns: of the images; None: all that are metadata.
-        with_location: whether those that tell a place may be among them.
-        where: the condition that the hits fulfil; None: none.
-        min_score: the least score asked for; None: any.
+        columns: the image columns to include; None: all metadata columns.
+        with_location: whether location columns can be included.
+        where: the condition, or None.
+        min_score: the lowest score, or None.
     """
 
     columns: tuple[str, ...] | None = None
@@ -89,7 +91,7 @@ class Shown:
 
 
 class Details:
-    """The rows of the images table that belong to some hits, read when first asked for."""
+    """The rows of the images table for the hits, read on first use."""
 
     def __init__(self, snapshot: Snapshot, image_ids: Sequence[str], shown: Shown) -> None:
         self.snapshot = snapshot
@@ -98,7 +100,7 @@ class Details:
 
     @cached_property
     def table(self) -> pa.Table:
-        """The rows, with their ``image_id``."""
+        """The rows, with ``image_id``."""
         from mmindex.search.columns import image_rows
 
         shown = self.shown
@@ -108,7 +110,7 @@ class Details:
 
     @property
     def names(self) -> Sequence[str]:
-        """The columns that are shown."""
+        """The names of the columns."""
         if self.shown.columns is not None:
             return self.shown.columns
         return [name for name in self.table.column_names if name not in _OWN]
@@ -126,18 +128,20 @@ class Details:
         }
 
     def of(self, image_id: str) -> Mapping[str, Any]:
-        """The columns of one image, by name."""
+        """Return the columns of one image by name."""
         return self._by_id[image_id]
 
 
 class Hits(Sequence[Hit]):
-    """The answer to one query, best first. In a notebook it shows the pictures."""
+    """The hits of one query, best first. In a notebook, it displays the images."""
 
     def __init__(self, answer: Answer, details: Details) -> None:
         self._answer = answer
         self._details = details
         self._hits = tuple(
-            Hit(hit.rank, hit.score, hit.id, hit.uri, hit.caption, hit.image_id, details)
+            Hit(
+                hit.rank, hit.score, hit.id, hit.uri, hit.caption, hit.image_id, hit.copies, details
+            )
             for hit in answer.hits
         )
 
@@ -148,17 +152,17 @@ class Hits(Sequence[Hit]):
 
     @property
     def to(self) -> Side:
-        """What was searched: ``image`` or ``text``."""
+        """The side that was searched: ``image`` or ``text``."""
         return self._answer.to.value
 
     @property
     def version(self) -> int:
-        """The store's version that answered."""
+        """The version of the store."""
         return self._answer.version
 
     @property
     def error(self) -> str | None:
-        """Why there is no answer, see :meth:`Index.search_many`; None where there is one."""
+        """Why the query failed, see :meth:`Index.search_many`, or None."""
         return self._answer.error
 
     def __len__(self) -> int:
@@ -189,18 +193,18 @@ class Hits(Sequence[Hit]):
         return "\n".join(lines + ([f"      and {len(self) - 10} more"] if len(self) > 10 else []))
 
     def to_arrow(self) -> pa.Table:
-        """The hits as a table, one row each.
+        """Return the hits as a table with one row per hit.
 
-        Columns ``rank``, ``score``, ``id``, ``uri``, ``caption``, ``image_id``, then those of the
-        metadata; one of these that has a name of the first six is called ``metadata.<name>``.
-        Text that is not valid UTF-8 (file names may be anything) has U+FFFD in its place.
+        The columns are ``rank``, ``score``, ``id``, ``uri``, ``caption`` and ``image_id``, followed
+        by the metadata columns. A metadata column with one of the first six names is called
+        ``metadata.<name>``. Text that is not valid UTF-8 (such as some file names) contains U+FFFD.
         """
         from mmindex.search.hits import hits_table
 
         return hits_table(self._hits, self._details.table, self._details.names)
 
     def to_pandas(self) -> pd.DataFrame:
-        """:meth:`to_arrow` as a DataFrame.
+        """Return :meth:`to_arrow` as a DataFrame.
 
         Raises:
             MissingPackageError: pandas is not installed.
@@ -212,7 +216,7 @@ class Hits(Sequence[Hit]):
         return self.to_arrow().to_pandas()
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
-        """Write the hits as a web page with their pictures, the page of ``mmindex query --html``.
+        """Write the hits as an HTML page with images, like ``mmindex query --html``.
 
         Raises:
             CannotCreateError, PermissionDeniedError, StorageError: the file cannot be written.

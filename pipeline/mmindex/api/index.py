@@ -33,14 +33,14 @@ _CONDITIONS: Final = 8  # conditions whose matching rows are kept, 9 bytes a row
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What of the answers is wanted, checked.
+    """The validated arguments of a search.
 
     Attributes:
-        session: answers under the condition.
-        to: what to find; None: what the question's own default is.
-        limit: how much of it.
-        order: what to sort the hits by; None: similarity.
-        shown: what is shown beside them.
+        session: searches with the condition.
+        to: the side to search; None: the default of the query.
+        limit: the number of hits and the lowest score.
+        order: the column to sort the hits by; None: similarity.
+        shown: the settings for the display of the hits.
     """
 
     session: Session
@@ -50,7 +50,7 @@ class _Wanted:
     shown: Shown
 
     def hits(self, answer: Answer) -> Hits:
-        """An answer as the caller gets it."""
+        """Return the hits of an answer."""
         from mmindex.search.columns import sorted_hits
 
         snapshot = self.session.snapshot
@@ -60,14 +60,14 @@ class _Wanted:
 
 
 class Index:
-    """The published version of a store, open for search; made by :func:`open`.
+    """The published version of a store, open for search; created by :func:`open`.
 
-    It stays at that version while others publish newer ones, and keeps it from being collected.
-    All methods may be called from several threads. Use it as a context manager, or call
-    :meth:`close`, to let go of the model; hits can be used afterwards.
+    It stays at this version when newer versions are published, and ``gc`` does not remove the
+    version. You can call all methods from several threads. Use it as a context manager, or call
+    :meth:`close`, to release the model. Hits stay usable afterwards.
 
     Attributes:
-        path: the store's folder.
+        path: the folder of the store.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ class Index:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model and of the version; safe to call twice."""
+        """Release the model and the version; safe to call twice."""
         sessions, self._open = self._open, None
         if sessions is not None:
             sessions.close()
 
     def __len__(self) -> int:
-        """How many images can be found."""
+        """Return the number of searchable images."""
         return self.snapshot.manifest.counts.indexed
 
     def __bool__(self) -> bool:
@@ -109,38 +109,38 @@ class Index:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The version that is open, for other modules of mmindex; its methods may change."""
+        """The open version, for other modules of mmindex; its methods can change."""
         return self._session(None).snapshot
 
     @property
     def vectorizer(self) -> Vectorizer:
-        """What makes query vectors, for other modules of mmindex; its methods may change."""
+        """The encoder of query vectors, for other modules of mmindex; its methods can change."""
         return self._session(None).vectorizer
 
     @property
     def version(self) -> int:
-        """The version that is open."""
+        """The number of the open version."""
         return self.snapshot.manifest.version
 
     @property
     def captions(self) -> int:
-        """How many captions can be found."""
+        """The number of searchable captions."""
         return self.snapshot.manifest.counts.captions
 
     @property
     def model(self) -> str:
-        """The model that made the vectors, and its weights."""
+        """The model and weights that encoded the vectors."""
         encoder = self.snapshot.encoder
         return f"{encoder.model} {encoder.pretrained}".strip()
 
     @property
     def dim(self) -> int:
-        """Dimensions of a vector."""
+        """The number of dimensions of a vector."""
         return self.snapshot.encoder.dim
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that ``where`` and ``sort`` can name."""
+        """The columns that you can use in ``where`` and ``sort``."""
         with self.snapshot.open_parquet("images") as file:
             return tuple(file.schema_arrow.names)
 
@@ -158,42 +158,47 @@ class Index:
         where: str | None = None,
         min_score: float | None = None,
         sort: str | None = None,
+        distinct: bool = False,
         columns: Sequence[str] | None = None,
         to: Side | None = "image",
     ) -> Hits:
-        """Find images or captions by a text, pictures, a vector, or several of them together.
+        """Search images or captions with a text, images, a vector, or a combination of them.
 
         Args:
-            text: what to look for.
-            image: a picture like those wanted, or several: a file, the uri or id of an image of
-                the corpus, an opened picture (PIL), or an array, uint8 (h, w, 3) or (h, w).
-            vector: a query made elsewhere, such as by :meth:`embed`: (dim,), of any length.
-            plus: also wanted. Of a str, an existing file and an id or uri of the corpus is a
-                picture, everything else a text; ``text:...`` and ``image:...`` say which.
-            minus: not wanted; otherwise as ``plus``.
-            weights: how much each part counts: the text, each image, the vector, each ``plus``,
-                then each ``minus`` (those may be left out). By default wanted parts count alike,
-                and unwanted ones together a quarter as much.
-            others: leave out the pictures asked with themselves.
-            k: hits wanted.
-            where: an SQL condition on the images' columns, such as ``width >= 640``.
+            text: the text to search for.
+            image: one or more query images: a file, the uri or id of an image in the corpus, an
+                opened image (PIL), or an array, uint8 (h, w, 3) or (h, w).
+            vector: a query vector, such as one from :meth:`embed`: (dim,), of any length.
+            plus: parts to add to the query. A str that is an existing file, or an id or uri in the
+                corpus, is an image; any other str is a text. To choose, use the prefix ``text:`` or
+                ``image:``.
+            minus: parts to subtract from the query; same values as ``plus``.
+            weights: the weights of the parts: the text, each image, the vector, each ``plus``, then
+                each ``minus`` (optional). By default, wanted parts have equal weights, and unwanted
+                parts together a quarter of the total.
+            others: leave out the query images.
+            k: the number of hits.
+            where: an SQL condition on the columns of the images, such as ``width >= 640``.
             min_score: leave out hits with a lower cosine similarity, -1 to 1.
-            sort: put the ``k`` hits into the order of a column of the images, such as ``taken``
-                or ``taken:desc``; those without a value come last. Ranks stay those of similarity.
-            columns: columns of the images that :attr:`Hit.metadata` and tables have; None: all.
-            to: what to find: ``image``, or ``text`` for captions. None: captions for a single
-                picture if there are any, else images, which is the command's default.
+            sort: sort the ``k`` hits by a column of the images, such as ``taken`` or
+                ``taken:desc``. Hits without a value come last. Ranks are those by similarity.
+            distinct: leave out near-duplicates of a better hit; their number is in
+                :attr:`Hit.copies`.
+            columns: the image columns in :attr:`Hit.metadata` and tables; None: all.
+            to: ``image``, or ``text`` for captions. None: captions for a single image if there are
+                any, otherwise images, like the command.
 
         Raises:
             TypeError: an argument has the wrong type.
-            UsageError: nothing is asked, an argument is out of range, ``where`` is no condition,
-                ``sort`` or ``columns`` names no column.
+            UsageError: the query is empty, an argument is out of range, ``where`` is not a
+                condition, or a column in ``sort`` or ``columns`` does not exist.
             NoInputError: there is no such file, uri or id, or no captions to search.
-            DataError: a picture cannot be decoded, or the store is damaged.
-            ModelMismatchError: the model is no longer the one that made the index, or ``vector``
-                has other dimensions.
+            DataError: an image cannot be decoded, or the store is damaged.
+            ModelMismatchError: the model is no longer the model of the index, or ``vector`` has
+                other dimensions.
         """
         from mmindex.search.given import (
+            as_limit,
             as_weights,
             either_part,
             picture_part,
@@ -203,7 +208,7 @@ class Index:
         )
         from mmindex.search.parts import Part, Question
 
-        form = self._wanted(where, k, min_score, sort, columns, to)
+        form = self._wanted(where, as_limit(k, min_score, distinct=distinct), sort, columns, to)
         wanted = [] if text is None else [text_part(text)]
         wanted += [picture_part(one, "image") for one in several(image)]
         if vector is not None:
@@ -211,7 +216,9 @@ class Index:
         wanted += [either_part(one, "plus", self.snapshot) for one in several(plus)]
         unwanted = [either_part(one, "minus", self.snapshot) for one in several(minus)]
         if not wanted:
-            raise UsageError("nothing is asked", "search with a text, `image`, `vector` or `plus`")
+            raise UsageError(
+                "the query is empty", "search with a text, `image`, `vector` or `plus`"
+            )
         question = Question(
             tuple(wanted),
             tuple(unwanted),
@@ -228,28 +235,29 @@ class Index:
         where: str | None = None,
         min_score: float | None = None,
         sort: str | None = None,
+        distinct: bool = False,
         columns: Sequence[str] | None = None,
         to: Side | None = "image",
         errors: Literal["raise", "keep"] = "raise",
     ) -> Iterator[Hits]:
-        """:meth:`search` for many texts, faster than one by one: one answer each, in order.
+        """Search with many texts, faster than with :meth:`search`; yield the hits of each in order.
 
         Args:
-            texts: what to look for; bytes are a line of a UTF-8 file.
-            k, where, min_score, sort, columns, to: as in :meth:`search`.
-            errors: what becomes of a text that cannot be asked (empty, not valid UTF-8): ``keep``
-                answers it with empty hits whose :attr:`Hits.error` says why.
+            texts: the texts to search for; bytes are lines of a UTF-8 file.
+            k, where, min_score, sort, distinct, columns, to: as in :meth:`search`.
+            errors: what to do with an invalid text (empty, not valid UTF-8): ``raise``, or ``keep``
+                to return empty hits with the reason in :attr:`Hits.error`.
 
         Raises:
             TypeError, UsageError, NoInputError, DataError, ModelMismatchError: as :meth:`search`;
-                for a text when its turn comes.
+                errors of a text are raised when it is reached.
         """
-        from mmindex.search.given import as_texts
+        from mmindex.search.given import as_limit, as_texts
 
         if errors not in ("raise", "keep"):
-            raise UsageError(f"`errors`: {errors!r} is neither 'raise' nor 'keep'")
+            raise UsageError(f"`errors`: {errors!r} is not 'raise' or 'keep'")
         given = as_texts(texts, strict=errors == "raise")
-        form = self._wanted(where, k, min_score, sort, columns, to)
+        form = self._wanted(where, as_limit(k, min_score, distinct=distinct), sort, columns, to)
         form.session.snapshot.index(form.to or Modality.IMAGE)
         return self._many(given, form, strict=errors == "raise")
 
@@ -262,17 +270,16 @@ class Index:
     def _wanted(
         self,
         where: str | None,
-        k: int,
-        min_score: float | None,
+        limit: Limit,
         sort: str | None,
         columns: Sequence[str] | None,
         to: Side | None,
     ) -> _Wanted:
-        """The arguments that all searches share, checked before anything is encoded."""
+        """Check the arguments of all searches before anything is encoded."""
         from mmindex.search.columns import check_columns, read_order
-        from mmindex.search.given import as_limit, as_side
+        from mmindex.search.given import as_side
 
-        session, limit = self._session(where), as_limit(k, min_score)
+        session = self._session(where)
         side = None if to is None else as_side(to)
         names = None
         if columns is not None:
@@ -283,7 +290,7 @@ class Index:
         if sort is not None:
             order = read_order(session.snapshot, expect(sort, str, "sort", "a str"))
         shown = Shown(
-            None if names is None else tuple(names), self._with_location, where, min_score
+            None if names is None else tuple(names), self._with_location, where, limit.min_score
         )
         return _Wanted(session, side, limit, order, shown)
 
@@ -293,15 +300,15 @@ class Index:
         texts: Sequence[str] | None = None,
         images: Sequence[Picture] | None = None,
     ) -> NDArray[np.float32]:
-        """The vectors of texts or of images, by the model that made the index.
+        """Encode texts or images with the model of the index.
 
         Args:
             texts: any number of texts.
-            images: any number of pictures, see :meth:`search`. Those of the corpus are not
-                encoded again.
+            images: any number of images, see :meth:`search`. Images in the corpus are not encoded
+                again.
 
         Returns:
-            float32 (n, dim), unit length, in the order given.
+            float32 (n, dim), unit length, in the same order.
 
         Raises:
             TypeError: an argument has the wrong type.
@@ -311,7 +318,7 @@ class Index:
         from mmindex.search.given import check_texts, picture_part
 
         if (texts is None) == (images is None):
-            raise UsageError("embed takes texts or images, one of the two", "embed(texts=[...])")
+            raise UsageError("embed takes either texts or images", "embed(texts=[...])")
         vectorizer = self.vectorizer
         if texts is not None:
             expect_several(texts, "texts")
@@ -323,15 +330,15 @@ class Index:
         return found
 
     def vectors(self, side: Side = "image") -> tuple[NDArray[np.object_], NDArray[np.float16]]:
-        """All vectors of the images or of the captions.
+        """Return all vectors of the images or of the captions.
 
         Args:
             side: ``image`` or ``text``.
 
         Returns:
             ids, object (n,) of str, and vectors, float16 (n, dim), unit length up to rounding,
-            read-only: a view of the store's file where one segment holds them all, else a copy.
-            There is one row for each distinct picture or text, under the first id that it has.
+            read-only: a view of the file of the store if it has a single segment, otherwise a copy.
+            There is one row for each distinct image or text, with its first id.
 
         Raises:
             NoInputError: there are none.
@@ -345,7 +352,7 @@ class Index:
     def iter_vectors(
         self, side: Side = "image", *, rows: int = _ROWS
     ) -> Iterator[tuple[NDArray[np.object_], NDArray[np.float16]]]:
-        """:meth:`vectors` in parts of at most ``rows`` rows, in memory that does not grow.
+        """Yield :meth:`vectors` in parts of at most ``rows`` rows, with constant memory.
 
         Raises:
             NoInputError, DataError: as :meth:`vectors`.
@@ -360,7 +367,7 @@ class Index:
         return iter_named_vectors(self.snapshot, modality, count)
 
     def evaluate(self) -> Evaluation:
-        """Measure recall@K both ways, exactly and through the index; nothing is written.
+        """Measure recall@K in both directions, exactly and through the index. Writes nothing.
 
         Returns:
             the figures of ``mmindex evaluate --format json``, percentages from 0 to 100:
@@ -372,7 +379,7 @@ class Index:
         return self.measure().evaluation
 
     def measure(self) -> Measured:
-        """:meth:`evaluate`, with every query's ranks and answers.
+        """Run :meth:`evaluate` and also return the ranks and answers of every query.
 
         Raises:
             DataError: the store is damaged.
@@ -418,7 +425,7 @@ class Index:
         return export(self.snapshot, folder, layout, where, with_location=self._with_location)
 
     def _session(self, where: str | None) -> Session:
-        """The session that answers under a condition."""
+        """Return a session with a condition."""
         if where is not None:
             expect(where, str, "where", "a str")
         if self._open is None:
@@ -432,17 +439,17 @@ def open(  # mmindex.open
     """Open the published version of a store for search.
 
     Args:
-        path: the store's folder.
-        device: where the model runs, should a query need it: ``auto``, ``cpu``, ``cuda:0`` ...
-        with_location: hits also tell where images were taken: ``lat`` and ``lon`` in
-            :attr:`Hit.metadata` and :meth:`Hits.to_arrow`. ``where`` may always use them.
+        path: the folder of the store.
+        device: the device for the model, if a query needs it: ``auto``, ``cpu``, ``cuda:0`` ...
+        with_location: include locations (``lat`` and ``lon``) in :attr:`Hit.metadata` and
+            :meth:`Hits.to_arrow`. ``where`` can always use them.
 
     Raises:
         TypeError: an argument has the wrong type.
-        NoInputError: there is no store, nothing published, or a stage that search needs has not
+        NoInputError: there is no store, nothing is published, or a stage that search needs has not
             run; the message names it.
         DataError: the store is damaged.
-        PermissionDeniedError, StorageError: the operating system refuses.
+        PermissionDeniedError, StorageError: the operating system reports an error.
     """
     calm_openmp()
     return Index(path, device=device, with_location=with_location)

@@ -11,40 +11,40 @@ from typing import Any, Final
 from mmindex.core.errors import UsageError
 from mmindex.core.resources import user_path
 
-MAX_COUNT: Final = 2**31 - 1  # any corpus fits; a number beyond 64 bits is no number to count with
+MAX_COUNT: Final = 2**31 - 1  # any corpus fits; larger numbers may exceed 64 bits
 
 
 def expect(value: Any, kind: type, name: str, wanted: str) -> Any:
     """The value, which must be a ``kind``; ``wanted`` says so in words."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name}: {wanted} is wanted, not {shown(value)}")
+        raise TypeError(f"{name}: expected {wanted}, not {shown(value)}")
     return value
 
 
 def expect_several(value: object, name: str) -> None:
     """Check that these are several things; a lone text would be taken for its characters."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}: a sequence is wanted, not {shown(value)}")
+        raise TypeError(f"{name}: expected a sequence, not {shown(value)}")
 
 
 def as_path(path: object, name: str) -> Path:
     """A path, with ``~`` as the user's home."""
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{name}: a str or Path is wanted, not {shown(path)}")
+        raise TypeError(f"{name}: expected a str or Path, not {shown(path)}")
     text = os.fspath(path)
     expect(text, str, name, "a path of type str")
     if not text or "\0" in str(text):
-        raise UsageError(f"{name}: {text!r} is no path")
+        raise UsageError(f"{name}: {text!r} is not a path")
     return user_path(str(text))
 
 
 def as_count(value: int, name: str) -> int:
     """A number of things, at least 1; NumPy's integers are fine."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: an int is wanted, not {shown(value)}")
+        raise TypeError(f"{name}: expected an int, not {shown(value)}")
     count = operator.index(value)
     if not 1 <= count <= MAX_COUNT:
-        raise UsageError(f"`{name}` is {count}, not from 1 to {MAX_COUNT:,}")
+        raise UsageError(f"`{name}` is {count}; it must be from 1 to {MAX_COUNT:,}")
     return count
 
 

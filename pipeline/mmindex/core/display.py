@@ -54,13 +54,14 @@ def visible(text: str) -> str:
 
 def hit_fields(hit: NamedHit) -> dict[str, Any]:
     """What every form of an answer shows of a hit: names and values, in the order of columns."""
-    return {
+    fields = {
         "rank": hit.rank,
         "score": round(hit.score, 6),
         "id": hit.id,
         "uri": hit.uri,
         "caption": hit.caption,
     }
+    return fields if hit.copies is None else {**fields, "copies": hit.copies}
 
 
 def answer_fields(

@@ -45,7 +45,7 @@ class DataError(MmindexError):
 
 
 class NoVectorError(DataError):
-    """The model gives no usable vector for what is asked; the store is sound."""
+    """The model returns no usable vector for what is asked; the store is sound."""
 
 
 class NoInputError(MmindexError):
@@ -134,7 +134,7 @@ def from_os_error(error: OSError, path: Path | str) -> MmindexError:
     text = f"{path}: {reason_of(error)}"
     if error.errno in _NO_SPACE:
         return StorageError(
-            text, "free some space there, then run this again: finished work is kept"
+            text, "free some disk space there, then run the command again: finished work is kept"
         )
     if error.errno in _NO_PERMISSION:
         return PermissionDeniedError(text, "check the owner and mode, or choose another `store`")

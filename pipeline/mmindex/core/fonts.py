@@ -70,8 +70,8 @@ def plot_font(texts: Iterable[str]) -> PlotFont:
     shown = "".join(chr(code) for code in sorted(missing)[:_SHOWN])
     return PlotFont(
         tuple(families),
-        f"no installed font has {len(missing)} of the letters ({shown}); they are drawn as boxes."
-        " A font such as fonts-noto-cjk helps.",
+        f"no installed font contains {len(missing)} of the characters ({shown}); they are drawn as "
+        "boxes. Install a font such as fonts-noto-cjk.",
     )
 
 

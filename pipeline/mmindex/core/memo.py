@@ -27,7 +27,7 @@ class Memo(Generic[T]):
         self._lock = threading.Lock()
 
     def clear(self) -> None:
-        """Let go of all values."""
+        """Release all values."""
         with self._lock:
             self._made.clear()
 

@@ -18,10 +18,10 @@ class Reason(StrEnum):
 
     EMPTY = "empty"  # zero bytes
     MISSING = "missing"  # listed by an annotation file, but not there
-    UNREADABLE = "unreadable"  # the operating system refuses this one file
+    UNREADABLE = "unreadable"  # the operating system reports an error this one file
     NOT_AN_IMAGE = "not_an_image"  # bytes of some other kind under an image's name
     UNSUPPORTED = "unsupported"  # an image format or mode that no decoder here reads
-    TRUNCATED = "truncated"  # the picture ends early
+    TRUNCATED = "truncated"  # the image ends early
     CORRUPT = "corrupt"  # the decoder refuses the bytes
     TOO_LARGE = "too_large"  # above the pixel or byte ceiling, judged from the header
     TOO_THIN = "too_thin"  # aspect ratio beyond the limit: resizing would erase it
@@ -62,9 +62,10 @@ class SourceItem:
         read: returns the file's bytes; raises OSError, or ItemError for a reason of its own.
         stamp: cheap identity of the file for skipping unchanged ones
             (size, mtime in ns, inode), or None where the source has none.
-        is_row: whether it is a row of a table, where rows with the same bytes are one picture with
-            all their captions. Files with the same bytes stay pictures of their own.
-        name: its file's path below the source, with ``/``; empty where it is no file of the user's.
+        is_row: whether it is a row of a table, where rows with the same bytes are one image with
+            all their captions. Files with the same bytes stay images of their own.
+        name: its file's path below the source, with ``/``; empty where it is not a file of the
+            user's.
         sidecar: a file that describes it, or None.
         video: the path of a video, of which frames are taken; ``read`` is not asked then.
     """
@@ -250,11 +251,18 @@ class NamedHit(Protocol):
     def caption(self) -> str | None: ...  # noqa: D102
     @property
     def image_id(self) -> str: ...  # noqa: D102
+    @property
+    def copies(self) -> int | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer to a query; ``score`` is the cosine similarity."""
+    """One answer to a query.
+
+    Attributes:
+        score: cosine similarity with the query.
+        copies: how many near-duplicates were left out for it; None: none were looked for.
+    """
 
     rank: int
     score: float
@@ -262,3 +270,4 @@ class Hit:
     uri: str
     caption: str | None
     image_id: str
+    copies: int | None = None

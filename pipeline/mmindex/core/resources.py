@@ -19,7 +19,7 @@ def data_dir() -> Path:
     for candidate in (_PACKAGE / "data", _PACKAGE.parents[1] / "data"):
         if (candidate / "corpora").is_dir():
             return candidate
-    raise InternalError(f"mmindex's data files are missing beside {_PACKAGE}")
+    raise InternalError(f"the data files of mmindex are missing next to {_PACKAGE}")
 
 
 def checkout_dir() -> Path | None:

@@ -170,6 +170,6 @@ def require_stores() -> None:
 
 def _refuse(module: str) -> NoReturn:
     raise UnsupportedSystemError(
-        f"Python on {sys.platform} has no {module!r} module, which stores need",
-        "run mmindex on Linux or macOS; on Windows, inside WSL2",
+        f"Python on {sys.platform} has no {module!r} module, which mmindex needs for stores",
+        "run mmindex on Linux or macOS; on Windows, use WSL2",
     )

@@ -1,1 +1,1 @@
-"""Sources: what they list, read in place or fetched, as tables of images and captions."""
+"""The crawl stage: read sources into tables of images and captions."""

@@ -1,7 +1,7 @@
-"""What the ``images`` table says of a photograph beside its pixels: columns and captions.
+"""Metadata of photographs: columns of the ``images`` table, and captions.
 
-The values come from the picture's own blocks and its sidecar (:mod:`mmindex.media.photo`), and from
-its file. A column that the source has under the same name wins, row by row, also where it is null.
+The values come from the image, its sidecar (:mod:`mmindex.media.photo`) and its file. A column of
+the source with the same name has priority in every row, even if it is null.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _EPOCH: Final = datetime(1970, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class PhotoRules:
-    """What is taken over from photographs.
+    """Settings for the metadata of photographs.
 
     Attributes:
-        metadata: ``all``, ``no-location`` (everything but the place) or ``none``.
-        captions_from: ``metadata``: title, description and keywords are captions too.
-        video_interval: seconds of a video for each picture.
+        metadata: ``all``, ``no-location`` (everything except the location) or ``none``.
+        captions_from: with ``metadata``, title, description and keywords also become captions.
+        video_interval: seconds between the frames of a video that become images.
     """
 
     metadata: Literal["all", "no-location", "none"] = "all"
@@ -39,20 +39,20 @@ class PhotoRules:
 
     @classmethod
     def of(cls, settings: CrawlConfig) -> Self:
-        """Take the rules out of the settings.
+        """Create the rules from the settings.
 
         Raises:
-            UsageError: captions are wanted from metadata that is not stored.
+            UsageError: captions come from metadata, but no metadata is stored.
         """
         if settings.captions_from == "metadata" and settings.metadata == "none":
             raise UsageError(
-                "`captions_from=metadata` needs metadata, and `metadata=none` leaves it out",
+                "`captions_from=metadata` needs metadata, which `metadata=none` excludes",
                 "pass `metadata=all` or `metadata=no-location`",
             )
         return cls(settings.metadata, settings.captions_from, settings.video_interval)
 
     def kept(self, fields: Fields) -> Fields:
-        """Those fields of a file that may be stored."""
+        """Return the fields of a file that can be stored."""
         if self.metadata == "none":
             return {}
         if self.metadata == "all":
@@ -61,7 +61,7 @@ class PhotoRules:
 
 
 def row_metadata(item: SourceItem, known: Known, rules: PhotoRules) -> dict[str, MetadataValue]:
-    """The columns of an image beside the fixed ones, by name."""
+    """Return the additional columns of an image by name."""
     own = {column_name(name): value for name, value in item.metadata.items()}
     if rules.metadata == "none":
         return own
@@ -71,7 +71,7 @@ def row_metadata(item: SourceItem, known: Known, rules: PhotoRules) -> dict[str,
 
 
 def photo_captions(known: Known, rules: PhotoRules) -> tuple[str, ...]:
-    """The captions that a photograph's title, description and keywords make."""
+    """Return captions from the title, description and keywords of a photograph."""
     if rules.captions_from == "source":
         return ()
     fields = photo_fields(known)
@@ -82,7 +82,7 @@ def photo_captions(known: Known, rules: PhotoRules) -> tuple[str, ...]:
 
 
 def photo_fields(known: Known) -> Fields:
-    """What is written in a picture and its sidecar; the sidecar wins."""
+    """Return the metadata in an image and its sidecar; the sidecar has priority."""
     return merged(known.fields, known.sidecar.fields) if known.sidecar else known.fields
 
 
@@ -98,7 +98,7 @@ def _file_columns(item: SourceItem) -> Iterator[tuple[str, MetadataValue]]:
 
 
 def _utc(ns: int) -> MetadataValue:
-    """A file's time in UTC; None for one that no calendar has, as damaged disks may give."""
+    """Return the time of a file in UTC; None for impossible times, for example on damaged disks."""
     try:
         return _EPOCH + timedelta(microseconds=ns // 1000)
     except OverflowError:

@@ -1,8 +1,8 @@
-"""Rows of a crawl kept aside on disk until all sources are read.
+"""Temporary storage for the rows of a crawl until all sources are read.
 
-Only then is it known which columns the sources bring and of which type, and the two tables are
-written one after the other, so the rows wait in a scratch SQLite database in the store's staging
-folder: constant memory, and its index finds ids that are taken.
+Only then are the columns of the sources and their types known, and the two tables are written one
+after the other. The rows are therefore kept in a temporary SQLite database in the staging folder of
+the store. It needs constant memory, and its index finds duplicate ids.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _TABLES: Final = (
     "PRAGMA cache_size = -65536",  # KiB
     f"CREATE TABLE images (number INTEGER PRIMARY KEY, {', '.join(IMAGE_COLUMNS)}, metadata)",
     "CREATE UNIQUE INDEX image_ids ON images (image_id)",
-    # Clustered by image: a picture's later rows bring captions long after its first.
+    # Clustered by image: an image's later rows bring captions long after its first.
     "CREATE TABLE captions (image INTEGER, place INTEGER, caption_id, key, image_id, text,"
     " PRIMARY KEY (image, place)) WITHOUT ROWID",
-    # Of tables alone, where rows with the same bytes are one picture.
+    # Of tables alone, where rows with the same bytes are one image.
     "CREATE TABLE pictures (source, key, image INTEGER, PRIMARY KEY (source, key)) WITHOUT ROWID",
 )
 _PUT_IMAGE: Final = "INSERT OR IGNORE INTO images VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -53,12 +53,12 @@ _PUT_CAPTION: Final = "INSERT INTO captions VALUES (?, ?, ?, ?, ?, ?)"
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The row of ``images`` that a picture has.
+    """The ``images`` row of an image.
 
     Attributes:
-        number: of the row.
-        image_id: its id.
-        is_new: whether this picture made the row; otherwise an earlier row of the source did.
+        number: the row number.
+        image_id: the id.
+        is_new: whether the row is new; otherwise an earlier row of the source created it.
     """
 
     number: int
@@ -67,7 +67,7 @@ class Kept:
 
 
 class Spool:
-    """The scratch database; use as a context manager, which removes it."""
+    """The temporary database; a context manager that removes it at the end."""
 
     def __init__(self, layout: Layout) -> None:
         self._path = layout.staging_dir / f"{uuid.uuid4().hex}.sqlite"
@@ -86,18 +86,19 @@ class Spool:
         self._path.unlink(missing_ok=True)
 
     def add_image(self, row: ImageRow, *, is_row: bool = False) -> Kept:
-        """Keep an image's row, or find the one that the same picture of its source has.
+        """Add the row of an image, or find the existing row of the same image in its source.
 
-        It is the same picture if id and bytes are equal, or the bytes alone of a table's rows.
+        Images are the same if their ids and bytes are equal; for rows of a table, only the bytes
+        count.
 
         Args:
             row: the image.
             is_row: whether it is a row of a table, see :class:`mmindex.core.records.SourceItem`.
 
         Raises:
-            ItemError: another picture has this id; the detail names it.
+            ItemError: another image has this id; the detail names it.
             StorageError: the disk is full.
-            DataError: the sources bring too many columns.
+            DataError: the sources have too many columns.
         """
         with _sqlite_errors(row.image_id):
             if is_row and (known := self._find_picture(row)):
@@ -130,14 +131,14 @@ class Spool:
         return Kept(number, row.image_id, is_new=False)
 
     def add_captions(self, kept: Kept, texts: Iterable[tuple[int, str]]) -> int:
-        """Keep an image's captions; those that an earlier row of it brought are not kept twice.
+        """Add the captions of an image, without those of its earlier rows.
 
         Args:
             kept: the image.
-            texts: captions with their places among all that the source gives.
+            texts: captions with their positions in the source.
 
         Returns:
-            how many are new.
+            the number of new captions.
 
         Raises:
             StorageError: the disk is full.
@@ -160,11 +161,11 @@ class Spool:
 
     @property
     def mixed_columns(self) -> list[str]:
-        """The sources' own columns that hold values of several types and are kept as text."""
+        """Return the source columns with values of several types, which are stored as text."""
         return sorted(self._columns.mixed)
 
     def write_images(self, objects: Objects) -> ObjectRef:
-        """Write the ``images`` object, rows in the order they came."""
+        """Write the ``images`` object, with rows in the order of arrival."""
         types = self._columns.types()
         schema = images_schema(types)
         fixed = ", ".join(IMAGE_COLUMNS)
@@ -191,7 +192,7 @@ class Spool:
         return objects.write_table("captions", CAPTIONS_SCHEMA, batches)
 
     def _chunks(self, query: str) -> Iterator[list[tuple[Any, ...]]]:
-        """Rows in lists that make one row group each."""
+        """Yield lists of rows, one per row group."""
         rows: list[tuple[Any, ...]] = []
         chars = 0
         with _sqlite_errors("rows"), closing(self._database.execute(query)) as cursor:
@@ -206,7 +207,7 @@ class Spool:
 
 
 def caption_key(text: str) -> str:
-    """The key of a text: the sha256 of its UTF-8 bytes, in hex."""
+    """Return the key of a text: the sha256 of its UTF-8 bytes, in hex."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -224,6 +225,6 @@ def _sqlite_errors(what: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StorageError(
-            f"keeping {what} aside in the store's staging folder failed: {error}",
-            "free some space, or choose another `store`",
+            f"writing {what} to the staging folder of the store failed: {error}",
+            "free some disk space, or choose another `store`",
         ) from error

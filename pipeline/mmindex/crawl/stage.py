@@ -1,6 +1,6 @@
-"""The crawl stage: read every image of every source once, hash it, look at its header.
+"""The crawl stage: read every image of every source once, hash it, and parse its header.
 
-Files that look the same as when the last crawl read them are not read again, see
+Files that have not changed since the last crawl are not read again, see
 :mod:`mmindex.crawl.stamps`.
 """
 
@@ -57,18 +57,18 @@ _FINGERPRINT: Final = "mmindex-corpus-1"
 
 @dataclass(frozen=True, slots=True)
 class CrawlReport:
-    """What the crawl wrote and counted: ``seen = images.rows + len(quarantined) + ignored``.
+    """The result of a crawl: ``seen = images.rows + len(quarantined) + ignored``.
 
     Attributes:
         images: the ``images`` object, rows in source order.
         captions: the ``captions`` object, in the order of their images.
-        sources: one summary for each source, in the order given.
-        quarantined: rows kept out, in source order.
-        seen: source rows.
-        ignored: source rows passed over by rule.
+        sources: one summary per source, in the same order.
+        quarantined: quarantined rows, in source order.
+        seen: the number of source rows.
+        ignored: the number of rows ignored by rule.
         corpus_fingerprint: sha256 over the sha256 of the two objects: equal for equal content.
-        details: figures of this run for its report: counts of each source, how many files were
-            read and how many were unchanged, and how downloads went.
+        details: figures for the report of the run: counts of each source, numbers of read and
+            unchanged files, and downloads.
     """
 
     images: ObjectRef
@@ -82,7 +82,7 @@ class CrawlReport:
 
     @property
     def not_read(self) -> dict[str, int]:
-        """Files that are no images by their extension, by extension, the most frequent first."""
+        """Return the files that were not read, by extension, most frequent first."""
         return count_not_read(self.sources)
 
 
@@ -99,27 +99,27 @@ def crawl(
 ) -> CrawlReport:
     """Read all sources and write the tables ``images`` and ``captions``.
 
-    Every file is read once: hashed and its header probed; one that is unchanged since the last
-    crawl of this store is not read at all. The rows' order is that of the sources,
-    and within one that of its own listing, so an unchanged corpus gives the same objects. Memory
-    is bounded by a few files and a row group. A picture whose id another one has goes to
-    quarantine; rows of a table with the same bytes are one picture with all their captions.
+    Every file is read once to hash it and to parse its header; files that have not changed since
+    the last crawl of this store are not read. Rows are in the order of the sources, and of the
+    listing within each source, so an unchanged corpus results in the same objects. Memory is
+    limited to a few files and a row group. An image with the id of another image goes to
+    quarantine; rows of a table with the same bytes are one image with all their captions.
 
     Args:
-        objects: where to write; the store's writer lock must be held.
-        sources: what to read, in order.
-        limits: what one image may cost.
-        fetch: how to behave on the network; the defaults where None.
-        photos: what is taken over from photographs; the defaults where None.
-        names: what each source is called, by its spec; None for the names of a new store.
-        rehash: read unchanged files as well.
-        forgotten: what must stay out, by id or by bytes; it counts as ignored.
+        objects: where to write; requires the writer lock of the store.
+        sources: the sources, in order.
+        limits: the limits of an image.
+        fetch: the network settings; None for the defaults.
+        photos: the metadata settings; None for the defaults.
+        names: the name of each source by spec; None for the names in a new store.
+        rehash: also read unchanged files.
+        forgotten: items to leave out, by id or by bytes; they count as ignored.
 
     Raises:
-        UsageError: a spec has no meaning.
+        UsageError: a spec is invalid.
         NoInputError: a source does not exist.
-        DataError: a source's annotations are damaged, or they name too many columns.
-        NetworkError, BusyError: what a source needs cannot be fetched now.
+        DataError: the annotations of a source are damaged, or have too many columns.
+            NetworkError, BusyError: a download fails.
         StorageError: the disk is full.
     """
     fetch, photos = fetch or FetchConfig(), photos or PhotoRules()
@@ -158,8 +158,8 @@ def crawl(
             _warn_of_lost_captions(tally, limits.max_quarantine)
         if spool.mixed_columns:
             get_logger("crawl").warning(
-                "columns that hold values of several types are kept as text: in `where` use"
-                " try_cast(COLUMN as DOUBLE)",
+                "columns with values of several types are stored as text: in `where`, use "
+                "try_cast(COLUMN as DOUBLE)",
                 columns=", ".join(spool.mixed_columns),
             )
         images, captions = spool.write_images(objects), spool.write_captions(objects)
@@ -181,18 +181,18 @@ def crawl(
 
 
 def corpus_fingerprint(images: ObjectRef, captions: ObjectRef) -> str:
-    """What identifies a corpus: a sha256 over those of its two tables."""
+    """Return the fingerprint of a corpus: the sha256 over those of its two tables."""
     identity = f"{_FINGERPRINT}\n{images.sha256}\n{captions.sha256}\n"
     return hashlib.sha256(identity.encode("ascii")).hexdigest()
 
 
 def _refuse_idle_globs(sources: Sequence[SourceConfig], specs: Sequence[SourceSpec]) -> None:
-    """Globs that no source understands are a mistake; several sources may share a command line."""
+    """Raise an error for globs that no source supports."""
     given = any(source.exclude or source.include for source in sources)
     if given and not any(registry.find(spec.kind).globs for spec in specs):
         raise UsageError(
-            "`exclude` and `include` choose files below a folder, and no source is one",
-            "leave them out",
+            "`exclude` and `include` select files in a folder, but no source is a folder",
+            "remove them",
         )
 
 
@@ -200,7 +200,7 @@ def _warn_of_lost_captions(tally: Tally, limit: float) -> None:
     lost = tally.notes[NoteKind.CAPTIONS_OF_UNKNOWN_IMAGES]
     if lost and (not tally.captions or lost > limit * (lost + tally.captions)):
         get_logger("crawl").warning(
-            "captions that match no image are not used",
+            "captions without a matching image are not used",
             source=tally.name,
             not_used=lost,
             used=tally.captions,
@@ -209,7 +209,7 @@ def _warn_of_lost_captions(tally: Tally, limit: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Sink:
-    """Where the images of all sources go."""
+    """Receives the images of all sources."""
 
     spool: Spool
     stamps: Stamps
@@ -239,7 +239,7 @@ def _read_source(
 
 
 def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[SourceEvent]:
-    """Ignore rows whose id is forgotten before anything of them is read."""
+    """Ignore rows with a forgotten id before reading them."""
     for event in events:
         match event:
             case SourceItem() | Rejected() if forgotten.has_id(storable(event.image_id)):
@@ -251,7 +251,7 @@ def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[So
 def _load_ahead(
     events: Iterable[SourceEvent], stamps: Stamps
 ) -> Iterator[tuple[SourceEvent, Future[_Loaded] | Known | None]]:
-    """Pass events on in order while a few threads read the files of those that follow."""
+    """Yield events in order while a few threads read the files of later events."""
     waiting: deque[tuple[SourceEvent, Future[_Loaded] | Known | None]] = deque()
     with ThreadPoolExecutor(_READERS, thread_name_prefix="crawl-read") as readers:
         try:
@@ -273,7 +273,7 @@ def _load_ahead(
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What was read: an image's bytes, or what is known of it; and its sidecar's bytes."""
+    """The bytes of an image, or its known facts, and the bytes of its sidecar."""
 
     image: bytes | Known | None  # None: a video, of which only the key was taken
     key: str
@@ -294,7 +294,7 @@ def _load(item: SourceItem, known: Known | None) -> _Loaded:
 
 
 def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink: _Sink) -> None:
-    """Keep one item's rows, or say why not."""
+    """Add the rows of an item, or reject it with a reason."""
     key = ""
     try:
         found = loaded if isinstance(loaded, Known) else loaded.result()
@@ -320,7 +320,7 @@ def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink:
 def _frames(
     item: SourceItem, known: Known, tally: Tally, sink: _Sink
 ) -> list[tuple[SourceItem, Known]]:
-    """The pictures of a video; the middle one has its captions."""
+    """Yield the images of a video; the middle one gets the captions."""
     times = frame_times(float(str(known.fields[DURATION])), sink.photos.video_interval)
     rows = []
     for number, time_s in enumerate(times):
@@ -340,7 +340,7 @@ def _frames(
 
 
 def _keep(item: SourceItem, known: Known, tally: Tally, sink: _Sink) -> None:
-    """Keep one picture's row and captions."""
+    """Add the row and the captions of an image."""
     try:
         row = _row(item, known, tally.name, sink.photos)
         kept = sink.spool.add_image(row, is_row=item.is_row)
@@ -366,7 +366,7 @@ def _reject(item: SourceItem, error: ItemError, key: str, tally: Tally) -> None:
 
 
 def _known(item: SourceItem, found: _Loaded, tally: Tally, sink: _Sink) -> Known:
-    """What the bytes that were read tell."""
+    """Return the facts about the bytes."""
     known = found.image
     if known is None:
         seen = sink.videos.probe(item.video)

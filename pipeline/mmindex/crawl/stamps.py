@@ -1,14 +1,14 @@
-"""What the last crawl read, by file: so that an unchanged file is not read again.
+"""Cache of the files that the last crawl read, so that unchanged files are not read again.
 
-A file is taken to be unchanged if its URI, size, modification time (ns) and inode are those it had
-when it was read. One that was modified less than two seconds before that crawl began, or later,
-is not remembered: a change within the file system's clock tick would not show (git calls such
-entries racy: https://git-scm.com/docs/racy-git). What this cannot see is a file whose content was
-replaced with size, time and inode kept: reading everything again (``--rehash``) finds that.
+A file counts as unchanged if its URI, size, modification time (ns) and inode are the same as when
+it was read. A file that was modified less than two seconds before the crawl began, or later, is not
+cached: a change within the clock tick of the file system would go unnoticed (git calls such entries
+racy: https://git-scm.com/docs/racy-git). A file whose content was replaced with the same size, time
+and inode is not detected; ``--rehash`` reads everything again.
 
-One SQLite file beside the manifests: looked up row by row and page by page, it costs the same
-memory for ten million files as for ten. Its rows carry a checksum, it is replaced as a whole, and
-it can be deleted at any time: the next crawl then reads everything.
+The cache is an SQLite file next to the manifests. Its memory use does not depend on the number of
+files. Its rows have checksums, and it is replaced atomically. It can be deleted at any time: the
+next crawl then reads everything.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PUT: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?
 
 @dataclass(frozen=True, slots=True)
 class KnownSidecar:
-    """What reading a sidecar told."""
+    """The known facts of a sidecar."""
 
     stamp: Stamp
     fields: Fields
@@ -56,17 +56,16 @@ class KnownSidecar:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What reading a file told.
+    """The known facts of a file.
 
     Attributes:
-        key: sha256 of its bytes, in hex.
-        width: in pixels, as the header says.
+        key: sha256 of the bytes, in hex.
+        width: in pixels, from the header.
         height: in pixels.
-        format: as Pillow calls it.
-        size_bytes: length of the image's bytes.
-        fields: what is written in it, see :mod:`mmindex.media.photo`.
-        sidecar: what the file that describes it says; None where there is none, or where it has
-            not been read.
+        format: the format, as named by Pillow.
+        size_bytes: the number of bytes.
+        fields: the metadata, see :mod:`mmindex.media.photo`.
+        sidecar: the sidecar; None if there is none, or if it has not been read.
     """
 
     key: str
@@ -79,15 +78,15 @@ class Known:
 
 
 class Stamps:
-    """What was known before, and what this crawl learns; use as a context manager.
+    """The cache of the last crawl and the entries of this crawl; a context manager.
 
-    Leaving it makes what this crawl learned what the next one knows. A crawl that ends early, by
-    an error or a signal, adds what it read to what was known.
+    At the end, the entries of this crawl replace the cache. A crawl that ends early, through an
+    error or a signal, adds its entries to the cache.
 
     Args:
         layout: the store; its writer lock must be held.
-        rules: what a file had to pass to be remembered; under other rules nothing is known.
-        distrust: know nothing from before.
+        rules: the rules of the cache; entries with other rules are not used.
+        distrust: do not use the existing entries.
     """
 
     def __init__(self, layout: Layout, rules: str, *, distrust: bool = False) -> None:
@@ -126,7 +125,7 @@ class Stamps:
         self._now.close()
 
     def find(self, uri: str, stamp: Stamp, sidecar: Stamp | None = None) -> Known | None:
-        """What is known of a file that still has this stamp, and of a sidecar that has its own."""
+        """Return the known facts of a file with this stamp, and of its sidecar."""
         if self._before is None:
             return None
         try:
@@ -141,7 +140,7 @@ class Stamps:
             return None
         told = _sidecar(row[10])
         if (None if told is None else told.stamp) != sidecar:
-            self._missed += 1  # the picture is as it was, but there is something new to write
+            self._missed += 1  # the image is as it was, but there is something new to write
             told = None
         self._found += 1
         width, height, image_format, size_bytes, fields = row[5:10]
@@ -149,7 +148,7 @@ class Stamps:
         return Known(key, width, height, image_format, size_bytes, unpack(fields), told)
 
     def add(self, uri: str, stamp: Stamp, known: Known) -> None:
-        """Remember a file, unless a change of it could go unseen.
+        """Add a file, unless a change could go unnoticed.
 
         Raises:
             StorageError: the disk is full.
@@ -171,7 +170,7 @@ class Stamps:
         return f"{' '.join(map(str, sidecar.stamp))} {pack(sidecar.fields)}"
 
     def _nothing_new(self) -> bool:
-        """Whether the file that is there says all that this crawl would write."""
+        """Return whether the existing cache already contains everything."""
         if self._before is None or self._missed or self._found != self._added:
             return False
         try:
@@ -199,7 +198,7 @@ class Stamps:
 
 
 def _open(path: Path, rules: str) -> sqlite3.Connection | None:
-    """The last crawl's file, if it is sound and was written under the same rules."""
+    """Open the cache of the last crawl if it is intact and has the same rules."""
     if not path.is_file():
         return None
     try:
@@ -219,14 +218,14 @@ def _open(path: Path, rules: str) -> sqlite3.Connection | None:
 
 def _warn(path: Path, error: sqlite3.Error) -> None:
     get_logger("crawl").warning(
-        "the list of unchanged files cannot be read: all files are read again",
+        "the cache of unchanged files cannot be read: all files are read again",
         file=path.name,
         why=str(error),
     )
 
 
 def _sidecar(text: str) -> KnownSidecar | None:
-    """A sidecar as it was kept: its stamp, then its fields."""
+    """Parse a stored sidecar: its stamp, then its fields."""
     if not text:
         return None
     size, mtime_ns, inode, fields = text.split(" ", 3)
@@ -234,7 +233,7 @@ def _sidecar(text: str) -> KnownSidecar | None:
 
 
 def _stamped(stamp: Stamp) -> tuple[int, int, int]:
-    """A stamp as SQLite can hold it: inodes have 64 bits without a sign."""
+    """Convert a stamp for SQLite, because inodes are unsigned 64-bit numbers."""
     size, mtime_ns, inode = stamp
     return size, mtime_ns, inode - (1 << 64) if inode >= 1 << 63 else inode
 
@@ -245,6 +244,6 @@ def _crc(row: tuple[Any, ...]) -> int:
 
 def _storage_error(error: sqlite3.Error) -> StorageError:
     return StorageError(
-        f"the list of unchanged files could not be written: {error}",
-        "free some space, or choose another `store`",
+        f"the cache of unchanged files cannot be written: {error}",
+        "free some disk space, or choose another `store`",
     )

@@ -36,7 +36,7 @@ CAPTIONS_SCHEMA: Final = pa.schema(
     ]
 )
 
-# What a picture's file says beside PHOTO_COLUMNS.
+# What an image's file says beside PHOTO_COLUMNS.
 FILE_COLUMNS: Final = ("folder", "filename", "modified")
 VIDEO_COLUMNS: Final = (DURATION, "time_s")
 # More columns than any corpus has; a hostile file could name others in every row.
@@ -47,26 +47,26 @@ _INT64: Final = range(-(2**63), 2**63)
 
 
 def images_schema(metadata: Mapping[str, pa.DataType]) -> pa.Schema:
-    """The schema of ``images``: the fixed columns, then the sources' own in the order given.
+    """Return the schema of ``images``: the fixed columns, then those of the sources in order.
 
     Args:
-        metadata: Arrow types of the sources' own columns, see :class:`MetadataColumns`.
+        metadata: Arrow types of the columns of sources, see :class:`MetadataColumns`.
     """
     own = tuple(pa.field(name, kind) for name, kind in metadata.items())
     return pa.schema(list(_IMAGE_FIELDS + own))
 
 
 def column_name(name: str) -> str:
-    """What a source's own column is called: ``meta_...`` where it would be empty or a fixed one."""
+    """Return the name of a source column: ``meta_...`` if it is empty or a fixed name."""
     return f"meta_{name}" if not name or name.lower() in IMAGE_COLUMNS else name
 
 
 class MetadataColumns:
-    """Finds, value by value, which type each of the sources' own columns needs.
+    """Determines the type of each source column from its values.
 
     A column is bool, int64, double, timestamp or string, or a list of one of these. Integers and
     floats together are double; every other mixture, and integers beyond 64 bits, are string (a list
-    as its JSON text). A column of nothing but null is string.
+    as its JSON text). A column with only nulls is string.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class MetadataColumns:
         self.mixed: set[str] = set()  # columns of several types, which are kept as text
 
     def add(self, metadata: Mapping[str, MetadataValue]) -> None:
-        """Take note of one row's columns, which :func:`column_name` has named.
+        """Add the columns of a row, with names from :func:`column_name`.
 
         Raises:
             DataError: there are more than ``MAX_METADATA_COLUMNS`` columns.
@@ -91,18 +91,17 @@ class MetadataColumns:
         own = self._kinds.keys() - {*PHOTO_COLUMNS, *FILE_COLUMNS, *VIDEO_COLUMNS}
         if len(own) > MAX_METADATA_COLUMNS:
             raise DataError(
-                f"the sources name {len(own)} columns of their own, "
-                f"the limit is {MAX_METADATA_COLUMNS}",
-                "keep the fields that vary from row to row out of captions.jsonl",
+                f"the sources add {len(own)} columns; the limit is {MAX_METADATA_COLUMNS}",
+                "remove fields that vary from row to row from captions.jsonl",
             )
 
     def types(self) -> dict[str, pa.DataType]:
-        """The type of each column, by name in order."""
+        """Return the type of each column by name, in order."""
         return {name: _settled(kind) for name, kind in sorted(self._kinds.items())}
 
 
 def _settled(kind: pa.DataType | None) -> pa.DataType:
-    """A type for what is nothing but null, or nothing but empty lists."""
+    """Return a type for columns with only nulls or only empty lists."""
     if kind is None:
         return pa.string()
     return pa.list_(pa.string()) if kind == _EMPTY_LIST else kind
@@ -132,7 +131,7 @@ def _common(first: pa.DataType | None, second: pa.DataType) -> pa.DataType:
 
 
 def column_value(value: MetadataValue, kind: pa.DataType) -> MetadataValue:
-    """A value in the form its column holds; times may come as ISO 8601."""
+    """Convert a value to the type of its column; times can be ISO 8601."""
     if isinstance(value, datetime):
         value = value.isoformat()
     if pa.types.is_timestamp(kind):

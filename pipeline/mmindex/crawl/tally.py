@@ -1,4 +1,4 @@
-"""What one source gave, counted while it is read: every row ends up in one of the counts."""
+"""Counts of a source while it is read; every row is in one of the counts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Tally:
         )
 
     def ignore(self, ignored: Ignored) -> None:
-        """Count rows passed over by rule."""
+        """Count rows ignored by rule."""
         self.ignored += ignored.count
         self.notes[f"ignored: {ignored.why}"] += ignored.count
         if ignored.why is Skip.NOT_AN_IMAGE:
@@ -57,7 +57,7 @@ class Tally:
             self.not_read[suffix or "no extension" if named else "others"] += ignored.count
 
     def summary(self) -> SourceSummary:
-        """The counts as a version keeps them."""
+        """Return the counts for the manifest."""
         return SourceSummary(
             spec=self.spec,
             name=self.name,
@@ -71,11 +71,11 @@ class Tally:
         )
 
     def report(self) -> dict[str, object]:
-        """What the run's report says of this source."""
+        """Return the counts for the report of the run."""
         read = {"read": self.read, "unchanged": self.unchanged}
         return {**msgspec.to_builtins(self.summary()), **read, **self.details}
 
 
 def storable(text: str) -> str:
-    """Text that UTF-8 can hold: file names may carry bytes of no encoding."""
+    """Return text that is valid UTF-8; file names can contain undecodable bytes."""
     return text.encode("utf-8", "replace").decode("utf-8")

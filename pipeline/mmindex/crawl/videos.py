@@ -1,4 +1,4 @@
-"""Looking into videos in a process of its own, which may die or be killed for one of them."""
+"""Examine videos in a separate process, which can crash or be killed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mmindex.core.workers import WORKERS, worker_deaths
 from mmindex.media.images import ImageLimits
 from mmindex.media.video import VideoInfo, probe_video
 
-# More than reading up to the first picture may take (mmindex.media.video).
+# More than reading up to the first image may take (mmindex.media.video).
 _TIMEOUT_S: Final = 60.0
 _MEMORY_BYTES: Final = 4 << 30
 
 
 class VideoProber:
-    """Probes one video at a time; use as a context manager. The first one starts the process."""
+    """Probes one video at a time in a process that starts on first use; a context manager."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
@@ -40,10 +40,10 @@ class VideoProber:
             self._pool.join()
 
     def probe(self, path: str) -> VideoInfo:
-        """What a video's header and first picture say.
+        """Return the facts in the header and the first frame of a video.
 
         Raises:
-            ItemError: it cannot be used, or it killed or blocked the process.
+            ItemError: the video is unusable, or it crashed or blocked the process.
         """
         if self._pool is None:
             self._pool = ProcessPool(max_workers=1, initializer=_start, context=WORKERS)

@@ -1,6 +1,6 @@
 """Confidence intervals of recall: percentile bootstrap over images.
 
-Captions of one image are not independent (an odd picture spoils all five), so images are drawn
+Captions of one image are not independent (an odd image spoils all five), so images are drawn
 with replacement and bring all their queries along; drawing captions one by one would give
 intervals that are too narrow. Percentile interval: B. Efron, R. Tibshirani, An Introduction to
 the Bootstrap, 1993, chapter 13; whole clusters: C. Field, A. Welsh, Bootstrapping clustered data,

@@ -53,7 +53,7 @@ class CeilingBlock(Record, frozen=True):
 
 
 class Ceiling(Record, frozen=True):
-    """The best average recall that any model can reach, as some captions fit several pictures."""
+    """The best average recall that any model can reach, as some captions fit several images."""
 
     text_to_image: CeilingBlock
     image_to_text: CeilingBlock

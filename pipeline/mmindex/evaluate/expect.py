@@ -140,11 +140,11 @@ def find_expected(snapshot: Snapshot, name: str) -> Expected:
     fitting = [one for one in golden if subject.fits(one)]
     if not fitting:
         known = ", ".join(dict.fromkeys(one.title for one in golden))
-        raise NoInputError(f"{name}: no figures for {subject}", f"there are: {known or 'none'}")
+        raise NoInputError(f"{name}: no figures for {subject}", f"available: {known or 'none'}")
     if len(fitting) > 1:
         raise DataError(
-            f"{name}: {len(fitting)} tables fit {subject}",
-            "name model, pretrained, corpus and split in each",
+            f"{name}: {len(fitting)} tables match {subject}",
+            "set model, pretrained, corpus and split in each",
         )
     return fitting[0]
 
@@ -159,9 +159,7 @@ def _read(path: Path) -> tuple[Expected, ...]:
     try:
         golden = msgspec.convert(tomllib.loads(data.decode("utf-8")), _File).expected
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: {error}", "docs/evaluation.md shows what such a file looks like"
-        ) from error
+        raise DataError(f"{path}: {error}", "docs/evaluation.md shows an example") from error
     if empty := [number for number, one in enumerate(golden, 1) if not _figures(one, {})]:
         raise DataError(f"{path}: [[expected]] number {empty[0]} has no figures")
     return golden

@@ -66,7 +66,7 @@ def evaluate(snapshot: Snapshot, config: EvaluateConfig) -> Evaluation:
     """
     evaluation = measure(snapshot, config).evaluation
     if not evaluation.trained:
-        get_logger("evaluate").warning("the model is untrained: these figures mean nothing")
+        get_logger("evaluate").warning("the model is untrained: these figures are meaningless")
     return evaluation
 
 

@@ -89,17 +89,17 @@ def parse_url(text: str) -> URL:
         url = _as_written(text.strip())
         host, port = url.raw_host, url.port
     except (ValueError, UnicodeError) as error:
-        raise _bad_url(f"no URL: {error}") from error
+        raise _bad_url(f"not a URL: {error}") from error
     if len(text) > MAX_URL_CHARS:
-        raise _bad_url(f"{len(text)} characters, the limit is {MAX_URL_CHARS}")
+        raise _bad_url(f"{len(text)} characters; the limit is {MAX_URL_CHARS}")
     if url.scheme not in ("http", "https"):
-        raise _bad_url(f"scheme {url.scheme[:20]!r}: only http and https are fetched")
+        raise _bad_url(f"scheme {url.scheme[:20]!r}: only http and https are supported")
     if url.user is not None or url.password is not None:
-        raise _bad_url("credentials in the address")
+        raise _bad_url("credentials in the URL")
     if not host or not port:
-        raise _bad_url("no host in the address")
+        raise _bad_url("no host in the URL")
     if _literal(host) is None and (_NUMERIC_HOST.fullmatch(host) or not _HOST.fullmatch(host)):
-        raise _bad_url(f"{host[:60]!r} is neither a name nor an address in its usual form")
+        raise _bad_url(f"{host[:60]!r} is not a host name or an address in the usual notation")
     return url.with_fragment(None)
 
 
@@ -149,7 +149,7 @@ def refusal(address: Address, *, allow_private: bool) -> str | None:
         embedded = _embedded(address)
         if embedded is not None:
             inner = refusal(embedded, allow_private=allow_private)
-            return None if inner is None else f"{address} holds {inner}"
+            return None if inner is None else f"{address} contains {inner}"
     if address in _METADATA:
         return f"{address} (cloud metadata)"
     if address.is_multicast or address.is_unspecified:
@@ -257,7 +257,7 @@ class Guard(AbstractResolver):
     def _check(self, host: str) -> None:
         address = _literal(host)
         if address is None:
-            raise RefusedAddressError(f"{host!r} is no address")
+            raise RefusedAddressError(f"{host!r} is not an address")
         why = refusal(address, allow_private=self._allow_private)
         if why is not None:
             raise RefusedAddressError(why)

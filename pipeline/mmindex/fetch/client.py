@@ -145,7 +145,7 @@ def _next_hop(url: URL, location: str) -> URL:
     try:
         target = parse_url(urllib.parse.urljoin(str(url), location))
     except ValueError as error:
-        raise FetchError(FetchStatus.BAD_REDIRECT, f"to no URL: {error}") from error
+        raise FetchError(FetchStatus.BAD_REDIRECT, f"not to a URL: {error}") from error
     except FetchError as error:
         raise FetchError(FetchStatus.BAD_REDIRECT, f"redirect: {error.detail}") from error
     if url.scheme == "https" and target.scheme != "https":
@@ -229,7 +229,7 @@ async def read_body(
         encoding = response.headers["Content-Encoding"][:40]
         raise FetchError(
             FetchStatus.CLIENT_ERROR,
-            f"body in content-encoding {encoding!r}, asked for identity",
+            f"the body has content-encoding {encoding!r}, but identity was requested",
             http_status=response.status,
         )
     if response.content_length is not None and response.content_length > limit:
@@ -248,7 +248,7 @@ async def read_body(
 
 
 def _too_large(size: int, limit: int) -> FetchError:
-    return FetchError(FetchStatus.TOO_LARGE, f"{size} bytes or more, the limit is {limit}")
+    return FetchError(FetchStatus.TOO_LARGE, f"{size} bytes or more; the limit is {limit}")
 
 
 @asynccontextmanager
@@ -262,4 +262,4 @@ async def deadline(seconds: float) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
-        raise FetchError(FetchStatus.TIMEOUT, f"not done after {seconds:g} s") from error
+        raise FetchError(FetchStatus.TIMEOUT, f"not finished after {seconds:g} s") from error

@@ -106,7 +106,7 @@ def _is_ready(layout: Layout, folder: Path, file: RemoteFile) -> bool:
         or file.sha256 not in (None, record.sha256)
         or file.md5 not in (None, record.md5)
     ):
-        checked = _check(path, file, "", "move it away: it is then fetched")
+        checked = _check(path, file, "", "move it to another place, then it is downloaded")
         write_file(layout, _record_path(path), msgspec.json.encode(checked))
     return True
 
@@ -120,7 +120,7 @@ def _refuse_unknown(files: Sequence[RemoteFile], settings: FetchConfig) -> None:
         if settings.require_checksum and file.sha256 is None and file.md5 is None:
             raise DataError(
                 f"{file.name}: no checksum is known, and `require_checksum` refuses such files",
-                "leave out `require_checksum`: the sha256 of the first download is then recorded",
+                "remove `require_checksum` to record the sha256 of the first download",
             )
 
 
@@ -173,13 +173,16 @@ class _Download:
     def _finish(self, transfer: Transfer, url: str) -> None:
         """Verify the complete file on disk and rename it."""
         try:
-            record = _check(transfer.partial, self._file, url, "run this again to fetch it anew")
+            record = _check(
+                transfer.partial, self._file, url, "run this again to download it again"
+            )
         except DataError:
             transfer.discard()
             raise
         if record.checked == "first use":
             get_logger("crawl").warning(
-                "no checksum is known: this download's is recorded and trusted from now on",
+                "no checksum is known: the checksum of this download is recorded and trusted from "
+                "now on",
                 file=self._file.name,
                 sha256=record.sha256,
             )
@@ -218,13 +221,13 @@ def _check(path: Path, file: RemoteFile, url: str, hint: str) -> Record:
             md5.update(chunk)
         status = path.stat()
     if file.size_bytes not in (None, status.st_size):
-        raise DataError(f"{path}: {status.st_size} bytes, {file.size_bytes} are right", hint)
+        raise DataError(f"{path}: expected {file.size_bytes} bytes, got {status.st_size}", hint)
     for name, known, found in (
         ("sha256", file.sha256, sha256.hexdigest()),
         ("md5", file.md5, md5.hexdigest()),
     ):
         if known is not None and known != found:
-            raise DataError(f"{path}: {name} is {found}, {known} is right", hint)
+            raise DataError(f"{path}: expected {name} {known}, got {found}", hint)
     checked = "sha256" if file.sha256 else "md5" if file.md5 else "first use"
     return Record(
         url, status.st_size, status.st_mtime_ns, sha256.hexdigest(), md5.hexdigest(), checked

@@ -99,7 +99,7 @@ class ImageFetcher:
     async def fetch(self, text: str, slot: BodySlot) -> Fetched:
         """Fetch the image at the address ``text``. The result also reports failures.
 
-        A wait that the server asks for is no failed try: the host's budget bounds those.
+        A wait that the server asks for is not a failed try: the host's budget bounds those.
         """
         tries = failed = 0
         try:
@@ -143,7 +143,7 @@ class ImageFetcher:
             if asked is not None:
                 raise FetchError(FetchStatus.OPTED_OUT, asked, http_status=code)
             if response.content_type.startswith("text/"):
-                detail = f"the server calls it {response.content_type[:60]}"
+                detail = f"the server states the type {response.content_type[:60]}"
                 raise FetchError(FetchStatus.NOT_AN_IMAGE, detail, http_status=code)
             data = await read_body(response, self._max_bytes, slot.grow)
         except FetchError:
@@ -151,7 +151,7 @@ class ImageFetcher:
             response.close()
             raise
         if not data:
-            raise FetchError(FetchStatus.EMPTY, "no body", http_status=code)
+            raise FetchError(FetchStatus.EMPTY, "the body is empty", http_status=code)
         if data.lstrip()[:1] == b"<":
-            raise FetchError(FetchStatus.NOT_AN_IMAGE, "a page of markup", http_status=code)
+            raise FetchError(FetchStatus.NOT_AN_IMAGE, "a web page", http_status=code)
         return data

@@ -281,6 +281,6 @@ def _sqlite_errors() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StorageError(
-            f"keeping a URL list aside in the store's staging folder failed: {error}",
-            "free some space, or choose another `store`",
+            f"writing a URL list to the staging folder of the store failed: {error}",
+            "free some disk space, or choose another `store`",
         ) from error

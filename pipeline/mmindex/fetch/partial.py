@@ -124,18 +124,18 @@ def start_of(response: aiohttp.ClientResponse, sidecar: Sidecar | None) -> tuple
         return 0, -1 if response.content_length is None else response.content_length
     if sidecar is None:
         raise FetchError(
-            FetchStatus.CLIENT_ERROR, "206 to a request for the whole", http_status=206
+            FetchStatus.CLIENT_ERROR, "206 for a request of the whole file", http_status=206
         )
     found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if found is None:
-        raise MismatchError("no Content-Range that can be read")
+        raise MismatchError("no valid Content-Range")
     first, last, length = (int(number) for number in found.groups())
     if first != sidecar.bytes or last != length - 1 or sidecar.length not in (-1, length):
-        raise MismatchError(f"Content-Range {found[0]!r}, asked for {sidecar.bytes}-")
+        raise MismatchError(f"Content-Range {found[0]!r}, but {sidecar.bytes}- was requested")
     if response.content_length not in (None, length - first):
         raise MismatchError("Content-Length and Content-Range disagree")
     if response.headers.get("ETag", sidecar.etag).strip() != sidecar.etag:
-        raise MismatchError("another ETag than the one asked for")
+        raise MismatchError("the ETag differs from the requested one")
     return first, length
 
 
@@ -145,6 +145,6 @@ def require_space(folder: Path, needed: int) -> None:
         free = shutil.disk_usage(folder).free
     if needed + _SPARE_BYTES > free:
         raise StorageError(
-            f"{folder}: {needed} bytes are to be fetched, {free} are free",
-            "free some space, or choose another `store`",
+            f"{folder}: the download needs {needed} bytes, but only {free} are free",
+            "free some disk space, or choose another `store`",
         )

@@ -95,7 +95,7 @@ class Politeness:
         if asked_s > self._settings.max_crawl_delay_s:
             host.given_up = FetchError(
                 FetchStatus.CRAWL_DELAY,
-                f"robots.txt asks for {asked_s:g} s between requests, "
+                f"robots.txt asks for {asked_s:g} s between requests; "
                 f"the limit is {self._settings.max_crawl_delay_s:g}",
             )
 
@@ -131,7 +131,7 @@ class Politeness:
             if host.lost >= self._settings.host_failures and host.given_up is None:
                 host.given_up = FetchError(
                     FetchStatus.HOST_GIVEN_UP,
-                    f"{host.lost} lost connections in a row, the last: {error.detail}",
+                    f"{host.lost} failed connections in a row; the last one: {error.detail}",
                 )
             return
         host.lost = 0

@@ -26,7 +26,7 @@ _KEEP_S: Final = 24 * 3600.0
 _KEPT_ORIGINS: Final = 4_000
 _TRIES: Final = 2
 
-# A server that does not answer is no statement of the site's owner.
+# A server that does not answer is not a statement of the site's owner.
 _REFUSES: Final = frozenset({FetchStatus.BAD_URL, FetchStatus.REFUSED_ADDRESS})
 
 

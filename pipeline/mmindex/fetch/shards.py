@@ -89,7 +89,7 @@ def read_states(folder: Path, number: int) -> Iterator[State]:
                     row += 1
     except (pa.ArrowInvalid, ValueError) as error:
         raise DataError(
-            f"{path}: damaged: {error}", "remove this file: its images are fetched again"
+            f"{path}: damaged: {error}", "remove this file: its images are then downloaded again"
         ) from error
 
 

@@ -84,7 +84,7 @@ class Transfer:
                     failure = error
             else:
                 return url
-        raise failure or NetworkError(f"{self._target.name}: no address to fetch it from")
+        raise failure or NetworkError(f"{self._target.name}: no URL to download it from")
 
     async def _from_mirror(self, client: Client, url: URL) -> None:
         """Retry one server as long as the download makes progress."""
@@ -100,7 +100,9 @@ class Transfer:
                 self.discard()
                 failed += 1
                 if failed > self._settings.retries:
-                    raise NetworkError(f"{url}: never answers what is asked for") from None
+                    raise NetworkError(
+                        f"{url}: the server never returns the requested range"
+                    ) from None
             except FetchError as error:
                 failed = 0 if self._good_bytes(url) > before else failed + 1
                 await self._wait(url, error, failed)
@@ -123,7 +125,7 @@ class Transfer:
             if self._waited_s > self._settings.retry_after_budget_s:
                 raise BusyError(
                     f"{url}: {error.detail}: asks to wait {asked:g} s",
-                    "run this again later: what was fetched is kept",
+                    "run this again later: downloaded data is kept",
                 ) from error
             await asyncio.sleep(asked)
             return
@@ -144,7 +146,7 @@ class Transfer:
         async with client.get(url, headers=headers) as response:
             try:
                 if response.status == 416 and headers:
-                    raise MismatchError("416 to a range that was there before")
+                    raise MismatchError("416 for a range that was available before")
                 check_status(response)
                 self._refuse_page(response)
                 offset, length = start_of(response, asked_for if headers else None)
@@ -161,7 +163,7 @@ class Transfer:
         encoding = response.headers.get("Content-Encoding", "identity").lower()
         if encoding not in ("identity", ""):
             raise FetchError(
-                FetchStatus.CLIENT_ERROR, f"content-encoding {encoding[:40]!r} was not asked for"
+                FetchStatus.CLIENT_ERROR, f"content-encoding {encoding[:40]!r} was not requested"
             )
         if response.content_type == "text/html":
             raise _not_the_file(response.url, "a web page")
@@ -170,10 +172,10 @@ class Transfer:
         expected = self.expected_bytes
         if length >= 0 and expected is not None and length != expected:
             self.discard()
-            raise DataError(f"{url}: has {length} bytes, {expected} are right")
+            raise DataError(f"{url}: expected {expected} bytes, got {length}")
         limit = self._settings.max_download_bytes
         if length > limit:
-            raise DataError(f"{url}: has {length} bytes, the limit is {limit}")
+            raise DataError(f"{url}: has {length} bytes; the limit is {limit}")
         require_space(self.partial.parent, max(0, length - offset))
 
     async def _receive(self, response: aiohttp.ClientResponse, sidecar: Sidecar) -> None:
@@ -190,7 +192,9 @@ class Transfer:
             finally:
                 self._remember(msgspec.structs.replace(sidecar, bytes=file.sync()))
         if most is not None and file.size_bytes != most:
-            raise FetchError(FetchStatus.CONNECTION, f"ended at {file.size_bytes} of {most} bytes")
+            raise FetchError(
+                FetchStatus.CONNECTION, f"ended after {file.size_bytes} of {most} bytes"
+            )
         if most is None and not self._is_whole():
             raise FetchError(FetchStatus.CONNECTION, "ended in the middle of the file")
 
@@ -274,15 +278,16 @@ class _Pace:
         if self._bytes < self._least * passed:
             raise FetchError(
                 FetchStatus.TIMEOUT,
-                f"{self._bytes / passed:.0f} bytes/s, at least {self._least} are needed",
+                f"{self._bytes / passed:.0f} bytes/s; the minimum is {self._least}",
             )
         self._since, self._bytes = time.monotonic(), 0
 
 
 def _not_the_file(url: URL, what: str) -> DataError:
     return DataError(
-        f"{url}: answers with {what} instead of the file",
-        "a login page of the network? open the address in a browser, or name a mirror: `base_url`",
+        f"{url}: returns {what} instead of the file",
+        "this may be a login page of the network: open the URL in a browser, or set a mirror with "
+        "`base_url`",
     )
 
 
@@ -290,5 +295,5 @@ def _hint(status: FetchStatus) -> str:
     if status is FetchStatus.REFUSED_ADDRESS:
         return "for a server inside your network, pass `allow_private`"
     if status in TRANSIENT:
-        return "check the network, then run this again: what was fetched is kept"
-    return "name a mirror with `base_url`, or put the file into a folder and use its path"
+        return "check the network, then run this again: downloaded data is kept"
+    return "set a mirror with `base_url`, or put the file into a folder and use its path"

@@ -66,7 +66,7 @@ def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[Object
         raise DataError(f"embedding shards differ in dimensions: {dims}", "run `mmindex build`")
     wanted = distinct(column_keys(keys))
     if len(wanted.unique) != len(keys):
-        raise InternalError("a key is listed twice")
+        raise InternalError("a key occurs twice")
     shard, row = (np.full(len(keys), -1, dtype=np.int64) for _ in range(2))
     for number, ref in reversed(list(enumerate(shards))):  # what is found last stays
         places = places_of(read_keys(objects, ref), wanted)
@@ -76,7 +76,7 @@ def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[Object
     lost = np.flatnonzero(shard < 0)
     if len(lost):
         first = keys[int(lost[0])].as_py()
-        raise InternalError(f"{len(lost)} keys have no vector, the first is {first}")
+        raise InternalError(f"{len(lost)} keys have no vector; the first one is {first}")
     return Located(keys, dims[0], shard, row)
 
 
@@ -146,7 +146,7 @@ def _fill(
         first += batch.num_rows
         if high == len(rows):
             return
-    raise InternalError(f"{ref.name}: has {first} rows, {ref.rows} are listed")
+    raise InternalError(f"{ref.name}: has {first} rows, but {ref.rows} are listed")
 
 
 def _check(block: NDArray[np.float16], first: int, keys: pa.ChunkedArray[Any]) -> None:
@@ -160,5 +160,5 @@ def _check(block: NDArray[np.float16], first: int, keys: pa.ChunkedArray[Any]) -
             key = keys[first + start + int(bad[0])].as_py()
             raise DataError(
                 f"the vector of {key} has length {lengths[bad[0]]:.4g}, not 1",
-                "encode again: the embedding shard was not made by `mmindex encode`",
+                "encode again: the embedding shard was not written by `mmindex encode`",
             )

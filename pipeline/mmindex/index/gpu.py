@@ -92,14 +92,14 @@ def check_gpu_legal(m: int, bits: int, code_dim: int, nprobe: int) -> None:
     """
     hint = "set index.gpu to never, or choose another `index`"
     if bits != 8:
-        raise UsageError(f"a GPU holds 8-bit product quantizers only, not {bits}-bit", hint)
+        raise UsageError(f"a GPU supports only 8-bit product quantizers, not {bits}-bit", hint)
     if m not in LEGAL_M:
         legal = ", ".join(map(str, LEGAL_M))
-        raise UsageError(f"a GPU cannot hold {m} sub-quantizers, only {legal}", hint)
+        raise UsageError(f"a GPU does not support {m} sub-quantizers, only {legal}", hint)
     if code_dim % m or code_dim // m not in LEGAL_SUB_DIMS:
         legal = ", ".join(map(str, LEGAL_SUB_DIMS))
         raise UsageError(
-            f"a GPU cannot hold {m} sub-quantizers over {code_dim} dimensions:"
+            f"a GPU does not support {m} sub-quantizers over {code_dim} dimensions:"
             f" each must have {legal} of them",
             hint,
         )

@@ -288,7 +288,7 @@ def check_kind(kind: str) -> None:
     if "Refine" in kind or "RFlat" in kind:
         raise UsageError(
             f"{kind}: re-ranking is not part of the factory string",
-            "leave Refine out: mmindex re-ranks exactly from the stored vectors",
+            "remove Refine: mmindex re-ranks exactly with the stored vectors",
         )
 
 
@@ -298,7 +298,7 @@ def _from_factory(n: int, dim: int, factory: str, gpu: GpuInfo | None) -> IndexP
     nlist = int(lists[1]) if lists else 1
     if nlist > n:
         raise UsageError(
-            f"{factory}: {nlist:,} lists need as many vectors, there are {n:,}",
+            f"{factory}: {nlist:,} lists need at least as many vectors, but there are {n:,}",
             "use fewer lists, or `index=auto`",
         )
     pq = re.search(r"PQ(\d+)(?:x(\d+))?", factory)
@@ -331,6 +331,6 @@ def _limit(memory_bytes: int | None, gpu: GpuInfo | None) -> int | None:
 
 def _too_large(n: int, size: int, limit: int) -> UsageError:
     return UsageError(
-        f"an index of {n:,} vectors takes at least {size:,} bytes, the limit is {limit:,}",
+        f"an index of {n:,} vectors takes at least {size:,} bytes; the limit is {limit:,}",
         "raise index.memory_bytes, set index.gpu to never, or use `index=exact`",
     )

@@ -39,7 +39,7 @@ _ALONE_WORK = 2_000_000_000
 def sample_rows(n: int, rows: int, seed: int) -> NDArray[np.int64]:
     """Distinct row numbers drawn from all ``n`` with a seed, ascending: int64 (rows,).
 
-    Never the first rows: a corpus often starts with one kind of picture.
+    Never the first rows: a corpus often starts with one kind of image.
     """
     if rows >= n:
         return np.arange(n, dtype=np.int64)
@@ -104,7 +104,7 @@ def _empty(plan: IndexPlan) -> Any:
 def _refused(plan: IndexPlan, error: RuntimeError) -> UsageError:
     said = str(error).replace("\n", " ").rpartition(": ")[2]
     return UsageError(
-        f"faiss refuses {plan.factory!r} for {plan.n:,} x {plan.dim} vectors: {said}",
+        f"faiss rejects {plan.factory!r} for {plan.n:,} x {plan.dim} vectors: {said}",
         f"use one of {', '.join(KINDS)}, or a factory string that fits",
     )
 

@@ -1,4 +1,4 @@
-"""Describe a picture with the captions of the corpus that are nearest to it.
+"""Describe an image with the captions of the corpus that are nearest to it.
 
 With ``voters``, the nearest captions are put in the order in which they agree with each other:
 first the one whose mean cosine similarity with the other voters, as texts, is the largest
@@ -22,12 +22,12 @@ from mmindex.search.vectorize import Vectorizer
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A picture with its captions.
+    """An image with its captions.
 
     Attributes:
         picture: where it is.
         captions: the description first, each text once; scores are cosine similarities with
-            the picture.
+            the image.
         agreement: of each caption, its mean cosine similarity with the others looked at.
     """
 
@@ -43,14 +43,14 @@ def describe(
 
     Args:
         vectorizer: of the version.
-        image: the picture.
+        image: the image.
         k: captions wanted.
         voters: how many of the nearest captions choose among themselves (at least ``k`` do);
             None: the nearest ones as they come.
 
     Raises:
-        NoInputError: there is no such picture, or the corpus has no captions.
-        DataError: the picture cannot be decoded.
+        NoInputError: there is no such image, or the corpus has no captions.
+        DataError: the image cannot be decoded.
         ModelMismatchError: the model is no longer the one that made the index.
     """
     snapshot = vectorizer.snapshot
@@ -62,7 +62,7 @@ def describe(
     alike = texts @ texts.T
     others = max(1, len(ids) - 1)
     agreement = (alike.sum(axis=1) - alike.diagonal()) / others
-    # Ids come nearest first, so of equal ones the nearer to the picture comes first.
+    # Ids come nearest first, so of equal ones the nearer to the image comes first.
     order = np.arange(len(ids)) if voters is None else np.argsort(-agreement, kind="stable")
     order = order[:k]
     ranked = [Ranked([key], [float(near[n])]) for n, key in zip(

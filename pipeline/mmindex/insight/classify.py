@@ -1,6 +1,6 @@
-"""Zero-shot classification: the label whose vector is nearest to the picture's.
+"""Zero-shot classification: the label whose vector is nearest to the image's.
 
-A picture ``x`` gets label ``i`` with the probability ``softmax(s cos(x, t_i))`` over the labels
+An image ``x`` gets label ``i`` with the probability ``softmax(s cos(x, t_i))`` over the labels
 given, where ``s`` is the model's own learnt logit scale (CLIP, section 2.3 and figure 3). So the
 probabilities say which of *these* labels fits best, not whether any of them fits.
 """
@@ -76,15 +76,15 @@ class Classifier:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a picture was told to be.
+    """What an image was told to be.
 
     Attributes:
         id: the image's id in the corpus, or what the user called the file.
         labels: numbers of the best labels, best first; none where there is an error.
         shares: their probabilities.
         truth: the right label's name, where it is known.
-        error: why the picture could not be used.
-        uri: where the picture is, absolute where that is a file.
+        error: why the image could not be used.
+        uri: where the image is, absolute where that is a file.
     """
 
     id: str
@@ -104,7 +104,7 @@ def logit_scale(encoder: Encoder) -> float:
     if not isinstance(encoder, HasLogitScale):
         raise UsageError(
             f"the model {encoder.info.model!r} has no logit scale for probabilities",
-            "give one with `scale` (CLIP's is 100)",
+            "set one with `scale` (100 for CLIP)",
         )
     return encoder.logit_scale
 
@@ -112,7 +112,7 @@ def logit_scale(encoder: Encoder) -> float:
 def classify_files(
     vectorizer: Vectorizer, classifier: Classifier, wheres: Sequence[str], k: int
 ) -> Iterator[Prediction]:
-    """Tell pictures (files, uris or ids), in order; one that cannot be used says why."""
+    """Tell images (files, uris or ids), in order; one that cannot be used says why."""
     for where, found in zip(wheres, vectorizer.pictures(wheres), strict=True):
         if isinstance(found, MmindexError):
             yield Prediction(where, (), (), error=found.message)
@@ -166,10 +166,10 @@ def _absolute(uri: str) -> str:
 def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     """Accuracy, each label's precision, recall and F1, and the confusion matrix.
 
-    Counts pictures that could be used and whose right label is one of ``labels``.
+    Counts images that could be used and whose right label is one of ``labels``.
 
     Raises:
-        DataError: there is no such picture.
+        DataError: there is no such image.
     """
     # Letter case is ignored where that leaves the labels apart.
     fold = str.casefold if len(set(map(str.casefold, labels))) == len(labels) else str
@@ -178,7 +178,7 @@ def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     for one in told:
         known = (one.truth or "").strip()
         if not one.labels:
-            left_out["could not be used"] += 1
+            left_out["cannot be used"] += 1
         elif not known:
             left_out["have no correct label"] += 1
         elif fold(known) not in numbers:
@@ -188,7 +188,7 @@ def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     if not good:
         raise DataError(
             "no image has a correct label among the labels",
-            "the labels of `truth` and `labels` must be spelled the same",
+            "use the same spelling in `truth` and `labels`",
         )
     truth = np.array([right for right, _ in good], dtype=np.int64)
     ranked = np.array([ranks for _, ranks in good], dtype=np.int64)

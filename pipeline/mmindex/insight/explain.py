@@ -1,14 +1,14 @@
-"""Which parts of a picture carry its match with a text?
+"""Which parts of an image carry its match with a text?
 
 **Gradient** (the default): integrated gradients (M. Sundararajan, A. Taly and Q. Yan, Axiomatic
 Attribution for Deep Networks, ICML 2017) of the cosine similarity, along the straight path from the
-model's neutral colour to the picture, summed over each patch of a vision transformer, or over each
+model's neutral colour to the image, summed over each patch of a vision transformer, or over each
 cell of a grid for other towers. Together they account for the whole difference between the
-picture's score and that of a neutral one; what speaks against the text is cut off at zero. (A
-single gradient at the picture itself says little: at a clear match the similarity has levelled
+image's score and that of a neutral one; what speaks against the text is cut off at zero. (A
+single gradient at the image itself says little: at a clear match the similarity has levelled
 off, and small changes change nothing.)
 
-**Occlusion**: a window in the neutral colour slides over the picture; each place gets the mean drop
+**Occlusion**: a window in the neutral colour slides over the image; each place gets the mean drop
 of the similarity over all windows that cover it (M. D. Zeiler and R. Fergus, Visualizing and
 Understanding Convolutional Networks, ECCV 2014). It asks nothing of a model but its vectors.
 
@@ -53,9 +53,9 @@ class Explanation:
     """What a model looked at.
 
     Attributes:
-        score: cosine similarity of picture and text.
+        score: cosine similarity of image and text.
         method: how the map was made.
-        heat: float32 (rows, columns) over the model's view of the picture, top row first; 0 where
+        heat: float32 (rows, columns) over the model's view of the image, top row first; 0 where
             a place carries nothing, 1 where it carries most. All zero where no place speaks for
             the text.
     """
@@ -85,11 +85,11 @@ class Explanation:
 def explain(
     encoder: Encoder, pixels: Pixels, text: Float32, method: Method | None = None
 ) -> Explanation:
-    """Map where a picture matches a text.
+    """Map where an image matches a text.
 
     Args:
         encoder: the model.
-        pixels: uint8 (height, width, 3), the picture as the model sees it.
+        pixels: uint8 (height, width, 3), the image as the model sees it.
         text: float32 (dim,), the text's vector.
         method: None: ``gradient`` where the encoder gives gradients, else ``occlusion``.
 
@@ -99,7 +99,8 @@ def explain(
     if not isinstance(encoder, OpenClipEncoder):
         if method == "gradient":
             raise UsageError(
-                f"{encoder.info.model!r} gives no gradients here", "use `method=occlusion`"
+                f"the model {encoder.info.model!r} has no gradients on this device",
+                "use `method=occlusion`",
             )
         return _occlusion(encoder, pixels, text)
     if method == "occlusion":
@@ -121,7 +122,7 @@ def _grid(encoder: OpenClipEncoder) -> tuple[int, int]:
 def attributions(encoder: OpenClipEncoder, pixels: Pixels, text: Float32) -> Float64:
     """Integrated gradients of the cosine similarity: float64 (height, width).
 
-    Their sum is the picture's score minus that of a picture in the neutral colour, up to the
+    Their sum is the image's score minus that of an image in the neutral colour, up to the
     error of the midpoint rule.
     """
     import torch
@@ -130,7 +131,7 @@ def attributions(encoder: OpenClipEncoder, pixels: Pixels, text: Float32) -> Flo
     picture = _normalised(encoder, pixels)  # the neutral colour is 0 here
     goal = torch.from_numpy(text).to(picture)
     total = torch.zeros_like(picture[0])
-    # Squared: near the neutral picture, where norms blow up faint patterns, steps must be small.
+    # Squared: near the neutral image, where norms blow up faint patterns, steps must be small.
     times = ((torch.arange(_STEPS, device=picture.device) + 0.5) / _STEPS).view(-1, 1, 1, 1)
     for start in range(0, _STEPS, _STEP_BATCH):
         part = times[start : start + _STEP_BATCH]
@@ -153,7 +154,7 @@ def _cells(shares: Float64, grid: tuple[int, int]) -> Float64:
 
 
 def _normalised(encoder: OpenClipEncoder, pixels: Pixels) -> torch.Tensor:
-    """One picture as the network takes it: float32 (1, 3, height, width) on its device."""
+    """One image as the network takes it: float32 (1, 3, height, width) on its device."""
     import torch
 
     spec = encoder.preprocess

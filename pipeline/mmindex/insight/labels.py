@@ -22,7 +22,7 @@ from mmindex.insight.pairs import read_lines, read_table
 Float32 = NDArray[np.float32]
 
 PLACE: Final = "{}"
-# "photo" follows the CLIP paper's advice: it averages over how a picture was taken. "drawing" does
+# "photo" follows the CLIP paper's advice: it averages over how an image was taken. "drawing" does
 # the same for drawn scenes.
 TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "photo": (
@@ -74,14 +74,14 @@ def read_labels(path: Path) -> tuple[Label, ...]:
             raise DataError(f"{place}: a label without words")
         if name in labels:
             raise DataError(
-                f"{place}: the label {name!r} is there twice",
-                "synonyms go on one line: label<TAB>word|other word",
+                f"{place}: the label {name!r} occurs twice",
+                "write synonyms on one line: label<TAB>word|other word",
             )
         labels[name] = Label(name, words)
     if not 2 <= len(labels) <= _MAX_LABELS:
         raise DataError(
             f"{path}: {len(labels)} labels; classifying needs 2 to {_MAX_LABELS:,}",
-            "put one label on each line",
+            "write one label per line",
         )
     return tuple(labels.values())
 
@@ -116,13 +116,13 @@ def find_templates(name: str) -> tuple[str, ...]:
     if not path.is_file():
         raise UsageError(
             f"`templates={name}`: no such file, and none of {', '.join(TEMPLATES)}",
-            "a file has one template a line, such as: a photo of a {}.",
+            "a file has one template per line, such as: a photo of a {}.",
         )
     templates = tuple(line.strip() for _, line in read_lines(path))
     bad = [template for template in templates if PLACE not in template]
     if bad or not templates:
-        what = f"{bad[0]!r} does not hold {PLACE}" if bad else "it is empty"
-        raise UsageError(f"`templates={name}`: {what}", f"{PLACE} is where the label goes")
+        what = f"{bad[0]!r} does not contain {PLACE}" if bad else "it is empty"
+        raise UsageError(f"`templates={name}`: {what}", f"{PLACE} is replaced with the label")
     return templates
 
 
@@ -155,6 +155,6 @@ def label_vectors(
     lengths = np.linalg.norm(means, axis=1, keepdims=True)
     for label, length in zip(labels, lengths[:, 0].tolist(), strict=True):
         if not length > 0:
-            raise DataError(f"the model gives no usable vector for the label {label.name!r}")
+            raise DataError(f"the model returns no usable vector for the label {label.name!r}")
     vectors: Float32 = (means / lengths).astype(np.float32)
     return vectors

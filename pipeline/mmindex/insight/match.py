@@ -1,4 +1,4 @@
-"""Whether a picture and a text belong together.
+"""Whether an image and a text belong together.
 
 The score is their cosine similarity. What counts as a match depends on model and corpus, so the
 threshold is fitted to the corpus itself: a seeded sample of its captions, each once with its own
@@ -56,8 +56,8 @@ def corpus_threshold(snapshot: Snapshot, seed: int = 0, pairs: int = FIT_PAIRS) 
     corpus = load_corpus(snapshot)
     if corpus.captions is None:
         raise NoInputError(
-            f"version {manifest.version} has no captions to fit a threshold to",
-            "say what counts as a match with `threshold`, or build from a source with captions",
+            f"version {manifest.version} has no captions for fitting a threshold",
+            "set `threshold`, or build from a source with captions",
         )
     rows = sample(len(corpus.image_of_caption), pairs, seed)
     own = corpus.image_of_caption[rows]
@@ -68,8 +68,8 @@ def corpus_threshold(snapshot: Snapshot, seed: int = 0, pairs: int = FIT_PAIRS) 
     if not len(unmatched):
         raise NoInputError(
             f"version {manifest.version}: every caption belongs to every image,"
-            " so there is no unmatched pair to fit a threshold to",
-            "say what counts as a match with `threshold`",
+            " so there are no unmatched pairs for fitting a threshold",
+            "set `threshold`",
         )
     return fit_threshold(matched, unmatched)
 
@@ -98,12 +98,12 @@ def _scores(corpus: Corpus, captions: Int64, images: Int64) -> Float64:
 
 
 def score_pair(vectorizer: Vectorizer, image: str, text: str) -> float:
-    """The cosine similarity of a picture (file, uri or id) and a text.
+    """The cosine similarity of an image (file, uri or id) and a text.
 
     Raises:
         UsageError: the text is empty.
-        NoInputError: there is no such picture.
-        DataError: the picture cannot be decoded.
+        NoInputError: there is no such image.
+        DataError: the image cannot be decoded.
         ModelMismatchError: the model is no longer the one that made the index.
     """
     picture = vectorizer.picture(image).vector
@@ -111,9 +111,9 @@ def score_pair(vectorizer: Vectorizer, image: str, text: str) -> float:
 
 
 def score_pairs(vectorizer: Vectorizer, pairs: Sequence[Pair]) -> tuple[ScoredPair, ...]:
-    """Score many pairs; each picture and each text is encoded once.
+    """Score many pairs; each image and each text is encoded once.
 
-    A picture that cannot be used, and an empty text, cost their pairs, not the run.
+    An image that cannot be used, and an empty text, cost their pairs, not the run.
 
     Raises:
         ModelMismatchError: the model is no longer the one that made the index.

@@ -98,7 +98,7 @@ def fit_threshold(matched: Float64, unmatched: Float64) -> Threshold:
     """
     if not len(matched) or not len(unmatched):
         raise DataError(
-            f"a threshold needs pairs of both kinds: {len(matched)} matched,"
+            f"a threshold needs matched and unmatched pairs: {len(matched)} matched,"
             f" {len(unmatched)} unmatched"
         )
     # A cut below the lowest score calls everything a match.
@@ -126,7 +126,7 @@ def pair_report(labels: Bools, scores: Float64, threshold: float) -> PairReport:
         DataError: there is no pair.
     """
     if not len(labels):
-        raise DataError("no pair to judge")
+        raise DataError("no pairs to evaluate")
     told = scores >= threshold
     right = int((told & labels).sum())
     precision = _ratio(right, int(told.sum()))
@@ -170,7 +170,7 @@ def label_report(labels: tuple[str, ...], truth: Int64, ranked: Int64) -> LabelR
         DataError: there is no item.
     """
     if not len(truth):
-        raise DataError("no item with a known label to judge")
+        raise DataError("no items with a known label to evaluate")
     told = ranked[:, 0]
     confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
     np.add.at(confusion, (truth, told), 1)

@@ -1,4 +1,4 @@
-"""Draws an explanation over its picture."""
+"""Draws an explanation over its image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Box = tuple[float, float, float, float]
 
 _MOST_PIXELS: Final = 1_024  # of the longer side: enough to see, small enough to send
 _COLOURS: Final = "inferno"
-_STRONGEST: Final = 0.75  # opacity of the hottest place: the picture stays visible below it
+_STRONGEST: Final = 0.75  # opacity of the hottest place: the image stays visible below it
 _UNSEEN: Final = 0.35  # brightness left where the model did not look
 # Below the picture: the text, its score and what the colours mean.
 _LEGEND_PIXELS: Final = 76
@@ -40,19 +40,19 @@ _GRAY: Final = 0.5  # how far cold places lose their colour, so that the map sta
 
 
 def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> Box:
-    """The part of a picture that the model sees: left, top, right, bottom in its own pixels.
+    """The part of an image that the model sees: left, top, right, bottom in its own pixels.
 
-    Beyond the picture's edges where the model's view is padded.
+    Beyond the image's edges where the model's view is padded.
 
     Args:
-        size: the picture's width and height.
+        size: the image's width and height.
         spec: how the model's view is made.
     """
     width, height = size
     if spec.resize_mode == "squash":
         return 0.0, 0.0, float(width), float(height)
     choose = max if spec.resize_mode == "longest" else min
-    # Pixels of the picture for each pixel of the view.
+    # Pixels of the image for each pixel of the view.
     ratio = choose(width / spec.width, height / spec.height)
     seen_width, seen_height = spec.width * ratio, spec.height * ratio
     left, top = (width - seen_width) / 2, (height - seen_height) / 2
@@ -60,7 +60,7 @@ def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> Box:
 
 
 def overlay(picture: Image.Image, heat: Float32, spec: PreprocessSpec) -> Image.Image:
-    """Lay a heat map over a picture.
+    """Lay a heat map over an image.
 
     Args:
         picture: RGB, upright.
@@ -141,7 +141,7 @@ def _cut(text: str, room: int) -> str:
 def explain_picture(
     vectorizer: Vectorizer, image: str, text: str, out: Path, method: Method | None = None
 ) -> Explanation:
-    """Explain a picture's match with a text and write the overlay with a legend as a PNG file.
+    """Explain an image's match with a text and write the overlay with a legend as a PNG file.
 
     Args:
         vectorizer: of the version whose model is asked.
@@ -151,7 +151,7 @@ def explain_picture(
         method: see :func:`mmindex.insight.explain.explain`.
 
     Raises:
-        NoInputError, DataError: the picture is missing, or cannot be decoded.
+        NoInputError, DataError: the image is missing, or cannot be decoded.
         UsageError: the text is empty, or as :func:`mmindex.insight.explain.explain`.
         MmindexError: the file cannot be written.
     """
@@ -164,7 +164,7 @@ def explain_picture(
 def draw_match(
     vectorizer: Vectorizer, picture: Image.Image, text: str, method: Method | None = None
 ) -> tuple[Explanation, Image.Image]:
-    """Explain a picture's match with a text: the explanation, and its overlay with a legend.
+    """Explain an image's match with a text: the explanation, and its overlay with a legend.
 
     Args:
         vectorizer: of the version whose model is asked.
@@ -174,7 +174,7 @@ def draw_match(
 
     Raises:
         UsageError: the text is empty, or as :func:`mmindex.insight.explain.explain`.
-        MmindexError: the model cannot be had, or gives no usable vector.
+        MmindexError: the model cannot be had, or returns no usable vector.
     """
     encoder = vectorizer.encoder
     pixels = to_pixels(picture, encoder.preprocess)

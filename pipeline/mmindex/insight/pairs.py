@@ -23,7 +23,7 @@ _FORMS: Final = (".csv", ".tsv", ".jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A picture (file, uri or id), a text, and whether they belong together."""
+    """An image (file, uri or id), a text, and whether they belong together."""
 
     image: str
     text: str
@@ -33,7 +33,7 @@ class Pair:
 def read_pairs(path: Path) -> tuple[Pair, ...]:
     """Read ``image, text, label``; a label is 1/0, true/false, yes/no or match/unmatched.
 
-    Pictures with a relative path are looked for beside the list.
+    Images with a relative path are looked for beside the list.
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the file cannot be read.
@@ -45,26 +45,26 @@ def read_pairs(path: Path) -> tuple[Pair, ...]:
         label = row["label"].strip().lower()
         if label not in _TRUE | _FALSE:
             raise DataError(
-                f"{where}: the label {row['label']!r} says neither yes nor no",
-                "1 or 0, true or false, yes or no, match or unmatched",
+                f"{where}: the label {row['label']!r} is not a yes or a no",
+                "use 1 or 0, true or false, yes or no, match or unmatched",
             )
         pairs.append(Pair(beside(path, row["image"]), row["text"], label in _TRUE))
     if not pairs:
-        raise DataError(f"{path}: no pairs in it", "columns: image, text, label")
+        raise DataError(f"{path}: contains no pairs", "columns: image, text, label")
     return tuple(pairs)
 
 
 def read_truth(path: Path) -> dict[str, str]:
-    """Read ``image, label``: the right label of each picture, by its file, uri or id.
+    """Read ``image, label``: the right label of each image, by its file, uri or id.
 
     Raises:
-        as :func:`read_pairs`; DataError also where a picture has two labels.
+        as :func:`read_pairs`; DataError also where an image has two labels.
     """
     truth: dict[str, str] = {}
     for where, row in read_table(path, ("image", "label")):
         label = row["label"].strip()
         if truth.setdefault(row["image"], label) != label:
-            raise DataError(f"{where}: {row['image']} has another label above")
+            raise DataError(f"{where}: {row['image']} has another label in an earlier line")
     return truth
 
 
@@ -112,8 +112,8 @@ def read_table(
     suffix = path.suffix.lower()
     if suffix not in _FORMS:
         raise UsageError(
-            f"{path}: the extension is none of {', '.join(_FORMS)}",
-            "rename the file by its content: commas, tabs, or one JSON object on each line",
+            f"{path}: the extension must be one of {', '.join(_FORMS)}",
+            "rename the file according to its content: commas, tabs, or one JSON object per line",
         )
     text = _text(path)
     if suffix == ".jsonl":
@@ -131,11 +131,11 @@ def read_table(
     if missing := _missing(names, columns):
         raise DataError(
             f"{path}:1: the header lacks {', '.join(missing)}",
-            f"the first line must name the columns: {', '.join(map(_either, columns))}",
+            f"the first line must contain the columns: {', '.join(map(_either, columns))}",
         )
     for number, row in rest:
         if len(row) != len(names):
-            raise DataError(f"{path}:{number}: {len(row)} columns, the header has {len(names)}")
+            raise DataError(f"{path}:{number}: {len(row)} columns, but the header has {len(names)}")
         yield f"{path}:{number}", dict(zip(names, row, strict=True))
 
 
@@ -179,5 +179,5 @@ def _json_rows(
         if isinstance(row.get("label"), bool | int):
             row["label"] = str(int(row["label"]))
         if not all(isinstance(value, str) for value in row.values()):
-            raise DataError(f"{where}: {', '.join(row)} must be texts")
+            raise DataError(f"{where}: {', '.join(row)} must be text")
         yield where, row

@@ -1,4 +1,4 @@
-"""Finds the correct labels of pictures, and the pictures that arguments name."""
+"""Finds the correct labels of images, and the images that arguments name."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Truth:
     Attributes:
         known: whether any are.
         column: the column of the images table that holds them.
-        folder: whether the name of a picture's folder is its label.
-        listed: labels by what names the picture.
+        folder: whether the name of an image's folder is its label.
+        listed: labels by what names the image.
         files: the same by the absolute path of the file that the name means.
     """
 
@@ -35,7 +35,7 @@ class Truth:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def given(self, told: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Add the correct label to each picture."""
+        """Add the correct label to each image."""
         for one in told:
             if self.folder:
                 yield replace(one, truth=Path(one.id).parent.name)
@@ -55,14 +55,14 @@ def known_truth(
     """Read ``--truth`` and refuse options that cannot be combined with it.
 
     Raises:
-        UsageError: a confusion matrix without truth, a condition on pictures named one by one, or
+        UsageError: a confusion matrix without truth, a condition on images named one by one, or
             a column where these are not the corpus.
         DataError: the list of labels is damaged.
     """
     if images and where is not None:
         raise UsageError(
-            "`where` selects among the indexed images and cannot be combined with named images",
-            "leave out one of them",
+            "`where` selects indexed images and cannot be combined with a list of images",
+            "use only one of them",
         )
     if truth is None:
         if drawn:
@@ -76,7 +76,8 @@ def known_truth(
         return Truth(known=True, listed=listed, files=files)
     if images:
         raise UsageError(
-            f"`truth={truth}`: a column of the images table cannot be combined with named images",
+            f"`truth={truth}`: a column of the images table cannot be combined with a list of "
+            "images",
             "use `truth=folder`, or a .csv, .tsv or .jsonl with the columns image, label",
         )
     return Truth(known=True, column=truth)
@@ -88,7 +89,7 @@ def _file(path: Path, name: str) -> str:
 
 
 def expand(images: Sequence[str]) -> list[str]:
-    """The pictures that arguments name: folders stand for every image file below them, by name.
+    """The images that arguments name: folders stand for every image file below them, by name.
 
     Raises:
         NoInputError: a folder holds none.

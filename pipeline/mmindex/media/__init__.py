@@ -1,1 +1,1 @@
-"""A picture's bytes and its pixels: where they lie, what they are, how to open them safely."""
+"""An image's bytes and its pixels: where they lie, what they are, how to open them safely."""

@@ -134,7 +134,7 @@ def open_zip(path: str) -> ZipIndex:
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the archive cannot be read.
-        DataError: it is no zip file, or its table of contents is damaged.
+        DataError: it is not a zip file, or its table of contents is damaged.
     """
     with os_errors(path):
         status = Path(path).stat()
@@ -156,7 +156,9 @@ def _open_zip(path: str, stamp: tuple[int, int, int]) -> ZipIndex:
 def _hostile_members(infos: list[zipfile.ZipInfo]) -> dict[str, str]:
     """Names that stand twice, and members that share bytes (the overlap bomb)."""
     names = Counter(info.filename for info in infos)
-    hostile = {name: "the name stands twice" for name, count in names.items() if count > 1}
+    hostile = {
+        name: "the name occurs twice in the archive" for name, count in names.items() if count > 1
+    }
     ordered = sorted(infos, key=lambda info: info.header_offset)
     for first, second in pairwise(ordered):
         end = first.header_offset + _LOCAL_HEADER_BYTES + first.compress_size

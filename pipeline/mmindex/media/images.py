@@ -1,4 +1,4 @@
-"""From a file's bytes to an RGB picture, or to the reason why not.
+"""From a file's bytes to an RGB image, or to the reason why not.
 
 Only formats of a closed list are tried, so nothing here ever starts a subprocess (Pillow would run
 Ghostscript for an EPS) or guesses at files without a signature.
@@ -32,7 +32,7 @@ from mmindex.media.sniff import explain_unidentified
 
 FORMATS: Final = (
     raw.FORMAT,  # before TIFF, whose form most of them have
-    "JPEG",  # also MPO, of which the first picture is taken
+    "JPEG",  # also MPO, of which the first image is taken
     "PNG",
     "WEBP",
     "GIF",
@@ -160,7 +160,7 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
         limits: what the image may cost.
 
     Returns:
-        an RGB picture of the size that :func:`probe` reports (of a RAW file perhaps smaller),
+        an RGB image of the size that :func:`probe` reports (of a RAW file perhaps smaller),
         without metadata.
 
     Raises:
@@ -174,7 +174,7 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture that is open already, by the same rule as :func:`decode`.
+    """An image that is open already, by the same rule as :func:`decode`.
 
     Raises:
         ItemError: it cannot be loaded, or has no pixels.
@@ -244,7 +244,7 @@ def _open(data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
 
 
 def check_size(width: int, height: int, limits: ImageLimits) -> None:
-    """Refuse a picture of such a size before its pixels are decoded.
+    """Refuse an image of such a size before its pixels are decoded.
 
     Raises:
         ItemError: it has no pixels, too many, or is too thin.

@@ -1,6 +1,6 @@
 """JPEG XL as a plugin of Pillow's, on libjxl (the extra ``jxl``).
 
-libjxl turns the picture by the orientation in its own header. The one in an EXIF block does not
+libjxl turns the image by the orientation in its own header. The one in an EXIF block does not
 count (ISO/IEC 18181-2).
 """
 
@@ -18,7 +18,7 @@ from mmindex.media.kinds import JXL
 FORMAT: Final = "JXL"
 _CONTAINER: Final = b"\0\0\0\x0cJXL \r\n\x87\n"
 SIGNATURES: Final = (b"\xff\x0a", _CONTAINER)
-# What unpacks to more is no metadata of a photograph.
+# What unpacks to more is not a metadata of a photograph.
 _MOST_METADATA_BYTES: Final = 4 << 20
 _MODES: Final = {(1, False): "L", (1, True): "LA", (3, False): "RGB", (3, True): "RGBA"}
 
@@ -53,7 +53,7 @@ class JxlFile(ImageFile.ImageFile):
 
             pixels = Image.fromarray(pylibjxl.decode(self._data).squeeze())
             if pixels.size != self.size:
-                raise OSError(f"{pixels.size} pixels, the header says {self.size}")
+                raise OSError(f"{pixels.size} pixels, but the header states {self.size}")
             self._im, self._mode = pixels.im, pixels.mode
         return Image.Image.load(self)
 

@@ -1,4 +1,4 @@
-"""Which files are pictures by their extension, and which of them need an optional package."""
+"""Which files are images by their extension, and which of them need an optional package."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Extra:
 
 
 JXL: Final = Extra("jxl", "pylibjxl", "JPEG XL", frozenset({".jxl"}))
-RAW: Final = Extra("raw", "rawpy", "RAW files of cameras", _RAW)
+RAW: Final = Extra("raw", "rawpy", "camera RAW files", _RAW)
 VIDEO: Final = Extra("video", "av", "videos", VIDEO_EXTENSIONS)
 EXTRAS: Final = (JXL, RAW, VIDEO)
 
 
 def picture_extensions() -> frozenset[str]:
-    """The extensions of files that hold one picture and can be read here."""
+    """The extensions of files that hold one image and can be read here."""
     return _ALWAYS.union(*(one.extensions for one in (JXL, RAW) if one.installed))
 
 

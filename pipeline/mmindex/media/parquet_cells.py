@@ -42,7 +42,7 @@ def split_cell(rest: str) -> tuple[str, int]:
     """
     column, _, row = rest.rpartition("/")
     if not column or not (row.isascii() and row.isdigit()):
-        raise ItemError(Reason.MISSING, f"{rest[:80]!r} is no COLUMN/ROW")
+        raise ItemError(Reason.MISSING, f"{rest[:80]!r} is not COLUMN/ROW")
     return column, int(row)
 
 
@@ -97,7 +97,7 @@ def read_cell(path: str, column: str, row: int, max_bytes: int) -> bytes:
 
     Raises:
         ItemError: there is no such cell, or it is empty, damaged or too large.
-        DataError: the file is no Parquet file.
+        DataError: the file is not Parquet file.
         MmindexError: it cannot be opened.
     """
     stamp = file_stamp(path)
@@ -105,7 +105,7 @@ def read_cell(path: str, column: str, row: int, max_bytes: int) -> bytes:
         opened = _open(path, stamp)
         number = bisect.bisect_right(opened.ends, row)
         if number >= len(opened.ends) or column not in opened.file.schema_arrow.names:
-            raise ItemError(Reason.MISSING, f"no row {row} of column {column!r} in the file")
+            raise ItemError(Reason.MISSING, f"the file has no row {row} in column {column!r}")
         first = opened.ends[number - 1] if number else 0
         try:
             value = _group(path, stamp, column, number)[row - first]

@@ -2,10 +2,10 @@
 
 Three standards say it, and one file may hold all of them: EXIF (CIPA DC-008, "Exif 3.0"), XMP
 (ISO 16684-1, with the IPTC Photo Metadata Standard on top) and the older IPTC-IIM. A sidecar file
-``NAME.xmp`` holds XMP beside a picture that a program did not want to change. Where they disagree,
+``NAME.xmp`` holds XMP beside an image that a program did not want to change. Where they disagree,
 the sidecar wins, then EXIF for what the camera measures and XMP for what people write.
 
-A damaged, hostile or absurd block costs its own values, never the picture.
+A damaged, hostile or absurd block costs its own values, never the image.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 Value = str | int | float | datetime | list[Scalar]
 Fields = dict[str, Value]
 
-# The columns that tell where a picture was taken.
+# The columns that tell where an image was taken.
 LOCATION_COLUMNS: Final = ("lat", "lon")
 PHOTO_COLUMNS: Final = (
     "taken",
@@ -118,7 +118,7 @@ def photo_fields(image: ImageFile.ImageFile, exif: Image.Exif) -> Fields:
 
 
 def merged(fields: Fields, better: Fields) -> Fields:
-    """Two descriptions of one picture; what the second says wins.
+    """Two descriptions of one image; what the second says wins.
 
     An offset from UTC belongs to the time that it stands beside.
     """

@@ -44,7 +44,7 @@ def read_exif(image: Image.Image, data: bytes) -> Image.Exif:
         DecompressionBombError: a compressed block of text would grow beyond Pillow's limit.
     """
     if image.format == "PNG" and b"eXIf" not in data and b"Raw profile" not in data:
-        # PngImageFile.getexif decodes the whole picture to look for EXIF behind the pixels.
+        # PngImageFile.getexif decodes the whole image to look for EXIF behind the pixels.
         read = Image.Image.getexif
     else:
         read = type(image).getexif

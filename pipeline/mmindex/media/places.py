@@ -52,7 +52,7 @@ class ImageFolder:
         try:
             real = os.path.realpath(path)
             if not is_inside(real, _real_root(self.root)):
-                raise ItemError(Reason.UNSAFE_PATH, "a link leads out of the folder")
+                raise ItemError(Reason.UNSAFE_PATH, "a link points outside the folder")
             status = os.stat(path)  # noqa: PTH116  # names may hold bytes that are no UTF-8
         except OSError as error:
             raise archive.item_error(error, path) from error
@@ -96,7 +96,7 @@ class ImageArchive:
 
 
 class ImagePlace(Protocol):
-    """Where pictures lie: a folder, or an archive that is read in place."""
+    """Where images lie: a folder, or an archive that is read in place."""
 
     def uri(self, name: str) -> str:
         """The URI that ``name`` has, whether or not it is there."""
@@ -168,7 +168,7 @@ def check_relative(name: str) -> str:
         ItemError: it is empty, absolute, holds a NUL, or climbs with ``..``.
     """
     if not is_relative(name):
-        raise ItemError(Reason.UNSAFE_PATH, "the name leads out of the source's folder")
+        raise ItemError(Reason.UNSAFE_PATH, "the name points outside the folder of the source")
     return name
 
 

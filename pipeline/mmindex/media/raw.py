@@ -52,9 +52,9 @@ class RawFile(ImageFile.ImageFile):
         file: IO[bytes] = self.fp  # type: ignore[assignment]  # set before Pillow calls
         self._data = file.read()
         if not is_raw(self._data):
-            raise SyntaxError("no RAW file")
+            raise SyntaxError("not a RAW file")
         if not RAW.installed:
-            raise ItemError(Reason.UNSUPPORTED, "a camera's RAW file: install mmindex[raw]")
+            raise ItemError(Reason.UNSUPPORTED, "a camera RAW file: install mmindex[raw]")
         with _opened(self._data) as raw:
             sizes = raw.sizes
             size = (sizes.width, sizes.height)
@@ -62,7 +62,7 @@ class RawFile(ImageFile.ImageFile):
         self._mode = "RGB"
 
     def load(self) -> Any:
-        """Take the preview, or develop the picture."""
+        """Take the preview, or develop the image."""
         if self._im is None:
             with _opened(self._data) as raw:
                 picture = _preview(raw) or _developed(raw)
@@ -103,7 +103,7 @@ def is_raw(data: bytes) -> bool:
         or _DNG_VERSION in found
         or found.get(_PHOTOMETRIC) in _SENSOR_VALUES
         or found.get(_COMPRESSION) in _SENSOR_CODES
-        # A small picture first, larger ones below it, from a camera: the sensor's is among them.
+        # A small image first, larger ones below it, from a camera: the sensor's is among them.
         or (found.get(_SUBFILE_TYPE) == 1 and _SUB_IFDS in found and _MAKE in found)
     )
 
@@ -160,7 +160,7 @@ def _preview(raw: rawpy.RawPy) -> Image.Image | None:
     except DECODER_ERRORS:
         return None
     sizes = raw.sizes
-    # Few cameras turn the preview itself: it then lies across the sensor's picture.
+    # Few cameras turn the preview itself: it then lies across the sensor's image.
     turned = sizes.flip in _SIDEWAYS and (
         (picture.width > picture.height) != (sizes.width > sizes.height)
     )
@@ -169,7 +169,7 @@ def _preview(raw: rawpy.RawPy) -> Image.Image | None:
 
 
 def _developed(raw: rawpy.RawPy) -> Image.Image:
-    """The sensor's picture, which LibRaw turns upright."""
+    """The sensor's image, which LibRaw turns upright."""
     import rawpy
 
     try:

@@ -1,12 +1,12 @@
-"""The one rule that makes every picture 8-bit RGB.
+"""The one rule that makes every image 8-bit RGB.
 
-- the first frame, or an icon's largest picture; turned as its EXIF orientation says;
+- the first frame, or an icon's largest image; turned as its EXIF orientation says;
 - transparent pixels over white, as a browser's page shows them (a plain ``convert("RGB")`` would
   bring up whatever colour lies hidden there, mostly black). The colour key of a 16-bit gray PNG
   is passed over;
 - integer gray deeper than 8 bits: ``value * 255 / (2**bits - 1)``, with the file's own bit depth;
 - floating-point and 32-bit gray, which have no nominal white: the finite values stretched from
-  least (black) to greatest (white); NaN, and a picture of one value alone, are black;
+  least (black) to greatest (white); NaN, and an image of one value alone, are black;
 - CMYK, LAB, YCbCr, palette and gray by Pillow's own conversion; embedded colour profiles are not
   applied, as open_clip does not apply them either.
 """
@@ -23,7 +23,7 @@ _BITS_PER_SAMPLE_TAG: Final = 258
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Load an opened picture's first frame and make it RGB, not yet turned.
+    """Load an opened image's first frame and make it RGB, not yet turned.
 
     Raises:
         Exception: whatever Pillow raises on damaged pixels; :mod:`mmindex.media.images` translates.

@@ -27,7 +27,7 @@ _READABLE: Final = (
     *((signature, "a RAW file") for signature in raw.SIGNATURES),
 )
 
-# Pictures of kinds that are not decoded here: unsafe, not raster, or without a decoder.
+# Images of kinds that are not decoded here: unsafe, not raster, or without a decoder.
 _UNSUPPORTED: Final = (
     (b"8BPS", "a Photoshop document"),
     (b"%!PS", "PostScript"),
@@ -39,7 +39,7 @@ _OTHER: Final = (
     (b"PK\3\4", "a zip archive"),
     (b"\x1f\x8b", "gzip data"),
     (b"\xd0\xcf\x11\xe0", "an OLE document"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
     (b"version https://", "a pointer to a file stored elsewhere"),
 )
 

@@ -1,8 +1,8 @@
-"""Take the metadata out of a picture's file without encoding its pixels anew.
+"""Remove metadata from an image file without re-encoding its pixels.
 
-What shows the picture stays: colour profile, transparency, animation, and of EXIF the orientation
-alone. Everything else goes: EXIF, XMP, IPTC, comments, embedded previews and whatever follows the
-end of the picture, where phones put further pictures with metadata of their own.
+Everything needed to display the image stays: colour profile, transparency, animation, and the EXIF
+orientation. Everything else is removed: EXIF, XMP, IPTC, comments, embedded previews and data after
+the end of the image, where phones store additional images with their own metadata.
 
 Formats: JPEG (ITU T.81, annex B), PNG (https://www.w3.org/TR/png-3/), WebP (RFC 9649).
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
-# What shows the picture; everything else may hold text.
+# What shows the image; everything else may hold text.
 _PNG_CHUNKS: Final = frozenset({
     b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB",
     b"cICP", b"mDCV", b"cLLI", b"bKGD", b"pHYs", b"acTL", b"fcTL", b"fdAT",
@@ -31,16 +31,17 @@ _ALONE: Final = frozenset({0x01, _SOI, *_RESTARTS})
 
 
 class CannotStripError(ValueError):
-    """The file does not have the form that its format asks for."""
+    """The file does not follow its format."""
 
 
 def strip_metadata(data: bytes, form: str, orientation: int = 1) -> bytes | None:
-    """A picture's file without metadata; None for formats that are not taken apart here.
+    """Return an image file without metadata; None for formats that are not supported here.
 
     Args:
         data: the file.
-        form: its format, as Pillow calls it.
-        orientation: the EXIF orientation to keep, 1 to 8; a PNG or WebP that is turned gives None.
+        form: the format, as named by Pillow.
+        orientation: the EXIF orientation to keep, 1 to 8; None is returned for a rotated PNG or
+            WebP.
 
     Raises:
         CannotStripError: the file is damaged.
@@ -61,13 +62,13 @@ def strip_metadata(data: bytes, form: str, orientation: int = 1) -> bytes | None
 
 def _jpeg(data: bytes, orientation: int) -> Iterator[bytes]:
     if data[:2] != b"\xff\xd8":
-        raise CannotStripError("no JPEG")
+        raise CannotStripError("not a JPEG")
     yield data[:2]
     written = orientation == 1
     at = 2
     while True:
         if data[at] != 0xFF:
-            raise CannotStripError("no marker where one must be")
+            raise CannotStripError("a marker is missing")
         marker = data[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1
@@ -82,7 +83,7 @@ def _jpeg(data: bytes, orientation: int) -> Iterator[bytes]:
         (size,) = struct.unpack_from(">H", data, at + 2)
         segment = data[at : at + 2 + size]
         if size < 2 or len(segment) != 2 + size:
-            raise CannotStripError("a segment is cut off")
+            raise CannotStripError("a segment is truncated")
         if not written and marker != _APP0:
             yield _orientation(orientation)
             written = True
@@ -95,22 +96,22 @@ def _jpeg(data: bytes, orientation: int) -> Iterator[bytes]:
 
 
 def _shown(marker: int, segment: bytes) -> bytes:
-    """As much of a segment as shows the picture."""
+    """Return the part of a segment that is needed to display the image."""
     if marker in _SHOWING or (marker == _APP2 and segment[4:16] == b"ICC_PROFILE\0"):
         return segment
     if marker == _APP0 and segment[4:9] == b"JFIF\0" and len(segment) >= 18:
-        return b"\xff\xe0\0\x10" + segment[4:16] + b"\0\0"  # without its small picture
+        return b"\xff\xe0\0\x10" + segment[4:16] + b"\0\0"  # without its small image
     if marker == _APP14 and segment[4:9] == b"Adobe" and len(segment) >= 16:
         return b"\xff\xee\0\x0e" + segment[4:16]
     return b""
 
 
 def _scan_end(data: bytes, at: int) -> int:
-    """Where the entropy-coded data of a scan end: at the next marker that is no restart."""
+    """Return the end of the entropy-coded data of a scan: the next marker that is not a restart."""
     while True:
         at = data.find(b"\xff", at)
         if at < 0 or at + 1 >= len(data):
-            raise CannotStripError("the picture is cut off")
+            raise CannotStripError("the image is truncated")
         if data[at + 1] == 0 or data[at + 1] in _RESTARTS:
             at += 2
         elif data[at + 1] == 0xFF:
@@ -120,7 +121,7 @@ def _scan_end(data: bytes, at: int) -> int:
 
 
 def _orientation(value: int) -> bytes:
-    """An EXIF segment that says nothing but the orientation."""
+    """Return an EXIF segment with only the orientation."""
     tiff = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, value, 0, 0)
     body = b"Exif\0\0" + tiff
     return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
@@ -128,7 +129,7 @@ def _orientation(value: int) -> bytes:
 
 def _png(data: bytes) -> Iterator[bytes]:
     if data[:8] != _PNG:
-        raise CannotStripError("no PNG")
+        raise CannotStripError("not a PNG")
     yield _PNG
     at = 8
     while True:
@@ -145,7 +146,7 @@ def _png(data: bytes) -> Iterator[bytes]:
 
 def _webp(data: bytes) -> bytes:
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        raise CannotStripError("no WebP")
+        raise CannotStripError("not a WebP")
     (total,) = struct.unpack_from("<I", data, 4)
     body = b"WEBP" + _webp_chunks(data[12 : 8 + total])
     return b"RIFF" + struct.pack("<I", len(body)) + body

@@ -66,7 +66,7 @@ def walk_tar(path: str) -> Iterator[Member]:
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the archive cannot be read.
-        DataError: it is no tar archive, compressed, damaged, or cut off.
+        DataError: it is not a tar archive, compressed, damaged, or cut off.
     """
     try:
         with os_errors(path), Path(path).open("rb") as file:
@@ -81,7 +81,7 @@ def walk_tar(path: str) -> Iterator[Member]:
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
         raise DataError(
             f"{path}: not a readable uncompressed tar archive: {error}",
-            "fetch or copy it again; a compressed one must be unpacked with gunzip or zstd first",
+            "fetch or copy it again; if it is compressed, unpack it with gunzip or zstd first",
         ) from error
 
 
@@ -90,17 +90,17 @@ def _check_end(file: BinaryIO, offset: int, path: str) -> None:
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)
     if block.strip(b"\0") or 0 < len(block) < tarfile.BLOCKSIZE:
-        raise DataError(f"{path}: damaged or cut off at byte {offset}", "fetch or copy it again")
+        raise DataError(f"{path}: damaged or truncated at byte {offset}", "fetch or copy it again")
 
 
 def _member(info: tarfile.TarInfo, total: int, path: str) -> Member:
     if info.offset_data + info.size > total and info.isreg():
-        raise DataError(f"{path}: cut off inside {info.name!r}", "fetch or copy it again")
+        raise DataError(f"{path}: truncated inside {info.name!r}", "fetch or copy it again")
     problem = None
     if not info.isreg():
         problem = ItemError(Reason.UNSAFE_PATH, "the member is a link or device, not a file")
     elif id_part(info.name) != info.name:
-        problem = ItemError(Reason.BAD_ARCHIVE_MEMBER, "the member's name is no UTF-8")
+        problem = ItemError(Reason.BAD_ARCHIVE_MEMBER, "the name of the member is not UTF-8")
     elif info.issparse():
         problem = ItemError(Reason.BAD_ARCHIVE_MEMBER, "a sparse member")
     else:
@@ -116,7 +116,7 @@ def _index(path: str, stamp: Stamp) -> dict[str, Member]:  # noqa: ARG001  # the
     index: dict[str, Member] = {}
     for member in walk_tar(path):
         if member.name in index:
-            twice = ItemError(Reason.BAD_ARCHIVE_MEMBER, "the name stands twice")
+            twice = ItemError(Reason.BAD_ARCHIVE_MEMBER, "the name occurs twice in the archive")
             member = Member(member.name, 0, 0, twice)  # noqa: PLW2901
         index[member.name] = member
     return index

@@ -65,7 +65,7 @@ def read_uri(uri: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
 
 
 def _frame_file(path: str, time_s: float, max_bytes: int) -> bytes:
-    """A frame as the bytes of a picture of its own."""
+    """A frame as the bytes of an image of its own."""
     buffer = io.BytesIO()
     pixels = max_bytes // 3
     read_frame(path, time_s, ImageLimits(pixels, max_bytes, pixels)).save(buffer, "BMP")
@@ -73,7 +73,7 @@ def _frame_file(path: str, time_s: float, max_bytes: int) -> bytes:
 
 
 def key_of(uri: str, data: bytes) -> str:
-    """The key of a picture that :func:`read_uri` has read: the sha256 of its file, in hex.
+    """The key of an image that :func:`read_uri` has read: the sha256 of its file, in hex.
 
     Raises:
         ItemError: it is a frame of a video, which cannot be read any more.
@@ -85,7 +85,7 @@ def key_of(uri: str, data: bytes) -> str:
 
 
 def open_indexed(uri: str, key: str, limits: ImageLimits) -> Image:
-    """Decode a picture of the corpus, if it is still the one that was indexed.
+    """Decode an image of the corpus, if it is still the one that was indexed.
 
     Raises:
         ItemError: it is another one now, or cannot be read or decoded.
@@ -100,7 +100,7 @@ def open_indexed(uri: str, key: str, limits: ImageLimits) -> Image:
 
 
 def read_indexed(uri: str, key: str, limits: ImageLimits) -> bytes:
-    """The bytes of a picture of the corpus, if it is still the one that was indexed.
+    """The bytes of an image of the corpus, if it is still the one that was indexed.
 
     Raises:
         ItemError: it is another one now, or cannot be read.

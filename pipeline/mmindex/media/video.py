@@ -1,7 +1,7 @@
-"""Frames of a video as pictures, on FFmpeg (the extra ``video``).
+"""Frames of a video as images, on FFmpeg (the extra ``video``).
 
 A frame is named by its video and a time: ``clip.mp4#t=12.0`` (https://www.w3.org/TR/media-frags/),
-in seconds from the video's first picture. It is the one that is on the screen at that time. Its key
+in seconds from the video's first image. It is the one that is on the screen at that time. Its key
 comes from the video's content and the time, so finding out whether it is still the same takes no
 decoding.
 """
@@ -37,7 +37,7 @@ _OPTIONS: Final = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"}
 _NAMES: Final = {"mov": "MP4", "matroska": "MKV"}
 # Reading and decoding up to one frame; a minute of 4K takes half of it on one core.
 _MOST_SECONDS: Final = 30.0
-# More pictures of one video than this only crowd out all others.
+# More images of one video than this only crowd out all others.
 _MOST_FRAMES: Final = 200
 _LONGEST_S: Final = 7 * 86_400.0
 # Containers round their times; a frame that lies further back than this was cut off.
@@ -52,7 +52,7 @@ _TIME: Final = re.compile(r"(.+(\.\w+))#t=(\d{1,7}(?:\.\d{1,3})?)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video's header and first picture say.
+    """What a video's header and first image say.
 
     Attributes:
         width, height: in pixels, as displayed.
@@ -74,7 +74,7 @@ def frame_uri(uri: str, time_s: float) -> str:
 
 
 def split_frame(uri: str) -> tuple[str, float | None]:
-    """A video's URI and the time of a frame; the URI as it is, and None, where it is no frame's."""
+    """Return the URI of the video and the time of a frame; None as time if it is not a frame."""
     found = _TIME.fullmatch(uri)
     if found is None or found[2].lower() not in VIDEO_EXTENSIONS or os.path.lexists(uri):
         return uri, None
@@ -126,15 +126,15 @@ def _video_key(path: str, stamp: tuple[int, int, int]) -> str:
 
 
 def probe_video(path: str, limits: ImageLimits) -> VideoInfo:
-    """Read a video's header and decode its first picture.
+    """Read a video's header and decode its first image.
 
     Raises:
-        ItemError: it cannot be read, shows no picture, or is beyond the limits.
+        ItemError: it cannot be read, shows no image, or is beyond the limits.
     """
     with _opened(path) as (container, stream):
         first, _ = _shown_at(container, stream, 0.0, 0.0, limits)
         if first is None:
-            raise ItemError(Reason.TRUNCATED, "no picture can be decoded")
+            raise ItemError(Reason.TRUNCATED, "no frame can be decoded")
         width, height = _upright(first, limits).size
         name = container.format.name.partition(",")[0]
         tags = {**container.metadata, **stream.metadata}
@@ -145,7 +145,7 @@ def probe_video(path: str, limits: ImageLimits) -> VideoInfo:
 
 
 def read_frame(path: str, time_s: float, limits: ImageLimits) -> Image.Image:
-    """The picture that is on the screen at a time, RGB and upright.
+    """The image that is on the screen at a time, RGB and upright.
 
     Raises:
         ItemError: as :func:`probe_video`, or the video ends before.
@@ -159,9 +159,9 @@ def read_frame(path: str, time_s: float, limits: ImageLimits) -> Image.Image:
             if shown is None:
                 break
             if ended and time_s > shown_s + _TOLERANCE_S:
-                raise ItemError(Reason.TRUNCATED, f"the pictures end at {shown_s:.1f} s")
+                raise ItemError(Reason.TRUNCATED, f"the frames end at {shown_s:.1f} s")
             return _upright(shown, limits)
-    raise ItemError(Reason.TRUNCATED, f"no picture at {time_s:.1f} s")
+    raise ItemError(Reason.TRUNCATED, f"no frame at {time_s:.1f} s")
 
 
 class _Reader:
@@ -205,7 +205,7 @@ def _opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             ) as container:
                 streams = [one for one in container.streams.video if one.codec_context is not None]
                 if not streams:
-                    raise ItemError(Reason.NOT_AN_IMAGE, "a video without pictures")
+                    raise ItemError(Reason.NOT_AN_IMAGE, "a video without frames")
                 yield container, streams[0]
     except av.FFmpegError as error:
         detail = f"{type(error).__name__}: {error.strerror}"
@@ -245,7 +245,7 @@ def _shown_at(
 
 
 def _time_of(frame: VideoFrame, stream: VideoStream) -> float:
-    """In seconds from the first picture; 0 where the frame does not know it."""
+    """In seconds from the first image; 0 where the frame does not know it."""
     if frame.pts is None or frame.time_base is None:
         return 0.0
     return float((frame.pts - (stream.start_time or 0)) * frame.time_base)

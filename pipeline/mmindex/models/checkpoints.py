@@ -12,7 +12,7 @@ from mmindex.core.errors import DataError
 # torch's own words for an object that loading with weights only does not make.
 _FOREIGN: Final = re.compile(r"GLOBAL (\S+)")
 _CONVERT: Final = (
-    "save its tensors alone where it was trained: "
+    "save only its tensors with the code that trained it: "
     "safetensors.torch.save_file(model.state_dict(), 'open_clip_model.safetensors')"
 )
 
@@ -37,12 +37,12 @@ def recognised(path: Path, error: Exception) -> DataError | None:
     foreign = _FOREIGN.search(str(error))
     if foreign is not None:
         return DataError(
-            f"weights {path}: a training checkpoint that holds other objects than tensors "
+            f"weights {path}: a training checkpoint that contains objects other than tensors "
             f"({foreign[1]}), which are not loaded",
             _CONVERT,
         )
     if _is_cut(path):
-        return DataError(f"weights {path}: the file is cut off", "copy or fetch the file again")
+        return DataError(f"weights {path}: the file is truncated", "copy or fetch the file again")
     return None
 
 

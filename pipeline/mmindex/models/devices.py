@@ -55,15 +55,15 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
         UsageError: there is no such device, or it cannot compute so.
     """
     if precision not in ("auto", *PRECISIONS):
-        raise UsageError(f"precision {precision!r} is none of auto, {', '.join(PRECISIONS)}")
+        raise UsageError(f"precision {precision!r} must be one of auto, {', '.join(PRECISIONS)}")
     kind, _, numbers = device.partition(":")
     if kind not in ("auto", "cpu", "cuda"):
         raise UsageError(
-            f"device {device!r} is none of auto, cpu, cuda, cuda:N", "try `device=auto`"
+            f"device {device!r} must be one of auto, cpu, cuda, cuda:N", "try `device=auto`"
         )
     if kind == "cpu" or (kind == "auto" and not any(node.exists() for node in _GPU_NODES)):
         if precision == "fp16":
-            raise UsageError("fp16 is slow and coarse on a CPU", "use `precision=fp32` or bf16")
+            raise UsageError("fp16 is slow and imprecise on a CPU", "use `precision=fp32` or bf16")
         if precision == "int8":
             require_int8()
         return Placement(("cpu",), "fp32" if precision == "auto" else precision)
@@ -79,7 +79,7 @@ def _place_on_gpus(device: str, numbers: str, precision: str) -> Placement:
             raise UsageError(f"device {device!r}: torch sees no GPU", "run `mmindex doctor`")
         return place("cpu", precision)
     if precision == "int8":
-        raise UsageError("int8 is for CPUs", "use `precision=bf16`, or `device=cpu`")
+        raise UsageError("int8 runs only on CPUs", "use `precision=bf16`, or `device=cpu`")
     try:
         wanted = [int(number) for number in numbers.split(",")] if numbers else list(range(count))
     except ValueError:
@@ -102,7 +102,7 @@ class DeviceGroup:
     """One worker process for each device; every batch is split evenly between them.
 
     Vectors come back in order, so callers see one encoder. Pixels travel through pipes (10 MB for
-    64 pictures of 224 x 224), which costs about as much as copying them twice.
+    64 images of 224 x 224), which costs about as much as copying them twice.
 
     The splitting is tested with two CPU "devices"; on several real GPUs it has not been run yet.
     """
@@ -129,7 +129,7 @@ class DeviceGroup:
 
     @property
     def preprocess(self) -> PreprocessSpec:
-        """How pictures are prepared."""
+        """How images are prepared."""
         return self._preprocess
 
     @property
@@ -171,8 +171,8 @@ class DeviceGroup:
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise InternalError(
-                f"the worker of a device died: {error}",
-                "try one device alone, e.g. `device=cuda:0`",
+                f"the worker of a device failed: {error}",
+                "try a single device, for example `device=cuda:0`",
             ) from error
 
 

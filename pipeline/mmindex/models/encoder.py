@@ -27,7 +27,7 @@ class Encoder(Protocol):
 
     @property
     def preprocess(self) -> PreprocessSpec:
-        """How decode workers prepare pictures."""
+        """How decode workers prepare images."""
 
     @property
     def cut_texts(self) -> int:
@@ -40,7 +40,7 @@ class Encoder(Protocol):
         """Encode b texts into float32 (b, dim), unit length, in the order given."""
 
     def close(self) -> None:
-        """Let go of devices and processes; safe to call twice."""
+        """Release devices and processes; safe to call twice."""
 
 
 def good_rows(vectors: Float32) -> NDArray[np.bool_]:

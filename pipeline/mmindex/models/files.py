@@ -66,7 +66,7 @@ class ModelFiles:
     Attributes:
         base: what open_clip's ``create_model`` takes as name: an architecture or ``local-dir:``.
         config: the architecture, as open_clip's JSON.
-        preprocess: how pictures are prepared.
+        preprocess: how images are prepared.
         tokenizer: how texts are.
         weights: the weights file, or the index of several; None for untrained weights.
         config_file: the folder's configuration, or None for architectures that open_clip knows.
@@ -210,7 +210,8 @@ def _with_config(config_file: Path, weights: Path | None, hub_name: str) -> Mode
         raise DataError(f"{config_file}: {error.message}") from error
     if tokenizer.kind == "wordpiece" and weights is None:
         raise UsageError(
-            f"{config_file}: this network has no untrained form", "leave out `pretrained=none`"
+            f"{config_file}: this network cannot be used without weights",
+            "remove `pretrained=none`",
         )
     base = f"local-dir:{config_file.parent}"
     return ModelFiles(base, config, preprocess, tokenizer, weights, config_file)
@@ -272,7 +273,7 @@ def _tag(name: str, tag: str) -> dict[str, Any]:
         tags = ", ".join(sorted(list_pretrained_tags_by_model(name))) or "none at all"
         raise UsageError(
             f"model {name!r} has no pretrained tag {tag!r}",
-            f"tags of {name}: {tags}; or give the path of a .safetensors file",
+            f"tags of {name}: {tags}; or pass the path of a .safetensors file",
         )
     return found
 
@@ -282,7 +283,8 @@ def _fetch_tag(request: ModelRequest, tag: dict[str, Any]) -> Path:
     if not repository:
         raise NoInputError(
             f"{request.name} {request.pretrained}: these weights are not on the hub",
-            f"fetch {tag.get('url', 'them')} yourself, convert to .safetensors, `pretrained=PATH`",
+            f"download {tag.get('url', 'them')}, convert them to .safetensors, and use "
+            "`pretrained=PATH`",
         )
     names = [str(Path(name).with_suffix(SAFE))] if name else [*_DEFAULT_WEIGHTS]
     if request.allow_pickle_weights:

@@ -207,8 +207,8 @@ def require_same_model(index: EncoderInfo, query: EncoderInfo) -> None:
     """
     if not same_model(index, query):
         raise ModelMismatchError(
-            f"the index was made by {_name(index)}, this model is {_name(query)}",
-            "query with the index's own model, or run `mmindex build` to encode again",
+            f"the index was built with {_name(index)}, but this model is {_name(query)}",
+            "query with the model of the index, or run `mmindex build` to encode again",
         )
 
 

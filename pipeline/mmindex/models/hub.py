@@ -89,8 +89,8 @@ def _ways_out(repository: str, name: str) -> str:
 
     model, size = _KNOWN.get(repository, ("ARCHITECTURE", ""))
     return (
-        f"for photographs, `model={PHOTOS}` needs no network; or fetch "
-        f"{hf_hub_url(repository, name)}{size} on another machine and give it with "
+        f"for photographs, `model={PHOTOS}` needs no network; or download "
+        f"{hf_hub_url(repository, name)}{size} on another machine and use it with "
         f"`model={model}` and `pretrained=PATH`"
     )
 
@@ -126,7 +126,7 @@ def _first_present(repository: str, names: Sequence[str]) -> str:
 def _download(repository: str, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    get_logger("encode").info("fetching weights", repository=repository, file=name)
+    get_logger("encode").info("downloading weights", repository=repository, file=name)
     with _hub_errors(repository, name):
         return Path(hf_hub_download(repository, name, etag_timeout=TIMEOUT_S))
 
@@ -160,7 +160,7 @@ def _hub_errors(repository: str, name: str) -> Iterator[None]:
 
 
 def _from_os_error(error: OSError, what: str, hint: str) -> MmindexError:
-    """A full disk is no network trouble, though both come as OSError."""
+    """A full disk is not a network trouble, though both come as OSError."""
     if error.errno is not None and error.filename is not None:
         return from_os_error(error, error.filename)
     return NetworkError(f"{what}: {first_lines(error)}", hint)

@@ -38,7 +38,7 @@ _TEXT_BATCH = 256  # texts are short: this many keep a GPU busy
 # A CPU is busy with this many positions at once. Small batches are of about one length: of 2,048
 # COCO captions sorted by length, hardly a position is padding.
 _CPU_TOKENS = 1_024
-# The photos network's inner pictures are large: so many stay in a processor's cache (one thread of
+# The photos network's inner images are large: so many stay in a processor's cache (one thread of
 # an Intel Xeon: 25.6 images/s by four, 19.7 by 32).
 _CPU_IMAGES = 8
 
@@ -58,7 +58,7 @@ def load_encoder(request: ModelRequest, placement: Placement) -> Encoder:
     info = describe(request, files, placement.precision)
     log = get_logger("encode")
     if not info.trained:
-        log.warning("UNTRAINED model: its answers mean nothing", model=request.name)
+        log.warning("UNTRAINED model: its answers are meaningless", model=request.name)
     make = partial(_load_on, info, files)
     if len(placement.devices) > 1:
         return DeviceGroup(info, files.preprocess, make, placement.devices)
@@ -126,7 +126,7 @@ def build_network(files: ModelFiles, seed: int = UNTRAINED_SEED) -> torch.nn.Mod
                 force_quick_gelu=bool(files.config.get("quick_gelu")),
             )
         except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
-            raise DataError(f"{files.base}: not a model that can be built: {error}") from error
+            raise DataError(f"{files.base}: the model cannot be created: {error}") from error
         if files.weights is not None:
             with as_one_file(files.weights) as weights:
                 _load_weights(model, files, weights)
@@ -154,7 +154,7 @@ def _load_weights(model: torch.nn.Module, files: ModelFiles, weights: Path) -> N
     ) as error:
         raise recognised(weights, error) or ModelMismatchError(
             f"weights {path} do not fit {files.base}: {first_lines(error, 2)}",
-            "name the architecture that they were trained with (`model`)",
+            "set `model` to the architecture that they were trained with",
         ) from error
 
 
@@ -190,14 +190,14 @@ class OpenClipEncoder:
         """Encode uint8 (b, height, width, 3) into float32 (b, dim), unit length.
 
         Raises:
-            BusyError: the device has no memory left for even one picture.
+            BusyError: the device has no memory left for even one image.
         """
         import torch
 
         height, width = self.preprocess.height, self.preprocess.width
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (height, width, 3):
             raise InternalError(
-                f"pixels {pixels.dtype} {pixels.shape}: want {height} x {width} x 3"
+                f"pixels {pixels.dtype} {pixels.shape}: expected {height} x {width} x 3"
             )
         mean = torch.tensor(self.preprocess.mean, device=self.device).view(1, 3, 1, 1)
         std = torch.tensor(self.preprocess.std, device=self.device).view(1, 3, 1, 1)
@@ -290,8 +290,8 @@ class OpenClipEncoder:
             raise error
         if rows == 1:
             raise BusyError(
-                f"{self.device}: no memory left for a batch of one",
-                "free the device, or use `device=cpu` or a smaller model",
+                f"{self.device}: not enough memory for a batch of one",
+                "free memory on the device, or use `device=cpu` or a smaller model",
             ) from error
         get_logger("encode").warning(
             "out of memory: batch halved", device=self.device, rows=rows, now=rows // 2
@@ -306,7 +306,7 @@ class OpenClipEncoder:
         features = torch.cat(list(parts)) if parts else torch.empty(0, self.info.dim)
         if features.shape[1] != self.info.dim:
             raise InternalError(
-                f"the model gives {features.shape[1]} dimensions, not {self.info.dim}"
+                f"the model returns {features.shape[1]} dimensions, not {self.info.dim}"
             )
         # A zero row becomes NaN here, on purpose: see the protocol.
         unit = features / features.norm(dim=1, keepdim=True)

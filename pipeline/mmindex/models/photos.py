@@ -1,7 +1,7 @@
 """The network of the embedded model for photographs, in plain torch.
 
 An EfficientNet-Lite (M. Tan and Q. Le, ICML 2019; the Lite variants leave squeeze-and-excitation
-out and use ReLU6) looks at pictures, a BERT encoder of MiniLM's size (W. Wang et al., NeurIPS 2020)
+out and use ReLU6) looks at images, a BERT encoder of MiniLM's size (W. Wang et al., NeurIPS 2020)
 reads texts, and a small head on each side leads into one space. Written here because importing timm
 and transformers takes longer than loading torch; tests hold it against both.
 
@@ -48,7 +48,7 @@ class Stage:
 class _Convolution(nn.Conv2d):
     """A convolution with TensorFlow's "same" padding: one more pixel behind than before.
 
-    Pictures are held as (b, h, w, channels), so that convolutions of one pixel are linear layers:
+    Images are held as (b, h, w, channels), so that convolutions of one pixel are linear layers:
     matrix products throughout, where torch takes slower ways for small batches.
     """
 
@@ -107,7 +107,7 @@ class ImageTower(nn.Module):
         self.head = nn.Linear(width, features)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised pictures (b, 3, h, w) to pooled features (b, features)."""
+        """Normalised images (b, 3, h, w) to pooled features (b, features)."""
         inner = F.relu6(self.stem(images.permute(0, 2, 3, 1)), inplace=True)
         return F.relu6(self.head(self.blocks(inner)), inplace=True).mean(dim=(1, 2))
 
@@ -184,7 +184,7 @@ class PhotosNetwork(nn.Module):
         self.logit_scale = nn.Parameter(torch.empty(()))
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised pictures (b, 3, h, w) to vectors (b, dim); their length means nothing."""
+        """Normalised images (b, 3, h, w) to vectors (b, dim); their length means nothing."""
         vectors: Tensor = self.image_head(spread(self.visual(images)))
         return vectors
 
@@ -253,7 +253,7 @@ def load_network(config: dict[str, Any], weights: Path) -> PhotosNetwork:
     except RuntimeError as error:
         raise ModelMismatchError(
             f"weights {weights} do not fit their configuration: {first_lines(error, 2)}",
-            "a model's folder holds the configuration that its weights were made with",
+            "use the configuration file that belongs to the weights",
         ) from error
     network.visual.to(memory_format=torch.channels_last)
     return network

@@ -1,8 +1,8 @@
-"""How a picture becomes the square of pixels that a model sees.
+"""How an image becomes the square of pixels that a model sees.
 
 The same steps as open_clip's evaluation transform (``open_clip.transform.image_transform``, which
 builds on torchvision), on PIL and numpy alone: decode workers run this without importing torch.
-The result is bit for bit the transform's picture before it becomes a normalised tensor.
+The result is bit for bit the transform's image before it becomes a normalised tensor.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FILTERS = {
 
 @dataclass(frozen=True, slots=True)
 class PreprocessSpec:
-    """What a model wants its pictures to look like.
+    """What a model wants its images to look like.
 
     Attributes:
         height, width: of the model's input, in pixels.
@@ -99,7 +99,7 @@ def _pair(image_size: object) -> tuple[int, int]:
     match image_size:
         case [int(height), int(width)] if height > 0 and width > 0:
             return height, width
-    raise DataError(f"image_size {image_size!r} is neither a number of pixels nor a pair of them")
+    raise DataError(f"image_size {image_size!r} is not a number of pixels or a pair of numbers")
 
 
 def _channels(name: str, value: object) -> tuple[float, float, float]:

@@ -3,7 +3,7 @@
 Dynamic quantisation: weights are rounded once, each output with a scale of its own, activations as
 they come, each row (one token) with a scale of its own; sums are exact 32-bit integers. What
 follows is float32 again. torch has had this as ``torch.ao.quantization.quantize_dynamic``, which is
-deprecated and rounds with one scale for a whole batch, so that a picture's vector depends on its
+deprecated and rounds with one scale for a whole batch, so that an image's vector depends on its
 neighbours; here it does not.
 
 Only layers that are plain ``nn.Linear`` change: in open_clip's own transformers the feed-forward
@@ -15,7 +15,7 @@ one fingerprint. The float32 work around the layers rounds differently: vectors 
 AVX-512 and under AVX2 have a cosine of at least 0.99998.
 
 torchao 0.18 (``Int8DynamicActivationInt8WeightConfig``) computes the same, but is made for compiled
-models: without a compiler at run time ViT-B-32 is no faster than float32 (0.98 times), with this
+models: without a compiler at run time ViT-B-32 is not a faster than float32 (0.98 times), with this
 module 1.5 times (one core of a Xeon with AVX-512 VNNI and without AMX).
 """
 
@@ -55,13 +55,14 @@ def require_int8(cpu_info: Path = _CPU_INFO) -> None:
     """Check that this processor multiplies 8-bit integers; does not import torch.
 
     Raises:
-        UsageError: it does not, or it is no x86 processor under Linux.
+        UsageError: it does not, or it is not a x86 processor under Linux.
     """
     text = cpu_info.read_text() if cpu_info.is_file() else ""
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
     if not _VNNI & set(flags.split()):
         raise UsageError(
-            "int8 needs an x86 processor with VNNI or AMX instructions, which this one is not",
+            "int8 needs an x86 processor with VNNI or AMX instructions, which this machine does "
+            "not have",
             "use `precision=fp32` or bf16",
         )
 

@@ -49,8 +49,7 @@ _JOIN = (
     "'open_clip_model.safetensors')\""
 )
 _PICKLE_HINT = (
-    "convert them to .safetensors, or, if you trust their maker, "
-    "set allow_pickle_weights = true in the configuration's [model]"
+    "convert them to .safetensors, or, if you trust their source, set `allow_pickle_weights`"
 )
 
 
@@ -103,8 +102,8 @@ def unfit(model: str, specs: Iterable[str]) -> str | None:
     if model != EMBEDDED or only_scenes(specs):
         return None
     return (
-        f"the model {EMBEDDED!r} knows drawn scenes only: its answers about other pictures mean "
-        f"little; for photographs, build with the model {PHOTOS!r}"
+        f"the model {EMBEDDED!r} is for drawn scenes only: its answers for other images are "
+        f"arbitrary; for photographs, build with the model {PHOTOS!r}"
     )
 
 
@@ -158,8 +157,9 @@ def _resolve_whole(name: str, pretrained: str | None, allow_pickle: bool) -> Mod
     """Kinds that bring their weights along."""
     if pretrained not in (None, "", NO_WEIGHTS):
         raise UsageError(
-            f"model {name!r} brings its own weights, `pretrained={pretrained!r}` has no meaning",
-            "leave `pretrained` out, or name an architecture with `model`",
+            f"model {name!r} has its own weights and cannot be used with "
+            f"`pretrained={pretrained!r}`",
+            "remove `pretrained`, or set `model` to an architecture",
         )
     if name.startswith(LOCAL_DIR):
         name = f"{LOCAL_DIR}{resources.user_path(name[len(LOCAL_DIR) :]).absolute()}"
@@ -170,9 +170,9 @@ def _resolve_whole(name: str, pretrained: str | None, allow_pickle: bool) -> Mod
     if request.folder is not None:
         if not (request.folder / CONFIG_FILE).is_file():
             hint = (
-                "name another model with `model` and `pretrained`"
+                "choose another model with `model` and `pretrained`"
                 if name in BUILT_IN
-                else f"a model's folder holds {CONFIG_FILE} and its weights"
+                else f"the folder of a model must contain {CONFIG_FILE} and the weights"
             )
             raise NoInputError(f"model {name!r}: {request.folder / CONFIG_FILE} is missing", hint)
         if request.trained:
@@ -224,18 +224,19 @@ def find_weights(folder: Path, *, allow_pickle: bool) -> Path:
     candidates = safe or pickles
     if not candidates:
         raise NoInputError(
-            f"{folder}: no weights beside {CONFIG_FILE}",
-            "put open_clip_model.safetensors there, or use `pretrained=none` for a try-out",
+            f"{folder}: no weights next to {CONFIG_FILE}",
+            "add open_clip_model.safetensors, or use `pretrained=none` to test without weights",
         )
     if shards := [path for path in candidates if _SHARD.search(path.name)]:
         raise UsageError(
-            f"{folder}: the weights are in {len(shards)} shards without their index",
+            f"{folder}: the weights are in {len(shards)} shards, but their index is missing",
             f"put model{INDEX} there, or join them in that folder: {_JOIN}",
         )
     if len(candidates) > 1:
         names = ", ".join(path.name for path in candidates[:5])
         raise UsageError(
-            f"{folder}: several weights files ({names})", f"call the right one {_WEIGHT_NAMES[0]}"
+            f"{folder}: several weights files ({names})",
+            f"rename the right one to {_WEIGHT_NAMES[0]}",
         )
     check_weights(candidates[0], allow_pickle=allow_pickle)
     return candidates[0]

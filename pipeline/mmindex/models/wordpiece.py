@@ -112,11 +112,11 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     try:
         lines = gzip.decompress(data).decode("utf-8").split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a compressed text: {error}") from error
+        raise DataError(f"{path}: not a compressed text file: {error}") from error
     vocabulary = {piece: number for number, piece in enumerate(lines) if piece}
     missing = [mark for mark in (PAD, _UNKNOWN, _START, _END) if mark not in vocabulary]
     if missing:
-        raise DataError(f"{path}: not a vocabulary of word pieces, {missing[0]} is missing")
+        raise DataError(f"{path}: not a word-piece vocabulary: {missing[0]} is missing")
     return vocabulary
 
 

@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture."""
+"""The confusion matrix as an image."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def plot_confusion(report: LabelReport, path: Path) -> str:
     count = len(report.classes)
     if count > MAX_PLOTTED:
         raise UsageError(
-            f"{count} labels: a confusion matrix is drawn up to {MAX_PLOTTED}",
-            "the figures are in `format=json`",
+            f"{count} labels: a confusion matrix can have at most {MAX_PLOTTED}",
+            "use `format=json` to see the figures",
         )
     if not path.parent.is_dir() or path.is_dir():
-        raise CannotCreateError(f"{path}: cannot be created", "name a file in an existing folder")
+        raise CannotCreateError(f"{path}: cannot be created", "use a file in an existing folder")
     names = [_shortened(visible(one.label)) for one in report.classes]
     font = plot_font(names)
     figure = _draw(report, names, font.families)

@@ -1,4 +1,4 @@
-"""What pages with forms are made of: fields, pages of hits, and the facts of one picture.
+"""What pages with forms are made of: fields, pages of hits, and the facts of one image.
 
 The macros of ``controls.html`` draw them; ``controls.css`` belongs to them. They work without
 scripts: forms are sent with GET, so that every view has an address.
@@ -50,7 +50,7 @@ class Pager:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line about a picture; ``href``: where its value leads."""
+    """One line about an image; ``href``: where its value leads."""
 
     label: str
     value: str
@@ -59,7 +59,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A link that does something with a picture."""
+    """A link that does something with an image."""
 
     label: str
     href: str

@@ -15,15 +15,15 @@ from mmindex.pages.places import Place, folder_of, place_of
 from mmindex.search.vectorize import warning_about
 from mmindex.store.snapshot import Snapshot
 
-# Each picture is some 30 KB of the page.
+# Each image is some 30 KB of the page.
 _MOST_PICTURES: Final = 1_000
 _MOST_IN_A_GROUP: Final = 40
 _MOST_FOLDERS: Final = 15
-_COPIES: Final = "Exact copies: keep the first in the corpus."
+_COPIES: Final = "Exact copies: keep the first one in the corpus."
 _WHY: Final = {
     KeptFor.PIXELS: "Keep the first: it has the most pixels.",
-    KeptFor.BYTES: "Keep the first: none has more pixels, and of those its file is the largest.",
-    KeptFor.ORDER: "Keep the first: none is larger, and it comes first in the corpus.",
+    KeptFor.BYTES: "Keep the first: no other image has more pixels, and its file is the largest.",
+    KeptFor.ORDER: "Keep the first: no other image is larger, and it is first in the corpus.",
 }
 
 
@@ -66,7 +66,7 @@ def dedup_page(
         snapshot: the version.
         groups: its near-duplicates, in the order of the page.
         threshold: the least similarity that they were found with.
-        page: the file that the page is written to, for links to pictures; None: no links.
+        page: the file that the page is written to, for links to images; None: no links.
     """
     sections: list[Section] = []
     room = _MOST_PICTURES
@@ -100,7 +100,10 @@ def _card(member: Member, page: Path | None) -> Card:
     picture = thumb(member.uri)
     place = place_of(member.uri, member.image_id, None if picture.missing else page)
     likeness = "exact copy" if member.same else f"similarity {score_text(member.similarity)}"
-    return Card(member, place, picture, "" if member.keep else likeness)
+    shown = [] if member.keep else [likeness]
+    if member.across is not None:
+        shown.append(member.across)
+    return Card(member, place, picture, " · ".join(shown))
 
 
 def _folders(groups: Iterable[Group]) -> list[Folder]:

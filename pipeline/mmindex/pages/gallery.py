@@ -27,7 +27,7 @@ from mmindex.store.snapshot import Snapshot
 # What a card shows of texts without end.
 _MAX_CAPTIONS = 5
 _MAX_CHARACTERS = 400
-# What a notebook keeps of an answer in its file: some 8 KB a picture.
+# What a notebook keeps of an answer in its file: some 8 KB an image.
 _MAX_SHOWN = 50
 _SMALL_PIXELS = 256
 
@@ -54,7 +54,7 @@ class Request:
     Attributes:
         min_score: the least score asked for; None: any.
         where: the condition on images; None: none.
-        page: the file that the page is written to, for links to pictures; None: no links.
+        page: the file that the page is written to, for links to images; None: no links.
     """
 
     min_score: float | None = None
@@ -68,11 +68,12 @@ class Card:
 
     Attributes:
         share: the length of the score's bar, in percent.
-        alt: what the picture shows: a caption, or the file's name.
+        alt: what the image shows: a caption, or the file's name.
         found: the caption that is the hit, where captions were searched.
         more: how many captions are not shown.
         copies: ids of the other hits with the same bytes, or the same text.
-        alike: ids of the other hits that are almost the same picture, and their copies.
+        alike: ids of the other hits that are almost the same image, and their copies.
+        hidden: the number of near-duplicates that were left out of the answer.
     """
 
     rank: int
@@ -87,6 +88,7 @@ class Card:
     more: int
     copies: Sequence[str]
     alike: Sequence[str] = ()
+    hidden: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Nothing:
 def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = None) -> str:
     """The HTML page of an answer.
 
-    A picture that is gone or cannot be decoded is shown as a placeholder with the reason.
+    An image that is gone or cannot be decoded is shown as a placeholder with the reason.
 
     Raises:
         DataError: the store's tables are damaged.
@@ -127,7 +129,7 @@ def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = N
 
 
 def hits_fragment(hits: Sequence[ShownHit], query: str) -> str:
-    """Hits as a piece of HTML for a notebook: at most ``_MAX_SHOWN`` small pictures."""
+    """Hits as a piece of HTML for a notebook: at most ``_MAX_SHOWN`` small images."""
     shown = [
         (
             hit,
@@ -142,7 +144,7 @@ def hits_fragment(hits: Sequence[ShownHit], query: str) -> str:
 
 
 def _title(answer: Answer) -> str:
-    """The question; a picture alone that was named by its path goes by its file's name."""
+    """The question; an image alone that was named by its path goes by its file's name."""
     path = answer.query if answer.picture is not None else ""
     if path and answer.picture in (path, str(user_path(path))):
         return Part(Modality.IMAGE, path).title
@@ -162,7 +164,7 @@ def cards(
         snapshot: the version that answered.
         answer: the hits.
         full: the score of a full bar.
-        show: where a hit's picture lies, and a small picture of it.
+        show: where a hit's image lies, and a small image of it.
         leaders: for each of some images' keys the one whose card it shares, see
             :func:`mmindex.insight.dedup.near_leaders`.
     """
@@ -183,7 +185,7 @@ def cards(
 
 
 def _linked(page: Path | None) -> Callable[[Hit], tuple[Place, Thumb]]:
-    """A hit on a page that holds its pictures, and links to their files."""
+    """A hit on a page that holds its images, and links to their files."""
 
     def show(hit: Hit) -> tuple[Place, Thumb]:
         picture = thumb(hit.uri)
@@ -228,6 +230,7 @@ def _card(
         more=max(0, len(captions) - _MAX_CAPTIONS),
         copies=[other.id for other in stack[1:]],
         alike=[other.id for other in near],
+        hidden=hit.copies or 0,
     )
 
 
@@ -237,7 +240,7 @@ def nothing(snapshot: Snapshot, request: Request, left: int | None = None) -> No
     Args:
         snapshot: the version.
         request: what was asked.
-        left: images that fulfil its condition; None: not counted yet.
+        left: images that match its condition; None: not counted yet.
     """
     reasons, advice = [], []
     if request.where is not None:
@@ -247,11 +250,11 @@ def nothing(snapshot: Snapshot, request: Request, left: int | None = None) -> No
             left = int(select_images(snapshot, request.where).sum())
         of = f"{left:,} of {snapshot.manifest.counts.indexed:,} images"
         reasons.append(f"The condition {_shortened(request.where)!r} is true for {of}.")
-        advice.append("Search without the condition, or with one that is true for more images.")
+        advice.append("Remove the condition, or use one that matches more images.")
     if request.min_score is not None:
         reasons.append(f"No hit has a score of {request.min_score:g} or more.")
-        advice.append("Ask for a lower score, or for none, and see how high the best hits score.")
-    return Nothing(tuple(reasons), (*advice, "Say it in other words, or start from a picture."))
+        advice.append("Lower or remove the score limit to see the scores of the best hits.")
+    return Nothing(tuple(reasons), (*advice, "Use other words, or search with an image."))
 
 
 def found_text(answer: Answer, cards: Sequence[Card]) -> str:

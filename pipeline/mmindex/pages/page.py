@@ -2,7 +2,7 @@
 
 Everything is escaped by the template engine, hidden characters are made visible, and a content
 security policy forbids whatever would slip through: no script, no fetch, one stylesheet known by
-its hash. Pictures are small JPEGs made anew from pixels, so that nothing of the originals' EXIF
+its hash. Images are small JPEGs made anew from pixels, so that nothing of the originals' EXIF
 (GPS), comments or colour profiles travels with the page.
 """
 
@@ -38,7 +38,7 @@ _THUMB_PIXELS = 512
 
 @dataclass(frozen=True, slots=True)
 class Thumb:
-    """A small picture as a ``data:`` address, or the reason why there is none."""
+    """A small image as a ``data:`` address, or the reason why there is none."""
 
     address: str = ""
     width: int = 0
@@ -88,14 +88,14 @@ def _filled(template: str, **values: object) -> str:
 def write_page(path: Path, page: str) -> None:
     """Write a page so that ``path`` holds the old one or the whole new one.
 
-    Into what is no regular file (``/dev/stdout``) it is written as it comes.
+    Into what is not a regular file (``/dev/stdout``) it is written as it comes.
 
     Raises:
         CannotCreateError: the folder does not exist, or ``path`` is a folder.
         MmindexError: no permission, or the disk is full.
     """
     if not path.parent.is_dir() or path.is_dir():
-        raise CannotCreateError(f"{path}: cannot be created", "name a file in an existing folder")
+        raise CannotCreateError(f"{path}: cannot be created", "use a file in an existing folder")
     if path.exists() and not path.is_file():  # a pipe or a device: nothing to replace
         with os_errors(path):
             path.write_bytes(page.encode("utf-8"))
@@ -135,10 +135,10 @@ def thumbnail(uri: str, pixels: int) -> Image.Image | str:
 
 
 def thumb(uri: str, pixels: int = _THUMB_PIXELS) -> Thumb:
-    """A small picture of what lies at ``uri``, or the reason why there is none.
+    """A small image of what lies at ``uri``, or the reason why there is none.
 
     Args:
-        uri: where the picture's bytes are.
+        uri: where the image's bytes are.
         pixels: its longest side, at most.
     """
     picture = thumbnail(uri, pixels)

@@ -1,4 +1,4 @@
-"""What pages call a picture, and where a click on it leads.
+"""What pages call an image, and where a click on it leads.
 
 A link never spells out where the reader's files lie: it is relative to the page, and there is none
 where it would have to name the home folder or start at the root.
@@ -28,7 +28,7 @@ _LONG = 20
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a picture lies, as far as a page tells it.
+    """Where an image lies, as far as a page tells it.
 
     Attributes:
         name: its file's name; of a row of a table, the last part of its id.
@@ -42,7 +42,7 @@ class Place:
 
 
 def place_of(uri: str, image_id: str, page: Path | None = None) -> Place:
-    """Name a picture.
+    """Name an image.
 
     Args:
         uri: where its bytes are.

@@ -1,6 +1,6 @@
 """An evaluation as one HTML file, see :mod:`mmindex.pages.page`.
 
-Charts are SVG that the template draws: no script, no picture of letters, so every script and both
+Charts are SVG that the template draws: no script, no image of letters, so every script and both
 colour schemes look as the reader's system shows them. No local path is on the page.
 """
 
@@ -29,7 +29,7 @@ from mmindex.search.vectorize import warning_about
 from mmindex.store import quarantine, versions
 from mmindex.store.snapshot import Snapshot
 
-# Each example shows up to two pictures of some 30 KB.
+# Each example shows up to two images of some 30 KB.
 _EXAMPLES = 4
 _REASON_EXAMPLES = 3
 _MOST_TICKS = 12
@@ -210,7 +210,7 @@ def _speed_part(snapshot: Snapshot, speed: Speed) -> SpeedPart:
     best = -1.0
     for point, found in sorted(known, key=lambda pair: -pair[0].queries_per_s):
         label = (
-            f"nprobe {point.nprobe}, {point.k_factor} re-ranked a hit: {found:.1f} % at "
+            f"nprobe {point.nprobe}, {point.k_factor} re-ranked per hit: {found:.1f} % at "
             f"{point.queries_per_s:,.0f} queries/s"
         )
         mark = Mark(across.at(point.queries_per_s), upright.at(found), label)

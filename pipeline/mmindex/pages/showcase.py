@@ -1,4 +1,4 @@
-"""The best and the worst queries of an evaluation, with their texts and pictures."""
+"""The best and the worst queries of an evaluation, with their texts and images."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def worst_queries(direction: Direction, count: int) -> Int64:
 
 
 def _one_an_image(direction: Direction, order: Int64, count: int) -> Int64:
-    """The first ``count``, no two of one image: five captions of one odd picture teach little."""
+    """The first ``count``, no two of one image: five captions of one odd image teach little."""
     _, first = np.unique(direction.images[order], return_index=True)
     return order[np.sort(first)[:count]]
 
@@ -71,7 +71,7 @@ def _one_an_image(direction: Direction, order: Int64, count: int) -> Int64:
 def showcase(
     snapshot: Snapshot, corpus: Corpus, direction: Direction, *, to_image: bool, count: int
 ) -> Showcase:
-    """Texts and pictures of the ``count`` best and worst queries.
+    """Texts and images of the ``count`` best and worst queries.
 
     Raises:
         DataError: the store's tables are damaged.

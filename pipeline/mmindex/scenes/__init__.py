@@ -1,6 +1,6 @@
-"""Captioned scenes: drawn pictures with five captions each, made from (seed, number) alone.
+"""Captioned scenes: drawn images with five captions each, made from (seed, number) alone.
 
-`make_scene(seed, number)` is the ground truth, `draw` its picture, `captions` five sentences with
+`make_scene(seed, number)` is the ground truth, `draw` its image, `captions` five sentences with
 what they assert, `fits` whether an assertion is true of a scene, `ceiling` the best recall that is
 possible; `write_coco` and `write_webdataset` put a range of scenes on disk.
 """

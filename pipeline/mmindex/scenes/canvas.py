@@ -13,7 +13,7 @@ TWICE: Final = 2  # drawn at twice the size: backgrounds have few hard edges
 
 
 class Canvas:
-    """A picture in pixels of the finished size; land colours are lit by the time and weather."""
+    """An image in pixels of the finished size; land colours are lit by the time and weather."""
 
     __slots__ = ("_draw", "_light", "image", "lot")
 

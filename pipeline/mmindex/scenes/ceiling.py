@@ -26,10 +26,10 @@ class Recalls:
 class Ceiling:
     """What the best model could reach on a gallery of scenes, five captions each.
 
-    A caption that fits n pictures is answered with its own among the top K in min(1, K/n) of the
-    cases. For a picture, a model that knows only which captions fit it orders these at random
+    A caption that fits n images is answered with its own among the top K in min(1, K/n) of the
+    cases. For an image, a model that knows only which captions fit it orders these at random
     (`image_to_text_blind`, hypergeometric); one that also prefers the captions that fit fewer
-    pictures does better (`image_to_text`, the ceiling).
+    images does better (`image_to_text`, the ceiling).
     """
 
     images: int

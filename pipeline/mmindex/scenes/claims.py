@@ -1,4 +1,4 @@
-"""What a caption asserts, and whether a scene fulfils it."""
+"""What a caption asserts, and whether a scene matches it."""
 
 from dataclasses import dataclass
 from typing import Final, Literal, get_args

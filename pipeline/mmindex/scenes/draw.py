@@ -17,7 +17,7 @@ _SHADE: Final = (22, 24, 44)
 
 
 def draw(scene: Scene) -> Image.Image:
-    """The picture of `scene`, far things first: RGB, 224 x 224. Same scene, same pixels."""
+    """The image of `scene`, far things first: RGB, 224 x 224. Same scene, same pixels."""
     picture = backdrop(scene.background, scene.time, scene.weather, scene.variant).copy()
     copies = [(thing.lane, spot.y, thing, spot) for thing in scene.things for spot in thing.spots]
     for _, _, thing, spot in sorted(copies, key=lambda copy: copy[:2]):

@@ -136,7 +136,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The ground truth of one picture. No two things of a scene are of the same kind."""
+    """The ground truth of one image. No two things of a scene are of the same kind."""
 
     seed: int
     number: int

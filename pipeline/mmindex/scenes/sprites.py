@@ -1,4 +1,4 @@
-"""Things as small pictures with transparency, drawn once for each kind, colour and size."""
+"""Things as small images with transparency, drawn once for each kind, colour and size."""
 
 from collections.abc import Callable
 from functools import lru_cache

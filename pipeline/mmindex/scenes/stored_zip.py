@@ -1,7 +1,7 @@
 """A zip file of stored (not deflated) members, written in constant memory.
 
 The standard library's `zipfile` keeps an object for each member until it closes, about 600 bytes:
-0.6 GB for a million pictures. Here the directory waits in a temporary file instead. The bytes
+0.6 GB for a million images. Here the directory waits in a temporary file instead. The bytes
 depend on names and contents alone. Format: PKWARE APPNOTE 6.3.10, sections 4.3 and 4.5.3 (zip64).
 """
 

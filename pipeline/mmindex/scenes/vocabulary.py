@@ -1,6 +1,6 @@
 """What a scene can hold: 39 kinds of things, 11 colours, 9 backgrounds, times and weathers.
 
-Everything that changes a picture or a caption for a given (seed, number) belongs to one version:
+Everything that changes an image or a caption for a given (seed, number) belongs to one version:
 raise `SCENES_VERSION` when any of it changes, since the corpus identity contains it.
 """
 
@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 SCENES_VERSION: Final = 1
 SIZE_PX: Final = 224
-"""Width and height of every picture, in pixels."""
+"""Width and height of every image, in pixels."""
 
 RESERVED_SEED: Final = 2**32
 """Users' seeds lie below; seeds from here up to 2**63 - 1 are reserved for training models."""
@@ -42,7 +42,7 @@ UNDER_WATER: Final = "none"
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A band of the picture; `y`: the baseline of what stands in it, or its middle (sky, water)."""
+    """A band of the image; `y`: the baseline of what stands in it, or its middle (sky, water)."""
 
     type: LaneType
     y: float

@@ -63,12 +63,12 @@ class Example:
 
 
 def file_name(number: int) -> str:
-    """The name of scene `number`'s picture, as COCO names its own."""
+    """The name of scene `number`'s image, as COCO names its own."""
     return f"{number:012d}.jpg"
 
 
 def number_of(name: str) -> int:
-    """The scene's number from its picture's name, path or id ("scenes/000000000012.jpg": 12)."""
+    """The scene's number from its image's name, path or id ("scenes/000000000012.jpg": 12)."""
     return int(name.rsplit("/", 1)[-1].split(".", 1)[0])
 
 
@@ -99,7 +99,7 @@ def write_coco(
 ) -> None:
     """Write `annotations/captions_SPLIT.json` and `SPLIT/*.jpg`, or `SPLIT.zip`, into `folder`.
 
-    A picture's id is its scene's number, in its file name too. Raises StorageError and its like for
+    An image's id is its scene's number, in its file name too. Raises StorageError and its like for
     what the file system refuses, also where a file of that name is there already.
     """
     with os_errors(folder):

@@ -1,1 +1,1 @@
-"""Answering queries from a published version."""
+"""Search in a published version."""

@@ -1,7 +1,6 @@
-"""Columns of the images table for the hits of an answer.
+"""Read columns of the images table for hits.
 
-What leaves a store of its images' rows is read here, so that places stay in it unless they are
-asked for.
+All output of image rows is read here, so that locations are included only on request.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ _DESCENDING: Final = ":desc"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A column to sort hits by; ``descending`` puts its largest value first."""
+    """A column to sort hits by; with ``descending``, the largest value comes first."""
 
     column: str
     descending: bool = False
 
 
 def output_columns(snapshot: Snapshot, *, with_location: bool = False) -> list[str]:
-    """The columns of the images table that may leave the store."""
+    """Return the columns of the images table that are allowed in output."""
     with snapshot.open_parquet("images") as file:
         names: list[str] = file.schema_arrow.names
     return names if with_location else [name for name in names if not _tells_place(name)]
@@ -42,10 +41,10 @@ def output_columns(snapshot: Snapshot, *, with_location: bool = False) -> list[s
 def check_columns(
     snapshot: Snapshot, names: Sequence[str], *, with_location: bool = False
 ) -> tuple[str, ...]:
-    """Check that the images table has these columns, and that they may leave the store.
+    """Check that the images table has these columns, and that they are allowed in output.
 
     Raises:
-        UsageError: one does not; the message names those that do.
+        UsageError: a column is missing or not allowed; the message lists the available columns.
     """
     known = output_columns(snapshot, with_location=with_location)
     for name in names:
@@ -53,8 +52,8 @@ def check_columns(
             continue
         if _tells_place(name) and name in output_columns(snapshot, with_location=True):
             raise UsageError(
-                f"column {name!r} tells where the images were taken",
-                "pass `with_location` to have it in the output; conditions may always use it",
+                f"column {name!r} contains the locations of photos",
+                "pass `with_location` to include it in output; conditions can always use it",
             )
         raise UsageError(
             f"no column {name!r}{did_you_mean(name, known)}", f"columns: {', '.join(known)}"
@@ -69,14 +68,14 @@ def image_rows(
     *,
     with_location: bool = False,
 ) -> pa.Table:
-    """The rows of the images table that have these ids, in its order, as far as they may leave.
+    """Return the allowed columns of the rows with these ids, in the order of the table.
 
     Args:
         snapshot: the version.
         image_ids: ids of images.
-        names: the columns wanted, see :func:`check_columns`; ``image_id`` comes first if it is
-            not among them. None: all.
-        with_location: columns that tell places may leave, too.
+        names: the columns, see :func:`check_columns`; ``image_id`` is added in front if it is
+            missing. None: all.
+        with_location: also allow location columns.
     """
     if names is None:
         names = output_columns(snapshot, with_location=with_location)
@@ -93,7 +92,7 @@ def image_columns(
     *,
     with_location: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Values of some columns by image id; None where an image has none.
+    """Return the values of some columns by image id; None for missing values.
 
     Raises:
         UsageError: as :func:`check_columns`.
@@ -103,10 +102,10 @@ def image_columns(
 
 
 def read_order(snapshot: Snapshot, text: str) -> Order:
-    """``COLUMN`` or ``COLUMN:desc`` as an order; a place tells no more by it than by a condition.
+    """Parse ``COLUMN`` or ``COLUMN:desc``. Location columns are allowed, as in conditions.
 
     Raises:
-        UsageError: there is no such column; the message names those that are.
+        UsageError: there is no such column; the message lists the columns.
     """
     known = output_columns(snapshot, with_location=True)
     descending = text.endswith(_DESCENDING) and text not in known
@@ -116,7 +115,7 @@ def read_order(snapshot: Snapshot, text: str) -> Order:
 
 
 def sorted_hits(snapshot: Snapshot, hits: Sequence[H], order: Order) -> tuple[H, ...]:
-    """The hits in the order of a column; those without a value last. Ranks stay as they are."""
+    """Sort hits by a column; hits without a value come last. Ranks do not change."""
     values = _values(snapshot, [hit.image_id for hit in hits], [order.column])
     found = [(values[hit.image_id][order.column], hit) for hit in hits]
     there = [(_comparable(value), hit) for value, hit in found if _is_value(value)]
@@ -129,7 +128,7 @@ def _is_value(value: Any) -> bool:
 
 
 def _comparable(value: Any) -> Any:
-    """A value that can be compared with every other of its column: lists may hold nulls."""
+    """Return a key that is comparable with all others in the column: lists can contain nulls."""
     if isinstance(value, list):
         return [(one is None, 0 if one is None else one) for one in value]
     return value
@@ -151,7 +150,7 @@ def _values(
 
 
 def _rows(snapshot: Snapshot, image_ids: Iterable[str], names: Sequence[str]) -> pa.Table:
-    """Some columns of the rows that have these ids; only row groups with such rows are read."""
+    """Read some columns of the rows with these ids; only row groups with such rows are read."""
     wanted = pa.array({one.encode("utf-8", "surrogatepass") for one in image_ids}, pa.binary())
     with snapshot.open_parquet("images") as file:
         schema = pa.schema([file.schema_arrow.field(name) for name in names])

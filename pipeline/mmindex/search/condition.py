@@ -1,8 +1,8 @@
-"""What a ``--where`` condition may be: taken apart by DuckDB's parser, held against a closed list.
+"""Validate ``--where`` conditions: parse them with DuckDB and compare them with a fixed list.
 
-Columns, constants, comparisons, arithmetic, casts, CASE and some functions. Subqueries, table
-functions, aggregates and everything that could read a file, a setting or a clock are no part of it,
-nor is any function whose result can be far larger than its arguments.
+Allowed are columns, constants, comparisons, arithmetic, casts, CASE and some functions. Not allowed
+are subqueries, table functions, aggregates, everything that could read a file, a setting or the
+clock, and functions whose result can be far larger than their arguments.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ _SYMBOLS: Final = frozenset({
 def check(
     database: duckdb.DuckDBPyConnection, expression: str, columns: Sequence[str]
 ) -> list[str]:
-    """Take a condition apart and make sure that every part of it is allowed.
+    """Parse a condition and check that every part of it is allowed.
 
     Returns:
-        the columns that it names, as they are spelt in the table.
+        the columns in it, as spelt in the table.
 
     Raises:
-        UsageError: it is not allowed; the message says what, and what there is instead.
+        UsageError: a part is not allowed; the message names it and the alternatives.
     """
     if len(expression) > MAX_CHARACTERS:
         raise UsageError(
-            f"`where`: {len(expression):,} characters, the limit is {MAX_CHARACTERS:,}"
+            f"`where`: {len(expression):,} characters; the limit is {MAX_CHARACTERS:,}"
         )
     nodes = list(_nodes(_parsed(database, expression)))
     for node in nodes:
@@ -71,14 +71,15 @@ def check(
     for name in sorted(found):  # DuckDB would read one of them for both
         if (other := by_lower.setdefault(name.lower(), name)) != name:
             raise UsageError(
-                f"`where`: SQL cannot tell the columns {other!r} and {name!r} apart",
-                "name one of them",
+                f"`where`: the columns {other!r} and {name!r} differ only in letter case, which "
+                "SQL ignores",
+                "rename one of them in the source",
             )
     return found
 
 
 def _parsed(database: duckdb.DuckDBPyConnection, expression: str) -> dict[str, Any]:
-    """The condition's syntax tree, as DuckDB's own parser sees it."""
+    """Return the syntax tree of the condition from DuckDB's parser."""
     if not expression.strip():
         raise UsageError("`where` is empty", "such as: `where` \"width >= 640 and split = 'val'\"")
     try:
@@ -87,7 +88,7 @@ def _parsed(database: duckdb.DuckDBPyConnection, expression: str) -> dict[str, A
         [(text,)] = database.execute("SELECT json_serialize_sql(?)", [statement]).fetchall()
         tree: dict[str, Any] = json.loads(text)
     except UnicodeEncodeError:
-        raise UsageError("`where` holds half a character (a lone surrogate)") from None
+        raise UsageError("`where` contains half a character (a lone surrogate)") from None
     except RecursionError:
         raise UsageError("`where` is nested too deeply") from None
     if tree["error"]:
@@ -103,7 +104,7 @@ def _parsed(database: duckdb.DuckDBPyConnection, expression: str) -> dict[str, A
 
 
 def _is_one_expression(select: dict[str, Any]) -> bool:
-    """Whether ``SELECT (...)`` is that and nothing else."""
+    """Return whether the tree is a single ``SELECT (...)`` expression."""
     clauses = ("where_clause", "having", "qualify", "sample")
     return (
         len(select["select_list"]) == 1
@@ -116,12 +117,12 @@ def _is_one_expression(select: dict[str, Any]) -> bool:
 
 
 def in_brackets(expression: str) -> str:
-    """On lines of its own, so that a comment at its end cannot swallow the bracket."""
+    """Put the condition in brackets on its own lines, so that a comment cannot hide the bracket."""
     return f"(\n{expression}\n)"
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every part of a syntax tree that is an expression or a type."""
+    """Yield all expressions and types in a syntax tree."""
     pending = [tree]
     while pending:
         node = pending.pop()
@@ -148,12 +149,12 @@ def _check_node(node: dict[str, Any]) -> None:
         if name not in FUNCTIONS | _SYMBOLS or not plain or not bare or node["schema"]:
             raise UsageError(
                 f"`where`: the function {name!r} is not allowed in a condition",
-                f"these are: {', '.join(sorted(FUNCTIONS))}",
+                f"allowed functions: {', '.join(sorted(FUNCTIONS))}",
             )
 
 
 def _resolve(parts: Sequence[str], columns: Sequence[str]) -> str:
-    """The column that a name means: SQL ignores case, but an exact match comes first."""
+    """Return the column for a name: SQL ignores case, but an exact match comes first."""
     name = parts[-1]
     if len(parts) == 1 or (len(parts) == 2 and parts[0].lower() == TABLE):
         if name in columns:
@@ -164,12 +165,12 @@ def _resolve(parts: Sequence[str], columns: Sequence[str]) -> str:
     dotted = ".".join(parts)
     by_lower = {column.lower(): column for column in columns}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    guess = f"; did you mean {by_lower[near[0]]}?" if near else " (text goes in 'single quotes')"
+    guess = f"; did you mean {by_lower[near[0]]}?" if near else " (write text in 'single quotes')"
     raise UsageError(
         f"`where`: there is no column {dotted!r}{guess}", f"columns: {', '.join(columns)}"
     )
 
 
 def one_line(text: str) -> str:
-    """A message of DuckDB's on one line of bounded length."""
+    """Return a DuckDB message as one line of limited length."""
     return " ".join(text.split())[:300]

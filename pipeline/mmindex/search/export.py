@@ -1,4 +1,4 @@
-"""Vectors out of a store, beside the ids that people know."""
+"""Export vectors with the ids of images or captions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _NAMED = 1 << 17
 
 
 def named_vectors(snapshot: Snapshot, side: Modality) -> tuple[Names, Float16]:
-    """All vectors of one side at once: object (n,) ids and float16 (n, dim), read-only.
+    """Return all vectors of one side: object (n,) ids and float16 (n, dim), read-only.
 
-    One row for each distinct content, named by the first id that it has.
+    There is one row for each distinct content, with its first id.
 
     Raises:
         NoInputError: that side is empty.
@@ -36,7 +36,7 @@ def named_vectors(snapshot: Snapshot, side: Modality) -> tuple[Names, Float16]:
 def iter_named_vectors(
     snapshot: Snapshot, side: Modality, rows: int
 ) -> Iterator[tuple[Names, Float16]]:
-    """:func:`named_vectors` in parts of at most ``rows`` rows, in memory that does not grow."""
+    """Yield :func:`named_vectors` in parts of at most ``rows`` rows, with constant memory."""
     vectors = snapshot.vectors(side)
     first = 0
     for batch in snapshot.batches(f"ids/{side}", ["key"], rows=_NAMED):

@@ -1,13 +1,13 @@
-"""``--where``: an SQL condition over the images table, and the ids that fulfil it.
+"""``--where``: an SQL condition on the images table, and the ids that match it.
 
-The condition comes from a user, perhaps through somebody's web form, so three fences stand round
-it: it is taken apart first, and only what :mod:`mmindex.search.condition` lists passes; DuckDB runs
-it as a filter (never as a statement) in a database of its own in memory, with file access,
-extensions, the look-up of Python variables and changes of settings switched off; and memory,
-threads and time are bounded.
+The condition can come from an untrusted user, for example through a web form, so there are three
+protections: it is parsed first, and only what :mod:`mmindex.search.condition` lists is allowed;
+DuckDB runs it as a filter (never as a statement) in a separate in-memory database without file
+access, extensions, access to Python variables and changes of settings; and memory, threads and
+time are limited.
 
-DuckDB refuses the store's files then, so the table comes in as Arrow batches: only the columns that
-the condition names, one batch at a time, whatever the corpus' size.
+DuckDB then cannot read the files of the store, so the table is passed in Arrow batches: only the
+columns in the condition, one batch at a time, for any size of the corpus.
 """
 
 from __future__ import annotations
@@ -78,21 +78,21 @@ _WRONG_TYPES: Final = (
 
 
 def select_images(snapshot: Snapshot, expression: str, timeout_s: float = TIMEOUT_S) -> Rows:
-    """Which rows of the ``images`` table fulfil a condition.
+    """Return which rows of the ``images`` table match a condition.
 
-    Text that is no UTF-8 (half surrogates in names) is seen with U+FFFD in its place.
+    Text that is not UTF-8 (lone surrogates in names) is compared with U+FFFD in its place.
 
     Args:
         snapshot: the version.
         expression: an SQL condition, such as ``width >= 640 and licence like '%BY%'``.
-        timeout_s: the longest that it may take.
+        timeout_s: the time limit.
 
     Returns:
         bool (images,): true where the condition is true; false where it is false or NULL.
 
     Raises:
-        UsageError: the condition is no condition, names no column that exists, uses what is not
-            allowed, or fails on a value; the message tells.
+        UsageError: the condition is not valid, names a missing column, uses something that is not
+            allowed, or fails on a value.
     """
     with snapshot.open_parquet(TABLE) as file, _database() as database:
         schema = file.schema_arrow
@@ -116,15 +116,15 @@ def select_images(snapshot: Snapshot, expression: str, timeout_s: float = TIMEOU
 
 
 def ids_of(snapshot: Snapshot, side: Modality, rows: Rows) -> Int64:
-    """The faiss ids that belong to some rows of the ``images`` table.
+    """Return the faiss ids for some rows of the ``images`` table.
 
     Args:
         snapshot: the version, indexed.
-        side: of images, their own ids; of texts, those of the captions of these images.
+        side: ``image`` for the ids of the images, ``text`` for those of their captions.
         rows: bool (images,).
 
     Returns:
-        int64 ids, ascending, each once; empty where no row is wanted.
+        int64 ids, ascending, without duplicates; empty if no row is selected.
     """
 
     def column(table: str, name: str) -> Any:
@@ -145,7 +145,7 @@ def ids_of(snapshot: Snapshot, side: Modality, rows: Rows) -> Int64:
 
 
 def _unused(columns: Sequence[str]) -> str:
-    """A column name that is not taken."""
+    """Return a column name that is not in use."""
     taken = {column.lower() for column in columns}
     return next(name for n in range(len(taken) + 1) if (name := f"mmindex_row_{n}") not in taken)
 
@@ -153,7 +153,7 @@ def _unused(columns: Sequence[str]) -> str:
 def _matching(
     database: duckdb.DuckDBPyConnection, part: pa.Table, rows: Int64, row_column: str, where: str
 ) -> Int64:
-    """Those of ``rows`` (one for each row of ``part``) for which the condition is true."""
+    """Return the elements of ``rows`` (one per row of ``part``) for which the condition is true."""
     table = pa.table({**dict(zip(part.column_names, part.columns, strict=True)), row_column: rows})
     relation = database.from_arrow(table).set_alias(TABLE)
     found = relation.filter(in_brackets(where)).project(row_column).fetchall()
@@ -162,7 +162,7 @@ def _matching(
 
 @contextmanager
 def _database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty database in memory that can reach nothing outside itself."""
+    """Open an empty in-memory database without access to anything else."""
     with (
         duckdb_interrupts(),
         duckdb.connect(":memory:", config=dict(_SAFE_SETTINGS)) as database,
@@ -176,7 +176,7 @@ def _database() -> Iterator[duckdb.DuckDBPyConnection]:
 def _time_limit(
     database: duckdb.DuckDBPyConnection, timeout_s: float
 ) -> Iterator[Callable[[], None]]:
-    """Stop the database's work when the time is over; yields a check for between two batches."""
+    """Interrupt the database after the time limit; yield a check to call between two batches."""
     done, over = threading.Event(), threading.Event()
 
     def watch() -> None:
@@ -210,7 +210,8 @@ def _explained() -> Iterator[None]:
         text = one_line(str(error).partition("\n")[0])
         raise UsageError(
             f"`where`: {text.partition('Error: ')[2] or text}",
-            "a column of another type: try_cast(COLUMN AS DOUBLE) gives NULL where it is no number"
+            "if a column has another type, use try_cast(COLUMN AS DOUBLE), which is NULL for "
+            "other values"
             if isinstance(error, _WRONG_TYPES)
             else "",
         ) from error

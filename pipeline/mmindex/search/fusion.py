@@ -1,20 +1,20 @@
-"""Queries made of several parts: late fusion of unit vectors.
+"""Queries with several parts: late fusion of unit vectors.
 
-With parts ``v_i`` (unit vectors of texts and pictures) and weights ``w_i`` the query is
+With parts ``v_i`` (unit vectors of texts and images) and weights ``w_i`` the query is
 
     q = s / |s|,   s = sum over wanted parts of w_i v_i - sum over unwanted parts of w_i v_i
 
 and a hit's score is its cosine similarity with q, which is what ``--min-score`` is compared with.
-So hits are ranked by ``sum w_i cos(v_i, x) - sum w_i cos(v_i, x)``: fusing vectors before the
-search and fusing scores after it ("late fusion") are the same thing, at the price of one search.
-Adding what is wanted and subtracting what is not is Rocchio's relevance feedback (J. J. Rocchio, in
-G. Salton (ed.), The SMART Retrieval System, 1971, chapter 14).
+Hits are therefore ranked by ``sum w_i cos(v_i, x) - sum w_i cos(v_i, x)``: fusing vectors before
+the search is equivalent to fusing scores after it ("late fusion"), but needs only one search.
+Adding wanted parts and subtracting unwanted parts is Rocchio's relevance feedback (J. J. Rocchio,
+in G. Salton (ed.), The SMART Retrieval System, 1971, chapter 14).
 
-Without weights given, wanted parts share a total of 1 evenly, and unwanted ones a total of
-``AWAY``: all texts lie in one narrow cone (W. Liang et al., Mind the Gap, NeurIPS 2022), so taking
-away a whole text would mostly take away "being a text" and with it what the wanted texts say. On
-five queries over scenes a quarter already cleared 98 % of the first ten of what is not wanted, and
-more of it cost what is (benchmarks/bench_insight.py). Only ratios of weights matter.
+By default, wanted parts share a total weight of 1, and unwanted parts a total of ``AWAY``. All
+texts lie in one narrow cone (W. Liang et al., Mind the Gap, NeurIPS 2022), so subtracting a whole
+text would mostly subtract "being a text", and with it the wanted texts. With five queries over
+scenes, a quarter removed unwanted content from 98 % of the first ten hits, and a higher weight also
+removed wanted content (benchmarks/bench_insight.py). Only ratios of weights matter.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _MOST: Final = 1e6
 
 
 def fuse(vectors: Float32, weights: Sequence[float]) -> Float32:
-    """One query from several parts.
+    """Combine several parts into one query vector.
 
     Args:
         vectors: float32 (parts, dim), unit length.
-        weights: one for each part; negative for what is not wanted.
+        weights: one for each part; negative for unwanted parts.
 
     Returns:
-        float32 (dim,), unit length. One part with a positive weight comes back as it is.
+        float32 (dim,), unit length. A single part with a positive weight is returned unchanged.
 
     Raises:
         UsageError: the parts cancel each other out.
@@ -58,47 +58,47 @@ def fuse(vectors: Float32, weights: Sequence[float]) -> Float32:
     if length <= _CANCELLED * float(np.abs(factors).sum()):
         raise UsageError(
             "the parts of the query cancel each other out",
-            "leave something out, or give them different `weights`",
+            "remove a part, or set other `weights`",
         )
     fused: Float32 = (total / length).astype(np.float32)
     return fused
 
 
 def part_weights(wanted: int, unwanted: int, given: Sequence[float] | None) -> tuple[float, ...]:
-    """The weight of each part, wanted ones first; those of unwanted parts are negative.
+    """Return the weight of each part, wanted parts first; weights of unwanted parts are negative.
 
     Args:
         wanted: number of wanted parts, at least 1.
         unwanted: number of unwanted parts.
-        given: what the user says, all positive: one for each part, or one for each wanted part
-            (the unwanted then share ``AWAY`` times their sum); None: the defaults above.
+        given: the weights from the user, all positive: one for each part, or one for each wanted
+            part (unwanted parts then share ``AWAY`` times their sum); None: the defaults above.
 
     Raises:
-        UsageError: the number of weights fits neither, or one is not a positive number.
+        UsageError: the number of weights is wrong, or one is not a positive number.
     """
     if given is None:
         given = [1.0 / wanted] * wanted
     elif not all(0 < weight <= _MOST for weight in given):
         raise UsageError(
-            f"`weights={_listed(given)}`: weights are positive numbers up to {_MOST:g}",
-            "what is not wanted goes to `minus`; its weight is positive too",
+            f"`weights={_listed(given)}`: weights must be positive and at most {_MOST:g}",
+            "pass unwanted parts as `minus`; their weights are positive too",
         )
     if len(given) == wanted:
         given = [*given, *([AWAY * sum(given) / unwanted] * unwanted if unwanted else [])]
     if len(given) != wanted + unwanted:
         parts = f"{wanted} wanted" + (f" and {unwanted} unwanted" if unwanted else "")
         raise UsageError(
-            f"`weights` has {len(given)} numbers, the query has {parts} parts",
-            "one for each part: the text, each `image`, each `plus`, then each `minus`",
+            f"`weights` has {len(given)} numbers, but the query has {parts} parts",
+            "pass one for each part: the text, each `image`, each `plus`, then each `minus`",
         )
     return (*given[:wanted], *(-weight for weight in given[wanted:]))
 
 
 def parse_weights(text: str) -> tuple[float, ...]:
-    """Numbers separated by commas, as ``--weights`` takes them.
+    """Parse numbers separated by commas, as in ``--weights``.
 
     Raises:
-        UsageError: that is not what it is.
+        UsageError: the text is not valid.
     """
     try:
         return tuple(float(part) for part in text.split(","))

@@ -1,4 +1,4 @@
-"""What programs hand in for a query, checked and made a part of a question."""
+"""Check the arguments of a query from Python and convert them to parts of a question."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from mmindex.store.snapshot import Snapshot
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# A file, or the uri or id of an image of the corpus; an opened picture; uint8 (h, w, 3) or (h, w).
+# A file, or the uri or id of an image of the corpus; an opened image; uint8 (h, w, 3) or (h, w).
 Picture: TypeAlias = "str | os.PathLike[str] | Image | NDArray[np.uint8]"
 
 
 def text_part(text: str) -> Part:
-    """A text as part of a question."""
+    """Return a text part."""
     expect(text, str, "text", "a str")
     if not text.strip():
-        raise UsageError("`text` is empty", "say what to look for, such as: a red bus")
+        raise UsageError("`text` is empty", "pass a text, for example: a red bus")
     return Part(Modality.TEXT, text)
 
 
 def picture_part(picture: Picture, name: str) -> Part:
-    """A picture as part of a question."""
+    """Return an image part."""
     if isinstance(picture, str | os.PathLike):
         where = os.fspath(picture)
         expect(where, str, name, "a path of type str")
         if not where:
             raise UsageError(f"`{name}` is empty", "a file, or the uri or id of an image")
         return Part(Modality.IMAGE, where)
-    return Part(Modality.IMAGE, "a picture", _opened(picture, name))
+    return Part(Modality.IMAGE, "an image", _opened(picture, name))
 
 
 def _opened(picture: object, name: str) -> Image:
-    """A picture in memory as RGB."""
+    """Convert an image in memory to RGB."""
     from PIL import Image as pillow  # noqa: N813 # the module, beside its class
 
     from mmindex.media.images import as_rgb
@@ -61,7 +61,7 @@ def _opened(picture: object, name: str) -> Image:
         picture = pillow.fromarray(picture)
     if not isinstance(picture, pillow.Image):
         raise TypeError(
-            f"{name}: a path, uri or id, a PIL image or an array is wanted, not {shown(picture)}"
+            f"{name}: expected a path, uri or id, a PIL image or an array, not {shown(picture)}"
         )
     try:
         return as_rgb(picture)
@@ -70,14 +70,14 @@ def _opened(picture: object, name: str) -> Image:
 
 
 def either_part(one: Picture, name: str, snapshot: Snapshot) -> Part:
-    """A text or a picture, as ``plus`` and ``minus`` take them."""
+    """Return a text or image part for ``plus`` and ``minus``."""
     if isinstance(one, str):
         return read_part(one, snapshot)
     return picture_part(one, name)
 
 
 def several(given: Any) -> Sequence[Any]:
-    """One thing or several (a list or tuple) as a sequence."""
+    """Return one value or several (a list or tuple) as a sequence."""
     if given is None:
         return ()
     return tuple(given) if isinstance(given, list | tuple) else (given,)
@@ -89,27 +89,31 @@ def as_side(to: object, name: str = "to") -> Modality:
     try:
         return Modality(str(to))
     except ValueError:
-        raise UsageError(f"`{name}`: {to!r} is neither 'image' nor 'text'") from None
+        raise UsageError(f"`{name}`: {to!r} is not 'image' or 'text'") from None
 
 
-def as_limit(k: int, min_score: float | None) -> Limit:
-    """How much of an answer is wanted."""
+def as_limit(k: int, min_score: float | None, *, distinct: bool) -> Limit:
+    """Return the limits of a result."""
     if min_score is not None:
         if not _is_number(min_score):
-            raise TypeError(f"min_score: a number is wanted, not {shown(min_score)}")
+            raise TypeError(f"min_score: expected a number, not {shown(min_score)}")
         if not -1 <= min_score <= 1:
-            raise UsageError(f"`min_score` is {min_score}, not from -1 to 1")
-    return Limit(as_count(k, "k"), None if min_score is None else float(min_score))
+            raise UsageError(f"`min_score` is {min_score}; it must be from -1 to 1")
+    return Limit(
+        as_count(k, "k"),
+        None if min_score is None else float(min_score),
+        expect(distinct, bool, "distinct", "a bool"),
+    )
 
 
 def as_weights(weights: Sequence[float] | None) -> tuple[float, ...] | None:
-    """Weights of a question's parts; see :func:`mmindex.search.fusion.part_weights`."""
+    """Return the weights of the parts; see :func:`mmindex.search.fusion.part_weights`."""
     if weights is None:
         return None
     expect_several(weights, "weights")
     for weight in weights:
         if not _is_number(weight):
-            raise TypeError(f"weights: numbers are wanted, not {shown(weight)}")
+            raise TypeError(f"weights: expected numbers, not {shown(weight)}")
     return tuple(float(weight) for weight in weights)
 
 
@@ -118,17 +122,17 @@ def _is_number(value: object) -> bool:
 
 
 def check_texts(texts: Iterable[object]) -> None:
-    """Check that these are texts with something in them."""
+    """Check that these are texts that are not empty."""
     for number, text in enumerate(texts):
         _check_text(text, f"texts[{number}]")
 
 
 def as_texts(texts: Iterable[str | bytes], *, strict: bool) -> Iterator[str | bytes]:
-    """Texts, each checked when its turn comes.
+    """Yield the texts and check each one when it is reached.
 
     Args:
         texts: any number of them; bytes are a line of a file.
-        strict: an empty one is an error.
+        strict: raise an error for an empty text.
     """
     expect_several(texts, "texts")
     return _checked(texts, strict=strict)
@@ -144,22 +148,22 @@ def _checked(texts: Iterable[str | bytes], *, strict: bool) -> Iterator[str | by
 def _check_text(text: object, name: str, *, strict: bool = True) -> None:
     expect(text, str, name, "a str")
     if strict and not str(text).strip():
-        raise UsageError(f"{name} is empty", "say what a picture may show")
+        raise UsageError(f"{name} is empty", "pass a text, for example: a red bus")
 
 
 def unit_vector(vector: ArrayLike, dim: int) -> NDArray[np.float32]:
-    """A query vector, checked: float32 (dim,), unit length."""
+    """Check and normalise a query vector: float32 (dim,), unit length."""
     given = np.asarray(vector)
     if given.dtype.kind not in "fiu":
-        raise TypeError(f"vector: an array of numbers is wanted, not {shown(vector)}")
+        raise TypeError(f"vector: expected an array of numbers, not {shown(vector)}")
     if given.shape != (dim,):
         raise ModelMismatchError(
-            f"`vector` has shape {given.shape}, the index has {dim} dimensions",
-            "encode it with the model that made the index",
+            f"`vector` has shape {given.shape}, but the index has {dim} dimensions",
+            "encode it with the model of the index",
         )
     exact = given.astype(np.float64)
     length = float(np.linalg.norm(exact))
     if not np.isfinite(length) or length == 0:
-        raise DataError("`vector` is not finite, or all zeros")
+        raise DataError("`vector` is not finite, or it is all zeros")
     unit: NDArray[np.float32] = (exact / length).astype(np.float32)
     return unit

@@ -1,7 +1,7 @@
-"""Golden answers: a few query vectors stored with what the index answered when it was made.
+"""Golden answers: a few query vectors stored with the answers of the index after the build.
 
-``mmindex check`` asks them again: an index that is whole but answers differently (another faiss,
-another machine) is found too.
+``mmindex check`` repeats these queries, so it also finds an index that is intact but returns other
+answers (with another faiss, on another machine).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SCORE_TOLERANCE = 1e-4
 
 
 def write_golden(snapshot: Snapshot, modality: Modality, queries: NDArray[np.float32]) -> ObjectRef:
-    """Ask ``queries`` (float32 (q, dim), unit length) and store them with their answers."""
+    """Search with ``queries`` (float32 (q, dim), unit length) and store them with their answers."""
     scores, ids = Searcher(snapshot, modality).search(queries, GOLDEN_K)
     schema = _schema(queries.shape[1])
     table = pa.table(
@@ -48,10 +48,10 @@ def _schema(dim: int) -> pa.Schema:
 
 
 def check_golden(layout: Layout) -> tuple[str, ...]:
-    """Ask the published version's golden queries again.
+    """Repeat the golden queries of the published version.
 
     Returns:
-        one line for each modality whose answers changed; empty when all are the same.
+        one line for each modality with changed answers; empty if there are none.
     """
     snapshot = published(layout)
     if snapshot is None:
@@ -64,7 +64,7 @@ def check_golden(layout: Layout) -> tuple[str, ...]:
             problems.append(error.message)
             continue
         if changed:
-            problems.append(f"{modality} index: {changed} golden queries answer differently")
+            problems.append(f"{modality} index: {changed} golden queries return other answers")
     return tuple(problems)
 
 

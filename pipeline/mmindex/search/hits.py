@@ -1,8 +1,8 @@
-"""From what a searcher found to the rows of the corpus that people know.
+"""Convert the keys that a searcher found to hits, the rows of the corpus.
 
-An index knows each content once; the tables know every name it has. So one answered key becomes
-one hit for each row that has it, in the table's order. One pass over a table serves a whole batch
-of queries.
+The index contains each content once, and the tables contain all of its names. One key therefore
+becomes one hit for each row with this key, in the order of the table. One pass over a table serves
+a whole batch of queries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mmindex.store.snapshot import TABLES, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """What a searcher found for one query: keys, best first, with their cosine similarities."""
+    """The result of one query: keys, best first, with their cosine similarities."""
 
     keys: Sequence[str]
     scores: Sequence[float]
@@ -35,15 +35,22 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How much of an answer is wanted: at most ``k`` hits, none below ``min_score``."""
+    """The limits of a result.
+
+    Attributes:
+        k: the maximum number of hits.
+        min_score: the lowest score of a hit; None: any.
+        distinct: leave out near-duplicates of a better hit, see :mod:`mmindex.search.distinct`.
+    """
 
     k: int = 10
     min_score: float | None = None
+    distinct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A row of the ``images`` table, as far as answers need it."""
+    """The columns of an ``images`` row that results need."""
 
     image_id: str
     key: str
@@ -51,7 +58,9 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
+    """What a hit shows of a row of its table."""
+
     id: str
     uri: str
     caption: str | None
@@ -65,38 +74,46 @@ def hits(
     limit: Limit,
     rows: NDArray[np.bool_] | None = None,
 ) -> list[tuple[Hit, ...]]:
-    """Name what was found: for each query its hits, ranks 1 upwards.
+    """Return the hits of each query, with ranks from 1.
 
-    ``k`` counts hits, that is rows: a picture under two names takes two places. Image hits carry
-    the image's id and no caption; text hits the caption's id, its text, and its image's uri.
+    ``k`` counts hits, which are rows: an image with two names counts twice. Image hits have the id
+    of the image and no caption; text hits have the id and the text of the caption, and the uri of
+    its image.
 
     Args:
         snapshot: the version.
-        to: what was searched for.
-        found: what the searcher found, for each query.
-        limit: how much of it is wanted.
-        rows: bool (images,): only these rows of the ``images`` table, or their captions, may be
-            hits, whatever else has the same content; None: all.
+        to: the side that was searched.
+        found: the result of the searcher for each query.
+        limit: the limits of a result.
+        rows: bool (images,): only these rows of the ``images`` table, or their captions, can be
+            hits, even if other rows have the same content; None: all.
 
     Raises:
-        DataError: a key of the index is in no row of the table, or the tables are damaged.
+        DataError: no row of the table has a key of the index, or the tables are damaged.
     """
     if not found:
         return []
-    wanted = {key for ranked in found for key in ranked.keys}
+    by_key = rows_by_key(snapshot, to, {key for ranked in found for key in ranked.keys}, rows)
+    return [tuple(islice(_ranked_hits(ranked, by_key, limit), limit.k)) for ranked in found]
+
+
+def rows_by_key(
+    snapshot: Snapshot, to: Modality, wanted: set[str], rows: NDArray[np.bool_] | None
+) -> dict[str, list[Row]]:
+    """The rows that have each key, in the table's order; raises as :func:`hits`."""
     named = _image_rows if to is Modality.IMAGE else _caption_rows
     by_key = named(snapshot, wanted, rows)
     missing = wanted - by_key.keys()
     if missing:
         raise DataError(
-            f"version {snapshot.manifest.version}: the {to} index holds {min(missing)},"
-            " its table does not",
+            f"version {snapshot.manifest.version}: the {to} index contains {min(missing)},"
+            " but its table does not",
             "run `mmindex check --full`, then `mmindex build`",
         )
-    return [tuple(islice(_ranked_hits(ranked, by_key, limit), limit.k)) for ranked in found]
+    return by_key
 
 
-def _ranked_hits(ranked: Ranked, by_key: dict[str, list[_Row]], limit: Limit) -> Iterator[Hit]:
+def _ranked_hits(ranked: Ranked, by_key: dict[str, list[Row]], limit: Limit) -> Iterator[Hit]:
     rank = 0
     for key, score in zip(ranked.keys, ranked.scores, strict=True):
         if limit.min_score is not None and score < limit.min_score:
@@ -109,38 +126,38 @@ def _ranked_hits(ranked: Ranked, by_key: dict[str, list[_Row]], limit: Limit) ->
 
 def _image_rows(
     snapshot: Snapshot, keys: set[str], only: NDArray[np.bool_] | None
-) -> dict[str, list[_Row]]:
-    by_key: dict[str, list[_Row]] = defaultdict(list)
+) -> dict[str, list[Row]]:
+    by_key: dict[str, list[Row]] = defaultdict(list)
     for picture in _pictures(snapshot, "key", keys, only):
-        row = _Row(picture.image_id, picture.uri, None, picture.image_id)
+        row = Row(picture.image_id, picture.uri, None, picture.image_id)
         by_key[picture.key].append(row)
     return by_key
 
 
 def _caption_rows(
     snapshot: Snapshot, keys: set[str], only: NDArray[np.bool_] | None
-) -> dict[str, list[_Row]]:
+) -> dict[str, list[Row]]:
     columns = ["caption_id", "key", "image_id", "text"]
     found = list(_select(snapshot, "captions", columns, "key", keys))
     owners = {image_id for _, _, image_id, _ in found}
     uris = {p.image_id: p.uri for p in _pictures(snapshot, "image_id", owners, only)}
-    by_key: dict[str, list[_Row]] = defaultdict(list)
+    by_key: dict[str, list[Row]] = defaultdict(list)
     for caption_id, key, image_id, text in found:
         if image_id not in uris:
             if only is not None:
                 continue
             raise DataError(f"caption {caption_id} belongs to no image", "run `mmindex build`")
-        by_key[key].append(_Row(caption_id, uris[image_id], text, image_id))
+        by_key[key].append(Row(caption_id, uris[image_id], text, image_id))
     return by_key
 
 
 def find_picture(snapshot: Snapshot, column: str, value: str) -> Picture | None:
-    """The first row of the ``images`` table whose ``image_id``, ``uri`` or ``key`` is ``value``."""
+    """Return the first ``images`` row whose ``image_id``, ``uri`` or ``key`` is ``value``."""
     return next(_pictures(snapshot, column, {value}), None)
 
 
 def find_pictures(snapshot: Snapshot, column: str, values: set[str]) -> dict[str, Picture]:
-    """:func:`find_picture` for many values in one pass; no entry for a value that no row has."""
+    """Run :func:`find_picture` for many values in one pass; values without a row have no entry."""
     found: dict[str, Picture] = {}
     for picture in _pictures(snapshot, column, values):
         found.setdefault(getattr(picture, column), picture)
@@ -148,7 +165,7 @@ def find_pictures(snapshot: Snapshot, column: str, values: set[str]) -> dict[str
 
 
 def captions_of(snapshot: Snapshot, image_ids: Iterable[str]) -> dict[str, list[str]]:
-    """The captions of these images, in the table's order; no entry for an image without."""
+    """Return the captions of these images in table order; images without captions have no entry."""
     texts: dict[str, list[str]] = defaultdict(list)
     columns = ["image_id", "text"]
     wanted = set(image_ids)
@@ -158,17 +175,19 @@ def captions_of(snapshot: Snapshot, image_ids: Iterable[str]) -> dict[str, list[
 
 
 def hits_table(found: Sequence[NamedHit], details: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Hits as a table, one row each, with the columns of their images' rows beside them.
+    """Return the hits as a table, one row per hit, with columns of their images.
 
     Args:
         found: the hits.
-        details: rows of the ``images`` table, among them those of the hits.
-        names: the columns of it that are wanted.
+        details: rows of the ``images`` table that include those of the hits.
+        names: the columns to include.
     """
     columns: dict[str, Any] = {
         "rank": pa.array([hit.rank for hit in found], pa.int64()),
         "score": pa.array([hit.score for hit in found], pa.float64()),
     }
+    if any(hit.copies is not None for hit in found):
+        columns["copies"] = pa.array([hit.copies for hit in found], pa.int64())
     for name in ("id", "uri", "caption", "image_id"):
         texts = [getattr(hit, name) for hit in found]
         data = [None if one is None else one.encode("utf-8", "surrogatepass") for one in texts]
@@ -183,18 +202,18 @@ def hits_table(found: Sequence[NamedHit], details: pa.Table, names: Sequence[str
 
 
 def names_of(snapshot: Snapshot, side: Modality, keys: pa.Array) -> NDArray[np.object_]:
-    """What people call the contents with these keys: of each the first id in the table's order.
+    """Return the first id, in table order, of the contents with these keys.
 
     Args:
         snapshot: the version.
-        side: of images, their ids; of texts, those of captions.
-        keys: string (n,), each once, in hex.
+        side: ``image`` for ids of images, ``text`` for ids of captions.
+        keys: string (n,), in hex, without duplicates.
 
     Returns:
         object (n,): str.
 
     Raises:
-        DataError: a key is in no row of the table, or the table is damaged.
+        DataError: no row of the table has a key, or the table is damaged.
     """
     column = "image_id" if side is Modality.IMAGE else "caption_id"
     names = np.full(len(keys), None, dtype=object)
@@ -234,12 +253,10 @@ def _select(
     values: set[str],
     only: NDArray[np.bool_] | None = None,
 ) -> Iterator[tuple[str, ...]]:
-    """Rows whose ``column`` is one of ``values``, in the table's order, as tuples of ``columns``.
+    """Yield the rows whose ``column`` is in ``values``, in table order, as tuples of ``columns``.
 
-    Of the rows that ``only`` (bool (rows,)) marks; None: of all.
-
-    Only the column looked at is read whole, one row group at a time; the others only from row
-    groups that hold a match.
+    With ``only`` (bool (rows,)), only the marked rows are used. The column is read completely, one
+    row group at a time; the other columns are read only from row groups with a match.
     """
     if not values:
         return

@@ -1,4 +1,4 @@
-"""The pictures that users name: by path, uri or id."""
+"""Find the images that users name by path, uri or id."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def path_of(where: str) -> str:
-    """A name with ``~`` as the user's home."""
+    """Return a path with ``~`` replaced by the home folder."""
     return str(user_path(where)) if where.startswith("~") else where
 
 
 def content_of(where: str) -> bytes | MmindexError | None:
-    """The bytes that a path or uri names; None where there is no such file."""
+    """Read the bytes of a path or uri; None if there is no such file."""
     if "\0" in where:  # no file's name holds one
         return None
     try:
@@ -33,7 +33,7 @@ def content_of(where: str) -> bytes | MmindexError | None:
 
 
 def decoded(where: str, data: bytes) -> Image:
-    """The picture in some bytes, RGB and upright.
+    """Decode an image from bytes, RGB and upright.
 
     Raises:
         DataError: it cannot be decoded.
@@ -45,7 +45,7 @@ def decoded(where: str, data: bytes) -> Image:
 
 
 def open_image(where: str) -> Image:
-    """The picture at a path or uri, RGB and upright.
+    """Open the image at a path or uri, RGB and upright.
 
     Raises:
         NoInputError: there is no such file.
@@ -53,15 +53,17 @@ def open_image(where: str) -> Image:
     """
     content = content_of(where)
     if content is None:
-        raise NoInputError(f"{where}: no such file", "was it moved since the index was built?")
+        raise NoInputError(
+            f"{where}: no such file", "check whether it was moved after the index was built"
+        )
     if isinstance(content, MmindexError):
         raise content
     return decoded(where, content)
 
 
 def unknown(where: str) -> NoInputError:
-    """The error for a name that is neither a file's nor one of the corpus."""
+    """Return the error for a name that is not a file and not in the corpus."""
     return NoInputError(
         f"{where}: no such file, and no image of the corpus has this id or uri",
-        "ids look like coco/val2017/000000000139; `mmindex query TEXT` shows some",
+        "an id looks like coco/val2017/000000000139; `mmindex query TEXT` shows ids",
     )

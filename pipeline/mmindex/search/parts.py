@@ -1,4 +1,4 @@
-"""What a query is made of: texts and pictures, wanted or not, with weights."""
+"""The parts of a query: wanted and unwanted texts and images, with weights."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A text, or a picture.
+    """A text, or an image.
 
     Attributes:
-        kind: which of the two.
-        value: the text; of a picture its file, or the uri or id of an image of the corpus.
-        given: the picture itself (RGB), or a vector (float32 (dim,), unit length); ``value`` is
-            only its title then.
+        kind: the kind of the part.
+        value: the text; for an image its file, or the uri or id of an image in the corpus.
+        given: the image itself (RGB), or a vector (float32 (dim,), unit length); ``value`` is then
+            only its title.
     """
 
     kind: Modality
@@ -39,12 +39,12 @@ class Part:
 
     @property
     def is_opened(self) -> bool:
-        """Whether it is a picture in memory."""
+        """Whether the part is an image in memory."""
         return self.given is not None and not isinstance(self.given, np.ndarray)
 
     @property
     def title(self) -> str:
-        """A text or an id as it is; of a file its name alone, for pages that travel."""
+        """The text or id; for a file only its name, because pages can be shared."""
         local = self.kind is Modality.IMAGE and self.given is None and _is_local(self.value)
         return self.value.rpartition("/")[2] if local else self.value
 
@@ -55,10 +55,10 @@ class Question:
 
     Attributes:
         wanted: at least one.
-        unwanted: what hits should be far from.
-        weights: one for each part, wanted ones first, or one for each wanted part; None: the
+        unwanted: parts to subtract.
+        weights: one for each part, wanted parts first, or one for each wanted part; None: the
             defaults of :mod:`mmindex.search.fusion`.
-        others: leave out the wanted pictures themselves ("more like these").
+        others: leave out the query images.
     """
 
     wanted: tuple[Part, ...]
@@ -68,20 +68,20 @@ class Question:
 
     @property
     def plain(self) -> Part | None:
-        """The one part that a plain query has; None for a composed one."""
+        """The part of a plain query; None for a composed query."""
         composed = len(self.wanted) != 1 or self.unwanted or self.others
         return None if composed else self.wanted[0]
 
     @property
     def title(self) -> str:
-        """The question in one line: ``at night + beach.jpg - people``; no folders of pictures."""
+        """The query in one line, without folders: ``at night + beach.jpg - people``."""
         minus = "".join(f" - {part.title}" for part in self.unwanted[:_SHOWN])
         more = len(self.unwanted) - _SHOWN
         return _listed(self.wanted) + minus + (f" - {more} more" if more > 0 else "")
 
     @property
     def is_picture(self) -> bool:
-        """Whether it is one picture and nothing else; a vector is none."""
+        """Whether the query is a single image; a vector is not an image."""
         alone = self.plain
         return (
             alone is not None
@@ -96,13 +96,13 @@ def _listed(parts: Sequence[Part]) -> str:
 
 
 def read_part(text: str, snapshot: Snapshot) -> Part:
-    """Tell whether a part is a text or a picture.
+    """Decide whether a part is a text or an image.
 
-    An existing file, and an id or uri of the corpus, is a picture; everything else is a text.
-    ``text:`` or ``image:`` in front says so in so many words.
+    An existing file, or an id or uri in the corpus, is an image; anything else is a text. The
+    prefix ``text:`` or ``image:`` overrides this.
 
     Raises:
-        UsageError: there is nothing.
+        UsageError: the part is empty.
     """
     if text.startswith((_TEXT, _IMAGE)):
         kind, _, value = text.partition(":")
@@ -110,7 +110,9 @@ def read_part(text: str, snapshot: Snapshot) -> Part:
     else:
         part = Part(Modality.IMAGE if _is_picture(text, snapshot) else Modality.TEXT, text)
     if not part.value.strip():
-        raise UsageError("a part of the query is empty", "`plus` and `minus` take a text or a file")
+        raise UsageError(
+            "a part of the query is empty", "pass a text or a file to `plus` and `minus`"
+        )
     return part
 
 
@@ -126,5 +128,5 @@ def _is_picture(text: str, snapshot: Snapshot) -> bool:
 
 
 def _is_local(where: str) -> bool:
-    """Whether a picture is named by where it lies on this machine, not by an id."""
+    """Return whether an image is named by a local path, not by an id."""
     return where.startswith(("/", "~", "file://")) or is_file(where)

@@ -1,4 +1,4 @@
-"""Queries: texts and pictures in, hits out."""
+"""Answer queries: texts and images to hits."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Answer:
     """One query with its hits.
 
     Attributes:
-        query: the text, or what named the picture.
-        to: what was searched for.
-        version: the version that answered.
+        query: the text, or the name of the image.
+        to: the side that was searched.
+        version: the version of the store.
         hits: best first.
-        picture: where the query's picture is; None for a text.
-        error: why there is no answer; ``hits`` is empty then.
+        picture: the location of the query image; None for a text.
+        error: why the query failed; ``hits`` is then empty.
     """
 
     query: str
@@ -62,15 +62,15 @@ class Answer:
 
 @dataclass(slots=True)
 class Session:
-    """Answers any number of queries from one published version.
+    """Searches in one published version.
 
     Args:
         snapshot: the version.
-        load: loads the model that made the index; called once, and only when it is needed.
-        where: a condition on images, see :mod:`mmindex.search.filters`; hits are images that
-            fulfil it, or captions of such images. None: all.
+        load: loads the model of the index; called once, when it is first needed.
+        where: a condition on images, see :mod:`mmindex.search.filters`; hits are images that match
+            it, or captions of such images. None: all.
 
-    Several threads may ask at once. Use it as a context manager: leaving lets go of the model.
+    Several threads can search at once. As a context manager, it releases the model at the end.
     """
 
     snapshot: Snapshot
@@ -92,10 +92,10 @@ class Session:
         return self
 
     def filtered(self, where: str | None, timeout_s: float | None = None) -> Session:
-        """The same version, model and indexes, asked under another condition.
+        """Return a session with the same version, model and indexes, and another condition.
 
         Raises:
-            UsageError: it is no condition, or takes longer than ``timeout_s``.
+            UsageError: the condition is invalid, or takes longer than ``timeout_s``.
         """
         other = Session(self.snapshot, self.load)
         other.vectorizer, other._searchers = self.vectorizer, self._searchers
@@ -105,10 +105,10 @@ class Session:
         return other
 
     def prepare(self, to: Modality) -> None:
-        """Read what answers need, so that the first one comes as fast as the others.
+        """Load what searches need, so that the first one is as fast as the others.
 
         Raises:
-            NoInputError: there is nothing of the wanted kind to search.
+            NoInputError: this side has nothing to search.
             DataError: the index is damaged.
         """
         self._searcher(to)
@@ -117,22 +117,22 @@ class Session:
 
     @property
     def rows(self) -> Rows | None:
-        """bool (images,): the images that fulfil the condition; None: there is none."""
+        """bool (images,): the images that match the condition; None without a condition."""
         return self._rows
 
     def __exit__(self, *_error: object) -> None:
         self.vectorizer.close()
 
     def text(self, text: str, to: Modality | None, limit: Limit) -> Answer:
-        """Answer a text; ``to`` is images unless said otherwise.
+        """Search with a text; by default, for images.
 
         Raises:
             UsageError: the text is empty.
-            NoInputError: there is nothing of the wanted kind to search.
-            ModelMismatchError: the model is no longer the one that made the index.
+            NoInputError: this side has nothing to search.
+            ModelMismatchError: the model is no longer the model of the index.
         """
         if not text.strip():
-            raise UsageError("the query is empty", "say what to look for, such as: a red bus")
+            raise UsageError("the query is empty", "pass a text, for example: a red bus")
         [answer] = self.texts([text], to or Modality.IMAGE, limit)
         if answer.error is not None:
             raise NoVectorError(answer.error)
@@ -141,10 +141,10 @@ class Session:
     def lines(
         self, lines: Iterable[str | bytes], to: Modality | None, limit: Limit
     ) -> Iterator[Answer]:
-        """Answer many texts, or a UTF-8 file's lines: one answer each, in order.
+        """Search with many texts, or lines of a UTF-8 file: yield one answer for each, in order.
 
-        A text that is empty, and a line that is empty, not UTF-8 or longer than ``MAX_LINE``, gets
-        an answer that says so.
+        The answer for an empty text, and for a line that is empty, not UTF-8 or longer than
+        ``MAX_LINE``, contains an error.
         """
         to = to or Modality.IMAGE
         self.snapshot.index(to)
@@ -157,13 +157,13 @@ class Session:
                 yield next(answered) if error is None else self._refused(text, to, error)
 
     def image(self, where: str, to: Modality | None, limit: Limit) -> Answer:
-        """Answer a picture: a file, the uri or the id of an image of the corpus.
+        """Search with an image: a file, or the uri or id of an image in the corpus.
 
-        ``to`` is captions where the corpus has any, else images.
+        By default, it searches captions if the corpus has any, otherwise images.
 
         Raises:
             NoInputError: there is no such file, uri or id.
-            DataError: the picture cannot be decoded.
+            DataError: the image cannot be decoded.
             ModelMismatchError: as :meth:`text`.
         """
         manifest = self.snapshot.manifest
@@ -174,18 +174,19 @@ class Session:
         return Answer(where, to, manifest.version, found, picture=asked.uri)
 
     def _side_of_picture(self) -> Modality:
-        """What a picture alone finds unless said otherwise: captions, if there are any."""
+        """Return the default side for a single image: captions, if there are any."""
         indexes = self.snapshot.manifest.indexes
         return Modality.TEXT if Modality.TEXT in indexes else Modality.IMAGE
 
     def ask(self, question: Question, to: Modality | None, limit: Limit) -> Answer:
-        """Answer a question of any number of parts.
+        """Search with a query of any number of parts.
 
-        ``to`` is what :meth:`text` or :meth:`image` takes for a single part, else images.
+        The default side is that of :meth:`text` or :meth:`image` for a single part, otherwise
+        images.
 
         Raises:
-            UsageError: weights do not fit, parts cancel out, or ``others`` where captions are
-                searched.
+            UsageError: the number of weights is wrong, parts cancel each other out, or ``others``
+                is used with captions.
             NoInputError, DataError, ModelMismatchError: as :meth:`text` and :meth:`image`.
         """
         alone = question.plain
@@ -196,7 +197,7 @@ class Session:
         to = to or (self._side_of_picture() if question.is_picture else Modality.IMAGE)
         if question.others and to is not Modality.IMAGE:
             raise UsageError(
-                "`others` leaves out pictures, but captions are searched", "leave out `others`"
+                "`others` leaves out images, but this query searches captions", "remove `others`"
             )
         self.snapshot.index(to)
         weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)
@@ -211,7 +212,7 @@ class Session:
         return Answer(question.title, to, version, found, pictures[0] if pictures else None)
 
     def texts(self, texts: Sequence[str], to: Modality, limit: Limit) -> list[Answer]:
-        """Answer many texts at once; one that the model cannot encode gets an answer that says so.
+        """Search with many texts at once; texts that cannot be encoded get an answer with an error.
 
         Raises:
             NoInputError, ModelMismatchError: as :meth:`text`.
@@ -228,7 +229,7 @@ class Session:
         return [
             Answer(text, to, version, next(found))
             if fine
-            else self._refused(text, to, "the model gives no usable vector for this text")
+            else self._refused(text, to, "the model returns no usable vector for this text")
             for text, fine in zip(texts, good.tolist(), strict=True)
         ]
 
@@ -238,9 +239,14 @@ class Session:
     def _search(
         self, vectors: Float32, to: Modality, limit: Limit, left_out: Set[str] = frozenset()
     ) -> list[tuple[Hit, ...]]:
-        """Hits for float32 (q, dim) unit vectors; none of the keys ``left_out``."""
+        """Return hits for float32 (q, dim) unit vectors, without the keys ``left_out``."""
         searcher = self._searcher(to)
         rows, ids = self._filtered(to)
+        if limit.distinct:
+            from mmindex.search.distinct import Scope, distinct_hits
+
+            scope = Scope(self.snapshot, searcher, to, rows, ids)
+            return [distinct_hits(scope, vector, limit, left_out) for vector in vectors]
         depth = min(limit.k + len(left_out), self.snapshot.index(to).n)
         scores, found = searcher.search(np.ascontiguousarray(vectors), depth, ids)
         ranked = []
@@ -256,7 +262,7 @@ class Session:
         return hits(self.snapshot, to, ranked, limit, rows)
 
     def _filtered(self, to: Modality) -> tuple[Rows | None, Int64 | None]:
-        """The rows of the images table, and the ids of one side, that the filter lets through."""
+        """Return the images rows and the ids of one side that pass the filter."""
         if self._rows is None:
             return None, None
         with self._filter_lock:
@@ -280,14 +286,14 @@ def _select(snapshot: Snapshot, where: str, timeout_s: float | None = None) -> R
 
 
 class Sessions:
-    """One version under any condition; what was worked out for the last conditions is kept.
+    """Sessions of one version with different conditions; the latest ones are cached.
 
     Args:
         session: the version, without a condition.
-        keep: how many conditions.
-        timeout_s: the longest that one may take; None: as the command line has it.
+        keep: the number of conditions to cache.
+        timeout_s: the time limit for a condition; None: as on the command line.
 
-    Several threads may ask at once.
+        Several threads can use it at once.
     """
 
     def __init__(self, session: Session, keep: int, timeout_s: float | None = None) -> None:
@@ -296,17 +302,17 @@ class Sessions:
         self._filtered: Memo[Session] = Memo(keep)
 
     def under(self, where: str | None) -> Session:
-        """The session that answers under a condition.
+        """Return the session with a condition.
 
         Raises:
-            UsageError: it is no condition, or takes too long.
+            UsageError: the condition is invalid, or takes too long.
         """
         if where is None:
             return self.session
         return self._filtered.get(where, lambda: self.session.filtered(where, self._timeout_s))
 
     def close(self) -> None:
-        """Let go of the model and of the conditions."""
+        """Release the model and the conditions."""
         self._filtered.clear()
         self.session.vectorizer.close()
 
@@ -315,19 +321,19 @@ def open_session(root: Path, device: str = "auto", where: str | None = None) -> 
     """Open the store at ``root`` for queries.
 
     Args:
-        root: the store's folder.
-        device: where the model runs, should it be needed: ``auto``, ``cpu``, ``cuda`` ...
+        root: the folder of the store.
+        device: the device for the model, if it is needed: ``auto``, ``cpu``, ``cuda`` ...
         where: a condition on images, see :class:`Session`.
 
     Raises:
-        NoInputError: there is no store, or nothing in it that can be searched.
+        NoInputError: there is no store, or it has nothing to search.
     """
     vectorizer = open_vectorizer(root, device)
     return Session(vectorizer.snapshot, vectorizer.load, where)
 
 
 def read_lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file; of one longer than ``MAX_LINE`` bytes only its start, one byte more."""
+    """Yield the lines of a file; longer lines are cut after ``MAX_LINE`` + 1 bytes."""
     while line := file.readline(MAX_LINE + 1):
         yield line
         while line and not line.endswith(b"\n"):
@@ -335,7 +341,7 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _question(line: str | bytes) -> tuple[str, str | None]:
-    """A line's text, and why it cannot be asked, if so."""
+    """Return the text of a line, and the error if it is invalid."""
     if isinstance(line, str):
         return line, None if line.strip() else "the query is empty"
     content = line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")

@@ -1,4 +1,4 @@
-"""Answering vector queries from one side of a published version."""
+"""Vector search in one side of a published version."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _BATCH = 1_024
 
 
 class Searcher:
-    """Search over the vectors of one modality.
+    """Searches the vectors of one modality.
 
     Attributes:
-        info: how the index was made and is searched.
-        n: number of vectors that can be found.
-        rows: number of ids given out: more than ``n`` where vectors were removed.
-        dim: their dimensions.
+        info: how the index was built and is searched.
+        n: number of searchable vectors.
+        rows: number of ids; more than ``n`` if vectors were removed.
+        dim: number of dimensions.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class Searcher:
         gpu: GpuInfo | None = None,
         threads: int | None = None,
     ) -> None:
-        """Open the index, verified.
+        """Open and verify the index.
 
         Args:
             snapshot: the version to search.
-            modality: ``image`` or ``text``: what is searched for.
-            gpu: search on these GPUs where the index has a form that they hold; None: CPU.
-            threads: for faiss; None: one for each core.
+            modality: ``image`` or ``text``.
+            gpu: search on these GPUs if they support the index; None: CPU.
+            threads: for faiss; None: one per core.
 
         Raises:
             NoInputError: the version has no such index.
-            DataError: the index or its ids are missing, damaged, or do not fit the manifest.
+            DataError: the index or its ids are missing or damaged, or do not match the manifest.
         """
         self.info = info = snapshot.index(modality)
         self.n, self.rows, self.dim = info.n, info.rows, info.dim
@@ -80,7 +80,7 @@ class Searcher:
             self._on_gpu = self._gpu_form(gpu)
 
     def _gpu_form(self, gpu: GpuInfo | None) -> Any | None:
-        """The clone on the GPUs; None for forms that only a CPU searches (4-bit fast scan)."""
+        """Return the copy on the GPUs; None for indexes that need a CPU (4-bit fast scan)."""
         quantizer = getattr(self._lists, "pq", None)
         if gpu is None or quantizer is None or quantizer.nbits != 8:
             return None
@@ -89,20 +89,20 @@ class Searcher:
     def search(
         self, queries: NDArray[np.float32], k: int, ids: NDArray[np.int64] | None = None
     ) -> tuple[Float32, Int64]:
-        """The k best vectors for each query.
+        """Find the k best vectors for each query.
 
-        Candidates come from the index, scores are always exact (float32 with the stored float16
-        vectors). A query that the index gives too few candidates for is answered by a full scan.
+        Candidates come from the index; scores are always exact (float32 with the stored float16
+        vectors). If the index returns too few candidates for a query, all vectors are scanned.
 
         Args:
             queries: float32 (q, dim), unit length.
-            k: hits wanted; more than there are is fine.
-            ids: only these ids may be answers (each once, any order), removed ones never are;
-                None: all.
+            k: number of hits; it can exceed the number of vectors.
+            ids: search only these ids (in any order, without duplicates); removed ids are never
+                found; None: all.
 
         Returns:
             float32 (q, k) cosine similarities and int64 (q, k) ids, best first, equal scores by
-            lower id; -inf and -1 at the end where there are fewer than k.
+            lower id; filled with -inf and -1 if there are fewer than k.
 
         Raises:
             ModelMismatchError: the queries have other dimensions than the index.
@@ -126,8 +126,8 @@ class Searcher:
     def _checked(self, queries: NDArray[np.float32]) -> Float32:
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise ModelMismatchError(
-                f"queries have shape {queries.shape}, the index has {self.dim} dimensions",
-                "encode queries with the model that made the index (`mmindex status` names it)",
+                f"queries have shape {queries.shape}, but the index has {self.dim} dimensions",
+                "encode queries with the model of the index (`mmindex status` shows it)",
             )
         if not np.isfinite(queries).all():
             raise DataError("a query vector is not finite")
@@ -191,11 +191,11 @@ class Searcher:
             yield part, self._vectors.take(part)
 
     def keys(self, ids: NDArray[np.int64] | Sequence[int]) -> list[str]:
-        """The keys of ids, in their order.
+        """Return the keys of ids, in the same order.
 
         Raises:
-            UsageError: an id does not exist; -1, which stands for "none", is not a hit's id.
-            DataError: an id was removed: no search finds it.
+            UsageError: an id does not exist, including -1, which means "no hit".
+            DataError: an id was removed.
         """
         wanted = np.asarray(ids, dtype=np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.rows):

@@ -1,7 +1,7 @@
-"""Texts and pictures to query vectors, with the model that made the index.
+"""Encode texts and images as query vectors with the model of the index.
 
-A picture whose bytes the corpus knows is asked with its stored vector: no model is loaded then, and
-it finds itself first.
+For an image whose bytes are in the corpus, the stored vector is used: no model is loaded, and the
+image finds itself first.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 Float32 = NDArray[np.float32]
 
-# Pictures looked up, decoded and encoded together; and the bytes of their files held meanwhile.
+# Images looked up, decoded and encoded together; and the bytes of their files held meanwhile.
 _BATCH = 64
 _BATCH_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A picture as a query.
+    """A query image.
 
     Attributes:
-        where: what the user called it.
-        uri: where its bytes are.
+        where: the name from the user.
+        uri: the location of its bytes.
         vector: float32 (dim,), unit length.
-        key: the key of its content in the corpus; None where the corpus does not have it.
+        key: the key of its content; None if it is not in the corpus.
     """
 
     where: str
@@ -58,13 +58,13 @@ class Asked:
 
 @dataclass(slots=True)
 class Vectorizer:
-    """Makes query vectors for one published version.
+    """Encodes query vectors for one published version.
 
     Args:
         snapshot: the version.
-        load: loads the model that made the index; called once, and only when it is needed.
+        load: loads the model of the index; called once, when it is first needed.
 
-    Use it as a context manager: leaving lets go of the model.
+        As a context manager, it releases the model at the end.
     """
 
     snapshot: Snapshot
@@ -81,7 +81,7 @@ class Vectorizer:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model; safe to call twice."""
+        """Release the model; safe to call twice."""
         with self._lock:
             if self._encoder is not None:
                 self._encoder.close()
@@ -89,10 +89,10 @@ class Vectorizer:
 
     @property
     def encoder(self) -> Encoder:
-        """The model, loaded when first asked for.
+        """The model, loaded on first use.
 
         Raises:
-            ModelMismatchError: the model is no longer the one that made the index.
+            ModelMismatchError: the model is no longer the model of the index.
         """
         with self._lock:
             if self._encoder is None:
@@ -104,9 +104,9 @@ class Vectorizer:
             return self._encoder
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
-        """What the model makes of texts: float32 (n, dim); rows may be unusable, see Encoder.
+        """Encode texts: float32 (n, dim); rows can be unusable, see Encoder.
 
-        It logs a warning where texts are longer than the model's context.
+        It logs a warning if texts are longer than the context of the model.
         """
         with self._lock:
             encoder = self.encoder
@@ -115,17 +115,17 @@ class Vectorizer:
             cut = encoder.cut_texts - before
         if cut:
             get_logger("search").warning(
-                "longer than the model's context: only the beginning of the text counts",
+                "the text is longer than the context of the model: only its beginning is used",
                 cut=cut,
                 texts=len(texts),
             )
         return vectors
 
     def texts(self, texts: Sequence[str]) -> Float32:
-        """The vectors of texts: float32 (n, dim), unit length.
+        """Encode texts: float32 (n, dim), unit length.
 
         Raises:
-            DataError: the model gives no usable vector for one of them.
+            DataError: the model returns no usable vector for one of them.
         """
         from mmindex.models.encoder import good_rows
 
@@ -133,27 +133,27 @@ class Vectorizer:
         good = good_rows(vectors)
         if not good.all():
             bad = texts[int(np.flatnonzero(~good)[0])]
-            raise NoVectorError(f"the model gives no usable vector for the text {bad[:80]!r}")
+            raise NoVectorError(f"the model returns no usable vector for the text {bad[:80]!r}")
         return vectors
 
     def text(self, text: str) -> Float32:
-        """The vector of one text: float32 (dim,), unit length.
+        """Encode one text: float32 (dim,), unit length.
 
         Raises:
-            UsageError: there is nothing in it.
+            UsageError: the text is empty.
             DataError: as :meth:`texts`.
         """
         if not text.strip():
-            raise UsageError("the text is empty", "say what the picture may show")
+            raise UsageError("the text is empty", "pass a text, for example: a red bus")
         vector: Float32 = self.texts([text])[0]
         return vector
 
     def picture(self, where: str) -> Asked:
-        """A picture: a file, or the uri or the id of an image of the corpus.
+        """Encode an image: a file, or the uri or id of an image in the corpus.
 
         Raises:
             NoInputError: there is no such file, uri or id.
-            DataError: the picture cannot be decoded.
+            DataError: the image cannot be decoded.
             ModelMismatchError: see :attr:`encoder`.
         """
         [found] = self.pictures([where])
@@ -162,7 +162,7 @@ class Vectorizer:
         return found
 
     def pictures(self, wheres: Sequence[str]) -> Iterator[Asked | MmindexError]:
-        """Many pictures, in order; in place of one that cannot be used, the error that says why."""
+        """Encode many images, in order; the result contains an error for each unusable image."""
         batch: list[tuple[str, bytes | MmindexError | None]] = []
         held = 0
         for where in wheres:
@@ -207,10 +207,10 @@ class Vectorizer:
         return [next(new) if answer is None else answer for answer in answers]
 
     def images(self, pictures: Sequence[Image]) -> Float32:
-        """The vectors of pictures in memory, RGB: float32 (n, dim), unit length.
+        """Encode images in memory, RGB: float32 (n, dim), unit length.
 
         Raises:
-            DataError: the model gives no usable vector for one of them.
+            DataError: the model returns no usable vector for one of them.
             ModelMismatchError: see :attr:`encoder`.
         """
         from mmindex.models.encoder import good_rows
@@ -227,15 +227,15 @@ class Vectorizer:
         good = good_rows(vectors)
         if not good.all():
             number = int(np.flatnonzero(~good)[0])
-            raise NoVectorError(f"the model gives no usable vector for picture {number}")
+            raise NoVectorError(f"the model returns no usable vector for image {number}")
         return vectors
 
     def parts(self, parts: Sequence[Part]) -> tuple[Float32, list[Asked | None]]:
-        """The parts of a question.
+        """Encode the parts of a query.
 
         Returns:
-            their vectors, float32 (parts, dim), unit length, and those of them that are pictures
-            of files or of the corpus; None in place of all others.
+            the vectors, float32 (parts, dim), unit length, and the query image of each part that is
+            a file or an image in the corpus; None for all other parts.
 
         Raises:
             NoInputError, DataError, ModelMismatchError: as :meth:`picture`.
@@ -263,11 +263,11 @@ class Vectorizer:
         return vectors, asked
 
     def open_picture(self, where: str) -> Image:
-        """The picture itself, RGB and upright, of a file, or the uri or id of an image.
+        """Open an image by file, uri or id: RGB and upright.
 
         Raises:
-            NoInputError: there is no such file, uri or id, or an image of the corpus is gone.
-            DataError: the picture cannot be decoded.
+            NoInputError: there is no such file, uri or id, or the file no longer exists.
+            DataError: the image cannot be decoded.
         """
         content = content_of(where)
         if content is None:
@@ -280,10 +280,10 @@ class Vectorizer:
         return decoded(where, content)
 
     def stored(self, key: str) -> Float32:
-        """The vector of an image of the corpus: float32 (dim,), unit length.
+        """Return the vector of an image in the corpus: float32 (dim,), unit length.
 
         Raises:
-            NoInputError: the images' index does not hold this key.
+            NoInputError: the image index does not contain this key.
         """
         vector = self.snapshot.vector_of(Modality.IMAGE, key)
         # float16 rounding leaves a length of 1 +- 0.0005.
@@ -317,17 +317,17 @@ class Vectorizer:
         return [
             Asked(where, path_of(where), vector, None)
             if good
-            else NoVectorError(f"{where}: the model gives no usable vector for this picture")
+            else NoVectorError(f"{where}: the model returns no usable vector for this image")
             for where, vector, good in zip(wheres, vectors, good_rows(vectors), strict=True)
         ]
 
 
 def open_vectorizer(root: Path, device: str = "auto") -> Vectorizer:
-    """Open the store at ``root`` for making query vectors.
+    """Open the store at ``root`` for encoding query vectors.
 
     Args:
-        root: the store's folder.
-        device: where the model runs, should it be needed: ``auto``, ``cpu``, ``cuda`` ...
+        root: the folder of the store.
+        device: the device for the model, if it is needed: ``auto``, ``cpu``, ``cuda`` ...
 
     Raises:
         NoInputError: there is no store, or nothing in it that can be searched.
@@ -339,15 +339,15 @@ def open_vectorizer(root: Path, device: str = "auto") -> Vectorizer:
 
 
 def warning_about(snapshot: Snapshot) -> str | None:
-    """Why a version's answers mean little, where that is known; for logs and pages."""
+    """Return a warning if the answers of a version are known to be poor; for logs and pages."""
     encoder = snapshot.encoder
     if not encoder.trained:
-        return "the model is untrained: its answers mean nothing"
+        return "the model is untrained: its answers are meaningless"
     return unfit(encoder.model, (source.spec for source in snapshot.manifest.sources))
 
 
 def request_of(snapshot: Snapshot) -> ModelRequest:
-    """The model that a version was built with, to be found where it was then.
+    """The model in the manifest, at the same location as for the build.
 
     Raises:
         MmindexError: it is no longer there.
@@ -364,7 +364,7 @@ def request_of(snapshot: Snapshot) -> ModelRequest:
 
 
 def _load(snapshot: Snapshot, device: str) -> Encoder:
-    """The model that the manifest names, from the same place as when the index was made."""
+    """Load the model in the manifest from the same location as for the build."""
     from mmindex.models.devices import place
     from mmindex.models.openclip import load_encoder
 

@@ -1,1 +1,1 @@
-"""The search service: pages for people and an HTTP API for programs, over one published store."""
+"""The search service: pages and an HTTP API for one published store."""

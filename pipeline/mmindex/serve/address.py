@@ -1,7 +1,7 @@
-"""Ids and parameters in a request's address, and the way back.
+"""Parse and build request URLs with ids and parameters.
 
-Names of files may be anything, half surrogates included, so ids travel as their own bytes. An id
-may be percent-encoded as a whole: then a slash in it is never taken for one of the address.
+File names can contain anything, including lone surrogates, so ids are sent as bytes. If an id is
+completely percent-encoded, its slashes are not separators of the path.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ENDS: Final = frozenset({"thumbnail", "file", "explanation"})  # of routes of a
 
 
 def parameters(request: Request) -> QueryParams:
-    """The parameters of a request's query string.
+    """Return the parameters in the query string of a request.
 
     Raises:
         RequestError: there are too many, or they are not UTF-8.
@@ -44,7 +44,7 @@ def parameters(request: Request) -> QueryParams:
 
 
 def image_id_of(request: Request) -> str:
-    """The image id in a request's path, which the guard left as it was sent.
+    """Return the image id in the path of a request, which the guard did not decode.
 
     Raises:
         RequestError: it is not UTF-8.
@@ -56,9 +56,9 @@ def image_id_of(request: Request) -> str:
 
 
 def quoted(image_id: str) -> str:
-    """An id as part of an address.
+    """Encode an id for a URL.
 
-    Slashes stay where they can: some proxies refuse or rewrite a path with ``%2F``.
+    Slashes stay unencoded if possible: some proxies reject or rewrite a path with ``%2F``.
     """
     segments = image_id.split("/")
     unclear = _REMOVED & set(segments) or segments[-1] in _ENDS
@@ -66,12 +66,12 @@ def quoted(image_id: str) -> str:
 
 
 def address(path: str, pairs: list[tuple[str, str]]) -> str:
-    """A path with a query string."""
+    """Return a path with a query string."""
     query = urlencode(pairs, errors="surrogatepass")
     return f"{path}?{query}" if query else path
 
 
 def _not_utf8() -> RequestError:
     return RequestError(
-        HTTPStatus.BAD_REQUEST, "the address is not UTF-8", "percent-encode ids and texts as UTF-8"
+        HTTPStatus.BAD_REQUEST, "the URL is not UTF-8", "percent-encode ids and texts in UTF-8"
     )

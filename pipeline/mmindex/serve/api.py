@@ -1,4 +1,4 @@
-"""The routes of ``/api/v1``: JSON and pictures, for programs and for the pages."""
+"""The routes of ``/api/v1``: JSON and images, for programs and for the pages."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from mmindex.serve.openapi import document
 from mmindex.serve.problems import RequestError, UploadError, json_bytes
 from mmindex.serve.service import Service
 
-# A thumbnail is named by its picture's bytes, so it may be kept; the id may mean others later.
+# A thumbnail is named by its image's bytes, so it may be kept; the id may mean others later.
 _CACHE: Final = "private, max-age=300"
 
 
 def as_json(record: Any) -> Response:
-    """A record as an answer."""
+    """Return a record as a JSON response."""
     return Response(json_bytes(record), media_type="application/json")
 
 
 def api_routes(service: Service) -> list[Route]:
-    """The routes, over a service."""
+    """Return the routes for a service."""
 
     async def search(request: Request) -> Response:
         served = service.live.current
@@ -81,7 +81,7 @@ def api_routes(service: Service) -> list[Route]:
     async def explanation(request: Request) -> Response:
         text = read_ask(parameters(request)).text
         if not text:
-            raise UsageError("no text to explain", "give it as q")
+            raise UsageError("the text to explain is missing", "pass it as q")
         data = await service.explanation(service.live.current, image_id_of(request), text)
         return Response(data, media_type="image/png")
 
@@ -115,21 +115,21 @@ def api_routes(service: Service) -> list[Route]:
 
 
 async def receive_picture(service: Service, served: Served, request: Request) -> Upload:
-    """The picture of a form; raises as :meth:`Service.add_upload`, and for damaged forms."""
+    """Read the image in a form; raises as :meth:`Service.add_upload`, and for invalid forms."""
     async with service.receiving:
         return await service.add_upload(served, await _sent_picture(request))
 
 
 async def _sent_picture(request: Request) -> bytes:
-    """The bytes of the field ``picture`` of a form.
+    """Return the bytes of the field ``picture`` in a form.
 
     Raises:
-        UploadError: there is no such file in it.
+        UploadError: the form has no such file.
         RequestError: the form is damaged.
     """
     kind = request.headers.get("content-type", "")
     if not kind.startswith("multipart/form-data"):
-        raise UploadError("a picture is sent as multipart/form-data, in the field `picture`")
+        raise UploadError("send an image as multipart/form-data, in the field `picture`")
     try:
         async with request.form(max_files=1, max_fields=20, max_part_size=64 << 10) as form:
             sent = form.get("picture")

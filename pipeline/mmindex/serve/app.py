@@ -36,7 +36,7 @@ _MOST_HEAD_BYTES = 32 << 10
 
 
 def make_app(service: Service) -> tuple[ASGIApp, Guard]:
-    """The application over an open service, and the guard that stands before it."""
+    """Return the application for an open service, and its guard."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -59,7 +59,7 @@ def make_app(service: Service) -> tuple[ASGIApp, Guard]:
 
 
 class _Counted:
-    """Counts every answer with its route and its time."""
+    """Counts every response with its route and duration."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -129,11 +129,13 @@ async def _refused(_: Request, error: HTTPException) -> Response:
 
 async def _broken(_: Request, error: Exception) -> Response:
     get_logger("serve").error("a request failed", why=f"{type(error).__name__}: {error}")
-    return problem(RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "the service cannot answer this"))
+    return problem(
+        RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "the service cannot process this request")
+    )
 
 
 def listen(settings: ServeSettings) -> socket.socket:
-    """The socket to serve on.
+    """Open the socket to serve on.
 
     Raises:
         CannotCreateError: the port is in use, or the address is not one of this machine.
@@ -148,27 +150,27 @@ def listen(settings: ServeSettings) -> socket.socket:
         server.close()
         raise CannotCreateError(
             f"cannot listen on {settings.host} port {settings.port}: {error.strerror}",
-            "choose another `port`, or end the program that uses it",
+            "choose another `port`, or stop the program that uses it",
         ) from error
     return server
 
 
 class _Server(uvicorn.Server):
-    """Ends with its exit code when it is told to; uvicorn's own raises the signal once more.
+    """A server that exits with its own exit code; uvicorn's raises the signal again.
 
-    ``on_start`` is called when requests are answered and signals are heeded.
+    ``on_start`` is called when the server handles requests and signals.
     """
 
     on_start: Callable[[], None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, then call ``on_start``."""
         await super().startup(sockets)
         if self.on_start is not None and self.started:
             self.on_start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop, in any case: a thread that computes something long cannot be told to."""
+        """Stop in any case, because a thread with a long computation cannot be interrupted."""
         super().handle_exit(sig, frame)
         last = threading.Timer(EXIT_S, _leave)
         last.daemon = True
@@ -190,12 +192,12 @@ class _Server(uvicorn.Server):
 
 
 def _leave() -> None:
-    get_logger("serve").warning("ended with work still under way", seconds=EXIT_S)
+    get_logger("serve").warning("stopped before all work was done", seconds=EXIT_S)
     os._exit(0)  # nothing is written but thumbnails, each at once
 
 
 def serving(service: Service) -> _Server:
-    """The server over an open service, not yet running."""
+    """Return the server for an open service, not started."""
     settings = service.settings
     app, guard = make_app(service)
     config = uvicorn.Config(
@@ -219,7 +221,7 @@ def serving(service: Service) -> _Server:
 
 
 def run(service: Service, server: socket.socket, on_start: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT; what is under way ends first, at most some seconds long."""
+    """Serve until SIGTERM or SIGINT, then complete active requests within a few seconds."""
     one = serving(service)
     one.on_start = on_start
     one.run(sockets=[server])

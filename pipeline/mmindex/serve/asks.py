@@ -1,7 +1,6 @@
-"""From a request's parameters to a question, and to its answer.
+"""Convert the parameters of a request to a query, and answer it.
 
-Nothing here opens a file that a parameter names: a picture is the id of an image of the served
-version, or one that was uploaded.
+No parameter can open a file: an image is the id of an image in the served version, or an upload.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ if TYPE_CHECKING:
     from mmindex.core.records import Hit
     from mmindex.search.hits import Picture
 
-_UPLOADS: Final = 256  # pictures kept for their addresses: some 50 KB each
+_UPLOADS: Final = 256  # images kept for their addresses: some 50 KB each
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A picture that somebody sent.
+    """An uploaded image.
 
     Attributes:
         key: sha256 of its bytes, in hex.
-        vector: float32 (dim,), unit length; belongs to ``fingerprint``.
-        fingerprint: of the model that made the vector.
+        vector: float32 (dim,), unit length, from the model with ``fingerprint``.
+        fingerprint: the fingerprint of the model.
         thumbnail: a JPEG.
     """
 
@@ -50,14 +49,14 @@ class Upload:
 
 
 class Uploads:
-    """The pictures that were sent last, by key."""
+    """The latest uploads by key."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Upload] = OrderedDict()
         self._lock = threading.Lock()
 
     def add(self, upload: Upload) -> None:
-        """Keep a picture; the oldest one goes."""
+        """Add an image and remove the oldest one."""
         with self._lock:
             self._kept[upload.key] = upload
             self._kept.move_to_end(upload.key)
@@ -65,38 +64,38 @@ class Uploads:
                 self._kept.popitem(last=False)
 
     def get(self, key: str) -> Upload:
-        """A picture.
+        """Return an image.
 
         Raises:
-            NoInputError: it is not kept any more.
+            NoInputError: it is no longer available.
         """
         with self._lock:
             upload = self._kept.get(key)
         if upload is None:
             raise NoInputError(
-                "the picture that was sent is not kept any more", "send the picture again"
+                "the uploaded image is no longer available", "send the picture again"
             )
         return upload
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a request asks.
+    """The query of a request.
 
     Attributes:
-        text: what to look for; may be empty beside pictures.
-        images: ids of images like those wanted.
-        minus: texts that are not wanted.
-        unlike: ids of images that are not wanted.
-        upload: the key of a picture that was sent; empty: none.
+        text: the text to search for; can be empty if there are images.
+        images: ids of images to add to the query.
+        minus: texts to subtract.
+        unlike: ids of images to subtract.
+        upload: the key of an uploaded image, or empty.
         where: a condition on images, or None.
-        to: what to find.
+        to: the side to search.
         k: hits wanted.
-        offset: how many of the best hits are left out.
-        min_score: the least score, or None.
-        columns: further columns of the images.
-        others: leave out the wanted images themselves.
-        sort: the column that the hits of the answer are put in order of, see ``query --sort``.
+        offset: the number of best hits to skip.
+        min_score: the lowest score, or None.
+        columns: additional columns of the images.
+        others: leave out the query images.
+        sort: the column to sort the hits by, see ``query --sort``.
     """
 
     text: str = ""
@@ -115,17 +114,17 @@ class Ask:
 
     @property
     def limit(self) -> Limit:
-        """How many hits must be found."""
+        """The number of hits to find."""
         return Limit(self.offset + self.k, self.min_score)
 
     @property
     def is_plain_text(self) -> bool:
-        """Whether it is one text and nothing else."""
+        """Whether the query is a single text."""
         return bool(self.text) and not (self.images or self.minus or self.unlike or self.upload)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is asked."""
+        """Whether the query is empty."""
         return not (self.text or self.images or self.upload)
 
 
@@ -136,11 +135,11 @@ _KNOWN: Final = frozenset({
 
 
 def read_ask(params: QueryParams, more: Collection[str] = ()) -> Ask:
-    """Read a request's parameters.
+    """Parse the parameters of a request.
 
     Args:
-        params: the query string's.
-        more: names of further parameters that are not looked at here.
+        params: the parameters of the query string.
+        more: names of additional parameters to ignore.
 
     Raises:
         UsageError: one is unknown, out of range or too long.
@@ -152,7 +151,7 @@ def read_ask(params: QueryParams, more: Collection[str] = ()) -> Ask:
         )
     to = params.get("to") or "image"
     if to not in ("image", "text"):
-        raise UsageError(f"to={to[:20]!r} is neither 'image' nor 'text'")
+        raise UsageError(f"to={to[:20]!r} is not 'image' or 'text'")
     ask = Ask(
         text=_text("q", params.get("q", "")).strip(),
         images=_several("image", params),
@@ -170,8 +169,8 @@ def read_ask(params: QueryParams, more: Collection[str] = ()) -> Ask:
     )
     if ask.offset + ask.k > MAX_DEPTH:
         raise UsageError(
-            f"offset={ask.offset} and k={ask.k} reach beyond the {MAX_DEPTH:,} best hits",
-            "say more exactly what to look for",
+            f"offset={ask.offset} and k={ask.k} exceed the {MAX_DEPTH:,} best hits",
+            "use a more specific query",
         )
     return ask
 
@@ -179,27 +178,27 @@ def read_ask(params: QueryParams, more: Collection[str] = ()) -> Ask:
 def _several(name: str, params: QueryParams) -> tuple[str, ...]:
     values = tuple(value for value in params.getlist(name) if value)
     if len(values) > MAX_PARTS:
-        raise UsageError(f"{len(values)} values of {name}, at most {MAX_PARTS} are allowed")
+        raise UsageError(f"{name} has {len(values)} values; at most {MAX_PARTS} are allowed")
     return values
 
 
 def _text(name: str, text: str) -> str:
     if len(text) > MAX_QUERY_CHARACTERS:
         raise UsageError(
-            f"{name} has {len(text):,} characters, at most {MAX_QUERY_CHARACTERS:,} are allowed"
+            f"{name} has {len(text):,} characters; at most {MAX_QUERY_CHARACTERS:,} are allowed"
         )
     return text
 
 
 def read_number(name: str, text: str, low: int, high: int) -> int:
-    """The number that a parameter holds.
+    """Return the number in a parameter.
 
     Raises:
-        UsageError: it is none, or out of range.
+        UsageError: it is not a number, or out of range.
     """
     plain_digits = text.isascii() and text.isdigit() and len(text) <= 12
     if not plain_digits or not low <= int(text) <= high:
-        raise UsageError(f"{name}={text[:20]!r} is no number from {low} to {high:,}")
+        raise UsageError(f"{name}={text[:20]!r} is not a number from {low} to {high:,}")
     return int(text)
 
 
@@ -211,15 +210,15 @@ def _score(text: str) -> float | None:
     except ValueError:
         score = 2.0
     if not -1 <= score <= 1:
-        raise UsageError(f"min_score={text[:20]!r} is no number from -1 to 1")
+        raise UsageError(f"min_score={text[:20]!r} is not a number from -1 to 1")
     return score
 
 
 def find(served: Served, image_id: str) -> Picture:
-    """The image of the served version that has an id.
+    """Return the image with an id in the served version.
 
     Raises:
-        NoInputError: it has none.
+        NoInputError: there is none.
     """
     found = served.finder.get(image_id) if image_id else None
     if found is None:
@@ -230,21 +229,21 @@ def find(served: Served, image_id: str) -> Picture:
 
 
 def question(served: Served, ask: Ask, uploads: Uploads) -> Question:
-    """The question of a request; every picture in it comes with its vector.
+    """Return the query of a request; every image in it has its vector.
 
     Raises:
-        NoInputError: an id or a picture that was sent is not there.
-        UsageError: nothing is asked.
+        NoInputError: an id or an uploaded image does not exist.
+        UsageError: the query is empty.
     """
     wanted = [Part(Modality.TEXT, ask.text)] if ask.text else []
     wanted += [_image(served, image_id) for image_id in ask.images]
     if ask.upload:
         upload = uploads.get(ask.upload)
         if upload.fingerprint != served.snapshot.encoder.fingerprint:
-            raise NoInputError("another model is served now", "send the picture again")
-        wanted.append(Part(Modality.IMAGE, "your picture", upload.vector))
+            raise NoInputError("the service now uses another model", "send the picture again")
+        wanted.append(Part(Modality.IMAGE, "your image", upload.vector))
     if not wanted:
-        raise UsageError("nothing is asked", "give a text (q), an image id or a picture")
+        raise UsageError("the query is empty", "pass a text (q), an image id or an image")
     unwanted = [Part(Modality.TEXT, text) for text in ask.minus]
     unwanted += [_image(served, image_id) for image_id in ask.unlike]
     return Question(tuple(wanted), tuple(unwanted))
@@ -256,13 +255,13 @@ def _image(served: Served, image_id: str) -> Part:
 
 
 def answer(served: Served, session: Session, ask: Ask, uploads: Uploads) -> Answer:
-    """The answer to a request, with all hits up to the last one wanted.
+    """Answer a request with all hits up to the last one requested.
 
     Args:
         served: the version.
-        session: answers from it under the request's condition.
+        session: the session with the condition of the request.
         ask: the request.
-        uploads: the pictures that were sent.
+        uploads: the uploaded images.
     """
     asked = question(served, ask, uploads)
     left_out = set(ask.images) if ask.others else set()
@@ -272,6 +271,6 @@ def answer(served: Served, session: Session, ask: Ask, uploads: Uploads) -> Answ
 
 
 def without(found: Answer, image_ids: set[str]) -> tuple[Hit, ...]:
-    """Hits without those of some images, ranked anew."""
+    """Remove the hits of some images and renumber the ranks."""
     kept = (hit for hit in found.hits if hit.image_id not in image_ids)
     return tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept, start=1))

@@ -1,4 +1,4 @@
-"""What there is to choose from in a version: the values of columns that have few of them."""
+"""Filter choices of a version: the values of columns with few distinct values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NEVER: Final = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """The columns of a version, and the most frequent values of some.
+    """The columns of a version, and the most frequent values of some columns.
 
     Attributes:
         columns: name and Arrow type.
@@ -36,7 +36,7 @@ class Facets:
     values: dict[str, list[str]] = field(default_factory=dict)
 
     def condition(self, name: str, value: str) -> str:
-        """The SQL condition that a column has a value, as its type has it."""
+        """Return the SQL condition that a column has a value, for the type of the column."""
         column = '"' + name.replace('"', '""') + '"'
         text = "'" + value.replace("'", "''") + "'"
         kind = self.columns.get(name)
@@ -47,12 +47,12 @@ class Facets:
         return f"{column} = {text}"
 
     def has(self, name: str, kind: str) -> bool:
-        """Whether a column is there, and of a type."""
+        """Return whether a column exists and has a type."""
         return name in self.columns and str(self.columns[name]).startswith(kind)
 
 
 def facets(served: Served) -> Facets:
-    """What there is to choose from; found out once for each version."""
+    """Determine the filter choices; computed once per version."""
     return served.once("facets", lambda: _facets(served))
 
 
@@ -83,7 +83,7 @@ def _has_choice(kind: pa.DataType) -> bool:
 
 
 def _counted(column: pa.Array) -> dict[str, int]:
-    """How often each value stands in a column, as text; of lists, their items."""
+    """Count the values of a column, as text; for lists, count their items."""
     flat = pc.list_flatten(column) if pa.types.is_list(column.type) else column
     found = pc.value_counts(flat)
     texts, numbers = contents(found.field(0)), found.field(1).to_pylist()

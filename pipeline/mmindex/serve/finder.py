@@ -1,7 +1,7 @@
-"""Rows of the images table by id, for the many small requests that a page of thumbnails makes.
+"""Look up rows of the images table by id, for pages with many thumbnails.
 
-A look-up reads a whole column (17 ms for 100,000 rows), so rows that were found are kept, and
-threads that look at the same time share one reading.
+A look-up reads a whole column (17 ms for 100,000 rows), so rows are cached, and concurrent threads
+share one read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _KEPT: Final = 20_000  # rows, some 300 bytes each
 
 
 class Finder:
-    """Finds images of one version.
+    """Finds the images of one version.
 
     Args:
         snapshot: the version.
@@ -32,11 +32,11 @@ class Finder:
         self._reading = threading.Lock()
 
     def get(self, image_id: str) -> Picture | None:
-        """The image that has an id; None where the version has none."""
+        """Return the image with an id, or None."""
         return self.get_all([image_id])[0]
 
     def get_all(self, image_ids: Iterable[str]) -> list[Picture | None]:
-        """The images that have these ids, in their order, found in one reading."""
+        """Return the images with these ids, in the same order, with a single read."""
         wanted = list(image_ids)
         found = self._kept(wanted)
         if len(found) < len(set(wanted)):

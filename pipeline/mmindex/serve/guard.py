@@ -1,15 +1,14 @@
-"""What every request passes before anything is done for it, and what every answer carries.
+"""Checks for every request, and headers of every response.
 
-- The Host header must be an address or a name that was allowed: a page of somebody else's whose
-  name was pointed at this machine (DNS rebinding) has another one.
-- A request that sends something must come from a page of this service (Origin): no form of
-  another site can send one (CSRF). Nor can its pages draw on the service: of other sites only
-  links to this one are followed.
-- Where there is a token, it must be shown, as ``Authorization: Bearer`` or by the cookie that the
-  form on ``/login`` gives.
-- A body has a size and a time limit.
+- The Host header must be an address or an allowed name. A foreign page whose host name was pointed
+  to this machine (DNS rebinding) has another one.
+- A request that sends data must come from a page of this service (Origin), so forms of other sites
+  cannot send one (CSRF). Pages of other sites can only link to the service.
+- If there is a token, requests must have it, as ``Authorization: Bearer`` or as the cookie that the
+  form on ``/login`` sets.
+- Bodies have limits on size and time.
 
-Paths go on as they were sent, percent signs and all: only ids hold any, see :mod:`.address`.
+Paths are not decoded: only ids contain percent-encoding, see :mod:`.address`.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ class Guard:
     """The ASGI middleware.
 
     Attributes:
-        connections: how many are open; the server says so.
+        connections: the number of open connections, set by the server.
     """
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
@@ -74,7 +73,7 @@ class Guard:
         self._wrong: dict[str, dict[bytes, float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or say why not."""
+        """Accept a request, or respond with the reason for the refusal."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -94,7 +93,7 @@ class Guard:
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
         if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > _MOST_URL:
-            raise RequestError(HTTPStatus.REQUEST_URI_TOO_LONG, "the address is too long")
+            raise RequestError(HTTPStatus.REQUEST_URI_TOO_LONG, "the URL is too long")
         if self.connections() > MOST_CONNECTIONS:
             raise RequestError(
                 HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", "try again in a second"
@@ -108,7 +107,7 @@ class Guard:
             shown = ", ".join(hosts)[:100]
             raise RequestError(
                 HTTPStatus.MISDIRECTED_REQUEST,
-                f"this service does not answer under the name {shown!r}",
+                f"the host name {shown!r} is not allowed",
                 "start it with `allow_host=NAME`",
             )
         if scope["method"] not in _SAFE:
@@ -116,10 +115,10 @@ class Guard:
         elif headers.get("sec-fetch-site") in _ELSEWHERE and (
             headers.get("sec-fetch-mode") != "navigate"
         ):
-            raise RequestError(HTTPStatus.FORBIDDEN, "pages of other sites get nothing from here")
+            raise RequestError(HTTPStatus.FORBIDDEN, "pages of other sites cannot use this service")
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
-            raise RequestError(HTTPStatus.BAD_REQUEST, "Content-Length is no number")
+            raise RequestError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")
         if int(length[:20]) > MAX_UPLOAD_BYTES:
             raise too_large()
         if self._settings.token is not None and scope["path"] not in OPEN_PATHS:
@@ -147,8 +146,8 @@ class Guard:
         if not own or site not in ("same-origin", "none"):
             raise RequestError(
                 HTTPStatus.FORBIDDEN,
-                f"a page of {(origin or 'another site')[:100]} may not send this",
-                "send it from this service's own pages, or from a program",
+                f"a page of {(origin or 'another site')[:100]} cannot send this request",
+                "send it from the pages of this service, or from a program",
             )
 
     def _check_token(self, headers: Headers, caller: str) -> None:
@@ -159,19 +158,19 @@ class Guard:
             return
         raise RequestError(
             HTTPStatus.UNAUTHORIZED,
-            "a token is needed",
+            "a token is required",
             "send it as `Authorization: Bearer TOKEN`, or enter it at /login",
         )
 
     def is_token(self, given: str, caller: str) -> bool:
-        """Whether this is the token; it takes the same time whatever differs.
+        """Return whether this is the token, in constant time.
 
         Args:
-            given: what was sent.
-            caller: the address that sent it.
+            given: the token from the client.
+            caller: the address of the client.
 
         Raises:
-            RequestError: this caller tried too many wrong ones in the last minute.
+            RequestError: this client sent too many wrong tokens in the last minute.
         """
         return self._is_right(given, self._settings.token or "", caller)
 
@@ -191,27 +190,27 @@ class Guard:
         right = hmac.compare_digest(sent, secret.encode())
         if not right and len(self._wrong) < _MOST_CALLERS:
             self._wrong.setdefault(caller, {})[hashlib.sha256(sent).digest()] = now
-            get_logger("serve").warning("a wrong token was sent", caller=caller)
+            get_logger("serve").warning("a client sent a wrong token", caller=caller)
         return right
 
     def cookie_value(self) -> str:
-        """What the cookie holds: not the token itself, which it would give away."""
+        """Return the value of the cookie, which does not reveal the token."""
         token = (self._settings.token or "").encode()
         return hmac.new(token, b"mmindex serve cookie", hashlib.sha256).hexdigest()
 
 
 def caller_of(scope: Scope) -> str:
-    """The address that a request came from."""
+    """Return the address of the client."""
     client = scope.get("client")
     return str(client[0]) if client else ""
 
 
 def too_large() -> RequestError:
-    """The error of a body beyond the limit."""
+    """Return the error for a body above the limit."""
     return RequestError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"more than {MAX_UPLOAD_BYTES >> 20} MiB were sent",
-        "send a smaller picture",
+        f"the upload is larger than {MAX_UPLOAD_BYTES >> 20} MiB",
+        "send a smaller image",
     )
 
 
@@ -220,7 +219,7 @@ def _size(headers: Iterable[tuple[bytes, bytes]]) -> int:
 
 
 def _host_of(origin: str) -> str:
-    """The host and port of an origin; empty where it is none."""
+    """Return the host and port of an origin; empty if it is invalid."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -258,7 +257,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def _limited(receive: Receive) -> Receive:
-    """The body, as far as it is small and fast enough."""
+    """Receive the body, with limits on size and time."""
     got = 0
     ends = asyncio.get_running_loop().time() + BODY_TIMEOUT_S
 

@@ -1,7 +1,7 @@
-"""The version that is served, and the move to the next one.
+"""The served version, and the switch to the next one.
 
-A request takes the version that is current when it begins and keeps it until it ends, so no answer
-mixes two. A version is let go when its last request has ended.
+A request uses the version that is current when it begins until it ends, so no response mixes two
+versions. A version is released after its last request.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ _AGAIN_S: Final = 30.0  # a version that could not be opened is tried again afte
 
 @dataclass(slots=True)
 class Served:
-    """One version, open for requests; what is worked out about it is kept with it.
+    """One version, open for requests, with the results computed for it.
 
     Attributes:
         session: answers queries.
-        pointer: what CURRENT said of it.
-        finder: finds its images by id.
-        begun: what takes long and was begun, by name, see `Desk.slow`; the event loop's alone.
+        pointer: the content of CURRENT for this version.
+        finder: finds images by id.
+        begun: long computations that have started, by name, see `Desk.slow`; used only by the event
+            loop.
     """
 
     session: Session
@@ -66,7 +67,7 @@ class Served:
 
     @property
     def manifest(self) -> Manifest:
-        """What the version records."""
+        """The manifest of the version."""
         return self.snapshot.manifest
 
     @property
@@ -75,25 +76,25 @@ class Served:
         return self.manifest.version
 
     def under(self, where: str, to: Modality) -> Session:
-        """The session that answers under a condition, ready to search ``to``.
+        """Return the session with a condition, ready to search ``to``.
 
         Raises:
-            UsageError: it is no condition, or takes too long.
-            NoInputError: there is nothing of the wanted kind.
+            UsageError: the condition is invalid, or takes too long.
+            NoInputError: this side has nothing to search.
         """
         session = self._sessions.under(where)
         session.prepare(to)
         return session
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """What ``make`` gives, made once for this version."""
+        """Return the result of ``make``, which is called once for this version."""
         return cast("T", self._made.get(name, make))
 
     def prepare(self) -> None:
-        """Load the model and the indexes, so that the first request need not wait for them.
+        """Load the model and the indexes, so that the first request does not wait for them.
 
         Raises:
-            MmindexError: they cannot be had, or are damaged.
+            MmindexError: they are not available, or damaged.
         """
         _ = self.session.vectorizer.encoder
         for side in self.manifest.indexes:
@@ -102,15 +103,15 @@ class Served:
 
 
 class Live:
-    """Follows the store's published version.
+    """Follows the published version of the store.
 
     Args:
-        root: the store.
-        device: where the model runs.
+        root: the folder of the store.
+        device: the device for the model.
 
     Raises:
-        NoInputError: there is no store, or no version that can be searched.
-        MmindexError: the store is damaged, or the model cannot be had.
+        NoInputError: there is no store, or no searchable version.
+        MmindexError: the store is damaged, or the model is not available.
     """
 
     def __init__(self, root: Path, device: str) -> None:
@@ -130,25 +131,25 @@ class Live:
 
     @property
     def current(self) -> Served:
-        """The version that new requests get."""
+        """The version for new requests."""
         return self._current
 
     @property
     def problem(self) -> str | None:
-        """Why the newest version is not served, or what is damaged; None where all is well."""
+        """Why the newest version is not served, or what is damaged; None if there is no problem."""
         return self._damage or self._behind
 
     def damaged(self, error: DataError) -> None:
-        """Note that something of the served version is damaged."""
+        """Record that a part of the served version is damaged."""
         self._damage = error.message
 
     def watch(self) -> None:
-        """Follow publishes in a thread until :meth:`close`."""
+        """Watch for new versions in a thread until :meth:`close`."""
         self._watcher = threading.Thread(target=self._follow, name="serve-watch", daemon=True)
         self._watcher.start()
 
     def close(self) -> None:
-        """Stop following, and let go of the model."""
+        """Stop watching, and release the model."""
         self._stop.set()
         if self._watcher is not None:
             self._watcher.join()
@@ -162,9 +163,9 @@ class Live:
             self.poll()
 
     def poll(self) -> None:
-        """Move to the published version if it is another one, as soon as it is ready to answer.
+        """Switch to a new published version as soon as it is ready.
 
-        Until then, and where it cannot be opened, the one before goes on being served.
+        Until then, and if it cannot be opened, the previous version is served.
         """
         log = get_logger("serve")
         pointer = None
@@ -203,7 +204,7 @@ class Live:
             # published meanwhile
 
     def _sharing(self, session: Session) -> Session:
-        """A session that uses the model that is loaded already, if it is the right one."""
+        """Return a session that reuses the loaded model if it is the right one."""
 
         def shared() -> Encoder:
             with self._model:

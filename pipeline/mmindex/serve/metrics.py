@@ -1,4 +1,4 @@
-"""``/metrics``: what a Prometheus server reads."""
+"""``/metrics`` for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class Metrics:
-    """Counts and times of requests, the queue, and the version served.
+    """Counts and durations of requests, the queue, and the served version.
 
     Args:
-        waiting: how many searches wait now.
-        version: the version served now.
-        cached: bytes of thumbnails kept.
+        waiting: returns the number of waiting searches.
+        version: returns the served version.
+        cached: returns the size of the cached thumbnails in bytes.
     """
 
     def __init__(
@@ -25,28 +25,28 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "mmindex_serve_requests",
-            "Requests answered.",
+            "Completed requests.",
             ("route", "status"),
             registry=self._registry,
         )
         self._seconds = Histogram(
             "mmindex_serve_request_seconds",
-            "Time from request to answer.",
+            "Time from request to response.",
             ("route",),
             registry=self._registry,
         )
         for name, text, value in (
-            ("mmindex_serve_queue", "Searches under way or waiting.", waiting),
-            ("mmindex_serve_version", "The store's version that is served.", version),
-            ("mmindex_serve_thumbnail_bytes", "Size of the thumbnails kept.", cached),
+            ("mmindex_serve_queue", "Active and waiting searches.", waiting),
+            ("mmindex_serve_version", "The version of the store that is served.", version),
+            ("mmindex_serve_thumbnail_bytes", "Size of the cached thumbnails.", cached),
         ):
             Gauge(name, text, registry=self._registry).set_function(value)
 
     def count(self, route: str, status: int, seconds: float) -> None:
-        """Count one answer."""
+        """Count one response."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self._registry)

@@ -23,22 +23,24 @@ def _parameter(name: str, text: str, kind: dict[str, Any], place: str = "query")
 _TEXT: Final = {"type": "string"}
 _TEXTS: Final = {"type": "array", "items": _TEXT}
 _SEARCH: Final = [
-    _parameter("q", "What to look for.", _TEXT),
-    _parameter("image", "Ids of images like those wanted.", _TEXTS),
-    _parameter("minus", "Texts that are not wanted.", _TEXTS),
-    _parameter("unlike", "Ids of images that are not wanted.", _TEXTS),
-    _parameter("where", "An SQL condition on the images' columns.", _TEXT),
+    _parameter("q", "The text to search for.", _TEXT),
+    _parameter("image", "Ids of images to add to the query.", _TEXTS),
+    _parameter("minus", "Texts to exclude from the query.", _TEXTS),
+    _parameter("unlike", "Ids of images to exclude from the query.", _TEXTS),
+    _parameter("where", "An SQL condition on the columns of the images.", _TEXT),
     _parameter("to", "What to find.", {"enum": ["image", "text"], "default": "image"}),
     _parameter(
-        "k", "Hits wanted.", {"type": "integer", "minimum": 1, "maximum": MAX_HITS, "default": 20}
+        "k",
+        "Number of hits.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_HITS, "default": 20},
     ),
-    _parameter("offset", "Best hits to leave out.", {"type": "integer", "default": 0}),
-    _parameter("sort", "Put the hits in order of a column: COLUMN or COLUMN:desc.", _TEXT),
-    _parameter("min_score", "Least cosine similarity.", {"type": "number"}),
-    _parameter("columns", "Further columns, separated by commas.", _TEXT),
-    _parameter("others", "1: leave out the images asked with.", {"enum": ["0", "1"]}),
+    _parameter("offset", "Number of best hits to skip.", {"type": "integer", "default": 0}),
+    _parameter("sort", "Sort the hits by a column: COLUMN or COLUMN:desc.", _TEXT),
+    _parameter("min_score", "Lowest score (cosine similarity).", {"type": "number"}),
+    _parameter("columns", "Additional columns, separated by commas.", _TEXT),
+    _parameter("others", "1: leave out the images in the query.", {"enum": ["0", "1"]}),
 ]
-_ID: Final = _parameter("id", "An image's id, percent-encoded.", _TEXT, "path")
+_ID: Final = _parameter("id", "The percent-encoded id of an image.", _TEXT, "path")
 _ANSWER: Final = {
     "type": "object",
     "properties": {
@@ -62,7 +64,7 @@ _ANSWER: Final = {
     },
 }
 _PROBLEM: Final = {
-    "description": "What is wrong (RFC 9457).",
+    "description": "The error (RFC 9457).",
     "content": {
         "application/problem+json": {
             "schema": {
@@ -81,7 +83,7 @@ _PROBLEM: Final = {
 
 def _ok(schema: dict[str, Any], media: str = _JSON) -> dict[str, Any]:
     return {
-        "200": {"description": "The answer.", "content": {media: {"schema": schema}}},
+        "200": {"description": "The result.", "content": {media: {"schema": schema}}},
         "default": _PROBLEM,
     }
 
@@ -90,7 +92,7 @@ _BYTES: Final = {"type": "string", "format": "binary"}
 
 
 def document() -> dict[str, Any]:
-    """The whole description."""
+    """Return the description."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "mmindex", "version": mmindex.__version__},
@@ -99,12 +101,12 @@ def document() -> dict[str, Any]:
         "paths": {
             "/api/v1/search": {
                 "get": {
-                    "summary": "Find images or captions by texts and images of the corpus.",
+                    "summary": "Find images or captions with texts and images of the corpus.",
                     "parameters": _SEARCH,
                     "responses": _ok(_ANSWER),
                 },
                 "post": {
-                    "summary": "The same with a picture that is sent.",
+                    "summary": "Find images or captions with an uploaded image.",
                     "parameters": _SEARCH,
                     "requestBody": {
                         "content": {
@@ -118,35 +120,35 @@ def document() -> dict[str, Any]:
             },
             "/api/v1/images/{id}": {
                 "get": {
-                    "summary": "What is known of an image: its columns and captions.",
+                    "summary": "The columns and captions of an image.",
                     "parameters": [_ID],
                     "responses": _ok({"type": "object"}),
                 }
             },
             "/api/v1/images/{id}/thumbnail": {
                 "get": {
-                    "summary": "A small JPEG.",
+                    "summary": "A thumbnail (JPEG).",
                     "parameters": [_ID],
                     "responses": _ok(_BYTES, "image/jpeg"),
                 }
             },
             "/api/v1/images/{id}/file": {
                 "get": {
-                    "summary": "The picture's file without metadata, or a JPEG of it.",
+                    "summary": "The image file without metadata, or a JPEG of the image.",
                     "parameters": [_ID],
                     "responses": _ok(_BYTES, "image/*"),
                 }
             },
             "/api/v1/images/{id}/explanation": {
                 "get": {
-                    "summary": "Where an image matches a text: a PNG.",
+                    "summary": "The parts of an image that match a text, as a PNG.",
                     "parameters": [_ID, _parameter("q", "The text.", _TEXT)],
                     "responses": _ok(_BYTES, "image/png"),
                 }
             },
             "/api/v1/status": {
                 "get": {
-                    "summary": "The version served, as `mmindex status --format json` has it.",
+                    "summary": "The served version, as in `mmindex status --format json`.",
                     "responses": _ok({"type": "object"}),
                 }
             },

@@ -1,6 +1,6 @@
-"""Pictures for the web, made in worker processes that may die: thumbnails, files, uploads.
+"""Thumbnails, files and uploads, processed in worker processes that can fail.
 
-What a worker does is bounded like a decode worker of a build: address space, time, pixels.
+Workers have the limits of the decode workers of a build: address space, time, pixels.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _TIMEOUT_S: Final = 20.0
 
 
 class PictureWorkers:
-    """The worker processes; started when first needed.
+    """The worker processes, started on first use.
 
     Args:
-        limits: those that the pictures of the corpus were crawled under.
+        limits: the limits that the corpus was crawled with.
     """
 
     def __init__(self, limits: LimitsConfig) -> None:
@@ -47,28 +47,28 @@ class PictureWorkers:
         self._starting = asyncio.Lock()
 
     async def thumbnail(self, picture: Picture) -> bytes:
-        """A JPEG of an image of the corpus, at most ``THUMB_PIXELS`` wide and high.
+        """Return a JPEG of an image in the corpus, at most ``THUMB_PIXELS`` wide and high.
 
         Raises:
-            PictureError: it cannot be read or decoded, or its bytes are others now.
+            PictureError: the file cannot be read or decoded, or has changed since it was indexed.
         """
         return await self._run(partial(_jpeg, picture, THUMB_PIXELS, self._limits))
 
     async def jpeg(self, picture: Picture) -> bytes:
-        """An image of the corpus as a JPEG of full size; raises as :meth:`thumbnail`."""
+        """Return a full-size JPEG of an image in the corpus; raises as :meth:`thumbnail`."""
         return await self._run(partial(_jpeg, picture, None, self._limits))
 
     async def plain(self, picture: Picture, form: str) -> Plain:
-        """An image's file without metadata, or a JPEG of it; raises as :meth:`thumbnail`.
+        """Return the file of an image without metadata, or a JPEG; raises as :meth:`thumbnail`.
 
         Args:
-            picture: an image of the corpus.
-            form: its format, as Pillow calls it.
+            picture: an image in the corpus.
+            form: the format, as named by Pillow.
         """
         return await self._run(partial(_plain, picture, form, self._limits))
 
     async def upload(self, data: bytes, spec: PreprocessSpec) -> tuple[Pixels, bytes]:
-        """What a model sees of a file's bytes, and a thumbnail; raises as :meth:`thumbnail`."""
+        """Return the model input and a thumbnail for an upload; raises as :meth:`thumbnail`."""
         return await self._run(partial(_upload, data, spec, self._limits))
 
     async def _run(self, work: Callable[[], T | Failure]) -> T:
@@ -80,7 +80,7 @@ class PictureWorkers:
             with worker_deaths(_TIMEOUT_S):
                 found: T | Failure = await asyncio.wrap_future(future)
         except (ItemError, BrokenProcessPool) as error:
-            raise PictureError("the picture takes too much time or memory to decode") from error
+            raise PictureError("decoding the image takes too much time or memory") from error
         if isinstance(found, Failure):
             raise PictureError(f"{found.reason.replace('_', ' ')}: {found.detail}")
         return found
@@ -96,14 +96,14 @@ class PictureWorkers:
         return pool
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         if self._pool is not None:
             self._pool.stop()  # type: ignore[no-untyped-call]  # pebble leaves it bare
             self._pool.join()
 
 
 def _nothing() -> None:
-    """What a pool runs to come up."""
+    """Do nothing; runs once to start the workers of a pool."""
 
 
 def _jpeg(picture: Picture, pixels: int | None, limits: ImageLimits) -> bytes | Failure:

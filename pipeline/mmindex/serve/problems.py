@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 has them (application/problem+json), and the statuses of our own."""
+"""Errors in RFC 9457 format (application/problem+json), and the HTTP status of each error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STATUS: Final = (
 
 
 class RequestError(MmindexError):
-    """A request that cannot be answered, with the status that says why."""
+    """A request that fails, with its HTTP status."""
 
     def __init__(self, status: HTTPStatus, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -38,23 +38,21 @@ class RequestError(MmindexError):
 
 
 class UploadError(RequestError):
-    """A picture or text that was sent cannot be used."""
+    """An uploaded image or text is invalid."""
 
     def __init__(self, message: str) -> None:
         super().__init__(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
 
 
 class PictureError(RequestError):
-    """A picture of the corpus cannot be shown: it is gone, or cannot be decoded."""
+    """An image in the corpus cannot be shown: it is missing, or cannot be decoded."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(
-            HTTPStatus.NOT_FOUND, message, "`mmindex build` brings the store up to date"
-        )
+        super().__init__(HTTPStatus.NOT_FOUND, message, "run `mmindex build` to update the store")
 
 
 def status_of(error: MmindexError) -> HTTPStatus:
-    """The HTTP status of an error."""
+    """Return the HTTP status of an error."""
     if isinstance(error, RequestError):
         return error.status
     for kind, status in _STATUS:
@@ -64,7 +62,7 @@ def status_of(error: MmindexError) -> HTTPStatus:
 
 
 def problem(error: MmindexError, further: Mapping[str, str] | None = None) -> Response:
-    """An error as JSON: what is wrong, with the value, and what helps; ``further``: headers."""
+    """Return an error as JSON with detail and remedy; ``further``: additional headers."""
     status = status_of(error)
     hidden = status is HTTPStatus.INTERNAL_SERVER_ERROR
     body = {
@@ -79,7 +77,7 @@ def problem(error: MmindexError, further: Mapping[str, str] | None = None) -> Re
 
 
 def json_bytes(record: Any) -> bytes:
-    """A record as JSON, in which no text acts on a terminal."""
+    """Encode a record as JSON that is safe to print in a terminal."""
     try:
         data = msgspec.json.encode(record)
     except UnicodeEncodeError:  # half a surrogate pair
@@ -93,4 +91,4 @@ def _later(status: HTTPStatus) -> bool:
     return status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 
 
-INTERNAL: Final = "the service cannot answer this; its log says why"
+INTERNAL: Final = "the service cannot process this request; its log contains the reason"

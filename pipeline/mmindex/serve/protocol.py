@@ -1,8 +1,8 @@
-"""HTTP/1.1 as uvicorn speaks it, with time limits on both directions of a connection.
+"""uvicorn's HTTP/1.1 protocol with time limits on both directions of a connection.
 
-uvicorn limits the size of a head and the pause between requests, but neither how slowly a head may
-arrive nor how slowly an answer may be taken: a client that sends or reads a byte a minute would
-hold its connection, and the answer's memory, for ever.
+uvicorn limits the size of the request head and the pause between requests, but not how slowly a
+head arrives or a response is read. A client that sends or reads one byte a minute would keep its
+connection, and the memory for the response, forever.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _REFUSED: Final = (
 
 
 class TimedH11Protocol(H11Protocol):
-    """Closes connections whose request does not arrive, or whose answer is not taken, in time."""
+    """Closes connections if the request does not arrive, or the response is not read, in time."""
 
     _too_late: asyncio.TimerHandle | None = None
     _send_check: asyncio.TimerHandle | None = None
@@ -42,7 +42,7 @@ class TimedH11Protocol(H11Protocol):
         self._watch_sending(0)
 
     def data_received(self, data: bytes) -> None:
-        """Stop the clock when a head is complete; start it where the next one begins."""
+        """Stop the clock when a head is complete; start it when the next one begins."""
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
             if self._too_late is None:
@@ -59,7 +59,7 @@ class TimedH11Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 # uvicorn's words stay unsaid
-        """Refuse what is no request, with the headers that every answer has."""
+        """Respond to an invalid request with the headers of every response."""
         if self.conn.our_state is h11.IDLE:
             self.transport.write(_REFUSED)
         self.transport.close()
@@ -73,7 +73,7 @@ class TimedH11Protocol(H11Protocol):
             self.transport.close()
 
     def _watch_sending(self, before: int) -> None:
-        """Cut a connection that took nothing of what waits for it since the last look."""
+        """Close a connection that has read no data since the last check."""
         waits = self.transport.get_write_buffer_size()
         if waits and before and waits >= before:
             self.transport.abort()

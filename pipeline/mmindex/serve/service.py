@@ -1,4 +1,4 @@
-"""Everything that routes share: the version served, the workers, the caches."""
+"""Shared state of the routes: the served version, the workers and the caches."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _UPLOADS_AT_ONCE: Final = 8  # 32 MiB each while they arrive
 
 @dataclass(slots=True)
 class Service:
-    """One store, being served."""
+    """A store that is being served."""
 
     settings: ServeSettings
     live: Live
@@ -61,11 +61,11 @@ class Service:
 
     @classmethod
     def open(cls, settings: ServeSettings) -> Service:
-        """Open the store, load the model, and follow publishes.
+        """Open the store, load the model, and watch for new versions.
 
         Raises:
-            NoInputError: there is no store, or no version that can be searched.
-            MmindexError: the model cannot be had, or the store is damaged.
+            NoInputError: there is no store, or no searchable version.
+            MmindexError: the model is not available, or the store is damaged.
         """
         folder = settings.cache or default_cache(settings.store)
         thumbs = ThumbCache(folder, settings.cache_bytes)
@@ -92,14 +92,14 @@ class Service:
         return service
 
     def close(self) -> None:
-        """End everything; what is under way ends first."""
+        """Complete active work and stop everything."""
         self.texts.close()
         self.desk.close()
         self.workers.close()
         self.live.close()
 
     def drop_old_thumbs(self, served: Served) -> None:
-        """Remove the thumbnails of pictures that a version does not have: forgotten ones, too."""
+        """Remove the thumbnails of images that are not in a version, including forgotten ones."""
         kept = self.thumbs.keys()
         if not kept:
             return
@@ -112,7 +112,7 @@ class Service:
         self.thumbs.drop(key for key in kept if key not in there)
 
     def note(self, error: MmindexError) -> None:
-        """Log a failure of the service's own; where the store is damaged, ``/healthz`` says so."""
+        """Log an internal failure; if the store is damaged, ``/healthz`` reports it."""
         if status_of(error) is not HTTPStatus.INTERNAL_SERVER_ERROR:
             return
         if isinstance(error, DataError):
@@ -120,11 +120,11 @@ class Service:
         get_logger("serve").error("a request failed", why=error.message)
 
     async def search(self, served: Served, ask: Ask) -> Answer:
-        """The answer to a request, with the hits up to the last one wanted.
+        """Answer a request with all hits up to the last one requested.
 
         Raises:
-            BusyError: too many wait already.
-            MmindexError: it cannot be answered.
+            BusyError: too many requests are waiting.
+            MmindexError: the request fails.
         """
         session = await self.desk.under(served, ask.where, ask.to)
         if ask.is_plain_text:
@@ -138,7 +138,7 @@ class Service:
         return await run(lambda: answer(served, session, ask, self.uploads))
 
     def record(self, served: Served, ask: Ask, found: Answer) -> dict[str, Any]:
-        """An answer as ``mmindex query --format json`` has it, with the hits of one page."""
+        """Return one page of hits in the format of ``mmindex query --format json``."""
         hits = found.hits[ask.offset :]
         if ask.sort is not None:
             hits = sorted_hits(served.snapshot, hits, read_order(served.snapshot, ask.sort))
@@ -154,12 +154,12 @@ class Service:
         return answer_fields(found.query, found.to, found.version, hits, columns)
 
     def row(self, served: Served, image_id: str) -> dict[str, Any]:
-        """The columns of an image that may be shown, with their values."""
+        """Return the allowed columns of an image with their values."""
         row = image_rows(served.snapshot, [image_id], with_location=self.with_location)
         return {name: contents(row[name])[0] for name in row.column_names}
 
     async def add_upload(self, served: Served, data: bytes) -> Upload:
-        """Keep a picture that was sent.
+        """Store an uploaded image.
 
         Raises:
             UploadError: it cannot be decoded.
@@ -169,17 +169,17 @@ class Service:
         try:
             pixels, thumbnail = await self.workers.upload(data, encoder.preprocess)
         except PictureError as error:
-            raise UploadError(f"the picture that was sent: {error.message}") from error
+            raise UploadError(f"the uploaded image: {error.message}") from error
         vectors = await self.texts.run(lambda: encoder.encode_images(pixels[None]))
         if not good_rows(vectors).all():
-            raise UploadError("the model gives no usable vector for the picture that was sent")
+            raise UploadError("the model returns no usable vector for the uploaded image")
         key = hashlib.sha256(data).hexdigest()
         upload = Upload(key, vectors[0], encoder.info.fingerprint, thumbnail)
         self.uploads.add(upload)
         return upload
 
     async def thumbnail(self, served: Served, image_id: str) -> tuple[Picture, bytes]:
-        """An image's thumbnail, made once.
+        """Return the thumbnail of an image, created once.
 
         Raises:
             NoInputError: the served version has no such image.
@@ -199,11 +199,11 @@ class Service:
 
     def _keep_thumb(self, served: Served, key: str, data: bytes) -> None:
         self.thumbs.put(key, data)
-        if self.live.current is not served:  # which may have forgotten this picture meanwhile
+        if self.live.current is not served:  # which may have forgotten this image meanwhile
             self.drop_old_thumbs(self.live.current)
 
     async def file(self, served: Served, image_id: str) -> tuple[Picture, Plain]:
-        """An image's file without metadata, or a JPEG where browsers do not know its format.
+        """Return an image file without metadata, or a JPEG if browsers do not support the format.
 
         Raises:
             NoInputError: the served version has no such image.
@@ -220,7 +220,7 @@ class Service:
             return picture, await self.workers.plain(picture, form)
 
     async def explanation(self, served: Served, image_id: str, text: str) -> bytes:
-        """Where an image matches a text: a PNG, see :mod:`mmindex.insight.overlay`.
+        """Return the parts of an image that match a text as a PNG.
 
         Raises:
             UsageError: the text is empty.

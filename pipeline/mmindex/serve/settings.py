@@ -1,4 +1,4 @@
-"""What a service may be told, and its limits."""
+"""Settings and limits of the service."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mmindex.core.errors import UsageError, os_errors
 
 # A token that can be guessed protects nothing: 16 characters of base64 are 96 bits.
 LEAST_TOKEN: Final = 16
-_REMEDY: Final = "make one with: openssl rand -base64 24"
+_REMEDY: Final = "create one with: openssl rand -base64 24"
 MAX_UPLOAD_BYTES: Final = 32 << 20
 MAX_HITS: Final = 1_000  # of one answer; further ones are reached with `offset`
 MAX_DEPTH: Final = 10_000  # offset and hits together
 MAX_QUERY_CHARACTERS: Final = 2_000
-MAX_PARTS: Final = 16  # texts and pictures of one question
+MAX_PARTS: Final = 16  # texts and images of one question
 PAGE_HITS: Final = 60
 BODY_TIMEOUT_S: Final = 60.0
 HEADER_TIMEOUT_S: Final = 10.0
@@ -29,20 +29,20 @@ WHERE_TIMEOUT_S: Final = 5.0  # of one condition; the command line gives it a mi
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """How a store is served.
+    """The settings of the service.
 
     Attributes:
-        store: its folder.
+        store: the folder of the store.
         host: the address to listen on.
-        port: likewise; 0 for any free one.
-        token: what callers must show; None: nothing, on loopback alone.
-        allow_hosts: further names under which browsers may reach the service.
+        port: the port to listen on; 0 for any free port.
+        token: the token for clients; None: no token, only on loopback.
+        allow_hosts: additional host names of the service.
         certfile, keyfile: for TLS; None: plain HTTP.
-        device: where the model runs.
-        queue: searches that may wait; more are answered with 503.
-        cache: where thumbnails are kept.
-        cache_bytes: how much of them.
-        with_location: whether answers may tell where pictures were taken.
+        device: the device for the model.
+        queue: the number of searches that can wait; more get a 503 response.
+        cache: the folder for thumbnails.
+        cache_bytes: the size limit of the thumbnails.
+        with_location: whether responses can contain locations.
     """
 
     store: Path
@@ -59,25 +59,25 @@ class ServeSettings:
     with_location: bool = False
 
     def check(self) -> None:
-        """Refuse what would be open to everybody, or cannot work.
+        """Reject settings that are insecure or cannot work.
 
         Raises:
-            UsageError: the address is no loopback and there is no token, the token is too short, or
-                the certificate and its key cannot be used.
+            UsageError: the address is not loopback and there is no token, the token is too short,
+                or the certificate and its key are invalid.
             MmindexError: their files cannot be read.
         """
         if self.token is not None and len(self.token) < LEAST_TOKEN:
             raise UsageError(
-                f"the token has {len(self.token)} characters, at least {LEAST_TOKEN} are needed",
+                f"the token has {len(self.token)} characters; it needs at least {LEAST_TOKEN}",
                 _REMEDY,
             )
         if not is_loopback(self.host) and self.token is None:
             raise UsageError(
                 f"{self.host} can be reached from other machines, so the service needs a token",
-                "write a secret into a file and pass `token`, or serve on 127.0.0.1",
+                "write a secret to a file and pass it as `token`, or serve on 127.0.0.1",
             )
         if (self.certfile is None) != (self.keyfile is None):
-            raise UsageError("TLS needs a certificate and its key", "pass `certfile` and `keyfile`")
+            raise UsageError("TLS needs a certificate and a key", "pass `certfile` and `keyfile`")
         if self.certfile is not None and self.keyfile is not None:
             _check_tls(self.certfile, self.keyfile)
 
@@ -91,13 +91,13 @@ def _check_tls(certfile: Path, keyfile: Path) -> None:
         context.load_cert_chain(certfile, keyfile, password="")  # or it would ask the terminal
     except ssl.SSLError as error:
         raise UsageError(
-            f"{certfile} and {keyfile} are no certificate and key for it: {error.reason}",
-            "`certfile` and `keyfile` are PEM files; the key must not have a password",
+            f"{certfile} and {keyfile} are not a certificate and its key: {error.reason}",
+            "`certfile` and `keyfile` must be PEM files, and the key must not have a password",
         ) from error
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address reaches this machine alone."""
+    """Return whether an address is a loopback address."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -105,11 +105,11 @@ def is_loopback(host: str) -> bool:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file's first line.
+    """Read the token in the first line of a file.
 
     Raises:
         MmindexError: the file cannot be read.
-        UsageError: it is not ASCII, or holds nothing.
+        UsageError: it is not ASCII, or empty.
     """
     with os_errors(path):
         data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Thumbnails that were made once, in a folder outside the store that never grows beyond a bound."""
+"""Cache of thumbnails in a folder outside the store, with a size limit."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _ASIDE: Final = re.compile(r"\.[0-9a-f]{32}")
 
 
 class ThumbCache:
-    """JPEGs by the key of the picture that they show; the least recently used go first.
+    """JPEGs by the key of their image; the least recently used are removed first.
 
     Args:
-        folder: where they lie; made where it does not exist.
-        most_bytes: how much they may take.
+        folder: the folder; created if it does not exist.
+        most_bytes: the size limit.
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
@@ -46,7 +46,7 @@ class ThumbCache:
         self.bytes = sum(self._sizes.values())
 
     def get(self, key: str) -> bytes | None:
-        """The thumbnail of a picture, or None."""
+        """Return the thumbnail of an image, or None."""
         with self._lock:
             if key not in self._sizes:
                 return None
@@ -58,7 +58,7 @@ class ThumbCache:
             return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep a thumbnail; one that the disk does not take is made again next time."""
+        """Store a thumbnail; if writing fails, it is created again next time."""
         path = self._path(key)
         aside = path.with_name(f".{uuid.uuid4().hex}")
         try:
@@ -80,12 +80,12 @@ class ThumbCache:
             self._remove(old)
 
     def keys(self) -> list[str]:
-        """Whose thumbnails are there."""
+        """Return the keys of the stored thumbnails."""
         with self._lock:
             return list(self._sizes)
 
     def drop(self, keys: Iterable[str]) -> None:
-        """Remove thumbnails: of pictures that a new version does not have any more."""
+        """Remove the thumbnails of images that are not in a new version."""
         for key in keys:
             self._forget(key)
             self._remove(key)

@@ -1,4 +1,4 @@
-"""The pages: search, one picture, duplicates, report, quarantine, the store."""
+"""The pages: search, image, duplicates, report, quarantine, store."""
 
 from __future__ import annotations
 
@@ -60,33 +60,33 @@ _SORTED: Final = 300  # best hits that are put into another order: below them, o
 _ROWS: Final = 100  # of a table on one page
 _VERSIONS: Final = 50  # the newest ones, listed
 _NEIGHBOURS: Final = 12
-_SAMPLE: Final = 24  # pictures shown before anything is asked
+_SAMPLE: Final = 24  # images shown before anything is asked
 _POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The state of the search page, as its address has it."""
+    """The state of the search page in its URL."""
 
     params: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, request: Request) -> View:
-        """The state that a request's address holds, without empty parameters."""
+        """Return the state in the URL of a request, without empty parameters."""
         return cls(tuple((k, v) for k, v in parameters(request).multi_items() if v))
 
     def get(self, name: str) -> str:
-        """A parameter's value; empty where it has none."""
+        """Return the value of a parameter; empty if it has none."""
         return dict(self.params).get(name, "")
 
     def address(self, path: str = "/", **changes: str) -> str:
-        """The page's address with some parameters changed; empty ones are left out."""
+        """Return the URL of the page with some parameters changed, without empty ones."""
         kept = [(name, value) for name, value in self.params if name not in changes]
         return address(path, [*kept, *((name, value) for name, value in changes.items() if value)])
 
     @property
     def columns(self) -> dict[str, str]:
-        """The columns that must have a value, as parameters ask for it."""
+        """Return the columns that filters set to a value."""
         named = {name: name for name in _CHOICES}
         named |= {name: name.removeprefix(_COLUMN) for name, _ in self.params
                   if name.startswith(_COLUMN)}  # fmt: skip
@@ -94,10 +94,10 @@ class View:
 
 
 def condition(view: View, known: Facets) -> str | None:
-    """The SQL condition that the form's fields and ``where`` make together.
+    """Return the SQL condition of the form fields and ``where``.
 
     Raises:
-        UsageError: a field's value has no meaning.
+        UsageError: the value of a field is invalid.
     """
     parts = [in_brackets(view.get("where"))] if view.get("where") else []
     parts += [known.condition(name, value) for name, value in view.columns.items()]
@@ -106,10 +106,10 @@ def condition(view: View, known: Facets) -> str | None:
             try:
                 day = date.fromisoformat(value)
             except ValueError:
-                raise UsageError(f"{value[:20]!r} is no date", "such as 2023-06-01") from None
+                raise UsageError(f"{value[:20]!r} is not a date", "such as 2023-06-01") from None
             names = [name for name in ("taken", "modified") if known.has(name, "timestamp")]
             if not names:
-                raise UsageError("this store knows no dates", "leave out `from` and `to_date`")
+                raise UsageError("this store contains no dates", "remove `from` and `to_date`")
             column = f"coalesce({', '.join(names)})"
             last = " 23:59:59.999999" if sign == "<=" else ""
             parts.append(f"{column} {sign} '{day.isoformat()}{last}'")
@@ -119,7 +119,7 @@ def condition(view: View, known: Facets) -> str | None:
 
 
 def fields(view: View, known: Facets) -> list[Field]:
-    """The fields of the filters, as far as the version has their columns."""
+    """Return the filter fields whose columns exist in the version."""
     found = []
     for column, values in known.values.items():
         name = column if column in _CHOICES else f"{_COLUMN}{column}"
@@ -131,7 +131,7 @@ def fields(view: View, known: Facets) -> list[Field]:
     if known.has("taken", "timestamp") or known.has("modified", "timestamp"):
         found.append(Field("from", "From", view.get("from"), "date"))
         found.append(Field("to_date", "To", view.get("to_date"), "date"))
-    found.append(Field("width", "At least so wide", view.get("width"), "number", hint="in pixels"))
+    found.append(Field("width", "Minimum width", view.get("width"), "number", hint="in pixels"))
     sorts = [("", "best first")]
     if known.has("taken", "timestamp"):
         sorts += [("taken:desc", "newest first"), ("taken", "oldest first")]
@@ -146,7 +146,7 @@ def fields(view: View, known: Facets) -> list[Field]:
 
 
 def pages_routes(service: Service, guard: Guard) -> list[Route]:
-    """The routes of all pages, over a service."""
+    """Return the routes of all pages for a service."""
     site = _Site(service, guard)
     return [
         Route("/", site.search, name="page:search"),
@@ -215,7 +215,7 @@ class _Site:
     async def _browse(
         self, served: Served, view: View, ask: Ask, shown: Mapping[str, Any]
     ) -> Response:
-        """The page while nothing is asked: pictures under the filters, or some of them all."""
+        """Return the page without a query: images that match the filters, or a sample of all."""
         session = await self.service.desk.under(served, ask.where, Modality.IMAGE)
 
         def sample() -> Response:
@@ -329,8 +329,9 @@ class _Site:
         served = self.service.live.current
 
         def make() -> str:
-            from mmindex.insight.dedup import default_threshold, near_duplicates
+            from mmindex.insight.dedup import near_duplicates
             from mmindex.pages.duplicates import dedup_page
+            from mmindex.search.near import default_threshold
 
             threshold = default_threshold(served.snapshot.encoder)
             groups = near_duplicates(served.snapshot, threshold)
@@ -353,7 +354,7 @@ class _Site:
     async def _made(
         self, served: Served, view: View, name: str, make: Callable[[], str]
     ) -> Response:
-        """A page that stands by itself, made once for each version; until then, one that waits."""
+        """Return a page that is created once per version, or a waiting page until it is ready."""
         try:
             text = await self.service.desk.slow(served, name, make)
         except MmindexError as error:
@@ -404,14 +405,14 @@ class _Site:
         except MmindexError as error:
             return self.error(view, error)
         facts = [
-            Fact("Version", f"{manifest.version}, made {manifest.created_at}"),
+            Fact("Version", f"{manifest.version}, created {manifest.created_at}"),
             Fact("Images", f"{manifest.counts.indexed:,}"),
             Fact("Captions", f"{manifest.counts.captions:,}"),
             Fact("In quarantine", f"{manifest.counts.quarantined:,}", "/quarantine"),
             Fact("Model", shown_model(served.snapshot.encoder)),
             Fact("Index", manifest.indexes[Modality.IMAGE].factory or "exact search"),
             Fact("Size", f"{manifest.size_bytes / 1e6:,.1f} MB"),
-            Fact("Health", self.service.live.problem or "all is well"),
+            Fact("Health", self.service.live.problem or "OK"),
         ]
         sources = [(source.name, source.images, source.captions) for source in manifest.sources]
         return self.page(
@@ -460,7 +461,7 @@ def _thumb(image_id: str, width: int, height: int) -> Thumb:
 def _shown_by(
     served: Served, hits: Sequence[Hit], way: Callable[[str], str]
 ) -> Callable[[Hit], tuple[Place, Thumb]]:
-    """A hit with a thumbnail of the service's; ``way``: where its id leads."""
+    """Return a hit with a thumbnail URL; ``way``: the link for its id."""
     served.finder.get_all(hit.image_id for hit in hits)  # their thumbnails are asked for next
     sizes = image_columns(served.snapshot, [hit.image_id for hit in hits], ["width", "height"])
 
@@ -473,23 +474,23 @@ def _shown_by(
 
 
 def _actions(view: View, image_id: str) -> list[Action]:
-    """What can be done with a picture, and with the question that led to it."""
+    """Return the actions for an image and for the query that found it."""
     actions = [Action("More like this", view.address(q="", image=image_id, offset="", picture=""))]
     if view.get("q") or view.get("image"):
         actions.append(Action("Not like this", view.address(unlike=image_id, offset="")))
     if view.get("q"):
         drawn = view.get("explain")
-        label = "Show the picture alone" if drawn else "Show where it matches"
+        label = "Show the image only" if drawn else "Show where it matches"
         way = view.address(f"/picture/{quoted(image_id)}", explain="" if drawn else "1")
         actions.append(Action(label, way))
     actions.append(Action("Open the file", f"/api/v1/images/{quoted(image_id)}/file"))
     if view.get("q") or view.get("image"):
-        actions.append(Action("Back to the answer", view.address(explain="")))
+        actions.append(Action("Back to the results", view.address(explain="")))
     return actions
 
 
 def _explained(base: str, view: View) -> str:
-    """Where the picture lies over which the match with the question is drawn; empty: not wanted."""
+    """Return the URL of the explanation overlay; empty if it is not requested."""
     if not (view.get("explain") and view.get("q")):
         return ""
     return address(f"{base}/explanation", [("q", view.get("q"))])
@@ -501,7 +502,7 @@ def _cleared(view: View) -> str:
 
 
 def _parts(view: View) -> list[tuple[str, str, str]]:
-    """The pictures of a question: what they are for, their thumbnail, and the way without them."""
+    """Return the images of a query: their role, thumbnail, and the link that removes them."""
     parts = []
     for name, label in (("image", "like this"), ("unlike", "not like this")):
         for key, value in view.params:
@@ -511,7 +512,7 @@ def _parts(view: View) -> list[tuple[str, str, str]]:
                 parts.append((label, thumb, View(rest).address(offset="")))
     if key := view.get("picture"):
         parts.append(
-            ("like your picture", f"/api/v1/pictures/{quote(key)}", view.address(picture=""))
+            ("like your image", f"/api/v1/pictures/{quote(key)}", view.address(picture=""))
         )
     return parts
 
@@ -527,7 +528,7 @@ _UNSHOWN: Final = frozenset({"key", "uri", "filename", "width", "height", "taken
 
 
 def _facts(values: Mapping[str, Any]) -> list[Fact]:
-    """The columns of an image, those that people ask for first."""
+    """Return the columns of an image, the most useful ones first."""
     found = [Fact("Size", f"{values['width']} × {values['height']} pixels")]
     names = [
         *(name for name in _LABELS if name in values),
@@ -553,7 +554,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _way(name: str, value: Any) -> str:
-    """Where a value leads: folders and cameras are filters."""
+    """Return the link of a value: folders and cameras link to filters."""
     if name in ("folder", "camera") and isinstance(value, str):
         return address("/", [(name, value)])
     return ""

@@ -1,7 +1,7 @@
-"""Work off the event loop: bounded, so that a flood is turned away instead of piling up.
+"""Run work outside the event loop, with a limit, so that excess requests are refused.
 
-Texts that are asked at the same time are encoded and searched in one batch: the model and the
-tables are gone through once for all of them.
+Concurrent text queries are encoded and searched in one batch, with one pass through the model and
+the tables.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _PATIENCE_S: Final = 2.0  # how long a request waits for what takes long
 
 
 class Desk:
-    """Runs calls in threads; when ``waiting`` are under way or wait, it refuses the next.
+    """Runs calls in threads; refuses a call if ``waiting`` calls are active or waiting.
 
     Args:
-        waiting: the most calls at once.
+        waiting: the largest number of calls.
     """
 
     def __init__(self, waiting: int) -> None:
@@ -42,16 +42,16 @@ class Desk:
         self.waiting = 0
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of a call that is short.
+        """Run a short call.
 
         Raises:
-            BusyError: too many wait already.
+            BusyError: too many calls are waiting.
         """
         with self.place():
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def under(self, served: Served, where: str | None, to: Modality) -> Session:
-        """The session that answers under a condition; raises as :meth:`run` and `Served.under`."""
+        """Return the session with a condition; raises as :meth:`run` and `Served.under`."""
         if where is None:
             return served.session
         with self.place():
@@ -59,10 +59,10 @@ class Desk:
             return await loop.run_in_executor(self._conditions, served.under, where, to)
 
     async def slow(self, served: Served, name: str, make: Callable[[], T]) -> T | None:
-        """What takes long to make, made once for a version, one at a time; None: not ready yet.
+        """Return the result of a long computation, which runs once per version; None: not ready.
 
         Raises:
-            MmindexError: it cannot be made.
+            MmindexError: the computation fails.
         """
         begun = served.begun.get(name)
         if begun is None:
@@ -77,13 +77,13 @@ class Desk:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Count one more that waits, for the block.
+        """Count one more waiting call during the block.
 
         Raises:
-            BusyError: too many wait already.
+            BusyError: too many calls are waiting.
         """
         if self.waiting >= self._most:
-            raise BusyError(f"{self.waiting} requests are waiting already", "try again in a second")
+            raise BusyError(f"{self.waiting} requests are already waiting", "try again in a second")
         self.waiting += 1
         try:
             yield
@@ -91,14 +91,14 @@ class Desk:
             self.waiting -= 1
 
     def close(self) -> None:
-        """Let what is under way end; nothing new begins."""
+        """Wait for active calls; start no new ones."""
         for pool in (self._threads, self._conditions, self._slow):
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True)
 class TextQuery:
-    """A plain text query: those that agree in everything but the text share a batch."""
+    """A plain text query; queries that differ only in the text share a batch."""
 
     session: Session
     text: str
@@ -107,15 +107,15 @@ class TextQuery:
 
     @property
     def kind(self) -> tuple[int, Modality, Limit]:
-        """What queries of one batch have in common."""
+        """The values that are equal in one batch."""
         return id(self.session), self.to, self.limit
 
 
 class TextBatcher:
-    """Answers plain text queries, those that wait together, and runs what needs the model.
+    """Answers waiting text queries in batches, and runs calls that need the model.
 
     Args:
-        desk: counts who waits.
+        desk: counts waiting calls.
     """
 
     def __init__(self, desk: Desk) -> None:
@@ -126,11 +126,11 @@ class TextBatcher:
         self._task: asyncio.Task[None] | None = None
 
     async def ask(self, query: TextQuery) -> Answer:
-        """The answer to a query.
+        """Answer a query.
 
         Raises:
-            BusyError: too many wait already.
-            MmindexError: the query cannot be answered.
+            BusyError: too many calls are waiting.
+            MmindexError: the query fails.
         """
         with self._desk.place():
             future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -141,10 +141,10 @@ class TextBatcher:
             return await future
 
     async def run(self, work: Callable[[], T]) -> T:
-        """A call that needs the model, in the one thread that uses it.
+        """Run a call that needs the model in the model thread.
 
         Raises:
-            BusyError: too many wait already.
+            BusyError: too many calls are waiting.
         """
         with self._desk.place():
             return await asyncio.get_running_loop().run_in_executor(self._model, work)
@@ -164,7 +164,7 @@ class TextBatcher:
             self._running = False
 
     def close(self) -> None:
-        """Let what is under way end."""
+        """Wait for active calls."""
         self._model.shutdown(wait=True, cancel_futures=True)
 
 
@@ -182,7 +182,7 @@ def _settle(
 
 
 def _answers(queries: list[TextQuery]) -> list[Answer | MmindexError]:
-    """The answers to queries of any kinds, in their order."""
+    """Answer queries of any kinds, in order."""
     groups: dict[tuple[int, Modality, Limit], list[int]] = defaultdict(list)
     for place, query in enumerate(queries):
         groups[query.kind].append(place)

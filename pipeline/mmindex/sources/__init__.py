@@ -1,1 +1,1 @@
-"""The kinds of source: one module lists one kind's images and captions."""
+"""The kinds of source: one module per kind reads its images and captions."""

@@ -1,4 +1,4 @@
-"""Reading annotation files that may be cut off, hostile or merely odd."""
+"""Read annotation files, which can be truncated, hostile or unusual."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HUGE_NUMBER: Final = re.compile(rb"[0-9.][eE]\+?[0-9]{3}|[0-9]{300}")
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read an annotation file whole.
+    """Read a whole annotation file.
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the file cannot be read.
@@ -42,15 +42,15 @@ def read_bytes(path: Path) -> bytes:
 def decode_json(data: bytes, kind: type[T], where: str) -> tuple[T, int]:
     """Decode JSON into ``kind``, strictly.
 
-    Half of a surrogate pair cannot be stored as UTF-8: it becomes U+FFFD and is counted.
+    A lone surrogate cannot be stored as UTF-8: it becomes U+FFFD and is counted.
 
     Args:
         data: the JSON text in UTF-8, with or without a byte-order mark.
-        kind: a msgspec-supported type; fields that it does not name are skipped.
+        kind: a type that msgspec supports; unknown fields are skipped.
         where: the file's name for messages.
 
     Returns:
-        the value, and how many halves of surrogate pairs were replaced.
+        the value, and the number of lone surrogates that were replaced.
 
     Raises:
         DataError: cut off, malformed, NaN, Infinity, numbers beyond a double, nested too deep,
@@ -68,11 +68,11 @@ def decode_json(data: bytes, kind: type[T], where: str) -> tuple[T, int]:
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 at byte {_bad_byte(data)}") from error
     except RecursionError as error:
-        raise DataError(f"{where}: nested too deep to be an annotation file") from error
+        raise DataError(f"{where}: nested too deeply for an annotation file") from error
     except msgspec.DecodeError as error:
         if "truncated" in str(error):
             raise DataError(
-                f"{where}: cut off: the JSON ends too early, at byte {len(data)}",
+                f"{where}: truncated: the JSON ends too early, at byte {len(data)}",
                 "fetch or copy the file again",
             ) from error
         raise DataError(f"{where}: {error}") from error
@@ -100,7 +100,7 @@ def _replace_lone_surrogates(data: bytes) -> tuple[bytes, int]:
 
 
 def json_column(value: Any) -> MetadataValue:
-    """A JSON value as a metadata column holds it: objects, and lists of any, as their JSON text."""
+    """Return a JSON value for a metadata column: objects, and lists of objects, as JSON text."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, list) and all(
@@ -111,12 +111,12 @@ def json_column(value: Any) -> MetadataValue:
 
 
 def notes(counts: Mapping[NoteKind, int]) -> Iterator[Note]:
-    """The counts that are not zero, as notes of a source's summary."""
+    """Return the counts above zero as notes for the summary of a source."""
     return (Note(kind, count) for kind, count in counts.items() if count)
 
 
 def find_file(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first of ``names`` that is a file in ``folder`` or in a folder just below it."""
+    """Return the first of ``names`` that is a file in ``folder`` or in a direct subfolder."""
     candidates = (
         candidate
         for name in names
@@ -126,7 +126,7 @@ def find_file(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def read_text(path: Path) -> str:
-    """A text file's content, without a byte-order mark.
+    """Read a text file, without a byte-order mark.
 
     Raises:
         DataError: it is not UTF-8; the message names the line.
@@ -136,10 +136,10 @@ def read_text(path: Path) -> str:
 
 
 def as_text(data: bytes, where: str) -> str:
-    """A text file's bytes as text, without a byte-order mark: UTF-8, or UTF-16 with its mark.
+    """Decode the bytes of a text file: UTF-8, or UTF-16 with a byte-order mark.
 
     Raises:
-        DataError: they are neither; the message names the line.
+        DataError: the bytes are neither; the message names the line.
     """
     try:
         if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -151,12 +151,12 @@ def as_text(data: bytes, where: str) -> str:
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not empty; only LF and CRLF end a line."""
+    """Yield the non-empty lines with their numbers; only LF and CRLF end a line."""
     for number, line in enumerate(text.split("\n"), start=1):
         if stripped := line.removesuffix("\r"):
             yield number, stripped
 
 
 def stem(name: str) -> str:
-    """A file's name without its extension; names from outside stay as they are otherwise."""
+    """Return a file name without its extension, otherwise unchanged."""
     return os.path.splitext(name)[0]  # noqa: PTH122  # Path would drop "./"

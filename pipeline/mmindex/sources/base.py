@@ -1,7 +1,8 @@
-"""What a kind of source is: the description that its module registers, and what its reader gets.
+"""The definition of a kind of source, and the arguments of its reader.
 
-A kind is one module that defines ``KIND``, a :class:`Kind`. Those in :mod:`mmindex.sources.kinds`
-are built in; other packages name theirs in the entry point group ``mmindex.sources``::
+A kind is a module that defines ``KIND``, a :class:`Kind`. The kinds in
+:mod:`mmindex.sources.kinds` are built in; other packages register theirs in the entry point group
+``mmindex.sources``::
 
     [project.entry-points."mmindex.sources"]
     album = "my_package.album:KIND"
@@ -9,13 +10,14 @@ are built in; other packages name theirs in the entry point group ``mmindex.sour
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from mmindex.core.config import FetchConfig
+from mmindex.core.errors import NoInputError
 from mmindex.core.records import SourceEvent
 from mmindex.core.resources import user_path
 from mmindex.store.forgotten import NOTHING, Forgotten
@@ -25,14 +27,14 @@ ARCHIVES: Final = (".zip", ".tar")
 
 
 class Place(StrEnum):
-    """What stands after the colon of a source spec."""
+    """The type of the part after the colon in a source spec."""
 
     FOLDER = "folder"
     FOLDER_OR_ARCHIVE = "folder, .zip or .tar"
     FILE = "file"
     PATTERN = "pattern"  # of files, see mmindex.sources.patterns
     RELEASE = "release"  # a folder, or the name of a release that data/corpora describes
-    NO_PATH = "no path"  # something else, which the kind's own `check` understands
+    NO_PATH = "not a path"  # something else, which the kind's own `check` understands
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,10 @@ class SourceSpec:
     """A parsed source spec, ``[NAME=]KIND:PLACE[#SPLIT]``.
 
     Attributes:
-        kind: the kind's name.
-        where: PLACE; the kind says what it is.
+        kind: the name of the kind.
+        where: PLACE, whose meaning depends on the kind.
         split: the part after ``#``, or None.
-        name: what it is called in ids and its column ``source``, in place of the default.
+        name: the name in ids and in the column ``source``, instead of the default.
     """
 
     kind: str
@@ -57,26 +59,26 @@ class SourceSpec:
 
     @property
     def path(self) -> Path | None:
-        """PLACE as an absolute path if it holds a separator or exists, else None."""
+        """PLACE as an absolute path if it contains a separator or exists, otherwise None."""
         path = user_path(self.where)
         return path.absolute() if "/" in self.where or path.exists() else None
 
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """What reading a source needs beside its spec.
+    """The options for reading a source.
 
     Attributes:
-        layout: the store, whose downloads folder holds fetched and generated corpora.
-        max_bytes: limit for one image's file.
+        layout: the store, whose downloads folder contains downloaded and generated corpora.
+        max_bytes: the size limit of an image file.
         all_files: for ``folder:``, try every file by its content.
-        exclude: for ``folder:``, globs of what is left out.
-        include: for ``folder:``, globs of what alone is taken; empty: everything.
-        fetch: how to behave on the network.
-        max_throttled: for ``urls:``, the share of rows that may be left for a later run because
+        exclude: for ``folder:``, globs of files and folders to skip.
+        include: for ``folder:``, globs of the files to read; empty: all files.
+        fetch: the network settings.
+        max_throttled: for ``urls:``, the share of rows that can be left for a later run because
             their host asks to wait.
-        forgotten: for ``urls:``, what must not be fetched, or not kept.
-        roots: real paths of all folders of the corpus: a link into one is no new picture.
+        forgotten: for ``urls:``, the items that must not be downloaded or kept.
+        roots: real paths of all folders in the corpus: a link into one is not a new image.
     """
 
     layout: Layout
@@ -92,14 +94,14 @@ class SourceOptions:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a kind's reader is asked to read.
+    """The arguments of the reader of a kind.
 
     Attributes:
-        spec: the source; its ``where`` matters to kinds of ``Place.PATTERN`` and ``NO_PATH``.
-        path: the file or folder, which exists; of a release, the folder it was fetched into.
+        spec: the source; kinds with ``Place.PATTERN`` and ``NO_PATH`` use its ``where``.
+        path: the existing file or folder; for a release, the download folder.
         split: the split to read; None for all.
         options: the store, limits and settings.
-        ids: what will stand before the ids.
+        ids: the prefix of the ids.
     """
 
     spec: SourceSpec
@@ -111,13 +113,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What must come before a source can be read.
+    """What must be done before a source can be read.
 
     Attributes:
-        what: the same in words; empty: it can be read as it is.
-        bytes: to be fetched or drawn, as far as known.
-        images: how many the source will have, where that is known; otherwise 0.
-        captions: likewise.
+        what: a description; empty if nothing is needed.
+        bytes: the bytes to download or draw, as far as known.
+        images: the number of images that the source will have, or 0 if unknown.
+        captions: the number of captions, or 0 if unknown.
     """
 
     what: str = ""
@@ -128,7 +130,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """The description of a kind of source.
+    """The definition of a kind of source.
 
     Attributes:
         name: what stands before the colon of a spec.
@@ -137,7 +139,8 @@ class Kind:
         example: a whole spec, for help.
         summary: what it reads, in one line; the README's table says the same.
         read: streams what a source holds, in an order that depends on its content alone. Ids are
-            relative to ``ids``, unique within the source.
+            relative to ``ids``. Items with one id and the same bytes become one image with all
+            captions; a second item with other bytes is rejected as ``duplicate_id``.
         ids: what stands before the ids; None for the source's name, see ``label``.
         suffix: of ``Place.PATTERN``, what the files' names end in.
         label: the last part of the source's name (``KIND/LABEL``, its column ``source``); None
@@ -159,3 +162,14 @@ class Kind:
     check: Callable[[SourceSpec], None] | None = None
     needs: Callable[[SourceSpec, Layout], Needs] | None = None
     globs: bool = False
+
+
+def require_split(split: str | None, known: Collection[str], path: Path, hint: str = "") -> None:
+    """Check that a source has the split that its spec names; readers skip the rows of others.
+
+    Raises:
+        NoInputError: it has not.
+    """
+    if split is not None and split not in known:
+        found = ", ".join(sorted(set(known) - {"all"})) or "none"
+        raise NoInputError(f"{path}: no split {split!r} (found: {found})", hint)

@@ -1,6 +1,6 @@
 """Caption lists: one line or record for each caption, by image name.
 
-Forms, told apart by the first line:
+The first line determines the form:
 
 - a table with a header that names its columns, separated by tabs or ``|`` without quoting
   (Flickr30k's ``results.csv``) or by commas with quoting as in RFC 4180 (Kaggle's ``captions.txt``,
@@ -8,9 +8,9 @@ Forms, told apart by the first line:
   JSON list);
 - with a tab: ``name<TAB>caption``, where ``name#3`` is the image's fourth caption (Flickr30k's
   ``.token`` file) and ``name#zhm#0`` its first in some language (Flickr8k-CN);
-- otherwise ``name,caption``, quoted as in RFC 4180 where a caption holds a comma.
+- otherwise ``name,caption``, quoted as in RFC 4180 if a caption contains a comma.
 
-A ``.jsonl`` has one object a line, with ``file_name`` or ``image``, captions as
+A ``.jsonl`` has one object per line, with ``file_name`` or ``image``, captions as
 :mod:`mmindex.sources.captions` finds them, and ``split`` if known. Every other key becomes a
 metadata column, and so does every other column of a ``metadata.csv``.
 """
@@ -51,7 +51,7 @@ _JSON_LIST: Final = "raw"
 
 @dataclass(slots=True)
 class Described:
-    """What a caption list says about one image."""
+    """The entry of an image in a caption list."""
 
     captions: list[str] = field(default_factory=list)
     split: str = "all"
@@ -60,26 +60,26 @@ class Described:
 
 @dataclass(slots=True)
 class CaptionList:
-    """A caption list in memory: some 200 bytes a caption beside its text.
+    """A caption list in memory: about 200 bytes per caption in addition to its text.
 
     Attributes:
-        images: what is said about each image, by name, in the file's order.
-        notes: oddities, counted.
+        images: the entries by image name, in file order.
+        notes: counts of anomalies.
     """
 
     images: dict[str, Described] = field(default_factory=dict)
     notes: Counter[NoteKind] = field(default_factory=Counter)
 
     def about(self, name: str) -> Described:
-        """The entry of an image, made where there is none."""
+        """Return the entry of an image; create it if there is none."""
         return self.images.setdefault(name.removeprefix("./"), Described())
 
     def take(self, name: str) -> Described | None:
-        """Take an image's entry out; None where the list does not name it."""
+        """Remove and return the entry of an image, or None."""
         return self.images.pop(name, None)
 
     def summary(self) -> Iterator[Note]:
-        """The oddities; whatever was not taken out is a caption of an unknown image."""
+        """Return the anomalies; captions that were not taken are those of unknown images."""
         unknown = sum(len(described.captions) for described in self.images.values())
         counts = self.notes + Counter({NoteKind.CAPTIONS_OF_UNKNOWN_IMAGES: unknown})
         return notes(dict(sorted(counts.items())))
@@ -96,7 +96,7 @@ def read_captions(path: Path) -> CaptionList:
 
 
 def names_images(data: bytes, where: str) -> bool:
-    """Whether a table or JSON lines have a field for the image's name, as their first line says."""
+    """Return whether the first line of a table or JSON lines has a field for the image name."""
     try:
         if where.lower().endswith(".jsonl"):
             first = data.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")[0]
@@ -152,7 +152,7 @@ def _read_tabs(text: str, where: str, result: CaptionList) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Where a table's columns stand; ``others`` become metadata, by name."""
+    """The positions of the columns of a table; ``others`` become metadata, by name."""
 
     names: tuple[str, ...]
     image: int
@@ -169,7 +169,7 @@ _PLAIN: Final = _Columns(("image", "caption"), 0, (1,))
 
 
 def _columns(header: list[str], *, with_others: bool) -> _Columns | None:
-    """Where the wanted columns stand, or None if this row is no header."""
+    """Return the positions of the columns, or None if this row is not a header."""
     names = [name.strip() for name in header]
     lower = [name.lower() for name in names]
     image = next((lower.index(key) for key in IMAGE_KEYS if key in lower), None)
@@ -201,14 +201,14 @@ def _add_row(row: list[str], columns: _Columns, where: str, result: CaptionList)
 def _unquoted(
     text: str, where: str, separator: str, width: int, result: CaptionList
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows below a header; the last cell may itself hold a separator."""
+    """Yield the rows below a header; the last cell can contain the separator."""
     for number, line in islice(numbered_lines(text), 1, None):
         cells = line.split(separator, width - 1)
         if len(cells) == width - 1 and (match := _LOST_SEPARATOR.fullmatch(cells[-1])):
             result.notes[NoteKind.LOST_SEPARATORS_MENDED] += 1
             cells = [*cells[:-1], "", match["caption"]]
         if len(cells) != width:
-            raise DataError(f"{where}:{number}: {len(cells)} columns, the header has {width}")
+            raise DataError(f"{where}:{number}: {len(cells)} columns, but the header has {width}")
         yield number, [cell.removeprefix(" ") for cell in cells]
 
 
@@ -228,7 +228,7 @@ def _read_csv(
                 if len(row) != columns.count:
                     raise DataError(
                         f"{where}:{reader.line_num}: {len(row)} columns, expected {columns.count}",
-                        f"quote a caption that holds {separator!r}, or separate by tabs",
+                        f"quote captions that contain {separator!r}, or separate columns with tabs",
                     )
                 _add_row(row, columns, f"{where}:{reader.line_num}", result)
         except csv.Error as error:

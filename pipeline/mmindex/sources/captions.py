@@ -1,7 +1,7 @@
-"""Caption texts, whatever they stand in: which fields hold them, and what a value may be.
+"""Find caption fields and read their values.
 
-Every kind of source names its captions and reads their values here, and the crawl stage drops the
-blank ones, so that a caption means the same in a table, a list, a JSON file and a tar.
+All kinds of source use this module, and the crawl stage drops blank captions, so captions are
+handled in the same way in tables, lists, JSON files and tar archives.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NESTING: Final = 4  # a list of structs of lists, and one to spare
 
 
 def caption_fields(names: Iterable[str]) -> tuple[str, ...]:
-    """Those of some fields or columns that hold captions; numbered ones in the order of numbers."""
+    """Return the fields or columns that contain captions; numbered ones in numeric order."""
     return _fields_among(tuple(names))
 
 
@@ -38,16 +38,16 @@ def _fields_among(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def caption_texts(value: object, where: str) -> list[str]:
-    """The captions in a value: a text, a list, an object with a caption field, or lists of them.
+    """Return the captions in a value: a text, an object with a caption field, or lists of these.
 
-    Null and NaN are no caption; blank texts are left for :func:`usable_captions`.
+    Null and NaN are not captions; blank texts are removed by :func:`usable_captions`.
 
     Args:
-        value: as JSON or Arrow give it.
-        where: the file and line or column, for the message.
+        value: the value from JSON or Arrow.
+        where: the file and line or column, for messages.
 
     Raises:
-        DataError: it is something else: a number, bytes, an object without a caption field.
+        DataError: the value is anything else: a number, bytes, an object without a caption field.
     """
     return list(_texts(value, where, _NESTING))
 
@@ -70,11 +70,11 @@ def _texts(value: object, where: str, depth: int) -> Iterator[str]:
             return
     raise DataError(
         f"{where}: not a caption: {type(value).__name__} {str(value)[:60]!r}",
-        "a caption must be a text or a list of texts, or an object with a field such as `raw`,"
+        "a caption must be a text, a list of texts, or an object with a field such as `raw`,"
         " `text` or `caption`",
     )
 
 
 def usable_captions(captions: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Captions that say something, each with its place among all that the source gives."""
+    """Return the captions that are not blank, each with its position in the source."""
     return ((place, text) for place, text in enumerate(captions) if text.strip())

@@ -1,4 +1,4 @@
-"""What Flickr8k-CN and COCO-CN have in common: numbered caption lines, and lists of the splits.
+"""Common parts of Flickr8k-CN and COCO-CN: numbered caption lines, and lists of the splits.
 
 A line is ``NAME#LANG#N caption`` (Flickr8k-CN: ``667626_18933d713e.jpg#zhc#0 一个女人``) or
 ``NAME#N<TAB>caption`` (COCO-CN), the name with or without an extension, a space or a tab before
@@ -17,6 +17,7 @@ from typing import Final
 
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.sources.annotations import find_file, numbered_lines, read_text, stem
+from mmindex.sources.base import require_split
 
 _LINE: Final = re.compile(
     r"(?P<name>[^#\t]+)(?:#(?P<language>[A-Za-z]+))?#\d+[ \t]+(?P<caption>\S.*)"
@@ -25,12 +26,12 @@ _LINE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class CaptionLayout:
-    """How one corpus is published.
+    """The files of a corpus.
 
     Attributes:
-        captions: caption files; the first that is there is read. Human ones come first.
-        splits: the file that lists a split's images, by split.
-        hint: what a folder must hold.
+        captions: caption files; the first existing one is read. Human captions come first.
+        splits: the file with the images of a split, by split.
+        hint: the expected content of the folder.
     """
 
     captions: tuple[str, ...]
@@ -38,29 +39,27 @@ class CaptionLayout:
     hint: str
 
     def read(self, path: Path, split: str | None) -> Iterator[tuple[str, str, list[str]]]:
-        """Stem, split and captions of each image, in the order of the caption file.
+        """Yield stem, split and captions of each image, in the order of the caption file.
 
         Args:
-            path: the corpus; its caption file and lists may lie one folder deeper.
-            split: the only split wanted; None for all.
+            path: the corpus; the caption file and lists can be in a subfolder.
+            split: the split to read; None for all.
 
         Raises:
-            NoInputError: no captions, or no such split there.
+            NoInputError: there are no captions, or no such split.
             DataError: a caption file or list is damaged; the message names the line.
         """
         captions = find_file(path, self.captions)
         if captions is None:
-            raise NoInputError(f"{path}: no captions there", self.hint)
+            raise NoInputError(f"{path}: no captions found", self.hint)
         splits: dict[str, str] = {}
         for name, file in self.splits.items():
             found = find_file(path, (file,))
             if found is None and name == split:
-                raise NoInputError(f"{path}: no {file} there", self.hint)
+                raise NoInputError(f"{path}: {file} not found", self.hint)
             lines = read_text(found) if found is not None else ""
             splits |= {stem(line.strip()): name for _, line in numbered_lines(lines)}
-        if split is not None and split not in self.splits:
-            known = ", ".join(self.splits)
-            raise NoInputError(f"{path}: no split {split!r} (there are: {known})", self.hint)
+        require_split(split, self.splits, path, self.hint)
         for name, texts in read_numbered(captions).items():
             own = splits.get(stem(name), "all")
             if split in (None, own):
@@ -68,7 +67,7 @@ class CaptionLayout:
 
 
 def read_numbered(path: Path) -> dict[str, list[str]]:
-    """Read ``NAME#LANG#N caption`` or ``NAME#N caption`` lines: captions by name, in order.
+    """Read ``NAME#LANG#N caption`` or ``NAME#N caption`` lines; return captions by name, in order.
 
     Raises:
         DataError: a line has another form, or the file is not UTF-8.

@@ -1,4 +1,4 @@
-"""What is known of published corpora: the descriptions in ``data/corpora/*.toml``."""
+"""Published corpora: the descriptions in ``data/corpora/*.toml``."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mmindex.sources.expected import Expected
 
 
 class _Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base: a misspelt key in a description is an error."""
+    """Base class: an unknown key in a description is an error."""
 
 
 class CorpusFile(_Description, frozen=True):
-    """One file as its publisher serves it.
+    """A file of a corpus on the publisher's server.
 
     Attributes:
         name: file name.
-        url: address.
-        bytes: size, where known.
-        md5: hex digest, where known.
-        sha256: hex digest, where known.
-        verified: whether the facts were checked against the file itself.
-        seen_in: for each fact, how many independent public files state it.
-        mirrors: other addresses of the same bytes, best first.
-        by_hand: why the terms let nobody but the user fetch it, and how; None where they do.
+        url: URL.
+        bytes: size, if known.
+        md5: hex digest, if known.
+        sha256: hex digest, if known.
+        verified: whether these values were compared with the file itself.
+        seen_in: for each value, the number of independent public sources that state it.
+        mirrors: other URLs of the same file, best first.
+        by_hand: why only the user can download it, and how; None if mmindex can.
     """
 
     name: str
@@ -43,15 +43,15 @@ class CorpusFile(_Description, frozen=True):
 
 
 class CorpusSplit(_Description, frozen=True):
-    """A named part of a corpus that a source spec can ask for (``KIND:NAME``).
+    """A named part of a corpus (``KIND:NAME`` in a source spec).
 
     Attributes:
-        kind: kind of source that reads it.
-        name: its name.
-        files: names of the files it needs.
+        kind: the kind of source that reads it.
+        name: the name.
+        files: the names of its files.
         split: the split to read; None for all.
-        images: how many it has, where known.
-        captions: how many it has, where known.
+        images: the number of images, if known.
+        captions: the number of captions, if known.
     """
 
     kind: str
@@ -63,7 +63,7 @@ class CorpusSplit(_Description, frozen=True):
 
 
 class Corpus(_Description, frozen=True):
-    """One published corpus; ``expected`` is the recall that models are known to reach on it."""
+    """A published corpus; ``expected`` is the published recall of models on it."""
 
     name: str
     title: str
@@ -78,7 +78,7 @@ def list_corpora(folder: Path | None = None) -> tuple[Corpus, ...]:
     """Read every description, sorted by file name.
 
     Args:
-        folder: where they lie; default: the data files that come with mmindex.
+        folder: the folder; default: the data files of mmindex.
 
     Raises:
         InternalError: a description is damaged, or a release needs a file that is not described.
@@ -88,14 +88,14 @@ def list_corpora(folder: Path | None = None) -> tuple[Corpus, ...]:
 
 
 def known(own: str | None) -> tuple[Corpus, ...]:
-    """Every corpus that sources can name.
+    """Return all known corpora.
 
     Args:
-        own: a description of the user's own, which replaces the one of the same name; or None.
+        own: the user's description file, which replaces the one with the same name; or None.
 
     Raises:
-        NoInputError: it is not there.
-        DataError: it is damaged.
+        NoInputError: the file does not exist.
+        DataError: the file is damaged.
     """
     corpora = {corpus.name: corpus for corpus in list_corpora()}
     if own is not None:
@@ -113,7 +113,7 @@ def _load(path: Path, failure: type[MmindexError]) -> Corpus:
         raise failure(f"{path}: {error}") from error
     for name in (corpus.name, *(file.name for file in corpus.files)):
         if name in ("", ".", "..") or "/" in name or "\0" in name:
-            raise failure(f"{path}: {name!r} is no file name")
+            raise failure(f"{path}: {name!r} is not a file name")
     described = {file.name for file in corpus.files}
     for release in corpus.splits:
         if missing := set(release.files) - described:
@@ -122,17 +122,18 @@ def _load(path: Path, failure: type[MmindexError]) -> Corpus:
 
 
 def explain_missing_release(kind: str, name: str, own: str | None = None) -> NoInputError:
-    """The error for a name that is neither a path nor a release.
+    """Return the error for a name that is neither a path nor a release.
 
     Args:
-        kind: kind of source.
-        name: what was asked for.
+        kind: the kind of source.
+        name: the name.
         own: see :func:`known`.
     """
     names = ", ".join(
         release.name for corpus in known(own) for release in corpus.splits if release.kind == kind
     )
     return NoInputError(
-        f"{kind}:{name}: no such folder" + (f", no such release (known: {names})" if names else ""),
+        f"{kind}:{name}: no such folder"
+        + (f", and no such release (known: {names})" if names else ""),
         f"use {kind}:PATH with the path of a local copy",
     )

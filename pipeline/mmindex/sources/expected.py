@@ -1,4 +1,4 @@
-"""Golden figures: the recall that a model is known to reach on a corpus."""
+"""Expected figures: the published recall of a model on a corpus."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Rank = Annotated[float, msgspec.Meta(ge=1)]
 
 
 class _Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base: a misspelt figure is an error."""
+    """Base class: an unknown figure is an error."""
 
 
 class ExpectedRecall(_Golden, frozen=True, omit_defaults=True):
-    """One direction; what is left out is not compared."""
+    """The figures of one direction; missing figures are not compared."""
 
     r1: Percent | None = msgspec.field(name="r@1", default=None)
     r5: Percent | None = msgspec.field(name="r@5", default=None)
@@ -34,13 +34,12 @@ class Expected(_Golden, frozen=True):
     """An ``[[expected]]`` table.
 
     Attributes:
-        model, pretrained: as the store's manifest names them; None fits any.
-        corpus: what the ``source`` column says, such as ``coco-karpathy``; None fits any.
-        split: what the ``split`` column says in every row; None fits any.
-        tolerance: percentage points (ranks, for ``medr``) that a figure may be off, either way.
-        cite: where the figures stand.
-        images, captions: how many there must be, exactly.
-        text_to_image, image_to_text: exact search, the model's quality.
+        model, pretrained: as in the manifest of the store; None matches any.
+        corpus: the value of the column ``source``, such as ``coco-karpathy``; None matches any.
+        split: the value of the column ``split`` in every row; None matches any.
+        tolerance: percentage points (ranks, for ``medr``) of allowed difference in both directions.
+        cite: the source of the figures. images, captions: the exact numbers. text_to_image,
+            image_to_text: figures of exact search.
         text_to_image_index, image_to_text_index: through the index.
         index_recall: of the indexes.
     """
@@ -61,7 +60,7 @@ class Expected(_Golden, frozen=True):
 
     @property
     def title(self) -> str:
-        """Whose figures these are, in one line."""
+        """The model and the corpus of the figures in one line."""
         model = " ".join(part for part in (self.model, self.pretrained) if part)
         corpus = " ".join(part for part in (self.corpus, self.split) if part)
         return f"{model or 'any model'} on {corpus or 'any corpus'}"

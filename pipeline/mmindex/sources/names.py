@@ -1,8 +1,8 @@
-"""Matching the names that a caption list gives with those that files have.
+"""Match the names in a caption list with file names.
 
-Lists travel between systems: names lose a folder or gain one, slashes turn round, a Mac decomposes
-letters (https://unicode.org/reports/tr15/), and cameras write ``.JPG``. A name that is there as
-listed always wins; another spelling counts only where it can mean one file.
+Lists are copied between systems: names lose or gain a folder, slashes change, macOS decomposes
+letters (https://unicode.org/reports/tr15/), and cameras write ``.JPG``. An exact match always has
+priority; another spelling counts only if it matches a single file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _KEPT: Final = 2  # more candidates than one are ambiguous, however many there a
 
 
 def normal_name(name: str) -> str:
-    """A name in one spelling: composed letters, forward slashes, the extension in lower case."""
+    """Normalise a name: composed letters, forward slashes, the extension in lower case."""
     slashed = unicodedata.normalize("NFC", name).replace("\\", "/")
     while slashed.startswith("./"):
         slashed = slashed[2:]
@@ -26,15 +26,15 @@ def normal_name(name: str) -> str:
 
 
 def match_names(listed: Iterable[str], files: Iterable[str]) -> dict[str, str]:
-    """Which listed name each file has, for files that no list names exactly.
+    """Return the listed name of each file without an exact match.
 
     Args:
-        listed: the list's names.
+        listed: the names in the list.
         files: relative paths; read once.
 
     Returns:
-        listed names by file. Left out are files that are listed as they are, and names that could
-        mean several files.
+        listed names by file, without files that match exactly, and without names that match
+        several files.
     """
     names = set(listed)
     same: defaultdict[str, list[str]] = defaultdict(list)  # normal name: listed names

@@ -1,7 +1,8 @@
-"""What the sources of a corpus are called, so that no two pictures share an id.
+"""Name the sources of a corpus so that no two images have the same id.
 
-A source's name stands before its ids. Two folders called ``DCIM`` would share theirs, so the later
-one gets a longer name. A name that a store has given stays, whatever is added or left out later.
+The name of a source is the prefix of its ids. Two folders called ``DCIM`` would have the same
+prefix, so the later one gets a longer name. A source in a store keeps its name when other sources
+are added or removed.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ _BY_PATH = (Place.FOLDER, Place.FOLDER_OR_ARCHIVE, Place.FILE)
 def source_names(
     texts: Sequence[str], fetch: FetchConfig, known: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The name of each source, by its spec.
+    """Return the name of each source by spec.
 
     Args:
         texts: the specs.
-        fetch: knows the user's own releases.
-        known: names that the store has given, by spec.
+        fetch: the network settings, with the user's own releases.
+        known: existing names in the store, by spec.
 
     Raises:
         NoInputError: a source does not exist.
-        UsageError: a spec makes no sense, or the user gave two sources one name.
+        UsageError: a spec is invalid, or two sources have the same name.
     """
     known = known or {}
     names: dict[str, str] = {}
@@ -51,12 +52,14 @@ def source_names(
                 names[text] = name
                 break
             if spec.name is not None:
-                raise UsageError(f"{text!r}: another source is called {name}", "choose a new name")
+                raise UsageError(
+                    f"{text!r}: another source has the name {name}", "choose a new name"
+                )
     return {text: names[text] for text in texts}
 
 
 def named_specs(texts: Iterable[str], names: Mapping[str, str]) -> list[SourceSpec]:
-    """The parsed specs, with the names that :func:`source_names` gave them."""
+    """Return the parsed specs with the names from :func:`source_names`."""
     specs = [parse_spec(text) for text in texts]
     return [
         _called(spec, names[text], source_name(spec))
@@ -88,16 +91,16 @@ def _candidates(spec: SourceSpec, default: str, known: str | None) -> Iterator[s
 
 
 def _folder(spec: SourceSpec) -> Path:
-    """The path whose parts tell a source from others of its name."""
+    """Return the path whose parts distinguish sources with the same name."""
     if registry.find(spec.kind).place is Place.PATTERN:
         return pattern_folder(spec.where)
     return user_path(spec.where).resolve()
 
 
 def _claims(spec: SourceSpec) -> dict[str, str]:
-    """What stands before the ids of a source, and the place that it stands for.
+    """Return the id prefix of a source and the place for which it is used.
 
-    Published corpora claim nothing: the same id is the same picture wherever a copy lies.
+    Published corpora need no unique prefix: the same id is the same image in every copy.
     """
     kind = registry.find(spec.kind)
     path = str(_folder(spec))
@@ -116,6 +119,6 @@ def _pattern_claims(kind: Kind, spec: SourceSpec) -> dict[str, str]:
 
 
 def folder_roots(specs: Iterable[SourceSpec]) -> tuple[str, ...]:
-    """The real paths of all folders that are sources."""
+    """Return the real paths of all source folders."""
     folders = (user_path(spec.where) for spec in specs if registry.find(spec.kind).globs)
     return tuple(str(folder.resolve()) for folder in folders if folder.is_dir())

@@ -1,4 +1,4 @@
-"""What a source lacks before it can be read: known without touching the network or the store."""
+"""Determine what a source needs before it can be read, without network or store access."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmindex.store.layout import Layout
 
 
 def needs_of(spec: SourceSpec, layout: Layout, settings: FetchConfig) -> Needs:
-    """What a source lacks.
+    """Return what a source needs.
 
     Raises:
         NoInputError: there is no such release.
@@ -39,12 +39,12 @@ def _of_release(release: Release, layout: Layout) -> Needs:
     ]
     names = ", ".join(file.name for file, _ in missing)
     size = sum(left for _, left in missing)
-    what = f"would fetch or check {names} ({size:,} bytes)" if missing else ""
+    what = f"would download or verify {names} ({size:,} bytes)" if missing else ""
     return Needs(what, size, part.images or 0, part.captions or 0)
 
 
 def _is_checked(path: Path, file: CorpusFile) -> bool:
-    """Whether a fetched file is still the one whose checksum was compared."""
+    """Return whether a downloaded file has not changed since its checksum was verified."""
     record = load_record(path.with_name(f"{path.name}.json"))
     if record is None or not path.is_file():
         return False

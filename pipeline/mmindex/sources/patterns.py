@@ -1,4 +1,4 @@
-"""Sources named by a pattern of files: ``shards/{00000..00041}.tar``, ``data/*.parquet``."""
+"""Sources with a file pattern: ``shards/{00000..00041}.tar``, ``data/*.parquet``."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _MAGIC: Final = re.compile(r"[*?\[{]")
 
 
 def find_files(pattern: str, suffix: str) -> list[Path]:
-    """The files that a pattern names, sorted by name; a folder stands for all its files.
+    """Return the files that match a pattern, sorted by name; a folder matches all its files.
 
     Args:
         pattern: a path with ``*``, ``?``, ``[...]`` and numeric ranges in braces; or a folder.
-        suffix: what the files' names end in, such as ``.tar``.
+        suffix: the suffix of the file names, such as ``.tar``.
 
-    Raises:
-        NoInputError: there is none; or one that a range names is missing.
-        UsageError: the ranges name too many, or the files are of another kind of source.
+        Raises:
+        NoInputError: no file matches, or a file in a range is missing.
+        UsageError: the ranges are too large, or the files belong to another kind of source.
     """
     found: set[Path] = set()
     for one in _expand(str(user_path(pattern).absolute())):
@@ -40,7 +40,7 @@ def find_files(pattern: str, suffix: str) -> list[Path]:
             continue
         matches = [one] if Path(one).is_file() else glob.glob(one)  # noqa: PTH207  # an absolute pattern
         if not matches and one != pattern and _RANGE.search(pattern):
-            raise NoInputError(f"{one}: no such file, but {pattern} names it")
+            raise NoInputError(f"{one}: no such file, but it is in the range of {pattern}")
         found |= {Path(match) for match in matches if Path(match).is_file()}
     if not found:
         raise NoInputError(f"{pattern}: no such file", f"expected files that end in {suffix}")
@@ -60,7 +60,7 @@ def _refuse_other_kind(pattern: str, suffix: str, found: Collection[str]) -> Non
 
 
 def pattern_name(pattern: str) -> str:
-    """What a pattern's files are called together: their folder's name."""
+    """Return the common name of the files of a pattern: the name of their folder."""
     path = user_path(pattern).absolute()
     if path.is_dir():
         return path.name or "root"
@@ -69,7 +69,7 @@ def pattern_name(pattern: str) -> str:
 
 
 def pattern_folder(pattern: str) -> Path:
-    """The folder below which all files of a pattern lie."""
+    """Return the folder that contains all files of a pattern."""
     path = user_path(pattern).absolute()
     if path.is_dir():
         return path
@@ -77,10 +77,11 @@ def pattern_folder(pattern: str) -> Path:
 
 
 def file_names(spec: SourceSpec, files: Sequence[Path]) -> dict[Path, str]:
-    """What stands for each file in the ids of a source.
+    """Return the part of the ids for each file.
 
-    That is its folder's name and its stem. Where files of several folders would share it, and in a
-    source with a name of its own, it is the path below the folder that the pattern starts at.
+    It is the name of the folder and the stem of the file. If files in several folders would have
+    the same one, or the source has its own name, it is the path relative to the folder of the
+    pattern.
     """
     base = pattern_folder(spec.where)
     short = {path: f"{path.parent.name}/{path.stem}" for path in files}
@@ -103,7 +104,7 @@ def _expand(pattern: str) -> list[str]:
         first, last = int(match[1]), int(match[2])
         total *= max(0, last - first + 1)
         if not 0 < total <= _MAX_FILES:
-            raise UsageError(f"{pattern}: {match[0]} is no range, or too long a one")
+            raise UsageError(f"{pattern}: {match[0]} is not a range, or is too long")
         choices.append([f"{n:0{len(match[1])}d}" for n in range(first, last + 1)])
     texts = _RANGE.sub("\0", pattern).split("\0")
     return [

@@ -1,4 +1,4 @@
-"""The step that every kind with an annotation list takes: from a listed name to a picture."""
+"""Find the images in an annotation list; used by all kinds with such a list."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mmindex.media.places import ImagePlace
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A picture as a list names it.
+    """An image in a list.
 
     Attributes:
-        image_id: relative to the source.
-        name: of its file, relative to where the pictures lie.
-        captions: as listed; None where there is no list that could have any.
-        split: split name.
-        metadata: the list's other columns.
-        sidecar: the name of an XMP file that describes it, likewise; empty: there is none.
-        is_video: whether its frames are the pictures; it lies in a folder then.
+        image_id: the id relative to the source.
+        name: the file name relative to the folder of the images.
+        captions: the captions; None if there is no caption list.
+        split: the split.
+        metadata: the other columns of the list.
+        sidecar: the name of its XMP file, or empty.
+        is_video: whether it is a video, whose frames are the images.
     """
 
     image_id: str
@@ -42,7 +42,7 @@ class Listed:
 
 
 def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
-    """Find a listed picture, or reject it and count the captions that go with it."""
+    """Find a listed image, or reject it and count the captions that are lost."""
     captions = tuple(listed.captions or ())
     try:
         found = place.find(listed.name)
@@ -73,7 +73,7 @@ def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
 
 
 def rejected_events(place: ImagePlace, listed: Listed, error: ItemError) -> Iterator[SourceEvent]:
-    """Reject a listed picture for a reason."""
+    """Reject a listed image for a reason."""
     yield Rejected(listed.image_id, place.uri(listed.name), error.reason, error.detail)
     if listed.captions:
         yield Note(NoteKind.CAPTIONS_OF_REJECTED_IMAGES, len(listed.captions))

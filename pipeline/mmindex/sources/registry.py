@@ -1,7 +1,7 @@
-"""Which kinds of source there are: those built in, and those that installed packages add.
+"""The registry of source kinds: built-in kinds and kinds of installed packages.
 
-A kind's module is imported when the kind is used or listed. Entry points are read once for each
-process, by the first command that has a source spec to understand.
+The module of a kind is imported when the kind is used or listed. Entry points are read once per
+process, when the first source spec is parsed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ GROUP: Final = "mmindex.sources"
 
 
 def names() -> tuple[str, ...]:
-    """The names of all kinds: the built-in ones, then those of other packages."""
+    """Return the names of all kinds: built-in kinds, then those of other packages."""
     own = kinds.built_in()
     return own + tuple(sorted(_added().keys() - set(own)))
 
 
 def listed() -> tuple[Kind, ...]:
-    """The descriptions of all kinds, in the order of :func:`names`.
+    """Return the definitions of all kinds, in the order of :func:`names`.
 
     Raises:
         UsageError: as :func:`find`.
@@ -35,24 +35,24 @@ def listed() -> tuple[Kind, ...]:
 
 
 def find(name: str) -> Kind:
-    """The description of a kind.
+    """Return the definition of a kind.
 
     Raises:
-        UsageError: there is no such kind, several packages define it, or the package that does is
-            broken; the message names the package.
+        UsageError: there is no such kind, several packages define it, or its package is broken; the
+            message names the package.
     """
     added = _added().get(name, ())
     if name in kinds.built_in():
         if added:
             raise UsageError(
-                f"source kind {name!r}: mmindex has it, and {_owners(added)} defines it too",
-                "uninstall that package, or have its author rename the kind",
+                f"source kind {name!r}: it is part of mmindex, and {_owners(added)} defines it too",
+                "uninstall that package, or ask its author to rename the kind",
             )
         return _imported(name)
     if len(added) > 1:
         raise UsageError(
             f"source kind {name!r}: more than one package defines it: {_owners(added)}",
-            "uninstall all of them but one",
+            "uninstall all of these packages except one",
         )
     if added:
         return _loaded(added[0])
@@ -68,13 +68,13 @@ def find(name: str) -> Kind:
 def _imported(name: str) -> Kind:
     kind = importlib.import_module(f"{kinds.__name__}.{name.replace('-', '_')}").KIND
     if not isinstance(kind, Kind) or kind.name != name:
-        raise InternalError(f"the module of source kind {name!r} describes another one")
+        raise InternalError(f"the module of source kind {name!r} describes another kind")
     return kind
 
 
 @functools.cache
 def _added() -> dict[str, tuple[EntryPoint, ...]]:
-    """The kinds of other packages by name, not yet imported."""
+    """Return the kinds of other packages by name, not yet imported."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in entry_points(group=GROUP):
         found[entry.name] = (*found.get(entry.name, ()), entry)
@@ -101,8 +101,8 @@ def _loaded(entry: EntryPoint) -> Kind:
         ) from error
     if not isinstance(kind, Kind) or kind.name != entry.name:
         raise UsageError(
-            f"source kind {entry.name!r}: {entry.value} of the package {_owner(entry)} is not the "
-            f"description of a kind of this name",
+            f"source kind {entry.name!r}: {entry.value} of the package {_owner(entry)} is not a "
+            f"kind with this name",
             hint,
         )
     return kind

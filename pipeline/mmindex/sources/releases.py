@@ -1,4 +1,4 @@
-"""Releases by name (``coco:val2017``): fetched once into the store, checked, then read in place."""
+"""Named releases (``coco:val2017``): downloaded once into the store, and read in place."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Release:
 
     @property
     def files(self) -> tuple[CorpusFile, ...]:
-        """The files it needs, in the order in which the description names them."""
+        """The files in the order of the description."""
         by_name = {file.name: file for file in self.corpus.files}
         return tuple(by_name[name] for name in self.part.files)
 
     def folder(self, layout: Layout) -> Path:
-        """Where its files lie."""
+        """The folder of its files."""
         return layout.downloads_dir / self.corpus.name
 
 
 def find_release(kind: str, name: str, split: str | None, settings: FetchConfig) -> Release:
-    """The release that ``KIND:NAME[#SPLIT]`` asks for.
+    """Return the release for ``KIND:NAME[#SPLIT]``.
 
     Raises:
-        NoInputError: there is none of this name; the message names those that there are.
+        NoInputError: there is no such release; the message lists the known ones.
         UsageError: it has no such split.
         DataError: the user's own descriptions are damaged.
     """
@@ -43,18 +43,19 @@ def find_release(kind: str, name: str, split: str | None, settings: FetchConfig)
             if (part.kind, part.name) == (kind, name):
                 if split is not None and part.split not in (None, split):
                     raise UsageError(
-                        f"{kind}:{name}#{split}: this release is the split {part.split!r} alone",
-                        f"leave out #{split}",
+                        f"{kind}:{name}#{split}: this release contains only the split "
+                        f"{part.split!r}",
+                        f"remove #{split}",
                     )
                 return Release(corpus, part)
     raise explain_missing_release(kind, name, settings.corpora)
 
 
 def fetch_release(release: Release, layout: Layout, settings: FetchConfig) -> Path:
-    """Make sure that a release's files are there, whole and checked; returns their folder.
+    """Download and verify the files of a release as needed; return their folder.
 
     Raises:
-        NoInputError: its terms let nobody but the user fetch a file; says where to put it.
+        NoInputError: only the user may download a file; the message states where to put it.
         MmindexError: as :func:`mmindex.fetch.download.download_files`.
     """
     folder = release.folder(layout)
@@ -67,7 +68,7 @@ def fetch_release(release: Release, layout: Layout, settings: FetchConfig) -> Pa
 
 
 def is_unpacked(folder: Path, file: CorpusFile) -> bool:
-    """Whether the user put a folder in place of an archive that only a user may fetch."""
+    """Return whether there is an unpacked folder for an archive that only users may download."""
     return file.by_hand is not None and (folder / Path(file.name).stem).is_dir()
 
 
@@ -75,10 +76,10 @@ def _refuse_restricted(release: Release, file: CorpusFile, folder: Path) -> None
     if file.by_hand is None or (folder / file.name).is_file():
         return
     raise NoInputError(
-        f"{release.part.kind}:{release.part.name}: {file.name} is not for programs to fetch: "
+        f"{release.part.kind}:{release.part.name}: {file.name} cannot be downloaded automatically: "
         f"{file.by_hand}",
         f"put {file.name}, or its images in a folder {Path(file.name).stem}, into {folder}; "
-        "or name a mirror of your own with `base_url`",
+        "or set your own mirror with `base_url`",
     )
 
 

@@ -1,4 +1,4 @@
-"""What is passed over in a folder of photographs: hidden files, other programs' caches, globs."""
+"""Rules for skipping files in a folder: hidden files, caches of other programs, globs."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _LIBRARY_CACHES: Final = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which files and folders below a source are taken.
+    """Rules for the files and folders of a source.
 
     Attributes:
-        all_files: take files whatever their extension.
-        videos: take videos as well.
-        exclude: what is left out; None: nothing.
-        include: what alone is taken; None: everything.
+        all_files: read files with any extension.
+        videos: also read videos.
+        exclude: matches paths to skip, or None.
+        include: matches the only paths to read, or None.
     """
 
     all_files: bool = False
@@ -52,7 +52,7 @@ class Rules:
         all_files: bool,
         videos: bool = False,
     ) -> Self:
-        """Rules from globs.
+        """Create rules from globs.
 
         Raises:
             UsageError: a glob is empty.
@@ -60,7 +60,7 @@ class Rules:
         return cls(all_files, _compile(exclude), _compile(include), videos)
 
     def skip_folder(self, name: str) -> Skip | None:
-        """Why a folder is passed over with all that is in it; ``name`` is its relative path."""
+        """Return why a folder is skipped, or None; ``name`` is its relative path."""
         parent, _, last = name.rpartition("/")
         low = last.lower()
         if low in _CACHES or low.endswith(_CACHE_SUFFIX):
@@ -72,7 +72,7 @@ class Rules:
         return Skip.EXCLUDED if self.exclude is not None and self.exclude.match(name) else None
 
     def skip_file(self, name: str) -> Skip | None:
-        """Why a file is passed over; its folders are looked at by :meth:`skip_folder`."""
+        """Return why a file is skipped, or None; see :meth:`skip_folder` for its folders."""
         last = name.rpartition("/")[2]
         if last.startswith(".") or last.lower() in _SYSTEM_FILES:
             return Skip.HIDDEN
@@ -85,11 +85,11 @@ class Rules:
         return None
 
     def is_video(self, name: str) -> bool:
-        """Whether a file is a video, and videos are taken."""
+        """Return whether a file is a video and videos are read."""
         return self.videos and extension(name) in VIDEO_EXTENSIONS
 
     def skip_path(self, name: str) -> Skip | None:
-        """Why a file is passed over, its folders considered."""
+        """Return why a file or one of its folders is skipped, or None."""
         for folder in _and_folders(name)[1:]:
             if why := self.skip_folder(folder):
                 return why
@@ -97,12 +97,12 @@ class Rules:
 
 
 def extension(name: str) -> str:
-    """A file name's extension in lower case, with its dot; empty where it has none."""
+    """Return the extension of a file name in lower case with its dot, or an empty string."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  # names, not paths
 
 
 def _and_folders(name: str) -> list[str]:
-    """A relative path, and those of the folders that it lies in, inner ones first."""
+    """Yield a relative path and the paths of its folders, innermost first."""
     parts = name.split("/")
     return ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
@@ -113,14 +113,14 @@ def _compile(globs: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def _translate(glob: str) -> str:
-    """A glob as a regular expression over whole relative paths.
+    """Convert a glob to a regular expression for whole relative paths.
 
-    As in .gitignore: without a slash it is a name at any depth, otherwise a path from the source's
-    root; ``**`` crosses folders. Letter case does not matter.
+    As in .gitignore: without a slash it is a name at any depth, otherwise a path from the root of
+    the source; ``**`` crosses folders. Letter case does not matter.
     """
     text = glob.strip().strip("/")
     if not text:
-        raise UsageError(f"{glob!r} is no pattern", "such as '*.png' or 'Exports/**'")
+        raise UsageError(f"{glob!r} is not a pattern", "such as '*.png' or 'Exports/**'")
     pieces = re.split(r"(\*\*/|/\*\*$|\*\*|\*|\?)", text)
     meanings = {"**/": "(?:.*/)?", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     body = "".join(meanings.get(piece) or re.escape(piece) for piece in pieces)

@@ -1,4 +1,4 @@
-"""Source specs: ``[NAME=]KIND:PLACE[#SPLIT]``, and opening what they name."""
+"""Parse source specs, ``[NAME=]KIND:PLACE[#SPLIT]``, and open sources."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ __all__ = [
 
 
 def parse_spec(text: str) -> SourceSpec:
-    """Take a source spec apart.
+    """Parse a source spec.
 
-    A ``#`` that belongs to the name of an existing path starts no split.
+    A ``#`` in the name of an existing path does not start a split.
 
     Raises:
-        UsageError: no such kind, nothing after it, or a place that makes no sense to it.
+        UsageError: there is no such kind, the place is empty, or the place is invalid.
     """
     head, colon, rest = text.partition(":")
     if not colon and user_path(text).exists():
@@ -47,8 +47,8 @@ def parse_spec(text: str) -> SourceSpec:
     name, equals, kind_name = head.rpartition("=")
     if equals and not _NAME.fullmatch(name):
         raise UsageError(
-            f"{text!r}: {name!r} is no name for a source",
-            "a name may hold letters, digits, spaces and . _ -",
+            f"{text!r}: {name!r} is not a valid name for a source",
+            "a name can contain letters, digits, spaces and . _ -",
         )
     kind = registry.find(kind_name)
     where, hash_, split = rest, "", ""
@@ -67,10 +67,10 @@ def parse_spec(text: str) -> SourceSpec:
 
 
 def absolute_spec(text: str, folder: Path) -> str:
-    """A spec whose path, if it has one, no longer depends on where a command runs.
+    """Return a spec whose path, if it has one, is absolute.
 
     Args:
-        text: a spec; one of an unknown kind stays as it is, for :func:`parse_spec` to refuse.
+        text: a spec; an unknown kind is returned unchanged, and :func:`parse_spec` rejects it.
         folder: what a relative path is relative to.
     """
     head, colon, where = text.partition(":")
@@ -87,14 +87,14 @@ def absolute_spec(text: str, folder: Path) -> str:
 
 
 def open_source(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEvent]:
-    """Stream what a source holds, in an order that depends on its content alone.
+    """Stream the content of a source, in an order that depends only on its content.
 
-    A release that is named is fetched first, and so are the images of a list of addresses.
+    The files of a named release and the images of a URL list are downloaded first.
 
     Raises:
         NoInputError: the source does not exist.
         DataError: its annotations are damaged.
-        NetworkError, BusyError: what it needs cannot be fetched now.
+        NetworkError, BusyError: a download fails.
     """
     kind = registry.find(spec.kind)
     split = spec.split
@@ -117,15 +117,15 @@ def _with_ids(prefix: str, events: Iterator[SourceEvent]) -> Iterator[SourceEven
 
 
 def source_name(spec: SourceSpec, fetch: FetchConfig | None = None) -> str:
-    """What the ``source`` column says: the kind, with the name of what it reads.
+    """Return the value of the column ``source``: the kind and the name of the place.
 
     Args:
         spec: the source.
-        fetch: knows the user's own releases.
+        fetch: the network settings, with the user's own releases.
 
     Raises:
         NoInputError: the source does not exist.
-        UsageError: its pattern makes no sense, or the release has no such split.
+        UsageError: the pattern is invalid, or the release has no such split.
     """
     kind = registry.find(spec.kind)
     if kind.place is Place.RELEASE and spec.path is None:
@@ -158,10 +158,10 @@ def _label(kind: Kind, spec: SourceSpec) -> str:
 
 
 def _existing(kind: Kind, spec: SourceSpec) -> Path:
-    """The place of a source, which is there.
+    """Return the existing place of a source.
 
     Raises:
-        NoInputError: it is not.
+        NoInputError: it does not exist.
     """
     path = user_path(spec.where).absolute()
     if kind.place is Place.PATTERN:

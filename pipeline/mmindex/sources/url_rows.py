@@ -1,4 +1,4 @@
-"""Reading a list of image addresses: csv, tsv, jsonl or parquet, row by row."""
+"""Read a list of image URLs row by row: csv, tsv, txt, jsonl or parquet."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def read_rows(path: Path) -> Iterator[ListRow]:
 
     - ``.csv``: a header line, then RFC 4180 (quotes, commas and line breaks inside quotes), or the
       same with semicolons;
-    - ``.tsv``: a header line, then IANA's text/tab-separated-values: no quoting at all;
-    - ``.txt``: one address a line;
-    - ``.jsonl``: one object a line;
+    - ``.tsv``: a header line, then IANA's text/tab-separated-values, without quoting;
+    - ``.txt``: one URL per line;
+    - ``.jsonl``: one object per line;
     - ``.parquet``: its columns.
 
-    All text is UTF-8, with or without a byte-order mark. A column ``url`` is needed; ``caption``
-    (a text, or a list of texts), ``id`` and ``split`` are known; others become metadata.
+    All text is UTF-8, with or without a byte-order mark. A column ``url`` is required; ``caption``
+    (a text, or a list of texts), ``id`` and ``split`` are optional; others become metadata.
 
     Raises:
-        UsageError: the file's extension is none of these.
+        UsageError: the extension is not one of these.
         NoInputError, PermissionDeniedError, StorageError: it cannot be read.
-        DataError: it is damaged, or has no column of addresses; the message names the line.
+        DataError: it is damaged, or has no column of URLs; the message names the line.
     """
     extension = path.suffix.lower()
     if not path.is_file():
         raise NoInputError(f"{path}: no such file", "check the path of `source=urls:FILE`")
     if extension not in EXTENSIONS:
         raise UsageError(
-            f"{path}: a list of addresses ends in {', '.join(EXTENSIONS)}, not {extension!r}"
+            f"{path}: a list of URLs must end in {', '.join(EXTENSIONS)}, not {extension!r}"
         )
     match extension:
         case ".csv":
@@ -81,10 +81,10 @@ class _Semicolons(_Csv):
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, line ends kept.
+    """Yield lines with their numbers and line ends.
 
     Raises:
-        DataError: a line is no UTF-8.
+        DataError: a line is not UTF-8.
     """
     with os_errors(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -106,15 +106,16 @@ def _read_csv(path: Path, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         header = next(reader, None)
         if not header:
-            raise DataError(f"{path}: empty, a header line with a column `url` is needed")
+            raise DataError(f"{path}: empty; it needs a header line with a column `url`")
         if len(set(header)) != len(header):
-            raise DataError(f"{path}:1: a column name stands twice in the header")
+            raise DataError(f"{path}:1: a column name occurs twice in the header")
         for fields in reader:
             if not fields:
                 continue  # a blank line
             if len(fields) != len(header):
                 raise DataError(
-                    f"{path}:{reader.line_num}: {len(fields)} fields, the header has {len(header)}"
+                    f"{path}:{reader.line_num}: {len(fields)} fields, but the header has "
+                    f"{len(header)}"
                 )
             yield reader.line_num, dict(zip(header, fields, strict=True))
     except csv.Error as error:
@@ -153,7 +154,7 @@ def _rows(path: Path, read: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Li
         if url is None:
             raise DataError(
                 f"{path}:{number}: no column `url` (columns: {', '.join(list(row)[:20])})",
-                "name the column of addresses `url`",
+                "rename the column of URLs to `url`",
             )
         name, split = (_pick(row, names, known) for known in (_NAME, _SPLIT))
         captions = caption_fields(row)
@@ -182,14 +183,14 @@ def _text(value: Any) -> str:
 
 
 def row_id(value: Any) -> str:
-    """An id column's value as an id; empty where it is null, NaN or blank."""
+    """Return the value of an id column as an id; empty if it is null, NaN or blank."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return str(value).strip() and str(value)
 
 
 def _column(value: Any) -> MetadataValue:
-    """A metadata value; bytes and times as text."""
+    """Return a metadata value; bytes and times as text."""
     if isinstance(value, bytes):
         return value.hex()
     if value is None or isinstance(value, str | bool | int | float | list | dict):

@@ -50,7 +50,7 @@ def mixed_batches(
 ) -> list[NDArray[np.int64]]:
     """Cut a pool into equal batches, each of several groups of about ``group_size`` similar rows.
 
-    Against random company a picture is known by its place and colours alone, so finer things are
+    Against random company an image is known by its place and colours alone, so finer things are
     learned late: hard negatives are the old remedy (Robinson et al. 2021, arXiv 2010.04592).
     Grouping by the captions' words, not by the network's own vectors, makes a batch a function of
     the step number alone, so that a killed run resumes exactly.

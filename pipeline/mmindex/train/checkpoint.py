@@ -73,8 +73,8 @@ def resume(folder: Path, state: TrainingState, identity: Any) -> int:
             key for key in before.keys() | now.keys() if before.get(key) != now.get(key)
         )
         raise ModelMismatchError(
-            f"{newest} is of a run with other {', '.join(changed)}",
-            f"give the same options, or remove {folder} to start over",
+            f"{newest} is from a run with other {', '.join(changed)}",
+            f"use the same options, or remove {folder} to start again",
         )
     _restore(state, tensors)
     state.scaler.load_state_dict(note["scaler"])

@@ -1,4 +1,4 @@
-"""A corpus made ready to train on: captions as tokens and, if wanted, pictures as pixels, on disk.
+"""A corpus made ready to train on: captions as tokens and, if wanted, images as pixels, on disk.
 
 Both lie in flat files that are mapped into memory, so a run's memory does not grow with the corpus
 beyond the list of items itself.
@@ -96,7 +96,7 @@ def captioned_items(text: str, options: SourceOptions) -> Sequence[CaptionedImag
         if (captions := tuple(text for _, text in usable_captions(event.captions)))
     ]
     if not items:
-        raise DataError(f"{spec}: no image has a caption", "training needs pairs of both")
+        raise DataError(f"{spec}: no image has a caption", "training needs images with captions")
     return items
 
 
@@ -116,11 +116,11 @@ def without(
         return items
     if not kept:
         raise UsageError(
-            "all images to train on are named for validation too, so none is left",
-            "leave out `validate`: a part of `source` is then held out",
+            "all training images are also used for validation, so none is left",
+            "remove `validate` to hold out a part of `source`",
         )
     get_logger("train").warning(
-        "images that are used for validation are not trained on", images=len(items) - len(kept)
+        "validation images are left out of training", images=len(items) - len(kept)
     )
     return [items[place] for place in kept]
 
@@ -147,7 +147,7 @@ LIMITS: Final = ImageLimits.of(LimitsConfig())
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """From an item to its picture as the network sees it, before normalisation."""
+    """From an item to its image as the network sees it, before normalisation."""
 
     spec: PreprocessSpec
 
@@ -157,7 +157,7 @@ class Decoder:
         return self.spec.height, self.spec.width, 3
 
     def __call__(self, item: CaptionedImage) -> NDArray[np.uint8] | None:
-        """Uint8 (height, width, 3), or None where the picture cannot be read."""
+        """Uint8 (height, width, 3), or None where the image cannot be read."""
         try:
             return to_pixels(decode(item.read(), LIMITS), self.spec)
         except (ItemError, OSError):
@@ -239,11 +239,11 @@ def _batched(items: Sequence[CaptionedImage]) -> Iterator[list[CaptionedImage]]:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Decoded pictures in one flat file.
+    """Decoded images in one flat file.
 
     Attributes:
         path: uint8 of ``shape``, (images, height, width, 3).
-        unreadable: positions whose picture could not be read; their pixels are zero.
+        unreadable: positions whose image could not be read; their pixels are zero.
     """
 
     path: Path
@@ -270,7 +270,7 @@ class _Decoded(Dataset[NDArray[np.uint8] | None]):
 def cache_pixels(
     items: Sequence[CaptionedImage], decoder: Decoder, folder: Path, identity: str, workers: int
 ) -> Pixels:
-    """Decode every picture once into ``folder``; a finished cache of the same identity is reused.
+    """Decode every image once into ``folder``; a finished cache of the same identity is reused.
 
     Args:
         identity: changes when the corpus does.

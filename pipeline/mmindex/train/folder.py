@@ -131,8 +131,8 @@ def load_trainable(request: ModelRequest, seed: int) -> TrainableModel:
         )
     if files.built_in:
         raise UsageError(
-            f"model {request.name!r} is not one of open_clip's, which is what train works on",
-            "name an architecture, or a folder that open_clip reads",
+            f"model {request.name!r} is not an open_clip model, which `train` needs",
+            "use an architecture, or a folder that open_clip can read",
         )
     network = build_network(files, seed)
     return TrainableModel(network, make_tokenizer(files.tokenizer), files)

@@ -1,4 +1,4 @@
-"""The log of a training run, one JSON object a line, and its curves as a picture."""
+"""The log of a training run, one JSON object a line, and its curves as an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 
 def plot_run(entries: Sequence[LogEntry], path: Path) -> None:
-    """Loss, and recall on the held-out pictures, over the steps, as a PNG file."""
+    """Loss, and recall on the held-out images, over the steps, as a PNG file."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     losses = [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
@@ -26,7 +26,7 @@ def plot_run(entries: Sequence[LogEntry], path: Path) -> None:
         colour = "#b5495b" if key.startswith("t2i") else "#3f7d4e"
         steps = [entry["step"] for entry in tested]
         right.plot(steps, [entry[key] for entry in tested], style, color=colour, label=label)
-    right.set(title="Recall on held-out pictures, %", xlabel="step", ylim=(0, 100))
+    right.set(title="Recall on held-out images, %", xlabel="step", ylim=(0, 100))
     right.legend(loc="lower right", fontsize="small")
     for axes in (left, right):
         axes.grid(alpha=0.25)

@@ -50,11 +50,11 @@ def run_recipe(recipe: Recipe) -> TrainReport:
     """
     if not recipe.sources:
         raise UsageError(
-            "nothing to train on", "give `source`, for example scenes:100000@4294967296"
+            "nothing to train on", "set `source`, for example scenes:100000@4294967296"
         )
     if recipe.vocabulary and recipe.model.pretrained != NO_WEIGHTS:
         raise UsageError(
-            "a vocabulary can be learned for untrained weights only", "add `pretrained=none`"
+            "a vocabulary can be learned only with untrained weights", "add `pretrained=none`"
         )
     items = _open(recipe, recipe.sources)
     if recipe.validation:

@@ -62,7 +62,7 @@ class TrainSettings:
             at random. A quarter of the batch is a good size: harder negatives teach details (kinds
             of things) that a random batch can be told apart without, while the mixture of several
             groups keeps batch statistics near those of the corpus.
-        crop_scale: smallest share of the picture's area that a random crop keeps; 1 turns cropping
+        crop_scale: smallest share of the image's area that a random crop keeps; 1 turns cropping
             off. There is no mirror (captions speak of left and right) and no colour change.
         seed: of the weights, the order, the captions and the crops.
         lock_image, lock_text: keep that tower as it is (LiT, Zhai et al. 2022).
@@ -106,7 +106,7 @@ class TrainSettings:
         if not 0 < self.learning_rate < math.inf:
             raise UsageError(
                 f"learning_rate must be greater than 0, not {self.learning_rate}",
-                "1e-3 suits a new model; use 1e-5 to 5e-5 to fine-tune",
+                "use 1e-3 for a new model, and 1e-5 to 5e-5 to fine-tune",
             )
         if not 0 <= self.weight_decay < math.inf:
             raise UsageError(f"weight_decay must be at least 0, not {self.weight_decay}")
@@ -114,7 +114,7 @@ class TrainSettings:
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must be at least 0, not {getattr(self, name)}")
         if self.lock_image and self.lock_text:
-            raise UsageError("both towers are locked: nothing is left to train")
+            raise UsageError("both towers are locked, so there is nothing to train")
 
     def identity(self) -> dict[str, object]:
         """What a checkpoint must agree on to be resumed: all that changes the weights."""

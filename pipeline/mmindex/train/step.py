@@ -76,7 +76,7 @@ def contrastive_loss(
         texts: float32 (b, dim), unit length; row i describes image i.
         scale: the factor on cosine similarities (1 / temperature), scalar.
         same_text: bool (b, b), true where two rows hold the same caption. Off the diagonal such
-            pairs are left out: a caption that two images share is no negative for either.
+            pairs are left out: a caption that two images share is not a negative for either.
 
     Returns:
         Scalar float32.
@@ -163,7 +163,7 @@ class Trainer:
             number: steps done before this one.
 
         Raises:
-            DataError: the loss is no number.
+            DataError: the loss is not a number.
         """
         network: Any = self.state.network
         optimizer, scaler = self.state.optimizer, self.state.scaler

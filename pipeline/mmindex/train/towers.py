@@ -86,7 +86,7 @@ def training_mode(network: nn.Module, settings: TrainSettings) -> None:
 def running_mean(network: nn.Module, decay: float) -> AveragedModel | None:
     """The exponential mean of the weights, or None when ``decay`` is 0.
 
-    Buffers are copied, not averaged: the causal mask holds infinities, whose mean is no number.
+    Buffers are copied, not averaged: the causal mask holds infinities, whose mean is not a number.
     """
     if decay == 0:
         return None

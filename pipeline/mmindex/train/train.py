@@ -26,7 +26,7 @@ from mmindex.train.step import Trainer
 from mmindex.train.validation import Validation, load_validation
 
 _LOG_EVERY: Final = 20  # steps: the loss of one batch is noise
-_MOST_UNREADABLE: Final = 0.01  # share of the pictures, as in the index's quarantine...
+_MOST_UNREADABLE: Final = 0.01  # share of the images, as in the index's quarantine...
 _ALWAYS_TOLERATED: Final = 10  # ...and never fewer than so many
 
 
@@ -78,10 +78,10 @@ class Callbacks:
 def run_steps(
     trainer: Trainer, batches: Batches, stations: Callbacks, first: int, workers: int
 ) -> int:
-    """All steps after the ``first`` ones; returns how many pictures could not be read.
+    """All steps after the ``first`` ones; returns how many images could not be read.
 
     Raises:
-        DataError: too many pictures cannot be read, or the loss is no number.
+        DataError: too many images cannot be read, or the loss is not a number.
     """
     unreadable, since = 0, time.monotonic()
     with counter(total=len(batches), label="train", unit="step") as progress:
@@ -97,11 +97,11 @@ def run_steps(
 
 
 def check_readable(unreadable: int, seen: int) -> None:
-    """Raise DataError when more pictures cannot be read than may be left out."""
+    """Raise DataError when more images cannot be read than may be left out."""
     if unreadable > max(_ALWAYS_TOLERATED, _MOST_UNREADABLE * seen):
         raise DataError(
-            f"{unreadable} of {seen} training pictures cannot be read",
-            "`mmindex crawl` on the same source lists them with their reasons",
+            f"{unreadable} of {seen} training images cannot be read",
+            "run `mmindex crawl` with the same source to list them with the reasons",
         )
 
 
@@ -117,8 +117,8 @@ class TrainOutput:
     Attributes:
         folder: the finished model's folder; work in progress lies beside it in ``<name>.work``.
         half: save float16 weights.
-        cache_pixels: decode each picture once and keep its pixels on disk while training
-            (3 * size**2 bytes each); off, pictures are decoded again each epoch.
+        cache_pixels: decode each image once and keep its pixels on disk while training
+            (3 * size**2 bytes each); off, images are decoded again each epoch.
         overwrite: replace a model that is in ``folder`` already.
     """
 
@@ -139,12 +139,12 @@ class TrainReport:
 
     Attributes:
         images, captions: size of the training corpus.
-        unreadable: pictures left out (with the pixel cache: of the corpus, else: of all batches).
+        unreadable: images left out (with the pixel cache: of the corpus, else: of all batches).
         corpus: sha256 over the captions in order.
         resumed_at: steps that an earlier, killed run had done.
         seconds: of this process, preparation included.
         parameters: of the network.
-        recall: of the saved weights on the held-out pictures, percent.
+        recall: of the saved weights on the held-out images, percent.
     """
 
     images: int
@@ -173,11 +173,11 @@ def train(
 
     Args:
         items: at least two, each with a caption.
-        held_out: pictures to measure recall on; none of them may be in ``items``.
+        held_out: images to measure recall on; none of them may be in ``items``.
 
     Raises:
         UsageError: the folder holds a model already.
-        DataError: too few items, or too many that cannot be read, or the loss is no number.
+        DataError: too few items, or too many that cannot be read, or the loss is not a number.
         ModelMismatchError: the work in progress is of other settings or another corpus.
     """
     started = time.monotonic()
@@ -189,7 +189,7 @@ def train(
     identity = _identity(trainer.state.network, tokens, settings)
     first = resume(output.work, trainer.state, identity)
     if first:
-        get_logger("train").info("going on from a checkpoint", step=first)
+        get_logger("train").info("continuing from a checkpoint", step=first)
     batches, unreadable = _prepare(items, tokens, decoder, settings, output)
     stations = Callbacks(
         log=TrainLog(output.work / LOG_FILE, first),
@@ -219,7 +219,7 @@ def train(
 def _check(items: Sequence[CaptionedImage], output: TrainOutput) -> None:
     if (output.folder / WEIGHTS_FILE).exists() and not output.overwrite:
         raise UsageError(
-            f"{output.folder} holds a model already", "give `overwrite`, or another `out`"
+            f"{output.folder} already contains a model", "set `overwrite`, or another `out`"
         )
     if len(items) < 2:
         raise DataError(f"contrastive training needs at least 2 images, not {len(items)}")

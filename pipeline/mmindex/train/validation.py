@@ -1,4 +1,4 @@
-"""Recall of the network on pictures that it does not train on."""
+"""Recall of the network on images that it does not train on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KS: Final = (1, 5, 10)
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Held-out pictures, decoded, and their captions.
+    """Held-out images, decoded, and their captions.
 
     Attributes:
         pixels: uint8 (n, s, s, 3).
@@ -49,7 +49,7 @@ def load_validation(
     pairs = [(item, decoder(item)) for item in items if item.captions]
     usable = [(item, picture) for item, picture in pairs if picture is not None]
     if not usable:
-        raise DataError("no picture to validate on can be read")
+        raise DataError("no validation image can be read")
     texts = [text for item, _ in usable for text in item.captions]
     counts = torch.tensor([len(item.captions) for item, _ in usable])
     return Validation(
@@ -94,10 +94,10 @@ def recall(scores: torch.Tensor, own: torch.Tensor) -> dict[str, float]:
     Of equal scores the one with the lower row comes first, as in :mod:`mmindex.evaluate.recall`.
 
     Raises:
-        DataError: a score is no number.
+        DataError: a score is not a number.
     """
     if not torch.isfinite(scores).all():
-        raise DataError("the network gives vectors that are no numbers", "lower `learning_rate`")
+        raise DataError("the network returns vectors that are not numbers", "lower `learning_rate`")
     of_texts = _ranks(scores, own)
     foreign = own[:, None] != torch.arange(scores.shape[1], device=own.device)
     best = scores.masked_fill(foreign, float("-inf")).argmax(dim=0)

@@ -221,7 +221,7 @@ def _unreadable(objects: Objects, ref: ObjectRef) -> Iterator[str]:
         yield f"{objects.layout.object(ref.sha256)} ({ref.name}): unreadable: {error}"
         return
     if rows != ref.rows:
-        yield f"{ref.name}: {rows} rows, the manifest says {ref.rows}"
+        yield f"{ref.name}: {rows} rows, but the manifest states {ref.rows}"
 
 
 def _misfits(snapshot: Snapshot, side: Modality) -> Iterator[str]:
@@ -234,20 +234,20 @@ def _misfits(snapshot: Snapshot, side: Modality) -> Iterator[str]:
     column = snapshot.table(f"ids/{side}", ["key"])["key"]
     blank = np.flatnonzero(column.is_null().to_numpy())
     if not np.array_equal(blank, vectors.removed):
-        yield "the ids without a key are not those of the removed rows"
+        yield "the ids without a key differ from the removed rows"
     named = np.sort(_words([column.drop_null()]))
     if (named[1:] == named[:-1]).any():
         yield "two ids have the same key"
     if snapshot.manifest.find(TABLES[side]) is not None:
         keys = _words(batch["key"] for batch in snapshot.batches(TABLES[side], ["key"]))
         if not np.array_equal(np.unique(keys), named):
-            yield f"the ids are not those of the table {TABLES[side]}"
+            yield f"the ids differ from those of the table {TABLES[side]}"
     if snapshot.manifest.find(f"golden/{side}") is not None:
         column = snapshot.table(f"golden/{side}", ["ids"])["ids"]
         answers = pc.list_flatten(column).to_numpy()
         answers = answers[answers >= 0]
         if (answers >= info.rows).any() or np.isin(answers, vectors.removed).any():
-            yield "golden answers name ids that are not there"
+            yield "golden answers contain ids that do not exist"
 
 
 def _parts(manifest: Manifest, side: Modality) -> tuple[str, ...]:
@@ -262,7 +262,7 @@ def _counts(manifest: Manifest) -> Iterator[str]:
     for name, count in (("images", counts.indexed), ("captions", counts.captions)):
         ref = manifest.find(name)
         if ref is not None and ref.rows != count:
-            yield f"{ref.rows} rows in {name}, the counts say {count}"
+            yield f"{ref.rows} rows in {name}, but the counts state {count}"
 
 
 def _words(columns: Iterable[Any]) -> Words:

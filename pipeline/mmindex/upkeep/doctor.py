@@ -75,10 +75,10 @@ def verdict(findings: Iterable[Finding]) -> tuple[str, int]:
     """One closing sentence, and the exit code."""
     broken = [finding.what for finding in findings if finding.state is State.BROKEN]
     if broken == [_MODEL]:
-        return "not ready for this model; --model photos works now", 69
+        return "not ready for this model; --model photos works without a download", 69
     if broken:
         return f"not ready: fix {', '.join(broken)}", 69
-    return "ready: `mmindex build` can run here", 0
+    return "ready: `mmindex build` can run on this machine", 0
 
 
 def _system() -> Finding:
@@ -97,10 +97,10 @@ def _package(name: str) -> Finding:
 
 
 def _formats() -> Finding:
-    """Which pictures are read here, and which extra would read more."""
+    """Which images are read here, and which extra would read more."""
     missing = [one for one in EXTRAS if not one.installed]
     there = ", ".join(
-        ["JPEG, PNG, HEIC, AVIF and the like", *(one.what for one in EXTRAS if one.installed)]
+        ["JPEG, PNG, HEIC, AVIF and others", *(one.what for one in EXTRAS if one.installed)]
     )
     if not missing:
         return Finding("formats", State.OK, there)
@@ -211,12 +211,12 @@ def _model(store: Path, name: str | None, pretrained: str | None, hub: Finding) 
     except MmindexError as error:
         return Finding(_MODEL, State.BROKEN, f"{error.message}: {error.hint}")
     else:
-        return Finding(_MODEL, State.OK, f"{shown}: on this machine")
+        return Finding(_MODEL, State.OK, f"{shown}: available on this machine")
     return Finding(
         _MODEL,
         State.BROKEN,
         f"{shown}: not on this machine, and the model hub cannot be reached; "
-        "--model photos needs no download; --pretrained PATH uses weights that are here",
+        "--model photos needs no download; --pretrained PATH uses local weights",
     )
 
 
@@ -231,7 +231,9 @@ def _model_of(store: Path) -> tuple[str | None, str | None]:
 
 def _hub(endpoint: str) -> Finding:
     if os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "TRUE", "yes", "on"}:
-        return Finding("model hub", State.NOTE, "HF_HUB_OFFLINE is set: cached models only")
+        return Finding(
+            "model hub", State.NOTE, "HF_HUB_OFFLINE is set: only cached models are available"
+        )
     request = urllib.request.Request(f"{endpoint}/api/models?limit=1", method="HEAD")  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as answer:  # noqa: S310

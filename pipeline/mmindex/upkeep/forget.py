@@ -134,9 +134,7 @@ def forget(root: Path, ids: Sequence[str], run_id: str, *, dry_run: bool = False
         DataError: no image would be left, or the store is damaged.
     """
     if not ids:
-        raise UsageError(
-            "name the images to forget", "for example: mmindex forget ~/photos/anna.jpg"
-        )
+        raise UsageError("no images to forget", "for example: mmindex forget ~/photos/anna.jpg")
     layout = versions.open_layout(root)
     if dry_run:
         with hold_current(layout):
@@ -165,7 +163,7 @@ def require_removed(report: ForgetReport) -> None:
         numbers = ", ".join(map(str, report.held))
         raise BusyError(
             f"forgotten in version {report.version}, but a reader still holds version {numbers}",
-            "run `mmindex gc` when it has ended; every other run that writes removes it too",
+            "run `mmindex gc` after it has finished; every other run that writes also removes it",
         )
 
 
@@ -279,7 +277,8 @@ def plan(current: Snapshot, ids: Sequence[str]) -> Deletion:
             doomed.rows = rows
             if len(rows) == ref.rows:
                 raise DataError(
-                    f"forgetting {len(rows)} image(s) would leave none, and a version needs one",
+                    f"forgetting {len(rows)} image(s) would leave none, but a version needs at "
+                    "least one",
                     f"to forget everything, remove {current.layout.root}",
                 )
     ids_gone = pa.array([row.image_id for row in doomed.rows], pa.string())

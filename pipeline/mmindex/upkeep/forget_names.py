@@ -39,7 +39,7 @@ def find_ids(root: Path, names: Sequence[str], where: str | None) -> tuple[str, 
         where: a condition on the published images, see :mod:`mmindex.search.filters`.
 
     Raises:
-        NoInputError: there is no store, or no image fulfils the condition.
+        NoInputError: there is no store, or no image matches the condition.
         UsageError: the condition makes no sense.
     """
     layout = versions.open_layout(root)

@@ -27,20 +27,20 @@ Samples = dict[str, list[tuple[dict[str, str], float]]]
 
 _RUN: Final = {
     "mmindex_last_run_timestamp_seconds": "When the last run ended.",
-    "mmindex_last_run_exit_code": "Exit code of the last run; 0: it ended well.",
+    "mmindex_last_run_exit_code": "Exit code of the last run; 0 means success.",
     "mmindex_last_run_duration_seconds": "Wall time of the last run.",
     "mmindex_last_run_stage_duration_seconds": "Wall time of each stage of the last run.",
     "mmindex_last_run_peak_memory_bytes": "Peak memory of the last run, by process.",
 }
 _STATE: Final = {
-    "mmindex_last_success_timestamp_seconds": "When the last run that ended well did so.",
+    "mmindex_last_success_timestamp_seconds": "When the last successful run ended.",
     "mmindex_version": "The published version.",
-    "mmindex_images": "Images that can be searched.",
-    "mmindex_captions": "Captions that can be searched.",
+    "mmindex_images": "Searchable images.",
+    "mmindex_captions": "Searchable captions.",
     "mmindex_quarantined": "Items kept out of the index.",
-    "mmindex_published_bytes": "Bytes of the published version's objects.",
-    "mmindex_recall_ratio": "Measured recall at K, by direction: the model's, searched exactly.",
-    "mmindex_index_recall_ratio": "Share of the exact ten best that the index finds, by side.",
+    "mmindex_published_bytes": "Size of the objects of the published version in bytes.",
+    "mmindex_recall_ratio": "Recall at K of the model, by direction, with exact search.",
+    "mmindex_index_recall_ratio": "Share of the ten best answers that the index finds, by side.",
 }
 _HELP: Final = _RUN | _STATE
 _TOP: Final = ("1", "5", "10")
@@ -85,7 +85,7 @@ class MetricsFile:
         except MmindexError as second:
             if error is None:
                 raise
-            get_logger("run").warning("the metrics could not be written", why=second.message)
+            get_logger("run").warning("the metrics cannot be written", why=second.message)
 
 
 def _of_error(run_id: str, error: BaseException) -> RunReport:
@@ -122,7 +122,7 @@ def write_metrics(path: Path, root: Path, report: RunReport) -> None:
     except OSError as error:
         raise StorageError(
             f"{path}: the metrics cannot be written: {error.strerror or error}",
-            "the run itself is not affected; name a file in an existing, writable folder",
+            "the run itself is not affected; use a file in an existing, writable folder",
         ) from error
 
 

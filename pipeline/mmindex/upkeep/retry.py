@@ -36,7 +36,7 @@ def retry_quarantined(
 ) -> RetryReport:
     """Build once more with the store's own settings, believing no failure of an earlier run.
 
-    Pictures that could not be decoded are decoded again, addresses that failed for good are asked
+    Images that could not be decoded are decoded again, addresses that failed for good are asked
     again; everything else is as in any build, which publishes where something has changed.
 
     Args:

@@ -83,21 +83,21 @@ def _choose(layout: Layout, current: Manifest, number: int | None) -> int:
     if number is None:
         if not there:
             raise NoInputError(
-                f"{layout.root}: no version is kept before version {current.version}",
+                f"{layout.root}: there is no version before version {current.version}",
                 "run `mmindex versions`",
             )
         return there[-1]
     if number == current.version:
-        raise UsageError(f"version {number} is the published one", "run `mmindex versions`")
+        raise UsageError(f"version {number} is the published version", "run `mmindex versions`")
     if number in there:
         return number
-    why = "holds forgotten items" if 0 < number < current.floor else "is not kept"
+    why = "contains forgotten items" if 0 < number < current.floor else "no longer exists"
     raise NoInputError(f"{layout.root}: version {number} {why}", "run `mmindex versions`")
 
 
 def _verified(published: Snapshot, number: int) -> Manifest:
     """Version ``number``, its manifest verified from CURRENT down and its objects by hash."""
-    hint = "choose another of `mmindex versions`; `mmindex check --repair` drops damaged ones"
+    hint = "see `mmindex versions` for others; `mmindex check --repair` removes damaged ones"
     for link in chain.walk(published.layout, published.manifest):
         if link.number != number:
             continue

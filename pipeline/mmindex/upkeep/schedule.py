@@ -56,8 +56,8 @@ class Job:
 def cron_line(job: Job) -> str:
     """A line for crontab(5).
 
-    A run that finds another one going (exit 75) is no failure. After one, the end of the log goes
-    to stdout, which cron mails; otherwise nothing is printed.
+    A run that finds another one going (exit 75) is not a failure. After one, the end of the log
+    goes to stdout, which cron mails; otherwise nothing is printed.
 
     Raises:
         UsageError: a path holds a line break, or the line is longer than cron takes.
@@ -70,14 +70,14 @@ def cron_line(job: Job) -> str:
     )
     if not command.isprintable():
         raise UsageError(
-            "a crontab line cannot hold line breaks or other control characters",
+            "a crontab line cannot contain line breaks or other control characters",
             "rename the store or the file, or use `mmindex schedule --systemd`",
         )
     escaped = command.replace("%", r"\%")  # cron takes a bare % for a line break
     if len(escaped.encode()) > _CRON_CHARS:
         raise UsageError(
-            f"the command has {len(escaped.encode())} bytes, cron takes {_CRON_CHARS}",
-            "use shorter paths (links), or `mmindex schedule --systemd`",
+            f"the command has {len(escaped.encode())} bytes; the limit of cron is {_CRON_CHARS}",
+            "use shorter paths, for example links, or `mmindex schedule --systemd`",
         )
     return f"{job.at.minute} {job.at.hour} * * * {escaped}"
 
@@ -98,7 +98,7 @@ RequiresMountsFor={_quoted(str(job.store))}
 Type=oneshot
 ExecStart={_exec(job.build)}
 ExecStart={_exec(job.collect)}
-# Another run holds the store: no failure.
+# Another run holds the store: this is not a failure.
 SuccessExitStatus={_BUSY}
 Nice=10
 IOSchedulingClass=idle
@@ -116,7 +116,7 @@ Description=mmindex: every day, bring {unit_name(job)} up to date
 
 [Timer]
 OnCalendar=*-*-* {job.at:%H:%M}:00
-# Where the machine was off at that time, the run is made up for.
+# If the machine was off at that time, the run starts at the next boot.
 Persistent=true
 
 [Install]
@@ -128,11 +128,11 @@ def parse_at(text: str) -> time:
     """``HH:MM``.
 
     Raises:
-        UsageError: it is no time of day.
+        UsageError: it is not a time of day.
     """
     match = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})", text)
     if match is None or int(match[1]) > 23 or int(match[2]) > 59:
-        raise UsageError(f"`at={text!r}` is no time of day", "for example `at=03:15`")
+        raise UsageError(f"`at={text!r}` is not a time of day", "for example `at=03:15`")
     return time(int(match[1]), int(match[2]))
 
 

@@ -134,4 +134,6 @@ def _beside_versions(layout: Layout, forgotten: Forgotten) -> Iterator[str]:
 
 
 def _problem(where: str, count: int) -> str:
-    return f"{where}: holds {count} forgotten item(s); `mmindex forget` the same ids again"
+    return (
+        f"{where}: contains {count} forgotten item(s); run `mmindex forget` with the same ids again"
+    )

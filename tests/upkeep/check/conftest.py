@@ -9,7 +9,7 @@ from support.fakestore import fast_folder, run_build, truncated_jpeg, write_phot
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Three real builds: a picture more each time, one that cannot be decoded."""
+    """Three real builds: an image more each time, one that cannot be decoded."""
     folder = tmp_path_factory.mktemp("built")
     for count in (6, 7, 8):
         pictures = {f"{number}.jpg": number for number in range(count)}

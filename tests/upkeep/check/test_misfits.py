@@ -75,11 +75,11 @@ def _counts(_objects, made):
         ({"ids": ["a", "b"]}, "non-hexadecimal|not a sha256"),
         ({"ids": [key_of("a"), None]}, "not those of the removed rows"),
         ({"vectors": np.full((2, 8), np.nan, np.float32)}, "2 vectors are not finite"),
-        ({"edit": _golden}, "golden answers name ids that are not there"),
-        ({"edit": _rows}, "ids/image: 2 rows, the manifest says 3"),
+        ({"edit": _golden}, "golden answers contain ids that do not exist"),
+        ({"edit": _rows}, "ids/image: 2 rows, but the manifest states 3"),
         ({"edit": _no_ids}, "the ids do not fit the index"),
         ({"edit": _one_vector_more}, "2 rows, 2 of them live; the index has 3"),
-        ({"edit": _counts}, "2 rows in images, the counts say 3"),
+        ({"edit": _counts}, "2 rows in images, but the counts state 3"),
     ],
 )
 def test_what_does_not_fit_together_is_said(changes, words, tmp_path):

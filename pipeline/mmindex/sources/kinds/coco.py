@@ -1,7 +1,7 @@
-"""COCO captions: ``annotations/captions_<split>.json`` beside ``<split>/`` or ``<split>.zip``.
+"""COCO captions: ``annotations/captions_<split>.json`` with ``<split>/`` or ``<split>.zip``.
 
-Image folders may also lie below ``images/``, and the annotations may stay inside the archive they
-are published in (``annotations_trainval2017.zip``). Format: https://cocodataset.org/#format-data
+Image folders can also be in ``images/``, and the annotations can stay in the published archive
+(``annotations_trainval2017.zip``). Format: https://cocodataset.org/#format-data
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class _CaptionsFile(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class CocoSplit:
-    """One split, ready to be read.
+    """A split that is ready to read.
 
     Attributes:
         name: such as ``val2017``.
-        id_prefix: what stands before the file's stem in an image's id, such as ``val2017/``.
-        where: name of the captions file for messages.
-        captions: bytes of the captions file.
-        images: where the images lie.
+        id_prefix: the prefix of the file stem in image ids, such as ``val2017/``.
+        where: the name of the captions file for messages.
+        captions: the bytes of the captions file.
+        images: the location of the images.
     """
 
     name: str
@@ -73,13 +73,13 @@ class CocoSplit:
 
 
 def read_coco(request: Request) -> Iterator[SourceEvent]:
-    """Stream a local copy of COCO, its splits in the order of their names.
+    """Stream a local copy of COCO, with the splits in the order of their names.
 
     Without a split, every split that has both captions and images is read.
     Memory: one captions file at a time (about 0.5 GB for train2017's 591,753 captions).
 
     Raises:
-        NoInputError: no captions or no images there.
+        NoInputError: there are no captions or no images.
         DataError: a captions file is damaged.
     """
     path, split, max_bytes = request.path, request.split, request.options.max_bytes
@@ -88,7 +88,7 @@ def read_coco(request: Request) -> Iterator[SourceEvent]:
         found = ", ".join(files) or "none"
         raise NoInputError(f"{path}: no captions of split {split!r} (found: {found})", _hint(path))
     if not files:
-        raise NoInputError(f"{path}: no captions there", _hint(path))
+        raise NoInputError(f"{path}: no captions found", _hint(path))
     read = 0
     for name in [split] if split is not None else files:
         places = (name, f"images/{name}")
@@ -113,7 +113,7 @@ def _hint(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Annotations:
-    """A captions file: ``path`` itself, or a ``member`` of the archive there."""
+    """A captions file: ``path`` itself, or a ``member`` of this archive."""
 
     path: Path
     member: str | None
@@ -129,7 +129,7 @@ class _Annotations:
 
 
 def _captions_files(path: Path) -> dict[str, _Annotations]:
-    """Captions files by split, sorted; a plain file wins over an archive's member."""
+    """Return the captions files by split, sorted; a plain file has priority over an archive."""
     found: dict[str, _Annotations] = {}
     for packed in sorted(path.glob("annotations*.zip")):
         for member in archive.list_members(str(packed)):
@@ -142,9 +142,9 @@ def _captions_files(path: Path) -> dict[str, _Annotations]:
 
 
 def split_events(split: CocoSplit) -> Iterator[SourceEvent]:
-    """Stream one split: images in the file's order, captions in the file's order.
+    """Stream one split, with images and captions in file order.
 
-    Of two images with one number, the first has the captions; the second is rejected.
+    If two images have the same number, the first one gets the captions and the second is rejected.
 
     Raises:
         DataError: the captions file is damaged or of another shape.
@@ -158,7 +158,7 @@ def split_events(split: CocoSplit) -> Iterator[SourceEvent]:
     for image in content.images:
         listed = _listed(split, image, captions, licences)
         if image.id in seen:
-            taken = ItemError(Reason.DUPLICATE_ID, f"image number {image.id} is taken")
+            taken = ItemError(Reason.DUPLICATE_ID, f"another image has the id {image.id}")
             yield from rejected_events(split.images, listed, taken)
             continue
         seen.add(image.id)

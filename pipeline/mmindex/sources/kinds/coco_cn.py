@@ -1,4 +1,4 @@
-"""COCO-CN: Chinese captions for COCO's photos, see :mod:`mmindex.sources.chinese`."""
+"""COCO-CN: Chinese captions for the photos of COCO, see :mod:`mmindex.sources.chinese`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _NAME: Final = re.compile(r"COCO_(?P<part>(?:train|val|test)2014)_(?P<number>\d+
 def read_coco_cn(request: Request) -> Iterator[SourceEvent]:
     """Stream a local copy of COCO-CN, in the order of its caption file.
 
-    Ids are ``coco/train2014/000000108418``, as those of the ``coco:`` source. Images whose folder
-    is not there are counted.
+    Ids are ``coco/train2014/000000108418``, as in the ``coco:`` source. Images whose folder is
+    missing are counted.
 
     Raises:
-        NoInputError: no captions, no images, or no such split there.
+        NoInputError: there are no captions, no images, or no such split.
         DataError: a caption file or list is damaged; the message names the line.
     """
     path, max_bytes = request.path, request.options.max_bytes
@@ -65,7 +65,7 @@ KIND: Final = Kind(
     place=Place.RELEASE,
     form="PATH[#SPLIT]",
     example="coco-cn:~/coco-cn#test",
-    summary="the Chinese captions of COCO (`imageid.human-written-caption.txt`) beside its images",
+    summary="the Chinese captions of COCO (`imageid.human-written-caption.txt`) with its images",
     read=read_coco_cn,
     ids="coco",
 )

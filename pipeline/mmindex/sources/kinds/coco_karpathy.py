@@ -1,8 +1,8 @@
 """Karpathy's splits: ``dataset_coco.json`` and ``dataset_flickr30k.json``.
 
-Published in ``caption_datasets.zip``, which may stay packed. COCO's ``restval`` (the part of
-val2014 that is neither val nor test) counts as ``train``, as in the papers that use these splits.
-Source: A. Karpathy, L. Fei-Fei, https://cs.stanford.edu/people/karpathy/deepimagesent/
+They are published in ``caption_datasets.zip``, which can stay packed. COCO's ``restval`` (the part
+of val2014 that is neither val nor test) counts as ``train``, as in the papers that use these
+splits. Source: A. Karpathy, L. Fei-Fei, https://cs.stanford.edu/people/karpathy/deepimagesent/
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmindex.core.records import Ignored, ItemError, NoteKind, Reason, Skip, Sou
 from mmindex.media import archive
 from mmindex.media.places import ImageFolder, ImagePlace, find_place, is_relative, require_place
 from mmindex.sources.annotations import decode_json, find_file, notes, read_bytes, stem
-from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.base import Kind, Place, Request, require_split
 from mmindex.sources.pictures import Listed, picture_events, rejected_events
 
 _PACKED: Final = "caption_datasets.zip"
@@ -27,13 +27,13 @@ _MAX_JSON_BYTES: Final = 4 << 30  # dataset_coco.json has 144 MB
 
 
 class Sentence(msgspec.Struct, gc=False):
-    """One caption as written (``raw``); the tokens beside it are not used."""
+    """A caption as written (``raw``); its tokens are not used."""
 
     raw: str
 
 
 class KarpathyImage(msgspec.Struct, gc=False):
-    """One image of a split file."""
+    """An image in a split file."""
 
     filename: str
     split: str
@@ -43,7 +43,7 @@ class KarpathyImage(msgspec.Struct, gc=False):
 
     @property
     def effective_split(self) -> str:
-        """The split by the usual convention."""
+        """The split according to the usual convention."""
         return "train" if self.split == "restval" else self.split
 
 
@@ -53,20 +53,20 @@ class _Content(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class SplitFile:
-    """A split file's images in its order, and how many lone surrogates had to be replaced."""
+    """The images of a split file in order, and the number of replaced lone surrogates."""
 
     images: list[KarpathyImage]
     lone_surrogates: int
 
 
 def find_split_file(path: Path, name: str) -> SplitFile | None:
-    """Read ``name`` from ``path``, a folder just below it, or ``caption_datasets.zip`` there.
+    """Read ``name`` from ``path``, from a direct subfolder, or from ``caption_datasets.zip``.
 
     Returns:
-        its content; None where there is no such file.
+        the content; None if there is no such file.
 
     Raises:
-        DataError: it is damaged or of another shape.
+        DataError: the file is damaged or has another structure.
     """
     plain = find_file(path, (name,))
     if plain is not None:
@@ -91,22 +91,21 @@ def _decode(data: bytes, where: str) -> SplitFile:
 
 
 def read_karpathy(request: Request) -> Iterator[SourceEvent]:
-    """Stream COCO by Karpathy's splits, in the file's order.
+    """Stream COCO with Karpathy's splits, in file order.
 
-    Without a split, images whose folder is not there (test and val need val2014 alone) are
-    ignored and counted.
+    Without a split, images whose folder is missing (test and val need only val2014) are ignored
+    and counted.
 
     Raises:
-        NoInputError: no split file, no such split, or no images there.
+        NoInputError: there is no split file, no such split, or no images.
         DataError: the split file is damaged.
     """
     path, split, max_bytes = request.path, request.split, request.options.max_bytes
     content = find_split_file(path, "dataset_coco.json")
     if content is None:
-        raise NoInputError(f"{path}: no dataset_coco.json there", f"put {_PACKED} there")
+        raise NoInputError(f"{path}: dataset_coco.json not found", f"add {_PACKED}")
     known = {image.effective_split for image in content.images}
-    if split is not None and split not in known:
-        raise NoInputError(f"{path}: no split {split!r} (found: {', '.join(sorted(known))})")
+    require_split(split, known, path)
     wanted = [image for image in content.images if split in (None, image.effective_split)]
     places = _find_places(path, {image.filepath for image in wanted}, max_bytes)
     if split is not None and None in places.values():
@@ -124,11 +123,11 @@ def read_karpathy(request: Request) -> Iterator[SourceEvent]:
     yield from notes({NoteKind.LONE_SURROGATES_REPLACED: content.lone_surrogates})
 
 
-_UNSAFE: Final = ItemError(Reason.UNSAFE_PATH, "filepath leads out of the source's folder")
+_UNSAFE: Final = ItemError(Reason.UNSAFE_PATH, "filepath points outside the folder of the source")
 
 
 def _find_places(path: Path, names: set[str], max_bytes: int) -> dict[str, ImagePlace | None]:
-    """Where the images of each ``filepath`` lie; paths that lead out are left out."""
+    """Return the image location of each ``filepath``, without paths outside the folder."""
     safe = sorted(name for name in names if is_relative(name))
     places = {name: find_place(path, (name, f"images/{name}"), max_bytes) for name in safe}
     if safe and not any(places.values()):

@@ -1,10 +1,10 @@
-"""Flickr30k: a folder or zip of images, and captions in any of the forms that are passed around.
+"""Flickr30k: a folder or zip of images, and captions in any of the published forms.
 
 ``results_20130124.token`` (the authors'), ``results.csv`` and ``captions.txt`` (Kaggle),
 ``flickr_annotations_30k.csv`` (nlphuji, with splits), ``dataset_flickr30k.json`` (Karpathy, with
-splits). The last two know 31,014 of the 31,783 images. Where a file with splits stands beside one
-without, each image's captions come from the first and images it does not know from the second,
-with the split ``all``.
+splits). The last two contain 31,014 of the 31,783 images. If there is one file with splits and one
+without, captions come from the first, and images that are missing in it come from the second, with
+the split ``all``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mmindex.core.errors import NoInputError
 from mmindex.core.records import NoteKind, SourceEvent
 from mmindex.media.places import require_place
 from mmindex.sources.annotations import find_file, notes, stem
-from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.base import Kind, Place, Request, require_split
 from mmindex.sources.caption_lists import CaptionList, Described, read_captions
 from mmindex.sources.kinds.coco_karpathy import find_split_file
 from mmindex.sources.pictures import Listed, picture_events
@@ -38,20 +38,16 @@ _PLAIN_LISTS: Final = ("results_20130124.token", "results.csv", "captions.txt")
 def read_flickr30k(request: Request) -> Iterator[SourceEvent]:
     """Stream a local copy of Flickr30k, in the order of its caption files.
 
-    Caption files may also lie one folder deeper.
+    Caption files can also be in a subfolder.
 
     Raises:
-        NoInputError: no captions, no images, or no such split there.
+        NoInputError: there are no captions, no images, or no such split.
         DataError: a caption file is damaged; the message names the line or byte.
     """
     path, split = request.path, request.split
     listed = _read_lists(path)
     known = {described.split for described in listed.images.values()}
-    if split is not None and split not in known:
-        found = ", ".join(sorted(known - {"all"})) or "none"
-        raise NoInputError(
-            f"{path}: no split {split!r} (found: {found})", f"put {_SPLIT_JSON} beside the images"
-        )
+    require_split(split, known, path, f"put {_SPLIT_JSON} beside the images")
     place = require_place(path, _IMAGE_PLACES, request.options.max_bytes)
     for name, described in listed.images.items():
         if split in (None, described.split):
@@ -61,7 +57,7 @@ def read_flickr30k(request: Request) -> Iterator[SourceEvent]:
 
 
 def _read_lists(path: Path) -> CaptionList:
-    """Every image with captions and split, images of the split file first."""
+    """Return every image with captions and split, images of the split file first."""
     listed = CaptionList()
     split_csv, plain = find_file(path, (_SPLIT_CSV,)), find_file(path, _PLAIN_LISTS)
     content = find_split_file(path, _SPLIT_JSON)
@@ -81,7 +77,7 @@ def _read_lists(path: Path) -> CaptionList:
             listed.images.setdefault(name, described)
     if not listed.images:
         wanted = ", ".join((_SPLIT_JSON, _SPLIT_CSV, *_PLAIN_LISTS))
-        raise NoInputError(f"{path}: no captions there", f"expected one of: {wanted}")
+        raise NoInputError(f"{path}: no captions found", f"expected one of: {wanted}")
     return listed
 
 

@@ -1,4 +1,4 @@
-"""Flickr8k-CN: Chinese captions for Flickr8k's photos, see :mod:`mmindex.sources.chinese`."""
+"""Flickr8k-CN: Chinese captions for the photos of Flickr8k, see :mod:`mmindex.sources.chinese`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_flickr8k_cn(request: Request) -> Iterator[SourceEvent]:
     Ids are ``flickr8k/<name without extension>``.
 
     Raises:
-        NoInputError: no captions, no images, or no such split there.
+        NoInputError: there are no captions, no images, or no such split.
         DataError: a caption file or list is damaged; the message names the line.
     """
     listed = list(_LAYOUT.read(request.path, request.split))
@@ -51,7 +51,7 @@ KIND: Final = Kind(
     place=Place.RELEASE,
     form="PATH[#SPLIT]",
     example="flickr8k-cn:~/flickr8k-cn#test",
-    summary="the Chinese captions of Flickr8k (`flickr8kzhc.caption.txt`) beside its images",
+    summary="the Chinese captions of Flickr8k (`flickr8kzhc.caption.txt`) with its images",
     read=read_flickr8k_cn,
     ids="flickr8k",
 )

@@ -1,11 +1,11 @@
-"""Any folder of images, or a zip or tar of them, with captions where files bring them.
+"""A folder of images, or a zip or tar of images, with captions from files.
 
-In a folder, frames of videos are pictures too where they can be read (the extra ``video``).
+In a folder, video frames are also images if the extra ``video`` is installed.
 
 Captions come from a list (forms: :mod:`mmindex.sources.caption_lists`): ``captions.*`` at the root,
-or ``metadata.jsonl`` and ``metadata.csv`` in any folder, as Hugging Face's image folders have them
-(https://huggingface.co/docs/datasets/image_dataset). A list names images by their path relative to
-itself. Images that no list names may have a ``.txt`` beside them: one caption a line.
+or ``metadata.jsonl`` and ``metadata.csv`` in any folder, as in the Hugging Face imagefolder layout
+(https://huggingface.co/docs/datasets/image_dataset). A list contains image paths relative to
+itself. Images that are in no list can have a ``.txt`` next to them, with one caption per line.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _XMP: Final = (".xmp", ".XMP")
 
 @dataclass(slots=True)
 class _Captions:
-    """A caption list, and the folder below which it names images.
+    """A caption list, and the folder of its images.
 
     Attributes:
-        file: the list's own path, relative to the source.
-        below: that of its folder, with a slash at its end, or empty.
-        listed: what it says.
+        file: the path of the list, relative to the source.
+        below: the path of its folder with a slash at the end, or empty.
+        listed: the content.
         spelt: listed names by file, for names that the list spells differently.
     """
 
@@ -65,7 +65,7 @@ class _Captions:
     spelt: dict[str, str]
 
     def take(self, name: str) -> Described | None:
-        """What the list says of the file ``name``, relative to the source."""
+        """Remove and return the entry for the file ``name``, relative to the source."""
         if not name.startswith(self.below):
             return None
         relative = name[len(self.below) :]
@@ -74,7 +74,7 @@ class _Captions:
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """What holds for a whole source; ``lists`` are those that name the images being looked at."""
+    """The state of a scan; ``lists`` are the caption lists that apply to the current folder."""
 
     place: ImagePlace
     rules: Rules
@@ -84,17 +84,18 @@ class _Scan:
     lists: list[_Captions] = field(default_factory=list)
 
     def described(self, name: str) -> Described | None:
-        """What the nearest list that knows an image says of it."""
+        """Return the entry of an image in the nearest list that contains it."""
         found = (captions.take(name) for captions in reversed(self.lists))
         return next((one for one in found if one is not None), None)
 
 
 def read_folder(request: Request) -> Iterator[SourceEvent]:
-    """Stream a folder and everything below it, in the byte order of names; or an archive.
+    """Stream a folder and its subfolders in the byte order of names, or an archive.
 
-    Links to pictures of the corpus are other names of these; links to folders are not followed, and
-    links out of the folder are rejected. What :class:`mmindex.sources.rules.Rules` passes over is
-    ignored and counted. A split keeps only the images that a caption list puts in it.
+    Links to images in the corpus are other names for these; links to folders are not followed, and
+    links that point outside the folder are rejected. Files that
+    :class:`mmindex.sources.rules.Rules` skips are ignored and counted. With a split, only the
+    images that a caption list assigns to it are read.
 
     Raises:
         DataError: a caption list or the archive is damaged.
@@ -124,7 +125,7 @@ def read_folder(request: Request) -> Iterator[SourceEvent]:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A folder that the walk stands in; ``below`` is its relative path with a slash, or empty."""
+    """The current folder; ``below`` is its relative path with a slash, or empty."""
 
     below: str
     entries: Iterator[os.DirEntry[str]]
@@ -138,9 +139,9 @@ def _listing(path: str) -> list[os.DirEntry[str]]:
 
 
 def _walk(scan: _Scan, entries: list[os.DirEntry[str]]) -> Iterator[SourceEvent]:
-    """Every folder's events, each folder on the spot where its name sorts.
+    """Yield the events of all folders, each folder at the sorted position of its name.
 
-    A stack of its own, because folders may be nested deeper than Python's calls.
+    It uses its own stack, because folders can be nested deeper than Python's recursion limit.
     """
     open_folders = [_enter(scan, "", entries)]
     while open_folders:
@@ -177,7 +178,7 @@ def _enter(scan: _Scan, below: str, entries: list[os.DirEntry[str]]) -> _Folder:
 
 
 def _files_below(scan: _Scan, below: str, entries: list[os.DirEntry[str]]) -> Iterator[str]:
-    """The pictures below a folder, by their paths relative to it."""
+    """Return the images in a folder and its subfolders, as paths relative to it."""
     waiting = [(below, entries)]
     while waiting:
         folder, found = waiting.pop()
@@ -213,11 +214,11 @@ def _file(
 
 
 def _picture_behind(scan: _Scan, path: str) -> str | None:
-    """What a link leads to, if the corpus has that under its own name.
+    """Return the target of a link, if it is in the corpus under its own name.
 
     Returns:
-        the picture's path relative to this source; empty if it is in another source; None if the
-        link is the only name that it has in the corpus, or leads nowhere.
+        the path of the image relative to this source; empty if it is in another source; None if
+        the link is its only name in the corpus, or its target does not exist.
     """
     real = os.path.realpath(path)
     if not os.path.isfile(real):  # noqa: PTH113  # names may hold bytes that are no UTF-8
@@ -233,14 +234,14 @@ def _linked_folder(scan: _Scan, name: str, path: str) -> SourceEvent:
     real = os.path.realpath(path)
     if any(real == root or is_inside(real, root) for root in (scan.root, *scan.roots)):
         return Ignored(Skip.LINKED_FOLDER)
-    return _reject(scan, name, ItemError(Reason.UNSAFE_PATH, "a link leads out of the folder"))
+    return _reject(scan, name, ItemError(Reason.UNSAFE_PATH, "a link points outside the folder"))
 
 
 # Archives
 
 
 def _members(scan: _Scan, names: Sequence[str]) -> Iterator[SourceEvent]:
-    """The events of an archive's members."""
+    """Yield the events of the members of an archive."""
     kept = [name for name in names if scan.rules.skip_path(name) in (None, Skip.NOT_AN_IMAGE)]
     images = [name for name in kept if scan.rules.skip_path(name) is None]
     there = frozenset(kept)
@@ -276,14 +277,14 @@ def _open_list(
     *,
     is_root: bool | None = None,
 ) -> _Captions | None:
-    """The caption list of a folder, if it has one.
+    """Return the caption list of a folder, if it has one.
 
     Args:
         scan: the source.
-        below: the folder's relative path with a slash, or empty.
-        there: what is in it, and perhaps more, relative to the source.
-        files: the pictures below it, relative to it; read only where there is a list.
-        is_root: whether ``captions.*`` counts here; None: only at the source's root.
+        below: the relative path of the folder with a slash, or empty.
+        there: names in the folder (and possibly others), relative to the source.
+        files: the images in the folder, relative to it; read only if there is a list.
+        is_root: whether ``captions.*`` is read here; None: only at the root of the source.
     """
     wanted = (_ROOT_LISTS if (not below if is_root is None else is_root) else ()) + _LISTS
     for file in (below + one for one in wanted if below + one in there):
@@ -300,7 +301,7 @@ def _open_list(
 
 
 def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> Iterator[SourceEvent]:
-    """One picture; ``name`` is what a list calls it, a link to it perhaps."""
+    """Return an image; ``name`` is its name in a list, which can be a link to it."""
     described = scan.described(name)
     captions = None if described is None else described.captions
     if described is None:
@@ -328,7 +329,7 @@ def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> It
 
 
 def _read_sidecar(scan: _Scan, name: str) -> Generator[SourceEvent, None, list[str] | None]:
-    """The lines of an image's own caption file; one that is unusable costs no image."""
+    """Return the lines of the caption file of an image; an unusable file is ignored."""
     try:
         text = scan.place.find(name).read().decode("utf-8-sig")
     except (ItemError, UnicodeDecodeError):
@@ -343,7 +344,7 @@ def _last(name: str) -> str:
 
 
 def _sidecars(scan: _Scan, there: AbstractSet[str]) -> frozenset[str]:
-    """The ``.txt`` and ``.xmp`` files that stand beside an image of their own name."""
+    """Return the ``.txt`` and ``.xmp`` files with the name of an image."""
     return frozenset(
         sidecar
         for name in there
@@ -354,9 +355,9 @@ def _sidecars(scan: _Scan, there: AbstractSet[str]) -> frozenset[str]:
 
 
 def _xmp_names(name: str) -> Iterator[str]:
-    """What a picture's XMP sidecar may be called, the most exact first.
+    """Return the possible names of the XMP sidecar of an image, the most specific first.
 
-    ``IMG_1.jpg.xmp`` as darktable and digiKam write it, ``IMG_1.xmp`` as Adobe's programs do.
+    darktable and digiKam write ``IMG_1.jpg.xmp``; Adobe programs write ``IMG_1.xmp``.
     """
     for base in (name, stem(name)):
         yield from (base + suffix for suffix in _XMP)
@@ -371,8 +372,8 @@ KIND: Final = Kind(
     place=Place.FOLDER_OR_ARCHIVE,
     form="PATH[#SPLIT]",
     example="folder:~/Pictures",
-    summary="pictures in a folder, however nested, or in a zip or tar; "
-    "captions from lists or `.txt` files",
+    summary="images in a folder and its subfolders, or in a zip or tar; captions from lists or "
+    "`.txt` files",
     read=read_folder,
     globs=True,
 )

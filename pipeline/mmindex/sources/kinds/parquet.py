@@ -1,8 +1,8 @@
-"""Parquet files that hold images, as the Hugging Face hub serves data sets.
+"""Parquet files with images, as on the Hugging Face hub.
 
-An image column is a struct with ``bytes`` and ``path``, or binary; texts stand beside it:
-https://huggingface.co/docs/datasets/image_dataset. Where the bytes are null, or the column is a
-text, the pictures are files beside the table.
+An image column is a struct with ``bytes`` and ``path``, or binary; texts are in other columns:
+https://huggingface.co/docs/datasets/image_dataset. If the bytes are null, or the column is text,
+the images are files next to the table.
 """
 
 from __future__ import annotations
@@ -40,15 +40,16 @@ _ADDRESSES: Final = ("http://", "https://", "s3://", "gs://")
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """What a file's columns are.
+    """The columns of a file.
 
     Attributes:
-        image: a column of bytes, or a struct with ``bytes``; None where pictures are paths.
-        path: what holds paths, as pyarrow names it (``image.path`` in a struct); None if nothing.
-        captions: columns of captions.
+        image: the column of bytes, or a struct with ``bytes``; None if images are paths.
+        path: the column of paths, as named by pyarrow (``image.path`` in a struct); None if there
+            is none.
+        captions: the columns of captions.
         name: the column of ids.
         split: the column of splits.
-        others: what becomes metadata.
+        others: the metadata columns.
     """
 
     image: str | None
@@ -60,15 +61,15 @@ class _Columns:
 
 
 def read_parquet(request: Request) -> Iterator[SourceEvent]:
-    """Stream the rows of all files, in the order of their names; images stay where they are.
+    """Stream the rows of all files in the order of their names; images are not copied.
 
-    An image's id is ``parquet/<folder's name>/<file's stem>/<id>``, with the column ``id`` or else
-    the row number. A split chooses rows by the column ``split`` where there is one; elsewhere it
-    is their name.
+    The id of an image is ``parquet/<folder>/<file stem>/<id>``, with the column ``id`` or the row
+    number. A split selects rows by the column ``split`` if there is one; otherwise all rows get
+    this split.
 
     Raises:
         NoInputError: no such file.
-        DataError: a file is damaged, has no column of images, or one of captions that are none.
+        DataError: a file is damaged, has no image column, or has a column of invalid captions.
     """
     files = find_files(request.spec.where, KIND.suffix)
     for path, name in file_names(request.spec, files).items():
@@ -85,12 +86,12 @@ def _file_events(path: Path, id_prefix: str, request: Request) -> Iterator[Sourc
                 row += 1
                 yield from table.events(row, values)
     except pa.ArrowException as error:
-        raise DataError(f"{path}: damaged behind row {row}: {error}") from error
+        raise DataError(f"{path}: damaged after row {row}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """One file, and what turns its rows into events."""
+    """A file whose rows become events."""
 
     path: Path
     id_prefix: str
@@ -99,7 +100,7 @@ class _Table:
     request: Request
 
     def events(self, row: int, values: Mapping[str, Any]) -> Iterator[SourceEvent]:
-        """One row's events."""
+        """Yield the events of one row."""
         columns, split = self.columns, self.request.split
         own = str(values[columns.split]) if columns.split else None
         if None not in (split, own) and own != split:
@@ -143,8 +144,8 @@ class _Table:
     def _beside(self, listed: Listed, row: int) -> Iterator[SourceEvent]:
         if listed.name.lower().startswith(_ADDRESSES):
             raise DataError(
-                f"{self.path}: row {row} names an address, not a file: {listed.name[:100]}",
-                "read tables of addresses with urls:FILE",
+                f"{self.path}: row {row} contains a URL, not a file: {listed.name[:100]}",
+                "read tables of URLs with urls:FILE",
             )
         place = ImageFolder(self.path.parent, self.request.options.max_bytes)
         for event in picture_events(place, listed):
@@ -154,12 +155,12 @@ class _Table:
                 yield event
 
 
-# Not a name that a column of the file can have here: rows carry the picture's path under it.
+# Not a name that a column of the file can have here: rows carry the image's path under it.
 _FILE: Final = "\0file"
 
 
 def _rows(file: pq.ParquetFile, columns: _Columns) -> Iterator[dict[str, Any]]:
-    """Rows without the images' bytes; with the picture's path where a row has no bytes."""
+    """Yield rows without the image bytes, and with the image path if a row has no bytes."""
     wanted = [*columns.captions, columns.name, columns.split, *columns.others]
     read = [name for name in wanted if name is not None]
     for number in range(file.metadata.num_row_groups):
@@ -175,7 +176,7 @@ def _rows(file: pq.ParquetFile, columns: _Columns) -> Iterator[dict[str, Any]]:
 
 
 def _paths(file: pq.ParquetFile, columns: _Columns, number: int) -> list[str | None] | None:
-    """The paths of the pictures of a row group, null for rows that hold bytes; None: all do."""
+    """Return the image paths of a row group, null for rows with bytes; None if all have bytes."""
     if columns.path is None:
         return None
     if columns.image is not None and not _nulls(file, f"{columns.image}.bytes", number):
@@ -191,7 +192,7 @@ def _paths(file: pq.ParquetFile, columns: _Columns, number: int) -> list[str | N
 
 
 def _nulls(file: pq.ParquetFile, column: str, number: int) -> bool:
-    """Whether a column of a row group may hold nulls, as its statistics say."""
+    """Return whether a column of a row group can contain nulls, according to its statistics."""
     group = file.metadata.row_group(number)
     for place in range(group.num_columns):
         found = group.column(place)
@@ -211,8 +212,8 @@ def _columns(path: Path, schema: pa.Schema) -> _Columns:
     if image is None and (images or files is None):
         found = ", ".join(f"{field.name}: {field.type}" for field in schema)[:300]
         raise DataError(
-            f"{path}: no column of images (columns: {found})",
-            "for a list of addresses, the kind is urls:"
+            f"{path}: no image column (columns: {found})",
+            "for a list of URLs, use the kind urls:"
             if any(field.name.lower() in URL_COLUMNS for field in schema)
             else "name it 'image': a struct with 'bytes', or binary, or the paths of files",
         )
@@ -260,8 +261,7 @@ KIND: Final = Kind(
     place=Place.PATTERN,
     form="PATTERN[#SPLIT]",
     example="parquet:data/train-*.parquet",
-    summary="Parquet files with an image column (bytes or file paths), "
-    "as the Hugging Face hub serves them",
+    summary="Parquet files with an image column (bytes or file paths), as on the Hugging Face hub",
     read=read_parquet,
     ids="parquet",
     suffix=".parquet",

@@ -1,7 +1,7 @@
-"""``scenes:COUNT[@SEED]``: drawn scenes, written once below the store's downloads, then read.
+"""``scenes:COUNT[@SEED]``: drawn scenes, written once to the downloads of the store.
 
-Parts of at most 10,000 scenes, each laid out as COCO is with the pictures in a zip, so that memory
-stays the same for any count. A part that is there already is used as it stands.
+Scenes are written in parts of at most 10,000 in COCO layout with the images in a zip, so that
+memory does not depend on the count. Existing parts are reused.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _FORM: Final = re.compile(r"(?P<count>[0-9]{1,12})(?:@(?P<seed>[0-9]{1,19}))?")
 # Below this, starting processes takes longer than drawing: some 1,000 scenes a second on a core.
 _PARALLEL_FROM: Final = 4_000
 _MAX_WORKERS: Final = 8
-# Measured over 1,000 scenes: picture and captions.
+# Measured over 1,000 scenes: image and captions.
 _SCENE_BYTES: Final = 11_000
 _SCENE_CAPTIONS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class ScenesSpec:
-    """How many scenes, of which seed."""
+    """The number and the seed of the scenes."""
 
     count: int
     seed: int
 
     @property
     def parts(self) -> list[SceneRange]:
-        """The ranges of scenes that make the corpus."""
+        """The ranges of scenes in the corpus."""
         starts = range(0, self.count, PART_SCENES)
         return [
             SceneRange(self.seed, min(PART_SCENES, self.count - start), start) for start in starts
@@ -52,7 +52,7 @@ class ScenesSpec:
 
 
 def parse_scenes(where: str) -> ScenesSpec:
-    """Take ``COUNT[@SEED]`` apart.
+    """Parse ``COUNT[@SEED]``.
 
     Raises:
         UsageError: it has another form, the count is 0, or the seed is out of range.
@@ -69,7 +69,7 @@ def parse_scenes(where: str) -> ScenesSpec:
 
 
 def read_scenes(request: Request) -> Iterator[SourceEvent]:
-    """Stream drawn scenes, drawing those that are not there yet; the store's lock must be held.
+    """Stream drawn scenes and draw missing ones; requires the lock of the store.
 
     Raises:
         StorageError: the disk is full.
@@ -108,11 +108,11 @@ def _needs(spec: SourceSpec, layout: Layout) -> Needs:
 def _check(spec: SourceSpec) -> None:
     parse_scenes(spec.where)
     if spec.split:
-        raise UsageError(f"{str(spec)!r}: scenes have no splits", "leave out # and what follows")
+        raise UsageError(f"{str(spec)!r}: scenes have no splits", "remove # and the text after it")
 
 
 def _part_folder(layout: Layout, scenes: SceneRange) -> Path:
-    """A part's folder; one that is not full carries its count, so that it never passes for full."""
+    """Return the folder of a part; the name of an incomplete part contains its count."""
     number = scenes.first // PART_SCENES
     short = "" if scenes.count == PART_SCENES else f"-{scenes.count}"
     corpus = f"scenes-v{SCENES_VERSION}-{scenes.seed}"

@@ -1,8 +1,7 @@
-"""Lists of image addresses as a source: fetch what is missing, then read what is stored.
+"""Lists of image URLs: download missing images, then read the stored ones.
 
-All lists of a store share one pool of shards (``downloads/fetched/``), keyed by address: a list
-that is renamed, sorted anew or grown, and a second list with the same addresses, fetch nothing
-twice.
+All lists of a store share one pool of shards (``downloads/fetched/``), keyed by URL. If a list is
+renamed, sorted or extended, or a second list has the same URLs, nothing is downloaded twice.
 """
 
 from __future__ import annotations
@@ -54,16 +53,16 @@ _THROTTLED_FLOOR: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class UrlOptions:
-    """What reading a URL list needs beside the list.
+    """The options for reading a URL list.
 
     Attributes:
         layout: the store; its writer lock must be held.
-        fetch: how to behave on the network.
-        max_bytes: limit for one image.
-        max_throttled: share of rows that may be left for a later run because their host asks
-            to wait; above it the run stops.
-        forgotten: rows of these ids and addresses are ignored, and such bytes are not kept.
-        resolver: what resolves names; the operating system's by default.
+        fetch: the network settings.
+        max_bytes: the size limit of an image.
+        max_throttled: the share of rows that can be left for a later run because their host asks
+            to wait; above it, the run stops.
+        forgotten: rows with these ids and URLs are ignored, and such bytes are not kept.
+        resolver: resolves host names; by default, that of the operating system.
     """
 
     layout: Layout
@@ -75,16 +74,16 @@ class UrlOptions:
 
 
 class FetchSummary(msgspec.Struct, frozen=True):
-    """What one run of one list did; ``downloads/fetched/last-fetch.json``.
+    """The result of one run for one list; ``downloads/fetched/last-fetch.json``.
 
     Attributes:
-        list: the file's name.
-        rows: rows of the list.
-        asked: addresses asked for in this run.
-        seconds: wall time of that.
-        by_status: how they ended.
-        by_host: the same for each host, the most frequent first.
-        known: what is known of all addresses of the list.
+        list: the file name.
+        rows: the number of rows.
+        asked: the number of URLs requested in this run.
+        seconds: the wall time of the requests.
+        by_status: counts by status.
+        by_host: counts by status for each host, most frequent first.
+        known: counts by status of all URLs in the list.
     """
 
     list: str
@@ -97,12 +96,12 @@ class FetchSummary(msgspec.Struct, frozen=True):
 
     @property
     def success_rate(self) -> float:
-        """Share of the addresses asked for whose image is kept; 1 where none was asked for."""
+        """The share of requested URLs whose image is kept; 1 if none was requested."""
         return self.by_status.get(FetchStatus.STORED, 0) / self.asked if self.asked else 1.0
 
 
 def read_urls(request: Request) -> Iterator[SourceEvent]:
-    """Fetch what a list of addresses lacks, then stream its rows: see :func:`url_list_events`."""
+    """Download missing images and stream the rows of a list: see :func:`url_list_events`."""
     given = request.options
     options = UrlOptions(
         given.layout, given.fetch, given.max_bytes, given.max_throttled, given.forgotten
@@ -113,22 +112,22 @@ def read_urls(request: Request) -> Iterator[SourceEvent]:
 def url_list_events(
     path: Path, split: str | None, options: UrlOptions, ids: str = "urls"
 ) -> Iterator[SourceEvent]:
-    """Fetch what a list of addresses lacks, then stream its rows in the list's order.
+    """Download missing images and stream the rows of a list in order.
 
-    Rows with the same address are one image with all their captions: the later ones count as
-    ignored. An image's id is the list's own ``id`` or, without one,
-    the first 20 hex digits of the address's sha256.
+    Rows with the same URL are one image with all their captions; the later rows count as ignored.
+    The id of an image is the column ``id`` or, without one, the first 20 hex digits of the sha256
+    of the URL.
 
     Args:
         path: csv, tsv, jsonl or parquet, see :func:`mmindex.sources.url_rows.read_rows`.
-        split: only rows whose column ``split`` says so; None for all.
+        split: read only rows with this value in the column ``split``; None for all.
         options: the store and the limits.
-        ids: what stands before the ids, by which the store knows forgotten rows.
+        ids: the prefix of the ids in the list of forgotten items.
 
-    Raises:
-        NoInputError: no such file, or no row of that split.
+        Raises:
+        NoInputError: there is no such file, or no row with this split.
         DataError: the list is damaged.
-        BusyError: hosts ask to wait for longer than the budget; what was fetched is kept.
+        BusyError: hosts ask to wait for longer than the limit; downloaded images are kept.
         StorageError: the disk is full.
     """
     folder = options.layout.downloads_dir / _FOLDER
@@ -138,7 +137,7 @@ def url_list_events(
         listed = _Listed(ids, options.forgotten)
         rows = ledger.add_rows(listed.without_forgotten(_of_split(path, split)))
         if split is not None and not rows + listed.forgotten:
-            raise NoInputError(f"{path}: no row of split {split!r}", "check its column `split`")
+            raise NoInputError(f"{path}: no row with split {split!r}", "check its column `split`")
         for number in list_shards(folder):
             ledger.add_states(number, read_states(folder, number))
         summary = _fetch(path, rows, folder, ledger, options)
@@ -154,7 +153,7 @@ def url_list_events(
 
 
 class _Listed:
-    """Keeps forgotten rows out, before anything is asked for, and counts them."""
+    """Removes and counts forgotten rows before anything is requested."""
 
     def __init__(self, ids: str, known: Forgotten) -> None:
         self._ids = ids
@@ -207,7 +206,7 @@ def _fetch(
 def _report(layout: Layout, folder: Path, summary: FetchSummary) -> None:
     log = get_logger("crawl")
     if not summary.asked:
-        log.info("nothing to fetch", list=summary.list, rows=summary.rows)
+        log.info("nothing to download", list=summary.list, rows=summary.rows)
         return
     write_file(layout, folder / _REPORT, msgspec.json.format(msgspec.json.encode(summary)))
     log.info(
@@ -226,16 +225,16 @@ def _report(layout: Layout, folder: Path, summary: FetchSummary) -> None:
     for host, failures, counts in failing[:_LOGGED_HOSTS]:
         if failures:
             kept = counts.get(FetchStatus.STORED, 0)
-            log.warning("host", host=host or "(bad addresses)", stored=kept, **failures)
+            log.warning("host", host=host or "(invalid URLs)", stored=kept, **failures)
 
 
 def _stop_if_throttled(summary: FetchSummary, options: UrlOptions) -> None:
     throttled = summary.by_status.get(FetchStatus.THROTTLED, 0)
     if throttled > max(_THROTTLED_FLOOR, int(options.max_throttled * summary.rows)):
         raise BusyError(
-            f"{summary.list}: {throttled} of {summary.rows} addresses are put off: their hosts "
+            f"{summary.list}: {throttled} of {summary.rows} URLs were postponed: their hosts "
             f"ask to wait for longer than {options.fetch.retry_after_budget_s:g} s",
-            "run this again later: what was fetched is kept and not fetched again",
+            "run this again later: downloaded images are kept and not downloaded again",
         )
 
 
@@ -270,7 +269,7 @@ def _events(folder: Path, ledger: Ledger, max_bytes: int) -> Iterator[SourceEven
 
 def _why(state: RowState) -> tuple[Reason, str]:
     if state.status is None:
-        raise InternalError(f"row {state.number} ({state.row.url}) was never asked for")
+        raise InternalError(f"row {state.number} ({state.row.url}) was never requested")
     detail = f"{state.status}: {state.detail}" if state.detail else str(state.status)
     return reason_of(state.status), detail
 
@@ -280,8 +279,8 @@ KIND: Final = Kind(
     place=Place.FILE,
     form="FILE[#SPLIT]",
     example="urls:sunsets.csv",
-    summary="a list of image addresses: csv, tsv, jsonl, parquet; fetched politely (robots.txt,"
-    " opt-outs), never twice",
+    summary="a list of image URLs (csv, tsv, jsonl, parquet, txt); each is fetched once,"
+    " and robots.txt and opt-outs are obeyed",
     read=read_urls,
-    needs=lambda *_: Needs("would fetch the images of its addresses that are not stored yet"),
+    needs=lambda *_: Needs("would download the images that are not stored yet"),
 )

@@ -1,8 +1,8 @@
-"""WebDataset shards: tar archives in which files with the same stem make one sample.
+"""WebDataset shards: tar archives in which files with the same stem form a sample.
 
-The layout of img2dataset and open_clip: ``000000012.jpg`` with ``000000012.txt`` (captions, one a
-line), ``000000012.json`` (everything known of the row) and ``000000012.xmp`` (metadata). Members
-need not be sorted. Format: https://huggingface.co/docs/hub/datasets-webdataset
+The layout of img2dataset and open_clip: ``000000012.jpg`` with ``000000012.txt`` (one caption per
+line), ``000000012.json`` (the columns of the row) and ``000000012.xmp`` (metadata). Members can be
+in any order. Format: https://huggingface.co/docs/hub/datasets-webdataset
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _MAX_TEXT_BYTES: Final = 16 << 20
 
 @dataclass(slots=True)
 class _Sample:
-    """The members of one stem, by extension; ``twice`` are those whose name was taken."""
+    """The members with one stem, by extension; ``twice`` are members with a repeated name."""
 
     stem: str
     files: dict[str, Member] = field(default_factory=dict)
     twice: list[Member] = field(default_factory=list)
 
     def find(self, extensions: Iterable[str]) -> list[Member]:
-        """Members by extension, best first; ``jpg`` before ``input.jpg``, both are JPEG."""
+        """Return members by extension, best first: ``jpg`` before ``input.jpg`` (both are JPEG)."""
         plain = [self.files[name] for name in extensions if name in self.files]
         known = set(extensions)
         longer = [
@@ -65,13 +65,13 @@ class _Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Shard:
-    """One tar archive.
+    """A tar archive.
 
     Attributes:
-        path: where it lies.
-        id_prefix: what stands before the sample's stem in ids.
-        stamp: of the archive.
-        request: what was asked for.
+        path: the path of the archive.
+        id_prefix: the prefix of the sample stems in ids.
+        stamp: the stamp of the archive.
+        request: the arguments of the reader.
     """
 
     path: Path
@@ -83,8 +83,8 @@ class _Shard:
 def read_webdataset(request: Request) -> Iterator[SourceEvent]:
     """Stream the samples of all shards, in the order of their names.
 
-    An image's id is ``webdataset/<folder's name>/<shard's stem>/<sample's stem>``. A split is what
-    the rows' split is called. Memory: the names of one shard's members.
+    The id of an image is ``webdataset/<folder>/<shard stem>/<sample stem>``. All rows get the split
+    of the spec. Memory: the member names of one shard.
 
     Raises:
         NoInputError: no such shard.
@@ -101,9 +101,9 @@ def read_webdataset(request: Request) -> Iterator[SourceEvent]:
 
 
 def _samples(path: Path) -> tuple[list[_Sample], int]:
-    """The samples of a shard in the order of their first members, and how many were passed over.
+    """Return the samples of a shard by first member, and the number of skipped files.
 
-    A Mac's tar puts a ``._`` file before each file.
+    tar on macOS adds a ``._`` file before each file.
     """
     samples: dict[str, _Sample] = {}
     hidden = 0
@@ -121,7 +121,7 @@ def _samples(path: Path) -> tuple[list[_Sample], int]:
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Stem and extension: the file name is cut at its first dot, as WebDataset does it."""
+    """Split a file name at its first dot into stem and extension, as in WebDataset."""
     folder, slash, file = name.removeprefix("./").rpartition("/")
     stem, _, extension = file.partition(".")
     return f"{folder}{slash}{stem}", extension.lower()
@@ -130,7 +130,7 @@ def _split_name(name: str) -> tuple[str, str]:
 def _sample_events(shard: _Shard, sample: _Sample) -> Iterator[SourceEvent]:
     archive, image_id = str(shard.path), f"{shard.id_prefix}/{sample.stem}"
     for member in sample.twice:
-        detail = f"the name stands twice in the archive: {member.name}"
+        detail = f"the name occurs twice in the archive: {member.name}"
         uri = uri_of_member(archive, member.name)
         yield Rejected(image_id, uri, Reason.BAD_ARCHIVE_MEMBER, detail)
     known = sample.find(_IMAGES)
@@ -163,7 +163,7 @@ def _sample_events(shard: _Shard, sample: _Sample) -> Iterator[SourceEvent]:
 
 
 def _sidecar(shard: _Shard, sample: _Sample) -> Sidecar | None:
-    """The sample's XMP; what is wrong with it shows when it is read."""
+    """Return the XMP sidecar of a sample; errors are found when it is read."""
     found = sample.find(_XMP)
     if not found:
         return None
@@ -172,7 +172,7 @@ def _sidecar(shard: _Shard, sample: _Sample) -> Sidecar | None:
 
 
 def _fields(shard: _Shard, sample: _Sample) -> Generator[SourceEvent, None, dict[str, Any]]:
-    """The sample's JSON; one that is damaged costs itself, not the picture."""
+    """Return the JSON of a sample; a damaged file does not affect the image."""
     found = sample.find(_JSON)
     if not found:
         return {}
@@ -188,9 +188,9 @@ def _fields(shard: _Shard, sample: _Sample) -> Generator[SourceEvent, None, dict
 def _captions(
     shard: _Shard, sample: _Sample, fields: dict[str, Any]
 ) -> Generator[SourceEvent, None, list[str]]:
-    """The lines of the text file, which wins over the JSON's caption.
+    """Return the lines of the text file, or the caption in the JSON.
 
-    What cannot be decoded, or is no caption, costs the caption, not the picture.
+    An invalid caption does not affect the image.
     """
     found = sample.find(_TEXTS)
     try:

@@ -1,0 +1,139 @@
+"""Answers without near-duplicates: the best image of each group, and how many more there are.
+
+A hit joins the best hit before it that is almost the same (:mod:`mmindex.search.near`); the search
+goes deeper until there are enough groups. Captions are grouped by their text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmindex.core.modality import Modality
+from mmindex.core.records import Hit
+from mmindex.search.hits import Limit, rows_by_key
+from mmindex.search.near import Int64, close_pairs, default_threshold, unit_rows
+from mmindex.search.searcher import Searcher
+from mmindex.store.snapshot import Snapshot
+
+Float32 = NDArray[np.float32]
+
+_FIRST_DEPTH = 4  # hits looked at for each one wanted, at first
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is searched.
+
+    Attributes:
+        snapshot: the version.
+        searcher: of the side that is searched.
+        to: that side.
+        rows: bool (images,), the images that fulfil the condition; None: all.
+        ids: int64 (n,), the vector ids that do; None: all.
+    """
+
+    snapshot: Snapshot
+    searcher: Searcher
+    to: Modality
+    rows: NDArray[np.bool_] | None
+    ids: Int64 | None
+
+
+def distinct_hits(
+    scope: Scope, vector: Float32, limit: Limit, left_out: Set[str] = frozenset()
+) -> tuple[Hit, ...]:
+    """The best hits of ``limit.k`` different groups, each with its number of ``copies``.
+
+    ``copies`` counts all other rows of the group, however low they rank: those with the same
+    content, and images that are almost the same as the hit and as no better one.
+
+    Args:
+        scope: where to search.
+        vector: float32 (dim,), unit length.
+        limit: how much is wanted.
+        left_out: keys that are no answers.
+
+    Raises:
+        DataError: the store is damaged.
+    """
+    ids, scores = _leaders(scope, vector, limit, left_out)
+    if not len(ids):
+        return ()
+    others = _near(scope, ids)
+    keys = scope.searcher.keys(np.concatenate([ids, *others]))
+    named = rows_by_key(scope.snapshot, scope.to, set(keys) - left_out, scope.rows)
+    key_of = dict(zip(np.concatenate([ids, *others]).tolist(), keys, strict=True))
+    found = []
+    for place, (leader, score) in enumerate(zip(ids.tolist(), scores.tolist(), strict=True)):
+        row, *same = named[key_of[leader]]
+        near = sum(len(named.get(key_of[one], ())) for one in others[place].tolist())
+        found.append(Hit(
+            place + 1, min(score, 1.0), row.id, row.uri, row.caption, row.image_id,
+            len(same) + near,
+        ))  # fmt: skip
+    return tuple(found)
+
+
+def _leaders(
+    scope: Scope, vector: Float32, limit: Limit, left_out: Set[str]
+) -> tuple[Int64, Float32]:
+    """The ids of the best of each group, best first, and their scores."""
+    most = scope.searcher.n if scope.ids is None else len(scope.ids)
+    depth = min(_FIRST_DEPTH * limit.k + len(left_out), most)
+    while depth:
+        [scores], [ids] = scope.searcher.search(vector[None], depth, scope.ids)
+        wanted = ids >= 0
+        if limit.min_score is not None:
+            wanted &= scores >= limit.min_score
+        ended = depth == most or not wanted.all()
+        ids, scores = ids[wanted], scores[wanted]
+        if left_out:
+            kept = np.array([key not in left_out for key in scope.searcher.keys(ids)], np.bool_)
+            ids, scores = ids[kept], scores[kept]
+        leaders = _first_of_groups(scope, ids, limit.k)
+        if len(leaders) == limit.k or ended:
+            return ids[leaders], scores[leaders]
+        depth = min(4 * depth, most)
+    return np.empty(0, np.int64), np.empty(0, np.float32)
+
+
+def _first_of_groups(scope: Scope, ids: Int64, most: int) -> Int64:
+    """The places of the first ``most`` ids that are like none before them."""
+    if scope.to is Modality.TEXT:
+        return np.arange(min(most, len(ids)))
+    threshold = default_threshold(scope.snapshot.encoder)
+    units = unit_rows(scope.snapshot.vectors(Modality.IMAGE).take(ids))
+    free = np.ones(len(ids), np.bool_)
+    leaders: list[int] = []
+    for place in range(len(ids)):
+        if len(leaders) == most:
+            break
+        if free[place]:
+            leaders.append(place)
+            free[place:] &= units[place:] @ units[place] < threshold
+    return np.array(leaders, np.int64)
+
+
+def _near(scope: Scope, leaders: Int64) -> list[Int64]:
+    """For each leader the other ids that are almost the same, each with the best leader alone."""
+    if scope.to is Modality.TEXT:
+        return [np.empty(0, np.int64)] * len(leaders)
+    threshold = default_threshold(scope.snapshot.encoder)
+    vectors = scope.snapshot.vectors(Modality.IMAGE)
+    pairs = [*close_pairs(scope.searcher, vectors, np.unique(leaders), threshold, whole=True)]
+    left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    place_of = {leader: place for place, leader in enumerate(leaders.tolist())}
+    best: dict[int, int] = {}
+    for leader, other in zip(left.tolist(), right.tolist(), strict=True):
+        if other not in place_of:
+            best[other] = min(best.get(other, len(leaders)), place_of[leader])
+    found: list[list[int]] = [[] for _ in leaders]
+    allowed = None if scope.ids is None else set(scope.ids.tolist())
+    for other, place in best.items():
+        if allowed is None or other in allowed:
+            found[place].append(other)
+    return [np.array(one, np.int64) for one in found]
