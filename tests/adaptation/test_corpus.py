@@ -93,7 +93,7 @@ def test_a_store_without_captions_says_what_to_pass(root: Path):
 
 
 def test_a_large_corpus_is_sampled(root: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "MOST_PICTURES", 55)
+    monkeypatch.setattr(module, "MOST_IMAGES", 55)
     uris = [f"/photos/{n:02d}.jpg" for n in range(COUNT)]
     captions = [(f"folder/p/{n:02d}.jpg", f"{text} {n}") for n in range(COUNT) for text in "ab"]
     one, other = (stored(store(root / side, uris, captions), 7) for side in "xy")

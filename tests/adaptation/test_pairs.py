@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmindex.adaptation.pairs import LEAST_PICTURES, make_pairs
+from mmindex.adaptation.pairs import LEAST_IMAGES, make_pairs
 from mmindex.core.errors import DataError
 from support.adapting import unit
 
@@ -33,9 +33,9 @@ def test_some_pictures_bring_all_their_captions():
 
 
 def test_too_few_pictures_are_refused_with_the_limit():
-    few = LEAST_PICTURES - 1
+    few = LEAST_IMAGES - 1
     with pytest.raises(
-        DataError, match=f"too few images with captions: {few}, at least {LEAST_PICTURES}"
+        DataError, match=f"too few images with captions: {few}, at least {LEAST_IMAGES}"
     ):
         make_pairs(vectors(few), vectors(few, 1), np.arange(few))
     with pytest.raises(DataError, match="captions: 0, at least"):

@@ -62,13 +62,13 @@ class AdaptReport:
         fingerprint: the new model's; empty where none was written.
         parent: the store's model.
         images, captions: how many were fitted to; images with the same bytes count once.
-        unknown: captions of pictures that the store does not have.
+        unknown: captions of images that the store does not have.
         unusable: captions for which the model gives no vector.
-        sampled: there were more pictures than are used.
+        sampled: there were more images than are used.
         settings: the candidate that won.
-        tested, gallery: how many held-out pictures the figures are about, and how many each query
+        tested, gallery: how many held-out images the figures are about, and how many each query
             searched, at most.
-        before, after: recall of the unchanged model and of the candidate on these pictures.
+        before, after: recall of the unchanged model and of the candidate on these images.
         gain: the difference, in mean recall@1, 5 and 10.
         seconds: wall time.
     """
@@ -128,7 +128,7 @@ def adapt(request: AdaptRequest) -> AdaptReport:
 
     Raises:
         NoInputError: there is no store, or it has no captions and none are given.
-        DataError: too few pictures have captions, or something is damaged.
+        DataError: too few images have captions, or something is damaged.
         UsageError: ``out`` holds something already.
         ModelMismatchError: the store's model is no longer what it was.
         MmindexError: something cannot be read or written; ``out`` is then as it was.

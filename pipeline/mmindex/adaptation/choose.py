@@ -1,8 +1,8 @@
 """Which candidate is best, and whether it is better than the unchanged model.
 
-Pictures are split into folds, each with all its captions. In every round one fold tests, another
+Images are split into folds, each with all its captions. In every round one fold tests, another
 one chooses the settings, and the rest is fitted to. So what is tested had no part in fitting nor in
-choosing, and the difference to the unchanged model is that of new pictures (S. Varma and R. Simon,
+choosing, and the difference to the unchanged model is that of new images (S. Varma and R. Simon,
 Bias in error estimation when using cross-validation for model selection, BMC Bioinformatics 7,
 2006). A large corpus needs one round only.
 """
@@ -26,11 +26,11 @@ from mmindex.adaptation.polish import polish
 from mmindex.models.adapted import Maps
 
 _FOLDS: Final = 5
-# From so many pictures on one round tells a gain of a point from noise.
+# From so many images on one round tells a gain of a point from noise.
 _ONE_ROUND: Final = 2_500
-_MOST_TESTED: Final = 2_000  # pictures
+_MOST_TESTED: Final = 2_000  # images
 _MOST_CHOSEN_BY: Final = 500
-# Captions say less than pictures show, and a picture has several: their covariance is better known.
+# Captions say less than images show, and an image has several: their covariance is better known.
 _RIDGES: Final = (0.1, 0.3, 1.0, 3.0, 10.0)
 _TEXT_SHARE: Final = 1 / 3
 _TRUST: Final = 0.4
@@ -43,7 +43,7 @@ class Split:
     """The folds, and what each is for in every round.
 
     Attributes:
-        folds: int64 (k,) each, pictures; together all of them.
+        folds: int64 (k,) each, images; together all of them.
         rounds: numbers of the fold that tests and of the one that chooses.
     """
 
@@ -52,7 +52,7 @@ class Split:
 
     @classmethod
     def of(cls, pictures: int, seed: int) -> Split:
-        """Split so many pictures at random."""
+        """Split so many images at random."""
         order = np.random.default_rng(seed).permutation(pictures)
         if pictures < _ONE_ROUND:
             folds = tuple(np.sort(fold) for fold in np.array_split(order, _FOLDS))
@@ -68,12 +68,12 @@ class Choice:
 
     Attributes:
         settings: the middle of what the rounds chose, for a fit to all pairs.
-        before, after: recall on the tested pictures, unchanged and by each round's own choice.
+        before, after: recall on the tested images, unchanged and by each round's own choice.
         gain: the difference between them.
-        logit_scale: what cosine similarities of new pictures should be multiplied with before a
+        logit_scale: what cosine similarities of new images should be multiplied with before a
             softmax.
-        tested: how many pictures were tested.
-        gallery: how many pictures each query searched, at most.
+        tested: how many images were tested.
+        gallery: how many images each query searched, at most.
     """
 
     settings: Settings
@@ -204,7 +204,7 @@ def _sum(moments: list[Moments]) -> Moments:
 
 
 def _logit_scale(pairs: Pairs, fitted: Fit) -> float:
-    """The scale with the lowest contrastive loss on pictures that were not fitted to."""
+    """The scale with the lowest contrastive loss on images that were not fitted to."""
     image, text = fitted.affines
     pictures = np.arange(min(len(pairs), _MOST_CHOSEN_BY))
     images = torch.from_numpy(image(pairs.images[pictures]))

@@ -1,4 +1,4 @@
-"""Where the pairs come from: the store's own captions, or a list of captions for its pictures."""
+"""Where the pairs come from: the store's own captions, or a list of captions for its images."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from mmindex.sources.captions import usable_captions
 from mmindex.sources.names import match_names, normal_name
 from mmindex.store.snapshot import Snapshot
 
-# More pictures make maps of a thousand dimensions no better; with five captions each they take
+# More images make maps of a thousand dimensions no better; with five captions each they take
 # 600 MB at 512 dimensions.
-MOST_PICTURES: Final = 100_000
+MOST_IMAGES: Final = 100_000
 _TEXTS_AT_ONCE: Final = 2_048
 
 
@@ -35,10 +35,10 @@ class Captioned:
     """What a model is adapted to.
 
     Attributes:
-        pairs: the pictures and captions.
-        unknown: captions of pictures that the store does not have.
+        pairs: the images and captions.
+        unknown: captions of images that the store does not have.
         unusable: captions for which the model gives no vector.
-        sampled: there were more pictures than are used.
+        sampled: there were more images than are used.
     """
 
     pairs: Pairs
@@ -56,7 +56,7 @@ def stored(snapshot: Snapshot, seed: int) -> Captioned:
 
     Raises:
         NoInputError: it has no captions.
-        DataError: too few pictures have one, or an object is damaged.
+        DataError: too few images have one, or an object is damaged.
     """
     corpus = load_corpus(snapshot)
     if corpus.captions is None:
@@ -64,7 +64,7 @@ def stored(snapshot: Snapshot, seed: int) -> Captioned:
             f"version {snapshot.manifest.version} has no captions to adapt to",
             "pass a list of captions for its images with `captions`",
         )
-    # By vector: pictures with the same bytes, and captions with the same words, count once.
+    # By vector: images with the same bytes, and captions with the same words, count once.
     owners = corpus.images.id_of_row[corpus.image_of_caption]
     both = np.unique(np.stack([owners, corpus.captions.id_of_row]), axis=1)
     ids, texts, sampled = _sampled(both[0], both[1], seed)
@@ -80,11 +80,11 @@ def listed(vectorizer: Vectorizer, path: Path, seed: int) -> Captioned:
 
     Args:
         vectorizer: of the version; it encodes the captions.
-        path: the list. Pictures are named by their id, their path, or its end.
+        path: the list. Images are named by their id, their path, or its end.
         seed: of the sample of a large list.
 
     Raises:
-        DataError: the list is damaged, or names too few of the store's pictures.
+        DataError: the list is damaged, or names too few of the store's images.
         MmindexError: the list cannot be read, or the model cannot be loaded.
     """
     snapshot = vectorizer.snapshot
@@ -115,12 +115,12 @@ def listed(vectorizer: Vectorizer, path: Path, seed: int) -> Captioned:
 
 
 def _sampled(owners: Int64, captions: Int64, seed: int) -> tuple[Int64, Int64, bool]:
-    """The captions of at most ``MOST_PICTURES`` pictures."""
+    """The captions of at most ``MOST_IMAGES`` images."""
     pictures = np.unique(owners)
-    if len(pictures) <= MOST_PICTURES:
+    if len(pictures) <= MOST_IMAGES:
         return owners, captions, False
-    kept = np.isin(owners, pictures[sample(len(pictures), MOST_PICTURES, seed)])
-    get_logger("adapt").info("using a sample", images=MOST_PICTURES, of=len(pictures))
+    kept = np.isin(owners, pictures[sample(len(pictures), MOST_IMAGES, seed)])
+    get_logger("adapt").info("using a sample", images=MOST_IMAGES, of=len(pictures))
     return owners[kept], captions[kept], True
 
 

@@ -1,7 +1,7 @@
 """The closed form: regularised canonical correlation, drawn towards the model as it is.
 
 Canonical correlation (H. Hotelling, Relations between two sets of variates, Biometrika 28, 1936)
-finds directions in which pictures and captions agree, after whitening both sides. With few pairs
+finds directions in which images and captions agree, after whitening both sides. With few pairs
 the covariances must be regularised (H. D. Vinod, Canonical ridge and econometrics of joint
 production, Journal of Econometrics 4, 1976). Two things are added here:
 
@@ -26,7 +26,7 @@ from mmindex.models.adapted import Affine
 
 # Of the ridge, this share is the same in all directions: a tower's head may have lost some wholly.
 _EVEN: Final = 0.01
-_ROWS: Final = 8_192  # pictures summed up at once
+_ROWS: Final = 8_192  # images summed up at once
 _TINY: Final = 1e-30  # what a corpus without any variance is divided by
 
 
@@ -46,9 +46,9 @@ class Settings:
     steps: int = 0
 
     def for_more(self, known: int, pictures: int) -> Settings:
-        """What was chosen with ``known`` pictures, for a fit to ``pictures``.
+        """What was chosen with ``known`` images, for a fit to ``pictures``.
 
-        A covariance of twice as many pictures has half the variance, and bears half the ridge.
+        A covariance of twice as many images has half the variance, and bears half the ridge.
         """
         share = known / pictures
         return replace(
@@ -58,13 +58,13 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Sums over pictures, of which each counts the same however many captions it has.
+    """Sums over images, of which each counts the same however many captions it has.
 
     Attributes:
         pictures: how many.
-        image, text: float64 (dim,), sums of vectors; a picture's captions count with their mean.
-        images, texts, both: float64 (dim, dim), sums of outer products: pictures with themselves,
-            captions with themselves, pictures with captions.
+        image, text: float64 (dim,), sums of vectors; an image's captions count with their mean.
+        images, texts, both: float64 (dim, dim), sums of outer products: images with themselves,
+            captions with themselves, images with captions.
     """
 
     pictures: int
@@ -76,7 +76,7 @@ class Moments:
 
     @classmethod
     def of(cls, pairs: Pairs) -> Self:
-        """The sums over some pairs; works on ``_ROWS`` pictures at once."""
+        """The sums over some pairs; works on ``_ROWS`` images at once."""
         dim = pairs.dim
         image, text = torch.zeros(2, dim, dtype=torch.float64)
         images, texts, both = torch.zeros(3, dim, dim, dtype=torch.float64)
@@ -148,7 +148,7 @@ class Fit:
 
     @property
     def affines(self) -> tuple[Affine, Affine]:
-        """The maps of pictures and of texts, as they are saved."""
+        """The maps of images and of texts, as they are saved."""
         return (
             _affine(self.image, self.image_centre),
             _affine(self.text, self.text_centre),

@@ -1,4 +1,4 @@
-"""Recall of maps on pictures that they were not fitted to."""
+"""Recall of maps on images that they were not fitted to."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Ranks:
     """What one gallery's queries found, or those of several galleries.
 
     Attributes:
-        text_to_image: int64 (m,), the rank of each caption's own picture; 1 is first.
-        image_to_text: int64 (n,), the rank of the first of each picture's captions.
-        owner: int64 (m,), each caption's picture, 0 to n - 1.
+        text_to_image: int64 (m,), the rank of each caption's own image; 1 is first.
+        image_to_text: int64 (n,), the rank of the first of each image's captions.
+        owner: int64 (m,), each caption's image, 0 to n - 1.
     """
 
     text_to_image: Int64
@@ -57,7 +57,7 @@ class Ranks:
 
     @classmethod
     def joined(cls, parts: Sequence[Ranks]) -> Ranks:
-        """Galleries of different pictures, taken together."""
+        """Galleries of different images, taken together."""
         sizes = np.cumsum([0, *(len(part.image_to_text) for part in parts)])
         owners = [part.owner + first for part, first in zip(parts, sizes[:-1], strict=True)]
         return cls(
@@ -78,11 +78,11 @@ class Ranks:
 
 
 def rank(pairs: Pairs, maps: tuple[Affine, Affine] | None) -> Ranks:
-    """Search all pictures of ``pairs`` by each caption, and all captions by each picture.
+    """Search all images of ``pairs`` by each caption, and all captions by each image.
 
     Args:
         pairs: the gallery.
-        maps: of pictures and of captions; None: the vectors as they are.
+        maps: of images and of captions; None: the vectors as they are.
     """
     images, texts = pairs.images, pairs.texts
     if maps is not None:
@@ -150,7 +150,7 @@ class Gain:
 def gain(before: Ranks, after: Ranks, seed: int) -> Gain:
     """Compare two models on the same queries.
 
-    Pictures are drawn with replacement and bring their captions along, as for the intervals of
+    Images are drawn with replacement and bring their captions along, as for the intervals of
     recall; each draw compares both models, so what is hard for both adds no noise.
 
     Args:

@@ -1,4 +1,4 @@
-"""Pictures with their captions, as vectors."""
+"""Images with their captions, as vectors."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-# Folds of ten pictures each are the least that recall can be compared on.
-LEAST_PICTURES = 50
+# Folds of ten images each are the least that recall can be compared on.
+LEAST_IMAGES = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Captioned pictures of one model.
+    """Captioned images of one model.
 
     Attributes:
-        images: float16 (n, dim), unit length, each picture once.
-        texts: float16 (m, dim), unit length, captions; those of one picture stand together.
-        counts: int64 (n,), how many captions each picture has, at least 1; their sum is m.
-        starts: int64 (n,), where each picture's captions begin.
+        images: float16 (n, dim), unit length, each image once.
+        texts: float16 (m, dim), unit length, captions; those of one image stand together.
+        counts: int64 (n,), how many captions each image has, at least 1; their sum is m.
+        starts: int64 (n,), where each image's captions begin.
     """
 
     images: Float16
@@ -46,28 +46,28 @@ class Pairs:
         return int(self.images.shape[1])
 
     def captions_of(self, pictures: Int64) -> Int64:
-        """The rows in ``texts`` of some pictures' captions, picture by picture: int64."""
+        """The rows in ``texts`` of some images' captions, image by image: int64."""
         sizes = self.counts[pictures]
         inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         rows: Int64 = np.repeat(self.starts[pictures], sizes) + inside
         return rows
 
     def only(self, pictures: Int64) -> Pairs:
-        """Some pictures, int64 (k,), with all their captions, in the order given."""
+        """Some images, int64 (k,), with all their captions, in the order given."""
         rows = self.captions_of(pictures)
         return Pairs(self.images[pictures], self.texts[rows], self.counts[pictures])
 
 
 def make_pairs(images: NDArray[Any], texts: NDArray[Any], owner: Int64) -> Pairs:
-    """Put captions beside their pictures; pictures without one are left out.
+    """Put captions beside their images; images without one are left out.
 
     Args:
         images: (n, dim), unit length.
         texts: (m, dim), unit length.
-        owner: int64 (m,), each caption's picture.
+        owner: int64 (m,), each caption's image.
 
     Raises:
-        DataError: a vector is not finite or has no unit length, or there are too few pictures.
+        DataError: a vector is not finite or has no unit length, or there are too few images.
     """
     for name, vectors in (("image", images), ("caption", texts)):
         lengths = np.linalg.norm(vectors.astype(np.float32), axis=1)
@@ -79,9 +79,9 @@ def make_pairs(images: NDArray[Any], texts: NDArray[Any], owner: Int64) -> Pairs
             )
     order = np.argsort(owner, kind="stable")
     pictures, counts = np.unique(owner, return_counts=True)
-    if len(pictures) < LEAST_PICTURES:
+    if len(pictures) < LEAST_IMAGES:
         raise DataError(
-            f"too few images with captions: {len(pictures)}, at least {LEAST_PICTURES} are needed",
+            f"too few images with captions: {len(pictures)}, at least {LEAST_IMAGES} are needed",
             "add captions; a few hundred captioned images usually give a clear gain",
         )
     return Pairs(

@@ -1,8 +1,8 @@
 """The contrastive polish: a few steps of gradient descent on what search asks for.
 
 The loss is InfoNCE (A. van den Oord, Y. Li and O. Vinyals, Representation learning with contrastive
-predictive coding, arXiv 1807.03748, 2018) in CLIP's symmetric form: in a batch, each picture should
-be nearest to its own caption, and each caption to its own picture. Noise is added to the vectors,
+predictive coding, arXiv 1807.03748, 2018) in CLIP's symmetric form: in a batch, each image should
+be nearest to its own caption, and each caption to its own image. Noise is added to the vectors,
 with the covariance of the ridge of the closed form: both regularise in the same way.
 """
 
@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812 # the usual name
 from mmindex.adaptation.correlate import Fit, Noise, Settings
 from mmindex.adaptation.pairs import Pairs
 
-_BATCH: Final = 256  # pictures; a step takes some 20 ms on one core at 384 dimensions
+_BATCH: Final = 256  # images; a step takes some 20 ms on one core at 384 dimensions
 _RATE: Final = 0.01  # of Adam, in parts of a map's own spread
 _TEMPERATURE: Final = 0.06
 # Of the ridge: noise this strong in every vector would drown the few pairs of a small corpus.
@@ -30,7 +30,7 @@ def polish(fit: Fit, pairs: Pairs, noise: Noise, settings: Settings, seed: int) 
 
     Args:
         fit: where to start.
-        pairs: what to fit to; one caption of each picture is drawn in a step.
+        pairs: what to fit to; one caption of each image is drawn in a step.
         noise: of :class:`Noise`.
         settings: ridges and steps.
         seed: of the draws.

@@ -1,7 +1,7 @@
 """New vectors out of the parent's: what an adapted model has to encode is mapped where it can be.
 
 An adapted model is its parent with a map behind it (:mod:`mmindex.models.adapted`), so a vector of
-the parent's is all that is needed: no picture is opened and no model loaded. Each shard of the
+the parent's is all that is needed: no image is opened and no model loaded. Each shard of the
 parent gives one new shard, the unit of resume. What the parent could not encode the adapted model
 cannot encode either, so failures are taken over.
 """

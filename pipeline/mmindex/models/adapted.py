@@ -5,7 +5,7 @@ The folder holds ``open_clip_config.json``, which names the parent with its hash
 otherwise the parent is found by its name, as it was when it encoded.
 
 A map is applied to the parent's vectors once these have unit length. That is what shards hold, so
-:mod:`mmindex.encode.mapping` can map a store's vectors without pictures and without the parent.
+:mod:`mmindex.encode.mapping` can map a store's vectors without images and without the parent.
 """
 
 from __future__ import annotations

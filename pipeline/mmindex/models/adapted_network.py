@@ -55,7 +55,7 @@ class AdaptedNetwork(nn.Module):
         return self.parent.get_submodule("visual")
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised pictures (b, 3, h, w) to vectors (b, dim); their length means nothing."""
+        """Normalised images (b, 3, h, w) to vectors (b, dim); their length means nothing."""
         network: Any = self.parent
         mapped: Tensor = self.image_map(network.encode_image(images))
         return mapped
