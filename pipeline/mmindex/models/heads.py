@@ -23,6 +23,7 @@ _LAYERS: Final = {
         ("visual.proj", "visual.ln_post"),
         ("visual.attnpool.c_proj", ""),
         ("visual.head.proj", ""),
+        ("visual.trunk.head.fc", ""),
     ),
     Modality.TEXT: (
         ("text_head", ""),
