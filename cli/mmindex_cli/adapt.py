@@ -95,15 +95,15 @@ def _rows(report: AdaptReport) -> Iterator[tuple[str, str]]:
     )
     after = "after" if report.adapted else "candidate"
     for direction in ("text_to_image", "image_to_text"):
-        yield direction.replace("_to_", "→"), ""
-        yield "  before", _recall(getattr(report.before, direction))
-        yield f"  {after}", _recall(getattr(report.after, direction))
-        yield "  change", _change(getattr(report.gain, direction))
+        before = _recall(getattr(report.before, direction))
+        yield direction.replace("_to_", "→"), f"{'before':<10}{before}"
+        yield "", f"{after:<10}{_recall(getattr(report.after, direction))}"
+        yield "", f"{'change':<10}{_change(getattr(report.gain, direction))}"
     yield "time", f"{report.seconds:.1f} s"
 
 
 def _recall(intervals: tuple[Interval, ...]) -> str:
-    return "  ".join(f"R@{i.k} {i.value:5.1f} [{i.low:.1f}, {i.high:.1f}]" for i in intervals)
+    return "  ".join(f"R@{i.k} {i.value:.1f} [{i.low:.1f}, {i.high:.1f}]" for i in intervals)
 
 
 def _change(change: Change) -> str:

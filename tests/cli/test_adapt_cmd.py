@@ -34,7 +34,7 @@ def test_text_says_before_after_and_what_to_do_next(built: Path, tmp_path: Path)
     assert out.startswith("adapted local-dir:")
     assert "96 images, 96 captions" in out
     assert "96 held-out images, in galleries of at most 20" in out
-    for line in ("    before ", "    after ", "    change "):
+    for line in ("  before   ", "  after    ", "  change   "):
         assert out.count(line) == 2
     assert f"use it: mmindex build --store {built} --model local-dir:{tmp_path / 'model'}" in out
 
