@@ -42,7 +42,7 @@ def test_an_emptied_folder_does_not_empty_the_index(tmp_path, tiny_model):
     for number in range(10):
         (folder / f"{number}.png").unlink()
     done = mmindex("build", "--store", store, code=65)
-    assert f"10 of the last version's 20 images of folder:{folder} are gone" in done.stderr
+    assert f"10 of the 20 images of folder:{folder} in the last version are missing" in done.stderr
     (status,) = mmindex_json("status", "--store", store)
     assert (status["version"], status["counts"]["indexed"]) == (1, 20)
     mmindex("build", "--store", store, "--max-removed", 1)

@@ -200,7 +200,7 @@ def test_captions_that_match_nothing_are_warned_of(
 ) -> None:
     folder = photos(tmp_path / "f", 2, **{"captions.txt": "x.jpg\tone\ny.jpg\ttwo\n"})
     crawl_specs(new_store(tmp_path / "store"), f"folder:{folder}")
-    assert "captions that match no image" in caplog.text
+    assert "captions without a matching image" in caplog.text
 
 
 def test_globs_that_no_source_understands_are_refused(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_images_and_captions_have_a_limit_of_their_own(reason: Reason) -> None:
     what = "captions" if reason is Reason.BAD_CAPTION else "items"
     assert error is not None
     assert error.message == (
-        f"11 of 100 {what} of folder:/photos are unusable (11 {reason}); at most 10 may be"
+        f"11 of 100 {what} of folder:/photos are unusable (11 {reason}); at most 10 are allowed"
     )
 
 

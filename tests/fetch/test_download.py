@@ -17,7 +17,7 @@ from support.range_server import RangeFile, in_turn
 
 def test_a_length_other_than_the_publisher_states_is_refused_before_the_body(server, layout):
     server.routes["/val.zip"] = Reply(b"PK" + b"x" * 100)
-    with pytest.raises(DataError, match="102 bytes"):
+    with pytest.raises(DataError, match="got 102"):
         fetch(layout, remote(server, size_bytes=len(BODY)))
     assert nothing_usable(layout)
 
@@ -43,7 +43,7 @@ def test_a_captive_portals_page_is_no_archive(kind, server, layout):
 def test_a_wrong_checksum_is_never_used(server, layout):
     server.routes["/val.zip"] = RangeFile(BODY)
     for facts in ({"sha256": "0" * 64}, {"sha256": None, "md5": "0" * 32}):
-        with pytest.raises(DataError, match=", expected "):
+        with pytest.raises(DataError, match="expected "):
             fetch(layout, remote(server, **facts))
         assert list((layout.downloads_dir / "coco").iterdir()) == []
 
@@ -118,7 +118,7 @@ def test_a_file_that_changed_on_disk_is_checked_again(server, layout):
     server.routes["/val.zip"] = RangeFile(BODY)
     (path,) = fetch(layout, remote(server))
     path.write_bytes(OTHER)
-    with pytest.raises(DataError, match="sha256 is"):
+    with pytest.raises(DataError, match="expected sha256"):
         fetch(layout, remote(server))
 
 

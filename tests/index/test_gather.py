@@ -55,7 +55,7 @@ def test_keys_come_in_any_arrow_or_python_form():
 
 
 @pytest.mark.parametrize(
-    ("numbers", "says"), [([0, 1, 99], "1 keys have no vector"), ([0, 1, 0], "listed twice")]
+    ("numbers", "says"), [([0, 1, 99], "1 keys have no vector"), ([0, 1, 0], "occurs twice")]
 )
 def test_keys_without_a_vector_of_their_own_are_a_bug(tmp_path, numbers, says):
     objects = open_objects(tmp_path)

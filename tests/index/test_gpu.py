@@ -1,4 +1,4 @@
-"""What a GPU cannot hold is refused before the run; nothing here needs a GPU."""
+"""What a GPU does not support is refused before the run; nothing here needs a GPU."""
 
 import subprocess
 import sys
@@ -13,8 +13,8 @@ from mmindex.index.gpu import GpuInfo, check_gpu_legal, detect, fits_search, gpu
     ("m", "bits", "code_dim", "nprobe", "says"),
     [
         (64, 4, 256, 64, "8-bit"),
-        (128, 8, 256, 64, "cannot hold 128 sub-quantizers"),
-        (33, 8, 330, 64, "cannot hold 33 sub-quantizers"),
+        (128, 8, 256, 64, "does not support 128 sub-quantizers"),
+        (33, 8, 330, 64, "does not support 33 sub-quantizers"),
         (2, 8, 128, 64, "each must have"),
         (32, 8, 100, 64, "each must have"),
         (64, 8, 256, 2_049, "at most 2048 lists"),

@@ -167,7 +167,7 @@ def test_a_factory_string_is_taken_as_it_is(factory, nlist, m, bits):
     [
         ("nonsense", 100, "unknown index 'nonsense'"),
         ("", 100, "unknown index ''"),
-        ("IVF256,Flat", 100, "256 lists need as many vectors"),
+        ("IVF256,Flat", 100, "256 lists need at least as many vectors"),
         ("IVF16,PQ16x4fs,Refine(SQfp16)", 100, "re-ranking is not part"),
         ("IVF16,PQ16x4fs,RFlat", 100, "re-ranking is not part"),
     ],

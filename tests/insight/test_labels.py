@@ -122,7 +122,7 @@ def test_pictures_beside_the_list_are_found_from_anywhere(tmp_path: Path) -> Non
         ("p.csv", "image,text\na,b\n", "1: the header lacks label"),
         ("p.csv", "image,text,label\na,b\n", "2: 2 columns, but the header has 3"),
         ("p.csv", 'image,text,label\n"a,b,1\n', "unexpected end"),
-        ("p.csv", "image,text,label\na,b,perhaps\n", "2: the label 'perhaps' says neither"),
+        ("p.csv", "image,text,label\na,b,perhaps\n", "2: the label 'perhaps' is not recognised"),
         ("p.csv", "image,text,label\n", "no pairs"),
         ("p.csv", "", "no pairs"),
         ("p.tsv", b"image\ttext\tlabel\n\xff\tb\t1\n", "2: not UTF-8"),
@@ -137,7 +137,7 @@ def test_a_damaged_list_of_pairs_names_its_line(tmp_path, name, text, message) -
 
 
 def test_a_list_of_another_kind_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"none of \.csv, \.tsv, \.jsonl"):
+    with pytest.raises(UsageError, match=r"one of \.csv, \.tsv, \.jsonl"):
         read_pairs(write(tmp_path / "p.xlsx", ""))
 
 

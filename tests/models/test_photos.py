@@ -221,7 +221,7 @@ def test_damaged_files_are_errors_that_name_them(tmp_path: Path) -> None:
 
 
 def test_it_has_no_untrained_form_and_is_not_trained_on() -> None:
-    with pytest.raises(UsageError, match="untrained"):
+    with pytest.raises(UsageError, match="without weights"):
         locate(resolve_model("photos", "none"))
     with pytest.raises(UsageError, match="train"):
         load_trainable(resolve_model("photos", None), 0)

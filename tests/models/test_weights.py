@@ -48,9 +48,9 @@ def test_the_same_weights_as_a_lone_file_do_not_fit_another_architecture(
     ("damage", "said"),
     [
         ("truncated", "damaged"),
-        ("cut in its head", "cut off"),
-        ("garbage", "cut off"),
-        ("empty", "cut off"),
+        ("cut in its head", "truncated"),
+        ("garbage", "truncated"),
+        ("empty", "truncated"),
         ("a bit of its head", "damaged"),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_pickle_that_runs_code_is_refused_even_when_pickles_are_allowed(
     (copy / "open_clip_model.safetensors").unlink()
     torch.save({"evil": partial(print, "ran")}, copy / "open_clip_pytorch_model.bin")
     request = resolve_model(f"local-dir:{copy}", None, allow_pickle_weights=True)
-    with pytest.raises(DataError, match="other objects than tensors") as caught:
+    with pytest.raises(DataError, match="objects other than tensors") as caught:
         load_encoder(request, CPU)
     assert "weights_only" not in f"{caught.value.message} {caught.value.hint}"
 
@@ -120,7 +120,7 @@ def test_a_cut_pickle_is_called_cut(tiny_model: TinyModel, tmp_path: Path) -> No
     torch.save(load_file(tiny_model.weights), weights)
     weights.write_bytes(weights.read_bytes()[:-1_000])
     request = resolve_model(f"local-dir:{weights.parent}", None, allow_pickle_weights=True)
-    with pytest.raises(DataError, match="cut off"):
+    with pytest.raises(DataError, match="truncated"):
         load_encoder(request, CPU)
 
 

@@ -243,7 +243,7 @@ def test_no_hits_say_why_and_what_to_try(published: Snapshot) -> None:
     page = gallery_page(published, nothing, Request(0.99, "width < 50 and '<b>' = '<b>'"))
     assert f"0 of {len(HOSTILE) + 1} images" in page
     assert "score of 0.99 or more" in page
-    assert "lower score" in page
+    assert "Lower or remove the score limit" in page
     assert "without the condition" in page
     assert_self_contained(page)
     page = gallery_page(published, nothing)

@@ -118,8 +118,8 @@ def test_the_figures_on_the_page_are_those_of_the_evaluation(published: Snapshot
     assert measured.evaluation.text_to_image is not None
     page = report_page(published, measured, CONFIG)
     assert f"{measured.evaluation.text_to_image.r1:.1f}<small>%</small>" in page
-    assert "16 captions each ask for their own image" in page
-    assert "11 images each ask for any one of their captions" in page
+    assert "16 captions each search for their own image" in page
+    assert "11 images each search for any one of their captions" in page
     assert "percentile bootstrap" in page
     assert "exact search over 11 vectors" in page
     assert "3 of 14 items are in quarantine" in page
@@ -166,7 +166,7 @@ def test_an_untrained_model_and_missing_captions_are_said(tmp_path: Path) -> Non
     encoder = msgspec.structs.replace(published.encoder, trained=False)
     page = page_of(with_manifest(published, encoder=encoder))
     assert "the model is untrained" in page
-    assert "it has no captions" in page
+    assert "has no captions" in page
     assert_self_contained(page)
 
 

@@ -45,7 +45,9 @@ def estimated(layout, config, parent):
 def test_a_disk_too_small_is_refused_with_both_figures_before_anything_is_drawn(tmp_path):
     with mounted(tmp_path / "small", "size=4m") as folder:
         store = folder / "store"
-        with pytest.raises(StorageError, match=r"at least [\d,]+ bytes .* [\d,]+ are free") as told:
+        with pytest.raises(
+            StorageError, match=r"needs at least [\d,]+ bytes .* [\d,]+ are free"
+        ) as told:
             run(store, config("scenes:2000"), "x")
         assert "sources 22,000,000" in told.value.message
         assert list((store / "downloads").iterdir()) == []

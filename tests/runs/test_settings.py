@@ -162,7 +162,7 @@ def test_too_many_removed_from_one_source_stop_the_build_although_few_of_the_who
     home, nas = photos(place / "home", 40), photos(place / "nas", 4, first=50)
     build(place / "store", source=[home, nas])
     photos(place / "nas", 1, first=50)
-    with pytest.raises(DataError, match=r"3 of the last version's 4 images of folder:.*nas"):
+    with pytest.raises(DataError, match=r"3 of the 4 images of folder:.*nas"):
         build(place / "store")
 
 

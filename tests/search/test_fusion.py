@@ -49,7 +49,7 @@ def test_only_ratios_of_weights_matter_however_small():
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf"), 1e7])
 def test_a_weight_is_a_positive_number_of_sensible_size(bad):
-    with pytest.raises(UsageError, match="positive numbers up to"):
+    with pytest.raises(UsageError, match="must be positive and at most"):
         part_weights(2, 1, [1.0, bad, 1.0])
 
 

@@ -225,7 +225,7 @@ def test_a_query_longer_than_the_context_is_told(
         session.text("a red thing", None, Limit(1))
         assert "context" not in caplog.text
         session.text("a red thing here", None, Limit(1))
-        assert "longer than the model's context" in caplog.text
+        assert "longer than the context of the model" in caplog.text
         assert "cut=1 texts=1" in caplog.text
         session.texts(["red", "a red thing here", "a blue thing here"], Modality.IMAGE, Limit(1))
         assert "cut=2 texts=3" in caplog.text

@@ -64,7 +64,7 @@ def test_more_like_these_leaves_these_out(published: Snapshot) -> None:
         others = asked(session, Question(these, others=True), k=2)
         assert set(others) == {"00005.png", "00008.png"}
         assert len(asked(session, Question(these, others=True), k=50)) == 8
-        with pytest.raises(UsageError, match="captions are searched"):
+        with pytest.raises(UsageError, match="searches captions"):
             session.ask(Question(these, others=True), Modality.TEXT, Limit())
 
 

@@ -189,7 +189,7 @@ def test_what_takes_long_is_waited_for_on_a_page_that_reloads(served, monkeypatc
     monkeypatch.setattr(dedup, "near_duplicates", slow)
     waiting = served.get("/duplicates")
     assert waiting.headers["refresh"] == "2"
-    assert "reloads by itself" in waiting.text
+    assert "reloads automatically" in waiting.text
     assert served.get("/?q=red&where=width>1").status_code == 200
     end.set()
     wait_for(lambda: "refresh" not in served.get("/duplicates").headers)

@@ -151,7 +151,7 @@ def test_a_broken_line_is_named(tmp_path: Path, content: str | bytes, line: str)
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ('{"file_name": "a.jpg"}\n{"file_name": "b.j', ":2: cut off"),
+        ('{"file_name": "a.jpg"}\n{"file_name": "b.j', ":2: truncated"),
         ('{"file_name": "a.jpg"}\n[]\n', ":2: "),
         ('{"caption": "a"}\n', ":1: no image name"),
         ('{"image": 7, "caption": "a"}\n', ":1: no image name"),

@@ -55,7 +55,7 @@ def test_a_split_is_chosen_by_the_authors_lists(flickr8k: Path) -> None:
     [only] = source_events(f"flickr8k-cn:{flickr8k}#test")
     assert isinstance(only, SourceItem)
     assert only.image_id == "flickr8k/667626_18933d713e"
-    with pytest.raises(NoInputError, match=r"no flickr8kval\.txt"):
+    with pytest.raises(NoInputError, match=r"flickr8kval\.txt not found"):
         source_events(f"flickr8k-cn:{flickr8k}#val")
     with pytest.raises(NoInputError, match="no split 'karpathy'"):
         source_events(f"flickr8k-cn:{flickr8k}#karpathy")

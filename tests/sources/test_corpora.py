@@ -87,8 +87,8 @@ def test_a_description_of_the_users_own_replaces_the_one_of_its_name(tmp_path: P
     ("old", "new", "words"),
     [
         ("verified", "verifed", "verifed"),
-        ('"a.zip"\n', '"../a.zip"\n', "no file name"),
-        ('name = "coco"', 'name = ".."', "no file name"),
+        ('"a.zip"\n', '"../a.zip"\n', "is not a file name"),
+        ('name = "coco"', 'name = ".."', "is not a file name"),
         ('["a.zip"]', '["b.zip"]', "b.zip"),
     ],
 )

@@ -109,5 +109,5 @@ def test_damage_is_named(tmp_path: Path) -> None:
     write_files(tmp_path, {"dataset_coco.json": '{"images": [{"filename": "a"}]}', **PICTURES})
     with pytest.raises(DataError, match=r"dataset_coco\.json: .*\$\.images\[0\]"):
         events(tmp_path)
-    with pytest.raises(NoInputError, match="no dataset_coco"):
+    with pytest.raises(NoInputError, match=r"dataset_coco\.json not found"):
         events(tmp_path / "val2014")

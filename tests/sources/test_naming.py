@@ -67,7 +67,7 @@ def test_one_name_for_two_places_is_refused(cameras: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "..", "a\nb", "-x"])
 def test_a_name_that_ids_could_not_hold_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="no name for a source"):
+    with pytest.raises(UsageError, match="not a valid name for a source"):
         parse_spec(f"{name}=folder:/srv")
 
 

@@ -131,7 +131,7 @@ def test_paths_of_another_package_s_kind_are_made_absolute(
     [
         ("import no_such_module_anywhere", "ModuleNotFoundError"),
         ("raise RuntimeError('half\\ninstalled')", "RuntimeError"),
-        ("KIND = 7", "not the description of a kind"),
+        ("KIND = 7", "is not a kind with this name"),
     ],
 )
 def test_a_broken_package_fails_only_those_who_use_its_kind(

@@ -80,7 +80,7 @@ def test_a_table_given_to_the_wrong_kind_is_told_the_right_one(tmp_path: Path) -
     assert "did you mean parquet:" in wrong.value.hint
     with pytest.raises(DataError) as caught:
         crawl_specs(objects, f"parquet:{tmp_path}/laion.parquet")
-    assert "the kind is urls:" in caught.value.hint
+    assert "use the kind urls:" in caught.value.hint
 
 
 def test_a_list_beside_pictures_of_other_forms_costs_no_picture(tmp_path: Path) -> None:

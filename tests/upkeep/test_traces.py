@@ -90,7 +90,7 @@ def changed_table(layout: Layout, name: str, **values: str) -> ObjectRef:
 def test_a_table_of_a_version(layout: Layout, name: str, values: dict[str, str]) -> None:
     ref = changed_table(layout, name, **values)
     publish_with(layout, ref)
-    assert f"{layout.object(ref.sha256)} ({name}): holds 1 forgotten" in problems(layout)
+    assert f"{layout.object(ref.sha256)} ({name}): contains 1 forgotten" in problems(layout)
 
 
 @pytest.mark.parametrize("entry", [{"id": ID}, {"key": KEY}])
@@ -98,10 +98,10 @@ def test_the_quarantine_table_and_its_ledger(layout: Layout, entry: dict[str, st
     base = QuarantineEntry("x", "/x.jpg", "folder/photos", "crawl", Reason.EMPTY, "", "")
     entries = [replace(base, **entry)]
     quarantine.write_ledger(layout, entries)
-    assert f"{layout.quarantine_file}: holds 1 forgotten" in problems(layout)
+    assert f"{layout.quarantine_file}: contains 1 forgotten" in problems(layout)
     quarantine.write_ledger(layout, [])
     publish_with(layout, quarantine.write_entries(Objects(layout), "quarantine", entries))
-    assert "(quarantine): holds 1 forgotten" in problems(layout)
+    assert "(quarantine): contains 1 forgotten" in problems(layout)
 
 
 def test_a_shard_s_list_of_failures(layout: Layout) -> None:
@@ -111,14 +111,14 @@ def test_a_shard_s_list_of_failures(layout: Layout) -> None:
     metadata = {**table.schema.metadata, b"mmindex.failed": json.dumps({KEY: ["empty", ""]})}
     schema = table.schema.with_metadata(metadata)
     publish_with(layout, objects.write_table(ref.name, schema, [table.cast(schema)]))
-    assert "(embeddings/image/00000): holds 1 forgotten" in problems(layout)
+    assert "(embeddings/image/00000): contains 1 forgotten" in problems(layout)
 
 
 def test_the_list_of_unchanged_files(layout: Layout) -> None:
     with sqlite3.connect(layout.stamps_file) as database:
         database.execute("UPDATE files SET key = ? WHERE uri LIKE '%p4.jpg'", (bytes.fromhex(KEY),))
     database.close()
-    assert f"{layout.stamps_file}: holds 1 forgotten" in problems(layout)
+    assert f"{layout.stamps_file}: contains 1 forgotten" in problems(layout)
 
 
 def test_a_shard_of_fetched_images(layout: Layout) -> None:
@@ -128,7 +128,7 @@ def test_a_shard_of_fetched_images(layout: Layout) -> None:
         fetched = Fetched("http://a.example/3.jpg", FetchStatus.STORED, "", 200, 1, "", KEY, b"x")
         shard.add(fetched, True, 0)
         shard.publish()
-    assert "000000.parquet: holds 1 forgotten" in problems(layout)
+    assert "000000.parquet: contains 1 forgotten" in problems(layout)
     forget_ids(layout.root.parent)  # the same id again takes it out
     assert problems(layout) == ""
     assert pq.read_table(folder / "000000.parquet").to_pylist()[0]["url"] == ""
@@ -138,7 +138,7 @@ def test_a_shard_of_fetched_images(layout: Layout) -> None:
 def test_a_report_of_a_run(layout: Layout, text: str) -> None:
     path = layout.run("20250101T000000-old")
     path.write_text(json.dumps({"error": {"message": text}, "seen": [1, {"x": None}]}))
-    assert f"{path}: holds 1 forgotten" in problems(layout)
+    assert f"{path}: contains 1 forgotten" in problems(layout)
     forget_ids(layout.root.parent)
     assert problems(layout) == ""
     assert "(forgotten)" in path.read_text()

@@ -1,1 +1,1 @@
-"""What every other package builds on; nothing here knows a stage."""
+"""The base of all other packages; nothing here depends on a stage."""

@@ -1,4 +1,4 @@
-"""Arguments from programs: a wrong type is a TypeError at the call, a bad value a UsageError."""
+"""Check arguments of the Python API: TypeError for a wrong type, UsageError for a bad value."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ MAX_COUNT: Final = 2**31 - 1  # any corpus fits; larger numbers may exceed 64 bi
 
 
 def expect(value: Any, kind: type, name: str, wanted: str) -> Any:
-    """The value, which must be a ``kind``; ``wanted`` says so in words."""
+    """Return the value if it is a ``kind``; ``wanted`` names the type in the error."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}: expected {wanted}, not {shown(value)}")
     return value
 
 
 def expect_several(value: object, name: str) -> None:
-    """Check that these are several things; a lone text would be taken for its characters."""
+    """Check that this is a sequence and not a text, which is a sequence of characters."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise TypeError(f"{name}: expected a sequence, not {shown(value)}")
 
 
 def as_path(path: object, name: str) -> Path:
-    """A path, with ``~`` as the user's home."""
+    """Return a path with ``~`` replaced by the home folder."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{name}: expected a str or Path, not {shown(path)}")
     text = os.fspath(path)
@@ -39,7 +39,7 @@ def as_path(path: object, name: str) -> Path:
 
 
 def as_count(value: int, name: str) -> int:
-    """A number of things, at least 1; NumPy's integers are fine."""
+    """Return a count of at least 1; NumPy integers are allowed."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected an int, not {shown(value)}")
     count = operator.index(value)
@@ -49,5 +49,5 @@ def as_count(value: int, name: str) -> int:
 
 
 def shown(value: object) -> str:
-    """A value in a message: its type and the start of what it is."""
+    """Describe a value in a message: its type and the start of its representation."""
     return f"{type(value).__name__} {repr(value)[:60]}"

@@ -1,8 +1,8 @@
-"""Untrusted text (captions, ids, file names) made safe to look at.
+"""Make untrusted text (captions, ids, file names) safe to display.
 
-Captions come from anywhere: they hold terminal escapes, right-to-left overrides, line breaks and
-half surrogates. Tables and pages show such characters as escapes, so that they are seen and do
-nothing; letters of every script pass unharmed.
+Captions can contain terminal escapes, right-to-left overrides, line breaks and lone surrogates.
+Tables and pages show such characters as escapes, so that they are visible and have no effect.
+Letters of every script are unchanged.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _BARE_IN_JSON = re.compile(r"[^\x20-\x7e]")
 
 
 def is_hidden(char: str) -> bool:
-    """Whether a character acts on its surroundings instead of being seen."""
+    """Return whether a character is a control or formatting character."""
     return char not in _JOINERS and unicodedata.category(char) in _HIDDEN
 
 
 def escaped(char: str) -> str:
-    """A character as an escape of Python's and JSON's kind: ``\\n``, ``\\x1b``, ``\\u202e``."""
+    """Return a character as an escape as in Python and JSON: ``\\n``, ``\\x1b``, ``\\u202e``."""
     if char in _SHORT:
         return _SHORT[char]
     code = ord(char)
@@ -46,14 +46,14 @@ def escaped(char: str) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with every hidden character as an escape; on one line, inert in a terminal."""
+    """Return the text with hidden characters escaped: one line, safe in a terminal."""
     if _PLAIN.fullmatch(text):
         return text
     return "".join(escaped(char) if is_hidden(char) else char for char in text)
 
 
 def hit_fields(hit: NamedHit) -> dict[str, Any]:
-    """What every form of an answer shows of a hit: names and values, in the order of columns."""
+    """Return the fields of a hit in every output format: names and values, in column order."""
     fields = {
         "rank": hit.rank,
         "score": round(hit.score, 6),
@@ -91,12 +91,12 @@ def _json_value(value: Any) -> Any:
 
 
 def score_text(score: float) -> str:
-    """A cosine similarity as people see it, in a terminal and on a page."""
+    """Format a cosine similarity for terminals and pages."""
     return f"{score:.4f}"
 
 
 def inert_json(value: object, *, compact: bool = False) -> str:
-    """JSON on one line, in which nothing acts on a terminal; ``compact`` leaves out blanks."""
+    """Encode JSON on one line that is safe in a terminal; ``compact`` omits spaces."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":") if compact else None)
     # Such characters stand only inside JSON strings, where an escape means the same.
     return _BARE_IN_JSON.sub(

@@ -1,4 +1,4 @@
-"""Errors that end a run: one class for each exit code, each with the command or step that helps."""
+"""Errors that end a run: one class per exit code, with a hint about the remedy."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import ClassVar
 
 
 class MmindexError(Exception):
-    """Base of all expected failures.
+    """Base class of all expected failures.
 
     Args:
-        message: what went wrong, with the offending value and the limit, on one line.
-        hint: the command or step that helps, on one line; empty when there is none.
+        message: what went wrong, with the invalid value and the limit, on one line.
+        hint: the command or step that helps, on one line, or empty.
     """
 
     exit_code: ClassVar[int] = 70
@@ -33,7 +33,7 @@ class MmindexError(Exception):
 
 
 class UsageError(MmindexError):
-    """The command or configuration asks for something that has no meaning."""
+    """An argument or a setting is invalid."""
 
     exit_code = 2
 
@@ -45,29 +45,29 @@ class DataError(MmindexError):
 
 
 class NoVectorError(DataError):
-    """The model returns no usable vector for what is asked; the store is sound."""
+    """The model returns no usable vector for a query; the store is intact."""
 
 
 class NoInputError(MmindexError):
-    """A file, store, version or stage result that is needed does not exist."""
+    """A required file, store, version or stage result does not exist."""
 
     exit_code = 66
 
 
 class NetworkError(MmindexError):
-    """The network, or the service needed, cannot be reached."""
+    """The network or a required service cannot be reached."""
 
     exit_code = 69
 
 
 class MissingPackageError(MmindexError):
-    """A package that not everybody needs is not installed; the hint names the extra."""
+    """An optional package is not installed; the hint names the extra."""
 
     exit_code = 69
 
 
 class UnsupportedSystemError(MmindexError):
-    """The operating system lacks something that the command cannot do without."""
+    """The operating system lacks a feature that the command requires."""
 
     exit_code = 69
 
@@ -91,7 +91,7 @@ class StorageError(MmindexError):
 
 
 class BusyError(MmindexError):
-    """Somebody else holds the store, or a service asks to be tried later."""
+    """Another process holds the store, or a service asks to retry later."""
 
     exit_code = 75
 
@@ -103,13 +103,13 @@ class PermissionDeniedError(MmindexError):
 
 
 class ModelMismatchError(MmindexError):
-    """The model or on-disk format is not the one that the store was made with."""
+    """The model or on-disk format differs from that of the store."""
 
     exit_code = 78
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived: unwind, so that files, workers and the lock are let go."""
+    """SIGTERM arrived: unwind the stack, so that files, workers and the lock are released."""
 
     exit_code: ClassVar[int] = 128 + signal.SIGTERM
 
@@ -121,7 +121,7 @@ _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 def reason_of(error: BaseException) -> str:
-    """Why something failed, without numbers and class names: ``No such file or directory``."""
+    """Return the reason of a failure as text only, such as ``No such file or directory``."""
     inner = getattr(error, "reason", None)
     if isinstance(inner, BaseException):  # urllib wraps what happened
         return reason_of(inner)
@@ -130,7 +130,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def from_os_error(error: OSError, path: Path | str) -> MmindexError:
-    """Translate what the operating system says about ``path`` into an error with an exit code."""
+    """Convert an OSError about ``path`` to an error with an exit code."""
     text = f"{path}: {reason_of(error)}"
     if error.errno in _NO_SPACE:
         return StorageError(
@@ -145,7 +145,7 @@ def from_os_error(error: OSError, path: Path | str) -> MmindexError:
 
 @contextmanager
 def os_errors(path: Path | str) -> Iterator[None]:
-    """Raise OSErrors of the block as the matching :class:`MmindexError` about ``path``."""
+    """Convert OSErrors in the block to the matching :class:`MmindexError` about ``path``."""
     try:
         yield
     except OSError as error:
@@ -154,7 +154,7 @@ def os_errors(path: Path | str) -> Iterator[None]:
 
 @contextmanager
 def duckdb_interrupts() -> Iterator[None]:
-    """Raise what a signal asked for; DuckDB puts "Query interrupted" in its place.
+    """Raise the exception of a signal, which DuckDB replaces with "Query interrupted".
 
     Raises:
         Terminated: on SIGTERM.
@@ -169,12 +169,12 @@ def duckdb_interrupts() -> Iterator[None]:
 
 
 def terminated() -> bool:
-    """Whether SIGTERM has come: its handler ignores further ones."""
+    """Return whether SIGTERM has arrived: its handler then ignores further ones."""
     return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code with which a command ends that ``error`` stopped."""
+    """Return the exit code of a command that fails with ``error``."""
     if isinstance(error, MmindexError | Terminated):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
@@ -185,7 +185,7 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` where one of the known words is close, else nothing."""
+    """``; did you mean 'x'?`` if a known word is similar, otherwise an empty text."""
     import difflib  # an error is rare; `mmindex --help` is not
 
     by_lower = {one.lower(): one for one in known}
@@ -194,6 +194,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def first_lines(error: BaseException, count: int = 1) -> str:
-    """The first lines of what a library's error says, on one line of bounded length."""
+    """Return the first lines of a library error as one line of limited length."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:count])[:300] or type(error).__name__

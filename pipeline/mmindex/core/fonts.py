@@ -1,7 +1,7 @@
-"""Fonts for plots: one that has the letters of the texts, if this machine has any.
+"""Choose installed fonts that contain the characters in plots.
 
-Matplotlib's own font (DejaVu Sans) has Latin, Greek, Cyrillic, Arabic, Hebrew and more, but no
-Chinese, Japanese or Korean: those would come out as boxes.
+Matplotlib's default font (DejaVu Sans) contains Latin, Greek, Cyrillic, Arabic, Hebrew and other
+scripts, but not Chinese, Japanese or Korean, which would be drawn as boxes.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class PlotFont:
-    """Which fonts a plot should use.
+    """The fonts for a plot.
 
     Attributes:
-        families: for matplotlib's ``font.family`` or a text's ``fontfamily``; the first that has a
-            letter draws it.
-        note: what will be seen as boxes, and what helps; empty where everything can be drawn.
+        families: for matplotlib's ``font.family`` or ``fontfamily``; the first family with a
+            character draws it.
+        note: the characters that are drawn as boxes, and the remedy, or empty.
     """
 
     families: tuple[str, ...]
@@ -55,7 +55,7 @@ class PlotFont:
 
 
 def plot_font(texts: Iterable[str]) -> PlotFont:
-    """Choose fonts that draw these texts, as far as installed ones can."""
+    """Choose installed fonts for these texts."""
     missing = {ord(char) for text in texts for char in text if not char.isspace()}
     missing -= _letters(_DEFAULT)
     families = [_DEFAULT]
@@ -77,7 +77,7 @@ def plot_font(texts: Iterable[str]) -> PlotFont:
 
 @functools.cache
 def _letters(family: str) -> frozenset[int]:
-    """The characters that an installed font family can draw; none where it is not installed."""
+    """Return the characters in a font family; empty if it is not installed."""
     paths: Sequence[str] = [
         entry.fname for entry in font_manager.fontManager.ttflist if entry.name == family
     ]

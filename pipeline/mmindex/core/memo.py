@@ -1,4 +1,4 @@
-"""Values that are made once, however many ask for them at the same time."""
+"""A cache in which each value is computed once, even with concurrent requests."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class Memo(Generic[T]):
-    """The values of the keys that were asked for last.
+    """Values of the most recently used keys.
 
-    The first thread that asks for a key makes its value; others that ask meanwhile wait for it, and
-    nobody else does. A failure is raised for all of them, and forgotten.
+    The first thread that requests a key computes its value; only threads that request the same key
+    wait for it. A failure is raised in all of them and not cached.
 
     Args:
-        most: values that are kept.
+        most: the largest number of values.
     """
 
     def __init__(self, most: int) -> None:
@@ -27,12 +27,12 @@ class Memo(Generic[T]):
         self._lock = threading.Lock()
 
     def clear(self) -> None:
-        """Release all values."""
+        """Remove all values."""
         with self._lock:
             self._made.clear()
 
     def get(self, key: str, make: Callable[[], T]) -> T:
-        """The value of a key; ``make`` makes it if it is not there."""
+        """Return the value of a key; ``make`` computes it if it is missing."""
         with self._lock:
             known = self._made.get(key)
             future: Future[T] = Future() if known is None else known

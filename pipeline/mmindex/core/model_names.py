@@ -1,4 +1,4 @@
-"""Names of models that have a meaning of their own; apart, so that `mmindex status` stays quick."""
+"""Special model names, in a separate module so that `mmindex status` starts fast."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Log events, progress bars and stage times.
 
-Events go to the standard library's ``logging``, under ``mmindex``: what becomes of them is the
-program's choice, and nothing is shown unless it makes one. Bars are drawn on stderr, where a
-program asked for them (:func:`show_bars`) and a terminal watches.
+Events go to the logger ``mmindex`` of the standard library's ``logging``; nothing is shown unless
+the program configures it. Bars are drawn on stderr if a program turns them on (:func:`show_bars`)
+and stderr is a terminal.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _bars_shown = False
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a log record of mmindex has as its ``msg``: a message with named values.
+    """The ``msg`` of a log record of mmindex: a message with named values.
 
-    As text it is ``message  name=value name=value``; formatters that want the values take them
-    from here (Python's logging cookbook, "Implementing structured logging"). Control characters
-    in values (file names, captions) come out escaped.
+    As text it is ``message  name=value name=value``; formatters can use the values (Python's
+    logging cookbook, "Implementing structured logging"). Control characters in values (file names,
+    captions) come out escaped.
     """
 
     stage: str
@@ -60,15 +60,15 @@ class StageLogger:
     stage: str
 
     def info(self, message: str, /, **values: object) -> None:
-        """Log what happened."""
+        """Log an event."""
         self._log(logging.INFO, message, values)
 
     def warning(self, message: str, /, **values: object) -> None:
-        """Log what somebody should look at."""
+        """Log a warning."""
         self._log(logging.WARNING, message, values)
 
     def error(self, message: str, /, **values: object) -> None:
-        """Something failed that does not end the program."""
+        """Log a failure that does not end the program."""
         self._log(logging.ERROR, message, values)
 
     def _log(self, level: int, message: str, values: Mapping[str, object]) -> None:
@@ -78,19 +78,19 @@ class StageLogger:
 
 
 def get_logger(stage: str) -> StageLogger:
-    """The logger of a stage, ``mmindex.<stage>`` to the standard library."""
+    """Return the logger of a stage, ``mmindex.<stage>``."""
     return StageLogger(stage)
 
 
 def show_bars(shown: bool) -> None:
-    """Draw progress bars in this process from now on, where stderr is a terminal; or stop it."""
+    """Turn progress bars in this process on (if stderr is a terminal) or off."""
     global _bars_shown  # noqa: PLW0603 # one stderr, one choice, made by the program
     _bars_shown = shown
 
 
 @contextmanager
 def bars(shown: bool) -> Iterator[None]:
-    """:func:`show_bars` for the block."""
+    """Turn progress bars on or off during the block."""
     before = _bars_shown
     show_bars(shown)
     try:
@@ -100,7 +100,7 @@ def bars(shown: bool) -> Iterator[None]:
 
 
 def new_run_id() -> str:
-    """A name for a run: sortable by time, unique without coordination."""
+    """Return a new run id: sortable by time, unique without coordination."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
@@ -115,7 +115,7 @@ def bar(items: Iterable[T], *, total: int | None, label: str, unit: str) -> Iter
 
 @contextmanager
 def counter(*, total: int | None, label: str, unit: str) -> Iterator[tqdm]:  # type: ignore[type-arg]  # tqdm is generic in its stubs only
-    """A progress bar that is moved by hand with ``update(n)``; bytes are shown as kB, MB, ..."""
+    """Return a progress bar to advance with ``update(n)``; bytes are shown as kB, MB, ..."""
     from tqdm import tqdm
 
     with tqdm(
@@ -135,13 +135,13 @@ def _disabled() -> bool | None:
 
 @dataclass(slots=True)
 class StageTimer:
-    """Seconds spent by named stages and by their parts."""
+    """The seconds spent in named stages and their parts."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Add the block's wall time to ``name``."""
+        """Add the wall time of the block to ``name``."""
         start = time.perf_counter()
         try:
             yield

@@ -1,4 +1,4 @@
-"""What flows between the stages: frozen, slotted records, no I/O."""
+"""Records that stages exchange: frozen, slotted, without I/O."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 Scalar = str | int | float | bool | None
 MetadataValue = Scalar | datetime | list[Scalar]
 Stamp = tuple[int, int, int]  # of a file: size, mtime in ns, inode
 
+# The columns of an image that tell where it was taken.
+LOCATION_COLUMNS: Final = ("lat", "lon")
+
 
 class Reason(StrEnum):
-    """Closed list of reasons for which an item goes to quarantine instead of into the index."""
+    """The reasons why an item goes to quarantine; a closed list."""
 
     EMPTY = "empty"  # zero bytes
     MISSING = "missing"  # listed by an annotation file, but not there
@@ -38,11 +41,11 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """An XMP file that describes the image beside it.
+    """An XMP file next to an image.
 
     Attributes:
         read: returns its bytes; raises OSError or ItemError.
-        stamp: its cheap identity, as that of an image.
+        stamp: identifies the file as for an image.
     """
 
     read: Callable[[], bytes]
@@ -51,23 +54,23 @@ class Sidecar:
 
 @dataclass(frozen=True, slots=True)
 class SourceItem:
-    """One image as a source lists it, not yet read.
+    """An image in a source, not yet read.
 
     Attributes:
         image_id: stable id, unique in the corpus, e.g. ``coco/val2017/000000000139``.
-        uri: where the bytes lie: a path, or ``path.zip!member`` inside an archive.
-        split: split name, ``all`` where the source knows none.
-        captions: texts exactly as the source gives them, in the source's order.
-        metadata: the source's own columns (licence, title, ...).
-        read: returns the file's bytes; raises OSError, or ItemError for a reason of its own.
-        stamp: cheap identity of the file for skipping unchanged ones
-            (size, mtime in ns, inode), or None where the source has none.
-        is_row: whether it is a row of a table, where rows with the same bytes are one image with
-            all their captions. Files with the same bytes stay images of their own.
-        name: its file's path below the source, with ``/``; empty where it is not a file of the
-            user's.
-        sidecar: a file that describes it, or None.
-        video: the path of a video, of which frames are taken; ``read`` is not asked then.
+        uri: the location of the bytes: a path, or ``path.zip!member`` inside an archive.
+        split: the split, ``all`` if the source has none.
+        captions: the unchanged texts of the source, in order.
+        metadata: the columns of the source (licence, title, ...).
+        read: returns the bytes of the file; raises OSError, or ItemError with a reason.
+        stamp: identifies the file, to skip unchanged files (size, mtime in ns, inode); None if the
+            source has none.
+        is_row: whether it is a row of a table, in which rows with the same bytes are one image with
+            all their captions. Files with the same bytes stay separate images.
+        name: the path of the file relative to the source, with ``/``; empty if it is not a file of
+            the user.
+        sidecar: the sidecar, or None.
+        video: the path of a video whose frames are indexed; ``read`` is then not used.
     """
 
     image_id: str
@@ -85,7 +88,7 @@ class SourceItem:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One source row that cannot be indexed, with its reason."""
+    """A source row that cannot be indexed, with the reason."""
 
     image_id: str
     uri: str
@@ -94,7 +97,7 @@ class Rejected:
 
 
 class Skip(StrEnum):
-    """Closed list of rules by which a source passes over what it sees; versions keep the counts."""
+    """Rules by which a source ignores files and rows; a closed list. Versions keep the counts."""
 
     FORGOTTEN = "forgotten"
     NOT_AN_IMAGE = "not an image by its extension"
@@ -113,9 +116,9 @@ class Skip(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Things that a source saw and passed over by rule, counted.
+    """A number of files or rows that a source ignored by rule.
 
-    ``suffix`` is a file's extension where that is the reason.
+    ``suffix`` is the file extension if it is the reason.
     """
 
     why: Skip
@@ -124,7 +127,7 @@ class Ignored:
 
 
 class NoteKind(StrEnum):
-    """Closed list of oddities that cost no image; versions keep the counts under these names."""
+    """The anomalies that lose no image; a closed list. Versions keep the counts by these names."""
 
     CAPTIONS_OF_UNKNOWN_IMAGES = "captions_of_unknown_images"
     CAPTIONS_OF_REJECTED_IMAGES = "captions_of_rejected_images"
@@ -163,7 +166,7 @@ class NoteKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Oddities of a source that cost no image, counted."""
+    """A number of anomalies of a source that lose no image."""
 
     kind: NoteKind
     count: int = 1
@@ -171,7 +174,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """A source's own figures for the run's report, such as how its downloads went."""
+    """Figures of a source for the report of the run, for example about downloads."""
 
     name: str
     values: Mapping[str, object]
@@ -181,7 +184,7 @@ SourceEvent = SourceItem | Rejected | Ignored | Note | Detail
 
 
 class ItemError(Exception):
-    """One item fails, with a reason of the closed list; it never ends the run."""
+    """A single item fails, with a quarantine reason; this never ends the run."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -191,7 +194,7 @@ class ItemError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One row of the ``images`` table; ``key`` is the sha256 of the file's bytes, in hex."""
+    """A row of the ``images`` table; ``key`` is the sha256 of the bytes of the file, in hex."""
 
     image_id: str
     key: str
@@ -207,7 +210,7 @@ class ImageRow:
 
 @dataclass(frozen=True, slots=True)
 class CaptionRow:
-    """One row of the ``captions`` table; ``key`` is the sha256 of the UTF-8 text, in hex."""
+    """A row of the ``captions`` table; ``key`` is the sha256 of the UTF-8 text, in hex."""
 
     caption_id: str
     key: str
@@ -217,7 +220,7 @@ class CaptionRow:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineEntry:
-    """One image or caption kept out of the index, as the ledger holds it.
+    """An entry in the quarantine ledger: an image or a caption.
 
     A caption's entry has the caption's id, and the uri and source of its image.
     """
@@ -232,12 +235,12 @@ class QuarantineEntry:
 
     @property
     def is_caption(self) -> bool:
-        """Whether a caption was kept out, and not an image."""
+        """Whether the entry is a caption, not an image."""
         return self.reason is Reason.BAD_CAPTION
 
 
 class NamedHit(Protocol):
-    """What tables and pages show of a hit, see :class:`Hit`."""
+    """The fields of a hit in tables and pages, see :class:`Hit`."""
 
     @property
     def rank(self) -> int: ...  # noqa: D102 # as in :class:`Hit`
@@ -257,11 +260,11 @@ class NamedHit(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer to a query.
+    """A hit of a query.
 
     Attributes:
         score: cosine similarity with the query.
-        copies: how many near-duplicates were left out for it; None: none were looked for.
+        copies: number of near-duplicates that were left out; None if none were looked for.
     """
 
     rank: int

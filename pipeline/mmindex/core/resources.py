@@ -1,4 +1,4 @@
-"""Files: those that come with mmindex (corpora, the embedded model), and those that users name."""
+"""Paths of the data files of mmindex (corpora, the embedded models) and of user files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def data_dir() -> Path:
-    """The folder that holds ``corpora/`` and ``models/``: in the wheel, or in a checkout.
+    """Return the folder with ``corpora/`` and ``models/``, in the wheel or in a checkout.
 
     Raises:
         InternalError: the installation is incomplete.
@@ -23,21 +23,21 @@ def data_dir() -> Path:
 
 
 def checkout_dir() -> Path | None:
-    """The source checkout that this package runs from, or None when it is installed."""
+    """Return the source checkout that this package runs from, or None if it is installed."""
     root = _PACKAGE.parents[1]
     return root if (root / "pyproject.toml").is_file() and (root / "data").is_dir() else None
 
 
 def user_path(text: str) -> Path:
-    """The path that a user wrote, with ``~`` as their home folder.
+    """Return a path from the user with ``~`` replaced by the home folder.
 
-    A ``~name`` that is nobody's home stands for itself (pathlib's own way raises RuntimeError).
+    A ``~name`` of an unknown user stays unchanged (pathlib raises RuntimeError).
     """
     return Path(os.path.expanduser(text))  # noqa: PTH111
 
 
 def is_file(text: str) -> bool:
-    """Whether some text, perhaps a whole sentence, names a file that is there."""
+    """Return whether a text, which can be a whole sentence, is the path of an existing file."""
     try:
         return user_path(text).is_file()
     except (OSError, ValueError):  # longer than a name can be; a null character

@@ -1,7 +1,7 @@
-"""What differs between operating systems: cores, memory, locks, worker processes.
+"""Platform-specific code: cores, memory, locks, worker processes.
 
-mmindex is written for Linux. Whatever Linux or Unix alone has is called here and nowhere else, so
-that importing mmindex works everywhere, and a command that cannot do without says so.
+mmindex is written for Linux. Only this module uses features of Linux or Unix, so that you can
+import mmindex on any system, and commands that need these features fail with a clear error.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ _PR_SET_PDEATHSIG = 1
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on, which cgroups and taskset may have narrowed."""
+    """Return the number of cores for this process, which cgroups and taskset can limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def calm_openmp() -> None:
-    """Have OpenMP's threads sleep while they wait, unless the environment says otherwise.
+    """Let waiting OpenMP threads sleep, unless the environment sets this.
 
-    faiss and torch bring an OpenMP each; threads that spin while they wait starve the other
-    (measured on two busy cores: a k-means of 2.6 s took 28 s). Call it before either is imported.
+    faiss and torch have an OpenMP runtime each; threads that spin while they wait slow down the
+    other (measured on two busy cores: a k-means of 2.6 s took 28 s). Call it before either is
+    imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def trim_heap() -> None:
-    """Have Arrow and the C library give freed memory back; takes milliseconds.
+    """Return freed memory of Arrow and the C library to the system; takes milliseconds.
 
-    Batches of texts, each of another length, leave holes in glibc's heap that it fills badly: with
-    the embedded model it grew by 60 MB for every 100,000 texts, and stays level when it is trimmed
-    now and then. See malloc_trim(3). Other C libraries have no such function, nor the need.
+    Batches of texts with different lengths fragment the heap of glibc: with the embedded model, it
+    grew by 60 MB for every 100,000 texts, and does not grow if it is trimmed occasionally. See
+    malloc_trim(3). Other C libraries have no such function and do not need it.
     """
     import ctypes
 
@@ -61,11 +62,11 @@ def trim_heap() -> None:
 
 
 def die_with_parent() -> None:
-    """End this worker process when the one that started it is gone, however it ended.
+    """End this worker process when its parent process has ended for any reason.
 
-    A worker that is stuck, or that waits on a queue whose other end it holds itself, would never
-    notice. Linux kills it (prctl(2)); elsewhere a thread waits for the parent's end, which a
-    decoder stuck in C code with the interpreter's lock held can delay.
+    A worker that is stuck, or that waits on a queue whose other end it holds itself, would not
+    detect this. Linux kills it (prctl(2)). On other systems, a thread waits for the end of the
+    parent, which a decoder that is stuck in C code while holding the interpreter lock can delay.
     """
     from multiprocessing import parent_process
 
@@ -87,14 +88,14 @@ def _exit_after(sentinel: int) -> None:
 
 
 def _c_library() -> ctypes.CDLL | None:
-    """The C library that this process runs on; None on Windows, where no name stands for it."""
+    """Return the C library of this process; None on Windows."""
     import ctypes
 
     return None if os.name == "nt" else ctypes.CDLL(None)
 
 
 def process_exists(pid: int) -> bool:
-    """Whether a process of this number runs, of whatever user."""
+    """Return whether a process with this id exists, for any user."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -105,10 +106,10 @@ def process_exists(pid: int) -> bool:
 
 
 def peak_memory_bytes(*, of_children: bool = False) -> int:
-    """The largest resident size that this process, or its largest ended child, has had.
+    """Return the peak resident memory of this process, or of its largest ended child.
 
     Raises:
-        UnsupportedSystemError: the system does not tell, as Windows.
+        UnsupportedSystemError: the system has no such figure, for example Windows.
     """
     if resource is None:
         _refuse("resource")
@@ -118,9 +119,9 @@ def peak_memory_bytes(*, of_children: bool = False) -> int:
 
 
 def limit_worker(memory_bytes: int) -> None:
-    """Bound this worker's address space, and have its crash leave no core file.
+    """Limit the address space of this worker, and turn off core files.
 
-    Linux only: macOS refuses any limit below the hundreds of GB that it maps at the start.
+    Linux only: macOS rejects limits below the hundreds of GB that it maps at the start.
     """
     if sys.platform != "linux":
         return
@@ -131,10 +132,10 @@ def limit_worker(memory_bytes: int) -> None:
 
 
 def allow_open_files(count: int) -> None:
-    """Raise this process's limit on open files to ``count``, as far as the system lets it.
+    """Raise the limit on open files of this process to ``count``, as far as allowed.
 
     Raises:
-        UnsupportedSystemError: the system has no such limit, as Windows.
+        UnsupportedSystemError: the system has no such limit, for example Windows.
     """
     if resource is None:
         _refuse("resource")
@@ -145,13 +146,13 @@ def allow_open_files(count: int) -> None:
 
 
 def lock_file(descriptor: int, *, shared: bool = False) -> None:
-    """Lock an open file with flock(2) until it is closed, or this process ends.
+    """Lock an open file with flock(2) until it is closed or this process ends.
 
     A shared lock waits for the holder of an exclusive one; an exclusive lock never waits.
 
     Raises:
-        BlockingIOError: somebody else holds a lock, and an exclusive one was wanted.
-        UnsupportedSystemError: the system has no flock, as Windows.
+        BlockingIOError: another process holds a lock, and an exclusive lock was requested.
+        UnsupportedSystemError: the system has no flock, for example Windows.
     """
     if fcntl is None:
         _refuse("fcntl")
@@ -159,10 +160,10 @@ def lock_file(descriptor: int, *, shared: bool = False) -> None:
 
 
 def require_stores() -> None:
-    """Refuse to open a store where readers and writers cannot be kept apart.
+    """Raise an error if the system cannot lock stores.
 
     Raises:
-        UnsupportedSystemError: the system has no flock, as Windows.
+        UnsupportedSystemError: the system has no flock, for example Windows.
     """
     if fcntl is None:
         _refuse("fcntl")

@@ -1,4 +1,4 @@
-"""Worker processes: how they are started, and what it means when one dies."""
+"""Start worker processes, and handle those that die."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from multiprocessing.process import BaseProcess
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
-from pebble import ProcessExpired
-
 from mmindex.core.records import ItemError, Reason
 
 
 def _without_main(name: str) -> dict[str, Any]:
-    """What a child is told of its parent, save which main module to import."""
+    """Return the preparation data of a child process, without the main module."""
     told = spawn.get_preparation_data(name)
     return {key: value for key, value in told.items() if not key.startswith("init_main")}
 
 
 class _Popen(popen_spawn_posix.Popen):
-    """Starts a process as its base does, which asks the module ``spawn`` what to tell it."""
+    """Starts a process like its base class, which gets the preparation data from ``spawn``."""
 
     _launch = FunctionType(
         popen_spawn_posix.Popen._launch.__code__,  # type: ignore[attr-defined]  # not in typeshed
@@ -63,6 +61,8 @@ def worker_deaths(timeout_s: float) -> Iterator[None]:
     Raises:
         ItemError: the worker ran out of memory, took longer than ``timeout_s``, or died.
     """
+    from pebble import ProcessExpired  # for commands that load a model without such workers
+
     try:
         yield
     except MemoryError as error:

@@ -13,11 +13,11 @@ from typing import Final, Literal, Self
 
 from mmindex.core.config import CrawlConfig
 from mmindex.core.errors import UsageError
-from mmindex.core.records import MetadataValue, SourceItem
+from mmindex.core.records import LOCATION_COLUMNS, MetadataValue, SourceItem
 from mmindex.crawl.stamps import Known
 from mmindex.crawl.tables import column_name
 from mmindex.crawl.tally import storable
-from mmindex.media.photo import LOCATION_COLUMNS, Fields, merged
+from mmindex.media.photo import Fields, merged
 from mmindex.media.uris import split_uri
 
 _EPOCH: Final = datetime(1970, 1, 1)

@@ -1,1 +1,1 @@
-"""What embeddings can tell beside search: pairs, labels, duplicates, reasons, descriptions."""
+"""Uses of embeddings other than search: match, classify, dedup, explain, caption."""

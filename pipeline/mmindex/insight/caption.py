@@ -1,10 +1,9 @@
-"""Describe an image with the captions of the corpus that are nearest to it.
+"""Describe an image with the nearest captions of the corpus.
 
-With ``voters``, the nearest captions are put in the order in which they agree with each other:
-first the one whose mean cosine similarity with the other voters, as texts, is the largest
+With ``voters``, the nearest captions are ordered by agreement: first the one with the highest mean
+cosine similarity to the other voters
 ("consensus", J. Devlin et al., Exploring Nearest Neighbor Approaches for Image Captioning, 2015).
-One caption that happens to lie near but tells something else then loses against several that say
-the same.
+A single caption that is near by chance is then ranked below several that agree.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ class Described:
     """An image with its captions.
 
     Attributes:
-        picture: where it is.
-        captions: the description first, each text once; scores are cosine similarities with
-            the image.
-        agreement: of each caption, its mean cosine similarity with the others looked at.
+        picture: the location of the image.
+        captions: the captions, best first, each text once; scores are cosine similarities with the
+            image.
+        agreement: for each caption, its mean cosine similarity with the other voters.
     """
 
     picture: str
@@ -42,16 +41,16 @@ def describe(
     """Find captions for a picture: a file, or the uri or id of an image of the corpus.
 
     Args:
-        vectorizer: of the version.
+        vectorizer: the vectorizer of the version.
         image: the image.
-        k: captions wanted.
-        voters: how many of the nearest captions choose among themselves (at least ``k`` do);
-            None: the nearest ones as they come.
+        k: the number of captions.
+        voters: the number of nearest captions that are ordered by agreement (at least ``k``); None:
+            order by similarity.
 
     Raises:
         NoInputError: there is no such image, or the corpus has no captions.
         DataError: the image cannot be decoded.
-        ModelMismatchError: the model is no longer the one that made the index.
+        ModelMismatchError: the model is no longer the model of the index.
     """
     snapshot = vectorizer.snapshot
     searcher = Searcher(snapshot, Modality.TEXT)
@@ -76,7 +75,7 @@ def describe(
 
 
 def _ranked(named: list[tuple[Hit, ...]]) -> list[Hit]:
-    """One caption row for each text, numbered anew."""
+    """Return one caption row per text, with new ranks."""
     return [
         Hit(rank, hit.score, hit.id, hit.uri, hit.caption, hit.image_id)
         for rank, (hit, *_) in enumerate(named, start=1)

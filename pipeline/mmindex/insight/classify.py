@@ -1,8 +1,8 @@
-"""Zero-shot classification: the label whose vector is nearest to the image's.
+"""Zero-shot classification: choose the label whose vector is nearest to that of the image.
 
-An image ``x`` gets label ``i`` with the probability ``softmax(s cos(x, t_i))`` over the labels
-given, where ``s`` is the model's own learnt logit scale (CLIP, section 2.3 and figure 3). So the
-probabilities say which of *these* labels fits best, not whether any of them fits.
+An image ``x`` gets label ``i`` with the probability ``softmax(s cos(x, t_i))`` over the labels,
+where ``s`` is the learned logit scale of the model (CLIP, section 2.3 and figure 3). The
+probabilities show which of *these* labels fits best, not whether any of them fits.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ _BATCH: Final = 8_192
 
 @runtime_checkable
 class HasLogitScale(Protocol):
-    """An encoder that knows how sharply its model tells texts apart."""
+    """An encoder with a logit scale."""
 
     @property
     def logit_scale(self) -> float:
-        """What cosine similarities are multiplied with before a softmax."""
+        """The factor for cosine similarities before a softmax."""
 
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """Labels ready to be told.
+    """Labels with their vectors.
 
     Attributes:
-        labels: their names.
+        labels: the names.
         vectors: float32 (labels, dim), unit length.
-        scale: the model's logit scale.
+        scale: the logit scale of the model.
     """
 
     labels: tuple[str, ...]
@@ -61,9 +61,9 @@ class Classifier:
     scale: float
 
     def rank(self, pictures: Float32, k: int) -> tuple[Int64, Float64]:
-        """The k best labels of float32 (n, dim) pictures: int64 and float64 (n, k).
+        """Return the k best labels of float32 (n, dim) images: int64 and float64 (n, k).
 
-        The numbers of the labels, best first (of equal ones the first in the list), and their
+        These are the numbers of the labels, best first (for equal ones, in list order), and their
         probabilities over all labels.
         """
         logits = self.scale * (pictures.astype(np.float64) @ self.vectors.T.astype(np.float64))
@@ -76,15 +76,15 @@ class Classifier:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What an image was told to be.
+    """The predicted labels of an image.
 
     Attributes:
-        id: the image's id in the corpus, or what the user called the file.
-        labels: numbers of the best labels, best first; none where there is an error.
-        shares: their probabilities.
-        truth: the right label's name, where it is known.
-        error: why the image could not be used.
-        uri: where the image is, absolute where that is a file.
+        id: the id of the image in the corpus, or the file name from the user.
+        labels: numbers of the best labels, best first; empty if there is an error.
+        shares: the probabilities.
+        truth: the name of the correct label, if known.
+        error: why the image cannot be used.
+        uri: the location of the image; absolute for a file.
     """
 
     id: str
@@ -96,7 +96,7 @@ class Prediction:
 
 
 def logit_scale(encoder: Encoder) -> float:
-    """The model's logit scale.
+    """Return the logit scale of the model.
 
     Raises:
         UsageError: the model has none.
@@ -112,7 +112,7 @@ def logit_scale(encoder: Encoder) -> float:
 def classify_files(
     vectorizer: Vectorizer, classifier: Classifier, wheres: Sequence[str], k: int
 ) -> Iterator[Prediction]:
-    """Tell images (files, uris or ids), in order; one that cannot be used says why."""
+    """Classify images (files, uris or ids) in order; unusable images have an error."""
     for where, found in zip(wheres, vectorizer.pictures(wheres), strict=True):
         if isinstance(found, MmindexError):
             yield Prediction(where, (), (), error=found.message)
@@ -125,17 +125,17 @@ def classify_files(
 def classify_corpus(
     snapshot: Snapshot, classifier: Classifier, k: int, *, truth: str | None, rows: Rows | None
 ) -> Iterator[Prediction]:
-    """Tell every image of the corpus from its stored vector, in the table's order.
+    """Classify every image of the corpus with its stored vector, in table order.
 
     Args:
         snapshot: the version.
         classifier: the labels.
-        k: labels for each image.
-        truth: the column of the images table that holds the right label; None: unknown.
-        rows: bool (images,): only these; None: all.
+        k: the number of labels per image.
+        truth: the column of the images table with the correct label; None: unknown.
+        rows: bool (images,): the images to classify; None: all.
 
     Raises:
-        UsageError: there is no such column; the message names those that are.
+        UsageError: there is no such column; the message lists the columns.
         NoInputError: the version has no images.
     """
     vectors, ids = snapshot.vectors(Modality.IMAGE), snapshot.row_ids(Modality.IMAGE)
@@ -164,9 +164,9 @@ def _absolute(uri: str) -> str:
 
 
 def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
-    """Accuracy, each label's precision, recall and F1, and the confusion matrix.
+    """Return accuracy, precision, recall and F1 of each label, and the confusion matrix.
 
-    Counts images that could be used and whose right label is one of ``labels``.
+    It counts usable images whose correct label is one of ``labels``.
 
     Raises:
         DataError: there is no such image.

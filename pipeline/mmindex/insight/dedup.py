@@ -1,12 +1,12 @@
 """Near-duplicates: groups of images whose vectors are almost the same.
 
-Candidates come from the index, neighbour by neighbour, as deep as neighbours stay above the
-threshold; each candidate is then checked exactly (float64 cosine of the stored float16 vectors).
-Groups are the connected parts of what remains, so an image may be linked to its group through
-others. Rows with the same bytes belong together without any search.
+Candidates come from the index: it is searched deeper as long as neighbours are above the threshold.
+Each candidate is then checked exactly (float64 cosine of the stored float16 vectors). Groups are
+the connected components of the remaining pairs, so an image can be linked to its group through
+others. Rows with the same bytes are grouped without a search.
 
-With exact search no pair is missed; with a quantised index pairs are missed only where it does not
-list such close neighbours among its candidates.
+With exact search, no pair is missed. With a quantised index, a pair is missed only if the index
+does not return it as a candidate.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ class Member:
 
     Attributes:
         similarity: cosine similarity with the image to keep.
-        keep: whether this is the one to keep: the largest in pixels, then in bytes, then the first.
-        same: whether its bytes are those of the image to keep.
-        across: its value in the column given as ``across``; None: no column was given.
+        keep: whether this is the image to keep: the one with the most pixels, then the most bytes,
+            then the first one.
+        same: whether it has the same bytes as the image to keep.
+        across: its value in the column ``across``; None without such a column.
     """
 
     image_id: str
@@ -77,7 +78,7 @@ class Member:
 
 
 class KeptFor(StrEnum):
-    """What sets the image to keep apart from the others of its group."""
+    """Why an image is the one to keep in its group."""
 
     PIXELS = "pixels"  # it has the most
     BYTES = "bytes"  # others have as many pixels; its file is the largest of these
@@ -92,7 +93,7 @@ class Group:
 
     @property
     def spare_bytes(self) -> int:
-        """What the images that are not kept take."""
+        """The total size of the images that are not kept."""
         return sum(member.size_bytes for member in self.members if not member.keep)
 
     @property
@@ -112,16 +113,16 @@ def near_duplicates(
     rows: Rows | None = None,
     across: str | None = None,
 ) -> tuple[Group, ...]:
-    """Find the groups: first what frees most bytes, then in the table's order.
+    """Find the groups; those that free the most bytes come first, then in table order.
 
-    Time grows with the number of close pairs: a corpus of near-copies of one image costs n².
+    Time grows with the number of close pairs: n² for a corpus of near-copies of one image.
 
     Args:
         snapshot: the version.
-        threshold: least cosine similarity of a linked pair; None: :func:`default_threshold`.
-        rows: bool (images,): look at these only; None: all.
-        across: a column of the images: only groups in which it has several values, such as
-            ``split`` for images that leak from one split into another; None: all groups.
+        threshold: lowest cosine similarity of a linked pair; None: :func:`default_threshold`.
+        rows: bool (images,): the images to compare; None: all.
+        across: a column of the images: return only groups in which it has several values, such as
+            ``split`` to find images in more than one split; None: all groups.
 
     Raises:
         UsageError: the threshold is not above 0 and at most 1, or there is no such column.
@@ -155,11 +156,11 @@ def near_duplicates(
 def near_leaders(
     snapshot: Snapshot, keys: Sequence[str], threshold: float | None = None
 ) -> list[str]:
-    """For each of some images' keys the first before it that is almost the same, or itself.
+    """Return, for each key, the first earlier key of a near-duplicate, or the key itself.
 
     Args:
         snapshot: the version.
-        keys: of images in the index; those of one page, every pair is compared.
+        keys: keys of indexed images on one page; every pair is compared.
         threshold: as :func:`near_duplicates`.
     """
     if threshold is None:
@@ -183,8 +184,8 @@ def close_to(snapshot: Snapshot, image_ids: Sequence[str], *, most: int) -> tupl
 
     Args:
         snapshot: the version.
-        image_ids: images to look around; unknown ones are passed over.
-        most: how many of them are looked at.
+        image_ids: the images; unknown ones are skipped.
+        most: the largest number of images to use.
     """
     names = np.array(contents(snapshot.table("images", ["image_id"])["image_id"]))
     ids = snapshot.row_ids(Modality.IMAGE)
@@ -203,7 +204,7 @@ def close_to(snapshot: Snapshot, image_ids: Sequence[str], *, most: int) -> tupl
 
 
 def _connected(n: int, pairs: Iterator[tuple[Int64, Int64]]) -> Int64:
-    """The least id that each id is linked to, over any number of steps: int64 (n,)."""
+    """Return the lowest id that each id is linked to, directly or indirectly: int64 (n,)."""
     parents = np.arange(n, dtype=np.int64)
     for left, right in pairs:
         # Each round hooks every root to the least root it is linked with, until all are linked.
@@ -220,7 +221,7 @@ def _connected(n: int, pairs: Iterator[tuple[Int64, Int64]]) -> Int64:
 def _groups(
     snapshot: Snapshot, rows: Int64, ids: Int64, owner: Int64, across: str | None
 ) -> tuple[Group, ...]:
-    """Name the members of each group; ``rows`` ascend."""
+    """Return the members of each group; ``rows`` must be ascending."""
     if not len(rows):
         return ()
     vectors = snapshot.vectors(Modality.IMAGE)

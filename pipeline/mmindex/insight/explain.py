@@ -1,21 +1,20 @@
-"""Which parts of an image carry its match with a text?
+"""Find the parts of an image that match a text.
 
 **Gradient** (the default): integrated gradients (M. Sundararajan, A. Taly and Q. Yan, Axiomatic
 Attribution for Deep Networks, ICML 2017) of the cosine similarity, along the straight path from the
 model's neutral colour to the image, summed over each patch of a vision transformer, or over each
-cell of a grid for other towers. Together they account for the whole difference between the
-image's score and that of a neutral one; what speaks against the text is cut off at zero. (A
-single gradient at the image itself says little: at a clear match the similarity has levelled
-off, and small changes change nothing.)
+cell of a grid for other towers. Together they account for the whole difference between the score of
+the image and that of a neutral one; negative values are set to zero. (A single gradient at the
+image is not useful: for a clear match the similarity is flat, and small changes have no effect.)
 
-**Occlusion**: a window in the neutral colour slides over the image; each place gets the mean drop
-of the similarity over all windows that cover it (M. D. Zeiler and R. Fergus, Visualizing and
-Understanding Convolutional Networks, ECCV 2014). It asks nothing of a model but its vectors.
+**Occlusion**: a window in the neutral colour slides over the image; the value of a point is the
+mean drop in similarity over all windows that cover it (M. D. Zeiler and R. Fergus, Visualizing and
+Understanding Convolutional Networks, ECCV 2014). It needs only the vectors of the model.
 
-Of 109 things in 40 unseen scenes, the peak lay in the box of the thing that was named in 83 % by
-gradient and in 50 % by occlusion (chance: 9 %; benchmarks/bench_insight.py, the embedded model).
+For 109 objects in 40 unseen scenes, the peak was inside the box of the named object in 83 % with
+gradient and in 50 % with occlusion (chance: 9 %; benchmarks/bench_insight.py, the embedded model).
 
-Both are deterministic: no sampling, one device.
+Both methods are deterministic: no sampling, one device.
 """
 
 from __future__ import annotations
@@ -50,14 +49,13 @@ _BATCH: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a model looked at.
+    """The map of an image and a text.
 
     Attributes:
         score: cosine similarity of image and text.
-        method: how the map was made.
-        heat: float32 (rows, columns) over the model's view of the image, top row first; 0 where
-            a place carries nothing, 1 where it carries most. All zero where no place speaks for
-            the text.
+        method: the method.
+        heat: float32 (rows, columns) over the model's view of the image, top row first; from 0 (no
+            match) to 1 (the strongest match). All zero if no part supports the text.
     """
 
     score: float
@@ -66,7 +64,7 @@ class Explanation:
 
     @property
     def peak(self) -> tuple[float, float] | None:
-        """Where it carries most: x and y in the model's view, 0 to 1; None where nothing does."""
+        """The strongest point: x and y in the model's view, 0 to 1; None if all values are zero."""
         if not self.heat.any():
             return None
         row, column = np.unravel_index(int(self.heat.argmax()), self.heat.shape)
@@ -74,7 +72,7 @@ class Explanation:
         return (float(column) + 0.5) / width, (float(row) + 0.5) / height
 
     def grid(self, most: int) -> Float32:
-        """The map with at most ``most`` rows and columns, for printing: means of blocks."""
+        """Return the map with at most ``most`` rows and columns for printing: means of blocks."""
         height, width = self.heat.shape
         rows = np.array_split(np.arange(height), min(most, height))
         columns = np.array_split(np.arange(width), min(most, width))
@@ -85,16 +83,16 @@ class Explanation:
 def explain(
     encoder: Encoder, pixels: Pixels, text: Float32, method: Method | None = None
 ) -> Explanation:
-    """Map where an image matches a text.
+    """Compute the map of the parts of an image that match a text.
 
     Args:
         encoder: the model.
         pixels: uint8 (height, width, 3), the image as the model sees it.
-        text: float32 (dim,), the text's vector.
-        method: None: ``gradient`` where the encoder gives gradients, else ``occlusion``.
+        text: float32 (dim,), the vector of the text.
+        method: None: ``gradient`` if the encoder supports it, otherwise ``occlusion``.
 
     Raises:
-        UsageError: ``gradient`` is asked of an encoder that has none.
+        UsageError: the encoder does not support ``gradient``.
     """
     if not isinstance(encoder, OpenClipEncoder):
         if method == "gradient":
@@ -111,7 +109,7 @@ def explain(
 
 
 def _grid(encoder: OpenClipEncoder) -> tuple[int, int]:
-    """Cells from top to bottom and from left to right: a transformer's own patches."""
+    """Return the number of cells in both directions: the patches of a transformer."""
     visual: Any = encoder.model.get_submodule("visual")
     # timm's towers stand inside open_clip's adapter.
     embedding = getattr(getattr(visual, "trunk", None), "patch_embed", None)
@@ -120,9 +118,9 @@ def _grid(encoder: OpenClipEncoder) -> tuple[int, int]:
 
 
 def attributions(encoder: OpenClipEncoder, pixels: Pixels, text: Float32) -> Float64:
-    """Integrated gradients of the cosine similarity: float64 (height, width).
+    """Return integrated gradients of the cosine similarity: float64 (height, width).
 
-    Their sum is the image's score minus that of an image in the neutral colour, up to the
+    Their sum is the score of the image minus that of an image in the neutral colour, up to the
     error of the midpoint rule.
     """
     import torch
@@ -145,7 +143,7 @@ def attributions(encoder: OpenClipEncoder, pixels: Pixels, text: Float32) -> Flo
 
 
 def _cells(shares: Float64, grid: tuple[int, int]) -> Float64:
-    """Sums over the cells of a grid: float64 (rows, columns)."""
+    """Return the sums over the cells of a grid: float64 (rows, columns)."""
     rows, columns = min(grid[0], shares.shape[0]), min(grid[1], shares.shape[1])
     for axis, count in ((0, rows), (1, columns)):
         edges = np.arange(count) * shares.shape[axis] // count
@@ -154,7 +152,7 @@ def _cells(shares: Float64, grid: tuple[int, int]) -> Float64:
 
 
 def _normalised(encoder: OpenClipEncoder, pixels: Pixels) -> torch.Tensor:
-    """One image as the network takes it: float32 (1, 3, height, width) on its device."""
+    """Return an image as model input: float32 (1, 3, height, width) on the device."""
     import torch
 
     spec = encoder.preprocess
@@ -187,7 +185,7 @@ def _occlusion(encoder: Encoder, pixels: Pixels, text: Float32) -> Explanation:
 
 
 def _windows(side: int) -> Iterator[tuple[int, int]]:
-    """Overlapping windows that together cover a side: (first pixel, one past the last)."""
+    """Return overlapping windows that cover a side: (first pixel, one past the last)."""
     length = max(1, -(-side // _WINDOWS_A_SIDE))
     step = max(1, length // _STEPS_A_WINDOW)
     for start in range(0, max(1, side - length + step), step):

@@ -1,8 +1,8 @@
-"""Turns labels into vectors with ensembles of prompt templates.
+"""Encode labels with ensembles of prompt templates.
 
 The method is that of CLIP (A. Radford et al., Learning Transferable Visual Models From Natural
-Language Supervision, ICML 2021, section 3.1.4): each label is put into several templates, the unit
-vectors of these texts are averaged, and the average is made unit length again.
+Language Supervision, ICML 2021, section 3.1.4): each label is inserted into several templates, the
+unit vectors of these texts are averaged, and the average is normalised again.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ _BATCH: Final = 1_024
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label and the words that stand for it in a template."""
+    """A label and its words for the templates."""
 
     name: str
     words: tuple[str, ...]
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:
-    """Read labels, one on each line; after a tab the words to ask with, ``|`` between synonyms.
+    """Read labels, one per line; words to use instead follow after a tab, separated by ``|``.
 
     A table (``.csv``, ``.jsonl``, or a ``.tsv`` whose first line names them) has the labels in a
-    column ``label``, ``name``, ``class`` or ``class_name``, and may have a column ``words``.
+    column ``label``, ``name``, ``class`` or ``class_name``, and optionally a column ``words``.
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the file cannot be read.
@@ -87,7 +87,7 @@ def read_labels(path: Path) -> tuple[Label, ...]:
 
 
 def _listed(path: Path) -> Iterator[tuple[str, str, str]]:
-    """The place, name and raw words of each label."""
+    """Yield the place, name and raw words of each label."""
     suffix = path.suffix.lower()
     if suffix in {".csv", ".jsonl"} or (suffix == ".tsv" and _has_header(path)):
         for place, row in read_table(path, (_NAMES,)):
@@ -105,10 +105,10 @@ def _has_header(path: Path) -> bool:
 
 
 def find_templates(name: str) -> tuple[str, ...]:
-    """A set of templates: one of ``TEMPLATES`` by name, or a file with one a line.
+    """Return a set of templates: one of ``TEMPLATES`` by name, or a file with one per line.
 
     Raises:
-        UsageError: there is neither, or a line does not hold ``{}``.
+        UsageError: there is no such set or file, or a line does not contain ``{}``.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]
@@ -131,18 +131,18 @@ def label_vectors(
     templates: Sequence[str],
     encode: Callable[[Sequence[str]], Float32],
 ) -> Float32:
-    """One vector for each label.
+    """Return one vector per label.
 
     Args:
         labels: the labels.
-        templates: texts with ``{}`` where a label's words go.
-        encode: gives the float32 (n, dim) unit vectors of n texts.
+        templates: texts in which ``{}`` is replaced with the words of a label.
+        encode: returns the float32 (n, dim) unit vectors of n texts.
 
     Returns:
         float32 (labels, dim), unit length.
 
     Raises:
-        DataError: the texts of a label cancel out.
+        DataError: the vectors of the texts of a label cancel each other out.
     """
     texts = [
         each.replace(PLACE, word) for label in labels for word in label.words for each in templates

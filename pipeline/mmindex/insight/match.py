@@ -1,10 +1,10 @@
-"""Whether an image and a text belong together.
+"""Check whether a text describes an image.
 
-The score is their cosine similarity. What counts as a match depends on model and corpus, so the
-threshold is fitted to the corpus itself: a seeded sample of its captions, each once with its own
-image and once with another one drawn at random, and the cut with the best balanced accuracy
-(:func:`mmindex.insight.metrics.fit_threshold`). A caption that happens to fit the other image too
-("a dog") counts as unmatched here: such a corpus gets a figure below 1, as it should.
+The score is the cosine similarity. The threshold of a match depends on the model and the corpus, so
+it is fitted to the corpus: a seeded sample of captions is paired with their own images and with
+random other images, and the threshold has the best balanced accuracy
+(:func:`mmindex.insight.metrics.fit_threshold`). A caption that also describes the other image ("a
+dog") counts as unmatched, so the accuracy is then below 1.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BATCH: Final = 1_024
 
 @dataclass(frozen=True, slots=True)
 class ScoredPair:
-    """A pair with its cosine similarity, or with the reason why it has none."""
+    """A pair with its cosine similarity, or with an error."""
 
     pair: Pair
     score: float | None
@@ -42,15 +42,15 @@ class ScoredPair:
 
 
 def corpus_threshold(snapshot: Snapshot, seed: int = 0, pairs: int = FIT_PAIRS) -> Threshold:
-    """Fit the threshold to the corpus' own pairs.
+    """Fit the threshold to the pairs in the corpus.
 
     Args:
         snapshot: the version; its stored vectors are used, no model.
-        seed: of the sample.
-        pairs: captions sampled, at most.
+        seed: the seed of the sample.
+        pairs: the largest number of captions in the sample.
 
     Raises:
-        NoInputError: the corpus has no captions, or too few images to make unmatched pairs.
+        NoInputError: the corpus has no captions, or too few images for unmatched pairs.
     """
     manifest = snapshot.manifest
     corpus = load_corpus(snapshot)
@@ -75,7 +75,7 @@ def corpus_threshold(snapshot: Snapshot, seed: int = 0, pairs: int = FIT_PAIRS) 
 
 
 def _other_images(corpus: Corpus, rows: Int64, seed: int) -> tuple[Int64, NDArray[np.bool_]]:
-    """For each caption an image's id drawn at random; which are none of the caption's own."""
+    """Return a random image id for each caption, and which of them are not its own images."""
     if corpus.captions is None:
         return rows[:0], np.zeros(len(rows), dtype=bool)
     images = corpus.images.id_of_row
@@ -88,7 +88,7 @@ def _other_images(corpus: Corpus, rows: Int64, seed: int) -> tuple[Int64, NDArra
 
 
 def _scores(corpus: Corpus, captions: Int64, images: Int64) -> Float64:
-    """Cosine similarities of stored vectors, row by row: float64 (n,)."""
+    """Return the cosine similarities of stored vectors, row by row: float64 (n,)."""
     if corpus.captions is None or not len(captions):
         return np.empty(0)
     texts = corpus.captions.vectors.take(captions).astype(np.float64)
@@ -98,7 +98,7 @@ def _scores(corpus: Corpus, captions: Int64, images: Int64) -> Float64:
 
 
 def score_pair(vectorizer: Vectorizer, image: str, text: str) -> float:
-    """The cosine similarity of an image (file, uri or id) and a text.
+    """Return the cosine similarity of an image (file, uri or id) and a text.
 
     Raises:
         UsageError: the text is empty.
@@ -113,7 +113,7 @@ def score_pair(vectorizer: Vectorizer, image: str, text: str) -> float:
 def score_pairs(vectorizer: Vectorizer, pairs: Sequence[Pair]) -> tuple[ScoredPair, ...]:
     """Score many pairs; each image and each text is encoded once.
 
-    An image that cannot be used, and an empty text, cost their pairs, not the run.
+    Pairs with an unusable image or an empty text have an error; the run continues.
 
     Raises:
         ModelMismatchError: the model is no longer the one that made the index.
@@ -141,10 +141,10 @@ def score_pairs(vectorizer: Vectorizer, pairs: Sequence[Pair]) -> tuple[ScoredPa
 
 
 def judge(scored: Sequence[ScoredPair], threshold: float) -> PairReport:
-    """Accuracy, precision, recall, F1 and ROC AUC of a threshold on the pairs that have a score.
+    """Return accuracy, precision, recall, F1 and ROC AUC for the pairs with a score.
 
     Raises:
-        DataError: none has one.
+        DataError: there are none.
     """
     good = [(one.pair.label, one.score) for one in scored if one.score is not None]
     labels = np.array([label for label, _ in good], dtype=bool)

@@ -1,7 +1,7 @@
-"""Measures of decisions: a threshold on scores, and labels. Pure numpy.
+"""Metrics of thresholds on scores and of labels, in numpy.
 
-A measure that has no value (precision where nothing was called a match, the area under a curve
-with one class only) is None, never a made-up 0.
+An undefined metric (precision without predicted matches, ROC AUC with a single class) is None, not
+0.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Threshold:
 
     Attributes:
         value: the score.
-        balanced_accuracy: mean of the shares of matched pairs at or above it, and of unmatched
-            pairs below it, on the pairs that it was fitted to.
-        matched, unmatched: how many pairs those were.
+        balanced_accuracy: the mean of the share of matched pairs at or above it and the share of
+            unmatched pairs below it, for the pairs that it was fitted to. matched, unmatched: the
+            numbers of these pairs.
     """
 
     value: float
@@ -38,7 +38,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class PairReport:
-    """How well a threshold separates matched from unmatched pairs; shares are 0 to 1."""
+    """Metrics of a threshold on labelled pairs; shares are 0 to 1."""
 
     pairs: int
     matched: int
@@ -51,7 +51,7 @@ class PairReport:
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One label: its number of items, and how well it was predicted."""
+    """The metrics of one label, and its number of items."""
 
     label: str
     support: int
@@ -62,16 +62,16 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class LabelReport:
-    """How well labels were predicted.
+    """The metrics of predicted labels.
 
     Attributes:
-        items: those with a known label.
-        accuracy: share whose first label is right.
-        top_k, top_k_accuracy: share whose right label is among the first k.
-        macro_f1: mean F1 of the labels that occur, in truth or among the answers.
-        classes: each label.
-        confusion: int64 (labels, labels): items of true label (row) told as (column).
-        left_out: how many further items are not counted, by the reason.
+        items: number of items with a known label.
+        accuracy: share of items whose first label is correct.
+        top_k, top_k_accuracy: share of items whose correct label is among the first k.
+        macro_f1: mean F1 of the labels that occur as true or predicted labels.
+        classes: the metrics of each label.
+        confusion: int64 (labels, labels): items by true label (row) and predicted label (column).
+        left_out: number of items that are not counted, by reason.
     """
 
     items: int
@@ -85,16 +85,16 @@ class LabelReport:
 
 
 def fit_threshold(matched: Float64, unmatched: Float64) -> Threshold:
-    """The threshold with the best balanced accuracy (the point of Youden's J, Cancer 3:32, 1950).
+    """Return the threshold with the best balanced accuracy (Youden's J, Cancer 3:32, 1950).
 
-    It lies in the middle between two neighbouring scores; where several gaps do equally well, in
-    the widest of them. Balanced, because how many unmatched pairs there are is ours to choose.
+    It is in the middle between two adjacent scores; if several gaps are equally good, in the widest
+    of them. The accuracy is balanced because the number of unmatched pairs is arbitrary.
 
     Args:
         matched, unmatched: float64 scores, at least one of each.
 
     Raises:
-        DataError: there are none of a kind.
+        DataError: there are no matched or no unmatched scores.
     """
     if not len(matched) or not len(unmatched):
         raise DataError(
@@ -120,10 +120,10 @@ def pair_report(labels: Bools, scores: Float64, threshold: float) -> PairReport:
     Args:
         labels: bool (n,), true for a matched pair.
         scores: float64 (n,).
-        threshold: scores from here on count as a match.
+        threshold: the lowest score of a match.
 
     Raises:
-        DataError: there is no pair.
+        DataError: there are no pairs.
     """
     if not len(labels):
         raise DataError("no pairs to evaluate")
@@ -143,10 +143,10 @@ def pair_report(labels: Bools, scores: Float64, threshold: float) -> PairReport:
 
 
 def roc_auc(labels: Bools, scores: Float64) -> float | None:
-    """The chance that a matched pair scores above an unmatched one, ties counting half.
+    """Return the probability that a matched pair scores above an unmatched one; ties count as half.
 
-    That is the area under the ROC curve (J. A. Hanley and B. J. McNeil, Radiology 143:29, 1982),
-    by the rank sum of Mann and Whitney. None where there is only one kind of pair.
+    This is the area under the ROC curve (J. A. Hanley and B. J. McNeil, Radiology 143:29, 1982),
+    computed with the rank sum of Mann and Whitney. None if there is only one kind of pair.
     """
     wins, losses = int(labels.sum()), int((~labels).sum())
     if not wins or not losses:
@@ -162,12 +162,12 @@ def label_report(labels: tuple[str, ...], truth: Int64, ranked: Int64) -> LabelR
     """Evaluate predicted labels.
 
     Args:
-        labels: their names.
-        truth: int64 (n,), the number of each item's right label.
-        ranked: int64 (n, k), the k labels told for it, best first.
+        labels: the names.
+        truth: int64 (n,), the number of the correct label of each item.
+        ranked: int64 (n, k), the k predicted labels, best first.
 
     Raises:
-        DataError: there is no item.
+        DataError: there are no items.
     """
     if not len(truth):
         raise DataError("no items with a known label to evaluate")

@@ -1,4 +1,4 @@
-"""Draws an explanation over its image."""
+"""Draw an explanation over its image."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _GRAY: Final = 0.5  # how far cold places lose their colour, so that the map sta
 
 
 def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> Box:
-    """The part of an image that the model sees: left, top, right, bottom in its own pixels.
+    """Return the part of an image that the model sees: left, top, right, bottom in pixels.
 
-    Beyond the image's edges where the model's view is padded.
+    It extends beyond the edges of the image if the model's view is padded.
 
     Args:
-        size: the image's width and height.
-        spec: how the model's view is made.
+        size: width and height of the image.
+        spec: the preprocessing of the model.
     """
     width, height = size
     if spec.resize_mode == "squash":
@@ -60,16 +60,15 @@ def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> Box:
 
 
 def overlay(picture: Image.Image, heat: Float32, spec: PreprocessSpec) -> Image.Image:
-    """Lay a heat map over an image.
+    """Draw a heat map over an image.
 
     Args:
         picture: RGB, upright.
         heat: float32 (rows, columns) from 0 to 1 over the model's view.
-        spec: how the model's view was made.
+        spec: the preprocessing of the model.
 
-    Returns:
-        RGB, at most 1,024 pixels on its longer side. Hot places glow; what the model did not see
-        (it crops to its own shape) is dark.
+        Returns: RGB, at most 1,024 pixels on the longer side. Parts with high values are bright;
+            parts outside the model's crop are dark.
     """
     box = seen_box(picture.size, spec)
     scale = min(1.0, _MOST_PIXELS / max(picture.size))
@@ -86,15 +85,15 @@ def overlay(picture: Image.Image, heat: Float32, spec: PreprocessSpec) -> Image.
 
 
 def with_legend(shown: Image.Image, text: str, found: Explanation) -> Image.Image:
-    """Put the text, its score and the meaning of the colours below an overlay.
+    """Add the text, its score and a colour legend below an overlay.
 
     Args:
         shown: the overlay.
-        text: what was asked; cut where it does not fit.
-        found: the explanation that the overlay shows.
+        text: the text, which is shortened to fit.
+        found: the explanation.
 
     Returns:
-        RGB, at least ``_LEAST_WIDTH`` wide; the overlay stands in its middle, unchanged.
+        RGB, at least ``_LEAST_WIDTH`` wide, with the unchanged overlay in the middle.
     """
     width = max(shown.width, _LEAST_WIDTH)
     page = Image.new("RGB", (width, shown.height + _LEGEND_PIXELS), _PAPER)
@@ -129,7 +128,7 @@ def _legend(width: int, text: str, found: Explanation) -> Image.Image:
 
 
 def _cut(text: str, room: int) -> str:
-    """The start of a text that fits in ``room`` letters, wide ones counted twice."""
+    """Return the start of a text that fits in ``room`` characters; wide ones count twice."""
     taken = 0
     for place, char in enumerate(text):
         taken += 2 if unicodedata.east_asian_width(char) in "WF" else 1
@@ -141,13 +140,13 @@ def _cut(text: str, room: int) -> str:
 def explain_picture(
     vectorizer: Vectorizer, image: str, text: str, out: Path, method: Method | None = None
 ) -> Explanation:
-    """Explain an image's match with a text and write the overlay with a legend as a PNG file.
+    """Explain the match of an image and a text, and write the overlay with a legend as a PNG.
 
     Args:
-        vectorizer: of the version whose model is asked.
-        image: a file, or the uri or id of an image of the corpus.
+        vectorizer: the vectorizer of the version.
+        image: a file, or the uri or id of an image in the corpus.
         text: the text.
-        out: the file to write; it holds no metadata.
+        out: the file to write, without metadata.
         method: see :func:`mmindex.insight.explain.explain`.
 
     Raises:
@@ -164,17 +163,17 @@ def explain_picture(
 def draw_match(
     vectorizer: Vectorizer, picture: Image.Image, text: str, method: Method | None = None
 ) -> tuple[Explanation, Image.Image]:
-    """Explain an image's match with a text: the explanation, and its overlay with a legend.
+    """Explain the match of an image and a text: return the explanation, and its overlay.
 
     Args:
-        vectorizer: of the version whose model is asked.
+        vectorizer: the vectorizer of the version.
         picture: RGB, upright.
         text: the text.
         method: see :func:`mmindex.insight.explain.explain`.
 
     Raises:
         UsageError: the text is empty, or as :func:`mmindex.insight.explain.explain`.
-        MmindexError: the model cannot be had, or returns no usable vector.
+        MmindexError: the model is not available, or returns no usable vector.
     """
     encoder = vectorizer.encoder
     pixels = to_pixels(picture, encoder.preprocess)
@@ -186,7 +185,7 @@ def draw_match(
 def _on_picture(
     heat: Float32, box: Box, size: tuple[int, int]
 ) -> tuple[Float32, NDArray[np.bool_]]:
-    """The interpolated heat at every pixel, and which pixels the model saw."""
+    """Return the interpolated values at every pixel, and which pixels the model saw."""
     width, height = size
     left, top, right, bottom = box
     # Where each pixel's centre lies in the view, 0 to 1.
@@ -200,7 +199,7 @@ def _on_picture(
 
 
 def _weights(positions: NDArray[np.floating[Any]], cells: int) -> NDArray[np.float64]:
-    """Linear interpolation between cell centres: float64 (positions, cells), rows sum to 1."""
+    """Return weights for linear interpolation: float64 (positions, cells), rows sum to 1."""
     place = np.clip(positions * cells - 0.5, 0, cells - 1)
     low = np.minimum(place.astype(np.int64), max(cells - 2, 0))
     share = place - low

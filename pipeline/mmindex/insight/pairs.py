@@ -1,7 +1,7 @@
-"""Reads users' lists: labelled pairs, labels, and the label of each item.
+"""Read lists from users: labelled pairs, labels, and the label of each item.
 
-CSV (quoted as in RFC 4180) and TSV (no quoting) have a header that names the columns; JSON lines
-have one object a line with these keys. UTF-8, with or without a byte-order mark.
+CSV (quoted as in RFC 4180) and TSV (no quoting) have a header that names the columns; JSON
+lines have one object per line with these keys. UTF-8, with or without a byte-order mark.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FORMS: Final = (".csv", ".tsv", ".jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An image (file, uri or id), a text, and whether they belong together."""
+    """An image (file, uri or id), a text, and whether the text describes the image."""
 
     image: str
     text: str
@@ -33,19 +33,19 @@ class Pair:
 def read_pairs(path: Path) -> tuple[Pair, ...]:
     """Read ``image, text, label``; a label is 1/0, true/false, yes/no or match/unmatched.
 
-    Images with a relative path are looked for beside the list.
+    Relative image paths are relative to the list.
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the file cannot be read.
-        UsageError: its ending is none of .csv, .tsv, .jsonl.
-        DataError: a line breaks the form; the message names it.
+        UsageError: the extension is not .csv, .tsv or .jsonl.
+        DataError: a line is invalid; the message names it.
     """
     pairs = []
     for where, row in read_table(path, ("image", "text", "label")):
         label = row["label"].strip().lower()
         if label not in _TRUE | _FALSE:
             raise DataError(
-                f"{where}: the label {row['label']!r} is not a yes or a no",
+                f"{where}: the label {row['label']!r} is not recognised",
                 "use 1 or 0, true or false, yes or no, match or unmatched",
             )
         pairs.append(Pair(beside(path, row["image"]), row["text"], label in _TRUE))
@@ -55,10 +55,10 @@ def read_pairs(path: Path) -> tuple[Pair, ...]:
 
 
 def read_truth(path: Path) -> dict[str, str]:
-    """Read ``image, label``: the right label of each image, by its file, uri or id.
+    """Read ``image, label``: the correct label of each image, by file, uri or id.
 
     Raises:
-        as :func:`read_pairs`; DataError also where an image has two labels.
+        as :func:`read_pairs`; DataError also if an image has two labels.
     """
     truth: dict[str, str] = {}
     for where, row in read_table(path, ("image", "label")):
@@ -69,7 +69,7 @@ def read_truth(path: Path) -> dict[str, str]:
 
 
 def beside(path: Path, name: str) -> str:
-    """A relative path as seen from a list's own folder, if there is such a file; else the name."""
+    """Return a path relative to the folder of a list if there is such a file, or the name."""
     if not name or "\0" in name:
         return name
     candidate = path.parent / name
@@ -77,7 +77,7 @@ def beside(path: Path, name: str) -> str:
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """The numbered lines of a text file that are not empty.
+    """Yield the non-empty lines of a text file with their numbers.
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the file cannot be read.
@@ -100,11 +100,11 @@ def _text(path: Path) -> str:
 def read_table(
     path: Path, columns: Sequence[str | Sequence[str]]
 ) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """The place of each row, and its cells by column.
+    """Yield the place of each row, and its cells by column.
 
     Args:
         path: a .csv, .tsv or .jsonl file.
-        columns: those that it must have; in place of one, several of which one must be there.
+        columns: the required columns; an entry can be a group of which one must exist.
 
     Raises:
         as :func:`read_pairs`.

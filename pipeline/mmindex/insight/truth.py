@@ -1,4 +1,4 @@
-"""Finds the correct labels of images, and the images that arguments name."""
+"""Find the correct labels of images, and the images in arguments."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Truth:
     """The known correct labels.
 
     Attributes:
-        known: whether any are.
-        column: the column of the images table that holds them.
-        folder: whether the name of an image's folder is its label.
-        listed: labels by what names the image.
-        files: the same by the absolute path of the file that the name means.
+        known: whether there are any.
+        column: the column of the images table with the labels.
+        folder: whether the folder name of an image is its label.
+        listed: labels by the name of the image in the list.
+        files: labels by the absolute path of the file.
     """
 
     known: bool = False
@@ -45,18 +45,18 @@ class Truth:
                 yield one
 
     def _listed(self, one: Prediction) -> str | None:
-        """By id or as the user called it, else by the file that it is."""
+        """Return the label by id or name, otherwise by file."""
         return self.listed.get(one.id, self.files.get(one.uri))
 
 
 def known_truth(
     truth: str | None, drawn: bool, images: Sequence[str] | None, where: str | None
 ) -> Truth:
-    """Read ``--truth`` and refuse options that cannot be combined with it.
+    """Read ``--truth`` and check that it can be combined with the other options.
 
     Raises:
-        UsageError: a confusion matrix without truth, a condition on images named one by one, or
-            a column where these are not the corpus.
+        UsageError: a confusion matrix without truth, a condition with a list of images, or a column
+            with images outside the corpus.
         DataError: the list of labels is damaged.
     """
     if images and where is not None:
@@ -84,15 +84,15 @@ def known_truth(
 
 
 def _file(path: Path, name: str) -> str:
-    """The absolute path that a name in the list at ``path`` means."""
+    """Return the absolute path of a name in the list at ``path``."""
     return os.path.abspath(beside(path, str(user_path(name))))  # noqa: PTH100 # links stay
 
 
 def expand(images: Sequence[str]) -> list[str]:
-    """The images that arguments name: folders stand for every image file below them, by name.
+    """Return the images in arguments; a folder selects all image files in it, sorted by name.
 
     Raises:
-        NoInputError: a folder holds none.
+        NoInputError: a folder contains none.
     """
     found: list[str] = []
     for image in images:

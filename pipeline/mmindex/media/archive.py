@@ -1,6 +1,6 @@
-"""Reading image files where they lie: plain files, and members of zip archives in place.
+"""Read image files in place: plain files, and members of zip archives.
 
-Nothing is ever extracted, so no archive can write anywhere.
+Nothing is extracted, so an archive cannot write files.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _MEMBER_ERRORS: Final = (
 
 
 def uri_of_path(path: str) -> str:
-    """The URI of an absolute path: the path itself wherever that is valid UTF-8."""
+    """Return the URI of an absolute path: the path itself if it is valid UTF-8."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
@@ -59,7 +59,7 @@ def uri_of_path(path: str) -> str:
 
 
 def id_part(name: str) -> str:
-    """A name as ids hold it; bytes that are no UTF-8 percent-encode the whole name."""
+    """Return a name for ids; a name that is not UTF-8 is completely percent-encoded."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
@@ -68,12 +68,12 @@ def id_part(name: str) -> str:
 
 
 def uri_of_member(archive: str, member: str) -> str:
-    """The URI of what stands inside the archive at the absolute path ``archive``."""
+    """Return the URI of a member of the archive at the absolute path ``archive``."""
     return f"{uri_of_path(archive)}!{member}"
 
 
 def read_file(path: str, max_bytes: int) -> bytes:
-    """Read a regular file whole.
+    """Read a whole regular file.
 
     Raises:
         ItemError: it is missing, unreadable, not a regular file, or larger than ``max_bytes``.
@@ -96,7 +96,7 @@ def read_file(path: str, max_bytes: int) -> bytes:
 
 
 def item_error(error: OSError, path: str) -> ItemError:
-    """What the operating system says about one file, as a reason.
+    """Convert an OSError about a file to a quarantine reason.
 
     Raises:
         MmindexError: the machine is out of memory or file descriptors.
@@ -114,11 +114,11 @@ def _too_large(size: int, limit: int) -> ItemError:
 
 @dataclass(frozen=True, slots=True)
 class ZipIndex:
-    """An open archive's table of contents.
+    """The table of contents of an open archive.
 
     Attributes:
         file: the archive.
-        members: files by name (folders left out); of a repeated name, the last.
+        members: files by name, without folders; for a repeated name, the last one.
         hostile: why a member must not be read, by name: repeated or overlapping members.
         stamp: size, mtime in ns and inode of the archive.
     """
@@ -130,7 +130,7 @@ class ZipIndex:
 
 
 def open_zip(path: str) -> ZipIndex:
-    """The archive's table of contents, kept open for this process until the file changes.
+    """Return the table of contents of an archive; it stays open until the file changes.
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the archive cannot be read.
@@ -154,7 +154,7 @@ def _open_zip(path: str, stamp: tuple[int, int, int]) -> ZipIndex:
 
 
 def _hostile_members(infos: list[zipfile.ZipInfo]) -> dict[str, str]:
-    """Names that stand twice, and members that share bytes (the overlap bomb)."""
+    """Return repeated names and members with shared bytes (the overlap bomb)."""
     names = Counter(info.filename for info in infos)
     hostile = {
         name: "the name occurs twice in the archive" for name, count in names.items() if count > 1
@@ -168,7 +168,7 @@ def _hostile_members(infos: list[zipfile.ZipInfo]) -> dict[str, str]:
 
 
 def list_members(path: str) -> list[str]:
-    """The names of an archive's files, sorted.
+    """Return the sorted names of the files in an archive.
 
     Raises:
         MmindexError: as :func:`open_zip`.
@@ -177,7 +177,7 @@ def list_members(path: str) -> list[str]:
 
 
 def read_member(path: str, member: str, max_bytes: int) -> bytes:
-    """Read one member of a zip archive whole, its CRC checked.
+    """Read a whole member of a zip archive and check its CRC.
 
     Raises:
         ItemError: the member is missing, hostile, damaged or larger than ``max_bytes``.
@@ -207,7 +207,7 @@ def read_member(path: str, member: str, max_bytes: int) -> bytes:
 
 
 def check_member(index: ZipIndex, member: str) -> zipfile.ZipInfo:
-    """The member's entry, if it may be read.
+    """Return the entry of a member that can be read.
 
     Raises:
         ItemError: it is missing, repeated, overlapping, encrypted, or a link.

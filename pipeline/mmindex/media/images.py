@@ -1,9 +1,9 @@
-"""From a file's bytes to an RGB image, or to the reason why not.
+"""Decode the bytes of a file to an RGB image, or return a reason.
 
-Only formats of a closed list are tried, so nothing here ever starts a subprocess (Pillow would run
-Ghostscript for an EPS) or guesses at files without a signature.
+Only formats of a closed list are tried, so no subprocess is started (Pillow would run Ghostscript
+for an EPS), and files without a signature are not guessed.
 
-What RGB means for each kind of picture: :mod:`mmindex.media.rgb`.
+The conversion to RGB for each kind of image: :mod:`mmindex.media.rgb`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _PILLOW_STATE = threading.RLock()
 
 
 class HasImageLimits(Protocol):
-    """Settings that hold the limits of one image."""
+    """Settings with the limits of an image."""
 
     @property
     def max_pixels(self) -> int:
@@ -84,10 +84,10 @@ class HasImageLimits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What one image may cost.
+    """The limits of an image.
 
     Attributes:
-        max_pixels: width times height, judged from the header, before any decoding.
+        max_pixels: width times height, from the header, before decoding.
         max_bytes: size of the file.
         max_aspect: longest side over shortest side.
     """
@@ -98,18 +98,18 @@ class ImageLimits:
 
     @classmethod
     def of(cls, settings: HasImageLimits) -> Self:
-        """Take the limits out of the configuration's ``[limits]`` section."""
+        """Create the limits from the section ``[limits]`` of the settings."""
         return cls(settings.max_pixels, settings.max_bytes, settings.max_aspect)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What the header says.
+    """The facts in the header of an image.
 
     Attributes:
         width, height: in pixels, as displayed.
-        format: Pillow's name of it.
-        fields: what camera and owner wrote into it, see :mod:`mmindex.media.photo`.
+        format: the format, as named by Pillow.
+        fields: the metadata, see :mod:`mmindex.media.photo`.
     """
 
     width: int
@@ -119,13 +119,13 @@ class ImageInfo:
 
 
 def probe(data: bytes, limits: ImageLimits) -> ImageInfo:
-    """Read an image's header, with the metadata in it.
+    """Read the header of an image and its metadata.
 
     Pixels are decoded only for a PNG whose orientation follows its pixels.
 
     Args:
-        data: the file's bytes.
-        limits: what the image may cost.
+        data: the bytes of the file.
+        limits: the limits of the image.
 
     Raises:
         ItemError: the bytes are no image that can be indexed; the reason is ``empty``,
@@ -142,7 +142,7 @@ def probe(data: bytes, limits: ImageLimits) -> ImageInfo:
 
 
 def orientation(data: bytes, limits: ImageLimits) -> int:
-    """The EXIF orientation of an image, 1 to 8; 1 where it says none.
+    """Return the EXIF orientation of an image, 1 to 8; the default is 1.
 
     Raises:
         ItemError: as :func:`probe`.
@@ -153,15 +153,15 @@ def orientation(data: bytes, limits: ImageLimits) -> int:
 
 
 def decode(data: bytes, limits: ImageLimits) -> Image.Image:
-    """Decode an image by the one rule of :mod:`mmindex.media.rgb`.
+    """Decode an image as described in :mod:`mmindex.media.rgb`.
 
     Args:
-        data: the file's bytes.
-        limits: what the image may cost.
+        data: the bytes of the file.
+        limits: the limits of the image.
 
     Returns:
-        an RGB image of the size that :func:`probe` reports (of a RAW file perhaps smaller),
-        without metadata.
+        an RGB image with the size that :func:`probe` reports (a RAW file can be smaller), without
+        metadata.
 
     Raises:
         ItemError: as :func:`probe`, or the pixels are damaged.

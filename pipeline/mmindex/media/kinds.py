@@ -1,4 +1,4 @@
-"""Which files are images by their extension, and which of them need an optional package."""
+"""Image files by extension, and the optional packages that some of them need."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ VIDEO_EXTENSIONS: Final = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """An extra of this package, and what it reads.
+    """An extra of mmindex, and the files that it reads.
 
     Attributes:
         name: as in ``pip install 'mmindex[name]'``.
-        module: what it brings.
-        what: the files, for people.
-        extensions: theirs.
+        module: the module that it installs.
+        what: the description of the files.
+        extensions: the extensions of the files.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Extra:
 
     @property
     def installed(self) -> bool:
-        """Whether its package is there."""
+        """Whether its package is installed."""
         return _has(self.module)
 
 
@@ -57,12 +57,12 @@ EXTRAS: Final = (JXL, RAW, VIDEO)
 
 
 def picture_extensions() -> frozenset[str]:
-    """The extensions of files that hold one image and can be read here."""
+    """Return the extensions of the image files that can be read on this machine."""
     return _ALWAYS.union(*(one.extensions for one in (JXL, RAW) if one.installed))
 
 
 def remedy(extensions: Iterable[str]) -> str:
-    """Which extras to install to read files of these kinds; empty: none would help."""
+    """Return the extras to install to read files with these extensions, or an empty text."""
     unread = set(extensions)
     helpful = [one for one in EXTRAS if one.extensions & unread and not one.installed]
     if not helpful:

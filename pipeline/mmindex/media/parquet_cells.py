@@ -1,7 +1,7 @@
 """Images inside Parquet files, read in place: ``FILE.parquet!COLUMN/ROW``.
 
-A column holds the bytes themselves, or a struct with a field ``bytes`` (Hugging Face's image
-feature: https://huggingface.co/docs/datasets/about_dataset_features#image-feature).
+A column contains bytes, or a struct with a field ``bytes`` (the image feature of Hugging Face:
+https://huggingface.co/docs/datasets/about_dataset_features#image-feature).
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _LOCK = threading.Lock()
 
 
 def uri_of_cell(path: str, column: str, row: int) -> str:
-    """The URI of one image; ``path`` is absolute."""
+    """Return the URI of an image; ``path`` is absolute."""
     return uri_of_member(path, f"{column}/{row}")
 
 
 def split_cell(rest: str) -> tuple[str, int]:
-    """Column and row out of what follows the ``!``.
+    """Parse the column and row after the ``!``.
 
     Raises:
-        ItemError: it is neither.
+        ItemError: the text is invalid.
     """
     column, _, row = rest.rpartition("/")
     if not column or not (row.isascii() and row.isdigit()):
@@ -47,7 +47,7 @@ def split_cell(rest: str) -> tuple[str, int]:
 
 
 def file_stamp(path: str) -> Stamp:
-    """Size, mtime in ns and inode.
+    """Return size, mtime in ns and inode.
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the file is not readable.
@@ -87,13 +87,13 @@ def _group(path: str, stamp: Stamp, column: str, number: int) -> Any:
 
 
 def read_cell(path: str, column: str, row: int, max_bytes: int) -> bytes:
-    """The bytes of the image in ``row`` of ``column``.
+    """Read the bytes of the image in ``row`` of ``column``.
 
     Args:
-        path: the file's absolute path.
+        path: the absolute path of the file.
         column: a binary column, or a struct with ``bytes``.
         row: from 0.
-        max_bytes: more than this is refused.
+        max_bytes: the size limit.
 
     Raises:
         ItemError: there is no such cell, or it is empty, damaged or too large.

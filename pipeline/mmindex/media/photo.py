@@ -1,11 +1,12 @@
-"""What a camera and its owner wrote into a photograph: date, place, camera, title, keywords.
+"""Read the metadata of photographs: date, location, camera, title, keywords.
 
-Three standards say it, and one file may hold all of them: EXIF (CIPA DC-008, "Exif 3.0"), XMP
+There are three standards, and a file can contain all of them: EXIF (CIPA DC-008, "Exif 3.0"), XMP
 (ISO 16684-1, with the IPTC Photo Metadata Standard on top) and the older IPTC-IIM. A sidecar file
-``NAME.xmp`` holds XMP beside an image that a program did not want to change. Where they disagree,
-the sidecar wins, then EXIF for what the camera measures and XMP for what people write.
+``NAME.xmp`` contains XMP for an image that a program did not want to change. If they differ, the
+sidecar has priority, then EXIF for values that the camera measures, and XMP for values that people
+write.
 
-A damaged, hostile or absurd block costs its own values, never the image.
+A damaged, hostile or absurd block loses only its own values, never the image.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from defusedxml import ElementTree as SafeTree
 from PIL import Image, ImageFile, IptcImagePlugin
 from PIL.ExifTags import GPS, IFD, Base
 
-from mmindex.core.records import Scalar
+from mmindex.core.records import LOCATION_COLUMNS, Scalar
 from mmindex.media.pillow import DECODER_ERRORS
 
 T = TypeVar("T")
@@ -31,8 +32,6 @@ T = TypeVar("T")
 Value = str | int | float | datetime | list[Scalar]
 Fields = dict[str, Value]
 
-# The columns that tell where an image was taken.
-LOCATION_COLUMNS: Final = ("lat", "lon")
 PHOTO_COLUMNS: Final = (
     "taken",
     "taken_offset",
@@ -96,16 +95,15 @@ _PHOTOSHOP = "{http://ns.adobe.com/photoshop/1.0/}"
 
 
 def photo_fields(image: ImageFile.ImageFile, exif: Image.Exif) -> Fields:
-    """What an image's own blocks say.
+    """Return the metadata in the blocks of an image.
 
     Args:
         image: an opened image, not yet decoded.
         exif: its EXIF block, see :func:`mmindex.media.pillow.read_exif`.
 
     Returns:
-        values by column, see ``PHOTO_COLUMNS``; only those that are there and make sense. ``taken``
-        is a naive datetime: the camera's own clock. ``taken_offset`` is what that clock is ahead of
-        UTC, such as ``+02:00``.
+        valid values by column, see ``PHOTO_COLUMNS``. ``taken`` is a naive datetime from the clock
+        of the camera. ``taken_offset`` is the offset of that clock from UTC, such as ``+02:00``.
     """
     packet = _tolerant(lambda: _xmp_packet(image, exif), b"")
     nothing: Fields = {}
@@ -118,9 +116,9 @@ def photo_fields(image: ImageFile.ImageFile, exif: Image.Exif) -> Fields:
 
 
 def merged(fields: Fields, better: Fields) -> Fields:
-    """Two descriptions of one image; what the second says wins.
+    """Merge two descriptions of an image; the second one has priority.
 
-    An offset from UTC belongs to the time that it stands beside.
+    An offset from UTC belongs to the time in the same description.
     """
     both = {**fields, **better}
     if "taken" in better and "taken_offset" not in better and fields.get("taken") != both["taken"]:
@@ -129,12 +127,12 @@ def merged(fields: Fields, better: Fields) -> Fields:
 
 
 def pack(fields: Fields) -> str:
-    """Fields as one line of JSON; empty where there are none."""
+    """Encode fields as one line of JSON; empty if there are none."""
     return msgspec.json.encode(fields).decode() if fields else ""
 
 
 def unpack(text: str) -> Fields:
-    """Fields as :func:`pack` wrote them."""
+    """Decode fields from :func:`pack`."""
     fields: Fields = msgspec.json.decode(text) if text else {}
     if "taken" in fields:
         fields["taken"] = datetime.fromisoformat(cast("str", fields["taken"]))
@@ -142,7 +140,7 @@ def unpack(text: str) -> Fields:
 
 
 def xmp_fields(packet: bytes) -> Fields:
-    """What an XMP packet or sidecar says; nothing where it is not well-formed XML.
+    """Return the fields in an XMP packet or sidecar; empty if it is not well-formed XML.
 
     Entities and external references are refused (https://github.com/tiran/defusedxml).
     """
@@ -163,7 +161,7 @@ def xmp_fields(packet: bytes) -> Fields:
 
 
 def video_fields(tags: Mapping[str, str]) -> Fields:
-    """What the tags of a video's container say; phones write Apple's names or the plain ones."""
+    """Return the fields in the tags of a video container, with Apple's or standard names."""
     apple = "com.apple.quicktime."
 
     def text(*names: str) -> str | None:
@@ -211,7 +209,7 @@ def _xmp_list(value: Element | str | None) -> list[str]:
 
 
 def _xmp_text(value: Element | str | None) -> str | None:
-    """A simple value, or of alternatives the default language's, else the first."""
+    """Return a simple value, or the alternative in the default language, or the first one."""
     if isinstance(value, Element):
         items = list(value.iter(f"{_RDF}li"))
         default = [item for item in items if item.get(_XML_LANG) == "x-default"]
@@ -228,7 +226,7 @@ def _xmp_degrees(text: str | None) -> float | None:
 
 
 def _xmp_packet(image: Image.Image, exif: Image.Exif) -> bytes:
-    """The packet as each format keeps it: a chunk, a segment, or TIFF's tag 700."""
+    """Return the XMP packet of an image: a chunk, a segment, or TIFF tag 700."""
     names = ("xmp", "XML:com.adobe.xmp")
     found = [chunk for name in names if (chunk := image.info.get(name))]
     packet: object = found[0] if found else exif.get(Base.XMLPacket)
@@ -312,7 +310,7 @@ def _iptc_fields(image: ImageFile.ImageFile) -> Fields:
 
 
 def _tolerant(read: Callable[[], T], otherwise: T) -> T:
-    """The value of one block, or another where Pillow's parser fails on it."""
+    """Return the value of a block, or a default if Pillow cannot parse it."""
     try:
         return read()
     except DECODER_ERRORS:
@@ -324,7 +322,7 @@ def _kept(values: Iterable[tuple[str, Value | None]]) -> Fields:
 
 
 def _text(value: object) -> str | None:
-    """Text without padding, or None; bytes are UTF-8, else Latin-1 as old cameras write it."""
+    """Return text without padding, or None; bytes are UTF-8, or Latin-1 from old cameras."""
     if isinstance(value, bytes):
         value = _decoded(value)
     if not isinstance(value, str):
@@ -342,7 +340,7 @@ def _decoded(value: bytes) -> str:
 
 
 def _wide_text(value: object) -> str | None:
-    """One of Windows' XP fields: UTF-16, little-endian, as bytes or as a tuple of bytes."""
+    """Return a Windows XP field: UTF-16, little-endian, as bytes or as a tuple of bytes."""
     if isinstance(value, tuple):
         value = bytes(value)
     return _text(value.decode("utf-16-le", "replace")) if isinstance(value, bytes) else None
@@ -358,7 +356,7 @@ def _keywords(words: Iterable[str | Scalar]) -> list[Scalar]:
 
 
 def _number(value: object) -> float | None:
-    """A finite number; a rational with a zero denominator is none."""
+    """Return a finite number, or None, for example for a rational with a zero denominator."""
     if isinstance(value, tuple | list) and value:
         value = value[0]
     try:
@@ -369,13 +367,13 @@ def _number(value: object) -> float | None:
 
 
 def _rating(value: object) -> int | None:
-    """Stars, 0 to 5; -1 is XMP's "rejected"."""
+    """Return a rating from 0 to 5; -1 means "rejected" in XMP."""
     number = _number(value)
     return int(number) if number is not None and -1 <= number <= 5 else None
 
 
 def _camera(make: str | None, model: str | None) -> str | None:
-    """Make and model as one text, the make once: "NIKON CORPORATION", "NIKON D750"."""
+    """Return make and model as one text: "NIKON CORPORATION" and "NIKON D750" are "NIKON D750"."""
     if make is None or model is None:
         return model or make
     if model.split()[0].casefold() == make.split()[0].casefold():
@@ -399,7 +397,7 @@ def _iso_offset(text: str | None) -> str | None:
 
 
 def _offset(text: str | None) -> str | None:
-    """What a clock is ahead of UTC, as ``+HH:MM``."""
+    """Return the offset of a clock from UTC, as ``+HH:MM``."""
     match = _OFFSET.fullmatch(text or "")
     if match is None:
         return None
@@ -407,7 +405,7 @@ def _offset(text: str | None) -> str | None:
 
 
 def _time(parts: Iterable[str | None], fraction: str | None) -> datetime | None:
-    """A point in time of the camera's clock; None for the zeros that cameras without one write."""
+    """Return a time of the camera clock; None for zeros, which cameras without a clock write."""
     digits = re.match(r"\d{1,6}", fraction or "")
     microseconds = int(digits[0].ljust(6, "0")) if digits else 0
     year, month, day, hour, minute, second = (int(part or 0) for part in parts)
@@ -419,7 +417,7 @@ def _time(parts: Iterable[str | None], fraction: str | None) -> datetime | None:
 
 
 def _degrees(value: object) -> float | None:
-    """Degrees, minutes and seconds as one number; minutes or seconds may be missing."""
+    """Return degrees, minutes and seconds as one number; minutes or seconds can be missing."""
     parts = value if isinstance(value, tuple | list) else (value,)
     numbers = [_number(part) for part in parts[:3]]
     if not numbers or numbers[0] is None:
@@ -429,7 +427,7 @@ def _degrees(value: object) -> float | None:
 
 
 def _signed(degrees: float | None, reference: object) -> float | None:
-    """Degrees with the sign of their hemisphere; some programs write the sign themselves."""
+    """Return degrees with the sign of the hemisphere; some programs write the sign themselves."""
     letter = (_text(reference) or "").upper()[:1]
     if degrees is None:
         return None
@@ -437,7 +435,7 @@ def _signed(degrees: float | None, reference: object) -> float | None:
 
 
 def _place(lat: float | None, lon: float | None) -> Iterable[tuple[str, Value | None]]:
-    """Both coordinates or none; phones without a fix write 0, 0."""
+    """Return both coordinates or None; phones without a GPS fix write 0, 0."""
     if lat is None or lon is None or not (-90 <= lat <= 90 and -180 <= lon <= 180):
         return
     if (lat, lon) != (0.0, 0.0):

@@ -1,4 +1,4 @@
-"""What every caller of Pillow's parsers must know: what they raise, and how to ask for EXIF."""
+"""Errors of Pillow's parsers, and reading EXIF."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ DECODER_ERRORS: Final = (
 
 
 def read_exif(image: Image.Image, data: bytes) -> Image.Exif:
-    """The EXIF block of an opened image; empty where it has none or the block is damaged.
+    """Return the EXIF block of an opened image; empty if there is none or it is damaged.
 
     Pixels are decoded only for a PNG whose EXIF follows its pixels.
 
     Args:
-        image: as opened from ``data``.
-        data: the file's bytes.
+        image: the image opened from ``data``.
+        data: the bytes of the file.
 
     Raises:
         DecompressionBombError: a compressed block of text would grow beyond Pillow's limit.

@@ -1,4 +1,4 @@
-"""The folder or zip archive that holds a source's images, and the way from a name to its bytes."""
+"""Folders and zip archives with the images of a source, and access by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmindex.media import archive
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Where one image lies; the fields are those of :class:`mmindex.core.records.SourceItem`.
+    """The location of an image; the fields are those of :class:`mmindex.core.records.SourceItem`.
 
     ``path`` is empty for a member of an archive.
     """
@@ -31,7 +31,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class ImageFolder:
-    """Images below one folder. Links may point anywhere inside it, never out of it."""
+    """Images in a folder. Links can point anywhere inside it, but not outside."""
 
     root: Path
     max_bytes: int
@@ -41,10 +41,10 @@ class ImageFolder:
         return archive.uri_of_path(f"{self.root}/{name}")
 
     def find(self, name: str) -> Found:
-        """Look up one image by its name relative to the folder.
+        """Find an image by its name relative to the folder.
 
         Raises:
-            ItemError: the name leads out of the folder, or nothing readable is there.
+            ItemError: the name points outside the folder, or there is no readable file.
         """
         check_relative(name)
         spelt = next(filter(self._exists, spellings(name)), name)
@@ -66,7 +66,7 @@ class ImageFolder:
 
 @dataclass(frozen=True, slots=True)
 class ImageArchive:
-    """Images inside one zip archive, below the first of ``prefixes`` that holds the name."""
+    """Images in a zip archive, in the first of ``prefixes`` that contains the name."""
 
     path: Path
     prefixes: tuple[str, ...]
@@ -77,10 +77,10 @@ class ImageArchive:
         return archive.uri_of_member(str(self.path), self._member(name))
 
     def find(self, name: str) -> Found:
-        """Look up one image by its name.
+        """Find an image by its name.
 
         Raises:
-            ItemError: the name climbs out, or the member is missing or hostile.
+            ItemError: the name points outside, or the member is missing or hostile.
             MmindexError: the archive itself is unreadable.
         """
         member = self._member(check_relative(name))
@@ -96,23 +96,24 @@ class ImageArchive:
 
 
 class ImagePlace(Protocol):
-    """Where images lie: a folder, or an archive that is read in place."""
+    """A place with images: a folder, or an archive that is read in place."""
 
     def uri(self, name: str) -> str:
         """The URI that ``name`` has, whether or not it is there."""
 
     def find(self, name: str) -> Found:
-        """Look up one image by its name.
+        """Find an image by its name.
 
         Raises:
-            ItemError: the name leads out, or nothing readable is there.
+            ItemError: the name points outside, or there is no readable file.
         """
 
 
 def spellings(name: str) -> Iterator[str]:
-    """A listed name as it is, then as another system may have written it; each once.
+    """Yield a listed name, then the spellings of other systems, each once.
 
-    Slashes, composed or decomposed letters, the case of the extension, without leading folders.
+    They differ in slashes, composed or decomposed letters, the case of the extension, and leading
+    folders.
     """
     yield name
     seen = {name}
@@ -130,12 +131,12 @@ def spellings(name: str) -> Iterator[str]:
 
 
 def find_place(base: Path, names: Sequence[str], max_bytes: int) -> ImagePlace | None:
-    """The first of ``names`` that exists below ``base``, as a folder or as ``NAME.zip``.
+    """Return the first of ``names`` that exists in ``base``, as a folder or as ``NAME.zip``.
 
     Args:
-        base: folder of the corpus.
+        base: the folder of the corpus.
         names: candidates, best first, such as ``val2017`` and ``images/val2017``.
-        max_bytes: limit for one image.
+        max_bytes: the size limit of an image.
     """
     for name in names:
         if (base / name).is_dir():
@@ -149,7 +150,7 @@ def find_place(base: Path, names: Sequence[str], max_bytes: int) -> ImagePlace |
 
 
 def require_place(base: Path, names: Sequence[str], max_bytes: int) -> ImagePlace:
-    """As :func:`find_place`.
+    """Return the place as :func:`find_place`, or raise an error.
 
     Raises:
         NoInputError: none of the candidates exists.
@@ -162,10 +163,10 @@ def require_place(base: Path, names: Sequence[str], max_bytes: int) -> ImagePlac
 
 
 def check_relative(name: str) -> str:
-    """Pass on a name that stays below the folder it is relative to.
+    """Return a relative name that stays inside its folder.
 
     Raises:
-        ItemError: it is empty, absolute, holds a NUL, or climbs with ``..``.
+        ItemError: the name is empty, absolute, contains NUL, or leaves the folder with ``..``.
     """
     if not is_relative(name):
         raise ItemError(Reason.UNSAFE_PATH, "the name points outside the folder of the source")
@@ -173,13 +174,13 @@ def check_relative(name: str) -> str:
 
 
 def is_relative(name: str) -> bool:
-    """Whether a name that a file gives stays below the folder it is relative to."""
+    """Return whether a relative name stays inside its folder."""
     parts = re.split(r"[/\\]", name)
     return bool(name) and name[0] not in "/\\" and ".." not in parts and "\0" not in name
 
 
 def is_inside(real: str, real_root: str) -> bool:
-    """Whether one real path (no links left in it) lies below another."""
+    """Return whether a real path (without links) is inside another."""
     return real.startswith(real_root.rstrip("/") + "/")
 
 

@@ -1,7 +1,8 @@
-"""RAW files of cameras as a plugin of Pillow's, on LibRaw (the extra ``raw``).
+"""Camera RAW files as a Pillow plugin, based on LibRaw (the extra ``raw``).
 
-The preview that the camera made is taken where it is large enough for any model: it looks as the
-photographer saw it, and costs a tenth. Otherwise the sensor's values are developed at half size.
+The preview from the camera is used if it is large enough for any model: it shows what the
+photographer saw, and takes a tenth of the time. Otherwise, the sensor data is developed at half
+size.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _SIDEWAYS: Final = frozenset({5, 6})
 
 
 class RawFile(ImageFile.ImageFile):
-    """A RAW file; its size is the camera's, and its pixels are upright, perhaps fewer."""
+    """A RAW file with the size of the full image; its pixels are upright and can be fewer."""
 
     format = FORMAT
 
@@ -62,7 +63,7 @@ class RawFile(ImageFile.ImageFile):
         self._mode = "RGB"
 
     def load(self) -> Any:
-        """Take the preview, or develop the image."""
+        """Load the preview, or develop the image."""
         if self._im is None:
             with _opened(self._data) as raw:
                 picture = _preview(raw) or _developed(raw)
@@ -70,7 +71,7 @@ class RawFile(ImageFile.ImageFile):
         return Image.Image.load(self)
 
     def getexif(self) -> Image.Exif:
-        """The metadata in the file itself, or else in its preview."""
+        """Return the metadata in the file, or in its preview."""
         exif = Image.Exif()
         if self._data.startswith((*_TIFF, b"IIRO", b"IIRS")):
             exif.load(b"Exif\0\0" + self._data[:2] + _tiff_mark(self._data) + self._data[4:])
@@ -82,12 +83,12 @@ class RawFile(ImageFile.ImageFile):
 
 
 def register() -> None:
-    """Make the format known to Pillow."""
+    """Register the format with Pillow."""
     Image.register_open(FORMAT, RawFile, _may_be_raw)
 
 
 def is_raw(data: bytes) -> bool:
-    """Whether a file is a camera's. A TIFF is one if it holds what a sensor gave."""
+    """Return whether a file is a RAW file. A TIFF is one if it contains sensor data."""
     if not data.startswith(_TIFF):
         return _may_be_raw(data[:16])
     try:
@@ -120,10 +121,10 @@ def _tiff_mark(data: bytes) -> bytes:
 
 
 def _opened(data: bytes) -> rawpy.RawPy:
-    """The file in LibRaw, to be closed.
+    """Open the file in LibRaw; the caller must close it.
 
     Raises:
-        SyntaxError: LibRaw does not know it; Pillow asks its other plugins then.
+        SyntaxError: LibRaw does not support it; Pillow then tries its other plugins.
     """
     import rawpy
 
@@ -134,7 +135,7 @@ def _opened(data: bytes) -> rawpy.RawPy:
 
 
 def _embedded(raw: rawpy.RawPy) -> Image.Image | None:
-    """The camera's preview as it lies in the file; None where there is none of a known form."""
+    """Return the preview in the file; None if there is none in a known format."""
     import rawpy
 
     try:
@@ -151,7 +152,7 @@ def _embedded(raw: rawpy.RawPy) -> Image.Image | None:
 
 
 def _preview(raw: rawpy.RawPy) -> Image.Image | None:
-    """The preview, upright; None where it is too small or damaged."""
+    """Return the upright preview; None if it is too small or damaged."""
     picture = _embedded(raw)
     if picture is None or max(picture.size) < _LARGE_PREVIEW:
         return None
@@ -169,7 +170,7 @@ def _preview(raw: rawpy.RawPy) -> Image.Image | None:
 
 
 def _developed(raw: rawpy.RawPy) -> Image.Image:
-    """The sensor's image, which LibRaw turns upright."""
+    """Return the developed image, which LibRaw turns upright."""
     import rawpy
 
     try:

@@ -1,14 +1,13 @@
-"""The one rule that makes every image 8-bit RGB.
+"""The conversion of every image to 8-bit RGB.
 
-- the first frame, or an icon's largest image; turned as its EXIF orientation says;
-- transparent pixels over white, as a browser's page shows them (a plain ``convert("RGB")`` would
-  bring up whatever colour lies hidden there, mostly black). The colour key of a 16-bit gray PNG
-  is passed over;
-- integer gray deeper than 8 bits: ``value * 255 / (2**bits - 1)``, with the file's own bit depth;
-- floating-point and 32-bit gray, which have no nominal white: the finite values stretched from
-  least (black) to greatest (white); NaN, and an image of one value alone, are black;
-- CMYK, LAB, YCbCr, palette and gray by Pillow's own conversion; embedded colour profiles are not
-  applied, as open_clip does not apply them either.
+- the first frame, or the largest image of an icon, rotated according to its EXIF orientation;
+- transparent pixels over white, as in a browser (a plain ``convert("RGB")`` would show the hidden
+  colour, usually black). The colour key of a 16-bit gray PNG is ignored;
+- integer gray deeper than 8 bits: ``value * 255 / (2**bits - 1)``, with the bit depth of the file;
+- floating-point and 32-bit gray, which have no nominal white: the finite values are scaled from the
+  lowest (black) to the highest (white); NaN, and images with a single value, are black;
+- CMYK, LAB, YCbCr, palette and gray with Pillow's conversion; embedded colour profiles are not
+  applied, as in open_clip.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _BITS_PER_SAMPLE_TAG: Final = 258
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Load an opened image's first frame and make it RGB, not yet turned.
+    """Load the first frame of an opened image as RGB, not yet rotated.
 
     Raises:
         Exception: whatever Pillow raises on damaged pixels; :mod:`mmindex.media.images` translates.
@@ -46,20 +45,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _bits(image: Image.Image) -> int:
-    """Bits of each gray sample as the file declares them; Pillow unpacks 12 bits unscaled."""
+    """Return the bits per gray sample in the file; Pillow unpacks 12 bits unscaled."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return int(image.tag_v2[_BITS_PER_SAMPLE_TAG][0])
     return 16
 
 
 def _scaled(values: NDArray[np.generic], white: int) -> Image.Image:
-    """Gray (h, w) integers from 0 to ``white``, rounded to 8 bits."""
+    """Scale gray (h, w) integers from 0 to ``white`` to 8 bits."""
     scaled = values.astype(np.float32) * np.float32(255.0 / white) + np.float32(0.5)
     return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
 
 
 def _stretched(values: NDArray[np.generic]) -> Image.Image:
-    """Gray (h, w) values of any range, least to greatest finite one, as 8 bits."""
+    """Scale gray (h, w) values from the lowest to the highest finite value to 8 bits."""
     gray = values.astype(np.float64)
     finite = np.isfinite(gray)
     low, high = (gray[finite].min(), gray[finite].max()) if finite.any() else (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""What a file's first bytes say it is; asked only when no decoder took the file."""
+"""Identify a file by its first bytes; used only if no decoder recognises it."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ _AVIF_BRANDS: Final = frozenset({b"avif", b"avis"})
 
 
 def explain_unidentified(data: bytes) -> ItemError:
-    """The reason and detail for a file that no decoder of the closed list recognises.
+    """Return the reason and detail for a file that no decoder recognises.
 
     Args:
-        data: the file's bytes, not empty.
+        data: the bytes of the file, not empty.
     """
     head = data[:_HEAD_BYTES]
     for signature, name in _READABLE:

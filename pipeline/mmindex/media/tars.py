@@ -1,7 +1,7 @@
 """Images inside tar archives, read in place: ``FILE.tar!MEMBER``.
 
-Only the headers are walked (by :mod:`tarfile`, whose extraction is never called), so no member can
-write anywhere; contents are read by offset. tar keeps no checksum of contents.
+Only the headers are read with :mod:`tarfile`, and nothing is extracted, so a member cannot write
+files. Contents are read by offset. tar has no checksums of contents.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _MAX_HEADER_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of a tar archive.
+    """A file in a tar archive.
 
     Attributes:
-        name: as the archive has it.
-        offset: of its first byte.
+        name: the name in the archive.
+        offset: the offset of the first byte.
         size: in bytes.
         problem: why it must not be read, or None.
     """
@@ -44,7 +44,7 @@ class Member:
 
 
 class _Headers:
-    """A file object for tarfile that refuses the reads that only a hostile header causes."""
+    """A file object for tarfile that rejects reads that only hostile headers cause."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -62,11 +62,11 @@ class _Headers:
 
 
 def walk_tar(path: str) -> Iterator[Member]:
-    """The archive's members in order, folders left out.
+    """Yield the members of an archive in order, without folders.
 
     Raises:
         NoInputError, PermissionDeniedError, StorageError: the archive cannot be read.
-        DataError: it is not a tar archive, compressed, damaged, or cut off.
+        DataError: it is not a tar archive, compressed, damaged, or truncated.
     """
     try:
         with os_errors(path), Path(path).open("rb") as file:
@@ -86,7 +86,7 @@ def walk_tar(path: str) -> Iterator[Member]:
 
 
 def _check_end(file: BinaryIO, offset: int, path: str) -> None:
-    """tarfile takes a damaged header behind the first member for the archive's end; we do not."""
+    """Detect damaged headers, which tarfile accepts as the end of the archive."""
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)
     if block.strip(b"\0") or 0 < len(block) < tarfile.BLOCKSIZE:
@@ -124,7 +124,7 @@ def _index(path: str, stamp: Stamp) -> dict[str, Member]:  # noqa: ARG001  # the
 
 @dataclass(frozen=True, slots=True)
 class ImageTar:
-    """Images inside one uncompressed tar archive."""
+    """Images in an uncompressed tar archive."""
 
     path: Path
     max_bytes: int
@@ -134,7 +134,7 @@ class ImageTar:
         return uri_of_member(str(self.path), name)
 
     def find(self, name: str) -> Found:
-        """Look up one image by its name.
+        """Find an image by its name.
 
         Raises:
             ItemError: the member is missing, or must not be read.
@@ -154,7 +154,7 @@ class ImageTar:
         return Found(self.uri(spelt), read, stamp)
 
     def names(self) -> list[str]:
-        """The names of all members but folders, sorted, without a "./" before them."""
+        """Return the sorted names of all members except folders, without a leading "./"."""
         index = _index(str(self.path), _stamp(str(self.path)))
         return sorted({name.removeprefix("./") for name in index})
 
@@ -166,15 +166,15 @@ def _stamp(path: str) -> Stamp:
 
 
 def read_tar_member(path: str, name: str, max_bytes: int) -> bytes:
-    """Read one member of a tar archive whole.
+    """Read a whole member of a tar archive.
 
     Args:
-        path: the archive's absolute path.
-        name: the member's.
-        max_bytes: a larger one is refused.
+        path: the absolute path of the archive.
+        name: the name of the member.
+        max_bytes: the size limit.
 
     Raises:
-        ItemError: it is missing, no plain file, stands twice, or is too large.
+        ItemError: it is missing, not a plain file, repeated, or too large.
         MmindexError: as :func:`walk_tar`.
     """
     member = _index(path, _stamp(path)).get(name)
@@ -184,7 +184,7 @@ def read_tar_member(path: str, name: str, max_bytes: int) -> bytes:
 
 
 def read_at(path: str, member: Member, max_bytes: int) -> bytes:
-    """Read a member that :func:`walk_tar` gave.
+    """Read a member from :func:`walk_tar`.
 
     Raises:
         ItemError: it must not be read, or is too large.

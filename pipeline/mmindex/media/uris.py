@@ -1,13 +1,13 @@
-"""From a row's ``uri`` back to its bytes, wherever they lie.
+"""Read the bytes of a ``uri``.
 
-What a URI looks like:
+The forms of a URI:
 
-- an absolute path, for a frame of a video with ``#t=SECONDS`` behind it;
+- an absolute path, followed by ``#t=SECONDS`` for a video frame;
 - ``ARCHIVE.zip!MEMBER``, ``ARCHIVE.tar!MEMBER``, ``FILE.parquet!COLUMN/ROW``;
-- ``file://`` with percent-encoding, for a path whose bytes are no valid UTF-8 (``!`` and what
-  stands inside it follow as above).
+- ``file://`` with percent-encoding, for a path that is not valid UTF-8 (``!`` and the member follow
+  as above).
 
-Decode workers are spawned with this module, so it imports little: Arrow only where it is needed.
+Decode workers import this module, so it imports little: Arrow only if it is needed.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _MARKS: Final = (archive.MARK, tars.MARK, _PARQUET_MARK)
 
 
 def read_uri(uri: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
-    """Read the bytes that a row's ``uri`` names.
+    """Read the bytes of a ``uri``.
 
-    An archive that is gone or damaged costs the item, not the run: the crawl, which reads whole
-    archives, is where a bad one stops everything.
+    A missing or damaged archive affects only the item, not the run; a damaged archive stops the
+    crawl, which reads whole archives.
 
     Args:
-        uri: as the crawl made it.
-        max_bytes: more than this is refused before reading.
+        uri: the URI from the crawl.
+        max_bytes: the size limit, checked before reading.
 
     Raises:
         ItemError: the file or member is missing, unreadable, too large or damaged.
@@ -65,7 +65,7 @@ def read_uri(uri: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
 
 
 def _frame_file(path: str, time_s: float, max_bytes: int) -> bytes:
-    """A frame as the bytes of an image of its own."""
+    """Return a frame as the bytes of an image file."""
     buffer = io.BytesIO()
     pixels = max_bytes // 3
     read_frame(path, time_s, ImageLimits(pixels, max_bytes, pixels)).save(buffer, "BMP")
@@ -73,10 +73,10 @@ def _frame_file(path: str, time_s: float, max_bytes: int) -> bytes:
 
 
 def key_of(uri: str, data: bytes) -> str:
-    """The key of an image that :func:`read_uri` has read: the sha256 of its file, in hex.
+    """Return the key of an image from :func:`read_uri`: the sha256 of its file, in hex.
 
     Raises:
-        ItemError: it is a frame of a video, which cannot be read any more.
+        ItemError: it is a video frame, and the video can no longer be read.
     """
     video, time_s = split_frame(uri)
     if time_s is not None:
@@ -85,10 +85,10 @@ def key_of(uri: str, data: bytes) -> str:
 
 
 def open_indexed(uri: str, key: str, limits: ImageLimits) -> Image:
-    """Decode an image of the corpus, if it is still the one that was indexed.
+    """Decode an image of the corpus if it has not changed since it was indexed.
 
     Raises:
-        ItemError: it is another one now, or cannot be read or decoded.
+        ItemError: it has changed, or cannot be read or decoded.
     """
     video, time_s = split_frame(uri)
     if time_s is None:
@@ -100,10 +100,10 @@ def open_indexed(uri: str, key: str, limits: ImageLimits) -> Image:
 
 
 def read_indexed(uri: str, key: str, limits: ImageLimits) -> bytes:
-    """The bytes of an image of the corpus, if it is still the one that was indexed.
+    """Read an image of the corpus if it has not changed since it was indexed.
 
     Raises:
-        ItemError: it is another one now, or cannot be read.
+        ItemError: it has changed, or cannot be read.
     """
     data = read_uri(uri, limits.max_bytes)
     if key_of(uri, data) != key:
@@ -124,9 +124,9 @@ def _read_inside(path: str, inside: str, max_bytes: int) -> bytes:
 
 
 def split_uri(uri: str) -> tuple[str, str | None]:
-    """The path, and what is meant inside it; a mark counts where a file ends in it.
+    """Split a URI into the path and the member; a mark counts only after the path of a file.
 
-    For a frame of a video: the video's path.
+    For a video frame, the path is that of the video.
     """
     uri, _ = split_frame(uri)
     if uri.startswith(archive.FILE_SCHEME):

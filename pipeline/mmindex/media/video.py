@@ -1,9 +1,9 @@
-"""Frames of a video as images, on FFmpeg (the extra ``video``).
+"""Frames of videos as images, based on FFmpeg (the extra ``video``).
 
-A frame is named by its video and a time: ``clip.mp4#t=12.0`` (https://www.w3.org/TR/media-frags/),
-in seconds from the video's first image. It is the one that is on the screen at that time. Its key
-comes from the video's content and the time, so finding out whether it is still the same takes no
-decoding.
+The name of a frame consists of its video and a time: ``clip.mp4#t=12.0``
+(https://www.w3.org/TR/media-frags/), in seconds from the first frame of the video. It is the frame
+that is displayed at this time. Its key is derived from the content of the video and the time, so
+checking whether it has changed needs no decoding.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OPTIONS: Final = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"}
 _NAMES: Final = {"mov": "MP4", "matroska": "MKV"}
 # Reading and decoding up to one frame; a minute of 4K takes half of it on one core.
 _MOST_SECONDS: Final = 30.0
-# More images of one video than this only crowd out all others.
+# More frames of one video would crowd out all other images.
 _MOST_FRAMES: Final = 200
 _LONGEST_S: Final = 7 * 86_400.0
 # Containers round their times; a frame that lies further back than this was cut off.
@@ -52,13 +52,13 @@ _TIME: Final = re.compile(r"(.+(\.\w+))#t=(\d{1,7}(?:\.\d{1,3})?)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video's header and first image say.
+    """The facts in the header and the first frame of a video.
 
     Attributes:
         width, height: in pixels, as displayed.
-        format: of the container.
-        duration_s: in seconds; 0 where the video does not say it.
-        fields: when, where and with what it was taken, see :mod:`mmindex.media.photo`.
+        format: the container format.
+        duration_s: in seconds; 0 if unknown.
+        fields: the metadata, see :mod:`mmindex.media.photo`.
     """
 
     width: int
@@ -69,7 +69,7 @@ class VideoInfo:
 
 
 def frame_uri(uri: str, time_s: float) -> str:
-    """The name of a frame; also of its id."""
+    """Return the name of a frame, for URIs and ids."""
     return f"{uri}#t={time_s:.1f}"
 
 
@@ -84,8 +84,8 @@ def split_frame(uri: str) -> tuple[str, float | None]:
 def frame_times(duration_s: float, interval_s: float) -> list[float]:
     """The times of the pictures: the middle of each of a number of equal parts.
 
-    One part for each interval, at least one, at most 200; the start alone where the length is not
-    known.
+    There is one part per interval, at least one and at most 200; only the start if the length is
+    unknown.
     """
     if duration_s <= 0:
         return [0.0]
@@ -95,12 +95,12 @@ def frame_times(duration_s: float, interval_s: float) -> list[float]:
 
 
 def frame_key(video_key: str, time_s: float) -> str:
-    """The key of a frame, in hex."""
+    """Return the key of a frame, in hex."""
     return hashlib.sha256(frame_uri(video_key, time_s).encode("ascii")).hexdigest()
 
 
 def video_key(path: str) -> str:
-    """What identifies a video's content, in hex; of a large one a sample of its bytes.
+    """Return the key of a video in hex; for a large video, of a sample of its bytes.
 
     Raises:
         ItemError: the file cannot be read.
@@ -126,10 +126,10 @@ def _video_key(path: str, stamp: tuple[int, int, int]) -> str:
 
 
 def probe_video(path: str, limits: ImageLimits) -> VideoInfo:
-    """Read a video's header and decode its first image.
+    """Read the header of a video and decode its first frame.
 
     Raises:
-        ItemError: it cannot be read, shows no image, or is beyond the limits.
+        ItemError: it cannot be read, has no frames, or exceeds the limits.
     """
     with _opened(path) as (container, stream):
         first, _ = _shown_at(container, stream, 0.0, 0.0, limits)
@@ -145,7 +145,7 @@ def probe_video(path: str, limits: ImageLimits) -> VideoInfo:
 
 
 def read_frame(path: str, time_s: float, limits: ImageLimits) -> Image.Image:
-    """The image that is on the screen at a time, RGB and upright.
+    """Return the frame that is displayed at a time, RGB and upright.
 
     Raises:
         ItemError: as :func:`probe_video`, or the video ends before.
@@ -165,14 +165,14 @@ def read_frame(path: str, time_s: float, limits: ImageLimits) -> Image.Image:
 
 
 class _Reader:
-    """A file that FFmpeg reads for a bounded time."""
+    """A file for FFmpeg with a time limit."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._end = time.monotonic() + _MOST_SECONDS
 
     def check(self) -> None:
-        """Stop what takes too long."""
+        """Raise an error after the time limit."""
         if time.monotonic() > self._end:
             raise ItemError(Reason.DECODER_DIED, f"took longer than {_MOST_SECONDS:g} s")
 
@@ -221,13 +221,13 @@ def _shown_at(
     from_s: float,
     limits: ImageLimits,
 ) -> tuple[VideoFrame | None, bool]:
-    """The last frame up to a time, or the first one if all are later; and whether it is the end.
+    """Return the last frame up to a time (or the first frame), and whether it is the last one.
 
     Args:
-        container, stream: the video, just opened.
-        time_s: of the frame.
-        from_s: enter at the key frame before; 0: at the start, which some files alone allow.
-        limits: what it may cost, by the header.
+        container, stream: the opened video.
+        time_s: the time of the frame.
+        from_s: start at the key frame before this time; 0: at the start, which some files require.
+        limits: the limits for the size in the header.
     """
     check_size(stream.codec_context.width, stream.codec_context.height, limits)
     stream.codec_context.thread_count = 1  # others decode beside it
@@ -245,7 +245,7 @@ def _shown_at(
 
 
 def _time_of(frame: VideoFrame, stream: VideoStream) -> float:
-    """In seconds from the first image; 0 where the frame does not know it."""
+    """Return seconds from the first frame; 0 if unknown."""
     if frame.pts is None or frame.time_base is None:
         return 0.0
     return float((frame.pts - (stream.start_time or 0)) * frame.time_base)
@@ -258,7 +258,7 @@ def _upright(frame: VideoFrame, limits: ImageLimits) -> Image.Image:
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float:
-    """In seconds; 0 where it is not said, or absurd."""
+    """Return the duration in seconds; 0 if unknown or absurd."""
     import av
 
     if stream.duration is not None and stream.time_base is not None:

@@ -1,6 +1,6 @@
-"""Where the marks of a report's charts stand: pure, in percent of the plot's width and height.
+"""Positions of marks in charts, in percent of the width and height of the plot.
 
-Percent positions let a chart fit any screen without scaling its letters; y grows downwards.
+With percentages, a chart fits any screen without scaling its text; y grows downwards.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MOST_TICKS = 6
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Ranks from ``first`` to ``last`` (None: no end): how many queries, and shares in percent."""
+    """Ranks from ``first`` to ``last`` (None: open end), with query count and share in percent."""
 
     first: int
     last: int | None
@@ -39,11 +39,11 @@ class Bin:
 
 
 def rank_bins(ranks: Int64, gallery: int) -> tuple[Bin, ...]:
-    """How many queries have their right answer at which ranks.
+    """Count the queries by the rank of the correct answer.
 
     Args:
         ranks: int64 (q,), q > 0, from 1.
-        gallery: rows searched; bins that begin beyond are left out.
+        gallery: number of searched rows; bins beyond are left out.
     """
     bins = []
     for first, last in _BINS:
@@ -59,7 +59,7 @@ def rank_bins(ranks: Int64, gallery: int) -> tuple[Bin, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A value on an axis and where it stands."""
+    """A value on an axis and its position."""
 
     at: float
     label: str
@@ -67,7 +67,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point of a chart and what it stands for."""
+    """A point in a chart and its label."""
 
     x: float
     y: float
@@ -76,7 +76,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Maps values to percent of a length; ``log``: by their logarithm, ``flip``: backwards."""
+    """Maps values to percent of a length; ``log``: logarithmic, ``flip``: reversed."""
 
     low: float
     high: float
@@ -85,7 +85,7 @@ class Axis:
     flip: bool = False
 
     def at(self, value: float) -> float:
-        """Where a value stands, 0 to 100."""
+        """Return the position of a value, 0 to 100."""
         return _place(value, self.low, self.high, log=self.log, flip=self.flip)
 
 
@@ -97,7 +97,7 @@ def _place(value: float, low: float, high: float, *, log: bool, flip: bool) -> f
 
 
 def log_axis(values: Sequence[float]) -> Axis:
-    """An axis for positive values, from a tick of 1, 2 or 5 times a power of ten to another."""
+    """Return an axis for positive values, with ticks at 1, 2 or 5 times a power of ten."""
     low, high = _rounded_down(min(values)), _rounded_up(max(values))
     if low == high:
         low, high = low / 2, high * 2
@@ -125,7 +125,7 @@ def _rounded_up(value: float) -> float:
 
 
 def percent_axis(values: Sequence[float]) -> Axis:
-    """An upright axis for percentages: round ends around the values, never beyond 0 and 100."""
+    """Return a vertical axis for percentages, rounded, within 0 and 100."""
     spread = max(max(values) - min(values), 2.0)
     step = next(step for step in (1.0, 2.0, 5.0, 10.0, 20.0, 25.0) if spread / step <= 4)
     low = max(0.0, math.floor(min(values) / step) * step)
@@ -140,7 +140,7 @@ def percent_axis(values: Sequence[float]) -> Axis:
 
 
 def compact(value: float) -> str:
-    """A number in few letters: ``850``, ``12k``, ``1.5M``."""
+    """Return a number in short form: ``850``, ``12k``, ``1.5M``."""
     for limit, unit in ((1e6, "M"), (1e3, "k")):
         if value >= limit:
             return f"{value / limit:.3g}{unit}"

@@ -1,4 +1,4 @@
-"""What a corpus consists of, for the owner of its pictures: dates, folders, sizes, formats."""
+"""Summary of a corpus: dates, folders, sizes, formats."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OPTIONAL: Final[Mapping[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a count; ``share``: of the longest bar, in percent."""
+    """A row of a count; ``share``: in percent of the longest bar."""
 
     label: str
     count: int
@@ -37,9 +37,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many images there are of each kind; ``more`` kinds with ``rest`` images not shown.
+    """The number of images of each kind; ``more`` kinds with ``rest`` images are not shown.
 
-    ``unknown``: images that do not say.
+    ``unknown``: images without a value.
     """
 
     title: str
@@ -51,7 +51,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A corpus in counts; left out are those that nothing is known of, or that never end."""
+    """The counts of a corpus, without those that are unknown or have too many values."""
 
     images: int
     size_bytes: int
@@ -59,7 +59,7 @@ class Collection:
 
 
 def collection(snapshot: Snapshot) -> Collection:
-    """Count the images table, in one pass over the columns that it takes.
+    """Count the images in one pass over the required columns.
 
     Raises:
         DataError: the table is damaged.
@@ -86,7 +86,7 @@ def _has(schema: pa.Schema, name: str, fits: Callable[[Any], bool]) -> bool:
 
 
 def _kinds(batch: pa.RecordBatch, optional: list[str]) -> dict[str, pa.Array]:
-    """What each image is counted as, by the name of the count."""
+    """Return the kind of each image, by the name of the count."""
     pixels = pc.multiply(batch["width"].cast(pa.int64()), batch["height"].cast(pa.int64()))
     classes = np.searchsorted(_SIZES, pixels.to_numpy() / 1e6, side="right") - 1
     kinds = {
@@ -122,7 +122,7 @@ def _shown(tally: Mapping[str, Counter[Any]]) -> list[Count]:
 
 
 def _most_frequent(title: str, found: Counter[Any], *, newest: bool) -> Count:
-    """The most frequent kinds; of years the newest."""
+    """Return the most frequent kinds, or the newest years."""
     unknown = found.get(None, 0) + found.get("", 0)
     known = [(one, count) for one, count in found.items() if one not in (None, "")]
     known.sort(key=lambda pair: -pair[0] if newest else (-pair[1], pair[0]))

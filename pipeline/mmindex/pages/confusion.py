@@ -22,12 +22,12 @@ _DPI: Final = 120
 
 
 def plot_confusion(report: LabelReport, path: Path) -> str:
-    """Write the confusion matrix as a PNG file: true labels down, predicted labels across.
+    """Write the confusion matrix as a PNG: true labels in rows, predicted labels in columns.
 
-    Colours are shares of each true label, figures are counts.
+    Colours are shares of each true label; numbers are counts.
 
     Returns:
-        a note about letters that no installed font has; empty where all can be drawn.
+        a note about characters that are in no installed font, or an empty text.
 
     Raises:
         UsageError: there are too many labels to draw.

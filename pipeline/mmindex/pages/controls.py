@@ -1,7 +1,7 @@
-"""What pages with forms are made of: fields, pages of hits, and the facts of one image.
+"""Parts of pages with forms: fields, pagers, and the facts of an image.
 
-The macros of ``controls.html`` draw them; ``controls.css`` belongs to them. They work without
-scripts: forms are sent with GET, so that every view has an address.
+The macros in ``controls.html`` draw them with ``controls.css``. They work without scripts: forms
+use GET, so that every view has a URL.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a form.
+    """A field of a form.
 
     Attributes:
-        name: of the parameter.
-        label: what people read.
-        value: what it holds now; empty: nothing.
-        kind: of the input.
-        choices: for ``select``: values with their labels.
-        hint: an example, or what can be written here.
+        name: the name of the parameter.
+        label: the visible label.
+        value: the current value, or empty.
+        kind: the type of the input.
+        choices: for ``select``, values with their labels.
+        hint: an example, or the allowed values.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Pager:
-    """Where one is in a list, and the way to its other parts; no address, no way.
+    """The position in a list, and links to its other parts; an empty link is not shown.
 
     Attributes:
-        first, last: positions of what is shown, from 1.
-        total: how many there are; None: not known.
+        first, last: positions of the shown items, from 1.
+        total: the number of items; None if unknown.
     """
 
     first: int
@@ -50,7 +50,7 @@ class Pager:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line about an image; ``href``: where its value leads."""
+    """A fact about an image; ``href``: the link of its value."""
 
     label: str
     value: str
@@ -59,7 +59,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A link that does something with an image."""
+    """A link for an action with an image."""
 
     label: str
     href: str
@@ -68,14 +68,14 @@ class Action:
 def pager(
     offset: int, shown: int, size: int, total: int | None, address: Callable[[int], str]
 ) -> Pager:
-    """The pager of a list that is shown in parts.
+    """Return the pager of a list that is shown in parts.
 
     Args:
-        offset: how many come before what is shown.
-        shown: how many are shown.
-        size: how many fit on a page.
-        total: how many there are; None: not known, then a full page has another behind it.
-        address: of the page with an offset.
+        offset: the number of items before the shown ones.
+        shown: the number of shown items.
+        size: the number of items per page.
+        total: the number of items; None if unknown: a full page then has a next page.
+        address: returns the URL of the page with an offset.
     """
     last = offset + shown
     more = shown == size if total is None else last < total

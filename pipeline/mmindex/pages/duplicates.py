@@ -29,7 +29,7 @@ _WHY: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One image as the page shows it; ``likeness``: how close it is to the one to keep."""
+    """An image on the page; ``likeness``: its similarity with the image to keep."""
 
     member: Member
     place: Place
@@ -39,7 +39,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One group as the page shows it; ``why``: what speaks for the image to keep."""
+    """A group on the page; ``why``: why the first image is the one to keep."""
 
     number: int
     size: int
@@ -50,7 +50,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What could go from one folder."""
+    """The images to delete in a folder."""
 
     name: str
     images: int
@@ -60,13 +60,13 @@ class Folder:
 def dedup_page(
     snapshot: Snapshot, groups: Sequence[Group], threshold: float, page: Path | None = None
 ) -> str:
-    """The HTML page of all groups, as far as a page can hold them; it says what it leaves out.
+    """Return the HTML page of the groups; it states how many groups it leaves out.
 
     Args:
         snapshot: the version.
         groups: its near-duplicates, in the order of the page.
-        threshold: the least similarity that they were found with.
-        page: the file that the page is written to, for links to images; None: no links.
+        threshold: the lowest similarity of linked pairs.
+        page: the file of the page, for links to images; None: no links.
     """
     sections: list[Section] = []
     room = _MOST_PICTURES
@@ -107,7 +107,7 @@ def _card(member: Member, page: Path | None) -> Card:
 
 
 def _folders(groups: Iterable[Group]) -> list[Folder]:
-    """Where the images lie that could go: first where most bytes are to be won."""
+    """Return the folders of the images to delete; those that free the most bytes come first."""
     images: Counter[str] = Counter()
     spare: Counter[str] = Counter()
     for group in groups:

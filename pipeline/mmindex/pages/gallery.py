@@ -1,7 +1,7 @@
-"""An answer as one HTML file, see :mod:`mmindex.pages.page`.
+"""The hits of a query as one HTML file, see :mod:`mmindex.pages.page`.
 
-Texts are isolated from each other's writing direction (``<bdi>``); no local path is on the page,
-only names relative to it, see :mod:`mmindex.pages.places`.
+Texts are isolated from the writing direction of others (``<bdi>``). The page contains no local
+paths, only names relative to it, see :mod:`mmindex.pages.places`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SMALL_PIXELS = 256
 
 
 class ShownHit(Protocol):
-    """What a notebook shows of a hit."""
+    """A hit in a notebook."""
 
     @property
     def rank(self) -> int: ...  # noqa: D102 # as in :class:`mmindex.core.records.Hit`
@@ -49,12 +49,12 @@ class ShownHit(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How an answer was asked for, and where its page goes.
+    """The arguments of a query, and the file of its page.
 
     Attributes:
-        min_score: the least score asked for; None: any.
-        where: the condition on images; None: none.
-        page: the file that the page is written to, for links to images; None: no links.
+        min_score: the lowest score, or None.
+        where: the condition, or None.
+        page: the file of the page, for links to images; None: no links.
     """
 
     min_score: float | None = None
@@ -64,15 +64,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One hit as the page shows it, with the hits that are the same content.
+    """A hit on the page, with the hits that have the same content.
 
     Attributes:
-        share: the length of the score's bar, in percent.
-        alt: what the image shows: a caption, or the file's name.
-        found: the caption that is the hit, where captions were searched.
-        more: how many captions are not shown.
+        share: the length of the score bar, in percent.
+        alt: the alternative text: a caption, or the file name.
+        found: the caption, if captions were searched.
+        more: the number of captions that are not shown.
         copies: ids of the other hits with the same bytes, or the same text.
-        alike: ids of the other hits that are almost the same image, and their copies.
+        alike: ids of other hits that are near-duplicates, and their copies.
         hidden: the number of near-duplicates that were left out of the answer.
     """
 
@@ -93,16 +93,16 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """Why there are no hits, and what to try."""
+    """The reasons for an empty result, and advice."""
 
     reasons: tuple[str, ...]
     advice: tuple[str, ...]
 
 
 def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = None) -> str:
-    """The HTML page of an answer.
+    """Return the HTML page of a result.
 
-    An image that is gone or cannot be decoded is shown as a placeholder with the reason.
+    A missing or damaged image is shown as a placeholder with the reason.
 
     Raises:
         DataError: the store's tables are damaged.
@@ -129,7 +129,7 @@ def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = N
 
 
 def hits_fragment(hits: Sequence[ShownHit], query: str) -> str:
-    """Hits as a piece of HTML for a notebook: at most ``_MAX_SHOWN`` small images."""
+    """Return hits as an HTML fragment for a notebook, with at most ``_MAX_SHOWN`` thumbnails."""
     shown = [
         (
             hit,
@@ -144,7 +144,7 @@ def hits_fragment(hits: Sequence[ShownHit], query: str) -> str:
 
 
 def _title(answer: Answer) -> str:
-    """The question; an image alone that was named by its path goes by its file's name."""
+    """Return the query as title; for a single image with a path, only the file name."""
     path = answer.query if answer.picture is not None else ""
     if path and answer.picture in (path, str(user_path(path))):
         return Part(Modality.IMAGE, path).title
@@ -158,14 +158,14 @@ def cards(
     show: Callable[[Hit], tuple[Place, Thumb]],
     leaders: Callable[[Sequence[str]], Sequence[str]] = lambda keys: keys,
 ) -> list[Card]:
-    """The cards of an answer: hits with the same content share one.
+    """Return the cards of a result: hits with the same content share one.
 
     Args:
-        snapshot: the version that answered.
+        snapshot: the version.
         answer: the hits.
         full: the score of a full bar.
-        show: where a hit's image lies, and a small image of it.
-        leaders: for each of some images' keys the one whose card it shares, see
+        show: returns the place and the thumbnail of a hit.
+        leaders: the key whose card an image shares, by key, see
             :func:`mmindex.insight.dedup.near_leaders`.
     """
     found = _stacks(snapshot, answer)
@@ -185,7 +185,7 @@ def cards(
 
 
 def _linked(page: Path | None) -> Callable[[Hit], tuple[Place, Thumb]]:
-    """A hit on a page that holds its images, and links to their files."""
+    """Return a hit with an embedded thumbnail and a link to its file."""
 
     def show(hit: Hit) -> tuple[Place, Thumb]:
         picture = thumb(hit.uri)
@@ -195,7 +195,7 @@ def _linked(page: Path | None) -> Callable[[Hit], tuple[Place, Thumb]]:
 
 
 def _stacks(snapshot: Snapshot, answer: Answer) -> dict[str, list[Hit]]:
-    """Hits with the same bytes (captions: the same text) together, in the order of the best."""
+    """Group hits with the same bytes (for captions, the same text), ordered by the best hit."""
     keys: dict[str, str] = {}
     if answer.to is Modality.IMAGE:
         found = find_pictures(snapshot, "image_id", {hit.image_id for hit in answer.hits})
@@ -235,12 +235,12 @@ def _card(
 
 
 def nothing(snapshot: Snapshot, request: Request, left: int | None = None) -> Nothing:
-    """Why an answer is empty, as far as its request explains that.
+    """Explain an empty result.
 
     Args:
         snapshot: the version.
-        request: what was asked.
-        left: images that match its condition; None: not counted yet.
+        request: the arguments of the query.
+        left: the number of images that match the condition; None: not counted yet.
     """
     reasons, advice = [], []
     if request.where is not None:
@@ -258,7 +258,7 @@ def nothing(snapshot: Snapshot, request: Request, left: int | None = None) -> No
 
 
 def found_text(answer: Answer, cards: Sequence[Card]) -> str:
-    """Such as ``12 images``, or ``10 different images in 12 files``."""
+    """Return a count such as ``12 images``, or ``10 different images in 12 files``."""
     count, different = len(answer.hits), len(cards)
     noun = "image" if answer.to is Modality.IMAGE else "caption"
     plural = "" if different == 1 else "s"

@@ -1,9 +1,8 @@
-"""Pages that open from disk: no server, no network, no scripts, nothing of a stranger's acts.
+"""HTML pages that open from disk: no server, no network, no scripts, no active foreign content.
 
-Everything is escaped by the template engine, hidden characters are made visible, and a content
-security policy forbids whatever would slip through: no script, no fetch, one stylesheet known by
-its hash. Images are small JPEGs made anew from pixels, so that nothing of the originals' EXIF
-(GPS), comments or colour profiles travels with the page.
+The template engine escapes everything, hidden characters are made visible, and a content security
+policy forbids scripts, requests and all stylesheets except one with a known hash. Thumbnails are
+JPEGs encoded from pixels, so the page contains no EXIF (GPS), comments or colour profiles.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _THUMB_PIXELS = 512
 
 @dataclass(frozen=True, slots=True)
 class Thumb:
-    """A small image as a ``data:`` address, or the reason why there is none."""
+    """A thumbnail as a ``data:`` URL, or the reason why there is none."""
 
     address: str = ""
     width: int = 0
@@ -47,12 +46,12 @@ class Thumb:
 
 
 def render(template: str, styles: Sequence[str], **values: object) -> str:
-    """Fill a template: one file, with its style sheets and its policy inside.
+    """Render a template as one file, with embedded style sheets and policy.
 
     Args:
         template: the name of a file in the templates folder.
-        styles: its style sheets, from the same folder; later ones win.
-        values: what it shows; texts may be anybody's.
+        styles: the style sheets from the same folder; later ones override earlier ones.
+        values: the values, which can be untrusted.
     """
     css = stylesheet(styles)
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
@@ -64,18 +63,18 @@ def render(template: str, styles: Sequence[str], **values: object) -> str:
 
 
 def render_linked(template: str, css_href: str, **values: object) -> str:
-    """Fill a template for a server that sends :func:`stylesheet` and the policy beside it.
+    """Render a template for a server that sends :func:`stylesheet` and the policy separately.
 
     Args:
         template: the name of a file in the templates folder.
-        css_href: where the style sheet is.
-        values: what it shows; texts may be anybody's.
+        css_href: the URL of the style sheet.
+        values: the values, which can be untrusted.
     """
     return _filled(template, css_href=css_href, **values)
 
 
 def stylesheet(styles: Sequence[str]) -> str:
-    """Style sheets of the templates folder in one."""
+    """Return the concatenated style sheets of the templates folder."""
     return "".join(_file(name) for name in styles)
 
 
@@ -86,9 +85,9 @@ def _filled(template: str, **values: object) -> str:
 
 
 def write_page(path: Path, page: str) -> None:
-    """Write a page so that ``path`` holds the old one or the whole new one.
+    """Write a page atomically.
 
-    Into what is not a regular file (``/dev/stdout``) it is written as it comes.
+    If ``path`` is not a regular file (``/dev/stdout``), it is written directly.
 
     Raises:
         CannotCreateError: the folder does not exist, or ``path`` is a folder.
@@ -113,7 +112,7 @@ def write_page(path: Path, page: str) -> None:
 
 
 def shown_model(encoder: EncoderInfo) -> str:
-    """The model's name without the folders that it lies in."""
+    """Return the name of the model without its folders."""
     model, weights = encoder.model, encoder.pretrained
     if model.startswith(LOCAL_DIR):
         model = LOCAL_DIR + PurePath(model.removeprefix(LOCAL_DIR)).name
@@ -123,7 +122,7 @@ def shown_model(encoder: EncoderInfo) -> str:
 
 
 def thumbnail(uri: str, pixels: int) -> Image.Image | str:
-    """What lies at ``uri``, at most so many pixels wide and high, or why it cannot be shown."""
+    """Return the image at ``uri``, limited in width and height, or why it cannot be shown."""
     try:
         picture = decode(read_uri(uri), ImageLimits.of(LimitsConfig()))
     except ItemError as error:
@@ -135,11 +134,11 @@ def thumbnail(uri: str, pixels: int) -> Image.Image | str:
 
 
 def thumb(uri: str, pixels: int = _THUMB_PIXELS) -> Thumb:
-    """A small image of what lies at ``uri``, or the reason why there is none.
+    """Return a thumbnail of the image at ``uri``, or the reason why there is none.
 
     Args:
-        uri: where the image's bytes are.
-        pixels: its longest side, at most.
+        uri: the location of the image.
+        pixels: the limit for the longer side.
     """
     picture = thumbnail(uri, pixels)
     if isinstance(picture, str):
@@ -164,12 +163,12 @@ def _environment() -> jinja2.Environment:
 
 
 def _inert(value: object) -> object:
-    """Every string that a template prints, unless it is markup of our own."""
+    """Escape every string in a template, except our own markup."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _exact(text: str) -> Markup:
-    """A text as a form holds it: sent back as it came."""
+    """Return a text for a form field, which is sent back unchanged."""
     return escape(text.encode("utf-8", "replace").decode())
 
 

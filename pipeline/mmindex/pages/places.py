@@ -1,7 +1,7 @@
-"""What pages call an image, and where a click on it leads.
+"""Names and links of images on pages.
 
-A link never spells out where the reader's files lie: it is relative to the page, and there is none
-where it would have to name the home folder or start at the root.
+A link never reveals the location of the user's files: it is relative to the page, and there is none
+if it would contain the home folder or start at the root.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _LONG = 20
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an image lies, as far as a page tells it.
+    """The location of an image on a page.
 
     Attributes:
-        name: its file's name; of a row of a table, the last part of its id.
-        inside: the name of the archive or table that holds it; empty for a file of its own.
-        href: where its name leads; empty: nowhere.
+        name: the file name; for a table row, the last part of its id.
+        inside: the name of its archive or table; empty for a separate file.
+        href: the link, or empty.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Place:
 
 
 def place_of(uri: str, image_id: str, page: Path | None = None) -> Place:
-    """Name an image.
+    """Return the name and link of an image.
 
     Args:
-        uri: where its bytes are.
-        image_id: its id.
-        page: the file that the page is written to; None: no links.
+        uri: the location of its bytes.
+        image_id: the id.
+        page: the file of the page; None: no links.
     """
     path, inside = split_uri(uri)
     _, time_s = split_frame(uri)
@@ -64,19 +64,19 @@ def place_of(uri: str, image_id: str, page: Path | None = None) -> Place:
 
 
 def clock(time_s: float) -> str:
-    """A time in a video as players show it: ``1:02:03``."""
+    """Return a time in a video as in players: ``1:02:03``."""
     minutes, seconds = divmod(int(time_s), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def folder_of(image_id: str) -> str:
-    """The folder that an id names, below its source: ``folder/Pictures/2019``."""
+    """Return the folder in an id: ``folder/Pictures/2019``."""
     return image_id.rpartition("/")[0] or image_id
 
 
 def breakable(text: str) -> Markup:
-    """A name that breaks between its words, not inside them."""
+    """Return a name with line breaks allowed between its words."""
     parts: list[str] = []
     for part in _FOLDERS.split(visible(text)):
         long = max(map(len, part.split(" "))) > _LONG
@@ -85,7 +85,7 @@ def breakable(text: str) -> Markup:
 
 
 def _link(path: str, page: Path | None) -> str:
-    """``path`` as seen from the page's folder, percent-encoded; empty where it stays untold."""
+    """Return ``path`` relative to the folder of the page, percent-encoded; empty if not allowed."""
     if page is None or not os.path.isabs(path):  # noqa: PTH117 # names may be no UTF-8
         return ""
     folder = os.path.abspath(page.parent)  # noqa: PTH100 # a browser follows no links either

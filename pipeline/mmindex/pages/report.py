@@ -1,7 +1,7 @@
 """An evaluation as one HTML file, see :mod:`mmindex.pages.page`.
 
-Charts are SVG that the template draws: no script, no image of letters, so every script and both
-colour schemes look as the reader's system shows them. No local path is on the page.
+Charts are SVG from the template, with the fonts and the colour scheme of the reader's system. The
+page contains no local paths.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RecallRow:
 
 @dataclass(frozen=True, slots=True)
 class DirectionPart:
-    """What the page shows of one direction."""
+    """One direction on the page."""
 
     title: str
     asked: str
@@ -59,9 +59,9 @@ class DirectionPart:
 
 @dataclass(frozen=True, slots=True)
 class SpeedPart:
-    """One index's curve; the axes are None for exact search, which has one point.
+    """The curve of an index; the axes are None for exact search, which has one point.
 
-    ``size_bytes``: what its vectors and its FAISS index take on disk.
+    ``size_bytes``: the size of its vectors and its FAISS index on disk.
 
     ``frontier``: no other setting is better in both respects, as measured now; ``others``: the
     rest; ``chosen``: the one in use.
@@ -78,7 +78,7 @@ class SpeedPart:
 
 @dataclass(frozen=True, slots=True)
 class ReasonPart:
-    """One reason for quarantine: how many items, their share of the bar, and some ids."""
+    """A quarantine reason: number of items, share of the bar, and some ids."""
 
     reason: str
     count: int
@@ -88,7 +88,7 @@ class ReasonPart:
 
 @dataclass(frozen=True, slots=True)
 class HistoryPart:
-    """The versions, and the marks of their recall@1; no axis where fewer than two have any.
+    """The versions, and the marks of their recall@1; no axis if fewer than two have it.
 
     ``cut``: the store keeps older ones that are not shown.
     """
@@ -107,13 +107,13 @@ def report_page(
     config: EvaluateConfig,
     comparison: Comparison | None = None,
 ) -> str:
-    """The HTML page of an evaluation; the indexes' speeds are measured now.
+    """Return the HTML page of an evaluation, and measure the speed of the indexes.
 
     Args:
         snapshot: the version.
-        measured: what was measured of it.
-        config: what it was measured with.
-        comparison: golden figures to show beside it.
+        measured: the evaluation.
+        config: the settings of the evaluation.
+        comparison: the comparison with expected figures.
 
     Raises:
         DataError: the store's tables are damaged.

@@ -96,7 +96,7 @@ def _above(
     details = Counter(entry.detail for entry in entries if entry.reason == reasons[0][0])
     [(detail, alike)] = details.most_common(1)
     return DataError(
-        f"{len(entries)} of {seen} {what} are unusable ({counts}); at most {allowed} may be",
+        f"{len(entries)} of {seen} {what} are unusable ({counts}); at most {allowed} are allowed",
         f"{alike} of them: {detail}; see `mmindex quarantine list`, "
         "or raise `max_quarantine` to build without them",
     )
@@ -123,12 +123,12 @@ def emptied_gate(
         if old.images and not source.images:
             return DataError(
                 f"{source.spec} had {old.images} images in the last version and has none now",
-                f"is it unmounted or moved? {MEANT}",
+                f"check whether it is unmounted or was moved; {MEANT}",
             )
         if old.captions and not source.captions:
             return DataError(
                 f"{source.spec} had {old.captions} captions in the last version and has none now",
-                f"do the names in its caption list still match the images? {MEANT}",
+                f"check whether the names in its caption list still match the images; {MEANT}",
             )
     return None
 
@@ -148,9 +148,9 @@ def removal_gate(before: int, gone: int, share: float, where: str = "") -> DataE
         return None
     of = f" of {where}" if where else ""
     return DataError(
-        f"{gone} of the last version's {before} images{of} are gone; at most "
-        f"{int(share * before)} may be",
-        f"is a source unmounted or moved? {MEANT}",
+        f"{gone} of the {before} images{of} in the last version are missing; at most "
+        f"{int(share * before)} are allowed",
+        f"check whether a source is unmounted or was moved; {MEANT}",
     )
 
 

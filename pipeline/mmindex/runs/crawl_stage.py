@@ -158,9 +158,9 @@ def _changes(context: Context, after: Tables, unread: Sequence[str]) -> Changes 
         # Rows may have vanished, and nobody can say which: not without being told to.
         fewer = before is not None and before.images.rows > after.images.rows
         if fewer and context.config.limits.max_removed < 1:
-            hint = "to build without knowing what is gone, pass `max_removed=1`"
+            hint = "to build without checking for missing images, pass `max_removed=1`"
             raise DataError(error.message, hint) from error
-        get_logger("crawl").warning("what has changed cannot be told", why=error.message)
+        get_logger("crawl").warning("the changes cannot be determined", why=error.message)
         return None
     context.figures.changes = changes
     return changes
@@ -182,9 +182,9 @@ def objections(context: Context, found: Found) -> list[DataError]:
         )
     if not report.images.rows:
         specs = ", ".join(source.spec for source in context.config.source)
-        hint = "see `mmindex quarantine list` for what was found and why it was kept out"
+        hint = "see `mmindex quarantine list` for the unusable items and the reasons"
         if {".zip", ".tar"} & report.not_read.keys():
-            hint = "name an archive as a source of its own, such as folder:photos.zip"
+            hint = "pass an archive as a separate source, such as folder:photos.zip"
         elif way := remedy(report.not_read):
             hint = way
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in report.not_read.items())

@@ -210,8 +210,9 @@ def _database(layout: Layout, streams: _Streams) -> Iterator[duckdb.DuckDBPyConn
         if not isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
             raise
         raise StorageError(
-            f"comparing the corpus with the last version's failed: {str(error).splitlines()[0]}",
-            "free some space, or choose another `store`",
+            "comparing the corpus with that of the last version failed: "
+            f"{str(error).splitlines()[0]}",
+            "free some disk space, or choose another `store`",
         ) from error
 
 

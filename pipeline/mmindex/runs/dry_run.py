@@ -198,7 +198,7 @@ class _Foresight:
             with without_network():
                 stages.prepare(context, self.draft, STAGES)
         except WouldFetchError as error:
-            self.unread.append(Unread("model", f"would fetch: {error.message}"))
+            self.unread.append(Unread("model", f"would download: {error.message}"))
         read = [plan.source for plan in sources if not plan.needs.what]
         lacking = [plan for plan in sources if plan.needs.what]
         self.unread += [Unread(plan.source.spec, plan.needs.what) for plan in lacking]

@@ -83,7 +83,7 @@ def check_room(
     free = free_bytes(layout.root)
     if needed > free:
         get_logger("run").warning(
-            "the disk has no room for a whole new index, should one be needed",
+            "the disk has not enough space for a complete new index, if one is needed",
             needed_bytes=needed,
             free_bytes=free,
         )
@@ -103,8 +103,8 @@ def require_room(layout: Layout, parts: Mapping[str, int]) -> None:
     if needed > free:
         what = ", ".join(f"{name} {size:,}" for name, size in parts.items() if size)
         raise StorageError(
-            f"{layout.root}: at least {needed:,} bytes are needed ({what}), {free:,} are free",
-            "free some space (`mmindex gc` removes old versions), or choose another `store`",
+            f"{layout.root}: needs at least {needed:,} bytes ({what}), but only {free:,} are free",
+            "free some disk space (`mmindex gc` removes old versions), or choose another `store`",
         )
 
 

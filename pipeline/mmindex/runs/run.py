@@ -165,4 +165,4 @@ def _report_failure(recorder: Recorder, shown: Manifest | None, error: BaseExcep
     try:
         recorder.write("failed", shown, error)
     except MmindexError as second:
-        get_logger("run").warning("the run's report could not be written", why=second.message)
+        get_logger("run").warning("the report of the run could not be written", why=second.message)

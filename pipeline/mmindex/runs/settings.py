@@ -78,8 +78,8 @@ def _changed(
     if not any(chosen):
         names = ", ".join(f"`{name}`" for name in options)
         raise UsageError(
-            f"{names}: the store has no folder: source to choose files from",
-            "give the source as well; in a configuration file, put it into the [[source]] table",
+            f"{names}: the store has no folder: source for these globs",
+            "pass the source too; in a settings file, use the [[source]] table",
         )
     return [
         {**table, **options} if globs else table for table, globs in zip(known, chosen, strict=True)

@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmindex.core.errors import UsageError, did_you_mean
-from mmindex.core.records import NamedHit
-from mmindex.media.photo import LOCATION_COLUMNS
+from mmindex.core.records import LOCATION_COLUMNS, NamedHit
 from mmindex.store.objects import contents
 from mmindex.store.snapshot import Snapshot
 

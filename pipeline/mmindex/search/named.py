@@ -1,15 +1,15 @@
-"""Find the images that users name by path, uri or id."""
+"""Find the images that users name by path, uri or id.
+
+Pillow and the settings are imported when an image is read: a text query needs neither.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmindex.core.config import LimitsConfig
 from mmindex.core.errors import DataError, MmindexError, NoInputError
 from mmindex.core.records import ItemError, Reason
 from mmindex.core.resources import user_path
-from mmindex.media.images import ImageLimits, decode
-from mmindex.media.uris import read_uri
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,6 +22,8 @@ def path_of(where: str) -> str:
 
 def content_of(where: str) -> bytes | MmindexError | None:
     """Read the bytes of a path or uri; None if there is no such file."""
+    from mmindex.media.uris import read_uri
+
     if "\0" in where:  # no file's name holds one
         return None
     try:
@@ -38,6 +40,9 @@ def decoded(where: str, data: bytes) -> Image:
     Raises:
         DataError: it cannot be decoded.
     """
+    from mmindex.core.config import LimitsConfig
+    from mmindex.media.images import ImageLimits, decode
+
     try:
         return decode(data, ImageLimits.of(LimitsConfig()))
     except ItemError as error:

@@ -200,7 +200,9 @@ class Searcher:
         wanted = np.asarray(ids, dtype=np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.rows):
             raise UsageError(f"ids must be in 0..{self.rows - 1}")
-        keys = self._snapshot.keys(self.info.modality).take(pa.array(wanted, pa.int64()))
+        keys = self._snapshot.keys(self.info.modality).take(
+            pa.array(wanted.tolist(), pa.int64())  # of an array, pyarrow would import numpy.ma
+        )
         if keys.null_count:
             raise DataError(f"{self.info.modality}: an id has no key", "run `mmindex check --full`")
         return [str(key) for key in keys.to_pylist()]

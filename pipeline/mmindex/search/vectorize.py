@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from mmindex.core.errors import DataError, MmindexError, NoVectorError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
-from mmindex.media.uris import key_of
 from mmindex.models.resolve import unfit
 from mmindex.search.hits import Picture, find_pictures
 from mmindex.search.named import content_of, decoded, path_of, unknown
@@ -177,6 +176,8 @@ class Vectorizer:
     def _batch(
         self, batch: Sequence[tuple[str, bytes | MmindexError | None]]
     ) -> list[Asked | MmindexError]:
+        from mmindex.media.uris import key_of  # Pillow: when an image is asked with
+
         keys = {
             where: key_of(path_of(where), content)
             for where, content in batch

@@ -94,7 +94,7 @@ def _link(layout: Layout, number: int, data: bytes, recorded: tuple[int, str] | 
     sha256 = hashlib.sha256(data).hexdigest()
     path = layout.version(number)
     if recorded is not None and recorded[1] != sha256:
-        why = f"damaged: its sha256 is not the one that version {recorded[0]} recorded"
+        why = f"damaged: its sha256 differs from the one that version {recorded[0]} recorded"
         return Link(number, None, sha256, f"{path}: {why}")
     try:
         manifest = versions.checked(layout, number, data, None)

@@ -114,7 +114,7 @@ def read_forgotten(snapshot: Snapshot) -> Forgotten:
     try:
         rows = snapshot.table(FORGOTTEN).to_pylist()
     except DataError as error:
-        hint = "restore this file from a backup: without it what was forgotten could come back"
+        hint = "restore this file from a backup: without it, forgotten items could be indexed again"
         raise DataError(error.message, hint) from error
     for row in rows:
         if row["what"] not in found:

@@ -42,7 +42,7 @@ def read_intent(layout: Layout) -> Intent | None:
         return msgspec.json.decode(data, type=Intent)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path}: damaged: {error}", "give the sources and settings again with `fresh_settings`"
+            f"{path}: damaged: {error}", "pass the sources and settings again with `fresh_settings`"
         ) from error
 
 

@@ -130,7 +130,7 @@ def read_all(layout: Layout, current: Manifest | None) -> dict[int, Manifest | N
             found[number] = made
             continue
         if current is not None and current.floor <= number <= current.version:
-            raise DataError(made, "run `mmindex check --repair` to drop damaged old versions")
+            raise DataError(made, "run `mmindex check --repair` to remove damaged old versions")
         found[number] = None
     return found
 

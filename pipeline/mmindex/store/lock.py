@@ -34,7 +34,7 @@ def writer_lock(layout: Layout) -> Iterator[None]:
             holder = note[0] if note else "unknown"
             raise BusyError(
                 f"{layout.root}: another mmindex run is writing to this store (process {holder})",
-                "wait for it to end, then run this command again",
+                "wait until it has finished, then run this command again",
             ) from error
         # Only for the message above: a full disk must not keep `gc` from freeing it. Always as
         # long as any other note, so that none is cut first: the old block is written over.

@@ -17,7 +17,7 @@ from mmindex.store.manifest import ObjectRef
 from mmindex.store.publish import StagedFile
 
 _CHUNK_BYTES = 1 << 20
-REPAIR_HINT = "run `mmindex check --full`; `mmindex build` makes damaged objects again"
+REPAIR_HINT = "run `mmindex check --full`; `mmindex build` creates damaged objects again"
 
 
 def hash_file(path: Path) -> str:

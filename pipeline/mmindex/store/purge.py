@@ -70,7 +70,7 @@ def _remove_unlisted(layout: Layout, manifest: Manifest) -> None:
             # Below the floor whatever it lists must go; one that stays says what it needs.
             if number >= manifest.floor:
                 raise
-            get_logger("forget").warning("passing over a damaged version", why=error.message)
+            get_logger("forget").warning("skipping a damaged version", why=error.message)
     newest = layout.version(manifest.version).stat().st_mtime_ns
     unlisted = (path for path in layout.objects_dir.glob("*/*") if path.name not in listed)
     publish.remove_files(
@@ -101,7 +101,7 @@ def forgotten_rows(path: Path, forgotten: Forgotten) -> NDArray[np.bool_]:
                 found.append(by_url | rows_among(batch["key"], forgotten.keys))
     except (pa.ArrowInvalid, KeyError) as error:
         raise DataError(
-            f"{path}: damaged: {error}", "remove this file: its images are fetched again"
+            f"{path}: damaged: {error}", "remove this file: its images are then downloaded again"
         ) from error
     return np.concatenate(found)
 
@@ -160,7 +160,7 @@ def purge_stamps(layout: Layout, forgotten: Forgotten, uris: Collection[str] = f
     try:
         rewritten = path.is_file() and _copy_stamps(path, scratch, forgotten, uris)
     except sqlite3.DatabaseError as error:
-        get_logger("forget").warning("removing the list of unchanged files", why=str(error))
+        get_logger("forget").warning("removing the cache of unchanged files", why=str(error))
         scratch.unlink(missing_ok=True)
         publish.remove_file(path)
         return

@@ -154,7 +154,7 @@ class Snapshot:
                 f" {info.rows} and {info.n}"
             )
         if ids is None or ids.rows != info.rows:
-            raise DataError(f"{side}: the ids do not fit the index", "run `mmindex check`")
+            raise DataError(f"{side}: the ids do not match the index", "run `mmindex check`")
         return vectors
 
     def keys(self, side: Modality) -> pa.ChunkedArray[Any]:
@@ -245,8 +245,8 @@ def open_snapshot(root: Path) -> Snapshot:
     missing = [stage for stage in _SEARCHABLE if stage not in manifest.stages]
     if missing or manifest.encoder is None:
         raise NoInputError(
-            f"{root}: version {manifest.version} cannot be searched yet, it lacks "
-            + " and ".join(missing or _SEARCHABLE),
+            f"{root}: version {manifest.version} cannot be searched yet; missing stages: "
+            + ", ".join(missing or _SEARCHABLE),
             f"run {', then '.join(f'`mmindex {stage}`' for stage in missing or _SEARCHABLE)}",
         )
     return snapshot

@@ -50,13 +50,13 @@ def open_layout(root: Path) -> Layout:
     if found is None:
         if list_versions(layout):
             raise DataError(f"{path}: missing", repair)
-        raise NoInputError(f"{root}: no mmindex store there", "run `mmindex build` first")
+        raise NoInputError(f"{root}: not an mmindex store", "run `mmindex build` first")
     if not _FORMAT.fullmatch(found):
         raise DataError(f"{path}: damaged", repair)
     if found.decode().strip() != FORMAT:
         raise ModelMismatchError(
-            f"{path}: store format {found.decode().strip()}, this mmindex reads {FORMAT}",
-            "use the mmindex that made it, or another `store`",
+            f"{path}: store format {found.decode().strip()}, but this mmindex reads {FORMAT}",
+            "use the mmindex version that created it, or another `store`",
         )
     return layout
 
@@ -148,7 +148,7 @@ def read_current_pointer(layout: Layout) -> Current | None:
 
 def _decode_pointer(layout: Layout) -> Current:
     path = layout.current_file
-    repair = "run `mmindex check --repair` to point it at the newest valid version"
+    repair = "run `mmindex check --repair` to set it to the newest valid version"
     try:
         pointer = msgspec.json.decode(path.read_bytes(), type=Current)
     except FileNotFoundError:
@@ -158,7 +158,7 @@ def _decode_pointer(layout: Layout) -> Current:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: damaged: {error}", repair) from error
     if not pointer.plausible:
-        raise DataError(f"{path}: damaged: version and sha256 do not belong together", repair)
+        raise DataError(f"{path}: damaged: version and sha256 do not match", repair)
     return pointer
 
 
@@ -235,7 +235,7 @@ def checked(layout: Layout, number: int, data: bytes, sha256: str | None) -> Man
         )
     manifest = decode_manifest(data, str(path))
     if manifest.version != number:
-        raise DataError(f"{path}: holds version {manifest.version}", "run `mmindex check`")
+        raise DataError(f"{path}: contains version {manifest.version}", "run `mmindex check`")
     return manifest
 
 

@@ -1,1 +1,1 @@
-"""Upkeep of a store: checking, collection, repair, rollback, forgetting, schedules."""
+"""Maintenance of a store: check, gc, repair, rollback, forget, schedule."""

@@ -1,6 +1,6 @@
-"""Is the store sound? Every manifest, every object, whether they fit together and answer as built.
+"""Verify a store: manifests, objects, whether they match each other, and golden answers.
 
-Nothing forgotten may be left either: :mod:`mmindex.upkeep.traces`.
+It also checks that no forgotten items are left: :mod:`mmindex.upkeep.traces`.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ _KEY_WORDS = 4  # 64-bit words in a sha256
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a check looked at, and what is wrong.
+    """The result of a check.
 
     Attributes:
-        versions: how many versions were looked at.
-        objects: how many objects they list.
-        bytes: the objects' sizes.
-        hashed: how many of the objects were read and hashed.
-        unlisted: objects of no version: `mmindex gc` takes them.
-        unlisted_bytes: their sizes.
+        versions: number of checked versions.
+        objects: number of objects in these versions.
+        bytes: total size of the objects.
+        hashed: number of objects that were read and hashed.
+        unlisted: number of objects in no version, which `mmindex gc` removes.
+        unlisted_bytes: total size of these objects.
         pending: versions with forgotten items that the next writer or `mmindex gc` removes.
-        problems: one line each; empty where all is well.
+        problems: one line per problem.
     """
 
     versions: int
@@ -63,20 +63,20 @@ class CheckReport:
 
 
 def check(root: Path, *, full: bool, subset: tuple[int, int] | None = None) -> CheckReport:
-    """Check every version of a store; it may be written to and collected meanwhile.
+    """Check every version of a store; builds and gc can run at the same time.
 
-    Where all is well, the published version's golden queries are asked again.
+    If there are no problems, the golden queries of the published version are repeated.
 
-    Manifests are always verified, from CURRENT down. A manifest above CURRENT was never committed:
-    no problem, the next writer removes it.
+    Manifests are always verified, starting from CURRENT. A manifest above CURRENT was never
+    committed. It is not a problem, and the next writer removes it.
 
     Args:
-        root: the store's folder.
-        full: also read and hash every object, see that tables, vectors, ids and golden queries fit
-            together, that nothing forgotten is left, and that ledger and run reports can be read;
-            otherwise presence and size of the objects are checked.
-        subset: (i, n): read and hash the i-th of n parts of the objects, i from 1 to n. Which part
-            an object is in hangs on its content alone: n checks, one for each i, cover all.
+        root: the folder of the store.
+        full: also read and hash every object, and check that tables, vectors, ids and golden
+            queries match each other, that no forgotten items are left, and that the ledger and the
+            run reports can be read; otherwise only the existence and size of objects are checked.
+        subset: (i, n): read and hash part i of n of the objects, i from 1 to n. The part of an
+            object depends only on its content: n checks, one for each i, cover all objects.
 
     Raises:
         NoInputError: there is no store.
@@ -115,9 +115,9 @@ def _check(layout: Layout, full: bool, subset: tuple[int, int] | None) -> CheckR
 
 
 class _Content:
-    """Do a version's objects fit together, beyond each being what it was when it was written?
+    """Checks whether the objects of a version match each other.
 
-    What several versions share is looked at once.
+    Objects of several versions are checked once.
     """
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class _Content:
         self._sides: set[tuple[str, ...]] = set()
 
     def problems(self, snapshot: Snapshot) -> Iterator[str]:
-        """What does not fit together in a version whose objects were verified, one line each."""
+        """Return the mismatches in a version with verified objects, one line each."""
         manifest = snapshot.manifest
         where = f"version {manifest.version}"
         for ref in manifest.objects:
@@ -146,7 +146,7 @@ class _Content:
 
 @dataclass(slots=True)
 class _State:
-    """What was found so far."""
+    """The intermediate result of a check."""
 
     objects: Objects
     full: bool
@@ -159,7 +159,7 @@ class _State:
     content: _Content = field(default_factory=_Content)
 
     def look_at(self, manifest: Manifest, progress: Callable[[int], object]) -> None:
-        """Check one version: objects not met before, then how all of them fit together."""
+        """Check a version: new objects, then whether all of its objects match each other."""
         self.manifests.append(manifest)
         found: list[str] = []
         for ref in manifest.objects:
@@ -178,7 +178,7 @@ class _State:
         self.problems += found
 
     def report(self, layout: Layout) -> CheckReport:
-        """All of it."""
+        """Return the report."""
         unlisted = [path for path in object_files(layout) if path.name not in self.seen]
         return CheckReport(
             versions=len(self.manifests),
@@ -193,12 +193,12 @@ class _State:
 
 
 def in_part(sha256: str, part: int, parts: int) -> bool:
-    """Whether an object belongs to part ``part`` of ``parts``, counted from 1."""
+    """Return whether an object is in part ``part`` of ``parts``, counted from 1."""
     return int(sha256[:15], 16) % parts == part - 1
 
 
 def _loose_files(layout: Layout) -> Iterator[str]:
-    """What is wrong with the files that belong to no version."""
+    """Return problems in files that belong to no version."""
     try:
         for _entry in read_ledger(layout):
             pass
@@ -214,7 +214,7 @@ def _loose_files(layout: Layout) -> Iterator[str]:
 
 
 def _unreadable(objects: Objects, ref: ObjectRef) -> Iterator[str]:
-    """Read a table from end to end."""
+    """Read a whole table and return problems."""
     try:
         rows = sum(batch.num_rows for batch in objects.iter_batches(ref))
     except (DataError, pa.ArrowInvalid, OSError) as error:
@@ -225,7 +225,7 @@ def _unreadable(objects: Objects, ref: ObjectRef) -> Iterator[str]:
 
 
 def _misfits(snapshot: Snapshot, side: Modality) -> Iterator[str]:
-    """Vectors, their digests, removed rows, ids, the table that ids lead to, golden answers."""
+    """Check vectors, digests, removed rows, ids, their table, and golden answers."""
     info, vectors = snapshot.index(side), snapshot.vectors(side)
     blocks = vectors.blocks(_BLOCK_ROWS)
     bad = sum(int((~np.isfinite(part).all(axis=1)).sum()) for _, part in blocks)
@@ -257,7 +257,7 @@ def _parts(manifest: Manifest, side: Modality) -> tuple[str, ...]:
 
 
 def _counts(manifest: Manifest) -> Iterator[str]:
-    """The manifest's own counts against the rows of its tables."""
+    """Compare the counts in the manifest with the rows of the tables."""
     counts = manifest.counts
     for name, count in (("images", counts.indexed), ("captions", counts.captions)):
         ref = manifest.find(name)
@@ -266,7 +266,7 @@ def _counts(manifest: Manifest) -> Iterator[str]:
 
 
 def _words(columns: Iterable[Any]) -> Words:
-    """The first 64 bits of each key: enough to tell millions apart, an eighth of the memory."""
+    """Return the first 64 bits of each key: enough for millions, an eighth of the memory."""
     found = [np.empty(0, dtype=np.uint64)]
     for column in columns:
         data = bytes.fromhex("".join(column.to_pylist()))

@@ -1,4 +1,4 @@
-"""What this machine can do: packages, GPU, disk, model hub."""
+"""Check the machine: packages, GPU, disk, model hub."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PACKAGES = ("torch", "torchvision", "open-clip-torch", "pyarrow", "pillow", "nu
 
 
 class State(StrEnum):
-    """How one finding bears on a build."""
+    """The effect of a finding on a build."""
 
     OK = "ok"
     NOTE = "note"  # works, with a restriction worth knowing
@@ -39,7 +39,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check."""
 
     what: str
     state: State
@@ -49,12 +49,12 @@ class Finding:
 def examine(
     store: Path, model: str | None = None, pretrained: str | None = None
 ) -> Iterator[Finding]:
-    """Look at everything a build needs, one finding at a time; imports torch and faiss.
+    """Check everything that a build needs and yield the findings; imports torch and faiss.
 
     Args:
-        store: where the build would go.
-        model, pretrained: what it would encode with; None: what the store was built with, else
-            the default for photos.
+        store: the store of the build.
+        model, pretrained: the model of the build; None: the model of the store, or the default for
+            photos.
     """
     yield Finding("python", State.OK, f"{platform.python_version()} ({sys.executable})")
     yield _system()
@@ -72,7 +72,7 @@ def examine(
 
 
 def verdict(findings: Iterable[Finding]) -> tuple[str, int]:
-    """One closing sentence, and the exit code."""
+    """Return a summary and the exit code."""
     broken = [finding.what for finding in findings if finding.state is State.BROKEN]
     if broken == [_MODEL]:
         return "not ready for this model; --model photos works without a download", 69
@@ -97,7 +97,7 @@ def _package(name: str) -> Finding:
 
 
 def _formats() -> Finding:
-    """Which images are read here, and which extra would read more."""
+    """Return the available image formats, and the extras for other formats."""
     missing = [one for one in EXTRAS if not one.installed]
     there = ", ".join(
         ["JPEG, PNG, HEIC, AVIF and others", *(one.what for one in EXTRAS if one.installed)]
@@ -140,7 +140,7 @@ def _gpu() -> Finding:
 
 
 def _faiss_cuda() -> str:
-    """The CUDA major that the faiss wheel was built for, from the runtime it depends on."""
+    """Return the CUDA version of the faiss wheel, from the runtime that it depends on."""
     try:
         needs = importlib.metadata.requires("faiss-gpu") or []
     except importlib.metadata.PackageNotFoundError:
@@ -152,7 +152,7 @@ def _faiss_cuda() -> str:
 
 
 def _index_plan() -> Finding:
-    """What an index of ten million CLIP vectors would be here: legal, and in what memory."""
+    """Return the plan of an index with ten million CLIP vectors on this machine."""
     try:
         from mmindex.index.gpu import detect
         from mmindex.index.plan import candidates
@@ -188,7 +188,7 @@ def _disk(store: Path) -> Finding:
 
 
 def _model(store: Path, name: str | None, pretrained: str | None, hub: Finding) -> Finding:
-    """Whether the files of the model are here, or can be downloaded."""
+    """Check whether the files of the model exist or can be downloaded."""
     from mmindex.models.files import locate
     from mmindex.models.hub import WouldFetchError, without_network
     from mmindex.models.resolve import resolve_model
@@ -221,7 +221,7 @@ def _model(store: Path, name: str | None, pretrained: str | None, hub: Finding) 
 
 
 def _model_of(store: Path) -> tuple[str | None, str | None]:
-    """What a store was encoded with; nothing where there is no such store yet."""
+    """Return the model of a store; None if there is no such store yet."""
     layout = Layout(store)
     manifest = versions.read_current(layout) if layout.current_file.exists() else None
     if manifest is None or manifest.encoder is None:

@@ -1,9 +1,9 @@
-"""Forgetting images for good: a new version without them, then nothing older is kept.
+"""Remove images permanently: publish a version without them, then remove all older versions.
 
-What has to go is found first: the images' bytes under every name, in every version. The order makes
-it safe to kill: the new version is published whole first, like any other. It carries the list of
-what is forgotten, and its ``floor`` condemns all versions before it. Only then is anything removed,
-and what is not removed yet the next writer removes, see :mod:`mmindex.store.leftovers`.
+First, the bytes of the images under every name in every version are found. Then the new version is
+published like any other, with the list of forgotten items and a ``floor`` below which no version
+may be kept. Only then is anything removed. After a kill, the next writer completes the removal, see
+:mod:`mmindex.store.leftovers`.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class ForgetReport:
-    """What was forgotten, or would be.
+    """What was removed, or would be.
 
     Attributes:
-        version: the version that the store shows now.
-        published: whether it was made by this.
-        forgotten: ids that were asked for.
-        already: ids that had been forgotten before.
-        images: rows of the published version that went, also those of other names.
-        same_bytes: ids of other images that went with them, having the same bytes.
-        captions: how many captions went.
-        removed: older versions that went.
-        held: older versions that a reader still holds; the next writer removes them.
-        still_in: archives below the store's downloads that hold the images' bytes: they are their
-            publisher's and kept whole, or drawn anew from their seed.
-        dry_run: nothing was done, this is what would be.
+        version: the published version.
+        published: whether this run published it.
+        forgotten: the requested ids.
+        already: ids that were forgotten before.
+        images: number of removed rows of the published version, including other names.
+        same_bytes: ids of other removed images with the same bytes.
+        captions: number of removed captions.
+        removed: removed older versions.
+        held: older versions that a reader holds; the next writer removes them.
+        still_in: archives in the downloads of the store that contain the images; they are not
+            changed.
+        dry_run: whether nothing was changed.
     """
 
     version: int
@@ -77,7 +77,7 @@ class ForgetReport:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An image of the published version that goes."""
+    """An image of the published version to remove."""
 
     image_id: str
     uri: str
@@ -86,17 +86,17 @@ class Row:
 
 @dataclass(slots=True)
 class Deletion:
-    """What goes.
+    """The items to remove.
 
     Attributes:
-        ids: asked for, and found in some version.
-        already: asked for, and forgotten before.
-        keys: of their bytes, in hex.
-        addresses: URLs that served those bytes.
-        uris: where the bytes lay, also under other names.
+        ids: requested ids that exist in a version.
+        already: requested ids that were forgotten before.
+        keys: keys of their bytes, in hex.
+        addresses: URLs that returned these bytes.
+        uris: locations of the bytes, including other names.
         others: ids of other images with the same bytes.
-        rows: of the published version.
-        captions: how many captions they have there.
+        rows: rows of the published version.
+        captions: number of their captions in the published version.
     """
 
     ids: set[str] = field(default_factory=set)
@@ -110,22 +110,22 @@ class Deletion:
 
     @property
     def names(self) -> set[str]:
-        """Everything that tells of them in plain text."""
+        """All texts that identify the items."""
         return self.ids | self.keys | self.addresses | self.uris | self.others
 
 
 def forget(root: Path, ids: Sequence[str], run_id: str, *, dry_run: bool = False) -> ForgetReport:
-    """Forget images: their bytes under every name, their captions, vectors and all older versions.
+    """Remove images: their bytes under every name, their captions, vectors and all older versions.
 
-    All or nothing: with an unknown id among them nothing is forgotten. Ids that are forgotten
-    already are fine, so that a command that was killed can simply be given again. The sources are
-    not read, and their files not touched: the next crawls pass over them.
+    If an id is unknown, nothing is removed. Ids that are already forgotten are accepted, so that a
+    killed command can be repeated. The sources are not read or changed; later crawls ignore the
+    images.
 
     Args:
         root: the store.
         ids: image ids.
-        run_id: name of this run in the manifest.
-        dry_run: only say what would go.
+        run_id: the id of this run in the manifest.
+        dry_run: only report what would be removed.
 
     Raises:
         UsageError: no id is given.
@@ -154,7 +154,7 @@ def forget(root: Path, ids: Sequence[str], run_id: str, *, dry_run: bool = False
 
 
 def require_removed(report: ForgetReport) -> None:
-    """Say so where older versions could not be removed yet.
+    """Raise an error if older versions could not be removed yet.
 
     Raises:
         BusyError: a reader holds one of them.
@@ -242,14 +242,14 @@ def _report(
 def plan(current: Snapshot, ids: Sequence[str]) -> Deletion:
     """Find everything that belongs to these images.
 
-    An id may be one of any version that the store keeps, and of images in quarantine as well.
+    The ids can be from any version in the store, and from images in quarantine.
 
     Args:
         current: the published version.
         ids: image ids.
 
     Raises:
-        NoInputError: no version has an image of one of the ids, and none was forgotten.
+        NoInputError: an id is in no version and was not forgotten.
         DataError: the published version is damaged, or no image would be left.
     """
     doomed, objects, forgotten = Deletion(), current.objects, read_forgotten(current)
@@ -288,7 +288,7 @@ def plan(current: Snapshot, ids: Sequence[str]) -> Deletion:
 
 
 def _versions(current: Snapshot) -> Iterator[Manifest]:
-    """The published version and those before it; a damaged old one tells nothing, and goes."""
+    """Return the published version and the older ones; damaged old versions are skipped."""
     for number in versions.list_versions(current.layout):
         if number >= current.manifest.version:
             continue
@@ -300,10 +300,10 @@ def _versions(current: Snapshot) -> Iterator[Manifest]:
 
 
 def all_tables(current: Snapshot, names: Collection[str]) -> list[ObjectRef]:
-    """These objects of all versions, each content once; damaged ones of old versions tell nothing.
+    """Yield these objects of all versions, each content once; damaged old ones are skipped.
 
     Raises:
-        DataError: one of the published version is damaged.
+        DataError: an object of the published version is damaged.
     """
     objects, kept = current.objects, list(_versions(current))
     needed = {ref.sha256 for ref in kept[-1].objects}
@@ -352,7 +352,7 @@ def _take_entries(objects: Objects, ref: ObjectRef, wanted: set[str], doomed: De
 
 
 def _follow_addresses(layout: Layout, doomed: Deletion) -> None:
-    """What these addresses ever served goes, and every address that served the same."""
+    """Add everything that these URLs ever returned, and all URLs that returned the same."""
     for column, known, other, found in (
         ("url", doomed.addresses, "key", doomed.keys),
         ("key", doomed.keys, "url", doomed.addresses),

@@ -1,4 +1,4 @@
-"""The next version without the images that are forgotten, made of the published one alone."""
+"""Draft the next version without forgotten images, only from the published version."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def draft_without(
     Args:
         context: of this run; ``parent`` is the published version.
         draft: the parent under the next number.
-        gone: ids of the images that go.
+        gone: ids of the images to remove.
         forgotten: the new list.
 
     Raises:
-        DataError: the published version is damaged, or no image would be left that has a vector.
+        DataError: the published version is damaged, or no image with a vector would be left.
         NoInputError: the published version has not been crawled.
     """
     objects = context.objects
@@ -97,7 +97,7 @@ def draft_without(
 
 
 def _searchable(context: Context, draft: Manifest) -> Manifest:
-    """Index and evaluate what the parent had indexed and evaluated."""
+    """Index and evaluate again if the parent was indexed and evaluated."""
     parent = context.parent
     if parent is not None and "index" in parent.stages:
         draft = index_stage(context, draft, purge=True)
@@ -109,7 +109,7 @@ def _searchable(context: Context, draft: Manifest) -> Manifest:
 def _crawled(
     before: Snapshot, images_gone: Collection[str], forgotten: Forgotten
 ) -> tuple[Manifest, tuple[ObjectRef, ObjectRef, ObjectRef], list[QuarantineEntry]]:
-    """The three tables of the crawl without what goes, and the draft with its sources' counts."""
+    """Return the crawl tables without the removed items, and the draft with new counts."""
     objects, draft = before.objects, before.manifest
     images, captions, kept_out = (
         draft.require(f"crawl/{name}") for name in ("images", "captions", "quarantine")
@@ -134,7 +134,7 @@ def _crawled(
 
 
 def _rows_of(objects: Objects, ref: ObjectRef, ids: pa.Array) -> Mask:
-    """Which rows belong to these images: bool (rows,)."""
+    """Return which rows belong to these images: bool (rows,)."""
     found = [np.zeros(0, dtype=np.bool_)]
     for batch in objects.iter_batches(ref, ["image_id"]):
         hits = pc.is_in(batch["image_id"], value_set=ids)
@@ -143,7 +143,7 @@ def _rows_of(objects: Objects, ref: ObjectRef, ids: pa.Array) -> Mask:
 
 
 def _without(objects: Objects, ref: ObjectRef, gone: Mask) -> ObjectRef:
-    """The table without some rows; the same object where none goes."""
+    """Return the table without some rows; the same object if no row is removed."""
     if not gone.any():
         return ref
     with objects.open_parquet(ref) as file:
@@ -172,7 +172,7 @@ def _grouped(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[p
 def _recounted(
     sources: Sequence[SourceSummary], gone: tuple[Mask, Mask, Mask]
 ) -> Iterator[SourceSummary]:
-    """Each source's counts as its next crawl will find them; tables are in the sources' order."""
+    """Return the counts that the next crawl of each source will find."""
     counts: list[Callable[[SourceSummary], int]] = [
         lambda source: source.images,
         lambda source: source.captions,
@@ -200,7 +200,7 @@ def _recounted(
 def _pruned(
     before: Snapshot, tables: Sequence[ObjectRef]
 ) -> tuple[tuple[ObjectRef, ...], dict[str, Failure]]:
-    """Shards that hold nothing but live keys, and why live keys have no vector."""
+    """Return shards with only the remaining keys, and the failures of these keys."""
     objects, draft = before.objects, before.manifest
     failed = {  # also for reasons that shards do not remember
         entry.key: Failure(entry.reason, entry.detail)

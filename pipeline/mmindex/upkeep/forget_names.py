@@ -1,4 +1,4 @@
-"""Which images a person means when asking to forget them, and what looks just like them."""
+"""Find the images that a user names, and images that look almost the same."""
 
 from __future__ import annotations
 
@@ -27,20 +27,19 @@ _INSIDE = ("/", "!", "#t=")
 
 
 def find_ids(root: Path, names: Sequence[str], where: str | None) -> tuple[str, ...]:
-    """The ids of the images that are named, or selected by a condition, each once.
+    """Return the ids of images that are named or selected by a condition, without duplicates.
 
-    A name is an id, a uri, the path of a file, or the path of a folder, which stands for every
-    image below it. That of a video stands for all its frames. A name that fits nothing is taken
-    for an id.
+    A name is an id, a uri, the path of a file, or the path of a folder, which selects every image
+    in it. The path of a video selects all its frames. A name without a match is used as an id.
 
     Args:
         root: the store.
-        names: what the user calls them; of any version that the store keeps.
+        names: the names, from any version in the store.
         where: a condition on the published images, see :mod:`mmindex.search.filters`.
 
     Raises:
         NoInputError: there is no store, or no image matches the condition.
-        UsageError: the condition makes no sense.
+        UsageError: the condition is invalid.
     """
     layout = versions.open_layout(root)
     with hold_current(layout) as manifest:
@@ -68,7 +67,7 @@ def _selected(current: Snapshot, where: str) -> list[str]:
 
 
 def _named(batch: pa.RecordBatch, names: set[str], paths: set[str]) -> list[tuple[str, str]]:
-    """Id and uri of the rows that are named."""
+    """Yield the id and uri of the named rows."""
     asked = pa.array(sorted(names | paths), pa.string())
     mask = pc.or_(
         pc.is_in(batch["image_id"], value_set=asked), pc.is_in(batch["uri"], value_set=asked)
@@ -83,14 +82,14 @@ def _named(batch: pa.RecordBatch, names: set[str], paths: set[str]) -> list[tupl
 
 
 def _below(uri: str, path: str) -> bool:
-    """Whether a uri is a path, or in the folder, archive or video there."""
+    """Return whether a uri is a path, or inside this folder, archive or video."""
     return uri == path or uri.startswith(tuple(path.rstrip("/") + one for one in _INSIDE))
 
 
 def near_copies(root: Path, report: ForgetReport) -> tuple[str, ...]:
-    """Ids of images that look like those of a report and are not among them, nearest first.
+    """Return ids of other images that look like those in a report, nearest first.
 
-    Nothing where the store has no image index.
+    Empty if the store has no image index.
     """
     layout = versions.open_layout(root)
     with hold_current(layout) as manifest:

@@ -1,13 +1,13 @@
-"""Collection: what a store no longer needs goes; what anybody may still need stays.
+"""Garbage collection: remove what a store no longer needs.
 
-What stays is decided before anything is removed, and manifests go before the objects that only
-they list: killed at any instant, a collection leaves versions that are whole, and objects that no
-version lists, which the next collection takes. Nothing is written, so it works on a full disk
-(only where something was just forgotten, files beside the versions are written anew at the end).
+What to keep is decided before anything is removed, and manifests are removed before the objects
+that only they list. If gc is killed at any moment, all remaining versions are complete, and the
+next gc removes objects that no version lists. Nothing is written, so gc works on a full disk
+(except after an interrupted ``forget``, when files outside the versions are rewritten at the end).
 
-Versions below the published one's ``floor`` hold forgotten items and are no versions any more.
-Their manifests go last: as long as one is there, the next writer finishes what was interrupted,
-see :mod:`mmindex.store.leftovers`.
+Versions below the ``floor`` of the published version contain forgotten items and are no longer
+valid. Their manifests are removed last: as long as one exists, the next writer completes the
+removal, see :mod:`mmindex.store.leftovers`.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ _DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What stays although it is not published any more.
+    """Which unpublished data to keep.
 
     Attributes:
-        keep_versions: so many of the newest versions, the published one among them; at least 1.
-        keep_days: versions younger than this, and as long the finished embedding shards that a
-            killed run left; 0 keeps neither.
+        keep_versions: the number of newest versions to keep, including the published one; at least
+            1.
+        keep_days: the age up to which versions, and finished embedding shards of killed runs, are
+            kept; 0 keeps neither.
     """
 
     keep_versions: int = 3
@@ -53,13 +54,13 @@ class Retention:
             )
 
     def young(self, age_s: float) -> bool:
-        """Whether something so old stays; what seems to come from the future is young."""
+        """Return whether data of this age is kept; dates in the future count as young."""
         return age_s < self.keep_days * _DAY_S
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A version that stays, and all that speaks for it."""
+    """A version to keep, with all reasons."""
 
     version: int
     reasons: tuple[str, ...]
@@ -67,18 +68,18 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class CollectReport:
-    """What a collection removed, or would remove.
+    """What gc removed, or would remove.
 
     Attributes:
-        removed: versions, ascending.
-        kept: versions, ascending, with the reasons.
-        blocked: versions that must go, below the floor, but that a reader holds.
-        objects: how many objects were removed.
-        reports: how many old run reports were removed.
-        bytes_freed: sizes of all that was removed.
-        spared: finished embedding shards of no version that a later run may take up.
-        spared_bytes: their sizes.
-        dry_run: nothing was removed, this is what would be.
+        removed: removed versions, ascending.
+        kept: kept versions, ascending, with the reasons.
+        blocked: versions below the floor that a reader holds.
+        objects: number of removed objects.
+        reports: number of removed run reports.
+        bytes_freed: total size of the removed files.
+        spared: number of finished embedding shards of no version that a later run can use.
+        spared_bytes: their total size.
+        dry_run: whether nothing was removed.
     """
 
     removed: tuple[int, ...]
@@ -95,10 +96,10 @@ class CollectReport:
 def plan(
     created: Mapping[int, str], current: Manifest | None, retention: Retention, now: datetime
 ) -> dict[int, tuple[str, ...]]:
-    """Why each version stays; a version without a reason goes.
+    """Return the reasons to keep each version; versions without a reason are removed.
 
     Args:
-        created: when each version was made (ISO 8601), by number.
+        created: when each version was created (ISO 8601), by number.
         current: the published version.
         retention: what to keep.
         now: with a time zone.
@@ -121,7 +122,7 @@ def plan(
 
 
 def _age_s(created_at: str, now: datetime) -> float:
-    """Seconds since then; a date that cannot be read is younger than any other."""
+    """Return the age in seconds; an invalid date is younger than any other."""
     try:
         then = datetime.fromisoformat(created_at)
     except ValueError:
@@ -132,15 +133,15 @@ def _age_s(created_at: str, now: datetime) -> float:
 
 
 def gc(root: Path, retention: Retention, *, dry_run: bool = False) -> CollectReport:
-    """Remove old versions and what no version lists; needs no free space.
+    """Remove old versions and unused objects; needs no free space.
 
     Args:
-        root: the store's folder.
+        root: the folder of the store.
         retention: what to keep.
-        dry_run: change nothing, and do not wait for whoever writes.
+        dry_run: change nothing, and do not lock the store.
 
     Raises:
-        BusyError: somebody else writes to the store.
+        BusyError: another process writes to the store.
         MmindexError: there is no store, or as :func:`collect`.
     """
     # Brings pyarrow, which `mmindex versions` can do without: it wants the plan alone.
@@ -163,20 +164,20 @@ def collect(
     spare: Callable[[Path], bool],
     dry_run: bool = False,
 ) -> CollectReport:
-    """Remove versions that nothing keeps, and every object that no version lists.
+    """Remove versions without a reason to keep, and all objects that no version lists.
 
     Args:
         layout: the store, locked by this process unless ``dry_run``.
         retention: what to keep.
-        now: with a time zone. A clock set back keeps more; one set ahead still keeps the newest.
-        spare: whether an object that no version lists is an embedding shard that a later run can
-            take up; asked only of those that are young enough to stay.
-        dry_run: only say what would go.
+        now: with a time zone. If the clock is set back, more is kept; if it is set forward, the
+            newest are still kept.
+        spare: returns whether an object that no version lists is an embedding shard that a later
+            run can use; called only for objects that are young enough to keep.
+        dry_run: only report what would be removed.
 
-    Raises:
-        DataError: a version that stays is damaged, so what it needs is unknown; nothing was
-            removed.
-        StorageError: removing failed; what was removed so far is gone, the store is whole.
+        Raises:
+        DataError: a version to keep is damaged, so its objects are unknown; nothing was removed.
+        StorageError: removing failed; the store is intact.
     """
     current = versions.read_current(layout)
     manifests = leftovers.read_all(layout, current)
@@ -224,7 +225,7 @@ def collect(
 
 
 def object_files(layout: Layout) -> Iterator[Path]:
-    """Every object file, whether any version lists it or not; strangers' files are none."""
+    """Yield all object files, listed or not; other files are skipped."""
     with os_errors(layout.objects_dir):
         for folder in sorted(layout.objects_dir.iterdir()):
             if not folder.is_dir():
@@ -240,14 +241,14 @@ def _file_age_s(path: Path, now: datetime) -> float:
 
 
 def _old_reports(layout: Layout) -> list[Path]:
-    """All but the newest; their names begin with the time."""
+    """Return all reports except the newest; their names begin with the time."""
     with os_errors(layout.runs_dir):
         reports = sorted(layout.runs_dir.glob("*.json"))
     return reports[:-_REPORTS_KEPT]
 
 
 def total_size(files: Collection[Path]) -> int:
-    """The bytes that these files have; one that is gone meanwhile has none."""
+    """Return the total size of these files; missing files count as 0."""
     total = 0
     for path in files:
         with os_errors(path), suppress(FileNotFoundError):

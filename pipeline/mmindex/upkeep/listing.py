@@ -1,4 +1,4 @@
-"""The versions that a store holds, and why a collection would keep each."""
+"""List the versions in a store with the reasons why gc keeps them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mmindex.upkeep.gc import Retention, plan
 
 
 def version_records(layout: Layout) -> list[dict[str, Any]]:
-    """The versions, oldest first, as ``mmindex versions --format json`` has them.
+    """Return the records of ``mmindex versions --format json``, oldest version first.
 
     Raises:
-        DataError: CURRENT is damaged; of a damaged version its record says so.
+        DataError: CURRENT is damaged. A damaged version is marked in its record.
     """
     current = versions.read_current(layout)
     found = read_versions(layout)

@@ -1,7 +1,7 @@
-"""Metrics of a store's last run, as a file for node exporter's textfile collector (Prometheus).
+"""Metrics of the last run, for the textfile collector of Prometheus node exporter.
 
-A run that fails reports itself and leaves what stands there of the last success: alerts go by its
-age. A run that finds the store busy writes nothing: the one that holds it will.
+A failed run keeps the values of the last success, so alerts can use its age. A run that finds the
+store busy writes nothing, because the other run will.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ _OURS: Final = re.compile(r"\.(?P<pid>[0-9]{1,10})\.[0-9a-f]{32}\.tmp")
 
 @dataclass(slots=True)
 class MetricsFile:
-    """Around a run: writes the metrics when it ends, however it ends.
+    """Context manager that writes the metrics when a run ends for any reason.
 
-    A failed write after a run that ended well raises; after one that failed, the run's own error is
-    the one to see, and the write's is logged.
+    If writing fails, an error is raised after a successful run. After a failed run, the error of
+    the run is raised, and the other one is logged.
 
     Attributes:
-        path: the file; None writes nothing. May be set while the run is prepared.
-        root: the store's folder; the label ``store`` of every metric.
-        run_id: the run.
+        path: the file; None writes nothing. It can be set later.
+        root: the folder of the store; the label ``store`` of every metric.
+        run_id: the run id.
     """
 
     path: Path | None
@@ -89,13 +89,13 @@ class MetricsFile:
 
 
 def _of_error(run_id: str, error: BaseException) -> RunReport:
-    """A run that ended before it had the store."""
+    """Return the metrics of a run that failed before it opened the store."""
     moment, code = now(), exit_code_of(error)
     return RunReport(run_id, "failed", code, moment, moment, error=describe_error(error))
 
 
 def write_metrics(path: Path, root: Path, report: RunReport) -> None:
-    """Replace the file atomically with what is known after a run.
+    """Replace the file atomically after a run.
 
     Args:
         path: the file; node exporter reads those that end in ``.prom``.
@@ -142,7 +142,7 @@ def _of_run(report: RunReport) -> Samples:
 
 
 def _state(layout: Layout) -> Samples:
-    """What the store itself tells; nothing where it cannot be read."""
+    """Return the metrics of the store; empty if it cannot be read."""
     samples: Samples = {}
     try:
         success = last_success(layout)
@@ -179,7 +179,7 @@ def _of_manifest(manifest: Manifest) -> Samples:
 
 
 def _kept(path: Path, store: str) -> Samples:
-    """What an earlier run wrote about the same store's state."""
+    """Return the metrics of the store from an earlier run."""
     from prometheus_client.parser import text_string_to_metric_families
 
     samples: Samples = {}
@@ -196,7 +196,7 @@ def _kept(path: Path, store: str) -> Samples:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write aside, make durable, rename; what killed writers left beside it goes."""
+    """Write a temporary file, sync and rename it; remove files of killed writers."""
     for leftover in _leftovers(path):
         leftover.unlink(missing_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp")

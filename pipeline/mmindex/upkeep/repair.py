@@ -1,7 +1,7 @@
-"""Mending a store: CURRENT and FORMAT are written anew, damaged old versions are dropped.
+"""Repair a store: restore CURRENT and FORMAT, and remove damaged old versions.
 
-Nothing that could still be used is removed: the published version stays even where objects of it
-are damaged, as the next build makes those again.
+Usable data is never removed: the published version is kept even if its objects are damaged, because
+the next build creates them again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mmindex.store.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A damaged version that was removed, or that a reader still holds."""
+    """A damaged version that was removed, or that a reader holds."""
 
     version: int
     why: str
@@ -30,11 +30,11 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class RepairReport:
-    """What a repair did.
+    """The result of a repair.
 
     Attributes:
-        version: the version that CURRENT names now; 0 where nothing is published.
-        moved: whether CURRENT was written anew.
+        version: the version in CURRENT; 0 if nothing is published.
+        moved: whether CURRENT was rewritten.
         dropped: damaged old versions.
     """
 
@@ -44,13 +44,13 @@ class RepairReport:
 
 
 def repair(root: Path) -> RepairReport:
-    """Point CURRENT at the newest sound version, where it is lost or damaged, and FORMAT likewise.
+    """Set a missing or damaged CURRENT to the newest intact version, and restore FORMAT.
 
-    What a killed writer left in staging goes first. At last every other version is read and
-    hashed; damaged ones are dropped. What only they list goes with the next collection.
+    First, staging is emptied. At the end, every other version is read and hashed, and damaged
+    versions are removed. The next gc removes objects that only they list.
 
     Raises:
-        BusyError: somebody else writes to the store.
+        BusyError: another process writes to the store.
         NoInputError: there is no store, or none of its versions can be read.
         ModelMismatchError: the store has another format.
     """
@@ -61,7 +61,7 @@ def repair(root: Path) -> RepairReport:
 
 
 def _repair_format(root: Path) -> None:
-    """Write FORMAT anew where it is lost or damaged, but the versions are of this format."""
+    """Restore a missing or damaged FORMAT if the versions have this format."""
     try:
         versions.open_layout(root)
     except DataError:
@@ -98,11 +98,11 @@ def _all(layout: Layout) -> list[chain.Link]:
 
 
 def _newest(objects: Objects) -> Manifest:
-    """The version that CURRENT should name.
+    """Return the version for CURRENT.
 
-    The one whose digest a half-readable CURRENT still tells; else the newest with all objects
-    sound; else the newest that can be read, whose objects a build can make again. Never one that
-    holds what was forgotten since.
+    It is the version whose digest a damaged CURRENT still contains, otherwise the newest version
+    with only intact objects, otherwise the newest readable version, whose objects a build can
+    create again. It is never a version with forgotten items.
     """
     layout = objects.layout
     links = [link for link in _all(layout) if link.manifest is not None]
@@ -122,9 +122,10 @@ def _newest(objects: Objects) -> Manifest:
 
 
 def _damaged(current: Snapshot) -> dict[int, str]:
-    """Why each damaged version below the published one cannot be used.
+    """Return why each damaged version below the published one is unusable.
 
-    Damage to an object that the published version lists too is none of theirs: it is mended there.
+    Damaged objects that the published version also lists are not included: a build creates them
+    again.
     """
     mended = {ref.sha256 for ref in current.manifest.objects}
     found = {}
@@ -140,7 +141,7 @@ def _damaged(current: Snapshot) -> dict[int, str]:
 
 
 def _first_damage(snapshot: Snapshot, but: Collection[str] = ()) -> str:
-    """What is wrong with a version's objects; empty where nothing is."""
+    """Return the first problem of the objects of a version, or an empty text."""
     try:
         snapshot.verify(but)
     except DataError as error:

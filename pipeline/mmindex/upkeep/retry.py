@@ -1,4 +1,4 @@
-"""Another try for what is in quarantine, as after a library was updated or a host came back."""
+"""Retry quarantined items, for example after an update of a library."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mmindex.store.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class RetryReport:
-    """What became of the quarantined.
+    """The result of a retry.
 
     Attributes:
-        tried: how many there were.
-        back: ids that are in the index now, sorted.
-        summary: of the run.
+        tried: number of quarantined items.
+        back: sorted ids that are now in the index.
+        summary: the summary of the run.
     """
 
     tried: int
@@ -34,15 +34,15 @@ class RetryReport:
 def retry_quarantined(
     root: Path, run_id: str, values: Mapping[str, Any] | None = None
 ) -> RetryReport:
-    """Build once more with the store's own settings, believing no failure of an earlier run.
+    """Build with the settings of the store, and ignore failures of earlier runs.
 
-    Images that could not be decoded are decoded again, addresses that failed for good are asked
-    again; everything else is as in any build, which publishes where something has changed.
+    Images that could not be decoded are decoded again, and URLs that failed permanently are
+    requested again. Everything else is as in any build, which publishes if something has changed.
 
     Args:
         root: the store.
-        run_id: name of this run.
-        values: settings by dotted name in place of the store's, or that it does not remember.
+        run_id: the id of this run.
+        values: settings by dotted name that override or extend those of the store.
 
     Raises:
         NoInputError: there is no store, or nothing is published yet.
@@ -62,7 +62,7 @@ def retry_quarantined(
 
 
 def _indexed(snapshot: Snapshot) -> set[str]:
-    """Ids of all images and captions that can be found."""
+    """Return the ids of all searchable images and captions."""
     images = contents(snapshot.table("images", ["image_id"])["image_id"])
     captions = contents(snapshot.table("captions", ["caption_id"])["caption_id"])
     return {*images, *captions}

@@ -1,7 +1,7 @@
-"""Going back: an old version's content is published again, under the next number.
+"""Publish the content of an old version again with the next number.
 
-So CURRENT only ever moves on, a rollback can itself be rolled back, and readers never see a number
-that means two things.
+Version numbers only increase, a rollback can be undone with another one, and a number always refers
+to the same content.
 """
 
 from __future__ import annotations
@@ -32,18 +32,16 @@ def rollback(root: Path, number: int | None, run_id: str) -> Manifest:
     Every object of that version is hashed first.
 
     Args:
-        root: the store's folder.
-        number: what to go back to; None: the newest version before the published one.
-        run_id: the run that does it.
+        root: the folder of the store.
+        number: the version to restore; None: the newest version before the published one.
+        run_id: the id of this run.
 
     Returns:
-        the published manifest; the one that was published already where it has the same content.
+        the published manifest; the existing one if it has the same content.
 
-    Raises:
-        BusyError: somebody else writes to the store.
-        NoInputError: there is no store or no such version, or it holds forgotten items.
-        UsageError: it is the published version.
-        DataError: that version is damaged; nothing was published.
+        Raises: BusyError: another process writes to the store. NoInputError: there is no store or
+        no such version, or it contains forgotten items. UsageError: it is the published version.
+        DataError: the version is damaged; nothing was published.
     """
     layout = versions.open_layout(root)
     with writer_lock(layout):
@@ -78,7 +76,7 @@ def _restore(published: Snapshot, number: int | None, run_id: str) -> Manifest:
 
 
 def _choose(layout: Layout, current: Manifest, number: int | None) -> int:
-    """The version to go back to, which must be there."""
+    """Return the existing version to restore."""
     there = [n for n in versions.list_versions(layout) if current.floor <= n < current.version]
     if number is None:
         if not there:
@@ -96,7 +94,7 @@ def _choose(layout: Layout, current: Manifest, number: int | None) -> int:
 
 
 def _verified(published: Snapshot, number: int) -> Manifest:
-    """Version ``number``, its manifest verified from CURRENT down and its objects by hash."""
+    """Return version ``number`` with verified manifest (starting from CURRENT) and objects."""
     hint = "see `mmindex versions` for others; `mmindex check --repair` removes damaged ones"
     for link in chain.walk(published.layout, published.manifest):
         if link.number != number:

@@ -1,4 +1,4 @@
-"""A nightly build as a crontab line or as systemd units: pure text, quoted for whoever reads it."""
+"""A nightly build as a crontab line or systemd units, quoted for cron, systemd and the shell."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _BUSY: Final = BusyError.exit_code
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to run.
+    """A scheduled job.
 
     Attributes:
-        command: how mmindex is started, with an absolute path.
-        store: the store, absolute.
-        at: local time of day.
-        config: settings file, absolute, or None: the build goes on with what the store remembers.
-        metrics: file for node exporter, absolute, or None.
-        log: for cron: file that output is appended to, absolute.
+        command: the command that starts mmindex, with an absolute path.
+        store: the absolute path of the store.
+        at: the local time of day.
+        config: the absolute path of the settings file; None: the settings of the store.
+        metrics: the absolute path of the file for node exporter, or None.
+        log: for cron, the absolute path of the file for output.
     """
 
     command: tuple[str, ...]
@@ -39,7 +39,7 @@ class Job:
 
     @property
     def build(self) -> list[str]:
-        """The build's words."""
+        """The arguments of the build."""
         words = [*self.command, "build", "--store", str(self.store)]
         if self.config is not None:
             words += ["--config", str(self.config)]
@@ -49,15 +49,15 @@ class Job:
 
     @property
     def collect(self) -> list[str]:
-        """What removes old versions afterwards."""
+        """The arguments of gc, which runs after the build."""
         return [*self.command, "gc", "--store", str(self.store)]
 
 
 def cron_line(job: Job) -> str:
     """A line for crontab(5).
 
-    A run that finds another one going (exit 75) is not a failure. After one, the end of the log
-    goes to stdout, which cron mails; otherwise nothing is printed.
+    If another run is in progress (exit code 75), this is not a failure. After a failure, the end of
+    the log goes to stdout, which cron mails; otherwise nothing is printed.
 
     Raises:
         UsageError: a path holds a line break, or the line is longer than cron takes.

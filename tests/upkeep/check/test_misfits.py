@@ -70,14 +70,14 @@ def _counts(_objects, made):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"ids": [key_of("a"), key_of("c")]}, "not those of the table images"),
+        ({"ids": [key_of("a"), key_of("c")]}, "differ from those of the table images"),
         ({"ids": [key_of("a"), key_of("a")]}, "two ids have the same key"),
         ({"ids": ["a", "b"]}, "non-hexadecimal|not a sha256"),
-        ({"ids": [key_of("a"), None]}, "not those of the removed rows"),
+        ({"ids": [key_of("a"), None]}, "differ from the removed rows"),
         ({"vectors": np.full((2, 8), np.nan, np.float32)}, "2 vectors are not finite"),
         ({"edit": _golden}, "golden answers contain ids that do not exist"),
         ({"edit": _rows}, "ids/image: 2 rows, but the manifest states 3"),
-        ({"edit": _no_ids}, "the ids do not fit the index"),
+        ({"edit": _no_ids}, "the ids do not match the index"),
         ({"edit": _one_vector_more}, "2 rows, 2 of them live; the index has 3"),
         ({"edit": _counts}, "2 rows in images, but the counts state 3"),
     ],

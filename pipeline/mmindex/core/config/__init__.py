@@ -1,7 +1,8 @@
-"""The one tree of settings, with every default; an unknown key is an error.
+"""All settings with their defaults; an unknown key is an error.
 
 The text under each setting is its documentation: ``docs/settings.md`` is generated from it
-(``make docs``). The first paragraph says what the setting does, the next when to change it.
+(``make docs``). The first paragraph describes the setting, and the second one states when to change
+it.
 """
 
 from mmindex.core.config.corpus import CrawlConfig, LimitsConfig, SourceConfig

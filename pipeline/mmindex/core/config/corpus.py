@@ -34,7 +34,7 @@ class SourceConfig(Section):
     Set it to index only a part of a folder, such as `["2023/**"]`."""
 
     def recorded(self) -> dict[str, Any]:
-        """What a store remembers; globs only where there are any, as older versions wrote it."""
+        """Return what a store remembers; globs only if there are any, as in older versions."""
         globs = {"exclude": list(self.exclude), "include": list(self.include)}
         given = {name: values for name, values in globs.items() if values}
         return {"spec": self.spec, "all_files": self.all_files, **given}

@@ -1,4 +1,4 @@
-"""Reading settings: a TOML file, what a store remembers, and values given now."""
+"""Load settings from a TOML file, from a store, and from arguments."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def load_config(
     base: dict[str, Any] | None = None,
     absolute_spec: Callable[[str, Path], str] = _as_it_is,
 ) -> Config:
-    """Read a TOML file and lay the command line's values over it.
+    """Read a TOML file and override it with values from the command line.
 
-    Paths (of sources, models, corpora) become absolute: those in a file are relative to the file,
-    those of the command line to the working folder, so that they hold wherever cron stands.
+    Paths (of sources, models, corpora) become absolute, so that they work in any directory. Paths
+    in the file are relative to the file, and those on the command line to the working directory.
 
     Args:
         path: the file, or None.
         overrides: values by dotted name (``encode.batch_size``); None means "not given".
-        base: what to start from when there is no file; the defaults where it is silent.
+        base: the settings to use if there is no file; missing ones have their defaults.
         absolute_spec: makes a source spec absolute, given the folder that it is relative to.
 
     Raises:
@@ -78,7 +78,7 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
 def _resolve_paths(
     tree: dict[str, Any], folder: Path, absolute_spec: Callable[[str, Path], str]
 ) -> dict[str, Any]:
-    """The tree with the paths that are relative to ``folder`` made absolute."""
+    """Return the settings with paths relative to ``folder`` made absolute."""
     resolved = dict(tree)
     sources, fetch = tree.get("source"), tree.get("fetch")
     if isinstance(sources, list):

@@ -1,4 +1,4 @@
-"""What is wrong with a setting, in plain words instead of pydantic's."""
+"""Describe invalid settings in plain words instead of pydantic's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS_OF_VALUE: Final = {
 
 
 def explain(error: pydantic.ValidationError) -> str:
-    """The first mistake in one line; an unknown key with the known ones."""
+    """Describe the first error in one line; for an unknown key, with the known ones."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
@@ -35,7 +35,7 @@ def explain(error: pydantic.ValidationError) -> str:
 
 
 def _rule(kind: str, text: str, limits: dict[str, Any]) -> str:
-    """What a value must be, in plain words instead of pydantic's."""
+    """Describe the valid values in plain words instead of pydantic's."""
     match kind:
         case "greater_than":
             return f"must be greater than {limits['gt']:g}"

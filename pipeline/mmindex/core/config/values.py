@@ -1,4 +1,4 @@
-"""What a section of settings is, and the kinds of values that several of them hold."""
+"""The base class of sections, and types of values in several sections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MIB: Final = 1 << 20
 
 
 def _as_utf8(text: str) -> str:
-    """A store records its settings as text, so they must be valid UTF-8."""
+    """Check that a value is valid UTF-8, because a store records its settings as text."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -25,6 +25,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(pydantic.BaseModel):
-    """A table of the configuration file: an unknown key is an error, nothing changes later."""
+    """A table of the settings file: unknown keys are errors, and instances are immutable."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
