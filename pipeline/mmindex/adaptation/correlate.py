@@ -26,7 +26,10 @@ from mmindex.models.adapted import Affine
 
 # Of the ridge, this share is the same in all directions: a tower's head may have lost some wholly.
 _EVEN: Final = 0.01
-_ROWS: Final = 8_192  # images summed up at once
+_ROWS: Final = 1_024  # images summed up at once in float32: rounding stays below 1e-6
+# The least mean variance, in parts of the mean square: below, all vectors are alike, and what is
+# left of a covariance after subtracting the means' product is rounding.
+_LEAST_VARIANCE: Final = 1e-3
 _TINY: Final = 1e-30  # what a corpus without any variance is divided by
 
 
@@ -207,7 +210,7 @@ class Whitened:
 
 def _root(covariance: Tensor, noise: Tensor, ridge: float) -> Tensor:
     """Lower triangular L with ``L L' = covariance + ridge``."""
-    scale = covariance.diagonal().mean().clamp_min(_TINY)
+    scale = covariance.diagonal().mean().clamp_min(_LEAST_VARIANCE / len(covariance))
     root: Tensor = torch.linalg.cholesky(covariance + ridge * scale * noise)
     return root
 

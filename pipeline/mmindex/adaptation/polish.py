@@ -68,8 +68,8 @@ def _spread(
 ) -> Tensor:
     """What standard normal rows are multiplied with to get the noise: float32 (dim, dim)."""
     sample = torch.from_numpy(vectors[:4_096]).float() - centre
-    scale = float(sample.pow(2).mean())
-    root: Tensor = torch.linalg.cholesky(noise * (_NOISE * ridge * scale))
+    scale = sample.pow(2).mean().double()
+    root: Tensor = torch.linalg.cholesky(noise) * (_NOISE * ridge * scale).sqrt()
     return root.T.float()
 
 
