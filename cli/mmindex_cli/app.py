@@ -31,6 +31,7 @@ class _Commands(LazyCommands):
         "explain": Entry("explain:explain", "Show which parts of an image match a text."),
         "caption": Entry("caption:caption", "Describe an image with captions of the corpus."),
         "export": Entry("export:export", "Write images, captions and vectors for other tools."),
+        "adapt": Entry("adapt:adapt", "Adapt the model to your captions in seconds."),
         "train": Entry("train:train", "Train an open_clip model on captioned images."),
         "status": Entry("status:status", "Show what the store contains and how good it is."),
         "versions": Entry("upkeep:versions", "List the versions in the store."),

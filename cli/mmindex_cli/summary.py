@@ -125,9 +125,13 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
         yield from _not_read(forecast.not_read)
     label = "encode"
     for side, plan in forecast.encode.items():
-        if plan.encode or plan.reuse:
+        if plan.encode or plan.reuse or plan.mapped:
+            mapped = f", {plan.mapped:,} to compute from the parent's" if plan.mapped else ""
             failed = f", {plan.failed:,} known failures" if plan.failed else ""
-            yield label, f"{side}: {plan.encode:,} to encode, {plan.reuse:,} to reuse{failed}"
+            yield (
+                label,
+                f"{side}: {plan.encode:,} to encode, {plan.reuse:,} to reuse{mapped}{failed}",
+            )
             label = ""
     for side, index in forecast.index.items():
         yield f"{side} index", index_line(msgspec.structs.asdict(index))
@@ -185,6 +189,9 @@ def _encoded(encode: dict[str, Any]) -> str:
     made = ", ".join(f"{count:,} {what}" for what, count in new.items() if count) or "nothing new"
     if encode["cut_texts"]:
         made += f" ({encode['cut_texts']:,} truncated to the context of the model)"
+    mapped = encode["mapped_images"] + encode["mapped_texts"]
+    if mapped:
+        made += f"; {mapped:,} vectors computed from the parent's"
     return f"{made}; {reused:,} vectors reused" if reused else made
 
 

@@ -10,7 +10,7 @@ import importlib
 
 TYPE_CHECKING = False  # type checkers take it for true; `typing` would be most of the import's cost
 if TYPE_CHECKING:
-    from mmindex.api import Hit, Hits, Index, build, open  # mmindex.open, as gzip.open
+    from mmindex.api import Hit, Hits, Index, adapt, build, open  # mmindex.open, as gzip.open
     from mmindex.core.errors import (
         BusyError,
         CannotCreateError,
@@ -44,6 +44,7 @@ __all__ = [
     "StorageError",
     "UsageError",
     "__version__",
+    "adapt",
     "build",
     "open",
 ]

@@ -41,6 +41,7 @@ NOT_RUN = {
 STAND_INS = {
     "#val2017": "#val2017 --model embedded",  # the default model would be downloaded
     "scenes:800": "scenes:30",  # time
+    "scenes:300": "scenes:60",
     "scenes:200": "scenes:30",
     "/var/lib/node_exporter": ".",  # not there on every machine
 }

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +19,8 @@ from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.core.threads import in_threads
 from mmindex.encode.backlog import Backlog, Mask, plan_backlog
+from mmindex.encode.decoding import Failure
+from mmindex.encode.mapping import Mapping, plan_mapping
 from mmindex.encode.shards import Shard, find_orphans, number_of, numbered, read_shard
 from mmindex.encode.units import UnitRows, cut
 from mmindex.store.forgotten import FORGOTTEN
@@ -38,6 +41,7 @@ class EncodePlan:
         wanted: bool (rows of the table,): what the published version lacks; units are cut from it.
         listed: the published version's shards that stay.
         adopted: shards that a killed run or a part left, with the row that each begins at.
+        mapping: for an adapted model, what is computed from vectors of its parent; otherwise None.
     """
 
     side: Modality
@@ -47,10 +51,27 @@ class EncodePlan:
     wanted: Mask
     listed: tuple[ObjectRef, ...] = ()
     adopted: tuple[tuple[int, ObjectRef], ...] = ()
+    mapping: Mapping | None = None
+
+    @property
+    def rest(self) -> Backlog:
+        """What the model has to encode: what is missing and cannot be mapped."""
+        return self.backlog if self.mapping is None else self.mapping.rest
+
+    @property
+    def mapped(self) -> int:
+        """The number of vectors to compute from those of the parent."""
+        return 0 if self.mapping is None else self.mapping.vectors
+
+    @property
+    def failed(self) -> dict[str, Failure]:
+        """The items that are known to fail, with the model or with its parent."""
+        parts = () if self.mapping is None else self.mapping.parts
+        return {k: why for part in parts for k, why in part.failed.items()} | self.backlog.failed
 
     def units(self, most: int) -> list[UnitRows]:
         """What is to be encoded, cut into units of at most ``most`` rows."""
-        return cut(self.wanted, self.backlog.rows, most)
+        return cut(self.wanted, self.rest.rows, most)
 
     def shards(self, made: Iterable[tuple[int, ObjectRef]]) -> tuple[ObjectRef, ...]:
         """All shards, numbered in the order of the table's rows, whoever made them and when.
@@ -65,7 +86,7 @@ class EncodePlan:
     def to_index(self, objects: Objects) -> pa.ChunkedArray[Any]:
         """The keys that will be indexed, as far as can be foreseen: all but the known failures."""
         keys = unique_keys(objects, self.table, self.live)
-        failed = pa.array(list(self.backlog.failed), pa.string())
+        failed = pa.array(list(self.failed), pa.string())
         return keys.filter(pc.invert(pc.is_in(keys, value_set=failed)))
 
 
@@ -82,6 +103,13 @@ class ShardReader:
     info: EncoderInfo
     _orphans: dict[Modality, list[ObjectRef]] | None = None
     _known: dict[str, Shard] = field(default_factory=dict)
+
+    def of_parent(self) -> ShardReader | None:
+        """A reader of the shards of the parent of an adapted model; None for other models."""
+        if not self.info.parent:
+            return None
+        parent = msgspec.structs.replace(self.info, fingerprint=self.info.parent)
+        return ShardReader(self.objects, parent)
 
     def read(self, refs: Sequence[ObjectRef]) -> list[Shard]:
         """These shards, without those of other encoders and damaged ones, which are made again."""
@@ -139,6 +167,9 @@ def plan_encode(
     orphans = _adoptable(reader.read(reader.orphans(side)), live, draft)
     backlog = plan_backlog(live, [*shards, *(shard for _, shard in orphans)], retry=retry)
     begins = {shard.ref.sha256: row for row, shard in orphans}
+    mapping, parent = None, reader.of_parent()
+    if parent is not None and backlog.missing:
+        mapping = plan_mapping(live, backlog, parent.read(listed), retry=retry)
     return EncodePlan(
         side,
         table,
@@ -147,6 +178,7 @@ def plan_encode(
         wanted,
         listed=tuple(ref for ref in backlog.kept if ref.sha256 not in begins),
         adopted=tuple((begins[ref.sha256], ref) for ref in backlog.kept if ref.sha256 in begins),
+        mapping=mapping,
     )
 
 

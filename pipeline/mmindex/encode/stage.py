@@ -15,16 +15,19 @@ from functools import partial
 import numpy as np
 
 from mmindex.core.config import Config
+from mmindex.core.errors import InternalError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.encode.backlog import plan_backlog, read_rows
 from mmindex.encode.cluster import ClusterWorker, NodeFigures
 from mmindex.encode.compact import Compaction
 from mmindex.encode.decoding import Failure
+from mmindex.encode.mapping import map_vectors
 from mmindex.encode.node import Sample
 from mmindex.encode.plan import EncodePlan, ShardReader, plan_encode
 from mmindex.encode.units import UnitResult, read_units
 from mmindex.encode.work import EncoderSource, Worker
+from mmindex.models.adapted import Maps
 from mmindex.models.devices import Placement, place
 from mmindex.models.encoder import Encoder
 from mmindex.models.files import locate
@@ -47,13 +50,14 @@ class EncodeReport:
         encoder: the model.
         shards: all shards that the version needs, by modality, in order.
         failed: why a key has no vector.
-        encoded_images, encoded_texts: new vectors.
+        encoded_images, encoded_texts: vectors that the model made.
+        mapped_images, mapped_texts: vectors computed from those of an adapted model's parent.
         cut_texts: texts of this run that were longer than the model's context.
         reused_images, reused_texts: live vectors that were there already.
         adopted_shards: shards taken over from a run that was killed.
         compacted_shards: shards whose rows were put into others, see :mod:`mmindex.encode.compact`.
-        seconds: ``load`` (the model); for images and texts apart: ``..._wait`` (for pictures or
-            texts to come), ``..._model``, ``..._write``.
+        seconds: ``load`` (the model), ``map`` (the parent's vectors); for images and texts
+            separately: ``..._wait`` (for images or texts), ``..._model``, ``..._write``.
         images_per_second, texts_per_second: without loading the model, save on a cluster; 0 when
             there was none.
         bottleneck: where the image part spent most: ``decode``, ``model``, ``write`` or empty.
@@ -66,6 +70,8 @@ class EncodeReport:
     failed: dict[str, Failure]
     encoded_images: int
     encoded_texts: int
+    mapped_images: int
+    mapped_texts: int
     cut_texts: int
     reused_images: int
     reused_texts: int
@@ -99,11 +105,13 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
     if warning := unfit(request.name, specs):
         get_logger("encode").warning(warning)
     placement = place(config.encode.device, config.encode.precision, config.encode.cores)
+    info = fingerprint_of(request, placement.precision, known)
     return EncoderSource(
-        info=fingerprint_of(request, placement.precision, known),
+        info=info,
         preprocess=lambda: locate(request).preprocess,
         load=partial(_load, request, placement),
         devices=len(placement.devices),
+        maps=partial(_maps, request) if info.parent else None,
     )
 
 
@@ -111,6 +119,13 @@ def _load(request: ModelRequest, placement: Placement) -> Encoder:
     from mmindex.models.openclip import load_encoder
 
     return load_encoder(request, placement)
+
+
+def _maps(request: ModelRequest) -> Maps:
+    adapted = locate(request).adapted
+    if adapted is None:
+        raise InternalError(f"model {request.name}: its files changed", "run the command again")
+    return adapted.maps()
 
 
 def encode(
@@ -171,6 +186,7 @@ class _Stage:
     shards: dict[Modality, tuple[ObjectRef, ...]] = field(default_factory=dict)
     failed: dict[str, Failure] = field(default_factory=dict)
     encoded: dict[Modality, int] = field(default_factory=dict)
+    mapped: dict[Modality, int] = field(default_factory=dict)
     reused: dict[Modality, int] = field(default_factory=dict)
     seconds: Counter[str] = field(default_factory=Counter)
     wall: dict[Modality, float] = field(default_factory=dict)
@@ -181,11 +197,18 @@ class _Stage:
         if plan.adopted:
             log.info("taking up an interrupted run", side=side, shards=len(plan.adopted))
         self.adopted += len(plan.adopted)
-        self.reused[side], self.encoded[side] = backlog.reused, 0
+        self.reused[side] = backlog.reused
+        self.encoded[side] = self.mapped[side] = 0
         new: list[tuple[int, ObjectRef]] = []
         failed: dict[str, Failure] = {}
-        if backlog.missing:
-            log.info(f"encoding {side}s", missing=backlog.missing, reused=backlog.reused)
+        for first, result in self._map(plan):
+            failed |= result.failed
+            if result.shard is not None:
+                new.append((first, result.shard))
+        if self.mapped[side]:
+            log.info(f"{side}s computed from the parent's vectors", vectors=self.mapped[side])
+        if plan.rest.missing:
+            log.info(f"encoding {side}s", missing=plan.rest.missing, reused=backlog.reused)
             for first, result in self._encode(plan):
                 failed |= result.failed
                 if result.shard is not None:
@@ -202,6 +225,17 @@ class _Stage:
         self.shards[side] = compaction.run(plan.live, self.reader.read(kept), failed)
         self.compacted += len(set(kept) - set(self.shards[side]))
 
+    def _map(self, plan: EncodePlan) -> Iterator[tuple[int, UnitResult]]:
+        """Compute what an adapted model's parent has vectors for; results as :meth:`_encode`."""
+        if plan.mapping is None or self.source.maps is None:
+            return
+        start, info = time.perf_counter(), self.source.info
+        affine = self.source.maps().of(plan.side)
+        for first, result in map_vectors(self.objects, plan.mapping, affine, plan.side, info):
+            self.mapped[plan.side] += result.encoded
+            yield first, result
+        self.seconds.update({"map": time.perf_counter() - start})
+
     def _encode(self, plan: EncodePlan) -> Iterator[tuple[int, UnitResult]]:
         """Encode the units of a plan; each result with the first of the table's rows in it."""
         rows, start = plan.units(self.shard_rows), time.perf_counter()
@@ -209,7 +243,7 @@ class _Stage:
         if isinstance(self.worker, ClusterWorker) and plan.side is Modality.IMAGE:
             self.worker.prove(_samples(self.objects, plan))
         units = read_units(self.objects, plan.table, plan.side, rows)
-        for result in self.worker.encode(self.objects, plan.side, units, plan.backlog.missing):
+        for result in self.worker.encode(self.objects, plan.side, units, plan.rest.missing):
             self.encoded[plan.side] += result.encoded
             self.cut_texts += result.cut_texts
             self.seconds.update(result.seconds)
@@ -237,6 +271,8 @@ class _Stage:
             failed=dict(sorted(self.failed.items())),
             encoded_images=images,
             encoded_texts=self.encoded[Modality.TEXT],
+            mapped_images=self.mapped[Modality.IMAGE],
+            mapped_texts=self.mapped[Modality.TEXT],
             cut_texts=self.cut_texts,
             reused_images=self.reused[Modality.IMAGE],
             reused_texts=self.reused[Modality.TEXT],
@@ -253,7 +289,7 @@ class _Stage:
 
 def _samples(objects: Objects, plan: EncodePlan) -> list[Sample]:
     """Some of the pictures to be encoded, from one end of the table to the other."""
-    rows = np.flatnonzero(plan.backlog.rows)
+    rows = np.flatnonzero(plan.rest.rows)
     chosen = np.zeros(plan.table.rows, dtype=np.bool_)
     chosen[rows[np.linspace(0, len(rows) - 1, _SAMPLES).astype(int)]] = True
     found = read_rows(objects, plan.table, "uri", chosen)

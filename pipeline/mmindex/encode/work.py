@@ -24,6 +24,7 @@ from mmindex.encode.decoding import (
 )
 from mmindex.encode.units import ShardWriter, Unit, UnitResult, sizes
 from mmindex.media.images import ImageLimits
+from mmindex.models.adapted import Maps
 from mmindex.models.encoder import Encoder, Float32, good_rows
 from mmindex.models.preprocess import PreprocessSpec
 from mmindex.store.manifest import EncoderInfo
@@ -47,12 +48,15 @@ class EncoderSource:
         preprocess: how it wants its pictures; decode workers start before the model is loaded.
         load: loads it.
         devices: on how many devices it runs; each gets a batch.
+        maps: for an adapted model, reads the maps that turn vectors of its parent, whose
+            fingerprint is ``info.parent``, into its own; None for other models.
     """
 
     info: EncoderInfo
     preprocess: Callable[[], PreprocessSpec]
     load: Callable[[], Encoder]
     devices: int = 1
+    maps: Callable[[], Maps] | None = None
 
 
 @dataclass(slots=True)

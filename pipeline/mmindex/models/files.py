@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from mmindex.core.errors import DataError, MissingPackageError, NoInputError, UsageError
 from mmindex.core.progress import get_logger
 from mmindex.models import hub
+from mmindex.models.adapted import Adaptation, Maps, load_maps, read_adaptation
 from mmindex.models.fast_import import import_open_clip
 from mmindex.models.preprocess import PreprocessSpec, spec_from_config
 from mmindex.models.resolve import (
+    ADAPTED_NETWORK,
     CONFIG_FILE,
     INDEX,
     PHOTOS_NETWORK,
@@ -68,6 +70,8 @@ class ModelFiles:
         tokenizer: the tokenizer.
         weights: the weights file, or the index of several; None for untrained weights.
         config_file: the configuration in the folder, or None for open_clip's architectures.
+        adapted: for an adapted model, its parent and the maps; otherwise None. All other
+            attributes are then those of the parent.
     """
 
     base: str
@@ -76,6 +80,7 @@ class ModelFiles:
     tokenizer: TokenizerSpec
     weights: Path | None
     config_file: Path | None
+    adapted: Adapted | None = None
 
     @property
     def built_in(self) -> bool:
@@ -83,13 +88,49 @@ class ModelFiles:
         return self.config.get("network") == PHOTOS_NETWORK
 
     @property
+    def dim(self) -> int:
+        """Numbers in a vector.
+
+        Raises:
+            DataError: the configuration does not say.
+        """
+        dim = self.config.get("embed_dim")
+        if not isinstance(dim, int) or dim < 1:
+            raise DataError(f"{self.base}: embed_dim {dim!r} is not a number of dimensions")
+        return dim
+
+    @property
     def inputs(self) -> tuple[Path, ...]:
         """The files outside installed packages that determine the vectors."""
+        if self.adapted is not None:
+            folder = self.adapted.adaptation
+            return (folder.config_file, folder.maps_file, *self.adapted.parent.inputs)
         merges = self.tokenizer.merges
         if merges is not None and merges.is_relative_to(open_clip_dir()):
             merges = None  # covered by the package's version
         weights = () if self.weights is None else weight_files(self.weights)
         return tuple(path for path in (self.config_file, *weights, merges) if path is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """What makes a parent an adapted model.
+
+    Attributes:
+        adaptation: the folder.
+        parent: the parent's own parts.
+    """
+
+    adaptation: Adaptation
+    parent: ModelFiles
+
+    def maps(self) -> Maps:
+        """The maps.
+
+        Raises:
+            DataError: their file is damaged, or does not fit the parent.
+        """
+        return load_maps(self.adaptation.maps_file, self.parent.dim)
 
 
 def locate(request: ModelRequest) -> ModelFiles:
@@ -111,10 +152,29 @@ def locate(request: ModelRequest) -> ModelFiles:
 
 
 def _from_folder(request: ModelRequest, folder: Path) -> ModelFiles:
+    if is_adapted(folder):
+        if not request.trained:
+            raise UsageError(
+                f"model {request.name!r}: an adapted model has no untrained form",
+                "leave out `pretrained=none`",
+            )
+        adaptation = read_adaptation(request, folder)
+        parent = locate(adaptation.parent)
+        return replace(parent, adapted=Adapted(adaptation, parent))
     weights = (
         find_weights(folder, allow_pickle=request.allow_pickle_weights) if request.trained else None
     )
     return _with_config(folder / CONFIG_FILE, weights, hub_name="")
+
+
+def is_adapted(folder: Path) -> bool:
+    """Whether a model's folder holds an adapted model.
+
+    Raises:
+        MmindexError: its configuration cannot be read.
+    """
+    config = read_config(folder / CONFIG_FILE).get("model_cfg")
+    return isinstance(config, dict) and config.get("network") == ADAPTED_NETWORK
 
 
 def _from_repository(request: ModelRequest, repository: str) -> ModelFiles:

@@ -8,8 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mmindex.core.errors import DataError, MmindexError, ModelMismatchError
-from mmindex.models.files import ModelFiles, TokenizerSpec, canonical_json, locate
+import msgspec
+
+from mmindex.core.errors import MmindexError, ModelMismatchError
+from mmindex.models.files import Adapted, ModelFiles, TokenizerSpec, canonical_json, locate
 from mmindex.models.resolve import ModelRequest
 from mmindex.models.sharded import weight_files
 from mmindex.models.tokenizer import MAX_CHARACTERS
@@ -51,7 +53,7 @@ def _unchanged(request: ModelRequest, precision: str, parent: EncoderInfo) -> bo
     had = (parent.model, parent.pretrained, parent.precision, parent.package)
     if asked != had:
         return False
-    if request.folder is not None:
+    if request.folder is not None and not parent.parent:
         # A file may have been added that now comes first: look again, it costs nothing.
         try:
             paths = locate(request).inputs
@@ -70,8 +72,11 @@ def describe(request: ModelRequest, files: ModelFiles, precision: str) -> Encode
 
     Raises:
         DataError: the configuration is incomplete.
+        ModelMismatchError: the parent of an adapted model has changed.
         MmindexError: a file cannot be read.
     """
+    if files.adapted is not None:
+        return _describe_adapted(request, files.adapted, precision)
     inputs = input_files(files.inputs)
     hashes = dict(zip(files.inputs, (known.sha256 for known in inputs), strict=True))
     parts = {
@@ -81,14 +86,11 @@ def describe(request: ModelRequest, files: ModelFiles, precision: str) -> Encode
         "tokenizer": _digest(_tokenizer(files.tokenizer)),
         "precision": precision,
     }
-    dim = files.config.get("embed_dim")
-    if not isinstance(dim, int) or dim < 1:
-        raise DataError(f"model {request.name!r}: embed_dim {dim!r} is not a number of dimensions")
     return EncoderInfo(
         fingerprint=_digest({"scheme": 1, **parts}),
         model=request.name,
         pretrained=request.pretrained,
-        dim=dim,
+        dim=files.dim,
         image_size=files.preprocess.height,
         trained=files.weights is not None,
         inputs=inputs,
@@ -102,6 +104,31 @@ def _weights(path: Path | None, hashes: Mapping[Path, str]) -> str:
         return _untrained()
     found = [hashes[one] for one in weight_files(path)]
     return found[0] if len(found) == 1 else _digest(found)
+
+
+def _describe_adapted(request: ModelRequest, adapted: Adapted, precision: str) -> EncoderInfo:
+    """The parent with other weights: its own, and the maps behind them."""
+    folder = adapted.adaptation
+    parent = describe(folder.parent, adapted.parent, precision)
+    folder.require_parent(parent)
+    own = input_files((folder.config_file, folder.maps_file))
+    weights = _digest({"parent": parent.weights, "maps": own[1].sha256})
+    parts = {
+        "architecture": parent.architecture,
+        "weights": weights,
+        "preprocess": parent.preprocess,
+        "tokenizer": parent.tokenizer,
+        "precision": precision,
+    }
+    return msgspec.structs.replace(
+        parent,
+        fingerprint=_digest({"scheme": 1, **parts}),
+        model=request.name,
+        pretrained=request.pretrained,
+        weights=weights,
+        inputs=(*own, *parent.inputs),
+        parent=parent.fingerprint,
+    )
 
 
 def input_files(paths: Iterable[Path]) -> tuple[InputFile, ...]:

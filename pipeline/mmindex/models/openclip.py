@@ -88,6 +88,11 @@ def _load_on(info: EncoderInfo, files: ModelFiles, cores: int | None, device: st
 
 
 def _network(files: ModelFiles) -> tuple[torch.nn.Module, TextReader]:
+    if files.adapted is not None:
+        from mmindex.models.adapted_network import adapt_network
+
+        parent, reader = _network(files.adapted.parent)
+        return adapt_network(parent, reader, files.adapted.maps())
     if files.built_in and files.weights is not None:  # without weights, locate has refused it
         from mmindex.models.photos import PhotosTexts, load_network
 

@@ -27,6 +27,8 @@ CONFIG_FILE = "open_clip_config.json"
 # key. Their tokenizer reads the second file.
 PHOTOS_NETWORK = "photos"
 VOCABULARY_FILE = "vocab.txt.gz"
+# The same of folders that `mmindex adapt` wrote, see mmindex.models.adapted.
+ADAPTED_NETWORK = "adapted"
 # The models that mmindex brings along, by the name that ``--model`` takes: folders of data/models.
 BUILT_IN = {EMBEDDED: "scenes-clip", PHOTOS: "photos-clip"}
 

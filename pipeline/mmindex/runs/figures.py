@@ -58,6 +58,8 @@ class EncodeFigures:
 
     encoded_images: int
     encoded_texts: int
+    mapped_images: int
+    mapped_texts: int
     cut_texts: int
     reused_images: int
     reused_texts: int
@@ -77,6 +79,8 @@ class EncodeFigures:
         return cls(
             encoded_images=report.encoded_images,
             encoded_texts=report.encoded_texts,
+            mapped_images=report.mapped_images,
+            mapped_texts=report.mapped_texts,
             cut_texts=report.cut_texts,
             reused_images=report.reused_images,
             reused_texts=report.reused_texts,

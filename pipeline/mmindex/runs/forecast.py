@@ -29,17 +29,21 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class EncodeForecast(msgspec.Struct, frozen=True):
-    """Vectors of one side: to be made, there already, known to be impossible."""
+    """Vectors of one side: to be made, there already, known to be impossible.
+
+    ``mapped`` are those to be computed from the vectors of an adapted model's parent.
+    """
 
     encode: int
     reuse: int
     failed: int = 0
+    mapped: int = 0
 
     @classmethod
     def of(cls, plan: EncodePlan) -> Self:
         """The figures of a plan."""
-        backlog = plan.backlog
-        return cls(backlog.missing, backlog.reused, len(backlog.failed))
+        backlog = plan.backlog if plan.mapping is None else plan.mapping.rest
+        return cls(backlog.missing, backlog.reused, len(plan.failed), plan.mapped)
 
 
 class IndexForecast(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from mmindex.models.encoder import Encoder
     from mmindex.models.preprocess import Pixels
+    from mmindex.models.resolve import ModelRequest
 
 Float32 = NDArray[np.float32]
 
@@ -346,19 +347,29 @@ def warning_about(snapshot: Snapshot) -> str | None:
     return unfit(encoder.model, (source.spec for source in snapshot.manifest.sources))
 
 
-def _load(snapshot: Snapshot, device: str) -> Encoder:
-    """Load the model in the manifest from the same location as for the build."""
-    from mmindex.models.devices import place
-    from mmindex.models.openclip import load_encoder
+def request_of(snapshot: Snapshot) -> ModelRequest:
+    """The model in the manifest, at the same location as for the build.
+
+    Raises:
+        MmindexError: it is no longer there.
+    """
     from mmindex.models.resolve import resolve_model
 
     info = snapshot.encoder
     settings = snapshot.manifest.config.get("model", {})
-    request = resolve_model(
+    return resolve_model(
         info.model,
         info.pretrained or None,
         allow_pickle_weights=bool(settings.get("allow_pickle_weights", False)),
     )
+
+
+def _load(snapshot: Snapshot, device: str) -> Encoder:
+    """Load the model in the manifest from the same location as for the build."""
+    from mmindex.models.devices import place
+    from mmindex.models.openclip import load_encoder
+
+    request = request_of(snapshot)
     placement = place(device)
     # One query does not fill one device.
     return load_encoder(request, type(placement)(placement.devices[:1], placement.precision))

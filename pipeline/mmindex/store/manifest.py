@@ -97,12 +97,13 @@ class InputFile(Record, frozen=True):
     sha256: str
 
 
-class EncoderInfo(Record, frozen=True):
+class EncoderInfo(Record, frozen=True, omit_defaults=True):
     """Which model made the vectors.
 
     ``fingerprint`` is the sha256 over architecture, weights, preprocessing, tokenizer and
     precision: equal fingerprints give interchangeable vectors. ``inputs`` and ``package`` let a
-    later run see, without loading the model, that nothing has changed.
+    later run see, without loading the model, that nothing has changed. ``parent`` is the
+    fingerprint of the model that this one was adapted from; other models have none.
     """
 
     fingerprint: str
@@ -118,6 +119,7 @@ class EncoderInfo(Record, frozen=True):
     trained: bool
     inputs: tuple[InputFile, ...]
     package: str
+    parent: str = ""
 
 
 class IndexInfo(Record, frozen=True):

@@ -124,6 +124,11 @@ def load_trainable(request: ModelRequest, seed: int) -> TrainableModel:
             :func:`mmindex.models.openclip.build_network`.
     """
     files = locate(request)
+    if files.adapted is not None:
+        raise UsageError(
+            f"model {request.name!r} is an adapted one, whose maps train does not change",
+            f"train its parent, {files.adapted.adaptation.parent.name}, and adapt the result",
+        )
     if files.built_in:
         raise UsageError(
             f"model {request.name!r} is not an open_clip model, which `train` needs",

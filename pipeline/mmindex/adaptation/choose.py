@@ -1,0 +1,228 @@
+"""Which candidate is best, and whether it is better than the unchanged model.
+
+Images are split into folds, each with all its captions. In every round one fold tests, another
+one chooses the settings, and the rest is fitted to. So what is tested had no part in fitting nor in
+choosing, and the difference to the unchanged model is that of new images (S. Varma and R. Simon,
+Bias in error estimation when using cross-validation for model selection, BMC Bioinformatics 7,
+2006). A large corpus needs one round only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from statistics import median_low
+from typing import Final
+
+import numpy as np
+import torch
+from torch.nn import functional as F  # noqa: N812 # the usual name
+
+from mmindex.adaptation.correlate import Fit, Moments, Noise, Settings, Whitened
+from mmindex.adaptation.measure import Figures, Gain, Ranks, gain, rank
+from mmindex.adaptation.pairs import Int64, Pairs
+from mmindex.adaptation.polish import polish
+from mmindex.models.adapted import Maps
+
+_FOLDS: Final = 5
+# From so many images on one round tells a gain of a point from noise.
+_ONE_ROUND: Final = 2_500
+_MOST_TESTED: Final = 2_000  # images
+_MOST_CHOSEN_BY: Final = 500
+# Captions say less than images show, and an image has several: their covariance is better known.
+_RIDGES: Final = (0.1, 0.3, 1.0, 3.0, 10.0)
+_TEXT_SHARE: Final = 1 / 3
+_TRUST: Final = 0.4
+_OTHER_TRUSTS: Final = (0.0, 0.7)
+_STEPS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The folds, and what each is for in every round.
+
+    Attributes:
+        folds: int64 (k,) each, images; together all of them.
+        rounds: numbers of the fold that tests and of the one that chooses.
+    """
+
+    folds: tuple[Int64, ...]
+    rounds: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, pictures: int, seed: int) -> Split:
+        """Split so many images at random."""
+        order = np.random.default_rng(seed).permutation(pictures)
+        if pictures < _ONE_ROUND:
+            folds = tuple(np.sort(fold) for fold in np.array_split(order, _FOLDS))
+            return cls(folds, tuple((n, (n + 1) % _FOLDS) for n in range(_FOLDS)))
+        tested = min(_MOST_TESTED, pictures // _FOLDS)
+        ends = (tested, tested + min(_MOST_CHOSEN_BY, tested))
+        return cls(tuple(np.sort(fold) for fold in np.split(order, ends)), ((0, 1),))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was found.
+
+    Attributes:
+        settings: the middle of what the rounds chose, for a fit to all pairs.
+        before, after: recall on the tested images, unchanged and by each round's own choice.
+        gain: the difference between them.
+        logit_scale: what cosine similarities of new images should be multiplied with before a
+            softmax.
+        tested: how many images were tested.
+        gallery: how many images each query searched, at most.
+    """
+
+    settings: Settings
+    before: Figures
+    after: Figures
+    gain: Gain
+    logit_scale: float
+    tested: int
+    gallery: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One round's result; ``settings`` are its choice, for a fit to all pairs."""
+
+    settings: Settings
+    before: Ranks
+    after: Ranks
+    scale: float
+
+
+def choose(pairs: Pairs, noise: Noise, seed: int) -> Choice:
+    """Try all candidates.
+
+    Args:
+        pairs: all that there is.
+        noise: of the towers' features, in the vectors.
+        seed: of folds, polish and intervals.
+    """
+    split = Split.of(len(pairs), seed)
+    with _one_thread():
+        parts = [pairs.only(fold) for fold in split.folds]
+        moments = [Moments.of(part) for part in parts]
+        rounds = [_run(parts, moments, pair, noise, seed) for pair in split.rounds]
+    before = Ranks.joined([one.before for one in rounds])
+    after = Ranks.joined([one.after for one in rounds])
+    return Choice(
+        settings=_middle([one.settings for one in rounds]),
+        before=Figures.of(before, seed),
+        after=Figures.of(after, seed),
+        gain=gain(before, after, seed),
+        logit_scale=float(np.exp(np.mean([np.log(one.scale) for one in rounds]))),
+        tested=len(before.image_to_text),
+        gallery=max(len(parts[test]) for test, _ in split.rounds),
+    )
+
+
+def fit(pairs: Pairs, noise: Noise, choice: Choice, seed: int) -> Maps:
+    """Fit what was chosen to all pairs."""
+    with _one_thread():
+        fitted = _fit(pairs, Moments.of(pairs), noise, choice.settings, seed)
+    return Maps(*fitted.affines, choice.logit_scale)
+
+
+def _run(
+    parts: list[Pairs],
+    moments: list[Moments],
+    numbers: tuple[int, int],
+    noise: Noise,
+    seed: int,
+) -> _Round:
+    test, chooser = numbers
+    known = [n for n in range(len(parts)) if n not in numbers]
+    pairs, total = _joined([parts[n] for n in known]), _sum([moments[n] for n in known])
+    gallery = parts[chooser].only(np.arange(min(len(parts[chooser]), _MOST_CHOSEN_BY)))
+    settings = _chosen(pairs, total, gallery, noise, seed)
+    grown = _joined([pairs, parts[chooser]])
+    wider = settings.for_more(len(pairs), len(grown))
+    fitted = _fit(grown, total + moments[chooser], noise, wider, seed)
+    tested = parts[test]
+    return _Round(
+        settings.for_more(len(pairs), len(grown) + len(tested)),
+        rank(tested, None),
+        rank(tested, fitted.affines),
+        _logit_scale(tested, fitted),
+    )
+
+
+def _chosen(pairs: Pairs, total: Moments, gallery: Pairs, noise: Noise, seed: int) -> Settings:
+    """The settings that find most in ``gallery``: first the ridges, then the rest."""
+
+    def tried(ridge: float, trusts: Iterable[float]) -> Iterator[tuple[float, Settings, Fit]]:
+        settings = Settings(ridge, ridge * _TEXT_SHARE, _TRUST)
+        whitened = Whitened.of(total, noise, settings)
+        for trust in trusts:
+            fitted = whitened.fit(trust)
+            yield rank(gallery, fitted.affines).score, replace(settings, trust=trust), fitted
+
+    found = [one for ridge in _RIDGES for one in tried(ridge, (_TRUST,))]
+    best = max(found, key=_score)
+    best = max([best, *tried(best[1].image_ridge, _OTHER_TRUSTS)], key=_score)
+    settings = replace(best[1], steps=_STEPS)
+    polished = polish(best[2], pairs, noise, settings, seed)
+    return settings if rank(gallery, polished.affines).score > best[0] else best[1]
+
+
+def _score(tried: tuple[float, Settings, Fit]) -> float:
+    return tried[0]
+
+
+def _fit(pairs: Pairs, total: Moments, noise: Noise, settings: Settings, seed: int) -> Fit:
+    fitted = Whitened.of(total, noise, settings).fit(settings.trust)
+    return polish(fitted, pairs, noise, settings, seed) if settings.steps else fitted
+
+
+def _middle(found: Sequence[Settings]) -> Settings:
+    return Settings(
+        median_low(one.image_ridge for one in found),
+        median_low(one.text_ridge for one in found),
+        median_low(one.trust for one in found),
+        median_low(one.steps for one in found),
+    )
+
+
+def _joined(parts: list[Pairs]) -> Pairs:
+    return Pairs(
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.texts for part in parts]),
+        np.concatenate([part.counts for part in parts]),
+    )
+
+
+def _sum(moments: list[Moments]) -> Moments:
+    total = moments[0]
+    for one in moments[1:]:
+        total = total + one
+    return total
+
+
+def _logit_scale(pairs: Pairs, fitted: Fit) -> float:
+    """The scale with the lowest contrastive loss on images that were not fitted to."""
+    image, text = fitted.affines
+    pictures = np.arange(min(len(pairs), _MOST_CHOSEN_BY))
+    images = torch.from_numpy(image(pairs.images[pictures]))
+    texts = torch.from_numpy(text(pairs.texts[pairs.starts[pictures]]))
+    scores, goal = images @ texts.T, torch.arange(len(pictures))
+    scales = torch.logspace(0, 2, 81)  # 1 to 100, the range that CLIP allows
+    losses = [
+        F.cross_entropy(scores * s, goal) + F.cross_entropy(scores.T * s, goal) for s in scales
+    ]
+    return float(scales[int(torch.stack(losses).argmin())])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Equal bits on every machine; matrices of this size gain little from more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

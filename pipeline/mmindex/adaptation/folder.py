@@ -1,0 +1,116 @@
+"""Writes an adapted model's folder, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from mmindex.core.errors import UsageError, os_errors
+from mmindex.models.adapted import (
+    MAPS_FILE,
+    PARENT_FOLDER,
+    Maps,
+    config_text,
+    parent_card,
+    save_maps,
+)
+from mmindex.models.files import ModelFiles, is_adapted
+from mmindex.models.resolve import CONFIG_FILE, LOCAL_DIR, ModelRequest
+from mmindex.models.sharded import weight_files
+from mmindex.store.manifest import EncoderInfo
+from mmindex.train.checkpoint import sync_path
+
+REPORT_FILE: Final = "adapt.report.json"
+_LATER: Final = ("fingerprint", "seconds")
+# What a model's folder holds beside its weights: configurations and tokenizers.
+_PARTS: Final = frozenset({".json", ".txt", ".gz", ".model"})
+_PARTIAL: Final = ".partial"
+_OLD: Final = ".old"
+
+
+def check_free(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something else, or an adapted model that is to be kept.
+
+    Raises:
+        UsageError: it does.
+        MmindexError: it cannot be read.
+    """
+    with os_errors(out):
+        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            return
+        adapted = out.is_dir() and (out / CONFIG_FILE).is_file()
+    if not (adapted and is_adapted(out)):
+        raise UsageError(f"{out} is there already and no adapted model", "choose another `out`")
+    if not overwrite:
+        raise UsageError(f"{out} holds a model already", "give `overwrite`, or another `out`")
+
+
+def write_folder(
+    out: Path,
+    parent: tuple[ModelRequest, ModelFiles, EncoderInfo],
+    maps: Maps,
+    report: Mapping[str, Any],
+) -> None:
+    """Write the folder beside its place, make it durable, and put it there.
+
+    A parent that is found by its name is named; one that is a folder or a file is copied, so that
+    the model still works when the original has moved or changed.
+
+    Args:
+        out: where to; an adapted model that is there already is replaced.
+        parent: as asked for, its files, and what it is.
+        maps: the maps.
+        report: about the run; what is known only afterwards is left out.
+
+    Raises:
+        MmindexError: something cannot be read or written.
+    """
+    request, files, info = parent
+    partial = out.with_name(out.name + _PARTIAL)
+    with os_errors(out):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            card = parent_card(_copied(request, files, partial / PARENT_FOLDER), info)
+            save_maps(maps, partial / MAPS_FILE)
+            known = {key: one for key, one in report.items() if key not in _LATER}
+            text = json.dumps(known, indent=2) + "\n"
+            (partial / REPORT_FILE).write_text(text, encoding="utf-8")
+            (partial / CONFIG_FILE).write_text(config_text(card), encoding="utf-8")
+            for path in (*partial.rglob("*"), partial):
+                sync_path(path)
+            _replace(partial, out)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def _replace(partial: Path, out: Path) -> None:
+    old = out.with_name(out.name + _OLD)
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    partial.rename(out)
+    sync_path(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _copied(request: ModelRequest, files: ModelFiles, folder: Path) -> ModelRequest:
+    """The parent as the new folder names it; its own files are copied into ``folder``."""
+    if request.name.startswith(LOCAL_DIR) and request.folder is not None:
+        chosen = {path.absolute() for path in files.inputs}
+        for path in sorted(request.folder.rglob("*")):
+            if path.is_file() and (path.absolute() in chosen or path.suffix in _PARTS):
+                target = folder / path.relative_to(request.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+        return ModelRequest(f"{LOCAL_DIR}{PARENT_FOLDER}", request.pretrained)
+    if request.weights_path is not None:
+        folder.mkdir(parents=True)
+        for path in weight_files(request.weights_path):
+            shutil.copyfile(path, folder / path.name)
+        return ModelRequest(request.name, f"{PARENT_FOLDER}/{request.weights_path.name}")
+    return request

@@ -1,0 +1,192 @@
+"""An adapted model's vectors come from its parent's shards: no model, no picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from mmindex.core.records import Reason
+from mmindex.encode.stage import EncodeReport, encode
+from mmindex.encode.work import EncoderSource
+from mmindex.models.adapted import Affine, Maps
+from mmindex.models.encoder import Float32
+from mmindex.store.manifest import EncoderInfo
+from mmindex.store.objects import Objects
+from mmindex.store.snapshot import Snapshot
+from support.encoding import IMAGE, TEXT, draft_after, run, settings, vectors
+from support.manifests import manifest
+from support.models import FakeEncoder
+from support.pictures import write_pictures
+from support.tables import Corpus, write_corpus
+
+DIM = 16
+
+
+def affine(seed: int) -> Affine:
+    rng = np.random.default_rng(seed)
+    weight, bias = rng.normal(size=(DIM, DIM)), rng.normal(size=DIM)
+    return Affine(weight.astype(np.float32), bias.astype(np.float32))
+
+
+MAPS = Maps(affine(1), affine(2), 20.0)
+
+
+class AdaptedEncoder(FakeEncoder):
+    """The fake model with maps behind it."""
+
+    @property
+    def info(self) -> EncoderInfo:
+        parent = FakeEncoder().info
+        return msgspec.structs.replace(
+            parent, fingerprint="a" * 64, weights="adapted", parent=parent.fingerprint
+        )
+
+    def encode_images(self, pixels: np.ndarray) -> Float32:
+        return MAPS.image(super().encode_images(pixels))
+
+    def encode_texts(self, texts: list[str]) -> Float32:
+        return MAPS.text(super().encode_texts(texts))
+
+
+def adapt(
+    objects: Objects,
+    corpus: Corpus,
+    first: EncodeReport,
+    encoder: FakeEncoder | None = None,
+    **changes: object,
+) -> EncodeReport:
+    """Encode with the adapted model after a run of its parent; without ``encoder`` it may not."""
+
+    def load() -> FakeEncoder:
+        if encoder is None:
+            raise AssertionError("the model was loaded")
+        return encoder
+
+    shape = FakeEncoder().preprocess
+    source = EncoderSource(AdaptedEncoder().info, lambda: shape, load, maps=lambda: MAPS)
+    retry = bool(changes.pop("retry", False))
+    draft = Snapshot(objects, draft_after(first))
+    return encode(source, draft, corpus.tables, settings(**changes), retry=retry)
+
+
+def test_no_picture_is_opened_and_no_model_loaded(objects: Objects, tmp_path: Path):
+    paths = write_pictures(tmp_path / "pictures", 7)
+    corpus = write_corpus(objects, paths, ["one", "two", "three"])
+    first = run(FakeEncoder(), objects, corpus, config=settings(shard_rows=3))
+    for path in paths:
+        path.unlink()
+    second = adapt(objects, corpus, first)
+    assert (second.mapped_images, second.mapped_texts) == (7, 3)
+    assert (second.encoded_images, second.encoded_texts) == (0, 0)
+    assert (second.reused_images, second.failed) == (0, {})
+    assert second.encoder.parent == first.encoder.fingerprint
+
+
+def test_mapped_and_encoded_vectors_are_the_same(objects: Objects, tmp_path: Path):
+    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 7), ["one", "two"])
+    first = run(FakeEncoder(), objects, corpus)
+    mapped = adapt(objects, corpus, first)
+    fresh = run(AdaptedEncoder(), objects, corpus)
+    for side in (IMAGE, TEXT):
+        one, other = vectors(objects, mapped, side), vectors(objects, fresh, side)
+        assert one.keys() == other.keys()
+        for key, vector in one.items():
+            assert float(vector.astype(float) @ other[key].astype(float)) > 0.999
+
+
+def test_what_the_parent_lacks_is_encoded(objects: Objects, tmp_path: Path):
+    paths = write_pictures(tmp_path / "pictures", 6)
+    first = run(FakeEncoder(), objects, write_corpus(objects, paths[:4], ["one"]))
+    encoder = AdaptedEncoder()
+    second = adapt(objects, write_corpus(objects, paths, ["one", "two"]), first, encoder)
+    assert (second.mapped_images, second.mapped_texts) == (4, 1)
+    assert (second.encoded_images, second.encoded_texts) == (2, 1)
+    assert encoder.image_batches == [2]
+    assert len(vectors(objects, second, IMAGE)) == 6
+
+
+def test_what_the_parent_could_not_encode_is_known_to_fail(objects: Objects, tmp_path: Path):
+    paths = write_pictures(tmp_path / "pictures", 4)
+    paths[2].write_bytes(b"no picture")
+    corpus = write_corpus(objects, paths)
+    first = run(FakeEncoder(), objects, corpus)
+    assert len(first.failed) == 1
+    second = adapt(objects, corpus, first)
+    assert second.failed == first.failed
+    assert second.mapped_images == 3
+    third = encode(
+        EncoderSource(AdaptedEncoder().info, lambda: FakeEncoder().preprocess, FakeEncoder),
+        Snapshot(objects, draft_after(second)),
+        corpus.tables,
+        settings(),
+    )
+    assert third.failed == first.failed
+    assert third.shards == second.shards
+
+
+def test_a_retry_encodes_what_the_parent_could_not(objects: Objects, tmp_path: Path):
+    paths = write_pictures(tmp_path / "pictures", 4)
+    paths[2].write_bytes(b"no picture")
+    corpus = write_corpus(objects, paths)
+    first = run(FakeEncoder(), objects, corpus)
+    second = adapt(objects, corpus, first, AdaptedEncoder(), retry=True)
+    assert second.mapped_images == 3
+    assert [one.reason for one in second.failed.values()] != []
+
+
+def test_another_models_vectors_are_not_mapped(objects: Objects, tmp_path: Path):
+    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 3))
+    first = run(FakeEncoder(seed=1), objects, corpus)
+    second = adapt(objects, corpus, first, AdaptedEncoder())
+    assert (second.mapped_images, second.encoded_images) == (0, 3)
+
+
+def test_a_killed_run_is_taken_up_at_the_shard(objects: Objects, tmp_path: Path):
+    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 9))
+    first = run(FakeEncoder(), objects, corpus, config=settings(shard_rows=3))
+    whole = adapt(objects, corpus, first)
+    kept = whole.shards[IMAGE][0]
+    for ref in whole.shards[IMAGE][1:]:
+        objects.layout.object(ref.sha256).unlink()
+    second = adapt(objects, corpus, first)
+    assert (second.adopted_shards, second.reused_images, second.mapped_images) == (1, 3, 6)
+    assert second.shards[IMAGE][0].sha256 == kept.sha256
+    assert {ref.sha256 for ref in second.shards[IMAGE]} == {
+        ref.sha256 for ref in whole.shards[IMAGE]
+    }
+
+
+def test_a_map_to_zero_is_a_bad_vector_and_no_crash(objects: Objects, tmp_path: Path):
+    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 2), ["one"])
+    first = run(FakeEncoder(), objects, corpus)
+    nothing = Affine(np.zeros((DIM, DIM), np.float32), np.zeros(DIM, np.float32))
+    source = EncoderSource(
+        AdaptedEncoder().info,
+        lambda: FakeEncoder().preprocess,
+        FakeEncoder,
+        maps=lambda: Maps(nothing, MAPS.text, 1.0),
+    )
+    report = encode(source, Snapshot(objects, draft_after(first)), corpus.tables, settings())
+    assert {one.reason for one in report.failed.values()} == {Reason.BAD_VECTOR}
+    assert report.mapped_texts == 1
+
+
+def test_a_damaged_shard_of_the_parents_is_encoded_again(objects: Objects, tmp_path: Path):
+    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 4))
+    first = run(FakeEncoder(), objects, corpus, config=settings(shard_rows=2))
+    path = objects.layout.object(first.shards[IMAGE][1].sha256)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1])
+    second = adapt(Objects(objects.layout), corpus, first, AdaptedEncoder())
+    assert (second.mapped_images, second.encoded_images) == (2, 2)
+
+
+def test_an_empty_store_has_nothing_to_map(objects: Objects, tmp_path: Path):
+    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 2))
+    source = EncoderSource(
+        AdaptedEncoder().info, lambda: FakeEncoder().preprocess, AdaptedEncoder, maps=lambda: MAPS
+    )
+    report = encode(source, Snapshot(objects, manifest()), corpus.tables, settings())
+    assert (report.mapped_images, report.encoded_images) == (0, 2)
