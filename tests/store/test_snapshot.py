@@ -38,7 +38,7 @@ def change(store: Path, edit: Callable[[dict[str, object]], None]) -> None:
 
 def test_missing_stages_are_named(store: Path) -> None:
     change(store, lambda fields: fields.update(stages=("crawl",), encoder=None))
-    with pytest.raises(NoInputError, match="encode and index") as caught:
+    with pytest.raises(NoInputError, match="missing stages: encode, index") as caught:
         open_snapshot(store)
     assert "`mmindex encode`" in caught.value.hint
     assert "`mmindex index`" in caught.value.hint
