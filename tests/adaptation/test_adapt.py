@@ -14,6 +14,7 @@ from mmindex.adaptation.adapt import AdaptReport
 from mmindex.adaptation.folder import REPORT_FILE
 from mmindex.adaptation.measure import Gain
 from mmindex.core.errors import (
+    CannotCreateError,
     DataError,
     ModelMismatchError,
     NoInputError,
@@ -170,6 +171,8 @@ def test_what_is_in_the_way_stays(adapted: AdaptReport, built: Path, tmp_path: P
     file.write_text("mine")
     with pytest.raises(UsageError, match="no adapted model"):
         mmindex.adapt(built, out=file)
+    with pytest.raises(CannotCreateError, match="not a folder"):
+        mmindex.adapt(built, out=file / "below" / "model")
     model = tmp_path / "model"
     shutil.copytree(adapted.out, model)
     with pytest.raises(UsageError, match="holds a model already") as raised:

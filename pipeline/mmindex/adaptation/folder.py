@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from mmindex.core.errors import UsageError, os_errors
+from mmindex.core.errors import CannotCreateError, UsageError, os_errors
 from mmindex.models.adapted import (
     MAPS_FILE,
     PARENT_FOLDER,
@@ -32,13 +34,20 @@ _OLD: Final = ".old"
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something else, or an adapted model that is to be kept.
+    """Refuse a folder that cannot be made, holds something else, or a model that is to be kept.
 
     Raises:
-        UsageError: it does.
+        UsageError: it holds something.
+        CannotCreateError: a file is in the way of its parents.
+        PermissionDeniedError: its parents do not allow it.
         MmindexError: it cannot be read.
     """
     with os_errors(out):
+        above = next(folder for folder in out.parents if folder.exists())
+        if not above.is_dir():
+            raise CannotCreateError(f"{above}: not a folder", "choose another `out`")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(above))
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return
         adapted = out.is_dir() and (out / CONFIG_FILE).is_file()
