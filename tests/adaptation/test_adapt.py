@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import mmindex
 from mmindex.adaptation.adapt import AdaptReport
 from mmindex.adaptation.folder import REPORT_FILE
 from mmindex.adaptation.measure import Gain
+from mmindex.core.config import Config
 from mmindex.core.errors import (
     CannotCreateError,
     DataError,
@@ -21,8 +23,11 @@ from mmindex.core.errors import (
     StorageError,
     UsageError,
 )
-from mmindex.models.adapted import MAPS_FILE
-from mmindex.models.resolve import CONFIG_FILE
+from mmindex.encode.stage import with_maps
+from mmindex.encode.work import EncoderSource
+from mmindex.models.adapted import MAPS_FILE, load_maps
+from mmindex.models.fingerprint import fingerprint_of
+from mmindex.models.resolve import CONFIG_FILE, resolve_model
 from mmindex.search.vectorize import Vectorizer
 from support.adapting import build_squares, coloured_squares
 from support.models import TinyModel, save_tiny_model
@@ -98,6 +103,22 @@ def test_build_maps_the_vectors_without_a_picture_and_a_fresh_encoding_agrees(
             for key, row in one.items()
         ]
         assert min(cosines) > 0.9999
+
+
+def test_this_process_applies_the_maps_where_a_cluster_encodes(adapted: AdaptReport):
+    info = fingerprint_of(resolve_model(adapted.model, None), "fp32")
+    config = Config.model_validate({"model": {"name": adapted.model}})
+    assert adapted.out is not None
+
+    def elsewhere() -> NoReturn:
+        raise AssertionError("the model is on the nodes")
+
+    source = with_maps(EncoderSource(info, elsewhere, elsewhere), config)
+    assert source.maps is not None
+    known = load_maps(adapted.out / MAPS_FILE, info.dim)
+    assert np.array_equal(source.maps().image.weight, known.image.weight)
+    plain = EncoderSource(adapted.parent, elsewhere, elsewhere)
+    assert with_maps(plain, config) is plain
 
 
 def test_an_adapted_store_is_searched_and_grows(

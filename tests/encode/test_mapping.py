@@ -6,7 +6,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 
+from mmindex.core.errors import InternalError
 from mmindex.core.records import Reason
 from mmindex.encode.stage import EncodeReport, encode
 from mmindex.encode.work import EncoderSource
@@ -190,3 +192,11 @@ def test_an_empty_store_has_nothing_to_map(objects: Objects, tmp_path: Path):
     )
     report = encode(source, Snapshot(objects, manifest()), corpus.tables, settings())
     assert (report.mapped_images, report.encoded_images) == (0, 2)
+
+
+def test_missing_maps_are_an_error_not_missing_vectors(objects: Objects, tmp_path: Path):
+    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 2))
+    first = run(FakeEncoder(), objects, corpus)
+    source = EncoderSource(AdaptedEncoder().info, lambda: FakeEncoder().preprocess, AdaptedEncoder)
+    with pytest.raises(InternalError, match="maps are not at hand"):
+        encode(source, Snapshot(objects, draft_after(first)), corpus.tables, settings())

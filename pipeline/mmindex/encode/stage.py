@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -95,14 +95,8 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
     Raises:
         MmindexError: there is no such model, or its files cannot be had.
     """
-    specs = [source.spec for source in config.source]
-    request = resolve_model(
-        config.model.name,
-        config.model.pretrained,
-        scenes_only=only_scenes(specs),
-        allow_pickle_weights=config.model.allow_pickle_weights,
-    )
-    if warning := unfit(request.name, specs):
+    request = _request(config)
+    if warning := unfit(request.name, [source.spec for source in config.source]):
         get_logger("encode").warning(warning)
     placement = place(config.encode.device, config.encode.precision, config.encode.cores)
     info = fingerprint_of(request, placement.precision, known)
@@ -112,6 +106,22 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
         load=partial(_load, request, placement),
         devices=len(placement.devices),
         maps=partial(_maps, request) if info.parent else None,
+    )
+
+
+def with_maps(source: EncoderSource, config: Config) -> EncoderSource:
+    """The encoder of a cluster with the maps of an adapted model, which this process applies."""
+    if not source.info.parent:
+        return source
+    return replace(source, maps=partial(_maps, _request(config)))
+
+
+def _request(config: Config) -> ModelRequest:
+    return resolve_model(
+        config.model.name,
+        config.model.pretrained,
+        scenes_only=only_scenes([source.spec for source in config.source]),
+        allow_pickle_weights=config.model.allow_pickle_weights,
     )
 
 
@@ -227,8 +237,10 @@ class _Stage:
 
     def _map(self, plan: EncodePlan) -> Iterator[tuple[int, UnitResult]]:
         """Compute what an adapted model's parent has vectors for; results as :meth:`_encode`."""
-        if plan.mapping is None or self.source.maps is None:
+        if plan.mapping is None:
             return
+        if self.source.maps is None:
+            raise InternalError(f"model {self.source.info.model}: its maps are not at hand")
         start, info = time.perf_counter(), self.source.info
         affine = self.source.maps().of(plan.side)
         for first, result in map_vectors(self.objects, plan.mapping, affine, plan.side, info):

@@ -14,7 +14,7 @@ from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
 from mmindex.crawl.metadata import PhotoRules
 from mmindex.encode.cluster import ClusterWorker
-from mmindex.encode.stage import encode, encoder_source
+from mmindex.encode.stage import encode, encoder_source, with_maps
 from mmindex.encode.survivors import drop_failed
 from mmindex.evaluate.stage import evaluate
 from mmindex.index.plan import check_kind
@@ -55,7 +55,7 @@ def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
         context.cluster = ClusterWorker.join(
             address, context.layout, context.config, draft.encoder, encoder_source
         )
-        context.encoder = context.cluster.source
+        context.encoder = with_maps(context.cluster.source, context.config)
     else:
         context.encoder = encoder_source(context.config, draft.encoder)
 
