@@ -1,4 +1,4 @@
-"""From CURRENT down to the oldest version, each manifest verified by the one that came after it."""
+"""Walk from CURRENT down to the oldest version; each manifest is verified by its child's record."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mmindex.store.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One version.
+    """A version in the chain.
 
     Attributes:
-        number: its number.
-        manifest: None where it is damaged.
-        sha256: of the manifest's bytes on disk.
-        problem: what is wrong with the manifest, naming the file; empty where it is sound.
+        number: the version number.
+        manifest: the manifest; None if it is damaged.
+        sha256: digest of the manifest's bytes on disk.
+        problem: what is wrong with the manifest, including the file name; empty if it is sound.
     """
 
     number: int
@@ -31,21 +31,21 @@ class Link:
 
 
 def walk(layout: Layout, newest: Manifest | None) -> Iterator[Link]:
-    """Every version from ``newest`` down, each held while the caller looks at it.
+    """Yield every version from ``newest`` down; each is held while the caller uses it.
 
-    A manifest records the sha256 of its parent's, so that damage is found in old ones too. A
-    version whose child is gone (a reader kept it through a collection) is only read. Versions
-    that are collected meanwhile are passed over.
+    A manifest records the sha256 of its parent's manifest, so that damage is also found in old
+    versions. If a version's child is gone (a reader kept the version during a collection), the
+    version is read without verification. Versions that are collected meanwhile are skipped.
 
     Args:
         layout: the store.
-        newest: the published version, which its reader has verified; None: begin at the highest
-            number, without any digest to hold it against.
+        newest: the published version, already verified by its reader; None: start at the highest
+            number, without a digest to verify it against.
 
     Raises:
         MmindexError: a manifest cannot be read at all.
     """
-    recorded: dict[int, tuple[int, str]] = {}  # by whom, and what
+    recorded: dict[int, tuple[int, str]] = {}  # child's number, expected sha256
     for number in reversed(versions.list_versions(layout)):
         if newest is not None and number > newest.version:
             continue
@@ -57,7 +57,7 @@ def walk(layout: Layout, newest: Manifest | None) -> Iterator[Link]:
             with os_errors(path):
                 data = path.read_bytes()
             link = _link(layout, number, data, recorded.get(number))
-            # What a damaged manifest says of its parent must not condemn the parent.
+            # A damaged manifest's record of its parent is not reliable.
             if link.manifest and link.manifest.parent and link.manifest.parent_sha256:
                 recorded[link.manifest.parent] = (number, link.manifest.parent_sha256)
             yield link
@@ -66,9 +66,9 @@ def walk(layout: Layout, newest: Manifest | None) -> Iterator[Link]:
 
 
 def last_indexed(layout: Layout, newest: Manifest | None, side: Modality) -> Manifest | None:
-    """The version whose index of one side the next one can go on from.
+    """Return the version whose index of one side the next version can extend.
 
-    That is not always the newest: where the stages run one by one, ``crawl`` and ``encode`` publish
+    This is not always the newest: if the stages run separately, ``crawl`` and ``encode`` publish
     versions without indexes.
 
     Args:
@@ -77,8 +77,8 @@ def last_indexed(layout: Layout, newest: Manifest | None, side: Modality) -> Man
         side: image or text.
 
     Returns:
-        The newest version that was indexed, or None: it has no such index, a manifest on the way
-        is damaged, or it is of before something was forgotten.
+        The newest version with such an index. None if there is no such version, if a manifest on
+        the way is damaged, or if the version is older than the last removal of forgotten items.
     """
     if newest is None or side in newest.indexes:
         return newest

@@ -1,8 +1,8 @@
-"""What a store was told to forget: digests of ids, keys and addresses, carried by every version.
+"""Digests of forgotten ids, keys and addresses, carried by every version of a store.
 
-Digests only: the list must keep an image out for ever without holding what it forgot. Even the
-bytes' sha256 is hashed once more, so that nothing in the store can be matched with a copy of the
-image by its plain sha256.
+The list must exclude an image permanently without containing what was forgotten, so it has digests
+only. Even the sha256 of the image's bytes is hashed again, so that nothing in the store can be
+matched with a copy of the image by its plain sha256.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _ID, _KEY, _ADDRESS = "id", "key", "address"
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """Digests (sha256, 32 bytes) of what must never come back.
+    """Digests (sha256, 32 bytes) of items that must not return.
 
     Attributes:
-        ids: of image ids, as UTF-8.
-        keys: of images' keys, as the 64 hex digits that they are written with.
-        addresses: of addresses (URLs) that served such an image.
+        ids: digests of image ids, as UTF-8.
+        keys: digests of image keys, each as 64 hex digits.
+        addresses: digests of addresses (URLs) that served such an image.
     """
 
     ids: frozenset[bytes] = frozenset()
@@ -46,19 +46,19 @@ class Forgotten:
         return bool(self.ids or self.keys or self.addresses)
 
     def has_id(self, image_id: str) -> bool:
-        """Whether an image of this id was forgotten."""
+        """Return whether an image with this id was forgotten."""
         return bool(self.ids) and digest(image_id) in self.ids
 
     def has_key(self, key: str) -> bool:
-        """Whether bytes with this sha256 (hex) were forgotten."""
+        """Return whether bytes with this sha256 (hex) were forgotten."""
         return bool(self.keys) and digest(key) in self.keys
 
     def has_address(self, url: str) -> bool:
-        """Whether this address served a forgotten image."""
+        """Return whether this address served a forgotten image."""
         return bool(self.addresses) and digest(url) in self.addresses
 
     def including(self, ids: Iterable[str], keys: Iterable[str], addresses: Iterable[str]) -> Self:
-        """These and more, given as they are written."""
+        """Return a copy that also has the digests of these ids, keys and addresses."""
         return type(self)(
             self.ids | {digest(text) for text in ids},
             self.keys | {digest(text) for text in keys},
@@ -70,13 +70,13 @@ NOTHING: Final = Forgotten()
 
 
 def digest(text: str) -> bytes:
-    """What stands for an id, key or address: the sha256 of its UTF-8 form."""
+    """Return the digest of an id, key or address: the sha256 of its UTF-8 form."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def rows_among(column: pa.Array[Any], digests: frozenset[bytes]) -> NDArray[np.bool_]:
-    """Which values of a string column are among ``digests``: bool (n,); null is not."""
-    values = column.cast(pa.binary()).to_pylist()  # bytes: a text may hold lone surrogates
+    """Return which values of a string column are among ``digests``: bool (n,); False for null."""
+    values = column.cast(pa.binary()).to_pylist()  # bytes: a text may contain lone surrogates
     sha256 = hashlib.sha256
     return np.fromiter(
         (value is not None and sha256(value).digest() in digests for value in values),
@@ -86,7 +86,7 @@ def rows_among(column: pa.Array[Any], digests: frozenset[bytes]) -> NDArray[np.b
 
 
 def write_forgotten(objects: Objects, forgotten: Forgotten) -> ObjectRef:
-    """Write the list as an object of a version; the same list gives the same bytes."""
+    """Write the list as an object of a version; the same list has the same bytes."""
     rows = [
         (what, entry.hex())
         for what, entries in (
@@ -102,10 +102,10 @@ def write_forgotten(objects: Objects, forgotten: Forgotten) -> ObjectRef:
 
 
 def read_forgotten(snapshot: Snapshot) -> Forgotten:
-    """What a version's list says; nothing where it has none.
+    """Read the list of a version; empty if the version has none.
 
     Raises:
-        DataError: the list is damaged. Going on without it would bring back what it keeps out.
+        DataError: the list is damaged. Continuing without it would restore forgotten items.
     """
     ref = snapshot.manifest.find(FORGOTTEN)
     if ref is None:

@@ -1,8 +1,9 @@
-"""Readers hold the version that they read, so that no collection takes it away.
+"""Holds protect the version that a reader uses from collection.
 
-A hold is a shared flock on the version's manifest. The collector needs the exclusive one before it
-removes a manifest: refused means that somebody reads. The kernel lets go when the reader dies,
-however it dies, and a lock needs no right to write: a store of somebody else can be held too.
+A hold is a shared flock on the version's manifest. The collector needs the exclusive lock before it
+removes a manifest; if the lock is refused, a reader uses the version. The kernel releases the lock
+when the reader exits for any reason. Locking needs no write permission, so a store that belongs to
+another user can be held too.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from mmindex.store.manifest import Manifest
 
 
 class Hold:
-    """One version, held until :meth:`release`, or until nothing refers to this any more.
+    """A version that is held until :meth:`release`, or until this object is garbage-collected.
 
     Attributes:
-        manifest: of the version held.
+        manifest: the manifest of the held version.
     """
 
     def __init__(self, manifest: Manifest, descriptor: int) -> None:
@@ -32,19 +33,20 @@ class Hold:
         self._finalizer = weakref.finalize(self, _let_go, descriptor)
 
     def release(self) -> None:
-        """Let go; doing so again does nothing."""
+        """Release the hold; repeated calls do nothing."""
         self._finalizer()
 
 
 def _let_go(descriptor: int) -> None:
-    with suppress(OSError):  # nothing was written: the lock is gone whatever closing says
+    with suppress(OSError):  # nothing was written: the lock is released even if closing fails
         os.close(descriptor)
 
 
 def take_current(layout: Layout) -> Hold | None:
-    """Hold the published version; None where nothing is published yet.
+    """Hold the published version; None if nothing is published yet.
 
-    Where a collection was faster than the lock, CURRENT has moved on meanwhile and is read again.
+    If the version is collected before it is locked, CURRENT has changed meanwhile and is read
+    again.
 
     Raises:
         DataError: CURRENT or the manifest is damaged.
@@ -56,14 +58,14 @@ def take_current(layout: Layout) -> Hold | None:
             return _read_held(layout, pointer.version, pointer.manifest_sha256, descriptor)
         again = versions.read_current_pointer(layout)
         if again == pointer:
-            versions.read_current_checked(layout, pointer)  # says that the manifest is missing
+            versions.read_current_checked(layout, pointer)  # reports the missing manifest
         pointer = again
     return None
 
 
 @contextmanager
 def hold_current(layout: Layout) -> Iterator[Manifest | None]:
-    """Hold the published version for the block; None where nothing is published yet.
+    """Hold the published version for the block; None if nothing is published yet.
 
     Raises:
         DataError: CURRENT or the manifest is damaged.
@@ -91,7 +93,7 @@ def lock_shared(path: Path) -> int | None:
     """Lock a manifest for reading.
 
     Returns:
-        the descriptor that holds the lock; None when the file is gone, or was removed meanwhile.
+        The descriptor that holds the lock; None if the file is missing or was removed meanwhile.
 
     Raises:
         MmindexError: the file cannot be opened or locked.
@@ -103,18 +105,18 @@ def lock_exclusive(path: Path) -> int | None:
     """Lock a manifest against readers, without waiting for them.
 
     Returns:
-        the descriptor that holds the lock; None when the file is gone.
+        The descriptor that holds the lock; None if the file does not exist.
 
     Raises:
         BlockingIOError: a reader holds it.
         MmindexError: the file cannot be opened or locked.
     """
-    # Over NFS an exclusive lock needs a descriptor that could write.
+    # Over NFS, an exclusive lock needs a writable descriptor.
     return _lock(path, os.O_RDWR, shared=False)
 
 
 def unlock(descriptor: int) -> None:
-    """Let go of what :func:`lock_shared` or :func:`lock_exclusive` locked."""
+    """Release a lock from :func:`lock_shared` or :func:`lock_exclusive`."""
     os.close(descriptor)
 
 
@@ -140,7 +142,7 @@ def _lock(path: Path, access: int, *, shared: bool) -> int | None:
 
 
 def _is_linked(path: Path, descriptor: int) -> bool:
-    """Whether the file opened is still the one that has this name."""
+    """Return whether the open file still has this name."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""What a run was asked for, kept from its start until a version records it.
+"""The settings of a run, kept from its start until a version records them.
 
-A version remembers the settings that made it. A run that has not published yet would be forgotten
-if it failed or was killed, and the next one would go on with other sources.
+A version remembers the settings that made it. Without this file, the settings of a run that failed
+or was killed before publishing would be lost, and the next run would use other sources.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from mmindex.store.layout import Layout
 
 
 class Intent(msgspec.Struct, frozen=True):
-    """The settings of a run that has not ended well.
+    """The settings of a run that has not succeeded.
 
     Attributes:
-        run_id: the run; its report says how it ended, unless it was killed.
+        run_id: the run; its report has the outcome, unless it was killed.
         config: its settings, as a version would record them.
     """
 
@@ -28,7 +28,7 @@ class Intent(msgspec.Struct, frozen=True):
 
 
 def read_intent(layout: Layout) -> Intent | None:
-    """What the last run was asked for, if it did not end well; else None.
+    """Read the settings of the last run if it did not succeed; otherwise None.
 
     Raises:
         DataError: the file is damaged.
@@ -47,23 +47,24 @@ def read_intent(layout: Layout) -> Intent | None:
 
 
 def write_intent(layout: Layout, intent: Intent) -> None:
-    """Keep what a run is asked for; the writer lock must be held."""
+    """Record the settings of a run; the writer lock must be held."""
     publish.write_file(layout, layout.intent_file, msgspec.json.encode(intent) + b"\n")
 
 
 def clear_intent(layout: Layout) -> None:
-    """Drop it: a version records the settings now."""
+    """Remove the record, because a version now has the settings."""
     if layout.intent_file.exists():
         publish.remove_file(layout.intent_file)
 
 
 def remembered(layout: Layout) -> dict[str, Any] | None:
-    """What the last run over a store was asked for; None where there was none.
+    """Return the settings of the last run over a store; None if there was no run.
 
-    That is the newest run's, also if it failed or was killed, else the published version's.
+    These are the newest run's settings even if it failed or was killed; otherwise the published
+    version's.
 
     Raises:
-        MmindexError: the store is damaged, or not one of ours.
+        MmindexError: the store is damaged, or was not made by mmindex.
     """
     if not layout.format_file.exists():
         return None

@@ -1,8 +1,8 @@
-"""The keys of a corpus, held as 32 bytes each and found by sorting: no hash table beside them.
+"""The keys of a corpus, stored in 32 bytes each and found by sorting, without a hash table.
 
-NumPy's byte strings compare without their trailing zero bytes. Keys are all of the same length, so
-that equal ones are still those that are equal; but an element taken out of an array may be shorter.
-Keys go into these arrays and are never read back.
+NumPy compares byte strings without their trailing zero bytes. All keys have the same length, so the
+comparison is still correct, but an element taken out of an array may be shorter. Keys are put into
+these arrays and never read back.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import REPAIR_HINT, Objects
 
 KEY_BYTES = 32
-# So many keys are held in hex at once.
+# The number of keys that are in memory as hex at the same time.
 _READ_ROWS = 8_192
 
 Keys = NDArray[np.bytes_]  # S32
@@ -28,12 +28,12 @@ Keys = NDArray[np.bytes_]  # S32
 
 @dataclass(frozen=True, slots=True)
 class DistinctKeys:
-    """Which keys a column holds.
+    """The distinct keys of a column.
 
     Attributes:
         unique: S32 (u,): the distinct keys, ascending.
-        rows: int64 (u,): the first row that has each.
-        of_rows: how many rows the column has.
+        rows: int64 (u,): the first row with each key.
+        of_rows: number of rows in the column.
     """
 
     unique: Keys
@@ -42,10 +42,10 @@ class DistinctKeys:
 
 
 def binary_keys(texts: Sequence[str]) -> Keys:
-    """Keys in hex as 32 bytes each: S32 (n,), read-only.
+    """Convert keys from hex to 32 bytes each: S32 (n,), read-only.
 
     Raises:
-        DataError: one is not a sha256.
+        DataError: a value is not a sha256.
     """
     try:
         joined = bytes.fromhex("".join(texts))
@@ -58,15 +58,15 @@ def binary_keys(texts: Sequence[str]) -> Keys:
 
 
 def read_keys(objects: Objects, table: ObjectRef) -> Keys:
-    """The key of every row of a table or shard, in order; see :func:`batch_keys`."""
+    """Read the key of every row of a table or shard, in order; see :func:`batch_keys`."""
     return batch_keys(table.name, objects.iter_batches(table, ["key"], rows=_READ_ROWS))
 
 
 def batch_keys(name: str, batches: Iterable[pa.RecordBatch]) -> Keys:
-    """The key of every row of an object that is being read, in order: S32 (rows,).
+    """Read the key of every row from the batches of an object, in order: S32 (rows,).
 
     Raises:
-        DataError: one is not a sha256; the message has the object's name.
+        DataError: a value is not a sha256; the message has the object's name.
     """
     try:
         return _joined(batch["key"] for batch in batches)
@@ -75,7 +75,7 @@ def batch_keys(name: str, batches: Iterable[pa.RecordBatch]) -> Keys:
 
 
 def column_keys(column: pa.ChunkedArray[Any]) -> Keys:
-    """The keys of a column in memory: S32 (n,)."""
+    """Return the keys of a column in memory: S32 (n,)."""
     starts = range(0, len(column), _READ_ROWS)
     return _joined(column.slice(start, _READ_ROWS) for start in starts)
 
@@ -85,8 +85,8 @@ def _joined(parts: Iterable[pa.Array[Any] | pa.ChunkedArray[Any]]) -> Keys:
 
 
 def distinct(keys: Keys) -> DistinctKeys:
-    """Sort keys S32 (n,): takes 45 bytes a key beside them for a moment, then 40."""
-    # numpy.unique does the same in 113 bytes a key.
+    """Sort keys S32 (n,); uses 45 more bytes per key temporarily, then 40."""
+    # numpy.unique needs 113 bytes per key.
     order = np.argsort(keys, kind="stable")
     ascending = keys[order]
     first = np.ones(len(keys), dtype=np.bool_)
@@ -97,19 +97,19 @@ def distinct(keys: Keys) -> DistinctKeys:
 
 
 def live_keys(objects: Objects, table: ObjectRef) -> DistinctKeys:
-    """The keys of ``images`` or ``captions``."""
+    """Return the distinct keys of ``images`` or ``captions``."""
     return distinct(read_keys(objects, table))
 
 
 def unique_keys(
     objects: Objects, table: ObjectRef, live: DistinctKeys | None = None
 ) -> pa.ChunkedArray[Any]:
-    """The distinct keys of a table in hex, in order of first appearance: row i gets FAISS id i.
+    """Return a table's distinct keys in hex, in order of first appearance: row i gets FAISS id i.
 
     Args:
-        objects: where the table lies.
+        objects: the store's objects.
         table: ``images`` or ``captions``.
-        live: its keys, where they have been read before.
+        live: its distinct keys, if they have already been read.
     """
     live = live or live_keys(objects, table)
     first = np.zeros(live.of_rows, dtype=np.bool_)
@@ -122,10 +122,10 @@ def unique_keys(
 
 
 def places_of(keys: Keys, known: DistinctKeys) -> NDArray[np.int64]:
-    """Where keys S32 (n,) stand among the known ones: int64 (n,); -1: nowhere."""
+    """Return the positions of keys S32 (n,) in ``known``: int64 (n,); -1 if not found."""
     if not len(known.unique):
         return np.full(len(keys), -1, dtype=np.int64)
-    # In order, one search finds in the cache what the one before it went through: twice as fast.
+    # Sorted searches find the previous search's data in the CPU cache: twice as fast.
     order = np.argsort(keys)
     places = np.empty(len(keys), dtype=np.int64)
     places[order] = np.searchsorted(known.unique, keys[order])

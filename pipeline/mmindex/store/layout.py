@@ -1,4 +1,4 @@
-"""Where everything lies inside a store: the only place that builds paths."""
+"""The paths of everything inside a store; no other module builds such paths."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ _VERSION_DIGITS = 20  # any 64-bit number, so that names sort as numbers do
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Paths below one store's root."""
+    """Paths in a store."""
 
     root: Path
 
     @property
     def format_file(self) -> Path:
-        """Holds ``FORMAT``; written first, so that its presence says "this is a store"."""
+        """The file with ``FORMAT``; written first, so that its presence identifies a store."""
         return self.root / "FORMAT"
 
     @property
     def lock_file(self) -> Path:
-        """Locked with flock by the one writer."""
+        """The file that the single writer locks with flock."""
         return self.root / "LOCK"
 
     @property
     def current_file(self) -> Path:
-        """Names the published version; replacing it is the commit point."""
+        """The file that names the published version; replacing it is the commit point."""
         return self.root / "CURRENT"
 
     @property
     def versions_dir(self) -> Path:
-        """One manifest for each version."""
+        """The folder with one manifest per version."""
         return self.root / "versions"
 
     @property
@@ -42,37 +42,37 @@ class Layout:
 
     @property
     def staging_dir(self) -> Path:
-        """Files being written; in the same file system as everything they become."""
+        """The folder for files being written, on the same file system as their destinations."""
         return self.root / "staging"
 
     @property
     def downloads_dir(self) -> Path:
-        """Fetched or generated corpora."""
+        """The folder for fetched or generated corpora."""
         return self.root / "downloads"
 
     @property
     def stamps_file(self) -> Path:
-        """What the last crawl read of each file: a cache, no part of any version."""
+        """What the last crawl read from each file: a cache that is not part of any version."""
         return self.root / "stamps.sqlite"
 
     @property
     def quarantine_file(self) -> Path:
-        """The ledger of items kept out of the index, one JSON object a line."""
+        """The ledger of items excluded from the index, one JSON object per line."""
         return self.root / "quarantine.jsonl"
 
     @property
     def intent_file(self) -> Path:
-        """The settings of a run that has not ended well; absent otherwise."""
+        """The settings of a run that has not succeeded; otherwise absent."""
         return self.root / "intent.json"
 
     @property
     def runs_dir(self) -> Path:
-        """One JSON report for each run."""
+        """The folder with one JSON report per run."""
         return self.root / "runs"
 
     @property
     def directories(self) -> tuple[Path, ...]:
-        """Every directory that a store has from the start."""
+        """Every directory that a new store has."""
         return (
             self.versions_dir,
             self.objects_dir,
@@ -82,19 +82,21 @@ class Layout:
         )
 
     def is_store(self) -> bool:
-        """Whether a store lies here, judged by what every store has from its first moment."""
+        """Return whether there is a store here, judged by the files that every store has from the
+        start.
+        """
         return (
             self.format_file.is_file() and self.versions_dir.is_dir() and self.objects_dir.is_dir()
         )
 
     def version(self, number: int) -> Path:
-        """The manifest of version ``number``."""
+        """Return the path of the manifest of version ``number``."""
         return self.versions_dir / f"{number:0{_VERSION_DIGITS}d}.json"
 
     def object(self, sha256: str) -> Path:
-        """The object whose content has this sha256 (64 hex digits)."""
+        """Return the path of the object whose content has this sha256 (64 hex digits)."""
         return self.objects_dir / sha256[:2] / sha256
 
     def run(self, run_id: str) -> Path:
-        """The report of one run."""
+        """Return the path of a run's report."""
         return self.runs_dir / f"{run_id}.json"

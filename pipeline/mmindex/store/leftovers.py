@@ -1,7 +1,8 @@
-"""What a writer clears away before it begins, and finishes for those that were killed.
+"""Remove the leftovers of killed runs before a writer starts, and finish their removals.
 
-Versions below the published one's ``floor`` hold forgotten items. What only they list goes first
-and their manifests last: as long as one is there, there is something left to do.
+Versions below the published version's ``floor`` contain forgotten items. Objects that only these
+versions list are removed first and their manifests last: while a manifest is present, the removal
+is not finished.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
 from mmindex.store.staging import clear_staging
 
-_OTHER_FILES = 256  # that this process may have open besides
+_OTHER_FILES = 256  # other files that this process may have open
 
 
 def remove_leftovers(layout: Layout) -> None:
-    """Under the lock, before any work: remove what a killed run left.
+    """Remove what a killed run left; called under the lock, before any work.
 
-    Manifests above CURRENT were never committed; staged files never got their name; a removal below
-    the floor is finished, as far as no reader holds. Other objects stay: finished embedding shards
-    among them are taken up again.
+    Manifests above CURRENT were never committed, and staged files were never published. A removal
+    below the floor is finished, except for versions that readers hold. Other objects stay, because
+    finished embedding shards among them are reused.
 
     Raises:
         DataError: CURRENT or its manifest is damaged.
@@ -34,10 +35,10 @@ def remove_leftovers(layout: Layout) -> None:
 
 
 def remove_uncommitted(layout: Layout) -> None:
-    """Under the lock: remove manifests above CURRENT, and what is staged and nobody holds.
+    """Remove manifests above CURRENT and staged files that nobody holds; called under the lock.
 
     Raises:
-        DataError: CURRENT or its manifest is damaged, and must not condemn any version.
+        DataError: CURRENT or its manifest is damaged; then no version is removed.
     """
     current = versions.read_current(layout)
     newest = current.version if current else 0
@@ -48,10 +49,10 @@ def remove_uncommitted(layout: Layout) -> None:
 
 
 def _settle(layout: Layout) -> None:
-    """Make the names durable that a killed run gave and did not live to sync.
+    """Sync the names that a killed run created but did not sync.
 
-    This run may build on them: on its version, on a shard that it takes up. Without this, losing
-    power after both runs could take a name away that the second one relied on.
+    This run may depend on them: on the killed run's version, or on a shard that it reuses. Without
+    the sync, a power loss after both runs could remove a name that the second run depends on.
     """
     with os_errors(layout.objects_dir):
         folders = [path for path in layout.objects_dir.iterdir() if path.is_dir()]
@@ -60,13 +61,13 @@ def _settle(layout: Layout) -> None:
 
 
 def remove_below_floor(layout: Layout) -> tuple[int, ...]:
-    """Under the lock: remove the versions that hold forgotten items, with what only they list.
+    """Remove versions with forgotten items, and objects that only they list; called under the lock.
 
     Returns:
-        the versions that could not go because a reader holds them.
+        The versions that could not be removed because a reader holds them.
 
     Raises:
-        DataError: a version that stays is damaged, so what it needs is unknown.
+        DataError: a version that stays is damaged, so that its objects are unknown.
     """
     current = versions.read_current(layout)
     floor = current.floor if current else 1
@@ -86,20 +87,20 @@ def remove_below_floor(layout: Layout) -> tuple[int, ...]:
 
 
 def purge_forgotten(layout: Layout, current: Manifest | None, *, held: bool) -> None:
-    """Take what was forgotten out of the files that belong to no version.
+    """Remove forgotten items from the files that do not belong to a version.
 
-    After the objects, as it may need their space; before the manifests, which are the sign that
-    there is something left to do.
+    This follows the removal of the objects, because it may need their space. It precedes the
+    removal of the manifests, which show that the removal is not finished.
 
     Args:
         layout: the store.
         current: the published version.
-        held: whether versions go that somebody may have read until now.
+        held: whether versions are removed that could be read until now.
 
     Raises:
-        MmindexError: a file there is damaged, or the disk is full all the same.
+        MmindexError: a file is damaged, or the disk is still full.
     """
-    # These bring pyarrow, which most writers need later or never.
+    # These import pyarrow, which most writers need later or never.
     from mmindex.store.objects import Objects
     from mmindex.store.purge import purge
     from mmindex.store.snapshot import Snapshot
@@ -109,8 +110,8 @@ def purge_forgotten(layout: Layout, current: Manifest | None, *, held: bool) -> 
 
 
 def lock_versions(layout: Layout, numbers: Collection[int], locks: ExitStack) -> list[int]:
-    """Lock versions against readers for as long as ``locks`` is open; returns those held."""
-    # Each lock is an open file, and years of nightly versions may go at once.
+    """Lock versions against readers while ``locks`` is open; return those that readers hold."""
+    # Each lock is an open file, and years of nightly versions may be removed at once.
     allow_open_files(len(numbers) + _OTHER_FILES)
     held = []
     for number in numbers:
@@ -125,10 +126,10 @@ def lock_versions(layout: Layout, numbers: Collection[int], locks: ExitStack) ->
 
 
 def read_all(layout: Layout, current: Manifest | None) -> dict[int, Manifest | None]:
-    """Every manifest by number; None where it is damaged, but must go whatever it says.
+    """Read every manifest, by number; None for a damaged manifest that is removed in any case.
 
     Raises:
-        DataError: a version that may stay is damaged, so what it needs is unknown.
+        DataError: a version that may stay is damaged, so that its objects are unknown.
     """
     found: dict[int, Manifest | None] = {}
     for number, made in read_versions(layout).items():
@@ -142,9 +143,9 @@ def read_all(layout: Layout, current: Manifest | None) -> dict[int, Manifest | N
 
 
 def read_versions(layout: Layout) -> dict[int, Manifest | str]:
-    """Every manifest by number, or what is wrong with it.
+    """Read every manifest, by number; for a damaged one, what is wrong with it.
 
-    One that is collected meanwhile is left out.
+    Versions that are collected meanwhile are left out.
     """
     found: dict[int, Manifest | str] = {}
     for number in versions.list_versions(layout):
@@ -159,5 +160,5 @@ def read_versions(layout: Layout) -> dict[int, Manifest | str]:
 
 
 def listed(manifests: Iterable[Manifest | None]) -> set[str]:
-    """The sha256 of every object that one of these versions lists."""
+    """Return the sha256 of every object that these versions list."""
     return {ref.sha256 for made in manifests if made is not None for ref in made.objects}

@@ -1,7 +1,8 @@
-"""One writer at a time.
+"""The writer lock: one writer at a time.
 
-flock, not a pid file: the kernel lets go when the process dies, however it dies, so no lock is
-ever stolen by its age. Worker processes are spawned, never forked, so none inherits the lock.
+flock, not a pid file: the kernel releases the lock when the process exits for any reason, so no
+lock is ever broken because of its age. Worker processes are spawned, never forked, so that none
+inherits the lock.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ def writer_lock(layout: Layout) -> Iterator[None]:
                 f"{layout.root}: another mmindex run is writing to this store (process {holder})",
                 "wait until it has finished, then run this command again",
             ) from error
-        # Only for the message above: a full disk must not keep `gc` from freeing it. Always as
-        # long as any other note, so that none is cut first: the old block is written over.
+        # The note is only for the message above: on a full disk, `gc` must still be able to free
+        # space. Notes have a fixed length and overwrite the old block, so nothing is truncated
+        # first.
         with suppress(OSError):
             os.pwrite(descriptor, f"{os.getpid():<{_NOTE_DIGITS}}\n".encode(), 0)
         yield

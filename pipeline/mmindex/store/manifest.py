@@ -1,4 +1,4 @@
-"""What a version is: the manifest and its parts, as they stand on disk in JSON."""
+"""The manifest of a version and its parts, as they are stored in JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from mmindex.core.errors import DataError, InternalError, NoInputError
 from mmindex.core.modality import Modality
 
-# The stage that makes an object, by the start of its name; all others come from index.
+# The stage that makes an object, by the start of its name; index makes all others.
 _MADE_BY = {
     "crawl": "crawl",
     "images": "crawl",
@@ -22,14 +22,14 @@ _MADE_BY = {
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of all records on disk: closed set of fields, immutable."""
+    """Base of all records on disk: a fixed set of fields, immutable."""
 
 
 class ObjectRef(Record, frozen=True):
-    """One immutable file that a version uses.
+    """An immutable file that a version uses.
 
-    ``name`` says what it is (``images``, ``embeddings/image/00000``, ``index/text`` ...),
-    ``rows`` how many rows or vectors it holds.
+    ``name`` is its role (``images``, ``embeddings/image/00000``, ``index/text`` ...); ``rows`` is
+    the number of rows or vectors in it.
     """
 
     name: str
@@ -38,15 +38,15 @@ class ObjectRef(Record, frozen=True):
     rows: int
 
     def named(self, name: str) -> ObjectRef:
-        """The same object under another name."""
+        """Return the same object under another name."""
         return msgspec.structs.replace(self, name=name)
 
 
 class SourceSummary(Record, frozen=True):
-    """What one source gave: ``seen = images + quarantined + ignored``.
+    """The result of one source: ``seen = images + quarantined + ignored``.
 
-    ``notes`` counts oddities that cost no image: captions for unknown images, for example.
-    ``not_read`` counts files that are no images by their extension, by extension.
+    ``notes`` counts irregularities that excluded no image: captions for unknown images, for
+    example. ``not_read`` counts files whose extension is not an image's, by extension.
     """
 
     spec: str
@@ -61,7 +61,7 @@ class SourceSummary(Record, frozen=True):
 
 
 def count_not_read(sources: Iterable[SourceSummary]) -> dict[str, int]:
-    """Files of all sources that were not read, by extension, the most frequent first."""
+    """Count the files that were not read in all sources, by extension, most frequent first."""
     total: Counter[str] = Counter()
     for source in sources:
         total.update(source.not_read)
@@ -69,9 +69,9 @@ def count_not_read(sources: Iterable[SourceSummary]) -> dict[str, int]:
 
 
 class Counts(Record, frozen=True):
-    """The corpus in numbers; they must balance: ``seen = indexed + quarantined + ignored``.
+    """The corpus in numbers, which must balance: ``seen = indexed + quarantined + ignored``.
 
-    These count images. ``captions_quarantined`` are captions whose vector cannot be used.
+    These count images. ``captions_quarantined`` counts captions whose vector cannot be used.
     """
 
     seen: int
@@ -86,7 +86,7 @@ class Counts(Record, frozen=True):
 
     @property
     def balanced(self) -> bool:
-        """Whether every item seen is accounted for."""
+        """Whether all items seen are accounted for."""
         return self.seen == self.indexed + self.quarantined + self.ignored
 
 
@@ -98,11 +98,11 @@ class InputFile(Record, frozen=True):
 
 
 class EncoderInfo(Record, frozen=True, omit_defaults=True):
-    """Which model made the vectors.
+    """The model that made the vectors.
 
     ``fingerprint`` is the sha256 over architecture, weights, preprocessing, tokenizer and
-    precision: equal fingerprints give interchangeable vectors. ``inputs`` and ``package`` let a
-    later run see, without loading the model, that nothing has changed. ``parent`` is the
+    precision: equal fingerprints mean interchangeable vectors. With ``inputs`` and ``package``, a
+    later run can see without loading the model that nothing has changed. ``parent`` is the
     fingerprint of the model that this one was adapted from; other models have none.
     """
 
@@ -123,20 +123,22 @@ class EncoderInfo(Record, frozen=True, omit_defaults=True):
 
 
 class IndexInfo(Record, frozen=True):
-    """How one side's index was made and how it is to be searched.
+    """How the index of one side was made and how it is searched.
 
-    ``factory`` is empty for exact search, which reads the ``vectors`` objects alone. ``nprobe`` and
-    ``k_factor`` (candidates re-ranked for each hit wanted) come from the measured ``curve``: points
-    of nprobe, k_factor, recall@10, and estimated ms for a query (a model, not a clock). ``inputs``
-    is a digest of everything that the index was made from: equal inputs, nothing to do.
+    ``factory`` is empty for exact search, which reads only the ``vectors`` objects. ``nprobe`` and
+    ``k_factor`` (candidates re-ranked per requested hit) come from the measured ``curve``: points
+    of nprobe, k_factor, recall@10, and estimated ms per query (from a model, not measured).
+    ``inputs`` is a digest of everything that the index was made from; if it is unchanged, the index
+    is kept.
 
-    ``n`` counts live vectors, ``rows`` the ids given out so far: those of removed vectors are not
-    given out again before the index is built anew. ``trained_on`` is ``n`` when that was done last,
-    ``trained_recall`` what was measured then, ``changed`` the vectors added and removed since.
-    ``recipe`` is a digest of the model and the settings: another one, and the index is built anew.
+    ``n`` counts live vectors, ``rows`` the ids assigned so far: ids of removed vectors are not
+    reused until the index is rebuilt. ``trained_on`` is ``n`` at the last rebuild,
+    ``trained_recall`` the recall measured then, ``changed`` the number of vectors added and removed
+    since. ``recipe`` is a digest of the model and the settings; if it changes, the index is
+    rebuilt.
 
-    ``refine`` is what re-ranking reads (``fp16`` or ``sq8``), ``fidelity`` the share of the true
-    ten that it leaves among the ten best: 1 with float16.
+    ``refine`` is the format that re-ranking reads (``fp16`` or ``sq8``). ``fidelity`` is the share
+    of the true ten best that are still among the ten best in this format: 1 with float16.
     """
 
     modality: Modality
@@ -163,7 +165,7 @@ class IndexInfo(Record, frozen=True):
     fidelity: float = 1.0
 
     def __post_init__(self) -> None:
-        """Manifests from before indexes were extended say nothing of it: built whole."""
+        """Fill in fields that older manifests lack: their indexes were always built whole."""
         if not self.rows:
             msgspec.structs.force_setattr(self, "rows", self.n)
             msgspec.structs.force_setattr(self, "trained_on", self.n)
@@ -171,19 +173,19 @@ class IndexInfo(Record, frozen=True):
 
     @property
     def exact(self) -> bool:
-        """Whether the answers are those of a full scan."""
+        """Whether the results are those of a full scan."""
         return not self.factory
 
 
 class Manifest(Record, frozen=True):
     """One published version of a store.
 
-    ``stages`` are those that this version has been through (``crawl``, ``encode``, ``index``);
-    ``config`` is what it was built with, and what a later build without sources goes on with.
+    ``stages`` are those that have run for this version (``crawl``, ``encode``, ``index``);
+    ``config`` has the settings that it was built with, which a later build without sources uses.
 
     ``parent_sha256`` is the digest of the parent's manifest file: followed from CURRENT, it
-    verifies the older manifests too. Versions below ``floor`` hold forgotten items and must not be
-    kept. ``restored_from`` is the version whose content a rollback published again.
+    verifies the older manifests too. Versions below ``floor`` contain forgotten items and must not
+    be kept. ``restored_from`` is the version whose content a rollback published again.
     """
 
     format: str
@@ -207,11 +209,11 @@ class Manifest(Record, frozen=True):
     restored_from: int | None = None
 
     def find(self, name: str) -> ObjectRef | None:
-        """The object called ``name``, or None."""
+        """Return the object called ``name``, or None."""
         return next((ref for ref in self.objects if ref.name == name), None)
 
     def require(self, name: str) -> ObjectRef:
-        """The object called ``name``.
+        """Return the object called ``name``.
 
         Raises:
             NoInputError: the stage that makes it has not run.
@@ -226,22 +228,22 @@ class Manifest(Record, frozen=True):
         return ref
 
     def named(self, prefix: str | tuple[str, ...]) -> tuple[ObjectRef, ...]:
-        """The objects whose name starts with ``prefix`` (or one of several), in order."""
+        """Return the objects whose name starts with ``prefix`` (or one of several), in order."""
         return tuple(ref for ref in self.objects if ref.name.startswith(prefix))
 
     def but(self, prefixes: tuple[str, ...]) -> tuple[ObjectRef, ...]:
-        """The objects whose name starts with none of ``prefixes``."""
+        """Return the objects whose name starts with none of ``prefixes``."""
         return tuple(ref for ref in self.objects if not ref.name.startswith(prefixes))
 
     @property
     def size_bytes(self) -> int:
-        """The sizes of all objects; one listed under two names counts once."""
+        """The total size of all objects; an object with two names counts once."""
         return sum({ref.sha256: ref.bytes for ref in self.objects}.values())
 
     def content(self) -> bytes:
-        """Canonical bytes of what the version holds, without when and by which run it was made.
+        """Return the canonical bytes of the version's content, without its run and time.
 
-        Two versions with the same content answer every query alike.
+        Two versions with the same content return the same results for every query.
         """
         timeless = msgspec.structs.replace(
             self,
@@ -259,7 +261,7 @@ class Manifest(Record, frozen=True):
 class Current(Record, frozen=True):
     """The content of CURRENT: the commit point.
 
-    Version 0 with an empty ``manifest_sha256`` is what a new store says: nothing is published yet.
+    Version 0 with an empty ``manifest_sha256`` means a new store: nothing is published yet.
     """
 
     version: int
@@ -267,15 +269,15 @@ class Current(Record, frozen=True):
 
     @property
     def plausible(self) -> bool:
-        """Whether the two belong together; a flipped bit can make version 1 a version 0."""
+        """Whether the number and the digest fit together; a bit error can turn version 1 into 0."""
         return self.version >= 0 and len(self.manifest_sha256) == (64 if self.version else 0)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest's bytes as they are stored.
+    """Encode a manifest as the bytes that are stored.
 
     Raises:
-        InternalError: the counts do not balance: such a version must never be published.
+        InternalError: the counts do not balance; such a version must never be published.
     """
     if not manifest.counts.balanced:
         raise InternalError(f"counts do not balance: {manifest.counts}")

@@ -1,4 +1,4 @@
-"""Reading objects: nothing is used before its sha256 was checked."""
+"""Read and write objects; nothing is used before its sha256 is verified."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REPAIR_HINT = "run `mmindex check --full`; `mmindex build` creates damaged objec
 
 
 def hash_file(path: Path) -> str:
-    """The sha256 of a file, in hex.
+    """Return the sha256 of a file, in hex.
 
     Raises:
         MmindexError: the file cannot be read.
@@ -31,9 +31,9 @@ def hash_file(path: Path) -> str:
 
 
 class Objects:
-    """The objects of one store, each verified once before its first use in this process.
+    """The objects of one store, each verified before its first use in this process.
 
-    ``bytes_written`` counts what was written through it.
+    ``bytes_written`` counts the bytes written through this object.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -42,7 +42,7 @@ class Objects:
         self._verified: set[str] = set()
 
     def path(self, ref: ObjectRef) -> Path:
-        """The object's path, after checking size and sha256 (once for each object).
+        """Return the object's path after verifying size and sha256 (once per object).
 
         Raises:
             DataError: the object is missing or damaged; the message names the file.
@@ -55,9 +55,9 @@ class Objects:
         return path
 
     def unverified_path(self, ref: ObjectRef) -> Path:
-        """The object's path, after checking that it is there with its size.
+        """Return the object's path after checking its existence and size.
 
-        Only for readers that check digests block by block, see :mod:`mmindex.store.vectors`.
+        Only for readers that verify digests block by block, see :mod:`mmindex.store.vectors`.
 
         Raises:
             DataError: the object is missing or has another size.
@@ -71,7 +71,7 @@ class Objects:
         return path
 
     def write(self, name: str, fill: Callable[[StagedFile], int]) -> ObjectRef:
-        """Write one object; ``fill`` writes the content and returns the number of rows."""
+        """Write an object; ``fill`` writes the content and returns the number of rows."""
         with StagedFile(self.layout) as staged:
             rows = fill(staged)
             sha256 = staged.publish_object()
@@ -83,7 +83,7 @@ class Objects:
     ) -> ObjectRef:
         """Write a Parquet object from a stream of batches.
 
-        Same batches, same bytes: the file holds no time stamp. Page checksums are on.
+        The same batches have the same bytes: the file has no time stamp. Page checksums are on.
         """
 
         def fill(staged: StagedFile) -> int:
@@ -92,7 +92,8 @@ class Objects:
                 pa.PythonFile(staged, mode="w"),
                 schema,
                 compression="zstd",
-                # Vectors never repeat: a dictionary of them only costs (2.7 times the writing).
+                # Vectors do not repeat: a dictionary would make writing take 2.7 times as long for
+                # nothing.
                 use_dictionary=[f.name for f in schema if not pa.types.is_nested(f.type)],
                 write_page_checksum=True,
                 store_schema=True,
@@ -110,7 +111,7 @@ class Objects:
         return pq.ParquetFile(self.path(ref), page_checksum_verification=True, memory_map=True)
 
     def read_table(self, ref: ObjectRef, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read a Parquet object whole, or some of its columns.
+        """Read a Parquet object, whole or only some of its columns.
 
         Raises:
             DataError: the object is missing or damaged.
@@ -128,14 +129,14 @@ class Objects:
                 batch_size=rows, columns=list(columns) if columns is not None else None
             )
         finally:
-            # Nothing was written, so nothing is lost; and where the reader stops early, Python
-            # closes the file at some later time, when nobody is there to catch an error.
+            # Nothing was written, so nothing is lost. If the reader stops early, Python closes the
+            # file at some later time, when no caller can catch an error.
             with suppress(OSError):
                 file.close()
 
 
 def contents(column: Any) -> list[Any]:
-    """A column's values; half surrogates in text, which are no UTF-8, are kept."""
+    """Return a column's values; lone surrogates in text, which are not valid UTF-8, are kept."""
     if not pa.types.is_string(column.type):
         return list(column.to_pylist())
     data = column.cast(pa.binary()).to_pylist()
@@ -143,7 +144,7 @@ def contents(column: Any) -> list[Any]:
 
 
 def valid_text(column: Any) -> Any:
-    """A text column as valid UTF-8, U+FFFD in place of half surrogates; others as they are."""
+    """Return a text column as valid UTF-8, with U+FFFD for lone surrogates; others unchanged."""
     if not pa.types.is_string(column.type):
         return column
     data = column.cast(pa.binary())

@@ -1,4 +1,4 @@
-"""Whether a run could write where it is told to: found out by looking, in a millisecond."""
+"""Check quickly whether a run can write to its store."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mmindex.store.publish import StagedFile
 
 
 def require_writable(root: Path) -> None:
-    """Refuse a place where no store can be made or written; changes nothing.
+    """Refuse a path where no store can be created or written; changes nothing.
 
     Raises:
         PermissionDeniedError: no permission, or the file system is mounted read-only.
-        CannotCreateError: something that is no folder is in the way.
+        CannotCreateError: something that is not a folder is in the way.
     """
     require_stores()
     layout = Layout(root.absolute())
@@ -31,7 +31,7 @@ def require_writable(root: Path) -> None:
 
 
 def _nearest(path: Path) -> Path:
-    """The closest folder above that exists."""
+    """Return the closest existing folder above a path."""
     return next(parent for parent in path.parents if parent.exists() or parent.is_symlink())
 
 
@@ -48,7 +48,7 @@ def _require(folder: Path) -> None:
 
 
 def probe(layout: Layout) -> None:
-    """Write a byte and take it away again: quotas and broken disks show in no permission.
+    """Write and remove one byte, because permissions do not show quotas and broken disks.
 
     Args:
         layout: a store whose writer lock is held.
@@ -62,7 +62,7 @@ def probe(layout: Layout) -> None:
 
 
 def free_bytes(root: Path) -> int:
-    """What can still be written at ``root``, which need not exist yet."""
+    """Return how many bytes can still be written at ``root``, which need not exist yet."""
     place = root if root.exists() else _nearest(root)
     with os_errors(place):
         return shutil.disk_usage(place).free

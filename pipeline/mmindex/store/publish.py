@@ -1,8 +1,8 @@
-"""The only place that writes, fsyncs, renames or removes inside a store.
+"""The only module that writes, fsyncs, renames or removes files inside a store.
 
-Every file is written aside (O_EXCL, same file system), counted, hashed, fsynced, renamed into
-place, and its directory fsynced: after power loss a name holds the whole content or is not
-there. A failed fsync is never retried: the kernel may have dropped the dirty pages
+Every file is written under a temporary name (O_EXCL, same file system), counted, hashed, fsynced
+and renamed, and its directory is fsynced: after a power loss, the final name has the whole content
+or does not exist. A failed fsync is never retried: the kernel may have dropped the dirty pages
 (https://wiki.postgresql.org/wiki/Fsync_Errors), so the run ends with an I/O error.
 """
 
@@ -21,11 +21,11 @@ from typing import Any, Self
 from mmindex.core.errors import InternalError, StorageError, os_errors
 from mmindex.store.layout import Layout
 
-_BUFFER_BYTES = 1 << 20  # large enough that system calls cost nothing beside hashing
+_BUFFER_BYTES = 1 << 20  # so large that system calls are negligible compared with hashing
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names inside ``path`` durable."""
+    """Make the names in ``path`` durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -34,7 +34,7 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Create ``path`` and missing parents, each made durable in its parent."""
+    """Create ``path`` and its missing parents, each made durable in its parent."""
     missing = []
     while not path.exists():
         missing.append(path)
@@ -46,10 +46,10 @@ def make_directory(path: Path) -> None:
 
 
 class StagedFile:
-    """A binary file written aside; it appears under its final name on :meth:`publish` only.
+    """A binary file under a temporary name; :meth:`publish` gives it the final name.
 
-    Usable wherever a writable binary file object is (pyarrow, zipfile, faiss callbacks). It
-    counts and hashes what passes. Leaving the context without publishing removes it.
+    It can be used like any writable binary file object (pyarrow, zipfile, faiss callbacks). It
+    counts and hashes the bytes written. Leaving the context without publishing removes the file.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -69,7 +69,8 @@ class StagedFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # A second failure (closing flushes: a full disk fails again) must not hide the first.
+        # A second error (closing flushes, which fails again on a full disk) must not hide the
+        # first.
         try:
             self._file.close()
         except OSError:
@@ -79,37 +80,37 @@ class StagedFile:
 
     @property
     def closed(self) -> bool:
-        """Whether the file is closed (pyarrow asks)."""
+        """Whether the file is closed; pyarrow reads this."""
         return self._file.closed
 
     @property
     def sha256(self) -> str:
-        """Hex digest of everything written so far."""
+        """The hex digest of everything written so far."""
         return self._hash.hexdigest()
 
     def writable(self) -> bool:
-        """Always: zipfile and pyarrow ask."""
+        """Return True, for zipfile and pyarrow."""
         return True
 
     def readable(self) -> bool:
-        """Never: what was hashed must not be read back before it is durable."""
+        """Return False: hashed bytes must not be read back before they are durable."""
         return False
 
     def seekable(self) -> bool:
-        """Never: the hash follows the stream."""
+        """Return False: the hash depends on sequential writes."""
         return False
 
     def tell(self) -> int:
-        """Bytes written so far."""
+        """Return the number of bytes written so far."""
         return self.size_bytes
 
     def flush(self) -> None:
-        """Pass what is buffered to the kernel."""
+        """Pass buffered bytes to the kernel."""
         with os_errors(self._path):
             self._file.flush()
 
     def write(self, data: Any) -> int:
-        """Write a bytes-like object whole.
+        """Write a whole bytes-like object.
 
         Raises:
             StorageError: the disk is full or the write failed.
@@ -124,13 +125,13 @@ class StagedFile:
         return written
 
     def close(self) -> None:
-        """Do nothing: writers such as pyarrow close what they are given, publish comes later."""
+        """Do nothing: writers such as pyarrow close their file, but it is published later."""
 
     def publish(self, target: Path) -> None:
-        """Make the content durable and give it its name, replacing what was there.
+        """Make the content durable and rename it to ``target``, replacing an existing file.
 
         Raises:
-            StorageError: any step failed; ``target`` then holds what it held before.
+            StorageError: a step failed; ``target`` is then unchanged.
         """
         with os_errors(target):
             self._file.flush()
@@ -144,9 +145,9 @@ class StagedFile:
             sync_directory(target.parent)
 
     def publish_object(self) -> str:
-        """Publish under the content's own sha256, which is returned.
+        """Publish under the content's sha256 and return it.
 
-        An object that is already there is replaced by the same bytes: this heals silent damage.
+        An existing object is replaced by the same bytes, which repairs silent damage.
         """
         digest = self.sha256
         self.publish(self._layout.object(digest))
@@ -154,14 +155,14 @@ class StagedFile:
 
 
 class PartialFile:
-    """A download that grows over several runs; it gets its final name once it is whole.
+    """A download that grows over several runs and gets its final name when it is complete.
 
-    Unlike a :class:`StagedFile` it stays where it is when the process dies. Who resumes must know
-    how many of its bytes are good: those up to the last :meth:`sync`.
+    Unlike a :class:`StagedFile`, it remains when the process exits. A caller that resumes must know
+    how many of its bytes are valid: those up to the last :meth:`sync`.
 
     Args:
-        path: the file; made when it does not exist.
-        keep_bytes: how many bytes of it are good; what follows is cut off.
+        path: the file; created if it does not exist.
+        keep_bytes: how many of its bytes are valid; the rest is cut off.
     """
 
     def __init__(self, path: Path, keep_bytes: int) -> None:
@@ -191,12 +192,12 @@ class PartialFile:
         self.size_bytes = size
 
     def restart(self) -> None:
-        """Begin again at the first byte."""
+        """Start again at the first byte."""
         with os_errors(self._path):
             self._cut(0)
 
     def write(self, data: bytes) -> None:
-        """Append ``data`` whole.
+        """Append all of ``data``.
 
         Raises:
             StorageError: the disk is full or the write failed.
@@ -208,7 +209,7 @@ class PartialFile:
         self.size_bytes += len(data)
 
     def sync(self) -> int:
-        """Make what was written durable; returns how many bytes that is.
+        """Make the written bytes durable and return their number.
 
         Raises:
             StorageError: the disk is full or the write failed.
@@ -219,10 +220,10 @@ class PartialFile:
         return self.size_bytes
 
     def publish(self, target: Path) -> None:
-        """Make the content durable and give it its name.
+        """Make the content durable and rename it to ``target``.
 
         Raises:
-            StorageError: any step failed.
+            StorageError: a step failed.
         """
         self.sync()
         with os_errors(target):
@@ -240,7 +241,7 @@ def write_file(layout: Layout, target: Path, content: bytes) -> None:
 
 @contextmanager
 def staged_directory(layout: Layout, target: Path) -> Iterator[Path]:
-    """A folder filled aside that appears as ``target`` when the block ends without an error.
+    """Yield a temporary folder that is renamed to ``target`` if the block ends without an error.
 
     Every file inside is fsynced before the rename; ``target`` must not exist yet.
     """
@@ -253,10 +254,10 @@ def staged_directory(layout: Layout, target: Path) -> Iterator[Path]:
 
 @contextmanager
 def filled_aside(aside: Path, target: Path) -> Iterator[None]:
-    """A folder that is made as ``aside`` and becomes ``target`` when the block ends without error.
+    """Create the folder ``aside`` and rename it to ``target`` if the block ends without an error.
 
     Every file inside is fsynced before the rename. Both must be on one file system; ``target`` may
-    be an empty folder. Also for folders outside stores.
+    be an empty folder. Also used for folders outside stores.
 
     Raises:
         StorageError: the disk is full, or fails.
@@ -282,12 +283,12 @@ def _sync_tree(root: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file durably; one that is gone already is fine."""
+    """Remove a file durably; do nothing if it does not exist."""
     remove_files([path])
 
 
 def remove_files(paths: Iterable[Path]) -> None:
-    """Remove files durably, syncing each folder once; those that are gone already are fine."""
+    """Remove files durably, syncing each folder once; missing files are ignored."""
     folders: dict[Path, None] = {}
     for path in paths:
         with os_errors(path):
@@ -299,14 +300,14 @@ def remove_files(paths: Iterable[Path]) -> None:
 
 
 def empty_directory(path: Path, unwanted: Callable[[Path], bool] = lambda _: True) -> int:
-    """Remove what is ``unwanted`` inside ``path``; returns how many entries that were."""
+    """Remove the ``unwanted`` entries in ``path`` and return their number."""
     with os_errors(path):
         entries = [entry for entry in path.iterdir() if unwanted(entry)]
         for entry in entries:
             remove: Callable[[Path], object] = (
                 shutil.rmtree if entry.is_dir() and not entry.is_symlink() else Path.unlink
             )
-            with suppress(FileNotFoundError):  # whoever had it held was just about to remove it
+            with suppress(FileNotFoundError):  # another process removed it meanwhile
                 remove(entry)
         if entries:
             sync_directory(path)

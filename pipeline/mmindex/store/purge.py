@@ -1,7 +1,7 @@
-"""After something was forgotten: take it out of the files that belong to no version.
+"""Remove forgotten items from the files that do not belong to a version.
 
-Each step can be repeated and finds nothing to do the second time, so a run that was killed amid
-them is finished by the next one. All of it works from the digests that the version carries.
+Each step can be repeated and does nothing the second time, so the next run finishes a run that was
+killed. All steps use the digests that the version carries.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mmindex.store.manifest import Manifest
 from mmindex.store.quarantine import read_entries, read_ledger, write_ledger
 from mmindex.store.snapshot import Snapshot
 
-# What stands in a forgotten row of a shard of fetched images, see :mod:`mmindex.fetch`.
+# The status of a forgotten row in a shard of fetched images, see :mod:`mmindex.fetch`.
 FORGOTTEN_STATUS: Final = "forgotten"
 REPLACEMENT: Final = "(forgotten)"
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -40,15 +40,16 @@ _PUNCTUATION: Final = "\"'`:,;()[]{}<>"
 
 
 def purge(snapshot: Snapshot, *, held: bool = False) -> None:
-    """Take everything forgotten out of downloads, stamps, the quarantine ledger and run reports.
+    """Remove everything forgotten from downloads, stamps, the quarantine ledger and run reports.
 
-    Objects that no version lists go too, if they are older than the version: what a killed run
-    left may hold anything.
+    Objects that no version lists are removed too if they are older than the version, because
+    leftovers of a killed run may contain anything.
 
     Args:
         snapshot: the published version; the store's writer lock must be held.
-        held: versions that knew what was forgotten could be read until now. Younger objects that
-            no version lists go as well: a part of an encoding may have made them from such a one.
+        held: whether versions that contain forgotten items could be read until now. If so, younger
+            objects that no version lists are removed as well: a part of an encoding may have made
+            them from such a version.
 
     Raises:
         DataError: the version's list, or a shard of fetched images, is damaged.
@@ -69,7 +70,8 @@ def _remove_unlisted(layout: Layout, manifest: Manifest, *, younger: bool) -> No
         try:
             listed |= {ref.sha256 for ref in versions.read_version(layout, number).objects}
         except DataError as error:
-            # Below the floor whatever it lists must go; one that stays says what it needs.
+            # Objects listed below the floor are removed, unless a version that stays lists them
+            # too.
             if number >= manifest.floor:
                 raise
             get_logger("forget").warning("skipping a damaged version", why=error.message)
@@ -85,12 +87,12 @@ def _remove_unlisted(layout: Layout, manifest: Manifest, *, younger: bool) -> No
 
 
 def fetched_shards(layout: Layout) -> list[Path]:
-    """The shards of fetched images, in the order they were made."""
+    """Return the shards of fetched images, in the order in which they were made."""
     return sorted((layout.downloads_dir / "fetched").glob("[0-9]*.parquet"))
 
 
 def forgotten_rows(path: Path, forgotten: Forgotten) -> NDArray[np.bool_]:
-    """Which rows of a shard of fetched images are forgotten, by key or address: bool (n,).
+    """Return which rows of a shard of fetched images are forgotten, by key or address: bool (n,).
 
     Raises:
         DataError: the shard is damaged.
@@ -109,9 +111,9 @@ def forgotten_rows(path: Path, forgotten: Forgotten) -> NDArray[np.bool_]:
 
 
 def purge_fetched(layout: Layout, path: Path, forgotten: Forgotten) -> None:
-    """Blank the forgotten rows of one shard of fetched images.
+    """Clear the forgotten rows of one shard of fetched images.
 
-    Rows keep their places: the URIs of all others name them by number.
+    Rows keep their positions, because the URIs of all others have row numbers.
     """
     gone = forgotten_rows(path, forgotten)
     if not gone.any():
@@ -140,7 +142,7 @@ def purge_fetched(layout: Layout, path: Path, forgotten: Forgotten) -> None:
 
 
 def _blanked(table: pa.Table, gone: NDArray[np.bool_]) -> pa.Table:
-    """The rows ``gone`` without their content: only that there was something remains."""
+    """Return the table with the content of the rows ``gone`` cleared; only the rows remain."""
     if not gone.any():
         return table
     blanks: dict[str, Any] = {"status": FORGOTTEN_STATUS, "bytes": None, "has_bytes": False}
@@ -155,7 +157,7 @@ def _blanked(table: pa.Table, gone: NDArray[np.bool_]) -> pa.Table:
 def purge_stamps(layout: Layout, forgotten: Forgotten, uris: Collection[str] = frozenset()) -> None:
     """Drop the rows of forgotten keys, and of ``uris``, from the list of unchanged files.
 
-    It is a cache: where it is damaged or cannot be written again, it is removed.
+    The list is a cache: if it is damaged or cannot be written, it is removed.
     """
     path = layout.stamps_file
     scratch = layout.staging_dir / f"{uuid.uuid4().hex}.sqlite"
@@ -172,24 +174,27 @@ def purge_stamps(layout: Layout, forgotten: Forgotten, uris: Collection[str] = f
 
 
 def stamped_keys(path: Path) -> Iterator[tuple[str, str]]:
-    """(URI, key in hex) of every file that the list of unchanged files knows."""
+    """Yield (URI, key in hex) of every file in the list of unchanged files."""
     with closing(open_stamps(path)) as database:
         for uri, key in database.execute("SELECT uri, key FROM files"):
             yield uri, key.hex()
 
 
 def open_stamps(path: Path) -> sqlite3.Connection:
-    """Open the list of unchanged files to read; close it.
+    """Open the list of unchanged files for reading; the caller closes it.
 
     Raises:
-        sqlite3.DatabaseError: it cannot be opened; damage may show only when it is read.
+        sqlite3.DatabaseError: it cannot be opened; damage may only appear when it is read.
     """
-    # "immutable": no lock file beside it, and nothing is ever written.
+    # "immutable": SQLite creates no lock file beside it and writes nothing.
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
 
 
 def _copy_stamps(path: Path, scratch: Path, forgotten: Forgotten, uris: Collection[str]) -> bool:
-    """Copy what may stay; False, and no copy, where all may. Deleting in place leaves bytes."""
+    """Copy the rows that may stay; return False without a copy if all may.
+
+    Deleting in place would leave the bytes in the file.
+    """
 
     def gone(uri: str, key: str) -> bool:
         return uri in uris or forgotten.has_key(key)
@@ -224,7 +229,7 @@ def _copy_stamps(path: Path, scratch: Path, forgotten: Forgotten, uris: Collecti
 
 
 def is_forgotten(entry: QuarantineEntry, forgotten: Forgotten) -> bool:
-    """Whether a quarantine entry is about a forgotten image."""
+    """Return whether a quarantine entry is about a forgotten image."""
     return (
         forgotten.has_id(entry.id)
         or bool(entry.key and forgotten.has_key(entry.key))
@@ -251,7 +256,7 @@ def purge_reports(layout: Layout, forgotten: Forgotten, names: Collection[str] =
         with os_errors(path):
             data = path.read_bytes()
         new = data
-        # The longest first: an id may be the beginning of another.
+        # Longest first: an id may be a prefix of another.
         for name in sorted({*names, *mentions(data, forgotten)}, key=len, reverse=True):
             for form in (msgspec.json.encode(name), json.dumps(name).encode()):
                 new = new.replace(form[1:-1], REPLACEMENT.encode())
@@ -260,9 +265,9 @@ def purge_reports(layout: Layout, forgotten: Forgotten, names: Collection[str] =
 
 
 def mentions(data: bytes, forgotten: Forgotten) -> set[str]:
-    """Forgotten ids and keys in a JSON text: whole strings, their words, and runs of 64 hex digits.
+    """Return forgotten ids and keys in JSON: whole strings, their words, and runs of 64 hex digits.
 
-    Damaged JSON mentions nothing that can be recognised.
+    In damaged JSON nothing can be recognised.
     """
     try:
         strings = set(_strings(msgspec.json.decode(data)))

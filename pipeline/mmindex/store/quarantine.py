@@ -1,8 +1,9 @@
-"""What was kept out of the index, and why: nothing that a source lists ever vanishes.
+"""Items that were excluded from the index, with the reasons; nothing that a source lists
+disappears.
 
-Each version carries its entries as a table (object ``quarantine``). ``quarantine.jsonl`` shows the
-newest run's, also those of a run that was refused for too many of them; it is replaced whole and
-atomically, so no line is half-written.
+Each version carries its entries as a table (object ``quarantine``). ``quarantine.jsonl`` has the
+newest run's entries, even if that run was refused because there were too many. It is replaced
+atomically as a whole, so that no line is incomplete.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def write_entries(objects: Objects, name: str, entries: Sequence[QuarantineEntry
 
 
 def read_entries(objects: Objects, ref: ObjectRef | None) -> list[QuarantineEntry]:
-    """Read a version's entries; none where it has no such object."""
+    """Read a version's entries; none if it has no such object."""
     if ref is None:
         return []
     rows = objects.read_table(ref).to_pylist()
@@ -39,13 +40,13 @@ def read_entries(objects: Objects, ref: ObjectRef | None) -> list[QuarantineEntr
 
 
 def count_reasons(entries: Iterable[QuarantineEntry]) -> dict[str, int]:
-    """How many images were kept out for each reason, by name."""
+    """Count the excluded images for each reason, by name."""
     images = Counter(str(entry.reason) for entry in entries if not entry.is_caption)
     return dict(sorted(images.items()))
 
 
 def count_kept_out(entries: Sequence[QuarantineEntry]) -> tuple[int, int]:
-    """How many images and how many captions were kept out."""
+    """Count the excluded images and captions."""
     captions = sum(entry.is_caption for entry in entries)
     return len(entries) - captions, captions
 
@@ -59,7 +60,7 @@ def write_ledger(layout: Layout, entries: Iterable[QuarantineEntry]) -> None:
 
 
 def read_ledger(layout: Layout) -> Iterator[QuarantineEntry]:
-    """Stream the ledger; empty where there is none.
+    """Stream the ledger; empty if there is none.
 
     Raises:
         DataError: a line is damaged; the message names it.

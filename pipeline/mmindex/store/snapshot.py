@@ -1,4 +1,4 @@
-"""One version of a store, opened for reading: where queries, measurements and stages start."""
+"""One version of a store, open for reading: the basis of queries, measurements and stages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 
 TABLES = {Modality.IMAGE: "images", Modality.TEXT: "captions"}
-"""The table that holds the rows of each side."""
+"""The table with the rows of each side."""
 
 _SEARCHABLE = ("encode", "index")
 
@@ -36,14 +36,14 @@ _SEARCHABLE = ("encode", "index")
 class Snapshot:
     """A version, published or still a draft, with the objects that it lists.
 
-    Vectors are mapped, and keys read, once for each side, whichever thread asks first. Later
-    publishes change nothing here.
+    Vectors are mapped and keys are read once per side, shared by all threads. Later versions do not
+    affect a snapshot.
 
     Attributes:
         objects: the store's objects.
         manifest: the version's manifest.
-        hold: keeps a published version from being collected as long as this snapshot lives; None
-            where the writer's lock does, and for drafts.
+        hold: protects a published version from collection for the lifetime of this snapshot; None
+            if the writer's lock protects it, and for drafts.
     """
 
     objects: Objects
@@ -75,7 +75,7 @@ class Snapshot:
         return self.manifest.encoder
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A table, whole or some of its columns.
+        """Read a table, whole or some of its columns.
 
         Raises:
             NoInputError: the stage that makes it has not run.
@@ -84,22 +84,22 @@ class Snapshot:
         return self.objects.read_table(self.manifest.require(name), columns)
 
     def open_parquet(self, name: str) -> pq.ParquetFile:
-        """A table, to be read in parts; raises as :meth:`table`."""
+        """Open a table to read it in parts; raises as :meth:`table`."""
         return self.objects.open_parquet(self.manifest.require(name))
 
     def batches(
         self, name: str, columns: Sequence[str] | None = None, rows: int = 65_536
     ) -> Iterator[pa.RecordBatch]:
-        """A table in batches of at most ``rows`` rows; raises as :meth:`table`."""
+        """Yield a table in batches of at most ``rows`` rows; raises as :meth:`table`."""
         return self.objects.iter_batches(self.manifest.require(name), columns, rows)
 
     def take(self, name: str, columns: Sequence[str], rows: Int64) -> pa.Table:
-        """Some rows of a table, read from the row groups that hold them; raises as :meth:`table`.
+        """Read some rows of a table from the row groups that have them; raises as :meth:`table`.
 
         Args:
-            name: which table.
-            columns: what to read.
-            rows: int64 (n,), ascending, each once.
+            name: the table's name.
+            columns: the columns to read.
+            rows: int64 (n,), ascending, distinct.
         """
         first, parts = 0, []
         with self.open_parquet(name) as file:
@@ -114,7 +114,7 @@ class Snapshot:
         return pa.concat_tables([schema.empty_table(), *parts])
 
     def index(self, side: Modality) -> IndexInfo:
-        """How one side is searched.
+        """Return how one side is searched.
 
         Raises:
             NoInputError: the version has not been indexed, or that side of the corpus is empty.
@@ -134,7 +134,7 @@ class Snapshot:
         return info
 
     def vectors(self, side: Modality) -> Vectors:
-        """The vectors of one side, mapped; row i belongs to id i.
+        """Return the vectors of one side, mapped; row i belongs to id i.
 
         Raises:
             NoInputError: as :meth:`index`.
@@ -158,9 +158,9 @@ class Snapshot:
         return vectors
 
     def keys(self, side: Modality) -> pa.ChunkedArray[Any]:
-        """The keys of one side by id, in hex; null where that id's vector was removed.
+        """Return the keys of one side by id, in hex; null if the id's vector was removed.
 
-        They are kept: some 70 bytes a key.
+        They stay in memory: about 70 bytes per key.
         """
         with self._lock:
             if side not in self._keys:
@@ -168,7 +168,7 @@ class Snapshot:
             return self._keys[side]
 
     def vector_of(self, side: Modality, key: str) -> Float32:
-        """The stored vector of a key: float32 (dim,), of length 1 up to float16 rounding.
+        """Return the stored vector of a key: float32 (dim,), of length 1 up to float16 rounding.
 
         Raises:
             NoInputError: no vector of that side has this key, or as :meth:`index`.
@@ -182,9 +182,10 @@ class Snapshot:
         return row
 
     def row_ids(self, side: Modality) -> Int64:
-        """The id of each row of one side's table: int64 (rows,); rows with one key share an id.
+        """Return the id of each row of a side's table: int64 (rows,); rows with one key share an
+        id.
 
-        Memory: the keys while they are looked up (64 bytes a row, twice), then 8 bytes a row.
+        Memory: the keys during the look-up (64 bytes per row, twice), then 8 bytes per row.
 
         Raises:
             NoInputError: as :meth:`index`.
@@ -199,7 +200,7 @@ class Snapshot:
         """Read and hash every object, except those whose sha256 is in ``but``.
 
         Raises:
-            DataError: one is missing or damaged; the message names the file.
+            DataError: an object is missing or damaged; the message names the file.
         """
         for ref in self.manifest.objects:
             if ref.sha256 not in but:
@@ -207,12 +208,12 @@ class Snapshot:
 
 
 def positions(values: Any, known: Any, complaint: str) -> Int64:
-    """Where each value of a column stands in the column ``known``: int64 (len(values),).
+    """Return the positions of a column's values in the column ``known``: int64 (len(values),).
 
     Raises:
-        DataError: one does not; the message is ``complaint``.
+        DataError: a value is not in ``known``; the message is ``complaint``.
     """
-    # Bytes, not strings: ids may hold half surrogates, which are no UTF-8.
+    # Bytes, not strings: ids may contain lone surrogates, which are not valid UTF-8.
     found = pc.index_in(values.cast(pa.binary()), value_set=known.cast(pa.binary()))
     if found.null_count:
         raise DataError(complaint, "run `mmindex check --full`, then `mmindex build`")
@@ -221,7 +222,7 @@ def positions(values: Any, known: Any, complaint: str) -> Int64:
 
 
 def published(layout: Layout) -> Snapshot | None:
-    """The published version, held; None where nothing is published yet.
+    """Return the published version, held; None if nothing is published yet.
 
     Raises:
         DataError: CURRENT or the manifest is damaged.
@@ -231,7 +232,7 @@ def published(layout: Layout) -> Snapshot | None:
 
 
 def open_snapshot(root: Path) -> Snapshot:
-    """The published version of the store at ``root``, held and ready to be searched.
+    """Open the published version of the store at ``root``, held and ready for searches.
 
     Raises:
         NoInputError: there is no store, no version, or a stage that searching needs has not run;

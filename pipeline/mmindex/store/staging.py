@@ -1,9 +1,9 @@
-"""Who stages where.
+"""Staging folders.
 
-The writer stages in ``staging/`` itself, under the store's lock. Processes that write objects
-without that lock (parts of an encoding, workers of a cluster) have a folder there for themselves.
-They hold it with flock on a file beside it, so that writers, who empty ``staging/``, spare it as
-long as its holder lives.
+The writer stages files in ``staging/`` itself, under the store's lock. Processes that write objects
+without that lock (parts of an encoding, workers of a cluster) each have their own folder there.
+They hold it with flock on a file beside it, so that writers, which empty ``staging/``, keep it as
+long as its holder is alive.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from mmindex.store import publish
 from mmindex.store.layout import Layout
 
 _LOCK = ".lock"
-# A writer that empties staging/ can take away a name just made: once, hardly ever twice.
+# A writer that empties staging/ can remove a new name; more than once is very unlikely.
 _TRIES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class HeldLayout(Layout):
-    """A store whose files are staged in a folder that is held."""
+    """A store whose files are staged in a held folder."""
 
     held: Path
 
     @property
     def staging_dir(self) -> Path:
-        """The folder that is held."""
+        """The held folder."""
         return self.held
 
 
@@ -43,7 +43,7 @@ def hold_staging(layout: Layout) -> Iterator[HeldLayout]:
     """Hold a folder below ``staging/`` for the block; it is removed at the end.
 
     Raises:
-        StorageError: it cannot be made or locked.
+        StorageError: it cannot be created or locked.
     """
     folder, descriptor = _take(layout)
     try:
@@ -57,7 +57,7 @@ def hold_staging(layout: Layout) -> Iterator[HeldLayout]:
 
 
 def clear_staging(layout: Layout) -> int:
-    """Under the writer's lock: remove what nobody holds; returns how many entries that were."""
+    """Remove entries that nobody holds and return their number; called under the writer's lock."""
     with ExitStack() as locks:
         free: dict[Path, bool] = {}
 
@@ -71,7 +71,7 @@ def clear_staging(layout: Layout) -> int:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether anybody holds this folder, as far as this machine can tell."""
+    """Return whether any process holds this folder, as far as this machine can tell."""
     with ExitStack() as locks:
         return not _lock_here(_lock_of(folder), locks)
 
@@ -88,7 +88,7 @@ def _take(layout: Layout) -> tuple[Path, int]:
 
 
 def _make_lock(path: Path) -> int | None:
-    """The descriptor that holds a new lock file; None where a writer took it away meanwhile."""
+    """Return the descriptor that holds a new lock file; None if a writer removed it meanwhile."""
     with os_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         try:
@@ -109,7 +109,7 @@ def _lock_of(folder: Path) -> Path:
 
 
 def _lock_here(path: Path, locks: ExitStack) -> bool:
-    """Take a lock until ``locks`` is closed; returns whether nobody else has it, or it is gone."""
+    """Take a lock until ``locks`` is closed; return whether it is free or no longer exists."""
     with os_errors(path):
         try:
             descriptor = os.open(path, os.O_RDWR)

@@ -1,17 +1,17 @@
-"""Unit vectors on disk: float16 (n, dim), C order, memory-mapped, checked block by block.
+"""Unit vectors on disk: float16 (n, dim), C order, memory-mapped, verified block by block.
 
-A ``vectors`` object is raw float16, or 8 bits a number (below), which its bytes a row tell; a
-reader always gets float16. Beside it stands a ``digests`` object: the sha256 of each 1-MiB block,
-which is itself verified whole when the reader opens. So opening costs nothing in n, and no block is
-used before it was checked. Each nightly change appends a segment.
+A ``vectors`` object has raw float16 or 8-bit values (see below), which the number of bytes per row
+shows; readers always get float16. A ``digests`` object has the sha256 of each 1-MiB block; it is
+verified as a whole when the reader opens. Opening therefore takes the same time for any n, and no
+block is used before it is verified. Each nightly change appends a segment.
 
-Removed rows stay where they are, so that ids never move; a ``removed`` object lists them, and
-whatever walks the vectors does not meet them.
+Removed rows stay in the file, so that ids never change. A ``removed`` object lists them, and
+iteration over the vectors skips them.
 
-**8 bits a number** is half the bytes of float16, for re-ranking that is nearly exact. A row is its
-numbers divided by a scale of its own, the largest of them over 127, and rounded; then the scale as
-float32. Nothing is trained, so rows can be added later, and what was rounded once stays as it is
-when it is read and written again.
+**8-bit values** need half the bytes of float16, for nearly exact re-ranking. A row has its values
+divided by its own scale (the largest absolute value / 127) and rounded, followed by the scale as
+float32. Nothing is trained, so rows can be added later, and rounded values do not change when they
+are read and written again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.publish import StagedFile
 
-BLOCK_BYTES = 1 << 20  # hashing one costs about a millisecond, the most a cold look-up waits
+BLOCK_BYTES = 1 << 20  # hashing one takes about a millisecond, the longest delay of a cold look-up
 DIGEST_BYTES = 32
 REMOVED_SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False)])
 
@@ -44,8 +44,8 @@ Bytes = NDArray[np.uint8]
 
 _LEVELS = 127
 _SCALE_BYTES = 4
-_ROWS_AT_ONCE = 4_096  # rounded together, as float32: some MiB
-# With fewer the scales eat up what the numbers save, and a row's size would not tell the two apart.
+_ROWS_AT_ONCE = 4_096  # rounded together, as float32: a few MiB
+# With fewer dimensions the scales use up the savings, and the row size would be ambiguous.
 _LEAST_SQ8_DIM = 16
 
 
@@ -60,15 +60,15 @@ def write_segment(
     """Write one segment of vectors and its block digests.
 
     Args:
-        objects: where to write.
+        objects: the store's objects.
         modality: ``image`` or ``text``.
         number: position of the segment among the modality's segments, from 0.
         dim: number of columns.
         blocks: float16 (any, dim) arrays, C order, any sizes.
-        refine: ``fp16``, or ``sq8`` to round them to 8 bits; few dimensions stay float16.
+        refine: ``fp16``, or ``sq8`` to round to 8 bits; vectors of few dimensions stay float16.
 
     Returns:
-        the references of the ``vectors`` and of the ``digests`` object.
+        The references of the ``vectors`` and the ``digests`` object.
     """
     hasher = _BlockHasher()
     rounds = refine == "sq8" and dim >= _LEAST_SQ8_DIM
@@ -79,7 +79,7 @@ def write_segment(
             if block.dtype != np.float16 or block.ndim != 2 or block.shape[1] != dim:
                 raise InternalError(f"vectors: got {block.dtype} {block.shape}, dim is {dim}")
             if not len(block):
-                continue  # a memoryview of nothing cannot be cast
+                continue  # an empty memoryview cannot be cast
             stored = pack_sq8(block) if rounds else np.ascontiguousarray(block)
             data = stored.data.cast("B")
             staged.write(data)
@@ -98,7 +98,7 @@ def write_segment(
 
 
 def write_removed(objects: Objects, modality: Modality, removed: Int64) -> tuple[ObjectRef, ...]:
-    """Write which rows are removed: int64, ascending; nothing where none is."""
+    """Write the list of removed rows: int64, ascending; no object if the list is empty."""
     if not len(removed):
         return ()
     table = pa.table([pa.array(removed)], schema=REMOVED_SCHEMA)
@@ -106,7 +106,7 @@ def write_removed(objects: Objects, modality: Modality, removed: Int64) -> tuple
 
 
 class _BlockHasher:
-    """Cuts a byte stream into blocks of ``BLOCK_BYTES`` and hashes each."""
+    """Split a byte stream into blocks of ``BLOCK_BYTES`` and hash each."""
 
     def __init__(self) -> None:
         self._digests: list[bytes] = []
@@ -144,14 +144,14 @@ def pack_sq8(rows: Float16) -> Bytes:
         part = slice(start, start + _ROWS_AT_ONCE)
         wide = rows[part].astype(np.float32)
         scales = np.abs(wide).max(axis=1, keepdims=True) / np.float32(_LEVELS)
-        scales[scales == 0.0] = 1.0  # a row of zeros, where a removed one was
+        scales[scales == 0.0] = 1.0  # a row of zeros, in place of a removed one
         out[part, :-_SCALE_BYTES] = np.rint(wide / scales).astype(np.int8).view(np.uint8)
         out[part, -_SCALE_BYTES:] = scales.view(np.uint8)
     return out
 
 
 def unpack_sq8(rows: Bytes) -> Float16:
-    """Read uint8 (m, dim + 4) as float16 (m, dim)."""
+    """Convert uint8 (m, dim + 4) to float16 (m, dim)."""
     scales = np.ascontiguousarray(rows[:, -_SCALE_BYTES:]).view(np.float32)
     numbers = rows[:, :-_SCALE_BYTES].view(np.int8)
     return (numbers * scales).astype(np.float16)
@@ -159,13 +159,13 @@ def unpack_sq8(rows: Bytes) -> Float16:
 
 @dataclass(slots=True)
 class Segment:
-    """Rows of vectors that lie in one file.
+    """Rows of vectors in one file.
 
     Attributes:
         first: id of its first row.
-        matrix: float16 (n, dim), or uint8 (n, dim + 4) as :func:`pack_sq8` packs it.
+        matrix: float16 (n, dim), or uint8 (n, dim + 4) as packed by :func:`pack_sq8`.
         raw: the file's bytes.
-        mapping: what ``raw`` is a view of; None where the file is empty.
+        mapping: the mapping that ``raw`` is a view of; None if the file is empty.
         digests: sha256 of each block.
         where: its file and name, for messages.
     """
@@ -183,11 +183,11 @@ class Segment:
 
     @classmethod
     def of_file(cls, path: Path, ref: ObjectRef, dim: int, digests: bytes, first: int) -> Segment:
-        """Map a file that has its size.
+        """Map a file after checking its size.
 
         Raises:
-            DataError: its size is neither that of float16 nor that of packed rows, or there are
-                not as many digests as blocks.
+            DataError: its size is neither that of float16 nor that of packed rows, or the number of
+                digests differs from the number of blocks.
         """
         plain = ref.bytes == ref.rows * dim * 2
         packed = dim >= _LEAST_SQ8_DIM and ref.bytes == ref.rows * _sq8_row_bytes(dim)
@@ -204,15 +204,15 @@ class Segment:
         return cls(first, matrix, raw, mapping, digests, f"{path} ({ref.name})")
 
     def rows(self, rows: NDArray[np.int64]) -> Float16:
-        """These rows of the segment: float16 (len(rows), dim), a copy.
+        """Return some rows of the segment: float16 (len(rows), dim), a copy.
 
         Raises:
-            DataError: a block that holds one of them is damaged.
+            DataError: a block with one of them is damaged.
         """
         row_bytes = self.matrix.strides[0]
         first = rows * row_bytes // BLOCK_BYTES
         last = ((rows + 1) * row_bytes - 1) // BLOCK_BYTES
-        # A row is far smaller than a block, so it touches one block or two neighbours.
+        # A row is far smaller than a block, so it is in one block or two neighbours.
         touched = np.concatenate([first, last])
         unchecked = touched[~self.checked[touched]]
         if len(unchecked):
@@ -220,10 +220,10 @@ class Segment:
         return _unpacked(self.matrix[rows])
 
     def part(self, start: int, stop: int) -> Float16:
-        """Neighbouring rows: float16 (stop - start, dim).
+        """Return consecutive rows: float16 (stop - start, dim).
 
         Raises:
-            DataError: a block that holds one of them is damaged.
+            DataError: a block with one of them is damaged.
         """
         row_bytes = self.matrix.strides[0]
         blocks = range(start * row_bytes // BLOCK_BYTES, (stop * row_bytes - 1) // BLOCK_BYTES + 1)
@@ -231,9 +231,9 @@ class Segment:
         return _unpacked(self.matrix[start:stop])
 
     def let_go(self) -> None:
-        """Take the file's pages out of this process: a full scan would leave all of them in it.
+        """Release the file's pages from this process; a full scan would keep all of them resident.
 
-        They stay in the system's cache, and come back when they are touched.
+        They stay in the system's cache and return on the next access.
         """
         if self.mapping is not None:
             self.mapping.madvise(mmap.MADV_DONTNEED)
@@ -259,7 +259,7 @@ class Vectors:
     """The vectors of one modality, by row number; row i belongs to faiss id i.
 
     Attributes:
-        n: number of rows, removed ones included: ids are below it.
+        n: number of rows, including removed ones; all ids are below it.
         dim: number of columns.
         removed: int64, the removed rows, ascending.
     """
@@ -267,7 +267,7 @@ class Vectors:
     def __init__(
         self, objects: Objects, refs: Sequence[ObjectRef], modality: Modality, dim: int
     ) -> None:
-        """Map the segments among ``refs``, which hold their digests and removed rows too.
+        """Map the segments among ``refs``, which include their digests and removed rows.
 
         Raises:
             DataError: a segment is missing, has another size, or its digests are damaged.
@@ -287,11 +287,11 @@ class Vectors:
 
     @property
     def live(self) -> int:
-        """How many rows are not removed."""
+        """The number of rows that are not removed."""
         return self.n - len(self.removed)
 
     def live_ids(self) -> Int64:
-        """The rows that are not removed, ascending: int64 (live,)."""
+        """Return the rows that are not removed, ascending: int64 (live,)."""
         return np.delete(np.arange(self.n, dtype=np.int64), self.removed)
 
     def _map(
@@ -303,10 +303,10 @@ class Vectors:
         return Segment.of_file(objects.unverified_path(ref), ref, self.dim, digests, first)
 
     def take(self, ids: Int64) -> Float16:
-        """The vectors of these rows: float16 (len(ids), dim), in the order asked.
+        """Return the vectors of these rows: float16 (len(ids), dim), in the order of ``ids``.
 
         Raises:
-            DataError: a block that holds one of them is damaged.
+            DataError: a block with one of them is damaged.
             IndexError: an id is negative or not below ``n``.
         """
         if len(ids) and (ids.min() < 0 or ids.max() >= self.n):
@@ -322,9 +322,9 @@ class Vectors:
         return out
 
     def whole(self) -> Float16:
-        """All live vectors by id: float16 (live, dim), read-only, verified.
+        """Return all live vectors by id: float16 (live, dim), read-only, verified.
 
-        A view of the file where one float16 segment without removed rows holds them, else a copy.
+        A view of the file if there is one float16 segment without removed rows; otherwise a copy.
 
         Raises:
             DataError: a block is damaged.
@@ -344,7 +344,7 @@ class Vectors:
         return out
 
     def let_go(self) -> None:
-        """Take all pages out of this process: a sample touches them all over the files."""
+        """Release all pages from this process; a sample touches pages in all files."""
         for segment in self._segments:
             segment.let_go()
 

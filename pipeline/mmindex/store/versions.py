@@ -1,4 +1,4 @@
-"""Versions of a store: open, read, publish as CURRENT + 1 or not at all."""
+"""Open, read and publish versions of a store; a version is published as CURRENT + 1 or not."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from mmindex.store.layout import FORMAT, Layout
 from mmindex.store.lock import writer_lock
 from mmindex.store.manifest import Current, Manifest, decode_manifest, encode_manifest
 
-if TYPE_CHECKING:  # `mmindex status` reads versions without paying for pyarrow
+if TYPE_CHECKING:  # `mmindex status` reads versions without importing pyarrow
     from mmindex.store.objects import Objects
 
-_VERSION_NAME = re.compile(r"[0-9]{20}")  # as Layout.version writes it
+_VERSION_NAME = re.compile(r"[0-9]{20}")  # as in Layout.version
 _FORMAT = re.compile(rb"[0-9]{1,9}\n")
 
 
@@ -39,8 +39,8 @@ def open_layout(root: Path) -> Layout:
 
     Raises:
         NoInputError: there is no store at ``root``.
-        DataError: FORMAT is lost or damaged.
-        ModelMismatchError: the store has a newer format than this program knows.
+        DataError: FORMAT is missing or damaged.
+        ModelMismatchError: the store has a newer format than this program supports.
     """
     layout = _layout(root)
     path = layout.format_file
@@ -62,10 +62,10 @@ def open_layout(root: Path) -> Layout:
 
 
 def create_layout(root: Path) -> Layout:
-    """Open a store for writing, creating it where there is none.
+    """Open a store for writing, and create it if there is none.
 
     Raises:
-        MmindexError: the folder cannot be made or written (found out now, before any work).
+        MmindexError: the folder cannot be created or written; checked here, before any work.
     """
     layout = _layout(root)
     if layout.format_file.exists() or list_versions(layout):
@@ -88,9 +88,9 @@ def create_layout(root: Path) -> Layout:
 
 
 def _begin(layout: Layout) -> None:
-    """Make an empty folder a store; under the lock, as of several first runs one may be ahead.
+    """Make an empty folder a store, under the lock, because several first runs may compete.
 
-    CURRENT comes before FORMAT: a store that lost it is damaged, never taken for an empty one.
+    CURRENT is written before FORMAT: a store without CURRENT is damaged, not empty.
     """
     if layout.format_file.exists():
         return
@@ -105,7 +105,7 @@ def _layout(root: Path) -> Layout:
     layout = Layout(root.absolute())
     try:
         str(layout.root).encode("utf-8")
-    except UnicodeEncodeError as error:  # Arrow opens files by UTF-8 names only
+    except UnicodeEncodeError as error:  # Arrow opens files only by UTF-8 names
         raise UsageError(
             f"{root}: a store's path must be valid UTF-8", "choose another `store`"
         ) from error
@@ -113,7 +113,7 @@ def _layout(root: Path) -> Layout:
 
 
 def _refuse_foreign(layout: Layout) -> None:
-    """A folder with other things in it is no place for a store; a killed first run's is."""
+    """Refuse a folder with other contents, except those of a killed first run."""
     if layout.root.exists() and not layout.root.is_dir():
         raise CannotCreateError(f"{layout.root}: not a folder", "choose another `store`")
     if layout.format_file.exists() or not layout.root.exists():
@@ -121,7 +121,7 @@ def _refuse_foreign(layout: Layout) -> None:
     made = (*layout.directories, layout.lock_file, layout.current_file)
     ours = {path.name for path in made}
     foreign = any(entry.name not in ours for entry in layout.root.iterdir())
-    # Another first run may have made it a store since the look above.
+    # Another first run may have made it a store since the check above.
     if foreign and not layout.format_file.exists():
         raise CannotCreateError(
             f"{layout.root}: not empty and not an mmindex store", "choose another `store`"
@@ -129,10 +129,10 @@ def _refuse_foreign(layout: Layout) -> None:
 
 
 def read_current_pointer(layout: Layout) -> Current | None:
-    """What CURRENT says, or None where nothing was published yet.
+    """Read CURRENT; None if nothing was published yet.
 
-    CURRENT is there from a store's first moment. Damaged or missing it means that nothing was
-    published only where no manifest exists at all.
+    CURRENT exists from the creation of a store. If it is damaged or missing, nothing was published
+    only if there is no manifest at all.
 
     Raises:
         DataError: CURRENT is damaged or missing although versions exist.
@@ -163,7 +163,7 @@ def _decode_pointer(layout: Layout) -> Current:
 
 
 def digest_in_current(layout: Layout) -> str:
-    """The manifest's sha256 that CURRENT tells; empty where it cannot be read."""
+    """Return the manifest's sha256 from CURRENT; empty if it cannot be read."""
     try:
         return _decode_pointer(layout).manifest_sha256
     except DataError:
@@ -171,7 +171,7 @@ def digest_in_current(layout: Layout) -> str:
 
 
 def read_current(layout: Layout) -> Manifest | None:
-    """The published version, or None where there is none yet.
+    """Read the published version; None if there is none yet.
 
     Raises:
         DataError: CURRENT or the manifest is damaged.
@@ -190,7 +190,7 @@ def read_current(layout: Layout) -> Manifest | None:
 
 
 def read_current_checked(layout: Layout, pointer: Current) -> Manifest:
-    """The manifest that ``pointer`` names, with the sha256 that it names.
+    """Read the manifest that ``pointer`` names and verify its sha256.
 
     Raises:
         DataError: the manifest is missing or damaged.
@@ -199,7 +199,7 @@ def read_current_checked(layout: Layout, pointer: Current) -> Manifest:
 
 
 def read_version(layout: Layout, number: int) -> Manifest:
-    """The manifest of one version.
+    """Read the manifest of one version.
 
     Raises:
         NoInputError: there is no such version.
@@ -221,11 +221,11 @@ def _read(layout: Layout, number: int, sha256: str | None) -> Manifest:
 
 
 def checked(layout: Layout, number: int, data: bytes, sha256: str | None) -> Manifest:
-    """The manifest that ``data`` holds, which must be that of version ``number``.
+    """Decode ``data`` and check that it is the manifest of version ``number``.
 
     Raises:
-        DataError: its sha256 is not ``sha256``, which CURRENT told; or it has another number, or is
-            no manifest.
+        DataError: its sha256 is not ``sha256`` (from CURRENT), or it has another number, or is not
+            a manifest.
     """
     path = layout.version(number)
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
@@ -240,21 +240,22 @@ def checked(layout: Layout, number: int, data: bytes, sha256: str | None) -> Man
 
 
 def list_versions(layout: Layout) -> list[int]:
-    """The numbers of the manifests present, ascending."""
+    """Return the numbers of the manifests present, ascending."""
     with os_errors(layout.versions_dir):
         names = [path.stem for path in layout.versions_dir.glob("*.json")]
-    # Whatever else lies there (a copy made by hand, for example) is no version.
+    # Other files (a manual copy, for example) are not versions.
     return sorted(int(name) for name in names if _VERSION_NAME.fullmatch(name))
 
 
 def publish_version(objects: Objects, manifest: Manifest) -> Manifest:
-    """Publish ``manifest`` as the store's next version: verify, the manifest, then CURRENT.
+    """Publish ``manifest`` as the store's next version: verify objects, write the manifest, then
+    CURRENT.
 
-    Objects that the parent does not have are read back and hashed; the rest must be there with
-    their size.
+    New objects are read back and hashed; objects that the parent also has must exist with their
+    size.
 
     Returns:
-        the manifest as published: with the digest of its parent's.
+        The manifest as published, with the digest of its parent's manifest.
 
     Raises:
         InternalError: the version is not CURRENT + 1, or its counts do not balance.
@@ -282,8 +283,8 @@ def point_current_at(layout: Layout, number: int, data: bytes) -> None:
 
     Args:
         layout: the store, locked by this process.
-        number: the version.
-        data: its manifest's bytes as they stand on disk.
+        number: the version number.
+        data: its manifest's bytes as stored on disk.
     """
     pointer = Current(version=number, manifest_sha256=hashlib.sha256(data).hexdigest())
     publish.write_file(layout, layout.current_file, msgspec.json.encode(pointer) + b"\n")
