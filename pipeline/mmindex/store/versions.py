@@ -1,4 +1,4 @@
-"""Open, read and publish versions of a store; a version is published as CURRENT + 1 or not."""
+"""Open, read and publish versions; a version is published as CURRENT + 1 or not at all."""
 
 from __future__ import annotations
 
