@@ -82,9 +82,7 @@ class Layout:
         )
 
     def is_store(self) -> bool:
-        """Return whether there is a store here, judged by the files that every store has from the
-        start.
-        """
+        """Return whether there is a store here, judged by files that every store has."""
         return (
             self.format_file.is_file() and self.versions_dir.is_dir() and self.objects_dir.is_dir()
         )

@@ -1,5 +1,4 @@
-"""Items that were excluded from the index, with the reasons; nothing that a source lists
-disappears.
+"""Items excluded from the index, with the reasons; nothing that a source lists disappears.
 
 Each version carries its entries as a table (object ``quarantine``). ``quarantine.jsonl`` has the
 newest run's entries, even if that run was refused because there were too many. It is replaced

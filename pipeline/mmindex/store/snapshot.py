@@ -182,8 +182,7 @@ class Snapshot:
         return row
 
     def row_ids(self, side: Modality) -> Int64:
-        """Return the id of each row of a side's table: int64 (rows,); rows with one key share an
-        id.
+        """Return the ids of a side's table rows: int64 (rows,); rows with one key share an id.
 
         Memory: the keys during the look-up (64 bytes per row, twice), then 8 bytes per row.
 

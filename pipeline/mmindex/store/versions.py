@@ -248,8 +248,7 @@ def list_versions(layout: Layout) -> list[int]:
 
 
 def publish_version(objects: Objects, manifest: Manifest) -> Manifest:
-    """Publish ``manifest`` as the store's next version: verify objects, write the manifest, then
-    CURRENT.
+    """Publish ``manifest`` as the store's next version: verify, write the manifest, then CURRENT.
 
     New objects are read back and hashed; objects that the parent also has must exist with their
     size.
