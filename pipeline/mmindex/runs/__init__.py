@@ -1,1 +1,1 @@
-"""One run over a store: its stages, their order, its dry run and its report."""
+"""A run over a store: its stages, their order, its dry run and its report."""

@@ -1,4 +1,4 @@
-"""What the stages of one run share, and when a run must stop although nothing failed."""
+"""What the stages of one run share, and the checks that stop a run although nothing failed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 
 MEANT = "if this is intended, pass `max_removed=1`"
-QUARANTINE_FLOOR = 10  # a handful of bad files in a small folder is no reason to stop
+QUARANTINE_FLOOR = 10  # a few bad files in a small folder do not stop a run
 
 
 @dataclass(slots=True)
 class Context:
-    """What every stage of one run shares.
+    """What the stages of one run share.
 
     Attributes:
         layout, objects: the store.
@@ -34,9 +34,9 @@ class Context:
         run_id: its name.
         parent: the published version.
         encoder: the model, once it is known.
-        cluster: what encodes, if not this process.
-        retry: try again what earlier runs could not encode, instead of believing them.
-        figures: collects what the stages did.
+        cluster: encodes in place of this process; None without a cluster.
+        retry: retry items that earlier runs could not encode.
+        figures: collects the stages' results.
     """
 
     layout: Layout
@@ -50,24 +50,24 @@ class Context:
     figures: Figures = field(default_factory=Figures)
 
     def close(self) -> None:
-        """Leave the cluster, if one was joined."""
+        """Disconnect from the cluster, if there is one."""
         if self.cluster is not None:
             self.cluster.close()
 
     def snapshot(self, draft: Manifest) -> Snapshot:
-        """A draft with the store's objects."""
+        """Return a snapshot of a draft with the store's objects."""
         return Snapshot(self.objects, draft)
 
 
 def quarantine_gate(
     sources: Sequence[SourceSummary], entries: Sequence[QuarantineEntry], share: float
 ) -> DataError | None:
-    """The error when too many images or captions of one source, or of them all, are unusable.
+    """Return an error if too many images or captions of a source, or of all sources, are unusable.
 
     Args:
-        sources: what each source gave, in order.
-        entries: what was kept out.
-        share: what may be unusable of each, 0 to 1; a handful always may.
+        sources: the results of the sources, in order.
+        entries: the excluded items.
+        share: how much of each may be unusable, 0 to 1; a few items always may.
     """
     images = [entry for entry in entries if not entry.is_caption]
     captions = [entry for entry in entries if entry.is_caption]
@@ -85,7 +85,7 @@ def _too_many(
     entries: Sequence[QuarantineEntry],
     share: float,
 ) -> DataError | None:
-    """Judge each source, then all of them; ``seen`` is what each source gave."""
+    """Check each source, then all of them; ``seen`` is the number of items of each source."""
     for source, count in zip(sources, seen, strict=True):
         mine = [entry for entry in entries if entry.source == source.name]
         if error := _above(share, count, mine, f"{what} of {source.spec}"):
@@ -113,14 +113,14 @@ def _above(
 def emptied_gate(
     before: Sequence[SourceSummary], after: Sequence[SourceSummary], share: float
 ) -> DataError | None:
-    """The error when a source that had images or captions gives none now, however small it was.
+    """Return an error if a source that had images or captions has none now, however few it had.
 
-    A disk that is not mounted is an empty folder; a caption list whose names no longer match
-    gives no caption.
+    A disk that is not mounted looks like an empty folder; a caption list whose names no longer
+    match has no captions.
 
     Args:
-        before, after: what each source gave to the last version, and gives now.
-        share: what may vanish, 0 to 1; with 1 a source may be empty.
+        before, after: the results of each source in the last version, and now.
+        share: how much may disappear, 0 to 1; with 1 a source may become empty.
     """
     if share >= 1:
         return None
@@ -142,15 +142,15 @@ def emptied_gate(
 
 
 def removal_gate(before: int, gone: int, share: float, where: str = "") -> DataError | None:
-    """The error when more than ``share`` of the last version's images are gone.
+    """Return an error if more than ``share`` of the last version's images are gone.
 
     An unmounted folder must not empty the index.
 
     Args:
         before: how many images there were.
-        gone: how many of them are not there any more.
-        share: what may vanish, 0 to 1.
-        where: the source that is meant, for the message; empty for the whole corpus.
+        gone: how many of them are missing now.
+        share: how much may disappear, 0 to 1.
+        where: the source, for the message; empty for the whole corpus.
     """
     if gone <= share * before:
         return None
@@ -163,12 +163,12 @@ def removal_gate(before: int, gone: int, share: float, where: str = "") -> DataE
 
 
 def survivors(images: ObjectRef, captions: ObjectRef, kept_out: ObjectRef) -> tuple[ObjectRef, ...]:
-    """The tables that search and evaluation read."""
+    """Return the tables that search and evaluation read."""
     return images.named("images"), captions.named("captions"), kept_out.named("quarantine")
 
 
 def after_change(draft: Manifest, **changes: Any) -> Manifest:
-    """A draft whose later stages no longer hold."""
+    """Return a draft without the later stages, which are no longer valid."""
     return msgspec.structs.replace(
         draft, indexes={}, evaluation=None, evaluation_inputs="", **changes
     )

@@ -1,7 +1,7 @@
-"""The crawl stage: what the sources hold now, what has changed, and whether that may be.
+"""The crawl stage: read the sources, compare them with the last version, and check the changes.
 
-Nobody can tell what a source holds without reading it, so this stage has no plan: a dry run reads
-the sources as well. Reading, judging and drafting are functions of their own, which both share.
+The content of a source is unknown until it is read, so this stage has no plan: a dry run reads the
+sources as well. Both share the functions for reading, checking and drafting.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from mmindex.store.manifest import Counts, Manifest
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A crawl, and what it changes.
+    """A crawl and its changes.
 
     Attributes:
-        report: of the crawl.
-        changes: against the published version; None where its tables are damaged.
-        removed: for each source of the published version how many images it had, and how many of
-            them are gone; empty where none is.
+        report: the crawl's report.
+        changes: compared with the published version; None if its tables are damaged.
+        removed: for each source of the published version, how many images it had and how many of
+            them are gone; empty if none is.
     """
 
     report: CrawlReport
@@ -64,7 +64,7 @@ def crawl_stage(context: Context, draft: Manifest) -> Manifest:
 
 
 def crawled_draft(context: Context, draft: Manifest, report: CrawlReport) -> Manifest:
-    """The draft with what was crawled; later stages hold on where that is what it was."""
+    """Return the draft with the crawl's tables; later stages stay valid if nothing changed."""
     objects = context.objects
     crawled = (
         report.images.named("crawl/images"),
@@ -108,17 +108,17 @@ def crawl_sources(
     """Crawl, and compare with the published version.
 
     Args:
-        context: the run's.
-        draft: the next version; it knows what must not come back.
-        sources: what to read.
-        unread: names of sources that are left out, and of the comparison too.
+        context: the run's context.
+        draft: the next version; it has the list of forgotten items.
+        sources: the sources to read.
+        unread: names of sources that are left out, also from the comparison.
 
     Raises:
         MmindexError: as :func:`mmindex.crawl.stage.crawl`.
     """
     config, objects = context.config, context.objects
     fetch = config.fetch
-    if context.retry:  # also addresses that failed for good
+    if context.retry:  # also addresses that failed permanently
         fetch = fetch.model_copy(update={"retry_permanent_days": 0.0})
     report = crawl(
         objects,
@@ -140,10 +140,10 @@ def crawl_sources(
 
 
 def names_of_sources(context: Context) -> dict[str, str]:
-    """What each source is called, by its spec; those that the store knows keep their names.
+    """Return each source's name by its spec; sources that the store knows keep their names.
 
     Raises:
-        MmindexError: a source does not exist or makes no sense.
+        MmindexError: a source does not exist or its settings are invalid.
     """
     config, parent = context.config, context.parent
     known = {source.spec: source.name for source in parent.sources} if parent is not None else {}
@@ -155,7 +155,7 @@ def _changes(context: Context, after: Tables, unread: Sequence[str]) -> Changes 
     try:
         changes = compare(context.objects, before, after, unread)
     except DataError as error:
-        # Rows may have vanished, and nobody can say which: not without being told to.
+        # Rows may be missing, and it is unknown which: this needs permission.
         fewer = before is not None and before.images.rows > after.images.rows
         if fewer and context.config.limits.max_removed < 1:
             hint = "to build without checking for missing images, pass `max_removed=1`"
@@ -167,7 +167,7 @@ def _changes(context: Context, after: Tables, unread: Sequence[str]) -> Changes 
 
 
 def objections(context: Context, found: Found) -> list[DataError]:
-    """Why a build must not go on with what was found; empty: it may."""
+    """Return the reasons why a build must not continue after this crawl; empty if it may."""
     report, changes, limits = found.report, found.changes, context.config.limits
     errors = [quarantine_gate(report.sources, report.quarantined, limits.max_quarantine)]
     if context.parent is not None:
@@ -175,7 +175,7 @@ def objections(context: Context, found: Found) -> list[DataError]:
     if changes is not None:
         known = {source.name: source.spec for source in report.sources}
         for name, (before, gone) in found.removed.items():
-            if name in known:  # one that is not asked for any more counts in the whole alone
+            if name in known:  # a source that is no longer requested counts only in the total
                 errors.append(removal_gate(before, gone, limits.max_removed, known[name]))
         errors.append(
             removal_gate(changes.images.before, changes.images.removed, limits.max_removed)

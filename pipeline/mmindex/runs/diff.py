@@ -1,4 +1,4 @@
-"""What became of a corpus between two crawls: rows added, removed, replaced, unchanged."""
+"""Compare two crawls of a corpus: rows added, removed, replaced, unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 
-# Beyond this the join puts rows aside in the store's staging folder: bounded memory for any corpus.
+# Above this limit, the join writes rows to the staging folder: bounded memory for any corpus.
 _SETTINGS: Final[dict[str, str | bool | int | float | list[str]]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
@@ -32,9 +32,9 @@ _SETTINGS: Final[dict[str, str | bool | int | float | list[str]]] = {
     "memory_limit": "256MB",
     "threads": "2",
 }
-# Twelve digits of a key are what DuckDB holds without a pointer, and far more than enough to tell
-# two keys of one id apart. (Its hash() in place of the id would save more, but collides on 1 of
-# 25,000 names that count upwards.)
+# Twelve digits of a key are what DuckDB stores without a pointer, and more than enough to
+# distinguish two keys of one id. (Its hash() instead of the id would save more, but 1 of 25,000
+# sequentially numbered names collides.)
 _JOIN: Final = """
     WITH before AS (SELECT id, left(key, 12) AS key
                     FROM old ANTI JOIN passed_over ON old.image_id = passed_over.id),
@@ -47,16 +47,16 @@ _BY_SOURCE: Final = """
     SELECT old.source, count(*), count(*) FILTER (new.id IS NULL)
     FROM old LEFT JOIN new ON old.image_id = new.id GROUP BY old.source
 """
-# Binary: a name may hold bytes that are no UTF-8.
+# Binary: a name may contain bytes that are not valid UTF-8.
 _ROW: Final = pa.schema([("id", pa.binary()), ("key", pa.string()), ("image_id", pa.binary())])
 _ID: Final = pa.schema([("id", pa.binary())])
 _OWNED: Final = pa.schema([("image_id", pa.binary()), ("source", pa.string())])
 
 
 class Delta(msgspec.Struct, frozen=True):
-    """How one table's rows changed, told apart by their ids.
+    """The changes of one table's rows, identified by their ids.
 
-    ``replaced`` rows have an id that was there and another key: other content.
+    ``replaced`` rows have an existing id and another key, so other content.
     """
 
     added: int = 0
@@ -66,37 +66,37 @@ class Delta(msgspec.Struct, frozen=True):
 
     @property
     def before(self) -> int:
-        """How many rows there were."""
+        """The number of rows before."""
         return self.removed + self.replaced + self.unchanged
 
     @property
     def any(self) -> bool:
-        """Whether a row is not as it was."""
+        """Whether any row changed."""
         return bool(self.added or self.removed or self.replaced)
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """What a crawl found against the published version's."""
+    """The differences between a crawl and the published version."""
 
     images: Delta
     captions: Delta
 
     @property
     def any(self) -> bool:
-        """Whether anything is not as it was."""
+        """Whether anything changed."""
         return self.images.any or self.captions.any
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Two tables of the corpus: ids in ``image_id`` and ``caption_id``."""
+    """Two tables of the corpus, with their ids in ``image_id`` and ``caption_id``."""
 
     images: ObjectRef
     captions: ObjectRef
 
     @classmethod
     def of(cls, manifest: Manifest | None, stage: str = "crawl/") -> Tables | None:
-        """Those of a version; with ``stage`` empty those that are indexed. None: there are none."""
+        """Return a version's tables, with an empty ``stage`` the indexed ones; None without any."""
         if manifest is None:
             return None
         images, captions = manifest.find(f"{stage}images"), manifest.find(f"{stage}captions")
@@ -109,15 +109,15 @@ def compare(
     """Compare two crawls; without an earlier one, everything is new.
 
     Args:
-        objects: where the tables lie.
-        before: the published version's.
-        after: the new ones.
-        unread: sources (by the column ``source``) that the later crawl has not read; what there
-            was of them is left out.
+        objects: the store's objects.
+        before: the published version's tables.
+        after: the new tables.
+        unread: sources (in the column ``source``) that the later crawl has not read; their earlier
+            rows are left out.
 
     Raises:
         DataError: a table is damaged.
-        StorageError: there is no space for what the comparison has to put aside.
+        StorageError: the disk has no space for the comparison's temporary files.
     """
     if before is None:
         return Changes(Delta(added=after.images.rows), Delta(added=after.captions.rows))
@@ -131,7 +131,7 @@ def compare(
             deltas.append(Delta(unchanged=new.rows))
         else:
             for table in (before.images, old, new):
-                objects.path(table)  # damage is to be told as such, not by the join
+                objects.path(table)  # report damage here, not as an error of the join
             streams = _Streams()
             passed_over = _ids_of(objects, before.images, unread)
             with _database(objects.layout, streams) as database:
@@ -145,18 +145,18 @@ def compare(
 def removed_by_source(
     objects: Objects, before: ObjectRef, after: ObjectRef
 ) -> dict[str, tuple[int, int]]:
-    """How many images each source had, and how many of them are not there any more.
+    """Count the images of each source, and how many of them are gone.
 
     Args:
-        objects: where the tables lie.
+        objects: the store's objects.
         before, after: the two tables of images.
 
     Returns:
-        both numbers, by the column ``source`` of the earlier table.
+        Both numbers, by the column ``source`` of the earlier table.
 
     Raises:
         DataError: a table is damaged.
-        StorageError: there is no space for what the comparison has to put aside.
+        StorageError: the disk has no space for the comparison's temporary files.
     """
     for table in (before, after):
         objects.path(table)
@@ -181,7 +181,7 @@ def _ids(objects: Objects, images: ObjectRef) -> Iterator[pa.RecordBatch]:
 
 @dataclass(slots=True)
 class _Streams:
-    """What DuckDB reads; what is raised there comes out as words, so the first one is kept."""
+    """The input of DuckDB, which turns exceptions into text; the first exception is kept here."""
 
     error: BaseException | None = None
 
@@ -217,7 +217,7 @@ def _database(layout: Layout, streams: _Streams) -> Iterator[duckdb.DuckDBPyConn
 
 
 def _rows(objects: Objects, table: ObjectRef, column: str) -> Iterator[pa.RecordBatch]:
-    """Id, key and image of each row."""
+    """Yield the id, key and image of each row."""
     for batch in objects.iter_batches(table, list(dict.fromkeys((column, "key", "image_id")))):
         ids, images = batch[column].cast(pa.binary()), batch["image_id"].cast(pa.binary())
         yield pa.RecordBatch.from_arrays([ids, batch["key"], images], schema=_ROW)
@@ -226,7 +226,7 @@ def _rows(objects: Objects, table: ObjectRef, column: str) -> Iterator[pa.Record
 def _ids_of(
     objects: Objects, images: ObjectRef, sources: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    """The images of some sources."""
+    """Yield the image ids of some sources."""
     wanted = pa.array(sources, pa.string())
     for batch in objects.iter_batches(images, ["image_id", "source"]) if sources else ():
         chosen = batch["image_id"].filter(pc.is_in(batch["source"], value_set=wanted))

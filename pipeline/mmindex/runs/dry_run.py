@@ -1,9 +1,9 @@
-"""What a build would do, found out without changing a byte of the store and without the network.
+"""Determine what a build would do, without changing the store and without the network.
 
-The sources are really crawled, into a scratch store beside the real one, which is read through;
-then the stages' own plans are made, and shown instead of executed. What only a real run can know
-(pictures that turn out not to decode, what an address serves) is taken for good; a source that
-would have to be fetched or drawn first is named and left out.
+The sources are actually crawled, into a scratch store beside the real one, which is read through
+it; then the stages are planned, and the plans are shown instead of executed. What only a real run
+can determine (images that cannot be decoded, responses of addresses) is assumed to succeed. A
+source that would first have to be fetched or drawn is named and left out.
 """
 
 from __future__ import annotations
@@ -56,47 +56,47 @@ from mmindex.store.publish import make_directory
 
 @dataclass(frozen=True, slots=True)
 class _Scratch(Layout):
-    """A store of its own that shares what the real one has fetched and published."""
+    """A scratch store that shares the real store's downloads and versions."""
 
     real: Layout
 
     @property
     def downloads_dir(self) -> Path:
-        """The real store's: nothing is fetched here."""
+        """The real store's folder: nothing is fetched here."""
         return self.real.downloads_dir
 
     @property
     def versions_dir(self) -> Path:
-        """The real store's: nothing is published here."""
+        """The real store's folder: nothing is published here."""
         return self.real.versions_dir
 
 
 class _Overlay(Objects):
-    """Writes to the scratch store; what is not there is read from the real one."""
+    """Objects written to the scratch store; others are read from the real one."""
 
     def __init__(self, scratch: Layout, real: Objects) -> None:
         super().__init__(scratch)
         self.real = real
 
     def unverified_path(self, ref: ObjectRef) -> Path:
-        """The object's path, wherever it is."""
+        """Return the object's path in either store."""
         if self.layout.object(ref.sha256).is_file():
             return super().unverified_path(ref)
         return self.real.unverified_path(ref)
 
 
 def dry_run(root: Path, config: Config, run_id: str) -> Forecast:
-    """Say what ``run`` over the same store with the same settings would do.
+    """Report what ``run`` over the same store with the same settings would do.
 
-    The store's lock is held meanwhile, where there is a store: what is said holds when it is said.
+    The store's lock, if there is a store, is held meanwhile, so that the report is consistent.
 
     Args:
         root: the store's folder; it need not exist.
-        config: settings, see :func:`mmindex.runs.run.settings`.
+        config: settings, see :func:`mmindex.runs.settings.settings`.
         run_id: name of this run in logs.
 
     Returns:
-        the forecast; what would stop the run is part of it and not raised.
+        The forecast; what would stop the run is part of it and not raised.
 
     Raises:
         BusyError: another run holds the store.
@@ -110,7 +110,7 @@ def dry_run(root: Path, config: Config, run_id: str) -> Forecast:
             stack.enter_context(writer_lock(versions.open_layout(root)))
         parent = versions.read_current(layout) if there else None
         objects = stack.enter_context(_overlay(layout))
-        # No cluster is joined: the precision is the one that this machine would choose.
+        # No cluster is used: the precision is the one that this machine would choose.
         run = config.run.model_copy(update={"cluster": None})
         config = config.model_copy(update={"run": run})
         context = Context(objects.layout, objects, config, run_id, parent)
@@ -124,12 +124,12 @@ def _overlay(real: Layout) -> Iterator[_Overlay]:
         for directory in (scratch.objects_dir, scratch.staging_dir):
             make_directory(directory)
         if real.stamps_file.is_file():
-            scratch.stamps_file.symlink_to(real.stamps_file)  # read; replaced, never written
+            scratch.stamps_file.symlink_to(real.stamps_file)  # read or replaced, never written
         yield _Overlay(scratch, Objects(real))
 
 
 def _differing(parent: Manifest, config: Config) -> dict[str, tuple[Any, Any]]:
-    """The settings that the published version was not built with, by dotted name."""
+    """Return the settings that differ from the published version's, by dotted name."""
     before = _flat(load_config(None, {}, parent.config, absolute_spec))
     after = _flat(config)
     return {
@@ -141,7 +141,7 @@ def _differing(parent: Manifest, config: Config) -> dict[str, tuple[Any, Any]]:
 
 def _flat(config: Config) -> dict[str, Any]:
     flat: dict[str, Any] = {"source": [source.spec for source in config.source]}
-    crawl = config.crawl.model_dump(exclude={"rehash"})  # recorded only where it is not the default
+    crawl = config.crawl.model_dump(exclude={"rehash"})  # recorded only if it is not the default
     for section, values in {**config.recorded(), "crawl": crawl}.items():
         if isinstance(values, dict):
             flat |= {f"{section}.{name}": value for name, value in values.items()}
@@ -150,7 +150,7 @@ def _flat(config: Config) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class _Foresight:
-    """One dry run, step by step as a real run takes them; fields fill as far as one would get."""
+    """One dry run with the steps of a real run; fields are set as far as the run would get."""
 
     context: Context
     real: Objects
@@ -164,7 +164,7 @@ class _Foresight:
     index: dict[str, IndexForecast] = field(default_factory=dict)
 
     def forecast(self) -> Forecast:
-        """Go as far as a real run would get, and say what was seen."""
+        """Go as far as a real run would get, and return the forecast."""
         try:
             self._foresee()
         except MmindexError as error:
@@ -215,7 +215,7 @@ class _Foresight:
         self._plan(self.found, whole=not lacking)
 
     def _plan(self, found: Found, *, whole: bool) -> None:
-        """Plan the stages after the crawl; indexes only where everything could be crawled."""
+        """Plan the stages after the crawl; indexes only if everything could be crawled."""
         context, parent, info = self.context, self.context.parent, self._info()
         tables = (found.report.images, found.report.captions)
         reader = ShardReader(self.real, info) if info is not None else None

@@ -1,4 +1,4 @@
-"""What the stages of a run did, in figures for its report."""
+"""The figures of a run's stages, for its report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmindex.store.quarantine import count_reasons
 
 @dataclass(frozen=True, slots=True)
 class CrawlFigures:
-    """Items by what became of them; ``details`` are those of the sources."""
+    """The number of items by outcome; ``details`` are those of the sources."""
 
     seen: int
     images: int
@@ -32,7 +32,7 @@ class CrawlFigures:
 
     @classmethod
     def of(cls, report: CrawlReport) -> CrawlFigures:
-        """The figures of a crawl."""
+        """Return the figures of a crawl."""
         return cls(
             seen=report.seen,
             images=report.images.rows,
@@ -46,7 +46,7 @@ class CrawlFigures:
 
 @dataclass(frozen=True, slots=True)
 class Bottleneck:
-    """The slowest part of encoding images, and the images per second of each part alone."""
+    """The slowest part of image encoding, and the images per second of each part alone."""
 
     part: str
     images_per_second: Mapping[str, float]
@@ -75,7 +75,7 @@ class EncodeFigures:
 
     @classmethod
     def of(cls, report: EncodeReport) -> EncodeFigures:
-        """The figures of an encode stage."""
+        """Return the figures of an encode stage."""
         return cls(
             encoded_images=report.encoded_images,
             encoded_texts=report.encoded_texts,
@@ -107,7 +107,7 @@ def _bottleneck(report: EncodeReport) -> Bottleneck:
 
 @dataclass(frozen=True, slots=True)
 class IndexFigures:
-    """What became of one side's index, and why."""
+    """What was done to one side's index, and why."""
 
     action: str
     why: str
@@ -121,7 +121,7 @@ class IndexFigures:
 
     @classmethod
     def of(cls, done: UpdatePlan, report: IndexReport) -> IndexFigures:
-        """The figures of one side of an index stage."""
+        """Return the figures of one side of an index stage."""
         info = report.info
         return cls(
             action=done.action,
@@ -138,7 +138,7 @@ class IndexFigures:
 
 @dataclass(slots=True)
 class Figures:
-    """The figures of a run; a stage that has not ended has none."""
+    """The figures of a run; empty for stages that have not ended."""
 
     crawl: CrawlFigures | None = None
     changes: Changes | None = None
@@ -146,7 +146,7 @@ class Figures:
     index: dict[Modality, IndexFigures] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """The stages' figures by name, as ``runs/<run_id>.json`` has them."""
+        """Return the stages' figures by name, as in ``runs/<run_id>.json``."""
         record: dict[str, Any] = {}
         if self.crawl is not None:
             crawl = msgspec.to_builtins(self.crawl)
@@ -158,7 +158,7 @@ class Figures:
         return record
 
     def rates(self, seconds: Mapping[str, float]) -> dict[str, dict[str, float]]:
-        """What each stage got through a second, from which later durations are estimated."""
+        """Return the rate of each stage per second, from which later durations are estimated."""
         found: dict[str, dict[str, float]] = {}
         if seconds.get("crawl") and self.crawl is not None and self.crawl.seen:
             found["crawl"] = {"items_per_second": self.crawl.seen / seconds["crawl"]}

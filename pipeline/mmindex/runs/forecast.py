@@ -1,4 +1,4 @@
-"""What a build would do, as a record: the plans of its stages in figures."""
+"""The forecast of a build: the plans of its stages in figures."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mmindex.store.layout import Layout
 
 
 class Unread(msgspec.Struct, frozen=True):
-    """A source that would have to be fetched or drawn first."""
+    """A source that would first have to be fetched or drawn."""
 
     source: str
     why: str
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """What would stop the build, and the exit code that it would give."""
+    """What would stop the build, and the resulting exit code."""
 
     exit_code: int
     message: str
@@ -29,9 +29,9 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class EncodeForecast(msgspec.Struct, frozen=True):
-    """Vectors of one side: to be made, there already, known to be impossible.
+    """Vectors of one side: to be made, existing, and known to fail.
 
-    ``mapped`` are those to be computed from the vectors of an adapted model's parent.
+    ``mapped`` counts those to be computed from the vectors of an adapted model's parent.
     """
 
     encode: int
@@ -41,13 +41,13 @@ class EncodeForecast(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, plan: EncodePlan) -> Self:
-        """The figures of a plan."""
+        """Return the figures of a plan."""
         backlog = plan.backlog if plan.mapping is None else plan.mapping.rest
         return cls(backlog.missing, backlog.reused, len(plan.failed), plan.mapped)
 
 
 class IndexForecast(msgspec.Struct, frozen=True):
-    """What would become of one side's index: ``kept``, ``extended`` or ``trained``."""
+    """What would be done to one side's index: ``kept``, ``extended`` or ``trained``."""
 
     action: str
     why: str
@@ -57,7 +57,7 @@ class IndexForecast(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, plan: UpdatePlan) -> Self:
-        """The figures of a plan."""
+        """Return the figures of a plan."""
         return cls(plan.action, plan.why, plan.added, plan.removed, plan.vectors)
 
 
@@ -66,21 +66,21 @@ class Forecast(msgspec.Struct, frozen=True):
 
     Attributes:
         store: the store's folder.
-        version: what it shows now; 0: nothing yet.
-        would: ``publish``, ``nothing`` (all is as it was), ``stop``, or ``fetch``: what is unread
-            decides.
-        exit_code: of the build, as far as can be foreseen.
+        version: the version published now; 0: none yet.
+        would: ``publish``, ``nothing`` (nothing changed), ``stop``, or ``fetch``: it depends on
+            unread sources.
+        exit_code: the expected exit code of the build.
         unread: sources that were left out.
-        changes: of the sources that were read.
-        not_read: files that are no images by their extension, by extension.
-        not_read_remedy: which extras to install for them; empty: none would help.
+        changes: changes in the sources that were read.
+        not_read: files whose extension is not an image's, by extension.
+        not_read_remedy: which extras to install for them; empty if none would help.
         settings: those that differ from the published version's, as (before, after) by dotted name.
-        model: the encoder's name; empty where its files would have to be fetched first.
+        model: the encoder's name; empty if its files would first have to be fetched.
         encode: by side.
         index: by side.
         stops: everything that would stop it, in order.
-        needed_bytes, free_bytes: on the disk; needed is the least.
-        seconds: by stage, from the rates of earlier runs; a stage without one is left out.
+        needed_bytes, free_bytes: disk space; the former is a lower limit.
+        seconds: by stage, from the rates of earlier runs; stages without a rate are left out.
     """
 
     store: str
@@ -107,7 +107,7 @@ def foresee_seconds(
     encode: Mapping[str, EncodeForecast],
     index: Mapping[str, IndexForecast],
 ) -> dict[str, float]:
-    """Seconds by stage, at the rates of the newest run that has each; others are left out."""
+    """Estimate seconds by stage at the rate of the newest run with it; others are left out."""
     reports = list(newest_first(layout)) if layout.runs_dir.is_dir() else []
     rates = {
         name: value

@@ -1,4 +1,4 @@
-"""The index stage: both sides of the corpus, each tuned with questions from the other."""
+"""The index stage: both sides of the corpus, each tuned with queries from the other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ INDEX_OBJECTS = ("ids/", "removed/", "vectors/", "digests/", "index/", "golden/"
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One side of the corpus and what its index is made from."""
+    """One side of the corpus and the input of its index."""
 
     name: Modality
     table: ObjectRef
@@ -47,12 +47,12 @@ class _Side:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What an index is made from.
+    """The input of an index.
 
     Attributes:
-        keys: string (n,), each once.
-        shards: embedding shards that hold their vectors.
-        queries: float32 (q, dim) to tune with; None: there are none.
+        keys: string (n,), distinct.
+        shards: embedding shards with their vectors.
+        queries: float32 (q, dim) for tuning; None if there are none.
     """
 
     keys: pa.ChunkedArray[Any]
@@ -63,17 +63,17 @@ class _Work:
 def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Manifest:
     """Index both sides of the corpus.
 
-    A side whose inputs did not change is taken over, another one is extended where that is enough,
-    and built anew where it is not. What was done and why: ``context.figures``.
+    The index of a side is kept if its inputs did not change, extended if that is sufficient, and
+    otherwise rebuilt. ``context.figures`` has what was done and why.
 
     Args:
-        context: of the run; its parent is what is extended.
+        context: the run's context; the index of its parent is extended.
         draft: crawled and encoded.
-        purge: leave nothing of removed vectors in any object of the new version.
+        purge: keep nothing of removed vectors in any object of the new version.
 
     Raises:
         NoInputError: encode has not run.
-        MmindexError: the index asked for is impossible, or an embedding shard is damaged.
+        MmindexError: the requested index is impossible, or an embedding shard is damaged.
     """
     if "encode" not in draft.stages or draft.encoder is None:
         raise NoInputError("encode has not run yet", "run `mmindex encode` first")
@@ -97,11 +97,11 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
 
 
 def _index_inputs(context: Context, draft: Manifest, side: Modality) -> str:
-    """Digest of everything that decides the index of one side, the tuning queries included."""
+    """Return a digest of everything that determines one side's index, including tuning queries."""
     config = context.config.index
     tables = [ref.sha256 for ref in draft.objects if ref.name in ("images", "captions")]
     shards = [ref.sha256 for ref in draft.named("embeddings/")]
-    # Threads and GPUs belong to the machine: another one must not rebuild what is there.
+    # Threads and GPUs differ between machines and must not cause a rebuild.
     settings = config.model_dump_json(exclude=NOT_IN_RECIPE)
     text = "\n".join([side, *tables, *shards, settings])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -110,7 +110,7 @@ def _index_inputs(context: Context, draft: Manifest, side: Modality) -> str:
 def _index_side(
     context: Context, draft: Manifest, side: _Side
 ) -> tuple[IndexInfo, tuple[ObjectRef, ...]]:
-    """Keep, extend or build one side's index, and say which."""
+    """Keep, extend or build one side's index, and record which."""
     before = published_index(context, side.name)
     if isinstance(before, Before) and before.info.inputs == side.inputs and not side.purge:
         kept = IndexReport(before.info, _parts(before.version.manifest, side.name), {})
@@ -134,7 +134,7 @@ def _index_side(
 def _execute(
     context: Context, side: _Side, before: Before | Retrain, plan: UpdatePlan, work: _Work
 ) -> tuple[IndexReport, UpdatePlan]:
-    """Do what is planned; returns what was done in the end, which may be to train after all."""
+    """Execute a plan; return what was actually done, which may be training."""
     objects, config = context.objects, context.config.index
     if isinstance(before, Before) and plan.change is not None:
         order = Order(plan.change, work.shards, config, work.queries, side.purge)
@@ -147,21 +147,21 @@ def _execute(
 
 
 def published_index(context: Context, side: Modality) -> Before | Retrain:
-    """The last index of one side, every byte of it verified; or why it cannot be used."""
+    """Return the last index of one side, fully verified, or why it cannot be used."""
     version = last_indexed(context.layout, context.parent, side)
     if version is None:
         return Retrain("first build")
     try:
         for ref in _parts(version, side):
             context.objects.path(ref)
-    except DataError as error:  # a build that says "nothing changed" must not leave it so
+    except DataError as error:  # a damaged index must not be kept as unchanged
         get_logger("index").warning("building a damaged index again", why=error.message)
         return Retrain("the published one is damaged")
     return Before(context.snapshot(version), side)
 
 
 def _parts(version: Manifest, side: Modality) -> tuple[ObjectRef, ...]:
-    """The objects of one side's index."""
+    """Return the objects of one side's index."""
     return version.named(tuple(f"{kind}{side}" for kind in INDEX_OBJECTS))
 
 
@@ -179,7 +179,7 @@ def _golden(
     made: IndexReport,
     queries: NDArray[np.float32] | None,
 ) -> ObjectRef:
-    """A few questions with the answers of the index just made."""
+    """Write a few queries with the results of the new index."""
     probe = context.snapshot(
         msgspec.structs.replace(
             draft, indexes={side.name: made.info}, objects=(*draft.objects, *made.objects)
@@ -194,7 +194,7 @@ def _golden(
 def _query_vectors(
     context: Context, draft: Manifest, side: Modality, table: ObjectRef
 ) -> NDArray[np.float32] | None:
-    """A seeded sample of one side's vectors, to ask the other side's index with."""
+    """Return a seeded sample of one side's vectors, as queries for the other side's index."""
     if not table.rows:
         return None
     keys = unique_keys(context.objects, table)

@@ -1,4 +1,4 @@
-"""One part of the encoding as a run of its own: no lock, nothing published, no report kept."""
+"""One part of the encoding as a separate run: no lock, no version, no report."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def run_part(root: Path, config: Config, part: Part) -> PartReport:
     Args:
         root: the store's folder.
         config: settings, see :func:`mmindex.runs.settings.settings`.
-        part: which.
+        part: the part.
 
     Raises:
         NoInputError: there is no store, or nothing has been crawled.
-        MmindexError: the model cannot be had, or writing failed; complete shards stay.
+        MmindexError: the model is not available, or writing failed; complete shards stay.
     """
     if config.run.cluster:
         raise UsageError(

@@ -1,7 +1,7 @@
-"""Whether a run has room: estimated before anything is fetched, loaded or encoded.
+"""Check whether a run has enough disk space, before anything is fetched, loaded or encoded.
 
-The estimate is of what the run needs at the very least, so that nothing is refused that could work;
-where a whole new index would not fit, a warning says so.
+The estimate is a lower limit, so that no run is refused that could succeed; if a completely new
+index would not fit, a warning is logged.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
 from mmindex.store.place import free_bytes, probe
 
-# What a row of the corpus' tables takes on disk, compressed: most of it is the key.
+# Compressed size of a row in the corpus tables on disk; most of it is the key.
 _IMAGE_ROW_BYTES: Final = 40
 _CAPTION_ROW_BYTES: Final = 50
 _FLOAT16_BYTES: Final = 2
-# The default model's; others give more.
+# That of the default model; other models differ.
 _DIM: Final = 512
 _MOST_DIM: Final = 1 << 16
 
@@ -42,17 +42,17 @@ _REBUILT: Final = ("ids/", "vectors/", "digests/", "index/")
 
 @dataclass(frozen=True, slots=True)
 class SourcePlan:
-    """A source, and what it lacks before it can be read."""
+    """A source, and what is missing before it can be read."""
 
     source: SourceConfig
     needs: Needs
 
 
 def plan_sources(layout: Layout, config: Config) -> tuple[SourcePlan, ...]:
-    """What each source lacks: known without touching the network or the store.
+    """Return what each source lacks, without using the network or the store.
 
     Raises:
-        MmindexError: a source does not exist or makes no sense.
+        MmindexError: a source does not exist or its settings are invalid.
     """
     return tuple(
         SourcePlan(source, needs_of(parse_spec(source.spec), layout, config.fetch))
@@ -63,17 +63,17 @@ def plan_sources(layout: Layout, config: Config) -> tuple[SourcePlan, ...]:
 def check_room(
     layout: Layout, config: Config, parent: Manifest | None, wanted: Sequence[str]
 ) -> None:
-    """Refuse a run that cannot fit on the disk.
+    """Refuse a run that does not fit on the disk.
 
     Args:
         layout: the store; its writer lock must be held.
         config: the run's settings.
-        parent: the published version, which tells how large things are.
+        parent: the published version, the basis of the size estimates.
         wanted: the stages to run.
 
     Raises:
-        StorageError: fewer bytes are free than are needed, both named; or nothing can be written.
-        MmindexError: a source does not exist or makes no sense.
+        StorageError: fewer bytes are free than needed, both named; or nothing can be written.
+        MmindexError: a source does not exist or its settings are invalid.
     """
     probe(layout)
     sources = plan_sources(layout, config) if "crawl" in wanted else ()
@@ -90,14 +90,14 @@ def check_room(
 
 
 def require_room(layout: Layout, parts: Mapping[str, int]) -> None:
-    """Refuse what does not fit.
+    """Refuse what does not fit on the disk.
 
     Args:
         layout: the store; it need not exist yet.
-        parts: bytes needed, by what they are for.
+        parts: bytes needed, by purpose.
 
     Raises:
-        StorageError: fewer are free; the message names both figures.
+        StorageError: fewer are free; the message has both numbers.
     """
     needed, free = sum(parts.values()), free_bytes(layout.root)
     if needed > free:
@@ -111,13 +111,13 @@ def require_room(layout: Layout, parts: Mapping[str, int]) -> None:
 def estimate(
     sources: Sequence[SourcePlan], config: Config, parent: Manifest | None, wanted: Sequence[str]
 ) -> dict[str, int]:
-    """Bytes that a run writes at the least, by what they are for.
+    """Estimate the minimum number of bytes that a run writes, by purpose.
 
-    What a source will hold is known of published corpora and of scenes; of a folder it is not, and
-    then only a changed model tells, which encodes everything anew.
+    The size of a source is known for published corpora and for scenes. For a folder it is unknown;
+    then only a changed model counts, because it encodes everything again.
 
     Args:
-        sources: those that will be read.
+        sources: the sources to read.
         config: the run's settings.
         parent: the published version.
         wanted: the stages to run.
@@ -126,7 +126,7 @@ def estimate(
     images, captions = sum(need.images for need in needs), sum(need.captions for need in needs)
     tables = images * _IMAGE_ROW_BYTES + captions * _CAPTION_ROW_BYTES
     if parent is not None:
-        # Rows are put aside and written again before anybody knows that nothing changed.
+        # Rows are staged and written again before it is known that nothing changed.
         tables = 2 * _bytes_of(parent, ("crawl/",)) if "crawl" in wanted else 0
         changed = parent.encoder is None or parent.config.get("model") != config.model.model_dump()
         images = parent.counts.unique_images if changed else 0
@@ -147,7 +147,7 @@ def _bytes_of(manifest: Manifest | None, prefixes: tuple[str, ...]) -> int:
 
 
 def _dimensions(config: Config) -> int:
-    """Of the model's vectors, as its configuration says, where that is on this disk."""
+    """Return the dimensions of the model's vectors from its configuration if it is on this disk."""
     model = config.model
     request = resolve_model(
         model.name,

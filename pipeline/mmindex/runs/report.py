@@ -1,6 +1,6 @@
 """``runs/<run_id>.json``: what one run did, for people, scripts and the next run's estimates.
 
-Reading it imports nothing heavy: ``status`` and monitoring ask often.
+Reading it imports no large package, because ``status`` and monitoring do so often.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mmindex.store import publish
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Counts, Manifest
 
-if TYPE_CHECKING:  # `mmindex status` reads reports without paying for these
+if TYPE_CHECKING:  # `mmindex status` reads reports without importing these
     from mmindex.core.progress import StageTimer
     from mmindex.runs.figures import Figures
     from mmindex.store.objects import Objects
@@ -31,7 +31,7 @@ SUCCESSES = ("published", "unchanged")
 
 
 class RunError(msgspec.Struct, frozen=True):
-    """What stopped a run: the error's class, and what stood on stderr."""
+    """What stopped a run: the error's class, and the text on stderr."""
 
     error: str
     message: str
@@ -43,18 +43,18 @@ class RunReport(msgspec.Struct, frozen=True):
 
     Attributes:
         run_id: its name; sorts by time.
-        outcome: ``failed`` also where a signal ended it.
-        exit_code: of the command.
+        outcome: ``failed`` also if a signal ended it.
+        exit_code: exit code of the command.
         started_at, ended_at: UTC, ISO 8601.
-        wanted: the stages asked for.
-        version: what the store shows afterwards; 0: nothing yet.
-        counts: that version's.
+        wanted: the requested stages.
+        version: the published version afterwards; 0: none yet.
+        counts: that version's counts.
         changes: images and captions added, removed, replaced, unchanged; None without a crawl.
         seconds: wall time by stage.
         bytes_written: objects written, by stage.
-        rates: what each stage got through, a second.
-        bottleneck: of encoding: the part that took longest, and how many images a second each
-            part alone would have allowed.
+        rates: items per second, by stage.
+        bottleneck: of encoding: the slowest part, and how many images per second each part alone
+            could process.
         peak_rss_bytes: of the process.
         peak_rss_bytes_after: the peak so far at the end of each stage.
         peak_child_rss_bytes: of its largest child.
@@ -85,38 +85,38 @@ class RunReport(msgspec.Struct, frozen=True):
 
     @property
     def succeeded(self) -> bool:
-        """Whether the store is known to be as the sources were."""
+        """Whether the store is known to match the sources."""
         return self.outcome in SUCCESSES
 
     @property
     def ended(self) -> datetime:
-        """When it ended."""
+        """The time when it ended."""
         return datetime.fromisoformat(self.ended_at)
 
     @property
     def total_seconds(self) -> float:
-        """Wall time from start to end."""
+        """The wall time from start to end."""
         return (self.ended - datetime.fromisoformat(self.started_at)).total_seconds()
 
 
 def now() -> str:
-    """The time as reports show it: UTC, to the millisecond."""
+    """Return the time in the format of reports: UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(slots=True)
 class Recorder:
-    """Gathers what a run's report will say.
+    """Collects the content of a run's report.
 
     Attributes:
         layout: the store.
         run_id: the run.
-        wanted: stages asked for.
+        wanted: the requested stages.
         timer: wall time by stage.
-        figures: what the stages did; the run's context shares it.
+        figures: the stages' figures, shared with the run's context.
         bytes_written: by stage.
         peak_rss_bytes_after: by stage.
-        started_at: when.
+        started_at: start time.
     """
 
     layout: Layout
@@ -130,7 +130,7 @@ class Recorder:
 
     @contextmanager
     def stage(self, name: str, objects: Objects) -> Iterator[None]:
-        """Measure one stage, failed ones too: wall time, bytes written, peak memory."""
+        """Measure one stage, even if it fails: wall time, bytes written, peak memory."""
         before = objects.bytes_written
         try:
             with self.timer.measure(name):
@@ -146,7 +146,7 @@ class Recorder:
 
         Args:
             outcome: how the run ended.
-            shown: the version that the store shows now.
+            shown: the version that is published now.
             error: what ended a failed run.
 
         Raises:
@@ -183,21 +183,21 @@ class Recorder:
 
 
 def describe_error(error: BaseException) -> RunError:
-    """An error as reports show it."""
+    """Return an error in the form of reports."""
     hint = error.hint if isinstance(error, MmindexError) else ""
     text = " ".join(str(error).split()) or type(error).__name__
     return RunError(type(error).__name__, text, hint)
 
 
 def load_report(layout: Layout, run_id: str) -> RunReport | None:
-    """The report of one run; None where there is none that can be read."""
+    """Read the report of one run; None if there is no readable one."""
     return _load(layout, run_id)
 
 
 def newest_first(layout: Layout) -> Iterator[RunReport]:
-    """The reports that the store keeps; those that cannot be read are passed over.
+    """Yield the store's reports, newest first; unreadable ones are skipped.
 
-    Run ids begin with their time, so that no file is opened that nobody asks for.
+    Run ids begin with their time, so a report is opened only when the caller reaches it.
 
     Raises:
         MmindexError: the folder cannot be read.
@@ -211,7 +211,7 @@ def newest_first(layout: Layout) -> Iterator[RunReport]:
 
 
 def last_success(layout: Layout) -> RunReport | None:
-    """The newest run that ended well."""
+    """Return the newest successful run."""
     return next((report for report in newest_first(layout) if report.succeeded), None)
 
 
@@ -222,5 +222,5 @@ def _load(layout: Layout, run_id: str) -> RunReport | None:
         report = msgspec.json.decode(data, type=RunReport)
         datetime.fromisoformat(report.started_at)
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, ValueError):
-        return None  # it is a note about a run, no part of any version
+        return None  # a note about a run is not part of any version
     return report if report.ended.tzinfo is not None else None

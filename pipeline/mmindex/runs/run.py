@@ -1,7 +1,7 @@
-"""A run: lock, stages, skip what is unchanged, publish once or not at all, one summary.
+"""A run: lock, stages, reuse of unchanged results, at most one new version, one summary.
 
-The next version is drafted as a :class:`Manifest` that each stage replaces. Only when the draft
-differs from the published version in content is it published, as CURRENT + 1.
+The next version is drafted as a :class:`Manifest` that each stage replaces. The draft is published
+as CURRENT + 1 only if its content differs from the published version's.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class RunSummary:
     """What a run did.
 
     Attributes:
-        manifest: the version that the store shows now.
-        published: whether this run made it; False: nothing had changed.
-        report: what it did, as ``runs/<run_id>.json`` has it.
+        manifest: the version that is published now.
+        published: whether this run made it; False: nothing changed.
+        report: its report, as in ``runs/<run_id>.json``.
     """
 
     manifest: Manifest
@@ -62,19 +62,19 @@ def run(
     """Run stages over the store at ``root`` and publish the result.
 
     Args:
-        root: the store's folder, made when it does not exist.
+        root: the store's folder, created if it does not exist.
         config: settings, see :func:`mmindex.runs.settings.settings`.
         run_id: name of this run in logs and reports.
         wanted: stages to run, in order, out of :data:`STAGES`.
-        retry: try again what earlier runs could not encode, instead of believing them.
+        retry: retry items that earlier runs could not encode.
 
     Raises:
         BusyError: another run holds the store.
         DataError: too much was quarantined or removed, or the input is damaged.
-        MmindexError: anything else that ends a run; the published version stays as it was.
+        MmindexError: another error ended the run; the published version is unchanged.
     """
     layout = Layout(root.absolute())
-    if not layout.format_file.exists():  # a mistake in the settings leaves no store behind
+    if not layout.format_file.exists():  # invalid settings leave no store behind
         stages.check_settings(Context(layout, Objects(layout), config, run_id, None), wanted)
     layout = versions.create_layout(root)
     with writer_lock(layout):
@@ -94,8 +94,8 @@ def run(
             )
             with closing(context):
                 final = _build(context, recorder)
-            clear_intent(layout)  # the version says it now
-        except BaseException as error:  # signals too: whatever ends a run is reported
+            clear_intent(layout)  # the version has the settings now
+        except BaseException as error:  # signals too: every end of a run is reported
             _report_failure(recorder, parent, error)
             raise
         published = final is not parent
@@ -111,7 +111,7 @@ def run(
 
 
 def _build(context: Context, recorder: Recorder) -> Manifest:
-    """Run the stages; returns the version published, or the parent where nothing changed."""
+    """Run the stages; return the published version, or the parent if nothing changed."""
     draft = first_draft(context.parent, context.config, context.run_id)
     stages.check_settings(context, recorder.wanted)
     if draft.config != (context.parent.config if context.parent is not None else None):
@@ -121,14 +121,14 @@ def _build(context: Context, recorder: Recorder) -> Manifest:
     for name in recorder.wanted:
         with recorder.stage(name, context.objects):
             draft = stages.BY_NAME[name](context, draft)
-        trim_heap()  # what one stage left is no part of the next one's peak
+        trim_heap()  # memory of one stage does not count in the peak of the next
     if context.parent is not None and draft.content() == context.parent.content():
         return context.parent
     return versions.publish_version(context.objects, draft)
 
 
 def first_draft(parent: Manifest | None, config: Config, run_id: str) -> Manifest:
-    """The next version before any stage ran: the parent's content under the next number."""
+    """Return the next version before any stage: the parent's content under the next number."""
     stamp: dict[str, Any] = {
         "config": config.recorded(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -163,7 +163,7 @@ def first_draft(parent: Manifest | None, config: Config, run_id: str) -> Manifes
 
 
 def _report_failure(recorder: Recorder, shown: Manifest | None, error: BaseException) -> None:
-    """Report a failed run; where even that fails, the first error is the one to see."""
+    """Report a failed run; if reporting fails too, the first error is the one raised."""
     try:
         recorder.write("failed", shown, error)
     except MmindexError as second:

@@ -1,4 +1,4 @@
-"""The settings of a run: what is given now, over what the last run over the store was asked for."""
+"""The settings of a run: given values override those of the last run over the store."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _OPTIONS = ("all_files", *_GLOBS)
 def settings(
     root: Path, path: Path | None, values: Mapping[str, Any], *, fresh: bool = False
 ) -> Config:
-    """The settings of a run.
+    """Return the settings of a run.
 
-    Values that are given change what they name and nothing else: the rest is what the last run over
-    this store was asked for. A configuration file replaces all of that, and so does ``fresh``.
+    Given values change only the settings that they name; the others are those of the last run over
+    this store. A configuration file replaces all of these, and so does ``fresh``.
 
     Args:
         root: the store's folder; it need not exist.
         path: the configuration file, or None.
         values: given values by dotted name; None means "not given". ``source`` is a list of specs.
-            ``source.all_files``, ``source.exclude`` and ``source.include`` hold for every source
-            of the run; a source that the store knows keeps those that are not given.
-        fresh: start from the defaults, not from what the store remembers.
+            ``source.all_files``, ``source.exclude`` and ``source.include`` apply to every source
+            of the run; a source that the store knows keeps its own where they are not given.
+        fresh: start from the defaults, not from the remembered settings.
 
     Raises:
-        MmindexError: the settings make no sense, or what the store remembers cannot be read.
+        MmindexError: the settings are invalid, or the remembered ones cannot be read.
     """
     base = None if fresh or path is not None else remembered(Layout(root.absolute()))
     if base is not None and values.get("model.name") and not values.get("model.pretrained"):
-        # Weights belong to a model: another name does not go with them.
+        # Weights belong to a model: they do not apply to another model name.
         base = {**base, "model": {**base.get("model", {}), "pretrained": None}}
     config = load_config(path, _with_sources(values, base or {}), base, absolute_spec)
     if config.source:
@@ -48,10 +48,10 @@ def settings(
 
 
 def _with_sources(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with ``source`` as the settings have it: a table for each source."""
+    """Return the values with ``source`` in the form of the settings: one table per source."""
     given = {name: value for name, value in values.items() if value is not None}
     options = {key: given.pop(name) for key in _OPTIONS if (name := f"source.{key}") in given}
-    options = {  # an empty glob takes back what is remembered
+    options = {  # an empty glob removes the remembered one
         key: [glob for glob in value if glob] if key in _GLOBS else value
         for key, value in options.items()
     }
@@ -64,7 +64,7 @@ def _with_sources(values: Mapping[str, Any], base: Mapping[str, Any]) -> dict[st
 
 
 def _table(spec: str, known: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> Any:
-    """A source that is named now, with the options that the store remembers of it."""
+    """Return the table of a requested source, with the options that the store remembers for it."""
     there = absolute_spec(spec, Path.cwd()) if isinstance(spec, str) else spec
     before = next((table for table in known if table["spec"] == there), {})
     return {**before, "spec": spec, **options}
@@ -73,7 +73,7 @@ def _table(spec: str, known: Sequence[Mapping[str, Any]], options: Mapping[str, 
 def _changed(
     known: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
 ) -> list[Mapping[str, Any]]:
-    """The store's sources with other options where files are chosen by name."""
+    """Return the store's sources with changed options, for sources that choose files by name."""
     chosen = [registry.find(kind_of(table["spec"])).globs for table in known]
     if not any(chosen):
         names = ", ".join(f"`{name}`" for name in options)

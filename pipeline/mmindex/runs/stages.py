@@ -1,6 +1,6 @@
-"""The four stages, each from draft to draft: call the stage, put its objects into the manifest.
+"""The four stages, each from draft to draft: run the stage, put its objects into the manifest.
 
-A stage whose inputs are those of the published version takes over its result unchanged.
+A stage with the same inputs as the published version keeps its result.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mmindex.store.manifest import Manifest
 
 
 def check_settings(context: Context, wanted: Sequence[str]) -> None:
-    """Find out now what would otherwise fail after hours: no such source or index.
+    """Find errors that would otherwise appear after hours: a missing source, an impossible index.
 
     Raises:
         MmindexError: the settings cannot work.
@@ -42,12 +42,12 @@ def check_settings(context: Context, wanted: Sequence[str]) -> None:
 
 
 def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
-    """Find the model's files, before the corpus is read for nothing; weights may be fetched.
+    """Find the model's files before the corpus is read; weights may be fetched.
 
-    A cluster is joined for the same reason: its nodes decide about the model's precision.
+    A cluster is joined here too, because its nodes determine the model's precision.
 
     Raises:
-        MmindexError: there is no such model, or its files cannot be had.
+        MmindexError: there is no such model, or its files are not available.
     """
     if "encode" not in wanted:
         return
@@ -61,7 +61,7 @@ def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
 
 
 def encode_stage(context: Context, draft: Manifest) -> Manifest:
-    """Make sure that every live key has a vector, and drop the images that cannot have one."""
+    """Ensure that every live key has a vector, and drop the images that cannot have one."""
     objects = context.objects
     crawled = tuple(
         draft.require(name) for name in ("crawl/images", "crawl/captions", "crawl/quarantine")
@@ -79,7 +79,7 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
     images, captions, failures = drop_failed(objects, crawled[0], crawled[1], report.failed)
     entries = [*quarantine.read_entries(objects, crawled[2]), *failures]
     quarantine.write_ledger(context.layout, entries)
-    if failures and context.figures.changes is not None:  # so far of what was crawled
+    if failures and context.figures.changes is not None:  # until here, those of the crawled images
         before = Tables.of(context.parent, "")
         context.figures.changes = compare(objects, before, Tables(images, captions))
     kept_out = quarantine.count_kept_out(entries)

@@ -1,4 +1,4 @@
-"""What a store holds and how its last runs ended, as JSON shows it."""
+"""The contents of a store and the outcome of its last runs, in JSON form."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mmindex.store.manifest import Manifest
 def status_record(
     root: Path, manifest: Manifest, last: RunReport | None, success: RunReport | None
 ) -> dict[str, Any]:
-    """The record that ``mmindex status --format json`` prints.
+    """Return the record that ``mmindex status --format json`` prints.
 
     Args:
         root: the store.
         manifest: the version.
         last: the newest run, if any is recorded.
-        success: the newest run that ended well, likewise.
+        success: the newest successful run, if any is recorded.
     """
     shown = msgspec.structs.asdict(manifest)
     del shown["objects"]
@@ -31,7 +31,7 @@ def status_record(
 
 
 def run_record(report: RunReport | None) -> dict[str, Any] | None:
-    """The main facts of a run; None where there is none."""
+    """Return the main facts of a run; None if there is none."""
     if report is None:
         return None
     names = ("run_id", "outcome", "exit_code", "started_at", "ended_at", "version", "error")
