@@ -1,1 +1,1 @@
-"""From files and texts to unit vectors in Parquet shards."""
+"""Encode files and texts as unit vectors in Parquet shards."""

@@ -1,4 +1,4 @@
-"""Which items still need a vector: set arithmetic over keys."""
+"""Determine which items still need a vector, with set arithmetic over keys."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What is there and what is not.
+    """Existing and missing vectors.
 
     Attributes:
-        kept: shards that hold the vector or the failure of a live key that no earlier one has.
-        failed: live items that are known to fail (on a retry, among ``rows`` as well).
+        kept: shards with the vector or the failure of a live key that no earlier shard has.
+        failed: live items that are known to fail (on a retry, also among ``rows``).
         reused: number of live items with a vector.
         rows: bool (rows of the table,): the rows to encode.
     """
@@ -36,20 +36,20 @@ class Backlog:
 
     @property
     def missing(self) -> int:
-        """How many items are to be encoded."""
+        """The number of items to encode."""
         return int(np.count_nonzero(self.rows))
 
 
 def plan_backlog(live: DistinctKeys, shards: Sequence[Shard], *, retry: bool = False) -> Backlog:
-    """Compare what is live with what the shards hold; a shard that adds nothing is left out.
+    """Compare live items with the shards' content; a shard that adds nothing is left out.
 
-    Earlier shards win: pass the published version's before those that a killed run left. But a
-    vector wins over a failure, wherever it stands: another try may have succeeded.
+    Earlier shards take precedence: pass the published version's before those of a killed run. But a
+    vector takes precedence over a failure in any shard, because another try may have succeeded.
 
     Args:
-        live: what needs a vector.
-        shards: what there is.
-        retry: encode anew what is known to fail.
+        live: keys that need a vector.
+        shards: the existing shards.
+        retry: encode items again that are known to fail.
     """
     covered = np.zeros(len(live.unique), dtype=np.bool_)
     failed_at = np.zeros(len(live.unique), dtype=np.bool_)
@@ -75,9 +75,9 @@ def plan_backlog(live: DistinctKeys, shards: Sequence[Shard], *, retry: bool = F
 def read_rows(
     objects: Objects, table: ObjectRef, column: str, rows: Mask
 ) -> Iterator[tuple[str, bytes]]:
-    """Stream (key, UTF-8 bytes of ``column``) of the rows chosen.
+    """Stream (key, UTF-8 bytes of ``column``) of the chosen rows.
 
-    Bytes, because a text may hold lone surrogates, which Arrow's strings refuse to give back.
+    Bytes, because a text may contain lone surrogates, which Arrow cannot return as strings.
     """
     start = 0
     for batch in objects.iter_batches(table, ["key", column], rows=4096):

@@ -1,7 +1,7 @@
-"""Encoding on the nodes of a cluster: each unit is a task, and each shard goes into the store.
+"""Encode on the nodes of a cluster: each unit is a task, and each shard is written to the store.
 
-The driver plans, adopts and publishes as it does alone. Workers write objects and nothing else,
-see :mod:`mmindex.encode.node`.
+The driver plans, adopts and publishes as it does without a cluster. Workers only write objects, see
+:mod:`mmindex.encode.node`.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from mmindex.store.manifest import EncoderInfo
 from mmindex.store.objects import Objects
 from mmindex.store.staging import clear_staging, hold_staging
 
-# More threads than this gain little for one batch; several units at once fill a large node better.
+# More threads hardly speed up a batch; several units at once use a large node better.
 _MOST_CORES = 4
 _TOLD_EVERY_S = 30.0
-_NODES_TOLD = 16  # of more, only the slowest and the fastest
+_NODES_TOLD = 16  # with more nodes, log only the slowest and the fastest
 _SWEEPS, _SWEEP_S = 10, 0.2
 
 
 @dataclass(slots=True)
 class NodeFigures:
-    """What one node has done.
+    """The work of one node.
 
     Attributes:
-        images, texts: vectors.
-        units: shards, empty ones too.
+        images, texts: number of vectors.
+        units: number of units, including those without a shard.
         images_per_second: from its first unit to its last.
     """
 
@@ -62,13 +62,13 @@ class NodeFigures:
 
 @dataclass(slots=True)
 class ClusterWorker:
-    """Encodes units on the nodes of a cluster; stands in for :class:`mmindex.encode.work.Worker`.
+    """Encodes units on the nodes of a cluster, in place of :class:`mmindex.encode.work.Worker`.
 
     Attributes:
-        setup: what workers get to know.
-        need: what a unit takes of a node.
-        nodes: what each node has done.
-        retries: how often a unit was started again because its worker or node died.
+        setup: the workers' setup.
+        need: resources that a unit needs.
+        nodes: figures of each node.
+        retries: how often a unit was restarted because its worker or node died.
     """
 
     setup: Setup
@@ -88,19 +88,19 @@ class ClusterWorker:
         known: EncoderInfo | None,
         make_source: MakeSource,
     ) -> ClusterWorker:
-        """Connect, and look at every node.
+        """Connect to a cluster and check every node.
 
         Args:
-            address: of the cluster, see :func:`mmindex.cluster.connect.connected`.
+            address: address of the cluster, see :func:`mmindex.cluster.connect.connected`.
             layout: the store; its writer lock must be held.
             config: the run's settings.
             known: the published version's encoder.
-            make_source: makes an encoder on a node; a function of a module.
+            make_source: makes an encoder on a node; a function at module level.
 
         Raises:
             MissingPackageError: ray is not installed.
-            NetworkError: there is no cluster, or none of its nodes can take a unit.
-            MmindexError: a node does not fit; the message names it.
+            NetworkError: there is no cluster, or no node can run a unit.
+            MmindexError: a node is not suitable; the message names it.
         """
         with ExitStack() as stack:
             stack.callback(_sweep, layout)
@@ -135,15 +135,15 @@ class ClusterWorker:
         return EncoderSource(self.setup.info, _not_here, _not_here)
 
     def look(self) -> list[tuple[Node, EncoderInfo]]:
-        """Look at every node that can take a unit; returns the encoder that each would use."""
+        """Check every node that can run a unit; return the encoder that each would use."""
         where = [node for node in nodes() if node.takes(self.need)]
         return on_each(look, self.setup, where, self.need)
 
     def prove(self, samples: Sequence[Sample]) -> None:
-        """See that every node can read these pictures, as far as this machine can.
+        """Check that every node can read these images if this machine can.
 
         Raises:
-            NoInputError: a node cannot; the message names it and the picture.
+            NoInputError: a node cannot; the message names the node and the image.
         """
         limits = ImageLimits.of(self.setup.config.limits)
         readable = tuple(one for one in samples if not why_unreadable(one, limits))
@@ -153,13 +153,13 @@ class ClusterWorker:
     def encode(
         self, _objects: Objects, side: Modality, units: Iterable[Unit], total: int
     ) -> Iterator[UnitResult]:
-        """Encode units of one side; results come as they are done.
+        """Encode units of one side; results are in order of completion.
 
         Args:
-            _objects: the driver's; workers find the store themselves.
+            _objects: the driver's objects; workers open the store themselves.
             side: images or texts.
-            units: taken as nodes get free.
-            total: how many items they have.
+            units: units, read as nodes become free.
+            total: number of items in all units.
 
         Raises:
             InternalError: a unit killed its worker three times.
@@ -177,7 +177,7 @@ class ClusterWorker:
                 yield done.result
 
     def close(self) -> None:
-        """Leave the cluster; its workers of this run end."""
+        """Disconnect from the cluster; its workers of this run end."""
         self._stack.close()
 
     def _count(self, side: Modality, node: str, result: UnitResult, seconds: float) -> None:
@@ -191,7 +191,7 @@ class ClusterWorker:
         figures.images_per_second = round(figures.images / elapsed, 2) if elapsed else 0.0
 
     def _tell(self, side: Modality) -> None:
-        """Log how it goes, now and then: a run without a terminal takes hours too."""
+        """Log the progress at intervals, for long runs without a terminal."""
         if time.monotonic() - self._told < _TOLD_EVERY_S:
             return
         self._told = time.monotonic()
@@ -209,28 +209,28 @@ class ClusterWorker:
 
 
 def _sweep(layout: Layout) -> None:
-    """Remove what dead workers staged; those of a run that was stopped need a moment to end."""
+    """Remove what dead workers staged; workers of a stopped run need a moment to end."""
     try:
         for _ in range(_SWEEPS):
             clear_staging(layout)
             if not any(layout.staging_dir.iterdir()):
                 return
             time.sleep(_SWEEP_S)
-    except MmindexError as error:  # it must not hide why the run ended, and the next one sweeps too
+    except MmindexError as error:  # this must not hide why the run ended; the next run sweeps too
         get_logger("encode").warning("what workers staged could not be removed", why=error.message)
 
 
 def _what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str]:
-    """Cores and GPUs for a unit, and the device in the worker: one GPU, or some cores.
+    """Return the resources of a unit and the worker's device: one GPU, or some cores.
 
     Raises:
-        NetworkError: no node can take a unit.
+        NetworkError: no node can run a unit.
     """
     device, wanted = config.encode.device, config.encode.cores
     with_gpus = [node for node in there if node.gpus]
     if device.startswith("cuda") or (device == "auto" and with_gpus):
         share = min((node.cpus // node.gpus for node in with_gpus), default=0)
-        need, device = Need(wanted or share or 1, gpus=1), "cuda"  # decoding takes most of them
+        need, device = Need(wanted or share or 1, gpus=1), "cuda"  # decoding uses most of them
     else:
         largest = max((node.cpus for node in there), default=0)
         need, device = Need(wanted or min(largest, _MOST_CORES) or 1), "cpu"
@@ -244,7 +244,7 @@ def _what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str
 
 
 def _agreed(found: Sequence[tuple[Node, EncoderInfo]]) -> EncoderInfo:
-    """The encoder of the first node, if it is that of all others.
+    """Return the encoder of the first node if all others have the same.
 
     Raises:
         ModelMismatchError: a node would use another one.

@@ -1,12 +1,12 @@
-"""Merges the small and half-empty embedding shards that nightly changes leave.
+"""Merge the small and half-empty embedding shards that nightly changes leave.
 
-A night adds a small shard, and what is removed stays in its shard as rows that nothing asks for.
-So a shard of which less than half of the rows are live is written anew without the others, and once
-more than ``MOST_SMALL`` shards are less than half full, they become full ones.
+A nightly run adds a small shard, and removed items remain in their shards as unused rows. A shard
+of which less than half of the rows are live is therefore rewritten without the others. When more
+than ``MOST_SMALL`` shards are less than half full, they are merged into full ones.
 
-The rule looks at nothing but the shards and the live keys, rows keep their order, and shards that
-were put together meet it no more: an unchanged corpus is left alone, and a run that follows a
-killed one writes the same bytes again.
+The rule depends only on the shards and the live keys, rows keep their order, and merged shards no
+longer match the rule. So an unchanged corpus is not rewritten, and the run after a killed one
+writes the same bytes again.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from mmindex.store.keys import DistinctKeys, places_of
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 
-# A night of small changes adds one; so many cost a few opened files.
+# A nightly run with few changes adds one; this many cost a few open files.
 MOST_SMALL = 8
 _READ_ROWS = 8_192
 
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """Merges the shards of one side.
+    """The merging of one side's shards.
 
     Attributes:
-        objects: the store's.
+        objects: the store's objects.
         side: images or texts.
         info: the encoder.
         unit: rows of a full shard.
@@ -54,12 +54,12 @@ class Compaction:
         """Merge the shards that the rule selects.
 
         Args:
-            live: the keys that are asked for.
-            shards: all that the version needs, in order; earlier ones win.
+            live: the live keys.
+            shards: all shards that the version needs, in order; earlier ones take precedence.
             failed: live items that have no vector.
 
         Returns:
-            the shards of the version, in order: those left alone, then the new ones.
+            The shards of the version, in order: unchanged ones, then new ones.
 
         Raises:
             DataError: a shard is damaged.
@@ -84,7 +84,7 @@ class Compaction:
         chosen: Sequence[int],
         failed: Mapping[str, Failure],
     ) -> Iterator[ObjectRef]:
-        """Write the rows in use of the chosen shards into full ones, in order."""
+        """Write the used rows of the chosen shards into full ones, in order."""
         writer = self._writer()
         for number in chosen:
             shard = shards[number]
@@ -104,7 +104,7 @@ class Compaction:
     def _parts(
         self, shard: Shard, rows: NDArray[np.int64]
     ) -> Iterator[tuple[list[str], NDArray[np.float16]]]:
-        """Keys and vectors of some rows of a shard (ascending), a part at a time."""
+        """Yield the keys and vectors of some rows of a shard (ascending), in parts."""
         first = 0
         for batch in self.objects.iter_batches(shard.ref, ["key", "vector"], rows=_READ_ROWS):
             low, high = np.searchsorted(rows, (first, first + batch.num_rows))
@@ -115,28 +115,28 @@ class Compaction:
 
 
 def to_rewrite(rows: Sequence[int], live: Sequence[int], unit: int) -> list[int]:
-    """The numbers of the shards to merge, ascending.
+    """Return the numbers of the shards to merge, ascending.
 
     Args:
-        rows: how many each has.
-        live: how many of them are asked for.
+        rows: number of rows of each shard.
+        live: number of live rows of each shard.
         unit: rows of a full shard.
     """
     dying = [n for n, (every, used) in enumerate(zip(rows, live, strict=True)) if 2 * used < every]
     small = [n for n, used in enumerate(live) if 2 * used < unit]
-    # What the dying ones become is at most one more small shard.
+    # Merging the mostly unused ones leaves at most one more small shard.
     left = len(set(small) - set(dying)) + bool(dying)
     return sorted({*small, *dying}) if left > MOST_SMALL else dying
 
 
 def _published(writer: ShardWriter) -> Iterator[ObjectRef]:
-    """The shard, where there is one."""
+    """Yield the shard, if there is one."""
     if (ref := writer.publish()) is not None:
         yield ref
 
 
 def _used_rows(live: DistinctKeys, shards: Sequence[Shard]) -> list[NDArray[np.int64]]:
-    """The rows of each shard that are in use: live, and in no earlier shard."""
+    """Return the used rows of each shard: live, and not in an earlier shard."""
     covered = np.zeros(len(live.unique), dtype=np.bool_)
     used = []
     for shard in shards:
@@ -149,7 +149,7 @@ def _used_rows(live: DistinctKeys, shards: Sequence[Shard]) -> list[NDArray[np.i
 
 
 def _cuts(rows: int, room: int, unit: int) -> Iterator[slice]:
-    """Cut rows so that the first part fills ``room`` and each further one a unit."""
+    """Cut rows so that the first part fills ``room`` and each further part a unit."""
     start = 0
     while start < rows:
         stop = min(start + room, rows)

@@ -1,7 +1,7 @@
-"""Decode workers. A picture that crashes, hangs or fills memory loses one worker and itself.
+"""Decode workers. An image that crashes, hangs or fills memory affects only its worker.
 
-Workers are separate processes (pebble's pool: it survives the death of a worker and kills one
-that takes too long). They import Pillow and numpy, never torch.
+Workers are separate processes (pebble's pool: it survives the death of a worker and kills workers
+that exceed the time limit). They import Pillow and numpy, never torch.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from mmindex.media.images import ImageLimits
 from mmindex.media.uris import open_indexed
 from mmindex.models.preprocess import Pixels, PreprocessSpec, to_pixels
 
-# A worker's address space: 1 GiB for Python and libraries, and 32 bytes a pixel of the largest
-# picture allowed, which is twice what the hungriest ordinary one takes (a progressive CMYK JPEG).
-# 4.3 GB with the default ceiling of 100 megapixels. Beyond it, the decoder fails or dies, and the
-# machine lives.
+# A worker's address space: 1 GiB for Python and libraries, and 32 bytes per pixel of the largest
+# allowed image, which is twice what the most demanding common format needs (a progressive CMYK
+# JPEG). 4.3 GB with the default limit of 100 megapixels. Above it, the decoder fails or dies, and
+# the machine is not affected.
 _WORKER_BASE_BYTES = 1 << 30
 _WORKER_BYTES_PER_PIXEL = 32
-# A pool that breaks this often without one result in between will not come up at all.
+# A pool that breaks this often without a result in between will never work.
 _MAX_BREAKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeTask:
-    """One picture to decode; ``key`` is the sha256 that its bytes had when it was crawled."""
+    """An image to decode; ``key`` is the sha256 of its bytes when it was crawled."""
 
     key: str
     uri: str
@@ -59,13 +59,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """Decodes tasks in a worker. It is sent to the workers, so it holds plain values only."""
+    """Decodes tasks in a worker. It is sent to the workers, so it has only plain values."""
 
     spec: PreprocessSpec
     limits: ImageLimits
 
     def __call__(self, task: DecodeTask) -> Decoded:
-        """Read, check, decode, resize: uint8 (height, width, 3), or the reason why not."""
+        """Read, check, decode, resize: uint8 (height, width, 3), or the reason for a failure."""
         try:
             return to_pixels(open_indexed(task.uri, task.key, self.limits), self.spec)
         except ItemError as error:
@@ -73,23 +73,23 @@ class Decoder:
 
 
 def worker_bytes(max_pixels: int) -> int:
-    """The limit on a decode worker's address space."""
+    """Return the limit on a decode worker's address space."""
     return _WORKER_BASE_BYTES + _WORKER_BYTES_PER_PIXEL * max_pixels
 
 
 def start_worker(memory_bytes: int) -> None:
-    """Runs first in every worker."""
+    """Initialise a worker."""
     die_with_parent()
     limit_worker(memory_bytes)
 
 
 class DecodePool(Generic[T, R]):
-    """Works on pictures ahead of use, in order, in bounded memory.
+    """Processes images ahead of their use, in order, in bounded memory.
 
     Args:
         decode: called with a task in a worker; must be picklable.
         workers: processes; 0 decodes in this process, without protection.
-        timeout_s: seconds that one picture may take.
+        timeout_s: seconds allowed for one image.
         memory_bytes: address space of a worker.
     """
 
@@ -120,7 +120,7 @@ class DecodePool(Generic[T, R]):
 
     @property
     def workers(self) -> int:
-        """How many processes there are, or would be once there is work."""
+        """The number of processes, also before they are started."""
         return self._workers
 
     def close(self) -> None:
@@ -131,7 +131,7 @@ class DecodePool(Generic[T, R]):
             self._pool = None
 
     def results(self, tasks: Iterable[T], ahead: int) -> Iterator[tuple[T, R | Failure]]:
-        """Decode every task; at most ``ahead`` are in work or waiting to be taken.
+        """Decode every task; at most ``ahead`` are in progress or waiting for the caller.
 
         Raises:
             InternalError: workers cannot be started.

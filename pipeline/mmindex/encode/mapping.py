@@ -1,9 +1,9 @@
-"""New vectors out of the parent's: what an adapted model has to encode is mapped where it can be.
+"""Compute an adapted model's vectors from those of its parent, where the parent has them.
 
-An adapted model is its parent with a map behind it (:mod:`mmindex.models.adapted`), so a vector of
-the parent's is all that is needed: no image is opened and no model loaded. Each shard of the
-parent gives one new shard, the unit of resume. What the parent could not encode the adapted model
-cannot encode either, so failures are taken over.
+An adapted model is its parent followed by a map (:mod:`mmindex.models.adapted`), so the parent's
+vector is sufficient: no image is opened and no model loaded. Each shard of the parent results in
+one new shard, the unit of resume. What the parent could not encode, the adapted model cannot encode
+either, so failures are copied.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _ROWS = 8_192
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one of the parent's shards gives.
+    """The usable content of one of the parent's shards.
 
     Attributes:
         ref: the shard.
-        first: the first row of the table that is among those it gives.
+        first: the first row of the table among the rows that it covers.
         rows: int64 (n,), the rows of the shard to map, ascending.
         failed: missing items that the parent could not encode.
     """
@@ -50,10 +50,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """What the parent's shards give of what is missing.
+    """Missing items that the parent's shards cover.
 
     Attributes:
-        parts: shards that give something, in order.
+        parts: usable shards, in order.
         rest: what is still to be encoded afterwards.
     """
 
@@ -62,7 +62,7 @@ class Mapping:
 
     @property
     def vectors(self) -> int:
-        """How many vectors can be computed."""
+        """The number of vectors that can be computed."""
         return sum(len(part.rows) for part in self.parts)
 
 
@@ -73,9 +73,9 @@ def plan_mapping(
 
     Args:
         live: the keys that need a vector.
-        backlog: which of them have none yet.
-        shards: the parent's; earlier ones win.
-        retry: encode anew what the parent could not encode.
+        backlog: which of them have no vector yet.
+        shards: the parent's shards; earlier ones take precedence.
+        retry: encode items that the parent could not encode.
     """
     missing = backlog.rows[live.rows]
     rest = backlog.rows.copy()
@@ -91,7 +91,7 @@ def plan_mapping(
 
 
 def _take(shard: Shard, live: DistinctKeys, missing: Mask) -> tuple[Int64, Int64]:
-    """Rows of a shard whose keys are missing, and the places of these keys; marks them as found."""
+    """Return a shard's rows with missing keys, and these keys' positions; mark them as found."""
     places = places_of(shard.keys, live)
     rows = np.flatnonzero(places >= 0)
     rows = rows[missing[places[rows]]]
@@ -102,7 +102,7 @@ def _take(shard: Shard, live: DistinctKeys, missing: Mask) -> tuple[Int64, Int64
 def _take_failures(
     shard: Shard, live: DistinctKeys, missing: Mask
 ) -> tuple[dict[str, Failure], Int64]:
-    """The failures of missing items that a shard remembers, and the places of their keys."""
+    """Return a shard's recorded failures of missing items, and the positions of their keys."""
     places = places_of(binary_keys(list(shard.failed)), live)
     taken = (places >= 0) & missing[places]
     missing[places[taken]] = False
@@ -113,7 +113,7 @@ def _take_failures(
 def map_vectors(
     objects: Objects, mapping: Mapping, affine: Affine, side: Modality, info: EncoderInfo
 ) -> Iterator[tuple[int, UnitResult]]:
-    """Write the new shards; each with the first row of the table in it.
+    """Write the new shards; yield each with its first row of the table.
 
     Raises:
         DataError: a shard of the parent is damaged.

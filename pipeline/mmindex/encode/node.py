@@ -1,7 +1,7 @@
-"""What runs on a node of a cluster: a look at the node, and units.
+"""The code that runs on the nodes of a cluster: a check of the node, and units.
 
-A worker looks at its node before its first unit: every node must see the same store and corpus and
-have the same packages and model. The model and the decoders stay between units.
+A worker checks its node before its first unit: every node must see the same store and corpus and
+have the same packages and model. The model and the decoders stay loaded between units.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from mmindex.store.place import require_writable
 from mmindex.store.staging import hold_staging, is_held
 
 MakeSource = Callable[[Config, EncoderInfo | None], EncoderSource]
-# What decides about pixels, vectors or the bytes of a shard.
+# The packages that affect pixels, vectors or the bytes of a shard.
 _PACKAGES = ("torch", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A picture that every node must be able to read."""
+    """An image that every node must be able to read."""
 
     key: str
     uri: str
@@ -43,17 +43,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What every worker needs to know, beside its units.
+    """What every worker needs in addition to its units.
 
     Attributes:
-        root: the store.
+        root: the store's folder.
         held: a folder below ``staging/`` that the driver holds.
         config: the run's settings, for one unit.
         known: the published version's encoder.
-        make_source: makes the encoder that the configuration asks for.
-        versions: the packages that the driver has.
-        samples: pictures that the driver could read.
-        info: the encoder that all agreed on; None: not yet known.
+        make_source: makes the encoder that the configuration names.
+        versions: the driver's package versions.
+        samples: images that the driver could read.
+        info: the encoder that all nodes agreed on; None: not yet known.
     """
 
     root: Path
@@ -67,7 +67,7 @@ class Setup:
 
 
 def package_versions() -> dict[str, str]:
-    """What must be the same on every node."""
+    """Return the versions that must be the same on every node."""
 
     def of(name: str) -> str:
         try:
@@ -80,10 +80,10 @@ def package_versions() -> dict[str, str]:
 
 
 def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> None:
-    """Refuse nodes whose vectors could not be compared, or whose shards would differ.
+    """Refuse nodes whose vectors would not be comparable, or whose shards would differ.
 
     Args:
-        one, two: what to call the nodes.
+        one, two: names of the nodes.
         info, other: the encoder that each would use.
 
     Raises:
@@ -103,16 +103,16 @@ def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> N
 
 
 def look(setup: Setup) -> EncoderInfo:
-    """Look at this node; returns the encoder that it would use.
+    """Check this node; return the encoder that it would use.
 
     Raises:
-        MmindexError: it does not fit the others.
+        MmindexError: it does not match the other nodes.
     """
     return _look_around(setup).info
 
 
 def _look_around(setup: Setup) -> EncoderSource:
-    calm_openmp()  # before torch comes
+    calm_openmp()  # before torch is imported
     for name, has in package_versions().items():
         if has != setup.versions[name]:
             raise ModelMismatchError(
@@ -133,7 +133,7 @@ def _look_around(setup: Setup) -> EncoderSource:
 
 
 def _require_store(setup: Setup) -> None:
-    """See that the store is here, can be written, and that locks hold across nodes."""
+    """Check that the store is here, is writable, and that locks work across nodes."""
     if not setup.held.is_dir():
         raise NoInputError(
             f"{setup.root}: not the store that the command writes to",
@@ -148,9 +148,9 @@ def _require_store(setup: Setup) -> None:
 
 
 def why_unreadable(sample: Sample, limits: ImageLimits) -> str:
-    """Why a picture cannot be read here; empty: it can. It is not decoded: it may crash."""
+    """Return why an image cannot be read here; empty if it can. It is not decoded: it may crash."""
     video, time_s = split_frame(sample.uri)
-    if time_s is not None:  # a frame's key costs the decoding of a video
+    if time_s is not None:  # a frame's key requires decoding a video
         return "" if Path(split_uri(video)[0]).is_file() else "no such file"
     try:
         read_indexed(sample.uri, sample.key, limits)
@@ -159,7 +159,7 @@ def why_unreadable(sample: Sample, limits: ImageLimits) -> str:
     return ""
 
 
-_kept: tuple[Setup, Worker] | None = None  # of this process: a model is loaded once
+_kept: tuple[Setup, Worker] | None = None  # per process: a model is loaded once
 
 
 def encode_unit(setup: Setup, unit: Unit) -> UnitResult:

@@ -1,8 +1,8 @@
 """One part of the encoding, for batch systems that start the same command many times.
 
-Parts share nothing but the store: no lock, no messages, no order. Each takes every N-th unit of
-what the published version lacks and leaves the shards where the next whole run finds them. A part
-that is started again goes on where it was.
+Parts share only the store: no lock, no messages, no order. Each encodes every N-th unit of what the
+published version lacks and leaves the shards for the next full run. A restarted part continues
+where it stopped.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Part:
 
 
 def parse_part(text: str) -> Part:
-    """A part as people write it: ``2/10``.
+    """Parse a part as users write it: ``2/10``.
 
     Raises:
-        UsageError: it is not of that form, or there is no such part.
+        UsageError: the text does not have this form, or there is no such part.
     """
     match = _PART.fullmatch(text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
@@ -58,12 +58,12 @@ class PartReport:
     """What a part did.
 
     Attributes:
-        part, parts: which, of how many.
-        version: the published version that it worked from.
-        units: how many units it has.
-        done_before: how many of them were encoded already.
+        part, parts: number of the part, and number of parts.
+        version: the published version that it used.
+        units: number of its units.
+        done_before: how many of them were already encoded.
         encoded_images, encoded_texts: new vectors.
-        failed: items that got none; the run that takes the shards up says why.
+        failed: items without a vector; the run that adopts the shards reports the reasons.
         cut_texts: texts that were longer than the model's context.
         seconds: wall time by part of the work, see :class:`mmindex.encode.stage.EncodeReport`.
     """
@@ -86,15 +86,16 @@ def encode_part(
     """Encode one part of what a published version lacks.
 
     Args:
-        source: the encoder; it is loaded only when something is missing.
+        source: the encoder; loaded only if something is missing.
         published: the version, held against collection.
-        objects: the store's; shards go there.
-        config: the sections encode and limits count; ``shard_rows`` must be the same in each part.
-        part: which.
+        objects: the store's objects; shards are written there.
+        config: only the sections encode and limits are used; ``shard_rows`` must be the same in
+            each part.
+        part: the part.
 
     Raises:
         NoInputError: the version has not been crawled.
-        MmindexError: the model cannot be had, or writing failed; complete shards stay.
+        MmindexError: the model is not available, or writing failed; complete shards stay.
     """
     work, worker = _PartWork(source, published, objects, config), Worker(source, config)
     try:
@@ -122,7 +123,7 @@ def encode_part(
 
 @dataclass(slots=True)
 class _PartWork:
-    """What the report will say, gathered unit by unit."""
+    """The content of the report, collected unit by unit."""
 
     source: EncoderSource
     published: Manifest
@@ -154,7 +155,7 @@ class _PartWork:
                     self._add(side, result)
 
     def _cut(self, side: Modality, table: ObjectRef) -> list[UnitRows]:
-        """All units of a side, whatever has been done of them: every part cuts the same ones."""
+        """Return all units of a side, encoded or not: every part cuts the same ones."""
         live = live_keys(self.objects, table)
         reader = ShardReader(self.objects, self.source.info)
         listed = reader.read(self.published.named(f"embeddings/{side}/"))

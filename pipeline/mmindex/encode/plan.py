@@ -1,4 +1,4 @@
-"""What is to be encoded, and what is there already: decided before anything is done.
+"""The plan of an encoding: existing vectors and those to encode, determined in advance.
 
 The stage executes a plan; a dry run shows it.
 """
@@ -34,13 +34,13 @@ class EncodePlan:
     """What one side of the corpus needs.
 
     Attributes:
-        side: which.
+        side: the side.
         table: its table.
         live: the keys that need a vector.
-        backlog: what has one and what has not.
+        backlog: existing and missing vectors.
         wanted: bool (rows of the table,): what the published version lacks; units are cut from it.
-        listed: the published version's shards that stay.
-        adopted: shards that a killed run or a part left, with the row that each begins at.
+        listed: shards of the published version that are kept.
+        adopted: shards of a killed run or a part, with the first row of each.
         mapping: for an adapted model, what is computed from vectors of its parent; otherwise None.
     """
 
@@ -55,7 +55,7 @@ class EncodePlan:
 
     @property
     def rest(self) -> Backlog:
-        """What the model has to encode: what is missing and cannot be mapped."""
+        """What the model has to encode: missing items that cannot be mapped."""
         return self.backlog if self.mapping is None else self.mapping.rest
 
     @property
@@ -70,21 +70,21 @@ class EncodePlan:
         return {k: why for part in parts for k, why in part.failed.items()} | self.backlog.failed
 
     def units(self, most: int) -> list[UnitRows]:
-        """What is to be encoded, cut into units of at most ``most`` rows."""
+        """Return the items to encode, cut into units of at most ``most`` rows."""
         return cut(self.wanted, self.rest.rows, most)
 
     def shards(self, made: Iterable[tuple[int, ObjectRef]]) -> tuple[ObjectRef, ...]:
-        """All shards, numbered in the order of the table's rows, whoever made them and when.
+        """Return all shards, numbered in the order of the table's rows, regardless of their origin.
 
         Args:
-            made: new shards with the row that each begins at.
+            made: new shards with the first row of each.
         """
         first = max((number_of(ref) for ref in self.listed), default=-1) + 1
         new = sorted([*self.adopted, *made], key=lambda entry: (entry[0], entry[1].sha256))
         return (*self.listed, *numbered(self.side, (ref for _, ref in new), first))
 
     def to_index(self, objects: Objects) -> pa.ChunkedArray[Any]:
-        """The keys that will be indexed, as far as can be foreseen: all but the known failures."""
+        """Return the keys that are expected to be indexed: all except the known failures."""
         keys = unique_keys(objects, self.table, self.live)
         failed = pa.array(list(self.failed), pa.string())
         return keys.filter(pc.invert(pc.is_in(keys, value_set=failed)))
@@ -95,7 +95,7 @@ class ShardReader:
     """Reads the shards that one encoder made.
 
     Attributes:
-        objects: where they lie.
+        objects: the store's objects.
         info: the encoder.
     """
 
@@ -105,25 +105,25 @@ class ShardReader:
     _known: dict[str, Shard] = field(default_factory=dict)
 
     def of_parent(self) -> ShardReader | None:
-        """A reader of the shards of the parent of an adapted model; None for other models."""
+        """Return a reader of the shards of an adapted model's parent; None for other models."""
         if not self.info.parent:
             return None
         parent = msgspec.structs.replace(self.info, fingerprint=self.info.parent)
         return ShardReader(self.objects, parent)
 
     def read(self, refs: Sequence[ObjectRef]) -> list[Shard]:
-        """These shards, without those of other encoders and damaged ones, which are made again."""
+        """Read shards, without those of other encoders and damaged ones, which are made again."""
         return [shard for shard in in_threads(self._sound, refs) if shard is not None]
 
     def orphans(self, side: Modality) -> list[ObjectRef]:
-        """Shards that no version lists."""
+        """Return the shards that no version lists."""
         if self._orphans is None:
             there = self.objects.layout.is_store()
             self._orphans = find_orphans(self.objects, self.info) if there else {}
         return self._orphans.get(side, [])
 
     def forget(self) -> None:
-        """Let go of the shards read so far."""
+        """Release the shards read so far."""
         self._known.clear()
 
     def _sound(self, ref: ObjectRef) -> Shard | None:
@@ -147,14 +147,14 @@ def plan_encode(
     *,
     retry: bool = False,
 ) -> EncodePlan:
-    """What the published version lacks, less what a killed run's shards hold.
+    """Plan what the published version lacks, without what a killed run's shards have.
 
     Args:
-        tables: where the side's table is, and the table.
-        side: which.
-        draft: the version in the making; its shards are used again where they fit.
-        reader: reads shards; None: the encoder is not known, and everything is to be encoded.
-        retry: encode anew what is known to fail.
+        tables: the objects and the side's table.
+        side: the side.
+        draft: the next version; its shards are reused where they match.
+        reader: reads shards; None: the encoder is unknown, and everything is to be encoded.
+        retry: encode items again that are known to fail.
     """
     objects, table = tables
     live = live_keys(objects, table)
@@ -185,10 +185,10 @@ def plan_encode(
 def _adoptable(
     shards: Sequence[Shard], live: DistinctKeys, draft: Manifest
 ) -> list[tuple[int, Shard]]:
-    """Shards that no version lists, in the order of the first of the table's rows in each.
+    """Return shards that no version lists, in the order of each one's first row in the table.
 
-    Where images were forgotten, a shard with a row that nobody asks for is not taken up: whoever
-    made it may not have known yet.
+    If images were forgotten, a shard with an unused row is not adopted, because its author may not
+    have known that they were forgotten.
     """
     listed = {ref.sha256 for ref in draft.objects}
     strict, found = draft.find(FORGOTTEN) is not None, []

@@ -1,4 +1,4 @@
-"""Removes rows that no table needs from embedding shards."""
+"""Remove rows that no table needs from embedding shards."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mmindex.store.objects import Objects
 
 
 def prune_shard(objects: Objects, ref: ObjectRef, live: DistinctKeys) -> ObjectRef | None:
-    """Write a shard again without the vectors and failures of keys that are not live.
+    """Rewrite a shard without the vectors and failures of keys that are not live.
 
     Args:
-        objects: where the shard lies.
+        objects: the store's objects.
         ref: the shard.
         live: keys that stay.
 
     Returns:
-        the new shard under the same name; ``ref`` itself where nothing had to go, None where
-        nothing would stay.
+        The new shard under the same name; ``ref`` itself if nothing is removed, None if nothing
+        would remain.
 
     Raises:
         DataError: the shard is missing or damaged.
@@ -44,7 +44,7 @@ def prune_shard(objects: Objects, ref: ObjectRef, live: DistinctKeys) -> ObjectR
         return None
     lasting = {key: why for (key, why), stays in zip(failed.items(), kept, strict=True) if stays}
     metadata[FAILED] = json.dumps(lasting, sort_keys=True).encode()
-    metadata.pop(UNIT, None)  # it is not the unit's shard any more
+    metadata.pop(UNIT, None)  # it no longer is the unit's shard
     schema = shard_schema(table.schema.field("vector").type.list_size, metadata)
     return objects.write_table(
         ref.name, schema, [table.filter(pa.array(rows)).combine_chunks().cast(schema)]

@@ -1,7 +1,7 @@
 """Embedding shards: self-contained Parquet objects with a key and its vector in each row.
 
-A shard says in its own metadata which encoder made it and which items failed. So a shard that a
-killed run left behind, listed by no version, can be taken up by the next run.
+A shard's own metadata has the encoder that made it and the items that failed. The next run can
+therefore adopt a shard that a killed run left and no version lists.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ FAILED = b"mmindex.failed"
 _MAGIC = b"PAR1"
 _SHA256_HEX_DIGITS = 64
 
-# About the file as it was just then, not about its content: never remembered, so that the next
-# run looks again. The limits' verdicts are cheap to find again, and limits may be changed.
+# Failures due to the state of the file at that time, not its content: never recorded, so that the
+# next run tries again. Limits are cheap to check again, and may be changed.
 _PASSING = frozenset(
     {
         Reason.CHANGED,
@@ -58,7 +58,7 @@ class Shard:
 
     Attributes:
         ref: the object.
-        keys: of the rows.
+        keys: the keys of the rows.
         failed: items that this encoder cannot encode, by key in hex.
     """
 
@@ -68,22 +68,22 @@ class Shard:
 
 
 def shard_name(modality: Modality, number: int) -> str:
-    """A shard's name in the manifest."""
+    """Return a shard's name in the manifest."""
     return f"embeddings/{modality}/{number:05d}"
 
 
 def number_of(ref: ObjectRef) -> int:
-    """A shard's number, from its name."""
+    """Return a shard's number, from its name."""
     return int(ref.name.rpartition("/")[2])
 
 
 def numbered(side: Modality, refs: Iterable[ObjectRef], first: int) -> tuple[ObjectRef, ...]:
-    """Shards under the names that a version lists them by."""
+    """Return shards with the names under which a version lists them."""
     return tuple(ref.named(shard_name(side, first + place)) for place, ref in enumerate(refs))
 
 
 def shard_schema(dim: int, metadata: Mapping[bytes, str | bytes]) -> pa.Schema:
-    """The schema of a shard of vectors with ``dim`` columns."""
+    """Return the schema of a shard of vectors with ``dim`` columns."""
     return pa.schema(
         [pa.field("key", pa.string()), pa.field("vector", pa.list_(pa.float16(), dim))],
         metadata=dict(metadata),
@@ -101,7 +101,7 @@ def write_shard(
     """Write and publish one shard. Its number is part of its name and not of its content.
 
     Args:
-        objects: where to.
+        objects: the store's objects.
         name: from :func:`shard_name`.
         info: the encoder.
         rows: keys in hex, and their vectors: float16 (n, dim), unit length.
@@ -122,7 +122,7 @@ def write_shard(
 
 
 def lasting(failed: Mapping[str, Failure]) -> dict[str, list[str]]:
-    """The failures that a shard remembers: reason and detail by key."""
+    """Return the failures that a shard records: reason and detail by key."""
     return {
         key: [failure.reason, failure.detail]
         for key, failure in failed.items()
@@ -131,7 +131,7 @@ def lasting(failed: Mapping[str, Failure]) -> dict[str, list[str]]:
 
 
 def read_shard(objects: Objects, ref: ObjectRef, info: EncoderInfo) -> Shard | None:
-    """A shard's keys and failures; None when another encoder made it.
+    """Read a shard's keys and failures; None if another encoder made it.
 
     Raises:
         DataError: the shard is missing, damaged, or not a shard.
@@ -154,13 +154,13 @@ def _read_failed(metadata: Mapping[bytes, bytes], ref: ObjectRef) -> dict[str, F
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A shard that no version lists, as its own footer describes it: not verified yet.
+    """A shard that no version lists, as described by its footer: not verified yet.
 
     Attributes:
         ref: the object; it has no number yet.
         side: images or texts.
-        fingerprint: of the encoder that made it.
-        unit: the digest of the unit that it was made from; empty: not known.
+        fingerprint: fingerprint of the encoder that made it.
+        unit: the digest of the unit that it was made from; empty: unknown.
     """
 
     ref: ObjectRef
@@ -170,15 +170,15 @@ class Leftover:
 
 
 def is_shard(path: Path) -> bool:
-    """Whether a file is an embedding shard of any encoder."""
+    """Return whether a file is an embedding shard of any encoder."""
     return _read_footer(path) is not None
 
 
 def find_leftovers(layout: Layout, info: EncoderInfo) -> list[Leftover]:
-    """Shards of this encoder that no version lists, in the order of their sha256.
+    """Find shards of this encoder that no version lists, in the order of their sha256.
 
-    Only the footers are read, several at a time: a network's disks are slow to answer, but answer
-    many at once.
+    Only the footers are read, several at a time, because network disks respond slowly but serve
+    many requests at once.
 
     Raises:
         MmindexError: the store cannot be read.
@@ -190,10 +190,10 @@ def find_leftovers(layout: Layout, info: EncoderInfo) -> list[Leftover]:
 
 
 def find_orphans(objects: Objects, info: EncoderInfo) -> dict[Modality, list[ObjectRef]]:
-    """The shards that :func:`find_leftovers` finds, by side, without the damaged ones.
+    """Return the shards found by :func:`find_leftovers`, by side, without damaged ones.
 
-    They are hashed several at a time, and count as verified from then on. One that is not what its
-    name says is left alone.
+    They are hashed several at a time and count as verified afterwards. A shard whose content does
+    not match its name is ignored.
 
     Raises:
         MmindexError: the store cannot be read.
@@ -208,7 +208,7 @@ def find_orphans(objects: Objects, info: EncoderInfo) -> dict[Modality, list[Obj
 
 
 def is_sound(objects: Objects, ref: ObjectRef) -> bool:
-    """Whether an object is there and what its name says; a damaged one is logged."""
+    """Return whether an object exists and matches its name; a damaged one is logged."""
     try:
         objects.path(ref)
     except DataError as error:
@@ -218,7 +218,10 @@ def is_sound(objects: Objects, ref: ObjectRef) -> bool:
 
 
 def _listed(layout: Layout) -> set[str]:
-    """The objects of all versions. Unreadable versions are skipped; adoption checks every shard."""
+    """Return the objects of all versions.
+
+    Unreadable versions are skipped; adoption checks every shard.
+    """
     listed: set[str] = set()
     for number in versions.list_versions(layout):
         try:
@@ -236,7 +239,7 @@ def _object_files(layout: Layout) -> Iterator[Path]:
 
 
 def _read_footer(path: Path) -> Leftover | None:
-    """What a shard's file says of itself; None for other files, and for what cannot be read."""
+    """Read what a shard's file says about itself; None for other and unreadable files."""
     with os_errors(path):
         try:
             with path.open("rb") as file:
@@ -253,7 +256,7 @@ def _read_footer(path: Path) -> Leftover | None:
         except OSError as error:
             if error.errno is not None:
                 raise
-            return None  # Arrow's word for a damaged footer
+            return None  # Arrow's exception for a damaged footer
     name = shard_name(side, 0)
     ref = ObjectRef(name=name, sha256=path.name, bytes=size, rows=footer.num_rows)
     return Leftover(ref, side, fingerprint, unit)

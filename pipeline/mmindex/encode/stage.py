@@ -38,7 +38,7 @@ from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 
-# Pictures that every node of a cluster must be able to read: some of each source, as a rule.
+# Images that every node of a cluster must be able to read: usually some of each source.
 _SAMPLES = 8
 
 
@@ -53,16 +53,17 @@ class EncodeReport:
         encoded_images, encoded_texts: vectors that the model made.
         mapped_images, mapped_texts: vectors computed from those of an adapted model's parent.
         cut_texts: texts of this run that were longer than the model's context.
-        reused_images, reused_texts: live vectors that were there already.
-        adopted_shards: shards taken over from a run that was killed.
-        compacted_shards: shards whose rows were put into others, see :mod:`mmindex.encode.compact`.
+        reused_images, reused_texts: live vectors that already existed.
+        adopted_shards: shards adopted from a run that was killed.
+        compacted_shards: shards whose rows were merged into others, see
+            :mod:`mmindex.encode.compact`.
         seconds: ``load`` (the model), ``map`` (the parent's vectors); for images and texts
             separately: ``..._wait`` (for images or texts), ``..._model``, ``..._write``.
-        images_per_second, texts_per_second: without loading the model, save on a cluster; 0 when
-            there was none.
-        bottleneck: where the image part spent most: ``decode``, ``model``, ``write`` or empty.
-        nodes: what each node of a cluster did; empty without one.
-        retries: how often a unit was started again on a cluster.
+        images_per_second, texts_per_second: without loading the model, except on a cluster; 0 if
+            there were none.
+        bottleneck: the slowest part for images: ``decode``, ``model``, ``write`` or empty.
+        nodes: figures of each node of a cluster; empty without one.
+        retries: how often a unit was restarted on a cluster.
     """
 
     encoder: EncoderInfo
@@ -86,14 +87,14 @@ class EncodeReport:
 
 
 def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
-    """The encoder that the configuration asks for, not yet loaded.
+    """Return the encoder that the configuration names, not yet loaded.
 
     Args:
-        config: the sections sources, model and encode count.
+        config: only the sections sources, model and encode are used.
         known: the published version's encoder; if it is this one, torch is not even imported.
 
     Raises:
-        MmindexError: there is no such model, or its files cannot be had.
+        MmindexError: there is no such model, or its files are not available.
     """
     request = _request(config)
     if warning := unfit(request.name, [source.spec for source in config.source]):
@@ -110,7 +111,7 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
 
 
 def with_maps(source: EncoderSource, config: Config) -> EncoderSource:
-    """The encoder of a cluster with the maps of an adapted model, which this process applies."""
+    """Return the cluster's encoder with an adapted model's maps, which this process applies."""
     if not source.info.parent:
         return source
     return replace(source, maps=partial(_maps, _request(config)))
@@ -150,15 +151,15 @@ def encode(
     """Encode what is missing.
 
     Args:
-        source: the encoder; it is loaded only when something is missing.
-        draft: the version in the making; its encoder and shards are used again where they fit.
+        source: the encoder; loaded only if something is missing.
+        draft: the next version; its encoder and shards are reused where they match.
         tables: the corpus tables, images and captions.
-        config: the sections encode and limits count.
-        retry: try again what is known to fail; what fails once more is remembered as before.
-        cluster: encodes in place of this process; it is left at the end.
+        config: only the sections encode and limits are used.
+        retry: retry items that are known to fail; repeated failures are recorded again.
+        cluster: encodes in place of this process; it is disconnected at the end.
 
     Raises:
-        MmindexError: the model cannot be had, or writing failed; complete shards stay for the
+        MmindexError: the model is not available, or writing failed; complete shards stay for the
             next run.
     """
     objects = draft.objects
@@ -182,7 +183,7 @@ def encode(
 
 @dataclass(slots=True)
 class _Stage:
-    """What the report will say, gathered side by side."""
+    """The content of the report, collected side by side."""
 
     source: EncoderSource
     objects: Objects
@@ -202,7 +203,7 @@ class _Stage:
     wall: dict[Modality, float] = field(default_factory=dict)
 
     def execute(self, plan: EncodePlan) -> None:
-        """Encode what the plan of one side says."""
+        """Execute the plan of one side."""
         log, side, backlog = get_logger("encode"), plan.side, plan.backlog
         if plan.adopted:
             log.info("taking up an interrupted run", side=side, shards=len(plan.adopted))
@@ -226,7 +227,7 @@ class _Stage:
             log.info(f"{side}s encoded", encoded=self.encoded[side], failed=len(failed))
         kept, known = plan.shards(new), backlog.failed
         if self.retry and known:
-            # Of the old shards and the new only those stay that tell something no other does.
+            # Keep only old and new shards with content that no other shard has.
             settled = plan_backlog(plan.live, self.reader.read(kept))
             kept, known = settled.kept, settled.failed
         failed |= known
@@ -236,7 +237,7 @@ class _Stage:
         self.compacted += len(set(kept) - set(self.shards[side]))
 
     def _map(self, plan: EncodePlan) -> Iterator[tuple[int, UnitResult]]:
-        """Compute what an adapted model's parent has vectors for; results as :meth:`_encode`."""
+        """Compute the vectors that an adapted model's parent has; results as :meth:`_encode`."""
         if plan.mapping is None:
             return
         if self.source.maps is None:
@@ -249,7 +250,7 @@ class _Stage:
         self.seconds.update({"map": time.perf_counter() - start})
 
     def _encode(self, plan: EncodePlan) -> Iterator[tuple[int, UnitResult]]:
-        """Encode the units of a plan; each result with the first of the table's rows in it."""
+        """Encode the units of a plan; yield each result with its first row of the table."""
         rows, start = plan.units(self.shard_rows), time.perf_counter()
         begins = {unit.number: unit.first for unit in rows}
         if isinstance(self.worker, ClusterWorker) and plan.side is Modality.IMAGE:
@@ -263,7 +264,7 @@ class _Stage:
         self.wall[plan.side] = time.perf_counter() - start
 
     def _rate(self, side: Modality) -> float:
-        """Vectors per second; on a cluster by the clock, as workers' seconds overlap there."""
+        """Return vectors per second; on a cluster by wall time, because workers run in parallel."""
         if isinstance(self.worker, ClusterWorker):
             seconds = self.wall.get(side, 0.0)
         else:
@@ -300,7 +301,7 @@ class _Stage:
 
 
 def _samples(objects: Objects, plan: EncodePlan) -> list[Sample]:
-    """Some of the pictures to be encoded, from one end of the table to the other."""
+    """Return some of the images to encode, spread over the table."""
     rows = np.flatnonzero(plan.rest.rows)
     chosen = np.zeros(plan.table.rows, dtype=np.bool_)
     chosen[rows[np.linspace(0, len(rows) - 1, _SAMPLES).astype(int)]] = True

@@ -1,4 +1,4 @@
-"""Removes items that could not be encoded from the tables."""
+"""Remove items that could not be encoded from the tables."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def drop_failed(
     captions: ObjectRef,
     failed: Mapping[str, Failure],
 ) -> tuple[ObjectRef, ObjectRef, list[QuarantineEntry]]:
-    """Write the tables without the rows whose key failed, and without such images' captions.
+    """Write the tables without the rows whose key failed, and without captions of such images.
 
     Args:
-        objects: where the tables lie.
+        objects: the store's objects.
         images: the crawled ``images`` table.
         captions: the crawled ``captions`` table.
         failed: why a key has no vector.
 
     Returns:
-        the two tables (the same objects where nothing failed) and one quarantine entry for each
-        image that was dropped, and for each caption of an image that stays.
+        The two tables (the same objects if nothing failed) and one quarantine entry for each
+        dropped image, and for each dropped caption of an image that stays.
     """
     if not failed:
         return images, captions, []
@@ -64,10 +64,10 @@ def _failed_captions(
     failed: Mapping[str, Failure],
     orphaned: pa.Array,
 ) -> list[QuarantineEntry]:
-    """Entries of captions without a vector; those of dropped images go with their image."""
+    """Return entries of captions without a vector; a dropped image includes its captions."""
     rows = _rows_with(objects, captions, "key", pa.array(list(failed), pa.string()))
     rows = rows.filter(pc.invert(pc.is_in(rows["image_id"], value_set=orphaned)))
-    rows = rows.drop_columns("text")  # a lone surrogate in it has no str
+    rows = rows.drop_columns("text")  # a lone surrogate in it cannot be converted to str
     owners = _rows_with(objects, images, "image_id", rows["image_id"].combine_chunks())
     by_id = {row["image_id"]: row for row in owners.to_pylist()}
     return [

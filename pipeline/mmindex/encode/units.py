@@ -1,7 +1,7 @@
-"""Units of encoding: the rows that become one shard, and what became of them.
+"""Units of encoding: the rows that become one shard, and their results.
 
-A unit holds all that a worker needs beside the model. Its shard depends on nothing else: not on
-when or where it was encoded, nor on what became of other units.
+A unit has everything that a worker needs in addition to the model. Its shard depends on nothing
+else: not on when or where it was encoded, nor on the results of other units.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 
 Rows = NDArray[np.int64]
-# What a unit is encoded from, by side.
+# The column that a unit is encoded from, by side.
 _COLUMNS = {Modality.IMAGE: "uri", Modality.TEXT: "text"}
 
 
@@ -40,10 +40,10 @@ def sizes(total: int, most: int) -> Iterator[int]:
 
 @dataclass(frozen=True, slots=True)
 class UnitRows:
-    """Which rows of a table a unit is made of.
+    """The rows of a table in a unit.
 
     Attributes:
-        number: its place among the units of its side.
+        number: its position among the units of its side.
         rows: int64 (n,): the rows, ascending; at least one.
     """
 
@@ -60,9 +60,9 @@ def cut(wanted: Mask, missing: Mask, most: int) -> list[UnitRows]:
     """Cut rows into units.
 
     Args:
-        wanted: bool (rows of the table,): what the published version lacks. It alone decides where
-            units begin and end, so that processes that start at different times cut alike.
-        missing: those of them that nobody has encoded since; the others are left out.
+        wanted: bool (rows of the table,): what the published version lacks. Only this determines
+            where units begin and end, so that processes started at different times cut equally.
+        missing: those of them that have not been encoded since; the others are left out.
         most: rows of a full unit.
     """
     rows = np.flatnonzero(wanted)
@@ -77,8 +77,8 @@ class Unit:
 
     Attributes:
         side: images or texts.
-        number: its place among the units of its side.
-        rows: key in hex, and the UTF-8 bytes of the picture's uri or of the text.
+        number: its position among the units of its side.
+        rows: key in hex, and the UTF-8 bytes of the image's uri or of the text.
     """
 
     side: Modality
@@ -87,7 +87,7 @@ class Unit:
 
     @property
     def digest(self) -> str:
-        """Stands for the unit in its shard: the sha256 of its keys, in hex."""
+        """The sha256 of the unit's keys, in hex; identifies the unit in its shard."""
         return hashlib.sha256("".join(key for key, _ in self.rows).encode()).hexdigest()
 
 
@@ -108,14 +108,14 @@ def read_units(
 
 @dataclass(frozen=True, slots=True)
 class UnitResult:
-    """What became of a unit.
+    """The result of a unit.
 
     Attributes:
-        number: the unit's.
-        shard: its shard; None where it has neither a vector nor a failure worth remembering.
-        failed: every item that got no vector.
-        encoded: how many items got one.
-        cut_texts: how many texts were longer than the model's context.
+        number: the unit's number.
+        shard: its shard; None if it has neither a vector nor a failure to record.
+        failed: every item without a vector.
+        encoded: number of items with a vector.
+        cut_texts: number of texts that were longer than the model's context.
         seconds: wall time by part, see :class:`mmindex.encode.stage.EncodeReport`.
     """
 
@@ -132,12 +132,12 @@ class ShardWriter:
     """Collects the vectors and failures of one shard.
 
     Attributes:
-        objects: where the shard goes.
+        objects: the store's objects.
         side: the modality.
         info: the encoder.
-        number: of the shard; it is part of its name, and not of its content.
+        number: number of the shard; part of its name and not of its content.
         unit: the digest of the unit that the shard is made from; empty for none.
-        failed: every item that got no vector.
+        failed: every item without a vector.
     """
 
     objects: Objects
@@ -150,7 +150,7 @@ class ShardWriter:
     _vectors: list[NDArray[np.float16]] = field(default_factory=list)
 
     def add(self, keys: Sequence[str], vectors: Float32) -> None:
-        """Take float32 (n, dim); rows without unit length fail with ``bad_vector``.
+        """Add float32 (n, dim); rows without unit length fail with ``bad_vector``.
 
         Raises:
             InternalError: the shape is not the encoder's.
@@ -171,11 +171,11 @@ class ShardWriter:
 
     @property
     def encoded(self) -> int:
-        """How many vectors there are."""
+        """The number of vectors."""
         return len(self._keys)
 
     def publish(self) -> ObjectRef | None:
-        """Write the shard; None where nothing in it is worth a shard."""
+        """Write the shard; None if there is nothing to write."""
         if not self._keys and not lasting(self.failed):
             return None
         vectors = np.concatenate([np.empty((0, self.info.dim), np.float16), *self._vectors])

@@ -1,4 +1,4 @@
-"""Feeds the model: pictures through decode workers, texts in batches."""
+"""Supply the model with input: images through decode workers, texts in batches."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from mmindex.store.objects import Objects
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# More processes than this only fight over the memory bus.
+# More processes only compete for memory bandwidth.
 _MAX_WORKERS = 16
-# Texts handed over at once: enough to sort by length, little enough to hold.
+# Texts passed at once: enough to sort by length, few enough for memory.
 _TEXTS_AT_ONCE = 2048
 
 
@@ -44,8 +44,8 @@ class EncoderSource:
     """An encoder that is loaded only when something is to be encoded.
 
     Attributes:
-        info: which encoder it will be.
-        preprocess: how it wants its pictures; decode workers start before the model is loaded.
+        info: the encoder's identity.
+        preprocess: its preprocessing; decode workers start before the model is loaded.
         load: loads it.
         devices: on how many devices it runs; each gets a batch.
         maps: for an adapted model, reads the maps that turn vectors of its parent, whose
@@ -61,7 +61,7 @@ class EncoderSource:
 
 @dataclass(slots=True)
 class Worker:
-    """Encodes units. The model, loaded at the first item, and the decoders stay between them."""
+    """Encodes units. The model, loaded at the first item, and the decoders stay between units."""
 
     source: EncoderSource
     config: Config
@@ -76,10 +76,10 @@ class Worker:
         """Encode units of one side, in order; each is published as one shard.
 
         Args:
-            objects: where shards go.
+            objects: the store's objects, for the shards.
             side: images or texts.
-            units: one or two are taken ahead of the one that is encoded.
-            total: how many items they have.
+            units: one or two are read ahead of the one that is encoded.
+            total: number of items in all units.
 
         Raises:
             MmindexError: the model cannot be loaded, or a shard cannot be written.
@@ -102,7 +102,7 @@ class Worker:
         batch_size = self.config.encode.batch_size * self.source.devices
         here, ahead = tee(units)
         tasks = (DecodeTask(key, uri.decode("utf-8")) for unit in ahead for key, uri in unit.rows)
-        # One batch for the model to work on, and one that is filled meanwhile.
+        # One batch for the model, and one that is decoded meanwhile.
         stream = self._pool(total).results(tasks, ahead=2 * batch_size)
         for unit in here:
             writer = self._writer(objects, unit)
@@ -115,7 +115,7 @@ class Worker:
             yield self._finish(writer)
 
     def _pool(self, pictures: int) -> DecodePool[DecodeTask, Decoded]:
-        """The decode workers: no more than there are pictures."""
+        """Return the decode workers: no more than there are images."""
         encode, limits = self.config.encode, self.config.limits
         workers = encode.workers
         if workers is None:
@@ -151,7 +151,7 @@ class Worker:
             first = self._encoder is None
             encoder = self._loaded()
             if first:
-                progress.unpause()  # loading the model is no part of the estimate
+                progress.unpause()  # the estimate does not include loading the model
             with self._timer.measure("image_model"):
                 vectors = encoder.encode_images(np.stack(pictures))
             self._prove(Modality.IMAGE, vectors)
@@ -167,13 +167,13 @@ class Worker:
             for count in sizes(len(unit.rows), _TEXTS_AT_ONCE):
                 with self._timer.measure("text_wait"):
                     batch = list(islice(rows, count))
-                # A lone surrogate is stored as it is; the tokenizer's cleaning replaces it.
+                # A lone surrogate is stored unchanged; the tokenizer's cleaning replaces it.
                 texts = [text.decode("utf-8", "surrogatepass") for _, text in batch]
                 with self._timer.measure("text_model"):
                     vectors = encoder.encode_texts(texts)
                 self._prove(Modality.TEXT, vectors)
                 writer.add([key for key, _ in batch], vectors)
-                trim_heap()  # every batch is cut into other sizes; bench_growth.py sees it
+                trim_heap()  # every batch is split into other sizes; bench_growth.py shows it
                 progress.update(count)
             yield self._finish(writer, encoder.cut_texts - before)
 
@@ -181,7 +181,7 @@ class Worker:
         return ShardWriter(objects, unit.side, self.source.info, unit.number, unit.digest)
 
     def _finish(self, writer: ShardWriter, cut_texts: int = 0) -> UnitResult:
-        """Publish the shard; what was measured since the unit before is this unit's."""
+        """Publish the shard; all measurements since the previous unit belong to this unit."""
         with self._timer.measure(f"{writer.side}_write"):
             shard = writer.publish()
         seconds, self._timer = self._timer.seconds, StageTimer()
@@ -215,7 +215,7 @@ def _expect(wanted: int, came: int) -> None:
 def _require_vectors(vectors: Float32, info: EncoderInfo) -> None:
     """Stop at a model's first batch if none of its vectors can be used.
 
-    One bad picture has one bad vector; a batch of them is the model's fault.
+    One bad image has one bad vector; a whole batch of bad vectors is due to the model.
 
     Raises:
         DataError: all of several vectors are NaN, infinite or zero.
