@@ -1,1 +1,1 @@
-"""Work on several machines, through Ray: the connection, the nodes, tasks that survive deaths."""
+"""Work on several machines through Ray: the connection, the nodes, tasks with restarts."""

@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster. Ray is imported in this package only, and where it is used."""
+"""The connection to a Ray cluster. Only this package imports Ray, inside functions."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _CLIENT = "ray://"
 
 @contextmanager
 def connected(address: str, timeout_s: float = CONNECT_S) -> Iterator[None]:
-    """Be a driver of the cluster for the block; a connection that is there already is used.
+    """Connect as a driver of the cluster for the block; an existing connection is used.
 
     Args:
         address: ``auto`` (the cluster that this machine belongs to, or ``RAY_ADDRESS``) or
             ``HOST:PORT`` of its head.
-        timeout_s: how long to wait for the cluster to be there.
+        timeout_s: how long to wait for the cluster.
 
     Raises:
         MissingPackageError: ray is not installed.
-        UsageError: the address is of a kind that cannot be used.
+        UsageError: this kind of address is not supported.
         NetworkError: there is no cluster.
     """
     _require_ray()
@@ -44,7 +44,7 @@ def connected(address: str, timeout_s: float = CONNECT_S) -> Iterator[None]:
             f"{address}: Ray Client addresses cannot be used",
             "run the command on a node of the cluster with `cluster=auto`",
         )
-    # Else a loopback address is replaced by that of some interface, and nobody answers there.
+    # Otherwise a loopback address is replaced by that of an interface where nothing listens.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
@@ -57,14 +57,14 @@ def connected(address: str, timeout_s: float = CONNECT_S) -> Iterator[None]:
         try:
             yield
         finally:
-            quiet.everything = True  # while it leaves, Ray prints what it has kept back
+            quiet.everything = True  # on shutdown, Ray prints its delayed messages
             ray.shutdown()
 
 
 def _require_ray() -> None:
     try:
         found = importlib.util.find_spec("ray") is not None
-    except ValueError:  # sys.modules holds None for it
+    except ValueError:  # sys.modules has None for it
         found = False
     if not found:
         raise MissingPackageError(
@@ -74,7 +74,7 @@ def _require_ray() -> None:
 
 
 def _connect(address: str, deadline: float, timeout_s: float) -> None:
-    """Try until the deadline; a cluster may be starting up."""
+    """Retry until the deadline; a cluster may be starting up."""
     why = ""
     while True:
         why = _attempt(address, deadline) or ""
@@ -89,12 +89,12 @@ def _connect(address: str, deadline: float, timeout_s: float) -> None:
 
 
 def _attempt(address: str, deadline: float) -> str | None:
-    """Connect once; returns why it did not work."""
-    # Ray ends the whole process where nobody listens, so that is found out first.
+    """Connect once; return why it failed."""
+    # Ray ends the whole process if nothing listens, so this is checked first.
     if address != "auto" and (why := _unreachable(address, deadline)):
         return why
     failures: list[BaseException] = []
-    # In a thread: it can hang for ever, and there it leaves this program's SIGTERM handler alone.
+    # In a thread: it can hang, and there it does not replace this program's SIGTERM handler.
     thread = threading.Thread(target=_init, args=(address, failures), daemon=True)
     thread.start()
     thread.join(max(_PAUSE_S, deadline - time.monotonic()))
@@ -111,14 +111,14 @@ def _attempt(address: str, deadline: float) -> str | None:
 
 
 def _take_back_sigterm() -> None:
-    """Put this program's handler back: Ray's C++ code has one that writes a stack to stderr."""
+    """Restore this program's handler: Ray's C++ code installs one that writes a stack to stderr."""
     handler = signal.getsignal(signal.SIGTERM)
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
 
 def _unreachable(address: str, deadline: float) -> str:
-    """Why nobody answers at HOST:PORT; empty: somebody does.
+    """Return why HOST:PORT cannot be reached; empty if it can.
 
     Raises:
         UsageError: it is not HOST:PORT.
@@ -142,7 +142,7 @@ def _left(deadline: float) -> float:
 def _init(address: str, failures: list[BaseException]) -> None:
     import ray
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # what else it says, exceptions say as well
+    logging.getLogger("ray").setLevel(logging.ERROR)  # exceptions repeat the rest
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except BaseException as error:  # noqa: BLE001 # it is judged in the thread that waits for it
@@ -150,9 +150,9 @@ def _init(address: str, failures: list[BaseException]) -> None:
 
 
 class _QuietStdout:
-    """Standard output without what Ray's threads print about workers and nodes.
+    """Standard output without the messages of Ray's threads about workers and nodes.
 
-    Results go to standard output, and programs read them there; deaths are logged as events.
+    Programs read results from standard output; deaths are logged as events.
     """
 
     def __init__(self, stream: Any) -> None:

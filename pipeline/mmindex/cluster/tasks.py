@@ -1,7 +1,7 @@
-"""Tasks on the nodes of a cluster: as many as the nodes can take, each until it is done.
+"""Tasks on the nodes of a cluster: as many as the nodes can run, until all are done.
 
-A task is a function of a module, its arguments, and what it needs of a node. Its result comes back
-with the node's name. A task whose worker or node dies is started again; three deaths end the run.
+A task is a function at module level, its argument, and the resources that it needs. Its result has
+the node's name. A task whose worker or node dies is restarted; three deaths end the run.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _MOST_DEATHS = 3
-# Tasks on their way for each that runs: a node never waits for the driver.
+# Tasks submitted per running task: a node never waits for the driver.
 _AHEAD = 2
 _POLL_S = 1.0
-# An autoscaler needs minutes to replace nodes; without any for so long, the run ends.
+# An autoscaler needs minutes to replace nodes; the run ends after this time without nodes.
 _NO_NODES_S = 600.0
-# A node that has the resources starts a task within seconds, and imports take some more.
+# A node with free resources starts a task within seconds, and imports take a few more.
 _LOOK_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one task takes of a node."""
+    """The resources that one task needs."""
 
     cpus: int = 1
     gpus: int = 0
@@ -43,9 +43,9 @@ class Node:
     """A node of the cluster.
 
     Attributes:
-        id: Ray's.
-        name: for people: the host's name and the first digits of the id.
-        cpus, gpus: what it offers.
+        id: Ray's id.
+        name: name in messages: the host's name and the first digits of the id.
+        cpus, gpus: its resources.
     """
 
     id: str
@@ -54,20 +54,20 @@ class Node:
     gpus: int
 
     def takes(self, need: Need) -> int:
-        """How many tasks fit."""
+        """Return how many tasks fit."""
         parts = [self.cpus // need.cpus] if need.cpus else []
         return min([*parts, *([self.gpus // need.gpus] if need.gpus else [])], default=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[T, R]):
-    """A task that was done.
+    """A completed task.
 
     Attributes:
-        argument: what it was about.
-        result: what came back.
-        node: the name of the node that did it.
-        seconds: how long it took there.
+        argument: its argument.
+        result: its result.
+        node: the name of the node that ran it.
+        seconds: its duration there.
     """
 
     argument: T
@@ -78,7 +78,7 @@ class Done(Generic[T, R]):
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a task sends back; an expected error as a value, so that its node is known."""
+    """The response of a task; an expected error is a value, so that its node is known."""
 
     node: str
     seconds: float
@@ -88,7 +88,7 @@ class _Answer:
 
 
 def nodes() -> list[Node]:
-    """The nodes that are there now, by name."""
+    """Return the current nodes, by name."""
     import ray
 
     found = []
@@ -102,18 +102,18 @@ def nodes() -> list[Node]:
 
 
 def node_name(host: str, node_id: str) -> str:
-    """A node's name for people."""
+    """Return a node's name for messages."""
     return f"{host}/{node_id[:8]}"
 
 
 def on_each(
     work: Callable[[T], R], argument: T, where: Sequence[Node], need: Need
 ) -> list[tuple[Node, R]]:
-    """Run a task on each of these nodes; one that leaves meanwhile has no result.
+    """Run a task on each of these nodes; a node that leaves meanwhile has no result.
 
     Raises:
-        MmindexError: what the task raised, with the node's name.
-        NetworkError: a node does not get to it.
+        MmindexError: the task's error, with the node's name.
+        NetworkError: a node does not start it in time.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -147,13 +147,13 @@ def on_each(
 
 @dataclass(slots=True)
 class Tasks(Generic[T, R]):
-    """Runs tasks on whatever nodes there are.
+    """Runs tasks on all available nodes.
 
     Attributes:
-        work: the function, of a module that every node has; it gets one argument.
-        need: what a task takes.
-        label: what an argument is called in messages.
-        deaths: workers and nodes that died under a task so far.
+        work: the function, from a module that every node has; it takes one argument.
+        need: the resources that a task needs.
+        label: the name of an argument in messages.
+        deaths: workers and nodes that died during a task so far.
     """
 
     work: Callable[[T], R]
@@ -164,12 +164,12 @@ class Tasks(Generic[T, R]):
     _running: dict[Any, tuple[T, int]] = field(default_factory=dict)
 
     def run(self, arguments: Iterable[T]) -> Iterator[Done[T, R]]:
-        """Do every task; results come as they are done.
+        """Run every task; results are in order of completion.
 
         Raises:
-            MmindexError: what a task raised, with the node's name.
+            MmindexError: a task's error, with the node's name.
             InternalError: a task killed its worker three times.
-            NetworkError: the cluster is gone, or has no node for too long.
+            NetworkError: the cluster is gone, or has had no node for too long.
         """
         import ray
 
@@ -198,7 +198,7 @@ class Tasks(Generic[T, R]):
                 "run the command again: finished work is kept",
             ) from error
         finally:
-            # Leaving the cluster ends them. To cancel one that is done just then crashes Ray 2.60.
+            # Disconnecting ends them. Cancelling a task that has just finished crashes Ray 2.60.
             self._running.clear()
 
     def _start(self, argument: T, deaths: int) -> None:
@@ -209,13 +209,13 @@ class Tasks(Generic[T, R]):
                 num_cpus=self.need.cpus,
                 num_gpus=self.need.gpus,
                 max_retries=0,
-                max_calls=0,  # else a GPU's worker, and its model, would live for one task only
+                max_calls=0,  # otherwise a GPU's worker, with its model, would run only one task
                 scheduling_strategy="SPREAD",
             )(_run)
         self._running[self._remote.remote(self.work, argument)] = (argument, deaths)
 
     def _take(self, ref: Any) -> Iterator[Done[T, R]]:
-        """The result of a task; none where its worker died, and it was started again."""
+        """Yield the result of a task; nothing if its worker died and it was restarted."""
         import ray
 
         argument, deaths = self._running.pop(ref)
@@ -251,7 +251,7 @@ class Tasks(Generic[T, R]):
 
 
 def _run(work: Callable[[Any], Any], argument: Any) -> _Answer:
-    """What runs on a node."""
+    """Run a task on a node."""
     import ray
 
     name = node_name(socket.gethostname(), ray.get_runtime_context().get_node_id())
@@ -266,7 +266,7 @@ def _run(work: Callable[[Any], Any], argument: Any) -> _Answer:
 
 @contextmanager
 def _warnings() -> Iterator[list[Event]]:
-    """What mmindex warns of in the block; nobody sees a worker's log."""
+    """Collect mmindex's warnings in the block, because a worker's log is not shown."""
     events: list[Event] = []
 
     class Keeper(logging.Handler):
@@ -283,7 +283,7 @@ def _warnings() -> Iterator[list[Event]]:
 
 
 def _result(answer: _Answer) -> Any:
-    """The result, or the task's error with its node's name in front; warnings are logged here."""
+    """Return the result, or raise the task's error with its node's name; log its warnings here."""
     for event in answer.warnings:
         get_logger(event.stage).warning(event.message, **{**event.values, "node": answer.node})
     if answer.error is None:
@@ -293,7 +293,7 @@ def _result(answer: _Answer) -> Any:
 
 
 def _unusable(node: str, error: Exception) -> MmindexError:
-    """A task ended with an error that nobody foresaw, or could not begin."""
+    """Return the error for a task that ended with an unexpected error, or could not start."""
     where = f"node {node}" if node else "a node"
     cause = getattr(error, "cause", None)
     said = f"{type(cause).__name__}: {cause}" if cause is not None else str(error)
