@@ -1,1 +1,1 @@
-"""Adapts a model to captioned images that are already encoded: two affine maps behind it."""
+"""Adapt a model to captioned images that are already encoded, with two affine maps."""

@@ -1,4 +1,4 @@
-"""Adapting a store's model to captions: from the store to the folder of a new model."""
+"""Adapt a store's model to captions: from the store to the folder of a new model."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from mmindex.store.manifest import EncoderInfo
 
 @dataclass(frozen=True, slots=True)
 class AdaptRequest:
-    """What to adapt, and where the result goes.
+    """What to adapt, and the destination.
 
     Attributes:
         store: the store's folder.
         out: folder of the new model.
         captions: a list of captions; None: the store's own.
         overwrite: replace an adapted model that is in ``out``.
-        device: where the store's model runs, should captions have to be encoded.
+        device: where the store's model runs if captions have to be encoded.
         seed: of folds, polish and intervals.
     """
 
@@ -50,24 +50,24 @@ class AdaptRequest:
 
 @dataclass(frozen=True, slots=True)
 class AdaptReport:
-    """What came out.
+    """The result of an adaptation.
 
     Attributes:
         store: the store's folder.
         version: the version that was read.
         adapted: whether a model was written; False: no candidate is better than the unchanged
             model beyond the noise.
-        out: the new model's folder; None where none was written.
-        model: what ``build`` takes as model; None where none was written.
-        fingerprint: the new model's; empty where none was written.
+        out: the new model's folder; None if none was written.
+        model: the model name for ``build``; None if none was written.
+        fingerprint: the new model's fingerprint; empty if none was written.
         parent: the store's model.
-        images, captions: how many were fitted to; images with the same bytes count once.
-        unknown: captions of images that the store does not have.
-        unusable: captions for which the model gives no vector.
-        sampled: there were more images than are used.
-        settings: the candidate that won.
-        tested, gallery: how many held-out images the figures are about, and how many each query
-            searched, at most.
+        images, captions: how many were used for fitting; images with the same bytes count once.
+        unknown: captions of images that are not in the store.
+        unusable: captions without a usable vector.
+        sampled: only a sample of the images was used, because there were too many.
+        settings: the best candidate.
+        tested, gallery: number of held-out images behind the figures, and the largest number of
+            images that a query searched.
         before, after: recall of the unchanged model and of the candidate on these images.
         gain: the difference, in mean recall@1, 5 and 10.
         seconds: wall time.
@@ -94,7 +94,7 @@ class AdaptReport:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as ``--format json`` has them."""
+        """Return plain values, as in ``--format json``."""
         parent = msgspec.structs.asdict(self.parent)
         figures = {"before": _recall(self.before), "after": _recall(self.after)}
         return {
@@ -124,14 +124,14 @@ def _recall(figures: Figures) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def adapt(request: AdaptRequest) -> AdaptReport:
-    """Fit maps to the vectors that a store holds, and write them where they help.
+    """Fit maps to the vectors of a store, and write them if they improve recall.
 
     Raises:
         NoInputError: there is no store, or it has no captions and none are given.
         DataError: too few images have captions, or something is damaged.
-        UsageError: ``out`` holds something already.
-        ModelMismatchError: the store's model is no longer what it was.
-        MmindexError: something cannot be read or written; ``out`` is then as it was.
+        UsageError: ``out`` is not empty.
+        ModelMismatchError: the store's model has changed.
+        MmindexError: something cannot be read or written; ``out`` is then unchanged.
     """
     started = time.monotonic()
     out = request.out.absolute()
@@ -163,7 +163,7 @@ def adapt(request: AdaptRequest) -> AdaptReport:
 
 
 def _noise(encoder: Encoder, dim: int) -> Noise:
-    """What noise in the features of the store's model looks like in its vectors."""
+    """Return the effect of noise in the model's features on its vectors."""
     if not isinstance(encoder, OpenClipEncoder):
         return Noise.of(None, None, dim)
     image, text = (noise_covariance(encoder.model, side, dim) for side in Modality)
@@ -173,7 +173,7 @@ def _noise(encoder: Encoder, dim: int) -> Noise:
 def _report(
     store: Path, version: tuple[int, EncoderInfo], corpus: Captioned, choice: Choice
 ) -> AdaptReport:
-    """The report of a run that writes nothing."""
+    """Return the report of a run that writes nothing."""
     number, parent = version
     return AdaptReport(
         store=store,

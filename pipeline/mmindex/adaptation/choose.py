@@ -1,10 +1,10 @@
-"""Which candidate is best, and whether it is better than the unchanged model.
+"""Choose the best candidate, and test whether it is better than the unchanged model.
 
-Images are split into folds, each with all its captions. In every round one fold tests, another
-one chooses the settings, and the rest is fitted to. So what is tested had no part in fitting nor in
-choosing, and the difference to the unchanged model is that of new images (S. Varma and R. Simon,
-Bias in error estimation when using cross-validation for model selection, BMC Bioinformatics 7,
-2006). A large corpus needs one round only.
+Images are split into folds, each with all its captions. In every round, one fold is for testing,
+another one for choosing the settings, and the rest for fitting. The test fold is used neither for
+fitting nor for choosing, so the measured difference to the unchanged model applies to new images
+(S. Varma and R. Simon, Bias in error estimation when using cross-validation for model selection,
+BMC Bioinformatics 7, 2006). A large corpus needs only one round.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from mmindex.adaptation.polish import polish
 from mmindex.models.adapted import Maps
 
 _FOLDS: Final = 5
-# From so many images on one round tells a gain of a point from noise.
+# With at least this many images, one round distinguishes a gain of one point from noise.
 _ONE_ROUND: Final = 2_500
 _MOST_TESTED: Final = 2_000  # images
 _MOST_CHOSEN_BY: Final = 500
-# Captions say less than images show, and an image has several: their covariance is better known.
+# Captions vary less than images, and an image has several: their covariance is better known.
 _RIDGES: Final = (0.1, 0.3, 1.0, 3.0, 10.0)
 _TEXT_SHARE: Final = 1 / 3
 _TRUST: Final = 0.4
@@ -40,11 +40,11 @@ _STEPS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The folds, and what each is for in every round.
+    """The folds, and their roles in every round.
 
     Attributes:
         folds: int64 (k,) each, images; together all of them.
-        rounds: numbers of the fold that tests and of the one that chooses.
+        rounds: numbers of the fold for testing and of the one for choosing.
     """
 
     folds: tuple[Int64, ...]
@@ -52,7 +52,7 @@ class Split:
 
     @classmethod
     def of(cls, pictures: int, seed: int) -> Split:
-        """Split so many images at random."""
+        """Split this number of images at random."""
         order = np.random.default_rng(seed).permutation(pictures)
         if pictures < _ONE_ROUND:
             folds = tuple(np.sort(fold) for fold in np.array_split(order, _FOLDS))
@@ -64,16 +64,15 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was found.
+    """The chosen settings and their measured effect.
 
     Attributes:
-        settings: the middle of what the rounds chose, for a fit to all pairs.
-        before, after: recall on the tested images, unchanged and by each round's own choice.
+        settings: the median of the rounds' choices, for a fit to all pairs.
+        before, after: recall on the tested images, unchanged and with each round's own choice.
         gain: the difference between them.
-        logit_scale: what cosine similarities of new images should be multiplied with before a
-            softmax.
+        logit_scale: factor for the cosine similarities of new images before a softmax.
         tested: how many images were tested.
-        gallery: how many images each query searched, at most.
+        gallery: the largest number of images that a query searched.
     """
 
     settings: Settings
@@ -87,7 +86,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """One round's result; ``settings`` are its choice, for a fit to all pairs."""
+    """The result of one round; ``settings`` are its choice, for a fit to all pairs."""
 
     settings: Settings
     before: Ranks
@@ -96,11 +95,11 @@ class _Round:
 
 
 def choose(pairs: Pairs, noise: Noise, seed: int) -> Choice:
-    """Try all candidates.
+    """Evaluate all candidates.
 
     Args:
-        pairs: all that there is.
-        noise: of the towers' features, in the vectors.
+        pairs: all pairs.
+        noise: noise of the towers' features, in the vectors.
         seed: of folds, polish and intervals.
     """
     split = Split.of(len(pairs), seed)
@@ -122,7 +121,7 @@ def choose(pairs: Pairs, noise: Noise, seed: int) -> Choice:
 
 
 def fit(pairs: Pairs, noise: Noise, choice: Choice, seed: int) -> Maps:
-    """Fit what was chosen to all pairs."""
+    """Fit the chosen settings to all pairs."""
     with _one_thread():
         fitted = _fit(pairs, Moments.of(pairs), noise, choice.settings, seed)
     return Maps(*fitted.affines, choice.logit_scale)
@@ -153,7 +152,7 @@ def _run(
 
 
 def _chosen(pairs: Pairs, total: Moments, gallery: Pairs, noise: Noise, seed: int) -> Settings:
-    """The settings that find most in ``gallery``: first the ridges, then the rest."""
+    """Return the settings with the best recall in ``gallery``: first the ridges, then the rest."""
 
     def tried(ridge: float, trusts: Iterable[float]) -> Iterator[tuple[float, Settings, Fit]]:
         settings = Settings(ridge, ridge * _TEXT_SHARE, _TRUST)
@@ -204,7 +203,7 @@ def _sum(moments: list[Moments]) -> Moments:
 
 
 def _logit_scale(pairs: Pairs, fitted: Fit) -> float:
-    """The scale with the lowest contrastive loss on images that were not fitted to."""
+    """Return the scale with the lowest contrastive loss on images not used for fitting."""
     image, text = fitted.affines
     pictures = np.arange(min(len(pairs), _MOST_CHOSEN_BY))
     images = torch.from_numpy(image(pairs.images[pictures]))
@@ -219,7 +218,7 @@ def _logit_scale(pairs: Pairs, fitted: Fit) -> float:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Equal bits on every machine; matrices of this size gain little from more threads."""
+    """Use one thread: equal results on every machine, and more threads hardly help at this size."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Where the pairs come from: the store's own captions, or a list of captions for its images."""
+"""The pairs to adapt to: the store's own captions, or a list of captions for its images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mmindex.sources.captions import usable_captions
 from mmindex.sources.names import match_names, normal_name
 from mmindex.store.snapshot import Snapshot
 
-# More images make maps of a thousand dimensions no better; with five captions each they take
+# More images do not improve maps of a thousand dimensions; with five captions each, this many take
 # 600 MB at 512 dimensions.
 MOST_IMAGES: Final = 100_000
 _TEXTS_AT_ONCE: Final = 2_048
@@ -32,13 +32,13 @@ _TEXTS_AT_ONCE: Final = 2_048
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """What a model is adapted to.
+    """The captions that a model is adapted to.
 
     Attributes:
         pairs: the images and captions.
-        unknown: captions of images that the store does not have.
-        unusable: captions for which the model gives no vector.
-        sampled: there were more images than are used.
+        unknown: captions of images that are not in the store.
+        unusable: captions without a usable vector.
+        sampled: only a sample of the images is used, because there are too many.
     """
 
     pairs: Pairs
@@ -48,7 +48,7 @@ class Captioned:
 
 
 def stored(snapshot: Snapshot, seed: int) -> Captioned:
-    """The store's own captions; nothing is encoded.
+    """Return the store's own captions; nothing is encoded.
 
     Args:
         snapshot: the version.
@@ -56,7 +56,7 @@ def stored(snapshot: Snapshot, seed: int) -> Captioned:
 
     Raises:
         NoInputError: it has no captions.
-        DataError: too few images have one, or an object is damaged.
+        DataError: too few images have a caption, or an object is damaged.
     """
     corpus = load_corpus(snapshot)
     if corpus.captions is None:
@@ -76,11 +76,11 @@ def stored(snapshot: Snapshot, seed: int) -> Captioned:
 
 
 def listed(vectorizer: Vectorizer, path: Path, seed: int) -> Captioned:
-    """The captions of a list, in any form of :mod:`mmindex.sources.caption_lists`.
+    """Return the captions of a list, in any form of :mod:`mmindex.sources.caption_lists`.
 
     Args:
-        vectorizer: of the version; it encodes the captions.
-        path: the list. Images are named by their id, their path, or its end.
+        vectorizer: the version's vectorizer; it encodes the captions.
+        path: the list. Images are named by their id, their path, or the end of the path.
         seed: of the sample of a large list.
 
     Raises:
@@ -115,7 +115,7 @@ def listed(vectorizer: Vectorizer, path: Path, seed: int) -> Captioned:
 
 
 def _sampled(owners: Int64, captions: Int64, seed: int) -> tuple[Int64, Int64, bool]:
-    """The captions of at most ``MOST_IMAGES`` images."""
+    """Return the captions of at most ``MOST_IMAGES`` images."""
     pictures = np.unique(owners)
     if len(pictures) <= MOST_IMAGES:
         return owners, captions, False
@@ -125,11 +125,11 @@ def _sampled(owners: Int64, captions: Int64, seed: int) -> tuple[Int64, Int64, b
 
 
 def _rows_named(snapshot: Snapshot, captions: dict[str, list[str]]) -> dict[str, int]:
-    """The row in ``images`` of each name that has captions, where one can be told."""
+    """Return the row in ``images`` of each name with captions, if the name is unambiguous."""
     wanted = {name for name, texts in captions.items() if texts}
     ends = {_end(name) for name in wanted}
     found: dict[str, int] = {}
-    files: dict[str, int] = {}  # that may be meant: the store may have millions of others
+    files: dict[str, int] = {}  # candidates only: the store may have millions of others
     for row, (image_id, file) in enumerate(_names(snapshot)):
         if image_id in wanted:
             found.setdefault(image_id, row)
@@ -148,7 +148,7 @@ def _end(name: str) -> str:
 
 
 def _names(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    """The id and the path of each image; a member of an archive is a file below it."""
+    """Yield the id and the path of each image; an archive's member is a file below the archive."""
     for batch in snapshot.batches("images", ["image_id", "uri"]):
         columns = (batch[name].cast(pa.binary()).to_pylist() for name in ("image_id", "uri"))
         for image_id, uri in zip(*columns, strict=True):

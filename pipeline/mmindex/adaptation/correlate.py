@@ -1,14 +1,14 @@
-"""The closed form: regularised canonical correlation, drawn towards the model as it is.
+"""The closed form: regularised canonical correlation, mixed with the unchanged model.
 
 Canonical correlation (H. Hotelling, Relations between two sets of variates, Biometrika 28, 1936)
-finds directions in which images and captions agree, after whitening both sides. With few pairs
-the covariances must be regularised (H. D. Vinod, Canonical ridge and econometrics of joint
-production, Journal of Econometrics 4, 1976). Two things are added here:
+finds directions in which images and captions agree, after whitening both sides. With few pairs the
+covariances must be regularised (H. D. Vinod, Canonical ridge and econometrics of joint production,
+Journal of Econometrics 4, 1976). Two things are added here:
 
-- The ridge is no multiple of the identity, but what noise in the towers' last features looks like
-  in the vectors (:mod:`mmindex.models.heads`). A head fitted to little data shrinks directions that
-  the features hold well; the plain ridge takes those for noise.
-- The whitened correlation is mixed with the one that would give the unchanged model, so that a
+- The ridge is not a multiple of the identity, but the effect of noise in the towers' last features
+  on the vectors (:mod:`mmindex.models.heads`). A head fitted to little data shrinks directions that
+  the features represent well; the plain ridge treats those as noise.
+- The whitened correlation is mixed with the one that would result in the unchanged model, so that a
   candidate can stay close to it.
 """
 
@@ -24,13 +24,13 @@ from torch import Tensor
 from mmindex.adaptation.pairs import Pairs
 from mmindex.models.adapted import Affine
 
-# Of the ridge, this share is the same in all directions: a tower's head may have lost some wholly.
+# This share of the ridge is equal in all directions: a tower's head may have removed some.
 _EVEN: Final = 0.01
-_ROWS: Final = 1_024  # images summed up at once in float32: rounding stays below 1e-6
-# The least mean variance, in parts of the mean square: below, all vectors are alike, and what is
-# left of a covariance after subtracting the means' product is rounding.
+_ROWS: Final = 1_024  # images summed at once in float32: rounding stays below 1e-6
+# The least mean variance, relative to the mean square: below it, all vectors are nearly equal, and
+# subtracting the product of the means from a covariance leaves only rounding errors.
 _LEAST_VARIANCE: Final = 1e-3
-_TINY: Final = 1e-30  # what a corpus without any variance is divided by
+_TINY: Final = 1e-30  # divisor for a corpus without any variance
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Settings:
     """One candidate.
 
     Attributes:
-        image_ridge, text_ridge: added to each covariance, in parts of its mean variance.
+        image_ridge, text_ridge: added to each covariance, relative to its mean variance.
         trust: share of the unchanged model in the whitened correlation, 0 to 1.
         steps: of the contrastive polish afterwards; 0: none.
     """
@@ -49,9 +49,9 @@ class Settings:
     steps: int = 0
 
     def for_more(self, known: int, pictures: int) -> Settings:
-        """What was chosen with ``known`` images, for a fit to ``pictures``.
+        """Return settings chosen with ``known`` images, for a fit to ``pictures`` images.
 
-        A covariance of twice as many images has half the variance, and bears half the ridge.
+        The covariance of twice as many images has half the variance and needs half the ridge.
         """
         share = known / pictures
         return replace(
@@ -61,11 +61,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Sums over images, of which each counts the same however many captions it has.
+    """Sums over images; each image has the same weight, regardless of its number of captions.
 
     Attributes:
-        pictures: how many.
-        image, text: float64 (dim,), sums of vectors; an image's captions count with their mean.
+        pictures: number of images.
+        image, text: float64 (dim,), sums of vectors; an image's captions are averaged.
         images, texts, both: float64 (dim, dim), sums of outer products: images with themselves,
             captions with themselves, images with captions.
     """
@@ -79,7 +79,7 @@ class Moments:
 
     @classmethod
     def of(cls, pairs: Pairs) -> Self:
-        """The sums over some pairs; works on ``_ROWS`` images at once."""
+        """Return the sums over some pairs, computed for ``_ROWS`` images at once."""
         dim = pairs.dim
         image, text = torch.zeros(2, dim, dtype=torch.float64)
         images, texts, both = torch.zeros(3, dim, dim, dtype=torch.float64)
@@ -88,7 +88,8 @@ class Moments:
             rows = pairs.captions_of(part)
             counts = torch.from_numpy(pairs.counts[part])
             seen = torch.from_numpy(pairs.images[part]).float()
-            # A caption divided by the root of their number: outer products then sum to a mean.
+            # Captions are divided by the square root of their number: outer products then sum to a
+            # mean.
             owner = torch.repeat_interleave(torch.arange(len(part)), counts)
             shares = (1.0 / counts.float())[owner, None]
             said = torch.from_numpy(pairs.texts[rows]).float()
@@ -113,14 +114,14 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What noise in the towers' features looks like in the vectors: float64 (dim, dim) each."""
+    """The effect of noise in the towers' features on the vectors: float64 (dim, dim) each."""
 
     image: Tensor
     text: Tensor
 
     @classmethod
     def of(cls, image: Tensor | None, text: Tensor | None, dim: int) -> Self:
-        """Scale each to mean variance 1; where a tower's is not known, all directions are alike."""
+        """Scale each to mean variance 1; unknown noise of a tower is equal in all directions."""
         return cls(_scaled(image, dim), _scaled(text, dim))
 
 
@@ -137,7 +138,7 @@ class Fit:
 
     Attributes:
         image, text: float32 (dim, dim).
-        image_centre, text_centre: float32 (dim,), what the maps send to zero.
+        image_centre, text_centre: float32 (dim,), the vectors that are mapped to zero.
     """
 
     image: Tensor
@@ -146,12 +147,12 @@ class Fit:
     text_centre: Tensor
 
     def with_maps(self, image: Tensor, text: Tensor) -> Fit:
-        """The same centres with other maps."""
+        """Return the same centres with other maps."""
         return replace(self, image=image, text=text)
 
     @property
     def affines(self) -> tuple[Affine, Affine]:
-        """The maps of images and of texts, as they are saved."""
+        """Return the maps of images and of texts in the form in which they are saved."""
         return (
             _affine(self.image, self.image_centre),
             _affine(self.text, self.text_centre),
@@ -165,7 +166,7 @@ def _affine(turn: Tensor, centre: Tensor) -> Affine:
 
 @dataclass(frozen=True, slots=True)
 class Whitened:
-    """Pairs as one choice of ridges sees them; candidates of any ``trust`` come out of it."""
+    """Pairs whitened with one choice of ridges, as the basis of candidates with any ``trust``."""
 
     left: Tensor
     right: Tensor
@@ -179,8 +180,8 @@ class Whitened:
 
         With ``L L'`` and ``R R'`` the regularised covariances, ``K = inv(L) C inv(R)'`` is the
         correlation of whitened vectors. The maps ``inv(L)' U sqrt(s)`` and ``inv(R)' V sqrt(s)``
-        have the product ``inv(L)' K inv(R)``, which is the identity, the unchanged model, where K
-        is ``L' R``.
+        have the product ``inv(L)' K inv(R)``. It is the identity, the unchanged model, if K is ``L'
+        R``.
         """
         count = moments.pictures
         image, text = moments.image / count, moments.text / count
@@ -194,12 +195,12 @@ class Whitened:
         half = torch.linalg.solve_triangular(left, cross, upper=False)
         correlation = torch.linalg.solve_triangular(right, half.T, upper=False).T
         unchanged = left.T @ right
-        # As large as it explains the correlation that was found.
+        # Scaled to explain as much as possible of the measured correlation.
         unchanged *= (unchanged * correlation).sum().clamp_min(0) / (unchanged**2).sum()
         return cls(left, right, correlation, unchanged, (image.float(), text.float()))
 
     def fit(self, trust: float) -> Fit:
-        """The maps with a share of the unchanged model."""
+        """Return the maps with a share of the unchanged model."""
         mixed = (1 - trust) * self.correlation + trust * self.unchanged
         turned, strengths, back = torch.linalg.svd(mixed)
         roots = strengths.sqrt()
@@ -209,12 +210,12 @@ class Whitened:
 
 
 def _root(covariance: Tensor, noise: Tensor, ridge: float) -> Tensor:
-    """Lower triangular L with ``L L' = covariance + ridge``."""
+    """Return the lower triangular L with ``L L' = covariance + ridge``."""
     scale = covariance.diagonal().mean().clamp_min(_LEAST_VARIANCE / len(covariance))
     root: Tensor = torch.linalg.cholesky(covariance + ridge * scale * noise)
     return root
 
 
 def _even(turn: Tensor) -> Tensor:
-    """A map at a scale that suits float32; vectors are divided by their length behind it."""
+    """Scale a map to a range suitable for float32; vectors are normalised after it."""
     return (turn / turn.pow(2).mean().sqrt().clamp_min(_TINY)).float()

@@ -1,4 +1,4 @@
-"""Writes an adapted model's folder, whole or not at all."""
+"""Write an adapted model's folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from mmindex.train.checkpoint import sync_path
 
 REPORT_FILE: Final = "adapt.report.json"
 _LATER: Final = ("fingerprint", "seconds")
-# What a model's folder holds beside its weights: configurations and tokenizers.
+# Files in a model's folder in addition to its weights: configurations and tokenizers.
 _PARTS: Final = frozenset({".json", ".txt", ".gz", ".model"})
 _PARTIAL: Final = ".partial"
 _OLD: Final = ".old"
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that cannot be made, holds something else, or a model that is to be kept.
+    """Refuse a folder that cannot be created, has other contents, or a model to be kept.
 
     Raises:
-        UsageError: it holds something.
-        CannotCreateError: a file is in the way of its parents.
-        PermissionDeniedError: its parents do not allow it.
+        UsageError: it is not empty.
+        CannotCreateError: one of its parents is a file.
+        PermissionDeniedError: there is no permission to create it.
         MmindexError: it cannot be read.
     """
     with os_errors(out):
@@ -63,16 +63,16 @@ def write_folder(
     maps: Maps,
     report: Mapping[str, Any],
 ) -> None:
-    """Write the folder beside its place, make it durable, and put it there.
+    """Write the folder beside its destination, make it durable, and rename it.
 
-    A parent that is found by its name is named; one that is a folder or a file is copied, so that
-    the model still works when the original has moved or changed.
+    A parent model that is found by name is referenced; one in a folder or file is copied, so that
+    the new model still works after the original has moved or changed.
 
     Args:
-        out: where to; an adapted model that is there already is replaced.
-        parent: as asked for, its files, and what it is.
+        out: the destination; an existing adapted model is replaced.
+        parent: the request for the parent, its files, and its identity.
         maps: the maps.
-        report: about the run; what is known only afterwards is left out.
+        report: the run's report; what is only known afterwards is left out.
 
     Raises:
         MmindexError: something cannot be read or written.
@@ -108,7 +108,7 @@ def _replace(partial: Path, out: Path) -> None:
 
 
 def _copied(request: ModelRequest, files: ModelFiles, folder: Path) -> ModelRequest:
-    """The parent as the new folder names it; its own files are copied into ``folder``."""
+    """Return the request for the parent from the new folder; its own files are copied there."""
     if request.name.startswith(LOCAL_DIR) and request.folder is not None:
         chosen = {path.absolute() for path in files.inputs}
         for path in sorted(request.folder.rglob("*")):

@@ -1,4 +1,4 @@
-"""Recall of maps on images that they were not fitted to."""
+"""Recall of maps on images that were not used for fitting."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mmindex.evaluate.corpus import Items, caption_queries, image_queries
 from mmindex.evaluate.recall import exact_scan
 from mmindex.models.adapted import Affine
 
-_DEPTH: Final = 1  # of the nearest vectors that a scan keeps: only the ranks are of interest
+_DEPTH: Final = 1  # nearest vectors that a scan keeps: only the ranks are needed
 
 
 @dataclass(slots=True)
 class _InMemory:
-    """Vectors as :class:`mmindex.evaluate.corpus.VectorSource` has them."""
+    """Vectors in memory as a :class:`mmindex.evaluate.corpus.VectorSource`."""
 
     vectors: Float16
     n: int = field(init=False)
@@ -43,7 +43,7 @@ class _InMemory:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """What one gallery's queries found, or those of several galleries.
+    """The ranks of the queries of one or several galleries.
 
     Attributes:
         text_to_image: int64 (m,), the rank of each caption's own image; 1 is first.
@@ -57,7 +57,7 @@ class Ranks:
 
     @classmethod
     def joined(cls, parts: Sequence[Ranks]) -> Ranks:
-        """Galleries of different images, taken together."""
+        """Join galleries of different images."""
         sizes = np.cumsum([0, *(len(part.image_to_text) for part in parts)])
         owners = [part.owner + first for part, first in zip(parts, sizes[:-1], strict=True)]
         return cls(
@@ -68,21 +68,21 @@ class Ranks:
 
     @property
     def score(self) -> float:
-        """The mean of recall@1, 5 and 10 in both directions, percent."""
+        """Return the mean of recall@1, 5 and 10 in both directions, percent."""
         return float(self.scores().mean())
 
     def scores(self) -> NDArray[np.float64]:
-        """The mean of recall@1, 5 and 10 of text to image and of image to text, percent."""
+        """Return the mean of recall@1, 5 and 10 for text to image and image to text, percent."""
         both = (self.text_to_image, self.image_to_text)
         return np.array([100 * np.mean([(one <= k).mean() for k in KS]) for one in both])
 
 
 def rank(pairs: Pairs, maps: tuple[Affine, Affine] | None) -> Ranks:
-    """Search all images of ``pairs`` by each caption, and all captions by each image.
+    """Search all images of ``pairs`` with each caption, and all captions with each image.
 
     Args:
         pairs: the gallery.
-        maps: of images and of captions; None: the vectors as they are.
+        maps: of images and of captions; None: unchanged vectors.
     """
     images, texts = pairs.images, pairs.texts
     if maps is not None:
@@ -98,20 +98,20 @@ def rank(pairs: Pairs, maps: tuple[Affine, Affine] | None) -> Ranks:
 
 
 def _stored(vectors: Float32) -> Float16:
-    """As a store has them; those without unit length, which it refuses, are nearest to nothing."""
+    """Convert vectors as a store does; vectors without unit length are never near."""
     return np.nan_to_num(vectors).astype(np.float16)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Recall@1, 5 and 10 in percent with 95 % intervals, both ways."""
+    """Recall@1, 5 and 10 in percent with 95 % intervals, in both directions."""
 
     text_to_image: tuple[Interval, ...]
     image_to_text: tuple[Interval, ...]
 
     @classmethod
     def of(cls, ranks: Ranks, seed: int) -> Figures:
-        """The figures of some ranks."""
+        """Return the figures of some ranks."""
         pictures = np.arange(len(ranks.image_to_text))
         return cls(
             recall_intervals(ranks.text_to_image, ranks.owner, seed),
@@ -134,7 +134,7 @@ class Gain:
 
     Attributes:
         both: the mean of both directions.
-        text_to_image, image_to_text: each of them.
+        text_to_image, image_to_text: each direction.
     """
 
     both: Change
@@ -143,15 +143,15 @@ class Gain:
 
     @property
     def real(self) -> bool:
-        """Whether it lies beyond the noise, and neither direction has become worse beyond it."""
+        """Whether the gain is significant and neither direction is significantly worse."""
         return self.both.low > 0 and min(self.text_to_image.high, self.image_to_text.high) >= 0
 
 
 def gain(before: Ranks, after: Ranks, seed: int) -> Gain:
     """Compare two models on the same queries.
 
-    Images are drawn with replacement and bring their captions along, as for the intervals of
-    recall; each draw compares both models, so what is hard for both adds no noise.
+    Images are drawn with replacement together with their captions, as for the intervals of recall.
+    Each draw compares both models, so queries that are hard for both add no noise.
 
     Args:
         before, after: ranks of the same queries.
@@ -177,7 +177,7 @@ def gain(before: Ranks, after: Ranks, seed: int) -> Gain:
 
 
 def _hits(ranks: Int64) -> NDArray[np.float64]:
-    """Each query's mean of recall@1, 5 and 10, percent: float64 (q,)."""
+    """Return each query's mean of recall@1, 5 and 10, percent: float64 (q,)."""
     hits: NDArray[np.float64] = 100 * np.mean([ranks <= k for k in KS], axis=0)
     return hits
 

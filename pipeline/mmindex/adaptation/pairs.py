@@ -1,4 +1,4 @@
-"""Images with their captions, as vectors."""
+"""Vectors of images and their captions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-# Folds of ten images each are the least that recall can be compared on.
+# Folds of ten images each are the minimum for comparing recall.
 LEAST_IMAGES = 50
 
 
@@ -24,9 +24,9 @@ class Pairs:
 
     Attributes:
         images: float16 (n, dim), unit length, each image once.
-        texts: float16 (m, dim), unit length, captions; those of one image stand together.
-        counts: int64 (n,), how many captions each image has, at least 1; their sum is m.
-        starts: int64 (n,), where each image's captions begin.
+        texts: float16 (m, dim), unit length, captions; those of one image are consecutive.
+        counts: int64 (n,), number of captions per image, at least 1; their sum is m.
+        starts: int64 (n,), position of each image's first caption.
     """
 
     images: Float16
@@ -42,24 +42,24 @@ class Pairs:
 
     @property
     def dim(self) -> int:
-        """Numbers in a vector."""
+        """The dimension of the vectors."""
         return int(self.images.shape[1])
 
     def captions_of(self, pictures: Int64) -> Int64:
-        """The rows in ``texts`` of some images' captions, image by image: int64."""
+        """Return the rows in ``texts`` of some images' captions, image by image: int64."""
         sizes = self.counts[pictures]
         inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         rows: Int64 = np.repeat(self.starts[pictures], sizes) + inside
         return rows
 
     def only(self, pictures: Int64) -> Pairs:
-        """Some images, int64 (k,), with all their captions, in the order given."""
+        """Return some images, int64 (k,), with all their captions, in the given order."""
         rows = self.captions_of(pictures)
         return Pairs(self.images[pictures], self.texts[rows], self.counts[pictures])
 
 
 def make_pairs(images: NDArray[Any], texts: NDArray[Any], owner: Int64) -> Pairs:
-    """Put captions beside their images; images without one are left out.
+    """Combine captions with their images; images without a caption are left out.
 
     Args:
         images: (n, dim), unit length.

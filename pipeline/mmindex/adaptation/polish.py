@@ -1,4 +1,4 @@
-"""The contrastive polish: a few steps of gradient descent on what search asks for.
+"""The contrastive polish: a few steps of gradient descent on a retrieval loss.
 
 The loss is InfoNCE (A. van den Oord, Y. Li and O. Vinyals, Representation learning with contrastive
 predictive coding, arXiv 1807.03748, 2018) in CLIP's symmetric form: in a batch, each image should
@@ -18,20 +18,20 @@ from torch.nn import functional as F  # noqa: N812 # the usual name
 from mmindex.adaptation.correlate import Fit, Noise, Settings
 from mmindex.adaptation.pairs import Pairs
 
-_BATCH: Final = 256  # images; a step takes some 20 ms on one core at 384 dimensions
-_RATE: Final = 0.01  # of Adam, in parts of a map's own spread
+_BATCH: Final = 256  # images; a step takes about 20 ms on one core at 384 dimensions
+_RATE: Final = 0.01  # Adam's learning rate, relative to the spread of a map
 _TEMPERATURE: Final = 0.06
-# Of the ridge: noise this strong in every vector would drown the few pairs of a small corpus.
+# Share of the ridge: full noise in every vector would hide the few pairs of a small corpus.
 _NOISE: Final = 0.3
 
 
 def polish(fit: Fit, pairs: Pairs, noise: Noise, settings: Settings, seed: int) -> Fit:
-    """Lower the contrastive loss of both maps over ``settings.steps`` steps.
+    """Lower the contrastive loss of both maps in ``settings.steps`` steps.
 
     Args:
-        fit: where to start.
-        pairs: what to fit to; one caption of each image is drawn in a step.
-        noise: of :class:`Noise`.
+        fit: the initial maps.
+        pairs: the pairs to fit to; one caption of each image is drawn per step.
+        noise: the :class:`Noise` of the vectors.
         settings: ridges and steps.
         seed: of the draws.
     """
@@ -66,7 +66,7 @@ def _spread(
     noise: Tensor,
     ridge: float,
 ) -> Tensor:
-    """What standard normal rows are multiplied with to get the noise: float32 (dim, dim)."""
+    """Return the matrix that turns standard normal rows into the noise: float32 (dim, dim)."""
     sample = torch.from_numpy(vectors[:4_096]).float() - centre
     scale = sample.pow(2).mean().double()
     root: Tensor = torch.linalg.cholesky(noise) * (_NOISE * ridge * scale).sqrt()
