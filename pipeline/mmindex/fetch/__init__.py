@@ -1,1 +1,1 @@
-"""Fetching over HTTP: safely, politely, resumably."""
+"""Fetch over HTTP: safely, politely, resumably."""

@@ -1,13 +1,13 @@
-"""Which URLs and network addresses a request may go to.
+"""The URLs and network addresses that requests may use.
 
-A name is resolved once for a connection, every address it has is checked, and the connection goes
-to the checked addresses, not to the name: a resolver that answers differently the next time
-(DNS rebinding) changes nothing. The socket factory checks once more at the last instant, so a
-path around the resolver (an address written in the URL) meets the same rule.
+A name is resolved once per connection, all its addresses are checked, and the connection uses the
+checked addresses instead of the name: a resolver that answers differently the next time (DNS
+rebinding) has no effect. The socket factory checks again immediately before the connection, so that
+the rule also applies without the resolver (for an address in the URL).
 
 Rules after OWASP's "Server-Side Request Forgery Prevention" cheat sheet, the special-purpose
-registries of IANA (through :mod:`ipaddress`), RFC 6052 (NAT64), 3056 (6to4), 4380 (Teredo) and
-5214 (ISATAP).
+registries of IANA (through :mod:`ipaddress`), RFC 6052 (NAT64), 3056 (6to4), 4380 (Teredo) and 5214
+(ISATAP).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from mmindex.fetch.outcome import FetchError, FetchStatus
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-MAX_URL_CHARS: Final = 8_000  # what servers accept; RFC 9110 asks for at least that
+MAX_URL_CHARS: Final = 8_000  # what servers accept; RFC 9110 requires at least that
 
-# Inside a cloud these answer with credentials, whatever else the network may be.
+# In a cloud, these return credentials, whatever else the network allows.
 _METADATA: Final = frozenset(
     ipaddress.ip_address(text)
     for text in (
@@ -44,12 +44,12 @@ _METADATA: Final = frozenset(
         "fd20:ce::254",
     )
 )
-# Public by the registry's letter, yet no server of the open network is there.
+# Public according to the registry, but not used by servers of the open internet.
 _NEVER: Final = tuple(
     ipaddress.ip_network(text)
     for text in (
         "192.88.99.0/24",  # 6to4 relays, deprecated by RFC 7526
-        "::/96",  # IPv4-compatible, deprecated by RFC 4291; holds :: and ::1, judged before
+        "::/96",  # IPv4-compatible, deprecated by RFC 4291; includes :: and ::1, checked before
         "64:ff9b:1::/48",  # NAT64 for local use
         "100::/64",
         "5f00::/16",  # segment routing
@@ -66,12 +66,12 @@ _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _ISATAP: Final = (b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe")
 
 # The URL standard parses such hosts as IPv4 (https://url.spec.whatwg.org/#ends-in-a-number-checker)
-# and getaddrinfo takes 127.1, 0x7f.0.0.1 and 2130706433 for 127.0.0.1.
+# and getaddrinfo reads 127.1, 0x7f.0.0.1 and 2130706433 as 127.0.0.1.
 _NUMERIC_HOST: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IGNORECASE)
 _HOST: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?\.?", re.IGNORECASE)
 
 
-# RFC 3986, section 3: what may stand in a path and a query, with every % part of an escape.
+# RFC 3986, section 3: the valid characters of a path and a query; every % starts an escape.
 _PATH: Final = re.compile(
     r"[a-z]+://[^/?#]+(?P<path>(?:/(?:[a-z0-9._~!$&'()*+,;=:@/-]|%[0-9a-f]{2})*)?)"
     r"(?:\?(?P<query>(?:[a-z0-9._~!$&'()*+,;=:@/?-]|%[0-9a-f]{2})*))?",
@@ -83,7 +83,7 @@ def parse_url(text: str) -> URL:
     """Parse a URL and check that it can be requested.
 
     Raises:
-        FetchError: ``bad_url``: no http or https URL, credentials inside, or a malformed host.
+        FetchError: ``bad_url``: not an http or https URL, credentials in it, or a malformed host.
     """
     try:
         url = _as_written(text.strip())
@@ -104,9 +104,9 @@ def parse_url(text: str) -> URL:
 
 
 def _as_written(text: str) -> URL:
-    """The URL with its path and query sent unchanged where they are well-formed.
+    """Return the URL with its path and query unchanged if they are well-formed.
 
-    ``%2F`` and ``/`` mean different things to a server that checks a signature.
+    ``%2F`` and ``/`` differ for a server that checks a signature.
     """
     url = URL(text)
     parts = _PATH.fullmatch(text.partition("#")[0])
@@ -127,7 +127,7 @@ def _bad_url(detail: str) -> FetchError:
 
 @functools.lru_cache(maxsize=4_096)
 def _literal(host: str) -> Address | None:
-    """``host`` as an IP address, if it is one in the usual notation; else None."""
+    """Return ``host`` as an IP address if it is one in the usual notation; otherwise None."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -136,10 +136,10 @@ def _literal(host: str) -> Address | None:
 
 @functools.lru_cache(maxsize=4_096)
 def refusal(address: Address, *, allow_private: bool) -> str | None:
-    """Why a connection to ``address`` is refused; None if it is allowed.
+    """Return why a connection to ``address`` is refused; None if it is allowed.
 
     Args:
-        address: as a resolver gave it.
+        address: an address from a resolver.
         allow_private: allow loopback, private, link-local and shared addresses. Multicast,
             unspecified, reserved and cloud metadata addresses are never allowed.
     """
@@ -163,7 +163,7 @@ def refusal(address: Address, *, allow_private: bool) -> str | None:
 
 
 def _inside(address: Address) -> str | None:
-    """The kind of internal network that the address belongs to; None for a public address."""
+    """Return the kind of internal network that the address belongs to; None if it is public."""
     if address.is_loopback:
         return "loopback"
     if address.is_link_local or (address.version == 6 and address in _SITE_LOCAL):
@@ -174,7 +174,7 @@ def _inside(address: Address) -> str | None:
 
 
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address embedded in this IPv6 address, if there is one."""
+    """Return the IPv4 address embedded in this IPv6 address, if there is one."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address.sixtofour is not None:
@@ -187,7 +187,7 @@ def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 
 class RefusedAddressError(PermissionError):
-    """The address is not allowed. A subclass of OSError, so that aiohttp passes it on."""
+    """An address that is not allowed. A subclass of OSError, so that aiohttp passes it on."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(errno.EACCES, detail)
@@ -197,7 +197,7 @@ class Guard(AbstractResolver):
     """Resolver and socket factory of one client. Both allow only permitted addresses.
 
     Args:
-        resolver: what really resolves names.
+        resolver: the actual resolver.
         allow_private: see :func:`refusal`.
         trusted_hosts: names that are not checked: the proxies of the environment.
     """
@@ -232,7 +232,7 @@ class Guard(AbstractResolver):
 
         Raises:
             RefusedAddressError: an address is forbidden.
-            OSError: the name does not resolve.
+            OSError: the name cannot be resolved.
         """
         results = await self._resolver.resolve(host, port, family)
         if host in self._trusted_hosts:

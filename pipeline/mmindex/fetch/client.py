@@ -21,21 +21,21 @@ from mmindex.core.config import FetchConfig
 from mmindex.fetch.addresses import Guard, RefusedAddressError, parse_url
 from mmindex.fetch.outcome import FetchError, FetchStatus
 
-# The name that robots.txt files address (RFC 9309, 2.2.1).
+# The name for robots.txt rules (RFC 9309, 2.2.1).
 PRODUCT: Final = "mmindex"
 MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-# Names keep their addresses for this long: a list with a million rows asks once for each host.
+# How long addresses of names are kept: a list with a million rows needs one query per host.
 _DNS_TTL_S: Final = 300
 _DNS_CACHED_NAMES: Final = 10_000
 _DETAIL_CHARS: Final = 200
 
-# Lets a request to a URL begin, and says when its answer has been read.
+# Delays a request to a URL until it is permitted; left when the response has been read.
 Admission = Callable[[URL], AbstractAsyncContextManager[None]]
 
 
 def user_agent(contact: str) -> str:
-    """The User-Agent header."""
+    """Return the User-Agent header."""
     about = f"image search indexer; contact: {contact}" if contact else "image search indexer"
     return f"{PRODUCT}/{mmindex.__version__} ({about})"
 
@@ -45,7 +45,7 @@ class Client:
 
     Args:
         settings: limits and permissions.
-        resolver: what resolves names; the operating system's by default.
+        resolver: the resolver; the operating system's by default.
     """
 
     def __init__(self, settings: FetchConfig, resolver: AbstractResolver | None = None) -> None:
@@ -63,7 +63,7 @@ class Client:
         connector = aiohttp.TCPConnector(
             resolver=self._guard,
             socket_factory=self._guard.open_socket,
-            limit=0,  # the callers bound what is under way
+            limit=0,  # callers limit the number of requests in progress
             ttl_dns_cache=_DNS_TTL_S,
             dns_cache_max_size=_DNS_CACHED_NAMES,
         )
@@ -71,7 +71,7 @@ class Client:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            trust_env=False,  # it would also send what .netrc holds
+            trust_env=False,  # True would also send credentials from .netrc
             headers={"User-Agent": user_agent(settings.contact), "Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(
                 total=None,
@@ -99,10 +99,10 @@ class Client:
         Args:
             url: from :func:`parse_url`.
             headers: request headers.
-            admit: entered before each hop and left when its answer has been read.
+            admit: entered before each hop and left when its response has been read.
 
         Raises:
-            FetchError: a hop is refused, or no answer comes (also while the caller reads on).
+            FetchError: a hop is refused, or no response arrives (also while the caller reads).
         """
         for _ in range(MAX_REDIRECTS + 1):
             self._guard.check_url(url)
@@ -119,7 +119,7 @@ class Client:
                         yield response
                         return
                     location = response.headers["Location"]
-                    # What a redirect's body holds is nobody's business; its length neither.
+                    # The body of a redirect is not needed, however long it is.
                     response.close()
             url = _next_hop(url, location)
         raise FetchError(FetchStatus.BAD_REDIRECT, f"more than {MAX_REDIRECTS} redirects")
@@ -132,7 +132,7 @@ class Client:
 
 
 def _environment_proxies() -> dict[str, URL]:
-    """http_proxy and https_proxy; other kinds (socks, all_proxy) are not supported."""
+    """Return http_proxy and https_proxy; other kinds (socks, all_proxy) are not supported."""
     found = urllib.request.getproxies_environment()
     return {
         scheme: URL(found[scheme])
@@ -155,7 +155,7 @@ def _next_hop(url: URL, location: str) -> URL:
 
 @contextlib.contextmanager
 def _network_errors() -> Iterator[None]:
-    """Turn aiohttp's exceptions into :class:`FetchError` with a known status."""
+    """Convert aiohttp's exceptions to :class:`FetchError` with a known status."""
     try:
         yield
     except TimeoutError as error:
@@ -182,7 +182,7 @@ def check_status(response: aiohttp.ClientResponse) -> None:
     """Raise unless the status is 2xx.
 
     Raises:
-        FetchError: with the status's meaning, and Retry-After where the server sends it.
+        FetchError: with the meaning of the status, and Retry-After if the server sends it.
     """
     code = response.status
     if 200 <= code < 300:
@@ -199,7 +199,7 @@ def check_status(response: aiohttp.ClientResponse) -> None:
 
 
 def retry_after(value: str, now: float | None = None) -> float | None:
-    """Seconds to wait from a Retry-After header (RFC 9110, 10.2.3); None if it is invalid."""
+    """Return the seconds of a Retry-After header (RFC 9110, 10.2.3); None if it is invalid."""
     value = value.strip()
     if value.isascii() and value.isdigit():
         return float(value[:12])
@@ -218,12 +218,12 @@ async def read_body(
     """Read the whole body, up to ``limit`` bytes.
 
     Args:
-        response: an answer whose body is unread.
+        response: a response whose body is unread.
         limit: largest body.
-        grow: told the size so far after each piece; may make us wait.
+        grow: called with the size so far after each chunk; may wait.
 
     Raises:
-        FetchError: it is larger, compressed although nobody asked, or ends early.
+        FetchError: it is larger, compressed without being requested, or incomplete.
     """
     if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
         encoding = response.headers["Content-Encoding"][:40]

@@ -1,4 +1,4 @@
-"""Fetches all addresses of a list into shards, many hosts in parallel."""
+"""Fetch all addresses of a list into shards, many hosts in parallel."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from mmindex.fetch.robots import Robots
 from mmindex.fetch.shards import ShardWriter, list_shards
 from mmindex.store.layout import Layout
 
-# Hosts worked on at the same time. A host that makes us wait holds no connection, so there are
-# more of them than connections; each costs a few kilobytes.
+# Hosts in progress at the same time. A host that is waiting has no connection, so there are more
+# hosts than connections; each takes a few kilobytes.
 _ACTIVE_HOSTS: Final = 512
-# getaddrinfo blocks a thread; the default of six would make a list of many hosts wait for names.
+# getaddrinfo blocks a thread; the default of six would delay a list of many hosts.
 _THREADS: Final = 32
-# A slow crawl closes a shard after this share of its time so far: a handful of shards for each
-# doubling, instead of one every half minute for days.
+# A slow crawl closes a shard after this share of its time so far: a few shards for each doubling of
+# the time, instead of one every half minute for days.
 _SHARD_SHARE: Final = 0.05
 
 
@@ -41,8 +41,8 @@ class ShardSink:
 
     Args:
         layout: the store.
-        folder: where the list's shards lie.
-        ledger: learns where every image is.
+        folder: the folder of the list's shards.
+        ledger: records the location of every image.
         settings: size and age at which a shard is closed.
     """
 
@@ -57,7 +57,7 @@ class ShardSink:
         self._begun = self._opened = time.monotonic()
 
     async def add(self, fetched: Fetched) -> None:
-        """Keep one result, of forgotten bytes only that; waits while the disk is behind.
+        """Store a result, for forgotten bytes only their status; wait while writing is behind.
 
         Raises:
             StorageError: the disk is full.
@@ -135,7 +135,7 @@ class _Crawl:
             self._politeness.leave(parse_url(f"http://{host}/"))
 
     async def _lane(self, urls: Iterator[str], progress: tqdm) -> None:  # type: ignore[type-arg]
-        """One connection to a host. All lanes share one iterator, so none waits for another."""
+        """Fetch over one connection to a host; lanes share an iterator, so none has to wait."""
         for url in urls:
             slot = self._fetcher.slot()
             try:
@@ -171,15 +171,15 @@ def crawl_addresses(
 ) -> None:
     """Fetch every planned address and store the results in new shards.
 
-    What was fetched when the run is stopped, by a signal or an error, is kept as well.
+    If a signal or an error stops the run, the results so far are stored too.
 
     Args:
         layout: the store; its writer lock must be held.
-        folder: where the list's shards lie.
+        folder: the folder of the list's shards.
         ledger: the rows, with :meth:`Ledger.plan` done.
-        settings: how to behave.
+        settings: limits and permissions.
         max_bytes: larger images are refused.
-        resolver: what resolves names; the operating system's by default.
+        resolver: the resolver; the operating system's by default.
 
     Raises:
         StorageError: the disk is full.
@@ -197,7 +197,7 @@ def crawl_addresses(
 
 
 def first_failure(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first real error of nested task groups."""
+    """Return the first actual error in nested exception groups."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,4 +1,4 @@
-"""Downloads the archives of a corpus. Downloads resume, and are verified before use."""
+"""Download the archives of a corpus. Downloads resume, and are verified before use."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class RemoteFile:
     """A file to fetch.
 
     Attributes:
-        name: what it is called on disk.
-        urls: where it is to be had, best first.
-        size_bytes: its size, where known.
-        sha256: hex digest, where known.
-        md5: hex digest, where known.
+        name: its name on disk.
+        urls: its addresses, best first.
+        size_bytes: its size, if known.
+        sha256: hex digest, if known.
+        md5: hex digest, if known.
     """
 
     name: str
@@ -53,27 +53,27 @@ def download_files(
     settings: FetchConfig,
     resolver: AbstractResolver | None = None,
 ) -> list[Path]:
-    """Make sure that files are present, complete and verified; fetch several at once.
+    """Ensure that files are present, complete and verified; fetch several at once.
 
-    A file that is there and was checked is not looked at again unless its size or time changed.
-    What arrived before a failure is kept and continued by the next run.
+    A verified file is not read again unless its size or time changed. After a failure, the next run
+    continues with the bytes that have arrived.
 
     Args:
         layout: the store; its writer lock must be held.
-        folder: where they go, below the store's downloads folder.
-        files: what is wanted.
+        folder: the destination, below the store's downloads folder.
+        files: the files to fetch.
         settings: mirrors, limits, and whether checksums must be known.
-        resolver: what resolves names; the operating system's by default.
+        resolver: the resolver; the operating system's by default.
 
     Returns:
-        their paths, in the order given.
+        Their paths, in the given order.
 
     Raises:
         NetworkError: no mirror has it, or none can be reached.
-        BusyError: the server asks to wait for longer than the budget.
-        DataError: size or checksum differ, or a web page came instead; nothing of it is kept.
+        BusyError: the server asks to wait longer than the budget.
+        DataError: size or checksum differ, or the response is a web page; nothing of it is kept.
         StorageError: there is not enough space, or writing failed.
-        UsageError: an address makes no sense.
+        UsageError: an address is invalid.
     """
     _refuse_unknown(files, settings)
     for needed in (folder, layout.staging_dir):  # training works without a store
@@ -89,10 +89,10 @@ def download_files(
 
 
 def _is_ready(layout: Layout, folder: Path, file: RemoteFile) -> bool:
-    """Whether the file is present and correct. A file without a matching record is verified now.
+    """Return whether the file is present and correct; without a matching record, verify it now.
 
     Raises:
-        DataError: it is there, but it is not what its publisher serves.
+        DataError: it is present, but differs from what its publisher serves.
     """
     path = folder / file.name
     if not path.is_file():
@@ -194,10 +194,10 @@ class _Download:
 
 
 def _mirrored(text: str, base_url: str | None) -> URL:
-    """The address, with the mirror's scheme, host and leading path in place of its own.
+    """Return the address with the mirror's scheme, host and leading path.
 
     Raises:
-        UsageError: it makes no sense.
+        UsageError: it is invalid.
     """
     try:
         url = parse_url(text)

@@ -1,4 +1,4 @@
-"""Fetches one image. Retries where that may help; honours opt-outs before reading the body."""
+"""Fetch one image. Retry where that may help; check for opt-outs before reading the body."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mmindex.fetch.optout import opt_out
 from mmindex.fetch.outcome import FetchError, FetchStatus
 from mmindex.fetch.politeness import Politeness, backoff_s
 
-# Bodies up to this size come as they come; of larger ones few may be in memory at once.
+# Bodies up to this size are not limited; only a few larger ones may be in memory at once.
 _SMALL_BODY_BYTES: Final = 4 << 20
 _LARGE_BODIES: Final = 8
 _ACCEPT: Final = {"Accept": "image/*,*/*;q=0.5"}
 
-# Worth a second request within the same run.
+# Failures that are retried within the same run.
 _TRY_AGAIN: Final = frozenset(
     {FetchStatus.TIMEOUT, FetchStatus.CONNECTION, FetchStatus.DNS, FetchStatus.SERVER_ERROR}
 )
@@ -33,12 +33,12 @@ class Fetched:
     """The result of fetching one address.
 
     Attributes:
-        url: as it was asked for.
-        status: of the closed list; ``data`` and ``key`` hold something for ``stored`` only.
-        detail: the same for people; empty for ``stored``.
-        http_status: the last answer's, 0 where there was none.
-        tries: requests sent, redirects not counted.
-        final_url: where redirects led.
+        url: the requested address.
+        status: from the closed list; ``data`` and ``key`` are only set for ``stored``.
+        detail: the status in words; empty for ``stored``.
+        http_status: that of the last response, 0 if there was none.
+        tries: requests sent, without redirects.
+        final_url: the address after redirects.
         key: sha256 of the bytes, in hex.
         data: the body.
     """
@@ -54,14 +54,14 @@ class Fetched:
 
 
 class BodySlot:
-    """Permission to hold a large body in memory; return it with ``release``."""
+    """Permission to keep a large body in memory; return it with ``release``."""
 
     def __init__(self, large: asyncio.Semaphore) -> None:
         self._large = large
         self._held = False
 
     async def grow(self, size: int) -> None:
-        """Report the body's size so far; waits when it becomes large."""
+        """Report the body's size so far; wait when it becomes large."""
         if size > _SMALL_BODY_BYTES and not self._held:
             await self._large.acquire()
             self._held = True
@@ -74,11 +74,11 @@ class BodySlot:
 
 
 class ImageFetcher:
-    """Fetches images of one crawl.
+    """Fetches the images of one crawl.
 
     Args:
         client: an open client.
-        politeness: what knows the hosts.
+        politeness: the state of the hosts.
         settings: limits.
         max_bytes: larger bodies are refused.
     """
@@ -93,13 +93,13 @@ class ImageFetcher:
         self._large = asyncio.Semaphore(_LARGE_BODIES)
 
     def slot(self) -> BodySlot:
-        """A slot for one fetch."""
+        """Return a slot for one fetch."""
         return BodySlot(self._large)
 
     async def fetch(self, text: str, slot: BodySlot) -> Fetched:
         """Fetch the image at the address ``text``. The result also reports failures.
 
-        A wait that the server asks for is not a failed try: the host's budget bounds those.
+        Waiting at the server's request is not a failed try; the host's budget limits it.
         """
         tries = failed = 0
         try:
@@ -147,7 +147,7 @@ class ImageFetcher:
                 raise FetchError(FetchStatus.NOT_AN_IMAGE, detail, http_status=code)
             data = await read_body(response, self._max_bytes, slot.grow)
         except FetchError:
-            # Nothing more is read from this connection: the body may be endless, or not ours.
+            # Nothing more is read from this connection: the body may be endless, or opted out.
             response.close()
             raise
         if not data:

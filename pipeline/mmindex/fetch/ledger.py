@@ -1,8 +1,8 @@
-"""Tracks every row and address of a URL list during a run.
+"""Track every row and address of a URL list during a run.
 
-A scratch SQLite database in the store's staging folder, made anew by each run from the list and
-from the shards: those two are the only truth, so nothing can disagree with them after a kill.
-Memory stays flat however long the list is.
+A scratch SQLite database in the store's staging folder. Each run creates it from the list and the
+shards, which are the only permanent records, so that nothing can be inconsistent after a kill.
+Memory is bounded for lists of any length.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CHUNK_ROWS: Final = 256
 _DAY_MS: Final = 24 * 3600 * 1000
 
 _TABLES: Final = (
-    "PRAGMA journal_mode = OFF",  # scratch: after a crash it is removed, never recovered
+    "PRAGMA journal_mode = OFF",  # scratch: removed after a crash, never recovered
     "PRAGMA synchronous = OFF",
     "PRAGMA cache_size = -8192",  # KiB
     "PRAGMA temp_store = FILE",
@@ -66,10 +66,10 @@ class ListRow:
     """One row of a URL list.
 
     Attributes:
-        url: as the list gives it.
+        url: as in the list.
         captions: none, one, or several.
         name: the list's own id of the row, or the empty string.
-        split: ``all`` where the list knows none.
+        split: ``all`` if the list has none.
         metadata: the list's other columns.
     """
 
@@ -86,12 +86,12 @@ class RowState:
 
     Attributes:
         number: position in the list, from 0.
-        row: as listed, with the captions of every row that has this address.
+        row: as in the list, with the captions of every row that has this address.
         repeats: whether an earlier row has the same address.
-        status: the fetch's; None where the address was never asked for.
-        detail: why nothing is kept.
+        status: status of the fetch; None if the address was never requested.
+        detail: why nothing is stored.
         key: sha256 of the bytes.
-        place: shard and row that hold the bytes, or None.
+        place: shard and row with the bytes, or None.
     """
 
     number: int
@@ -104,7 +104,7 @@ class RowState:
 
 
 def address_of(url: str) -> bytes:
-    """The key of an address in the tables: the first 16 bytes of its sha256."""
+    """Return the key of an address in the tables: the first 16 bytes of its sha256."""
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
@@ -133,7 +133,7 @@ class Ledger:
             return self._database.execute(statement, tuple(values))
 
     def add_rows(self, rows: Iterable[ListRow]) -> int:
-        """Add the list's rows; returns their number."""
+        """Add the list's rows; return their number."""
         count = 0
         numbered = enumerate(rows)
         while chunk := list(itertools.islice(numbered, _CHUNK_ROWS)):
@@ -183,11 +183,11 @@ class Ledger:
         return added.rowcount > 0
 
     def plan(self, settings: FetchConfig) -> int:
-        """Choose the addresses to fetch; returns their number.
+        """Choose the addresses to fetch; return their number.
 
-        Never asked for: always. Failed for a passing reason: always. Failed for good:
-        after ``retry_permanent_days``. Refused as private: as soon as that is allowed.
-        Stored or forgotten: never.
+        Never requested: always. Temporary failure: always. Permanent failure: after
+        ``retry_permanent_days``. Refused as private: as soon as that is allowed. Stored or
+        forgotten: never.
         """
         again = TRANSIENT | ({FetchStatus.REFUSED_ADDRESS} if settings.allow_private else set())
         cutoff = int(time.time() * 1000 - settings.retry_permanent_days * _DAY_MS)
@@ -198,11 +198,11 @@ class Ledger:
         return self.planned
 
     def hosts(self) -> Iterator[tuple[str, int]]:
-        """The hosts to fetch from, in list order, with the number of addresses of each."""
+        """Yield the hosts to fetch from, in list order, with the number of addresses of each."""
         yield from self._run("SELECT host, count(*) FROM todo GROUP BY host ORDER BY min(n)")
 
     def todo(self, host: str) -> Iterator[str]:
-        """The addresses to fetch from one host, in list order."""
+        """Yield the addresses to fetch from one host, in list order."""
         last = -1
         query = "SELECT n, url FROM todo WHERE host = ? AND n > ? ORDER BY n LIMIT ?"
         while chunk := self._run(query, (host, last, _CHUNK_ROWS)).fetchall():
@@ -210,10 +210,10 @@ class Ledger:
             last = chunk[-1][0]
 
     def counts(self, fresh: bool) -> dict[str, int]:
-        """The number of addresses of the list by status.
+        """Return the number of addresses of the list by status.
 
         Args:
-            fresh: only those that this run has asked for.
+            fresh: only those that this run has requested.
         """
         query = (
             "SELECT f.status, count(*) FROM addresses JOIN fetched f USING (address)"
@@ -222,7 +222,7 @@ class Ledger:
         return dict(self._run(query, (int(fresh),)))
 
     def host_counts(self, limit: int) -> list[tuple[str, str, int]]:
-        """(host, status, count) of this run, the most frequent first."""
+        """Return (host, status, count) of this run, most frequent first."""
         query = (
             "SELECT a.host, f.status, count(*) FROM addresses a JOIN fetched f USING (address)"
             " WHERE f.fresh GROUP BY a.host, f.status ORDER BY 3 DESC, 1, 2 LIMIT ?"
@@ -230,7 +230,7 @@ class Ledger:
         return list(self._run(query, (limit,)))
 
     def rows(self) -> Iterator[RowState]:
-        """Every row of the list, in order, with its result."""
+        """Yield every row of the list, in order, with its result."""
         query = (
             "SELECT r.n, a.n, a.copies, a.url, a.address, r.name, r.split, r.captions, r.metadata,"
             " f.status, f.detail, f.key, s.shard, s.row"
@@ -267,7 +267,7 @@ def _listed(row: ListRow) -> tuple[str, str, bytes, bytes]:
 
 
 def _host_of(url: str) -> str:
-    """Host and port, the unit of politeness; empty if it is not an address."""
+    """Return host and port, the unit of politeness; empty if the URL is invalid."""
     try:
         parsed = parse_url(url)
     except FetchError:

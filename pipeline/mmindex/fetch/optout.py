@@ -9,9 +9,9 @@ from multidict import CIMultiDictProxy
 
 from mmindex.fetch.client import PRODUCT
 
-# "none" is noindex and nofollow in one word; the noai family is DeviantArt's convention of 2022.
+# "none" is noindex and nofollow together; the noai family is DeviantArt's convention of 2022.
 _OPT_OUTS: Final = frozenset({"noai", "noimageai", "noindex", "noimageindex", "none"})
-# Directives that have a colon of their own, and so are no name of a robot.
+# Directives with a colon of their own, which therefore are not names of robots.
 _WITH_VALUE: Final = frozenset(
     {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 )
@@ -19,7 +19,7 @@ _NAMED: Final = re.compile(r"\s*([^:,\s]+)\s*:(.*)", re.DOTALL)
 
 
 def opt_out(headers: CIMultiDictProxy[str]) -> str | None:
-    """The header in which the server asks not to be indexed, or None.
+    """Return the header in which the server asks not to be indexed, or None.
 
     ``X-Robots-Tag`` counts if it is for all robots or for mmindex
     (https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag#xrobotstag);
@@ -36,7 +36,7 @@ def opt_out(headers: CIMultiDictProxy[str]) -> str | None:
 
 
 def _tag_opt_out(value: str) -> str | None:
-    """The first directive that is an opt-out for us; a robot's name holds to the value's end."""
+    """Return the first opt-out for mmindex; a robot's name applies to the end of the value."""
     for_us = True
     for part in value.split(","):
         named = _NAMED.fullmatch(part)

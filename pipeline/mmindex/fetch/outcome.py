@@ -11,27 +11,27 @@ from mmindex.core.records import Reason
 class FetchStatus(StrEnum):
     """The result of one address, as stored with it."""
 
-    STORED = "stored"  # the bytes are kept (or were kept before, under the same sha256)
-    FORGOTTEN = "forgotten"  # the store was told to forget what it serves: never asked again
+    STORED = "stored"  # the bytes are stored (or already were, under the same sha256)
+    FORGOTTEN = "forgotten"  # the content was forgotten: never requested again
     # May pass: tried again by the next run.
-    TIMEOUT = "timeout"  # too slow to connect, to go on, or in all
+    TIMEOUT = "timeout"  # too slow to connect, to send data, or in total
     CONNECTION = "connection"  # refused, reset, ended early, broken TLS or HTTP
-    DNS = "dns"  # the name does not resolve
+    DNS = "dns"  # the name cannot be resolved
     SERVER_ERROR = "server_error"  # 5xx
-    THROTTLED = "throttled"  # asked to wait for longer than the budget allows
+    THROTTLED = "throttled"  # asked to wait longer than the budget allows
     ROBOTS_UNREACHABLE = "robots_unreachable"  # RFC 9309, 2.3.1.4: complete disallow
     HOST_GIVEN_UP = "host_given_up"  # too many lost connections to this host in a row
     # Final for a while: tried again after ``retry_permanent_days``.
     OPTED_OUT = "opted_out"  # robots.txt, X-Robots-Tag or TDM-Reservation
-    CRAWL_DELAY = "crawl_delay"  # robots.txt asks for longer pauses than we wait
+    CRAWL_DELAY = "crawl_delay"  # robots.txt asks for longer pauses than the limit
     GONE = "gone"  # 404, 410
-    CLIENT_ERROR = "client_error"  # any other 4xx, and answers that make no sense
-    BAD_URL = "bad_url"  # no http or https address, or one with credentials
+    CLIENT_ERROR = "client_error"  # any other 4xx, and invalid responses
+    BAD_URL = "bad_url"  # not an http or https address, or one with credentials
     BAD_REDIRECT = "bad_redirect"  # too many, from https to http, or to a bad address
     REFUSED_ADDRESS = "refused_address"  # leads to a private or otherwise special network
     NOT_AN_IMAGE = "not_an_image"  # a web page or other text
-    EMPTY = "empty"  # an answer without a body
-    TOO_LARGE = "too_large"  # more bytes than the cap
+    EMPTY = "empty"  # a response without a body
+    TOO_LARGE = "too_large"  # more bytes than the limit
 
 
 TRANSIENT: Final = frozenset(
@@ -55,19 +55,19 @@ _REASONS: Final = {
 
 
 def reason_of(status: FetchStatus) -> Reason:
-    """The quarantine reason for a failed fetch."""
+    """Return the quarantine reason for a failed fetch."""
     return _REASONS.get(status, Reason.FETCH_FAILED)
 
 
 class FetchError(Exception):
-    """A request failed.
+    """A failed request.
 
     Attributes:
-        status: why, of the closed list.
-        detail: the same for people, on one line.
-        retry_after_s: how long the server asks us to wait, or None.
-        http_status: the server's answer, or 0 where there was none.
-        final: asking again within this run is of no use.
+        status: the reason, from the closed list.
+        detail: the reason in words, on one line.
+        retry_after_s: how long the server asks to wait, or None.
+        http_status: status of the server's response, or 0 if there was none.
+        final: whether a retry within this run is useless.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class FetchError(Exception):
 
     @property
     def lost_connection(self) -> bool:
-        """Whether the host gave no response at all."""
+        """Whether the host sent no response at all."""
         return (
             self.http_status == 0
             and not self.final

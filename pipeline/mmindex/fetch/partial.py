@@ -1,8 +1,8 @@
 """The state of a partial download, and whether a response continues it.
 
-A download is only ever continued with bytes of the very same representation: RFC 9110 lets a
-server say so through a strong ETag (8.8.3) that the client sends back in If-Range (13.1.5).
-Without one, or with any doubt, it begins again at the first byte.
+A download is only continued with bytes of the same representation: in RFC 9110, a server identifies
+it with a strong ETag (8.8.3) that the client sends back in If-Range (13.1.5). Without one, or in
+case of doubt, the download starts again at the first byte.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ T = TypeVar("T")
 
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
-# Left free beside what the downloads need: the index has to fit as well, and a file system
-# that is full to the last byte makes everything else on the machine fail.
+# Space that downloads leave free: the index has to fit as well, and a completely full file system
+# makes everything else on the machine fail.
 _SPARE_BYTES: Final = 256 << 20
 
 
 class Sidecar(msgspec.Struct, frozen=True):
-    """``NAME.part.json``: what the bytes in ``NAME.part`` are.
+    """``NAME.part.json``: describes the bytes in ``NAME.part``.
 
     Attributes:
-        url: where they come from.
-        etag: the strong ETag they were served under; empty where there was none.
-        length: bytes of the whole; -1 where unknown.
-        bytes: how many of them are good.
+        url: their address.
+        etag: the strong ETag of the response; empty if there was none.
+        length: total bytes of the file; -1 if unknown.
+        bytes: how many are valid.
     """
 
     url: str
@@ -44,15 +44,15 @@ class Sidecar(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """``NAME.json``: the verified facts of a finished file, which save hashing it again.
+    """``NAME.json``: the verified facts of a finished file, so that it is not hashed again.
 
     Attributes:
-        url: where it came from; empty where somebody put it there.
+        url: its address; empty if a user put the file there.
         bytes: size.
         mtime_ns: modification time when it was checked.
         sha256: hex digest.
         md5: hex digest.
-        checked: ``sha256`` or ``md5``, what it was compared by; ``first use`` where none is known.
+        checked: ``sha256`` or ``md5``, the checksum compared; ``first use`` if none is known.
     """
 
     url: str
@@ -64,7 +64,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def load_sidecar(path: Path, partial: Path) -> Sidecar | None:
-    """The sidecar, if it and its partial file exist."""
+    """Read the sidecar, if it and its partial file exist."""
     sidecar = _load(path, Sidecar)
     if sidecar is None or not partial.is_file():
         return None
@@ -73,7 +73,7 @@ def load_sidecar(path: Path, partial: Path) -> Sidecar | None:
 
 
 def load_record(path: Path) -> Record | None:
-    """The record of a finished file; None if there is none."""
+    """Read the record of a finished file; None if there is none."""
     return _load(path, Record)
 
 
@@ -86,17 +86,17 @@ def _load(path: Path, kind: type[T]) -> T | None:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError:
-        return None  # it only saves work: without it the work is done again
+        return None  # it only saves work: without it, the work is repeated
 
 
 def strong_etag(response: aiohttp.ClientResponse) -> str:
-    """The response's ETag if it is strong, else the empty string."""
+    """Return the response's ETag if it is strong, otherwise the empty string."""
     etag = response.headers.get("ETag", "").strip()
     return etag if len(etag) > 2 and etag[0] == '"' == etag[-1] else ""
 
 
 def resume_headers(sidecar: Sidecar | None, url: str) -> dict[str, str]:
-    """Request headers for the rest of a download; none if it must start again."""
+    """Return request headers for the rest of a download; none if it must start again."""
     if sidecar is None or not sidecar.bytes or not sidecar.etag or sidecar.url != url:
         return {}
     return {"Range": f"bytes={sidecar.bytes}-", "If-Range": sidecar.etag}
@@ -107,18 +107,18 @@ class MismatchError(Exception):
 
 
 def start_of(response: aiohttp.ClientResponse, sidecar: Sidecar | None) -> tuple[int, int]:
-    """The offset of a response's first byte, and the size of the whole file.
+    """Return the offset of a response's first byte, and the size of the whole file.
 
     Args:
         response: 200 or 206.
-        sidecar: what was asked to be continued; None where the whole was asked for.
+        sidecar: the download to continue; None if the whole file was requested.
 
     Returns:
-        (offset, length of the whole, -1 where unknown).
+        (offset, size of the whole file, -1 if unknown).
 
     Raises:
-        MismatchError: the part is not the one that was asked for.
-        FetchError: a part although the whole was asked for.
+        MismatchError: the response is not the requested part.
+        FetchError: the response is a part although the whole file was requested.
     """
     if response.status != 206:
         return 0, -1 if response.content_length is None else response.content_length
@@ -140,7 +140,7 @@ def start_of(response: aiohttp.ClientResponse, sidecar: Sidecar | None) -> tuple
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Raise StorageError unless ``needed`` more bytes fit, with some to spare."""
+    """Raise StorageError unless ``needed`` more bytes fit, with a reserve."""
     with os_errors(folder):
         free = shutil.disk_usage(folder).free
     if needed + _SPARE_BYTES > free:

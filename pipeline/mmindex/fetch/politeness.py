@@ -1,4 +1,4 @@
-"""Limits the rate and the parallel requests for each host."""
+"""Limit the rate and the parallel requests for each host."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mmindex.fetch.client import Admission, deadline
 from mmindex.fetch.outcome import FetchError, FetchStatus
 from mmindex.fetch.robots import Robots
 
-_DEFAULT_WAIT_S: Final = 5.0  # for a 429 that names no time
-_LEAST_WAIT_S: Final = 1.0  # for one that names none worth the name: "Retry-After: 0"
-# A host that throttles now and then over a million rows is not given up for that.
+_DEFAULT_WAIT_S: Final = 5.0  # for a 429 without a time
+_LEAST_WAIT_S: Final = 1.0  # for a time that is too short: "Retry-After: 0"
+# Restored per success, so that a host that throttles occasionally over a million rows is kept.
 _EARNED_BACK_S: Final = 0.5
 
 
@@ -31,7 +31,7 @@ class Host:
         delay_s: minimum time between the starts of two requests.
         next_at: loop time before which no request may start.
         waited_s: seconds waited for Retry-After so far.
-        lost: lost connections in a row.
+        lost: consecutive lost connections.
         given_up: why this host is left for a later run, or None.
     """
 
@@ -55,7 +55,7 @@ class Politeness:
         self._hosts: dict[tuple[str, int], Host] = {}
 
     def host(self, url: URL) -> Host:
-        """The state of ``url``'s host and port."""
+        """Return the state of ``url``'s host and port."""
         key = (url.raw_host or "", url.port or 0)
         host = self._hosts.get(key)
         if host is None:
@@ -65,7 +65,7 @@ class Politeness:
 
     @property
     def admission(self) -> Admission:
-        """Wait until a URL may be requested: robots.txt, pauses, rate and both limits apply."""
+        """A context that waits until a URL may be requested: robots.txt, pauses, rate, limits."""
         return self._admit
 
     @asynccontextmanager
@@ -74,7 +74,7 @@ class Politeness:
         rules = await self._robots.rules(url)
         rules.check(url)
         self._set_pace(host, rules.delay_s)
-        # Always in this order, and both are given back between two hops: no cycle of waiting.
+        # Always in this order, and both are released between two hops, so there is no deadlock.
         async with host.slots:
             await self._wait_turn(host)
             async with self._total, deadline(self._settings.image_timeout_s):
@@ -104,7 +104,7 @@ class Politeness:
         if not host.delay_s and host.given_up is None and host.next_at <= loop.time():
             return
         async with host.turn:
-            # A pause may grow while we wait.
+            # The pause may become longer during the wait.
             while host.given_up is None and (wait := host.next_at - loop.time()) > 0:
                 await asyncio.sleep(wait)
             if host.given_up is not None:

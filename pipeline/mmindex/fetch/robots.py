@@ -1,7 +1,7 @@
 """robots.txt, fetched once per origin and evaluated as RFC 9309 specifies.
 
-What a failed fetch means is the RFC's section 2.3.1: 4xx allows everything, 5xx and no answer at
-all forbid everything for now. 429 is taken for "no answer": the server is there and says "not now".
+Failed fetches follow section 2.3.1 of the RFC: 4xx allows everything; 5xx and missing responses
+forbid everything for now. 429 counts as a missing response, because it is temporary.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from mmindex.fetch.outcome import FetchError, FetchStatus
 _MAX_BYTES: Final = 512 * 1024
 # RFC 9309, 2.4: not longer than a day.
 _KEEP_S: Final = 24 * 3600.0
-# Long crawls of many hosts must not keep every host's rules.
+# Long crawls of many hosts must not keep the rules of all of them.
 _KEPT_ORIGINS: Final = 4_000
 _TRIES: Final = 2
 
-# A server that does not answer is not a statement of the site's owner.
+# These failures keep their status; a server that does not respond now may respond later.
 _REFUSES: Final = frozenset({FetchStatus.BAD_URL, FetchStatus.REFUSED_ADDRESS})
 
 
@@ -35,8 +35,8 @@ class Rules:
     """The rules in one origin's robots.txt.
 
     Attributes:
-        parsed: its rules; None where everything is allowed or nothing could be read.
-        error: why nothing could be read: then nothing is allowed for now.
+        parsed: its rules; None if everything is allowed or the file could not be read.
+        error: why the file could not be read; then nothing is allowed for now.
     """
 
     parsed: Protego | None
@@ -46,7 +46,7 @@ class Rules:
         """Raise if the rules forbid ``url``.
 
         Raises:
-            FetchError: ``opted_out``, or what kept us from reading robots.txt.
+            FetchError: ``opted_out``, or why robots.txt could not be read.
         """
         if self.error is not None:
             raise self.error
@@ -73,7 +73,7 @@ class Robots:
         self._rules: dict[URL, tuple[float, asyncio.Task[Rules]]] = {}
 
     async def rules(self, url: URL) -> Rules:
-        """The rules of ``url``'s origin."""
+        """Return the rules of ``url``'s origin."""
         origin = url.origin()
         now = time.monotonic()
         known = self._rules.get(origin)
@@ -84,7 +84,7 @@ class Robots:
             self._rules[origin] = known
         if known[1].done():
             return known[1].result()
-        # One row that is cancelled must not cancel the others' answer.
+        # Cancelling one row must not cancel the fetch for the others.
         return await asyncio.shield(known[1])
 
     async def _fetch(self, origin: URL) -> Rules:
@@ -98,7 +98,7 @@ class Robots:
                 if error.status in (FetchStatus.GONE, FetchStatus.CLIENT_ERROR):
                     return Rules(None)  # "unavailable": any access is allowed
                 if error.status is FetchStatus.BAD_REDIRECT:
-                    return Rules(None)  # 2.3.1.2: may be taken for unavailable
+                    return Rules(None)  # 2.3.1.2: may count as unavailable
                 if error.status in _REFUSES:
                     return Rules(None, _as_rules_error(error, error.status))
         assert error is not None  # noqa: S101  # the loop ran at least once

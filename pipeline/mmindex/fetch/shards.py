@@ -1,9 +1,9 @@
 """Shards of fetched images: Parquet files with the status and bytes of each address in a row.
 
-Why Parquet and not tar: address, status, sha256 and bytes stand in one row and cannot drift apart;
-a row without bytes (a 404, an opt-out) needs no file of its own; the columns without the bytes can
-be read alone, which is what a second run does; pages carry checksums, where tar has none. A shard
-appears whole or not at all, and is never changed: a later run adds shards.
+Why Parquet and not tar: address, status, sha256 and bytes are in one row and cannot become
+inconsistent; a row without bytes (a 404, an opt-out) needs no file of its own; the other columns
+can be read without the bytes, as a second run does; pages have checksums, which tar has not. A
+shard is written completely or not at all, and never changed: a later run adds shards.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCHEMA: Final = pa.schema(
         pa.field("final_url", pa.string(), nullable=False),
         pa.field("key", pa.string(), nullable=False),
         pa.field("size_bytes", pa.int64(), nullable=False),
-        # Null where nothing was kept, and where an earlier row holds the same bytes.
+        # Null if nothing was stored, or if an earlier row has the same bytes.
         pa.field(BYTES_COLUMN, pa.binary()),
         pa.field("has_bytes", pa.bool_(), nullable=False),
     ]
@@ -47,12 +47,12 @@ _STATE_ROWS: Final = 16_384
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """The path of shard ``number``."""
+    """Return the path of shard ``number``."""
     return folder / f"{number:06d}.parquet"
 
 
 def list_shards(folder: Path) -> list[int]:
-    """The numbers of the existing shards, ascending."""
+    """Return the numbers of the existing shards, ascending."""
     return sorted(int(path.stem) for path in folder.glob("[0-9]*.parquet") if path.stem.isdigit())
 
 
@@ -102,7 +102,7 @@ class ShardWriter:
         self._writer = pq.ParquetWriter(
             pa.PythonFile(self._staged, mode="w"),
             SCHEMA,
-            # Photographs do not get smaller; the other columns do.
+            # Photos hardly compress further; the other columns do.
             compression={name: "none" if name == BYTES_COLUMN else "zstd" for name in SCHEMA.names},
             use_dictionary=["status", "detail"],
             write_statistics=False,
@@ -120,7 +120,7 @@ class ShardWriter:
         self._staged.__exit__(None, None, None)
 
     def add(self, fetched: Fetched, has_bytes: bool, fetched_at_ms: int) -> bool:
-        """Add a row; True if :meth:`write_group` should be called now."""
+        """Add a row; return True if :meth:`write_group` should be called now."""
         self._group.append((fetched, has_bytes, fetched_at_ms))
         self._group_bytes += len(fetched.data) if has_bytes else 0
         self.size_bytes += len(fetched.data) if has_bytes else 0

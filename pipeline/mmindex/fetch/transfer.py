@@ -1,4 +1,4 @@
-"""Downloads one file: mirrors, retries, resumption and a minimum speed."""
+"""Download one file: mirrors, retries, resumption and a minimum speed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mmindex.fetch.politeness import backoff_s
 from mmindex.store.layout import Layout
 from mmindex.store.publish import PartialFile, remove_file, write_file
 
-# What a crash of the machine (not of the process) costs at most.
+# The most that is lost if the machine (not the process) crashes.
 _SYNC_BYTES: Final = 64 << 20
 _READ_BYTES: Final = 1 << 20
 _DEFAULT_WAIT_S: Final = 5.0
@@ -45,9 +45,9 @@ class Transfer:
 
     Args:
         layout: the store.
-        path: what the file is called once it is whole; ``PATH.part`` until then.
+        path: the file when it is complete; ``PATH.part`` until then.
         settings: limits.
-        progress: moved as bytes arrive.
+        progress: updated as bytes arrive.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Transfer:
         self.expected_bytes: int | None = None
 
     async def fetch(self, client: Client, urls: Sequence[URL]) -> URL:
-        """Fill the partial file from the first of ``urls`` that works; returns that URL.
+        """Fill the partial file from the first of ``urls`` that works; return that URL.
 
         Raises:
             NetworkError, BusyError, DataError, StorageError: as :func:`download_files`.
@@ -79,7 +79,7 @@ class Transfer:
             try:
                 await self._from_mirror(client, url)
             except (NetworkError, DataError, BusyError) as error:
-                # Of several failures the one that says most: wrong data, then "wait".
+                # Of several failures, keep the most informative: wrong data, then "wait".
                 if failure is None or not isinstance(failure, DataError | BusyError):
                     failure = error
             else:
@@ -116,7 +116,7 @@ class Transfer:
         """Pause before the next attempt.
 
         Raises:
-            BusyError, NetworkError: there is to be none.
+            BusyError, NetworkError: there is no further attempt.
         """
         if error.status is FetchStatus.THROTTLED:
             asked = _DEFAULT_WAIT_S if error.retry_after_s is None else error.retry_after_s
@@ -135,11 +135,11 @@ class Transfer:
             await asyncio.sleep(backoff_s(self._settings, failed))
 
     async def _request(self, client: Client, url: URL) -> None:
-        """One request and its body.
+        """Send one request and receive its body.
 
         Raises:
-            MismatchError: the answer does not continue what is there.
-            FetchError: it fails; what arrived is kept where it can be continued.
+            MismatchError: the response does not continue the partial file.
+            FetchError: it fails; bytes that can be continued are kept.
         """
         asked_for = self._sidecar
         headers = resume_headers(asked_for, str(url))
@@ -179,11 +179,11 @@ class Transfer:
         require_space(self.partial.parent, max(0, length - offset))
 
     async def _receive(self, response: aiohttp.ClientResponse, sidecar: Sidecar) -> None:
-        """Write the body. However it ends, the sidecar records how many bytes are valid."""
+        """Write the body; in any case, the sidecar then records how many bytes are valid."""
         most = sidecar.length if sidecar.length >= 0 else self.expected_bytes
         limit = self._settings.max_download_bytes if most is None else most
-        # Before the first byte is overwritten: otherwise a kill could leave the new bytes under
-        # the old ETag.
+        # Before the first byte is overwritten: otherwise a kill could leave the new bytes under the
+        # old ETag.
         self._remember(sidecar)
         with PartialFile(self.partial, sidecar.bytes) as file:
             self._show(file.size_bytes)
@@ -199,9 +199,9 @@ class Transfer:
             raise FetchError(FetchStatus.CONNECTION, "ended in the middle of the file")
 
     def _is_whole(self) -> bool:
-        """Whether a file of unknown length is complete: a lost connection looks like the end."""
+        """Return whether a file of unknown length is complete; a lost connection looks like it."""
         match self._target.suffix.lower():
-            case ".zip":  # the directory stands last
+            case ".zip":  # the directory is at the end
                 return zipfile.is_zipfile(self.partial)
             case ".json":
                 with os_errors(self.partial), self.partial.open("rb") as file:
@@ -269,7 +269,7 @@ class _Pace:
         """Count ``size`` more bytes.
 
         Raises:
-            FetchError: the last window brought too few.
+            FetchError: too few bytes arrived in the last window.
         """
         self._bytes += size
         passed = time.monotonic() - self._since
