@@ -1,4 +1,4 @@
-"""Batches as a function of the step number, so that a resumed run sees what it would have seen."""
+"""Batches as a function of the step number, so that a resumed run sees the same batches."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from mmindex.core.workers import WORKERS
 from mmindex.train.corpus import Decoder, Pixels, Tokens, as_is
 from mmindex.train.settings import CaptionedImage, TrainSettings
 
-POOL: Final = 16  # batches that are cut from one pool: more are better sorted, and slower to sort
+POOL: Final = 16  # batches cut from one pool: a larger pool groups better, and sorts more slowly
 _COLUMNS: Final = 2048  # of word vectors; a larger vocabulary shares columns
-_POWER_STEPS: Final = 8  # enough for a direction of large spread; the largest is not needed
+_POWER_STEPS: Final = 8  # enough to find a direction of large spread; the largest is not needed
 
 
 def pool_of(step: int, batches_an_epoch: int) -> tuple[int, int]:
-    """(first step, number of batches) of the pool that ``step`` draws from."""
+    """Return (first step, number of batches) of the pool that ``step`` draws from."""
     place = step % batches_an_epoch
     start = place - place % POOL
     return step - place + start, min(POOL, batches_an_epoch - start)
 
 
 def word_vectors(rows: list[NDArray[np.int32]]) -> NDArray[np.float32]:
-    """What each image's captions speak of: float32 (n, columns), rare words weigh more.
+    """Return a vector of each image's caption words: float32 (n, columns), rare words weigh more.
 
     Args:
         rows: for each image its captions' tokens, int32 (captions, context).
@@ -39,7 +39,7 @@ def word_vectors(rows: list[NDArray[np.int32]]) -> NDArray[np.float32]:
     for image, tokens in enumerate(rows):
         present[image, tokens.ravel() % _COLUMNS] = 1
     seen = present.sum(axis=0)
-    # Words that all images have (padding, the start and end of text) weigh nothing.
+    # Words that all images have (padding, the start and end of text) have zero weight.
     weighted: NDArray[np.float32] = present * np.log(len(rows) / np.maximum(seen, 1))
     weighted /= np.maximum(np.linalg.norm(weighted, axis=1, keepdims=True), 1e-6)
     return weighted
@@ -50,17 +50,17 @@ def mixed_batches(
 ) -> list[NDArray[np.int64]]:
     """Cut a pool into equal batches, each of several groups of about ``group_size`` similar rows.
 
-    Against random company an image is known by its place and colours alone, so finer things are
-    learned late: hard negatives are the old remedy (Robinson et al. 2021, arXiv 2010.04592).
+    In random batches, position and colours are enough to identify an image, so finer details are
+    learned late: hard negatives are a known remedy (Robinson et al. 2021, arXiv 2010.04592).
     Grouping by the captions' words, not by the network's own vectors, makes a batch a function of
     the step number alone, so that a killed run resumes exactly.
 
     Args:
-        vectors: float32 (n, d), one row an image, see :func:`word_vectors`; n is a multiple of
+        vectors: float32 (n, d), one row per image, see :func:`word_vectors`; n is a multiple of
             ``batches``.
 
     Returns:
-        row numbers of each batch; every row is in exactly one.
+        Row numbers of each batch; every row is in exactly one.
     """
     groups = _halved(vectors, np.arange(len(vectors)), max(1, len(vectors) // group_size), rng)
     order = np.concatenate([groups[place] for place in rng.permutation(len(groups))])
@@ -70,7 +70,7 @@ def mixed_batches(
 def _halved(
     vectors: NDArray[np.float32], rows: NDArray[np.int64], parts: int, rng: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Split ``rows`` in ``parts`` of equal size, across the direction of largest spread."""
+    """Split ``rows`` into ``parts`` of equal size, across a direction of large spread."""
     if parts == 1:
         return [rows]
     centred = vectors[rows] - vectors[rows].mean(axis=0)
@@ -107,7 +107,7 @@ class Batch:
 
 
 class Batches(Dataset[Batch]):
-    """The batch of each step, from decoded pixels or, where there are none, from the items."""
+    """The batch of each step, from decoded pixels or, without them, from the items."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Batches(Dataset[Batch]):
         )
 
     def _choose(self, step: int) -> NDArray[np.int64]:
-        """The images of a step, sorted: reading a mapped file in order is faster."""
+        """Return the images of a step, sorted: reading a mapped file in order is faster."""
         count, settings = len(self._usable), self._settings
         if settings.hard_negatives == 0:
             return self._usable[np.sort(step_indices(count, step, settings))]
@@ -166,7 +166,7 @@ class Batches(Dataset[Batch]):
 
 
 def step_indices(count: int, step: int, settings: TrainSettings) -> NDArray[np.int64]:
-    """Which images a step uses: each once an epoch, in a new order every epoch."""
+    """Return the images of a step: each once per epoch, in a new order every epoch."""
     size = min(settings.batch_size, count)
     epoch, place = divmod(step, count // size)
     order = _epoch_order(count, settings.seed, epoch)
@@ -179,9 +179,9 @@ def _epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def random_crops(pixels: torch.Tensor, least_area: float, rng: np.random.Generator) -> torch.Tensor:
-    """Random crops, resized back: uint8 (b, h, w, 3) to (b, 3, h, w), channels last.
+    """Crop at random and resize back: uint8 (b, h, w, 3) to (b, 3, h, w), channels last.
 
-    Never mirrored and never recoloured: captions speak of sides and colours.
+    Images are never mirrored or recoloured, because captions mention sides and colours.
 
     Args:
         least_area: smallest share of the area that is kept.
@@ -203,7 +203,7 @@ def random_crops(pixels: torch.Tensor, least_area: float, rng: np.random.Generat
 
 
 def batches_from(batches: Batches, first_step: int, workers: int) -> Iterator[Batch]:
-    """Batches of ``first_step`` and all later steps, computed ahead by ``workers`` processes."""
+    """Yield the batches from ``first_step`` on, computed ahead by ``workers`` processes."""
     yield from DataLoader(
         batches,
         batch_size=None,

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed run resumes from: safetensors and JSON, whole or not there at all."""
+"""Checkpoints for resuming a killed run: safetensors and JSON, complete or absent."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class TrainingState:
 
 
 def save_checkpoint(folder: Path, step: int, state: TrainingState, identity: Any) -> None:
-    """Write ``checkpoint-<step>`` aside, make it durable, give it its name, drop older ones.
+    """Write ``checkpoint-<step>`` to a temporary folder, sync and rename it, drop older ones.
 
     Args:
         step: optimizer steps done.
-        identity: settings and corpus as plain JSON; :func:`resume` insists on the same.
+        identity: settings and corpus as plain JSON; :func:`resume` requires the same.
     """
     target, aside = folder / f"{_PREFIX}{step:09d}", folder / f"{_PREFIX}{step:09d}.part"
     with os_errors(folder):
@@ -55,10 +55,10 @@ def save_checkpoint(folder: Path, step: int, state: TrainingState, identity: Any
 
 
 def resume(folder: Path, state: TrainingState, identity: Any) -> int:
-    """Load the newest checkpoint into ``state``; returns the steps done, 0 when there is none.
+    """Load the newest checkpoint into ``state``; return the steps done, 0 if there is none.
 
     Raises:
-        ModelMismatchError: the checkpoint is of other settings or of another corpus.
+        ModelMismatchError: the checkpoint has other settings or another corpus.
     """
     found = _checkpoints(folder)
     if not found:
@@ -107,7 +107,7 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor]) -> None:
         position, _, name = key.partition(".")
         parameter = parameters[int(position)]
         values = moments.setdefault(int(position), {})
-        # The fused step walks weights and moments by address: both need the same layout.
+        # The fused step accesses weights and moments by address: both need the same layout.
         like = parameter if value.shape == parameter.shape else value
         values[name] = torch.empty_like(like, requires_grad=False).copy_(value)
     groups = state.optimizer.state_dict()["param_groups"]
@@ -115,7 +115,7 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Make a file's content, or the names inside a folder, durable."""
+    """Make a file's content, or the names in a folder, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

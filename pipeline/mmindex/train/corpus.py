@@ -1,7 +1,7 @@
-"""A corpus made ready to train on: captions as tokens and, if wanted, images as pixels, on disk.
+"""A corpus prepared for training: captions as tokens and, optionally, images as pixels, on disk.
 
-Both lie in flat files that are mapped into memory, so a run's memory does not grow with the corpus
-beyond the list of items itself.
+Both are in flat files that are mapped into memory, so a run's memory does not grow with the corpus,
+except for the list of items itself.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from mmindex.train.settings import CaptionedImage, TrainingItem
 
 @dataclass(frozen=True, slots=True)
 class Scenes(Sequence[CaptionedImage]):
-    """Scenes that are drawn each time they are read: nothing lies on disk.
+    """Scenes that are drawn each time they are read, without files.
 
     Attributes:
-        scenes: which ones.
+        scenes: the range of scenes.
     """
 
     scenes: SceneRange
@@ -52,7 +52,7 @@ class Scenes(Sequence[CaptionedImage]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[CaptionedImage]: ...
     def __getitem__(self, index: int | slice) -> CaptionedImage | Sequence[CaptionedImage]:
-        """The item of one scene, or a list of several."""
+        """Return the item of one scene, or a list of several."""
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         seed, number = self.scenes.seed, self.scenes.numbers[index]
@@ -62,7 +62,7 @@ class Scenes(Sequence[CaptionedImage]):
 
     @property
     def uris(self) -> Sequence[str]:
-        """What tells the scenes apart, without drawing them."""
+        """The identities of the scenes, without drawing them."""
         return [_uri(self.scenes.seed, number) for number in self.scenes.numbers]
 
 
@@ -75,14 +75,14 @@ def _draw_scene(seed: int, number: int) -> bytes:
 
 
 def captioned_items(text: str, options: SourceOptions) -> Sequence[CaptionedImage]:
-    """The captioned images of a source; those without a caption are left out.
+    """Return the captioned images of a source; those without a caption are left out.
 
     Args:
         text: a source spec.
-        options: for reading it.
+        options: options for reading it.
 
     Raises:
-        DataError: none has a caption.
+        DataError: no image has a caption.
         MmindexError: see :func:`mmindex.sources.spec.open_source`.
     """
     spec = parse_spec(text)
@@ -103,9 +103,9 @@ def captioned_items(text: str, options: SourceOptions) -> Sequence[CaptionedImag
 def without(
     items: Sequence[CaptionedImage], held_out: Sequence[CaptionedImage]
 ) -> Sequence[CaptionedImage]:
-    """The items that are not held out: recall on images that were trained on means nothing.
+    """Return the items that are not held out: recall on training images would be meaningless.
 
-    Images are the same where they lie at the same place; copies elsewhere are not found.
+    Images are identified by location; copies elsewhere are not found.
 
     Raises:
         UsageError: every item is held out.
@@ -132,7 +132,7 @@ def _uris(items: Sequence[CaptionedImage]) -> Sequence[str]:
 def split_off(
     items: Sequence[CaptionedImage], count: int
 ) -> tuple[Sequence[CaptionedImage], Sequence[CaptionedImage]]:
-    """(to train on, to validate on): every n-th item, ``count`` in all, is held out."""
+    """Split items for training and validation: every n-th item, ``count`` in all, is held out."""
     stride = max(2, len(items) // max(1, count))
     held_out = [items[i] for i in range(0, len(items), stride)][:count]
     kept = [items[i] for i in range(len(items)) if i % stride or i // stride >= count]
@@ -141,13 +141,13 @@ def split_off(
 
 T = TypeVar("T")
 
-_TOKENISE_AT_ONCE: Final = 1024  # images; their captions stay small beside anything else here
+_TOKENISE_AT_ONCE: Final = 1024  # images; their captions take little memory
 LIMITS: Final = ImageLimits.of(LimitsConfig())
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """From an item to its image as the network sees it, before normalisation."""
+    """Reads an item's image in the form of the network's input, before normalisation."""
 
     spec: PreprocessSpec
 
@@ -157,7 +157,7 @@ class Decoder:
         return self.spec.height, self.spec.width, 3
 
     def __call__(self, item: CaptionedImage) -> NDArray[np.uint8] | None:
-        """Uint8 (height, width, 3), or None where the image cannot be read."""
+        """Return uint8 (height, width, 3), or None if the image cannot be read."""
         try:
             return to_pixels(decode(item.read(), LIMITS), self.spec)
         except (ItemError, OSError):
@@ -186,16 +186,16 @@ class Tokens:
         return np.memmap(self.path, np.int32, "r", shape=shape)
 
     def of(self, image: int) -> NDArray[np.int32]:
-        """The captions of one image: int32 (captions, context)."""
+        """Return the captions of one image: int32 (captions, context)."""
         rows: NDArray[np.int32] = self.rows[self.offsets[image] : self.offsets[image + 1]]
         return rows
 
     def pick(
         self, indices: NDArray[np.int64], count: int, rng: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Different captions of each image, by lot: int64 (count, b, context).
+        """Choose different captions of each image at random: int64 (count, b, context).
 
-        An image with fewer captions than ``count`` gives some of them twice.
+        For an image with fewer captions than ``count``, some are repeated.
         """
         picked = []
         for index in indices:
@@ -210,7 +210,7 @@ def tokenise(items: Sequence[CaptionedImage], tokenize: Tokenize, path: Path) ->
     """Write the captions' tokens to ``path``.
 
     Raises:
-        DataError: an item has no caption; nothing can be learned from it.
+        DataError: an item has no caption to learn from.
     """
     digest = hashlib.sha256()
     counts, context = [0], 0
@@ -270,7 +270,7 @@ class _Decoded(Dataset[NDArray[np.uint8] | None]):
 def cache_pixels(
     items: Sequence[CaptionedImage], decoder: Decoder, folder: Path, identity: str, workers: int
 ) -> Pixels:
-    """Decode every image once into ``folder``; a finished cache of the same identity is reused.
+    """Decode every image once into ``folder``; reuse a finished cache with the same identity.
 
     Args:
         identity: changes when the corpus does.
@@ -314,12 +314,12 @@ class _Chunked(Dataset[list[Any]]):
 
 
 def as_is(value: T) -> T:
-    """The value itself: DataLoader would turn arrays into tensors."""
+    """Return the value itself: DataLoader would turn arrays into tensors."""
     return value
 
 
 def loaded(dataset: Any, workers: int, *, chunk: int) -> Iterator[Any]:
-    """The dataset's elements in order, computed ahead by ``workers`` processes in chunks."""
+    """Yield the dataset's elements in order, computed ahead by ``workers`` processes in chunks."""
     loader: DataLoader[Any] = DataLoader(
         _Chunked(dataset, chunk),
         batch_size=None,

@@ -26,27 +26,27 @@ from mmindex.models.resolve import CONFIG_FILE, LOCAL_DIR, NO_WEIGHTS, ModelRequ
 from mmindex.models.tokenizer import Tokenize, make_tokenizer
 
 MERGES_FILE: Final = "bpe_merges.txt.gz"
-BYTE_TOKENS: Final = 512  # each byte inside a word and at a word's end
+BYTE_TOKENS: Final = 512  # each byte inside a word and at the end of a word
 SPECIAL_TOKENS: Final = 2  # start and end of text
 _HEADER: Final = "#version: mmindex"
-# How the tokenizer splits before it merges, but for numerals that are no digits.
+# The tokenizer's splits before merging, except for numerals that are not digits.
 _WORDS: Final = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 
 Pair = tuple[str, str]
 
 
 def vocabulary_size(merges: int) -> int:
-    """How many tokens a tokenizer with so many merges has."""
+    """Return the number of tokens of a tokenizer with this number of merges."""
     return BYTE_TOKENS + merges + SPECIAL_TOKENS
 
 
 def learn_merges(captions: Iterable[str], limit: int) -> list[Pair]:
-    """A byte-pair vocabulary: the pairs to merge, most frequent first, ties in alphabetical order.
+    """Learn a byte-pair vocabulary: the pairs to merge, most frequent first, ties alphabetical.
 
     Byte-pair encoding after Sennrich et al. 2016 (arXiv 1508.07909). All 512 single bytes are
-    always tokens, so any script passes through.
+    always tokens, so every script is supported.
 
-    Stops early when every word is one token, so a small corpus gives fewer than ``limit``.
+    Stops early when every word is one token, so a small corpus has fewer than ``limit`` merges.
     """
     words = _count_words(captions)
     merges: list[Pair] = []
@@ -66,9 +66,9 @@ def learn_merges(captions: Iterable[str], limit: int) -> list[Pair]:
 def write_merges(path: Path, merges: Iterable[Pair]) -> None:
     """Write the file that ``open_clip.tokenizer.SimpleTokenizer`` reads.
 
-    It is gzip, with one header line and one merge a line; the same merges give the same bytes.
+    It is gzip, with one header line and one merge per line; the same merges have the same bytes.
     """
-    # No newline at the end: the reader would take an empty last line for a merge.
+    # No newline at the end: the reader would treat an empty last line as a merge.
     lines = [_HEADER, *(" ".join(pair) for pair in merges)]
     path.write_bytes(gzip.compress("\n".join(lines).encode("utf-8"), mtime=0))
 
@@ -102,7 +102,7 @@ WEIGHTS_FILE: Final = "open_clip_model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class TrainableModel:
-    """A network with all that is needed to feed it and to save it.
+    """A network with everything needed for its input and for saving it.
 
     Attributes:
         network: open_clip's CLIP or CustomTextCLIP, float32.
@@ -116,7 +116,7 @@ class TrainableModel:
 
 
 def load_trainable(request: ModelRequest, seed: int) -> TrainableModel:
-    """The model that a request means, ready to train; without weights they are drawn from ``seed``.
+    """Return a request's model, ready to train; missing weights are drawn from ``seed``.
 
     Raises:
         UsageError: the network is not one of open_clip's.
@@ -139,20 +139,20 @@ def load_trainable(request: ModelRequest, seed: int) -> TrainableModel:
 
 
 def whole_config(files: ModelFiles) -> dict[str, Any]:
-    """``open_clip_config.json`` of a model, whatever kind of name it was asked for by."""
+    """Return ``open_clip_config.json`` of a model, for every kind of model name."""
     return {"model_cfg": files.config, "preprocess_cfg": _preprocess(files)}
 
 
 def learn_vocabulary(
     config: dict[str, Any], captions: Iterable[str], merges: int, folder: Path
 ) -> ModelRequest:
-    """Put a configuration with a vocabulary of its own into ``folder``: an untrained model.
+    """Write a configuration with a new vocabulary into ``folder``: an untrained model.
 
     Args:
         config: ``model_cfg`` and perhaps ``preprocess_cfg``; its vocabulary is replaced.
-        captions: what to learn byte pairs from.
-        merges: at most so many pairs are merged.
-        folder: exists; gets the configuration and the merges file.
+        captions: the text to learn byte pairs from.
+        merges: the maximum number of merges.
+        folder: an existing folder for the configuration and the merges file.
 
     Raises:
         DataError: ``config`` has no text tower with byte-pair tokens.
@@ -183,9 +183,9 @@ def save_folder(model: TrainableModel, folder: Path, *, half: bool) -> None:
         for name, value in model.network.state_dict().items()
     }
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it readable by its owner alone
+    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it readable only by its owner
     if model.files.tokenizer.kind == "siglip":
-        # open_clip picks SigLIP's tokenizer by the architecture's name, which a folder hides.
+        # open_clip chooses SigLIP's tokenizer by the architecture's name, which a folder hides.
         get_logger("train").info(
             "weights only: use them with `pretrained`", model=model.files.base, file=WEIGHTS_FILE
         )
@@ -203,13 +203,13 @@ def _save_tokenizer(files: ModelFiles, folder: Path) -> None:
         AutoTokenizer.from_pretrained(files.tokenizer.source).save_pretrained(str(folder))
     merges = files.tokenizer.merges
     if merges is not None and not merges.is_relative_to(open_clip_dir()):
-        # The configuration names it relative to the folder, under the name that it has.
+        # The configuration has the file's name relative to the folder.
         named = folder / files.config["text_cfg"]["tokenizer_kwargs"]["bpe_path"]
         shutil.copyfile(merges, named)
 
 
 def _preprocess(files: ModelFiles) -> dict[str, Any]:
-    """Every key written out, so that a later default cannot change the vectors."""
+    """Return every key explicitly, so that a later default cannot change the vectors."""
     given = asdict(files.preprocess)
     return {
         "size": [given["height"], given["width"]],
@@ -224,12 +224,12 @@ def _preprocess(files: ModelFiles) -> dict[str, Any]:
 
 @torch.no_grad()
 def round_to_half(network: nn.Module) -> None:
-    """Round the weights to what float16 can hold, so that what is measured is what is saved."""
+    """Round the weights to float16 values, so that the measured weights are the saved ones."""
     for value in network.state_dict().values():
         if value.is_floating_point():
             value.copy_(value.half())
 
 
 def replaced(model: TrainableModel, network: torch.nn.Module) -> TrainableModel:
-    """The same model with other weights."""
+    """Return the same model with other weights."""
     return TrainableModel(network, model.tokenize, model.files)

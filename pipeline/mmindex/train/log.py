@@ -1,4 +1,4 @@
-"""The log of a training run, one JSON object a line, and its curves as an image."""
+"""The log of a training run, one JSON object per line, and its curves as an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 
 def plot_run(entries: Sequence[LogEntry], path: Path) -> None:
-    """Loss, and recall on the held-out images, over the steps, as a PNG file."""
+    """Plot loss, and recall on the held-out images, over the steps, as a PNG file."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     losses = [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
@@ -37,13 +37,13 @@ LogEntry = dict[str, float]
 
 
 class TrainLog:
-    """Appends to ``path``, after dropping what a killed run logged beyond its last checkpoint."""
+    """Appends to ``path``, after dropping what a killed run logged after its last checkpoint."""
 
     def __init__(self, path: Path, steps_done: int) -> None:
         self.entries: list[LogEntry] = []
         if steps_done and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
-            # A killed run may leave half a line at the end; whole lines end with a brace.
+            # A killed run may leave an incomplete last line; complete lines end with a brace.
             entries = [json.loads(line) for line in lines if line.endswith("}")]
             self.entries = [entry for entry in entries if entry["step"] <= steps_done]
         text = "".join(json.dumps(entry) + "\n" for entry in self.entries)
@@ -51,7 +51,7 @@ class TrainLog:
         self._path = path
 
     def write(self, entry: LogEntry) -> None:
-        """Add one line; it is on its way to the disk when this returns."""
+        """Add one line and flush it."""
         self.entries.append(entry)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

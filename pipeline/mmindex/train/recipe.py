@@ -1,4 +1,4 @@
-"""From what a user asks for to a training run: sources opened, model made, stage called."""
+"""From a user's request to a training run: open the sources, make the model, train."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from mmindex.train.settings import CaptionedImage, TrainSettings
 from mmindex.train.train import TrainOutput, TrainReport, train
 
 HELD_OUT: Final = 1_000
-_VOCABULARY_SAMPLE: Final = 20_000  # images whose captions decide the byte pairs
+_VOCABULARY_SAMPLE: Final = 20_000  # images whose captions determine the byte pairs
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A training run as asked for.
+    """A training run as requested.
 
     Attributes:
         sources: source specs to train on.
         validation: source specs to measure recall on; none: a part of ``sources`` is held out,
             1,000 images or a tenth, whichever is less.
         model: the model to start from; without weights it is trained from scratch.
-        vocabulary: learn so many byte-pair merges from the captions; 0 keeps the model's own.
+        vocabulary: number of byte-pair merges to learn from the captions; 0 keeps the model's own.
     """
 
     sources: Sequence[str]
@@ -85,7 +85,7 @@ def _model(recipe: Recipe, items: Sequence[CaptionedImage]) -> TrainableModel:
 
 
 def _sample(items: Sequence[CaptionedImage]) -> Iterator[str]:
-    """Captions of images spread evenly over the corpus."""
+    """Yield captions of images spread evenly over the corpus."""
     stride = max(1, len(items) // _VOCABULARY_SAMPLE)
     for index in range(0, len(items), stride):
         yield from items[index].captions

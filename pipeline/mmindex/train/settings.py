@@ -1,4 +1,4 @@
-"""What a training run reads and how it is told what to do."""
+"""The input of a training run and its settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class CaptionedImage(Protocol):
-    """One image with its captions, as every source lists it (``records.SourceItem`` fits)."""
+    """One image with its captions, as every source lists it (``records.SourceItem`` matches)."""
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -22,18 +22,18 @@ class CaptionedImage(Protocol):
 
     @property
     def uri(self) -> str:
-        """Where the image is; empty where nobody knows."""
+        """The image's location; empty if unknown."""
         ...
 
     @property
     def read(self) -> Callable[[], bytes]:
-        """Returns the image file's bytes; must survive pickling when workers decode."""
+        """Function that returns the image file's bytes; must be picklable for decode workers."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingItem:
-    """What training needs of an image: how to read it, its captions, and where it is."""
+    """What training needs of an image: a function to read it, its captions, and its location."""
 
     read: Callable[[], bytes]
     captions: tuple[str, ...]
@@ -42,17 +42,17 @@ class TrainingItem:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """How to train.
+    """The settings of a training run.
 
     Attributes:
-        steps: optimizer steps of the whole run; resuming goes on to the same number.
-        batch_size: images a step. Every other image of the batch is a negative, so recall grows
+        steps: optimizer steps of the whole run; a resumed run ends at the same number.
+        batch_size: images per step. Every other image of the batch is a negative, so recall grows
             with it; at small sizes the loss saturates early.
         captions_per_image: different captions of each image used in a step. Each set is
-            contrasted by itself, so captions of one image are never each other's negatives;
-            2 pays when the text tower is cheap beside the image tower.
-        learning_rate: peak of the schedule. 1e-3 suits a few million fresh parameters; fine-tuning
-            a published model wants 1e-5 to 5e-5.
+            contrasted separately, so captions of one image are never each other's negatives;
+            2 is worthwhile if the text tower is cheap compared with the image tower.
+        learning_rate: peak of the schedule. 1e-3 suits a few million new parameters; use 1e-5 to
+            5e-5 for fine-tuning a published model.
         warmup_steps: linear warm-up before the cosine decay to zero.
         weight_decay: AdamW's, for matrices only (no gains, biases, temperature, positions).
         clip_norm: largest gradient norm; larger gradients are scaled down.
@@ -60,12 +60,12 @@ class TrainSettings:
             last weights themselves.
         hard_negatives: images with similar captions that share a batch; 0 draws batches
             at random. A quarter of the batch is a good size: harder negatives teach details (kinds
-            of things) that a random batch can be told apart without, while the mixture of several
-            groups keeps batch statistics near those of the corpus.
+            of things) that are not needed to distinguish the images of a random batch, and several
+            groups together keep batch statistics near those of the corpus.
         crop_scale: smallest share of the image's area that a random crop keeps; 1 turns cropping
-            off. There is no mirror (captions speak of left and right) and no colour change.
+            off. There is no mirroring (captions mention left and right) and no colour change.
         seed: of the weights, the order, the captions and the crops.
-        lock_image, lock_text: keep that tower as it is (LiT, Zhai et al. 2022).
+        lock_image, lock_text: do not train that tower (LiT, Zhai et al. 2022).
         precision: ``auto`` is bf16 on CUDA and on CPUs with AMX tiles, fp16 on older CUDA cards,
             fp32 elsewhere.
         workers: processes that decode and crop batches ahead; 0 does it in this process.
@@ -117,6 +117,6 @@ class TrainSettings:
             raise UsageError("both towers are locked, so there is nothing to train")
 
     def identity(self) -> dict[str, object]:
-        """What a checkpoint must agree on to be resumed: all that changes the weights."""
+        """Return what must match a checkpoint to resume it: everything that changes the weights."""
         free = {"device", "workers", "checkpoint_every", "validate_every"}
         return {key: value for key, value in asdict(self).items() if key not in free}

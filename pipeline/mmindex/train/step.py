@@ -28,7 +28,7 @@ from mmindex.train.validation import Validation, measure_recall
 
 
 def learning_rate(step: int, *, peak: float, warmup_steps: int, steps: int) -> float:
-    """Linear warm-up to ``peak``, then half a cosine down to zero at ``steps``.
+    """Return the rate of a linear warm-up to ``peak``, then half a cosine to zero at ``steps``.
 
     Args:
         step: counted from 0.
@@ -40,10 +40,10 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, steps: int) -> f
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """AdamW's groups of the trainable parameters: matrices decay, all else does not.
+    """Return AdamW's groups of the trainable parameters: only matrices decay.
 
-    Gains, biases, the temperature, and position or class embeddings are scales and places, which
-    shrinking towards zero would only distort (Radford et al. 2021, section 2.5).
+    Gains, biases, the temperature, and position or class embeddings are scales and positions, which
+    decay towards zero would only distort (Radford et al. 2021, section 2.5).
     """
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
@@ -58,7 +58,7 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object
     ]
 
 
-MAX_LOG_SCALE = math.log(100.0)  # the paper clips the temperature there, against instability
+MAX_LOG_SCALE = math.log(100.0)  # the paper limits the temperature to this value for stability
 
 
 def contrastive_loss(
@@ -67,7 +67,7 @@ def contrastive_loss(
     scale: torch.Tensor,
     same_text: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Mean of the two cross-entropies, image to text and text to image.
+    """Return the mean of the two cross-entropies, image to text and text to image.
 
     The symmetric loss of CLIP (Radford et al. 2021, arXiv 2103.00020, figure 3).
 
@@ -75,13 +75,13 @@ def contrastive_loss(
         images: float32 (b, dim), unit length.
         texts: float32 (b, dim), unit length; row i describes image i.
         scale: the factor on cosine similarities (1 / temperature), scalar.
-        same_text: bool (b, b), true where two rows hold the same caption. Off the diagonal such
+        same_text: bool (b, b), true if two rows have the same caption. Off the diagonal such
             pairs are left out: a caption that two images share is not a negative for either.
 
     Returns:
         Scalar float32.
     """
-    # Outside autocast: bfloat16 would put logits near 20 off by a sixteenth.
+    # Outside autocast: with bfloat16, logits near 20 would have errors of a sixteenth.
     with torch.autocast(images.device.type, enabled=False):
         return _in_float32(images, texts, scale, same_text)
 
@@ -101,25 +101,25 @@ def _in_float32(
 
 
 def equal_rows(tokens: torch.Tensor) -> torch.Tensor:
-    """Bool (b, b): which rows of ``tokens`` (int64 (b, context)) are the same caption."""
+    """Return which rows of ``tokens`` (int64 (b, context)) are the same caption: bool (b, b)."""
     _, group = torch.unique(tokens, dim=0, return_inverse=True)
     same: torch.Tensor = group[:, None] == group[None, :]
     return same
 
 
-# Radford et al. 2021, table 20: the smaller beta2 and larger epsilon steady transformers.
+# Radford et al. 2021, table 20: a smaller beta2 and larger epsilon stabilise transformers.
 _BETAS = (0.9, 0.98)
 _EPSILON = 1e-6
 
 
 class Trainer:
-    """The network with its optimizer; each call of :meth:`step` moves it on by one batch."""
+    """The network with its optimizer; each call of :meth:`step` trains on one batch."""
 
     def __init__(self, model: TrainableModel, settings: TrainSettings) -> None:
         self.settings = settings
         self.device = pick_device(settings.device)
         self._dtype = pick_dtype(settings.precision, self.device)
-        # Channels last: what convolution libraries work in; others turn the pixels round.
+        # Channels last is the layout of convolution libraries; others need a conversion.
         network: Any = model.network
         network.to(device=self.device, memory_format=torch.channels_last)
         lock_towers(network, settings)
@@ -141,23 +141,23 @@ class Trainer:
         return math.exp(float(network.logit_scale.detach()))
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Uint8 (b, 3, s, s) to the network's float32 input on its device."""
+        """Convert uint8 (b, 3, s, s) to the network's float32 input on its device."""
         moved = pixels.to(self.device, non_blocking=True).float()
         return ((moved - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
     def final_network(self) -> nn.Module:
-        """The weights to validate and to save: their running mean where there is one."""
+        """Return the weights to validate and to save: their running mean if there is one."""
         mean = self.state.mean
         network: nn.Module = self.state.network if mean is None else mean.module
         return network.eval()
 
     def recall(self, validation: Validation) -> dict[str, float]:
-        """Recall of the final network; see :func:`mmindex.train.validation.measure_recall`."""
+        """Measure the final network; see :func:`mmindex.train.validation.measure_recall`."""
         with computing(self.device, self._dtype):
             return measure_recall(self.final_network(), validation, self.normalise, self.device)
 
     def step(self, number: int, batch: Batch) -> float:
-        """Train on one batch; returns its loss.
+        """Train on one batch; return its loss.
 
         Args:
             number: steps done before this one.

@@ -19,7 +19,7 @@ from mmindex.train.settings import Precision, TrainSettings
 
 
 def pick_device(name: str) -> torch.device:
-    """The first device that a name means; see :func:`mmindex.models.devices.place`.
+    """Return the first device with this name; see :func:`mmindex.models.devices.place`.
 
     Raises:
         UsageError: there is no such device.
@@ -28,7 +28,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """What autocast computes in; ``settings.TrainSettings`` states the rule for ``auto``."""
+    """Return the dtype for autocast; ``settings.TrainSettings`` has the rule for ``auto``."""
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("fp16 training needs a CUDA device", "use `precision=bf16` or fp32")
@@ -36,16 +36,16 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         return named[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    # Without AMX tiles bf16 is emulated by conversions and slower than float32.
+    # Without AMX tiles, bf16 is emulated with conversions and slower than float32.
     return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
 
 
 @contextlib.contextmanager
 def computing(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Autocast, and the attention kernels that train fastest.
+    """Enable autocast, and the attention kernels that train fastest.
 
-    On a CPU plain matrix products train 1.4 to 1.7 times as fast as torch's fused attention,
-    whose backward pass is slow for short sequences (measured with torch 2.14, 36 and 64 tokens).
+    On a CPU, plain matrix products train 1.4 to 1.7 times as fast as torch's fused attention, whose
+    backward pass is slow for short sequences (measured with torch 2.14, 36 and 64 tokens).
     """
     attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
     enabled = dtype != torch.float32
@@ -54,19 +54,19 @@ def computing(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
 
 
 def image_vectors(network: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Float32 (b, dim) of unit length, from normalised pixels float32 (b, 3, h, w)."""
+    """Encode normalised pixels, float32 (b, 3, h, w): float32 (b, dim) of unit length."""
     return F.normalize(network.encode_image(pixels).float(), dim=-1)
 
 
 def text_vectors(network: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """Float32 (b, dim) of unit length, from tokens int64 (b, context), read as far as needed."""
+    """Encode tokens, int64 (b, context), read as far as needed: float32 (b, dim) of unit length."""
     tower = TextTower(network)
     longest = int(tower.lengths(tokens).max())
     return F.normalize(tower.encode(tokens, longest).float(), dim=-1)
 
 
 def lock_towers(network: nn.Module, settings: TrainSettings) -> None:
-    """Stop gradients of the locked tower; the temperature stays free."""
+    """Stop gradients of the locked tower; the temperature is still trained."""
     for name, parameter in network.named_parameters():
         visual = name.startswith("visual.")
         shared = name in ("logit_scale", "logit_bias")
@@ -75,7 +75,7 @@ def lock_towers(network: nn.Module, settings: TrainSettings) -> None:
 
 
 def training_mode(network: nn.Module, settings: TrainSettings) -> None:
-    """Training mode, except in locked towers: their batch statistics and dropout stand still."""
+    """Set training mode, except in locked towers, whose batch statistics and dropout are fixed."""
     network.train()
     for name, child in network.named_children():
         locked = settings.lock_image if name == "visual" else settings.lock_text
@@ -84,9 +84,9 @@ def training_mode(network: nn.Module, settings: TrainSettings) -> None:
 
 
 def running_mean(network: nn.Module, decay: float) -> AveragedModel | None:
-    """The exponential mean of the weights, or None when ``decay`` is 0.
+    """Return the exponential mean of the weights, or None if ``decay`` is 0.
 
-    Buffers are copied, not averaged: the causal mask holds infinities, whose mean is not a number.
+    Buffers are copied, not averaged: the causal mask has infinities, whose mean is not a number.
     """
     if decay == 0:
         return None

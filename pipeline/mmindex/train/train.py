@@ -1,4 +1,4 @@
-"""The training stage: items in, a model folder out; validation and checkpoints on the way."""
+"""The training stage: from items to a model folder, with validation and checkpoints."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from mmindex.train.validation import Validation, load_validation
 
 _LOG_EVERY: Final = 20  # steps: the loss of one batch is noise
 _MOST_UNREADABLE: Final = 0.01  # share of the images, as in the index's quarantine...
-_ALWAYS_TOLERATED: Final = 10  # ...and never fewer than so many
+_ALWAYS_TOLERATED: Final = 10  # ...and always at least this many
 
 
 @dataclass(slots=True)
 class Callbacks:
-    """What happens along the way.
+    """Actions during training.
 
     Attributes:
-        log: gets the loss, and recall.
-        validation: what recall is measured on.
-        save: writes a checkpoint after so many steps.
+        log: receives the loss, and recall.
+        validation: the images to measure recall on.
+        save: writes a checkpoint after a number of steps.
     """
 
     log: TrainLog
@@ -47,7 +47,7 @@ class Callbacks:
     _seconds: float = 0.0
 
     def after(self, step: int, loss: float, seconds: float, trainer: Trainer) -> None:
-        """Do what is due once ``step`` steps are done."""
+        """Perform the actions that are due after ``step`` steps."""
         settings = trainer.settings
         last = step == settings.steps
         self._losses.append(loss)
@@ -78,7 +78,7 @@ class Callbacks:
 def run_steps(
     trainer: Trainer, batches: Batches, stations: Callbacks, first: int, workers: int
 ) -> int:
-    """All steps after the ``first`` ones; returns how many images could not be read.
+    """Run all steps after the ``first`` ones; return how many images could not be read.
 
     Raises:
         DataError: too many images cannot be read, or the loss is not a number.
@@ -97,7 +97,7 @@ def run_steps(
 
 
 def check_readable(unreadable: int, seen: int) -> None:
-    """Raise DataError when more images cannot be read than may be left out."""
+    """Raise DataError if more images than allowed cannot be read."""
     if unreadable > max(_ALWAYS_TOLERATED, _MOST_UNREADABLE * seen):
         raise DataError(
             f"{unreadable} of {seen} training images cannot be read",
@@ -112,14 +112,14 @@ REPORT_FILE: Final = "train.report.json"
 
 @dataclass(frozen=True, slots=True)
 class TrainOutput:
-    """Where the result goes and in what form.
+    """The destination of the result and its form.
 
     Attributes:
-        folder: the finished model's folder; work in progress lies beside it in ``<name>.work``.
+        folder: the finished model's folder; work in progress is beside it in ``<name>.work``.
         half: save float16 weights.
         cache_pixels: decode each image once and keep its pixels on disk while training
-            (3 * size**2 bytes each); off, images are decoded again each epoch.
-        overwrite: replace a model that is in ``folder`` already.
+            (3 * size**2 bytes each); if off, images are decoded again each epoch.
+        overwrite: replace an existing model in ``folder``.
     """
 
     folder: Path
@@ -139,11 +139,12 @@ class TrainReport:
 
     Attributes:
         images, captions: size of the training corpus.
-        unreadable: images left out (with the pixel cache: of the corpus, else: of all batches).
+        unreadable: images left out (with the pixel cache: of the corpus; otherwise: of all
+            batches).
         corpus: sha256 over the captions in order.
         resumed_at: steps that an earlier, killed run had done.
-        seconds: of this process, preparation included.
-        parameters: of the network.
+        seconds: duration of this process, including preparation.
+        parameters: number of the network's parameters.
         recall: of the saved weights on the held-out images, percent.
     """
 
@@ -168,17 +169,17 @@ def train(
 ) -> TrainReport:
     """Train ``model`` on ``items`` and publish it in ``output.folder``.
 
-    A killed run goes on from its last checkpoint when it is called again with the same arguments,
-    and ends with the weights that it would have had.
+    When it is called again with the same arguments, a killed run continues from its last checkpoint
+    and ends with the same weights.
 
     Args:
         items: at least two, each with a caption.
         held_out: images to measure recall on; none of them may be in ``items``.
 
     Raises:
-        UsageError: the folder holds a model already.
+        UsageError: the folder already has a model.
         DataError: too few items, or too many that cannot be read, or the loss is not a number.
-        ModelMismatchError: the work in progress is of other settings or another corpus.
+        ModelMismatchError: the work in progress has other settings or another corpus.
     """
     started = time.monotonic()
     _check(items, output)
@@ -230,7 +231,7 @@ def _check(items: Sequence[CaptionedImage], output: TrainOutput) -> None:
 def _identity(
     network: torch.nn.Module, tokens: Tokens, settings: TrainSettings
 ) -> dict[str, object]:
-    """What a resumed run must share with the killed one: all that decides its weights."""
+    """Return what a resumed run must share with the killed one: all that changes its weights."""
     start = hashlib.sha256()
     for name, value in network.state_dict().items():
         start.update(name.encode())
@@ -260,7 +261,7 @@ def _prepare(
 def _publish(
     model: TrainableModel, report: TrainReport, log: TrainLog, output: TrainOutput
 ) -> None:
-    """Fill the folder, the weights last, and remove the work in progress."""
+    """Write the folder, the weights last, and remove the work in progress."""
     ready = output.work / "ready"
     with os_errors(output.folder):
         shutil.rmtree(ready, ignore_errors=True)

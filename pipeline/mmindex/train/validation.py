@@ -1,4 +1,4 @@
-"""Recall of the network on images that it does not train on."""
+"""Recall of the network on images that are not used for training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Validation:
     Attributes:
         pixels: uint8 (n, s, s, 3).
         tokens: int64 (captions, context).
-        own: int64 (captions,): the image that each caption belongs to.
+        own: int64 (captions,): the image of each caption.
     """
 
     pixels: NDArray[np.uint8]
@@ -66,7 +66,7 @@ def measure_recall(
     normalise: Callable[[torch.Tensor], torch.Tensor],
     device: torch.device,
 ) -> dict[str, float]:
-    """Recall@1/5/10 both ways in percent, keys ``t2i_r@1`` ... ``i2t_r@10``.
+    """Return recall@1/5/10 in both directions in percent, keys ``t2i_r@1`` ... ``i2t_r@10``.
 
     Args:
         normalise: pixels uint8 (b, 3, s, s) to the network's float32 input, on its device.
@@ -84,14 +84,14 @@ def measure_recall(
             for part in torch.split(validation.tokens, _AT_ONCE)
         ]
     )
-    with torch.autocast(device.type, enabled=False):  # bfloat16 would make many scores equal
+    with torch.autocast(device.type, enabled=False):  # with bfloat16, many scores would be equal
         return recall(texts @ images.T, validation.own.to(device))
 
 
 def recall(scores: torch.Tensor, own: torch.Tensor) -> dict[str, float]:
-    """Recall from scores float32 (captions, images); caption i belongs to image ``own[i]``.
+    """Return recall from scores float32 (captions, images); caption i belongs to image ``own[i]``.
 
-    Of equal scores the one with the lower row comes first, as in :mod:`mmindex.evaluate.recall`.
+    Of equal scores, the one with the lower row is first, as in :mod:`mmindex.evaluate.recall`.
 
     Raises:
         DataError: a score is not a number.
@@ -107,7 +107,7 @@ def recall(scores: torch.Tensor, own: torch.Tensor) -> dict[str, float]:
 
 
 def _ranks(scores: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """How many columns come before column ``right[i]`` in row i: int64 (rows,)."""
+    """Return how many columns are before column ``right[i]`` in row i: int64 (rows,)."""
     columns = torch.arange(scores.shape[1], device=scores.device)
     mark = scores.gather(1, right[:, None])
     ahead = (scores > mark) | ((scores == mark) & (columns < right[:, None]))
