@@ -1,8 +1,8 @@
 """Captioned scenes: drawn images with five captions each, made from (seed, number) alone.
 
-`make_scene(seed, number)` is the ground truth, `draw` its image, `captions` five sentences with
-what they assert, `fits` whether an assertion is true of a scene, `ceiling` the best recall that is
-possible; `write_coco` and `write_webdataset` put a range of scenes on disk.
+`make_scene(seed, number)` returns the ground truth, `draw` its image, `captions` five sentences
+with their assertions, `fits` whether an assertion is true of a scene, and `ceiling` the best
+possible recall; `write_coco` and `write_webdataset` write a range of scenes to disk.
 """
 
 from mmindex.scenes.captions import Caption, captions

@@ -16,7 +16,7 @@ from mmindex.scenes.vocabulary import SIZE_PX
 
 @lru_cache(maxsize=400)  # 8 places x 6 skies x 6 variants and 6 under water: 294 of 150 KB each
 def backdrop(background: str, time: str, weather: str, variant: int) -> Image.Image:
-    """The image without its things, `SIZE_PX` square, RGB. Not to be changed: it is shared."""
+    """Return the image without its things, `SIZE_PX` square, RGB; shared, so do not modify it."""
     sky = empty_sky(time, weather)
     lot = Lot("backdrop", background, time, weather, variant)
     canvas = Canvas(sky, light_on(background, time, weather), lot)

@@ -1,4 +1,4 @@
-"""A surface to draw landscapes on, lit by the time of day."""
+"""A canvas for landscapes, lit by the time of day."""
 
 from math import cos, pi, sin
 from typing import Final
@@ -13,7 +13,7 @@ TWICE: Final = 2  # drawn at twice the size: backgrounds have few hard edges
 
 
 class Canvas:
-    """An image in pixels of the finished size; land colours are lit by the time and weather."""
+    """An image with coordinates of the finished size; time and weather tint the land."""
 
     __slots__ = ("_draw", "_light", "image", "lot")
 
@@ -24,17 +24,17 @@ class Canvas:
         self._light = light
 
     def lit(self, colour: Rgb) -> Rgb:
-        """`colour` as it looks at this time of day."""
+        """Return `colour` as it appears at this time of day."""
         r, g, b = (round(value * share) for value, share in zip(colour, self._light, strict=True))
         return r, g, b
 
     def poly(self, points: list[Point], fill: Rgb, lit: bool = True) -> None:
-        """A filled polygon."""
+        """Draw a filled polygon."""
         scaled = [(x * TWICE, y * TWICE) for x, y in points]
         self._draw.polygon(scaled, self.lit(fill) if lit else fill)
 
     def oval(self, x: float, y: float, size: Point, fill: Rgb, lit: bool = True) -> None:
-        """A filled ellipse about (x, y) with half axes `size`."""
+        """Draw a filled ellipse around (x, y) with half axes `size`."""
         wide, tall = size
         corners = [
             (x - wide) * TWICE,
@@ -45,17 +45,17 @@ class Canvas:
         self._draw.ellipse(corners, self.lit(fill) if lit else fill)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, fill: Rgb, lit: bool = True) -> None:
-        """A filled rectangle."""
+        """Draw a filled rectangle."""
         corners = [x0 * TWICE, y0 * TWICE, x1 * TWICE, y1 * TWICE]
         self._draw.rectangle(corners, self.lit(fill) if lit else fill)
 
     def line(self, points: list[Point], width: float, fill: Rgb) -> None:
-        """An open line."""
+        """Draw an open line."""
         scaled = [(x * TWICE, y * TWICE) for x, y in points]
         self._draw.line(scaled, self.lit(fill), round(width * TWICE), "curve")
 
     def hills(self, y: float, height: float, waves: float, fill: Rgb) -> None:
-        """Land up to a wavy horizon about `y`, paler at its rim."""
+        """Draw land up to a wavy horizon around `y`, paler at its edge."""
         phase = self.lot.between(0, 1)
         rim = [
             (

@@ -1,4 +1,4 @@
-"""Five captions for each scene, as people write them, each with what it asserts."""
+"""Five captions for each scene in natural wording, with their assertions."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -24,7 +24,7 @@ from mmindex.scenes.words import (
 )
 
 CAPTIONS_PER_SCENE: Final = 5
-_THE_ONLY: Final = ("sun", "moon")  # kinds that are called "the" when nothing else is said of them
+_THE_ONLY: Final = ("sun", "moon")  # kinds that take "the" without further description
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """A thing as one caption words it."""
+    """A thing as named in one caption."""
 
     text: str
     mention: Mention
@@ -45,13 +45,13 @@ class _Named:
 
 
 def captions(scene: Scene) -> tuple[Caption, ...]:
-    """Five different captions, all true of `scene`, from nearly complete to partial."""
+    """Return five different captions, all true of `scene`, from nearly complete to partial."""
     lot = Lot(scene.seed, scene.number, "captions")
     writers = (_everything, _relation, _placed, _relation, _some)
     written: list[Caption] = []
     while len(written) < CAPTIONS_PER_SCENE:
         caption = writers[len(written)](scene, lot)
-        # One lone thing allows few sentences: those that differ by their full stop are the same.
+        # A single thing allows few sentences; those that differ only in the full stop are the same.
         plain = caption.text.lower().rstrip(".")
         if all(plain != other.text.lower().rstrip(".") for other in written):
             written.append(caption)
@@ -59,7 +59,7 @@ def captions(scene: Scene) -> tuple[Caption, ...]:
 
 
 def _everything(scene: Scene, lot: Lot) -> Caption:
-    """All things, the place, and often the sky."""
+    """Describe all things, the place, and often the sky."""
     named = [_named(thing, lot) for thing in lot.shuffled(scene.things)]
     claim = Claim(objects=tuple(one.mention for one in named))
     listed = joined([one.text for one in named])
@@ -73,7 +73,7 @@ def _everything(scene: Scene, lot: Lot) -> Caption:
 
 
 def _placed(scene: Scene, lot: Lot) -> Caption:
-    """One or two things with what they do, the place and often the sky."""
+    """Describe one or two things with their actions, the place and often the sky."""
     named = [_named(thing, lot) for thing in lot.shuffled(scene.things)[: 1 + lot.below(2)]]
     claim = Claim(objects=tuple(one.mention for one in named))
     words, place = _where(scene, [one.thing for one in named], lot)
@@ -95,7 +95,7 @@ def _placed(scene: Scene, lot: Lot) -> Caption:
 
 
 def _some(scene: Scene, lot: Lot) -> Caption:
-    """Some of the things, without the place as often as not."""
+    """Describe some of the things, often without the place."""
     most = max(1, len(scene.things) - lot.below(2))
     named = [_named(thing, lot) for thing in lot.shuffled(scene.things)[:most]]
     claim = Claim(objects=tuple(one.mention for one in named))
@@ -107,7 +107,7 @@ def _some(scene: Scene, lot: Lot) -> Caption:
 
 
 def _relation(scene: Scene, lot: Lot) -> Caption:
-    """Two things and how they stand to each other; other captions where there is but one."""
+    """Describe two things and their relative position; other captions for a single thing."""
     pairs = [(a, b) for a in scene.things for b in scene.things if a is not b]
     true = [(a, name, b) for a, b in pairs for name in RELATIONS if holds(name, a, b)]
     if not true:
@@ -138,7 +138,7 @@ def _relation(scene: Scene, lot: Lot) -> Caption:
 
 
 def _named(thing: Thing, lot: Lot) -> _Named:
-    """A noun phrase for `thing`: "a small red boat", "two people in blue", "the moon"."""
+    """Return a noun phrase for `thing`: "a small red boat", "two people in blue", "the moon"."""
     colour = thing.colour if lot.chance(0.88) else None
     size = thing.size if thing.size != "medium" and lot.chance(0.5) else None
     count = thing.count if thing.count == 1 or lot.chance(0.85) else None
@@ -166,7 +166,7 @@ def _named(thing: Thing, lot: Lot) -> _Named:
 
 
 def _where(scene: Scene, things: list[Thing], lot: Lot) -> tuple[str, str]:
-    """(words, place) that suit all of `things`."""
+    """Return (words, place) that apply to all of `things`."""
     lanes = {thing.lane_type for thing in things}
     if len(lanes) == 1:
         return lot.one_of(PLACE_WORDS[scene.background, things[0].lane_type])
@@ -174,7 +174,7 @@ def _where(scene: Scene, things: list[Thing], lot: Lot) -> tuple[str, str]:
 
 
 def _finished(text: str, claim: Claim, scene: Scene, sky_share: float, lot: Lot) -> Caption:
-    """The sentence with time and weather in `sky_share` of the cases, and its capital and stop."""
+    """Add time and weather in `sky_share` of the cases, the capital letter and the full stop."""
     skies = SKY_WORDS.get((scene.time, scene.weather))
     if skies is not None and lot.chance(sky_share):
         words = lot.one_of(skies)

@@ -1,4 +1,4 @@
-"""The best recall that any model can reach on scenes, from what captions truly assert."""
+"""The best recall that any model can reach on scenes, from what captions actually assert."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class Recalls:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """What the best model could reach on a gallery of scenes, five captions each.
+    """The recall of the best possible model on a gallery of scenes, five captions each.
 
-    A caption that fits n images is answered with its own among the top K in min(1, K/n) of the
-    cases. For an image, a model that knows only which captions fit it orders these at random
-    (`image_to_text_blind`, hypergeometric); one that also prefers the captions that fit fewer
-    images does better (`image_to_text`, the ceiling).
+    A caption that fits n images finds its own among the top K with probability min(1, K/n). For an
+    image, a model that only knows which captions fit it ranks these at random
+    (`image_to_text_blind`, hypergeometric); one that also prefers captions that fit fewer images
+    does better (`image_to_text`, the ceiling).
     """
 
     images: int
@@ -42,12 +42,12 @@ class Ceiling:
 
 
 def ceiling(seed: int, count: int, first: int = 0) -> Ceiling:
-    """The ceiling of scenes `first` to `first + count - 1` of `seed`; 1,000 take some seconds."""
+    """Return the ceiling of scenes `first` to `first + count - 1`; 1,000 take a few seconds."""
     return ceiling_of(make_scene(seed, number) for number in range(first, first + count))
 
 
 def ceiling_of(scenes: Iterable[Scene]) -> Ceiling:
-    """The ceiling of any gallery of scenes. Raises UsageError when there are none."""
+    """Return the ceiling of any gallery of scenes. Raises UsageError if it is empty."""
     gallery = tuple(scenes)
     if not gallery:
         raise UsageError("the ceiling of no scenes is not defined", "give at least one scene")
@@ -77,10 +77,10 @@ def ceiling_of(scenes: Iterable[Scene]) -> Ceiling:
 
 
 def matching_scenes(claims: Iterable[Claim], gallery: tuple[Scene, ...]) -> list[list[int]]:
-    """For each claim the rows of `gallery` it fits, ascending.
+    """Return for each claim the rows of `gallery` that it fits, ascending.
 
-    Rows that hold all named kinds and colours are found by intersecting sets first, so that only
-    a few rows for each claim are looked at in full.
+    Rows with all named kinds and colours are found by intersecting sets first, so that only a few
+    rows per claim are checked in full.
     """
     postings: dict[tuple[str, str | None], set[int]] = {}
     for row, scene in enumerate(gallery):
@@ -96,7 +96,7 @@ def matching_scenes(claims: Iterable[Claim], gallery: tuple[Scene, ...]) -> list
 
 
 def _some_own(classes: list[tuple[int, bool]], top: int) -> float:
-    """Chance of an own caption in the top `top`: lower classes first, ties at random."""
+    """Return the chance of an own caption in the top `top`: lower classes first, ties at random."""
     room = top
     for level in sorted({size for size, _ in classes}):
         tied = [is_own for size, is_own in classes if size == level]

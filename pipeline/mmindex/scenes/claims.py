@@ -1,4 +1,4 @@
-"""What a caption asserts, and whether a scene matches it."""
+"""What a caption asserts, and whether it is true of a scene."""
 
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
@@ -10,17 +10,17 @@ from mmindex.scenes.vocabulary import COLOURS, KINDS, PLACES, SIZES, TIMES, WEAT
 RelationName = Literal["left of", "right of", "above", "below", "behind", "in front of", "next to"]
 RELATIONS: Final[tuple[RelationName, ...]] = get_args(RelationName)
 
-SIDE_PX: Final = 26  # centres at least so far apart before one is left of the other
-OVERLAP_PX: Final = 46  # centres at most so far apart for above, below, behind and in front of
-NEAR_PX: Final = 95  # centres at most so far apart for next to
+SIDE_PX: Final = 26  # minimum distance of centres for left of and right of
+OVERLAP_PX: Final = 46  # maximum distance of centres for above, below, behind and in front of
+NEAR_PX: Final = 95  # maximum distance of centres for next to
 
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A thing as a caption names it; None leaves colour or size open.
+    """A thing as named in a caption; None leaves colour or size open.
 
-    `count` 1 ("a boat") is true of one or more, 2 and 3 of exactly as many, None ("some boats") of
-    two or more.
+    `count` 1 ("a boat") is true of one or more, 2 and 3 of exactly that many, None ("some boats")
+    of two or more.
     """
 
     kind: str
@@ -51,10 +51,10 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """All that a caption asserts; what is None or left out is not asserted.
+    """Everything that a caption asserts; fields that are None or empty assert nothing.
 
     `background` is a key of `PLACES`: a background's name, where "sea" includes the beach's sea and
-    the world under water, and "open sea" is the background "sea" alone.
+    the underwater world, and "open sea" is only the background "sea".
     """
 
     objects: tuple[Mention, ...] = ()
@@ -77,7 +77,7 @@ class Claim:
 
 
 def fits(claim: Claim, scene: Scene) -> bool:
-    """Whether everything that `claim` asserts is true of `scene`, by the scene's ground truth."""
+    """Return whether everything in `claim` is true of `scene`, according to its ground truth."""
     if claim.background is not None and scene.background not in PLACES[claim.background]:
         return False
     if claim.time is not None and claim.time != scene.time:
@@ -94,7 +94,7 @@ def fits(claim: Claim, scene: Scene) -> bool:
 
 
 def is_meant(mention: Mention, thing: Thing) -> bool:
-    """Whether `mention` describes `thing`. A scene has at most one thing of a kind."""
+    """Return whether `mention` describes `thing`. A scene has at most one thing of a kind."""
     if mention.kind != thing.kind:
         return False
     if mention.colour is not None and mention.colour != thing.colour:
@@ -107,10 +107,10 @@ def is_meant(mention: Mention, thing: Thing) -> bool:
 
 
 def holds(name: RelationName, thing: Thing, other: Thing) -> bool:
-    """Whether `thing` is `name` `other`: of groups, every copy must be.
+    """Return whether `thing` is `name` `other`; in groups, this must be true of every copy.
 
-    Things of two ground lanes are behind one another; where one of them is in the air or in the
-    water, they are above one another.
+    Things in two ground lanes are behind one another; if one of them is in the air or in the water,
+    they are above one another.
     """
     match name:
         case "left of":

@@ -1,4 +1,4 @@
-"""Draws scenes."""
+"""Draw scenes."""
 
 from functools import lru_cache
 from io import BytesIO
@@ -17,7 +17,7 @@ _SHADE: Final = (22, 24, 44)
 
 
 def draw(scene: Scene) -> Image.Image:
-    """The image of `scene`, far things first: RGB, 224 x 224. Same scene, same pixels."""
+    """Return the image of `scene`, far things first: RGB, 224 x 224. Same scene, same pixels."""
     picture = backdrop(scene.background, scene.time, scene.weather, scene.variant).copy()
     copies = [(thing.lane, spot.y, thing, spot) for thing in scene.things for spot in thing.spots]
     for _, _, thing, spot in sorted(copies, key=lambda copy: copy[:2]):
@@ -29,7 +29,7 @@ def draw(scene: Scene) -> Image.Image:
 
 
 def encode(picture: Image.Image) -> bytes:
-    """`picture` as JPEG."""
+    """Encode `picture` as JPEG."""
     out = BytesIO()
     picture.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue()
@@ -53,7 +53,7 @@ def _put(picture: Image.Image, thing: Thing, x: float, y: float, flip: bool) -> 
 
 @lru_cache(maxsize=256)
 def _middle(kind: str, size: Size) -> float:
-    """How far below the sprite's upper edge the middle of what is drawn lies, px."""
+    """Return the distance in pixels from the sprite's upper edge to the middle of what is drawn."""
     box = sprite(kind, KINDS[kind].colours[0], size, False).getbbox()
     return (box[1] + box[3]) / 2 if box else 0.0
 

@@ -1,4 +1,4 @@
-"""People and animals of the land, all facing right."""
+"""People and land animals, all facing right."""
 
 from collections.abc import Callable
 from typing import Final
@@ -10,7 +10,7 @@ _PINK: Final = (250, 160, 170)
 
 
 def person(pen: Pen, paint: Paint) -> None:
-    """Standing, in a shirt and a hat of the colour, dark trousers."""
+    """Draw a standing person, in a shirt and a hat of the colour, and dark trousers."""
     pen.box(38, 62, 48, 95, (60, 66, 98), 2)
     pen.box(52, 62, 62, 95, (60, 66, 98), 2)
     pen.box(34, 92, 49, 98.5, INK, 3)
@@ -33,7 +33,7 @@ def person(pen: Pen, paint: Paint) -> None:
 
 
 def dog(pen: Pen, paint: Paint) -> None:
-    """Standing, with a hanging ear, a long muzzle and a raised tail."""
+    """Draw a standing dog with a hanging ear, a long muzzle and a raised tail."""
     pen.line([(14, 54), (7, 42), (8, 28)], 7, paint.main)
     for x, colour in ((22, paint.dark), (62, paint.dark), (14, paint.main), (54, paint.main)):
         pen.box(x, 62, x + 10, 97.5, colour, 4)
@@ -48,7 +48,7 @@ def dog(pen: Pen, paint: Paint) -> None:
 
 
 def cat(pen: Pen, paint: Paint) -> None:
-    """Sitting upright, face to us, pointed ears, long tail."""
+    """Draw a cat sitting upright and facing forward, with pointed ears and a long tail."""
     pen.line([(66, 90), (84, 88), (88, 72), (80, 58), (84, 50)], 8, paint.main)
     pen.oval(24, 46, 74, 98, paint.main)
     pen.oval(37, 56, 61, 94, paint.light)
@@ -70,7 +70,7 @@ def cat(pen: Pen, paint: Paint) -> None:
 
 
 def horse(pen: Pen, paint: Paint) -> None:
-    """Standing, with mane and tail."""
+    """Draw a standing horse with mane and tail."""
     hair = (58, 40, 30) if paint.eye == INK else (112, 112, 122)
     pen.line([(15, 46), (6, 58), (5, 80)], 8, hair)
     for x, colour in ((24, paint.dark), (58, paint.dark), (15, paint.main), (50, paint.main)):
@@ -87,7 +87,7 @@ def horse(pen: Pen, paint: Paint) -> None:
 
 
 def cow(pen: Pen, paint: Paint) -> None:
-    """Standing, with patches, horns and an udder."""
+    """Draw a standing cow with patches, horns and an udder."""
     patch = (250, 250, 248) if sum(paint.main) < 420 else INK
     pen.line([(10, 40), (4, 50), (5, 68)], 3, paint.dark)
     pen.dot(5, 70, 4, INK)
@@ -111,7 +111,7 @@ def cow(pen: Pen, paint: Paint) -> None:
 
 
 def sheep(pen: Pen, paint: Paint) -> None:
-    """A ball of wool with a dark face."""
+    """Draw a sheep: a ball of wool with a dark face."""
     face = (70, 60, 60) if sum(paint.main) > 240 else (225, 205, 185)
     for x in (24, 36, 54, 64):
         pen.box(x, 72, x + 7, 98, face, 2)
@@ -140,7 +140,7 @@ def sheep(pen: Pen, paint: Paint) -> None:
 
 
 def rabbit(pen: Pen, paint: Paint) -> None:
-    """Sitting, face to us, with long ears."""
+    """Draw a sitting rabbit facing forward, with long ears."""
     for x in (33, 55):
         pen.oval(x, 2, x + 14, 46, paint.main)
         pen.oval(x + 4, 8, x + 10, 42, _PINK)
@@ -158,7 +158,7 @@ def rabbit(pen: Pen, paint: Paint) -> None:
 
 
 def duck(pen: Pen, paint: Paint) -> None:
-    """Swimming or sitting, to the right."""
+    """Draw a duck swimming or sitting, facing right."""
     pen.poly([(16, 66), (2, 44), (30, 56)], paint.main)
     pen.pie((6, 24, 84, 110), 0, 180, paint.main)
     pen.oval(8, 50, 82, 90, paint.main)

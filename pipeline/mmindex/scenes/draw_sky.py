@@ -1,4 +1,4 @@
-"""Things of the sky."""
+"""Things in the sky."""
 
 from collections.abc import Callable
 from math import cos, pi, sin
@@ -8,12 +8,12 @@ from mmindex.scenes.pen import INK, Paint, Pen, Point, lighter
 
 
 def turned(radius: float, angle: float, centre: Point = (50, 50)) -> Point:
-    """The point at `radius` and `angle` (in whole turns, clockwise from the right)."""
+    """Return the point at `radius` and `angle` (in full turns, clockwise from the right)."""
     return centre[0] + radius * cos(2 * pi * angle), centre[1] + radius * sin(2 * pi * angle)
 
 
 def sun(pen: Pen, paint: Paint) -> None:
-    """A disc with twelve rays."""
+    """Draw a disc with twelve rays."""
     for ray in range(12):
         angle = ray / 12
         pen.poly(
@@ -24,7 +24,7 @@ def sun(pen: Pen, paint: Paint) -> None:
 
 
 def moon(pen: Pen, paint: Paint) -> None:
-    """A crescent."""
+    """Draw a crescent."""
     outer = [turned(46, 0.16 + 0.68 * step / 40, (56, 50)) for step in range(41)]
     inner = [turned(36, 0.80 - 0.60 * step / 40, (68, 50)) for step in range(41)]
     pen.poly(outer + inner, paint.main)
@@ -34,7 +34,7 @@ def moon(pen: Pen, paint: Paint) -> None:
 
 
 def bird(pen: Pen, paint: Paint) -> None:
-    """Flying to the right, wing up."""
+    """Draw a bird flying to the right, wing up."""
     pen.poly([(22, 52), (1, 40), (3, 54), (1, 64)], paint.dark)
     pen.poly([(56, 56), (34, 14), (62, 22), (74, 52)], paint.dark)
     pen.oval(14, 38, 80, 74, paint.main)
@@ -47,7 +47,7 @@ def bird(pen: Pen, paint: Paint) -> None:
 
 
 def kite(pen: Pen, paint: Paint) -> None:
-    """A diamond in four fields with a tail."""
+    """Draw a diamond in four fields with a tail."""
     pen.line([(50, 62), (56, 72), (46, 82), (54, 97)], 2.2, INK)
     for x, y in ((55, 73), (47, 83), (53, 94)):
         pen.poly([(x - 8, y - 4), (x + 8, y + 4), (x + 8, y - 4), (x - 8, y + 4)], paint.dark)
@@ -59,7 +59,7 @@ def kite(pen: Pen, paint: Paint) -> None:
 
 
 def balloon(pen: Pen, paint: Paint) -> None:
-    """A hot air balloon with gores and a basket."""
+    """Draw a hot air balloon with gores and a basket."""
     pen.line([(30, 56), (42, 84)], 1.8, INK)
     pen.line([(70, 56), (58, 84)], 1.8, INK)
     pen.poly([(20, 52), (80, 52), (60, 76), (40, 76)], paint.main)
@@ -73,7 +73,7 @@ def balloon(pen: Pen, paint: Paint) -> None:
 
 
 def plane(pen: Pen, paint: Paint) -> None:
-    """An airliner flying to the right."""
+    """Draw an airliner flying to the right."""
     pen.poly([(8, 48), (2, 24), (14, 24), (28, 44)], paint.dark)
     pen.poly([(46, 46), (34, 24), (44, 24), (66, 44)], paint.dark)
     pen.oval(60, 38, 99, 64, paint.main)
@@ -87,7 +87,7 @@ def plane(pen: Pen, paint: Paint) -> None:
 
 
 def butterfly(pen: Pen, paint: Paint) -> None:
-    """Seen from above, wings spread."""
+    """Draw a butterfly from above, wings spread."""
     for side in (-1, 1):
         pen.poly(_mirrored([(2, 46), (14, 12), (40, 8), (47, 24), (36, 52)], side), paint.main)
         pen.oval(*_span(50 + side * 28, 28, 20, 20), paint.main)

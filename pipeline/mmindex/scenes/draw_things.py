@@ -1,4 +1,4 @@
-"""Plants and things that people make, for the land."""
+"""Plants and man-made things on land."""
 
 from collections.abc import Callable
 from math import cos, pi, sin
@@ -12,7 +12,7 @@ _STEM: Final = (50, 130, 60)
 
 
 def house(pen: Pen, paint: Paint) -> None:
-    """Walls of the colour, a roof, a door, two windows and a chimney."""
+    """Draw walls of the colour, a roof, a door, two windows and a chimney."""
     roof = (120, 62, 48) if paint.main[0] < 200 or paint.main[1] > 130 else (92, 74, 84)
     pen.box(68, 8, 80, 36, (150, 90, 74))
     pen.box(12, 42, 88, 98, paint.main)
@@ -29,7 +29,7 @@ def house(pen: Pen, paint: Paint) -> None:
 
 
 def tree(pen: Pen, paint: Paint) -> None:
-    """A round crown of the colour on a trunk."""
+    """Draw a round crown of the colour on a trunk."""
     pen.poly([(43, 56), (57, 56), (62, 98), (38, 98)], _WOOD)
     pen.poly([(52, 56), (57, 56), (62, 98), (54, 98)], darker(_WOOD))
     pen.line([(50, 66), (66, 54)], 4, _WOOD)
@@ -49,7 +49,7 @@ def _wheel(pen: Pen, x: float, y: float, radius: float) -> None:
 
 
 def car(pen: Pen, paint: Paint) -> None:
-    """A small car driving to the right."""
+    """Draw a small car driving to the right."""
     pen.poly([(20, 70), (32, 47), (66, 47), (80, 70)], paint.main)
     pen.poly([(28, 67), (36, 51), (47, 51), (47, 67)], _GLASS)
     pen.poly([(51, 67), (51, 51), (63, 51), (72, 67)], _GLASS)
@@ -63,7 +63,7 @@ def car(pen: Pen, paint: Paint) -> None:
 
 
 def bus(pen: Pen, paint: Paint) -> None:
-    """A long bus with a row of windows."""
+    """Draw a long bus with a row of windows."""
     pen.box(1, 42, 99, 91, paint.main, 7)
     pen.box(1, 78, 99, 91, paint.dark, 5)
     pen.box(1, 72, 99, 75, paint.light)
@@ -78,7 +78,7 @@ def bus(pen: Pen, paint: Paint) -> None:
 
 
 def bicycle(pen: Pen, paint: Paint) -> None:
-    """Two wheels and a frame of the colour."""
+    """Draw two wheels and a frame of the colour."""
     for x in (23, 77):
         pen.ring(x, 76, 22.5, 4.6, (66, 68, 80))
         pen.ring(x, 76, 18.5, 1.6, (200, 204, 212))
@@ -92,7 +92,7 @@ def bicycle(pen: Pen, paint: Paint) -> None:
 
 
 def flower(pen: Pen, paint: Paint) -> None:
-    """Eight petals on a stem with two leaves."""
+    """Draw eight petals on a stem with two leaves."""
     pen.line([(50, 44), (52, 72), (50, 98)], 5, _STEM)
     pen.poly([(51, 84), (76, 62), (80, 74), (66, 88)], _STEM)
     pen.poly([(51, 90), (26, 70), (22, 82), (38, 94)], lighter(_STEM, 0.15))
@@ -104,7 +104,7 @@ def flower(pen: Pen, paint: Paint) -> None:
 
 
 def mushroom(pen: Pen, paint: Paint) -> None:
-    """A spotted cap on a pale stem."""
+    """Draw a spotted cap on a pale stem."""
     pen.poly([(38, 54), (62, 54), (68, 98), (32, 98)], (246, 234, 212))
     pen.poly([(54, 54), (62, 54), (68, 98), (58, 98)], (220, 205, 180))
     pen.pie((7, 13, 93, 113), 180, 360, paint.main)
@@ -115,7 +115,7 @@ def mushroom(pen: Pen, paint: Paint) -> None:
 
 
 def ball(pen: Pen, paint: Paint) -> None:
-    """A beach ball of broad gores of the colour and narrow pale ones."""
+    """Draw a beach ball with wide gores of the colour and narrow pale ones."""
     white = sum(paint.main) > 700
     pale = (214, 220, 232) if white else (255, 252, 244)
     pen.dot(50, 55, 43, paint.main)
@@ -127,7 +127,7 @@ def ball(pen: Pen, paint: Paint) -> None:
 
 
 def tent(pen: Pen, paint: Paint) -> None:
-    """A ridge tent with an open flap."""
+    """Draw a ridge tent with an open flap."""
     pen.poly([(46, 18), (78, 24), (99, 94), (70, 98)], paint.dark)
     pen.poly([(46, 18), (2, 98), (74, 98)], paint.main)
     pen.poly([(46, 18), (12, 80), (2, 98), (12, 98)], paint.light)
@@ -136,7 +136,7 @@ def tent(pen: Pen, paint: Paint) -> None:
 
 
 def umbrella(pen: Pen, paint: Paint) -> None:
-    """A parasol on a pole."""
+    """Draw a parasol on a pole."""
     pen.line([(50, 40), (50, 97)], 4, _WOOD)
     pen.pie((2, 4, 98, 100), 180, 360, paint.main)
     pale = (255, 252, 244) if sum(paint.main) < 700 else (206, 212, 224)
@@ -148,7 +148,7 @@ def umbrella(pen: Pen, paint: Paint) -> None:
 
 
 def chair(pen: Pen, paint: Paint) -> None:
-    """A wooden chair seen from the front right."""
+    """Draw a wooden chair from the front right."""
     for x in (22, 72):
         pen.box(x, 6, x + 7, 98, paint.dark, 2)
     pen.box(20, 4, 81, 18, paint.main, 4)
@@ -161,7 +161,7 @@ def chair(pen: Pen, paint: Paint) -> None:
 
 
 def cactus(pen: Pen, paint: Paint) -> None:
-    """A saguaro with two arms."""
+    """Draw a saguaro with two arms."""
     pen.line([(50, 64), (24, 64), (24, 38)], 13, paint.main)
     pen.line([(50, 54), (77, 54), (77, 28)], 13, paint.main)
     pen.box(39, 4, 61, 98.5, paint.main, 11)
@@ -172,7 +172,7 @@ def cactus(pen: Pen, paint: Paint) -> None:
 
 
 def snowman(pen: Pen, paint: Paint) -> None:
-    """Three balls of snow; hat and scarf of the colour."""
+    """Draw three balls of snow; hat and scarf of the colour."""
     snow, shade = (250, 252, 255), (205, 218, 236)
     pen.dot(50, 78, 21, shade)
     pen.dot(49, 77, 19, snow)
@@ -194,7 +194,7 @@ def snowman(pen: Pen, paint: Paint) -> None:
 
 
 def windmill(pen: Pen, paint: Paint) -> None:
-    """A tower of the colour with four sails."""
+    """Draw a tower of the colour with four sails."""
     pen.poly([(38, 42), (62, 42), (72, 98), (28, 98)], paint.main)
     pen.poly([(55, 42), (62, 42), (72, 98), (60, 98)], paint.dark)
     pen.pie((36, 28, 64, 58), 180, 360, _WOOD)
@@ -210,7 +210,7 @@ def windmill(pen: Pen, paint: Paint) -> None:
 
 
 def castle(pen: Pen, paint: Paint) -> None:
-    """Two towers with pointed roofs, battlements and a gate."""
+    """Draw two towers with pointed roofs, battlements and a gate."""
     roof = (176, 58, 66) if paint.main[1] > 90 or paint.main[0] < 100 else (66, 88, 150)
     pen.box(20, 50, 80, 98, paint.main)
     for x in (24, 38, 52, 66):

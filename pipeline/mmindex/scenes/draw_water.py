@@ -1,4 +1,4 @@
-"""Boats and the life of the sea."""
+"""Boats and sea animals."""
 
 from collections.abc import Callable
 from typing import Final
@@ -8,7 +8,7 @@ from mmindex.scenes.pen import INK, Paint, Pen, darker
 
 
 def boat(pen: Pen, paint: Paint) -> None:
-    """A sailing boat: hull and flag of the colour, pale sails."""
+    """Draw a sailing boat: hull and flag of the colour, pale sails."""
     pen.box(47, 6, 51, 76, (122, 78, 46))
     pen.poly([(52, 12), (52, 68), (88, 68)], (255, 250, 238))
     pen.poly([(52, 40), (52, 68), (88, 68), (70, 40)], (232, 224, 208))
@@ -20,7 +20,7 @@ def boat(pen: Pen, paint: Paint) -> None:
 
 
 def whale(pen: Pen, paint: Paint) -> None:
-    """Blowing, tail up."""
+    """Draw a whale blowing, tail up."""
     pen.line([(72, 40), (70, 28), (60, 23)], 4, (214, 238, 252))
     pen.line([(72, 40), (74, 28), (84, 23)], 4, (214, 238, 252))
     pen.poly(
@@ -35,7 +35,7 @@ def whale(pen: Pen, paint: Paint) -> None:
 
 
 def fish(pen: Pen, paint: Paint) -> None:
-    """Swimming to the right."""
+    """Draw a fish swimming to the right."""
     pen.poly([(26, 50), (1, 24), (8, 50), (1, 77)], paint.dark)
     pen.poly([(36, 32), (52, 16), (70, 30)], paint.dark)
     pen.poly([(44, 68), (52, 83), (64, 68)], paint.dark)
@@ -49,7 +49,7 @@ def fish(pen: Pen, paint: Paint) -> None:
 
 
 def turtle(pen: Pen, paint: Paint) -> None:
-    """A domed shell with four flippers."""
+    """Draw a domed shell with four flippers."""
     skin = (150, 190, 110) if paint.main[1] < 150 or paint.main[0] > 200 else (206, 190, 120)
     pen.poly([(24, 64), (4, 82), (16, 84), (36, 70)], skin)
     pen.poly([(60, 66), (72, 83), (84, 80), (70, 62)], skin)
@@ -64,7 +64,7 @@ def turtle(pen: Pen, paint: Paint) -> None:
 
 
 def octopus(pen: Pen, paint: Paint) -> None:
-    """A big head over curling arms."""
+    """Draw a big head over curling arms."""
     for arm, (x, end) in enumerate(((26, 6), (36, 24), (46, 41), (55, 59), (64, 76), (74, 94))):
         low = 88 if arm % 2 else 94
         colour = paint.dark if arm % 2 else paint.main
@@ -78,7 +78,7 @@ def octopus(pen: Pen, paint: Paint) -> None:
 
 
 def crab(pen: Pen, paint: Paint) -> None:
-    """Seen from the front, claws up."""
+    """Draw a crab from the front, claws up."""
     for side in (-1, 1):
         for spread, low in ((44, 84), (38, 95), (28, 98)):
             pen.line(
@@ -102,7 +102,7 @@ def crab(pen: Pen, paint: Paint) -> None:
 
 
 def starfish(pen: Pen, paint: Paint) -> None:
-    """Five arms with dots."""
+    """Draw five arms with dots."""
     points = []
     for corner in range(10):
         radius = 22 if corner % 2 else 49
@@ -117,7 +117,7 @@ def starfish(pen: Pen, paint: Paint) -> None:
 
 
 def submarine(pen: Pen, paint: Paint) -> None:
-    """A round hull with portholes, a tower and a periscope."""
+    """Draw a round hull with portholes, a tower and a periscope."""
     pen.line([(52, 34), (52, 18), (64, 18)], 4, paint.dark)
     pen.box(40, 30, 66, 50, paint.dark, 4)
     pen.poly([(14, 60), (2, 42), (8, 62), (2, 84)], paint.dark)
@@ -129,7 +129,7 @@ def submarine(pen: Pen, paint: Paint) -> None:
 
 
 def jellyfish(pen: Pen, paint: Paint) -> None:
-    """A bell with trailing arms."""
+    """Draw a bell with trailing arms."""
     for arm, x in enumerate((24, 37, 50, 63, 76)):
         sway = 5 if arm % 2 else -5
         points = [(x, 46), (x + sway, 62), (x - sway, 78), (x + sway, 97 - abs(arm - 2) * 5)]

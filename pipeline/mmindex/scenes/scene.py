@@ -26,9 +26,9 @@ T = TypeVar("T")
 
 _MARGIN_PX: Final = 3
 _HIDDEN_MOST: Final = (
-    0.3  # share of a thing's box that nearer things may cover: it stays recognisable
+    0.3  # share of a thing's box that nearer things may cover: it remains recognisable
 )
-_TOUCH_MOST: Final = 0.08  # the same among things of one lane
+_TOUCH_MOST: Final = 0.08  # the same for things in one lane
 _TRIES: Final = 14
 _THING_COUNTS: Final = ((1, 0.13), (2, 0.35), (3, 0.36), (4, 0.16))
 _GROUP_COUNTS: Final = ((1, 0.66), (2, 0.22), (3, 0.12))
@@ -55,7 +55,7 @@ _SNOW_SKIES: Final = (
 
 
 class Lot:
-    """Seeded random choices. Uses `Random.random` only, whose values no Python version changes."""
+    """Seeded random choices from `Random.random`, whose values are the same in every Python."""
 
     __slots__ = ("_draw",)
 
@@ -65,23 +65,23 @@ class Lot:
         self._draw = random.Random(int.from_bytes(digest, "big")).random
 
     def between(self, low: float, high: float) -> float:
-        """A number in [low, high)."""
+        """Return a number in [low, high)."""
         return low + (high - low) * self._draw()
 
     def chance(self, share: float) -> bool:
-        """True with probability `share`."""
+        """Return True with probability `share`."""
         return self._draw() < share
 
     def below(self, limit: int) -> int:
-        """A whole number in [0, limit)."""
+        """Return an integer in [0, limit)."""
         return int(self._draw() * limit)
 
     def one_of(self, options: Sequence[T]) -> T:
-        """Any option, all equally likely."""
+        """Return any option, all equally likely."""
         return options[self.below(len(options))]
 
     def weighted(self, options: Sequence[tuple[T, float]]) -> T:
-        """A random option, by weight."""
+        """Return a random option, by weight."""
         mark = self._draw() * sum(weight for _, weight in options)
         for option, weight in options:
             mark -= weight
@@ -90,7 +90,7 @@ class Lot:
         return options[-1][0]
 
     def shuffled(self, options: Sequence[T]) -> list[T]:
-        """The options in random order (Fisher-Yates)."""
+        """Return the options in random order (Fisher-Yates)."""
         items = list(options)
         for last in range(len(items) - 1, 0, -1):
             other = self.below(last + 1)
@@ -100,7 +100,7 @@ class Lot:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """Where one copy is, px: centre `x`, and `y`: baseline, or the middle in sky and water."""
+    """The position of one copy in pixels: centre `x`; `y`: baseline, or middle in sky and water."""
 
     x: float
     y: float
@@ -109,7 +109,7 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One to three of a kind, alike in colour and size, in one lane (0 farthest, 2 nearest)."""
+    """One to three of a kind with the same colour and size, in one lane (0 farthest, 2 nearest)."""
 
     kind: str
     colour: str
@@ -120,23 +120,23 @@ class Thing:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of copies."""
         return len(self.spots)
 
     @property
     def left(self) -> float:
-        """x of the leftmost copy's centre, px."""
+        """The x of the leftmost copy's centre, in pixels."""
         return min(spot.x for spot in self.spots)
 
     @property
     def right(self) -> float:
-        """x of the rightmost copy's centre, px."""
+        """The x of the rightmost copy's centre, in pixels."""
         return max(spot.x for spot in self.spots)
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The ground truth of one image. No two things of a scene are of the same kind."""
+    """The ground truth of one image. No two things in a scene are of the same kind."""
 
     seed: int
     number: int
@@ -151,7 +151,7 @@ Box = tuple[float, float, float, float]
 
 
 def box_of(kind: Kind, size: Size, lane_type: LaneType, spot: Spot) -> Box:
-    """(left, top, right, bottom) in pixels of one copy as drawn."""
+    """Return (left, top, right, bottom) in pixels of one copy as drawn."""
     edge = kind.span * SIZES[size]
     half, tall = edge * kind.wide / 2, edge * kind.tall
     bottom = spot.y + tall / 2 if lane_type in ("sky", "water") else spot.y
@@ -159,7 +159,7 @@ def box_of(kind: Kind, size: Size, lane_type: LaneType, spot: Spot) -> Box:
 
 
 def make_scene(seed: int, number: int) -> Scene:
-    """The scene `number` of the corpus `seed`: always the same, on every machine.
+    """Return the scene `number` of the corpus `seed`; it is the same on every machine.
 
     Raises UsageError unless 0 <= seed < 2**63 and number >= 0. Seeds from `RESERVED_SEED` on are
     for training only, so that every user's seed is unseen by a trained model.
@@ -218,7 +218,7 @@ def _try_thing(
     kinds = _KINDS_HERE[background.name, lane.type, sky]
     free = [kind for kind in kinds if kind.name not in used] or kinds
     kind = lot.weighted([(kind, COMMON.get(kind.name, 1.0)) for kind in free])
-    if kind.name in used:  # every kind of this lane is taken: the caller tries another lane
+    if kind.name in used:  # every kind of this lane is used: the caller tries another lane
         return Thing(kind.name, kind.colours[0], "medium", lane_number, lane.type, ())
     count = min(lot.weighted(_GROUP_COUNTS), kind.most)
     size = lot.weighted(_SIZE_ODDS)

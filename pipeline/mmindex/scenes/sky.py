@@ -1,4 +1,4 @@
-"""The sky with its weather, and the light it gives."""
+"""The sky with its weather, and its light."""
 
 from functools import lru_cache
 from typing import Final
@@ -32,7 +32,7 @@ _LIGHT: Final[dict[tuple[str, str], tuple[float, float, float]]] = {
     ("none", "none"): (1, 1, 1),
 }
 _SNOW_LIGHT: Final = {("snow", "sunset"): (0.95, 0.84, 0.88), ("snow", "night"): (0.46, 0.52, 0.7)}
-"""Snow stays paler than sand when the light is coloured."""
+"""Snow stays paler than sand in coloured light."""
 _RAINBOW: Final[tuple[Rgb, ...]] = (
     (236, 70, 70),
     (250, 150, 50),
@@ -44,17 +44,17 @@ _RAINBOW: Final[tuple[Rgb, ...]] = (
 
 
 def light_on(background: str, time: str, weather: str) -> tuple[float, float, float]:
-    """The shares of red, green and blue that the land gives back."""
+    """Return the shares of red, green and blue that the land reflects."""
     return _SNOW_LIGHT.get((background, time), _LIGHT[time, weather])
 
 
 def empty_sky(time: str, weather: str) -> Image.Image:
-    """The whole canvas in the colours of the sky, or of the sea under water."""
+    """Return the whole canvas in the colours of the sky, or of the sea under water."""
     return _gradient(_SKY_STOPS[time, weather])
 
 
 def fill_sky(canvas: Canvas, time: str, weather: str) -> None:
-    """Stars, rainbow and clouds on `canvas`."""
+    """Draw stars, rainbow and clouds on `canvas`."""
     lot = canvas.lot
     if time == "night":
         for _ in range(60):
@@ -115,7 +115,7 @@ def _gradient(stops: tuple[tuple[float, Rgb], ...]) -> Image.Image:
 
 @lru_cache(maxsize=12)
 def falling(weather: str, variant: int) -> Image.Image | None:
-    """Rain or snow in front of everything (L, opacity of white), or None where nothing falls."""
+    """Return rain or snow in front of everything (L, opacity of white), or None without either."""
     if weather not in ("rain", "snowfall"):
         return None
     lot = Lot("falling", weather, variant)

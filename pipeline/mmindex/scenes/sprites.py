@@ -16,14 +16,14 @@ PAINTERS: Final[dict[str, Callable[[Pen, Paint], None]]] = {
     **draw_things.PAINTERS,
     **draw_water.PAINTERS,
 }
-_OUTLINE: Final = 215  # opacity of the ink around a thing, which keeps white apart from snow
+_OUTLINE: Final = 215  # opacity of the ink around a thing, which distinguishes white from snow
 
-_PALE_INK: Final = (128, 128, 142)  # around black things, which would be lost at night
+_PALE_INK: Final = (128, 128, 142)  # around black things, which would be invisible at night
 
 
-@lru_cache(maxsize=3000)  # about 900 drawings, each also mirrored, of some 25 KB
+@lru_cache(maxsize=3000)  # about 900 drawings, each also mirrored, of about 25 KB
 def sprite(kind: str, colour: str, size: Size, flip: bool) -> Image.Image:
-    """The thing in RGBA, `edge` pixels square plus a pixel all round for its outline."""
+    """Return the thing in RGBA, `edge` pixels square plus a pixel on each side for its outline."""
     if flip:
         return sprite(kind, colour, size, False).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     edge = round(KINDS[kind].span * SIZES[size])

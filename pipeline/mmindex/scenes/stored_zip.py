@@ -1,8 +1,8 @@
 """A zip file of stored (not deflated) members, written in constant memory.
 
 The standard library's `zipfile` keeps an object for each member until it closes, about 600 bytes:
-0.6 GB for a million images. Here the directory waits in a temporary file instead. The bytes
-depend on names and contents alone. Format: PKWARE APPNOTE 6.3.10, sections 4.3 and 4.5.3 (zip64).
+0.6 GB for a million images. Here the directory is kept in a temporary file instead. The bytes
+depend only on names and contents. Format: PKWARE APPNOTE 6.3.10, sections 4.3 and 4.5.3 (zip64).
 """
 
 import shutil
@@ -18,17 +18,18 @@ _VERSION_64: Final = 45
 _MADE_ON_UNIX: Final = 3 << 8 | _VERSION_64
 _FLAGS: Final = 0x0800  # names are UTF-8
 _TIME: Final = 0
-_DATE: Final = 0x21  # 1980-01-01, the earliest that zip can say: the same bytes on every run
+_DATE: Final = 0x21  # 1980-01-01, the earliest date in a zip file: the same bytes on every run
 _MODE: Final = 0o100644 << 16
 _MAX_32: Final = 0xFFFFFFFF
 _MAX_16: Final = 0xFFFF
 
 
 class StoredZip:
-    """Writes a zip member after member: `with StoredZip(path) as archive: archive.add(name, data)`.
+    """Writes a zip file one member at a time.
 
-    The file is complete once the block ends without an error. A member must be below 4 GiB; their
-    number and the file's size are not limited.
+    Usage: `with StoredZip(path) as archive: archive.add(name, data)`. The file is complete once the
+    block ends without an error. A member must be below 4 GiB; their number and the file's size are
+    not limited.
     """
 
     def __init__(self, path: Path) -> None:

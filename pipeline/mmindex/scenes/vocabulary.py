@@ -1,7 +1,7 @@
-"""What a scene can hold: 39 kinds of things, 11 colours, 9 backgrounds, times and weathers.
+"""What a scene can contain: 39 kinds of things, 11 colours, 9 backgrounds, times and weathers.
 
 Everything that changes an image or a caption for a given (seed, number) belongs to one version:
-raise `SCENES_VERSION` when any of it changes, since the corpus identity contains it.
+raise `SCENES_VERSION` when any of it changes, because it is part of the corpus identity.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ SIZE_PX: Final = 224
 """Width and height of every image, in pixels."""
 
 RESERVED_SEED: Final = 2**32
-"""Users' seeds lie below; seeds from here up to 2**63 - 1 are reserved for training models."""
+"""Users' seeds are below; seeds from here up to 2**63 - 1 are reserved for training models."""
 LAST_SEED: Final = 2**63 - 1
 
 Rgb = tuple[int, int, int]
@@ -37,12 +37,12 @@ SIZES: Final[dict[Size, float]] = {"small": 0.7, "medium": 1.0, "large": 1.32}
 TIMES: Final = ("day", "sunset", "night")
 WEATHERS: Final = ("clear", "cloudy", "rain", "rainbow", "snowfall")
 UNDER_WATER: Final = "none"
-"""The time and the weather of an underwater scene: there is none to be seen."""
+"""The time and the weather of an underwater scene, where neither is visible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A band of the image; `y`: the baseline of what stands in it, or its middle (sky, water)."""
+    """A band of the image; `y` is the baseline of its things, or their middle (sky, water)."""
 
     type: LaneType
     y: float
@@ -86,7 +86,7 @@ PLACES: Final[dict[str, tuple[str, ...]]] = {
     "sea": ("sea", "beach", "underwater"),
     "open sea": ("sea",),
 }
-"""What a claim may name as a place -> the backgrounds it is true of (a beach has the sea too)."""
+"""Names of places in claims -> the backgrounds that they apply to (a beach includes the sea)."""
 
 _ALL: Final = tuple(COLOURS)
 _FUR: Final = ("brown", "black", "white", "grey", "orange")
@@ -101,9 +101,9 @@ _GREEN: Final = ("meadow", "forest", "mountains")
 class Kind:
     """A kind of thing.
 
-    `span` is the edge in pixels of the square it is drawn in at medium size; `wide` and `tall` are
-    the shares of that square it fills. It lives in `lanes` of `backgrounds` and under `skies`
-    (time and weather); where these are empty, in every one. There are at most `most` of it.
+    `span` is the edge in pixels of its square at medium size; `wide` and `tall` are the shares of
+    that square that it fills. It occurs in `lanes` of `backgrounds` and under `skies` (time and
+    weather); an empty field means all of them. `most` is the maximum number of copies.
     """
 
     name: str
@@ -128,7 +128,7 @@ COMMON: Final[dict[str, float]] = {
     "red": 2.0,
     "blue": 2.0,
 }
-"""Kinds and colours that people ask for first are drawn more often, by these factors."""
+"""Popular kinds and colours are drawn more often, by these factors."""
 
 KINDS: Final[dict[str, Kind]] = {
     kind.name: kind

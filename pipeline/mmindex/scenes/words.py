@@ -53,7 +53,7 @@ COLOUR_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "grey": ("grey", "gray"),
     "purple": ("purple", "purple", "violet"),
 }
-"""Other words for a colour; a colour that is not here is called by its name."""
+"""Other words for a colour; colours that are not listed use their own name."""
 
 SIZE_WORDS: Final = {
     "small": ("small", "little", "tiny"),
@@ -61,13 +61,13 @@ SIZE_WORDS: Final = {
 }
 COUNT_WORDS: Final = {2: ("two", "two", "2", "a pair of"), 3: ("three", "three", "3")}
 MANY_WORDS: Final = {2: ("some",), 3: ("some", "several", "a few")}
-"""Two or more, by how many there are: nobody calls two "several"."""
+"""Words for two or more, by number; two are never "several"."""
 
 WEARERS: Final = {
     "person": ("in {}", "in a {} shirt", "dressed in {}", "wearing {}"),
     "snowman": ("with a {} scarf", "with a {} hat", "in a {} hat and scarf"),
 }
-"""Kinds whose colour is that of their clothes. Plural forms stand in `WEARERS_PLURAL`."""
+"""Kinds whose colour is that of their clothes. Plural forms are in `WEARERS_PLURAL`."""
 WEARERS_PLURAL: Final = {
     "person": ("in {}", "in {} shirts", "dressed in {}", "wearing {}"),
     "snowman": ("with {} scarves", "with {} hats", "in {} hats and scarves"),
@@ -98,7 +98,7 @@ DOING: Final[dict[str, tuple[str, ...]]] = {
 }
 
 Phrase = tuple[str, str]
-"""Words and the key of `PLACES` that they assert."""
+"""Words for a place and the key of `PLACES` that they assert."""
 
 
 def _all(place: str, *words: str) -> tuple[Phrase, ...]:
@@ -144,7 +144,7 @@ PLACE_WORDS: Final[dict[tuple[str, LaneType], tuple[Phrase, ...]]] = {
     ),
     ("underwater", "floor"): _all("underwater", "on the sea floor", "on the sea bed", "underwater"),
 }
-"""Where one thing is, by background and by the lane that the thing is in."""
+"""The location of one thing, by background and by the thing's lane."""
 
 MIXED_PLACE_WORDS: Final[dict[str, tuple[Phrase, ...]]] = {
     "meadow": _all("meadow", "in a meadow", "in a green field"),
@@ -157,7 +157,7 @@ MIXED_PLACE_WORDS: Final[dict[str, tuple[Phrase, ...]]] = {
     "mountains": _all("mountains", "in the mountains", "in a mountain landscape"),
     "underwater": _all("underwater", "underwater", "under the sea", "deep under water"),
 }
-"""Where several things of different lanes are."""
+"""The location of several things in different lanes."""
 
 SCENE_HEADS: Final[dict[str, tuple[Phrase, ...]]] = {
     "meadow": _all("meadow", "a green meadow", "a meadow", "a grassy field"),
@@ -170,7 +170,7 @@ SCENE_HEADS: Final[dict[str, tuple[Phrase, ...]]] = {
     "mountains": _all("mountains", "a mountain landscape", "a valley in the mountains"),
     "underwater": _all("underwater", "an underwater scene", "the bottom of the sea"),
 }
-"""What a caption may open with: "a beach with a crab"."""
+"""Possible openings of a caption: "a beach with a crab"."""
 
 SKY_WORDS: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("day", "clear"): ("on a clear day", "under a clear blue sky", "on a fine day"),
@@ -195,10 +195,10 @@ RELATION_WORDS: Final[dict[str, tuple[str, ...]]] = {
 
 
 def with_article(words: str) -> str:
-    """`words` after "a" or "an". Letters tell, since no word here sounds unlike its letter."""
+    """Return `words` after "a" or "an", by its first letter, which suits every word used here."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def joined(parts: list[str]) -> str:
-    """ "x", "x and y", "x, y and z"."""
+    """Join words as "x", "x and y", "x, y and z"."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

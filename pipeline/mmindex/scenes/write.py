@@ -1,7 +1,7 @@
-"""Writes scenes in COCO's layout or as webdataset shards, streamed in constant memory.
+"""Write scenes in COCO's layout or as webdataset shards, streamed in constant memory.
 
-The bytes of every file depend on the scenes alone (and on Pillow's JPEG encoder): no clock, no
-owner, no order of work. The caller passes a fresh folder and publishes it: nothing here renames.
+The bytes of every file depend only on the scenes (and on Pillow's JPEG encoder), not on time, file
+owner or order of work. The caller passes a new folder and publishes it: nothing is renamed here.
 """
 
 import io
@@ -25,8 +25,8 @@ from mmindex.scenes.stored_zip import StoredZip
 from mmindex.scenes.vocabulary import LAST_SEED, SCENES_VERSION, SIZE_PX
 
 DEFAULT_SPLIT: Final = "scenes"
-_CHUNK: Final = 64  # scenes a worker makes at a time: 0.7 MB of JPEG
-_AHEAD: Final = 3  # chunks in flight for each worker, so that a slow disk bounds the memory
+_CHUNK: Final = 64  # scenes that a worker makes at a time: 0.7 MB of JPEG
+_AHEAD: Final = 3  # chunks in progress per worker, so that a slow disk does not fill the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +63,17 @@ class Example:
 
 
 def file_name(number: int) -> str:
-    """The name of scene `number`'s image, as COCO names its own."""
+    """Return the name of scene `number`'s image, in COCO's form."""
     return f"{number:012d}.jpg"
 
 
 def number_of(name: str) -> int:
-    """The scene's number from its image's name, path or id ("scenes/000000000012.jpg": 12)."""
+    """Return a scene's number from an image name, path or id ("scenes/000000000012.jpg": 12)."""
     return int(name.rsplit("/", 1)[-1].split(".", 1)[0])
 
 
 def examples(scenes: SceneRange, workers: int = 1) -> Iterator[Example]:
-    """The scenes in order, drawn by `workers` processes (1: this process)."""
+    """Yield the scenes in order, drawn by `workers` processes (1: this process)."""
     if workers <= 1:
         for number in scenes.numbers:
             yield _example(scenes.seed, number)
@@ -99,8 +99,8 @@ def write_coco(
 ) -> None:
     """Write `annotations/captions_SPLIT.json` and `SPLIT/*.jpg`, or `SPLIT.zip`, into `folder`.
 
-    An image's id is its scene's number, in its file name too. Raises StorageError and its like for
-    what the file system refuses, also where a file of that name is there already.
+    An image's id is its scene's number, also in its file name. Raises StorageError and related
+    errors of the file system, also if a file with that name already exists.
     """
     with os_errors(folder):
         annotations = folder / "annotations"
@@ -123,11 +123,11 @@ def write_coco(
 def write_webdataset(
     folder: Path, scenes: SceneRange, shard_size: int = 1000, workers: int = 1
 ) -> list[Path]:
-    """Write `scenes-000000.tar`, ... of `shard_size` scenes each into `folder`; their paths.
+    """Write `scenes-000000.tar`, ... of `shard_size` scenes each into `folder`; return their paths.
 
     Members of one scene are NUMBER.jpg, NUMBER.txt (the first caption) and NUMBER.json (all five
-    under "captions", with "seed", "number", "width" and "height"). Raises UsageError when
-    `shard_size` is below 1, StorageError and its like for what the file system refuses.
+    under "captions", with "seed", "number", "width" and "height"). Raises UsageError if
+    `shard_size` is below 1, StorageError and related errors of the file system.
     """
     if shard_size < 1:
         raise UsageError(f"a shard of {shard_size} scenes", "give a shard size of 1 or more")
