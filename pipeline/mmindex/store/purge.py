@@ -70,8 +70,7 @@ def _remove_unlisted(layout: Layout, manifest: Manifest, *, younger: bool) -> No
         try:
             listed |= {ref.sha256 for ref in versions.read_version(layout, number).objects}
         except DataError as error:
-            # Objects listed below the floor are removed, unless a version that stays lists them
-            # too.
+            # Versions below the floor protect no objects; one that stays must be readable.
             if number >= manifest.floor:
                 raise
             get_logger("forget").warning("skipping a damaged version", why=error.message)
