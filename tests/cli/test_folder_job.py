@@ -32,7 +32,7 @@ def test_changes_in_the_corpus_become_the_next_version(tmp_path, tiny_model):
     ids = {hit["id"] for hit in answer["hits"]}
     assert "folder/photos/new.png" in ids
     assert "folder/photos/0.png" not in ids
-    assert "sound" in mmindex("check", "--full", "--store", store).stdout
+    assert "intact" in mmindex("check", "--full", "--store", store).stdout
 
 
 def test_an_emptied_folder_does_not_empty_the_index(tmp_path, tiny_model):

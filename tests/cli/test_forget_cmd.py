@@ -82,7 +82,7 @@ def test_forget_ends_with_75_while_a_reader_holds_an_old_version(place: Path) ->
 def test_check_is_content_with_a_store_that_has_forgotten(place: Path) -> None:
     build(place)
     run(place, "forget", ID)
-    assert run(place, "check", "--full").stdout.startswith("sound")
+    assert run(place, "check", "--full").stdout.startswith("intact")
 
 
 def test_quarantine_list_takes_reasons(place: Path) -> None:

@@ -185,7 +185,7 @@ def test_columns_that_differ_in_letter_case_are_not_mixed_up(place: Path) -> Non
     assert names("--where", "year(taken) = 2019") == ["rome/old.jpg"]
     done = query("red", "--where", "\"Taken\" = 'long ago' or taken is null")
     assert done.exit_code == 2
-    assert "cannot tell the columns 'Taken' and 'taken' apart" in done.stderr
+    assert "the columns 'Taken' and 'taken' differ only in letter case" in done.stderr
 
 
 @pytest.mark.usefixtures("store")
