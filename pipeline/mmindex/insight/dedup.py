@@ -23,7 +23,14 @@ import pyarrow.compute as pc
 from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
 from mmindex.search.columns import check_columns
-from mmindex.search.near import Int64, close_pairs, cosines, default_threshold, unit_rows
+from mmindex.search.near import (
+    Int64,
+    close_pairs,
+    cosines,
+    default_threshold,
+    group_leaders,
+    unit_rows,
+)
 from mmindex.search.searcher import Searcher
 from mmindex.store.objects import contents
 from mmindex.store.snapshot import Snapshot
@@ -171,12 +178,7 @@ def near_leaders(
     units = unit_rows(snapshot.vectors(Modality.IMAGE).take(rows))
     row_of = {key: row for row, key in enumerate(there.take(places).to_pylist())}
     vectors = units[[row_of[key] for key in keys]]
-    near = vectors @ vectors.T >= threshold
-    leaders: list[int] = []
-    for place in range(len(keys)):
-        leaders.append(next((one for one in leaders if leaders[one] == one and near[one, place]),
-                            place))  # fmt: skip
-    return [keys[one] for one in leaders]
+    return [keys[one] for one in group_leaders(vectors, threshold).tolist()]
 
 
 def close_to(snapshot: Snapshot, image_ids: Sequence[str], *, most: int) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
 from mmindex.search.hits import Limit, rows_by_key
-from mmindex.search.near import Int64, close_pairs, default_threshold, unit_rows
+from mmindex.search.near import Int64, close_pairs, default_threshold, group_leaders, unit_rows
 from mmindex.search.searcher import Searcher
 from mmindex.store.snapshot import Snapshot
 
@@ -64,9 +64,10 @@ def distinct_hits(
     if not len(ids):
         return ()
     others = _near(scope, ids)
-    keys = scope.searcher.keys(np.concatenate([ids, *others]))
+    every = np.concatenate([ids, *others])
+    keys = scope.searcher.keys(every)
     named = rows_by_key(scope.snapshot, scope.to, set(keys) - left_out, scope.rows)
-    key_of = dict(zip(np.concatenate([ids, *others]).tolist(), keys, strict=True))
+    key_of = dict(zip(every.tolist(), keys, strict=True))
     found = []
     for place, (leader, score) in enumerate(zip(ids.tolist(), scores.tolist(), strict=True)):
         row, *same = named[key_of[leader]]
@@ -107,15 +108,7 @@ def _first_of_groups(scope: Scope, ids: Int64, most: int) -> Int64:
         return np.arange(min(most, len(ids)))
     threshold = default_threshold(scope.snapshot.encoder)
     units = unit_rows(scope.snapshot.vectors(Modality.IMAGE).take(ids))
-    free = np.ones(len(ids), np.bool_)
-    leaders: list[int] = []
-    for place in range(len(ids)):
-        if len(leaders) == most:
-            break
-        if free[place]:
-            leaders.append(place)
-            free[place:] &= units[place:] @ units[place] < threshold
-    return np.array(leaders, np.int64)
+    return np.flatnonzero(group_leaders(units, threshold, most) == np.arange(len(ids)))
 
 
 def _near(scope: Scope, leaders: Int64) -> list[Int64]:
@@ -126,14 +119,15 @@ def _near(scope: Scope, leaders: Int64) -> list[Int64]:
     vectors = scope.snapshot.vectors(Modality.IMAGE)
     pairs = [*close_pairs(scope.searcher, vectors, np.unique(leaders), threshold, whole=True)]
     left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    if scope.ids is not None:
+        allowed = np.isin(right, scope.ids)
+        left, right = left[allowed], right[allowed]
     place_of = {leader: place for place, leader in enumerate(leaders.tolist())}
     best: dict[int, int] = {}
     for leader, other in zip(left.tolist(), right.tolist(), strict=True):
         if other not in place_of:
             best[other] = min(best.get(other, len(leaders)), place_of[leader])
     found: list[list[int]] = [[] for _ in leaders]
-    allowed = None if scope.ids is None else set(scope.ids.tolist())
     for other, place in best.items():
-        if allowed is None or other in allowed:
-            found[place].append(other)
+        found[place].append(other)
     return [np.array(one, np.int64) for one in found]

@@ -35,6 +35,29 @@ def default_threshold(encoder: EncoderInfo) -> float:
     return _THRESHOLD_EMBEDDED if encoder.model == EMBEDDED else _THRESHOLD
 
 
+def group_leaders(units: Float64, threshold: float, most: int | None = None) -> Int64:
+    """Return the position of each row's group leader: int64 (n,), the row's own for leaders.
+
+    A row joins the first leader that it is close to, and leads a group of its own otherwise.
+
+    Args:
+        units: float64 (n, dim), unit length, best first.
+        threshold: least cosine similarity of a group's rows to its leader.
+        most: stop after so many groups; rows behind them have -1. None: all.
+    """
+    leaders = np.full(len(units), -1, dtype=np.int64)
+    found = 0
+    for place in range(len(units)):
+        if found == most:
+            break
+        if leaders[place] < 0:
+            found += 1
+            free = leaders[place:] < 0
+            leaders[place:][free & (units[place:] @ units[place] >= threshold)] = place
+            leaders[place] = place  # whatever rounding makes of its similarity to itself
+    return leaders
+
+
 def close_pairs(
     searcher: Searcher, vectors: Vectors, wanted: Int64, threshold: float, *, whole: bool = False
 ) -> Iterator[tuple[Int64, Int64]]:
