@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from mmindex.core.config import Config
 from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
-from mmindex.core.progress import get_logger
 from mmindex.encode.backlog import plan_backlog
 from mmindex.encode.plan import ShardReader
 from mmindex.encode.shards import find_leftovers, is_sound
 from mmindex.encode.units import Unit, UnitResult, UnitRows, cut, read_units
-from mmindex.encode.work import EncoderSource, Worker
+from mmindex.encode.work import EncoderSource, Worker, warn_of_cut_texts
 from mmindex.store.keys import live_keys
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
@@ -102,11 +101,7 @@ def encode_part(
         work.run(worker, part)
     finally:
         worker.close()
-    if work.cut_texts:
-        get_logger("encode").warning(
-            "the model saw only the beginning of texts: they are longer than its context",
-            cut=work.cut_texts,
-        )
+    warn_of_cut_texts(work.cut_texts)
     return PartReport(
         part=part.number,
         parts=part.of,

@@ -26,7 +26,7 @@ from mmindex.encode.mapping import map_vectors
 from mmindex.encode.node import Sample
 from mmindex.encode.plan import EncodePlan, ShardReader, plan_encode
 from mmindex.encode.units import UnitResult, read_units
-from mmindex.encode.work import EncoderSource, Worker
+from mmindex.encode.work import EncoderSource, Worker, warn_of_cut_texts
 from mmindex.models.adapted import Maps
 from mmindex.models.devices import Placement, place
 from mmindex.models.encoder import Encoder
@@ -173,11 +173,7 @@ def encode(
             reader.forget()
     finally:
         worker.close()
-    if stage.cut_texts:
-        get_logger("encode").warning(
-            "the model saw only the beginning of texts: they are longer than its context",
-            cut=stage.cut_texts,
-        )
+    warn_of_cut_texts(stage.cut_texts)
     return stage.report()
 
 
@@ -212,18 +208,19 @@ class _Stage:
         self.encoded[side] = self.mapped[side] = 0
         new: list[tuple[int, ObjectRef]] = []
         failed: dict[str, Failure] = {}
-        for first, result in self._map(plan):
-            failed |= result.failed
-            if result.shard is not None:
-                new.append((first, result.shard))
+
+        def collect(results: Iterator[tuple[int, UnitResult]]) -> None:
+            for first, result in results:
+                failed.update(result.failed)
+                if result.shard is not None:
+                    new.append((first, result.shard))
+
+        collect(self._map(plan))
         if self.mapped[side]:
             log.info(f"{side}s computed from the parent's vectors", vectors=self.mapped[side])
         if plan.rest.missing:
             log.info(f"encoding {side}s", missing=plan.rest.missing, reused=backlog.reused)
-            for first, result in self._encode(plan):
-                failed |= result.failed
-                if result.shard is not None:
-                    new.append((first, result.shard))
+            collect(self._encode(plan))
             log.info(f"{side}s encoded", encoded=self.encoded[side], failed=len(failed))
         kept, known = plan.shards(new), backlog.failed
         if self.retry and known:

@@ -207,6 +207,15 @@ class Worker:
         return self._encoder
 
 
+def warn_of_cut_texts(count: int) -> None:
+    """Log that texts were longer than the model's context, if any were."""
+    if count:
+        get_logger("encode").warning(
+            "the model saw only the beginning of texts: they are longer than its context",
+            cut=count,
+        )
+
+
 def _expect(wanted: int, came: int) -> None:
     if came != wanted:
         raise InternalError(f"{wanted} items asked for, {came} came")

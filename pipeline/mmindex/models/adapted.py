@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, ModelMismatchError, first_lines
+from mmindex.core.errors import DataError, ModelMismatchError, first_lines, os_errors
 from mmindex.core.modality import Modality
 from mmindex.models.encoder import Float32
 from mmindex.models.resolve import (
@@ -188,8 +188,6 @@ def load_maps(path: Path, dim: int) -> Maps:
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
-
-    from mmindex.core.errors import os_errors
 
     with os_errors(path):
         data = path.read_bytes()
