@@ -16,7 +16,7 @@ from mmindex.adaptation.pairs import Int64, Pairs, make_pairs
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import counter, get_logger
-from mmindex.evaluate.corpus import Items, load_corpus, sample
+from mmindex.evaluate.corpus import load_corpus, sample
 from mmindex.models.encoder import Float32, good_rows
 from mmindex.search.vectorize import Vectorizer
 from mmindex.sources.caption_lists import read_captions
@@ -109,7 +109,7 @@ def listed(vectorizer: Vectorizer, path: Path, seed: int) -> Captioned:
     vectors = _encoded(vectorizer, [texts[place] for place in chosen.tolist()])
     good = good_rows(vectors)
     pictures, owner = np.unique(ids[good], return_inverse=True)
-    images = Items(snapshot.vectors(Modality.IMAGE), id_of_row).vectors.take(pictures)
+    images = snapshot.vectors(Modality.IMAGE).take(pictures)
     pairs = make_pairs(images, vectors[good], owner)
     return Captioned(pairs, unknown, int(np.count_nonzero(~good)), sampled)
 

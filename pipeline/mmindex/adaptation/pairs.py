@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError
+from mmindex.evaluate.corpus import slices
 
 Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
@@ -47,10 +48,7 @@ class Pairs:
 
     def captions_of(self, pictures: Int64) -> Int64:
         """Return the rows in ``texts`` of some images' captions, image by image: int64."""
-        sizes = self.counts[pictures]
-        inside = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        rows: Int64 = np.repeat(self.starts[pictures], sizes) + inside
-        return rows
+        return slices(self.starts[pictures], self.counts[pictures])
 
     def only(self, pictures: Int64) -> Pairs:
         """Return some images, int64 (k,), with all their captions, in the given order."""

@@ -140,10 +140,25 @@ def load_corpus(snapshot: Snapshot) -> Corpus:
     images = items(Modality.IMAGE)
     if Modality.TEXT not in snapshot.manifest.indexes:
         return Corpus(images, None, np.empty(0, dtype=np.int64))
+    return Corpus(images, items(Modality.TEXT), image_of_caption(snapshot))
+
+
+def image_of_caption(snapshot: Snapshot) -> Int64:
+    """Return the row of each caption in ``images``: int64 (captions,).
+
+    Raises:
+        DataError: a caption has no image, or an object is damaged.
+    """
     known = snapshot.table("images", ["image_id"])["image_id"]
     owners = snapshot.table("captions", ["image_id"])["image_id"]
-    owned = positions(owners, known, "captions: a caption belongs to no image")
-    return Corpus(images, items(Modality.TEXT), owned)
+    return positions(owners, known, "captions: a caption belongs to no image")
+
+
+def slices(starts: Int64, sizes: Int64) -> Int64:
+    """Return the positions of slices, each from its start on, one after the other: int64 (sum,)."""
+    offsets = np.cumsum(sizes) - sizes
+    places: Int64 = np.repeat(starts - offsets, sizes) + np.arange(sizes.sum())
+    return places
 
 
 def sample(n: int, wanted: int, seed: int) -> Int64:
@@ -169,12 +184,9 @@ def image_queries(images: Items, image_of_caption: Int64, rows: Int64) -> Querie
     counts = np.bincount(image_of_caption, minlength=len(images.id_of_row))
     starts = (np.cumsum(counts) - counts)[rows]
     sizes = counts[rows]
-    offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
-    # For each image its slice of ``grouped``, all slices laid end to end.
-    inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
     return Queries(
         vectors=images.vectors,
         ids=images.id_of_row[rows],
-        offsets=offsets,
-        right=grouped[np.repeat(starts, sizes) + inside],
+        offsets=np.concatenate(([0], np.cumsum(sizes))).astype(np.int64),
+        right=grouped[slices(starts, sizes)],
     )

@@ -8,10 +8,9 @@ read them: https://github.com/rom1504/clip-retrieval
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -36,15 +35,7 @@ class _Npy:
             header = {"descr": "<f2", "fortran_order": False, "shape": (rows, dim)}
             np.lib.format.write_array_header_1_0(self._file, header)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         with os_errors(self._path):
             self._file.close()
 
@@ -81,12 +72,16 @@ def _write_part(
 ) -> None:
     dim = rows.snapshot.encoder.dim
     with ExitStack() as stack:
-        metadata = stack.enter_context(TableFile(folder / "metadata" / f"metadata_{tag}.parquet"))
-        images = stack.enter_context(_Npy(folder / "img_emb" / f"img_emb_{tag}.npy", size, dim))
+        metadata = stack.enter_context(
+            closing(TableFile(folder / "metadata" / f"metadata_{tag}.parquet"))
+        )
+        images = stack.enter_context(
+            closing(_Npy(folder / "img_emb" / f"img_emb_{tag}.npy", size, dim))
+        )
         texts = None
         if with_texts:
             texts = _Npy(folder / "text_emb" / f"text_emb_{tag}.npy", size, dim)
-            stack.enter_context(texts)
+            stack.callback(texts.close)
         for block in blocks:
             metadata.write(_metadata(block))
             images.write(block.vectors)

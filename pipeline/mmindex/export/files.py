@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,21 +12,18 @@ from mmindex.core.errors import os_errors
 
 
 class TableFile:
-    """A Parquet file that takes its schema from the first table; use as a context manager."""
+    """A Parquet file that takes its schema from the first table; close it in any case."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._writer: pq.ParquetWriter | None = None
 
-    def __enter__(self) -> Self:
-        return self
+    def close(self) -> None:
+        """Write the footer.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+        Raises:
+            StorageError: the disk is full, or fails.
+        """
         if self._writer is not None:
             with os_errors(self.path):
                 self._writer.close()

@@ -11,7 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -105,7 +105,7 @@ def write(rows: Rows, folder: Path, limits: LimitsConfig, *, with_location: bool
                             f"the images have more than {_MOST_SPLITS} different splits",
                             "export some with `where`, or choose `layout=parquet`",
                         )
-                    splits[split] = stack.enter_context(_Split(folder / "data", split))
+                    splits[split] = stack.enter_context(closing(_Split(folder / "data", split)))
                 files, failed = _files(pool, part)
                 reasons.update(failed)
                 splits[split].write(_described(with_column(part, "image", files)), files.nbytes)
@@ -125,18 +125,14 @@ class _Split:
         self._bytes = 0
         self._file: TableFile | None = None
 
-    def __enter__(self) -> _Split:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
+    def close(self) -> None:
         if self._file is not None:
-            self._file.__exit__(*error)
+            self._file.close()
 
     def write(self, table: pa.Table, image_bytes: int) -> None:
         """Append rows; a new file begins where the last one is full."""
         if self._file is None or self._bytes >= _FILE_BYTES:
-            if self._file is not None:
-                self._file.__exit__(None, None, None)
+            self.close()
             self._file = TableFile(self._folder / f"{self._name}-{self._number:05d}.parquet")
             self._number, self._bytes = self._number + 1, 0
         self._file.write(table)

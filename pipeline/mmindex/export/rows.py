@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import NoInputError
 from mmindex.core.modality import Modality
+from mmindex.evaluate.corpus import image_of_caption, slices
 from mmindex.search.columns import output_columns
 from mmindex.search.filters import select_images
 from mmindex.store.objects import valid_text
-from mmindex.store.snapshot import Snapshot, positions
+from mmindex.store.snapshot import Snapshot
 
 Float16 = NDArray[np.float16]
 Int64 = NDArray[np.int64]
@@ -124,13 +125,11 @@ class Rows:
         owned = self._owned
         counts = owned.counts[rows]
         starts = owned.starts[rows]
-        ends = np.cumsum(counts)
-        places = np.repeat(starts - (ends - counts), counts) + np.arange(counts.sum())
-        wanted = owned.order[places]
+        wanted = owned.order[slices(starts, counts)]
         ascending = np.unique(wanted)
         texts = valid_text(self.snapshot.take("captions", ["text"], ascending)["text"])
         texts = texts.combine_chunks().take(pa.array(np.searchsorted(ascending, wanted)))
-        offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32))
+        offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
         first = np.full(len(rows), -1, np.int64)
         some = counts > 0
         first[some] = self.text_ids[owned.order[starts[some]]]
@@ -154,9 +153,7 @@ class _Owned:
 
 
 def _owned(snapshot: Snapshot, images: int) -> _Owned:
-    ids = snapshot.table("images", ["image_id"])["image_id"]
-    of_captions = snapshot.table("captions", ["image_id"])["image_id"]
-    owners = positions(of_captions, ids, "captions: an image is missing")
+    owners = image_of_caption(snapshot)
     counts = np.bincount(owners, minlength=images).astype(np.int64)
     starts = np.cumsum(counts) - counts
     return _Owned(owners, np.argsort(owners, kind="stable"), starts, counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -20,14 +21,14 @@ def write(rows: Rows, folder: Path) -> None:
         DataError: the store is damaged.
         StorageError: the disk is full, or fails.
     """
-    with TableFile(folder / "images.parquet") as file:
+    with closing(TableFile(folder / "images.parquet")) as file:
         for block in rows.blocks():
             file.write(with_column(block.images, VECTOR, vector_column(block.vectors)))
     wanted = rows.caption_rows
     if not len(wanted):
         return
     vectors = rows.snapshot.vectors(Modality.TEXT)
-    with TableFile(folder / "captions.parquet") as file:
+    with closing(TableFile(folder / "captions.parquet")) as file:
         for start in range(0, len(wanted), BLOCK_ROWS):
             part = wanted[start : start + BLOCK_ROWS]
             table = readable(rows.snapshot.take("captions", _CAPTION_COLUMNS, part))
