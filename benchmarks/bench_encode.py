@@ -1,6 +1,6 @@
 """Images a second: mmindex beside the bound of this machine, and beside clip-retrieval.
 
-    bench_encode.py [--photos DIR] [--images 256] [--model ViT-B-32]
+    bench_encode.py [--photos DIR] [--images 256] [--models ViT-B-32 photos]
 
 The bound is 1 / (1 / model + 1 / (cores x decode)): what the model alone and decoding alone reach,
 measured in the same run, put together on the same cores. Both programs get the same seeded weights
@@ -18,13 +18,15 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchkit.process import MMINDEX, again, peer, run
 from benchkit.report import Report, in_turn, options_of
 
-EMBEDDED = "embedded"
+EMBEDDED = ("embedded", "photos")
 
 
 def write_images(folder: Path, photos: Path | None, count: int) -> str:
@@ -112,46 +114,86 @@ def peer_run(name: str, weights: Path, images: Path, target: Path) -> float:
     return time.perf_counter() - begun
 
 
-def measure(name: str, options: argparse.Namespace, folder: Path, report: Report) -> None:
+def measure(options: argparse.Namespace, folder: Path, report: Report) -> None:
+    """Every model's parts and whole runs, all in turn, so that models can be compared too."""
     from benchkit.models import seeded_weights
 
-    images = folder / f"images-{name}"
+    images = folder / "images"
     what = write_images(images, options.photos, options.images)
-    weights = None if name == EMBEDDED else seeded_weights(name, folder)
-    model = ["--model", name, *(["--pretrained", str(weights)] if weights else [])]
-    cores = len(os.sched_getaffinity(0))
-    runs: list[dict[str, Any]] = []
+    weights = {
+        name: None if name in EMBEDDED else seeded_weights(name, folder) for name in options.models
+    }
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in options.models}
     count = iter(range(1_000))
 
-    def once() -> float:
+    def whole(name: str) -> float:
         store = folder / f"store{next(count)}"
-        runs.append(whole_run(model, "fp32", images, store, prepare=True))
+        model = ["--model", name, *(["--pretrained", str(weights[name])] if weights[name] else [])]
+        runs[name].append(whole_run(model, "fp32", images, store, prepare=True))
         shutil.rmtree(store)
-        return float(runs[-1]["rate"])
+        return float(runs[name][-1]["rate"])
 
-    def alone(part: str) -> float:
-        return float(again(__file__, "--part", part, name, str(weights or ""), images).json())
+    def alone(part: str, name: str) -> float:
+        measured = again(__file__, "--part", part, name, str(weights[name] or ""), images)
+        return float(measured.json())
 
-    actions = {"model alone": lambda: alone("model"), "decode, one core": lambda: alone("decode"),
-               "mmindex": once}  # fmt: skip
+    actions: dict[str, Callable[[], float]] = {}
+    for name in options.models:
+        actions[f"{name}: model alone"] = partial(alone, "model", name)
+        actions[f"{name}: decode, one core"] = partial(alone, "decode", name)
+        actions[f"{name}: mmindex"] = partial(whole, name)
     rates = in_turn(actions, options.runs)
-    model_alone, decoding, own = (statistics.median(rates[key]) for key in actions)
+    for name in options.models:
+        rows = table_of(name, rates, runs[name])
+        model_weights = weights[name]
+        if model_weights is not None and peer("clip-retrieval"):
+            walls = [
+                peer_run(name, model_weights, images, folder / f"peer-{name}{turn}")
+                for turn in range(options.runs)
+            ]
+            rows.append({"what": "clip-retrieval", "process s": statistics.median(walls)})
+        report.table(f"{name} float32, {options.images} {what}", rows)
+        report.keep(name, runs[name][-1]["report"])
+    if len(options.models) > 1:
+        compare(options.models, rates, report)
+
+
+def table_of(
+    name: str, rates: dict[str, list[float]], runs: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """One model's rates, and the share of its bound that mmindex reaches."""
+    cores = len(os.sched_getaffinity(0))
+    model_alone, decoding, own = (
+        statistics.median(rates[f"{name}: {part}"])
+        for part in ("model alone", "decode, one core", "mmindex")
+    )
     bound = 1 / (1 / model_alone + 1 / (cores * decoding))
-    rows = [
+    return [
         {"what": "model alone", "images/s": model_alone},
         {"what": "decode, one core", "images/s": decoding},
         {"what": f"bound on {cores} cores", "images/s": bound, "of the bound": 1.0},
         {"what": "mmindex", "images/s": own, "of the bound": own / bound,
-         "process s": statistics.median(found["wall_s"] for found in runs)},
+         "process s": statistics.median(ran["wall_s"] for ran in runs)},
     ]  # fmt: skip
-    if weights is not None and peer("clip-retrieval"):
-        walls = [
-            peer_run(name, weights, images, folder / f"peer{turn}") for turn in range(options.runs)
-        ]
-        rows.append({"what": "clip-retrieval", "process s": statistics.median(walls)})
-    report.table(f"{name} float32, {options.images} {what}", rows)
-    report.keep(name, runs[-1]["report"])
-    shutil.rmtree(images)
+
+
+def compare(models: list[str], rates: dict[str, list[float]], report: Report) -> None:
+    """Whole runs of each model divided by the first model's run of the same round."""
+    first = rates[f"{models[0]}: mmindex"]
+    rows = []
+    for name in models:
+        own = rates[f"{name}: mmindex"]
+        ratios = [rate / base for rate, base in zip(own, first, strict=True)]
+        rows.append(
+            {
+                "model": name,
+                "images/s": statistics.median(own),
+                f"times {models[0]}": statistics.median(ratios),
+                "from": min(ratios),
+                "to": max(ratios),
+            }
+        )
+    report.table("Models, decoding included", rows)
 
 
 def precisions(name: str, folder: Path, options: argparse.Namespace, report: Report) -> None:
@@ -192,7 +234,7 @@ def main() -> None:
         "--photos", type=Path, default=os.environ.get("MMINDEX_BENCH_PHOTOS") or None
     )
     parser.add_argument("--images", type=int, help="default: 256; 1024 with --full")
-    parser.add_argument("--models", nargs="*", default=["ViT-B-32", EMBEDDED])
+    parser.add_argument("--models", nargs="*", default=["ViT-B-32", *EMBEDDED])
     parser.add_argument("--part", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
@@ -201,10 +243,9 @@ def main() -> None:
     options.images = options.images or (1_024 if options.full else 256)
     report = Report("encode", options)
     with tempfile.TemporaryDirectory() as name:
+        measure(options, Path(name), report)
         for model in options.models:
-            measure(model, options, Path(name), report)
-        for model in options.models:
-            if model != EMBEDDED:
+            if model not in EMBEDDED:
                 precisions(model, Path(name), options, report)
 
 
