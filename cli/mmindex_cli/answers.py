@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from wcwidth import wcswidth
 
-from mmindex.core.display import answer_fields, hit_fields, score_text, visible
+from mmindex.core.display import (
+    answer_fields,
+    hit_fields,
+    probability_text,
+    score_text,
+    visible,
+)
 from mmindex_cli.fitting import fit, pad, terminal_width
 from mmindex_cli.output import Cell, Form, emit
 
@@ -19,6 +25,8 @@ if TYPE_CHECKING:
     from mmindex.api import Hit, Hits
 
 _QUERY_COLUMNS = ("query", "rank", "score", "id", "uri", "caption", "error")
+_JUDGED_COLUMNS = ("probability", "weak")
+_NOTHING = "nothing matches: no hit is better than those of queries without an answer"
 _GAP = "  "
 # The widest that a column asked for gets in a terminal, and the least that a caption gets beside
 # its picture's path.
@@ -63,7 +71,10 @@ def print_answers(
         form,
         text=lambda some: answer_lines(some, shown),
         json=lambda hits: answer_record(hits, shown),
-        tsv=((*_QUERY_COLUMNS, *shown.more, *shown.columns), lambda hits: answer_rows(hits, shown)),
+        tsv=(
+            (*_QUERY_COLUMNS, *shown.more, *shown.columns, *_JUDGED_COLUMNS),
+            lambda hits: answer_rows(hits, shown),
+        ),
         paths=lambda hits: (hit.uri for hit in hits),
         end=end,
     )
@@ -83,9 +94,11 @@ def answer_rows(hits: Hits, view: View) -> Iterator[Sequence[Cell]]:
         further = (_nullable(hit.metadata[name]) for name in view.columns)
         fields = hit_fields(hit)
         more = [fields.pop(name) for name in view.more]
-        yield hits.query, *fields.values(), "", *more, *further
+        judged = [fields.pop(name) for name in _JUDGED_COLUMNS]
+        yield hits.query, *fields.values(), "", *more, *further, *judged
     if not hits:
-        yield hits.query, *("",) * 5, hits.error, *("",) * len((*view.more, *view.columns))
+        blank = ("",) * len((*view.more, *view.columns, *_JUDGED_COLUMNS))
+        yield hits.query, *("",) * 5, hits.error, *blank
 
 
 def answer_lines(answers: Iterable[Hits], view: View) -> Iterator[str]:
@@ -99,9 +112,11 @@ def answer_lines(answers: Iterable[Hits], view: View) -> Iterator[str]:
         if hits.error is not None:
             yield f"error: {visible(hits.error)}"
         elif not hits:
-            yield "no hits"
+            yield _NOTHING if hits.nothing_good else "no hits"
         else:
             yield from _table(hits, view, width)
+            if hits.nothing_good:
+                yield _NOTHING
 
 
 def _table(hits: Sequence[Hit], view: View, width: int | None) -> Iterator[str]:
@@ -109,6 +124,7 @@ def _table(hits: Sequence[Hit], view: View, width: int | None) -> Iterator[str]:
     columns = {
         "rank": [f"{hit.rank:>4}" for hit in hits],
         "score": [f"{score_text(hit.score):>7}" for hit in hits],
+        **_verdicts(hits),
         **({"copies": [f"{hit.copies:>6}" for hit in hits]} if view.copies else {}),
         **{name: [fit(_text(hit.metadata[name]), most) for hit in hits] for name in view.columns},
     }
@@ -136,6 +152,18 @@ def _table(hits: Sequence[Hit], view: View, width: int | None) -> Iterator[str]:
         yield from below[number : number + 1]
         if view.picture is not None:
             yield view.picture(hits[number].uri)
+
+
+def _verdicts(hits: Sequence[Hit]) -> dict[str, Sequence[str]]:
+    """Return the column with the probabilities, if they are known; weak hits are marked."""
+    known = [hit.probability for hit in hits if hit.probability is not None]
+    if not known:
+        return {}
+    cells = [
+        f"{probability_text(probability):>5}{' weak' if hit.weak else ''}"
+        for hit, probability in zip(hits, known, strict=True)
+    ]
+    return {"right": cells}
 
 
 def _aligned(columns: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -113,6 +113,14 @@ DistinctOption = Annotated[
         help="Leave out near-duplicates of better hits, and show their number.",
     ),
 ]
+GoodOption = Annotated[
+    bool,
+    typer.Option(
+        "--good",
+        help="Leave out weak hits: those that are no better than the hits of queries without an "
+        "answer. `mmindex evaluate` shows how many right answers this loses.",
+    ),
+]
 LocationOption = Annotated[
     bool,
     typer.Option(
@@ -143,6 +151,7 @@ def query(
     with_location: LocationOption = False,
     sort: SortOption = None,
     distinct: DistinctOption = False,
+    good: GoodOption = False,
     preview: PreviewOption = False,
     output_format: PathsFormat = "table",
     null: NullOption = False,
@@ -166,7 +175,7 @@ def query(
     )
     wanted = _Wanted(
         k=k, where=where, min_score=min_score, sort=sort, distinct=distinct,
-        columns=view.columns or None, to=to,
+        good=good, columns=view.columns or None, to=to,
     )  # fmt: skip
     with mmindex.open(store_path(store), device=device, with_location=with_location) as index:
         answers = asked.answers(index, wanted)
@@ -190,6 +199,7 @@ class _Wanted(TypedDict):
     min_score: float | None
     sort: str | None
     distinct: bool
+    good: bool
     columns: Sequence[str] | None
     to: Literal["image", "text"] | None
 

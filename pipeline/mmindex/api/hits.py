@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
 
 from mmindex.core.arguments import as_path
 from mmindex.core.errors import MissingPackageError
+from mmindex.core.records import all_weak
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from PIL.Image import Image
 
+    from mmindex.core.records import Hit as Found
     from mmindex.search.query import Answer
     from mmindex.store.snapshot import Snapshot
 
@@ -38,6 +40,9 @@ class Hit:
         caption: the caption; None if images were searched.
         image_id: the id of the image in both cases.
         copies: the number of near-duplicates that were left out; None: not a ``distinct`` search.
+        probability: the probability that the hit is right, 0 to 1; None if the version has no
+            calibration for such queries.
+        weak: whether the hit is no better than those of queries without an answer; None likewise.
     """
 
     rank: int
@@ -47,6 +52,8 @@ class Hit:
     caption: str | None
     image_id: str
     copies: int | None
+    probability: float | None
+    weak: bool | None
     _details: Details = field(repr=False, compare=False)
 
     @property
@@ -82,12 +89,14 @@ class Shown:
         with_location: whether location columns can be included.
         where: the condition, or None.
         min_score: the lowest score, or None.
+        good: whether weak hits were left out.
     """
 
     columns: tuple[str, ...] | None = None
     with_location: bool = False
     where: str | None = None
     min_score: float | None = None
+    good: bool = False
 
 
 class Details:
@@ -132,18 +141,28 @@ class Details:
         return self._by_id[image_id]
 
 
+def _public(hit: Found, details: Details) -> Hit:
+    return Hit(
+        rank=hit.rank,
+        score=hit.score,
+        id=hit.id,
+        uri=hit.uri,
+        caption=hit.caption,
+        image_id=hit.image_id,
+        copies=hit.copies,
+        probability=hit.probability,
+        weak=hit.weak,
+        _details=details,
+    )
+
+
 class Hits(Sequence[Hit]):
     """The hits of one query, best first. In a notebook, it displays the images."""
 
     def __init__(self, answer: Answer, details: Details) -> None:
         self._answer = answer
         self._details = details
-        self._hits = tuple(
-            Hit(
-                hit.rank, hit.score, hit.id, hit.uri, hit.caption, hit.image_id, hit.copies, details
-            )
-            for hit in answer.hits
-        )
+        self._hits = tuple(_public(hit, details) for hit in answer.hits)
 
     @property
     def query(self) -> str:
@@ -159,6 +178,12 @@ class Hits(Sequence[Hit]):
     def version(self) -> int:
         """The version of the store."""
         return self._answer.version
+
+    @property
+    def nothing_good(self) -> bool:
+        """Whether hits can be judged and there is no good one: all are weak, or left out."""
+        left_out = self._details.shown.good and not self._hits and self.error is None
+        return left_out or all_weak(self._hits)
 
     @property
     def error(self) -> str | None:
@@ -195,9 +220,10 @@ class Hits(Sequence[Hit]):
     def to_arrow(self) -> pa.Table:
         """Return the hits as a table with one row per hit.
 
-        The columns are ``rank``, ``score``, ``id``, ``uri``, ``caption`` and ``image_id``, followed
-        by the metadata columns. A metadata column with one of the first six names is called
-        ``metadata.<name>``. Text that is not valid UTF-8 (such as some file names) contains U+FFFD.
+        The columns are ``rank``, ``score``, ``id``, ``uri``, ``caption`` and ``image_id``, then
+        ``probability`` and ``weak`` if they are known, followed by the metadata columns. A metadata
+        column with one of these names is called ``metadata.<name>``. Text that is not valid UTF-8
+        (such as some file names) contains U+FFFD.
         """
         from mmindex.search.hits import hits_table
 
@@ -226,7 +252,7 @@ class Hits(Sequence[Hit]):
         from mmindex.pages.page import write_page
 
         page, shown = as_path(path, "path"), self._details.shown
-        request = Request(shown.min_score, shown.where, page)
+        request = Request(shown.min_score, shown.where, page, shown.good)
         write_page(page, gallery_page(self._details.snapshot, self._answer, request))
 
     def _repr_html_(self) -> str:

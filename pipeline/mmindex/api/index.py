@@ -159,6 +159,7 @@ class Index:
         min_score: float | None = None,
         sort: str | None = None,
         distinct: bool = False,
+        good: bool = False,
         columns: Sequence[str] | None = None,
         to: Side | None = "image",
     ) -> Hits:
@@ -184,6 +185,7 @@ class Index:
                 ``taken:desc``. Hits without a value come last. Ranks are those by similarity.
             distinct: leave out near-duplicates of a better hit; their number is in
                 :attr:`Hit.copies`.
+            good: leave out weak hits, see :attr:`Hit.weak`. If nothing matches, there are no hits.
             columns: the image columns in :attr:`Hit.metadata` and tables; None: all.
             to: ``image``, or ``text`` for captions. None: captions for a single image if there are
                 any, otherwise images, like the command.
@@ -192,7 +194,8 @@ class Index:
             TypeError: an argument has the wrong type.
             UsageError: the query is empty, an argument is out of range, ``where`` is not a
                 condition, or a column in ``sort`` or ``columns`` does not exist.
-            NoInputError: there is no such file, uri or id, or no captions to search.
+            NoInputError: there is no such file, uri or id, or no captions to search; with ``good``,
+                the version has no calibration for the query.
             DataError: an image cannot be decoded, or the store is damaged.
             ModelMismatchError: the model is no longer the model of the index, or ``vector`` has
                 other dimensions.
@@ -208,7 +211,9 @@ class Index:
         )
         from mmindex.search.parts import Part, Question
 
-        form = self._wanted(where, as_limit(k, min_score, distinct=distinct), sort, columns, to)
+        form = self._wanted(
+            where, as_limit(k, min_score, distinct=distinct, good=good), sort, columns, to
+        )
         wanted = [] if text is None else [text_part(text)]
         wanted += [picture_part(one, "image") for one in several(image)]
         if vector is not None:
@@ -236,6 +241,7 @@ class Index:
         min_score: float | None = None,
         sort: str | None = None,
         distinct: bool = False,
+        good: bool = False,
         columns: Sequence[str] | None = None,
         to: Side | None = "image",
         errors: Literal["raise", "keep"] = "raise",
@@ -244,7 +250,7 @@ class Index:
 
         Args:
             texts: the texts to search for; bytes are lines of a UTF-8 file.
-            k, where, min_score, sort, distinct, columns, to: as in :meth:`search`.
+            k, where, min_score, sort, distinct, good, columns, to: as in :meth:`search`.
             errors: what to do with an invalid text (empty, not valid UTF-8): ``raise``, or ``keep``
                 to return empty hits with the reason in :attr:`Hits.error`.
 
@@ -257,7 +263,9 @@ class Index:
         if errors not in ("raise", "keep"):
             raise UsageError(f"`errors`: {errors!r} is not 'raise' or 'keep'")
         given = as_texts(texts, strict=errors == "raise")
-        form = self._wanted(where, as_limit(k, min_score, distinct=distinct), sort, columns, to)
+        form = self._wanted(
+            where, as_limit(k, min_score, distinct=distinct, good=good), sort, columns, to
+        )
         form.session.snapshot.index(form.to or Modality.IMAGE)
         return self._many(given, form, strict=errors == "raise")
 
@@ -290,8 +298,9 @@ class Index:
         if sort is not None:
             order = read_order(session.snapshot, expect(sort, str, "sort", "a str"))
         shown = Shown(
-            None if names is None else tuple(names), self._with_location, where, limit.min_score
-        )
+            None if names is None else tuple(names), self._with_location, where, limit.min_score,
+            limit.good,
+        )  # fmt: skip
         return _Wanted(session, side, limit, order, shown)
 
     def embed(

@@ -60,6 +60,8 @@ def hit_fields(hit: NamedHit) -> dict[str, Any]:
         "id": hit.id,
         "uri": hit.uri,
         "caption": hit.caption,
+        "probability": None if hit.probability is None else round(hit.probability, 4),
+        "weak": hit.weak,
     }
     return fields if hit.copies is None else {**fields, "copies": hit.copies}
 
@@ -93,6 +95,12 @@ def _json_value(value: Any) -> Any:
 def score_text(score: float) -> str:
     """Format a cosine similarity for terminals and pages."""
     return f"{score:.4f}"
+
+
+def probability_text(probability: float) -> str:
+    """Format a probability in percent for terminals and pages."""
+    percent = 100 * probability
+    return "< 1 %" if percent < 1 else f"{min(percent, 99):.0f} %"
 
 
 def inert_json(value: object, *, compact: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -263,6 +263,10 @@ class NamedHit(Protocol):
     def image_id(self) -> str: ...  # noqa: D102
     @property
     def copies(self) -> int | None: ...  # noqa: D102
+    @property
+    def probability(self) -> float | None: ...  # noqa: D102
+    @property
+    def weak(self) -> bool | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +276,9 @@ class Hit:
     Attributes:
         score: cosine similarity with the query.
         copies: number of near-duplicates that were left out; None if none were looked for.
+        probability: the probability that it is right, see :mod:`mmindex.search.calibration`; None
+            if there is no calibration for the query.
+        weak: whether it is no better than hits of queries without an answer; None likewise.
     """
 
     rank: int
@@ -281,3 +288,10 @@ class Hit:
     caption: str | None
     image_id: str
     copies: int | None = None
+    probability: float | None = None
+    weak: bool | None = None
+
+
+def all_weak(hits: Sequence[NamedHit]) -> bool:
+    """Return whether there are hits, and all of them are weak."""
+    return bool(hits) and all(hit.weak for hit in hits)

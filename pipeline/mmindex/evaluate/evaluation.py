@@ -59,6 +59,66 @@ class Ceiling(Record, frozen=True):
     image_to_text: CeilingBlock
 
 
+class ReliabilityBin(Record, frozen=True):
+    """Hits with similar probabilities: from ``above``, the next bin begins 0.1 higher.
+
+    ``probability`` is their mean, ``right`` the share of right answers, both from 0 to 1 and null
+    without hits.
+    """
+
+    above: float
+    hits: int
+    probability: float | None
+    right: float | None
+
+
+class ReliabilityFigures(Record, frozen=True):
+    """Expected calibration error with its 95 % interval, 0 to 1, and its bins."""
+
+    ece: float
+    ece_low: float
+    ece_high: float
+    bins: tuple[ReliabilityBin, ...]
+
+
+class GoodHits(Record, frozen=True):
+    """A rule that keeps some hits, in percent.
+
+    ``right_lost`` is the share of right answers that it drops, ``wrong_kept`` that of wrong hits
+    that it keeps, ``nothing`` that of queries without an answer of which it keeps no hit.
+    """
+
+    right_lost: float
+    wrong_kept: float
+    nothing: float
+
+
+class Reliability(Record, frozen=True):
+    """How far the probabilities of one direction can be trusted, on held-out queries.
+
+    Every query counts twice: with its answer in the gallery, and without it and everything like it.
+    ``hits`` are the first ten, ``good`` is what ``query --good`` keeps, and ``flat_threshold`` is a
+    threshold on scores that loses as many right answers on the fitted queries.
+    """
+
+    fitted_queries: int
+    fitted_images: int
+    queries: int
+    images: int
+    hits: ReliabilityFigures
+    first_hits: ReliabilityFigures
+    first_hits_flat_threshold: ReliabilityFigures
+    good: GoodHits
+    flat_threshold: GoodHits
+
+
+class Reliabilities(Record, frozen=True):
+    """The reliability of each direction; null where there is no calibration."""
+
+    text_to_image: Reliability | None
+    image_to_text: Reliability | None
+
+
 class Evaluation(Record, frozen=True):
     """Recall of one version; percentages are 0 to 100.
 
@@ -66,7 +126,7 @@ class Evaluation(Record, frozen=True):
     searches through the index. All four are null for a corpus without captions. ``sampled`` is true
     if a direction was measured with a seeded sample of queries, always over the whole gallery.
     ``trained`` is false for random weights, whose figures are meaningless. ``ceiling`` is known
-    only for drawn scenes.
+    only for drawn scenes, ``reliability`` only for versions with calibrations.
     """
 
     version: int
@@ -85,3 +145,4 @@ class Evaluation(Record, frozen=True):
     seed: int
     trained: bool
     ceiling: Ceiling | None = None
+    reliability: Reliabilities | None = None

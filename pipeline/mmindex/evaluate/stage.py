@@ -24,10 +24,16 @@ from mmindex.evaluate.evaluation import (
     IndexRecall,
     QueryCounts,
     RecallBlock,
+    Reliabilities,
+    Reliability,
 )
+from mmindex.evaluate.fit import DIRECTIONS
+from mmindex.evaluate.lists import score_lists
 from mmindex.evaluate.recall import Recall
+from mmindex.evaluate.reliability import reliability
 from mmindex.scenes import ceiling
 from mmindex.scenes.ceiling import Recalls
+from mmindex.search.calibration import read_calibrations
 from mmindex.search.searcher import Searcher
 from mmindex.sources.kinds.scenes import parse_scenes
 from mmindex.store.manifest import EncoderInfo, Manifest
@@ -89,10 +95,30 @@ def measure(snapshot: Snapshot, config: EvaluateConfig) -> Measured:
         to_image = text_to_image(images, corpus, corpus.captions, config)
         to_text = image_to_text(texts, corpus, corpus.captions, config)
         blank = _blank(manifest, encoder, corpus, config, None)
-        measured = Measured(_filled(blank, to_image, to_text), corpus, to_image, to_text)
+        filled = msgspec.structs.replace(
+            _filled(blank, to_image, to_text),
+            reliability=_reliabilities(snapshot, (images, texts), corpus, config.seed),
+        )
+        measured = Measured(filled, corpus, to_image, to_text)
     if measured.evaluation.sampled:
         get_logger("evaluate").info("measured with a sample of the queries", seed=config.seed)
     return measured
+
+
+def _reliabilities(
+    snapshot: Snapshot, searchers: tuple[Searcher, Searcher], corpus: Corpus, seed: int
+) -> Reliabilities | None:
+    """Measure the calibrations of a version with the captions that they were not fitted to."""
+    known = {one.asked: one for one in read_calibrations(snapshot)}
+    if not known:
+        return None
+    found: dict[Modality, Reliability | None] = {}
+    for (asked, _), searcher in zip(DIRECTIONS, searchers, strict=True):
+        found[asked] = None
+        if (calibration := known.get(asked)) is not None:
+            lists = score_lists(searcher, corpus, asked, fitting=False, seed=seed)
+            found[asked] = None if lists is None else reliability(calibration, lists, seed)
+    return Reliabilities(text_to_image=found[Modality.TEXT], image_to_text=found[Modality.IMAGE])
 
 
 def _blank(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mmindex.core.display import score_text
+from mmindex.core.display import probability_text, score_text
 from mmindex.core.modality import Modality
-from mmindex.core.records import Hit
+from mmindex.core.records import Hit, all_weak
 from mmindex.core.resources import user_path
 from mmindex.pages.page import Thumb, render, shown_model, thumb
 from mmindex.pages.places import Place, place_of
@@ -45,6 +45,8 @@ class ShownHit(Protocol):
     def uri(self) -> str: ...  # noqa: D102
     @property
     def caption(self) -> str | None: ...  # noqa: D102
+    @property
+    def weak(self) -> bool | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,13 @@ class Request:
         min_score: the lowest score, or None.
         where: the condition, or None.
         page: the file of the page, for links to images; None: no links.
+        good: whether weak hits were left out.
     """
 
     min_score: float | None = None
     where: str | None = None
     page: Path | None = None
+    good: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class Card:
         copies: ids of the other hits with the same bytes, or the same text.
         alike: ids of other hits that are near-duplicates, and their copies.
         hidden: the number of near-duplicates that were left out of the answer.
+        probability: the probability that the hit is right, as a text; empty if it is not known.
+        weak: whether the hit is weak.
     """
 
     rank: int
@@ -89,6 +95,8 @@ class Card:
     copies: Sequence[str]
     alike: Sequence[str] = ()
     hidden: int = 0
+    probability: str = ""
+    weak: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,7 @@ def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = N
         request=request,
         title=_title(answer),
         found=found_text(answer, shown),
+        all_weak=all_weak(answer.hits),
         picture=thumb(answer.picture) if answer.picture is not None else None,
         cards=shown,
         full=full,
@@ -231,6 +240,8 @@ def _card(
         copies=[other.id for other in stack[1:]],
         alike=[other.id for other in near],
         hidden=hit.copies or 0,
+        probability="" if hit.probability is None else probability_text(hit.probability),
+        weak=bool(hit.weak),
     )
 
 
@@ -251,6 +262,9 @@ def nothing(snapshot: Snapshot, request: Request, left: int | None = None) -> No
         of = f"{left:,} of {snapshot.manifest.counts.indexed:,} images"
         reasons.append(f"The condition {_shortened(request.where)!r} is true for {of}.")
         advice.append("Remove the condition, or use one that matches more images.")
+    if request.good:
+        reasons.append("No hit is better than those of queries without an answer.")
+        advice.append("Search without the limit to good hits to see the best ones.")
     if request.min_score is not None:
         reasons.append(f"No hit has a score of {request.min_score:g} or more.")
         advice.append("Lower or remove the score limit to see the scores of the best hits.")

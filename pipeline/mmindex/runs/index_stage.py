@@ -22,6 +22,7 @@ from mmindex.index.train import sample_rows
 from mmindex.index.tune import TUNING_QUERIES
 from mmindex.runs.context import Context
 from mmindex.runs.figures import IndexFigures
+from mmindex.search.calibration import CALIBRATION
 from mmindex.search.golden import write_golden
 from mmindex.store.chain import last_indexed
 from mmindex.store.keys import unique_keys
@@ -79,8 +80,11 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
         raise NoInputError("encode has not run yet", "run `mmindex encode` first")
     tables = {side: draft.require(name) for side, name in TABLES.items()}
     fingerprint = draft.encoder.fingerprint
+    calibration = draft.named(CALIBRATION)
     draft = msgspec.structs.replace(
-        draft, stages=("crawl", "encode", "index"), objects=draft.but(INDEX_OBJECTS)
+        draft,
+        stages=("crawl", "encode", "index"),
+        objects=draft.but((*INDEX_OBJECTS, CALIBRATION)),
     )
     indexes: dict[Modality, IndexInfo] = {}
     for name, table in tables.items():
@@ -92,7 +96,7 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
         indexes[name] = info
         draft = msgspec.structs.replace(draft, objects=(*draft.objects, *parts))
     if indexes == draft.indexes:
-        return draft
+        return msgspec.structs.replace(draft, objects=(*draft.objects, *calibration))
     return msgspec.structs.replace(draft, indexes=indexes, evaluation=None, evaluation_inputs="")
 
 

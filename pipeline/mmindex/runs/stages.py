@@ -16,6 +16,7 @@ from mmindex.crawl.metadata import PhotoRules
 from mmindex.encode.cluster import ClusterWorker
 from mmindex.encode.stage import encode, encoder_source, with_maps
 from mmindex.encode.survivors import drop_failed
+from mmindex.evaluate.fit import calibrate
 from mmindex.evaluate.stage import evaluate
 from mmindex.index.plan import check_kind
 from mmindex.runs.context import Context, after_change, quarantine_gate, survivors
@@ -23,6 +24,7 @@ from mmindex.runs.crawl_stage import crawl_stage, names_of_sources
 from mmindex.runs.diff import Tables, compare
 from mmindex.runs.figures import EncodeFigures
 from mmindex.runs.index_stage import INDEX_OBJECTS, index_stage
+from mmindex.search.calibration import CALIBRATION, write_calibrations
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN
 from mmindex.store.keys import live_keys
@@ -105,14 +107,14 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
     draft = msgspec.structs.replace(draft, encoder=report.encoder)
     tables = (*draft.named(FORGOTTEN), *crawled, *survivors(images, captions, ledger))
     encoded = (*tables, *shards)
-    parts = draft.but(INDEX_OBJECTS)
+    parts = draft.but((*INDEX_OBJECTS, CALIBRATION))
     if "encode" in draft.stages and parts == encoded:
         return draft
     return after_change(draft, stages=("crawl", "encode"), counts=counts, objects=encoded)
 
 
 def evaluate_stage(context: Context, draft: Manifest) -> Manifest:
-    """Measure recall; a version whose indexes and settings did not change keeps its figures."""
+    """Calibrate and measure; if indexes and settings did not change, everything is kept."""
     if "index" not in draft.stages:
         raise NoInputError("index has not run yet", "run `mmindex index` first")
     config = context.config.evaluate
@@ -122,6 +124,10 @@ def evaluate_stage(context: Context, draft: Manifest) -> Manifest:
     digest = hashlib.sha256(inputs.encode()).hexdigest()
     if draft.evaluation is not None and draft.evaluation_inputs == digest:
         return draft
+    draft = msgspec.structs.replace(draft, objects=draft.but((CALIBRATION,)))
+    if calibrations := calibrate(context.snapshot(draft), config):
+        ref = write_calibrations(context.objects, calibrations)
+        draft = msgspec.structs.replace(draft, objects=(*draft.objects, ref))
     evaluation = evaluate(context.snapshot(draft), config)
     return msgspec.structs.replace(
         draft, evaluation=msgspec.to_builtins(evaluation), evaluation_inputs=digest

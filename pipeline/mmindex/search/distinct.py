@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
+from mmindex.search.calibration import CONTEXT
 from mmindex.search.hits import Limit, rows_by_key
 from mmindex.search.near import Int64, close_pairs, default_threshold, group_leaders, unit_rows
 from mmindex.search.searcher import Searcher
 from mmindex.store.snapshot import Snapshot
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 _FIRST_DEPTH = 4  # hits looked at for each one wanted, at first
 
@@ -45,8 +47,10 @@ class Scope:
 
 def distinct_hits(
     scope: Scope, vector: Float32, limit: Limit, left_out: Set[str] = frozenset()
-) -> tuple[Hit, ...]:
+) -> tuple[tuple[Hit, ...], Float64]:
     """The best hits of ``limit.k`` different groups, each with its number of ``copies``.
+
+    Also returns float64 (CONTEXT,), the best scores of all hits, see :mod:`.calibration`.
 
     ``copies`` counts all other rows of the group, however low they rank: those with the same
     content, and images that are almost the same as the hit and as no better one.
@@ -60,9 +64,9 @@ def distinct_hits(
     Raises:
         DataError: the store is damaged.
     """
-    ids, scores = _leaders(scope, vector, limit, left_out)
+    ids, scores, context = _leaders(scope, vector, limit, left_out)
     if not len(ids):
-        return ()
+        return (), context
     others = _near(scope, ids)
     every = np.concatenate([ids, *others])
     keys = scope.searcher.keys(every)
@@ -76,17 +80,20 @@ def distinct_hits(
             place + 1, min(score, 1.0), row.id, row.uri, row.caption, row.image_id,
             len(same) + near,
         ))  # fmt: skip
-    return tuple(found)
+    return tuple(found), context
 
 
 def _leaders(
     scope: Scope, vector: Float32, limit: Limit, left_out: Set[str]
-) -> tuple[Int64, Float32]:
-    """The ids of the best of each group, best first, and their scores."""
+) -> tuple[Int64, Float32, Float64]:
+    """The ids of the best of each group, best first, their scores, and the best of all scores."""
     most = scope.searcher.n if scope.ids is None else len(scope.ids)
     depth = min(_FIRST_DEPTH * limit.k + len(left_out), most)
+    context = np.full(CONTEXT, -np.inf)
     while depth:
-        [scores], [ids] = scope.searcher.search(vector[None], depth, scope.ids)
+        [scores], [ids] = scope.searcher.search(vector[None], depth, scope.ids, context=CONTEXT)
+        context = scores[:CONTEXT].astype(np.float64)
+        scores, ids = scores[:depth], ids[:depth]
         wanted = ids >= 0
         if limit.min_score is not None:
             wanted &= scores >= limit.min_score
@@ -97,9 +104,9 @@ def _leaders(
             ids, scores = ids[kept], scores[kept]
         leaders = _first_of_groups(scope, ids, limit.k)
         if len(leaders) == limit.k or ended:
-            return ids[leaders], scores[leaders]
+            return ids[leaders], scores[leaders], context
         depth = min(4 * depth, most)
-    return np.empty(0, np.int64), np.empty(0, np.float32)
+    return np.empty(0, np.int64), np.empty(0, np.float32), context
 
 
 def _first_of_groups(scope: Scope, ids: Int64, most: int) -> Int64:

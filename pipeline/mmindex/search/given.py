@@ -92,7 +92,7 @@ def as_side(to: object, name: str = "to") -> Modality:
         raise UsageError(f"`{name}`: {to!r} is not 'image' or 'text'") from None
 
 
-def as_limit(k: int, min_score: float | None, *, distinct: bool) -> Limit:
+def as_limit(k: int, min_score: float | None, *, distinct: bool, good: bool) -> Limit:
     """Return the limits of a result."""
     if min_score is not None:
         if not _is_number(min_score):
@@ -103,6 +103,7 @@ def as_limit(k: int, min_score: float | None, *, distinct: bool) -> Limit:
         as_count(k, "k"),
         None if min_score is None else float(min_score),
         expect(distinct, bool, "distinct", "a bool"),
+        expect(good, bool, "good", "a bool"),
     )
 
 

@@ -41,11 +41,13 @@ class Limit:
         k: the maximum number of hits.
         min_score: the lowest score of a hit; None: any.
         distinct: leave out near-duplicates of a better hit, see :mod:`mmindex.search.distinct`.
+        good: leave out weak hits, see :mod:`mmindex.search.calibration`.
     """
 
     k: int = 10
     min_score: float | None = None
     distinct: bool = False
+    good: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,9 @@ def hits_table(found: Sequence[NamedHit], details: pa.Table, names: Sequence[str
         data = [None if one is None else one.encode("utf-8", "surrogatepass") for one in texts]
         safe = [None if one is None else one.decode("utf-8", "replace") for one in data]
         columns[name] = pa.array(safe, pa.string())
+    if any(hit.probability is not None for hit in found):
+        columns["probability"] = pa.array([hit.probability for hit in found], pa.float64())
+        columns["weak"] = pa.array([hit.weak for hit in found], pa.bool_())
     place = {name: row for row, name in enumerate(contents(details["image_id"]))}
     rows = pa.array([place[hit.image_id] for hit in found], pa.int64())
     for name in names:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.core.errors import NoVectorError, UsageError
+from mmindex.core.errors import NoInputError, NoVectorError, UsageError
 from mmindex.core.memo import Memo
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
+from mmindex.search.calibration import CONTEXT, Calibration, read_calibrations
 from mmindex.search.fusion import fuse, part_weights
 from mmindex.search.hits import Limit, Ranked, hits
 from mmindex.search.parts import Question
@@ -36,6 +37,7 @@ MAX_LINE = 64 << 10
 _SHOWN = 200
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 
@@ -80,6 +82,7 @@ class Session:
     _searchers: dict[Modality, Searcher] = field(default_factory=dict)
     _rows: Rows | None = None
     _allowed: dict[Modality, Int64] = field(default_factory=dict)
+    _calibrations: tuple[Calibration, ...] | None = None
     _lock: RLock = field(default_factory=RLock)  # of the indexes, which filtered sessions share
     _filter_lock: RLock = field(default_factory=RLock)
 
@@ -99,7 +102,7 @@ class Session:
         """
         other = Session(self.snapshot, self.load)
         other.vectorizer, other._searchers = self.vectorizer, self._searchers
-        other._lock = self._lock
+        other._lock, other._calibrations = self._lock, self._calibrations
         if where is not None:
             other.where, other._rows = where, _select(self.snapshot, where, timeout_s)
         return other
@@ -169,8 +172,9 @@ class Session:
         manifest = self.snapshot.manifest
         to = to or self._side_of_picture()
         self.snapshot.index(to)
+        judge = self._judge(Modality.IMAGE, to, limit)
         asked = self.vectorizer.picture(where)
-        [found] = self._search(asked.vector[None, :], to, limit)
+        [found] = self._search(asked.vector[None, :], to, limit, judge)
         return Answer(where, to, manifest.version, found, picture=asked.uri)
 
     def _side_of_picture(self) -> Modality:
@@ -200,12 +204,18 @@ class Session:
                 "`others` leaves out images, but this query searches captions", "remove `others`"
             )
         self.snapshot.index(to)
+        # An opened image is a query like any other; a vector, or several parts, are not.
+        judge = self._judge(Modality.IMAGE if question.is_picture else None, to, limit)
         weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)
         vectors, asked = self.vectorizer.parts((*question.wanted, *question.unwanted))
         wanted = asked[: len(question.wanted)]
         left_out = {one.key for one in wanted if one is not None and one.key is not None}
         [found] = self._search(
-            fuse(vectors, weights)[None, :], to, limit, left_out if question.others else set()
+            fuse(vectors, weights)[None, :],
+            to,
+            limit,
+            judge,
+            left_out if question.others else frozenset(),
         )
         pictures = [one.uri for one in wanted if one is not None]
         version = self.snapshot.manifest.version
@@ -220,11 +230,12 @@ class Session:
         from mmindex.models.encoder import good_rows
 
         self.snapshot.index(to)
+        judge = self._judge(Modality.TEXT, to, limit)
         if not texts:
             return []
         vectors = self.vectorizer.encode_texts(texts)
         good = good_rows(vectors)
-        found = iter(self._search(vectors[good], to, limit))
+        found = iter(self._search(vectors[good], to, limit, judge))
         version = self.snapshot.manifest.version
         return [
             Answer(text, to, version, next(found))
@@ -236,8 +247,34 @@ class Session:
     def _refused(self, text: str, to: Modality, why: str) -> Answer:
         return Answer(text, to, self.snapshot.manifest.version, (), error=why)
 
+    def _judge(self, asked: Modality | None, to: Modality, limit: Limit) -> Calibration | None:
+        """Return the calibration for queries from one side; None if there is none.
+
+        Raises:
+            NoInputError: there is none, and only good hits are wanted.
+        """
+        with self._lock:
+            if self._calibrations is None:
+                self._calibrations = read_calibrations(self.snapshot)
+        for one in self._calibrations:
+            if (one.asked, one.to) == (asked, to):
+                return one
+        if limit.good:
+            raise NoInputError(
+                f"version {self.snapshot.manifest.version} cannot tell good hits of this query from"
+                " weak ones",
+                "`good` works for a text that searches images and an image that searches captions,"
+                " in a store that was evaluated with at least 50 captioned images",
+            )
+        return None
+
     def _search(
-        self, vectors: Float32, to: Modality, limit: Limit, left_out: Set[str] = frozenset()
+        self,
+        vectors: Float32,
+        to: Modality,
+        limit: Limit,
+        judge: Calibration | None,
+        left_out: Set[str] = frozenset(),
     ) -> list[tuple[Hit, ...]]:
         """Return hits for float32 (q, dim) unit vectors, without the keys ``left_out``."""
         searcher = self._searcher(to)
@@ -246,11 +283,13 @@ class Session:
             from mmindex.search.distinct import Scope, distinct_hits
 
             scope = Scope(self.snapshot, searcher, to, rows, ids)
-            return [distinct_hits(scope, vector, limit, left_out) for vector in vectors]
+            separate = [distinct_hits(scope, vector, limit, left_out) for vector in vectors]
+            return [_judged(judge, found, context, limit) for found, context in separate]
         depth = min(limit.k + len(left_out), self.snapshot.index(to).n)
-        scores, found = searcher.search(np.ascontiguousarray(vectors), depth, ids)
+        context = 0 if judge is None else CONTEXT
+        scores, found = searcher.search(np.ascontiguousarray(vectors), depth, ids, context=context)
         ranked = []
-        for row_scores, row_ids in zip(scores, found, strict=True):
+        for row_scores, row_ids in zip(scores[:, :depth], found[:, :depth], strict=True):
             there = row_ids >= 0
             keys = searcher.keys(row_ids[there])
             kept = [
@@ -259,7 +298,9 @@ class Session:
                 if key not in left_out
             ]
             ranked.append(Ranked([key for key, _ in kept], [score for _, score in kept]))
-        return hits(self.snapshot, to, ranked, limit, rows)
+        every = hits(self.snapshot, to, ranked, limit, rows)
+        best = scores[:, :CONTEXT].astype(np.float64)
+        return [_judged(judge, one, near, limit) for one, near in zip(every, best, strict=True)]
 
     def _filtered(self, to: Modality) -> tuple[Rows | None, Int64 | None]:
         """Return the images rows and the ids of one side that pass the filter."""
@@ -277,6 +318,16 @@ class Session:
             if side not in self._searchers:
                 self._searchers[side] = Searcher(self.snapshot, side)
             return self._searchers[side]
+
+
+def _judged(
+    judge: Calibration | None, found: tuple[Hit, ...], context: Float64, limit: Limit
+) -> tuple[Hit, ...]:
+    """Return hits with probabilities; only good ones if they are wanted."""
+    if judge is None:
+        return found
+    judged = judge.judge(found, context)
+    return tuple(hit for hit in judged if not hit.weak) if limit.good else judged
 
 
 def _select(snapshot: Snapshot, where: str, timeout_s: float | None = None) -> Rows:

@@ -87,7 +87,12 @@ class Searcher:
         return to_gpu(self._index, int(quantizer.M), self.info.nprobe)
 
     def search(
-        self, queries: NDArray[np.float32], k: int, ids: NDArray[np.int64] | None = None
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        ids: NDArray[np.int64] | None = None,
+        *,
+        context: int = 0,
     ) -> tuple[Float32, Int64]:
         """Find the k best vectors for each query.
 
@@ -99,10 +104,12 @@ class Searcher:
             k: number of hits; it can exceed the number of vectors.
             ids: search only these ids (in any order, without duplicates); removed ids are never
                 found; None: all.
+            context: return up to so many columns of the candidates that were scored anyway; the
+                first k are the same without it.
 
         Returns:
-            float32 (q, k) cosine similarities and int64 (q, k) ids, best first, equal scores by
-            lower id; filled with -inf and -1 if there are fewer than k.
+            float32 (q, max(k, context)) cosine similarities and int64 ids of the same shape, best
+            first, equal scores by lower id; filled with -inf and -1 at the end.
 
         Raises:
             ModelMismatchError: the queries have other dimensions than the index.
@@ -113,13 +120,15 @@ class Searcher:
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
         allowed = None if ids is None else self._allowed(ids)
-        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
-        found = np.full((len(queries), k), -1, dtype=np.int64)
+        columns = max(k, context)
+        scores = np.full((len(queries), columns), -np.inf, dtype=np.float32)
+        found = np.full((len(queries), columns), -1, dtype=np.int64)
         # Wider than the corpus is all padding.
-        width = min(k, self.n if allowed is None else len(allowed))
+        most = self.n if allowed is None else len(allowed)
+        k, width = min(k, most), min(columns, most)
         for start in range(0, len(queries) if width else 0, _BATCH):
             here = slice(start, start + _BATCH)
-            part = self._search(queries[here], width, allowed)
+            part = self._search(queries[here], k, width, allowed)
             scores[here, :width], found[here, :width] = part
         return scores, found
 
@@ -143,16 +152,19 @@ class Searcher:
             allowed = allowed[~np.isin(allowed, removed, assume_unique=True)]
         return allowed
 
-    def _search(self, queries: Float32, k: int, allowed: Int64 | None) -> tuple[Float32, Int64]:
+    def _search(
+        self, queries: Float32, k: int, width: int, allowed: Int64 | None
+    ) -> tuple[Float32, Int64]:
+        """Find k vectors, and ``width`` columns of what was scored for them."""
         count = candidate_count(k, self.info.k_factor)
         if self._index is None or self._scan_is_better(count, allowed):
-            return self._scan(queries, k, allowed)
+            return self._scan(queries, width, allowed)
         with faiss_settings(self._threads, self.dim):
             candidates = self._candidates(queries, count, allowed)
-        scores, ids = rerank(self._vectors.take, queries, candidates, k, self._threads)
-        short = np.flatnonzero(ids[:, -1] < 0)
+        scores, ids = rerank(self._vectors.take, queries, candidates, width, self._threads)
+        short = np.flatnonzero(ids[:, k - 1] < 0)
         if len(short):
-            scores[short], ids[short] = self._scan(queries[short], k, allowed)
+            scores[short], ids[short] = self._scan(queries[short], width, allowed)
         return scores, ids
 
     def _scan_is_better(self, count: int, allowed: Int64 | None) -> bool:

@@ -94,6 +94,7 @@ class Ask:
         columns: additional columns of the images.
         others: leave out the query images.
         sort: the column to sort the hits by, see ``query --sort``.
+        good: leave out weak hits.
     """
 
     text: str = ""
@@ -109,11 +110,12 @@ class Ask:
     columns: tuple[str, ...] = ()
     others: bool = False
     sort: str | None = None
+    good: bool = False
 
     @property
     def limit(self) -> Limit:
         """The number of hits to find."""
-        return Limit(self.offset + self.k, self.min_score)
+        return Limit(self.offset + self.k, self.min_score, good=self.good)
 
     @property
     def is_plain_text(self) -> bool:
@@ -128,7 +130,7 @@ class Ask:
 
 _KNOWN: Final = frozenset({
     "q", "image", "minus", "unlike", "picture", "where", "to", "k", "offset", "min_score",
-    "columns", "others", "sort",
+    "columns", "others", "sort", "good",
 })  # fmt: skip
 
 
@@ -164,6 +166,7 @@ def read_ask(params: QueryParams, more: Collection[str] = ()) -> Ask:
         columns=tuple(name for name in params.get("columns", "").split(",") if name),
         others=params.get("others", "") in ("1", "true"),
         sort=params.get("sort") or None,
+        good=params.get("good", "") in ("1", "true"),
     )
     if ask.offset + ask.k > MAX_DEPTH:
         raise UsageError(
@@ -263,7 +266,7 @@ def answer(served: Served, session: Session, ask: Ask, uploads: Uploads) -> Answ
     """
     asked = question(served, ask, uploads)
     left_out = set(ask.images) if ask.others else set()
-    limit = Limit(ask.limit.k + len(left_out), ask.min_score)
+    limit = replace(ask.limit, k=ask.limit.k + len(left_out))
     found = session.ask(asked, ask.to, limit)
     return replace(found, hits=without(found, left_out)) if left_out else found
 

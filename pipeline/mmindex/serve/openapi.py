@@ -37,6 +37,7 @@ _SEARCH: Final = [
     _parameter("offset", "Number of best hits to skip.", {"type": "integer", "default": 0}),
     _parameter("sort", "Sort the hits by a column: COLUMN or COLUMN:desc.", _TEXT),
     _parameter("min_score", "Lowest score (cosine similarity).", {"type": "number"}),
+    _parameter("good", "1: leave out weak hits.", {"enum": ["0", "1"]}),
     _parameter("columns", "Additional columns, separated by commas.", _TEXT),
     _parameter("others", "1: leave out the images in the query.", {"enum": ["0", "1"]}),
 ]
@@ -57,6 +58,8 @@ _ANSWER: Final = {
                     "id": _TEXT,
                     "uri": _TEXT,
                     "caption": {"type": ["string", "null"]},
+                    "probability": {"type": ["number", "null"]},
+                    "weak": {"type": ["boolean", "null"]},
                     "columns": {"type": "object"},
                 },
             },

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from mmindex.core.errors import MmindexError, UsageError
 from mmindex.core.modality import Modality
+from mmindex.core.records import all_weak
 from mmindex.insight.dedup import near_leaders
 from mmindex.pages.controls import Action, Fact, Field, pager
 from mmindex.pages.gallery import Request as Asked
@@ -201,6 +202,7 @@ class _Site:
                 k=PAGE_HITS,
                 others=bool(view.get("image")),
             )
+            ask = replace(ask, good=ask.good and ask.is_plain_text)  # links to images keep it
             if ask.is_empty:
                 return await self._browse(served, view, ask, shown)
             # One more than fits tells whether there is another page.
@@ -265,7 +267,7 @@ class _Site:
             session = None if ask.where is None else served.under(ask.where, ask.to)
             rows = None if session is None else session.rows
             left = None if rows is None else int(rows.sum())
-            empty = nothing(served.snapshot, Asked(ask.min_score, ask.where), left)
+            empty = nothing(served.snapshot, Asked(ask.min_score, ask.where, good=ask.good), left)
         total = None if more else ask.offset + len(hits)
         pages = pager(
             ask.offset, len(hits), PAGE_HITS, total,
@@ -276,6 +278,7 @@ class _Site:
             view,
             cards=drawn,
             found=found_text(answer, drawn),
+            all_weak=all_weak(found.hits),
             nothing=empty,
             pages=pages,
             parts_shown=_parts(view),
