@@ -20,6 +20,7 @@ from mmindex.core.system import calm_openmp
 from mmindex.encode.units import Unit, UnitResult
 from mmindex.encode.work import EncoderSource, Worker
 from mmindex.media.images import ImageLimits
+from mmindex.media.services import use_endpoint
 from mmindex.media.uris import read_indexed, split_uri
 from mmindex.media.video import split_frame
 from mmindex.store.layout import Layout
@@ -113,6 +114,7 @@ def look(setup: Setup) -> EncoderInfo:
 
 def _look_around(setup: Setup) -> EncoderSource:
     calm_openmp()  # before torch is imported
+    use_endpoint(setup.config.fetch.s3_endpoint)
     for name, has in package_versions().items():
         if has != setup.versions[name]:
             raise ModelMismatchError(

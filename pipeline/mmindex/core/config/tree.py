@@ -54,7 +54,7 @@ class Config(Section):
         return {
             "source": [source.recorded() for source in self.source],
             **({"crawl": crawl} if crawl else {}),  # as older versions wrote it
-            "fetch": self.fetch.model_dump(exclude={"allow_private", "use_env_proxy"}),
+            "fetch": self.fetch.recorded(),
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},
             "index": self.index.model_dump(exclude={"threads", "gpu"}),
