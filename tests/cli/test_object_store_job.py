@@ -94,14 +94,14 @@ def test_everything_that_opens_an_image_opens_it_in_the_bucket(
     mmindex("export", *store, "--out", tmp_path / "hf", "--layout", "hf")
     table = pq.read_table(next((tmp_path / "hf" / "data").glob("*.parquet")))
     assert all(picture["bytes"] for picture in table["image"].to_pylist())
+    mmindex("forget", *store, "s3://photos/loose/18.jpg")
+    assert mmindex_json("status", *store)[0]["images"] == 23
     with serving_store(tmp_path / "store", tmp_path / "cache") as served:
         for image_id in ("webdataset/shards/00/3", "parquet/tables/a/13", "folder/loose/20.jpg"):
             for what in ("file", "thumbnail"):
                 found = served.get(f"/api/v1/images/{quote(image_id, safe='')}/{what}")
                 assert found.status_code == 200, found.text
 
-    mmindex("forget", *store, "s3://photos/loose/18.jpg")
-    assert mmindex_json("status", *store)[0]["images"] == 23
     everything = b"".join(
         path.read_bytes()
         for path in (tmp_path / "store").rglob("*")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -278,7 +279,7 @@ def test_a_service_that_stays_away_is_no_fault_of_the_image(
 
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(MissingPackageError, match="obstore") as error:
         source_events("folder:s3://bucket/x")
     assert "mmindex[objects]" in error.value.hint

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import mmindex
 from mmindex.core.config import Config
-from mmindex.core.errors import ModelMismatchError, NoInputError, StorageError
+from mmindex.core.errors import MmindexError, ModelMismatchError, NoInputError, StorageError
 from mmindex.core.records import ItemError
 from mmindex.core.system import calm_openmp
 from mmindex.encode.units import Unit, UnitResult
@@ -101,6 +101,22 @@ def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> N
             f"({other.fingerprint[:12]}) than {one} ({info.fingerprint[:12]})",
             "put the same files on every node, or into a folder that all share (local-dir:PATH)",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a check of a node found: the encoder that it would use, or what is wrong."""
+
+    info: EncoderInfo | None
+    wrong: str = ""
+
+
+def inspect(setup: Setup) -> Looked:
+    """Check this node as :func:`look`, but return what is wrong."""
+    try:
+        return Looked(look(setup))
+    except MmindexError as error:
+        return Looked(None, f"{error.message}: {error.hint}" if error.hint else error.message)
 
 
 def look(setup: Setup) -> EncoderInfo:

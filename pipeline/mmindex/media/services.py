@@ -8,7 +8,6 @@ contain access keys, signatures and tokens.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -39,7 +38,7 @@ _AWS_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 # Together below 60 s, after which a decode worker counts as hung (`limits.decode_timeout_s`).
 _RETRY_S: Final = 40
 _READ_S: Final = 15
-_RETRIES: Final = 10
+_RETRIES: Final = 40  # as many as fit into that time
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 8
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
@@ -87,13 +86,10 @@ def obstore() -> Any:
     Raises:
         MissingPackageError: it is not installed.
     """
-    if importlib.util.find_spec("obstore") is None:
-        raise MissingPackageError(
-            "object stores (s3://, gs://, az://) need obstore, which is not installed",
-            "pip install 'mmindex[objects]'",
-        )
-    import obstore as module
-
+    try:
+        import obstore as module
+    except ImportError as error:
+        raise _missing("object stores (s3://, gs://, az://) need obstore") from error
     return module
 
 
@@ -117,10 +113,7 @@ def service_errors(location: str) -> Iterator[None]:
     except exceptions.PreconditionError:
         raise ItemError(Reason.CHANGED, "the object has changed since it was listed") from None
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError):
-        raise PermissionDeniedError(
-            f"{location}: the service refuses access",
-            "check the credentials in the environment, and that they may read and list the bucket",
-        ) from None
+        raise _refused(location) from None
     except (exceptions.InvalidPathError, ValueError):
         raise DataError(
             f"{location}: a key here has an empty part, or one that is . or .. or not printable",
@@ -128,6 +121,17 @@ def service_errors(location: str) -> Iterator[None]:
         ) from None
     except exceptions.BaseError as error:
         raise _unreachable(location, str(error)) from None
+
+
+def _missing(what: str) -> MissingPackageError:
+    return MissingPackageError(f"{what}, which is not installed", "pip install 'mmindex[objects]'")
+
+
+def _refused(location: str) -> PermissionDeniedError:
+    return PermissionDeniedError(
+        f"{location}: the service refuses access",
+        "check the credentials in the environment, and that they may read and list the bucket",
+    )
 
 
 def _unreachable(location: str, text: str) -> MmindexError:
@@ -140,6 +144,8 @@ def _unreachable(location: str, text: str) -> MmindexError:
             what, hint = "no usable credentials", "check the credentials in the environment"
         return NetworkError(f"{location}: the service {what}", hint)
     code = int(status[1])
+    if code in (401, 403):
+        return _refused(location)
     if code == 404:
         return NoInputError(f"{location}: no such bucket or object")
     hint = "finished work is kept, run the command again"
@@ -162,7 +168,7 @@ def _endpoint() -> str | None:
 
 @functools.lru_cache(maxsize=64)
 def _made(scheme: str, bucket: str, endpoint: str | None) -> ObjectStore:
-    from obstore import store
+    from obstore import exceptions, store
 
     backoff = {
         "init_backoff": timedelta(seconds=_FIRST_PAUSE_S),
@@ -183,26 +189,28 @@ def _made(scheme: str, bucket: str, endpoint: str | None) -> ObjectStore:
         },
     }
     makers: dict[str, Callable[..., Any]] = {"gs": store.GCSStore, "az": store.AzureStore}
-    with service_errors(f"{scheme}://{bucket}"):
-        if scheme != "s3":
-            made: ObjectStore = makers[scheme](bucket, **options)
-            return made
-        if endpoint is not None:
-            options["endpoint"] = endpoint
-        return store.S3Store(bucket, **_aws_identity(), **options)
+    if scheme == "s3":
+        options |= _aws_identity() | ({"endpoint": endpoint} if endpoint is not None else {})
+        makers["s3"] = store.S3Store
+    try:
+        made: ObjectStore = makers[scheme](bucket, **options)
+    except exceptions.BaseError:
+        raise UsageError(
+            f"{scheme}://{bucket}: the settings of the service are not complete or not valid",
+            "for az://, set AZURE_STORAGE_ACCOUNT_NAME; for gs://, check "
+            "GOOGLE_APPLICATION_CREDENTIALS; for s3://, check the endpoint",
+        ) from None
+    return made
 
 
 def _aws_identity() -> dict[str, Any]:
     """Return the credentials of Amazon's own chain; unsigned requests if it has none."""
-    if importlib.util.find_spec("boto3") is None:
-        raise MissingPackageError(
-            "the credentials for s3:// need boto3, which is not installed",
-            "pip install 'mmindex[objects]'",
-        )
-    import boto3
-    from botocore.exceptions import BotoCoreError
-    from obstore.auth.boto3 import Boto3CredentialProvider
-
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError
+        from obstore.auth.boto3 import Boto3CredentialProvider
+    except ImportError as error:
+        raise _missing("the credentials for s3:// need boto3") from error
     try:
         session = boto3.Session()
         if session.get_credentials() is not None:
