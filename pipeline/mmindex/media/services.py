@@ -102,10 +102,10 @@ def service_errors(location: str) -> Iterator[None]:
         ItemError: the object has changed since it was listed.
         PermissionDeniedError: the service refuses access.
         DataError: a key cannot be used.
+        MissingPackageError: obstore is not installed.
         NetworkError: the service cannot be reached, also after several attempts.
     """
-    from obstore import exceptions  # after obstore()
-
+    exceptions = obstore().exceptions
     try:
         yield
     except FileNotFoundError:
