@@ -30,8 +30,10 @@ from mmindex.store.place import require_writable
 from mmindex.store.staging import hold_staging, is_held
 
 MakeSource = Callable[[Config, EncoderInfo | None], EncoderSource]
-# The packages that affect pixels, vectors or the bytes of a shard.
-_PACKAGES = ("torch", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow")
+# The packages that affect pixels, vectors, the bytes of a shard, or those of an index.
+_PACKAGES = (
+    "torch", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow", "faiss-gpu", "faiss-cpu",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class Config(Section):
             "fetch": self.fetch.recorded(),
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},
-            "index": self.index.model_dump(exclude={"threads", "gpu"}),
+            "index": self.index.model_dump(exclude={"threads", "gpu", "fill_processes"}),
             "evaluate": self.evaluate.model_dump(),
             "limits": self.limits.model_dump(exclude={"max_removed"}),
         }
