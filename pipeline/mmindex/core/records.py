@@ -10,7 +10,9 @@ from typing import Final, Protocol
 
 Scalar = str | int | float | bool | None
 MetadataValue = Scalar | datetime | list[Scalar]
-Stamp = tuple[int, int, int]  # of a file: size, mtime in ns, inode
+# Equal as long as a file is the same: its size, mtime in ns and inode; for an object of an object
+# store, its size, 0 and a digest of its ETag.
+Stamp = tuple[int, int, int]
 
 # The columns of an image that tell where it was taken.
 LOCATION_COLUMNS: Final = ("lat", "lon")
@@ -46,10 +48,12 @@ class Sidecar:
     Attributes:
         read: returns its bytes; raises OSError or ItemError.
         stamp: identifies the file as for an image.
+        uri: where it is, if it is in an object store.
     """
 
     read: Callable[[], bytes]
     stamp: Stamp
+    uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,7 @@ class SourceItem:
         captions: the unchanged texts of the source, in order.
         metadata: the columns of the source (licence, title, ...).
         read: returns the bytes of the file; raises OSError, or ItemError with a reason.
-        stamp: identifies the file, to skip unchanged files (size, mtime in ns, inode); None if the
-            source has none.
+        stamp: identifies the file, to skip unchanged files; None if the source has none.
         is_row: whether it is a row of a table, in which rows with the same bytes are one image with
             all their captions. Files with the same bytes stay separate images.
         name: the path of the file relative to the source, with ``/``; empty if it is not a file of

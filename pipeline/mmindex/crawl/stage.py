@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import mmindex
 from mmindex.core.config import FetchConfig, LimitsConfig, SourceConfig
@@ -32,12 +32,15 @@ from mmindex.core.records import (
     SourceEvent,
     SourceItem,
 )
+from mmindex.crawl.listings import Listings
 from mmindex.crawl.metadata import PhotoRules, photo_captions, row_metadata
 from mmindex.crawl.spool import Spool
 from mmindex.crawl.stamps import Known, KnownSidecar, Stamps
 from mmindex.crawl.tally import Tally, storable
 from mmindex.crawl.videos import VideoProber
+from mmindex.media.files import is_remote
 from mmindex.media.images import ImageLimits, probe
+from mmindex.media.kinds import picture_extensions
 from mmindex.media.photo import DURATION, xmp_fields
 from mmindex.media.video import frame_key, frame_times, frame_uri, video_key
 from mmindex.sources import registry
@@ -50,10 +53,15 @@ from mmindex.store.manifest import ObjectRef, SourceSummary, count_not_read
 from mmindex.store.objects import Objects
 
 # Reading waits for the disk and sha256 releases the interpreter: a few threads hide both. Files
-# held at once are bounded by the look-ahead times ``limits.max_bytes``.
+# held at once are bounded by the look-ahead times ``limits.max_bytes``. An object store takes tens
+# of milliseconds for each answer, however small.
 _READERS: Final = 4
-_LOOK_AHEAD: Final = 8
+_REMOTE_READERS: Final = 16
+_LOOK_AHEAD: Final = 2  # for each reader
 _FINGERPRINT: Final = "mmindex-corpus-1"
+
+
+_Event: TypeAlias = "tuple[SourceEvent, Future[_Loaded] | Known | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +146,7 @@ def crawl(
     with (
         Spool(layout) as spool,
         Stamps(layout, rules, distrust=rehash) as stamps,
+        Listings(layout, _listing_rules(rules), limits.max_bytes, distrust=rehash) as listings,
         VideoProber(image_limits) as videos,
     ):
         for source, spec, tally in zip(sources, specs, tallies, strict=True):
@@ -151,11 +160,15 @@ def crawl(
                 max_throttled=limits.max_quarantine,
                 forgotten=forgotten,
                 roots=roots,
+                listings=listings,
             )
             sink = _Sink(spool, stamps, videos, image_limits, photos, forgotten)
             # Asked after opening, which fetches what is missing.
             events = open_source(spec, options)
-            _read_source(events, tally, sink, needs_of(spec, layout, fetch).images or None)
+            readers = _REMOTE_READERS if is_remote(spec.where) else _READERS
+            expected = needs_of(spec, layout, fetch).images or None
+            _read_source(_load_ahead(_without(forgotten, events), stamps, readers), tally, sink,
+                         expected)  # fmt: skip
             _warn_of_lost_captions(tally, limits.max_quarantine)
         if spool.mixed_columns:
             get_logger("crawl").warning(
@@ -179,6 +192,11 @@ def crawl(
             "sources": [tally.report() for tally in tallies],
         },
     )
+
+
+def _listing_rules(rules: str) -> str:
+    """Return the rules of the cache of listings: which files are images depends on the extras."""
+    return f"{rules} {sorted(picture_extensions())}"
 
 
 def corpus_fingerprint(images: ObjectRef, captions: ObjectRef) -> str:
@@ -220,11 +238,9 @@ class _Sink:
     forgotten: Forgotten
 
 
-def _read_source(
-    events: Iterable[SourceEvent], tally: Tally, sink: _Sink, total: int | None
-) -> None:
+def _read_source(events: Iterable[_Event], tally: Tally, sink: _Sink, total: int | None) -> None:
     with counter(total=total, label="crawl", unit="image") as progress:
-        for event, loaded in _load_ahead(_without(sink.forgotten, events), sink.stamps):
+        for event, loaded in events:
             match event:
                 case SourceItem() if loaded is not None:
                     _take(event, loaded, tally, sink)
@@ -252,12 +268,10 @@ def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[So
                 yield event
 
 
-def _load_ahead(
-    events: Iterable[SourceEvent], stamps: Stamps
-) -> Iterator[tuple[SourceEvent, Future[_Loaded] | Known | None]]:
+def _load_ahead(events: Iterable[SourceEvent], stamps: Stamps, threads: int) -> Iterator[_Event]:
     """Yield events in order while a few threads read the files of later events."""
-    waiting: deque[tuple[SourceEvent, Future[_Loaded] | Known | None]] = deque()
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="crawl-read") as readers:
+    waiting: deque[_Event] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="crawl-read") as readers:
         try:
             for event in events:
                 found: Future[_Loaded] | Known | None = None
@@ -267,7 +281,7 @@ def _load_ahead(
                     if found is None or (event.sidecar and found.sidecar is None):
                         found = readers.submit(_load, event, found)
                 waiting.append((event, found))
-                if len(waiting) > _LOOK_AHEAD:
+                if len(waiting) > _LOOK_AHEAD * threads:
                     yield waiting.popleft()
             while waiting:
                 yield waiting.popleft()

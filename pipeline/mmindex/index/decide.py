@@ -30,7 +30,7 @@ EXACT_DEAD_SHARE = 0.1
 # Lists are sized for the number of vectors; four times as many want twice the lists.
 MOST_GROWTH = 4
 # What the recipe of an index does not depend on: it is the machine's, or says when to build anew.
-NOT_IN_RECIPE = {"threads", "gpu", "retrain_at"}
+NOT_IN_RECIPE = {"threads", "gpu", "retrain_at", "fill_processes"}
 
 
 @dataclass(frozen=True, slots=True)

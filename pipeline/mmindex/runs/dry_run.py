@@ -23,6 +23,7 @@ from mmindex.core.modality import Modality
 from mmindex.encode.plan import ShardReader, plan_encode
 from mmindex.index.extend import plan_index
 from mmindex.media.kinds import remedy
+from mmindex.media.services import use_endpoint
 from mmindex.models.hub import WouldFetchError, without_network
 from mmindex.runs import stages
 from mmindex.runs.context import Context
@@ -103,6 +104,7 @@ def dry_run(root: Path, config: Config, run_id: str) -> Forecast:
         MmindexError: the store cannot be read or written, or is damaged.
     """
     require_writable(root)
+    use_endpoint(config.fetch.s3_endpoint)
     layout = Layout(root.absolute())
     there = layout.format_file.exists()
     with ExitStack() as stack:
@@ -125,6 +127,8 @@ def _overlay(real: Layout) -> Iterator[_Overlay]:
             make_directory(directory)
         if real.stamps_file.is_file():
             scratch.stamps_file.symlink_to(real.stamps_file)  # read or replaced, never written
+        if real.listings_file.is_file():
+            scratch.listings_file.symlink_to(real.listings_file)
         yield _Overlay(scratch, Objects(real))
 
 

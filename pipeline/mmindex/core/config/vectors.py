@@ -93,6 +93,12 @@ class IndexConfig(Section):
 
     Lower it to share a machine with other work."""
 
+    fill_processes: Annotated[int, Field(ge=1, le=256)] = 1
+    """Number of processes that fill a new index. They share the threads of FAISS.
+
+    Raise it on machines with many cores, where one process does not keep all of them busy. Each
+    process needs memory for its part of the index. On a cluster, the nodes fill the index."""
+
     memory_bytes: Annotated[int, Field(ge=1)] | None = None
     """Largest memory use of one index during search. By default, there is no limit.
 
