@@ -129,10 +129,8 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
             mapped = f", {plan.mapped:,} to compute from the parent's" if plan.mapped else ""
             given = f", {plan.given:,} to take from files" if plan.given else ""
             failed = f", {plan.failed:,} known failures" if plan.failed else ""
-            yield (
-                label,
-                f"{side}: {plan.encode:,} to encode, {plan.reuse:,} to reuse{mapped}{given}{failed}",
-            )
+            known = f"{plan.encode:,} to encode, {plan.reuse:,} to reuse"
+            yield label, f"{side}: {known}{mapped}{given}{failed}"
             label = ""
     for side, index in forecast.index.items():
         yield f"{side} index", index_line(msgspec.structs.asdict(index))

@@ -225,9 +225,7 @@ class Expected:
     images: int
 
 
-SourceEvent = (
-    SourceItem | VectorItem | CaptionItem | Rejected | Ignored | Note | Detail | Expected
-)
+SourceEvent = SourceItem | VectorItem | CaptionItem | Rejected | Ignored | Note | Detail | Expected
 
 
 class ItemError(Exception):

@@ -24,7 +24,7 @@ from mmindex.models.fingerprint import made_with, same_model
 from mmindex.sources.vector_files import VectorFile, unit_vectors
 from mmindex.sources.vector_sets import VectorSet, vector_sets
 from mmindex.store.keys import DistinctKeys, Keys, binary_keys, places_of
-from mmindex.store.manifest import EncoderInfo, ObjectRef
+from mmindex.store.manifest import EncoderInfo
 from mmindex.store.objects import Objects
 
 Int64 = NDArray[np.int64]

@@ -232,7 +232,10 @@ class _Foresight:
                 self.index[side] = IndexForecast.of(update)
         self.changed = (
             parent is None
-            or any(figures.encode or figures.mapped or figures.given for figures in self.encode.values())
+            or any(
+                figures.encode or figures.mapped or figures.given
+                for figures in self.encode.values()
+            )
             or any(figures.action != "kept" for figures in self.index.values())
             or crawled_draft(context, self.draft, found.report).content() != parent.content()
         )

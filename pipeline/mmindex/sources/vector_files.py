@@ -1,14 +1,15 @@
 """Files of vectors that another program made: ``.npy`` arrays, and list columns of Parquet files.
 
 Vectors become rows of float16 with length 1, as in a store. Rows that already have this length
-(within 0.5 %) keep their numbers; other rows are scaled. A row's key is the sha256 of the result, so
-that a changed vector is a changed image.
+(within 0.5 %) keep their numbers; other rows are scaled. A row's key is the sha256 of the result,
+so that a changed vector is a changed image.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,18 @@ _FLOAT_BYTES: Final = (2, 4, 8)
 _COLUMNS: Final = ("vector", "embedding", "image_embedding", "img_emb", "emb")
 # Squares within 2 % are allowed in a store; rounding to float16 takes a part of it.
 _TOLERANCE: Final = 0.01
+
+# NumPy's parser of headers passes these on from Python's; the header is at most 10,000 bytes.
+_HEADER_ERRORS: Final = (
+    ValueError,
+    EOFError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
+)
 
 Floats = NDArray[np.floating[Any]]
 
@@ -167,7 +180,7 @@ class ParquetVectors:
 
 def _list_rows(lists: Any, dim: int) -> Floats:
     """Return lists as (n, dim); NaN for lists that are null or have another length."""
-    whole = pc.fill_null(pc.equal(pc.list_value_length(lists), dim), False)  # noqa: FBT003
+    whole = pc.fill_null(pc.equal(pc.list_value_length(lists), dim), False)
     values = pc.list_flatten(lists.filter(whole))
     if pa.types.is_float16(values.type):
         values = values.cast(pa.float32())
@@ -191,7 +204,7 @@ def open_npy(path: Path) -> NpyFile:
         size = os.fstat(file.fileno()).st_size
         try:
             shape, fortran, dtype = _read_header(file)
-        except (ValueError, EOFError, TypeError, OverflowError, RecursionError) as error:
+        except _HEADER_ERRORS as error:
             raise DataError(f"{path}: not a .npy file: {first_lines(error)}") from error
         offset = file.tell()
     if dtype.kind != "f" or dtype.itemsize not in _FLOAT_BYTES:
@@ -201,7 +214,7 @@ def open_npy(path: Path) -> NpyFile:
             if dtype.hasobject
             else "save it with `numpy.save(PATH, array.astype('float32'))`",
         )
-    if len(shape) != 2 or min(shape) < 0:  # noqa: PLR2004  # rows and columns
+    if len(shape) != 2 or min(shape) < 0:  # rows and columns
         raise DataError(f"{path}: it has the shape {shape}; vectors must be (rows, dimensions)")
     rows, dim = shape
     expected = offset + rows * dim * dtype.itemsize

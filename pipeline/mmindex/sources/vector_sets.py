@@ -202,9 +202,7 @@ def _numbered_parts(path: Path, numbered: Mapping[str, Mapping[str, Path]]) -> l
             )
     tags = sorted(images, key=lambda tag: (not tag.isdigit(), len(tag), tag))
     texts, metadata = numbered.get("text_emb", {}), numbered.get("metadata", {})
-    return [
-        _part(images[tag].stem, images[tag], texts.get(tag), metadata.get(tag)) for tag in tags
-    ]
+    return [_part(images[tag].stem, images[tag], texts.get(tag), metadata.get(tag)) for tag in tags]
 
 
 def _array_parts(path: Path, arrays: Sequence[Path]) -> list[VectorPart]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +38,7 @@ from mmindex.sources.vector_files import (
     parquet_errors,
     unit_vectors,
 )
-from mmindex.sources.vector_sets import KIND_NAME, VectorPart, VectorSet, open_vectors
+from mmindex.sources.vector_sets import KIND_NAME, VectorPart, open_vectors
 
 _NAMES: Final = ("image_id", "id", "__key__", "key")
 _URIS: Final = ("uri", "image_path", "url", "URL", "path", "file_name", "filename")
@@ -84,7 +83,7 @@ def read_embeddings(request: Request) -> Iterator[SourceEvent]:
     for part in found.parts:
         yield from _part_events(part, request.split)
     if found.captions is not None:
-        yield from _caption_events(found)
+        yield from _caption_events(found.captions)
 
 
 def _part_events(part: VectorPart, split: str | None) -> Iterator[SourceEvent]:
@@ -134,9 +133,7 @@ def _item(part: VectorPart, columns: _Columns, number: int, row: Row, key: str) 
     )
 
 
-def _caption_events(found: VectorSet) -> Iterator[SourceEvent]:
-    captions = found.captions
-    assert captions is not None
+def _caption_events(captions: ParquetVectors) -> Iterator[SourceEvent]:
     with parquet_errors(captions.path), open_parquet(captions.path) as file:
         names = file.schema_arrow.names
     texts = caption_fields(names)
