@@ -46,49 +46,8 @@ class Stage:
     repeat: int
 
 
-# ReLU6 in oneDNN's names, and no activation.
-_RELU6: Final[tuple[Any, ...]] = ("hardtanh", [0.0, 6.0], "")
-_NO_ACTIVATION: Final[tuple[Any, ...]] = ("none", [], "")
-
-
-def _fuses(images: Tensor) -> bool:
-    """Whether oneDNN may add the bias and apply the activation while a layer's output is in cache.
-
-    These operations are the ones that torch's own compiler uses on CPUs; they have no gradient and
-    no public name. Without them, half of this network's time goes into reading and writing its
-    large inner images again: 62 ms in place of 41 an image on one thread of an Intel Xeon with
-    AVX-512.
-    """
-    return (
-        images.device.type == "cpu"
-        and images.dtype == torch.float32
-        and torch._C._has_mkldnn
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-    )
-
-
-def _linear(
-    layer: nn.Module, images: Tensor, *, relu6: bool = False, added: Tensor | None = None
-) -> Tensor:
-    """Apply a 1 x 1 convolution to (..., inputs), then ReLU6 or a sum, if wanted."""
-    if type(layer) is nn.Linear and _fuses(images):
-        weights = (layer.weight, layer.bias)
-        fused: Tensor
-        if added is None:
-            activation = _RELU6 if relu6 else _NO_ACTIVATION
-            fused = torch.ops.mkldnn._linear_pointwise(images, *weights, *activation)
-        else:
-            fused = torch.ops.mkldnn._linear_pointwise(images, added, *weights, "add")
-        return fused
-    out: Tensor = layer(images)
-    if added is not None:
-        out += added
-    return F.relu6(out, inplace=True) if relu6 else out
-
-
 class _Convolution(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding (one more pixel at the end), then ReLU6.
+    """A convolution with TensorFlow's "same" padding: one more pixel at the end.
 
     Images have the layout (b, h, w, channels), so that 1 x 1 convolutions are linear layers: torch
     is slower with other operations for small batches.
@@ -106,14 +65,8 @@ class _Convolution(nn.Conv2d):
             images, down, across = F.pad(images, edges), 0, 0
         padding = (down // 2, across // 2)
         channels_first = images.permute(0, 3, 1, 2)
-        weights = (self.weight, self.bias)
-        if _fuses(images):
-            fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                channels_first, *weights, padding, self.stride, (1, 1), self.groups, *_RELU6
-            )
-            return fused.permute(0, 2, 3, 1)
-        out = F.conv2d(channels_first, *weights, stride, padding, groups=self.groups)
-        return F.relu6(out, inplace=True).permute(0, 2, 3, 1)
+        out = F.conv2d(channels_first, self.weight, self.bias, stride, padding, groups=self.groups)
+        return out.permute(0, 2, 3, 1)
 
 
 def _padding(side: int, kernel: int, stride: int) -> int:
@@ -132,8 +85,11 @@ class _Block(nn.Module):
         self.adds = stride == 1 and inputs == stage.width
 
     def forward(self, images: Tensor) -> Tensor:
-        wide = images if self.expand is None else _linear(self.expand, images, relu6=True)
-        return _linear(self.project, self.depthwise(wide), added=images if self.adds else None)
+        wide = images if self.expand is None else F.relu6(self.expand(images), inplace=True)
+        inner: Tensor = self.project(F.relu6(self.depthwise(wide), inplace=True))
+        if self.adds:
+            inner += images
+        return inner
 
 
 class ImageTower(nn.Module):
@@ -153,8 +109,8 @@ class ImageTower(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (b, 3, h, w) to pooled features (b, features)."""
-        inner = self.blocks(self.stem(images.permute(0, 2, 3, 1)))
-        return _linear(self.head, inner, relu6=True).mean(dim=(1, 2))
+        inner = F.relu6(self.stem(images.permute(0, 2, 3, 1)), inplace=True)
+        return F.relu6(self.head(self.blocks(inner)), inplace=True).mean(dim=(1, 2))
 
 
 class _Layer(nn.Module):
