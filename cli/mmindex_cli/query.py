@@ -110,14 +110,14 @@ DistinctOption = Annotated[
     bool,
     typer.Option(
         "--distinct",
-        help="Leave out near-duplicates of better hits, and show their number.",
+        help="Leave out near-duplicates of better hits, and show how many there are.",
     ),
 ]
 LocationOption = Annotated[
     bool,
     typer.Option(
         "--with-location",
-        help="Allow the location columns (lat, lon) in --columns.",
+        help="Allow location columns (lat, lon) in --columns.",
     ),
 ]
 PreviewOption = Annotated[

@@ -57,7 +57,7 @@ def serve(
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Serve a search page and an HTTP API for the published version, and follow new versions.
+    """Serve a search page and an HTTP API for the published version, and switch to new versions.
 
     Example: mmindex serve --open
     """

@@ -35,7 +35,7 @@ def test_forget_tells_what_went(place: Path) -> None:
     assert "forgot 2 image(s) and 4 caption(s)" in done
     assert "published version 2" in done
     assert "removed version 1" in done
-    assert run(place, "forget", ID).stdout == f"{ID} is forgotten already\n"
+    assert run(place, "forget", ID).stdout == f"{ID} was already forgotten\n"
 
 
 def test_forget_for_programs(place: Path) -> None:
