@@ -71,7 +71,8 @@ def _lines(report: AdaptReport) -> Iterator[str]:
     if report.out is not None:
         yield f"adapted {visible(report.parent.model)}: {visible(str(report.out))}"
     else:
-        yield f"kept {visible(report.parent.model)}: no candidate improves recall by more than the noise"
+        kept = visible(report.parent.model)
+        yield f"kept {kept}: no candidate improves recall by more than the noise"
     yield from labelled(_rows(report))
     if report.model is not None:
         store = visible(str(report.store))

@@ -182,8 +182,8 @@ MACHINE = (
     Setting("encode.device", "Device: auto, cpu, cuda (all GPUs), cuda:N or cuda:N,M."),
     Setting("encode.cores", "Number of cores for the model and for decoding. "
             "[default: all of them]"),
-    Setting("encode.workers", "Number of processes that decode images; 0 decodes in the main process. "
-            "[default: one per core]"),
+    Setting("encode.workers", "Number of processes that decode images; 0 decodes in the main "
+            "process. [default: one per core]"),
 )  # fmt: skip
 ENCODE = (
     *MACHINE,
