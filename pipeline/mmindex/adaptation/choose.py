@@ -71,7 +71,7 @@ class Choice:
         before, after: recall on the tested images, unchanged and with each round's own choice.
         gain: the difference between them.
         logit_scale: factor for the cosine similarities of new images before a softmax.
-        tested: how many images were tested.
+        tested: number of images tested.
         gallery: the largest number of images that a query searched.
     """
 
@@ -100,7 +100,7 @@ def choose(pairs: Pairs, noise: Noise, seed: int) -> Choice:
     Args:
         pairs: all pairs.
         noise: noise of the towers' features, in the vectors.
-        seed: of folds, polish and intervals.
+        seed: seed of the folds, the polish and the intervals.
     """
     split = Split.of(len(pairs), seed)
     with _one_thread():

@@ -24,8 +24,8 @@ from mmindex.sources.captions import usable_captions
 from mmindex.sources.names import match_names, normal_name
 from mmindex.store.snapshot import Snapshot
 
-# More images do not improve maps of a thousand dimensions; with five captions each, this many take
-# 600 MB at 512 dimensions.
+# More images do not improve maps of a thousand dimensions. With five captions each, this number of
+# images takes 600 MB at 512 dimensions.
 MOST_IMAGES: Final = 100_000
 _TEXTS_AT_ONCE: Final = 2_048
 
@@ -36,8 +36,8 @@ class Captioned:
 
     Attributes:
         pairs: the images and captions.
-        unknown: captions of images that are not in the store.
-        unusable: captions without a usable vector.
+        unknown: number of captions of images that are not in the store.
+        unusable: number of captions without a usable vector.
         sampled: only a sample of the images is used, because there are too many.
     """
 
@@ -52,7 +52,7 @@ def stored(snapshot: Snapshot, seed: int) -> Captioned:
 
     Args:
         snapshot: the version.
-        seed: of the sample of a large corpus.
+        seed: seed of the sample of a large corpus.
 
     Raises:
         NoInputError: it has no captions.
@@ -64,7 +64,7 @@ def stored(snapshot: Snapshot, seed: int) -> Captioned:
             f"version {snapshot.manifest.version} has no captions to adapt to",
             "pass a list of captions for its images with `captions`",
         )
-    # By vector: images with the same bytes, and captions with the same words, count once.
+    # Images with the same bytes share a vector and count once, and so do captions with equal texts.
     owners = corpus.images.id_of_row[corpus.image_of_caption]
     both = np.unique(np.stack([owners, corpus.captions.id_of_row]), axis=1)
     ids, texts, sampled = _sampled(both[0], both[1], seed)
@@ -81,7 +81,7 @@ def listed(vectorizer: Vectorizer, path: Path, seed: int) -> Captioned:
     Args:
         vectorizer: the version's vectorizer; it encodes the captions.
         path: the list. Images are named by their id, their path, or the end of the path.
-        seed: of the sample of a large list.
+        seed: seed of the sample of a large list.
 
     Raises:
         DataError: the list is damaged, or names too few of the store's images.

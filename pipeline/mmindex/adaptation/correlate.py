@@ -24,7 +24,7 @@ from torch import Tensor
 from mmindex.adaptation.pairs import Pairs
 from mmindex.models.adapted import Affine
 
-# This share of the ridge is equal in all directions: a tower's head may have removed some.
+# This share of the ridge is equal in all directions, because a head can remove some directions.
 _EVEN: Final = 0.01
 _ROWS: Final = 1_024  # images summed at once in float32: rounding stays below 1e-6
 # The least mean variance, relative to the mean square: below it, all vectors are nearly equal, and
@@ -40,7 +40,7 @@ class Settings:
     Attributes:
         image_ridge, text_ridge: added to each covariance, relative to its mean variance.
         trust: share of the unchanged model in the whitened correlation, 0 to 1.
-        steps: of the contrastive polish afterwards; 0: none.
+        steps: number of steps of the contrastive polish afterwards; 0 for none.
     """
 
     image_ridge: float

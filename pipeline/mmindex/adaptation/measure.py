@@ -82,7 +82,7 @@ def rank(pairs: Pairs, maps: tuple[Affine, Affine] | None) -> Ranks:
 
     Args:
         pairs: the gallery.
-        maps: of images and of captions; None: unchanged vectors.
+        maps: the maps of images and of captions; None for unchanged vectors.
     """
     images, texts = pairs.images, pairs.texts
     if maps is not None:
@@ -98,7 +98,7 @@ def rank(pairs: Pairs, maps: tuple[Affine, Affine] | None) -> Ranks:
 
 
 def _stored(vectors: Float32) -> Float16:
-    """Convert vectors as a store does; vectors without unit length are never near."""
+    """Convert vectors as a store does; NaN becomes 0, so that it is near to nothing."""
     return np.nan_to_num(vectors).astype(np.float16)
 
 
@@ -155,7 +155,7 @@ def gain(before: Ranks, after: Ranks, seed: int) -> Gain:
 
     Args:
         before, after: ranks of the same queries.
-        seed: of the draws.
+        seed: seed of the draws.
     """
     pictures = len(before.image_to_text)
     captions = np.bincount(before.owner, minlength=pictures)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mmindex.search.vectorize import Vectorizer
     from mmindex.store.snapshot import Snapshot
 
-_ROWS: Final = 65_536  # of vectors that iter_vectors yields at once: 64 MiB at 512 dimensions
-_CONDITIONS: Final = 8  # conditions whose matching rows are kept, 9 bytes a row
+_ROWS: Final = 65_536  # bytes per part of iter_vectors
+_CONDITIONS: Final = 8  # conditions whose matching rows are cached, with 9 bytes per row
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,25 +395,23 @@ class Index:
         layout: ExportLayout = "parquet",
         where: str | None = None,
     ) -> ExportReport:
-        """Write images, captions and vectors into a new folder that other tools read.
+        """Write images, captions and vectors to a new folder for other tools.
 
         Args:
-            out: the folder; must not exist, or be empty.
+            out: the folder; it must be new or empty.
             layout: ``parquet`` (a table of images and one of captions), ``clip-retrieval``
-                (``.npy`` files beside Parquet metadata, also read by autofaiss) or ``hf`` (a
-                Hugging Face dataset with the image files in it).
-            where: an SQL condition that images must fulfil; None: all images.
+                (``.npy`` files with Parquet metadata, also for autofaiss) or ``hf`` (a Hugging Face
+                dataset that contains the image files).
+            where: an SQL condition on images; None exports all images.
 
-        Columns and files tell where images were taken only if the store was opened with
-        ``with_location``.
+        The export contains locations only if the store was opened with ``with_location``.
 
         Raises:
             TypeError: an argument has the wrong type.
-            UsageError: the layout is unknown, the folder is not empty, or ``where`` is no
-                condition.
+            UsageError: the layout is unknown, the folder is not empty, or ``where`` is invalid.
             NoInputError: there is nothing to export.
             DataError: the store is damaged.
-            StorageError: the disk is full, or fails.
+            StorageError: the disk is full, or an I/O error occurs.
         """
         from mmindex.export.export import LAYOUTS, export
 

@@ -142,7 +142,7 @@ def _left(deadline: float) -> float:
 def _init(address: str, failures: list[BaseException]) -> None:
     import ray
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # exceptions repeat the rest
+    logging.getLogger("ray").setLevel(logging.ERROR)  # the rest is repeated in exceptions
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except BaseException as error:  # noqa: BLE001 # it is judged in the thread that waits for it

@@ -36,15 +36,15 @@ _BATCH_ROWS: Final = 32_768
 _BATCH_CHARS: Final = 16 << 20
 
 _TABLES: Final = (
-    "PRAGMA journal_mode = OFF",  # scratch: after a crash it is removed, never recovered
+    "PRAGMA journal_mode = OFF",  # temporary: removed after a crash, never recovered
     "PRAGMA synchronous = OFF",
     "PRAGMA cache_size = -65536",  # KiB
     f"CREATE TABLE images (number INTEGER PRIMARY KEY, {', '.join(IMAGE_COLUMNS)}, metadata)",
     "CREATE UNIQUE INDEX image_ids ON images (image_id)",
-    # Clustered by image: an image's later rows bring captions long after its first.
+    # Clustered by image, because later rows can add captions to an image long after its first row.
     "CREATE TABLE captions (image INTEGER, place INTEGER, caption_id, key, image_id, text,"
     " PRIMARY KEY (image, place)) WITHOUT ROWID",
-    # Of tables alone, where rows with the same bytes are one image.
+    # Only for tables, in which rows with the same bytes are one image.
     "CREATE TABLE pictures (source, key, image INTEGER, PRIMARY KEY (source, key)) WITHOUT ROWID",
 )
 _PUT_IMAGE: Final = "INSERT OR IGNORE INTO images VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -198,7 +198,7 @@ class Spool:
         with _sqlite_errors("rows"), closing(self._database.execute(query)) as cursor:
             for row in cursor:
                 rows.append(row)
-                chars += len(row[-1])  # metadata or text: the only values without a bound
+                chars += len(row[-1])  # metadata or text: the only values of unlimited size
                 if len(rows) >= _BATCH_ROWS or chars >= _BATCH_CHARS:
                     yield rows
                     rows, chars = [], 0

@@ -49,8 +49,8 @@ from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.manifest import ObjectRef, SourceSummary, count_not_read
 from mmindex.store.objects import Objects
 
-# Reading waits for the disk and sha256 releases the interpreter: a few threads hide both. Files
-# held at once are bounded by the look-ahead times ``limits.max_bytes``.
+# Reading waits for the disk and sha256 releases the interpreter lock, so a few threads hide the
+# time of both. Files in memory are limited to the look-ahead times ``limits.max_bytes``.
 _READERS: Final = 4
 _LOOK_AHEAD: Final = 8
 _FINGERPRINT: Final = "mmindex-corpus-1"
@@ -124,7 +124,7 @@ def crawl(
         StorageError: the disk is full.
     """
     fetch, photos = fetch or FetchConfig(), photos or PhotoRules()
-    # Names first: a source that is not there shows before hours are spent on the others.
+    # Names first, so that a missing source is reported before hours are spent on the others.
     texts = [source.spec for source in sources]
     specs = named_specs(texts, names if names is not None else source_names(texts, fetch))
     _refuse_idle_globs(sources, specs)
@@ -153,7 +153,7 @@ def crawl(
                 roots=roots,
             )
             sink = _Sink(spool, stamps, videos, image_limits, photos, forgotten)
-            # Asked after opening, which fetches what is missing.
+            # Determined after opening, because opening downloads missing files.
             events = open_source(spec, options)
             _read_source(events, tally, sink, needs_of(spec, layout, fetch).images or None)
             _warn_of_lost_captions(tally, limits.max_quarantine)
@@ -279,7 +279,7 @@ def _load_ahead(
 class _Loaded:
     """The bytes of an image, or its known facts, and the bytes of its sidecar."""
 
-    image: bytes | Known | None  # None: a video, of which only the key was taken
+    image: bytes | Known | None  # None for a video, of which only the key was computed
     key: str
     sidecar: bytes | None = None
 
@@ -287,7 +287,7 @@ class _Loaded:
 def _load(item: SourceItem, known: Known | None) -> _Loaded:
     sidecar = None
     if item.sidecar is not None:
-        with suppress(ItemError, OSError):  # counted where it is missed
+        with suppress(ItemError, OSError):  # counted where it is needed
             sidecar = item.sidecar.read()
     if known is not None:
         return _Loaded(known, known.key, sidecar)

@@ -68,7 +68,7 @@ class ClusterWorker:
         setup: the workers' setup.
         need: resources that a unit needs.
         nodes: figures of each node.
-        retries: how often a unit was restarted because its worker or node died.
+        retries: number of times that a unit was restarted because its worker or node died.
     """
 
     setup: Setup
@@ -216,7 +216,7 @@ def _sweep(layout: Layout) -> None:
             if not any(layout.staging_dir.iterdir()):
                 return
             time.sleep(_SWEEP_S)
-    except MmindexError as error:  # this must not hide why the run ended; the next run sweeps too
+    except MmindexError as error:  # the error that ended the run matters more
         get_logger("encode").warning("what workers staged could not be removed", why=error.message)
 
 
@@ -244,7 +244,7 @@ def _what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str
 
 
 def _agreed(found: Sequence[tuple[Node, EncoderInfo]]) -> EncoderInfo:
-    """Return the encoder of the first node if all others have the same.
+    """Return the encoder of the first node; check that all other nodes have the same one.
 
     Raises:
         ModelMismatchError: a node would use another one.

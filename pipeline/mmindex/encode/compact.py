@@ -27,7 +27,7 @@ from mmindex.store.keys import DistinctKeys, places_of
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 
-# A nightly run with few changes adds one; this many cost a few open files.
+# A nightly run with few changes adds one shard; this number only costs a few open files.
 MOST_SMALL = 8
 _READ_ROWS = 8_192
 

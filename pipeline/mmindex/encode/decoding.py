@@ -32,7 +32,7 @@ from mmindex.models.preprocess import Pixels, PreprocessSpec, to_pixels
 # the machine is not affected.
 _WORKER_BASE_BYTES = 1 << 30
 _WORKER_BYTES_PER_PIXEL = 32
-# A pool that breaks this often without a result in between will never work.
+# After this number of failures without a result in between, the pool will never work.
 _MAX_BREAKS = 3
 
 

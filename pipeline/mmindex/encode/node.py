@@ -80,7 +80,7 @@ def package_versions() -> dict[str, str]:
 
 
 def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> None:
-    """Refuse nodes whose vectors would not be comparable, or whose shards would differ.
+    """Check that two nodes would compute comparable vectors and equal shards.
 
     Args:
         one, two: names of the nodes.
@@ -159,7 +159,7 @@ def why_unreadable(sample: Sample, limits: ImageLimits) -> str:
     return ""
 
 
-_kept: tuple[Setup, Worker] | None = None  # per process: a model is loaded once
+_kept: tuple[Setup, Worker] | None = None  # one per process, so that a model is loaded once
 
 
 def encode_unit(setup: Setup, unit: Unit) -> UnitResult:

@@ -41,7 +41,7 @@ class EncodePlan:
         wanted: bool (rows of the table,): what the published version lacks; units are cut from it.
         listed: shards of the published version that are kept.
         adopted: shards of a killed run or a part, with the first row of each.
-        mapping: for an adapted model, what is computed from vectors of its parent; otherwise None.
+        mapping: for an adapted model, the items that are mapped from its parent's vectors; or None.
     """
 
     side: Modality
@@ -55,7 +55,7 @@ class EncodePlan:
 
     @property
     def rest(self) -> Backlog:
-        """What the model has to encode: missing items that cannot be mapped."""
+        """The items for the model: missing items that cannot be mapped."""
         return self.backlog if self.mapping is None else self.mapping.rest
 
     @property
@@ -147,13 +147,13 @@ def plan_encode(
     *,
     retry: bool = False,
 ) -> EncodePlan:
-    """Plan what the published version lacks, without what a killed run's shards have.
+    """Plan the items that neither the published version nor the shards of a killed run have.
 
     Args:
         tables: the objects and the side's table.
         side: the side.
         draft: the next version; its shards are reused where they match.
-        reader: reads shards; None: the encoder is unknown, and everything is to be encoded.
+        reader: reads shards; None if the encoder is unknown, so that everything must be encoded.
         retry: encode items again that are known to fail.
     """
     objects, table = tables

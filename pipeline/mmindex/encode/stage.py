@@ -44,7 +44,7 @@ _SAMPLES = 8
 
 @dataclass(frozen=True, slots=True)
 class EncodeReport:
-    """What the stage did.
+    """The result of the stage.
 
     Attributes:
         encoder: the model.
@@ -63,7 +63,7 @@ class EncodeReport:
             there were none.
         bottleneck: the slowest part for images: ``decode``, ``model``, ``write`` or empty.
         nodes: figures of each node of a cluster; empty without one.
-        retries: how often a unit was restarted on a cluster.
+        retries: number of times that a unit was restarted on a cluster.
     """
 
     encoder: EncoderInfo

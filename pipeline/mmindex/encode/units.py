@@ -135,7 +135,7 @@ class ShardWriter:
         objects: the store's objects.
         side: the modality.
         info: the encoder.
-        number: number of the shard; part of its name and not of its content.
+        number: number of the shard; part of its name but not of its content.
         unit: the digest of the unit that the shard is made from; empty for none.
         failed: every item without a vector.
     """

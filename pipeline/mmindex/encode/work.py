@@ -33,9 +33,9 @@ from mmindex.store.objects import Objects
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# More processes only compete for memory bandwidth.
+# More processes would only compete for memory bandwidth.
 _MAX_WORKERS = 16
-# Texts passed at once: enough to sort by length, few enough for memory.
+# Texts per call: enough to sort by length, but few enough for memory.
 _TEXTS_AT_ONCE = 2048
 
 
@@ -47,7 +47,7 @@ class EncoderSource:
         info: the encoder's identity.
         preprocess: its preprocessing; decode workers start before the model is loaded.
         load: loads it.
-        devices: on how many devices it runs; each gets a batch.
+        devices: number of devices on which it runs; each gets a batch.
         maps: for an adapted model, reads the maps that turn vectors of its parent, whose
             fingerprint is ``info.parent``, into its own; None for other models.
     """
@@ -102,7 +102,7 @@ class Worker:
         batch_size = self.config.encode.batch_size * self.source.devices
         here, ahead = tee(units)
         tasks = (DecodeTask(key, uri.decode("utf-8")) for unit in ahead for key, uri in unit.rows)
-        # One batch for the model, and one that is decoded meanwhile.
+        # One batch for the model, and one that is decoded at the same time.
         stream = self._pool(total).results(tasks, ahead=2 * batch_size)
         for unit in here:
             writer = self._writer(objects, unit)
@@ -173,7 +173,7 @@ class Worker:
                     vectors = encoder.encode_texts(texts)
                 self._prove(Modality.TEXT, vectors)
                 writer.add([key for key, _ in batch], vectors)
-                trim_heap()  # every batch is split into other sizes; bench_growth.py shows it
+                trim_heap()  # the sizes of batches differ, see bench_growth.py
                 progress.update(count)
             yield self._finish(writer, encoder.cut_texts - before)
 

@@ -28,7 +28,7 @@ _BLOCKS = (
     "index_recall@10",
 )
 _COUNTS = ("images", "captions")
-# Measured figures are rounded to four digits; this is far below.
+# Measured figures are rounded to four digits; this is much smaller.
 _ROUNDING = 1e-9
 
 
@@ -99,7 +99,7 @@ class Subject:
         """Read those of a store; several sources and splits are joined with ``+``."""
         manifest, encoder = snapshot.manifest, snapshot.encoder
         column = snapshot.table("images", ["split"])["split"]
-        # Bytes, not strings: a name may hold half surrogates, which are no UTF-8.
+        # Bytes instead of strings: a name can contain lone surrogates, which are not UTF-8.
         splits = pc.unique(column.cast(pa.binary())).to_pylist()
         return cls(
             encoder.model,

@@ -24,12 +24,13 @@ from mmindex.store.manifest import IndexInfo
 
 Int64 = NDArray[np.int64]
 
-# Exact search trains nothing, but its removed rows cost disk and time; beyond this share of all
-# rows they are dropped.
+# Exact search trains nothing, but removed rows cost disk space and time. Above this share of all
+# rows, they are dropped.
 EXACT_DEAD_SHARE = 0.1
-# Lists are sized for the number of vectors; four times as many want twice the lists.
+# The number of lists depends on the number of vectors: four times as many need twice the lists.
 MOST_GROWTH = 4
-# What the recipe of an index does not depend on: it is the machine's, or says when to build anew.
+# Settings that do not affect the recipe of an index: they depend on the machine, or determine when
+# to train again.
 NOT_IN_RECIPE = {"threads", "gpu", "retrain_at"}
 
 
@@ -96,7 +97,7 @@ def compare(ids: pa.ChunkedArray[Any], live: pa.ChunkedArray[Any]) -> Change:
 
 
 def recipe_of(fingerprint: str, config: IndexConfig) -> str:
-    """Digest of the model and settings. An index with another recipe cannot be extended."""
+    """Return a digest of the model and settings; an index with another one cannot be extended."""
     text = f"{fingerprint}\n{config.model_dump_json(exclude=NOT_IN_RECIPE)}"
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -29,7 +29,7 @@ from mmindex.store.publish import StagedFile
 
 Int64 = NDArray[np.int64]
 
-# Forms whose removal and addition were verified, code by code.
+# Index types whose removal and addition were verified for each code.
 _EXTENDABLE = (
     faiss.IndexIVFPQFastScan,
     faiss.IndexIVFPQ,

@@ -13,17 +13,17 @@ from mmindex.core.errors import UsageError
 from mmindex.index.gpu import GpuInfo, check_gpu_legal, gpu_sub_quantizers
 
 KINDS = ("auto", "exact", "ivfpq", "ivfflat", "sq8")
-EXACT_BELOW = 10_000  # a full scan of 10,000 x 512 takes 2 ms: no index is worth its recall loss
+EXACT_BELOW = 10_000  # a full scan of 10,000 x 512 takes 2 ms: an index is not worth its recall loss
 MIN_PQ_ROWS = {4: 16, 8: 256}  # k-means needs a row for each of the 2**bits centroids
-_MAX_CODE_DIMS = 256  # dimensions kept by PCA at first: 99 % of the recall of 512 at half the work
-_PCA_STEPS = 3  # how often the kept dimensions are doubled where recall asks for it
-_MAX_M = 128  # 4-bit sub-quantizers: 64 bytes a vector
-_ALONE_UP_TO = 32  # so few dimensions get a sub-quantizer each, more share one by two
+_MAX_CODE_DIMS = 256  # dimensions kept by PCA at first: 99 % of the recall of 512 for half the work
+_PCA_STEPS = 3  # number of times that the kept dimensions are doubled if recall is too low
+_MAX_M = 128  # 4-bit sub-quantizers: 64 bytes per vector
+_ALONE_UP_TO = 32  # up to this dimension, one sub-quantizer each; above it, one for two
 _ID_BYTES = 8
 _MIB = 1 << 20
-_MAX_NLIST = 65_536  # beyond, assigning each vector to its list costs more than it saves
-_ROWS_PER_LIST = 39  # fewer, and k-means gives empty or meaningless lists (faiss warns there)
-_TRAINING_BYTES = 4 << 30  # float32 rows held while training, whatever the corpus
+_MAX_NLIST = 65_536  # with more lists, assigning vectors to lists costs more than it saves
+_ROWS_PER_LIST = 39  # with fewer, k-means results in empty or meaningless lists (faiss warns)
+_TRAINING_BYTES = 4 << 30  # float32 rows in memory during training, for a corpus of any size
 
 
 @dataclass(frozen=True, slots=True)

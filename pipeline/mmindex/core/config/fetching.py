@@ -10,7 +10,7 @@ from pydantic import Field
 
 from mmindex.core.config.values import MIB, Seconds, Section
 
-# What may stand in a header between parentheses; a line break there would forge a header.
+# The characters allowed in a header between parentheses; a line break could forge a header.
 _CONTACT: Final = re.compile(r"[!-'*-\[\]-~]+(?: [!-'*-\[\]-~]+)*")
 
 
@@ -101,7 +101,7 @@ class FetchConfig(Section):
 
     Raise it behind a slow proxy."""
 
-    # With min_bytes_per_s, the window over which a download's pace is measured.
+    # The window in which the rate of a download is compared with min_bytes_per_s.
     read_timeout_s: Seconds = 30.0
     """Time limit between two bytes of a response.
 
@@ -127,7 +127,7 @@ class FetchConfig(Section):
 
     Lower it on a very slow connection. 0 turns the check off."""
 
-    # train2017 of COCO has 19 GB.
+    # COCO's train2017 has 19 GB.
     max_download_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * MIB
     """Largest file of a release if the publisher states no size.
 

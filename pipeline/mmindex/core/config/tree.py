@@ -53,7 +53,7 @@ class Config(Section):
         crawl = self.crawl.model_dump(exclude={"rehash"}, exclude_defaults=True)
         return {
             "source": [source.recorded() for source in self.source],
-            **({"crawl": crawl} if crawl else {}),  # as older versions wrote it
+            **({"crawl": crawl} if crawl else {}),  # as in older versions
             "fetch": self.fetch.model_dump(exclude={"allow_private", "use_env_proxy"}),
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},
