@@ -13,7 +13,7 @@ from mmindex.core.errors import UsageError
 from mmindex.index.gpu import GpuInfo, check_gpu_legal, gpu_sub_quantizers
 
 KINDS = ("auto", "exact", "ivfpq", "ivfflat", "sq8")
-EXACT_BELOW = 10_000  # a full scan of 10,000 x 512 takes 2 ms: an index is not worth its recall loss
+EXACT_BELOW = 10_000  # a full scan of 10,000 x 512 takes 2 ms; an index would only lose recall
 MIN_PQ_ROWS = {4: 16, 8: 256}  # k-means needs a row for each of the 2**bits centroids
 _MAX_CODE_DIMS = 256  # dimensions kept by PCA at first: 99 % of the recall of 512 for half the work
 _PCA_STEPS = 3  # number of times that the kept dimensions are doubled if recall is too low

@@ -38,7 +38,7 @@ class Described:
 def describe(
     vectorizer: Vectorizer, image: str, k: int = 1, voters: int | None = None
 ) -> Described:
-    """Find captions for a picture: a file, or the uri or id of an image of the corpus.
+    """Find captions for an image: a file, or the uri or id of an image of the corpus.
 
     Args:
         vectorizer: the vectorizer of the version.
@@ -61,7 +61,7 @@ def describe(
     alike = texts @ texts.T
     others = max(1, len(ids) - 1)
     agreement = (alike.sum(axis=1) - alike.diagonal()) / others
-    # Ids come nearest first, so of equal ones the nearer to the image comes first.
+    # Ids are sorted by distance, so of equal ones the nearer to the image comes first.
     order = np.arange(len(ids)) if voters is None else np.argsort(-agreement, kind="stable")
     order = order[:k]
     ranked = [Ranked([key], [float(near[n])]) for n, key in zip(

@@ -26,9 +26,9 @@ from mmindex.store.snapshot import Snapshot
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-# Enough that the shares behind the threshold are known to about 0.7 points (one standard error).
+# Enough to determine the shares behind the threshold to about 0.7 points (one standard error).
 FIT_PAIRS: Final = 5_000
-# Texts encoded together.
+# Texts per batch.
 _BATCH: Final = 1_024
 
 
@@ -45,7 +45,7 @@ def corpus_threshold(snapshot: Snapshot, seed: int = 0, pairs: int = FIT_PAIRS) 
     """Fit the threshold to the pairs in the corpus.
 
     Args:
-        snapshot: the version; its stored vectors are used, no model.
+        snapshot: the version; its stored vectors are used, and no model is loaded.
         seed: the seed of the sample.
         pairs: the largest number of captions in the sample.
 
@@ -80,7 +80,7 @@ def _other_images(corpus: Corpus, rows: Int64, seed: int) -> tuple[Int64, NDArra
         return rows[:0], np.zeros(len(rows), dtype=bool)
     images = corpus.images.id_of_row
     drawn = images[np.random.default_rng(seed).integers(len(images), size=len(rows))]
-    # The same text may stand under several images, the same image under several names.
+    # Several images can have the same text, and an image can have several names.
     said, count = corpus.captions.id_of_row, int(images.max(initial=0)) + 1
     together = said * count + images[corpus.image_of_caption]
     kept = ~np.isin(said[rows] * count + drawn, together)
@@ -144,7 +144,7 @@ def judge(scored: Sequence[ScoredPair], threshold: float) -> PairReport:
     """Return accuracy, precision, recall, F1 and ROC AUC for the pairs with a score.
 
     Raises:
-        DataError: there are none.
+        DataError: there are no such pairs.
     """
     good = [(one.pair.label, one.score) for one in scored if one.score is not None]
     labels = np.array([label for label, _ in good], dtype=bool)

@@ -25,18 +25,18 @@ from mmindex.search.vectorize import Vectorizer
 
 Box = tuple[float, float, float, float]
 
-_MOST_PIXELS: Final = 1_024  # of the longer side: enough to see, small enough to send
+_MOST_PIXELS: Final = 1_024  # pixels of the longer side: shows details, and is small enough to send
 _COLOURS: Final = "inferno"
-_STRONGEST: Final = 0.75  # opacity of the hottest place: the image stays visible below it
-_UNSEEN: Final = 0.35  # brightness left where the model did not look
-# Below the picture: the text, its score and what the colours mean.
+_STRONGEST: Final = 0.75  # opacity of the strongest point: the image stays visible below it
+_UNSEEN: Final = 0.35  # brightness outside the model's view
+# Below the image: the text, its score and the colour legend.
 _LEGEND_PIXELS: Final = 76
 _LEAST_WIDTH: Final = 360
 _DPI: Final = 100
 _MARGIN: Final = 14
 _SCALE_PIXELS: Final = 140
 _INK, _PAPER, _SOFT = "#211f1c", "#ffffff", "#66625b"
-_GRAY: Final = 0.5  # how far cold places lose their colour, so that the map stands out
+_GRAY: Final = 0.5  # how much colour points with low values lose, so that the map stands out
 
 
 def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> Box:
@@ -52,7 +52,7 @@ def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> Box:
     if spec.resize_mode == "squash":
         return 0.0, 0.0, float(width), float(height)
     choose = max if spec.resize_mode == "longest" else min
-    # Pixels of the image for each pixel of the view.
+    # Pixels of the image per pixel of the view.
     ratio = choose(width / spec.width, height / spec.height)
     seen_width, seen_height = spec.width * ratio, spec.height * ratio
     left, top = (width - seen_width) / 2, (height - seen_height) / 2
@@ -104,7 +104,7 @@ def with_legend(shown: Image.Image, text: str, found: Explanation) -> Image.Imag
 
 def _legend(width: int, text: str, found: Explanation) -> Image.Image:
     figure = Figure(figsize=(width / _DPI, _LEGEND_PIXELS / _DPI), dpi=_DPI, facecolor=_PAPER)
-    # A letter of this size is some 8 pixels wide, one of Chinese twice that.
+    # A letter of this size is about 8 pixels wide, and a Chinese one is twice as wide.
     asked = _cut(visible(text), (width - 2 * _MARGIN) // 9)
     style: dict[str, Any] = {"parse_math": False, "va": "center"}
     left, right = _MARGIN / width, 1 - _MARGIN / width
@@ -121,7 +121,7 @@ def _legend(width: int, text: str, found: Explanation) -> Image.Image:
     axes.set_axis_off()
     figure.text(right, 0.3, "strong", ha="right", fontsize=9, color=_SOFT, **style)
     with warnings.catch_warnings(), io.BytesIO() as file:
-        # The note above names these letters once; matplotlib warns of each.
+        # The note above lists these letters once; matplotlib would warn about each one.
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font", UserWarning)
         figure.savefig(file, format="png", dpi=_DPI)
         return Image.open(file).convert("RGB")
@@ -188,7 +188,7 @@ def _on_picture(
     """Return the interpolated values at every pixel, and which pixels the model saw."""
     width, height = size
     left, top, right, bottom = box
-    # Where each pixel's centre lies in the view, 0 to 1.
+    # The position of each pixel's centre in the view, 0 to 1.
     x = (np.arange(width) + 0.5 - left) / (right - left)
     y = (np.arange(height) + 0.5 - top) / (bottom - top)
     inside_x, inside_y = (x >= 0) & (x <= 1), (y >= 0) & (y <= 1)

@@ -130,7 +130,7 @@ def split_uri(uri: str) -> tuple[str, str | None]:
     """
     uri, _ = split_frame(uri)
     if uri.startswith(archive.FILE_SCHEME):
-        # A quoted path holds no "!", so the first one is the separator.
+        # A percent-encoded path contains no "!", so the first one is the separator.
         quoted, mark, inside = uri[len(archive.FILE_SCHEME) :].partition("!")
         return os.fsdecode(unquote_to_bytes(quoted)), inside if mark else None
     lowered = uri.lower()

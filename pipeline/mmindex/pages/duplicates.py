@@ -15,7 +15,7 @@ from mmindex.pages.places import Place, folder_of, place_of
 from mmindex.search.vectorize import warning_about
 from mmindex.store.snapshot import Snapshot
 
-# Each image is some 30 KB of the page.
+# Each image adds about 30 KB to the page.
 _MOST_PICTURES: Final = 1_000
 _MOST_IN_A_GROUP: Final = 40
 _MOST_FOLDERS: Final = 15

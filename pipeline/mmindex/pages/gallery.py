@@ -24,10 +24,10 @@ from mmindex.search.query import Answer
 from mmindex.search.vectorize import warning_about
 from mmindex.store.snapshot import Snapshot
 
-# What a card shows of texts without end.
+# The most characters of a text that a card shows.
 _MAX_CAPTIONS = 5
 _MAX_CHARACTERS = 400
-# What a notebook keeps of an answer in its file: some 8 KB an image.
+# The most images that a notebook saves in its file, with about 8 KB each.
 _MAX_SHOWN = 50
 _SMALL_PIXELS = 256
 
@@ -240,11 +240,11 @@ def nothing(snapshot: Snapshot, request: Request, left: int | None = None) -> No
     Args:
         snapshot: the version.
         request: the arguments of the query.
-        left: the number of images that match the condition; None: not counted yet.
+        left: the number of images that match the condition; None if not counted yet.
     """
     reasons, advice = [], []
     if request.where is not None:
-        from mmindex.search.filters import select_images  # DuckDB: when needed
+        from mmindex.search.filters import select_images  # only if needed: DuckDB
 
         if left is None:
             left = int(select_images(snapshot, request.where).sum())

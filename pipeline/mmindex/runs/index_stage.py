@@ -64,12 +64,12 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
     """Index both sides of the corpus.
 
     The index of a side is kept if its inputs did not change, extended if that is sufficient, and
-    otherwise rebuilt. ``context.figures`` has what was done and why.
+    otherwise rebuilt. ``context.figures`` records which of these happened and why.
 
     Args:
         context: the run's context; the index of its parent is extended.
         draft: crawled and encoded.
-        purge: keep nothing of removed vectors in any object of the new version.
+        purge: remove all traces of removed vectors from the objects of the new version.
 
     Raises:
         NoInputError: encode has not run.

@@ -29,7 +29,7 @@ def draw(scene: Scene) -> Image.Image:
 
 
 def encode(picture: Image.Image) -> bytes:
-    """Encode `picture` as JPEG."""
+    """Encode an image as JPEG."""
     out = BytesIO()
     picture.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue()

@@ -21,7 +21,7 @@ from mmindex.store.snapshot import Snapshot
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# A file, or the uri or id of an image of the corpus; an opened image; uint8 (h, w, 3) or (h, w).
+# A file, or the uri or id of an image in the corpus; an opened image; uint8 (h, w, 3) or (h, w).
 Picture: TypeAlias = "str | os.PathLike[str] | Image | NDArray[np.uint8]"
 
 
@@ -84,7 +84,7 @@ def several(given: Any) -> Sequence[Any]:
 
 
 def as_side(to: object, name: str = "to") -> Modality:
-    """``image`` or ``text``."""
+    """Check the value of ``to``: ``image`` or ``text``."""
     expect(to, str, name, "'image' or 'text'")
     try:
         return Modality(str(to))

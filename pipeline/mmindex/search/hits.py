@@ -39,8 +39,8 @@ class Limit:
 
     Attributes:
         k: the maximum number of hits.
-        min_score: the lowest score of a hit; None: any.
-        distinct: leave out near-duplicates of a better hit, see :mod:`mmindex.search.distinct`.
+        min_score: the lowest score of a hit; None for any.
+        distinct: leave out near-duplicates of a better hit; see :mod:`mmindex.search.distinct`.
     """
 
     k: int = 10
@@ -59,7 +59,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a hit shows of a row of its table."""
+    """The fields of a table row that a hit contains."""
 
     id: str
     uri: str
@@ -100,7 +100,7 @@ def hits(
 def rows_by_key(
     snapshot: Snapshot, to: Modality, wanted: set[str], rows: NDArray[np.bool_] | None
 ) -> dict[str, list[Row]]:
-    """The rows that have each key, in the table's order; raises as :func:`hits`."""
+    """Return the rows with each key, in the order of the table; raises as :func:`hits`."""
     named = _image_rows if to is Modality.IMAGE else _caption_rows
     by_key = named(snapshot, wanted, rows)
     missing = wanted - by_key.keys()
@@ -120,7 +120,7 @@ def _ranked_hits(ranked: Ranked, by_key: dict[str, list[Row]], limit: Limit) -> 
             return
         for row in by_key[key]:
             rank += 1
-            # Rounding of float16 lets a vector's product with itself exceed 1 by some 1e-4.
+            # With rounding to float16, the product of a vector with itself can exceed 1 by 1e-4.
             yield Hit(rank, min(score, 1.0), row.id, row.uri, row.caption, row.image_id)
 
 
@@ -260,7 +260,7 @@ def _select(
     """
     if not values:
         return
-    # Bytes, not strings: ids and captions may hold half surrogates, which are no UTF-8.
+    # Bytes instead of strings: ids and captions can contain lone surrogates, which are not UTF-8.
     wanted = _as_bytes(values)
     first = 0
     with snapshot.open_parquet(table) as file:

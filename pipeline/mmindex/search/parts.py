@@ -56,7 +56,7 @@ class Question:
     Attributes:
         wanted: at least one.
         unwanted: parts to subtract.
-        weights: one for each part, wanted parts first, or one for each wanted part; None: the
+        weights: one for each part, wanted parts first, or one for each wanted part; None for the
             defaults of :mod:`mmindex.search.fusion`.
         others: leave out the query images.
     """
@@ -121,7 +121,7 @@ def _is_picture(text: str, snapshot: Snapshot) -> bool:
         return False
     if is_file(text):
         return True
-    # Ids and uris all hold a slash; looking one up reads a column of the corpus.
+    # All ids and uris contain a slash; looking one up reads a column of the corpus.
     return "/" in text and any(
         find_picture(snapshot, column, text) is not None for column in ("image_id", "uri")
     )

@@ -27,11 +27,10 @@ if TYPE_CHECKING:
     from mmindex.models.encoder import Encoder
     from mmindex.search.filters import Rows
 
-# Lines of a query file answered together: enough for full speed of model, index and tables, few
-# enough that answers come soon and that 256 x k hits fit in memory.
+# Lines of a query file per batch: enough for full speed of model, index and tables, but few enough
+# for fast answers, and for 256 x k hits in memory.
 BATCH = 256
-# Bytes of a line of a query file: ten times what any model reads of a text, and 256 of them are
-# 16 MiB.
+# Bytes of a line of a query file: ten times what any model uses of a text; 256 lines are 16 MiB.
 MAX_LINE = 64 << 10
 _SHOWN = 200
 
@@ -80,12 +79,12 @@ class Session:
     _searchers: dict[Modality, Searcher] = field(default_factory=dict)
     _rows: Rows | None = None
     _allowed: dict[Modality, Int64] = field(default_factory=dict)
-    _lock: RLock = field(default_factory=RLock)  # of the indexes, which filtered sessions share
+    _lock: RLock = field(default_factory=RLock)  # for the indexes, which filtered sessions share
     _filter_lock: RLock = field(default_factory=RLock)
 
     def __post_init__(self) -> None:
         self.vectorizer = Vectorizer(self.snapshot, self.load)
-        if self.where is not None:  # now: its mistakes show before a model is loaded
+        if self.where is not None:  # now, so that errors are reported before a model is loaded
             self._rows = _select(self.snapshot, self.where)
 
     def __enter__(self) -> Session:
@@ -280,7 +279,7 @@ class Session:
 
 
 def _select(snapshot: Snapshot, where: str, timeout_s: float | None = None) -> Rows:
-    from mmindex.search.filters import TIMEOUT_S, select_images  # DuckDB: when needed
+    from mmindex.search.filters import TIMEOUT_S, select_images  # only if needed: DuckDB
 
     return select_images(snapshot, where, timeout_s or TIMEOUT_S)
 

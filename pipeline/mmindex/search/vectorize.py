@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Float32 = NDArray[np.float32]
 
-# Images looked up, decoded and encoded together; and the bytes of their files held meanwhile.
+# Images per batch, and the largest total size of their files in memory.
 _BATCH = 64
 _BATCH_BYTES = 64 << 20
 
@@ -69,8 +69,8 @@ class Vectorizer:
     snapshot: Snapshot
     load: Callable[[], Encoder]
     _encoder: Encoder | None = None
-    # One thread encodes at a time: a model keeps all cores busy by itself, and tokenizers and
-    # batch limits are not made for several.
+    # One thread encodes at a time, because a model uses all cores, and tokenizers and batch limits
+    # are not thread-safe.
     _lock: RLock = field(default_factory=RLock)
 
     def __enter__(self) -> Vectorizer:
@@ -176,7 +176,7 @@ class Vectorizer:
     def _batch(
         self, batch: Sequence[tuple[str, bytes | MmindexError | None]]
     ) -> list[Asked | MmindexError]:
-        from mmindex.media.uris import key_of  # Pillow: when an image is asked with
+        from mmindex.media.uris import key_of  # imported only for image queries, because of Pillow
 
         keys = {
             where: key_of(path_of(where), content)
@@ -287,7 +287,7 @@ class Vectorizer:
             NoInputError: the image index does not contain this key.
         """
         vector = self.snapshot.vector_of(Modality.IMAGE, key)
-        # float16 rounding leaves a length of 1 +- 0.0005.
+        # After rounding to float16, the length is 1 +- 0.0005.
         unit: Float32 = vector / np.linalg.norm(vector)
         return unit
 
@@ -348,10 +348,10 @@ def warning_about(snapshot: Snapshot) -> str | None:
 
 
 def request_of(snapshot: Snapshot) -> ModelRequest:
-    """The model in the manifest, at the same location as for the build.
+    """Return the request for the model in the manifest, at the same location as for the build.
 
     Raises:
-        MmindexError: it is no longer there.
+        MmindexError: the model no longer exists.
     """
     from mmindex.models.resolve import resolve_model
 
@@ -371,5 +371,5 @@ def _load(snapshot: Snapshot, device: str) -> Encoder:
 
     request = request_of(snapshot)
     placement = place(device)
-    # One query does not fill one device.
+    # A query does not need more than one device.
     return load_encoder(request, type(placement)(placement.devices[:1], placement.precision))

@@ -24,7 +24,7 @@ from mmindex.serve.openapi import document
 from mmindex.serve.problems import RequestError, UploadError, json_bytes
 from mmindex.serve.service import Service
 
-# A thumbnail is named by its image's bytes, so it may be kept; the id may mean others later.
+# The name of a thumbnail depends on the bytes of the image, so it can be cached; ids can be reused.
 _CACHE: Final = "private, max-age=300"
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from mmindex.search.hits import Picture, find_pictures
 from mmindex.store.snapshot import Snapshot
 
-_KEPT: Final = 20_000  # rows, some 300 bytes each
+_KEPT: Final = 20_000  # cached rows, about 300 bytes each
 
 
 class Finder:
@@ -28,7 +28,7 @@ class Finder:
         self._snapshot = snapshot
         self._known: OrderedDict[str, Picture | None] = OrderedDict()
         self._wanted: set[str] = set()
-        self._lock = threading.Lock()  # of the two above
+        self._lock = threading.Lock()  # protects the two above
         self._reading = threading.Lock()
 
     def get(self, image_id: str) -> Picture | None:
@@ -43,9 +43,9 @@ class Finder:
             with self._lock:
                 self._wanted |= set(wanted) - found.keys()
             with self._reading:
-                self._read()  # what the thread before has not found meanwhile
+                self._read()  # without those that another thread has found in the meantime
             found |= self._kept(wanted)
-            if len(found) < len(set(wanted)):  # more than are kept
+            if len(found) < len(set(wanted)):  # more than the cache keeps
                 found |= dict.fromkeys(wanted) | find_pictures(
                     self._snapshot, "image_id", set(wanted)
                 )

@@ -92,7 +92,7 @@ class PictureWorkers:
             initargs=(worker_bytes(self._limits.max_pixels),),
             context=WORKERS,
         )
-        pool.schedule(_nothing)  # starts the processes
+        pool.schedule(_nothing)  # starts the worker processes
         return pool
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ from mmindex.store.objects import contents
 if TYPE_CHECKING:
     from mmindex.search.hits import Picture
 
-_UPLOADS_AT_ONCE: Final = 8  # 32 MiB each while they arrive
+_UPLOADS_AT_ONCE: Final = 8  # 32 MiB each while they are received
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ class Service:
             if found.error is not None:
                 raise NoVectorError(found.error)
             return found
-        # Texts need the model, and the model has one thread.
+        # Texts need the model, which has one thread.
         needs_model = bool(ask.text or ask.minus)
         run = self.texts.run if needs_model else self.desk.run
         return await run(lambda: answer(served, session, ask, self.uploads))
@@ -199,7 +199,7 @@ class Service:
 
     def _keep_thumb(self, served: Served, key: str, data: bytes) -> None:
         self.thumbs.put(key, data)
-        if self.live.current is not served:  # which may have forgotten this image meanwhile
+        if self.live.current is not served:  # which may no longer contain this image
             self.drop_old_thumbs(self.live.current)
 
     async def file(self, served: Served, image_id: str) -> tuple[Picture, Plain]:

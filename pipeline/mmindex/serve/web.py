@@ -51,16 +51,16 @@ if TYPE_CHECKING:
     from mmindex.core.records import Hit, QuarantineEntry
 
 STYLES: Final = ("base.css", "cards.css", "tables.css", "controls.css", "serve.css")
-# Columns with parameters of their own name; others are asked for as `is.COLUMN`.
+# Columns that are parameters under their own name; others are `is.COLUMN`.
 _CHOICES: Final = ("folder", "split", "camera")
 _FILTERS: Final = (*_CHOICES, "from", "to_date", "width")
 _COLUMN: Final = "is."
 _QUESTION: Final = ("image", "unlike", "minus", "picture")
-_SORTED: Final = 300  # best hits that are put into another order: below them, order means nothing
-_ROWS: Final = 100  # of a table on one page
-_VERSIONS: Final = 50  # the newest ones, listed
+_SORTED: Final = 300  # best hits to sort by a column; sorting more would be meaningless
+_ROWS: Final = 100  # rows of a table per page
+_VERSIONS: Final = 50  # number of newest versions in the list
 _NEIGHBOURS: Final = 12
-_SAMPLE: Final = 24  # images shown before anything is asked
+_SAMPLE: Final = 24  # number of images on the page without a query
 _POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
 
 
@@ -124,7 +124,7 @@ def fields(view: View, known: Facets) -> list[Field]:
     for column, values in known.values.items():
         name = column if column in _CHOICES else f"{_COLUMN}{column}"
         value = view.get(name)
-        # What an address asks for beside the frequent values stays chosen.
+        # A value in the URL that is not among the frequent ones stays selected.
         choices = list(dict.fromkeys(["", *values, value]))
         shown = [(one, one or "any") for one in choices]
         found.append(Field(name, _LABELS.get(column, column), value, "select", shown))
@@ -203,7 +203,7 @@ class _Site:
             )
             if ask.is_empty:
                 return await self._browse(served, view, ask, shown)
-            # One more than fits tells whether there is another page.
+            # One more than fits on the page shows whether there is another page.
             wanted = replace(ask, k=PAGE_HITS + 1)
             if ask.sort is not None:
                 wanted = replace(ask, offset=0, k=_SORTED)
