@@ -1,4 +1,4 @@
-"""``adapt``: fit a store's model to captions, from the vectors that are there."""
+"""``adapt``: fit a store's model to captions, using the stored vectors."""
 
 from __future__ import annotations
 

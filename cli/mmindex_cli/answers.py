@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _QUERY_COLUMNS = ("query", "rank", "score", "id", "uri", "caption", "error")
 _GAP = "  "
-# The widest that a column asked for gets in a terminal, and the least that a caption gets beside
-# its picture's path.
+# The largest width of a requested column in a terminal, and the smallest width of a caption next to
+# the path of its image.
 _WIDEST = 24
 _LEAST_CAPTION = 24
 
@@ -33,7 +33,7 @@ class View:
     Attributes:
         columns: names of additional image columns in the metadata of the hits.
         picture: draws the image with this uri in the terminal; None for no thumbnails.
-        copies: whether to show how many near-duplicates each hit stands for.
+        copies: whether to show the number of near-duplicates of each hit.
     """
 
     columns: Sequence[str] = ()

@@ -92,4 +92,4 @@ def main() -> None:
     except (KeyboardInterrupt, Terminated) as error:  # before or after the error boundary
         sys.exit(exit_code_of(error))
     finally:
-        stop_catching()  # as an exception it would only tear the interpreter's end
+        stop_catching()  # an exception would only disturb the exit of the interpreter

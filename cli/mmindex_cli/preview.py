@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _PIXELS: Final = 192
-_CHUNK: Final = 4096  # kitty takes no longer piece of base64
+_CHUNK: Final = 4096  # the longest chunk of base64 that kitty accepts
 _COLOURS: Final = 64
 _ANSWER_S: Final = 0.5
 
@@ -63,7 +63,7 @@ def _answers_sixel() -> bool:
     """Ask the terminal for its features (primary device attributes); 4 means sixel."""
     if not sys.stdin.isatty() or sys.platform == "win32":
         return False
-    import termios  # here: Windows has neither
+    import termios  # imported here, because Windows has neither
     import tty
 
     descriptor = sys.stdin.fileno()

@@ -84,7 +84,7 @@ ToOption = Annotated[
         help="What to find. [default: image; for a single image, captions if there are any]"
     ),
 ]
-_MAX_HITS = 2**31 - 1  # any corpus fits; a number beyond 64 bits is no number to count with
+_MAX_HITS = 2**31 - 1  # enough for any corpus; numbers beyond 64 bits would overflow
 HitsOption = Annotated[int, typer.Option("-k", min=1, max=_MAX_HITS, help="Number of hits.")]
 MinScoreOption = Annotated[
     float | None,

@@ -10,8 +10,8 @@ from PIL import Image
 
 # Everything that Pillow's parsers raise on damaged bytes; a closed list, so that bugs are reported.
 DECODER_ERRORS: Final = (
-    # The errors that Pillow's fuzz targets allow (Tests/oss-fuzz/test_fuzzers.py), and RuntimeError,
-    # which its WebP and AVIF decoders raised for some of 130,000 damaged files.
+    # The errors that Pillow's fuzz targets allow (Tests/oss-fuzz/test_fuzzers.py), and
+    # RuntimeError, which its WebP and AVIF decoders raised for some of 130,000 damaged files.
     OSError,
     SyntaxError,
     MemoryError,

@@ -204,8 +204,8 @@ class OpenClipEncoder:
 
         def run(part: slice) -> torch.Tensor:
             batch = self._to_device(torch.from_numpy(pixels[part]))
-            # uint8 is sent to the device, a quarter of the size of float32. With channels first, the
-            # bytes keep their order in memory, which is torch's channels_last format at no cost.
+            # uint8 is sent to the device, a quarter of the size of float32. With channels first,
+            # the bytes keep their order, which is torch's channels_last format at no cost.
             images = batch.permute(0, 3, 1, 2).to(torch.float32).div_(255.0).sub_(mean).div_(std)
             features: torch.Tensor = self._model.encode_image(images)
             return features

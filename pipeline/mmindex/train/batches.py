@@ -17,9 +17,9 @@ from mmindex.core.workers import WORKERS
 from mmindex.train.corpus import Decoder, Pixels, Tokens, as_is
 from mmindex.train.settings import CaptionedImage, TrainSettings
 
-POOL: Final = 16  # batches cut from one pool: a larger pool groups better, and sorts more slowly
-_COLUMNS: Final = 2048  # of word vectors; a larger vocabulary shares columns
-_POWER_STEPS: Final = 8  # enough to find a direction of large spread; the largest is not needed
+POOL: Final = 16  # batches per pool: a larger pool has better groups, but takes longer to sort
+_COLUMNS: Final = 2048  # columns of word vectors; words of a larger vocabulary share columns
+_POWER_STEPS: Final = 8  # rounds to find a direction of large variance; the largest is not needed
 
 
 def pool_of(step: int, batches_an_epoch: int) -> tuple[int, int]:
@@ -87,7 +87,7 @@ def _halved(
     ]
 
 
-_CROP_GROUP: Final = 16  # images that share one random crop: resizing stays vectorised
+_CROP_GROUP: Final = 16  # images with the same random crop, so that resizing is vectorised
 _ORDER, _CAPTIONS, _CROPS, _GROUPS = range(4)  # independent streams of random numbers
 
 

@@ -141,7 +141,7 @@ def split_off(
 
 T = TypeVar("T")
 
-_TOKENISE_AT_ONCE: Final = 1024  # images; their captions take little memory
+_TOKENISE_AT_ONCE: Final = 1024  # images in the sample; their captions need little memory
 LIMITS: Final = ImageLimits.of(LimitsConfig())
 
 

@@ -64,7 +64,7 @@ class TrainSettings:
             groups together keep batch statistics near those of the corpus.
         crop_scale: smallest share of the image's area that a random crop keeps; 1 turns cropping
             off. There is no mirroring (captions mention left and right) and no colour change.
-        seed: of the weights, the order, the captions and the crops.
+        seed: seed of the weights, the order, the captions and the crops.
         lock_image, lock_text: do not train that tower (LiT, Zhai et al. 2022).
         precision: ``auto`` is bf16 on CUDA and on CPUs with AMX tiles, fp16 on older CUDA cards,
             fp32 elsewhere.

@@ -17,7 +17,7 @@ from mmindex.train.corpus import Decoder
 from mmindex.train.settings import CaptionedImage
 from mmindex.train.towers import image_vectors, text_vectors
 
-_AT_ONCE: Final = 250  # images or captions in one forward pass
+_AT_ONCE: Final = 250  # images or captions per forward pass
 KS: Final = (1, 5, 10)
 
 

@@ -22,9 +22,9 @@ from mmindex.media.kinds import EXTRAS
 from mmindex.store import versions
 from mmindex.store.layout import Layout
 
-_HUB_TIMEOUT_S = 5.0  # somebody waits for the answer
+_HUB_TIMEOUT_S = 5.0  # short, because the user is waiting
 _PLANNED_ROWS, _PLANNED_DIM = 10_000_000, 512
-_LOW_DISK_BYTES = 5 * 10**9  # weights, shards and index of a 100,000-image corpus
+_LOW_DISK_BYTES = 5 * 10**9  # for weights, shards and index of a corpus of 100,000 images
 _MODEL = "model"
 _PACKAGES = ("torch", "torchvision", "open-clip-torch", "pyarrow", "pillow", "numpy")
 
@@ -33,8 +33,8 @@ class State(StrEnum):
     """The effect of a finding on a build."""
 
     OK = "ok"
-    NOTE = "note"  # works, with a restriction worth knowing
-    BROKEN = "broken"  # a build cannot run until this is fixed
+    NOTE = "note"  # works, with a restriction
+    BROKEN = "broken"  # a build cannot run
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ def examine(
 
     Args:
         store: the store of the build.
-        model, pretrained: the model of the build; None: the model of the store, or the default for
-            photos.
+        model, pretrained: the model of the build; None for the model of the store, or the default
+            for photos.
     """
     yield Finding("python", State.OK, f"{platform.python_version()} ({sys.executable})")
     yield _system()
@@ -238,9 +238,9 @@ def _hub(endpoint: str) -> Finding:
     try:
         with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as answer:  # noqa: S310
             return Finding("model hub", State.OK, f"{endpoint} answers {answer.status}")
-    except urllib.error.HTTPError as answer:  # it is there; what it says to this page is its affair
+    except urllib.error.HTTPError as answer:  # the hub responds; the status does not matter
         return Finding("model hub", State.OK, f"{endpoint} answers {answer.code}")
-    except (OSError, ValueError) as error:  # URLError is an OSError; ValueError: not an address
+    except (OSError, ValueError) as error:  # URLError is an OSError; ValueError: not a URL
         return Finding(
             "model hub",
             State.NOTE,

@@ -32,7 +32,7 @@ from mmindex.sources.base import Kind, Place, Request
 from mmindex.sources.pictures import Listed, picture_events, rejected_events
 
 _CAPTIONS_FILE: Final = re.compile(r"(?:annotations/)?captions_([^/.][^/]*)\.json")
-_MAX_ANNOTATION_BYTES: Final = 4 << 30  # train2017's captions are 92 MB
+_MAX_ANNOTATION_BYTES: Final = 4 << 30  # train2017's captions have 92 MB
 
 
 class _Licence(msgspec.Struct, gc=False):
@@ -155,7 +155,7 @@ def split_events(split: CocoSplit) -> Iterator[SourceEvent]:
     If two images have the same number, the first one gets the captions and the second is rejected.
 
     Raises:
-        DataError: the captions file is damaged or of another shape.
+        DataError: the captions file is damaged or has another structure.
     """
     content, replaced = decode_json(split.captions, _CaptionsFile, split.where)
     licences = {str(one.id): one.name or one.url for one in content.licenses}

@@ -1,4 +1,4 @@
-"""COCO-CN: Chinese captions for the photos of COCO, see :mod:`mmindex.sources.chinese`."""
+"""COCO-CN: Chinese captions for the photos of COCO; see :mod:`mmindex.sources.chinese`."""
 
 from __future__ import annotations
 

@@ -24,14 +24,14 @@ from mmindex.sources.pictures import Listed, picture_events
 
 _IMAGE_PLACES: Final = (
     "flickr30k-images",
-    "flickr30k_images/flickr30k_images",  # as Kaggle's archive unpacks
+    "flickr30k_images/flickr30k_images",  # the folder in Kaggle's archive
     "flickr30k_images",
     "images",
     "Images",
 )
 _SPLIT_JSON: Final = "dataset_flickr30k.json"
 _SPLIT_CSV: Final = "flickr_annotations_30k.csv"
-# The first that is there is read.
+# The first existing one is read.
 _PLAIN_LISTS: Final = ("results_20130124.token", "results.csv", "captions.txt")
 
 

@@ -1,4 +1,4 @@
-"""Flickr8k-CN: Chinese captions for the photos of Flickr8k, see :mod:`mmindex.sources.chinese`."""
+"""Flickr8k-CN: Chinese captions for the photos of Flickr8k; see :mod:`mmindex.sources.chinese`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mmindex.sources.pictures import Listed, picture_events
 _LAYOUT: Final = CaptionLayout(
     captions=(
         "flickr8kzhc.caption.txt",  # written by native speakers
-        "flickr8kzhmtest.captions.txt",  # translated by people, test images alone
-        "flickr8kzhb.caption.txt",  # by machines
+        "flickr8kzhmtest.captions.txt",  # translated by people, only for test images
+        "flickr8kzhb.caption.txt",  # translated by machines
         "flickr8kzhg.caption.txt",
     ),
     splits={split: f"flickr8k{split}.txt" for split in ("train", "val", "test")},
@@ -23,7 +23,7 @@ _LAYOUT: Final = CaptionLayout(
     " Flicker8k_Dataset/ (or Images/, or a zip of that name)",
 )
 _PLACES: Final = (
-    "Flicker8k_Dataset",  # as the authors spelt it
+    "Flicker8k_Dataset",  # the authors' spelling
     "Flickr8k_Dataset",
     "Flickr8k_Dataset/Flicker8k_Dataset",
     "Images",

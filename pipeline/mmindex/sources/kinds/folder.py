@@ -103,7 +103,7 @@ def read_folder(request: Request) -> Iterator[SourceEvent]:
         MmindexError: the folder, the archive or a caption list cannot be read.
     """
     path, options = request.path, request.options
-    # Frames are found by seeking, which a member of an archive does not allow.
+    # Frames are found by seeking, which is not possible in a member of an archive.
     videos = path.is_dir() and VIDEO.installed
     rules = Rules.of(options.exclude, options.include, all_files=options.all_files, videos=videos)
     root = os.path.realpath(path)
@@ -192,7 +192,7 @@ def _files_below(scan: _Scan, below: str, entries: list[os.DirEntry[str]]) -> It
                 try:
                     waiting.append((f"{name}/", _listing(entry.path)))
                 except OSError:
-                    continue  # the walk will say so
+                    continue  # the walk reports the error
 
 
 def _file(
@@ -246,7 +246,7 @@ def _members(scan: _Scan, names: Sequence[str]) -> Iterator[SourceEvent]:
     kept = [name for name in names if scan.rules.skip_path(name) in (None, Skip.NOT_AN_IMAGE)]
     images = [name for name in kept if scan.rules.skip_path(name) is None]
     there = frozenset(kept)
-    # An archive of one folder has its captions in there.
+    # An archive with a single folder has its captions in this folder.
     tops = {name.partition("/")[0] for name in kept}
     root = f"{tops.pop()}/" if len(tops) == 1 and all("/" in name for name in kept) else ""
     folders = {name.removesuffix(last) for name in kept if (last := _last(name)) in _ALL_LISTS}
@@ -286,7 +286,7 @@ def _open_list(
         below: the relative path of the folder with a slash, or empty.
         there: names in the folder (and possibly others), relative to the source.
         files: the images in the folder, relative to it; read only if there is a list.
-        is_root: whether ``captions.*`` is read here; None: only at the root of the source.
+        is_root: whether ``captions.*`` is read here; None for only at the root of the source.
     """
     wanted = (_ROOT_LISTS if (not below if is_root is None else is_root) else ()) + _LISTS
     for file in (below + one for one in wanted if below + one in there):
@@ -295,7 +295,7 @@ def _open_list(
             data = scan.place.find(file).read()
         except ItemError as error:
             raise DataError(f"{where}: {error.detail}") from error
-        # Other programs write files of such a name too.
+        # Other programs also write files with such names.
         if _last(file) in _ROOT_LISTS or names_images(data, where):
             listed = parse_captions(data, where)
             return _Captions(file, below, listed, match_names(listed.images, files))
