@@ -196,7 +196,7 @@ def test_what_is_in_the_way_stays(adapted: AdaptReport, built: Path, tmp_path: P
         mmindex.adapt(built, out=file / "below" / "model")
     model = tmp_path / "model"
     shutil.copytree(adapted.out, model)
-    with pytest.raises(UsageError, match="holds a model already") as raised:
+    with pytest.raises(UsageError, match="already contains a model") as raised:
         mmindex.adapt(built, out=model)
     assert "`overwrite`" in raised.value.hint
     report = mmindex.adapt(built, out=model, overwrite=True)

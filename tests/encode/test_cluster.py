@@ -250,5 +250,5 @@ def test_what_a_node_sees(tmp_path: Path) -> None:
         with pytest.raises(NoInputError, match="not the store"):
             look(elsewhere)
     held.held.mkdir()  # there, but nobody's
-    with pytest.raises(Exception, match="does not show here"):
+    with pytest.raises(Exception, match="is not visible here"):
         look(setup)

@@ -198,5 +198,5 @@ def test_missing_maps_are_an_error_not_missing_vectors(objects: Objects, tmp_pat
     corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 2))
     first = run(FakeEncoder(), objects, corpus)
     source = EncoderSource(AdaptedEncoder().info, lambda: FakeEncoder().preprocess, AdaptedEncoder)
-    with pytest.raises(InternalError, match="maps are not at hand"):
+    with pytest.raises(InternalError, match="maps are not available"):
         encode(source, Snapshot(objects, draft_after(first)), corpus.tables, settings())

@@ -95,7 +95,7 @@ def test_auto_changes_its_mind_at_its_threshold(n, factory, change, wants):
 def test_exact_search_is_compacted_beyond_a_tenth_of_removed_rows():
     info = info_of(910, factory="", rows=1_000, trained_on=1_000)
     assert why_anew(info, change_of(0, 10), RECIPE, CONFIG) == ""
-    assert why_anew(info, change_of(0, 11), RECIPE, CONFIG) == "10.1% of the rows are removed ones"
+    assert why_anew(info, change_of(0, 11), RECIPE, CONFIG) == "10.1% of the rows have been removed"
 
 
 def test_other_settings_another_model_and_another_faiss_build_anew():

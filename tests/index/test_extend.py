@@ -114,7 +114,7 @@ def test_forms_that_cannot_change_are_built_anew_and_say_so(tmp_path, kind):
     store.step(range(500))
     store.step(range(5, 510))
     assert store.done == ("trained", 10, 5)
-    assert "cannot take vectors out" in store.why
+    assert "cannot remove vectors" in store.why
 
 
 def test_recall_below_the_target_that_training_reached_builds_anew(tmp_path, monkeypatch):
@@ -123,7 +123,7 @@ def test_recall_below_the_target_that_training_reached_builds_anew(tmp_path, mon
     monkeypatch.setattr(extend, "hold", lambda *_: Tuning(1, 1, 0.5, False, ()))
     store.step(range(1, N))
     assert store.done[0] == "trained"
-    assert store.why == "recall fell to 0.500, training had reached 0.95"
+    assert store.why == "recall fell to 0.500; training had reached 0.95"
 
 
 def test_another_model_builds_anew_though_keys_are_the_same(tmp_path):
@@ -167,7 +167,7 @@ def test_the_same_bytes_under_two_names_are_one_vector(tmp_path):
     assert store.done == ("extended", 1, 0)
     store.step([*range(7), *range(8, 50), 7, 51])
     assert store.done == ("kept", 0, 0)
-    assert store.why == "its vectors did not change, it was tuned with new questions"
+    assert store.why == "its vectors did not change; it was tuned with new queries"
     store.step([*range(7), *range(8, 50), 51])
     assert store.done == ("extended", 0, 1)
     assert 7 not in {item for row in store.answers(QUERIES, 60) for item in row}
@@ -242,7 +242,7 @@ def test_the_caption_side_is_extended_too_and_asks_the_image_side(tmp_path):
     text, image = store.reports["index text"], store.reports["index image"]
     assert (text["action"], text["added"], text["removed"]) == ("extended", 100, 0)
     assert (image["action"], image["added"]) == ("kept", 0)
-    assert image["why"] == "its vectors did not change, it was tuned with new questions"
+    assert image["why"] == "its vectors did not change; it was tuned with new queries"
     golden = store.objects.read_table(store.version().find("golden/text"))
     assert max(max(row) for row in golden["ids"].to_pylist()) < 2_100
 

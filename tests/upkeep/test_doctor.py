@@ -25,7 +25,7 @@ def test_a_machine_that_runs_these_tests_is_ready(tmp_path):
 @pytest.mark.parametrize("module", ["faiss", "torch"])
 def test_a_package_that_cannot_be_imported_is_a_finding_not_a_crash(module, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    assert "not looked at" in found(tmp_path)["gpu"].detail
+    assert "not checked" in found(tmp_path)["gpu"].detail
 
 
 def test_what_is_broken_is_named_and_changes_the_exit_code():

@@ -52,9 +52,9 @@ def check_free(out: Path, *, overwrite: bool) -> None:
             return
         adapted = out.is_dir() and (out / CONFIG_FILE).is_file()
     if not (adapted and is_adapted(out)):
-        raise UsageError(f"{out} is there already and no adapted model", "choose another `out`")
+        raise UsageError(f"{out} exists and is not an adapted model", "choose another `out`")
     if not overwrite:
-        raise UsageError(f"{out} holds a model already", "give `overwrite`, or another `out`")
+        raise UsageError(f"{out} already contains a model", "set `overwrite`, or another `out`")
 
 
 def write_folder(

@@ -131,7 +131,7 @@ class ClusterWorker:
     def source(self) -> EncoderSource:
         """The encoder that all nodes agreed on; it cannot be loaded here."""
         if self.setup.info is None:
-            raise InternalError("no node has been looked at")
+            raise InternalError("no node has been checked")
         return EncoderSource(self.setup.info, _not_here, _not_here)
 
     def look(self) -> list[tuple[Node, EncoderInfo]]:
@@ -217,7 +217,7 @@ def _sweep(layout: Layout) -> None:
                 return
             time.sleep(_SWEEP_S)
     except MmindexError as error:  # the error that ended the run matters more
-        get_logger("encode").warning("what workers staged could not be removed", why=error.message)
+        get_logger("encode").warning("staged files of workers remain", why=error.message)
 
 
 def _what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str]:
@@ -238,7 +238,7 @@ def _what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str
         has = ", ".join(f"{one.name}: {one.cpus} CPUs, {one.gpus} GPUs" for one in there[:5])
         raise NetworkError(
             f"no node of the cluster has {need.cpus} CPUs and {need.gpus} GPUs for a unit ({has})",
-            "start larger nodes, or set `cores` lower",
+            "start larger nodes, or lower `cores`",
         )
     return need, device
 

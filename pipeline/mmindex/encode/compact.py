@@ -72,7 +72,7 @@ class Compaction:
         first = 1 + max(number_of(shard.ref) for shard in shards)
         refs = numbered(self.side, self._merged(shards, rows, chosen, failed), first)
         get_logger("encode").info(
-            "shards put together", side=self.side, before=len(chosen), after=len(refs)
+            "shards merged", side=self.side, before=len(chosen), after=len(refs)
         )
         left = (shard.ref for number, shard in enumerate(shards) if number not in set(chosen))
         return (*left, *refs)

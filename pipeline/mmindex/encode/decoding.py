@@ -177,9 +177,7 @@ class DecodePool(Generic[T, R]):
 
     def _restart(self, error: BrokenProcessPool) -> None:
         self._breaks += 1
-        get_logger("encode").warning(
-            "decode workers broke down: starting new ones", error=str(error)
-        )
+        get_logger("encode").warning("decode workers failed: starting new ones", error=str(error))
         self.close()
         if self._breaks >= _MAX_BREAKS:
             raise InternalError(

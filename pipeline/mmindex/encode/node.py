@@ -92,7 +92,7 @@ def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> N
     if info.precision != other.precision:
         raise ModelMismatchError(
             f"{two} computes in {other.precision}, {one} in {info.precision}",
-            f"give the same to all, for example `precision={info.precision}`",
+            f"set the same precision on all nodes, for example `precision={info.precision}`",
         )
     if info.fingerprint != other.fingerprint:
         raise ModelMismatchError(
@@ -142,8 +142,8 @@ def _require_store(setup: Setup) -> None:
     require_writable(setup.root)
     if not is_held(setup.held):
         raise StorageError(
-            f"{setup.root}: a lock that another node holds does not show here",
-            "the file system must pass flock on between nodes: NFS 4, or Lustre mounted with flock",
+            f"{setup.root}: a lock that another node holds is not visible here",
+            "the file system must support flock between nodes: NFS 4, or Lustre mounted with flock",
         )
 
 

@@ -212,7 +212,7 @@ def is_sound(objects: Objects, ref: ObjectRef) -> bool:
     try:
         objects.path(ref)
     except DataError as error:
-        get_logger("encode").warning("passing over a damaged object", why=error.message)
+        get_logger("encode").warning("skipping a damaged object", why=error.message)
         return False
     return True
 
@@ -227,7 +227,7 @@ def _listed(layout: Layout) -> set[str]:
         try:
             listed |= {ref.sha256 for ref in versions.read_version(layout, number).objects}
         except DataError as error:
-            get_logger("encode").warning("passing over a damaged version", why=error.message)
+            get_logger("encode").warning("skipping a damaged version", why=error.message)
     return listed
 
 

@@ -202,7 +202,7 @@ class _Stage:
         """Execute the plan of one side."""
         log, side, backlog = get_logger("encode"), plan.side, plan.backlog
         if plan.adopted:
-            log.info("taking up an interrupted run", side=side, shards=len(plan.adopted))
+            log.info("continuing an interrupted run", side=side, shards=len(plan.adopted))
         self.adopted += len(plan.adopted)
         self.reused[side] = backlog.reused
         self.encoded[side] = self.mapped[side] = 0
@@ -238,7 +238,7 @@ class _Stage:
         if plan.mapping is None:
             return
         if self.source.maps is None:
-            raise InternalError(f"model {self.source.info.model}: its maps are not at hand")
+            raise InternalError(f"model {self.source.info.model}: its maps are not available")
         start, info = time.perf_counter(), self.source.info
         affine = self.source.maps().of(plan.side)
         for first, result in map_vectors(self.objects, plan.mapping, affine, plan.side, info):

@@ -102,7 +102,7 @@ def read_units(
     for unit in units:
         rows = tuple(islice(stream, len(unit.rows)))
         if len(rows) != len(unit.rows):
-            raise InternalError(f"{table.name}: {len(unit.rows)} rows asked for, {len(rows)} came")
+            raise InternalError(f"{table.name}: expected {len(unit.rows)} rows, got {len(rows)}")
         yield Unit(side, unit.number, rows)
 
 

@@ -211,14 +211,14 @@ def warn_of_cut_texts(count: int) -> None:
     """Log that texts were longer than the model's context, if any were."""
     if count:
         get_logger("encode").warning(
-            "the model saw only the beginning of texts: they are longer than its context",
+            "texts are longer than the context of the model: only their beginning is used",
             cut=count,
         )
 
 
 def _expect(wanted: int, came: int) -> None:
     if came != wanted:
-        raise InternalError(f"{wanted} items asked for, {came} came")
+        raise InternalError(f"expected {wanted} items, got {came}")
 
 
 def _require_vectors(vectors: Float32, info: EncoderInfo) -> None:

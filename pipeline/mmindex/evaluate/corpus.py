@@ -93,7 +93,7 @@ class Queries:
 
     def __post_init__(self) -> None:
         if len(self.ids) and np.diff(self.offsets).min() < 1:
-            raise InternalError("a query without a right answer cannot be ranked")
+            raise InternalError("a query without a correct answer cannot be ranked")
 
     def __len__(self) -> int:
         return len(self.ids)

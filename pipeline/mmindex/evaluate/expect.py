@@ -76,7 +76,7 @@ class Comparison:
             raise DataError(
                 f"{len(self.outside)} of {len(self.figures)} figures are not as expected"
                 f" ({self.title}): " + "; ".join(str(figure) for figure in self.outside),
-                "a changed corpus, model, precision or index explains it; if it is meant,"
+                "the corpus, model, precision or index may have changed; if this is intended,"
                 " write the new figures into the file",
             )
 

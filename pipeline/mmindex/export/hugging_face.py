@@ -103,7 +103,7 @@ def write(rows: Rows, folder: Path, limits: LimitsConfig, *, with_location: bool
                     if len(splits) == _MOST_SPLITS:
                         raise UsageError(
                             f"the images have more than {_MOST_SPLITS} different splits",
-                            "export some with `where`, or choose `layout=parquet`",
+                            "export fewer images with `where`, or choose `layout=parquet`",
                         )
                     splits[split] = stack.enter_context(closing(_Split(folder / "data", split)))
                 files, failed = _files(pool, part)

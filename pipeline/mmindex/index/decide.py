@@ -124,11 +124,11 @@ def why_anew(info: IndexInfo, change: Change, recipe: str, config: IndexConfig) 
     plans = candidates(n, info.dim, config.kind, config.memory_bytes)
     if plans[0].exact != info.exact:
         other = "a quantised index" if info.exact else "exact search"
-        return f"{n:,} vectors want {other}"
+        return f"{n:,} vectors require {other}"
     if info.exact:
         rows = info.rows + len(change.fresh)
         dead = (rows - n) / max(1, rows)
-        return f"{dead:.1%} of the rows are removed ones" if dead > EXACT_DEAD_SHARE else ""
+        return f"{dead:.1%} of the rows have been removed" if dead > EXACT_DEAD_SHARE else ""
     return _drift(info, change, n, config) or _too_large(info, plans, config)
 
 
@@ -138,7 +138,7 @@ def _drift(info: IndexInfo, change: Change, n: int, config: IndexConfig) -> str:
         share = changed / max(1, info.trained_on)
         return f"{share:.1%} changed since training, more than {config.retrain_at:.1%}"
     if n > MOST_GROWTH * info.trained_on:
-        return f"{n:,} vectors are over {MOST_GROWTH} times those trained on"
+        return f"{n:,} vectors are over {MOST_GROWTH} times as many as in training"
     return ""
 
 
@@ -148,7 +148,7 @@ def _too_large(info: IndexInfo, plans: Sequence[IndexPlan], config: IndexConfig)
         return ""
     fitting = {_without_lists(plan.factory) for plan in plans}
     fits = _without_lists(info.factory) in fitting
-    return "" if fits else f"its codes no longer fit {config.memory_bytes:,} bytes"
+    return "" if fits else f"its codes no longer fit in {config.memory_bytes:,} bytes"
 
 
 def _without_lists(factory: str) -> str:

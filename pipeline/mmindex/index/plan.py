@@ -133,12 +133,12 @@ def candidates(
 
 def _why_exact(n: int, dim: int, kind: str) -> str:
     if kind == "exact":
-        return f"exact search, as asked, over {n:,} vectors"
+        return f"exact search, as requested, over {n:,} vectors"
     if kind == "auto" and n < EXACT_BELOW:
         return f"exact search: {n:,} vectors are fewer than {EXACT_BELOW:,}"
     if n < MIN_PQ_ROWS[4]:
         return (
-            f"exact search in place of ivfpq: {n:,} vectors cannot train a 4-bit"
+            f"exact search instead of ivfpq: {n:,} vectors cannot train a 4-bit"
             f" product quantizer, which needs {MIN_PQ_ROWS[4]}"
         )
     if dim < 2:
@@ -226,14 +226,14 @@ def _ivfpq_plan(
     if kind == "auto":
         why = f"{n:,} vectors are not fewer than {EXACT_BELOW:,}"
     else:
-        why = f"as asked, over {n:,} vectors"
-    form = "4-bit fast-scan" if bits == 4 else "8-bit (the GPU's form)"
+        why = f"as requested, over {n:,} vectors"
+    form = "4-bit fast-scan" if bits == 4 else "8-bit (for GPUs)"
     name = "PCA" if rotation == "PCAR" else "OPQ"
     return IndexPlan(
         factory=f"{turn},IVF{nlist},{codes}",
         reason=(
             f"IVF-PQ with exact re-ranking: {why}; {nlist:,} lists, {form} codes of"
-            f" {-(-m * bits // 8)} bytes behind {name} to {code_dim} of {dim} dimensions,"
+            f" {-(-m * bits // 8)} bytes after {name} to {code_dim} of {dim} dimensions,"
             f" about {-(-size // _MIB):,} MiB"
         ),
         n=n,
@@ -260,7 +260,7 @@ def _plain_ivf(
         raise _too_large(n, size, limit)
     return IndexPlan(
         factory=f"IVF{nlist},{codes}",
-        reason=f"{kind}, as asked: {nlist:,} lists over {n:,} vectors, {-(-size // _MIB):,} MiB",
+        reason=f"{kind}, as requested: {nlist:,} lists, {n:,} vectors, {-(-size // _MIB):,} MiB",
         n=n,
         dim=dim,
         nlist=nlist,
@@ -310,7 +310,7 @@ def _from_factory(n: int, dim: int, factory: str, gpu: GpuInfo | None) -> IndexP
         check_gpu_legal(m, bits, code_dim, 1)
     return IndexPlan(
         factory=factory,
-        reason=f"factory string as asked, over {n:,} vectors",
+        reason=f"factory string as requested, over {n:,} vectors",
         n=n,
         dim=dim,
         nlist=nlist,

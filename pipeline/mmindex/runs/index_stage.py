@@ -140,7 +140,7 @@ def _execute(
         order = Order(plan.change, work.shards, config, work.queries, side.purge)
         made = extend_index(before, order)
         if isinstance(made, IndexReport):
-            why = "its vectors did not change, it was tuned with new questions"
+            why = "its vectors did not change; it was tuned with new queries"
             return made, replace(plan, why=why) if plan.action == "kept" else plan
         plan = replace(plan, action="trained", why=made.why)
     return build_index(objects, side.name, work.keys, work.shards, config, work.queries), plan

@@ -193,7 +193,7 @@ class Segment:
         packed = dim >= _LEAST_SQ8_DIM and ref.bytes == ref.rows * _sq8_row_bytes(dim)
         blocks = -(-ref.bytes // BLOCK_BYTES)
         if len(digests) != blocks * DIGEST_BYTES or not (plain or packed):
-            raise DataError(f"{ref.name}: size and digests do not fit together")
+            raise DataError(f"{ref.name}: size and digests do not match")
         mapping = None
         if ref.bytes:
             with os_errors(path), path.open("rb") as file:

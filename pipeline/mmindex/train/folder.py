@@ -126,7 +126,7 @@ def load_trainable(request: ModelRequest, seed: int) -> TrainableModel:
     files = locate(request)
     if files.adapted is not None:
         raise UsageError(
-            f"model {request.name!r} is an adapted one, whose maps train does not change",
+            f"model {request.name!r} is an adapted model, which `train` cannot change",
             f"train its parent, {files.adapted.adaptation.parent.name}, and adapt the result",
         )
     if files.built_in:

@@ -122,7 +122,7 @@ def _gpu() -> Finding:
         import faiss
         import torch
     except ImportError as error:
-        return Finding("gpu", State.NOTE, f"not looked at: {error}")
+        return Finding("gpu", State.NOTE, f"not checked: {error}")
     seen_by_torch = torch.cuda.device_count() if torch.cuda.is_available() else 0
     seen_by_faiss = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
     cuda = f"torch CUDA {torch.version.cuda or 'none'}, faiss CUDA {_faiss_cuda()}"
@@ -159,7 +159,7 @@ def _index_plan() -> Finding:
 
         plan = candidates(_PLANNED_ROWS, _PLANNED_DIM, "auto", None, detect("auto", memory=True))[0]
     except ImportError as error:
-        return Finding("index plan", State.NOTE, f"not looked at: {error}")
+        return Finding("index plan", State.NOTE, f"not checked: {error}")
     except MmindexError as error:
         return Finding("index plan", State.NOTE, f"10,000,000 x 512: {error.message}")
     return Finding("index plan", State.OK, f"10,000,000 x 512: {plan.factory} ({plan.reason})")
@@ -207,7 +207,7 @@ def _model(store: Path, name: str | None, pretrained: str | None, hub: Finding) 
     except NetworkError:
         pass
     except ImportError as error:
-        return Finding(_MODEL, State.NOTE, f"not looked at: {error}")
+        return Finding(_MODEL, State.NOTE, f"not checked: {error}")
     except MmindexError as error:
         return Finding(_MODEL, State.BROKEN, f"{error.message}: {error.hint}")
     else:
@@ -237,9 +237,9 @@ def _hub(endpoint: str) -> Finding:
     request = urllib.request.Request(f"{endpoint}/api/models?limit=1", method="HEAD")  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as answer:  # noqa: S310
-            return Finding("model hub", State.OK, f"{endpoint} answers {answer.status}")
+            return Finding("model hub", State.OK, f"{endpoint} responds with {answer.status}")
     except urllib.error.HTTPError as answer:  # the hub responds; the status does not matter
-        return Finding("model hub", State.OK, f"{endpoint} answers {answer.code}")
+        return Finding("model hub", State.OK, f"{endpoint} responds with {answer.code}")
     except (OSError, ValueError) as error:  # URLError is an OSError; ValueError: not a URL
         return Finding(
             "model hub",
