@@ -68,7 +68,7 @@ def serve(count: int, side: int) -> None:
 
     async def image(request: web.Request) -> web.Response:
         n = int(request.match_info["n"])
-        # The rows beyond the first 2,000 get bytes of their own behind the picture's end.
+        # The rows beyond the first 2,000 get bytes of their own behind the image's end.
         body = images[n % len(images)] + n.to_bytes(4, "big")
         return web.Response(body=body, content_type="image/jpeg")
 

@@ -1,9 +1,9 @@
 """Peak memory: encoding as the corpus grows, building an index, opening one.
 
     bench_memory.py [--scenes 250 1000] [--n 50000]
-    BENCH=full: up to 100,000 pictures, and 1,000,000 x 512 vectors
+    BENCH=full: up to 100,000 images, and 1,000,000 x 512 vectors
 
-Pictures are drawn scenes of the embedded model. The index's bound is 1 GB beside the training
+Images are drawn scenes of the embedded model. The index's bound is 1 GB beside the training
 sample (float32) and the index itself.
 """
 

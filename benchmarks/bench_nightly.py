@@ -3,7 +3,7 @@
     bench_nightly.py [--images 50000] [--index auto]
 
 Drawn scenes lie in a folder as COCO's do. A third of the changed images is removed, a third gets
-another picture under the same name, a third is new. What the job is compared with is a build of
+another image under the same name, a third is new. What the job is compared with is a build of
 the changed corpus in an empty store; a third run, with nothing changed, stands beside them.
 """
 
@@ -38,7 +38,7 @@ def draw(folder: Path, images: int, spare: int) -> tuple[dict[str, Any], dict[st
 def change(folder: Path, corpus: dict[str, Any], spare: dict[str, Any]) -> None:
     """Remove, replace and add: one third each of the spare scenes' number."""
     third = len(spare["images"]) // 3
-    pictures, more = folder / "val2017", folder.with_name("spare") / "val2017"
+    images, more = folder / "val2017", folder.with_name("spare") / "val2017"
     step = len(corpus["images"]) // (2 * third)
     gone = [image["id"] for image in corpus["images"][::step][:third]]
     other = list(corpus["images"][1::step][:third])
@@ -46,12 +46,12 @@ def change(folder: Path, corpus: dict[str, Any], spare: dict[str, Any]) -> None:
     for note in spare["annotations"]:
         texts.setdefault(note["image_id"], []).append(note["caption"])
     for image, donor in zip(other, spare["images"][:third], strict=True):
-        shutil.copyfile(more / donor["file_name"], pictures / image["file_name"])
+        shutil.copyfile(more / donor["file_name"], images / image["file_name"])
         own = [note for note in corpus["annotations"] if note["image_id"] == image["id"]]
         for note, text in zip(own, texts[donor["id"]], strict=False):
             note["caption"] = text
     for image in spare["images"][third:]:
-        shutil.copyfile(more / image["file_name"], pictures / image["file_name"])
+        shutil.copyfile(more / image["file_name"], images / image["file_name"])
     new = {image["id"] for image in spare["images"][third:]}
     left = set(gone)
     corpus["images"] = [i for i in corpus["images"] if i["id"] not in left]

@@ -90,7 +90,7 @@ async def load(base: str, kind: str, clients: int, seconds: float, ids: list[str
 
 
 def make(run: list[str], store: Path, images: int) -> None:
-    """Two versions of nearly the same size over real pictures: numbers 2 and 3."""
+    """Two versions of nearly the same size over real images: numbers 2 and 3."""
     from benchkit.stores import widen
 
     build = [*run, "build", "--store", store, "--source", f"scenes:{min(images, 2_000)}"]

@@ -97,7 +97,7 @@ def make_case(seed: int, *, ties: bool) -> Case:
         texts[row] = images[owner[row]]
         swapped = rng.permutation(DIM)[: int(rng.choice([2, 8, 16]))]
         texts[row, swapped] = texts[row, rng.permutation(swapped)]
-    if ties:  # the same picture under several names, the same caption for several pictures
+    if ties:  # the same image under several names, the same caption for several images
         images[rng.integers(0, n, n // 4)] = images[rng.integers(0, n, n // 4)]
         texts[rng.integers(0, len(texts), n)] = texts[rng.integers(0, len(texts), n)]
     return Case(images, texts, owner)

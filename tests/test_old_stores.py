@@ -118,7 +118,7 @@ def assert_sound(old: Old) -> None:
     assert report["problems"] == []
 
 
-def assert_found_by_their_pictures(old: Old, *ids: str) -> None:
+def assert_found_by_their_images(old: Old, *ids: str) -> None:
     for name in ids:
         hits = old.hits("--image", f"~/photos/{Path(name).name}", "--to", "image", k=1)
         assert hits == [(name, pytest.approx(1, abs=1e-3))]
@@ -179,7 +179,7 @@ def test_a_build_goes_on_from_the_store_and_encodes_only_what_is_new(grown):
     assert_sound(store)
 
 
-def test_a_build_gives_every_picture_the_columns_of_its_file(grown):
+def test_a_build_gives_every_image_the_columns_of_its_file(grown):
     store, _ = grown
     shown = ("--columns", "folder,filename,modified", "--device", "cpu", "-k", "1000")
     (answer,) = store.run("query", "a house", *shown)
@@ -196,7 +196,7 @@ def test_what_a_build_adds_is_found_beside_what_was_there(grown):
     out = {*expected["quarantine"], *expected["forgotten"]}
     before = [name for photo in expected["photos"] if (name := image_id(photo)) not in out]
     added = [image_id(photo) for photo in expected["added"]]
-    assert_found_by_their_pictures(store, *added, before[0], before[-1])
+    assert_found_by_their_images(store, *added, before[0], before[-1])
 
 
 def test_a_build_brings_back_nothing_quarantined_forgotten_or_removed(grown):
@@ -229,16 +229,16 @@ def test_a_collection_leaves_the_newest_version_whole(grown, tmp_path):
     assert report["removed"] == store.expected["versions"]
     assert [row["version"] for row in store.run("versions")] == [published]
     assert_sound(store)
-    assert_found_by_their_pictures(store, *map(image_id, store.expected["added"]))
+    assert_found_by_their_images(store, *map(image_id, store.expected["added"]))
 
 
 @pytest.mark.parametrize(
     "path", [path for path in STORES if expected_of(path)["quarantine"]], ids=store_name
 )
-def test_a_quarantined_picture_that_was_mended_comes_back(path, tmp_path):
+def test_a_quarantined_image_that_was_mended_comes_back(path, tmp_path):
     store = unpack(path, tmp_path)
     shutil.copyfile(PHOTOS / store.expected["added"][0], store.home / "photos" / "cut.jpg")
     store.build()
     left = {row["id"] for row in store.run("quarantine", "list")}
     assert store.expected["quarantine"].keys() - left == {"folder/photos/cut.jpg"}
-    assert_found_by_their_pictures(store, "folder/photos/cut.jpg")
+    assert_found_by_their_images(store, "folder/photos/cut.jpg")

@@ -5,7 +5,7 @@ benchmarks, and it is seeded. What it imitates, and with which numbers:
 
 - a power-law spectrum: the standard deviation along the i-th direction falls as i ** -decay, in a
   random orthogonal basis (at 0.5, 259 of 512 directions hold 90 % of the variance);
-- clusters, one for each 100 vectors: captions of one picture, pictures of one motif;
+- clusters, one for each 100 vectors: captions of one image, images of one motif;
 - a cone: all embeddings of one modality share a mean direction, 0.6 of their length.
 """
 

@@ -32,12 +32,12 @@ class View:
 
     Attributes:
         columns: names of additional image columns in the metadata of the hits.
-        picture: draws the image with this uri in the terminal; None for no thumbnails.
+        draw: draws the image with this uri in the terminal; None for no thumbnails.
         copies: whether to show the number of near-duplicates of each hit.
     """
 
     columns: Sequence[str] = ()
-    picture: Callable[[str], str] | None = None
+    draw: Callable[[str], str] | None = None
     copies: bool = False
 
     @property
@@ -134,8 +134,8 @@ def _table(hits: Sequence[Hit], view: View, width: int | None) -> Iterator[str]:
     for number, line in enumerate(lines):
         yield line
         yield from below[number : number + 1]
-        if view.picture is not None:
-            yield view.picture(hits[number].uri)
+        if view.draw is not None:
+            yield view.draw(hits[number].uri)
 
 
 def _aligned(columns: Mapping[str, Sequence[str]]) -> Iterator[str]:

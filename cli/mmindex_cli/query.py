@@ -162,7 +162,7 @@ def query(
     asked.check(html)
     form, end = paths_form(output_format, null)
     view = View(
-        columns.split(",") if columns else (), _picture_drawer() if preview else None, distinct
+        columns.split(",") if columns else (), _image_drawer() if preview else None, distinct
     )
     wanted = _Wanted(
         k=k, where=where, min_score=min_score, sort=sort, distinct=distinct,
@@ -176,10 +176,10 @@ def query(
             raise DataError(f"{failed} of the queries failed", "see their `error`")
 
 
-def _picture_drawer() -> Callable[[str], str]:
-    from mmindex_cli.preview import picture_drawer
+def _image_drawer() -> Callable[[str], str]:
+    from mmindex_cli.preview import image_drawer
 
-    return picture_drawer()
+    return image_drawer()
 
 
 class _Wanted(TypedDict):

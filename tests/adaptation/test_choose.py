@@ -16,7 +16,7 @@ from support.adapting import related_pairs, unrelated
 EVEN = Noise.of(None, None, 32)
 
 
-def test_a_relation_is_found_and_holds_for_new_pictures():
+def test_a_relation_is_found_and_holds_for_new_images():
     every = related_pairs(400)
     pairs, new = every.only(np.arange(300)), every.only(np.arange(300, 400))
     choice = choose(pairs, EVEN, 0)
@@ -45,7 +45,7 @@ def test_equal_input_gives_equal_maps_and_threads_stay_as_they_were():
     assert torch.get_num_threads() == before
 
 
-def test_folds_hold_every_picture_once_and_each_tests_once():
+def test_folds_hold_every_image_once_and_each_tests_once():
     split = Split.of(103, 0)
     assert sorted(np.concatenate(split.folds).tolist()) == list(range(103))
     assert sorted(test for test, _ in split.rounds) == [0, 1, 2, 3, 4]

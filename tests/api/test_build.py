@@ -33,7 +33,7 @@ def test_a_build_publishes_and_its_repetition_changes_nothing(tmp_path: Path, ph
         assert index.version == 1
 
 
-def test_a_path_is_a_folder_of_pictures(tmp_path: Path, photos: Path) -> None:
+def test_a_path_is_a_folder_of_images(tmp_path: Path, photos: Path) -> None:
     with fake_model(FakeEncoder()):
         done = mmindex.build(tmp_path / "s", [photos], workers=0, all_files=True)
     assert [source.spec for source in done.manifest.sources] == [f"folder:{photos}"]

@@ -15,7 +15,7 @@ from support.stores import Side, captions_table, images_table, key_of, make_stor
 
 
 def synthetic(root: Path, rows: int, dim: int, segment_rows: int = 1 << 30) -> np.ndarray:
-    """A store of ``rows`` pictures that exist as vectors alone; picture n has id ``p/n``."""
+    """A store of ``rows`` images that exist as vectors alone; image n has id ``p/n``."""
     drawn = np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)
     unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     keys = [key_of(str(n)) for n in range(rows)]

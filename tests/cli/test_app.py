@@ -128,10 +128,10 @@ def test_no_command_knows_an_unknown_option(name, capsys):
 
 
 def test_a_model_that_the_hub_cannot_give_is_a_network_error_with_ways_out(tmp_path):
-    from support.pictures import write_pictures
+    from support.images import write_pngs
 
     folder = tmp_path / "photos"
-    write_pictures(folder, 3)
+    write_pngs(folder, 3)
     done = mmindex(
         "build", "--source", f"folder:{folder}", "--store", tmp_path / "store", code=69,
         env={"HF_HOME": str(tmp_path / "hub")},
@@ -143,10 +143,10 @@ def test_a_model_that_the_hub_cannot_give_is_a_network_error_with_ways_out(tmp_p
 def test_json_log_is_one_object_a_line(tmp_path, tiny_model):
     import json
 
-    from support.pictures import write_pictures
+    from support.images import write_pngs
 
     folder = tmp_path / "photos"
-    write_pictures(folder, 3)
+    write_pngs(folder, 3)
     done = mmindex(
         "build", "--source", f"folder:{folder}", "--store", tmp_path / "store",
         "--model", tiny_model.name, "--log-format", "json",
@@ -190,10 +190,10 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path):
 
 def test_nothing_that_a_path_holds_acts_on_the_terminal(tmp_path):
     """Folder names come from archives of strangers; every line is one line, and inert."""
-    from support.pictures import write_pictures
+    from support.images import write_pngs
 
     folder = tmp_path / "h\x1b[31m\n\u202ex"
-    write_pictures(folder, 3)
+    write_pngs(folder, 3)
     store = tmp_path / "st\x1b[2J"
     shown = mmindex("crawl", "--store", store, "--source", f"folder:{folder}")
     for args in (("status",), ("status", "--format", "json"), ("versions", "--format", "json")):

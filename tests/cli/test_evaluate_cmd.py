@@ -19,19 +19,19 @@ from mmindex.evaluate.evaluation import (
 )
 from mmindex_cli.app import app
 from mmindex_cli.evaluate import evaluation_lines
+from support.images import COLOURS, write_pngs
 from support.models import FakeEncoder
-from support.pictures import COLOURS, write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """Five pictures of five colours with captions that name them: every one is found first."""
-    paths = write_pictures(tmp_path / "p", 5)
-    pictures = {f"i{n}": path for n, path in enumerate(paths)}
-    captions = [(image_id, f"a {COLOURS[n]} square") for n, image_id in enumerate(pictures)]
-    captions[1] = ("i1", "a black green square")  # half-way: the picture's green is a dark one
-    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+    """Five images of five colours with captions that name them: every one is found first."""
+    paths = write_pngs(tmp_path / "p", 5)
+    images = {f"i{n}": path for n, path in enumerate(paths)}
+    captions = [(image_id, f"a {COLOURS[n]} square") for n, image_id in enumerate(images)]
+    captions[1] = ("i1", "a black green square")  # half-way: the image's green is a dark one
+    image_store(tmp_path / "store", images, captions, FakeEncoder())
     return tmp_path / "store"
 
 

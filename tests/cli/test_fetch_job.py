@@ -18,7 +18,7 @@ from mmindex.core.records import Reason
 from support.command import MMINDEX, mmindex, mmindex_json
 from support.fetching import build, finds_itself
 from support.hostile_server import Reply
-from support.pictures import png
+from support.images import png
 
 
 def last_report(store: Path) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 import json
 
 from support.command import mmindex, mmindex_json
-from support.pictures import png
+from support.images import png
 
 
 def photo_folder(tmp_path, count):
-    """``count`` drawn pictures, ``0.png`` upwards, in a folder ``photos``."""
+    """``count`` drawn images, ``0.png`` upwards, in a folder ``photos``."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(count):
@@ -49,7 +49,7 @@ def test_an_emptied_folder_does_not_empty_the_index(tmp_path, tiny_model):
     assert mmindex_json("status", "--store", store)[0]["counts"]["indexed"] == 10
 
 
-def test_bad_pictures_are_kept_out_with_their_reasons(tmp_path, tiny_model):
+def test_bad_images_are_kept_out_with_their_reasons(tmp_path, tiny_model):
     folder = photo_folder(tmp_path, 12)
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "page.jpg").write_bytes(b"<html>no picture</html>")
@@ -72,7 +72,7 @@ def test_bad_pictures_are_kept_out_with_their_reasons(tmp_path, tiny_model):
     assert "nothing changed" in mmindex("build", "--store", store).stdout
 
 
-def test_too_many_bad_pictures_stop_the_run(tmp_path, tiny_model):
+def test_too_many_bad_images_stop_the_run(tmp_path, tiny_model):
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(30):

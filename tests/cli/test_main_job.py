@@ -15,7 +15,7 @@ RECALL_KEYS = {"r@1", "r@5", "r@10", "medr"}
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, tiny_model):
-    """A store with 60 drawn pictures and 120 captions."""
+    """A store with 60 drawn images and 120 captions."""
     root = tmp_path_factory.mktemp("job")
     corpus = write_coco(root / "coco", 60)
     done = mmindex(
@@ -51,10 +51,10 @@ def _model(store):
     ]
 
 
-def test_a_picture_finds_itself_first(built):
+def test_an_image_finds_itself_first(built):
     store, corpus = built
-    picture = corpus / "val2017" / "000000000007.jpg"
-    for asked in (picture, "coco/val2017/000000000007"):
+    image = corpus / "val2017" / "000000000007.jpg"
+    for asked in (image, "coco/val2017/000000000007"):
         (answer,) = mmindex_json("query", "--store", store, "--image", asked, "--to", "image")
         assert answer["hits"][0]["id"] == "coco/val2017/000000000007"
         assert answer["hits"][0]["score"] > 0.999

@@ -202,7 +202,7 @@ def test_a_path_below_the_working_folder_is_relative(
     assert table(one)[2].split()[-1] == str(tmp_path / "photos" / "a.jpg")
 
 
-def test_a_caption_leaves_room_for_the_path_of_its_picture() -> None:
+def test_a_caption_leaves_room_for_the_path_of_its_image() -> None:
     one = answer(hit(1, "x#0", "word " * 50, uri="/photos/a.jpg"), to=Modality.TEXT)
     line = table(one, width=80)[2]
     assert line.endswith("…  /photos/a.jpg")

@@ -139,7 +139,7 @@ def test_what_only_the_user_may_fetch_says_where_to_put_it(server, tmp_path):
     assert "4 of 4 seen" in done.stdout
     shutil.rmtree(images)
     zip_path = "/m/datasets/nlphuji/flickr30k/resolve/main/flickr30k-images.zip"
-    pictures = {f"flickr30k-images/{n}.jpg": jpeg(n) for n in range(4)}
-    server.routes[zip_path] = RangeFile(zipped(pictures))
+    files = {f"flickr30k-images/{n}.jpg": jpeg(n) for n in range(4)}
+    server.routes[zip_path] = RangeFile(zipped(files))
     mirror = ("--base-url", server.url("/m"), "--allow-private")
     assert "4 of 4 seen" in mmindex("crawl", "--store", store, *source, *mirror).stdout

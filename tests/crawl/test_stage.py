@@ -31,8 +31,8 @@ from support.corpora import (
 
 
 def photos(folder: Path, count: int = 4, **more: bytes | str) -> Path:
-    pictures: dict[str, bytes | str] = {f"{n}.jpg": jpeg(n) for n in range(count)}
-    return write_files(folder, pictures | more)
+    images: dict[str, bytes | str] = {f"{n}.jpg": jpeg(n) for n in range(count)}
+    return write_files(folder, images | more)
 
 
 def modified(path: Path) -> datetime:
@@ -111,7 +111,7 @@ def test_the_same_bytes_under_two_names_are_two_rows_with_one_key(tmp_path: Path
     assert len({row["key"] for row in images}) == 1
 
 
-def test_two_folders_of_one_name_keep_all_their_pictures(tmp_path: Path) -> None:
+def test_two_folders_of_one_name_keep_all_their_images(tmp_path: Path) -> None:
     one = photos(tmp_path / "a" / "f", 2, **{"1.txt": "first"})
     two = photos(tmp_path / "b" / "f", 3, **{"1.txt": "second"})
     objects = new_store(tmp_path / "store")
@@ -131,7 +131,7 @@ def table(path: Path, **columns: list[object]) -> Path:
     return path
 
 
-def test_two_pictures_with_one_id_are_told_as_a_collision_with_both_places(tmp_path: Path) -> None:
+def test_two_images_with_one_id_are_told_as_a_collision_with_both_places(tmp_path: Path) -> None:
     path = table(tmp_path / "t.parquet", image=[jpeg(1), jpeg(2)], id=["x", "x"])
     report = crawl_specs(new_store(tmp_path / "store"), f"parquet:{path}")
     [entry] = report.quarantined
@@ -140,10 +140,10 @@ def test_two_pictures_with_one_id_are_told_as_a_collision_with_both_places(tmp_p
 
 
 @pytest.mark.parametrize("with_ids", [True, False])
-def test_rows_of_the_same_picture_are_one_with_all_its_captions(
+def test_rows_of_the_same_image_are_one_with_all_its_captions(
     tmp_path: Path, with_ids: bool
 ) -> None:
-    """One row for each caption: 3 pictures, 4 captions each, rows mixed, one caption repeated."""
+    """One row for each caption: 3 images, 4 captions each, rows mixed, one caption repeated."""
     rows = [(n, k) for k in range(4) for n in range(3)] + [(0, 0)]
     columns: dict[str, list[object]] = {
         "image": [jpeg(n) for n, _ in rows],

@@ -1,4 +1,4 @@
-"""Videos in folders: their frames are pictures, are found, opened and forgotten like them."""
+"""Videos in folders: their frames are images, are found, opened and forgotten like them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def aged(path: Path) -> Path:
     return path
 
 
-def test_frames_are_pictures_with_a_time_and_open_again_exactly(tmp_path: Path) -> None:
+def test_frames_are_images_with_a_time_and_open_again_exactly(tmp_path: Path) -> None:
     write_files(tmp_path / "f", {"a.jpg": jpeg(1), "b/clip.txt": "one\ntwo\n"})
     path = write_video(tmp_path / "f" / "b" / "clip.mp4")
     objects, report = crawl_folder(tmp_path)
@@ -57,9 +57,9 @@ def test_frames_are_pictures_with_a_time_and_open_again_exactly(tmp_path: Path) 
     assert first["size_bytes"] == path.stat().st_size
     assert len({row["key"] for row in images}) == 4
     for row in frames:
-        picture = open_image(row["uri"])
-        assert is_second(picture, int(row["time_s"]))
-        assert open_indexed(row["uri"], row["key"], LIMITS).tobytes() == picture.tobytes()
+        image = open_image(row["uri"])
+        assert is_second(image, int(row["time_s"]))
+        assert open_indexed(row["uri"], row["key"], LIMITS).tobytes() == image.tobytes()
         assert thumb(row["uri"]).width == 96
     middle = [row["caption_id"] for row in captions]
     assert middle == [f"folder/f/b/clip.mp4#t=3.0#{n}" for n in (0, 1)]

@@ -124,7 +124,7 @@ def run_line(line: str) -> str:
             code, said, told = serve_and_stop(words[1:])
         elif words[0] == "mmindex":
             if words[1] == "build" and "--dry-run" not in words:
-                words += ["--workers", "0"]  # no processes: faster for a few pictures
+                words += ["--workers", "0"]  # no processes: faster for a few images
             done = run(words[1:])
             code, said = done.exit_code, done.stdout
             told = done.stderr if done.exception is None else f"{done.stderr}{done.exception!r}"

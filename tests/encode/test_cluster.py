@@ -33,9 +33,9 @@ from mmindex.store.snapshot import Snapshot
 from mmindex.store.staging import hold_staging
 from mmindex.store.versions import create_layout
 from support.encoding import IMAGE, TEXT, run, settings
+from support.images import png, write_pngs
 from support.manifests import manifest
 from support.models import FakeEncoder
-from support.pictures import png, write_pictures
 from support.raying import add_node, cluster, kill_node, nan_source, other_source, tricky_source
 from support.tables import Corpus, image_key, write_corpus
 
@@ -53,7 +53,7 @@ class Bench:
         self.folder = folder
         self.tricks = folder / "tricks"
         self.tricks.mkdir()
-        self.paths = write_pictures(folder / "pictures", 23)
+        self.paths = write_pngs(folder / "pictures", 23)
         self.paths[4].write_bytes(png(4)[:60])  # it fails, everywhere alike
         alone = Objects(create_layout(folder / "alone"))
         self.alone = run(FakeEncoder(), alone, write_corpus(alone, self.paths, TEXTS), None, CONFIG)
@@ -235,7 +235,7 @@ def test_a_node_that_joins_takes_part_and_one_that_dies_costs_its_unit(
 def test_what_a_node_sees(tmp_path: Path) -> None:
     """The questions that every node answers, asked here."""
     layout = create_layout(tmp_path / "store")
-    [path] = write_pictures(tmp_path / "pictures", 1)
+    [path] = write_pngs(tmp_path / "pictures", 1)
     key = image_key(path.read_bytes())
     with hold_staging(layout) as held:
         setup = Setup(layout.root, held.held, CONFIG, None, tricky_source, package_versions())

@@ -13,7 +13,7 @@ from mmindex.runs.context import QUARANTINE_FLOOR, emptied_gate, quarantine_gate
 from mmindex.store.manifest import SourceSummary
 from mmindex.store.objects import Objects
 from mmindex.store.quarantine import count_kept_out, count_reasons
-from support.pictures import write_pictures
+from support.images import write_pngs
 from support.tables import image_key, text_key, write_corpus
 
 BAD = Failure(Reason.BAD_VECTOR, "the model gave NaN, infinity or zero")
@@ -22,7 +22,7 @@ BAD = Failure(Reason.BAD_VECTOR, "the model gave NaN, infinity or zero")
 def test_an_image_goes_with_its_captions_and_a_caption_alone(
     objects: Objects, tmp_path: Path
 ) -> None:
-    paths = write_pictures(tmp_path / "pictures", 2)
+    paths = write_pngs(tmp_path / "pictures", 2)
     corpus = write_corpus(objects, paths, ["of 0", "of 1", "\ud83d broken", "of 1 too"])
     lost = image_key(paths[1].read_bytes())
     failed = {lost: BAD, text_key("\ud83d broken"): BAD, text_key("of 1"): BAD}
@@ -40,7 +40,7 @@ def test_an_image_goes_with_its_captions_and_a_caption_alone(
 def test_where_nothing_failed_the_tables_are_the_same_objects(
     objects: Objects, tmp_path: Path
 ) -> None:
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 2), ["a"])
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 2), ["a"])
     assert drop_failed(objects, corpus.images, corpus.captions, {}) == (
         corpus.images,
         corpus.captions,

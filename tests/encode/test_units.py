@@ -19,9 +19,9 @@ from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 from mmindex.store.versions import create_layout
 from support.encoding import IMAGE, TEXT, draft_after, run, settings, source_of
+from support.images import png, write_pngs
 from support.manifests import manifest
 from support.models import FakeEncoder
-from support.pictures import png, write_pictures
 from support.tables import Corpus, image_key, write_corpus
 
 CONFIG = settings(shard_rows=5)
@@ -44,7 +44,7 @@ def lose(objects: Objects, *shas: str) -> None:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
-    return write_pictures(tmp_path / "pictures", 23)
+    return write_pngs(tmp_path / "pictures", 23)
 
 
 @pytest.mark.parametrize("lost", [(1,), (0, 3), (4,), (0, 1, 2, 3, 4)], ids=str)
@@ -72,7 +72,7 @@ def test_the_order_in_which_units_were_encoded_does_not_show(
     assert run(FakeEncoder(), again(other), corpus, config=CONFIG).shards == whole.shards
 
 
-def test_a_picture_that_is_missing_for_now_shifts_no_other_unit(
+def test_an_image_that_is_missing_for_now_shifts_no_other_unit(
     objects: Objects, paths: list[Path]
 ) -> None:
     corpus = write_corpus(objects, paths)

@@ -21,9 +21,9 @@ from mmindex.sources.corpora import list_corpora
 from mmindex.sources.expected import Expected
 from mmindex.sources.kinds import built_in
 from mmindex.store.snapshot import Snapshot, open_snapshot
+from support.images import write_pngs
 from support.models import FakeEncoder
-from support.pictures import write_pictures
-from support.stores import picture_store, with_manifest
+from support.stores import image_store, with_manifest
 
 BLOCK = RecallBlock(r1=39.3123, r5=65.4, r10=75.6, medr=2.0)
 FIGURES = Evaluation(
@@ -49,9 +49,9 @@ PUBLISHED_FIGURES = [golden for corpus in list_corpora() for golden in corpus.ex
 @pytest.fixture
 def store(tmp_path: Path) -> Snapshot:
     """A store made by the fake model from ``folder/test``, split ``all``."""
-    paths = write_pictures(tmp_path / "p", 3)
-    pictures = {f"i{n}": path for n, path in enumerate(paths)}
-    picture_store(tmp_path / "store", pictures, [("i0", "red")], FakeEncoder())
+    paths = write_pngs(tmp_path / "p", 3)
+    images = {f"i{n}": path for n, path in enumerate(paths)}
+    image_store(tmp_path / "store", images, [("i0", "red")], FakeEncoder())
     return open_snapshot(tmp_path / "store")
 
 

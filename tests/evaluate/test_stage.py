@@ -40,7 +40,7 @@ def axes(*numbers: int) -> np.ndarray:
 def by_hand(tmp_path: Path) -> Snapshot:
     """Five image rows over four vectors, six caption rows over five texts.
 
-    Pictures lie on axes 0 to 3; ``twin`` has the bytes of ``a``; ``d`` has no caption.
+    Images lie on axes 0 to 3; ``twin`` has the bytes of ``a``; ``d`` has no caption.
     """
     images = images_table(
         [

@@ -18,9 +18,9 @@ from mmindex.export import clip_retrieval, export, rows
 from mmindex.export.export import ExportReport
 from mmindex_cli.app import app
 from support.fakestore import fake_model
+from support.images import png
 from support.models import FakeEncoder
 from support.photo_files import photograph
-from support.pictures import png
 
 LAYOUTS = ("parquet", "clip-retrieval", "hf")
 CAPTIONS = {

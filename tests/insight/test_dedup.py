@@ -30,10 +30,10 @@ from support.models import FakeEncoder, fake_info
 from support.stores import (
     Side,
     captions_table,
+    image_store,
     images_table,
     key_of,
     make_store,
-    picture_store,
     with_manifest,
     write_tables,
 )
@@ -116,7 +116,7 @@ def test_groups_are_those_of_brute_force(tmp_path_factory, seed, n, spread) -> N
 
 
 def test_a_group_larger_than_the_first_look_is_found_whole(tmp_path: Path) -> None:
-    """300 copies of one picture, each with more close neighbours than a search first gives."""
+    """300 copies of one image, each with more close neighbours than a search first gives."""
     rng = np.random.default_rng(0)
     vectors = np.concatenate(
         [rng.normal(size=(1, DIM)) + 0.001 * rng.normal(size=(300, DIM)),
@@ -181,7 +181,7 @@ def test_a_store_without_images_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture
 def real_files(tmp_path: Path) -> Snapshot:
-    """A picture, its smaller and its recompressed copy, one under a hostile name, and others."""
+    """An image, its smaller and its recompressed copy, one under a hostile name, and others."""
     folder = tmp_path / "p"
     folder.mkdir()
     big = Image.effect_mandelbrot((200, 150), (-2, -1.5, 1, 1.5), 50).convert("RGB")
@@ -189,9 +189,9 @@ def real_files(tmp_path: Path) -> Snapshot:
     big.resize((100, 75)).save(folder / "small.png")
     big.save(folder / "again.jpg", quality=60)
     Image.new("RGB", (50, 50), "red").save(folder / "red.png")
-    pictures = {f"folder/p/{path.name}": path for path in sorted(folder.iterdir())}
-    pictures["<script>alert(1)</script>\u202e"] = folder / "big.png"
-    picture_store(tmp_path / "s", pictures, [], FakeEncoder())
+    images = {f"folder/p/{path.name}": path for path in sorted(folder.iterdir())}
+    images["<script>alert(1)</script>\u202e"] = folder / "big.png"
+    image_store(tmp_path / "s", images, [], FakeEncoder())
     return open_snapshot(tmp_path / "s")
 
 

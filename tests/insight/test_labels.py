@@ -110,7 +110,7 @@ def test_pairs_come_in_three_forms(tmp_path: Path, name: str, text: str) -> None
     assert read_pairs(write(tmp_path / name, text)) == PAIRS
 
 
-def test_pictures_beside_the_list_are_found_from_anywhere(tmp_path: Path) -> None:
+def test_images_beside_the_list_are_found_from_anywhere(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     pairs = read_pairs(write(tmp_path / "p.csv", "image,text,label\na.jpg,x,1\nb.jpg,x,1\n"))
     assert [pair.image for pair in pairs] == [str(tmp_path / "a.jpg"), "b.jpg"]
@@ -141,7 +141,7 @@ def test_a_list_of_another_kind_is_a_usage_error(tmp_path: Path) -> None:
         read_pairs(write(tmp_path / "p.xlsx", ""))
 
 
-def test_a_picture_has_one_right_label(tmp_path: Path) -> None:
+def test_an_image_has_one_right_label(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "image,label\na,cat\na,cat\nb,dog\n")
     assert read_truth(path) == {"a": "cat", "b": "dog"}
     with pytest.raises(DataError, match="3: a has another label in an earlier line"):

@@ -1,4 +1,4 @@
-"""Pictures from bytes: the closed list of formats, the limits, and a reason for every refusal."""
+"""Images from bytes: the closed list of formats, the limits, and a reason for every refusal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmindex.core.config import LimitsConfig
 from mmindex.core.records import ItemError, Reason
 from mmindex.media.images import FORMATS, ImageInfo, ImageLimits, decode, probe
 from support.image_files import heic, saved
-from support.pictures import draw
+from support.images import draw
 
 LIMITS = ImageLimits.of(LimitsConfig())
 ORIENTATION = 0x0112
@@ -33,7 +33,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png_of_zeros(width: int, height: int) -> bytes:
-    """A black one-bit PNG, small however large the picture."""
+    """A black one-bit PNG, small however large the image."""
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     pixels = zlib.compress(bytes((1 + (width + 7) // 8) * height), 9)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
@@ -42,10 +42,10 @@ def png_of_zeros(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_listed_format_is_probed_and_decoded(kind: str) -> None:
-    picture = draw(2, (48, 40))
+    image = draw(2, (48, 40))
     several = {"sizes": [(48, 40)]} if kind == "ICO" else {}
-    large = {"preview": picture.resize((1200, 1000), Image.Resampling.NEAREST)}
-    data = saved(picture, kind, **(large if kind == "RAW" else several))
+    large = {"preview": image.resize((1200, 1000), Image.Resampling.NEAREST)}
+    data = saved(image, kind, **(large if kind == "RAW" else several))
     info = probe(data, LIMITS)
     assert (info.width, info.height, info.format) == (48, 40, kind)
     decoded = decode(data, LIMITS)
@@ -53,12 +53,12 @@ def test_every_listed_format_is_probed_and_decoded(kind: str) -> None:
         assert decoded.size == (1200, 1000)
         decoded = decoded.resize((48, 40), Image.Resampling.BOX)
     assert (decoded.mode, decoded.size) == ("RGB", (48, 40))
-    assert np.abs(np.asarray(decoded, float) - np.asarray(picture, float)).mean() < 4
+    assert np.abs(np.asarray(decoded, float) - np.asarray(image, float)).mean() < 4
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_a_picture_is_turned_as_its_exif_says_and_probe_reports_the_turned_size(
+def test_an_image_is_turned_as_its_exif_says_and_probe_reports_the_turned_size(
     kind: str, orientation: int
 ) -> None:
     exif = Image.Exif()
@@ -83,7 +83,7 @@ def test_exif_behind_the_pixels_of_a_png_counts_in_both() -> None:
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM" * 9])
-def test_a_damaged_exif_block_costs_no_picture(exif: bytes) -> None:
+def test_a_damaged_exif_block_costs_no_image(exif: bytes) -> None:
     data = saved(draw(1), "JPEG", exif=exif)
     assert decode(data, LIMITS).size == (48, 40)
     assert probe(data, LIMITS) == ImageInfo(48, 40, "JPEG")

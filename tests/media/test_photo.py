@@ -12,7 +12,18 @@ from PIL.ExifTags import GPS, IFD, Base
 
 from mmindex.media.photo import PHOTO_COLUMNS, photo_fields, xmp_fields
 from mmindex.media.pillow import read_exif
-from support.photo_files import CAMERA, EXPECTED, MUNICH, PEOPLE, TOLD, R, exif, iptc, picture, xmp
+from support.photo_files import (
+    CAMERA,
+    EXPECTED,
+    MUNICH,
+    PEOPLE,
+    TOLD,
+    R,
+    encoded,
+    exif,
+    iptc,
+    xmp,
+)
 
 
 def fields(data: bytes) -> dict[str, object]:
@@ -23,7 +34,7 @@ def fields(data: bytes) -> dict[str, object]:
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_every_format_gives_the_same_values(fmt: str) -> None:
     main = {Base.Make: "Canon", Base.Model: "Canon EOS 5D"}
-    assert fields(picture(fmt, exif=exif(main, CAMERA, MUNICH))) == EXPECTED
+    assert fields(encoded(fmt, exif=exif(main, CAMERA, MUNICH))) == EXPECTED
 
 
 def test_every_column_has_a_name_of_the_list() -> None:
@@ -35,7 +46,7 @@ def test_both_byte_orders_are_read(order: str) -> None:
     block = Image.Exif()
     block.endian = order
     block.get_ifd(IFD.Exif).update(CAMERA)
-    assert fields(picture(exif=block.tobytes()))["iso"] == 400
+    assert fields(encoded(exif=block.tobytes()))["iso"] == 400
 
 
 @pytest.mark.parametrize(
@@ -49,7 +60,7 @@ def test_both_byte_orders_are_read(order: str) -> None:
     ],
 )
 def test_the_camera_is_one_text_with_its_make_once(make: str, model: str, camera: str) -> None:
-    assert fields(picture(exif=exif({Base.Make: make, Base.Model: model})))["camera"] == camera
+    assert fields(encoded(exif=exif({Base.Make: make, Base.Model: model})))["camera"] == camera
 
 
 @pytest.mark.parametrize(
@@ -71,14 +82,14 @@ def test_the_camera_is_one_text_with_its_make_once(make: str, model: str, camera
     ],
 )
 def test_dates_in_cameras_forms_are_read_and_zeros_are_none(text: str, when: object) -> None:
-    data = picture(exif=exif(camera={Base.DateTimeOriginal: text}))
+    data = encoded(exif=exif(camera={Base.DateTimeOriginal: text}))
     assert fields(data).get("taken") == when
 
 
 def test_the_time_of_the_last_change_counts_only_where_a_camera_is_named() -> None:
     changed = {Base.DateTime: "2020:01:02 03:04:05"}
-    assert "taken" not in fields(picture(exif=exif(changed)))
-    scanned = fields(picture(exif=exif({**changed, Base.Make: "EPSON"})))
+    assert "taken" not in fields(encoded(exif=exif(changed)))
+    scanned = fields(encoded(exif=exif({**changed, Base.Make: "EPSON"})))
     assert scanned["taken"] == datetime(2020, 1, 2, 3, 4, 5)
 
 
@@ -88,7 +99,7 @@ def test_the_time_of_the_last_change_counts_only_where_a_camera_is_named() -> No
 )
 def test_south_and_west_are_negative(north: str, east: str, lat: float, lon: float) -> None:
     gps = {**MUNICH, GPS.GPSLatitudeRef: north, GPS.GPSLongitudeRef: east}
-    found = fields(picture(exif=exif(gps=gps)))
+    found = fields(encoded(exif=exif(gps=gps)))
     assert (found["lat"], found["lon"]) == (pytest.approx(lat), pytest.approx(lon))
 
 
@@ -103,12 +114,12 @@ def test_south_and_west_are_negative(north: str, east: str, lat: float, lon: flo
     ],
 )
 def test_a_place_that_cannot_be_is_no_place(gps: dict[int, object]) -> None:
-    assert not {"lat", "lon"} & fields(picture(exif=exif(gps=gps))).keys()
+    assert not {"lat", "lon"} & fields(encoded(exif=exif(gps=gps))).keys()
 
 
 def test_degrees_with_decimal_minutes_are_read() -> None:
     gps = {**MUNICH, GPS.GPSLatitude: (R(48, 1), R(84, 10), R(0, 0))}
-    assert fields(picture(exif=exif(gps=gps)))["lat"] == pytest.approx(48.14)
+    assert fields(encoded(exif=exif(gps=gps)))["lat"] == pytest.approx(48.14)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +133,12 @@ def test_degrees_with_decimal_minutes_are_read() -> None:
     ],
 )
 def test_zero_and_zero_denominators_are_no_measurement(tag: int, value: object) -> None:
-    assert fields(picture(exif=exif(camera={tag: value}))) == {}
+    assert fields(encoded(exif=exif(camera={tag: value}))) == {}
 
 
 def test_an_iso_beyond_16_bits_stands_elsewhere() -> None:
     camera = {Base.ISOSpeedRatings: 65535, Base.ISOSpeed: 102_400}
-    assert fields(picture(exif=exif(camera=camera)))["iso"] == 102_400
+    assert fields(encoded(exif=exif(camera=camera)))["iso"] == 102_400
 
 
 def test_words_of_windows_are_utf_16() -> None:
@@ -136,7 +147,7 @@ def test_words_of_windows_are_utf_16() -> None:
         0x9C9E: "art; 海;art;".encode("utf-16-le"),
         0x4746: 4,
     }
-    found = fields(picture(exif=exif(main)))
+    found = fields(encoded(exif=exif(main)))
     assert found == {"title": "Straße", "keywords": ["art", "海"], "rating": 4}
 
 
@@ -144,7 +155,7 @@ def test_words_of_windows_are_utf_16() -> None:
     "text", ["OLYMPUS DIGITAL CAMERA", "SONY DSC", "DCIM\\100MEDIA\\DJI_1.JPG"]
 )
 def test_a_description_that_the_camera_wrote_is_none(text: str) -> None:
-    assert "description" not in fields(picture(exif=exif({Base.ImageDescription: text})))
+    assert "description" not in fields(encoded(exif=exif({Base.ImageDescription: text})))
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -155,11 +166,11 @@ def test_xmp_is_read_from_every_format(fmt: str) -> None:
 
         chunks = PngInfo()
         chunks.add_itxt("XML:com.adobe.xmp", packet.decode())
-        data = picture(fmt, pnginfo=chunks)
+        data = encoded(fmt, pnginfo=chunks)
     elif fmt == "TIFF":
-        data = picture(fmt, tiffinfo={int(Base.XMLPacket): packet})
+        data = encoded(fmt, tiffinfo={int(Base.XMLPacket): packet})
     else:
-        data = picture(fmt, xmp=packet)
+        data = encoded(fmt, xmp=packet)
     assert fields(data) == TOLD
 
 
@@ -226,15 +237,15 @@ def test_iptc_is_read_with_its_old_encodings() -> None:
 def test_what_a_person_wrote_last_wins_over_the_camera_and_the_old_form() -> None:
     block = exif({Base.ImageDescription: "old"}, {Base.DateTimeOriginal: "2020:01:01 00:00:00"})
     packet = xmp(PEOPLE, 'exif:DateTimeOriginal="2021-01-01T00:00:00"')
-    found = fields(picture(exif=block, xmp=packet))
+    found = fields(encoded(exif=block, xmp=packet))
     assert found["description"] == "Boats & gulls"
     assert found["taken"] == datetime(2020, 1, 1)
 
 
-def test_a_damaged_block_never_costs_a_picture_and_never_another_block() -> None:
+def test_a_damaged_block_never_costs_an_image_and_never_another_block() -> None:
     """Each byte of the block in turn set to 0, 0xff and flipped."""
     main = {Base.Make: "Canon", Base.Model: "EOS"}
-    data = picture(exif=exif(main, CAMERA, MUNICH), xmp=xmp(PEOPLE, 'xmp:Rating="5"'))
+    data = encoded(exif=exif(main, CAMERA, MUNICH), xmp=xmp(PEOPLE, 'xmp:Rating="5"'))
     start = data.index(b"Exif\0\0") + 6
     for place in range(start, start + 300):
         for value in (0, 0xFF, data[place] ^ 0x80):
@@ -244,5 +255,5 @@ def test_a_damaged_block_never_costs_a_picture_and_never_another_block() -> None
 
 def test_values_can_be_stored_whatever_bytes_they_are() -> None:
     main = {Base.Make: b"\xff\xfe\x00bad", Base.Model: "x" * 100_000}
-    for value in fields(picture("PNG", exif=exif(main))).values():
+    for value in fields(encoded("PNG", exif=exif(main))).values():
         assert len(str(value).encode("utf-8")) < 1 << 17

@@ -1,4 +1,4 @@
-"""The one rule that makes every picture 8-bit RGB, against values worked out by hand."""
+"""The one rule that makes every image 8-bit RGB, against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -114,14 +114,14 @@ def test_a_colour_key_lies_over_white() -> None:
     assert through(image, "PNG", transparency=(1, 2, 3))[0].tolist() == [[255] * 3, [9] * 3]
 
 
-def test_the_first_frame_of_an_animation_is_the_picture() -> None:
+def test_the_first_frame_of_an_animation_is_the_image() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     for kind in ("GIF", "PNG", "WEBP", "TIFF"):
         pixels = through(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
         assert pixels[0, 0].tolist() == [255, 0, 0], kind
 
 
-def test_cmyk_lab_and_bilevel_pictures_come_out_in_their_colours() -> None:
+def test_cmyk_lab_and_bilevel_images_come_out_in_their_colours() -> None:
     red = Image.new("RGB", (4, 4), (255, 0, 0))
     cmyk = through(red.convert("CMYK"), "TIFF")
     assert cmyk[0, 0].tolist() == [255, 0, 0]

@@ -15,7 +15,7 @@ import pytest
 from mmindex.core.records import ItemError
 from mmindex.media.uris import read_uri
 from support.corpora import write_zip
-from support.pictures import png
+from support.images import png
 
 
 def write_tar(path: Path, name: str, data: bytes) -> Path:

@@ -47,7 +47,7 @@ def refusal(path: Path, limits: ImageLimits = LIMITS) -> ItemError:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_every_container_gives_the_picture_of_each_time(tmp_path: Path, name: str) -> None:
+def test_every_container_gives_the_image_of_each_time(tmp_path: Path, name: str) -> None:
     path = write_video(tmp_path / name.lower(), codec=CODECS[name]).rename(tmp_path / name)
     info = probe_video(str(path), LIMITS)
     assert (info.width, info.height) == (96, 64)
@@ -172,14 +172,14 @@ def test_damaged_videos_cost_themselves_and_little_time(tmp_path: Path) -> None:
             path.write_bytes(content)
             for time_s in (0.0, 5.5):
                 try:
-                    picture = read_frame(str(path), time_s, LIMITS)
+                    image = read_frame(str(path), time_s, LIMITS)
                 except ItemError:
                     continue
-                assert picture.size == (96, 64)
+                assert image.size == (96, 64)
     assert time.monotonic() - began < 60
 
 
-def test_what_is_cut_off_is_told_from_the_last_picture(tmp_path: Path) -> None:
+def test_what_is_cut_off_is_told_from_the_last_image(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", 10)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ItemError) as caught:
@@ -187,7 +187,7 @@ def test_what_is_cut_off_is_told_from_the_last_picture(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.TRUNCATED
 
 
-def test_sound_alone_has_no_pictures(tmp_path: Path) -> None:
+def test_sound_alone_has_no_images(tmp_path: Path) -> None:
     import av
     import numpy as np
 

@@ -9,10 +9,10 @@ import pytest
 from mmindex.insight.dedup import Group, KeptFor, Member, near_duplicates
 from mmindex.pages.duplicates import dedup_page
 from mmindex.store.snapshot import Snapshot, open_snapshot
+from support.images import write_pngs
 from support.models import FakeEncoder
 from support.pages import HOSTILE, Page, assert_self_contained
-from support.pictures import write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 
 def member(name: str, width: int, size: int, *, keep: bool = False, same: bool = False) -> Member:
@@ -21,11 +21,11 @@ def member(name: str, width: int, size: int, *, keep: bool = False, same: bool =
 
 @pytest.fixture
 def published(tmp_path: Path) -> Snapshot:
-    [path] = write_pictures(tmp_path / "p", 1)
+    [path] = write_pngs(tmp_path / "p", 1)
     copy = tmp_path / "p" / "copy.png"
     copy.write_bytes(path.read_bytes())
-    pictures = {"f/one.png": path, "g/copy.png": copy}
-    picture_store(tmp_path / "s", pictures, [], FakeEncoder())
+    images = {"f/one.png": path, "g/copy.png": copy}
+    image_store(tmp_path / "s", images, [], FakeEncoder())
     return open_snapshot(tmp_path / "s")
 
 

@@ -1,4 +1,4 @@
-"""What pages call pictures, and the links to them: useful, harmless, and telling nothing."""
+"""What pages call images, and the links to them: useful, harmless, and telling nothing."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_no_link_spells_out_where_the_home_folder_is(
 ) -> None:
     home = tmp_path / "home" / "jane"
     monkeypatch.setenv("HOME", str(home))
-    picture = f"{home}/Pictures/a.jpg"
-    assert place_of(picture, "id", home / "Documents" / "p.html").href == "./../Pictures/a.jpg"
-    assert place_of(picture, "id", home / "p.html").href == "./Pictures/a.jpg"
-    assert place_of(picture, "id", tmp_path / "p.html").href == ""
-    assert place_of(picture, "id", Path("/p.html")).href == ""
-    assert place_of(picture, "id").href == ""
+    image = f"{home}/Pictures/a.jpg"
+    assert place_of(image, "id", home / "Documents" / "p.html").href == "./../Pictures/a.jpg"
+    assert place_of(image, "id", home / "p.html").href == "./Pictures/a.jpg"
+    assert place_of(image, "id", tmp_path / "p.html").href == ""
+    assert place_of(image, "id", Path("/p.html")).href == ""
+    assert place_of(image, "id").href == ""
 
 
 def test_names_break_after_folders_and_inside_long_words_only() -> None:

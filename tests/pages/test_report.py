@@ -20,17 +20,17 @@ from mmindex.store import quarantine, versions
 from mmindex.store.manifest import SourceSummary
 from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.clustered import clustered
+from support.images import COLOURS, write_pngs
 from support.index_stores import write_shards
 from support.models import FakeEncoder, fake_info
 from support.pages import HOSTILE, Page, assert_self_contained
-from support.pictures import COLOURS, write_pictures
 from support.stores import (
     Side,
     captions_table,
+    image_store,
     images_table,
     key_of,
     make_store,
-    picture_store,
     with_manifest,
 )
 
@@ -39,12 +39,12 @@ CONFIG = EvaluateConfig()
 
 @pytest.fixture
 def published(tmp_path: Path) -> Snapshot:
-    """Pictures under hostile names with hostile captions, two quarantined, two versions."""
-    paths = write_pictures(tmp_path / "p", len(HOSTILE))
-    pictures = {f"hostile/<b>{n}": path for n, path in enumerate(paths)}
+    """Images under hostile names with hostile captions, two quarantined, two versions."""
+    paths = write_pngs(tmp_path / "p", len(HOSTILE))
+    images = {f"hostile/<b>{n}": path for n, path in enumerate(paths)}
     captions = [(f"hostile/<b>{n}", text) for n, text in enumerate(HOSTILE)]
     captions += [(f"hostile/<b>{n}", f"a {COLOURS[n]} thing, {n}") for n in range(5)]
-    snapshot = picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+    snapshot = image_store(tmp_path / "store", images, captions, FakeEncoder())
     publish_second(snapshot)
     return open_snapshot(tmp_path / "store")
 
@@ -159,9 +159,9 @@ def test_expected_figures_stand_beside_measured_ones(published: Snapshot) -> Non
 
 
 def test_an_untrained_model_and_missing_captions_are_said(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path / "p", 3)
-    pictures = {f"i{n}": path for n, path in enumerate(paths)}
-    picture_store(tmp_path / "s", pictures, [], FakeEncoder())
+    paths = write_pngs(tmp_path / "p", 3)
+    images = {f"i{n}": path for n, path in enumerate(paths)}
+    image_store(tmp_path / "s", images, [], FakeEncoder())
     published = open_snapshot(tmp_path / "s")
     encoder = msgspec.structs.replace(published.encoder, trained=False)
     page = page_of(with_manifest(published, encoder=encoder))
@@ -172,7 +172,7 @@ def test_an_untrained_model_and_missing_captions_are_said(tmp_path: Path) -> Non
 
 @pytest.fixture
 def approximate(tmp_path: Path) -> Snapshot:
-    """2,000 clustered vectors behind a real, tuned IVF-PQ index; the pictures are gone."""
+    """2,000 clustered vectors behind a real, tuned IVF-PQ index; the images are gone."""
     vectors = clustered(2_000, 32, seed=3)
     keys = [key_of(str(n)) for n in range(2_000)]
     captions = [(f"i{n}", f"caption {n}") for n in range(2_000)]

@@ -26,13 +26,13 @@ from support.models import FakeEncoder
 from support.parts import ended, start
 
 VALUES = {"encode__batch_size": 2, "encode__shard_rows": 4}
-PICTURES = {f"{number:03}.jpg": number for number in range(26)}
+IMAGES = {f"{number:03}.jpg": number for number in range(26)}
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     with fast_folder() as made:
-        write_photos(made / "photos", PICTURES)
+        write_photos(made / "photos", IMAGES)
         yield made
 
 
@@ -83,8 +83,8 @@ def test_three_parts_and_a_build_give_the_bytes_of_one_run(
     alone = build(folder, "alone")
     root = crawled(folder)
     reports = [encode_part(root, f"{number}/3") for number in order]
-    assert sum(report.encoded_images for report in reports) == len(PICTURES)
-    assert sum(report.encoded_texts for report in reports) == 2 * len(PICTURES)
+    assert sum(report.encoded_images for report in reports) == len(IMAGES)
+    assert sum(report.encoded_texts for report in reports) == 2 * len(IMAGES)
     assert max(r.units for r in reports) - min(r.units for r in reports) <= 1
     assert nothing_staged(root)
     encoder = FakeEncoder()
@@ -113,7 +113,7 @@ def test_parts_of_what_a_changed_corpus_lacks(folder: Path) -> None:
     """Units are cut from the published tables, less what the published version holds."""
     for name in ("alone", "store"):
         build(folder, name)
-    more = PICTURES | {f"more{number:03}.jpg": 100 + number for number in range(9)}
+    more = IMAGES | {f"more{number:03}.jpg": 100 + number for number in range(9)}
     write_photos(folder / "photos", more)
     alone = build(folder, "alone")
     root = crawled(folder)
@@ -142,7 +142,7 @@ def test_more_parts_than_units_leave_some_with_nothing(folder: Path) -> None:
     root = crawled(folder)
     reports = [encode_part(root, f"{number}/40") for number in range(1, 41)]
     assert {report.units for report in reports} == {0, 1}
-    assert sum(report.encoded_images for report in reports) == len(PICTURES)
+    assert sum(report.encoded_images for report in reports) == len(IMAGES)
 
 
 def test_what_a_part_needs(folder: Path, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_sigterm_stops_a_part_and_leaves_nothing_staged(folder: Path) -> None:
 def test_what_is_forgotten_beside_a_part_does_not_come_back(folder: Path) -> None:
     root = crawled(folder)
     build(folder)
-    write_photos(folder / "photos", PICTURES | {"a.jpg": 200, "b.jpg": 201, "c.jpg": 202})
+    write_photos(folder / "photos", IMAGES | {"a.jpg": 200, "b.jpg": 201, "c.jpg": 202})
     crawled(folder)
     there = set(Layout(root).objects_dir.glob("*/*"))
     process = start(argv(folder, "encode", "--part", "1/1"), folder / "gate", batches=1)

@@ -1,4 +1,4 @@
-"""A folder as a phone leaves it: HEIC with orientation, place, profile and further pictures."""
+"""A folder as a phone leaves it: HEIC with orientation, place, profile and further images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from mmindex.core.config import LimitsConfig
 from mmindex.media.images import ImageLimits, decode
 from support.command import mmindex, mmindex_json
-from support.pictures import draw
+from support.images import draw
 
 R = TiffImagePlugin.IFDRational
 TURNS = {

@@ -146,7 +146,7 @@ def test_a_dry_run_names_the_settings_that_differ(place):
     assert other.settings == {"index.recall_target": (0.95, 0.9)}
 
 
-def test_a_source_that_had_pictures_and_now_has_none_stops_the_build(place):
+def test_a_source_that_had_images_and_now_has_none_stops_the_build(place):
     """However small its part: a disk that is not mounted is an empty folder."""
     home, nas = photos(place / "home", 40), photos(place / "nas", 2, first=50)
     build(place / "store", source=[home, nas])

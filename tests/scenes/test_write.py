@@ -73,10 +73,10 @@ def test_shards_for_webdataset(tmp_path: Path) -> None:
         assert {(member.mtime, member.uid, member.uname) for member in tar} == {(0, 0, "")}
         about = json.load(tar.extractfile("000000000003.json"))  # type: ignore[arg-type]
         text = tar.extractfile("000000000003.txt").read().decode()  # type: ignore[union-attr]
-        picture = Image.open(io.BytesIO(tar.extractfile("000000000003.jpg").read()))  # type: ignore[union-attr]
+        image = Image.open(io.BytesIO(tar.extractfile("000000000003.jpg").read()))  # type: ignore[union-attr]
     assert (about["seed"], about["number"], len(about["captions"])) == (9, 3, 5)
     assert text == about["captions"][0]
-    assert picture.size == (224, 224)
+    assert image.size == (224, 224)
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def test_captions_are_grouped_by_their_text(grouped) -> None:
     assert [(hit.caption, hit.copies) for hit in found] == [("a boat", 1), ("a tree", 0)]
 
 
-def test_the_picture_asked_with_is_no_copy_when_it_is_left_out(grouped) -> None:
+def test_the_image_asked_with_is_no_copy_when_it_is_left_out(grouped) -> None:
     snapshot, vectors, _ = grouped
     left_out = {key_of("picture 0")}
     found = distinct_hits(scope(snapshot), vectors[0], Limit(1, distinct=True), left_out)

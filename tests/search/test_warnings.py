@@ -1,4 +1,4 @@
-"""Whoever asks a model that cannot know the pictures is told so, once."""
+"""Whoever asks a model that cannot know the images is told so, once."""
 
 from __future__ import annotations
 

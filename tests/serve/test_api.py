@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import mmindex
-from support.pictures import png
+from support.images import png
 
 
 def search(served, **params):
@@ -42,31 +42,31 @@ def test_captions_columns_filters_and_pages(served) -> None:
     assert len(search(served, q="red", k=12, min_score=least - 1e-6)["hits"]) == 4
 
 
-def test_an_image_finds_itself_first_unless_it_is_left_out(served, pictures) -> None:
-    name = next(iter(pictures))
+def test_an_image_finds_itself_first_unless_it_is_left_out(served, images) -> None:
+    name = next(iter(images))
     assert search(served, image=name)["hits"][0]["id"] == name
     others = search(served, image=name, others="1", k=12)["hits"]
     assert name not in [hit["id"] for hit in others]
     assert [hit["rank"] for hit in others] == list(range(1, 12))
 
 
-def test_parts_of_a_question_count_together(served, pictures) -> None:
-    names = list(pictures)
+def test_parts_of_a_question_count_together(served, images) -> None:
+    names = list(images)
     liked = search(served, q="a red square", image=names[1], unlike=names[2], minus="blue", k=12)
     assert len(liked["hits"]) == 12
     assert liked["hits"] != search(served, q="a red square", k=12)["hits"]
 
 
-def test_a_picture_that_is_sent_is_searched_with(served, pictures) -> None:
-    name, path = next(iter(pictures.items()))
+def test_an_image_that_is_sent_is_searched_with(served, images) -> None:
+    name, path = next(iter(images.items()))
     with served.client() as client:
         answer = client.post("/api/v1/search?k=3", files={"picture": path.read_bytes()})
     assert answer.status_code == 200
     assert answer.json()["hits"][0]["id"] == name
 
 
-def test_an_image_has_columns_captions_a_thumbnail_and_a_file(served, pictures) -> None:
-    name, path = next(iter(pictures.items()))
+def test_an_image_has_columns_captions_a_thumbnail_and_a_file(served, images) -> None:
+    name, path = next(iter(images.items()))
     known = served.get(f"/api/v1/images/{name}").json()
     assert known["image_id"] == name
     assert known["captions"] == ["a red square 0"]
@@ -124,14 +124,14 @@ def test_the_columns_are_named_where_a_filter_is_wrong(served) -> None:
 @pytest.mark.parametrize(
     "data", [b"no picture", b"", b"<svg xmlns='http://www.w3.org/2000/svg'/>", png(1)[:-30]]
 )
-def test_what_is_no_picture_is_415(served, data: bytes) -> None:
+def test_what_is_no_image_is_415(served, data: bytes) -> None:
     with served.client() as client:
         answer = client.post("/api/v1/search", files={"picture": ("a.png", data)})
     assert answer.status_code == 415, answer.text
 
 
-def test_an_explanation_is_a_png_without_a_word_of_the_file(served, pictures) -> None:
-    name = next(iter(pictures))
+def test_an_explanation_is_a_png_without_a_word_of_the_file(served, images) -> None:
+    name = next(iter(images))
     answer = served.get(f"/api/v1/images/{name}/explanation?q=a+red+square")
     assert answer.headers["content-type"] == "image/png"
     with Image.open(io.BytesIO(answer.content)) as shown:

@@ -15,7 +15,7 @@ import pytest
 
 from mmindex.serve import protocol, settings
 from mmindex.serve.settings import MAX_UPLOAD_BYTES
-from support.pictures import png
+from support.images import png
 
 TOKEN = "correct-horse-battery-staple"  # noqa: S105 # of these tests alone
 
@@ -101,7 +101,7 @@ def test_names_that_were_allowed_and_addresses_are_answered(start) -> None:
         {"Origin": "//"},
     ],
 )
-def test_no_page_of_another_site_can_send_a_picture(served, headers) -> None:
+def test_no_page_of_another_site_can_send_an_image(served, headers) -> None:
     with served.client() as client:
         for path in ("/picture", "/api/v1/search", "/login"):
             answer = client.post(path, files={"picture": png(1)}, headers=headers)
@@ -180,7 +180,7 @@ def test_a_bomb_costs_nothing_but_its_request(served, side: int) -> None:
     alive(served)
 
 
-def test_a_compressed_text_in_a_picture_is_not_blown_up(served) -> None:
+def test_a_compressed_text_in_an_image_is_not_blown_up(served) -> None:
     data = png(3)
     text = b"Comment\0\0" + zlib.compress(b"A" * 200_000_000)
     chunk = struct.pack(">I", len(text)) + b"zTXt" + text
@@ -326,9 +326,9 @@ def test_a_slow_body_is_cut_off(served, monkeypatch) -> None:
     assert settings.BODY_TIMEOUT_S == 60.0
 
 
-def test_without_the_token_nothing_is_told(start, pictures) -> None:
+def test_without_the_token_nothing_is_told(start, images) -> None:
     served = start(token=TOKEN)
-    name = next(iter(pictures))
+    name = next(iter(images))
     paths = (
         "/", "/about", "/metrics", "/quarantine", "/duplicates", f"/picture/{name}",
         "/api/v1/search?q=red", "/api/v1/status", "/api/v1/openapi.json",

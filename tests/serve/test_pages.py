@@ -6,13 +6,13 @@ import re
 
 import pyarrow as pa
 
+from support.images import write_pngs
 from support.pages import HOSTILE, Page
-from support.pictures import write_pictures
 from support.serving import serving_store
 from support.stores import (
     Side,
     captions_table,
-    encode_pictures,
+    encode_files,
     images_table,
     key_of,
     make_store,
@@ -26,21 +26,21 @@ def page(served, path: str, **params: str) -> Page:
     return Page(answer.text)
 
 
-def test_the_first_page_shows_some_pictures_and_a_field(served) -> None:
+def test_the_first_page_shows_some_images_and_a_field(served) -> None:
     seen = page(served, "/")
     assert [one["name"] for one in seen.named("input") if one.get("type") == "search"] == ["q"]
     assert len(seen.named("img")) == 12
 
 
-def test_hits_link_to_their_pictures_and_keep_the_question(served) -> None:
+def test_hits_link_to_their_images_and_keep_the_question(served) -> None:
     seen = page(served, "/", q="a red square")
     links = [one["href"] for one in seen.named("a") if one["href"].startswith("/picture/")]
     assert links
     assert all("q=a+red+square" in link for link in links)
 
 
-def test_pictures_that_are_almost_the_same_share_a_card(served) -> None:
-    """Twelve pictures of five colours, to a model that sees little but the colour."""
+def test_images_that_are_almost_the_same_share_a_card(served) -> None:
+    """Twelve images of five colours, to a model that sees little but the colour."""
     text = served.get("/", params={"q": "a red square"}).text
     assert len(Page(text).named("img")) == 5
     assert "5 different images in 12 files" in text
@@ -49,8 +49,8 @@ def test_pictures_that_are_almost_the_same_share_a_card(served) -> None:
     assert "near-duplicate" not in captions
 
 
-def test_a_picture_has_its_facts_its_neighbours_and_ways_on(served, pictures) -> None:
-    name = next(iter(pictures))
+def test_an_image_has_its_facts_its_neighbours_and_ways_on(served, images) -> None:
+    name = next(iter(images))
     text = served.get(f"/picture/{name}", params={"q": "red"}).text
     for words in ("a red square 0", "More like this", "Not like this", "Back to the results"):
         assert words in text
@@ -70,7 +70,7 @@ def test_filters_stay_in_the_address_and_narrow_the_answer(served) -> None:
 
 def test_any_column_with_few_values_is_a_filter(folder, encoder) -> None:
     """Columns of a source, quotes in names and values, lists, truths."""
-    paths = write_pictures(folder / "own", 6)
+    paths = write_pngs(folder / "own", 6)
     rows = [(f"own/{n}", key_of(path.read_bytes()), str(path)) for n, path in enumerate(paths)]
     table = images_table(rows)
     table = table.append_column('by "whom"', pa.array(["O'Neill", "<b>", None] * 2, pa.string()))
@@ -78,7 +78,7 @@ def test_any_column_with_few_values_is_a_filter(folder, encoder) -> None:
     table = table.append_column("good", pa.array([True, False, None] * 2, pa.bool_()))
     tags = [["a", "b"], ["b"], []] * 2
     table = table.append_column("tags", pa.array(tags, pa.list_(pa.string())))
-    side = Side([row[1] for row in rows], encode_pictures(encoder, [p.read_bytes() for p in paths]))
+    side = Side([row[1] for row in rows], encode_files(encoder, [p.read_bytes() for p in paths]))
     own = folder / "own-store"
     make_store(own, table, captions_table([]), {"image": side}, encoder.info)
     with serving_store(own, folder / "own-cache") as served:
@@ -122,11 +122,9 @@ def test_mistakes_are_told_on_the_page(served) -> None:
     assert served.get("/picture/not/there").status_code == 404
 
 
-def test_a_picture_that_is_sent_gets_an_address(served, pictures) -> None:
+def test_an_image_that_is_sent_gets_an_address(served, images) -> None:
     with served.client() as client:
-        sent = client.post(
-            "/picture", files={"picture": next(iter(pictures.values())).read_bytes()}
-        )
+        sent = client.post("/picture", files={"picture": next(iter(images.values())).read_bytes()})
         assert sent.status_code == 303
         assert sent.headers["location"].startswith("/?picture=")
         shown = client.get(sent.headers["location"])

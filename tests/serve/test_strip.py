@@ -10,7 +10,7 @@ from PIL.ExifTags import GPS, IFD, Base
 
 from mmindex.media.strip import CannotStripError, strip_metadata
 from mmindex.serve.thumbs import ThumbCache
-from support.pictures import draw
+from support.images import draw
 
 MARK = b"a secret place"
 
@@ -66,7 +66,7 @@ def test_of_a_jpeg_s_exif_the_orientation_stays(orientation: int) -> None:
         assert dict(image.getexif()) == expected
 
 
-def test_what_follows_the_picture_goes() -> None:
+def test_what_follows_the_image_goes() -> None:
     data = tagged("JPEG")
     clean = strip_metadata(data + b"more " + MARK + data, "MPO")
     assert clean == strip_metadata(data, "JPEG")
@@ -117,7 +117,7 @@ def test_a_half_written_thumbnail_is_removed_and_nothing_else(tmp_path) -> None:
 
 
 def jpeg_segments(data: bytes) -> list[int]:
-    """The markers before the picture's data."""
+    """The markers before the image's data."""
     found, at = [], 2
     while data[at + 1] != 0xDA:
         found.append(data[at + 1])

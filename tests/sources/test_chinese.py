@@ -11,7 +11,7 @@ from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.records import Note, NoteKind, Reason, Rejected, SourceItem
 from mmindex.sources.chinese import read_numbered
 from support.corpora import source_events
-from support.pictures import png
+from support.images import png
 
 
 @pytest.fixture

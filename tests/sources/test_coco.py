@@ -55,10 +55,10 @@ def test_a_zip_gives_the_same_rows_but_for_the_uri(tmp_path: Path, inside: str) 
     packed = write_files(
         tmp_path / "zip", {"annotations/captions_val2017.json": json.dumps(content)}
     )
-    pictures = {f"{inside}{n:012d}.jpg": jpeg(n) for n in (1, 2, 3)}
+    images = {f"{inside}{n:012d}.jpg": jpeg(n) for n in (1, 2, 3)}
     place = packed / "images" if inside.startswith("images") else packed
     place.mkdir(exist_ok=True)
-    write_zip(place / "val2017.zip", pictures)
+    write_zip(place / "val2017.zip", images)
     plain, zipped = items(events(folder)), items(events(packed))
     assert list(plain) == list(zipped)
     for image_id, item in zipped.items():

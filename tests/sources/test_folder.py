@@ -197,7 +197,7 @@ def test_a_damaged_captions_list_ends_the_run(tmp_path: Path) -> None:
         events(tmp_path)
 
 
-def test_a_link_brings_its_captions_to_the_picture_that_it_leads_to(tmp_path: Path) -> None:
+def test_a_link_brings_its_captions_to_the_image_that_it_leads_to(tmp_path: Path) -> None:
     files = {"pool/1.jpg": jpeg(1), "captions.txt": "best/x.jpg\tof the link\n1.jpg\tits own\n"}
     folder = write_files(tmp_path / "f", files)
     (folder / "best").mkdir()
@@ -209,14 +209,14 @@ def test_a_link_brings_its_captions_to_the_picture_that_it_leads_to(tmp_path: Pa
     assert {row["text"] for row in captions} == {"of the link", "its own"}
 
 
-def test_a_link_to_what_is_no_picture_of_the_corpus_by_itself_is_one(tmp_path: Path) -> None:
+def test_a_link_to_what_is_no_image_of_the_corpus_by_itself_is_one(tmp_path: Path) -> None:
     """As git-annex and DVC keep files."""
     folder = write_files(tmp_path / "f", {".store/aa/1": jpeg(1)})
     (folder / "1.jpg").symlink_to(".store/aa/1")
     assert names(events(folder)) == ["folder/f/1.jpg"]
 
 
-def test_a_link_into_another_folder_of_the_corpus_is_no_new_picture(tmp_path: Path) -> None:
+def test_a_link_into_another_folder_of_the_corpus_is_no_new_image(tmp_path: Path) -> None:
     write_files(tmp_path, {"all/1.jpg": jpeg(1), "best/2.jpg": jpeg(2), "out/3.jpg": jpeg(3)})
     (tmp_path / "best" / "1.jpg").symlink_to(tmp_path / "all" / "1.jpg")
     (tmp_path / "best" / "3.jpg").symlink_to(tmp_path / "out" / "3.jpg")
@@ -294,7 +294,7 @@ def test_kaggle_s_flickr8k_has_its_captions_beside_the_images_folder(tmp_path: P
 
 @pytest.mark.parametrize("top", ["", "album/"])
 @pytest.mark.parametrize("form", ["zip", "tar"])
-def test_an_archive_of_pictures_is_read_in_place(tmp_path: Path, form: str, top: str) -> None:
+def test_an_archive_of_images_is_read_in_place(tmp_path: Path, form: str, top: str) -> None:
     files = {
         f"{top}captions.txt": b"1.jpg\tone\n",
         f"{top}1.jpg": jpeg(1),

@@ -32,7 +32,7 @@ def test_a_name_that_the_store_knows_stays(cameras: list[str]) -> None:
     ann, bob, _ = cameras
     assert names(bob, known={ann: "folder/DCIM", bob: "folder/bob-DCIM"}) == ["folder/bob-DCIM"]
     assert names(ann, bob, known={bob: "folder/DCIM"}) == ["folder/ann-DCIM", "folder/DCIM"]
-    # As a store of an older version has it, where the second one's pictures were kept out.
+    # As a store of an older version has it, where the second one's images were kept out.
     both = {ann: "folder/DCIM", bob: "folder/DCIM"}
     assert names(ann, bob, known=both) == ["folder/DCIM", "folder/bob-DCIM"]
 

@@ -13,7 +13,7 @@ from mmindex.core.errors import DataError
 from mmindex.core.records import ItemError, Reason
 from mmindex.media.parquet_cells import read_cell, split_cell
 from support.corpora import source_events, write_files
-from support.pictures import png
+from support.images import png
 
 MAX = 1 << 24
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -166,7 +166,7 @@ def test_a_caption_that_is_none_is_refused_by_name(tmp_path, column):
         events(path)
 
 
-def test_pictures_may_be_files_beside_the_table(tmp_path):
+def test_images_may_be_files_beside_the_table(tmp_path):
     write_files(tmp_path, {"img/1.jpg": png(1), "2.png": png(2)})
     files = pa.array(["img/1.jpg", "2.png", "gone.jpg", "../x.jpg"])
     path = write(tmp_path / "a.parquet", {"file_name": files, "text": pa.array(list("abcd"))})

@@ -34,7 +34,7 @@ def rules(exclude: str = "", include: str = "", *, all_files: bool = False) -> R
         ("a", Skip.NOT_AN_IMAGE),
     ],
 )
-def test_what_is_no_picture_of_the_person_s(name: str, why: Skip | None) -> None:
+def test_what_is_no_image_of_the_person_s(name: str, why: Skip | None) -> None:
     assert rules().skip_path(name) == why
 
 

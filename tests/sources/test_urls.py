@@ -14,7 +14,7 @@ from mmindex.fetch.outcome import FetchStatus
 from mmindex.sources.kinds.urls import UrlOptions, url_list_events
 from mmindex.store.layout import Layout
 from support.hostile_server import FixedResolver, Reply
-from support.pictures import png
+from support.images import png
 
 QUICK = FetchConfig(
     allow_private=True,

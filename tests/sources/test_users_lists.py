@@ -83,7 +83,7 @@ def test_a_table_given_to_the_wrong_kind_is_told_the_right_one(tmp_path: Path) -
     assert "use the kind urls:" in caught.value.hint
 
 
-def test_a_list_beside_pictures_of_other_forms_costs_no_picture(tmp_path: Path) -> None:
+def test_a_list_beside_images_of_other_forms_costs_no_image(tmp_path: Path) -> None:
     """Conversations, as visual instruction data has them, are columns and no captions."""
     rows = [
         {"file_name": f"{n}.jpg", "conversations": [{"from": "gpt", "value": "a picture"}]}

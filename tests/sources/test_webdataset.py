@@ -23,7 +23,7 @@ from mmindex.core.records import (
 )
 from mmindex.media.tars import read_tar_member, walk_tar
 from support.corpora import source_events
-from support.pictures import png
+from support.images import png
 
 MAX = 1 << 24
 
@@ -102,9 +102,9 @@ def test_an_extension_may_have_several_parts(tmp_path):
 
 
 def test_members_need_not_be_sorted(tmp_path):
-    pictures = [(f"{n}.jpg", png(n)) for n in range(4)]
+    images = [(f"{n}.jpg", png(n)) for n in range(4)]
     texts = [(f"{n}.txt", b"no %d" % n) for n in range(4)]
-    make_tar(tmp_path / "a.tar", *pictures, *reversed(texts))
+    make_tar(tmp_path / "a.tar", *images, *reversed(texts))
     assert [item.captions for item in events(tmp_path / "a.tar")] == [
         (f"no {n}",) for n in range(4)
     ]
@@ -236,7 +236,7 @@ def test_a_header_that_claims_gigabytes_is_refused(tmp_path):
         events(path)
 
 
-def test_damaged_texts_cost_the_caption_and_not_the_picture(tmp_path):
+def test_damaged_texts_cost_the_caption_and_not_the_image(tmp_path):
     make_tar(
         tmp_path / "a.tar",
         ("a.jpg", png(1)),

@@ -12,10 +12,10 @@ from mmindex.core.errors import DataError
 from mmindex.store import holds, versions
 from mmindex.store.holds import hold_current, lock_exclusive, take_current, unlock
 from mmindex.store.snapshot import open_snapshot
+from support.images import write_pngs
 from support.kept import publish_days_ago, reader
 from support.models import FakeEncoder
-from support.pictures import write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 
 def is_held(path: Path) -> bool:
@@ -108,8 +108,8 @@ def test_a_reader_killed_by_kill_9_holds_no_more(root):
 
 
 def test_what_is_opened_for_search_is_held_until_nothing_refers_to_it(tmp_path):
-    [picture] = write_pictures(tmp_path / "p", 1)
-    picture_store(tmp_path / "store", {"a": picture}, [], FakeEncoder())
+    [image] = write_pngs(tmp_path / "p", 1)
+    image_store(tmp_path / "store", {"a": image}, [], FakeEncoder())
     path = versions.open_layout(tmp_path / "store").version(1)
     published = open_snapshot(tmp_path / "store")
     assert is_held(path)

@@ -30,18 +30,18 @@ class Seen:
         dom: the document as it stands then, as HTML.
         console: what the page, or the browser about it, wrote to the console.
         asked: everything that was sent to the network, in whole.
-        picture: RGB, what the window shows.
+        screenshot: RGB, the content of the window.
     """
 
     dom: str
     console: tuple[str, ...]
     asked: bytes
-    picture: Image.Image
+    screenshot: Image.Image
 
     def pixels(self, colour: str) -> int:
         """How many pixels have a colour, ``#rrggbb``."""
         wanted = tuple(bytes.fromhex(colour.removeprefix("#")))
-        counts = self.picture.getcolors(1 << 24) or []
+        counts = self.screenshot.getcolors(1 << 24) or []
         return sum(count for count, found in counts if found == wanted)
 
 
@@ -77,7 +77,7 @@ def browse(page: Path, *, dark: bool = False, width: int = 1280, height: int = 2
             dom=done.stdout,
             console=tuple(_CONSOLE.findall(done.stderr)),
             asked=bytes(asked),
-            picture=drawn.convert("RGB"),
+            screenshot=drawn.convert("RGB"),
         )
 
 

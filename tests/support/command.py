@@ -42,7 +42,7 @@ def mmindex_json(*args: object, **options: Any) -> list[dict[str, Any]]:
 
 
 def write_coco(folder: Path, count: int, first: int = 1) -> Path:
-    """A corpus laid out as COCO is: ``count`` drawn pictures with two captions each."""
+    """A corpus laid out as COCO is: ``count`` drawn images with two captions each."""
     captions = {
         number: [f"picture number {number}", f"a drawing with a square, {number}"]
         for number in range(first, first + count)

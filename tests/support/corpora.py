@@ -18,7 +18,7 @@ from mmindex.sources.spec import SourceOptions, open_source, parse_spec
 from mmindex.store.layout import Layout
 from mmindex.store.objects import Objects
 from mmindex.store.versions import create_layout
-from support.pictures import draw
+from support.images import draw
 
 Rows = list[dict[str, Any]]
 
@@ -72,10 +72,10 @@ def source_events(spec: str, **options: Any) -> list[Any]:
 def write_coco(
     folder: Path, content: dict[str, Any] | bytes, split: str = "val2017", count: int = 3
 ) -> Path:
-    """A COCO folder with a captions file and pictures 1 to ``count``."""
+    """A COCO folder with a captions file and images 1 to ``count``."""
     data = content if isinstance(content, bytes) else json.dumps(content).encode()
-    pictures = {f"{split}/{n:012d}.jpg": jpeg(n) for n in range(1, count + 1)}
-    return write_files(folder, {f"annotations/captions_{split}.json": data, **pictures})
+    images = {f"{split}/{n:012d}.jpg": jpeg(n) for n in range(1, count + 1)}
+    return write_files(folder, {f"annotations/captions_{split}.json": data, **images})
 
 
 def new_store(folder: Path) -> Objects:

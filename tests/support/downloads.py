@@ -12,7 +12,7 @@ from mmindex.core.config import FetchConfig
 from mmindex.fetch.download import RemoteFile, download_files
 from mmindex.store.layout import Layout
 from support.hostile_server import HostileServer
-from support.pictures import png
+from support.images import png
 
 QUICK = FetchConfig(
     allow_private=True,

@@ -44,7 +44,7 @@ def fast_folder() -> Iterator[Path]:
 
 def write_photos(
     folder: Path,
-    pictures: Mapping[str, int],
+    images: Mapping[str, int],
     captions: Mapping[str, Sequence[str]] | None = None,
     broken: Mapping[str, bytes] | None = None,
 ) -> Path:
@@ -52,13 +52,13 @@ def write_photos(
 
     Args:
         folder: made where it does not exist.
-        pictures: number of the drawing by file name.
-        captions: captions by file name; by default two for each picture.
+        images: number of the drawing by file name.
+        captions: captions by file name; by default two for each image.
         broken: other files' bytes by name.
     """
-    files = {name: jpeg(number) for name, number in pictures.items()} | dict(broken or {})
+    files = {name: jpeg(number) for name, number in images.items()} | dict(broken or {})
     if captions is None:
-        captions = {name: [f"drawing {n}", f"a square {n}"] for name, n in pictures.items()}
+        captions = {name: [f"drawing {n}", f"a square {n}"] for name, n in images.items()}
     lines = [json.dumps({"file": name, "captions": list(captions[name])}) for name in captions]
     files["captions.jsonl"] = "\n".join(lines).encode()
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def write_photos(
 
 
 def truncated_jpeg(number: int) -> bytes:
-    """A picture whose header is fine and whose pixels end early: it fails when it is encoded."""
+    """An image whose header is fine and whose pixels end early: it fails when it is encoded."""
     data = jpeg(number)
     return data[: len(data) * 3 // 5]
 

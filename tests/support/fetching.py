@@ -13,9 +13,9 @@ def build(store: Path, *args: object, model: TinyModel, **options: Any) -> str:
     return mmindex("build", "--store", store, "--model", model.name, *args, **options).stdout
 
 
-def finds_itself(store: Path, picture: bytes, scratch: Path) -> str:
+def finds_itself(store: Path, image: bytes, scratch: Path) -> str:
     """The id of the best hit for an image."""
-    (scratch / "asked.png").write_bytes(picture)
+    (scratch / "asked.png").write_bytes(image)
     (answer,) = mmindex_json(
         "query", "--store", store, "--image", scratch / "asked.png", "--to", "image"
     )

@@ -1,4 +1,4 @@
-"""A store of pictures with metadata, and random conditions over it with what they mean."""
+"""A store of images with metadata, and random conditions over it with what they mean."""
 
 from __future__ import annotations
 

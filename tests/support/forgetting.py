@@ -20,7 +20,7 @@ from mmindex.upkeep.check import check
 from mmindex.upkeep.forget import ForgetReport, forget
 from support.fakestore import run_build, write_photos
 
-PICTURES = {f"p{n}.jpg": n for n in range(12)} | {"copy-of-3.jpg": 3}
+IMAGES = {f"p{n}.jpg": n for n in range(12)} | {"copy-of-3.jpg": 3}
 ID = "folder/photos/p3.jpg"
 COPY = "folder/photos/copy-of-3.jpg"
 
@@ -28,7 +28,7 @@ COPY = "folder/photos/copy-of-3.jpg"
 def build(place: Path, **values: Any) -> Manifest:
     """A build from the folder of photos, which is made if it is not there."""
     if not (place / "photos").exists():
-        write_photos(place / "photos", PICTURES)
+        write_photos(place / "photos", IMAGES)
     return run_build(place / "store", place / "photos", **values).manifest
 
 

@@ -39,7 +39,7 @@ def command(argv: Sequence[str], seed: int = 0, dim: int = 16) -> int:
 
 
 def dying_command(argv: Sequence[str], batches: int) -> int:
-    """``mmindex ARGV...``, killed after so many batches of pictures."""
+    """``mmindex ARGV...``, killed after so many batches of images."""
     return run_command(argv, DyingEncoder(batches_left=batches))
 
 

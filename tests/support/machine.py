@@ -38,7 +38,7 @@ moments = st.integers(0, 220)  # operations of a build; a later death is none
 
 
 class Store(RuleBasedStateMachine):
-    """A store, a folder of pictures, and the books."""
+    """A store, a folder of images, and the books."""
 
     folder: Path  # set by the test
     stepped: Callable[[], None]
@@ -51,7 +51,7 @@ class Store(RuleBasedStateMachine):
         self.clock = self.stack.enter_context(set_clock())
         self.begin = self.clock.at
         self.books = Books()
-        self.pictures = dict(zip(NAMES[:4], range(4), strict=True))
+        self.images = dict(zip(NAMES[:4], range(4), strict=True))
         self.held: list[Hold] = []
         self.checked: object = None
         self.asked: object = None
@@ -79,12 +79,12 @@ class Store(RuleBasedStateMachine):
         return {hold.manifest.version for hold in self.held}
 
     def run_build(self) -> None:
-        photos = write_photos(self.home / "photos", self.pictures)
+        photos = write_photos(self.home / "photos", self.images)
         run_build(self.layout.root, photos, limits__max_removed=1.0)
 
     def next_version(self) -> Version:
         books = self.books
-        return Version(dict(self.pictures), books.forgotten, books.blank, self.today)
+        return Version(dict(self.images), books.forgotten, books.blank, self.today)
 
     def stored(self) -> int:
         """The number that CURRENT says."""
@@ -101,7 +101,7 @@ class Store(RuleBasedStateMachine):
         now = books.versions[books.current]
         if (now.seen, now.forgotten, now.blank) == (extra.seen, extra.forgotten, extra.blank):
             return False
-        return True if now.pictures != extra.pictures else None
+        return True if now.images != extra.images else None
 
     def take_up(self, number: int, version: Version) -> None:
         """Enter into the books that ``number`` may have been published meanwhile."""
@@ -115,16 +115,16 @@ class Store(RuleBasedStateMachine):
 
     @rule(name=names, number=numbers)
     def put(self, name: str, number: int) -> None:
-        self.pictures[name] = number
+        self.images[name] = number
 
     @rule(name=names)
     def take_away(self, name: str) -> None:
-        left = {other: n for other, n in self.pictures.items() if other != name}
+        left = {other: n for other, n in self.images.items() if other != name}
         if len(set(visible(left, self.books.forgotten, self.books.blank).values())) >= 3:
-            self.pictures = left
+            self.images = left
 
     def enough(self) -> bool:
-        shown = visible(self.pictures, self.books.forgotten, self.books.blank)
+        shown = visible(self.images, self.books.forgotten, self.books.blank)
         return len(set(shown.values())) >= 3
 
     @rule(name=names, number=numbers)
@@ -208,13 +208,13 @@ class Store(RuleBasedStateMachine):
     @rule(data=st.data(), moment=st.none() | st.integers(0, 300))
     def forget(self, data: Any, moment: int | None) -> None:
         books, now = self.books, self.books.versions[self.books.current]
-        name = data.draw(st.sampled_from(sorted(now.pictures)))
+        name = data.draw(st.sampled_from(sorted(now.images)))
         # All contents that the name ever had, wherever else they are; their other names stay free.
         there = set(versions.list_versions(self.layout)) & set(books.versions)
-        gone = {books.versions[n].pictures.get(name) for n in there} - {None}
+        gone = {books.versions[n].images.get(name) for n in there} - {None}
         forgotten, blank = books.forgotten | {name}, books.blank | gone
         version = Version(now.seen, forgotten, blank, self.today)
-        if len(set(version.pictures.values())) < 3:
+        if len(set(version.images.values())) < 3:
             return
         with dying(self.layout.root, *([] if moment is None else [moment])) as life:
             forget(self.layout.root, [f"folder/photos/{name}"], "forget")
@@ -253,6 +253,6 @@ class Store(RuleBasedStateMachine):
         shown = {hold.manifest.version: hold.manifest for hold in self.held}
         shown[self.books.current] = versions.read_version(self.layout, self.books.current)
         for number, manifest in shown.items():
-            pictures = self.books.versions[number].pictures
-            wrong = wrong_answers(Snapshot(objects, manifest), pictures)
+            images = self.books.versions[number].images
+            wrong = wrong_answers(Snapshot(objects, manifest), images)
             assert not wrong, wrong

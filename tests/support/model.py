@@ -12,9 +12,9 @@ from mmindex.search.searcher import Searcher
 from mmindex.store.snapshot import Snapshot
 from support.corpora import jpeg
 from support.models import FakeEncoder
-from support.stores import encode_pictures, key_of
+from support.stores import encode_files, key_of
 
-Pictures = dict[str, int]  # number of the drawing by file name
+Images = dict[str, int]  # number of the drawing by file name
 _TIE = 2e-3  # of float16 vectors: closer scores may change places
 
 
@@ -25,7 +25,7 @@ def key(number: int) -> str:
 
 @cache
 def vector(number: int) -> NDArray[np.float32]:
-    (found,) = encode_pictures(FakeEncoder(), [jpeg(number)])
+    (found,) = encode_files(FakeEncoder(), [jpeg(number)])
     return found.astype(np.float16).astype(np.float32)
 
 
@@ -38,19 +38,19 @@ def questions() -> NDArray[np.float32]:
 class Version:
     """One published version: the folder as it was seen, and what had been forgotten by then."""
 
-    seen: Pictures
+    seen: Images
     forgotten: frozenset[str]
     blank: frozenset[int]
     created_days: float
 
     @property
-    def pictures(self) -> Pictures:
+    def images(self) -> Images:
         """What can be found in it."""
         return visible(self.seen, self.forgotten, self.blank)
 
 
-def visible(seen: Pictures, names: frozenset[str], numbers: frozenset[int]) -> Pictures:
-    """The pictures without those whose name or content was forgotten."""
+def visible(seen: Images, names: frozenset[str], numbers: frozenset[int]) -> Images:
+    """The images without those whose name or content was forgotten."""
     return {
         name: number for name, number in seen.items() if name not in names and number not in numbers
     }
@@ -77,20 +77,20 @@ class Books:
         self.versions[self.current] = version
 
 
-def wrong_answers(snapshot: Snapshot, pictures: Pictures) -> list[str]:
+def wrong_answers(snapshot: Snapshot, images: Images) -> list[str]:
     """Where a version's answers are not those of ``pictures``, searched by hand."""
-    numbers = sorted(set(pictures.values()))
+    numbers = sorted(set(images.values()))
     searcher = Searcher(snapshot, "image", threads=1)
     if searcher.n != len(numbers):
         return [f"version {snapshot.manifest.version}: {searcher.n} vectors, not {len(numbers)}"]
     k = min(3, len(numbers))
     _, ids = searcher.search(questions(), k)
-    return best_keys(pictures, k).wrong([searcher.keys(row) for row in ids])
+    return best_keys(images, k).wrong([searcher.keys(row) for row in ids])
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The true order of pictures for every question."""
+    """The true order of images for every question."""
 
     scores: dict[str, NDArray[np.float32]]  # of each key, one for each question
     best: NDArray[np.float32]
@@ -108,9 +108,9 @@ class Ranking:
         return found
 
 
-def best_keys(pictures: Pictures, k: int) -> Ranking:
-    """What the ``k`` best answers to every question are among these pictures."""
-    numbers = sorted(set(pictures.values()))
+def best_keys(images: Images, k: int) -> Ranking:
+    """What the ``k`` best answers to every question are among these images."""
+    numbers = sorted(set(images.values()))
     scores = {key(number): questions() @ vector(number) for number in numbers}
     best = -np.sort(-np.stack(list(scores.values()), axis=1), axis=1)[:, :k]
     return Ranking(scores, best)

@@ -96,7 +96,7 @@ def save_tiny_model(
 
 
 def _spread(model: Any) -> None:
-    """Fresh weights are so small that all pictures look alike; make them differ."""
+    """Fresh weights are so small that all images look alike; make them differ."""
     import torch
 
     with torch.no_grad():
@@ -138,7 +138,7 @@ _COLOURS = {
 class FakeEncoder:
     """A model without a network: it sees an image's mean colour and a text's colour words.
 
-    So "a red square" is nearest to red pictures. The rest of a vector is a faint hash of the
+    So "a red square" is nearest to red images. The rest of a vector is a faint hash of the
     content, which makes every vector different. It counts its batches, and the texts of more words
     than its context.
     """

@@ -34,8 +34,8 @@ _PIECE = 16 * 1024
 
 def _folder_with(folder: Path, *numbers: int) -> Callable[[], object]:
     """What makes the folder of photos hold these, and one that cannot be decoded."""
-    pictures = {f"{n}.jpg": n for n in numbers}
-    return lambda: write_photos(folder / "photos", pictures, broken={"torn.jpg": truncated_jpeg(9)})
+    images = {f"{n}.jpg": n for n in numbers}
+    return lambda: write_photos(folder / "photos", images, broken={"torn.jpg": truncated_jpeg(9)})
 
 
 def builds(folder: Path) -> list[Step]:
@@ -51,7 +51,7 @@ def builds(folder: Path) -> list[Step]:
 
 
 def life(folder: Path) -> Recording:
-    """A store from its first build to a forgotten picture."""
+    """A store from its first build to a forgotten image."""
     root, begin = folder / "store", builds(folder)
     build = begin[0].do
 
@@ -136,7 +136,7 @@ def drawn(folder: Path) -> Recording:
     def build() -> None:
         run_build(root, folder, source=["scenes:3"])
 
-    def all_pictures_are_there(_ended: bool) -> list[str]:
+    def all_images_are_there(_ended: bool) -> list[str]:
         layout = Layout(root)
         try:
             current = versions.read_current(layout) if layout.format_file.exists() else None
@@ -151,7 +151,7 @@ def drawn(folder: Path) -> Recording:
             return [error.message]
         return [f"{row['uri']} is damaged or gone" for row in rows if not _sound(**row)]
 
-    return record(root, [Step("drawing build", build, verdict=all_pictures_are_there)])
+    return record(root, [Step("drawing build", build, verdict=all_images_are_there)])
 
 
 def _sound(uri: str, key: str) -> bool:

@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
 
 def assert_self_contained(page: str) -> None:
-    """Pictures inside, one stylesheet known by its hash, nothing fetched, nothing run.
+    """Images inside, one stylesheet known by its hash, nothing fetched, nothing run.
 
     Links lead nowhere but to files beside the page.
     """

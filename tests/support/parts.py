@@ -16,7 +16,7 @@ _TESTS = Path(__file__).parent.parent
 
 
 class PatientEncoder(FakeEncoder):
-    """Encodes a number of batches of pictures, then waits until a file is there."""
+    """Encodes a number of batches of images, then waits until a file is there."""
 
     batches = 0
     gate: Path | None = None
@@ -34,7 +34,7 @@ def start(argv: list[str], gate: Path | None = None, batches: int = 0) -> subpro
     Args:
         argv: the command.
         gate: a file that it waits for; None: it does not wait.
-        batches: how many batches of pictures it encodes before it waits.
+        batches: how many batches of images it encodes before it waits.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "support.parts", str(gate or ""), str(batches), *argv],

@@ -1,4 +1,4 @@
-"""Photographs as cameras and programs write them: small pictures with EXIF, XMP and IPTC."""
+"""Photographs as cameras and programs write them: small images with EXIF, XMP and IPTC."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import GPS, IFD, Base
 
 from support.image_files import saved
-from support.pictures import draw
+from support.images import draw
 
 R = TiffImagePlugin.IFDRational
 
 
-def picture(fmt: str = "JPEG", **options: object) -> bytes:
-    """A small picture with the blocks that Pillow's options give it."""
+def encoded(fmt: str = "JPEG", **options: object) -> bytes:
+    """A small image with the blocks that Pillow's options give it."""
     return saved(Image.new("RGB", (16, 12), "teal"), fmt, **options)
 
 
@@ -67,7 +67,7 @@ def iptc(*records: tuple[int, bytes]) -> bytes:
     )
     resource = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(body)) + body + b"\0" * (len(body) % 2)
     segment = b"Photoshop 3.0\0" + resource
-    data = picture()
+    data = encoded()
     return data[:2] + b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
 
 

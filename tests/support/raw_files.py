@@ -18,20 +18,20 @@ _SRGB = tuple(number for value in _XYZ_TO_SRGB for number in (value, 1000))
 Tag = tuple[int, int, tuple[int, ...] | bytes]
 
 
-def dng(picture: Image.Image, orientation: int = 1, preview: Image.Image | None = None) -> bytes:
+def dng(image: Image.Image, orientation: int = 1, preview: Image.Image | None = None) -> bytes:
     """What a camera would write of an image that it was held in front of.
 
     Args:
-        picture: what the sensor sees, not turned; sides even.
+        image: what the sensor sees, not turned; sides even.
         orientation: how to turn it, as EXIF says.
         preview: the camera's own JPEG; None: there is none.
     """
-    colours = np.asarray(picture.convert("RGB")).astype(np.uint16) * 257
+    colours = np.asarray(image.convert("RGB")).astype(np.uint16) * 257
     sensor = colours[..., 1].copy()  # RGGB
     sensor[::2, ::2], sensor[1::2, 1::2] = colours[::2, ::2, 0], colours[1::2, 1::2, 2]
     pixels = sensor.astype("<u2").tobytes()
     main: list[Tag] = [
-        (254, _LONG, (0,)), *_plain(picture.size, (16,), 1, 32803, 1),
+        (254, _LONG, (0,)), *_plain(image.size, (16,), 1, 32803, 1),
         (271, _ASCII, b"Acme\0"), (272, _ASCII, b"Acme One\0"), (274, _SHORT, (orientation,)),
         (306, _ASCII, b"2023:06:01 12:30:00\0"),
         (33421, _SHORT, (2, 2)), (33422, _BYTE, bytes([0, 1, 1, 2])),

@@ -58,7 +58,7 @@ def test_crops_differ_between_groups_and_repeat_with_the_seed() -> None:
     assert torch.equal(first, random_crops(pixels, 0.5, np.random.default_rng(0)))
 
 
-def test_crop_scale_one_leaves_pictures_alone() -> None:
+def test_crop_scale_one_leaves_images_alone() -> None:
     pixels = torch.arange(2 * 4 * 4 * 3).reshape(2, 4, 4, 3).to(torch.uint8)
     whole = random_crops(pixels, 1.0, np.random.default_rng(0))
     assert torch.equal(whole, pixels.permute(0, 3, 1, 2))

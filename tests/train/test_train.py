@@ -117,7 +117,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
     assert steps == [6, 12, 12]  # nothing twice, nothing of the lost steps
 
 
-def test_pictures_decoded_each_time_train_the_same_weights_as_cached_ones(
+def test_images_decoded_each_time_train_the_same_weights_as_cached_ones(
     tiny_model: TinyModel, whole_run: Path, tmp_path: Path
 ) -> None:
     run(tiny_model, tmp_path / "uncached", cache=False)
@@ -227,7 +227,7 @@ def _damaged() -> bytes:
     return b"no picture"
 
 
-def test_too_many_unreadable_pictures_end_the_run_and_a_few_are_left_out(
+def test_too_many_unreadable_images_end_the_run_and_a_few_are_left_out(
     tiny_model: TinyModel, tmp_path: Path
 ) -> None:
     trainable = load_trainable(ModelRequest(tiny_model.name, NO_WEIGHTS), 0)

@@ -18,7 +18,7 @@ from support.corpora import jpeg
 from support.fakestore import run_build, truncated_jpeg, write_photos
 from support.forgetting import (
     ID,
-    PICTURES,
+    IMAGES,
     assert_nowhere,
     assert_sound,
     build,
@@ -31,7 +31,7 @@ from support.forgetting import (
 
 def test_a_damaged_old_version_is_in_nobodys_way(place: Path) -> None:
     build(place)
-    write_photos(place / "photos", PICTURES | {"more.jpg": 30})
+    write_photos(place / "photos", IMAGES | {"more.jpg": 30})
     build(place)
     layout, _ = opened(place)
     old = versions.read_version(layout, 1).find("crawl/images")
@@ -74,7 +74,7 @@ STEPS = [
 def test_killed_between_any_two_steps_it_is_before_or_after_and_the_next_run_ends_it(
     place: Path, module: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_photos(place / "photos", PICTURES, broken={"bad.jpg": truncated_jpeg(40)})
+    write_photos(place / "photos", IMAGES, broken={"bad.jpg": truncated_jpeg(40)})
     build(place)
 
     def die(*_: object, **__: object) -> None:

@@ -25,7 +25,7 @@ from support.forgetting import (
     traces_of,
 )
 from support.hostile_server import HostileServer, Reply, hostile_server
-from support.pictures import png
+from support.images import png
 
 
 def make_tar(path: Path, *files: tuple[str, bytes]) -> None:

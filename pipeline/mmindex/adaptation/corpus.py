@@ -68,9 +68,9 @@ def stored(snapshot: Snapshot, seed: int) -> Captioned:
     owners = corpus.images.id_of_row[corpus.image_of_caption]
     both = np.unique(np.stack([owners, corpus.captions.id_of_row]), axis=1)
     ids, texts, sampled = _sampled(both[0], both[1], seed)
-    pictures, owner = np.unique(ids, return_inverse=True)
+    images, owner = np.unique(ids, return_inverse=True)
     pairs = make_pairs(
-        corpus.images.vectors.take(pictures), corpus.captions.vectors.take(texts), owner
+        corpus.images.vectors.take(images), corpus.captions.vectors.take(texts), owner
     )
     return Captioned(pairs, sampled=sampled)
 
@@ -108,19 +108,19 @@ def listed(vectorizer: Vectorizer, path: Path, seed: int) -> Captioned:
     ids, chosen, sampled = _sampled(owners, np.arange(len(texts), dtype=np.int64), seed)
     vectors = _encoded(vectorizer, [texts[place] for place in chosen.tolist()])
     good = good_rows(vectors)
-    pictures, owner = np.unique(ids[good], return_inverse=True)
-    images = snapshot.vectors(Modality.IMAGE).take(pictures)
+    image_ids, owner = np.unique(ids[good], return_inverse=True)
+    images = snapshot.vectors(Modality.IMAGE).take(image_ids)
     pairs = make_pairs(images, vectors[good], owner)
     return Captioned(pairs, unknown, int(np.count_nonzero(~good)), sampled)
 
 
 def _sampled(owners: Int64, captions: Int64, seed: int) -> tuple[Int64, Int64, bool]:
     """Return the captions of at most ``MOST_IMAGES`` images."""
-    pictures = np.unique(owners)
-    if len(pictures) <= MOST_IMAGES:
+    images = np.unique(owners)
+    if len(images) <= MOST_IMAGES:
         return owners, captions, False
-    kept = np.isin(owners, pictures[sample(len(pictures), MOST_IMAGES, seed)])
-    get_logger("adapt").info("using a sample", images=MOST_IMAGES, of=len(pictures))
+    kept = np.isin(owners, images[sample(len(images), MOST_IMAGES, seed)])
+    get_logger("adapt").info("using a sample", images=MOST_IMAGES, of=len(images))
     return owners[kept], captions[kept], True
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mmindex.evaluate.stage import Measured
     from mmindex.export.export import ExportLayout, ExportReport
     from mmindex.search.columns import Order
-    from mmindex.search.given import Picture
+    from mmindex.search.given import ImageLike
     from mmindex.search.hits import Limit
     from mmindex.search.query import Answer, Session, Sessions
     from mmindex.search.vectorize import Vectorizer
@@ -148,10 +148,10 @@ class Index:
         self,
         text: str | None = None,
         *,
-        image: Picture | Sequence[Picture] | None = None,
+        image: ImageLike | Sequence[ImageLike] | None = None,
         vector: ArrayLike | None = None,
-        plus: Picture | Sequence[Picture] | None = None,
-        minus: Picture | Sequence[Picture] | None = None,
+        plus: ImageLike | Sequence[ImageLike] | None = None,
+        minus: ImageLike | Sequence[ImageLike] | None = None,
         weights: Sequence[float] | None = None,
         others: bool = False,
         k: int = 10,
@@ -201,7 +201,7 @@ class Index:
             as_limit,
             as_weights,
             either_part,
-            picture_part,
+            image_part,
             several,
             text_part,
             unit_vector,
@@ -210,7 +210,7 @@ class Index:
 
         form = self._wanted(where, as_limit(k, min_score, distinct=distinct), sort, columns, to)
         wanted = [] if text is None else [text_part(text)]
-        wanted += [picture_part(one, "image") for one in several(image)]
+        wanted += [image_part(one, "image") for one in several(image)]
         if vector is not None:
             wanted.append(Part(Modality.IMAGE, "a vector", unit_vector(vector, self.dim)))
         wanted += [either_part(one, "plus", self.snapshot) for one in several(plus)]
@@ -298,7 +298,7 @@ class Index:
         self,
         *,
         texts: Sequence[str] | None = None,
-        images: Sequence[Picture] | None = None,
+        images: Sequence[ImageLike] | None = None,
     ) -> NDArray[np.float32]:
         """Encode texts or images with the model of the index.
 
@@ -315,7 +315,7 @@ class Index:
             UsageError: neither or both are given, or a text is empty.
             NoInputError, DataError, ModelMismatchError: as :meth:`search`.
         """
-        from mmindex.search.given import check_texts, picture_part
+        from mmindex.search.given import check_texts, image_part
 
         if (texts is None) == (images is None):
             raise UsageError("embed takes either texts or images", "embed(texts=[...])")
@@ -326,7 +326,7 @@ class Index:
             check_texts(texts)
             return vectorizer.texts(texts) if texts else np.empty((0, self.dim), np.float32)
         expect_several(images, "images")
-        found, _ = vectorizer.parts([picture_part(one, "images") for one in images or ()])
+        found, _ = vectorizer.parts([image_part(one, "images") for one in images or ()])
         return found
 
     def vectors(self, side: Side = "image") -> tuple[NDArray[np.object_], NDArray[np.float16]]:

@@ -105,7 +105,7 @@ class Skip(StrEnum):
     CACHE = "thumbnails or previews that another program keeps"
     EXCLUDED = "excluded"
     OTHER_NAME = "another name of a picture in the corpus"
-    SAME_PICTURE = "another row of the same picture"
+    SAME_IMAGE = "another row of the same picture"
     STORE = "an mmindex store"  # its files would change the corpus in every build
     LINKED_FOLDER = "a link to a folder of the source"
     OTHER_SPLIT = "in another split"

@@ -45,7 +45,7 @@ _TABLES: Final = (
     "CREATE TABLE captions (image INTEGER, place INTEGER, caption_id, key, image_id, text,"
     " PRIMARY KEY (image, place)) WITHOUT ROWID",
     # Only for tables, in which rows with the same bytes are one image.
-    "CREATE TABLE pictures (source, key, image INTEGER, PRIMARY KEY (source, key)) WITHOUT ROWID",
+    "CREATE TABLE contents (source, key, image INTEGER, PRIMARY KEY (source, key)) WITHOUT ROWID",
 )
 _PUT_IMAGE: Final = "INSERT OR IGNORE INTO images VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_CAPTION: Final = "INSERT INTO captions VALUES (?, ?, ?, ?, ?, ?)"
@@ -101,7 +101,7 @@ class Spool:
             DataError: the sources have too many columns.
         """
         with _sqlite_errors(row.image_id):
-            if is_row and (known := self._find_picture(row)):
+            if is_row and (known := self._find_image(row)):
                 return known
             fixed = [getattr(row, name) for name in IMAGE_COLUMNS]
             metadata = msgspec.json.encode(row.metadata)
@@ -111,14 +111,14 @@ class Spool:
             kept = Kept(added.lastrowid or 0, row.image_id, is_new=True)
             if is_row:
                 values = (row.source, row.key, kept.number)
-                self._database.execute("INSERT INTO pictures VALUES (?, ?, ?)", values)
+                self._database.execute("INSERT INTO contents VALUES (?, ?, ?)", values)
         self._columns.add(row.metadata)
         return kept
 
-    def _find_picture(self, row: ImageRow) -> Kept | None:
+    def _find_image(self, row: ImageRow) -> Kept | None:
         query = (
-            "SELECT number, image_id FROM pictures JOIN images ON image = number"
-            " WHERE pictures.source = ? AND pictures.key = ?"
+            "SELECT number, image_id FROM contents JOIN images ON image = number"
+            " WHERE contents.source = ? AND contents.key = ?"
         )
         found = self._database.execute(query, (row.source, row.key)).fetchone()
         return None if found is None else Kept(found[0], found[1], is_new=False)

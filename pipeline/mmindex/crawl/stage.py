@@ -360,7 +360,7 @@ def _keep(item: SourceItem, known: Known, tally: Tally, sink: _Sink) -> None:
     if kept.is_new:
         tally.images += 1
     else:
-        tally.ignore(Ignored(Skip.SAME_PICTURE))
+        tally.ignore(Ignored(Skip.SAME_IMAGE))
 
 
 def _reject(item: SourceItem, error: ItemError, key: str, tally: Tally) -> None:

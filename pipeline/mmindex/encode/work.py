@@ -114,13 +114,13 @@ class Worker:
                 progress.update(count)
             yield self._finish(writer)
 
-    def _pool(self, pictures: int) -> DecodePool[DecodeTask, Decoded]:
+    def _pool(self, images: int) -> DecodePool[DecodeTask, Decoded]:
         """Return the decode workers: no more than there are images."""
         encode, limits = self.config.encode, self.config.limits
         workers = encode.workers
         if workers is None:
             workers = min(encode.cores or usable_cores(), _MAX_WORKERS)
-        workers = min(workers, pictures)
+        workers = min(workers, images)
         if self._decoders is not None and self._decoders.workers < workers:
             self._stop_decoders()
         if self._decoders is None:
@@ -140,20 +140,20 @@ class Worker:
     def _image_batch(
         self, batch: list[tuple[DecodeTask, Decoded]], writer: ShardWriter, progress: tqdm[Any]
     ) -> None:
-        keys, pictures = [], []
+        keys, images = [], []
         for task, decoded in batch:
             if isinstance(decoded, Failure):
                 writer.fail(task.key, decoded)
             else:
                 keys.append(task.key)
-                pictures.append(decoded)
+                images.append(decoded)
         if keys:
             first = self._encoder is None
             encoder = self._loaded()
             if first:
                 progress.unpause()  # the estimate does not include loading the model
             with self._timer.measure("image_model"):
-                vectors = encoder.encode_images(np.stack(pictures))
+                vectors = encoder.encode_images(np.stack(images))
             self._prove(Modality.IMAGE, vectors)
             writer.add(keys, vectors)
 

@@ -24,13 +24,13 @@ class Described:
     """An image with its captions.
 
     Attributes:
-        picture: the location of the image.
+        image: the location of the image.
         captions: the captions, best first, each text once; scores are cosine similarities with the
             image.
         agreement: for each caption, its mean cosine similarity with the other voters.
     """
 
-    picture: str
+    image: str
     captions: tuple[Hit, ...]
     agreement: tuple[float, ...]
 
@@ -54,7 +54,7 @@ def describe(
     """
     snapshot = vectorizer.snapshot
     searcher = Searcher(snapshot, Modality.TEXT)
-    asked = vectorizer.picture(image)
+    asked = vectorizer.named_image(image)
     scores, found = searcher.search(asked.vector[None], min(max(k, voters or 1), searcher.n))
     ids, near = found[0][found[0] >= 0], scores[0][found[0] >= 0]
     texts = snapshot.vectors(Modality.TEXT).take(ids).astype(np.float64)
@@ -68,7 +68,7 @@ def describe(
         order.tolist(), searcher.keys(ids[order]), strict=True)]  # fmt: skip
     named = hits(snapshot, Modality.TEXT, ranked, Limit(k=1))
     return Described(
-        picture=asked.uri,
+        image=asked.uri,
         captions=tuple(_ranked(named)),
         agreement=tuple(agreement[order].tolist()),
     )

@@ -60,13 +60,13 @@ class Classifier:
     vectors: Float32
     scale: float
 
-    def rank(self, pictures: Float32, k: int) -> tuple[Int64, Float64]:
+    def rank(self, images: Float32, k: int) -> tuple[Int64, Float64]:
         """Return the k best labels of float32 (n, dim) images: int64 and float64 (n, k).
 
         These are the numbers of the labels, best first (for equal ones, in list order), and their
         probabilities over all labels.
         """
-        logits = self.scale * (pictures.astype(np.float64) @ self.vectors.T.astype(np.float64))
+        logits = self.scale * (images.astype(np.float64) @ self.vectors.T.astype(np.float64))
         logits -= logits.max(axis=1, keepdims=True)
         shares = np.exp(logits)
         shares /= shares.sum(axis=1, keepdims=True)
@@ -113,7 +113,7 @@ def classify_files(
     vectorizer: Vectorizer, classifier: Classifier, wheres: Sequence[str], k: int
 ) -> Iterator[Prediction]:
     """Classify images (files, uris or ids) in order; unusable images have an error."""
-    for where, found in zip(wheres, vectorizer.pictures(wheres), strict=True):
+    for where, found in zip(wheres, vectorizer.named_images(wheres), strict=True):
         if isinstance(found, MmindexError):
             yield Prediction(where, (), (), error=found.message)
             continue

@@ -126,20 +126,20 @@ def attributions(encoder: OpenClipEncoder, pixels: Pixels, text: Float32) -> Flo
     import torch
 
     model: Any = encoder.model
-    picture = _normalised(encoder, pixels)  # the neutral colour is 0 here
-    goal = torch.from_numpy(text).to(picture)
-    total = torch.zeros_like(picture[0])
+    image = _normalised(encoder, pixels)  # the neutral colour is 0 here
+    goal = torch.from_numpy(text).to(image)
+    total = torch.zeros_like(image[0])
     # Squared, because steps must be small near the neutral image, where normalisation amplifies
     # faint patterns.
-    times = ((torch.arange(_STEPS, device=picture.device) + 0.5) / _STEPS).view(-1, 1, 1, 1)
+    times = ((torch.arange(_STEPS, device=image.device) + 0.5) / _STEPS).view(-1, 1, 1, 1)
     for start in range(0, _STEPS, _STEP_BATCH):
         part = times[start : start + _STEP_BATCH]
-        path = (part**2 * picture).requires_grad_()
+        path = (part**2 * image).requires_grad_()
         with torch.enable_grad():
             scores = torch.nn.functional.normalize(model.encode_image(path), dim=1) @ goal
             [slopes] = torch.autograd.grad(scores.sum(), path)
         total += (2 * part * slopes).sum(dim=0)
-    shares: Float64 = (total / _STEPS * picture[0]).sum(dim=0).cpu().numpy().astype(np.float64)
+    shares: Float64 = (total / _STEPS * image[0]).sum(dim=0).cpu().numpy().astype(np.float64)
     return shares
 
 

@@ -92,8 +92,8 @@ def _scores(corpus: Corpus, captions: Int64, images: Int64) -> Float64:
     if corpus.captions is None or not len(captions):
         return np.empty(0)
     texts = corpus.captions.vectors.take(captions).astype(np.float64)
-    pictures = corpus.images.vectors.take(images).astype(np.float64)
-    scores: Float64 = np.einsum("nd,nd->n", texts, pictures)
+    vectors = corpus.images.vectors.take(images).astype(np.float64)
+    scores: Float64 = np.einsum("nd,nd->n", texts, vectors)
     return scores
 
 
@@ -106,8 +106,8 @@ def score_pair(vectorizer: Vectorizer, image: str, text: str) -> float:
         DataError: the image cannot be decoded.
         ModelMismatchError: the model is no longer the one that made the index.
     """
-    picture = vectorizer.picture(image).vector
-    return float(picture @ vectorizer.text(text))
+    vector = vectorizer.named_image(image).vector
+    return float(vector @ vectorizer.text(text))
 
 
 def score_pairs(vectorizer: Vectorizer, pairs: Sequence[Pair]) -> tuple[ScoredPair, ...]:
@@ -119,8 +119,8 @@ def score_pairs(vectorizer: Vectorizer, pairs: Sequence[Pair]) -> tuple[ScoredPa
         ModelMismatchError: the model is no longer the one that made the index.
     """
     names = list(dict.fromkeys(pair.image for pair in pairs))
-    pictures: dict[str, Asked | MmindexError] = dict(
-        zip(names, vectorizer.pictures(names), strict=True)
+    images: dict[str, Asked | MmindexError] = dict(
+        zip(names, vectorizer.named_images(names), strict=True)
     )
     texts = list(dict.fromkeys(pair.text for pair in pairs))
     places = {text: place for place, text in enumerate(texts)}
@@ -130,13 +130,13 @@ def score_pairs(vectorizer: Vectorizer, pairs: Sequence[Pair]) -> tuple[ScoredPa
     vectors = np.concatenate(parts) if parts else np.empty((0, 1), dtype=np.float32)
     scored = []
     for pair in pairs:
-        picture = pictures[pair.image]
-        if isinstance(picture, MmindexError):
-            scored.append(ScoredPair(pair, None, picture.message))
+        image = images[pair.image]
+        if isinstance(image, MmindexError):
+            scored.append(ScoredPair(pair, None, image.message))
         elif not pair.text.strip():
             scored.append(ScoredPair(pair, None, "the text is empty"))
         else:
-            scored.append(ScoredPair(pair, float(picture.vector @ vectors[places[pair.text]])))
+            scored.append(ScoredPair(pair, float(image.vector @ vectors[places[pair.text]])))
     return tuple(scored)
 
 

@@ -59,22 +59,22 @@ def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> Box:
     return left, top, left + seen_width, top + seen_height
 
 
-def overlay(picture: Image.Image, heat: Float32, spec: PreprocessSpec) -> Image.Image:
+def overlay(image: Image.Image, heat: Float32, spec: PreprocessSpec) -> Image.Image:
     """Draw a heat map over an image.
 
     Args:
-        picture: RGB, upright.
+        image: RGB, upright.
         heat: float32 (rows, columns) from 0 to 1 over the model's view.
         spec: the preprocessing of the model.
 
         Returns: RGB, at most 1,024 pixels on the longer side. Parts with high values are bright;
             parts outside the model's crop are dark.
     """
-    box = seen_box(picture.size, spec)
-    scale = min(1.0, _MOST_PIXELS / max(picture.size))
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    shown = np.asarray(picture.resize(size, Image.Resampling.LANCZOS), dtype=np.float32) / 255
-    places, seen = _on_picture(heat, (box[0] * scale, box[1] * scale, box[2] * scale,
+    box = seen_box(image.size, spec)
+    scale = min(1.0, _MOST_PIXELS / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    shown = np.asarray(image.resize(size, Image.Resampling.LANCZOS), dtype=np.float32) / 255
+    places, seen = _on_image(heat, (box[0] * scale, box[1] * scale, box[2] * scale,
                                       box[3] * scale), size)  # fmt: skip
     colours = colormaps[_COLOURS](places)[..., :3].astype(np.float32)
     opacity = (_STRONGEST * places)[..., None]
@@ -137,7 +137,7 @@ def _cut(text: str, room: int) -> str:
     return text
 
 
-def explain_picture(
+def explain_image(
     vectorizer: Vectorizer, image: str, text: str, out: Path, method: Method | None = None
 ) -> Explanation:
     """Explain the match of an image and a text, and write the overlay with a legend as a PNG.
@@ -154,20 +154,20 @@ def explain_picture(
         UsageError: the text is empty, or as :func:`mmindex.insight.explain.explain`.
         MmindexError: the file cannot be written.
     """
-    found, shown = draw_match(vectorizer, vectorizer.open_picture(image), text, method)
+    found, shown = draw_match(vectorizer, vectorizer.open_image(image), text, method)
     with os_errors(out):
         shown.save(out, format="PNG")
     return found
 
 
 def draw_match(
-    vectorizer: Vectorizer, picture: Image.Image, text: str, method: Method | None = None
+    vectorizer: Vectorizer, image: Image.Image, text: str, method: Method | None = None
 ) -> tuple[Explanation, Image.Image]:
     """Explain the match of an image and a text: return the explanation, and its overlay.
 
     Args:
         vectorizer: the vectorizer of the version.
-        picture: RGB, upright.
+        image: RGB, upright.
         text: the text.
         method: see :func:`mmindex.insight.explain.explain`.
 
@@ -176,15 +176,13 @@ def draw_match(
         MmindexError: the model is not available, or returns no usable vector.
     """
     encoder = vectorizer.encoder
-    pixels = to_pixels(picture, encoder.preprocess)
+    pixels = to_pixels(image, encoder.preprocess)
     found = explain(encoder, pixels, vectorizer.text(text), method)
-    shown = overlay(picture, found.heat, encoder.preprocess)
+    shown = overlay(image, found.heat, encoder.preprocess)
     return found, with_legend(shown, text, found)
 
 
-def _on_picture(
-    heat: Float32, box: Box, size: tuple[int, int]
-) -> tuple[Float32, NDArray[np.bool_]]:
+def _on_image(heat: Float32, box: Box, size: tuple[int, int]) -> tuple[Float32, NDArray[np.bool_]]:
     """Return the interpolated values at every pixel, and which pixels the model saw."""
     width, height = size
     left, top, right, bottom = box

@@ -191,10 +191,10 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def to_jpeg(picture: Image.Image) -> bytes:
+def to_jpeg(image: Image.Image) -> bytes:
     """Encode pixels as a JPEG without comments, EXIF or colour profile of the original."""
-    clean = Image.new("RGB", picture.size)
-    clean.paste(picture)
+    clean = Image.new("RGB", image.size)
+    clean.paste(image)
     buffer = io.BytesIO()
     clean.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return buffer.getvalue()

@@ -56,7 +56,7 @@ VIDEO: Final = Extra("video", "av", "videos", VIDEO_EXTENSIONS)
 EXTRAS: Final = (JXL, RAW, VIDEO)
 
 
-def picture_extensions() -> frozenset[str]:
+def image_extensions() -> frozenset[str]:
     """Return the extensions of the image files that can be read on this machine."""
     return _ALWAYS.union(*(one.extensions for one in (JXL, RAW) if one.installed))
 

@@ -66,8 +66,8 @@ class RawFile(ImageFile.ImageFile):
         """Load the preview, or develop the image."""
         if self._im is None:
             with _opened(self._data) as raw:
-                picture = _preview(raw) or _developed(raw)
-            self._im, self._size = picture.im, picture.size
+                image = _preview(raw) or _developed(raw)
+            self._im, self._size = image.im, image.size
         return Image.Image.load(self)
 
     def getexif(self) -> Image.Exif:
@@ -153,17 +153,17 @@ def _embedded(raw: rawpy.RawPy) -> Image.Image | None:
 
 def _preview(raw: rawpy.RawPy) -> Image.Image | None:
     """Return the upright preview; None if it is too small or damaged."""
-    picture = _embedded(raw)
-    if picture is None or max(picture.size) < _LARGE_PREVIEW:
+    image = _embedded(raw)
+    if image is None or max(image.size) < _LARGE_PREVIEW:
         return None
     try:
-        upright = picture.convert("RGB")
+        upright = image.convert("RGB")
     except DECODER_ERRORS:
         return None
     sizes = raw.sizes
     # A few cameras rotate the preview itself, so that its shape differs from the sensor's image.
     turned = sizes.flip in _SIDEWAYS and (
-        (picture.width > picture.height) != (sizes.width > sizes.height)
+        (image.width > image.height) != (sizes.width > sizes.height)
     )
     turn = None if turned else _TURNS.get(sizes.flip)
     return upright if turn is None else upright.transpose(turn)

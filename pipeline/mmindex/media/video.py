@@ -253,8 +253,8 @@ def _time_of(frame: VideoFrame, stream: VideoStream) -> float:
 
 def _upright(frame: VideoFrame, limits: ImageLimits) -> Image.Image:
     check_size(frame.width, frame.height, limits)
-    picture: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]  # PyAV leaves it bare
-    return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+    image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]  # PyAV leaves it bare
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float:

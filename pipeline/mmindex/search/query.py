@@ -47,7 +47,7 @@ class Answer:
         to: the side that was searched.
         version: the version of the store.
         hits: best first.
-        picture: the location of the query image; None for a text.
+        image: the location of the query image; None for a text.
         error: why the query failed; ``hits`` is then empty.
     """
 
@@ -55,7 +55,7 @@ class Answer:
     to: Modality
     version: int
     hits: tuple[Hit, ...]
-    picture: str | None = None
+    image: str | None = None
     error: str | None = None
 
 
@@ -166,13 +166,13 @@ class Session:
             ModelMismatchError: as :meth:`text`.
         """
         manifest = self.snapshot.manifest
-        to = to or self._side_of_picture()
+        to = to or self._side_of_image()
         self.snapshot.index(to)
-        asked = self.vectorizer.picture(where)
+        asked = self.vectorizer.named_image(where)
         [found] = self._search(asked.vector[None, :], to, limit)
-        return Answer(where, to, manifest.version, found, picture=asked.uri)
+        return Answer(where, to, manifest.version, found, image=asked.uri)
 
-    def _side_of_picture(self) -> Modality:
+    def _side_of_image(self) -> Modality:
         """Return the default side for a single image: captions, if there are any."""
         indexes = self.snapshot.manifest.indexes
         return Modality.TEXT if Modality.TEXT in indexes else Modality.IMAGE
@@ -193,7 +193,7 @@ class Session:
             part_weights(1, 0, question.weights)
             single = self.image if alone.kind is Modality.IMAGE else self.text
             return single(alone.value, to, limit)
-        to = to or (self._side_of_picture() if question.is_picture else Modality.IMAGE)
+        to = to or (self._side_of_image() if question.is_image else Modality.IMAGE)
         if question.others and to is not Modality.IMAGE:
             raise UsageError(
                 "`others` leaves out images, but this query searches captions", "remove `others`"
@@ -206,9 +206,9 @@ class Session:
         [found] = self._search(
             fuse(vectors, weights)[None, :], to, limit, left_out if question.others else set()
         )
-        pictures = [one.uri for one in wanted if one is not None]
+        images = [one.uri for one in wanted if one is not None]
         version = self.snapshot.manifest.version
-        return Answer(question.title, to, version, found, pictures[0] if pictures else None)
+        return Answer(question.title, to, version, found, images[0] if images else None)
 
     def texts(self, texts: Sequence[str], to: Modality, limit: Limit) -> list[Answer]:
         """Search with many texts at once; texts that cannot be encoded get an answer with an error.

@@ -19,7 +19,7 @@ from mmindex.core.errors import DataError, MmindexError, NoVectorError, UsageErr
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.models.resolve import unfit
-from mmindex.search.hits import Picture, find_pictures
+from mmindex.search.hits import IndexedImage, find_images
 from mmindex.search.named import content_of, decoded, path_of, unknown
 from mmindex.search.parts import Part
 from mmindex.store.snapshot import Snapshot, open_snapshot
@@ -147,7 +147,7 @@ class Vectorizer:
         vector: Float32 = self.texts([text])[0]
         return vector
 
-    def picture(self, where: str) -> Asked:
+    def named_image(self, where: str) -> Asked:
         """Encode an image: a file, or the uri or id of an image in the corpus.
 
         Raises:
@@ -155,12 +155,12 @@ class Vectorizer:
             DataError: the image cannot be decoded.
             ModelMismatchError: see :attr:`encoder`.
         """
-        [found] = self.pictures([where])
+        [found] = self.named_images([where])
         if isinstance(found, MmindexError):
             raise found
         return found
 
-    def pictures(self, wheres: Sequence[str]) -> Iterator[Asked | MmindexError]:
+    def named_images(self, wheres: Sequence[str]) -> Iterator[Asked | MmindexError]:
         """Encode many images, in order; the result contains an error for each unusable image."""
         batch: list[tuple[str, bytes | MmindexError | None]] = []
         held = 0
@@ -207,7 +207,7 @@ class Vectorizer:
                                   if a is None], pixels))  # fmt: skip
         return [next(new) if answer is None else answer for answer in answers]
 
-    def images(self, pictures: Sequence[Image]) -> Float32:
+    def images(self, opened: Sequence[Image]) -> Float32:
         """Encode images in memory, RGB: float32 (n, dim), unit length.
 
         Raises:
@@ -219,10 +219,10 @@ class Vectorizer:
 
         dim = self.snapshot.encoder.dim
         parts = [np.empty((0, dim), dtype=np.float32)]
-        for start in range(0, len(pictures), _BATCH):
-            batch = pictures[start : start + _BATCH]
+        for start in range(0, len(opened), _BATCH):
+            batch = opened[start : start + _BATCH]
             with self._lock:
-                pixels = [to_pixels(picture, self.encoder.preprocess) for picture in batch]
+                pixels = [to_pixels(image, self.encoder.preprocess) for image in batch]
                 parts.append(self.encoder.encode_images(np.stack(pixels)))
         vectors: Float32 = np.concatenate(parts)
         good = good_rows(vectors)
@@ -239,14 +239,14 @@ class Vectorizer:
             a file or an image in the corpus; None for all other parts.
 
         Raises:
-            NoInputError, DataError, ModelMismatchError: as :meth:`picture`.
+            NoInputError, DataError, ModelMismatchError: as :meth:`named_image`.
         """
         opened = [part.given for part in parts if part.is_opened]
         named = [part for part in parts if part.given is None]
         texts = [part.value for part in named if part.kind is Modality.TEXT]
         said = iter(self.texts(texts) if texts else ())
-        drawn = iter(self.images(opened) if opened else ())  # type: ignore[arg-type]  # pictures
-        shown = self.pictures([part.value for part in named if part.kind is Modality.IMAGE])
+        drawn = iter(self.images(opened) if opened else ())  # type: ignore[arg-type]  # images
+        shown = self.named_images([part.value for part in named if part.kind is Modality.IMAGE])
         vectors = np.empty((len(parts), self.snapshot.encoder.dim), dtype=np.float32)
         asked: list[Asked | None] = [None] * len(parts)
         for row, part in enumerate(parts):
@@ -263,7 +263,7 @@ class Vectorizer:
                 vectors[row], asked[row] = found.vector, found
         return vectors, asked
 
-    def open_picture(self, where: str) -> Image:
+    def open_image(self, where: str) -> Image:
         """Open an image by file, uri or id: RGB and upright.
 
         Raises:
@@ -291,10 +291,10 @@ class Vectorizer:
         unit: Float32 = vector / np.linalg.norm(vector)
         return unit
 
-    def _rows(self, column: str, values: set[str]) -> dict[str, Picture]:
-        return find_pictures(self.snapshot, column, values)
+    def _rows(self, column: str, values: set[str]) -> dict[str, IndexedImage]:
+        return find_images(self.snapshot, column, values)
 
-    def _named(self, where: str, row: Picture | None) -> Asked | MmindexError:
+    def _named(self, where: str, row: IndexedImage | None) -> Asked | MmindexError:
         if row is None:
             return unknown(where)
         return Asked(where, row.uri, self.stored(row.key), row.key)
@@ -303,10 +303,10 @@ class Vectorizer:
         from mmindex.models.preprocess import to_pixels
 
         try:
-            picture = decoded(where, data)
+            image = decoded(where, data)
         except DataError as error:
             return error
-        return to_pixels(picture, self.encoder.preprocess)
+        return to_pixels(image, self.encoder.preprocess)
 
     def _encoded(self, wheres: Sequence[str], pixels: list[Pixels]) -> list[Asked | MmindexError]:
         from mmindex.models.encoder import good_rows

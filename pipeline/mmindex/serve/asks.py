@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mmindex.core.records import Hit
-    from mmindex.search.hits import Picture
+    from mmindex.search.hits import IndexedImage
 
 _UPLOADS: Final = 256  # uploaded images to keep for their URLs, about 50 KB each
 
@@ -212,7 +212,7 @@ def _score(text: str) -> float | None:
     return score
 
 
-def find(served: Served, image_id: str) -> Picture:
+def find(served: Served, image_id: str) -> IndexedImage:
     """Return the image with an id in the served version.
 
     Raises:

@@ -44,7 +44,7 @@ class UploadError(RequestError):
         super().__init__(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
 
 
-class PictureError(RequestError):
+class ImageError(RequestError):
     """An image in the corpus cannot be shown: it is missing, or cannot be decoded."""
 
     def __init__(self, message: str) -> None:

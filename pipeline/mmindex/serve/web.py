@@ -32,12 +32,12 @@ from mmindex.search.hits import Limit, captions_of
 from mmindex.search.query import Answer
 from mmindex.search.vectorize import warning_about
 from mmindex.serve.address import address, image_id_of, parameters, quoted
-from mmindex.serve.api import receive_picture
+from mmindex.serve.api import receive_image
 from mmindex.serve.asks import Ask, Uploads, find, question, read_ask, read_number, without
 from mmindex.serve.facets import Facets, facets
 from mmindex.serve.guard import COOKIE, Guard, caller_of
+from mmindex.serve.images import THUMB_PIXELS
 from mmindex.serve.live import Served
-from mmindex.serve.pictures import THUMB_PIXELS
 from mmindex.serve.problems import status_of
 from mmindex.serve.service import Service
 from mmindex.serve.settings import PAGE_HITS
@@ -151,7 +151,7 @@ def pages_routes(service: Service, guard: Guard) -> list[Route]:
     return [
         Route("/", site.search, name="page:search"),
         Route("/picture", site.send, methods=["POST"], name="page:send"),
-        Route("/picture/{id:path}", site.picture, name="page:picture"),
+        Route("/picture/{id:path}", site.image, name="page:picture"),
         Route("/duplicates", site.duplicates, name="page:duplicates"),
         Route("/report", site.report, name="page:report"),
         Route("/quarantine", site.quarantine, name="page:quarantine"),
@@ -286,20 +286,20 @@ class _Site:
     async def send(self, request: Request) -> Response:
         view = View.of(request)
         try:
-            upload = await receive_picture(self.service, self.service.live.current, request)
+            upload = await receive_image(self.service, self.service.live.current, request)
         except MmindexError as error:
             return self.error(view, error)
         return RedirectResponse(view.address(picture=upload.key, offset=""), 303)
 
-    async def picture(self, request: Request) -> Response:
+    async def image(self, request: Request) -> Response:
         served, view = self.service.live.current, View.of(request)
         image_id = image_id_of(request)
         try:
-            return await self.service.desk.run(lambda: self._picture(served, view, image_id))
+            return await self.service.desk.run(lambda: self._image(served, view, image_id))
         except MmindexError as error:
             return self.error(view, error)
 
-    def _picture(self, served: Served, view: View, image_id: str) -> Response:
+    def _image(self, served: Served, view: View, image_id: str) -> Response:
         found = find(served, image_id)
         values = self.service.row(served, image_id)
         captions = captions_of(served.snapshot, [image_id]).get(image_id, [])
@@ -312,7 +312,7 @@ class _Site:
         base = f"/api/v1/images/{quoted(image_id)}"
         large = Thumb(f"{base}/file", values["width"], values["height"])
         return self.page(
-            "serve_picture.html",
+            "serve_image.html",
             view,
             thumb=large,
             alt=captions[0] if captions else place.name,

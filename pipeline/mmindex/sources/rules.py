@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from mmindex.core.errors import UsageError
 from mmindex.core.records import Skip
-from mmindex.media.kinds import VIDEO_EXTENSIONS, picture_extensions
+from mmindex.media.kinds import VIDEO_EXTENSIONS, image_extensions
 
 # Not case-sensitive. Synology, QNAP, Windows, digiKam, macOS archives.
 _CACHES: Final = frozenset({
@@ -78,7 +78,7 @@ class Rules:
             return Skip.HIDDEN
         if self.exclude is not None and self.exclude.match(name):
             return Skip.EXCLUDED
-        if not (self.all_files or self.is_video(last) or extension(last) in picture_extensions()):
+        if not (self.all_files or self.is_video(last) or extension(last) in image_extensions()):
             return Skip.NOT_AN_IMAGE
         if self.include is not None and not any(map(self.include.match, _and_folders(name))):
             return Skip.EXCLUDED

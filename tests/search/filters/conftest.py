@@ -1,4 +1,4 @@
-"""The store whose pictures are filtered."""
+"""The store whose images are filtered."""
 
 from __future__ import annotations
 

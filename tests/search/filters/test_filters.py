@@ -91,7 +91,7 @@ def test_text_that_is_no_utf8_is_seen_with_a_replacement_character(tmp_path):
 
 @pytest.fixture(scope="module", params=["exact", "ivfflat", "ivfpq", "through the selector"])
 def searcher(request: pytest.FixtureRequest, store: Store, tmp_path_factory) -> Iterator[Searcher]:
-    """The store's pictures by every way to search them; a selector takes over above 40 survivors.
+    """The store's images by every way to search them; a selector takes over above 40 survivors.
 
     Through the selector all lists are probed: what may be lost then is lost by the selector.
     """

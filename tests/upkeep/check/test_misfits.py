@@ -15,7 +15,7 @@ from support.stores import Side, captions_table, images_table, key_of, make_stor
 
 
 def small(root, **changes):
-    """A store of two pictures; ``changes`` replace parts of what is written."""
+    """A store of two images; ``changes`` replace parts of what is written."""
     keys = [key_of("a"), key_of("b")]
     vectors = changes.get("vectors", np.eye(2, 8, dtype=np.float32))
     side = Side(changes.get("ids", keys), vectors)

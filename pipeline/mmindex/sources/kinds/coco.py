@@ -29,7 +29,7 @@ from mmindex.media import archive
 from mmindex.media.places import ImagePlace, find_place, require_place
 from mmindex.sources.annotations import decode_json, notes, read_bytes, stem
 from mmindex.sources.base import Kind, Place, Request
-from mmindex.sources.pictures import Listed, picture_events, rejected_events
+from mmindex.sources.listed import Listed, image_events, rejected_events
 
 _CAPTIONS_FILE: Final = re.compile(r"(?:annotations/)?captions_([^/.][^/]*)\.json")
 _MAX_ANNOTATION_BYTES: Final = 4 << 30  # train2017's captions have 92 MB
@@ -172,7 +172,7 @@ def split_events(split: CocoSplit) -> Iterator[SourceEvent]:
             continue
         seen.add(image.id)
         del captions[image.id]
-        yield from picture_events(split.images, listed)
+        yield from image_events(split.images, listed)
     unknown = sum(len(texts) for texts in captions.values())
     yield from notes(
         {

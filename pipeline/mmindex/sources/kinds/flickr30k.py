@@ -20,7 +20,7 @@ from mmindex.sources.annotations import find_file, notes, stem
 from mmindex.sources.base import Kind, Place, Request, require_split
 from mmindex.sources.caption_lists import CaptionList, Described, read_captions
 from mmindex.sources.kinds.coco_karpathy import find_split_file
-from mmindex.sources.pictures import Listed, picture_events
+from mmindex.sources.listed import Listed, image_events
 
 _IMAGE_PLACES: Final = (
     "flickr30k-images",
@@ -52,8 +52,8 @@ def read_flickr30k(request: Request) -> Iterator[SourceEvent]:
     yield Expected(sum(split in (None, one.split) for one in listed.images.values()))
     for name, described in listed.images.items():
         if split in (None, described.split):
-            picture = Listed(stem(name), name, described.captions, described.split)
-            yield from picture_events(place, picture)
+            image = Listed(stem(name), name, described.captions, described.split)
+            yield from image_events(place, image)
     yield from notes(listed.notes)
 
 

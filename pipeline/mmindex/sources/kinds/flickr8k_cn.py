@@ -9,7 +9,7 @@ from mmindex.core.records import SourceEvent
 from mmindex.media.places import require_place
 from mmindex.sources.base import Kind, Place, Request
 from mmindex.sources.chinese import CaptionLayout
-from mmindex.sources.pictures import Listed, picture_events
+from mmindex.sources.listed import Listed, image_events
 
 _LAYOUT: Final = CaptionLayout(
     captions=(
@@ -43,7 +43,7 @@ def read_flickr8k_cn(request: Request) -> Iterator[SourceEvent]:
     listed = list(_LAYOUT.read(request.path, request.split))
     place = require_place(request.path, _PLACES, request.options.max_bytes)
     for stem, split, captions in listed:
-        yield from picture_events(place, Listed(stem, f"{stem}.jpg", captions, split))
+        yield from image_events(place, Listed(stem, f"{stem}.jpg", captions, split))
 
 
 KIND: Final = Kind(

@@ -36,8 +36,8 @@ from mmindex.media.tars import ImageTar
 from mmindex.sources.annotations import stem
 from mmindex.sources.base import Kind, Place, Request
 from mmindex.sources.caption_lists import CaptionList, Described, names_images, parse_captions
+from mmindex.sources.listed import Listed, image_events
 from mmindex.sources.names import match_names
-from mmindex.sources.pictures import Listed, picture_events
 from mmindex.sources.rules import Rules, extension
 from mmindex.store.layout import Layout
 
@@ -205,7 +205,7 @@ def _file(
     if why := scan.rules.skip_file(name):
         yield Ignored(why, suffix=extension(entry.name))
         return
-    target = _picture_behind(scan, entry.path) if linked else None
+    target = _image_behind(scan, entry.path) if linked else None
     if target is None:
         yield from _image(scan, name, name, sidecars)
     elif target and scan.lists:
@@ -214,7 +214,7 @@ def _file(
         yield Ignored(Skip.OTHER_NAME)
 
 
-def _picture_behind(scan: _Scan, path: str) -> str | None:
+def _image_behind(scan: _Scan, path: str) -> str | None:
     """Return the target of a link, if it is in the corpus under its own name.
 
     Returns:
@@ -302,7 +302,7 @@ def _open_list(
     return None
 
 
-def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> Iterator[SourceEvent]:
+def _image(scan: _Scan, name: str, image: str, sidecars: frozenset[str]) -> Iterator[SourceEvent]:
     """Return an image; ``name`` is its name in a list, which can be a link to it."""
     described = scan.described(name)
     captions = None if described is None else described.captions
@@ -313,19 +313,19 @@ def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> It
     if scan.split is not None and described.split != scan.split:
         yield Ignored(Skip.OTHER_SPLIT)
         return
-    if name != picture and not captions:
+    if name != image and not captions:
         yield Ignored(Skip.OTHER_NAME)
         return
-    yield from picture_events(
+    yield from image_events(
         scan.place,
         Listed(
-            image_id=id_part(picture),
-            name=picture,
+            image_id=id_part(image),
+            name=image,
             captions=captions,
             split=described.split,
             metadata=described.metadata,
-            sidecar=next((one for one in _xmp_names(picture) if one in sidecars), ""),
-            is_video=scan.rules.is_video(picture),
+            sidecar=next((one for one in _xmp_names(image) if one in sidecars), ""),
+            is_video=scan.rules.is_video(image),
         ),
     )
 

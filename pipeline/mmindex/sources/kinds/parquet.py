@@ -25,8 +25,8 @@ from mmindex.media.places import ImageFolder
 from mmindex.sources.annotations import json_column
 from mmindex.sources.base import Kind, Place, Request
 from mmindex.sources.captions import caption_fields, caption_texts
+from mmindex.sources.listed import Listed, image_events
 from mmindex.sources.patterns import file_names, find_files
-from mmindex.sources.pictures import Listed, picture_events
 from mmindex.sources.url_rows import URL_COLUMNS, row_id
 
 # Names in datasets on the hub, best first; a column with another name is used if it is the only
@@ -149,7 +149,7 @@ class _Table:
                 "read tables of URLs with urls:FILE",
             )
         place = ImageFolder(self.path.parent, self.request.options.max_bytes)
-        for event in picture_events(place, listed):
+        for event in image_events(place, listed):
             if isinstance(event, SourceItem):
                 yield dataclasses.replace(event, is_row=True)
             else:
