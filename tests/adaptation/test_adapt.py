@@ -59,7 +59,7 @@ def vectors(store: Path, side: str) -> dict[str, np.ndarray]:
     return dict(zip(ids, np.asarray(rows, dtype=np.float64), strict=True))
 
 
-def test_a_model_is_written_that_finds_more_than_before(adapted: AdaptReport, built: Path):
+def test_a_model_that_finds_more_is_written(adapted: AdaptReport, built: Path):
     assert adapted.adapted
     assert adapted.gain.both.low > 5
     assert (adapted.images, adapted.captions, adapted.tested) == (96, 96, 96)
@@ -105,7 +105,7 @@ def test_build_maps_the_vectors_without_an_image_and_a_fresh_encoding_agrees(
         assert min(cosines) > 0.9999
 
 
-def test_this_process_applies_the_maps_where_a_cluster_encodes(adapted: AdaptReport):
+def test_with_a_cluster_this_process_applies_the_maps(adapted: AdaptReport):
     info = fingerprint_of(resolve_model(adapted.model, None), "fp32")
     config = Config.model_validate({"model": {"name": adapted.model}})
     assert adapted.out is not None
@@ -181,7 +181,7 @@ def test_unrelated_captions_write_nothing(built: Path, tmp_path: Path):
     assert not (tmp_path / "model").exists()
 
 
-def test_what_is_in_the_way_stays(adapted: AdaptReport, built: Path, tmp_path: Path):
+def test_existing_files_are_not_overwritten(adapted: AdaptReport, built: Path, tmp_path: Path):
     assert adapted.out is not None
     other = tmp_path / "other"
     other.mkdir()
@@ -241,7 +241,7 @@ def test_a_store_whose_model_has_changed_is_refused(squares: Path, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_the_original_of_a_copied_parent_may_go(squares: Path, tmp_path: Path):
+def test_the_original_of_a_copied_parent_can_be_removed(squares: Path, tmp_path: Path):
     model = save_tiny_model(tmp_path / "model")
     build_squares(tmp_path / "store", squares, model)
     report = mmindex.adapt(tmp_path / "store", out=tmp_path / "out")

@@ -13,7 +13,7 @@ def ranks(said: list[int], seen: list[int], owner: list[int]) -> Ranks:
     return Ranks(np.array(said), np.array(seen), np.array(owner))
 
 
-def test_ranks_are_those_of_the_best_right_answer():
+def test_ranks_are_those_of_the_best_correct_answer():
     images = np.eye(3, dtype=np.float16)
     # The first image's second caption is nearer to the second image.
     texts = np.array([[1, 0, 0], [0.6, 0.8, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float16)
@@ -32,7 +32,7 @@ def test_maps_are_applied_to_both_sides():
     assert rank(pairs, (turn, keep)).text_to_image.tolist() == [1, 1, 1]
 
 
-def test_galleries_taken_together_keep_their_images_apart():
+def test_joined_galleries_keep_their_images_separate():
     one = ranks([1, 2], [1], [0, 0])
     both = Ranks.joined([one, ranks([3], [4], [0])])
     assert both.text_to_image.tolist() == [1, 2, 3]

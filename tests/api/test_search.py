@@ -78,7 +78,7 @@ def questions(images: dict[str, Path]) -> list[tuple[list[str], dict[str, Any]]]
     return asked
 
 
-def test_fifty_questions_get_the_answers_of_the_command(
+def test_fifty_queries_get_the_answers_of_the_command(
     index: mmindex.Index, images: dict[str, Path]
 ) -> None:
     asked = questions(images)
@@ -87,7 +87,9 @@ def test_fifty_questions_get_the_answers_of_the_command(
         ask_both(index, arguments, **values)
 
 
-def test_the_defaults_are_the_commands_own(index: mmindex.Index, images: dict[str, Path]) -> None:
+def test_the_defaults_are_those_of_the_command(
+    index: mmindex.Index, images: dict[str, Path]
+) -> None:
     """An image alone finds images here: that one default is the API's own."""
     ask_both(index, ["red"], text="red")
     ask_both(index, ["--image", ID, "--to", "image"], image=ID)
@@ -107,7 +109,7 @@ def test_a_search_names_the_columns_it_wants(index: mmindex.Index) -> None:
         index.search("red", columns=["widht"])
 
 
-def test_texts_that_cannot_be_asked_are_kept_on_request(index: mmindex.Index) -> None:
+def test_invalid_texts_are_kept_on_request(index: mmindex.Index) -> None:
     asked = ["red", b"red\n", " ", b"\xff", "blue"]
     kept = list(index.search_many(asked, k=2, errors="keep"))
     assert [hits.error is None for hits in kept] == [True, True, False, False, True]
@@ -132,7 +134,7 @@ def test_hits_are_written_as_the_page_of_the_command(index: mmindex.Index, tmp_p
         assert (tmp_path / "api.html").read_text("utf-8") == page.read_text("utf-8")
 
 
-def test_many_texts_get_the_answers_of_one_by_one(index: mmindex.Index) -> None:
+def test_many_texts_get_the_same_answers_as_single_texts(index: mmindex.Index) -> None:
     texts = [f"red {n}" for n in range(300)]
     many = list(index.search_many(iter(texts), k=4, where="width = 64"))
     assert many == [index.search(text, k=4, where="width = 64") for text in texts]
@@ -161,7 +163,7 @@ def test_an_image_in_memory_counts_as_its_file(index: mmindex.Index, tmp_path: P
         assert [(h.id, h.score) for h in opened] == [(h.id, h.score) for h in named]
 
 
-def test_a_vector_of_any_length_asks_as_its_text(index: mmindex.Index) -> None:
+def test_a_vector_of_any_length_searches_like_its_text(index: mmindex.Index) -> None:
     (vector,) = index.embed(texts=["a red square"])
     expected = [hit.id for hit in index.search("a red square")]
     for asked in (vector, vector * 7, vector.astype(np.float16), list(map(float, vector))):
@@ -223,7 +225,7 @@ def test_without_pandas_the_error_names_the_extra(
     assert "mmindex[pandas]" in error.value.hint
 
 
-def test_a_notebook_shows_images_and_nothing_of_a_stranger_acts(
+def test_a_notebook_shows_images_and_escapes_untrusted_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: dict[str, Path]
 ) -> None:
     evil = "<script>alert(1)</script> \u202e & \"'"
@@ -333,7 +335,7 @@ def test_a_bad_value_raises_the_commands_error(
         assert error.value.__notes__ == [f"hint: {error.value.hint}"]
 
 
-def test_an_image_that_is_none_is_refused(index: mmindex.Index, tmp_path: Path) -> None:
+def test_an_invalid_image_is_refused(index: mmindex.Index, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"<html>")
     with pytest.raises(mmindex.DataError, match=r"bad\.jpg"):
         index.search(image=tmp_path / "bad.jpg")
@@ -344,7 +346,7 @@ def test_an_image_that_is_none_is_refused(index: mmindex.Index, tmp_path: Path) 
         index.search(image=cut)
 
 
-def test_open_refuses_what_is_no_store(tmp_path: Path) -> None:
+def test_open_refuses_a_folder_that_is_not_a_store(tmp_path: Path) -> None:
     with pytest.raises(mmindex.NoInputError, match="no mmindex store"):
         mmindex.open(tmp_path / "nothing")
     with pytest.raises(TypeError, match="path: expected a str or Path, not int 3"):

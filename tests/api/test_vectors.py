@@ -81,7 +81,7 @@ print(seen, peak - first)
 """
 
 
-def test_a_walk_over_100_000_rows_takes_no_more_memory_than_its_start(tmp_path: Path) -> None:
+def test_iterating_over_100_000_rows_takes_constant_memory(tmp_path: Path) -> None:
     """The vectors have 102 MB, a part of them 4 MB."""
     rows, dim = 100_000, 512
     synthetic(tmp_path / "s", rows, dim)

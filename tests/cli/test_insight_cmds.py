@@ -61,7 +61,7 @@ def records(done: click.testing.Result) -> list[dict[str, object]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_a_pair_gets_score_and_verdict(images: dict[str, Path]) -> None:
+def test_a_pair_gets_a_score_and_a_result(images: dict[str, Path]) -> None:
     path = str(images["folder/00003.png"])
     done = run("match", "--image", path, "--text", "a white thing")
     assert done.exit_code == 0
@@ -79,7 +79,7 @@ def test_a_pair_gets_score_and_verdict(images: dict[str, Path]) -> None:
     assert (answer["match"], "fitted" in answer) == (True, False)
 
 
-def test_a_file_of_pairs_gets_its_figures(tmp_path: Path) -> None:
+def test_a_file_of_pairs_is_evaluated(tmp_path: Path) -> None:
     lines = ["image,text,label"]
     for n in range(20):
         lines.append(f"pictures/{n:05d}.png,a {COLOURS[n % 5]} thing,1")
@@ -146,7 +146,7 @@ def test_an_image_that_cannot_be_used_shows_in_the_exit_code(tmp_path: Path, lab
     assert "1 of the images cannot be used" in done.stderr
 
 
-def test_duplicates_come_as_table_json_tsv_and_page(tmp_path: Path) -> None:
+def test_duplicates_are_printed_as_table_json_tsv_and_page(tmp_path: Path) -> None:
     done = run("dedup", "--image-threshold", "0.9", "--html", "d.html", "--format", "json")
     groups = records(done)
     assert groups
@@ -161,7 +161,7 @@ def test_duplicates_come_as_table_json_tsv_and_page(tmp_path: Path) -> None:
     assert run("dedup", "--where", "width < 0", "--format", "json").stdout == ""
 
 
-def test_an_explanation_is_drawn_and_told(tmp_path: Path) -> None:
+def test_an_explanation_is_drawn_and_described(tmp_path: Path) -> None:
     done = run("explain", "--image", "folder/00000.png", "--text", "red", "--out", "e.png")
     assert done.exit_code == 0, done.stderr
     assert "strongest (occlusion) at" in done.stdout
@@ -209,7 +209,7 @@ def test_an_image_is_described(images: dict[str, Path]) -> None:
         (("caption", "--image", "nobody.jpg"), 66, "no such file"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_has_its_exit_code_and_says_why(
+def test_impossible_requests_have_an_exit_code_and_a_reason(
     arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     done = run(*arguments)

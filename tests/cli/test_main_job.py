@@ -60,7 +60,7 @@ def test_an_image_finds_itself_first(built):
         assert answer["hits"][0]["score"] > 0.999
 
 
-def test_query_json_is_one_object_a_line_in_the_agreed_form(built):
+def test_query_json_has_one_object_per_line_in_the_documented_form(built):
     store, _ = built
     (answer,) = mmindex_json("query", "a red", "square", "--store", store, "-k", 3)
     assert list(answer) == ["query", "to", "version", "hits"]
@@ -73,7 +73,7 @@ def test_query_json_is_one_object_a_line_in_the_agreed_form(built):
     assert all(isinstance(hit["caption"], str) for hit in texts["hits"])
 
 
-def test_more_hits_than_the_corpus_has_gives_the_corpus(built):
+def test_a_large_k_returns_the_whole_corpus(built):
     store, _ = built
     (answer,) = mmindex_json("query", "anything", "--store", store, "-k", 1000)
     assert len(answer["hits"]) == 60
@@ -110,7 +110,7 @@ def test_another_model_is_refused(built, tmp_path):
     assert "hint: " in done.stderr
 
 
-def test_ivfpq_answers_like_exact_search_and_says_how_well(tmp_path, tiny_model):
+def test_ivfpq_answers_like_exact_search_and_reports_its_recall(tmp_path, tiny_model):
     """The quantised index is really built and used, with few vectors too."""
     corpus = write_coco(tmp_path / "coco", 300)
     common = ("--source", f"coco:{corpus}", "--model", tiny_model.name)
@@ -128,7 +128,7 @@ def test_ivfpq_answers_like_exact_search_and_says_how_well(tmp_path, tiny_model)
     assert len(same) >= 9
 
 
-def test_the_stages_one_by_one_make_the_same_version_as_build(built, tmp_path, tiny_model):
+def test_single_stages_make_the_same_version_as_build(built, tmp_path, tiny_model):
     store, corpus = built
     steps = tmp_path / "steps"
     mmindex("crawl", "--store", steps, "--source", f"coco:{corpus}")
@@ -187,7 +187,7 @@ def test_real_photographs_from_build_to_query(real_photos, tmp_path, tiny_model)
 
 
 @pytest.mark.parametrize("name", ["embeddings/text/00000", "vectors/image/00000", "ids/text"])
-def test_a_build_makes_damaged_objects_again(built, tmp_path, name):
+def test_a_build_creates_damaged_objects_again(built, tmp_path, name):
     """The hint of every refusal says so; "nothing changed" may not be said of a damaged store."""
     store = tmp_path / "store"
     shutil.copytree(built[0], store)

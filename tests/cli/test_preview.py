@@ -29,7 +29,7 @@ def same(data: bytes, image: Image.Image) -> bool:
         return np.array_equal(np.asarray(shown.convert("RGB")), np.asarray(image))
 
 
-def test_kitty_gets_a_png_in_pieces(image: Image.Image) -> None:
+def test_kitty_gets_a_png_in_chunks(image: Image.Image) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     for shown in (image, Image.fromarray(noise)):
         pieces = re.findall("\x1b_G([^;]*);([^\x1b]*)\x1b\\\\", preview.kitty(shown))

@@ -20,7 +20,7 @@ from support.stores import image_store
 
 
 @pytest.mark.usefixtures("store")
-def test_the_words_are_one_text(images: dict[str, Path]) -> None:
+def test_several_words_are_one_text(images: dict[str, Path]) -> None:
     done = run("a", "blue", "thing", "-k", "1", "--format", "json")
     assert done.exit_code == 0
     [hit] = json.loads(done.stdout)["hits"]
@@ -64,7 +64,7 @@ def test_hostile_captions_are_inert_in_every_format() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_page_is_written_beside_the_printed_hits(tmp_path: Path) -> None:
+def test_a_page_is_written_in_addition_to_the_printed_hits(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     done = run("red", "-k", "3", "--html", str(page), "--format", "json")
     assert len(json.loads(done.stdout)["hits"]) == 3
@@ -72,7 +72,9 @@ def test_a_page_is_written_beside_the_printed_hits(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_images_texts_and_conditions_go_together(tmp_path: Path, images: dict[str, Path]) -> None:
+def test_images_texts_and_conditions_can_be_combined(
+    tmp_path: Path, images: dict[str, Path]
+) -> None:
     """A text, a file, an id from a list, what is not wanted, weights and a condition."""
     listed = tmp_path / "ids.txt"
     listed.write_text("folder/00001.png\n\n")
@@ -89,7 +91,7 @@ def test_images_texts_and_conditions_go_together(tmp_path: Path, images: dict[st
 
 
 @pytest.mark.usefixtures("store")
-def test_no_survivor_of_a_condition_is_an_empty_answer() -> None:
+def test_a_condition_that_matches_nothing_is_an_empty_answer() -> None:
     done = run("red", "--where", "width < 0", "--format", "json")
     assert (done.exit_code, json.loads(done.stdout)["hits"]) == (0, [])
     assert "no hits" in run("red", "--where", "width < 0").stdout
@@ -131,7 +133,7 @@ def test_hits_below_the_wanted_score_are_left_out() -> None:
     ],
 )
 @pytest.mark.usefixtures("store")
-def test_what_cannot_be_done_has_its_exit_code_and_says_why(
+def test_impossible_requests_have_an_exit_code_and_a_reason(
     arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     done = run(*arguments)
@@ -151,7 +153,7 @@ def test_an_index_of_another_model_is_refused_with_78(
     assert FakeEncoder(seed=1).info.fingerprint[:12] in done.stderr
 
 
-def test_a_real_model_is_found_again_from_what_the_manifest_says(
+def test_a_real_model_is_found_again_from_the_manifest(
     tmp_path: Path, images: dict[str, Path]
 ) -> None:
     """The model comes from where it came from at build time; changed weights are refused: 78."""
@@ -185,7 +187,7 @@ def test_help_imports_neither_torch_nor_faiss_nor_arrow() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_mistake_in_a_condition_is_told_before_the_model_loads(
+def test_a_mistake_in_a_condition_is_reported_before_the_model_loads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def load(*_: object) -> FakeEncoder:
@@ -217,7 +219,7 @@ def test_columns_are_shown_and_sorted_by() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_paths_alone_go_to_other_programs(images: dict[str, Path]) -> None:
+def test_paths_are_printed_for_other_programs(images: dict[str, Path]) -> None:
     done = run("red", "-k", "2", "--format", "paths")
     paths = done.stdout.splitlines()
     assert set(paths) <= set(map(str, images.values()))
@@ -234,7 +236,9 @@ def test_paths_alone_go_to_other_programs(images: dict[str, Path]) -> None:
     ],
 )
 @pytest.mark.usefixtures("store")
-def test_a_view_that_cannot_be_is_a_usage_error(arguments: tuple[str, ...], message: str) -> None:
+def test_an_impossible_output_format_is_a_usage_error(
+    arguments: tuple[str, ...], message: str
+) -> None:
     done = run("red", *arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert message in done.stderr

@@ -193,13 +193,13 @@ def written(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "expected"), [(file[0], file[3]) for file in FILES])
-def test_a_photograph_brings_what_is_written_in_it(
+def test_the_metadata_of_a_photograph_is_read(
     crawled: dict[str, dict[str, Any]], name: str, expected: Mapping[str, object]
 ) -> None:
     assert written(crawled[name]) == expected
 
 
-def test_no_block_costs_an_image_and_every_row_knows_its_file(
+def test_damaged_blocks_lose_no_image_and_every_row_has_its_file(
     crawled: dict[str, dict[str, Any]],
 ) -> None:
     assert crawled.keys() == {"cut-off.jpg", *(file[0] for file in FILES)}
@@ -207,7 +207,7 @@ def test_no_block_costs_an_image_and_every_row_knows_its_file(
     assert all(row["modified"].year >= 2020 for row in crawled.values())
 
 
-def test_heic_brings_the_same(tmp_path: Path) -> None:
+def test_heic_has_the_same_metadata(tmp_path: Path) -> None:
     write_files(tmp_path / "f", {"a.heic": encoded("HEIF", exif=WHOLE)})
     objects = new_store(tmp_path / "store")
     [row], _ = rows_of(objects, crawl_specs(objects, f"folder:{tmp_path}/f"))
@@ -259,7 +259,7 @@ def sources(folder: Path, data: bytes) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "webdataset", "parquet", "coco"])
-def test_every_kind_of_source_reads_what_is_written(tmp_path: Path, kind: str) -> None:
+def test_every_kind_of_source_reads_metadata(tmp_path: Path, kind: str) -> None:
     spec = sources(tmp_path / "sources", encoded(exif=WHOLE))[kind]
     objects = new_store(tmp_path / "store")
     [row], _ = rows_of(objects, crawl_specs(objects, spec))
@@ -279,7 +279,7 @@ def test_drawn_scenes_get_no_columns_of_files(tmp_path: Path) -> None:
     assert not {*PHOTO_COLUMNS, *FILE_COLUMNS} & set(names)
 
 
-def test_a_sample_of_webdataset_may_have_a_sidecar(tmp_path: Path) -> None:
+def test_a_webdataset_sample_can_have_a_sidecar(tmp_path: Path) -> None:
     files = {"a.jpg": encoded(), "a.xmp": xmp("", 'xmp:Rating="3"')}
     objects = new_store(tmp_path / "store")
     report = crawl_specs(objects, f"webdataset:{shard(tmp_path / 'a.tar', files)}")
@@ -290,7 +290,7 @@ def test_a_sample_of_webdataset_may_have_a_sidecar(tmp_path: Path) -> None:
 # Columns of the source's own
 
 
-def test_a_column_of_the_source_wins_also_where_it_is_empty(tmp_path: Path) -> None:
+def test_a_column_of_the_source_has_priority_even_if_it_is_empty(tmp_path: Path) -> None:
     data = [encoded(exif=WHOLE, xmp=xmp(PEOPLE)), encoded("PNG", exif=WHOLE)]
     table = {"image": pa.array(data, pa.binary()), "title": ["Own", None], "Lens": ["x", "y"]}
     pq.write_table(pa.table(table), tmp_path / "p.parquet")
@@ -315,7 +315,7 @@ def test_columns_of_two_types_become_text(tmp_path: Path) -> None:
     assert rows[0]["iso"] == 400
 
 
-def test_a_source_with_as_many_columns_as_may_be_can_hold_photographs(tmp_path: Path) -> None:
+def test_a_source_with_the_maximum_of_columns_can_contain_photographs(tmp_path: Path) -> None:
     own: dict[str, Any] = {f"c{n}": [n] for n in range(MAX_METADATA_COLUMNS)}
     own["image"] = pa.array([encoded(exif=WHOLE)], pa.binary())
     pq.write_table(pa.table(own), tmp_path / "p.parquet")
@@ -360,7 +360,7 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_unchanged_files_keep_their_metadata_unopened(
+def test_unchanged_files_keep_their_metadata_without_being_opened(
     tmp_path: Path, photos: Path, opened: list[str]
 ) -> None:
     objects = new_store(tmp_path / "store")
@@ -392,7 +392,7 @@ def test_a_changed_added_or_removed_sidecar_is_noticed_and_only_it_is_read(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs links")
-def test_an_unreadable_sidecar_is_counted_and_costs_no_image(tmp_path: Path, photos: Path) -> None:
+def test_an_unreadable_sidecar_is_counted_and_loses_no_image(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "secret.xmp").write_bytes(xmp("", 'xmp:Rating="2"'))
     (photos / "b.xmp").symlink_to(tmp_path / "secret.xmp")
     (photos / "a.xmp").unlink()
@@ -407,7 +407,7 @@ def test_an_unreadable_sidecar_is_counted_and_costs_no_image(tmp_path: Path, pho
 # What may be stored
 
 
-def test_what_may_not_be_stored_leaves_the_table_and_the_list_of_unchanged_files(
+def test_excluded_metadata_is_removed_from_the_table_and_the_cache(
     tmp_path: Path, photos: Path
 ) -> None:
     objects = new_store(tmp_path / "store")
@@ -424,7 +424,7 @@ def test_what_may_not_be_stored_leaves_the_table_and_the_list_of_unchanged_files
     assert objects.read_table(crawl_photos(objects, photos).images) == full
 
 
-def test_captions_may_come_from_metadata(tmp_path: Path, photos: Path) -> None:
+def test_captions_can_come_from_metadata(tmp_path: Path, photos: Path) -> None:
     (photos / "b.txt").write_text("a caption of the folder's")
     objects = new_store(tmp_path / "store")
     _, none = rows_of(objects, crawl_photos(objects, photos))

@@ -66,13 +66,13 @@ def test_frames_are_images_with_a_time_and_open_again_exactly(tmp_path: Path) ->
     assert report.seen == 4
 
 
-def test_pages_name_the_time_and_lead_to_it(tmp_path: Path) -> None:
+def test_pages_show_the_time_and_link_to_it(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", 1)
     place = place_of(f"{path}#t=3725.0", "id", tmp_path / "page.html")
     assert (place.name, place.href) == ("clip.mp4 1:02:05", "./clip.mp4#t=3725.0")
 
 
-def test_unchanged_videos_are_not_opened_again_and_the_interval_is_free(
+def test_unchanged_videos_are_not_opened_again_even_with_another_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "f").mkdir()
@@ -108,7 +108,7 @@ def test_broken_videos_are_quarantined_with_a_reason(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_video_that_kills_or_blocks_its_process_costs_only_itself(
+def test_a_video_that_kills_or_blocks_its_process_affects_only_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(write_video(tmp_path / "a.mp4", 1))
@@ -143,7 +143,7 @@ def test_videos_inside_archives_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by", ["path", "id", "frame"])
-def test_forgetting_a_video_takes_all_its_frames(tmp_path: Path, by: str) -> None:
+def test_forgetting_a_video_removes_all_its_frames(tmp_path: Path, by: str) -> None:
     from mmindex.upkeep.forget import forget
     from mmindex.upkeep.forget_names import find_ids
 

@@ -98,7 +98,7 @@ def test_mapped_and_encoded_vectors_are_the_same(objects: Objects, tmp_path: Pat
             assert float(vector.astype(float) @ other[key].astype(float)) > 0.999
 
 
-def test_what_the_parent_lacks_is_encoded(objects: Objects, tmp_path: Path):
+def test_items_that_the_parent_lacks_are_encoded(objects: Objects, tmp_path: Path):
     paths = write_pngs(tmp_path / "pictures", 6)
     first = run(FakeEncoder(), objects, write_corpus(objects, paths[:4], ["one"]))
     encoder = AdaptedEncoder()
@@ -145,7 +145,7 @@ def test_another_models_vectors_are_not_mapped(objects: Objects, tmp_path: Path)
     assert (second.mapped_images, second.encoded_images) == (0, 3)
 
 
-def test_a_killed_run_is_taken_up_at_the_shard(objects: Objects, tmp_path: Path):
+def test_a_killed_run_continues_at_its_shard(objects: Objects, tmp_path: Path):
     corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 9))
     first = run(FakeEncoder(), objects, corpus, config=settings(shard_rows=3))
     whole = adapt(objects, corpus, first)
@@ -160,7 +160,7 @@ def test_a_killed_run_is_taken_up_at_the_shard(objects: Objects, tmp_path: Path)
     }
 
 
-def test_a_map_to_zero_is_a_bad_vector_and_no_crash(objects: Objects, tmp_path: Path):
+def test_a_map_to_zero_is_a_bad_vector(objects: Objects, tmp_path: Path):
     corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 2), ["one"])
     first = run(FakeEncoder(), objects, corpus)
     nothing = Affine(np.zeros((DIM, DIM), np.float32), np.zeros(DIM, np.float32))
@@ -175,7 +175,7 @@ def test_a_map_to_zero_is_a_bad_vector_and_no_crash(objects: Objects, tmp_path: 
     assert report.mapped_texts == 1
 
 
-def test_a_damaged_shard_of_the_parents_is_encoded_again(objects: Objects, tmp_path: Path):
+def test_a_damaged_shard_of_the_parent_is_encoded_again(objects: Objects, tmp_path: Path):
     corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 4))
     first = run(FakeEncoder(), objects, corpus, config=settings(shard_rows=2))
     path = objects.layout.object(first.shards[IMAGE][1].sha256)

@@ -52,7 +52,7 @@ def test_only_what_was_added_is_encoded(
     assert len(vectors(objects, second, IMAGE)) == 6
 
 
-def test_a_shard_without_a_live_key_is_left_out_and_its_number_not_given_again(
+def test_a_shard_without_live_keys_is_left_out_and_its_number_not_reused(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
     paths = write_pngs(tmp_path / "pictures", 5)
@@ -79,7 +79,7 @@ def test_another_model_encodes_everything_again(
     }
 
 
-def test_a_killed_runs_shards_are_taken_up_and_give_the_same_content(
+def test_a_killed_runs_shards_are_reused_and_give_the_same_content(
     objects: Objects, tmp_path: Path
 ) -> None:
     """What an uninterrupted run publishes, byte for byte, with at most the open shard redone."""
@@ -106,7 +106,7 @@ def test_a_killed_runs_shards_are_taken_up_and_give_the_same_content(
     assert resumed.shards[IMAGE] == whole.shards[IMAGE]
 
 
-def test_a_damaged_leftover_is_passed_over(
+def test_a_damaged_leftover_is_skipped(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
     corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 6))
@@ -119,7 +119,7 @@ def test_a_damaged_leftover_is_passed_over(
     assert (second.reused_images, second.encoded_images) == (3, 3)
 
 
-def test_a_damaged_published_shard_is_never_used_but_made_again(
+def test_a_damaged_published_shard_is_encoded_again(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
     corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 3))
@@ -132,7 +132,7 @@ def test_a_damaged_published_shard_is_never_used_but_made_again(
     Objects(objects.layout).path(second.shards[IMAGE][0])
 
 
-def test_objects_of_published_versions_are_no_leftovers(
+def test_objects_of_published_versions_are_not_leftovers(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
     """An older version's shards stay that version's: adoption is for what no version lists."""

@@ -59,7 +59,7 @@ def test_the_same_bytes_under_two_names_are_encoded_once(
     assert (report.encoded_images, report.encoded_texts) == (3, 2)
 
 
-def test_a_bad_image_fails_alone_and_is_not_tried_again(
+def test_a_bad_image_fails_alone_and_is_not_retried(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
     paths = write_pngs(tmp_path / "pictures", 5)
@@ -169,7 +169,7 @@ def test_a_corpus_without_captions_or_images_is_fine(
     assert report.images_per_second == 0.0
 
 
-def test_an_encoder_that_is_not_the_announced_one_is_refused(
+def test_an_unexpected_encoder_is_refused(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
     corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 1))

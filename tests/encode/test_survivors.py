@@ -19,7 +19,7 @@ from support.tables import image_key, text_key, write_corpus
 BAD = Failure(Reason.BAD_VECTOR, "the model gave NaN, infinity or zero")
 
 
-def test_an_image_goes_with_its_captions_and_a_caption_alone(
+def test_a_failed_image_removes_its_captions_and_a_failed_caption_only_itself(
     objects: Objects, tmp_path: Path
 ) -> None:
     paths = write_pngs(tmp_path / "pictures", 2)
@@ -37,9 +37,7 @@ def test_an_image_goes_with_its_captions_and_a_caption_alone(
     assert count_reasons(entries) == {"bad_vector": 1}
 
 
-def test_where_nothing_failed_the_tables_are_the_same_objects(
-    objects: Objects, tmp_path: Path
-) -> None:
+def test_without_failures_the_tables_are_the_same_objects(objects: Objects, tmp_path: Path) -> None:
     corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 2), ["a"])
     assert drop_failed(objects, corpus.images, corpus.captions, {}) == (
         corpus.images,
@@ -61,7 +59,7 @@ def source(*, images: int = 100, captions: int = 100) -> SourceSummary:
 
 
 @pytest.mark.parametrize("reason", [Reason.BAD_VECTOR, Reason.BAD_CAPTION])
-def test_images_and_captions_have_a_limit_of_their_own(reason: Reason) -> None:
+def test_images_and_captions_have_separate_limits(reason: Reason) -> None:
     def entries(count: int) -> list[QuarantineEntry]:
         return [
             QuarantineEntry(f"id{n}", "", "photos", "encode", reason, BAD.detail)
@@ -79,7 +77,7 @@ def test_images_and_captions_have_a_limit_of_their_own(reason: Reason) -> None:
     )
 
 
-def test_a_source_that_lost_all_captions_stops_the_build_unless_that_is_meant() -> None:
+def test_a_source_that_lost_all_captions_stops_the_build_unless_permitted() -> None:
     before, after = [source()], [source(captions=0)]
     error = emptied_gate(before, after, 0.5)
     assert error is not None

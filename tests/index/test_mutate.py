@@ -81,7 +81,7 @@ def stored(index):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_index_changed_in_place_holds_what_one_filled_afresh_holds(form):
+def test_an_index_changed_in_place_equals_a_newly_filled_one(form):
     """Also after many rounds: faiss alone would store a few per cent under wrong codes."""
     rng = np.random.default_rng(1)
     index = trained(form)
@@ -117,7 +117,7 @@ def test_nothing_of_a_removed_vector_stays_in_the_file(form):
 
 
 @pytest.mark.parametrize("form", FORMS[:4])
-def test_bits_behind_the_end_of_a_list_are_zero(form):
+def test_bits_after_the_end_of_a_list_are_zero(form):
     index = trained(form)
     index.add_with_ids(POOL[:N].astype(np.float32), np.arange(N))
     faissio.remove_vectors(index, np.arange(0, N, 7), N)
@@ -154,7 +154,7 @@ def test_forms_that_shift_ids_or_cannot_remove_are_refused(form):
     assert "cannot remove vectors" in faissio.why_not_changeable(index)
 
 
-def test_an_id_that_is_not_there_is_a_bug():
+def test_a_missing_id_is_a_bug():
     index = trained("IVF16,Flat")
     index.add_with_ids(POOL[:100].astype(np.float32), np.arange(100))
     with pytest.raises(InternalError, match="1 of 2"):

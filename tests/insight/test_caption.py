@@ -46,14 +46,14 @@ def said(vectorizer: Vectorizer, k: int, voters: int | None) -> list[str | None]
     return [hit.caption for hit in describe(vectorizer, "pic", k, voters).captions]
 
 
-def test_captions_that_agree_win_over_a_loner_that_is_nearer(vectorizer: Vectorizer) -> None:
+def test_captions_that_agree_rank_above_a_single_nearer_one(vectorizer: Vectorizer) -> None:
     assert said(vectorizer, 1, None) == ["loner"]
     assert said(vectorizer, 2, None) == ["loner", "agreed a"]
     assert said(vectorizer, 1, 4)[0] in ("agreed a", "agreed b", "agreed c")
     assert said(vectorizer, 4, 4)[-1] == "loner"
 
 
-def test_the_same_text_is_given_once(vectorizer: Vectorizer) -> None:
+def test_equal_texts_are_returned_once(vectorizer: Vectorizer) -> None:
     found = describe(vectorizer, "pic", 5, 5)
     assert sorted(hit.caption or "" for hit in found.captions) == [
         "agreed a",

@@ -88,7 +88,7 @@ def test_equal_labels_come_in_the_lists_order() -> None:
     assert shares.tolist() == [[0.5, 0.5], [1.0, 0.0]]
 
 
-def test_files_and_corpus_are_told_alike(
+def test_files_and_corpus_get_equal_labels(
     published: Snapshot, classifier: Classifier, files: list[Path]
 ) -> None:
     every = list(classify_corpus(published, classifier, 2, truth="colour", rows=None))
@@ -112,7 +112,7 @@ def test_a_condition_chooses_among_the_corpus(published: Snapshot, classifier: C
     assert [one.id for one in told] == ["folder/p/00003.png", "twin"]
 
 
-def test_a_file_that_is_no_image_says_so_in_its_place(
+def test_a_file_that_is_not_an_image_says_so_in_its_place(
     published: Snapshot, classifier: Classifier, tmp_path: Path, files: list[Path]
 ) -> None:
     bad = tmp_path / "bad.jpg"
@@ -157,7 +157,7 @@ def test_the_report_counts_images_with_a_known_label() -> None:
         report_on(told[2:], ("a", "b"))
 
 
-def test_a_model_without_a_scale_says_how_to_give_one() -> None:
+def test_a_model_without_a_scale_names_the_option() -> None:
     assert logit_scale(FakeEncoder()) == 20.0
 
     class Bare:
@@ -197,7 +197,7 @@ def test_truth_comes_from_a_column_a_folder_or_a_list(tmp_path: Path) -> None:
             known_truth(truth, drawn=drawn, images=images, where=where)
 
 
-def test_folders_stand_for_their_images(tmp_path: Path, files: list[Path]) -> None:
+def test_a_folder_selects_its_images(tmp_path: Path, files: list[Path]) -> None:
     (tmp_path / "p" / "deep").mkdir()
     deep = tmp_path / "p" / "deep" / "x.JPG"
     deep.write_bytes(b"")
@@ -234,7 +234,7 @@ def test_letters_without_a_font_are_boxes_and_a_note_not_a_warning(
         assert image.format == "PNG"
 
 
-def test_a_matrix_that_cannot_be_drawn_or_written_says_why(tmp_path: Path) -> None:
+def test_a_matrix_that_cannot_be_drawn_or_written_is_an_error(tmp_path: Path) -> None:
     report = label_report(("a", "b"), np.array([0]), np.array([[0]]))
     with pytest.raises(CannotCreateError):
         plot_confusion(report, tmp_path / "none" / "c.png")

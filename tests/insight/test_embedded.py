@@ -83,7 +83,9 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
     return scenes
 
 
-def test_pairs_of_unseen_scenes_are_told(vectorizer: Vectorizer, unseen: dict[str, Scene]) -> None:
+def test_pairs_of_unseen_scenes_are_distinguished(
+    vectorizer: Vectorizer, unseen: dict[str, Scene]
+) -> None:
     """Each scene with one of its captions, and with one that is not true of it."""
     lot = random.Random(0)
     pairs = []
@@ -101,7 +103,7 @@ def test_pairs_of_unseen_scenes_are_told(vectorizer: Vectorizer, unseen: dict[st
     assert report.roc_auc > 0.99
 
 
-def test_backgrounds_of_unseen_scenes_are_told(
+def test_backgrounds_of_unseen_scenes_are_recognised(
     vectorizer: Vectorizer, unseen: dict[str, Scene]
 ) -> None:
     names = tuple(str(name) for name in BACKGROUNDS)

@@ -91,7 +91,7 @@ def test_the_map_points_at_what_the_text_names(trained: OpenClipEncoder, method:
     assert right >= 34, right  # chance: 2.5
 
 
-def test_the_same_question_gets_the_same_map(tiny_model) -> None:
+def test_the_same_query_gets_the_same_map(tiny_model) -> None:
     encoder = load_encoder(resolve_model(tiny_model.name, None), place("cpu"))
     pixels, _ = square(np.random.default_rng(3), ["red"])
     [text] = encoder.encode_texts(["a red dog"])
@@ -154,7 +154,7 @@ def test_a_timm_transformer_is_explained_by_its_gradient(tmp_path: Path) -> None
     assert found.heat.shape == (10, 10)
 
 
-def test_an_image_that_says_nothing_for_the_text_has_an_empty_map() -> None:
+def test_an_image_that_does_not_match_has_an_empty_map() -> None:
     """A plain image in the model's neutral colour: hiding any part changes nothing."""
     encoder = FakeEncoder()
     neutral = tuple(round(value * 255) for value in encoder.preprocess.mean)
@@ -199,7 +199,7 @@ def test_the_seen_part_of_an_image_follows_the_preprocessing(mode, size, box) ->
     assert shown == pytest.approx((x, y), abs=20)
 
 
-def test_heat_glows_at_its_place_and_what_was_cropped_is_dark() -> None:
+def test_strong_points_are_bright_and_cropped_parts_are_dark() -> None:
     spec = spec_from_config(32, {})
     heat = np.zeros((4, 4), dtype=np.float32)
     heat[0, 0] = 1.0
@@ -212,7 +212,7 @@ def test_heat_glows_at_its_place_and_what_was_cropped_is_dark() -> None:
     assert cropped.max() < 60
 
 
-def test_large_images_come_out_small_and_small_ones_as_they_are() -> None:
+def test_large_images_are_reduced_and_small_ones_unchanged() -> None:
     spec = spec_from_config(32, {})
     heat = np.ones((4, 4), dtype=np.float32)
     assert overlay(Image.new("RGB", (4000, 2000)), heat, spec).size == (1024, 512)
@@ -222,7 +222,7 @@ def test_large_images_come_out_small_and_small_ones_as_they_are() -> None:
 @pytest.mark.parametrize(
     "text", ["red", "$x_1$ %s", "一只猫" * 400, "e" + "\u0301" * 40, "\x1b[2J"]
 )
-def test_a_legend_holds_any_text_below_the_image(text: str) -> None:
+def test_a_legend_below_the_image_shows_any_text(text: str) -> None:
     found = Explanation(0.25, "gradient", np.ones((4, 4), dtype=np.float32))
     shown = Image.new("RGB", (500, 300), "red")
     page = with_legend(shown, text, found)

@@ -27,7 +27,7 @@ def vectorizer(tmp_path: Path) -> Vectorizer:
     return Vectorizer(open_snapshot(tmp_path / "store"), FakeEncoder)
 
 
-def test_the_threshold_parts_the_corpus_own_pairs(vectorizer: Vectorizer) -> None:
+def test_the_threshold_separates_the_pairs_of_the_corpus(vectorizer: Vectorizer) -> None:
     """From stored vectors alone; the same each time."""
     fitted = corpus_threshold(Vectorizer(vectorizer.snapshot, no_model).snapshot)
     assert fitted == corpus_threshold(vectorizer.snapshot)
@@ -76,7 +76,7 @@ def test_a_pair_is_scored_by_its_cosine(vectorizer: Vectorizer, tmp_path: Path) 
     assert score_pair(vectorizer, "folder/p/00002.png", "a blue thing") > threshold
 
 
-def test_many_pairs_are_scored_as_one_by_one_and_bad_rows_cost_themselves(
+def test_many_pairs_are_scored_as_one_by_one_and_bad_rows_affect_only_themselves(
     vectorizer: Vectorizer, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.png"
@@ -110,7 +110,7 @@ def test_images_and_texts_are_encoded_once(vectorizer: Vectorizer, tmp_path: Pat
     assert encoder.text_batches == [3]
 
 
-def test_an_empty_text_is_no_text(vectorizer: Vectorizer) -> None:
+def test_an_empty_text_is_not_a_text(vectorizer: Vectorizer) -> None:
     """Alone it is refused; in a list it costs its own pair."""
     with pytest.raises(UsageError, match="the text is empty"):
         score_pair(vectorizer, "folder/p/00001.png", "  \t")

@@ -83,7 +83,7 @@ def damaged_files(pick: st.DrawFn) -> bytes:
 
 @given(damaged_files())
 @settings(max_examples=400, deadline=None)
-def test_damaged_bytes_give_an_image_or_a_reason_and_nothing_else(data: bytes) -> None:
+def test_damaged_bytes_result_in_an_image_or_a_reason(data: bytes) -> None:
     limits = ImageLimits(max_pixels=1_000_000, max_bytes=1 << 20, max_aspect=200.0)
     refusals = []
     for read in (probe, decode):

@@ -44,7 +44,7 @@ def corner_of_red(image: Image.Image) -> tuple[int, int]:
 
 @pytest.mark.parametrize("orientation", CORNERS)
 @pytest.mark.parametrize("preview", ["large", "small", "none", "turned"])
-def test_a_raw_file_is_turned_once_whatever_its_preview(orientation: int, preview: str) -> None:
+def test_a_raw_file_is_rotated_once_with_any_preview(orientation: int, preview: str) -> None:
     sensor = red_corner()
     previews = {"large": sensor, "small": sensor.resize((300, 200)), "none": None}
     if preview == "turned":  # as some cameras store it
@@ -62,7 +62,7 @@ def test_a_raw_file_is_turned_once_whatever_its_preview(orientation: int, previe
     assert info.fields["taken"] == datetime(2023, 6, 1, 12, 30)
 
 
-def test_the_limits_hold_for_raw_files_before_anything_is_developed() -> None:
+def test_the_limits_apply_to_raw_files_before_developing() -> None:
     data = dng(red_corner())
     small = dataclasses.replace(LIMITS, max_pixels=1_000)
     for open_it in (probe, decode):
@@ -71,7 +71,7 @@ def test_the_limits_hold_for_raw_files_before_anything_is_developed() -> None:
         assert caught.value.reason is Reason.TOO_LARGE
 
 
-def test_a_damaged_raw_file_is_refused_or_read_and_never_more() -> None:
+def test_a_damaged_raw_file_is_refused_or_read() -> None:
     data = dng(red_corner((120, 80)), preview=red_corner((1200, 800)))
     for length in range(0, len(data), 997):
         damaged = data[:length] + bytes(40) + data[length + 40 :]

@@ -75,7 +75,7 @@ def test_bfloat16_gives_nearly_the_same_vectors(
     assert cosines(coarse.encode_texts(TEXTS), encoder.encode_texts(TEXTS)).min() > 0.99
 
 
-def test_when_memory_runs_out_the_batch_is_halved_and_stays_so(
+def test_if_memory_runs_out_the_batch_is_halved_permanently(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder = load(tiny_model.name)
@@ -115,7 +115,7 @@ def test_no_memory_for_even_one_is_an_error_with_advice(
     assert "`device=cpu`" in caught.value.hint
 
 
-def test_other_errors_of_the_model_are_not_taken_for_memory(
+def test_other_errors_of_the_model_are_not_treated_as_lack_of_memory(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = load(tiny_model.name)

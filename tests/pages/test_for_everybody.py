@@ -108,7 +108,7 @@ def test_axe_finds_no_serious_fault(made: Callable[[str], Path], name: str) -> N
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_sticks_out(made: Callable[[str], Path], name: str) -> None:
+def test_nothing_overflows(made: Callable[[str], Path], name: str) -> None:
     with opened(made(name)) as tab:
         for width in (PHONE, 768, DESK, WALL):
             tab.set_viewport_size({"width": width, "height": 900})
@@ -126,7 +126,7 @@ def test_a_phone_shows_two_columns(made: Callable[[str], Path], name: str) -> No
             assert len({round(left) for left in lefts}) == 2
 
 
-def test_images_of_every_shape_are_shown_whole(made: Callable[[str], Path]) -> None:
+def test_images_of_every_shape_are_shown_completely(made: Callable[[str], Path]) -> None:
     with opened(made("gallery")) as tab:
         fits = tab.eval_on_selector_all(
             ".frame img", "all => all.map(one => getComputedStyle(one).objectFit)"
@@ -158,7 +158,7 @@ def test_the_keyboard_reaches_an_image_once_and_shows_where_it_is(
         assert {outline for _, _, outline in stops} == {"solid"}
 
 
-def test_a_fault_is_noticed(tmp_path: Path) -> None:
+def test_a_fault_is_detected(tmp_path: Path) -> None:
     """The control: a page that nobody could read."""
     page = tmp_path / "page.html"
     page.write_text(

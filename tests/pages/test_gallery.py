@@ -64,7 +64,7 @@ def answer_to(published: Snapshot, text: str, to: Modality = Modality.IMAGE) -> 
 
 
 @pytest.mark.parametrize("to", list(Modality))
-def test_hostile_texts_are_shown_and_do_nothing(published: Snapshot, to: Modality) -> None:
+def test_hostile_texts_are_shown_and_inert(published: Snapshot, to: Modality) -> None:
     """No caption, id or query brings a tag, an attribute or a hidden character into the page."""
     page = gallery_page(published, answer_to(published, HOSTILE[0] + "\u202e", to))
     seen = Page(page)
@@ -98,14 +98,14 @@ def test_texts_are_isolated_from_each_others_writing_direction(published: Snapsh
         assert page.count(safe) == alone > 0
 
 
-def test_the_page_needs_nothing_beside_it_and_allows_no_script(published: Snapshot) -> None:
+def test_the_page_is_self_contained_and_allows_no_script(published: Snapshot) -> None:
     page = gallery_page(published, answer_to(published, "red"))
     assert_self_contained(page)
     assert Page(page).named("img")
     assert not Page(page).named("a")
 
 
-def test_thumbnails_carry_nothing_but_upright_pixels(
+def test_thumbnails_contain_only_upright_pixels(
     published: Snapshot, images: dict[str, Path]
 ) -> None:
     """No EXIF (GPS), comment or colour profile of the original comes along."""
@@ -125,7 +125,7 @@ def test_thumbnails_carry_nothing_but_upright_pixels(
         assert not {"exif", "icc_profile", "comment"} & thumb.info.keys()
 
 
-def test_no_local_path_leaves_with_the_page(published: Snapshot, tmp_path: Path) -> None:
+def test_the_page_contains_no_local_path(published: Snapshot, tmp_path: Path) -> None:
     """Nor that of the image asked with, nor that of the model; ids stay whole."""
     image = str(tmp_path / "p" / "secret.jpg")
     encoder = msgspec.structs.replace(published.encoder, model=f"local-dir:{tmp_path}/mine")
@@ -144,7 +144,7 @@ def test_no_local_path_leaves_with_the_page(published: Snapshot, tmp_path: Path)
         assert title in Page(page).texts["bdi"]
 
 
-def test_a_page_goes_into_a_pipe_as_it_is(tmp_path: Path) -> None:
+def test_a_page_is_written_to_a_pipe_directly(tmp_path: Path) -> None:
     """Nothing that is no file is ever replaced by one: as root, /dev/null would be gone."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -169,7 +169,7 @@ def test_a_missing_or_broken_image_is_a_placeholder_with_the_reason(
     assert "not an image: " in page
 
 
-def test_every_hit_is_there_with_rank_score_id_and_captions(published: Snapshot) -> None:
+def test_every_hit_is_shown_with_rank_score_id_and_captions(published: Snapshot) -> None:
     answer = answer_to(published, "a red thing")
     page = gallery_page(published, answer)
     seen = Page(page)
@@ -185,7 +185,7 @@ def test_every_hit_is_there_with_rank_score_id_and_captions(published: Snapshot)
     assert "fake seed-0" in page
 
 
-def test_endless_captions_and_queries_are_cut(tmp_path: Path) -> None:
+def test_very_long_captions_and_queries_are_cut(tmp_path: Path) -> None:
     [path] = write_pngs(tmp_path / "p", 1)
     image_store(tmp_path / "s", {"a": path}, [("a", "word " * 200_000)], FakeEncoder())
     published = open_snapshot(tmp_path / "s")
@@ -193,7 +193,7 @@ def test_endless_captions_and_queries_are_cut(tmp_path: Path) -> None:
     assert len(page) < 30_000
 
 
-def test_a_name_leads_to_its_image_by_a_path_relative_to_the_page(
+def test_a_name_links_to_its_image_relative_to_the_page(
     published: Snapshot, tmp_path: Path, images: dict[str, Path]
 ) -> None:
     images["hostile/<b>0"].unlink()
@@ -224,7 +224,7 @@ def test_files_with_the_same_bytes_are_one_card(tmp_path: Path) -> None:
     assert "1 different caption in 2 places" in page
 
 
-def test_a_bar_stands_for_the_score_and_not_for_the_rank(published: Snapshot) -> None:
+def test_a_bar_shows_the_score_and_not_the_rank(published: Snapshot) -> None:
     def bars(k: int, min_score: float) -> list[str | None]:
         with Session(published, FakeEncoder) as session:
             answer = session.image("secret", Modality.IMAGE, Limit(k))
@@ -238,7 +238,7 @@ def test_a_bar_stands_for_the_score_and_not_for_the_rank(published: Snapshot) ->
     assert without_best == everything[-len(without_best) :]
 
 
-def test_no_hits_say_why_and_what_to_try(published: Snapshot) -> None:
+def test_a_page_without_hits_gives_reasons_and_advice(published: Snapshot) -> None:
     nothing = Answer("red", Modality.IMAGE, 1, ())
     page = gallery_page(published, nothing, Request(0.99, "width < 50 and '<b>' = '<b>'"))
     assert f"0 of {len(HOSTILE) + 1} images" in page
@@ -251,7 +251,7 @@ def test_no_hits_say_why_and_what_to_try(published: Snapshot) -> None:
     assert "other words" in page
 
 
-def test_no_hits_and_an_untrained_model_are_said(published: Snapshot) -> None:
+def test_no_hits_and_an_untrained_model_are_reported(published: Snapshot) -> None:
     answer = Answer("red", Modality.IMAGE, 1, ())
     assert "No results" in gallery_page(published, answer)
     assert "untrained" not in gallery_page(published, answer)
@@ -260,7 +260,7 @@ def test_no_hits_and_an_untrained_model_are_said(published: Snapshot) -> None:
     assert "untrained" in page
 
 
-def test_a_page_replaces_the_old_one_whole(tmp_path: Path) -> None:
+def test_a_page_replaces_the_old_one_completely(tmp_path: Path) -> None:
     target = tmp_path / "page.html"
     write_page(target, "old")
     write_page(target, "neu ☃")

@@ -81,7 +81,7 @@ def colours(scheme: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("make", [gallery, dedup, report])
-def test_a_page_is_drawn_in_both_schemes_and_does_nothing(
+def test_a_page_is_drawn_in_both_schemes_and_is_inert(
     published: Snapshot, tmp_path: Path, make, scheme: str
 ) -> None:
     """No script runs, nothing is fetched or blocked, and the elements are those that we wrote."""
@@ -102,7 +102,7 @@ def test_a_page_is_drawn_in_both_schemes_and_does_nothing(
 
 
 @pytest.mark.parametrize("make", [gallery, dedup, report])
-def test_a_page_fits_a_telephone(published: Snapshot, tmp_path: Path, make) -> None:
+def test_a_page_fits_a_phone(published: Snapshot, tmp_path: Path, make) -> None:
     """The margins stay free, so nothing sticks out on either side."""
     page = tmp_path / "page.html"
     page.write_text(make(published), encoding="utf-8")
@@ -112,7 +112,7 @@ def test_a_page_fits_a_telephone(published: Snapshot, tmp_path: Path, make) -> N
         assert {image.getpixel((x, y)) for y in range(0, 3000, 7)} == {ground}
 
 
-def test_a_page_that_acts_is_noticed(tmp_path: Path) -> None:
+def test_an_active_page_is_detected(tmp_path: Path) -> None:
     """The control: a page without our precautions is told from one with them."""
     page = tmp_path / "page.html"
     source = "<title>a</title>" + "".join(f"<p>{text}</p>" for text in HOSTILE[:1])
@@ -136,7 +136,7 @@ def _luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_letter_stands_out_from_its_ground(scheme: str) -> None:
+def test_every_letter_has_enough_contrast(scheme: str) -> None:
     """WCAG's AA for small texts: a contrast of 4.5."""
     named = colours(scheme)
     grounds = {"ink": "page card frame", "soft": "page card frame", "accent": "page card",

@@ -77,7 +77,7 @@ def page_of(published: Snapshot, comparison: Comparison | None = None) -> str:
     return report_page(published, measured, CONFIG, comparison)
 
 
-def test_hostile_captions_ids_and_sources_are_shown_and_do_nothing(published: Snapshot) -> None:
+def test_hostile_captions_ids_and_sources_are_shown_and_inert(published: Snapshot) -> None:
     page = page_of(published)
     assert_self_contained(page)
     seen = Page(page)
@@ -141,7 +141,7 @@ def test_the_best_possible_recall_is_marked_where_it_is_known(published: Snapsho
     assert_self_contained(page)
 
 
-def test_a_damaged_older_version_is_said_and_does_not_stop_the_report(
+def test_a_damaged_older_version_is_reported_and_does_not_stop_the_page(
     published: Snapshot,
 ) -> None:
     published.layout.version(1).write_text("{}")
@@ -150,7 +150,7 @@ def test_a_damaged_older_version_is_said_and_does_not_stop_the_report(
     assert str(published.layout.root) not in page
 
 
-def test_expected_figures_stand_beside_measured_ones(published: Snapshot) -> None:
+def test_expected_figures_are_next_to_measured_ones(published: Snapshot) -> None:
     figures = (Figure("captions", 16.0, 16.0, 0), Figure("text_to_image r@1", 99.0, 50.0, 0.5))
     page = page_of(published, Comparison("<m> on c", "https://cite", figures))
     assert "1 of 2 figures are not as expected" in page
@@ -158,7 +158,7 @@ def test_expected_figures_stand_beside_measured_ones(published: Snapshot) -> Non
     assert_self_contained(page)
 
 
-def test_an_untrained_model_and_missing_captions_are_said(tmp_path: Path) -> None:
+def test_an_untrained_model_and_missing_captions_are_reported(tmp_path: Path) -> None:
     paths = write_pngs(tmp_path / "p", 3)
     images = {f"i{n}": path for n, path in enumerate(paths)}
     image_store(tmp_path / "s", images, [], FakeEncoder())

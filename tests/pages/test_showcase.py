@@ -65,7 +65,7 @@ def measured(store: Snapshot) -> Measured:
     return measure(store, EvaluateConfig())
 
 
-def test_the_worst_query_stands_with_its_own_image_and_the_one_found_first(
+def test_the_worst_query_is_shown_with_its_own_image_and_the_first_hit(
     store: Snapshot,
 ) -> None:
     found = measured(store)
@@ -94,7 +94,7 @@ def test_images_ask_for_captions_in_the_other_direction(store: Snapshot) -> None
     assert worst.query.thumb is not None
 
 
-def test_exact_search_is_one_point_that_loses_nothing(store: Snapshot) -> None:
+def test_exact_search_is_a_single_point_with_full_recall(store: Snapshot) -> None:
     found = measured(store)
     assert found.corpus.captions is not None
     asked = found.corpus.captions.vectors

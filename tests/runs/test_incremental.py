@@ -99,7 +99,7 @@ def test_stages_run_one_by_one_extend_the_last_index(folder):
         assert names_of(folder, side) == table_keys(folder, table)
 
 
-def test_no_index_is_extended_that_knows_what_was_forgotten(folder):
+def test_an_index_with_forgotten_vectors_is_not_extended(folder):
     built(folder, images_of(range(COUNT)))
     built(folder, images_of(range(COUNT + 1)), wanted=("crawl",))
     forget(folder / "store", ["folder/photos/007.jpg"], "forget")
@@ -137,7 +137,7 @@ def test_removed_images_are_in_no_evaluation_group_or_filter(folder):
         assert evaluation[figure] == whole[figure]
 
 
-def test_a_corpus_without_captions_measures_itself_without_the_removed(folder):
+def test_a_corpus_without_captions_is_measured_without_removed_images(folder):
     built(folder, images_of(range(COUNT)), {}, index__kind="exact")
     made = built(folder, images_of(range(4, COUNT)), {}, index__kind="exact").manifest
     assert "removed/image" in [ref.name for ref in made.objects]

@@ -49,7 +49,7 @@ def phone_photo(number: int) -> tuple[bytes, Image.Image]:
 
 
 @pytest.mark.slow
-def test_fifty_photos_of_a_phone_are_built_and_found_as_they_are(tmp_path: Path) -> None:
+def test_fifty_photos_of_a_phone_are_indexed_and_found(tmp_path: Path) -> None:
     folder, limits = tmp_path / "DCIM", ImageLimits.of(LimitsConfig())
     folder.mkdir()
     for number in range(50):

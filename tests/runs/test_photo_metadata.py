@@ -88,7 +88,7 @@ def test_a_store_without_metadata_gets_it_at_the_next_build_and_nothing_is_encod
     assert_sound(place)
 
 
-def test_a_stricter_setting_takes_what_was_stored_out_of_the_store_with_gc(place: Path) -> None:
+def test_a_stricter_setting_and_gc_remove_stored_metadata(place: Path) -> None:
     build(place)
     summary = build(place, crawl__metadata="no-location")
     assert (summary.published, new_vectors(summary)) == (True, (0, 0))
@@ -101,7 +101,7 @@ def test_a_stricter_setting_takes_what_was_stored_out_of_the_store_with_gc(place
     assert_sound(place)
 
 
-def test_a_dry_run_says_what_a_build_then_does(place: Path) -> None:
+def test_a_dry_run_predicts_the_build(place: Path) -> None:
     build(place, crawl__metadata="none")
     config = settings(place / "store", None, {"crawl.metadata": "all", "encode.workers": 0})
     with fake_model(FakeEncoder()):
@@ -121,7 +121,7 @@ def test_captions_from_metadata_are_encoded_and_remembered(place: Path) -> None:
         build(place, crawl__metadata="none")
 
 
-def test_forgetting_a_photograph_takes_its_metadata_along(place: Path) -> None:
+def test_forgetting_a_photograph_removes_its_metadata(place: Path) -> None:
     (place / "photos" / "munich.xmp").write_bytes(xmp("<dc:title>Never shown</dc:title>"))
     os.utime(place / "photos" / "munich.xmp", ns=(LONG_AGO_NS, LONG_AGO_NS))
     build(place, crawl__captions_from="metadata")
@@ -234,7 +234,7 @@ def test_hostile_texts_of_photographs_are_inert_in_every_form(place: Path, store
 
 @pytest.mark.parametrize("form", ["table", "json", "tsv"])
 @pytest.mark.usefixtures("store")
-def test_places_leave_the_store_only_when_asked_for(form: str) -> None:
+def test_places_leave_the_store_only_on_request(form: str) -> None:
     refused = query("red", "--columns", "lat,lon", "--format", form)
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "--with-location" in refused.stderr
@@ -243,7 +243,7 @@ def test_places_leave_the_store_only_when_asked_for(form: str) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_places_are_in_no_page(tmp_path: Path) -> None:
+def test_pages_contain_no_locations(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert query("red", "--html", str(page)).exit_code == 0
     text = re.sub(r"data:[^\"')]*", "", page.read_text("utf-8"))
@@ -251,7 +251,7 @@ def test_places_are_in_no_page(tmp_path: Path) -> None:
     assert "11.5" not in text
 
 
-def test_places_are_in_the_api_only_when_asked_for(store: Path) -> None:
+def test_places_are_in_the_api_only_on_request(store: Path) -> None:
     asked: dict[str, Any] = {"k": 4, "where": "lat > 0"}
     with mmindex.open(store) as index:
         [hit] = index.search("red", **asked)

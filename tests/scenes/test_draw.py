@@ -38,7 +38,7 @@ def test_other_processes_draw_the_same_bytes_whatever_their_hash_seed() -> None:
     assert len(digests) == 1
 
 
-def test_what_was_drawn_before_does_not_change_an_image() -> None:
+def test_earlier_drawings_do_not_change_an_image() -> None:
     first = draw(make_scene(6, 3)).tobytes()
     for number in range(40):
         draw(make_scene(6, number))

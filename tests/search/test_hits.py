@@ -42,7 +42,7 @@ def test_the_same_bytes_under_two_names_are_two_hits_in_the_tables_order(
     )
 
 
-def test_k_counts_hits_after_duplicates_stand_side_by_side(
+def test_k_counts_hits_with_all_rows_of_duplicates(
     corpus: Snapshot,
 ) -> None:
     [answer] = hits(corpus, Modality.IMAGE, [Ranked([CAT, BUS], [0.5, 0.25])], Limit(k=2))
@@ -80,7 +80,7 @@ def test_each_query_of_a_batch_gets_its_own_answer(corpus: Snapshot) -> None:
     assert hits(corpus, Modality.IMAGE, [], Limit()) == []
 
 
-def test_a_key_that_no_row_has_is_damage_and_is_said(corpus: Snapshot) -> None:
+def test_a_key_that_no_row_has_is_damage_and_is_reported(corpus: Snapshot) -> None:
     with pytest.raises(DataError, match="its table does not"):
         hits(corpus, Modality.IMAGE, [Ranked([key_of(b"dog")], [0.5])], Limit())
 

@@ -27,7 +27,7 @@ def ids_of(session: Session, text: str, k: int = 10) -> list[str]:
     return [hit.id for hit in session.text(text, None, Limit(k)).hits]
 
 
-def test_a_text_finds_images_unless_said_otherwise(session: Session) -> None:
+def test_a_text_finds_images_by_default(session: Session) -> None:
     answer = session.text("a green thing", None, Limit(2))
     assert (answer.query, answer.to, answer.version) == ("a green thing", Modality.IMAGE, 1)
     assert {hit.id for hit in answer.hits} == {
@@ -145,7 +145,7 @@ def test_another_model_is_refused_naming_both_fingerprints(published: Snapshot) 
     assert FakeEncoder(seed=1).info.fingerprint[:12] in caught.value.message
 
 
-def test_the_model_is_loaded_once_and_let_go(published: Snapshot) -> None:
+def test_the_model_is_loaded_once_and_released(published: Snapshot) -> None:
     made: list[FakeEncoder] = []
 
     def load() -> Encoder:
@@ -178,7 +178,7 @@ def test_every_line_gets_its_answer_in_order_errors_included(session: Session) -
     assert [len(answer.hits) for answer in answers] == [1, 0, 1, 0, 1]
 
 
-def test_many_lines_are_answered_in_batches_as_if_asked_alone(published: Snapshot) -> None:
+def test_many_lines_are_answered_in_batches_like_single_queries(published: Snapshot) -> None:
     encoder = FakeEncoder()
     texts = [f"a {COLOURS[n % 5]} thing {n}" for n in range(BATCH + 44)]
     with Session(published, lambda: encoder) as session:
@@ -189,7 +189,7 @@ def test_many_lines_are_answered_in_batches_as_if_asked_alone(published: Snapsho
             assert answers[number] == session.text(texts[number], None, Limit(3))
 
 
-def test_lines_are_answered_as_they_come(session: Session) -> None:
+def test_lines_are_answered_as_they_arrive(session: Session) -> None:
     """A stream without end is answered batch by batch."""
     asked = 0
 
@@ -218,7 +218,7 @@ def test_a_text_without_a_usable_vector_spoils_only_its_own_answer(published: Sn
             session.text("nan", None, Limit())
 
 
-def test_a_query_longer_than_the_context_is_told(
+def test_a_query_longer_than_the_context_is_reported(
     published: Snapshot, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Session(published, lambda: FakeEncoder(context=3)) as session:
@@ -249,7 +249,7 @@ def test_a_name_that_is_neither_file_nor_id_nor_uri_is_refused(session: Session)
         ("cut.png", png(77)[:60], "truncated"),
     ],
 )
-def test_a_file_that_is_no_image_is_refused_with_its_reason(
+def test_a_file_that_is_not_an_image_is_refused_with_its_reason(
     session: Session, tmp_path: Path, name: str, content: bytes, reason: str
 ) -> None:
     path = tmp_path / name
@@ -259,19 +259,17 @@ def test_a_file_that_is_no_image_is_refused_with_its_reason(
 
 
 @pytest.mark.parametrize("name", ["nul\0byte", "~nobody/x.jpg", ""])
-def test_a_name_that_no_file_can_have_is_no_input(session: Session, name: str) -> None:
+def test_an_impossible_file_name_is_no_input(session: Session, name: str) -> None:
     with pytest.raises(NoInputError, match="no such file"):
         session.image(name, None, Limit(1))
 
 
-def test_a_folder_is_no_image(session: Session, tmp_path: Path) -> None:
+def test_a_folder_is_not_an_image(session: Session, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unreadable"):
         session.image(str(tmp_path), None, Limit())
 
 
-def test_a_photo_that_is_turned_by_exif_is_asked_as_people_see_it(
-    session: Session, tmp_path: Path
-) -> None:
+def test_a_rotated_query_photo_is_turned_upright(session: Session, tmp_path: Path) -> None:
     """Top half red, bottom half blue, stored upside down: equal to the upright image."""
     upright = Image.new("RGB", (40, 40), "red")
     upright.paste("blue", (0, 20, 40, 40))
@@ -286,7 +284,7 @@ def test_a_photo_that_is_turned_by_exif_is_asked_as_people_see_it(
     assert answers[0].hits == answers[1].hits
 
 
-def test_asking_by_id_imports_neither_torch_nor_open_clip(store: Path) -> None:
+def test_a_query_by_id_imports_neither_torch_nor_open_clip(store: Path) -> None:
     """A fresh process answers an id from stored vectors alone."""
     script = (
         "import sys; from pathlib import Path\n"

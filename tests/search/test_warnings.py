@@ -21,7 +21,7 @@ from support.stores import with_manifest
         ("photos", "folder:/photos", None),
     ],
 )
-def test_the_scenes_model_is_out_of_place_on_anything_but_scenes(
+def test_the_scenes_model_warns_about_other_images(
     store: Path, model: str, spec: str, said: str | None
 ) -> None:
     with open_session(store) as session:

@@ -57,7 +57,7 @@ def ask(tab: Any, text: str) -> None:
     tab.wait_for_load_state("networkidle")
 
 
-def test_type_open_more_like_this_and_back(tab) -> None:
+def test_search_open_more_like_this_and_back(tab) -> None:
     ask(tab, "a red square")
     answer = names(tab)
     assert len(answer) == 5  # colours; what is almost the same shares a card
@@ -111,7 +111,7 @@ def test_an_image_is_chosen_dropped_and_pasted(served, tab, images) -> None:
         assert names(tab)[0] == "00007.png"
 
 
-def test_the_keyboard_alone_is_enough(tab) -> None:
+def test_the_keyboard_is_sufficient(tab) -> None:
     tab.keyboard.press("Tab")
     assert tab.evaluate("document.activeElement.className") == "skip"
     tab.keyboard.press("/")
@@ -138,7 +138,7 @@ def test_a_reload_after_a_publish_shows_the_new_version(served, tab, store, tmp_
     assert len(names(tab)) == 3
 
 
-def test_pages_of_a_long_answer_keep_their_place(served, tab, store, tmp_path) -> None:
+def test_pages_of_a_long_result_keep_their_position(served, tab, store, tmp_path) -> None:
     many = {f"folder/many/{p.name}": p for p in write_pngs(tmp_path / "many", 150)}
     image_store(store, many, [], FakeEncoder())
     served.service.live.poll()
@@ -154,7 +154,7 @@ def test_pages_of_a_long_answer_keep_their_place(served, tab, store, tmp_path) -
 
 
 @pytest.mark.parametrize("width", [360, 1280, 3840])
-def test_axe_finds_no_serious_fault_and_nothing_sticks_out(served, tab, images, width) -> None:
+def test_axe_finds_no_serious_fault_and_nothing_overflows(served, tab, images, width) -> None:
     name = next(iter(images))
     for path in ("/", "/?q=a+red+square", f"/picture/{name}?q=red", "/quarantine", "/about"):
         for scheme in ("light", "dark"):

@@ -39,7 +39,7 @@ def test_hanging_and_dying_are_survived(work, tmp_path: Path, monkeypatch) -> No
     assert asyncio.run(run()).startswith(b"\xff\xd8")
 
 
-def test_images_are_held_to_the_limits_of_their_store(tmp_path: Path) -> None:
+def test_images_must_meet_the_limits_of_their_store(tmp_path: Path) -> None:
     [path] = write_pngs(tmp_path, 1)
     image = IndexedImage("one", key_of(path.read_bytes()), str(path))
 

@@ -138,7 +138,7 @@ def test_rollbacks_and_publishes_under_load_fail_no_request(served, store, image
     assert all(ids == ({"pictures"} if n in first else {"later"}) for n, ids in seen)
 
 
-def test_a_version_that_is_damaged_is_not_moved_to(start, store, tmp_path, monkeypatch) -> None:
+def test_a_damaged_version_is_not_served(start, store, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("mmindex.serve.live._POLL_S", 3_600)  # the test says when
     served = start()
     second = {f"folder/later/{path.name}": path for path in write_pngs(tmp_path / "later", 7)}
@@ -160,7 +160,7 @@ def test_a_version_that_is_damaged_is_not_moved_to(start, store, tmp_path, monke
     assert served.get("/healthz").status_code == 200
 
 
-def test_a_slow_condition_holds_up_nobody_else(served, monkeypatch) -> None:
+def test_a_slow_condition_does_not_delay_other_requests(served, monkeypatch) -> None:
     begun, end = threading.Event(), threading.Event()
     select = filters.select_images
 
@@ -179,7 +179,7 @@ def test_a_slow_condition_holds_up_nobody_else(served, monkeypatch) -> None:
         assert [one.result().status_code for one in waiting] == [200] * 4
 
 
-def test_what_takes_long_is_waited_for_on_a_page_that_reloads(served, monkeypatch) -> None:
+def test_a_long_computation_shows_a_page_that_reloads(served, monkeypatch) -> None:
     end, near_duplicates = threading.Event(), dedup.near_duplicates
 
     def slow(*given: object) -> object:
@@ -196,7 +196,7 @@ def test_what_takes_long_is_waited_for_on_a_page_that_reloads(served, monkeypatc
     assert "duplicate" in served.get("/duplicates").text
 
 
-def test_an_answer_that_is_not_taken_is_given_up(served, images, store, monkeypatch) -> None:
+def test_a_response_that_is_not_read_is_dropped(served, images, store, monkeypatch) -> None:
     monkeypatch.setattr("mmindex.serve.protocol.SEND_TIMEOUT_S", 1.0)
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (2_500, 2_500, 3), np.uint8))  # 19 MB
@@ -231,7 +231,7 @@ def test_ids_that_look_like_addresses_and_names_that_are_no_text(served, store, 
         assert served.get(html.unescape(link)).status_code == 200
 
 
-def test_thumbnails_of_images_that_are_gone_leave_the_cache(served, store, tmp_path, images):
+def test_thumbnails_of_removed_images_are_deleted(served, store, tmp_path, images):
     for name in images:
         assert served.get(f"/api/v1/images/{name}/thumbnail").status_code == 200
     assert len(served.service.thumbs.keys()) == 12
@@ -243,7 +243,7 @@ def test_thumbnails_of_images_that_are_gone_leave_the_cache(served, store, tmp_p
     assert served.get(f"/api/v1/images/{gone}/thumbnail").status_code == 404
 
 
-def test_damage_fails_the_request_and_the_health_check_and_nothing_else(served, store) -> None:
+def test_damage_fails_only_the_request_and_the_health_check(served, store) -> None:
     [table] = [
         store / "objects" / ref.sha256[:2] / ref.sha256
         for ref in served.service.live.current.manifest.objects
@@ -261,9 +261,7 @@ def test_damage_fails_the_request_and_the_health_check_and_nothing_else(served, 
     assert served.get("/static/app.js").status_code == 200
 
 
-def test_an_image_that_became_a_link_out_of_the_corpus_sends_no_secret(
-    served, images, tmp_path
-) -> None:
+def test_an_image_replaced_by_a_link_reveals_no_secret(served, images, tmp_path) -> None:
     name, path = next(iter(images.items()))
     secret = tmp_path / "secret.png"
     secret.write_bytes(png(99))
@@ -275,7 +273,7 @@ def test_an_image_that_became_a_link_out_of_the_corpus_sends_no_secret(
     assert thumbnail.status_code == 404
 
 
-def test_what_cannot_be_served_is_refused_at_the_start(tmp_path, store) -> None:
+def test_unservable_stores_are_refused_at_the_start(tmp_path, store) -> None:
     with pytest.raises(NoInputError):
         Service.open(ServeSettings(store=tmp_path / "nothing"))
     settings = ServeSettings(store=store, port=0)
@@ -305,7 +303,7 @@ def test_a_token_that_can_be_guessed_is_refused(store, tmp_path) -> None:
         read_token(tmp_path / "missing")
 
 
-def test_the_command_tells_by_its_code_why_it_cannot_serve(tmp_path, store) -> None:
+def test_the_exit_code_shows_why_the_command_cannot_serve(tmp_path, store) -> None:
     missing = mmindex("serve", "--store", tmp_path / "nothing", code=66)
     assert "nothing" in missing.stderr
     with listen(ServeSettings(store=store, port=0)) as taken:
@@ -336,7 +334,7 @@ with listen(settings) as server:
 """
 
 
-def test_work_that_never_ends_does_not_keep_the_process(store, images, tmp_path) -> None:
+def test_endless_work_does_not_prevent_the_exit(store, images, tmp_path) -> None:
     name = next(iter(images))
     where = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     with subprocess.Popen(

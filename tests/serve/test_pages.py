@@ -32,7 +32,7 @@ def test_the_first_page_shows_some_images_and_a_field(served) -> None:
     assert len(seen.named("img")) == 12
 
 
-def test_hits_link_to_their_images_and_keep_the_question(served) -> None:
+def test_hits_link_to_their_images_and_keep_the_query(served) -> None:
     seen = page(served, "/", q="a red square")
     links = [one["href"] for one in seen.named("a") if one["href"].startswith("/picture/")]
     assert links
@@ -49,7 +49,7 @@ def test_images_that_are_almost_the_same_share_a_card(served) -> None:
     assert "near-duplicate" not in captions
 
 
-def test_an_image_has_its_facts_its_neighbours_and_ways_on(served, images) -> None:
+def test_an_image_page_has_facts_neighbours_and_actions(served, images) -> None:
     name = next(iter(images))
     text = served.get(f"/picture/{name}", params={"q": "red"}).text
     for words in ("a red square 0", "More like this", "Not like this", "Back to the results"):
@@ -59,7 +59,7 @@ def test_an_image_has_its_facts_its_neighbours_and_ways_on(served, images) -> No
     assert all(name not in one["src"] for one in like.named("img")[1:])
 
 
-def test_filters_stay_in_the_address_and_narrow_the_answer(served) -> None:
+def test_filters_stay_in_the_url_and_narrow_the_result(served) -> None:
     seen = page(served, "/", q="red", where="width > 9999")
     shown = served.get("/", params={"q": "red", "where": "width > 9999"}).text
     assert "is true for 0 of 12 images" in shown
@@ -100,7 +100,7 @@ def test_any_column_with_few_values_is_a_filter(folder, encoder) -> None:
         assert served.get("/", params={"is.stars": "many", "q": "red"}).status_code == 400
 
 
-def test_another_order_goes_through_the_pages(served) -> None:
+def test_a_sort_order_applies_to_all_pages(served) -> None:
     ids = re.findall(r"/picture/(folder[^?\"]*)", served.get("/?q=red&sort=image_id:desc").text)
     assert ids[0] == "folder/pictures/00011.png"
     told = served.get("/?q=red&sort=colour")
@@ -114,7 +114,7 @@ def test_the_store_page_lists_its_versions(served) -> None:
     assert "Kept as" in text
 
 
-def test_mistakes_are_told_on_the_page(served) -> None:
+def test_mistakes_are_reported_on_the_page(served) -> None:
     for params in ({"q": "red", "where": "nope = 1"}, {"q": "red", "from": "soon"}):
         answer = served.get("/", params=params)
         assert answer.status_code == 400
@@ -122,7 +122,7 @@ def test_mistakes_are_told_on_the_page(served) -> None:
     assert served.get("/picture/not/there").status_code == 404
 
 
-def test_an_image_that_is_sent_gets_an_address(served, images) -> None:
+def test_an_uploaded_image_gets_a_url(served, images) -> None:
     with served.client() as client:
         sent = client.post("/picture", files={"picture": next(iter(images.values())).read_bytes()})
         assert sent.status_code == 303
@@ -132,7 +132,7 @@ def test_an_image_that_is_sent_gets_an_address(served, images) -> None:
     assert "like your image" in shown.text
 
 
-def test_the_other_pages_are_there(served) -> None:
+def test_the_other_pages_exist(served) -> None:
     for path, words in (
         ("/duplicates", "duplicate"),
         ("/quarantine", "The quarantine is empty."),
@@ -142,7 +142,7 @@ def test_the_other_pages_are_there(served) -> None:
     assert served.get("/login", follow_redirects=False).status_code == 303
 
 
-def test_texts_of_strangers_are_inert(served) -> None:
+def test_untrusted_texts_are_inert(served) -> None:
     for text in HOSTILE:
         if "\ud83d" in text:
             continue

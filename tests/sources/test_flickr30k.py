@@ -60,7 +60,7 @@ def events(path: Path, split: str | None = None) -> list[Any]:
     ],
 )
 @pytest.mark.parametrize("folder", ["", "deeper/"])
-def test_every_form_gives_the_same_images_and_captions(
+def test_every_form_has_the_same_images_and_captions(
     tmp_path: Path, name: str, content: str, splits: list[str], folder: str
 ) -> None:
     found = items(events(write_files(tmp_path, {f"{folder}{name}": content, **images()})))
@@ -79,7 +79,7 @@ def test_every_usual_image_folder_is_found(tmp_path: Path, folder: str) -> None:
     assert len(items(events(tmp_path))) == 3
 
 
-def test_images_may_stay_packed(tmp_path: Path) -> None:
+def test_images_can_stay_in_the_archive(tmp_path: Path) -> None:
     """The hub's flickr30k-images.zip, with the leftovers that macOS puts beside each file."""
     write_files(tmp_path, {"dataset_flickr30k.json": karpathy()})
     leftovers = {f"__MACOSX/flickr30k-images/._{name}.jpg": b"junk" for name in NAMES}
@@ -88,7 +88,7 @@ def test_images_may_stay_packed(tmp_path: Path) -> None:
     assert [item.read() for item in found.values()] == [jpeg(2)]
 
 
-def test_the_split_file_decides_and_the_other_list_brings_the_rest(tmp_path: Path) -> None:
+def test_the_split_file_has_priority_and_the_other_list_adds_the_rest(tmp_path: Path) -> None:
     """Karpathy's file knows 31,014 of the 31,783 images; none is lost."""
     files = {"dataset_flickr30k.json": karpathy(2), "results_20130124.token": TOKEN}
     write_files(tmp_path, {**files, **images()})
@@ -96,7 +96,7 @@ def test_the_split_file_decides_and_the_other_list_brings_the_rest(tmp_path: Pat
     assert list(items(events(tmp_path, "val"))) == [f"flickr30k/{NAMES[1]}"]
 
 
-def test_an_image_that_stands_twice_in_the_split_file_is_counted(tmp_path: Path) -> None:
+def test_an_image_that_occurs_twice_in_the_split_file_is_counted(tmp_path: Path) -> None:
     content = json.loads(karpathy())
     content["images"].append({"filename": f"{NAMES[0]}.jpg", "split": "test", "sentences": []})
     write_files(tmp_path, {"dataset_flickr30k.json": json.dumps(content), **images()})
@@ -116,7 +116,7 @@ def test_missing_and_hostile_names_are_rejected(tmp_path: Path) -> None:
     assert noted(found) == {"captions_of_rejected_images": 2}
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="no captions found"):
         events(tmp_path)
     write_files(tmp_path, {"results_20130124.token": TOKEN})

@@ -60,7 +60,7 @@ def test_the_test_split_is_read_from_val2014_alone(tmp_path: Path) -> None:
     assert first.read() == jpeg(1)
 
 
-def test_without_a_split_images_whose_folder_is_not_there_are_ignored_and_counted(
+def test_without_a_split_images_of_missing_folders_are_counted(
     tmp_path: Path,
 ) -> None:
     found = events(write(tmp_path, IMAGES))
@@ -68,7 +68,7 @@ def test_without_a_split_images_whose_folder_is_not_there_are_ignored_and_counte
     assert ignored(found) == 1
 
 
-def test_a_split_whose_folder_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_split_with_a_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(NoInputError) as caught:
         events(write(tmp_path, IMAGES), "train")
     assert "train2014/" in caught.value.hint
@@ -76,7 +76,7 @@ def test_a_split_whose_folder_is_not_there_is_an_error_that_names_it(tmp_path: P
         events(tmp_path, "restval")
 
 
-def test_everything_may_stay_packed(tmp_path: Path) -> None:
+def test_everything_can_stay_in_the_archive(tmp_path: Path) -> None:
     write_zip(tmp_path / "val2014.zip", IMAGE_FILES)
     content = json.dumps({"images": IMAGES}).encode()
     write_zip(tmp_path / "caption_datasets.zip", {"dataset_coco.json": content})

@@ -100,7 +100,7 @@ def run_once(bench: Bench, argv: list[str], kill_after: float | None) -> Ended:
     return bench.zygote.wait()
 
 
-def test_a_reader_never_meets_half_a_line_or_half_a_file(
+def test_a_reader_never_sees_a_partial_line_or_file(
     bench: Bench, fast_dir: Path, full: bool, tally: Tally
 ) -> None:
     folder = fast_dir / "logs"

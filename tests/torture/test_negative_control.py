@@ -18,7 +18,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("fault", ["KILL", "EIO", "ENOSPC"])
-def test_a_writer_in_place_is_caught(
+def test_a_writer_in_place_is_detected(
     fault: str, workload: Callable[[str], Workload], tally: Tally, full: bool
 ) -> None:
     work = workload("build with changes")

@@ -66,7 +66,7 @@ def told(made: Recording, crash: Crash, found: list[str]) -> str:
         *(("taken up", step) for step in range(4)),
     ],
 )
-def test_whatever_a_power_loss_leaves_the_store_is_sound(
+def test_whatever_a_power_loss_leaves_the_store_is_intact(
     recordings: dict[str, Recording], name: str, step: int, full: bool, tally: Tally
 ) -> None:
     made, seed = recordings[name], tally.seed(f"power loss, {name} {step}")
@@ -95,7 +95,7 @@ def sound(recordings: dict[str, Recording]) -> dict[str, Sound]:
 
 
 @pytest.mark.parametrize("site", fsync_sites())
-def test_without_any_one_fsync_a_power_loss_does_harm(
+def test_every_fsync_is_necessary(
     recordings: dict[str, Recording], sound: dict[str, Sound], site: str, tally: Tally
 ) -> None:
     """Each fsync is taken out of the record: the disk is then less safe, nothing else changes."""

@@ -53,7 +53,7 @@ def run_until(work: Workload, seconds: float, number: signal.Signals) -> Ended:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_kill_at_any_time_leaves_a_sound_store(
+def test_a_kill_at_any_time_leaves_an_intact_store(
     name: str, workload: Callable[[str], Workload], tally: Tally, full: bool
 ) -> None:
     work = workload(name)

@@ -33,7 +33,7 @@ NAMES = {
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_the_store_survives_every_broken_system_call(
+def test_the_store_survives_every_failed_system_call(
     name: str,
     fault: str,
     chunk: int,

@@ -27,7 +27,7 @@ def test_a_corpus_smaller_than_a_batch_is_one_batch() -> None:
     assert sorted(step_indices(5, 7, SETTINGS).tolist()) == [0, 1, 2, 3, 4]
 
 
-def test_an_image_gives_different_captions_of_its_own_while_it_has_enough(tmp_path: Path) -> None:
+def test_an_image_has_different_captions_as_long_as_there_are_enough(tmp_path: Path) -> None:
     rows = np.arange(6, dtype=np.int32)[:, None] * np.ones((1, 4), np.int32)
     rows.tofile(tmp_path / "tokens")
     tokens = Tokens(tmp_path / "tokens", 4, np.array([0, 1, 6]), "")

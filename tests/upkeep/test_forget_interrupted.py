@@ -29,7 +29,7 @@ from support.forgetting import (
 )
 
 
-def test_a_damaged_old_version_is_in_nobodys_way(place: Path) -> None:
+def test_a_damaged_old_version_does_not_prevent_forgetting(place: Path) -> None:
     build(place)
     write_photos(place / "photos", IMAGES | {"more.jpg": 30})
     build(place)
@@ -41,7 +41,7 @@ def test_a_damaged_old_version_is_in_nobodys_way(place: Path) -> None:
     assert_nowhere(place / "store", *traces_of(jpeg(3)))
 
 
-def test_a_version_that_somebody_reads_is_removed_by_the_next_run_that_writes(place: Path) -> None:
+def test_a_version_in_use_is_removed_by_the_next_writer(place: Path) -> None:
     build(place)
     layout, _ = opened(place)
     with hold_current(layout):
@@ -71,7 +71,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("module", "name"), STEPS, ids=[name for _, name in STEPS])
-def test_killed_between_any_two_steps_it_is_before_or_after_and_the_next_run_ends_it(
+def test_after_a_kill_between_steps_the_next_run_completes_it(
     place: Path, module: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_photos(place / "photos", IMAGES, broken={"bad.jpg": truncated_jpeg(40)})
@@ -99,7 +99,7 @@ def test_killed_between_any_two_steps_it_is_before_or_after_and_the_next_run_end
     )
 
 
-def test_a_failing_index_leaves_the_store_as_it_was(
+def test_a_failing_index_leaves_the_store_unchanged(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(place)
@@ -116,7 +116,9 @@ def test_a_failing_index_leaves_the_store_as_it_was(
     assert not run_build(place / "store", place / "photos").published
 
 
-def test_shards_of_a_killed_build_go_with_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_of_a_killed_build_are_removed_too(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build(place, wanted=("crawl",))
 
     def die(*_: object, **__: object) -> None:

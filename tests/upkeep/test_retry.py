@@ -43,7 +43,7 @@ def old_decoder(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_an_image_that_can_be_decoded_now_comes_back(
+def test_an_image_that_can_now_be_decoded_is_recovered(
     place: Path, old_decoder: pytest.MonkeyPatch
 ) -> None:
     photos = write_photos(place / "photos", IMAGES, broken={"bad.jpg": truncated_jpeg(9)})
@@ -62,7 +62,7 @@ def test_an_image_that_can_be_decoded_now_comes_back(
     assert not run_build(place / "store", photos).published
 
 
-def test_where_nothing_comes_back_nothing_is_published(place: Path) -> None:
+def test_if_nothing_is_recovered_nothing_is_published(place: Path) -> None:
     photos = write_photos(place / "photos", IMAGES, broken={"bad.jpg": truncated_jpeg(9)})
     run_build(place / "store", photos)
     for _ in range(2):
@@ -71,7 +71,7 @@ def test_where_nothing_comes_back_nothing_is_published(place: Path) -> None:
     assert not run_build(place / "store", photos).published
 
 
-def test_it_works_with_nothing_in_quarantine_and_says_where_nothing_is_published(
+def test_it_works_with_an_empty_quarantine_but_needs_a_version(
     place: Path,
 ) -> None:
     with pytest.raises(NoInputError):
@@ -87,7 +87,7 @@ def server() -> Iterator[HostileServer]:
         yield running
 
 
-def test_addresses_that_failed_for_good_are_asked_again(place: Path, server: HostileServer) -> None:
+def test_urls_that_failed_permanently_are_asked_again(place: Path, server: HostileServer) -> None:
     for n in range(5):
         server.routes[f"/{n}.png"] = Reply(png(n), headers={"Content-Type": "image/png"})
     server.routes["/3.png"] = Reply(b"", 404)

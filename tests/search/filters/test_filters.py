@@ -67,7 +67,7 @@ def test_the_longest_condition_allowed_is_answered(store):
         store.where(expression + " " * MAX_CHARACTERS)
 
 
-def test_columns_whose_names_differ_only_in_case_are_told_apart(tmp_path):
+def test_columns_whose_names_differ_only_in_case_are_distinguished(tmp_path):
     images = images_table([("a", key_of("a"), "/a"), ("b", key_of("b"), "/b")])
     images = images.append_column("Title", [["x", "y"]]).append_column("title", [["y", "x"]])
     snapshot = make_store(tmp_path / "s", images, captions_table([]), {}, None)
@@ -77,7 +77,7 @@ def test_columns_whose_names_differ_only_in_case_are_told_apart(tmp_path):
         select_images(snapshot, "TITLE = 'x'")
 
 
-def test_text_that_is_no_utf8_is_seen_with_a_replacement_character(tmp_path):
+def test_text_that_is_not_utf8_is_seen_with_a_replacement_character(tmp_path):
     images = images_table([("a", key_of("a"), "/a"), ("b", key_of("b"), "/b")])
     titles = pa.array([b"half \xed\xa0\xbd face", None], pa.binary()).cast(pa.string(), safe=False)
     images = images.append_column("title", titles)
@@ -161,7 +161,7 @@ def test_a_filter_over_images_restricts_their_captions(store):
     assert len(ids) == len(wanted)
 
 
-def test_no_survivor_is_an_empty_answer(store):
+def test_a_filter_that_matches_nothing_is_an_empty_answer(store):
     rows = select_images(store.snapshot, "width = 1")
     ids = ids_of(store.snapshot, Modality.IMAGE, rows)
     searcher = Searcher(store.snapshot, "image", threads=1)
