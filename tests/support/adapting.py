@@ -1,4 +1,4 @@
-"""Pairs of vectors with a known relation, and a captioned store that a tiny model encoded."""
+"""Pairs of vectors with a known relation, and a captioned store encoded by a tiny model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def related_pairs(count: int, dim: int = 32, captions: int = 2, seed: int = 0) -> Pairs:
-    """Images and captions that share twelve numbers, seen through two maps that do not agree."""
+    """Return images and captions that share twelve numbers, seen through two different maps."""
     rng = np.random.default_rng(seed)
     known = rng.normal(size=(count, 12))
     owner = np.repeat(np.arange(count), captions)
@@ -29,13 +29,13 @@ def related_pairs(count: int, dim: int = 32, captions: int = 2, seed: int = 0) -
 
 
 def unrelated(pairs: Pairs, seed: int = 0) -> Pairs:
-    """The same images and captions, at random."""
+    """Return the same images and captions in random order."""
     order = np.random.default_rng(seed).permutation(len(pairs))
     return Pairs(pairs.images[order], pairs.texts, pairs.counts)
 
 
 def coloured_squares(folder: Path, count: int = 96) -> Path:
-    """Images of a square on a ground, each with a caption that names both colours."""
+    """Write images of a square on a background, each with a caption that names both colours."""
     folder.mkdir(parents=True)
     lines = ["file_name,caption"]
     for number in range(count):
@@ -50,5 +50,5 @@ def coloured_squares(folder: Path, count: int = 96) -> Path:
 
 
 def build_squares(root: Path, folder: Path, model: TinyModel) -> None:
-    """Index them with a tiny model."""
+    """Build a store of these images with a tiny model."""
     mmindex.build(root, [folder], model=model.name, workers=0)

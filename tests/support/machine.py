@@ -1,4 +1,4 @@
-"""The state machine of a store's life, and the books that it keeps.
+"""The state machine of a store's life, and its own record of what the store must contain.
 
 Its steps are the product's jobs, in this process and with the fake model; kills are those of
 :mod:`support.dying`; the clock is :mod:`support.upkeeping`'s.
@@ -34,11 +34,11 @@ from support.upkeeping import set_clock
 NAMES = [f"{n}.jpg" for n in range(8)]
 names = st.sampled_from(NAMES)
 numbers = st.integers(0, 11)
-moments = st.integers(0, 220)  # operations of a build; a later death is none
+moments = st.integers(0, 220)  # number of operations of a build; later deaths do not happen
 
 
 class Store(RuleBasedStateMachine):
-    """A store, a folder of images, and the books."""
+    """A store, a folder of images, and the record of expected versions."""
 
     folder: Path  # set by the test
     stepped: Callable[[], None]
@@ -67,7 +67,7 @@ class Store(RuleBasedStateMachine):
         return (self.clock.at - self.begin).total_seconds() / 86_400
 
     def files(self) -> frozenset[tuple[str, int]]:
-        """Every file of the store with its size; what objects hold hangs on their names."""
+        """Return every file of the store with its size; objects are named by their content."""
         return frozenset(
             (entry.path, entry.stat().st_size)
             for folder, _, _ in os.walk(self.layout.root)
@@ -87,14 +87,14 @@ class Store(RuleBasedStateMachine):
         return Version(dict(self.images), books.forgotten, books.blank, self.today)
 
     def stored(self) -> int:
-        """The number that CURRENT says."""
+        """Return the number in CURRENT."""
         if not self.layout.format_file.exists():
             return 0
         pointer = versions.read_current_pointer(self.layout)
         return 0 if pointer is None else pointer.version
 
     def sure(self, extra: Version) -> bool | None:
-        """Whether a build has something to publish; None: only the store knows."""
+        """Return whether a build has something to publish; None if only the store knows."""
         books = self.books
         if not books.current:
             return True
@@ -104,7 +104,7 @@ class Store(RuleBasedStateMachine):
         return True if now.images != extra.images else None
 
     def take_up(self, number: int, version: Version) -> None:
-        """Enter into the books that ``number`` may have been published meanwhile."""
+        """Record that ``number`` may have been published in the meantime."""
         assert number in (self.books.current, self.books.current + 1)
         if number > self.books.current:
             self.books.publish(version)
@@ -129,7 +129,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(name=names, number=numbers)
     def change_and_build(self, name: str, number: int) -> None:
-        """Most builds have something to do."""
+        """Change the folder and build; most builds have something to do."""
         self.put(name, number)
         if self.enough():
             self.build()
@@ -209,7 +209,7 @@ class Store(RuleBasedStateMachine):
     def forget(self, data: Any, moment: int | None) -> None:
         books, now = self.books, self.books.versions[self.books.current]
         name = data.draw(st.sampled_from(sorted(now.images)))
-        # All contents that the name ever had, wherever else they are; their other names stay free.
+        # All contents that the name ever had, everywhere; their other names are still allowed.
         there = set(versions.list_versions(self.layout)) & set(books.versions)
         gone = {books.versions[n].images.get(name) for n in there} - {None}
         forgotten, blank = books.forgotten | {name}, books.blank | gone
@@ -231,7 +231,7 @@ class Store(RuleBasedStateMachine):
         self.stepped()
         files = self.files()
         if files == self.checked or not self.layout.format_file.exists():
-            return  # all that was looked at already
+            return  # everything that was already examined
         self.checked = files
         problems = check(self.layout.root, full=True).problems
         assert not problems, problems

@@ -1,4 +1,4 @@
-"""RAW files as cameras write them, in memory: DNG 1.4 with an uncompressed colour filter array."""
+"""RAW files as written by cameras, in memory: DNG 1.4 with an uncompressed colour filter array."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 _SHORT, _LONG, _ASCII, _BYTE, _SRATIONAL = 3, 4, 2, 1, 10
 _FORMS = {_SHORT: "H", _LONG: "I", _BYTE: "B", _SRATIONAL: "i"}
 
-# From XYZ to a camera that sees as sRGB screens show, in thousandths.
+# The matrix from XYZ to a camera with sRGB primaries, in thousandths.
 _XYZ_TO_SRGB = (3241, -1537, -499, -969, 1876, 42, 56, -204, 1057)
 _SRGB = tuple(number for value in _XYZ_TO_SRGB for number in (value, 1000))
 
@@ -19,7 +19,7 @@ Tag = tuple[int, int, tuple[int, ...] | bytes]
 
 
 def dng(image: Image.Image, orientation: int = 1, preview: Image.Image | None = None) -> bytes:
-    """What a camera would write of an image that it was held in front of.
+    """Return the file of a camera that was pointed at an image.
 
     Args:
         image: what the sensor sees, not turned; sides even.
