@@ -1,4 +1,4 @@
-"""The house keeps its order: who may import whom, what is declared, what is never mentioned."""
+"""The order of packages, declared dependencies, and names that must not occur."""
 
 import ast
 import re

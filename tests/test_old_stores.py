@@ -1,4 +1,4 @@
-"""Stores that older releases wrote stay readable, and go on: see ``fixtures/stores-0.1.0``."""
+"""Stores of older releases can be read and extended: see ``fixtures/stores-0.1.0``."""
 
 from __future__ import annotations
 

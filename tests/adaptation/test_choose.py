@@ -1,4 +1,4 @@
-"""The unchanged model is always a candidate, and what is tested was not fitted to."""
+"""The choice of settings: the unchanged model is a candidate, and tests use unseen images."""
 
 from __future__ import annotations
 

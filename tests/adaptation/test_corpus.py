@@ -1,4 +1,4 @@
-"""Which image a list of captions means."""
+"""The images that a list of captions names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The closed form against what is known of it."""
+"""Canonical correlation compared with known results."""
 
 from __future__ import annotations
 

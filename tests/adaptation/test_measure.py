@@ -1,4 +1,4 @@
-"""Ranks and gains against answers worked out by hand."""
+"""Ranks and gains compared with answers computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be fitted to."""
+"""The input of a fit."""
 
 from __future__ import annotations
 

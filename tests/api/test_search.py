@@ -1,4 +1,4 @@
-"""Index.search and what it returns."""
+"""``Index.search`` and its results."""
 
 from __future__ import annotations
 

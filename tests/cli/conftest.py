@@ -1,4 +1,4 @@
-"""What several tests of the command line start from; some files have another ``store``."""
+"""Fixtures for tests of the command line; some files define another ``store``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``adapt`` at a command line: what it prints, and its exit codes."""
+"""``adapt`` on the command line: its output and its exit codes."""
 
 from __future__ import annotations
 

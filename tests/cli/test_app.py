@@ -1,4 +1,4 @@
-"""The command line keeps its promises: help, exit codes, fast start, documented commands."""
+"""The command line: help, exit codes, fast start, documented commands."""
 
 import os
 import re

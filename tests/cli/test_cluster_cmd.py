@@ -1,4 +1,4 @@
-"""`mmindex build --cluster` as people run it, with a real model."""
+"""`mmindex build --cluster` with a real model."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""``completion``: what Tab offers in each shell, without starting mmindex."""
+"""``completion``: the suggestions in each shell, without starting mmindex."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A newcomer's first commands: drawn scenes, the embedded model, and answers that fit."""
+"""The first commands of a new user: drawn scenes and the embedded model."""
 
 import pytest
 

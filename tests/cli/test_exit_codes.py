@@ -1,4 +1,4 @@
-"""Every exit code, each by a real command in the situation that it stands for."""
+"""Every exit code, each from a real command in a real situation."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Lists of addresses and archives of other tools become searchable, as users build them."""
+"""Lists of URLs and archives of other tools are built and searched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the library calls a setting, the command line shows as a flag."""
+"""Settings in messages of the library are flags on the command line."""
 
 import ast
 import re

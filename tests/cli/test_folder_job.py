@@ -1,4 +1,4 @@
-"""Folders as users keep them: changes make the next version, and damage is kept out and told."""
+"""Builds of folders: changes become the next version, and damaged files are left out."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`mmindex forget` and `mmindex quarantine`, as people and programs give them."""
+"""`mmindex forget` and `mmindex quarantine` for people and programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal's exception gets through, also where Python itself would drop it."""
+"""The exception of a signal is raised even where Python would drop it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Log events: one JSON object a line, whole, with run and stage; or lines for people."""
+"""Log events: one complete JSON object per line with run and stage, or lines of text."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Printing answers: aligned, inert, and readable back."""
+"""Output of results: aligned, inert, and readable by programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mmindex encode --part` as people and batch systems run it."""
+"""`mmindex encode --part` for people and batch systems."""
 
 import json
 

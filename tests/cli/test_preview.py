@@ -1,4 +1,4 @@
-"""``--preview``: images in the three protocols, read back as a terminal reads them."""
+"""``--preview``: images in three protocols, decoded like a terminal does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ``query`` command as people and scripts call it."""
+"""The ``query`` command for people and scripts."""
 
 from __future__ import annotations
 

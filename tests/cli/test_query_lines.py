@@ -1,4 +1,4 @@
-"""The ``query`` command answers every line of a file or stream in order, whatever stands in it."""
+"""The ``query`` command answers every line of a file or stream in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published corpora are fetched, checked and read in place, or it is said what can be done."""
+"""Published corpora are downloaded, verified and read in place, or an error names the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``status``: how the last runs ended, and whether that was recent enough."""
+"""``status``: the results of the last runs, and the age of the last success."""
 
 import json
 import subprocess

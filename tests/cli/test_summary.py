@@ -1,4 +1,4 @@
-"""The closing lines of a build."""
+"""The last lines of a build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that keep a store small, sound and where one wants it, and their exit codes."""
+"""The maintenance commands and their exit codes."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The connection to a cluster: there in good time, or a clear error; and nothing on stdout."""
+"""The connection to a cluster: in time or a clear error, and nothing on stdout."""
 
 from __future__ import annotations
 

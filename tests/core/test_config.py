@@ -1,4 +1,4 @@
-"""Settings: what a file may say, what flags change, and what a store remembers of them."""
+"""Settings: values in a file, flags, and what a store remembers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ends a run is told as what it is."""
+"""Errors that end a run are reported as what they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots draw every script that an installed font has, and say so where none has."""
+"""Plots draw every script for which a font is installed, and name missing fonts."""
 
 from __future__ import annotations
 

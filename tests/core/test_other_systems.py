@@ -1,4 +1,4 @@
-"""Importing mmindex and asking for help work where Linux's own calls are missing."""
+"""Importing mmindex and asking for help work without Linux's own calls."""
 
 from __future__ import annotations
 

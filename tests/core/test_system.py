@@ -1,4 +1,4 @@
-"""Cores are counted by what may be used, and freed memory goes back to the system."""
+"""Available cores are counted correctly, and freed memory is returned to the system."""
 
 from __future__ import annotations
 

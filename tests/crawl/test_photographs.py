@@ -1,4 +1,4 @@
-"""Photographs of every kind, crawled by the command into the table: what its columns hold."""
+"""Photographs of every kind, crawled by the command: the columns of their rows."""
 
 from __future__ import annotations
 

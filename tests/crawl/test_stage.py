@@ -1,4 +1,4 @@
-"""The crawl stage: every file read once, every row accounted for, the same input the same bytes."""
+"""The crawl stage: files are read once, rows are counted, equal input has equal results."""
 
 from __future__ import annotations
 

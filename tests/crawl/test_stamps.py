@@ -1,4 +1,4 @@
-"""A second crawl reads what changed, and nothing else."""
+"""A second crawl reads only what has changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metadata columns: the union over rows and sources, each of one type that holds every value."""
+"""Metadata columns: the union over rows and sources, each with a suitable type."""
 
 from __future__ import annotations
 

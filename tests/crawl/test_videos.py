@@ -1,4 +1,4 @@
-"""Videos in folders: their frames are images, are found, opened and forgotten like them."""
+"""Videos in folders: their frames are indexed, found, opened and forgotten like images."""
 
 from __future__ import annotations
 

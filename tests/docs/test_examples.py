@@ -1,4 +1,4 @@
-"""README and docs show what mmindex does: every example runs, and every name in them exists."""
+"""Every example in README and docs runs, and every name in them exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoding on a Ray cluster of simulated nodes, one core each: the bytes of one machine."""
+"""Encoding on a simulated Ray cluster results in the same bytes as on one machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embedding shards of nightly changes are put together by rule, losing nothing."""
+"""Small embedding shards of nightly changes are merged without losing anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decode workers: a bad image costs its worker and itself, nothing else."""
+"""Decode workers: a bad image affects only its worker and itself."""
 
 from __future__ import annotations
 

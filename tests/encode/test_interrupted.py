@@ -1,4 +1,4 @@
-"""Encoding as a process of its own: killed and resumed, and idle without torch."""
+"""Encoding in a separate process: killed and resumed, and without torch if idle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapted model's vectors come from its parent's shards: no model, no image."""
+"""Vectors of an adapted model come from its parent's shards, without model and images."""
 
 from __future__ import annotations
 

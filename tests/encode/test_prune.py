@@ -1,4 +1,4 @@
-"""Shards without what no table needs, and a vector that comes after a failure."""
+"""Shards without rows that no table needs, and a vector after a failure."""
 
 from __future__ import annotations
 

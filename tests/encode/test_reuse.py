@@ -1,4 +1,4 @@
-"""What was encoded is not encoded again, unless it is damaged or another model made it."""
+"""Encoded items are reused unless they are damaged or from another model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every content gets one good vector, and what cannot have one fails alone."""
+"""Every content gets one valid vector, and items without one fail alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has no vector leaves the tables, and the quarantine says so."""
+"""Items without a vector are removed from the tables and quarantined."""
 
 from __future__ import annotations
 

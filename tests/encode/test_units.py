@@ -1,4 +1,4 @@
-"""A unit's shard depends on its rows alone: not on when it ran, nor on what became of others."""
+"""The shard of a unit depends only on its rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: seeded, by image, and as wide as they should be."""
+"""Bootstrap intervals: seeded, by image, and of the right width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Golden figures: matched to the store, compared with their tolerance, refused when damaged."""
+"""Expected figures: matched to the store, compared with a tolerance, refused if damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recall against answers worked out by hand, and against a dense oracle."""
+"""Recall compared with answers computed by hand, and with a dense oracle."""
 
 from __future__ import annotations
 

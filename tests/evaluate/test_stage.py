@@ -1,4 +1,4 @@
-"""The evaluate stage over published objects: by hand, and through real indexes."""
+"""The evaluate stage on published objects: by hand, and through real indexes."""
 
 from __future__ import annotations
 

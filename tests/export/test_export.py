@@ -1,4 +1,4 @@
-"""A version's rows in files for other tools: whole, in order, without places."""
+"""Exports for other tools: complete, in order, without locations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The crawler cannot be sent inside. No test here lets a connection begin."""
+"""The crawler never connects to internal addresses. No test here opens a connection."""
 
 from __future__ import annotations
 

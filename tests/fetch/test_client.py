@@ -1,4 +1,4 @@
-"""Redirects and proxies lead the client nowhere that is not allowed, and it says who it is."""
+"""Redirects and proxies are limited, and the client identifies itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads end with the right bytes or with an error that says so."""
+"""Downloads end with the right bytes or with an error that names the problem."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a crawl: what was stored is not fetched again, and no row is lost."""
+"""kill -9 during a crawl: stored images are not fetched again, and no row is lost."""
 
 from __future__ import annotations
 

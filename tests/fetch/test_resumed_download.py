@@ -1,4 +1,4 @@
-"""A download that broke off is resumed or begun again; nothing is ever spliced."""
+"""An interrupted download is resumed or started again; two files are never mixed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What site owners ask for is obeyed."""
+"""The rules of site owners are obeyed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index stage: deterministic objects, an honest report, the better of several recipes."""
+"""The index stage: deterministic objects, an accurate report, the best of several recipes."""
 
 import numpy as np
 import pytest

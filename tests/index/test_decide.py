@@ -1,4 +1,4 @@
-"""When an index is extended and when it is built anew: the rules, one by one."""
+"""The rules for extending an index or training it again."""
 
 from __future__ import annotations
 

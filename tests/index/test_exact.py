@@ -1,4 +1,4 @@
-"""Exact search gives what brute force gives, with one rule for ties, in any cut of the corpus."""
+"""Exact search equals brute force, with one rule for ties, for any block size."""
 
 import faiss
 import numpy as np

@@ -1,4 +1,4 @@
-"""Versions that follow each other: additions and removals without training, and nothing stale."""
+"""Successive versions: additions and removals without training or outdated results."""
 
 from __future__ import annotations
 

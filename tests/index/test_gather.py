@@ -1,4 +1,4 @@
-"""Vectors come out of the shards in the order of the ids, whole and checked."""
+"""Vectors are read from shards in the order of ids, complete and checked."""
 
 import numpy as np
 import pyarrow as pa

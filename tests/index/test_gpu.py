@@ -1,4 +1,4 @@
-"""What a GPU does not support is refused before the run; nothing here needs a GPU."""
+"""Settings that a GPU does not support are refused before the run; no GPU is needed here."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""FAISS indexes take vectors out and in, code by code as if they had been filled that way."""
+"""Vectors are removed from and added to FAISS indexes; the codes equal those of new indexes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan is legal for every corpus size and dimension, and says why it is what it is."""
+"""The plan is valid for every corpus size and dimension, and states its reason."""
 
 import faiss
 import pytest

@@ -1,4 +1,4 @@
-"""Indexes are trained on a seeded sample of all rows and come out the same every time."""
+"""Indexes are trained on a seeded sample of all rows, with the same result each time."""
 
 import faiss
 import numpy as np

@@ -1,4 +1,4 @@
-"""The cheapest measured setting that reaches the recall target is chosen, the same every time."""
+"""The cheapest setting that reaches the recall target is chosen, the same each time."""
 
 import faiss
 import numpy as np

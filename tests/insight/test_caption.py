@@ -1,4 +1,4 @@
-"""Descriptions: the caption that the nearest ones agree on."""
+"""Descriptions: the caption on which the nearest ones agree."""
 
 from __future__ import annotations
 

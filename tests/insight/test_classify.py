@@ -1,4 +1,4 @@
-"""Zero-shot labels: probabilities, ties, the corpus and files alike."""
+"""Zero-shot labels: probabilities, ties, the corpus and files."""
 
 from __future__ import annotations
 

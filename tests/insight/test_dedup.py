@@ -1,4 +1,4 @@
-"""Near-duplicates: groups are those of brute force, whatever the index."""
+"""Near-duplicates: the groups equal those of brute force with any index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The insight commands with the embedded model, on scenes that it never saw.
+"""The insight commands with the embedded model on unseen scenes.
 
 Bounds leave room below what was measured (benchmarks/bench_insight.py).
 """

@@ -1,4 +1,4 @@
-"""Explanations point at what a text is about, and lie where they should on the image."""
+"""Explanations point at the content of the text, at the right place of the image."""
 
 from __future__ import annotations
 

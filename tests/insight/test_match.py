@@ -1,4 +1,4 @@
-"""Pairs: the fitted threshold, and what becomes of bad rows."""
+"""Pairs: the fitted threshold, and bad rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures against answers worked out by hand."""
+"""Metrics compared with answers computed by hand."""
 
 from __future__ import annotations
 

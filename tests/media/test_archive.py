@@ -1,4 +1,4 @@
-"""Reading files where they lie: URIs, limits, and zip members that must not be trusted."""
+"""Reading files in place: URIs, limits, and untrusted zip members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged and awkward files: an image or a reason of the closed list, and nothing else."""
+"""Damaged and awkward files result in an image or in a reason from the closed list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formats that optional packages read: camera RAW files and JPEG XL."""
+"""Formats of optional packages: camera RAW files and JPEG XL."""
 
 from __future__ import annotations
 

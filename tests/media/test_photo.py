@@ -1,4 +1,4 @@
-"""Dates, places, cameras and words that a photograph carries, however they were written."""
+"""Dates, locations, cameras and texts in photographs, in every standard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one rule that makes every image 8-bit RGB, against values worked out by hand."""
+"""The conversion to 8-bit RGB, compared with values computed by hand."""
 
 from __future__ import annotations
 

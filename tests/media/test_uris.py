@@ -1,4 +1,4 @@
-"""From a URI back to the bytes; what is inside a bad archive fails alone."""
+"""The bytes for a URI; members of a bad archive fail alone."""
 
 from __future__ import annotations
 

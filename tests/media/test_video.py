@@ -1,4 +1,4 @@
-"""Frames of videos: where they are, what they are called, and what hostile files cost."""
+"""Frames of videos: their times, their names, and hostile files."""
 
 from __future__ import annotations
 

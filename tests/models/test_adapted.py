@@ -1,4 +1,4 @@
-"""Adapted models on disk and in torch: what is refused, and what stays as it was."""
+"""Adapted models on disk and in torch: what is refused, and what is unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""open_clip without torch's compiler: quicker to start, the same afterwards."""
+"""open_clip without torch's compiler: a faster start, and no difference afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Equal fingerprints mean interchangeable vectors, and nothing else counts."""
+"""Equal fingerprints mean interchangeable vectors."""
 
 from __future__ import annotations
 

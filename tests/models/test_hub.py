@@ -1,4 +1,4 @@
-"""Weights from the hub: its address and cache respected, every trouble one line and in time.
+"""Weights from the hub: endpoint and cache are used, and problems are reported in one line.
 
 Each case is a process of its own, since huggingface_hub reads its environment when imported.
 """

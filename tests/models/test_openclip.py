@@ -1,4 +1,4 @@
-"""The real open_clip model behind the protocol: parity, precision, memory, several devices."""
+"""The real open_clip model: parity, precision, memory, several devices."""
 
 from __future__ import annotations
 

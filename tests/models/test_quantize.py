@@ -1,4 +1,4 @@
-"""8-bit linear layers: close to float32, the same for every neighbour, refused where they crawl."""
+"""8-bit linear layers: close to float32, independent of the batch, refused if slow."""
 
 from __future__ import annotations
 

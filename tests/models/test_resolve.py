@@ -1,4 +1,4 @@
-"""Which model is meant, and what is refused before any work."""
+"""The requested model, and what is refused before any work."""
 
 from __future__ import annotations
 

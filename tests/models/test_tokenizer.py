@@ -1,4 +1,4 @@
-"""Which texts a tokenizer cut, told from those that fit exactly."""
+"""Truncated texts are distinguished from those that fit exactly."""
 
 from __future__ import annotations
 

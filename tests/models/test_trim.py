@@ -1,4 +1,4 @@
-"""Texts are encoded no longer than they are, and their vectors stay the same."""
+"""Texts are encoded only up to their length, and their vectors are unchanged."""
 
 from __future__ import annotations
 

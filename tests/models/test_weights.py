@@ -1,4 +1,4 @@
-"""Weights are loaded as they are meant to be, or refused in one line."""
+"""Weights are loaded correctly, or refused with a one-line error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The word-piece tokenizer gives what the reference gives."""
+"""The word-piece tokenizer equals the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a corpus consists of, counted."""
+"""The summary of a corpus."""
 
 from __future__ import annotations
 

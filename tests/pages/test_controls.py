@@ -1,4 +1,4 @@
-"""Forms, pagers and one image at large: rendered, inert, and usable by everybody."""
+"""Forms, pagers and image facts: rendered, inert and accessible."""
 
 from __future__ import annotations
 

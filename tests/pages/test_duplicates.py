@@ -1,4 +1,4 @@
-"""The duplicates page: what could go, from where, and why one is kept."""
+"""The duplicates page: what can be deleted, where it is, and why an image is kept."""
 
 from __future__ import annotations
 

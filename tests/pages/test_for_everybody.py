@@ -1,4 +1,4 @@
-"""Pages for everybody: axe-core's rules, any width, the keyboard."""
+"""Accessible pages: axe-core's rules, any width, the keyboard."""
 
 from __future__ import annotations
 

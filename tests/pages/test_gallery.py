@@ -1,4 +1,4 @@
-"""The gallery page: safe to open, complete without anything beside it, and honest about gaps."""
+"""The gallery page: safe, self-contained, and clear about missing images."""
 
 from __future__ import annotations
 

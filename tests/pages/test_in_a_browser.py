@@ -1,4 +1,4 @@
-"""The three pages in a real browser: drawn in both schemes, and inert whatever captions hold."""
+"""The three pages in a real browser: in both schemes, and inert with any caption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pages call images, and the links to them: useful, harmless, and telling nothing."""
+"""The names of images on pages, and links that reveal no folder of the user."""
 
 from __future__ import annotations
 

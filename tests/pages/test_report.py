@@ -1,4 +1,4 @@
-"""The report: complete, inert, and from disk."""
+"""The report: complete, inert, and opened from disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Best and worst queries, and speeds, over a real store of coloured images."""
+"""The best and worst queries, and speeds, of a real store of coloured images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of changes counts what an obvious comparison of ids and keys counts."""
+"""The report of changes equals a simple comparison of ids and keys."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""``--dry-run`` says what the build then does, and changes nothing."""
+"""``--dry-run`` predicts the build and changes nothing."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A corpus that changes from night to night: every command answers from what is there now."""
+"""A corpus that changes every night: every command uses the current content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of an encoding: in any order, beside anything, and the same bytes at the end."""
+"""Parts of an encoding in any order, alongside other commands, with the same bytes at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder as a phone leaves it: HEIC with orientation, place, profile and further images."""
+"""A folder of phone photos: HEIC with orientation, location, profile and more images."""
 
 from __future__ import annotations
 

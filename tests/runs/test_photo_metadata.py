@@ -1,4 +1,4 @@
-"""Metadata of photographs in whole builds: upgrades, settings, queries, what leaves the store."""
+"""Metadata of photographs in whole builds: upgrades, settings, queries, locations."""
 
 from __future__ import annotations
 

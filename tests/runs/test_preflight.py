@@ -1,4 +1,4 @@
-"""No room, no rights: said at once, before anything is fetched, loaded or encoded."""
+"""Missing space or permission is reported before anything is fetched, loaded or encoded."""
 
 import os
 import subprocess

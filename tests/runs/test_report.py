@@ -1,4 +1,4 @@
-"""Each run leaves a report, however it ended, and monitoring can rely on it."""
+"""Every run leaves a report that monitoring can rely on."""
 
 import json
 import signal

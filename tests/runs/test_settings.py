@@ -1,4 +1,4 @@
-"""What a store is asked for is remembered from the start of a run, and changed by name only."""
+"""A store remembers its settings from the start of a run; only given ones change."""
 
 from __future__ import annotations
 

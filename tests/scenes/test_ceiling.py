@@ -1,4 +1,4 @@
-"""The best possible recall, against galleries worked out by hand and by brute force."""
+"""The best possible recall compared with galleries computed by hand and by brute force."""
 
 import pytest
 

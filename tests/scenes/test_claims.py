@@ -1,4 +1,4 @@
-"""Whether a claim is true of a scene, against scenes made by hand."""
+"""Whether a claim is true of a scene, with scenes made by hand."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Images: the same every time, and every thing can be seen in them."""
+"""Images of scenes: the same each time, with every thing visible."""
 
 import io
 import subprocess

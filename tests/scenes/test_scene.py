@@ -1,4 +1,4 @@
-"""Scenes as data: determinism, plausibility, what is guaranteed about every one of them."""
+"""Scenes as data: deterministic, plausible, with guaranteed properties."""
 
 import hashlib
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What several tests of queries ask: ten images in a store; some files have another ``store``."""
+"""Ten images in a store for tests of queries; some files define another ``store``."""
 
 from __future__ import annotations
 

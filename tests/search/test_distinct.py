@@ -1,4 +1,4 @@
-"""Answers without near-duplicates: k different images, each with its number of copies."""
+"""Results without near-duplicates: k different images with their number of copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Composed queries: the vector is the one of the formula, and weights mean what they say."""
+"""Composed queries: the vector is that of the formula, and weights have their effect."""
 
 from __future__ import annotations
 

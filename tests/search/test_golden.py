@@ -1,4 +1,4 @@
-"""Golden answers: an index that is whole but answers differently is found too."""
+"""Golden answers: an intact index that answers differently is also found."""
 
 import msgspec
 import numpy as np

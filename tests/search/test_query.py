@@ -1,4 +1,4 @@
-"""Queries over a published store: texts, images, ids, and what is refused."""
+"""Queries on a published store: texts, images, ids, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions of several parts, and conditions: texts and images wanted, not wanted, weighed."""
+"""Queries of several parts and conditions: wanted and unwanted texts and images, weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The searcher answers exactly scored hits, honours filters, and never reads a damaged file."""
+"""The searcher returns exact scores, obeys filters and never reads a damaged file."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Whoever asks a model that cannot know the images is told so, once."""
+"""A model that is unsuitable for the images causes one warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service that stands while a module's tests ask it, and services that a test starts itself.
+"""A service for the tests of a module, and services that a test starts itself.
 
 Tests that change a store, or its images, override ``images`` and ``store`` with their own.
 """

@@ -1,4 +1,4 @@
-"""The HTTP API: the answers of the commands, and errors that say what is wrong."""
+"""The HTTP API: the answers of the commands, and errors that name the problem."""
 
 from __future__ import annotations
 

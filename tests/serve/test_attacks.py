@@ -1,4 +1,4 @@
-"""Hostile requests: none gets in, none takes the service down."""
+"""Hostile requests do not get access and do not stop the service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages in a real browser: by mouse, by keyboard, with images, over new versions."""
+"""The pages in a real browser: mouse, keyboard, uploads, new versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image that hangs or kills its worker costs its own request, and no other."""
+"""An image that hangs or kills its worker fails only its own request."""
 
 from __future__ import annotations
 

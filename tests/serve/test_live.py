@@ -1,4 +1,4 @@
-"""New versions are taken up while requests run; SIGTERM ends what is under way."""
+"""New versions are served while requests run; SIGTERM ends active requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages without scripts: every view has an address."""
+"""The pages without scripts: every view has a URL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where photographs were taken leaves the service only when it was started so."""
+"""The service shows locations of photographs only if it was started with permission."""
 
 from __future__ import annotations
 

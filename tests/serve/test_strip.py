@@ -1,4 +1,4 @@
-"""Metadata leaves an image's file, its pixels stay."""
+"""Metadata is removed from an image file, and its pixels are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON that is cut off, hostile or odd: decoded strictly, or refused with the byte or place."""
+"""Truncated, hostile and odd JSON is decoded strictly, or refused with the position."""
 
 from __future__ import annotations
 

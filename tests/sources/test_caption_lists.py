@@ -1,4 +1,4 @@
-"""Caption lists: every form in use, read as it declares itself or refused by line."""
+"""Caption lists: every common form is read, or refused with the line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COCO as it is published: folders or zips, read in place, hostile annotations included."""
+"""COCO as published: folders or zips, read in place, and hostile annotations."""
 
 from __future__ import annotations
 

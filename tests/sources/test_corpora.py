@@ -1,4 +1,4 @@
-"""The descriptions of published corpora: complete, typed, and honest about what was verified."""
+"""The descriptions of published corpora: complete, typed, with what was verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flickr30k in the forms that are passed around."""
+"""Flickr30k in all common forms."""
 
 from __future__ import annotations
 

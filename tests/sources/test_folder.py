@@ -1,4 +1,4 @@
-"""Any folder: what is taken, what is ignored, what is refused, and where captions come from."""
+"""Folders: what is read, ignored and refused, and where captions come from."""
 
 from __future__ import annotations
 

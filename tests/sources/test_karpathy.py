@@ -1,4 +1,4 @@
-"""Karpathy's splits of COCO: the split file decides, restval counts as train."""
+"""Karpathy's splits of COCO: the split file has priority, and restval counts as train."""
 
 from __future__ import annotations
 

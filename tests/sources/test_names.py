@@ -1,4 +1,4 @@
-"""Names of a list and names of files: the same name in another spelling, and never a guess."""
+"""Matching names of a list with names of files in other spellings, without guessing."""
 
 from __future__ import annotations
 

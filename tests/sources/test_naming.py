@@ -1,4 +1,4 @@
-"""Sources of one corpus never share ids, and keep the names that a store has given them."""
+"""Sources of a corpus never share ids and keep their names in the store."""
 
 from __future__ import annotations
 

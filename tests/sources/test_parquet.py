@@ -1,4 +1,4 @@
-"""Parquet files with images in them, as the Hugging Face hub serves them."""
+"""Parquet files with images, as on the Hugging Face hub."""
 
 from __future__ import annotations
 

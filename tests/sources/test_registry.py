@@ -1,4 +1,4 @@
-"""Kinds of source: one module each, and every place that names them agrees."""
+"""Kinds of source: one module each, and all places that name them agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is passed over in a person's folders."""
+"""The files that are skipped in folders of users."""
 
 from __future__ import annotations
 

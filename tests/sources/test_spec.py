@@ -1,4 +1,4 @@
-"""Source specs: KIND:PLACE[#SPLIT], and what is said of those without meaning."""
+"""Source specs: KIND:PLACE[#SPLIT], and errors for invalid ones."""
 
 from __future__ import annotations
 

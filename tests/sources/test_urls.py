@@ -1,4 +1,4 @@
-"""URL lists, over a real server on loopback."""
+"""URL lists with a real server on loopback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists and tables as spreadsheets and other programs save them."""
+"""Lists and tables as saved by spreadsheets and other programs."""
 
 from __future__ import annotations
 

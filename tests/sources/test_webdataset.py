@@ -1,4 +1,4 @@
-"""WebDataset shards as img2dataset and open_clip write them, and as nobody should."""
+"""WebDataset shards as written by img2dataset and open_clip, and invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who reads a version holds it: nobody takes it away, and death lets go."""
+"""Readers hold their version: it is not removed, and the hold ends with the process."""
 
 import gc
 import os

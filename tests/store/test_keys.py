@@ -1,4 +1,4 @@
-"""Keys as sorted arrays: equal to what sets and dictionaries of the whole keys say."""
+"""Keys as sorted arrays, compared with sets and dictionaries of the keys."""
 
 from __future__ import annotations
 

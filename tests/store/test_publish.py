@@ -1,4 +1,4 @@
-"""Nothing appears in a store under its name before it is whole and durable."""
+"""A file gets its name in a store only when it is complete and durable."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""What can be read of a version, and what is said when a stage has not run."""
+"""The content of a version, and errors if a stage has not run."""
 
 from __future__ import annotations
 

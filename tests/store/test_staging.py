@@ -1,4 +1,4 @@
-"""Folders below staging/ belong to whoever holds them; writers clear away all others."""
+"""Folders in staging/ belong to their holders; writers remove all others."""
 
 from __future__ import annotations
 

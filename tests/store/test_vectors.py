@@ -1,4 +1,4 @@
-"""Vectors are read by row, in bounded memory, and never from a damaged block."""
+"""Vectors are read by row in limited memory, and never from a damaged block."""
 
 import msgspec
 import numpy as np

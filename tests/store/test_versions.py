@@ -1,4 +1,4 @@
-"""A version is published whole or not at all, and damage never passes for data."""
+"""A version is published completely or not at all, and damage is always detected."""
 
 import json
 import stat

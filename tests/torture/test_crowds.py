@@ -1,4 +1,4 @@
-"""Promises 2 and 6: of many writers one wins, and readers see old or new, never a mix."""
+"""One of many writers succeeds, and readers see old or new, never a mixture (2 and 6)."""
 
 from __future__ import annotations
 

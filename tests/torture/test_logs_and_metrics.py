@@ -1,4 +1,4 @@
-"""Promise 18: whoever reads logs, metrics or run reports while runs are killed finds them whole."""
+"""Logs, metrics and run reports are complete at any time (guarantee 18)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The harness would notice: a careless writer does not get through it (promise 19)."""
+"""The tests detect a careless writer (guarantee 19)."""
 
 from __future__ import annotations
 

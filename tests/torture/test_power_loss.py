@@ -1,4 +1,4 @@
-"""Promise 3: power loss costs at most the run in progress, and no fsync is there for nothing.
+"""A power loss affects at most the run in progress; every fsync is necessary (guarantee 3).
 
 Five stores are recorded (:mod:`support.outages`). For every moment of each record, every content
 that the disk may then have (:mod:`support.power`) is made and judged.

@@ -1,4 +1,4 @@
-"""Killed or terminated at random times, a run leaves a sound store (promises 1 and 17)."""
+"""A run killed or terminated at a random time leaves an intact store (1 and 17)."""
 
 from __future__ import annotations
 

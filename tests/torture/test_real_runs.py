@@ -1,4 +1,4 @@
-"""The real command with its own model and decode workers, killed and terminated (1, 6, 9, 17)."""
+"""The real command with its model and decode workers, killed and terminated (1, 6, 9, 17)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is killed at any system call leaves a sound store; one whose call fails says so.
+"""A run killed at any system call leaves an intact store; a failed call is reported.
 
 Promises 1, 5 and 16: every call that touches the store is found by tracing a run, then each is
 broken in a run of its own.

@@ -1,4 +1,4 @@
-"""Training itself, on drawn scenes and a network of some 40,000 weights."""
+"""Training on drawn scenes with a network of about 40,000 weights."""
 
 from __future__ import annotations
 

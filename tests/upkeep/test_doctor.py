@@ -1,4 +1,4 @@
-"""The doctor ends with a verdict whatever it finds."""
+"""The doctor ends with a result in any case."""
 
 import sys
 

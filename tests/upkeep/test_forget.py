@@ -1,4 +1,4 @@
-"""Forgetting: what was forgotten is nowhere in the store, and never comes back."""
+"""Forgotten items are nowhere in the store and never return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forgetting that is killed, held up, or meets damage and unfinished work ends all the same."""
+"""Forgetting completes after kills, waits, damage and unfinished work."""
 
 from __future__ import annotations
 

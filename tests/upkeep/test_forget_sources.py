@@ -1,4 +1,4 @@
-"""Forgetting what was fetched, packed or drawn."""
+"""Forgetting downloaded, archived and drawn images."""
 
 from __future__ import annotations
 

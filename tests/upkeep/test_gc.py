@@ -1,4 +1,4 @@
-"""Collection takes what nobody needs, never what somebody may."""
+"""gc removes what nobody needs and keeps what someone may need."""
 
 import math
 import os

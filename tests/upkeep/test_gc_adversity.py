@@ -1,4 +1,4 @@
-"""Collection meets damage, kills, crowds and full disks: it refuses, or the next run ends it."""
+"""gc with damage, kills, concurrency and full disks: it refuses, or the next run completes it."""
 
 import os
 import subprocess

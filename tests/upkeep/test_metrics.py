@@ -1,4 +1,4 @@
-"""The metrics file: always whole, true about the last run, mindful of the last success."""
+"""The metrics file: always complete, about the last run, with the last success."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Another try for what is in quarantine."""
+"""Retrying quarantined items."""
 
 from __future__ import annotations
 

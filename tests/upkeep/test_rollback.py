@@ -1,4 +1,4 @@
-"""Going back publishes an old version's content again: CURRENT only ever moves on."""
+"""A rollback publishes the content of an old version again; version numbers only increase."""
 
 import msgspec
 import pytest

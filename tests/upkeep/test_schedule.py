@@ -1,4 +1,4 @@
-"""What `schedule` prints runs as it stands: in cron's bare environment, by systemd's rules."""
+"""The output of `schedule` works in cron's bare environment and by systemd's rules."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""`check --full` names every place that still holds something forgotten."""
+"""`check --full` names every place that still contains a forgotten item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--where`: what it keeps, and that answers under it are those of brute force."""
+"""`--where`: the selected rows, and answers that equal those of brute force."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is no condition, reaches out, or would take too much is refused, and it is said why."""
+"""Invalid, dangerous and expensive conditions are refused with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a test's store is, and real builds of a small folder, to be damaged."""
+"""The folder of a test's store, and real builds of a small folder to damage."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""A check finds every damage and names the file."""
+"""A check finds any damage and names the file."""
 
 import random
 

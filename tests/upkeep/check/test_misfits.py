@@ -1,4 +1,4 @@
-"""A check finds what hashes cannot see: objects that were written wrong."""
+"""A check finds wrong objects whose hashes are right."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A repair mends what can be mended, names what it drops, and leaves a sound store as it is."""
+"""A repair fixes what it can, names what it removes, and does not change an intact store."""
 
 import json
 import shutil
