@@ -77,6 +77,10 @@ def doctor(
     store: StoreOption = None,
     model: Annotated[str | None, typer.Option(help="The model that you want to use.")] = None,
     pretrained: Annotated[str | None, typer.Option(help="Its weights.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="auto|HOST:PORT", help="Also check the nodes of this Ray cluster."),
+    ] = None,
     output_format: TextFormat = "text",
 ) -> None:
     """Check whether a build can run on this machine: packages, GPU, disk and model.
@@ -94,7 +98,7 @@ def doctor(
     findings: list[Finding] = []
 
     def examined() -> Iterator[Finding]:
-        for one in examine(store_path(store), model, pretrained):
+        for one in examine(store_path(store), model, pretrained, cluster):
             findings.append(one)
             yield one
 

@@ -12,7 +12,8 @@ import pytest
 
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.records import ItemError, Reason
-from mmindex.media.archive import list_members, open_zip, read_file, uri_of_path
+from mmindex.media.archive import list_members, open_zip, read_file
+from mmindex.media.files import uri_of_location
 from mmindex.media.places import ImageArchive, ImageFolder, find_place, require_place
 from mmindex.media.uris import read_uri
 from support.corpora import write_files, write_zip
@@ -38,7 +39,7 @@ def test_a_path_that_is_not_utf8_has_a_uri_that_is(tmp_path: Path) -> None:
     raw = os.fsencode(tmp_path) + b"/caf\xe9 !%.jpg"
     with open(raw, "wb") as file:  # noqa: PTH123  # bytes path
         file.write(b"latin-1 name")
-    uri = uri_of_path(os.fsdecode(raw))
+    uri = uri_of_location(os.fsdecode(raw))
     assert uri.encode("utf-8").startswith(b"file:///")
     assert read_uri(uri) == b"latin-1 name"
 

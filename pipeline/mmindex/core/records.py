@@ -10,7 +10,9 @@ from typing import Final, Protocol
 
 Scalar = str | int | float | bool | None
 MetadataValue = Scalar | datetime | list[Scalar]
-Stamp = tuple[int, int, int]  # size, mtime in ns and inode of a file
+# Identifies the content of a file: size, mtime in ns and inode. For an object in an object store:
+# size, 0 and a digest of the ETag.
+Stamp = tuple[int, int, int]
 
 # The columns with the location of an image.
 LOCATION_COLUMNS: Final = ("lat", "lon")
@@ -46,10 +48,12 @@ class Sidecar:
     Attributes:
         read: returns its bytes; raises OSError or ItemError.
         stamp: identifies the file as for an image.
+        uri: where it is, if it is in an object store.
     """
 
     read: Callable[[], bytes]
     stamp: Stamp
+    uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,7 @@ class SourceItem:
         captions: the unchanged texts of the source, in order.
         metadata: the columns of the source (licence, title, ...).
         read: returns the bytes of the file; raises OSError, or ItemError with a reason.
-        stamp: identifies the file, to skip unchanged files (size, mtime in ns, inode); None if the
-            source has none.
+        stamp: identifies the file, to skip unchanged files; None if the source has none.
         is_row: whether it is a row of a table, in which rows with the same bytes are one image with
             all their captions. Files with the same bytes stay separate images.
         name: the path of the file relative to the source, with ``/``; empty if it is not a file of
@@ -84,6 +87,42 @@ class SourceItem:
     name: str = ""
     sidecar: Sidecar | None = None
     video: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorItem:
+    """An image of which only a vector is at hand; its file is never opened.
+
+    Attributes:
+        image_id: as in :class:`SourceItem`.
+        uri: where the source says that the image is.
+        split: the split, ``all`` if the source has none.
+        key: the sha256 of the vector, in hex.
+        width, height, format, size_bytes: as the source says; 0 or empty if it does not.
+        metadata: the columns of the source.
+    """
+
+    image_id: str
+    uri: str
+    split: str
+    key: str
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    size_bytes: int = 0
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionItem:
+    """A caption with a vector, of an image that came before.
+
+    ``key`` is the sha256 of the vector, in hex.
+    """
+
+    image_id: str
+    text: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +172,8 @@ class NoteKind(StrEnum):
     CAPTIONS_OF_REJECTED_IMAGES = "captions_of_rejected_images"
     IMAGES_WITHOUT_CAPTIONS = "images_without_captions"
     EMPTY_CAPTIONS = "empty_captions"
+    CAPTIONS_WITHOUT_VECTOR = "captions_without_vector"
+    VECTORS_SCALED = "vectors_scaled_to_length_1"
     UNREADABLE_CAPTION_FILES = "unreadable_caption_files"
     UNREADABLE_SIDECARS = "unreadable_sidecars"
     LONE_SURROGATES_REPLACED = "lone_surrogates_replaced"
@@ -187,7 +228,7 @@ class Expected:
     images: int
 
 
-SourceEvent = SourceItem | Rejected | Ignored | Note | Detail | Expected
+SourceEvent = SourceItem | VectorItem | CaptionItem | Rejected | Ignored | Note | Detail | Expected
 
 
 class ItemError(Exception):

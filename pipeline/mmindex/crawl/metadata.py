@@ -17,6 +17,7 @@ from mmindex.core.records import LOCATION_COLUMNS, MetadataValue, SourceItem
 from mmindex.crawl.stamps import Known
 from mmindex.crawl.tables import column_name
 from mmindex.crawl.tally import storable
+from mmindex.media.files import is_remote
 from mmindex.media.photo import Fields, merged
 from mmindex.media.uris import split_uri
 
@@ -93,7 +94,8 @@ def _file_columns(item: SourceItem) -> Iterator[tuple[str, MetadataValue]]:
     yield "folder", folder
     yield "filename", filename
     _, member = split_uri(item.uri)
-    if item.stamp is not None and member is None:  # otherwise it is the archive's
+    # That of a member is the archive's, and that of an object tells when it was uploaded.
+    if item.stamp is not None and member is None and not is_remote(item.uri):
         yield "modified", _utc(item.stamp[1])
 
 

@@ -35,7 +35,7 @@ from mmindex.media.images import ImageLimits
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo
 from mmindex.store.objects import Objects
-from mmindex.store.staging import clear_staging, hold_staging
+from mmindex.store.staging import HeldLayout, clear_staging, hold_staging
 
 # More threads hardly speed up a batch; several units at once use a large node better.
 _MOST_CORES = 4
@@ -105,22 +105,13 @@ class ClusterWorker:
         with ExitStack() as stack:
             stack.callback(_sweep, layout)
             stack.enter_context(connected(address))
-            held = stack.enter_context(hold_staging(layout)).staging_dir
-            need, device = _what_a_unit_needs(config, nodes())
-            encode = config.encode.model_copy(update={"cores": need.cpus, "device": device})
-            setup = Setup(
-                root=layout.root,
-                held=held,
-                config=config.model_copy(update={"encode": encode}),
-                known=known,
-                make_source=make_source,
-                versions=package_versions(),
-            )
-            worker = cls(setup, need)
+            held = stack.enter_context(hold_staging(layout))
+            need, device = what_a_unit_needs(config, nodes())
+            worker = cls(setup_of(held, config, known, make_source, (need, device)), need)
             infos = worker.look()
             if not infos:
                 raise NetworkError(f"the cluster at {address} has lost all its nodes")
-            worker.setup = replace(setup, info=_agreed(infos))
+            worker.setup = replace(worker.setup, info=_agreed(infos))
             get_logger("encode").info(
                 "joined a cluster", nodes=len(infos), cores_per_unit=need.cpus, device=device
             )
@@ -220,7 +211,35 @@ def _sweep(layout: Layout) -> None:
         get_logger("encode").warning("staged files of workers remain", why=error.message)
 
 
-def _what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str]:
+def setup_of(
+    held: HeldLayout,
+    config: Config,
+    known: EncoderInfo | None,
+    make_source: MakeSource,
+    unit: tuple[Need, str],
+) -> Setup:
+    """Return the setup of workers.
+
+    Args:
+        held: the store, with a folder that the driver holds.
+        config: the run's settings.
+        known: the published version's encoder.
+        make_source: makes an encoder on a node.
+        unit: from :func:`what_a_unit_needs`.
+    """
+    need, device = unit
+    encode = config.encode.model_copy(update={"cores": need.cpus, "device": device})
+    return Setup(
+        root=held.root,
+        held=held.staging_dir,
+        config=config.model_copy(update={"encode": encode}),
+        known=known,
+        make_source=make_source,
+        versions=package_versions(),
+    )
+
+
+def what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str]:
     """Return the resources of a unit and the worker's device: one GPU, or some cores.
 
     Raises:

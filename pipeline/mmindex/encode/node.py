@@ -14,12 +14,13 @@ from pathlib import Path
 
 import mmindex
 from mmindex.core.config import Config
-from mmindex.core.errors import ModelMismatchError, NoInputError, StorageError
+from mmindex.core.errors import MmindexError, ModelMismatchError, NoInputError, StorageError
 from mmindex.core.records import ItemError
 from mmindex.core.system import calm_openmp
 from mmindex.encode.units import Unit, UnitResult
 from mmindex.encode.work import EncoderSource, Worker
 from mmindex.media.images import ImageLimits
+from mmindex.media.services import use_endpoint
 from mmindex.media.uris import read_indexed, split_uri
 from mmindex.media.video import split_frame
 from mmindex.store.layout import Layout
@@ -29,8 +30,10 @@ from mmindex.store.place import require_writable
 from mmindex.store.staging import hold_staging, is_held
 
 MakeSource = Callable[[Config, EncoderInfo | None], EncoderSource]
-# The packages that affect pixels, vectors or the bytes of a shard.
-_PACKAGES = ("torch", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow")
+# The packages that affect pixels, vectors, the bytes of a shard, or those of an index.
+_PACKAGES = (
+    "torch", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow", "faiss-gpu", "faiss-cpu",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,22 @@ def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> N
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a check of a node found: the encoder that it would use, or what is wrong."""
+
+    info: EncoderInfo | None
+    wrong: str = ""
+
+
+def inspect(setup: Setup) -> Looked:
+    """Check this node as :func:`look`, but return what is wrong."""
+    try:
+        return Looked(look(setup))
+    except MmindexError as error:
+        return Looked(None, f"{error.message}: {error.hint}" if error.hint else error.message)
+
+
 def look(setup: Setup) -> EncoderInfo:
     """Check this node; return the encoder that it would use.
 
@@ -113,6 +132,7 @@ def look(setup: Setup) -> EncoderInfo:
 
 def _look_around(setup: Setup) -> EncoderSource:
     calm_openmp()  # before torch is imported
+    use_endpoint(setup.config.fetch.s3_endpoint)
     for name, has in package_versions().items():
         if has != setup.versions[name]:
             raise ModelMismatchError(

@@ -31,7 +31,7 @@ EXACT_DEAD_SHARE = 0.1
 MOST_GROWTH = 4
 # Settings that do not affect the recipe of an index: they depend on the machine, or determine when
 # to train again.
-NOT_IN_RECIPE = {"threads", "gpu", "retrain_at"}
+NOT_IN_RECIPE = {"threads", "gpu", "retrain_at", "fill_processes"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ def remove_vectors(index: Any, ids: Int64, rows: int) -> None:
         removed = index.remove_ids(selector)
         if removed != len(ids):
             raise InternalError(f"{removed} of {len(ids)} ids were in the index")
-    _clear_behind_ends(index)
+    clear_behind_ends(index)
 
 
 def add_vectors(
@@ -166,7 +166,7 @@ def add_vectors(
             index.add_with_ids(widen(block), ids)
 
 
-def _clear_behind_ends(index: Any) -> None:
+def clear_behind_ends(index: Any) -> None:
     """Zero the bytes after the last code of fast-scan lists."""
     ivf = ivf_part(index)
     lists = faiss.downcast_InvertedLists(ivf.invlists) if ivf is not None else None

@@ -6,7 +6,7 @@ are added in another order, and k-means differs in the last digits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import faiss
@@ -58,7 +58,12 @@ def take_wide(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def build(
-    plan: IndexPlan, vectors: Vectors, rows: NDArray[np.int64] | None, seed: int, threads: int
+    plan: IndexPlan,
+    vectors: Vectors,
+    rows: NDArray[np.int64] | None,
+    seed: int,
+    threads: int,
+    fill: Callable[[Any], bool] | None = None,
 ) -> Any:
     """Train an index on a random sample and add vectors with ids 0, 1, ...
 
@@ -68,6 +73,7 @@ def build(
         rows: add only these rows (ascending; ids from 0), for a trial; None: all.
         seed: the seed of the sample and of k-means.
         threads: for faiss.
+        fill: adds all vectors to a trained CPU index in another way; returns False if it cannot.
 
     Returns:
         a CPU faiss index for inner products.
@@ -87,7 +93,8 @@ def build(
             _train(index, plan, sample, threads)
             del sample, keep_alive
             faiss.omp_set_num_threads(threads)
-            _add(index, vectors, rows)
+            if plan.gpu or fill is None or not fill(index):
+                _add(index, vectors, rows)
         except RuntimeError as error:
             raise _refused(plan, error) from error
         return to_cpu(index) if plan.gpu else index

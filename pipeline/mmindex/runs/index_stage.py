@@ -17,6 +17,7 @@ from mmindex.core.progress import get_logger
 from mmindex.index.build import IndexReport, build_index
 from mmindex.index.decide import NOT_IN_RECIPE, UpdatePlan, recipe_of
 from mmindex.index.extend import Before, Order, Retrain, extend_index, plan_index
+from mmindex.index.fill import ClusterFiller, Filler, ProcessFiller
 from mmindex.index.gather import locate, vector_blocks
 from mmindex.index.train import sample_rows
 from mmindex.index.tune import TUNING_QUERIES
@@ -143,7 +144,18 @@ def _execute(
             why = "its vectors did not change; it was tuned with new queries"
             return made, replace(plan, why=why) if plan.action == "kept" else plan
         plan = replace(plan, action="trained", why=made.why)
-    return build_index(objects, side.name, work.keys, work.shards, config, work.queries), plan
+    made = build_index(
+        objects, side.name, work.keys, work.shards, config, work.queries, _filler(context)
+    )
+    return made, plan
+
+
+def _filler(context: Context) -> Filler | None:
+    """Return who fills a new index: the nodes of a cluster, processes, or this process alone."""
+    if context.cluster is not None:
+        return ClusterFiller.with_cores(context.cluster.need.cpus)
+    processes = context.config.index.fill_processes
+    return ProcessFiller(processes) if processes > 1 else None
 
 
 def published_index(context: Context, side: Modality) -> Before | Retrain:

@@ -20,6 +20,7 @@ from mmindex.core.config import Config
 from mmindex.core.errors import MmindexError
 from mmindex.core.progress import StageTimer, get_logger
 from mmindex.core.system import trim_heap
+from mmindex.media.services import use_endpoint
 from mmindex.runs import stages
 from mmindex.runs.context import Context
 from mmindex.runs.figures import Figures
@@ -73,6 +74,7 @@ def run(
         DataError: too much was quarantined or removed, or the input is damaged.
         MmindexError: another error ended the run; the published version is unchanged.
     """
+    use_endpoint(config.fetch.s3_endpoint)
     layout = Layout(root.absolute())
     if not layout.format_file.exists():  # invalid settings create no store
         stages.check_settings(Context(layout, Objects(layout), config, run_id, None), wanted)

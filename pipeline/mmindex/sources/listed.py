@@ -55,7 +55,7 @@ def image_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
     if listed.sidecar:
         try:
             beside = place.find(listed.sidecar)
-            sidecar = Sidecar(beside.read, beside.stamp)
+            sidecar = Sidecar(beside.read, beside.stamp, beside.uri)
         except ItemError:
             yield Note(NoteKind.UNREADABLE_SIDECARS)
     yield SourceItem(

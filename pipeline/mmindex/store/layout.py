@@ -56,6 +56,11 @@ class Layout:
         return self.root / "stamps.sqlite"
 
     @property
+    def listings_file(self) -> Path:
+        """The cache of what the last crawl read in object stores besides images."""
+        return self.root / "listings.sqlite"
+
+    @property
     def quarantine_file(self) -> Path:
         """The ledger of items excluded from the index, one JSON object per line."""
         return self.root / "quarantine.jsonl"

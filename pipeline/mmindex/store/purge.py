@@ -158,6 +158,8 @@ def purge_stamps(layout: Layout, forgotten: Forgotten, uris: Collection[str] = f
 
     The list is a cache: if it is damaged or cannot be written, it is removed.
     """
+    if layout.listings_file.exists():  # it has the captions of forgotten images
+        publish.remove_file(layout.listings_file)
     path = layout.stamps_file
     scratch = layout.staging_dir / f"{uuid.uuid4().hex}.sqlite"
     try:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
+from mmindex.media.services import use_endpoint
 from mmindex.store import versions
 from mmindex.store.holds import Hold, take_current
 from mmindex.store.layout import Layout
@@ -227,7 +228,10 @@ def published(layout: Layout) -> Snapshot | None:
         DataError: CURRENT or the manifest is damaged.
     """
     hold = take_current(layout)
-    return None if hold is None else Snapshot(Objects(layout), hold.manifest, hold)
+    if hold is None:
+        return None
+    use_endpoint(hold.manifest.config.get("fetch", {}).get("s3_endpoint"))  # to show its images
+    return Snapshot(Objects(layout), hold.manifest, hold)
 
 
 def open_snapshot(root: Path) -> Snapshot:

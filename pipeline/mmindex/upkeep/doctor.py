@@ -11,8 +11,6 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from mmindex.core.errors import MmindexError, NetworkError, UnsupportedSystemError, reason_of
@@ -21,6 +19,11 @@ from mmindex.core.system import require_stores
 from mmindex.media.kinds import EXTRAS
 from mmindex.store import versions
 from mmindex.store.layout import Layout
+from mmindex.upkeep.doctor_cluster import check_cluster
+from mmindex.upkeep.doctor_disk import check_disk
+from mmindex.upkeep.finding import Finding, State
+
+__all__ = ["Finding", "State", "examine", "verdict"]
 
 _HUB_TIMEOUT_S = 5.0  # short, because the user is waiting
 _PLANNED_ROWS, _PLANNED_DIM = 10_000_000, 512
@@ -29,25 +32,11 @@ _MODEL = "model"
 _PACKAGES = ("torch", "torchvision", "open-clip-torch", "pyarrow", "pillow", "numpy")
 
 
-class State(StrEnum):
-    """The effect of a finding on a build."""
-
-    OK = "ok"
-    NOTE = "note"  # works, with a restriction
-    BROKEN = "broken"  # a build cannot run
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check."""
-
-    what: str
-    state: State
-    detail: str
-
-
 def examine(
-    store: Path, model: str | None = None, pretrained: str | None = None
+    store: Path,
+    model: str | None = None,
+    pretrained: str | None = None,
+    cluster: str | None = None,
 ) -> Iterator[Finding]:
     """Check everything that a build needs and yield the findings; imports torch and faiss.
 
@@ -55,6 +44,8 @@ def examine(
         store: the store of the build.
         model, pretrained: the model of the build; None for the model of the store, or the default
             for photos.
+        cluster: also check the nodes of this cluster; see
+            :func:`mmindex.cluster.connect.connected`.
     """
     yield Finding("python", State.OK, f"{platform.python_version()} ({sys.executable})")
     yield _system()
@@ -65,10 +56,15 @@ def examine(
     yield _gpu()
     yield _index_plan()
     yield _embedded()
-    yield _disk(store)
+    disk = _disk(store)
+    yield disk
+    if disk.state is not State.BROKEN:
+        yield from check_disk(_existing(store))
     hub = _hub(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     yield hub
     yield _model(store, model, pretrained, hub)
+    if cluster is not None:
+        yield from check_cluster(cluster, store, model, pretrained)
 
 
 def verdict(findings: Iterable[Finding]) -> tuple[str, int]:
@@ -176,10 +172,16 @@ def _embedded() -> Finding:
     return Finding("embedded model", State.OK, str(weights[0].parent))
 
 
-def _disk(store: Path) -> Finding:
+def _existing(store: Path) -> Path:
+    """Return the folder of the store, or the closest one above it that exists."""
     folder = store.absolute()
-    while not folder.exists():
+    while not folder.is_dir():
         folder = folder.parent
+    return folder
+
+
+def _disk(store: Path) -> Finding:
+    folder = _existing(store)
     if not os.access(folder, os.W_OK):
         return Finding("disk", State.BROKEN, f"{folder} is not writable: choose another --store")
     free = shutil.disk_usage(folder).free

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import pydantic
 from pydantic import Field
@@ -12,6 +12,8 @@ from mmindex.core.config.values import MIB, Seconds, Section
 
 # The characters allowed in a header between parentheses; a line break could forge a header.
 _CONTACT: Final = re.compile(r"[!-'*-\[\]-~]+(?: [!-'*-\[\]-~]+)*")
+
+_ENDPOINT: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(?:/[A-Za-z0-9._/-]*)?")
 
 
 class FetchConfig(Section):
@@ -37,6 +39,13 @@ class FetchConfig(Section):
 
     Set it if the network needs a proxy. The proxy then resolves host names, so mmindex cannot
     check the addresses."""
+
+    s3_endpoint: str | None = None
+    """Address of an S3-compatible service, such as `https://minio.example.org:9000`.
+
+    Set it for `s3://` sources in MinIO, Ceph, R2 and similar services. The environment variable
+    `MMINDEX_S3_ENDPOINT` overrides it. If neither is set, mmindex uses `AWS_ENDPOINT_URL_S3` or
+    `AWS_ENDPOINT_URL`."""
 
     corpora: str | None = None
     """A TOML file that describes your own corpus, in the format of `data/corpora/*.toml`.
@@ -147,6 +156,21 @@ class FetchConfig(Section):
     """Age at which a shard of downloaded images is closed. It increases during a long run.
 
     Lower it to lose less data if a short run is killed."""
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what a store remembers; an endpoint only if there is one, as in older versions."""
+        left_out = {"allow_private", "use_env_proxy"}
+        if self.s3_endpoint is None:
+            left_out.add("s3_endpoint")
+        return self.model_dump(exclude=left_out)
+
+    @pydantic.field_validator("s3_endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str | None) -> str | None:
+        # A password here would be recorded in every version.
+        if value is not None and not _ENDPOINT.fullmatch(value):
+            raise ValueError("http:// or https://, a host and a port, without a user name")
+        return value
 
     @pydantic.field_validator("contact")
     @classmethod

@@ -54,10 +54,10 @@ class Config(Section):
         return {
             "source": [source.recorded() for source in self.source],
             **({"crawl": crawl} if crawl else {}),  # as in older versions
-            "fetch": self.fetch.model_dump(exclude={"allow_private", "use_env_proxy"}),
+            "fetch": self.fetch.recorded(),
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},
-            "index": self.index.model_dump(exclude={"threads", "gpu"}),
+            "index": self.index.model_dump(exclude={"threads", "gpu", "fill_processes"}),
             "evaluate": self.evaluate.model_dump(),
             "limits": self.limits.model_dump(exclude={"max_removed"}),
         }

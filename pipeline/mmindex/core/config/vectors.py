@@ -15,8 +15,8 @@ class ModelConfig(Section):
     name: Text | None = None
     """An open_clip model name, `embedded`, `local-dir:PATH` or `hf-hub:ORG/REPO`.
 
-    The default is `embedded` for drawn scenes, and `ViT-B-32` for everything else. If you change
-    the model, everything is encoded again."""
+    The default is `embedded` for drawn scenes, `unknown` for vectors of other programs, and
+    `ViT-B-32` for everything else. If you change the model, everything is encoded again."""
 
     pretrained: Text | None = None
     """The weights: a tag, a path to a `.safetensors` file, or `none` for an untrained model.
@@ -93,6 +93,12 @@ class IndexConfig(Section):
     """Number of threads for FAISS. The default is one per core.
 
     Lower it to share a machine with other work."""
+
+    fill_processes: Annotated[int, Field(ge=1, le=256)] = 1
+    """Number of processes that fill a new index. They share the threads of FAISS.
+
+    Raise it on machines with many cores, where one process does not keep all of them busy. Each
+    process needs memory for its part of the index. On a cluster, the nodes fill the index."""
 
     memory_bytes: Annotated[int, Field(ge=1)] | None = None
     """Largest memory use of one index during search. By default, there is no limit.

@@ -10,6 +10,7 @@ itself. Images that are in no list can have a ``.txt`` next to them, with one ca
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Generator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -30,11 +31,13 @@ from mmindex.core.records import (
     SourceEvent,
 )
 from mmindex.media.archive import id_part, item_error, list_members
+from mmindex.media.buckets import head
+from mmindex.media.files import is_remote, stamp_of
 from mmindex.media.kinds import VIDEO
-from mmindex.media.places import ImageArchive, ImageFolder, ImagePlace, is_inside
+from mmindex.media.places import ImageArchive, ImageBucket, ImageFolder, ImagePlace, is_inside
 from mmindex.media.tars import ImageTar
 from mmindex.sources.annotations import stem
-from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.base import ARCHIVES, Kind, Place, Request, unit_events
 from mmindex.sources.caption_lists import CaptionList, Described, names_images, parse_captions
 from mmindex.sources.listed import Listed, image_events
 from mmindex.sources.names import match_names
@@ -102,6 +105,9 @@ def read_folder(request: Request) -> Iterator[SourceEvent]:
         DataError: a caption list or the archive is damaged.
         MmindexError: the folder, the archive or a caption list cannot be read.
     """
+    if is_remote(request.spec.where):
+        yield from _read_objects(request)
+        return
     path, options = request.path, request.options
     # Frames are found by seeking, which is not possible in a member of an archive.
     videos = path.is_dir() and VIDEO.installed
@@ -112,13 +118,33 @@ def read_folder(request: Request) -> Iterator[SourceEvent]:
         with os_errors(path):
             entries = _listing(str(path))
         yield from _walk(_Scan(folder, rules, request.split, root, options.roots), entries)
-    elif path.suffix.lower() == ".tar":
-        tar = ImageTar(path, options.max_bytes)
-        yield from _members(_Scan(tar, rules, request.split, root, ()), tar.names())
     else:
-        packed = ImageArchive(path, ("",), options.max_bytes)
-        names = list_members(str(path))
-        yield from _members(_Scan(packed, rules, request.split, root, ()), names)
+        yield from _packed(str(path), rules, request)
+
+
+def _packed(path: str, rules: Rules, request: Request) -> Iterator[SourceEvent]:
+    """Stream an archive."""
+    if extension(path) == ".tar":
+        tar = ImageTar(path, request.options.max_bytes)
+        yield from _members(_Scan(tar, rules, request.split, path, ()), tar.names())
+    else:
+        packed = ImageArchive(path, ("",), request.options.max_bytes)
+        yield from _members(_Scan(packed, rules, request.split, path, ()), list_members(path))
+
+
+def _read_objects(request: Request) -> Iterator[SourceEvent]:
+    """Stream the objects below a folder, or an archive that is an object."""
+    where, options = request.spec.where.rstrip("/"), request.options
+    rules = Rules.of(options.exclude, options.include, all_files=options.all_files, videos=False)
+    archive = extension(where) in ARCHIVES and head(where) is not None
+    if not archive:
+        bucket = ImageBucket.of(where, options.max_bytes)
+        scan = _Scan(bucket, rules, request.split, where, ())
+        read = functools.partial(_members, scan, list(bucket.listed))
+        yield from unit_events(request, where, bucket.fingerprint, read)
+        return
+    read = functools.partial(_packed, where, rules, request)
+    yield from unit_events(request, where, stamp_of(where), read)
 
 
 # Folders
@@ -378,4 +404,5 @@ KIND: Final = Kind(
     "`.txt` files",
     read=read_folder,
     globs=True,
+    objects=True,
 )
