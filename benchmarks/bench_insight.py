@@ -1,12 +1,12 @@
-"""What match, classify, explain, caption and --minus reach on scenes that the model never saw.
+"""Quality of match, classify, explain, caption and --minus on scenes that the model has not seen.
 
     python benchmarks/bench_insight.py [--store DIR] [--count 500] [--seed 8]
 
 DIR is a store built from scenes of another seed (``mmindex build --store DIR --source
-scenes:2000@7``; without one, a small one is built): thresholds and captions come from it, the
-images judged do not. What is true of
-a scene is known exactly (``fits``), so chance agreement counts as such. ``--photos`` names a folder
-of different photographs, for dedup.
+scenes:2000@7``; without one, a small one is built): thresholds and captions come from it, but
+not the test images. The true statements about a scene are known exactly (``fits``), so captions
+that fit by chance count as correct. ``--photos`` names a folder of different photographs, for
+dedup.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def bench_classify(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path
 
 
 def bench_explain(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]) -> None:
-    """The pointing game: does the peak lie in the box of the thing that the text names?"""
+    """The pointing game: is the peak inside the box of the object that the text names?"""
     encoder = vectorizer.encoder
     for method in METHODS:
         right = asked = 0
@@ -188,7 +188,7 @@ def bench_caption(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]
 
 
 def bench_copies(vectorizer: Vectorizer, name: str, paths: list[Path]) -> None:
-    """How alike are images and their copies, and how alike is each to the nearest other one?"""
+    """Measure the similarity of images to their copies, and to the nearest other image."""
     images = [vectorizer.open_image(str(path)) for path in paths]
     own = _vectors(vectorizer, images)
     others = own @ own.T
@@ -232,7 +232,7 @@ COPIES = {
 
 
 def bench_minus(vectorizer: Vectorizer) -> None:
-    """Share of the first ten that have what is wanted and lack what is not, by weight."""
+    """Return the share of the first ten with the wanted and without the unwanted, by weight."""
     published = vectorizer.snapshot
     searcher = Searcher(published, "image")
     source = published.manifest.sources[0].spec
