@@ -85,8 +85,8 @@ def doctor(
 ) -> None:
     """Check whether a build can run on this machine: packages, GPU, disk and model.
 
-    The model is --model, or that of the store, or the default model for photos. Exit code 0 means
-    ready; 69 means that there is something to fix first.
+    It checks the model of --model, otherwise the model of the store, otherwise the default model
+    for photos. Exit code 0 means ready; 69 means that you must fix something first.
 
     Example: mmindex doctor --model embedded
     """

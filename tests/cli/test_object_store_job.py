@@ -93,7 +93,7 @@ def test_everything_that_opens_an_image_opens_it_in_the_bucket(
     )  # fmt: skip
     mmindex("export", *store, "--out", tmp_path / "hf", "--layout", "hf")
     table = pq.read_table(next((tmp_path / "hf" / "data").glob("*.parquet")))
-    assert all(picture["bytes"] for picture in table["image"].to_pylist())
+    assert all(image["bytes"] for image in table["image"].to_pylist())
     mmindex("forget", *store, "s3://photos/loose/18.jpg")
     [left] = mmindex_json(
         "query", *store, "--image", "folder/loose/20.jpg", "--to", "image", "-k", "24"

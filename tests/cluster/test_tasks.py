@@ -1,4 +1,4 @@
-"""How many units fit on which nodes, and what each gets there."""
+"""The number of units on each node, and the resources of each unit."""
 
 from __future__ import annotations
 

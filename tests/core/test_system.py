@@ -1,4 +1,4 @@
-"""Cores are counted by what may be used, and freed memory goes back to the system."""
+"""Available cores are counted correctly, and freed memory is returned to the system."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOCK, BLOCKS = 64 << 10, 1_000
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory so")
-def test_what_lies_free_below_a_used_block_is_given_back():
+def test_free_memory_below_a_used_block_is_returned():
     libc, process = ctypes.CDLL(None), psutil.Process()
     libc.malloc.restype = ctypes.c_void_p
     blocks = [libc.malloc(ctypes.c_size_t(BLOCK)) for _ in range(BLOCKS)]
@@ -78,9 +78,7 @@ def test_freed_blocks_are_used_again_without_new_pages():
         ("0::/\n", {"cpu.max": "nonsense"}, math.inf),
     ],
 )
-def test_cores_are_no_more_than_the_time_that_cgroups_grant(
-    tmp_path, monkeypatch, membership, files, granted
-):
+def test_cores_are_limited_by_cgroup_quotas(tmp_path, monkeypatch, membership, files, granted):
     (tmp_path / "cgroup").write_text(membership)
     for name, text in files.items():
         path = tmp_path / "mount" / name

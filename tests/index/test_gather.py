@@ -1,4 +1,4 @@
-"""Vectors come out of the shards in the order of the ids, whole and checked."""
+"""Vectors are read from shards in the order of ids, complete and checked."""
 
 import numpy as np
 import pyarrow as pa
@@ -46,7 +46,7 @@ def test_a_key_that_is_in_two_shards_is_taken_from_the_first(tmp_path):
     np.testing.assert_array_equal(gathered(objects, [key_of(3)], shards), clustered(5, 8, 1)[3:4])
 
 
-def test_keys_come_in_any_arrow_or_python_form():
+def test_keys_can_have_any_arrow_or_python_form():
     keys = [key_of(number) for number in range(3)]
     for form in (keys, pa.array(keys), pa.chunked_array([keys[:1], keys[1:]]), iter(keys)):
         column = as_keys(form)
@@ -57,7 +57,7 @@ def test_keys_come_in_any_arrow_or_python_form():
 @pytest.mark.parametrize(
     ("numbers", "says"), [([0, 1, 99], "1 keys have no vector"), ([0, 1, 0], "occurs twice")]
 )
-def test_keys_without_a_vector_of_their_own_are_a_bug(tmp_path, numbers, says):
+def test_keys_without_a_vector_are_a_bug(tmp_path, numbers, says):
     objects = open_objects(tmp_path)
     shards = write_shards(objects, clustered(10, 8))
     with pytest.raises(InternalError, match=says):

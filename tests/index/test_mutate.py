@@ -1,4 +1,4 @@
-"""FAISS indexes take vectors out and in, code by code as if they had been filled that way."""
+"""Vectors are removed from and added to FAISS indexes; the codes equal those of new indexes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def stored(index):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_index_changed_in_place_holds_what_one_filled_afresh_holds(form):
+def test_an_index_changed_in_place_equals_a_newly_filled_one(form):
     """Also after many rounds: faiss alone would store a few per cent under wrong codes."""
     rng = np.random.default_rng(1)
     index = trained(form)
@@ -75,7 +75,7 @@ def test_nothing_of_a_removed_vector_stays_in_the_file(form):
 
 
 @pytest.mark.parametrize("form", FORMS[:4])
-def test_bits_behind_the_end_of_a_list_are_zero(form):
+def test_bits_after_the_end_of_a_list_are_zero(form):
     index = trained(form)
     index.add_with_ids(POOL[:N].astype(np.float32), np.arange(N))
     faissio.remove_vectors(index, np.arange(0, N, 7), N)
@@ -109,10 +109,10 @@ def test_the_same_change_gives_the_same_bytes(threads):
 @pytest.mark.parametrize("form", REFUSED)
 def test_forms_that_shift_ids_or_cannot_remove_are_refused(form):
     index = faiss.index_factory(DIM, form, faiss.METRIC_INNER_PRODUCT)
-    assert "cannot take vectors out" in faissio.why_not_changeable(index)
+    assert "cannot remove vectors" in faissio.why_not_changeable(index)
 
 
-def test_an_id_that_is_not_there_is_a_bug():
+def test_a_missing_id_is_a_bug():
     index = trained("IVF16,Flat")
     index.add_with_ids(POOL[:100].astype(np.float32), np.arange(100))
     with pytest.raises(InternalError, match="1 of 2"):

@@ -154,14 +154,14 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def parquet_of(pictures: Mapping[str, bytes], group_rows: int = 50) -> bytes:
+def parquet_of(images: Mapping[str, bytes], group_rows: int = 50) -> bytes:
     """A table with the columns ``id``, ``image`` and ``text``."""
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table(
         {
-            "id": list(pictures),
-            "image": pa.array([{"bytes": data, "path": None} for data in pictures.values()], kind),
-            "text": [f"picture {name}" for name in pictures],
+            "id": list(images),
+            "image": pa.array([{"bytes": data, "path": None} for data in images.values()], kind),
+            "text": [f"picture {name}" for name in images],
         }
     )
     buffer = io.BytesIO()

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mmindex.core.errors import UnsupportedSystemError
 
-try:  # here, not where they are used: a process may have given up its rights by then
+try:  # imported here, because the process may have dropped its permissions when it uses them
     import fcntl
     import resource
 except ImportError:  # Windows
     fcntl = resource = None  # type: ignore[assignment]
 
-if TYPE_CHECKING:  # `mmindex status` opens a store without paying for these
+if TYPE_CHECKING:  # `mmindex status` opens a store without these imports
     import ctypes
 
 _PR_SET_PDEATHSIG = 1
@@ -44,11 +44,11 @@ def usable_cores() -> int:
 
 
 def _quota(membership: Path, mount: Path) -> float:
-    """The cores' worth of time that cgroups grant: the least of this one and those around it.
+    """Return the CPU quota of this process in cores: the lowest of its cgroup and the parents.
 
     Args:
-        membership: names this process's cgroups, see cgroups(7).
-        mount: where they are mounted.
+        membership: the file with the names of the process's cgroups; see cgroups(7).
+        mount: the folder where cgroups are mounted.
     """
     least = math.inf
     try:
@@ -61,14 +61,14 @@ def _quota(membership: Path, mount: Path) -> float:
             continue
         top = mount if not controllers else mount / controllers
         here = top / path.lstrip("/")
-        # In a container the path may lead out of what is mounted there.
+        # In a container, the path can be outside the mounted part.
         for folder in [top, *(one for one in (here, *here.parents) if one.is_relative_to(top))]:
             least = min(least, _granted(folder))
     return least
 
 
 def _granted(folder: Path) -> float:
-    """What one cgroup grants, by either version's files; infinite where it sets no limit."""
+    """Return the quota of one cgroup (version 1 or 2) in cores; infinite without a limit."""
     try:
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text().split()
@@ -144,7 +144,7 @@ def die_with_parent() -> None:
     elif parent is not None:
         threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
     if parent is not None and not parent.is_alive():
-        os._exit(1)  # it died before the lines above
+        os._exit(1)  # the parent ended before the lines above
 
 
 def _exit_after(sentinel: int) -> None:

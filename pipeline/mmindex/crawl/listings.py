@@ -39,7 +39,7 @@ from mmindex.store.purge import open_stamps
 
 _CHUNK: Final = 4_096  # events: a few hundred kilobytes before compression
 _TABLES: Final = (
-    "PRAGMA journal_mode = OFF",  # written aside and published whole
+    "PRAGMA journal_mode = OFF",  # written to a temporary file, then renamed
     "PRAGMA synchronous = OFF",
     "CREATE TABLE rules (text)",
     "CREATE TABLE units (unit TEXT PRIMARY KEY, fingerprint TEXT, chunks) WITHOUT ROWID",
@@ -116,7 +116,7 @@ class Listings:
             waiting.clear()
 
         for event in events:
-            # An image beside its table can change without the table.
+            # An image next to its table can change while the table does not.
             possible = possible and _is_inside(event, inside)
             if possible:
                 waiting.append(_fields(event))
@@ -196,7 +196,7 @@ class Listings:
             if row is None:
                 return None
             for number in range(row[0]):
-                zlib.decompress(self._chunk(unit, number))  # compares its checksum
+                zlib.decompress(self._chunk(unit, number))  # verifies its checksum
         except (sqlite3.DatabaseError, zlib.error) as error:
             _warn(self._target, error)
             self._before.close()
@@ -214,7 +214,7 @@ class Listings:
     def _publish(self, *, keep_rest: bool) -> None:
         if self._now is None:
             if not keep_rest and self._target.exists():
-                publish.remove_file(self._target)  # no source is in an object store any more
+                publish.remove_file(self._target)  # no source is in an object store now
             return
         if not self._is_new and not keep_rest and self._before is not None:
             counts = [one.execute("SELECT count(*) FROM units").fetchone()

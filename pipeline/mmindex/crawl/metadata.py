@@ -66,7 +66,7 @@ def row_metadata(item: SourceItem, known: Known, rules: PhotoRules) -> dict[str,
     own = {column_name(name): value for name, value in item.metadata.items()}
     if rules.metadata == "none":
         return own
-    taken = {name.lower() for name in own}  # SQL does not tell letter case apart
+    taken = {name.lower() for name in own}  # SQL ignores letter case
     found = {**dict(_file_columns(item)), **photo_fields(known)}
     return {**own, **{name: value for name, value in found.items() if name not in taken}}
 

@@ -43,7 +43,7 @@ from mmindex.crawl.tally import Tally, storable
 from mmindex.crawl.videos import VideoProber
 from mmindex.media.files import is_remote
 from mmindex.media.images import ImageLimits, probe
-from mmindex.media.kinds import picture_extensions
+from mmindex.media.kinds import image_extensions
 from mmindex.media.photo import DURATION, xmp_fields
 from mmindex.media.video import frame_key, frame_times, frame_uri, video_key
 from mmindex.sources import registry
@@ -55,9 +55,9 @@ from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.manifest import ObjectRef, SourceSummary, count_not_read
 from mmindex.store.objects import Objects
 
-# Reading waits for the disk and sha256 releases the interpreter: a few threads hide both. Files
-# held at once are bounded by the look-ahead times ``limits.max_bytes``. An object store takes tens
-# of milliseconds for each answer, however small.
+# Reading waits for the disk and sha256 releases the interpreter lock, so a few threads hide the
+# time of both. Files in memory are limited to the look-ahead times ``limits.max_bytes``. An object
+# store takes tens of milliseconds per response, even for small objects.
 _READERS: Final = 4
 _REMOTE_READERS: Final = 16
 _LOOK_AHEAD: Final = 2  # for each reader
@@ -135,7 +135,7 @@ def crawl(
         StorageError: the disk is full.
     """
     fetch, photos = fetch or FetchConfig(), photos or PhotoRules()
-    # Names first: a source that is not there shows before hours are spent on the others.
+    # Names first, so that a missing source is reported before hours are spent on the others.
     texts = [source.spec for source in sources]
     specs = named_specs(texts, names if names is not None else source_names(texts, fetch))
     _refuse_idle_globs(sources, specs)
@@ -166,7 +166,7 @@ def crawl(
                 listings=listings,
             )
             sink = _Sink(spool, stamps, videos, image_limits, photos, forgotten)
-            # Asked after opening, which fetches what is missing.
+            # Determined after opening, because opening downloads missing files.
             events = open_source(spec, options)
             readers = _REMOTE_READERS if is_remote(spec.where) else _READERS
             expected = needs_of(spec, layout, fetch).images or None
@@ -199,7 +199,7 @@ def crawl(
 
 def _listing_rules(rules: str) -> str:
     """Return the rules of the cache of listings: which files are images depends on the extras."""
-    return f"{rules} {sorted(picture_extensions())}"
+    return f"{rules} {sorted(image_extensions())}"
 
 
 def corpus_fingerprint(images: ObjectRef, captions: ObjectRef) -> str:
@@ -305,7 +305,7 @@ def _load_ahead(events: Iterable[SourceEvent], stamps: Stamps, threads: int) -> 
 class _Loaded:
     """The bytes of an image, or its known facts, and the bytes of its sidecar."""
 
-    image: bytes | Known | None  # None: a video, of which only the key was taken
+    image: bytes | Known | None  # None for a video, of which only the key was computed
     key: str
     sidecar: bytes | None = None
 
@@ -313,7 +313,7 @@ class _Loaded:
 def _load(item: SourceItem, known: Known | None) -> _Loaded:
     sidecar = None
     if item.sidecar is not None:
-        with suppress(ItemError, OSError):  # counted where it is missed
+        with suppress(ItemError, OSError):  # counted where it is needed
             sidecar = item.sidecar.read()
     if known is not None:
         return _Loaded(known, known.key, sidecar)
@@ -386,7 +386,7 @@ def _keep(item: SourceItem, known: Known, tally: Tally, sink: _Sink) -> None:
     if kept.is_new:
         tally.images += 1
     else:
-        tally.ignore(Ignored(Skip.SAME_PICTURE))
+        tally.ignore(Ignored(Skip.SAME_IMAGE))
 
 
 def _take_vector(item: VectorItem, tally: Tally, sink: _Sink) -> None:
@@ -415,7 +415,7 @@ def _take_vector(item: VectorItem, tally: Tally, sink: _Sink) -> None:
     if kept.is_new:
         tally.images += 1
     else:
-        tally.ignore(Ignored(Skip.SAME_PICTURE))
+        tally.ignore(Ignored(Skip.SAME_IMAGE))
 
 
 def _take_caption(item: CaptionItem, tally: Tally, sink: _Sink) -> None:

@@ -68,7 +68,7 @@ class ClusterWorker:
         setup: the workers' setup.
         need: resources that a unit needs.
         nodes: figures of each node.
-        retries: how often a unit was restarted because its worker or node died.
+        retries: number of times that a unit was restarted because its worker or node died.
     """
 
     setup: Setup
@@ -122,7 +122,7 @@ class ClusterWorker:
     def source(self) -> EncoderSource:
         """The encoder that all nodes agreed on; it cannot be loaded here."""
         if self.setup.info is None:
-            raise InternalError("no node has been looked at")
+            raise InternalError("no node has been checked")
         return EncoderSource(self.setup.info, _not_here, _not_here)
 
     def look(self) -> list[tuple[Node, EncoderInfo]]:
@@ -207,8 +207,8 @@ def _sweep(layout: Layout) -> None:
             if not any(layout.staging_dir.iterdir()):
                 return
             time.sleep(_SWEEP_S)
-    except MmindexError as error:  # this must not hide why the run ended; the next run sweeps too
-        get_logger("encode").warning("what workers staged could not be removed", why=error.message)
+    except MmindexError as error:  # the error that ended the run matters more
+        get_logger("encode").warning("staged files of workers remain", why=error.message)
 
 
 def setup_of(
@@ -257,13 +257,13 @@ def what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str]
         has = ", ".join(f"{one.name}: {one.cpus} CPUs, {one.gpus} GPUs" for one in there[:5])
         raise NetworkError(
             f"no node of the cluster has {need.cpus} CPUs and {need.gpus} GPUs for a unit ({has})",
-            "start larger nodes, or set `cores` lower",
+            "start larger nodes, or lower `cores`",
         )
     return need, device
 
 
 def _agreed(found: Sequence[tuple[Node, EncoderInfo]]) -> EncoderInfo:
-    """Return the encoder of the first node if all others have the same.
+    """Return the encoder of the first node; check that all other nodes have the same one.
 
     Raises:
         ModelMismatchError: a node would use another one.

@@ -32,7 +32,7 @@ from mmindex.models.preprocess import Pixels, PreprocessSpec, to_pixels
 # the machine is not affected.
 _WORKER_BASE_BYTES = 1 << 30
 _WORKER_BYTES_PER_PIXEL = 32
-# A pool that breaks this often without a result in between will never work.
+# After this number of failures without a result in between, the pool will never work.
 _MAX_BREAKS = 3
 
 
@@ -178,9 +178,7 @@ class DecodePool(Generic[T, R]):
 
     def _restart(self, error: BrokenProcessPool) -> None:
         self._breaks += 1
-        get_logger("encode").warning(
-            "decode workers broke down: starting new ones", error=str(error)
-        )
+        get_logger("encode").warning("decode workers failed: starting new ones", error=str(error))
         self.close()
         if self._breaks >= _MAX_BREAKS:
             raise InternalError(

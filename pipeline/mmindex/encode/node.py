@@ -83,7 +83,7 @@ def package_versions() -> dict[str, str]:
 
 
 def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> None:
-    """Refuse nodes whose vectors would not be comparable, or whose shards would differ.
+    """Check that two nodes would compute comparable vectors and equal shards.
 
     Args:
         one, two: names of the nodes.
@@ -95,7 +95,7 @@ def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> N
     if info.precision != other.precision:
         raise ModelMismatchError(
             f"{two} computes in {other.precision}, {one} in {info.precision}",
-            f"give the same to all, for example `precision={info.precision}`",
+            f"set the same precision on all nodes, for example `precision={info.precision}`",
         )
     if info.fingerprint != other.fingerprint:
         raise ModelMismatchError(
@@ -162,8 +162,8 @@ def _require_store(setup: Setup) -> None:
     require_writable(setup.root)
     if not is_held(setup.held):
         raise StorageError(
-            f"{setup.root}: a lock that another node holds does not show here",
-            "the file system must pass flock on between nodes: NFS 4, or Lustre mounted with flock",
+            f"{setup.root}: a lock that another node holds is not visible here",
+            "the file system must support flock between nodes: NFS 4, or Lustre mounted with flock",
         )
 
 
@@ -179,7 +179,7 @@ def why_unreadable(sample: Sample, limits: ImageLimits) -> str:
     return ""
 
 
-_kept: tuple[Setup, Worker] | None = None  # per process: a model is loaded once
+_kept: tuple[Setup, Worker] | None = None  # one per process, so that a model is loaded once
 
 
 def encode_unit(setup: Setup, unit: Unit) -> UnitResult:

@@ -46,7 +46,7 @@ _SAMPLES = 8
 
 @dataclass(frozen=True, slots=True)
 class EncodeReport:
-    """What the stage did.
+    """The result of the stage.
 
     Attributes:
         encoder: the model.
@@ -67,7 +67,7 @@ class EncodeReport:
             there were none.
         bottleneck: the slowest part for images: ``decode``, ``model``, ``write`` or empty.
         nodes: figures of each node of a cluster; empty without one.
-        retries: how often a unit was restarted on a cluster.
+        retries: number of times that a unit was restarted on a cluster.
     """
 
     encoder: EncoderInfo
@@ -216,7 +216,7 @@ class _Stage:
         """Execute the plan of one side."""
         log, side, backlog = get_logger("encode"), plan.side, plan.backlog
         if plan.adopted:
-            log.info("taking up an interrupted run", side=side, shards=len(plan.adopted))
+            log.info("continuing an interrupted run", side=side, shards=len(plan.adopted))
         self.adopted += len(plan.adopted)
         self.reused[side] = backlog.reused
         self.encoded[side] = self.mapped[side] = self.given[side] = 0
@@ -256,7 +256,7 @@ class _Stage:
         if plan.mapping is None:
             return
         if self.source.maps is None:
-            raise InternalError(f"model {self.source.info.model}: its maps are not at hand")
+            raise InternalError(f"model {self.source.info.model}: its maps are not available")
         start, info = time.perf_counter(), self.source.info
         affine = self.source.maps().of(plan.side)
         for first, result in map_vectors(self.objects, plan.mapping, affine, plan.side, info):

@@ -35,7 +35,7 @@ from mmindex.store.manifest import IndexInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors, write_segment
 
-# Large corpora compare recipes on a sample of so many rows, others on the vectors themselves.
+# For larger corpora, recipes are compared on a sample with this number of rows.
 REHEARSAL_ROWS = 131_072
 _REHEARSE_FROM = 4 * REHEARSAL_ROWS
 
@@ -61,7 +61,7 @@ class _Job:
     queries: NDArray[np.float32] | None
     config: IndexConfig
     threads: int
-    originals: Callable[[], Blocks] | None  # as encoded, where re-ranking reads rounded vectors
+    originals: Callable[[], Blocks] | None  # the original vectors, if re-ranking uses rounded ones
     fill: Callable[[Any], bool] | None
 
 
@@ -102,7 +102,7 @@ def build_index(
         column = as_keys(keys)
         located = locate(objects, column, shards)
         n, dim = len(column), located.dim
-        # Refuse what cannot work before anything is written.
+        # Report impossible settings before anything is written.
         found = gpus.detect(config.gpu, memory=True)
         plans = candidates(n, dim, config.kind, config.memory_bytes, found)
         ids = objects.write_table(f"ids/{modality}", IDS_SCHEMA, id_batches(column))

@@ -29,7 +29,7 @@ from mmindex.store.publish import StagedFile
 
 Int64 = NDArray[np.int64]
 
-# Forms whose removal and addition were verified, code by code.
+# Index types whose removal and addition were verified for each code.
 _EXTENDABLE = (
     faiss.IndexIVFPQFastScan,
     faiss.IndexIVFPQ,
@@ -129,10 +129,10 @@ def why_not_changeable(index: Any) -> str:
     if isinstance(index, faiss.IndexPreTransform):
         inner = faiss.downcast_index(index.index)
     if type(inner) not in _EXTENDABLE:  # a subclass may keep more than lists
-        return f"{type(inner).__name__} cannot take vectors out"
+        return f"{type(inner).__name__} cannot remove vectors"
     lists = faiss.downcast_InvertedLists(inner.invlists)
     if not isinstance(lists, faiss.ArrayInvertedLists | faiss.BlockInvertedLists):
-        return f"{type(lists).__name__} cannot take vectors out"
+        return f"{type(lists).__name__} cannot remove vectors"
     return ""
 
 

@@ -1,9 +1,9 @@
-"""Fill a trained index by several workers: each adds a range of ids, and the parts are merged.
+"""Fill a trained index with several workers: each adds a range of ids, then the parts are merged.
 
 Workers are processes of this machine, or tasks on the nodes of a cluster. They read the vectors
 from the store and write their part into a scratch folder in its staging folder. The parts are
-merged in the order of their ids (:mod:`mmindex.index.merge`), so the index has the bytes that it
-has if one process fills it.
+merged in the order of their ids (:mod:`mmindex.index.merge`), so the
+index is byte-identical to one that a single process filled.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from mmindex.store.publish import StagedFile
 from mmindex.store.staging import HeldLayout
 from mmindex.store.vectors import Vectors
 
-# Each merge goes through all lists once: some 0.4 s for 65,536 lists.
+# Each merge visits all lists once: about 0.4 s for 65,536 lists.
 _MOST_PARTS: Final = 256
-# A worker that has finished early takes another part.
+# A worker that finishes early takes another part.
 _PARTS_A_WORKER: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all workers need.
+    """The settings that all workers share.
 
     Attributes:
         root: the store's folder.
@@ -93,7 +93,7 @@ class Filler(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many work at once."""
+        """The number of parts that are filled at the same time."""
 
     def parts(self, job: Job, spans: Sequence[Span]) -> Iterator[Part]:
         """Fill all parts, in any order; raises MmindexError."""
@@ -136,8 +136,8 @@ class ClusterFiller:
     """Fills parts in tasks on the nodes of the connected cluster.
 
     Attributes:
-        need: what a task takes.
-        workers: how many fit on the nodes.
+        need: the resources of a task.
+        workers: the number of tasks that fit on the nodes.
     """
 
     need: Need
@@ -145,7 +145,7 @@ class ClusterFiller:
 
     @classmethod
     def with_cores(cls, cpus: int) -> Self:
-        """Return a filler whose tasks take so many cores; faiss adds on the processor."""
+        """Return a filler whose tasks use ``cores`` cores; faiss adds vectors on the CPU."""
         need = Need(cpus)
         return cls(need, sum(node.takes(need) for node in nodes()))
 
@@ -157,7 +157,7 @@ class ClusterFiller:
 
 
 def can_be_merged(index: Any) -> bool:
-    """Return whether parts of this index can be merged; others are filled in one go."""
+    """Return whether parts of this index can be merged; others are filled by one process."""
     return ivf_part(index) is not None and not why_not_changeable(index)
 
 

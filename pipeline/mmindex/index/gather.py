@@ -16,13 +16,13 @@ from mmindex.store.keys import column_keys, distinct, places_of, read_keys
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 
-IDS_SCHEMA = pa.schema([pa.field("key", pa.string())])  # null: that id's vector was removed
-# float16 vectors collected at once. Keys mostly come in the shards' own order, and each shard is
-# read about once; keys in random order cost one reading of all shards for each 128 MiB.
+IDS_SCHEMA = pa.schema([pa.field("key", pa.string())])  # null if the vector of this id was removed
+# Bytes of float16 vectors collected per step. Keys are mostly in the order of the shards, so each
+# shard is read about once. With keys in random order, every 128 MiB needs a pass over all shards.
 _CHUNK_BYTES = 128 << 20
-_ID_ROWS = 65_536  # rows of a Parquet row group of ids: 4 MB of hex digits
-_READ_ROWS = 8_192  # rows decoded at once
-# float16 rounding moves the length of a unit vector by less than this.
+_ID_ROWS = 65_536  # rows per Parquet row group of ids: 4 MB of hex digits
+_READ_ROWS = 8_192  # rows to decode per step
+# Rounding to float16 changes the length of a unit vector by less than this.
 _LENGTH_TOLERANCE = 0.01
 
 
@@ -68,7 +68,7 @@ def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[Object
     if len(wanted.unique) != len(keys):
         raise InternalError("a key occurs twice")
     shard, row = (np.full(len(keys), -1, dtype=np.int64) for _ in range(2))
-    for number, ref in reversed(list(enumerate(shards))):  # what is found last stays
+    for number, ref in reversed(list(enumerate(shards))):  # the last one found is used
         places = places_of(read_keys(objects, ref), wanted)
         rows = np.flatnonzero(places >= 0)[::-1]
         ids = wanted.rows[places[rows]]
@@ -154,7 +154,7 @@ def _check(block: NDArray[np.float16], first: int, keys: pa.ChunkedArray[Any]) -
     for start in range(0, len(block), _READ_ROWS):
         part = block[start : start + _READ_ROWS].astype(np.float32)
         lengths = np.sqrt(np.einsum("nd,nd->n", part, part))
-        # Written so that NaN is bad.
+        # Written so that NaN counts as bad.
         bad = np.flatnonzero(~(np.abs(lengths - 1.0) <= _LENGTH_TOLERANCE))
         if len(bad):
             key = keys[first + start + int(bad[0])].as_py()

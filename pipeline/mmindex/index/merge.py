@@ -1,7 +1,7 @@
 """Merge an index that was filled from a part of the vectors into another, list by list.
 
-Both come from the same trained, empty index. With the parts in the order of their ids, the result
-has the bytes of an index that was filled in one go.
+Both come from the same trained, empty index. If the parts are merged in the order of their ids,
+the result is byte-identical to an index that one process filled.
 
 Two faults of faiss 1.15 for fast-scan lists (4 bits, blocks of 32 codes), both covered by tests:
 
@@ -22,14 +22,16 @@ from mmindex.index.faissio import clear_behind_ends, ivf_part
 
 
 def merge(index: Any, part: Any) -> None:
-    """Append the vectors of ``part``, which keep their ids, to ``index``; ``part`` is then used up.
+    """Move the vectors of ``part`` to the end of ``index``; they keep their ids.
+
+    Do not use ``part`` afterwards.
 
     Args:
         index: a CPU index for which :func:`mmindex.index.faissio.why_not_changeable` is empty.
-        part: one that was trained as the same.
+        part: an index from the same training.
 
     Raises:
-        InternalError: the two differ in their form.
+        InternalError: the two indexes have different structures.
     """
     ivf: Any = ivf_part(index)
     other: Any = ivf_part(part)
@@ -45,7 +47,7 @@ def merge(index: Any, part: Any) -> None:
         clear_behind_ends(index)
     else:
         ivf.merge_from(other, 0)
-    index.ntotal = ivf.ntotal  # a transform in front of it counts by itself
+    index.ntotal = ivf.ntotal  # a transform in front of it has its own count
 
 
 def _append(lists: Any, added: Any, number: int) -> None:

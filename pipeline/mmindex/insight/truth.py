@@ -11,7 +11,7 @@ from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.resources import user_path
 from mmindex.insight.classify import Prediction
 from mmindex.insight.pairs import beside, read_truth
-from mmindex.media.kinds import picture_extensions
+from mmindex.media.kinds import image_extensions
 
 FOLDER = "folder"
 
@@ -103,7 +103,7 @@ def expand(images: Sequence[str]) -> list[str]:
         files = [
             str(file)
             for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in picture_extensions() and file.is_file()
+            if file.suffix.lower() in image_extensions() and file.is_file()
         ]
         if not files:
             raise NoInputError(f"{image}: no image files in this folder")

@@ -25,15 +25,15 @@ from mmindex.media.buckets import read_object
 from mmindex.media.files import is_remote, open_file, stamp_of, uri_of_location
 
 MARK: Final = ".zip!"
-# Open archives kept for each process: COCO has two splits, a sharded corpus is read in order.
+# Open archives per process: COCO has two splits, and a sharded corpus is read in order.
 _OPEN_ARCHIVES: Final = 8
 # Deflate ends at 1032:1; photographs stay below 2:1, drawn scenes and scans below 100:1.
 _MAX_RATIO: Final = 200
-_RATIO_FLOOR_BYTES: Final = 1 << 20  # what is smaller harms nobody, however well it compresses
+_RATIO_FLOOR_BYTES: Final = 1 << 20  # smaller members are harmless at any compression ratio
 _LOCAL_HEADER_BYTES: Final = 30  # fixed part of a local file header (APPNOTE.TXT, 4.3.7)
 _FLAG_ENCRYPTED: Final = 0x1
 
-# These say that the machine is out of something, not that this file is bad.
+# These errors mean that the machine lacks a resource, not that the file is damaged.
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _MEMBER_ERRORS: Final = (
     zipfile.BadZipFile,
@@ -73,7 +73,7 @@ def read_file(path: str, max_bytes: int) -> bytes:
     if is_remote(path):
         return read_object(path, max_bytes)
     try:
-        # Non-blocking, so that a named pipe under an image's name cannot hang the run.
+        # Non-blocking, so that a named pipe with the name of an image cannot block the run.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(file.fileno())

@@ -1,7 +1,7 @@
 """List and read objects of Amazon S3, Google Cloud Storage and Azure Blob Storage, with obstore.
 
-A location is ``s3://BUCKET/KEY``, ``gs://BUCKET/KEY`` or ``az://CONTAINER/KEY``, with the key as it
-is.
+A location is ``s3://BUCKET/KEY``, ``gs://BUCKET/KEY`` or ``az://CONTAINER/KEY``, with the key
+unescaped.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from mmindex.core.memo import Memo
 from mmindex.core.records import ItemError, Reason, Stamp
 from mmindex.media.services import obstore, service_errors, split_location, store_of
 
-_KNOWN: Final = 16_384  # an entry has some 300 bytes
+_KNOWN: Final = 16_384  # an entry has about 300 bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object, as a listing or a HEAD request describes it.
+    """An object, as described by a listing or a HEAD request.
 
     Attributes:
-        location: where it is.
+        location: its location, see above.
         size: in bytes.
         version: its ETag, or its generation; changes with every write.
-        is_etag: whether ``version`` is an ETag, which reads can be bound to.
+        is_etag: whether ``version`` is an ETag, so that reads can require it.
     """
 
     location: str
@@ -48,7 +48,7 @@ def child(folder: str, name: str) -> str:
 
 
 def head(location: str) -> Listed | None:
-    """Ask for an object; None if there is none.
+    """Request the properties of an object; None if it does not exist.
 
     Raises:
         MmindexError: the service cannot be reached or refuses access.
@@ -67,17 +67,17 @@ def head(location: str) -> Listed | None:
 
 
 def learn(found: Listed) -> None:
-    """Keep what a listing says about an archive or table, so that it is not asked for again."""
+    """Keep the properties of an archive or table from a listing, to save a HEAD request."""
     _known.put(found.location, found)
 
 
 def forget(location: str) -> None:
-    """Ask for an object again when it is next opened."""
+    """Forget the properties of an object, so that the next use requests them again."""
     _known.drop(location)
 
 
 def info(location: str) -> Listed:
-    """Return what is known of an object; it is asked for once per process.
+    """Return the properties of an object; each process requests them once.
 
     Raises:
         NoInputError: there is no such object.
@@ -166,7 +166,7 @@ _known: Memo[Listed] = Memo(_KNOWN)
 
 def _listed(scheme: str, bucket: str, meta: Any) -> Listed:
     etag, generation = meta["e_tag"], meta["version"]
-    # Without either, the time: a listing and a HEAD request agree on its seconds only.
+    # Without either, the time of the change: listings and HEAD requests agree only on seconds.
     version = etag or generation or str(int(meta["last_modified"].timestamp()))
     location = f"{scheme}://{bucket}/{meta['path']}"
     return Listed(location, meta["size"], version, etag is not None)

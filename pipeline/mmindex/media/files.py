@@ -1,4 +1,4 @@
-"""Files by their location: an absolute path, or an object of an object store.
+"""Files by location: an absolute path, or an object in an object store.
 
 All code that opens the files of a corpus goes through this module, so it can read both.
 """
@@ -18,7 +18,7 @@ from mmindex.media.object_file import ObjectFile
 from mmindex.media.services import is_remote
 
 FILE_SCHEME: Final = "file://"
-# Would be taken for the mark of a member, the time of a frame, or an escape.
+# Otherwise read as the separator of a member, the time of a frame, or an escape.
 _SPECIAL: Final = re.compile(r"[%!#\x00-\x1f\x7f]")
 
 __all__ = ["is_remote", "location_of", "open_file", "stamp_of", "uri_of_location"]

@@ -10,7 +10,7 @@ from mmindex.core.memo import Memo
 from mmindex.core.records import ItemError, Reason
 from mmindex.media import buckets
 
-# Headers of an archive are read in blocks: small members share one, large ones are skipped.
+# The headers of an archive are read in blocks: small members share a block, large ones are skipped.
 _BLOCK_BYTES: Final = 2 << 20
 _BLOCKS: Final = 16
 
@@ -18,10 +18,10 @@ _blocks: Memo[bytes] = Memo(_BLOCKS)
 
 
 class ObjectFile(io.RawIOBase):
-    """An object as a file that can be read and sought.
+    """A readable and seekable file for an object.
 
-    Small reads fetch blocks that all files of this process share; large reads fetch just their
-    bytes. All reads are of the same version of the object.
+    Small reads fetch blocks that all files of this process share; large reads fetch
+    only their own bytes. All reads are of the same version of the object.
 
     Raises:
         MmindexError: as :func:`mmindex.media.buckets.info`; also on reads.

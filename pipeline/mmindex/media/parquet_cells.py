@@ -23,9 +23,9 @@ from mmindex.media.archive import uri_of_member
 from mmindex.media.files import is_remote, open_file, stamp_of
 
 _OPEN_FILES: Final = 8
-# Rows are read in order, by a few threads at once: neighbours come out of the same row group.
+# Rows are read in order by a few threads, so neighbours are in the same row group.
 _KEPT_GROUPS: Final = 2
-# pyarrow's file objects are not made for several threads, and decompressing releases the GIL.
+# pyarrow's file objects are not thread-safe, and decompression releases the GIL.
 _LOCK = threading.Lock()
 
 
@@ -60,14 +60,14 @@ def open_parquet(path: str) -> pq.ParquetFile:
 @dataclass(frozen=True, slots=True)
 class _Open:
     file: pq.ParquetFile
-    ends: tuple[int, ...]  # row number behind each row group
+    ends: tuple[int, ...]  # first row number after each row group
 
 
 @functools.lru_cache(maxsize=_OPEN_FILES)
 def _open(path: str, stamp: Stamp) -> _Open:  # noqa: ARG001  # the stamp is part of the cache key
     try:
         with os_errors(path):
-            # Not mapped: decode workers live in a bounded address space, hub files have gigabytes.
+            # Not memory-mapped: files can be larger than the address space of decode workers.
             file = open_parquet(path)
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}") from error
@@ -97,7 +97,7 @@ def read_cell(path: str, column: str, row: int, max_bytes: int) -> bytes:
 
     Raises:
         ItemError: there is no such cell, or it is empty, damaged or too large.
-        DataError: the file is not Parquet file.
+        DataError: the file is not a Parquet file.
         MmindexError: it cannot be opened.
     """
     stamp = stamp_of(path)

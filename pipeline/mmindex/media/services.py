@@ -1,8 +1,8 @@
 """Clients of object stores: addresses, credentials, retries and errors.
 
 Credentials come from the chain of each provider (environment, files, the machine's role). Messages
-name the bucket and the key. They never repeat what a service or a library says, because answers can
-contain access keys, signatures and tokens.
+name the bucket and the key. They never quote a service or a library, because responses can contain
+access keys, signatures and tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SCHEMES: Final = ("s3://", "gs://", "az://")
 ENDPOINT_VARIABLE: Final = "MMINDEX_S3_ENDPOINT"
-# Carries the setting to worker processes, which inherit the environment.
+# Passes the setting to worker processes, which inherit the environment.
 _SETTING_VARIABLE: Final = "MMINDEX_S3_ENDPOINT_OF_STORE"
 _AWS_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
@@ -43,12 +43,12 @@ _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 8
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
 _PARTS: Final = re.compile(r"(s3|gs|az)://([^/]*)/?(.*)", re.DOTALL)
-# Azure's container `$web`; no provider allows other characters.
+# `$` is for Azure's container `$web`; no provider allows other characters.
 _BUCKET: Final = re.compile(r"\$?[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def is_remote(location: str) -> bool:
-    """Return whether a location or URI is that of an object, not of a file."""
+    """Return whether a location or URI refers to an object in an object store."""
     return location.startswith(SCHEMES)
 
 
@@ -72,7 +72,7 @@ def split_location(location: str) -> tuple[str, str, str]:
     """
     found = _PARTS.fullmatch(location)
     if found is None or not _BUCKET.fullmatch(found[2]):
-        # Not repeated: it may be a URL with a password.
+        # Not quoted: it may be a URL with a password.
         raise UsageError(
             f"{location[:5]}...: not a valid bucket name",
             "write s3://BUCKET/KEY; credentials come from the environment or the provider's files",
@@ -95,7 +95,7 @@ def obstore() -> Any:
 
 @contextmanager
 def service_errors(location: str) -> Iterator[None]:
-    """Convert the errors of obstore; ``from None``, because their texts can have credentials.
+    """Convert the errors of obstore; ``from None``, because their texts can contain credentials.
 
     Raises:
         NoInputError: there is no such bucket or object.
@@ -103,7 +103,7 @@ def service_errors(location: str) -> Iterator[None]:
         PermissionDeniedError: the service refuses access.
         DataError: a key cannot be used.
         MissingPackageError: obstore is not installed.
-        NetworkError: the service cannot be reached, also after several attempts.
+        NetworkError: the service cannot be reached, even after several attempts.
     """
     exceptions = obstore().exceptions
     try:
@@ -184,7 +184,7 @@ def _made(scheme: str, bucket: str, endpoint: str | None) -> ObjectStore:
         "client_options": {
             "connect_timeout": timedelta(seconds=5),
             "read_timeout": timedelta(seconds=_READ_S),
-            "timeout": timedelta(seconds=600),  # a slow line may take long for a large object
+            "timeout": timedelta(seconds=600),  # a large object can take long on a slow connection
             "allow_http": endpoint is not None and endpoint.startswith("http://"),
         },
     }
@@ -216,7 +216,7 @@ def _aws_identity() -> dict[str, Any]:
         if session.get_credentials() is not None:
             return {"credential_provider": Boto3CredentialProvider(session)}
     except BotoCoreError as error:
-        # Its class says enough ("ProfileNotFound"), and its text may say too much.
+        # The class is informative ("ProfileNotFound"); the text may contain credentials.
         raise PermissionDeniedError(
             f"the credentials for s3:// cannot be loaded: {type(error).__name__}",
             "check AWS_PROFILE and the files in ~/.aws",

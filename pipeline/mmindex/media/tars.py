@@ -25,9 +25,9 @@ from mmindex.media.files import is_remote, open_file, stamp_of
 from mmindex.media.places import Found, check_relative, spellings
 
 MARK: Final = ".tar!"
-# An index holds a name and two numbers for each member: some 30 MB for the largest usual shards.
+# An index has a name and two numbers per member: about 30 MB for the largest usual shards.
 _KEPT_INDEXES: Final = 4
-# tarfile reads a long name or a pax header whole; no honest one comes near this.
+# tarfile reads long names and pax headers completely; real ones are much smaller than this.
 _MAX_HEADER_BYTES: Final = 1 << 20
 # An empty member ends before it starts.
 _RANGE: Final = re.compile(r"(.*)#bytes=([0-9]{1,15})-([0-9]{1,15})", re.DOTALL)
@@ -94,10 +94,10 @@ def walk_tar(path: str) -> Iterator[Member]:
     try:
         with os_errors(path), open_file(path) as file:
             total = stamp_of(path)[0]
-            # Uncompressed only: a member of a compressed archive cannot be read by offset.
+            # Only uncompressed archives: members of compressed ones cannot be read by offset.
             with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:  # type: ignore[call-overload]  # it reads, seeks and tells: all that tarfile needs
                 for info in archive:
-                    archive.members = []  # otherwise it keeps every header
+                    archive.members = []  # otherwise tarfile keeps every header in memory
                     if not info.isdir():
                         yield _member(info, total, path)
                 _check_end(file, archive.offset, path)
@@ -165,7 +165,7 @@ class ImageTar:
         """
         stamp = stamp_of(self.path)
         index = _index(self.path, stamp)
-        # `tar -c .` puts "./" before every name.
+        # `tar -c .` writes "./" before every name.
         candidates = (start + spelt for spelt in spellings(name) for start in ("", "./"))
         spelt = next((one for one in candidates if one in index), name)
         member = index.get(spelt)

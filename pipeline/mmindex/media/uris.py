@@ -147,7 +147,7 @@ def _parts(uri: str) -> tuple[str, str | None]:
         return location_of(quoted), inside if mark else None
     uri, _ = split_frame(uri)
     if uri.startswith(FILE_SCHEME):
-        # A quoted path holds no "!", so the first one is the separator.
+        # A percent-encoded path contains no "!", so the first one is the separator.
         quoted, mark, inside = uri[len(FILE_SCHEME) :].partition("!")
         return os.fsdecode(unquote_to_bytes(quoted)), inside if mark else None
     lowered = uri.lower()

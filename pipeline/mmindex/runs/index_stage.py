@@ -65,12 +65,12 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
     """Index both sides of the corpus.
 
     The index of a side is kept if its inputs did not change, extended if that is sufficient, and
-    otherwise rebuilt. ``context.figures`` has what was done and why.
+    otherwise rebuilt. ``context.figures`` records which of these happened and why.
 
     Args:
         context: the run's context; the index of its parent is extended.
         draft: crawled and encoded.
-        purge: keep nothing of removed vectors in any object of the new version.
+        purge: remove all traces of removed vectors from the objects of the new version.
 
     Raises:
         NoInputError: encode has not run.
@@ -141,7 +141,7 @@ def _execute(
         order = Order(plan.change, work.shards, config, work.queries, side.purge)
         made = extend_index(before, order)
         if isinstance(made, IndexReport):
-            why = "its vectors did not change, it was tuned with new questions"
+            why = "its vectors did not change; it was tuned with new queries"
             return made, replace(plan, why=why) if plan.action == "kept" else plan
         plan = replace(plan, action="trained", why=made.why)
     made = build_index(

@@ -29,9 +29,7 @@ def run_part(root: Path, config: Config, part: Part) -> PartReport:
         MmindexError: the model is not available, or writing failed; complete shards stay.
     """
     if config.run.cluster:
-        raise UsageError(
-            "a part runs on this machine alone", "leave out `cluster`, or `part`: not both"
-        )
+        raise UsageError("a part runs only on this machine", "remove `cluster`, or `part`")
     use_endpoint(config.fetch.s3_endpoint)
     layout = versions.open_layout(root)
     with hold_current(layout) as published, hold_staging(layout) as staged:

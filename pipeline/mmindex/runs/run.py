@@ -39,11 +39,11 @@ STAGES = ("crawl", "encode", "index", "evaluate")
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         manifest: the version that is published now.
-        published: whether this run made it; False: nothing changed.
+        published: whether this run created it; False if nothing changed.
         report: its report, as in ``runs/<run_id>.json``.
     """
 
@@ -76,7 +76,7 @@ def run(
     """
     use_endpoint(config.fetch.s3_endpoint)
     layout = Layout(root.absolute())
-    if not layout.format_file.exists():  # invalid settings leave no store behind
+    if not layout.format_file.exists():  # invalid settings create no store
         stages.check_settings(Context(layout, Objects(layout), config, run_id, None), wanted)
     layout = versions.create_layout(root)
     with writer_lock(layout):
@@ -97,7 +97,7 @@ def run(
             with closing(context):
                 final = _build(context, recorder)
             clear_intent(layout)  # the version has the settings now
-        except BaseException as error:  # signals too: every end of a run is reported
+        except BaseException as error:  # signals too, because every end of a run is reported
             _report_failure(recorder, parent, error)
             raise
         published = final is not parent
@@ -123,7 +123,7 @@ def _build(context: Context, recorder: Recorder) -> Manifest:
     for name in recorder.wanted:
         with recorder.stage(name, context.objects):
             draft = stages.BY_NAME[name](context, draft)
-        trim_heap()  # memory of one stage does not count in the peak of the next
+        trim_heap()  # so that memory of this stage does not count towards the peak of the next
     if context.parent is not None and draft.content() == context.parent.content():
         return context.parent
     return versions.publish_version(context.objects, draft)

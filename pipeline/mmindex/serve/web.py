@@ -32,12 +32,12 @@ from mmindex.search.hits import Limit, captions_of
 from mmindex.search.query import Answer
 from mmindex.search.vectorize import warning_about
 from mmindex.serve.address import address, image_id_of, parameters, quoted
-from mmindex.serve.api import receive_picture
+from mmindex.serve.api import receive_image
 from mmindex.serve.asks import Ask, Uploads, find, question, read_ask, read_number, without
 from mmindex.serve.facets import Facets, facets
 from mmindex.serve.guard import COOKIE, Guard, caller_of
+from mmindex.serve.images import THUMB_PIXELS
 from mmindex.serve.live import Served
-from mmindex.serve.pictures import THUMB_PIXELS
 from mmindex.serve.problems import status_of
 from mmindex.serve.service import Service
 from mmindex.serve.settings import PAGE_HITS
@@ -51,16 +51,16 @@ if TYPE_CHECKING:
     from mmindex.core.records import Hit, QuarantineEntry
 
 STYLES: Final = ("base.css", "cards.css", "tables.css", "controls.css", "serve.css")
-# Columns with parameters of their own name; others are asked for as `is.COLUMN`.
+# Columns that are parameters under their own name; others are `is.COLUMN`.
 _CHOICES: Final = ("folder", "split", "camera")
 _FILTERS: Final = (*_CHOICES, "from", "to_date", "width")
 _COLUMN: Final = "is."
 _QUESTION: Final = ("image", "unlike", "minus", "picture")
-_SORTED: Final = 300  # best hits that are put into another order: below them, order means nothing
-_ROWS: Final = 100  # of a table on one page
-_VERSIONS: Final = 50  # the newest ones, listed
+_SORTED: Final = 300  # best hits to sort by a column; sorting more would be meaningless
+_ROWS: Final = 100  # rows of a table per page
+_VERSIONS: Final = 50  # number of newest versions in the list
 _NEIGHBOURS: Final = 12
-_SAMPLE: Final = 24  # images shown before anything is asked
+_SAMPLE: Final = 24  # number of images on the page without a query
 _POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
 
 
@@ -124,7 +124,7 @@ def fields(view: View, known: Facets) -> list[Field]:
     for column, values in known.values.items():
         name = column if column in _CHOICES else f"{_COLUMN}{column}"
         value = view.get(name)
-        # What an address asks for beside the frequent values stays chosen.
+        # A value in the URL that is not among the frequent ones stays selected.
         choices = list(dict.fromkeys(["", *values, value]))
         shown = [(one, one or "any") for one in choices]
         found.append(Field(name, _LABELS.get(column, column), value, "select", shown))
@@ -151,7 +151,7 @@ def pages_routes(service: Service, guard: Guard) -> list[Route]:
     return [
         Route("/", site.search, name="page:search"),
         Route("/picture", site.send, methods=["POST"], name="page:send"),
-        Route("/picture/{id:path}", site.picture, name="page:picture"),
+        Route("/picture/{id:path}", site.image, name="page:picture"),
         Route("/duplicates", site.duplicates, name="page:duplicates"),
         Route("/report", site.report, name="page:report"),
         Route("/quarantine", site.quarantine, name="page:quarantine"),
@@ -203,7 +203,7 @@ class _Site:
             )
             if ask.is_empty:
                 return await self._browse(served, view, ask, shown)
-            # One more than fits tells whether there is another page.
+            # One more than fits on the page shows whether there is another page.
             wanted = replace(ask, k=PAGE_HITS + 1)
             if ask.sort is not None:
                 wanted = replace(ask, offset=0, k=_SORTED)
@@ -286,20 +286,20 @@ class _Site:
     async def send(self, request: Request) -> Response:
         view = View.of(request)
         try:
-            upload = await receive_picture(self.service, self.service.live.current, request)
+            upload = await receive_image(self.service, self.service.live.current, request)
         except MmindexError as error:
             return self.error(view, error)
         return RedirectResponse(view.address(picture=upload.key, offset=""), 303)
 
-    async def picture(self, request: Request) -> Response:
+    async def image(self, request: Request) -> Response:
         served, view = self.service.live.current, View.of(request)
         image_id = image_id_of(request)
         try:
-            return await self.service.desk.run(lambda: self._picture(served, view, image_id))
+            return await self.service.desk.run(lambda: self._image(served, view, image_id))
         except MmindexError as error:
             return self.error(view, error)
 
-    def _picture(self, served: Served, view: View, image_id: str) -> Response:
+    def _image(self, served: Served, view: View, image_id: str) -> Response:
         found = find(served, image_id)
         values = self.service.row(served, image_id)
         captions = captions_of(served.snapshot, [image_id]).get(image_id, [])
@@ -312,7 +312,7 @@ class _Site:
         base = f"/api/v1/images/{quoted(image_id)}"
         large = Thumb(f"{base}/file", values["width"], values["height"])
         return self.page(
-            "serve_picture.html",
+            "serve_image.html",
             view,
             thumb=large,
             alt=captions[0] if captions else place.name,

@@ -34,9 +34,9 @@ class Place(StrEnum):
     FOLDER_OR_ARCHIVE = "folder, .zip or .tar"
     FILE = "file"
     FILE_OR_FOLDER = "file or folder"
-    PATTERN = "pattern"  # of files, see mmindex.sources.patterns
-    RELEASE = "release"  # a folder, or the name of a release that data/corpora describes
-    NO_PATH = "not a path"  # something else, which the kind's own `check` understands
+    PATTERN = "pattern"  # a pattern of files; see mmindex.sources.patterns
+    RELEASE = "release"  # a folder, or the name of a release in data/corpora
+    NO_PATH = "not a path"  # anything else, which `check` of the kind validates
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,22 +155,24 @@ class Kind:
     """The definition of a kind of source.
 
     Attributes:
-        name: what stands before the colon of a spec.
-        place: what stands after it; existence, path resolution and names follow from this.
-        form: the same for people, such as ``PATH[#SPLIT]``.
-        example: a whole spec, for help.
-        summary: what it reads, in one line; the README's table says the same.
-        read: streams what a source holds, in an order that depends on its content alone. Ids are
-            relative to ``ids``. Items with one id and the same bytes become one image with all
+        name: the part of a spec before the colon.
+        place: the type of the part after it; it determines existence checks, path resolution and
+            names.
+        form: the form of the place for help texts, such as ``PATH[#SPLIT]``.
+        example: a complete spec, for help texts.
+        summary: what it reads, in one line; the same as in the README's table.
+        read: streams the items of a source, in an order that depends only on its content. Ids are
+            relative to ``ids``. Items with the same id and bytes become one image with all
             captions; a second item with other bytes is rejected as ``duplicate_id``.
-        ids: what stands before the ids; None for the source's name, see ``label``.
-        suffix: of ``Place.PATTERN``, what the files' names end in.
+        ids: the prefix of the ids; None for the name of the source, see ``label``.
+        suffix: for ``Place.PATTERN``, the suffix of the file names.
         label: the last part of the source's name (``KIND/LABEL``, its column ``source``); None
-            for the default: the name of the folder or file, nothing for releases.
-        check: raises UsageError for a spec without meaning; nothing is read yet.
-        needs: what must be fetched or drawn first; None: nothing, or what the release says.
-        globs: whether it understands ``--exclude`` and ``--include``.
-        objects: whether it also reads object stores: its reader opens files by location, with
+            for the default: the name of the folder or file, or nothing for releases.
+        check: raises UsageError for an invalid spec, before anything is read.
+        needs: what must first be downloaded or drawn; None for nothing, or the files of the
+            release.
+        globs: whether it supports ``--exclude`` and ``--include``.
+        objects: whether it also reads object stores, by opening files with
             :mod:`mmindex.media.files`.
     """
 
@@ -212,7 +214,7 @@ def require_split(split: str | None, known: Collection[str], path: Path, hint: s
     """Check that a source has the split that its spec names; readers skip the rows of others.
 
     Raises:
-        NoInputError: it has not.
+        NoInputError: there is no such split.
     """
     if split is not None and split not in known:
         found = ", ".join(sorted(set(known) - {"all"})) or "none"

@@ -40,8 +40,8 @@ def source_names(
     """
     known = known or {}
     names: dict[str, str] = {}
-    claimed: dict[str, str] = {}  # what stands before ids: the place that has it
-    # Given names first, then remembered ones: neither must change for a source that comes before.
+    claimed: dict[str, str] = {}  # id prefixes, each with its place
+    # Given names first, then remembered ones: neither must change because of an earlier source.
     specs = {text: parse_spec(text) for text in texts}
     order = sorted(specs, key=lambda text: (specs[text].name is None, text not in known))
     for text in order:

@@ -20,7 +20,7 @@ from mmindex.media.files import is_remote
 from mmindex.sources import registry
 from mmindex.sources.base import SourceSpec
 
-# As webdataset writes shard names: {00000..00041}.
+# The notation of webdataset for shard names: {00000..00041}.
 _RANGE: Final = re.compile(r"\{([0-9]+)\.\.([0-9]+)\}")
 _MAX_FILES: Final = 1_000_000
 _MAGIC: Final = re.compile(r"[*?\[{]")
@@ -108,7 +108,7 @@ def _fixed(pattern: str) -> str:
 
 
 def _refuse_other_kind(pattern: str, suffix: str, found: Collection[str]) -> None:
-    """Files of another kind of source are a mistake; unknown names may be this kind's."""
+    """Raise an error for files of another kind of source; unknown names can belong to this kind."""
     for kind in registry.listed():
         if kind.suffix and kind.suffix != suffix and kind.suffix in found:
             raise UsageError(

@@ -23,7 +23,7 @@ from mmindex.sources.kinds import kind_of
 from mmindex.sources.patterns import find_files, pattern_name, place_name
 from mmindex.sources.releases import fetch_release, find_release
 
-# What may stand before the kind: it becomes part of ids and of the column `source`.
+# The characters of a name, which becomes part of ids and of the column `source`.
 _NAME: Final = re.compile(r"\w(?:[\w .-]{0,98}[\w.-])?")
 
 __all__ = [

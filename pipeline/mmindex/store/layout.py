@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FORMAT = "1"
-_VERSION_DIGITS = 20  # any 64-bit number, so that names sort as numbers do
+_VERSION_DIGITS = 20  # digits of any 64-bit number, so that names sort like numbers
 
 
 @dataclass(frozen=True, slots=True)

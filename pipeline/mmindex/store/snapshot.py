@@ -43,7 +43,7 @@ class Snapshot:
     Attributes:
         objects: the store's objects.
         manifest: the version's manifest.
-        hold: protects a published version from collection for the lifetime of this snapshot; None
+        hold: protects a published version from ``gc`` for the lifetime of this snapshot; None
             if the writer's lock protects it, and for drafts.
     """
 
@@ -213,7 +213,7 @@ def positions(values: Any, known: Any, complaint: str) -> Int64:
     Raises:
         DataError: a value is not in ``known``; the message is ``complaint``.
     """
-    # Bytes, not strings: ids may contain lone surrogates, which are not valid UTF-8.
+    # Bytes instead of strings: ids can contain lone surrogates, which are not valid UTF-8.
     found = pc.index_in(values.cast(pa.binary()), value_set=known.cast(pa.binary()))
     if found.null_count:
         raise DataError(complaint, "run `mmindex check --full`, then `mmindex build`")

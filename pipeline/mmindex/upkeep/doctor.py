@@ -25,9 +25,9 @@ from mmindex.upkeep.finding import Finding, State
 
 __all__ = ["Finding", "State", "examine", "verdict"]
 
-_HUB_TIMEOUT_S = 5.0  # somebody waits for the answer
+_HUB_TIMEOUT_S = 5.0  # short, because the user is waiting
 _PLANNED_ROWS, _PLANNED_DIM = 10_000_000, 512
-_LOW_DISK_BYTES = 5 * 10**9  # weights, shards and index of a 100,000-image corpus
+_LOW_DISK_BYTES = 5 * 10**9  # for weights, shards and index of a corpus of 100,000 images
 _MODEL = "model"
 _PACKAGES = ("torch", "torchvision", "open-clip-torch", "pyarrow", "pillow", "numpy")
 
@@ -42,9 +42,9 @@ def examine(
 
     Args:
         store: the store of the build.
-        model, pretrained: the model of the build; None: the model of the store, or the default for
-            photos.
-        cluster: also check the nodes of this cluster, see
+        model, pretrained: the model of the build; None for the model of the store, or the default
+            for photos.
+        cluster: also check the nodes of this cluster; see
             :func:`mmindex.cluster.connect.connected`.
     """
     yield Finding("python", State.OK, f"{platform.python_version()} ({sys.executable})")
@@ -118,7 +118,7 @@ def _gpu() -> Finding:
         import faiss
         import torch
     except ImportError as error:
-        return Finding("gpu", State.NOTE, f"not looked at: {error}")
+        return Finding("gpu", State.NOTE, f"not checked: {error}")
     seen_by_torch = torch.cuda.device_count() if torch.cuda.is_available() else 0
     seen_by_faiss = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
     cuda = f"torch CUDA {torch.version.cuda or 'none'}, faiss CUDA {_faiss_cuda()}"
@@ -155,7 +155,7 @@ def _index_plan() -> Finding:
 
         plan = candidates(_PLANNED_ROWS, _PLANNED_DIM, "auto", None, detect("auto", memory=True))[0]
     except ImportError as error:
-        return Finding("index plan", State.NOTE, f"not looked at: {error}")
+        return Finding("index plan", State.NOTE, f"not checked: {error}")
     except MmindexError as error:
         return Finding("index plan", State.NOTE, f"10,000,000 x 512: {error.message}")
     return Finding("index plan", State.OK, f"10,000,000 x 512: {plan.factory} ({plan.reason})")
@@ -209,7 +209,7 @@ def _model(store: Path, name: str | None, pretrained: str | None, hub: Finding) 
     except NetworkError:
         pass
     except ImportError as error:
-        return Finding(_MODEL, State.NOTE, f"not looked at: {error}")
+        return Finding(_MODEL, State.NOTE, f"not checked: {error}")
     except MmindexError as error:
         return Finding(_MODEL, State.BROKEN, f"{error.message}: {error.hint}")
     else:
@@ -239,10 +239,10 @@ def _hub(endpoint: str) -> Finding:
     request = urllib.request.Request(f"{endpoint}/api/models?limit=1", method="HEAD")  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as answer:  # noqa: S310
-            return Finding("model hub", State.OK, f"{endpoint} answers {answer.status}")
-    except urllib.error.HTTPError as answer:  # it is there; what it says to this page is its affair
-        return Finding("model hub", State.OK, f"{endpoint} answers {answer.code}")
-    except (OSError, ValueError) as error:  # URLError is an OSError; ValueError: not an address
+            return Finding("model hub", State.OK, f"{endpoint} responds with {answer.status}")
+    except urllib.error.HTTPError as answer:  # the hub responds; the status does not matter
+        return Finding("model hub", State.OK, f"{endpoint} responds with {answer.code}")
+    except (OSError, ValueError) as error:  # URLError is an OSError; ValueError: not a URL
         return Finding(
             "model hub",
             State.NOTE,

@@ -1,4 +1,4 @@
-"""Check the nodes of a cluster as a run does before its first unit; say what a run would get."""
+"""Check the nodes of a cluster as a run does, and report the resources that a run would use."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _SAMPLES: Final = 8
 def check_cluster(
     address: str, store: Path, model: str | None, pretrained: str | None
 ) -> Iterator[Finding]:
-    """Check every node that would work: the store, the corpus, packages, model and precision.
+    """Check every node that a run would use: the store, the corpus, packages, model and precision.
 
     Args:
         address: see :func:`mmindex.cluster.connect.connected`.
         store: the store of the run.
-        model, pretrained: the model; None: that of the store, or the default.
+        model, pretrained: the model; None for the model of the store, or the default.
     """
     try:
         given = {"model.name": model, "model.pretrained": pretrained}
@@ -50,7 +50,7 @@ def check_cluster(
 
 
 def _offer(there: Sequence[Node], need: Need, device: str) -> Finding:
-    """Return what a run would get."""
+    """Return the nodes, cores and GPUs that a run would use."""
     working = [node for node in there if node.takes(need)]
     units = sum(node.takes(need) for node in working)
     idle = len(there) - len(working)

@@ -1,4 +1,4 @@
-"""Check the file system of a store: locks, renames, fsync, and what its mount says about them."""
+"""Check the file system of a store: locks, renames, fsync and mount options."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ with open(sys.argv[1]) as file:
 """
 _HELD: Final = 3
 _TIMEOUT_S: Final = 30
-_SLOW_FSYNC_S: Final = 0.2  # a publish makes some 50
+_SLOW_FSYNC_S: Final = 0.2  # publishing a version needs about 50
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 _NFS: Final = ("nfs", "nfs4")
@@ -41,7 +41,7 @@ class Mount:
     """A mounted file system.
 
     Attributes:
-        point: where it is mounted.
+        point: its mount point.
         kind: its type, such as ``ext4`` or ``nfs4``.
         options: the options of the mount and of the file system.
     """
@@ -52,7 +52,7 @@ class Mount:
 
 
 def check_disk(folder: Path) -> Iterator[Finding]:
-    """Check the file system of an existing folder that can be written; leaves nothing behind."""
+    """Check the file system of an existing folder that can be written; leaves no files behind."""
     yield _told(mount_of(folder))
     try:
         with tempfile.TemporaryDirectory(prefix=".mmindex-doctor-", dir=folder) as scratch:
@@ -64,7 +64,7 @@ def check_disk(folder: Path) -> Iterator[Finding]:
 
 
 def mount_of(folder: Path, mounts: Path = _MOUNTS) -> Mount | None:
-    """Return the mount that contains a folder; None if the system does not tell."""
+    """Return the mount that contains a folder; None if unknown."""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

@@ -10,8 +10,8 @@ class State(StrEnum):
     """The effect of a finding on a build."""
 
     OK = "ok"
-    NOTE = "note"  # works, with a restriction worth knowing
-    BROKEN = "broken"  # a build cannot run until this is fixed
+    NOTE = "note"  # works, with a restriction
+    BROKEN = "broken"  # a build cannot run
 
 
 @dataclass(frozen=True, slots=True)

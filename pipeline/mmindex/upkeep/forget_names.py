@@ -20,9 +20,9 @@ from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 from mmindex.upkeep.forget import ForgetReport, all_tables
 
-# Near-copies are looked for around this many images at most: enough to decide by.
+# The largest number of images whose near-copies are searched: enough for a decision.
 _MOST_LOOKED_AT = 1_000
-# What follows the path of a folder, an archive or a video in the uri of something inside it.
+# The separators after the path of a folder, an archive or a video in the uri of its content.
 _INSIDE = ("/", "!", "#t=")
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from mmindex.core.config.values import MIB, Seconds, Section
 
-# What may stand in a header between parentheses; a line break there would forge a header.
+# The characters allowed in a header between parentheses; a line break could forge a header.
 _CONTACT: Final = re.compile(r"[!-'*-\[\]-~]+(?: [!-'*-\[\]-~]+)*")
 
 _ENDPOINT: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(?:/[A-Za-z0-9._/-]*)?")
@@ -41,11 +41,11 @@ class FetchConfig(Section):
     check the addresses."""
 
     s3_endpoint: str | None = None
-    """Address of an S3 service other than Amazon's, such as `https://minio.example.org:9000`.
+    """Address of an S3-compatible service, such as `https://minio.example.org:9000`.
 
-    Set it for `s3://` sources in MinIO, Ceph, R2 and the like. The environment variable
-    `MMINDEX_S3_ENDPOINT` overrides it; without both, `AWS_ENDPOINT_URL_S3` and `AWS_ENDPOINT_URL`
-    count."""
+    Set it for `s3://` sources in MinIO, Ceph, R2 and similar services. The environment variable
+    `MMINDEX_S3_ENDPOINT` overrides it. If neither is set, mmindex uses `AWS_ENDPOINT_URL_S3` or
+    `AWS_ENDPOINT_URL`."""
 
     corpora: str | None = None
     """A TOML file that describes your own corpus, in the format of `data/corpora/*.toml`.
@@ -110,7 +110,7 @@ class FetchConfig(Section):
 
     Raise it behind a slow proxy."""
 
-    # With min_bytes_per_s, the window over which a download's pace is measured.
+    # The window in which the rate of a download is compared with min_bytes_per_s.
     read_timeout_s: Seconds = 30.0
     """Time limit between two bytes of a response.
 
@@ -136,7 +136,7 @@ class FetchConfig(Section):
 
     Lower it on a very slow connection. 0 turns the check off."""
 
-    # train2017 of COCO has 19 GB.
+    # COCO's train2017 has 19 GB.
     max_download_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * MIB
     """Largest file of a release if the publisher states no size.
 

@@ -39,8 +39,8 @@ from mmindex.media.tars import ImageTar
 from mmindex.sources.annotations import stem
 from mmindex.sources.base import ARCHIVES, Kind, Place, Request, unit_events
 from mmindex.sources.caption_lists import CaptionList, Described, names_images, parse_captions
+from mmindex.sources.listed import Listed, image_events
 from mmindex.sources.names import match_names
-from mmindex.sources.pictures import Listed, picture_events
 from mmindex.sources.rules import Rules, extension
 from mmindex.store.layout import Layout
 
@@ -109,7 +109,7 @@ def read_folder(request: Request) -> Iterator[SourceEvent]:
         yield from _read_objects(request)
         return
     path, options = request.path, request.options
-    # Frames are found by seeking, which a member of an archive does not allow.
+    # Frames are found by seeking, which is not possible in a member of an archive.
     videos = path.is_dir() and VIDEO.installed
     rules = Rules.of(options.exclude, options.include, all_files=options.all_files, videos=videos)
     root = os.path.realpath(path)
@@ -218,7 +218,7 @@ def _files_below(scan: _Scan, below: str, entries: list[os.DirEntry[str]]) -> It
                 try:
                     waiting.append((f"{name}/", _listing(entry.path)))
                 except OSError:
-                    continue  # the walk will say so
+                    continue  # the walk reports the error
 
 
 def _file(
@@ -231,7 +231,7 @@ def _file(
     if why := scan.rules.skip_file(name):
         yield Ignored(why, suffix=extension(entry.name))
         return
-    target = _picture_behind(scan, entry.path) if linked else None
+    target = _image_behind(scan, entry.path) if linked else None
     if target is None:
         yield from _image(scan, name, name, sidecars)
     elif target and scan.lists:
@@ -240,7 +240,7 @@ def _file(
         yield Ignored(Skip.OTHER_NAME)
 
 
-def _picture_behind(scan: _Scan, path: str) -> str | None:
+def _image_behind(scan: _Scan, path: str) -> str | None:
     """Return the target of a link, if it is in the corpus under its own name.
 
     Returns:
@@ -272,7 +272,7 @@ def _members(scan: _Scan, names: Sequence[str]) -> Iterator[SourceEvent]:
     kept = [name for name in names if scan.rules.skip_path(name) in (None, Skip.NOT_AN_IMAGE)]
     images = [name for name in kept if scan.rules.skip_path(name) is None]
     there = frozenset(kept)
-    # An archive of one folder has its captions in there.
+    # An archive with a single folder has its captions in this folder.
     tops = {name.partition("/")[0] for name in kept}
     root = f"{tops.pop()}/" if len(tops) == 1 and all("/" in name for name in kept) else ""
     folders = {name.removesuffix(last) for name in kept if (last := _last(name)) in _ALL_LISTS}
@@ -312,7 +312,7 @@ def _open_list(
         below: the relative path of the folder with a slash, or empty.
         there: names in the folder (and possibly others), relative to the source.
         files: the images in the folder, relative to it; read only if there is a list.
-        is_root: whether ``captions.*`` is read here; None: only at the root of the source.
+        is_root: whether ``captions.*`` is read here; None for only at the root of the source.
     """
     wanted = (_ROOT_LISTS if (not below if is_root is None else is_root) else ()) + _LISTS
     for file in (below + one for one in wanted if below + one in there):
@@ -321,14 +321,14 @@ def _open_list(
             data = scan.place.find(file).read()
         except ItemError as error:
             raise DataError(f"{where}: {error.detail}") from error
-        # Other programs write files of such a name too.
+        # Other programs also write files with such names.
         if _last(file) in _ROOT_LISTS or names_images(data, where):
             listed = parse_captions(data, where)
             return _Captions(file, below, listed, match_names(listed.images, files))
     return None
 
 
-def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> Iterator[SourceEvent]:
+def _image(scan: _Scan, name: str, image: str, sidecars: frozenset[str]) -> Iterator[SourceEvent]:
     """Return an image; ``name`` is its name in a list, which can be a link to it."""
     described = scan.described(name)
     captions = None if described is None else described.captions
@@ -339,19 +339,19 @@ def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> It
     if scan.split is not None and described.split != scan.split:
         yield Ignored(Skip.OTHER_SPLIT)
         return
-    if name != picture and not captions:
+    if name != image and not captions:
         yield Ignored(Skip.OTHER_NAME)
         return
-    yield from picture_events(
+    yield from image_events(
         scan.place,
         Listed(
-            image_id=id_part(picture),
-            name=picture,
+            image_id=id_part(image),
+            name=image,
             captions=captions,
             split=described.split,
             metadata=described.metadata,
-            sidecar=next((one for one in _xmp_names(picture) if one in sidecars), ""),
-            is_video=scan.rules.is_video(picture),
+            sidecar=next((one for one in _xmp_names(image) if one in sidecars), ""),
+            is_video=scan.rules.is_video(image),
         ),
     )
 

@@ -26,11 +26,11 @@ from mmindex.media.places import ImageBucket, ImageFolder, ImagePlace
 from mmindex.sources.annotations import json_column
 from mmindex.sources.base import Kind, Place, Request, unit_events
 from mmindex.sources.captions import caption_fields, caption_texts
+from mmindex.sources.listed import Listed, image_events
 from mmindex.sources.patterns import file_names, find_files
-from mmindex.sources.pictures import Listed, picture_events
 from mmindex.sources.url_rows import URL_COLUMNS, row_id
 
-# Names of the hub's data sets, best first; a column of another name is taken if it is the only
+# Names in datasets on the hub, best first; a column with another name is used if it is the only
 # one with images.
 _IMAGE: Final = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
 _PATH: Final = ("image", "file_name", "filename", "image_path", "image_file", "path", "file")
@@ -114,7 +114,7 @@ class _Table:
         own = str(values[columns.split]) if columns.split else None
         if None not in (split, own) and own != split:
             return
-        # Rows without an id among rows that have one keep clear of ids that are numbers.
+        # Ids of rows without an id must not be equal to ids that are numbers.
         name = str(row)
         if columns.name is not None:
             name = row_id(values[columns.name]) or f"row-{row}"
@@ -157,7 +157,7 @@ class _Table:
                 "read tables of URLs with urls:FILE",
             )
         place = self.place_in(self.path.rpartition("/")[0])
-        for event in picture_events(place, listed):
+        for event in image_events(place, listed):
             if isinstance(event, SourceItem):
                 yield dataclasses.replace(event, is_row=True)
             else:
@@ -170,7 +170,7 @@ def _place_in(folder: str, max_bytes: int) -> ImagePlace:
     return ImageFolder(Path(folder), max_bytes)
 
 
-# Not a name that a column of the file can have here: rows carry the image's path under it.
+# The name for the image's path in rows; no column of the file can have this name.
 _FILE: Final = "\0file"
 
 

@@ -48,7 +48,7 @@ _FOLDER: Final = "fetched"
 _REPORT: Final = "last-fetch.json"
 _REPORTED_HOSTS: Final = 200
 _LOGGED_HOSTS: Final = 5
-# As the quarantine gate: a handful of throttled rows stops nobody.
+# As for the quarantine: a few throttled rows do not stop a run.
 _THROTTLED_FLOOR: Final = 10
 
 
@@ -240,7 +240,7 @@ def _stop_if_throttled(summary: FetchSummary, options: UrlOptions) -> None:
 
 
 def _events(folder: Path, ledger: Ledger, max_bytes: int) -> Iterator[SourceEvent]:
-    stamps = functools.lru_cache(maxsize=None)(stamp_of)  # one for each shard
+    stamps = functools.lru_cache(maxsize=None)(stamp_of)  # one per shard
     for state in ledger.rows():
         row = state.row
         image_id = _image_id(row)

@@ -34,7 +34,7 @@ from mmindex.sources.base import Kind, Place, Request, unit_events
 from mmindex.sources.captions import caption_fields, caption_texts
 from mmindex.sources.patterns import file_names, find_files
 
-# Best first, where a sample has several.
+# Best first, if a sample has several.
 _IMAGES: Final = ("jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff", "jp2")
 _TEXTS: Final = ("txt", "text", "caption", "captions")
 _JSON: Final = ("json",)

@@ -41,7 +41,7 @@ class Listed:
     is_video: bool = False
 
 
-def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
+def image_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
     """Find a listed image, or reject it and count the captions that are lost."""
     captions = tuple(listed.captions or ())
     try:
