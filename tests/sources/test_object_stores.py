@@ -278,6 +278,21 @@ def test_a_service_that_stays_away_is_no_fault_of_the_image(
     services._made.cache_clear()
 
 
+def test_the_endpoint_of_a_store_counts_for_its_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MMINDEX_S3_ENDPOINT", "MMINDEX_S3_ENDPOINTS_OF_STORES", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://env")
+    services.use_endpoint("http://one", ["a=folder:s3://one/x", "folder:/tmp"])
+    services.use_endpoint("http://two", ["parquet:s3://two/*.parquet"])
+    services.use_endpoint(None, ["folder:s3://three#train"])
+    found = [services._endpoint(bucket) for bucket in ("one", "two", "three")]
+    assert found == ["http://one", "http://two", "http://env"]
+    services.use_endpoint(None, ["folder:s3://one"])
+    assert services._endpoint("one") == "http://env"
+    monkeypatch.setenv("MMINDEX_S3_ENDPOINT", "http://here")
+    assert services._endpoint("two") == "http://here"
+
+
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(MissingPackageError, match="obstore") as error:

@@ -32,7 +32,7 @@ def run_part(root: Path, config: Config, part: Part) -> PartReport:
         raise UsageError(
             "a part runs on this machine alone", "leave out `cluster`, or `part`: not both"
         )
-    use_endpoint(config.fetch.s3_endpoint)
+    use_endpoint(config.fetch.s3_endpoint, [source.spec for source in config.source])
     layout = versions.open_layout(root)
     with hold_current(layout) as published, hold_staging(layout) as staged:
         if published is None:
