@@ -90,6 +90,42 @@ class SourceItem:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorItem:
+    """An image of which only a vector is at hand; its file is never opened.
+
+    Attributes:
+        image_id: as in :class:`SourceItem`.
+        uri: where the source says that the image is.
+        split: the split, ``all`` if the source has none.
+        key: the sha256 of the vector, in hex.
+        width, height, format, size_bytes: as the source says; 0 or empty if it does not.
+        metadata: the columns of the source.
+    """
+
+    image_id: str
+    uri: str
+    split: str
+    key: str
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    size_bytes: int = 0
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionItem:
+    """A caption with a vector, of an image that came before.
+
+    ``key`` is the sha256 of the vector, in hex.
+    """
+
+    image_id: str
+    text: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A source row that cannot be indexed, with the reason."""
 
@@ -136,6 +172,8 @@ class NoteKind(StrEnum):
     CAPTIONS_OF_REJECTED_IMAGES = "captions_of_rejected_images"
     IMAGES_WITHOUT_CAPTIONS = "images_without_captions"
     EMPTY_CAPTIONS = "empty_captions"
+    CAPTIONS_WITHOUT_VECTOR = "captions_without_vector"
+    VECTORS_SCALED = "vectors_scaled_to_length_1"
     UNREADABLE_CAPTION_FILES = "unreadable_caption_files"
     UNREADABLE_SIDECARS = "unreadable_sidecars"
     LONE_SURROGATES_REPLACED = "lone_surrogates_replaced"
@@ -190,7 +228,7 @@ class Expected:
     images: int
 
 
-SourceEvent = SourceItem | Rejected | Ignored | Note | Detail | Expected
+SourceEvent = SourceItem | VectorItem | CaptionItem | Rejected | Ignored | Note | Detail | Expected
 
 
 class ItemError(Exception):

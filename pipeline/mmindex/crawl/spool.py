@@ -130,12 +130,22 @@ class Spool:
             raise ItemError(Reason.DUPLICATE_ID, f"{uri} has the same id: {row.image_id}")
         return Kept(number, row.image_id, is_new=False)
 
-    def add_captions(self, kept: Kept, texts: Iterable[tuple[int, str]]) -> int:
+    def find_image(self, image_id: str) -> Kept | None:
+        """Return the row of an earlier image by id, or None."""
+        query = "SELECT number FROM images WHERE image_id = ?"
+        with _sqlite_errors(image_id):
+            found = self._database.execute(query, (image_id,)).fetchone()
+        return None if found is None else Kept(found[0], image_id, is_new=False)
+
+    def add_captions(
+        self, kept: Kept, texts: Iterable[tuple[int, str]], vector_key: str = ""
+    ) -> int:
         """Add the captions of an image, without those of its earlier rows.
 
         Args:
             kept: the image.
             texts: captions with their positions in the source.
+            vector_key: the key of a single caption that has its own vector.
 
         Returns:
             the number of new captions.
@@ -152,7 +162,8 @@ class Spool:
                     known.add(key)
             rows: list[tuple[Any, ...]] = []
             for place, text in texts:
-                key, number = caption_key(text), first + (place if kept.is_new else len(rows))
+                key = vector_key or caption_key(text)
+                number = first + (place if kept.is_new else len(rows))
                 if key not in known:
                     name = f"{kept.image_id}#{number}"
                     rows.append((kept.number, number, name, key, kept.image_id, text))

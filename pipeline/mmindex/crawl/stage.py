@@ -19,6 +19,7 @@ from mmindex.core.config import FetchConfig, LimitsConfig, SourceConfig
 from mmindex.core.errors import UsageError
 from mmindex.core.progress import counter, get_logger
 from mmindex.core.records import (
+    CaptionItem,
     Detail,
     Expected,
     Ignored,
@@ -31,11 +32,13 @@ from mmindex.core.records import (
     Skip,
     SourceEvent,
     SourceItem,
+    VectorItem,
 )
 from mmindex.crawl.listings import Listings
 from mmindex.crawl.metadata import PhotoRules, photo_captions, row_metadata
 from mmindex.crawl.spool import Spool
 from mmindex.crawl.stamps import Known, KnownSidecar, Stamps
+from mmindex.crawl.tables import column_name
 from mmindex.crawl.tally import Tally, storable
 from mmindex.crawl.videos import VideoProber
 from mmindex.media.files import is_remote
@@ -245,6 +248,11 @@ def _read_source(events: Iterable[_Event], tally: Tally, sink: _Sink, total: int
                 case SourceItem() if loaded is not None:
                     _take(event, loaded, tally, sink)
                     progress.update(1)
+                case VectorItem():
+                    _take_vector(event, tally, sink)
+                    progress.update(1)
+                case CaptionItem():
+                    _take_caption(event, tally, sink)
                 case Rejected():
                     tally.reject(event)
                 case Ignored():
@@ -262,8 +270,12 @@ def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[So
     """Ignore rows with a forgotten id before reading them."""
     for event in events:
         match event:
-            case SourceItem() | Rejected() if forgotten.has_id(storable(event.image_id)):
+            case SourceItem() | VectorItem() | Rejected() if forgotten.has_id(
+                storable(event.image_id)
+            ):
                 yield Ignored(Skip.FORGOTTEN)
+            case CaptionItem() if forgotten.has_id(storable(event.image_id)):
+                continue
             case _:
                 yield event
 
@@ -375,6 +387,44 @@ def _keep(item: SourceItem, known: Known, tally: Tally, sink: _Sink) -> None:
         tally.images += 1
     else:
         tally.ignore(Ignored(Skip.SAME_PICTURE))
+
+
+def _take_vector(item: VectorItem, tally: Tally, sink: _Sink) -> None:
+    """Add the row of an image that has a vector, or reject it with a reason."""
+    if sink.forgotten.has_key(item.key):
+        tally.ignore(Ignored(Skip.FORGOTTEN))
+        return
+    metadata = {column_name(storable(name)): value for name, value in item.metadata.items()}
+    row = ImageRow(
+        image_id=storable(item.image_id),
+        key=item.key,
+        source=tally.name,
+        uri=storable(item.uri),
+        split=storable(item.split),
+        width=item.width,
+        height=item.height,
+        format=item.format,
+        size_bytes=item.size_bytes,
+        metadata=metadata,
+    )
+    try:
+        kept = sink.spool.add_image(row)
+    except ItemError as error:
+        tally.reject(Rejected(item.image_id, item.uri, error.reason, error.detail), item.key)
+        return
+    if kept.is_new:
+        tally.images += 1
+    else:
+        tally.ignore(Ignored(Skip.SAME_PICTURE))
+
+
+def _take_caption(item: CaptionItem, tally: Tally, sink: _Sink) -> None:
+    """Add a caption that has a vector to its image."""
+    kept = sink.spool.find_image(storable(item.image_id))
+    if kept is None:
+        tally.notes[NoteKind.CAPTIONS_OF_UNKNOWN_IMAGES] += 1
+    else:
+        tally.captions += sink.spool.add_captions(kept, [(0, item.text)], item.key)
 
 
 def _reject(item: SourceItem, error: ItemError, key: str, tally: Tally) -> None:

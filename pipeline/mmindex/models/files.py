@@ -26,6 +26,7 @@ from mmindex.models.resolve import (
     find_weights,
     open_clip_dir,
     read_config,
+    refuse_unknown,
 )
 from mmindex.models.sharded import is_index, shard_names, weight_files
 
@@ -137,13 +138,14 @@ def locate(request: ModelRequest) -> ModelFiles:
     """Find the files of the model; weights with a tag are downloaded from the hub if needed.
 
     Raises:
-        NoInputError: a file is missing.
+        NoInputError: a file is missing, or the model is unknown.
         DataError: a file is damaged or not safe to load.
         UsageError: the tag is unknown.
         MissingPackageError: the model needs an extra that is not installed; checked before large
             downloads.
         NetworkError: the hub cannot be reached.
     """
+    refuse_unknown(request.name)
     if request.repository is not None:
         return _from_repository(request, request.repository)
     if request.folder is not None:

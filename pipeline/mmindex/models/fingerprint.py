@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 from mmindex.core.errors import MmindexError, ModelMismatchError
+from mmindex.core.model_names import UNKNOWN
+from mmindex.models.devices import PRECISIONS
 from mmindex.models.files import Adapted, ModelFiles, TokenizerSpec, canonical_json, locate
 from mmindex.models.resolve import ModelRequest
 from mmindex.models.sharded import weight_files
@@ -21,6 +23,7 @@ from mmindex.store.objects import hash_file
 # Untrained weights come from this seed: the same model on every run.
 UNTRAINED_SEED = 0
 
+_PARTS = ("architecture", "weights", "preprocess", "tokenizer", "precision")
 # Keys of text_cfg that say how texts are tokenised, not how the network is built.
 _TOKENIZER_KEYS = frozenset({"hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"})
 # Keys that only say where fresh weights would come from.
@@ -181,6 +184,31 @@ def _tokenizer(spec: TokenizerSpec) -> dict[str, Any]:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def unknown_encoder(dim: int) -> EncoderInfo:
+    """Return the description of an unknown model, whose vectors have ``dim`` dimensions."""
+    parts = dict.fromkeys(_PARTS, UNKNOWN)
+    return EncoderInfo(
+        fingerprint=_digest({"scheme": 1, **parts, "dim": dim}),
+        model=UNKNOWN,
+        pretrained="",
+        dim=dim,
+        image_size=0,
+        trained=True,
+        inputs=(),
+        package="",
+        **parts,
+    )
+
+
+def made_with(info: EncoderInfo, fingerprint: str) -> bool:
+    """Return whether a fingerprint is that of an encoder in any precision."""
+    parts = {name: getattr(info, name) for name in _PARTS}
+    return fingerprint == info.fingerprint or any(
+        fingerprint == _digest({"scheme": 1, **parts, "precision": precision})
+        for precision in PRECISIONS
+    )
 
 
 def same_model(one: EncoderInfo, other: EncoderInfo) -> bool:

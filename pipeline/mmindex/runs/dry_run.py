@@ -20,6 +20,7 @@ import msgspec
 from mmindex.core.config import Config, load_config
 from mmindex.core.errors import MmindexError
 from mmindex.core.modality import Modality
+from mmindex.encode.given import GivenFiles
 from mmindex.encode.plan import ShardReader, plan_encode
 from mmindex.index.extend import plan_index
 from mmindex.media.kinds import remedy
@@ -223,8 +224,9 @@ class _Foresight:
         context, parent, info = self.context, self.context.parent, self._info()
         tables = (found.report.images, found.report.captions)
         reader = ShardReader(self.real, info) if info is not None else None
+        files = GivenFiles.of(context.config, info) if info is not None else None
         for side, table in zip(Modality, tables, strict=True):
-            plan = plan_encode((context.objects, table), side, self.draft, reader)
+            plan = plan_encode((context.objects, table), side, self.draft, reader, files)
             self.encode[side] = EncodeForecast.of(plan)
             keys = plan.to_index(context.objects)
             if len(keys) and whole:
@@ -234,7 +236,10 @@ class _Foresight:
                 self.index[side] = IndexForecast.of(update)
         self.changed = (
             parent is None
-            or any(figures.encode or figures.mapped for figures in self.encode.values())
+            or any(
+                figures.encode or figures.mapped or figures.given
+                for figures in self.encode.values()
+            )
             or any(figures.action != "kept" for figures in self.index.values())
             or crawled_draft(context, self.draft, found.report).content() != parent.content()
         )

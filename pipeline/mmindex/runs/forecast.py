@@ -31,19 +31,22 @@ class Stop(msgspec.Struct, frozen=True):
 class EncodeForecast(msgspec.Struct, frozen=True):
     """Vectors of one side: to be made, existing, and known to fail.
 
-    ``mapped`` counts those to be computed from the vectors of an adapted model's parent.
+    ``mapped`` counts those to be computed from the vectors of an adapted model's parent, ``given``
+    those to be taken from files of vectors.
     """
 
     encode: int
     reuse: int
     failed: int = 0
     mapped: int = 0
+    given: int = 0
 
     @classmethod
     def of(cls, plan: EncodePlan) -> Self:
         """Return the figures of a plan."""
-        backlog = plan.backlog if plan.mapping is None else plan.mapping.rest
-        return cls(backlog.missing, backlog.reused, len(plan.failed), plan.mapped)
+        given = plan.given.vectors if plan.given is not None else 0
+        rest = plan.rest
+        return cls(rest.missing, rest.reused, len(plan.failed), plan.mapped, given)
 
 
 class IndexForecast(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing import Final
 
 from mmindex.core.config import Config, SourceConfig
 from mmindex.core.errors import StorageError
+from mmindex.core.model_names import UNKNOWN
 from mmindex.core.progress import get_logger
 from mmindex.index.plan import KINDS, plan
 from mmindex.models.resolve import (
@@ -21,7 +22,6 @@ from mmindex.models.resolve import (
     resolve_model,
 )
 from mmindex.sources.base import Needs
-from mmindex.sources.kinds import only_scenes
 from mmindex.sources.needs import needs_of
 from mmindex.sources.spec import parse_spec
 from mmindex.store.keys import KEY_BYTES
@@ -152,9 +152,11 @@ def _dimensions(config: Config) -> int:
     request = resolve_model(
         model.name,
         model.pretrained,
-        scenes_only=only_scenes(source.spec for source in config.source),
+        specs=[source.spec for source in config.source],
         allow_pickle_weights=model.allow_pickle_weights,
     )
+    if request.name == UNKNOWN:
+        return _DIM
     if request.folder is not None:
         found = read_config(request.folder / CONFIG_FILE).get("model_cfg", {})
     elif request.repository is None:

@@ -14,6 +14,7 @@ from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
 from mmindex.crawl.metadata import PhotoRules
 from mmindex.encode.cluster import ClusterWorker
+from mmindex.encode.given import GivenFiles
 from mmindex.encode.stage import encode, encoder_source, with_maps
 from mmindex.encode.survivors import drop_failed
 from mmindex.evaluate.stage import evaluate
@@ -58,6 +59,7 @@ def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
         context.encoder = with_maps(context.cluster.source, context.config)
     else:
         context.encoder = encoder_source(context.config, draft.encoder)
+    GivenFiles.of(context.config, context.encoder.info)  # before the crawl: the model must fit
 
 
 def encode_stage(context: Context, draft: Manifest) -> Manifest:
@@ -72,6 +74,7 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         context.snapshot(draft),
         (crawled[0], crawled[1]),
         context.config,
+        files=GivenFiles.of(context.config, source.info),
         retry=context.retry,
         cluster=context.cluster,
     )

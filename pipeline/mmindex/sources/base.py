@@ -33,6 +33,7 @@ class Place(StrEnum):
     FOLDER = "folder"
     FOLDER_OR_ARCHIVE = "folder, .zip or .tar"
     FILE = "file"
+    FILE_OR_FOLDER = "file or folder"
     PATTERN = "pattern"  # of files, see mmindex.sources.patterns
     RELEASE = "release"  # a folder, or the name of a release that data/corpora describes
     NO_PATH = "not a path"  # something else, which the kind's own `check` understands

@@ -21,7 +21,7 @@ from mmindex.sources.base import Kind, Place, SourceSpec
 from mmindex.sources.patterns import file_names, find_files, pattern_folder
 from mmindex.sources.spec import parse_spec, source_name
 
-_BY_PATH = (Place.FOLDER, Place.FOLDER_OR_ARCHIVE, Place.FILE)
+_BY_PATH = (Place.FOLDER, Place.FOLDER_OR_ARCHIVE, Place.FILE, Place.FILE_OR_FOLDER)
 
 
 def source_names(

@@ -11,7 +11,7 @@ from typing import Final
 
 from mmindex.core.config import FetchConfig
 from mmindex.core.errors import NoInputError, UsageError
-from mmindex.core.records import Rejected, SourceEvent, SourceItem
+from mmindex.core.records import CaptionItem, Rejected, SourceEvent, SourceItem, VectorItem
 from mmindex.core.resources import user_path
 from mmindex.media.archive import id_part
 from mmindex.media.buckets import head, walk
@@ -126,7 +126,7 @@ def open_source(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEven
 
 def _with_ids(prefix: str, events: Iterator[SourceEvent]) -> Iterator[SourceEvent]:
     for event in events:
-        if isinstance(event, SourceItem | Rejected):
+        if isinstance(event, SourceItem | VectorItem | CaptionItem | Rejected):
             yield dataclasses.replace(event, image_id=f"{prefix}/{event.image_id}")
         else:
             yield event
@@ -170,6 +170,9 @@ def _label(kind: Kind, spec: SourceSpec) -> str:
             return (path.stem if path.is_file() else path.name) or "root"
         case Place.FILE:
             return user_path(spec.where).stem
+        case Place.FILE_OR_FOLDER:
+            path = user_path(spec.where)
+            return path.stem if path.is_file() else path.resolve().name or "root"
         case Place.PATTERN:
             return pattern_name(spec.where)
         case _:
@@ -195,6 +198,7 @@ def _existing(kind: Kind, spec: SourceSpec) -> Path:
         archive = path.is_file() and path.suffix.lower() in ARCHIVES
         there = {
             Place.FILE: path.is_file(),
+            Place.FILE_OR_FOLDER: path.exists(),
             Place.FOLDER_OR_ARCHIVE: path.is_dir() or archive,
         }.get(kind.place, path.is_dir())
         if not there:

@@ -15,8 +15,8 @@ class ModelConfig(Section):
     name: Text | None = None
     """An open_clip model name, `embedded`, `local-dir:PATH` or `hf-hub:ORG/REPO`.
 
-    The default is `embedded` for drawn scenes, and `ViT-B-32` for everything else. If you change
-    the model, everything is encoded again."""
+    The default is `embedded` for drawn scenes, `unknown` for vectors of other programs, and
+    `ViT-B-32` for everything else. If you change the model, everything is encoded again."""
 
     pretrained: Text | None = None
     """The weights: a tag, a path to a `.safetensors` file, or `none` for an untrained model.
