@@ -85,8 +85,9 @@ def doctor(
 ) -> None:
     """Check whether a build can run on this machine: packages, GPU, disk and model.
 
-    The model is --model, or that of the store, or the default model for photos. Exit code 0 means
-    ready; 69 means that there is something to fix first.
+    The model is --model, or that of the store, or the default model for photos. With --cluster, the
+    nodes are checked as before a run. Exit code 0 means ready; 69 means that there is something to
+    fix first.
 
     Example: mmindex doctor --model embedded
     """
