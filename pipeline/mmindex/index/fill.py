@@ -117,7 +117,7 @@ class ProcessFiller:
             MmindexError: a process failed.
         """
         job = replace(job, threads=max(1, job.threads // self.workers))
-        # A run that is stopped ends its workers at once, which the standard library's pool does not.
+        # A stopped run ends its workers at once, which the pool of the standard library does not.
         pool = ProcessPool(max_workers=self.workers, initializer=_start, context=WORKERS)
         try:
             waiting = [pool.schedule(fill_part, args=(job, span)) for span in spans]
