@@ -53,8 +53,10 @@ def model_rate(name: str, weights: Path | None, precision: str, size: int, batch
     import numpy as np
 
     from benchkit.models import load
+    from mmindex.core.system import reuse_freed_memory
 
     encoder = load(name, weights, precision)
+    reuse_freed_memory(1 << 30)  # as the encode stage does
     side = encoder.preprocess.height
     pixels = np.random.default_rng(0).integers(0, 255, (batch, side, side, 3), dtype=np.uint8)
     encoder.encode_images(pixels)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import math
 import platform
+import resource
 
 import psutil
 import pytest
 
 from mmindex.core import system
-from mmindex.core.system import trim_heap
+from mmindex.core.system import reuse_freed_memory, trim_heap
 
 BLOCK, BLOCKS = 64 << 10, 1_000
 
@@ -29,6 +30,30 @@ def test_what_lies_free_below_a_used_block_is_given_back():
     after = process.memory_info().rss
     libc.free(ctypes.c_void_p(blocks[-1]))
     assert before - after > BLOCK * BLOCKS // 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_freed_blocks_are_used_again_without_new_pages():
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    size = 48 << 20
+
+    def new_pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            block = libc.malloc(ctypes.c_size_t(size))
+            ctypes.memset(block, 1, size)
+            libc.free(ctypes.c_void_p(block))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    by_default = new_pages()
+    reuse_freed_memory(64 << 20)
+    try:
+        new_pages()
+        assert new_pages() < by_default // 10
+    finally:
+        reuse_freed_memory()
+        trim_heap()
 
 
 @pytest.mark.parametrize(

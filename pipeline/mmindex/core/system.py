@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # `mmindex status` opens a store without paying for these
     import ctypes
 
 _PR_SET_PDEATHSIG = 1
+# Parameters of mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def usable_cores() -> int:
@@ -87,6 +89,25 @@ def calm_openmp() -> None:
     imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def reuse_freed_memory(blocks_up_to: int = 32 << 20) -> None:
+    """Let the C library keep freed blocks of up to this many bytes for later allocations.
+
+    glibc returns larger blocks to the system at once (by default those of more than 32 MiB), and
+    the system clears every page again when the next block is used. The inner images of a network,
+    and decoded photos of 12 megapixels, are larger: on two cores of an Intel Xeon, the model for
+    photographs encodes 48 images/s with reuse and 33 without, ViT-B-32 23 and 21, in the same
+    memory, and one core decodes 5.4 such photos/s with reuse and 4.4 without. :func:`trim_heap`
+    still returns freed memory. See mallopt(3); other C libraries have no such function.
+    """
+    import ctypes
+
+    set_parameter = getattr(_c_library(), "mallopt", None)
+    if set_parameter is not None:
+        set_parameter.argtypes = [ctypes.c_int, ctypes.c_int]
+        set_parameter(_M_MMAP_THRESHOLD, blocks_up_to)
+        set_parameter(_M_TRIM_THRESHOLD, min(4 * blocks_up_to, (1 << 31) - 1))
 
 
 def trim_heap() -> None:

@@ -20,7 +20,7 @@ from pebble import ProcessFuture, ProcessPool
 from mmindex.core.errors import InternalError
 from mmindex.core.progress import get_logger
 from mmindex.core.records import ItemError, Reason
-from mmindex.core.system import die_with_parent, limit_worker
+from mmindex.core.system import die_with_parent, limit_worker, reuse_freed_memory
 from mmindex.core.workers import WORKERS, worker_deaths
 from mmindex.media.images import ImageLimits
 from mmindex.media.uris import open_indexed
@@ -80,6 +80,7 @@ def worker_bytes(max_pixels: int) -> int:
 def start_worker(memory_bytes: int) -> None:
     """Initialise a worker."""
     die_with_parent()
+    reuse_freed_memory(64 << 20)
     limit_worker(memory_bytes)
 
 

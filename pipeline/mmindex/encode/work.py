@@ -13,7 +13,7 @@ from mmindex.core.config import Config
 from mmindex.core.errors import DataError, InternalError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import StageTimer, counter, get_logger
-from mmindex.core.system import trim_heap, usable_cores
+from mmindex.core.system import reuse_freed_memory, trim_heap, usable_cores
 from mmindex.encode.decoding import (
     Decoded,
     DecodePool,
@@ -95,6 +95,7 @@ class Worker:
         self._stop_decoders()
         if self._encoder is not None:
             self._encoder.close()
+            reuse_freed_memory()
 
     def _images(
         self, objects: Objects, units: Iterable[Unit], total: int, progress: tqdm[Any]
@@ -199,6 +200,7 @@ class Worker:
             get_logger("encode").info("loading the model", model=self.source.info.model)
             with self._timer.measure("load"):
                 self._encoder = self.source.load()
+            reuse_freed_memory(1 << 30)  # every batch needs blocks of the same sizes
             if self._encoder.info.fingerprint != self.source.info.fingerprint:
                 raise InternalError(
                     f"model {self.source.info.model}: its files changed while it was loaded",
