@@ -10,7 +10,8 @@ from mmindex.core.config import IndexConfig
 from mmindex.core.errors import DataError, InternalError
 from mmindex.index import fill as filling
 from mmindex.index.build import build_index
-from mmindex.index.extend import Before, Order, extend_index, plan_index
+from mmindex.index.decide import compare
+from mmindex.index.extend import Before, Order, extend_index
 from mmindex.index.fill import ClusterFiller, Part, ProcessFiller, fill_part, spans_of
 from mmindex.index.gather import as_keys
 from mmindex.store.snapshot import Snapshot
@@ -70,8 +71,8 @@ def test_processes_fill_the_same_index(tmp_path: Path) -> None:
         shards = write_shards(snapshot.objects, POOL, rows=2_000)
         keys = [key_of(number) for number in range(N + MORE) if number % 7]
         before = Before(snapshot, "image")
-        plan = plan_index(before, as_keys(keys), "x", config)
-        report = extend_index(before, Order(plan.change, shards, config, None))
+        change = compare(snapshot.keys("image"), as_keys(keys))
+        report = extend_index(before, Order(change, shards, config, None))
         after.append({ref.name: ref.sha256 for ref in report.objects})
     assert after[0] == after[1]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import sqlite3
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from mmindex.core.config import LimitsConfig
+from mmindex.core.config import LimitsConfig, SourceConfig
 from mmindex.core.errors import (
     DataError,
     MissingPackageError,
@@ -20,10 +24,13 @@ from mmindex.core.errors import (
     UsageError,
 )
 from mmindex.core.records import ItemError, Reason
+from mmindex.crawl.stage import crawl
 from mmindex.media import services
 from mmindex.media.images import ImageLimits
 from mmindex.media.uris import read_indexed, read_uri, split_uri
 from mmindex.sources.spec import absolute_spec, parse_spec
+from mmindex.store.forgotten import NOTHING, Forgotten
+from mmindex.store.purge import purge_stamps
 from support.bucketing import (
     BUCKET,
     CREDENTIALS,
@@ -278,9 +285,74 @@ def test_a_service_that_stays_away_is_no_fault_of_the_image(
     services._made.cache_clear()
 
 
+def test_the_endpoint_of_a_store_counts_for_its_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MMINDEX_S3_ENDPOINT", "MMINDEX_S3_ENDPOINTS_OF_STORES", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://env")
+    services.use_endpoint("http://one", ["a=folder:s3://one/x", "folder:/tmp"])
+    services.use_endpoint("http://two", ["parquet:s3://two/*.parquet"])
+    services.use_endpoint(None, ["folder:s3://three#train"])
+    found = [services._endpoint(bucket) for bucket in ("one", "two", "three")]
+    assert found == ["http://one", "http://two", "http://env"]
+    services.use_endpoint(None, ["folder:s3://one"])
+    assert services._endpoint("one") == "http://env"
+    monkeypatch.setenv("MMINDEX_S3_ENDPOINT", "http://here")
+    assert services._endpoint("two") == "http://here"
+
+
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(MissingPackageError, match="obstore") as error:
         source_events("folder:s3://bucket/x")
     assert "mmindex[objects]" in error.value.hint
     assert error.value.exit_code == 69
+
+
+def kept(root: Path) -> str:
+    """What the cache of listings has."""
+    with closing(sqlite3.connect(root / "listings.sqlite")) as database:
+        rows = database.execute("SELECT events FROM chunks").fetchall()
+    return "".join(zlib.decompress(row[0]).decode() for row in rows)
+
+
+def test_the_cache_of_listings_has_nothing_of_forgotten_images(s3: S3, tmp_path: Path) -> None:
+    files = {"1.jpg": jpeg(1), "1.txt": b"first secret", "2.jpg": jpeg(2), "2.txt": b"second"}
+    s3.put({"a.tar": tar_of(files)})
+    objects = new_store(tmp_path / "store")
+    root = objects.layout.root
+
+    def crawled(forgotten: Forgotten) -> int:
+        sources = [SourceConfig(spec=f"webdataset:s3://{BUCKET}/a.tar")]
+        return crawl(objects, sources, LimitsConfig(), forgotten=forgotten).images.rows
+
+    assert crawled(NOTHING) == 2
+    assert "first secret" in kept(root)
+    by_id = NOTHING.including([f"webdataset/{BUCKET}/a/1"], (), ())
+    purge_stamps(objects.layout, by_id)
+    assert not (root / "listings.sqlite").exists()
+    assert crawled(by_id) == 1
+    assert "first secret" not in kept(root)
+    assert "second" in kept(root)
+    assert crawled(by_id) == 1  # from the cache
+    by_bytes = NOTHING.including((), [hashlib.sha256(jpeg(1)).hexdigest()], ())
+    purge_stamps(objects.layout, by_bytes)
+    assert crawled(by_bytes) == 1
+    assert not (root / "listings.sqlite").exists()
+
+
+def test_a_damaged_cache_of_listings_is_read_again(s3: S3, tmp_path: Path) -> None:
+    s3.put({"a.tar": tar_of({f"{n}.jpg": jpeg(n) for n in range(3)})})
+    objects = new_store(tmp_path / "store")
+    spec = f"webdataset:s3://{BUCKET}/a.tar"
+    first = crawl_specs(objects, spec)
+    path = objects.layout.listings_file
+    with closing(sqlite3.connect(path)) as database:
+        [(data,)] = database.execute("SELECT events FROM chunks").fetchall()
+        database.execute("UPDATE chunks SET events = ?", (data[:-5] + b"wrong",))
+        database.commit()
+    assert crawl_specs(objects, spec).images == first.images
+    path.write_bytes(b"no database")
+    assert crawl_specs(objects, spec).images == first.images
+    s3.take()
+    assert crawl_specs(objects, spec).images == first.images
+    assert all(one.is_listing for one in s3.take())

@@ -3,6 +3,9 @@
 The headers of an archive, the captions of a table and the sidecars of a folder are not read again
 while the ETag of the file, or of every object in the folder, is the same. The cache is an SQLite
 file next to the manifests, like that of :mod:`mmindex.crawl.stamps`; it can be deleted at any time.
+
+It has captions, so it must contain nothing of forgotten images: rows with a forgotten id are left
+out, and if an image has forgotten bytes under another id, nothing is kept.
 """
 
 from __future__ import annotations
@@ -31,9 +34,11 @@ from mmindex.core.records import (
     SourceItem,
     Stamp,
 )
+from mmindex.crawl.tally import storable
 from mmindex.media.files import uri_of_location
 from mmindex.media.uris import read_uri
 from mmindex.store import publish
+from mmindex.store.forgotten import Forgotten
 from mmindex.store.layout import Layout
 from mmindex.store.purge import open_stamps
 
@@ -58,14 +63,19 @@ class Listings:
         layout: the store; its writer lock must be held.
         rules: the rules of the cache; entries with other rules are not used.
         max_bytes: the size limit of an image.
+        forgotten: items that must not be kept.
         distrust: do not use the existing entries.
     """
 
-    def __init__(self, layout: Layout, rules: str, max_bytes: int, *, distrust: bool) -> None:
+    def __init__(
+        self, layout: Layout, rules: str, max_bytes: int, forgotten: Forgotten, *, distrust: bool
+    ) -> None:
         self._target = layout.listings_file
         self._scratch = layout.staging_dir / f"{uuid.uuid4().hex}.sqlite"
         self._rules = rules
         self._max_bytes = max_bytes
+        self._forgotten = forgotten
+        self._keeps = True
         self._before = None if distrust else _open(self._target, rules)
         self._now: sqlite3.Connection | None = None
         self._is_new = distrust
@@ -75,7 +85,9 @@ class Listings:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            if kind is None or not issubclass(kind, StorageError):
+            if not self._keeps:
+                self._remove()
+            elif kind is None or not issubclass(kind, StorageError):
                 self._publish(keep_rest=kind is not None)
         finally:
             for database in (self._before, self._now):
@@ -83,8 +95,12 @@ class Listings:
                     database.close()
             self._scratch.unlink(missing_ok=True)
 
+    def keep_nothing(self) -> None:
+        """Leave no cache behind: something that was read is forgotten."""
+        self._keeps = False
+
     def events(
-        self, unit: str, fingerprint: str, read: Callable[[], Iterator[SourceEvent]]
+        self, unit: str, fingerprint: str, ids: str, read: Callable[[], Iterator[SourceEvent]]
     ) -> Iterator[SourceEvent]:
         """Yield the events of a unit, see :class:`mmindex.sources.base.Listings`."""
         now = self._scratch_database()
@@ -96,10 +112,20 @@ class Listings:
                 yield from (self._event(fields) for fields in json.loads(zlib.decompress(packed)))
         else:
             self._is_new = True
-            chunks = yield from self._recorded(now, unit, read())
+            chunks = yield from self._recorded(now, unit, self._without_forgotten(ids, read()))
         if chunks is not None:
             row = (unit, fingerprint, chunks)
             _put(now, "INSERT OR REPLACE INTO units VALUES (?, ?, ?)", row)
+
+    def _without_forgotten(self, ids: str, events: Iterator[SourceEvent]) -> Iterator[SourceEvent]:
+        for event in events:
+            match event:
+                case SourceItem() | Rejected() if self._forgotten.has_id(
+                    storable(f"{ids}/{event.image_id}")
+                ):
+                    yield Ignored(Skip.FORGOTTEN)
+                case _:
+                    yield event
 
     def _recorded(
         self, now: sqlite3.Connection, unit: str, events: Iterator[SourceEvent]
@@ -211,10 +237,14 @@ class Listings:
         row = self._before.execute(query, (unit, number)).fetchone()
         return row[0] if row is not None else b""
 
+    def _remove(self) -> None:
+        if self._target.exists():
+            publish.remove_file(self._target)
+
     def _publish(self, *, keep_rest: bool) -> None:
         if self._now is None:
-            if not keep_rest and self._target.exists():
-                publish.remove_file(self._target)  # no source is in an object store now
+            if not keep_rest:
+                self._remove()  # no source is in an object store now
             return
         if not self._is_new and not keep_rest and self._before is not None:
             counts = [one.execute("SELECT count(*) FROM units").fetchone()

@@ -149,7 +149,9 @@ def crawl(
     with (
         Spool(layout) as spool,
         Stamps(layout, rules, distrust=rehash) as stamps,
-        Listings(layout, _listing_rules(rules), limits.max_bytes, distrust=rehash) as listings,
+        Listings(
+            layout, _listing_rules(rules), limits.max_bytes, forgotten, distrust=rehash
+        ) as listings,
         VideoProber(image_limits) as videos,
     ):
         for source, spec, tally in zip(sources, specs, tallies, strict=True):
@@ -165,7 +167,7 @@ def crawl(
                 roots=roots,
                 listings=listings,
             )
-            sink = _Sink(spool, stamps, videos, image_limits, photos, forgotten)
+            sink = _Sink(spool, stamps, listings, videos, image_limits, photos, forgotten)
             # Determined after opening, because opening downloads missing files.
             events = open_source(spec, options)
             readers = _REMOTE_READERS if is_remote(spec.where) else _READERS
@@ -235,6 +237,7 @@ class _Sink:
 
     spool: Spool
     stamps: Stamps
+    listings: Listings
     videos: VideoProber
     limits: ImageLimits
     photos: PhotoRules
@@ -334,6 +337,7 @@ def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink:
         else:
             tally.read += 1
         if sink.forgotten.has_key(key):
+            sink.listings.keep_nothing()
             tally.ignore(Ignored(Skip.FORGOTTEN))
             return
         known = found if isinstance(found, Known) else _known(item, found, tally, sink)

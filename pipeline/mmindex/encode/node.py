@@ -132,7 +132,8 @@ def look(setup: Setup) -> EncoderInfo:
 
 def _look_around(setup: Setup) -> EncoderSource:
     calm_openmp()  # before torch is imported
-    use_endpoint(setup.config.fetch.s3_endpoint)
+    config = setup.config
+    use_endpoint(config.fetch.s3_endpoint, [source.spec for source in config.source])
     for name, has in package_versions().items():
         if has != setup.versions[name]:
             raise ModelMismatchError(

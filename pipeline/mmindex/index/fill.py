@@ -12,8 +12,7 @@ import hashlib
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +21,7 @@ from typing import Any, Final, Protocol, Self
 
 import faiss
 import numpy as np
+from pebble import ProcessExpired, ProcessPool
 
 from mmindex.cluster.tasks import Need, Tasks, nodes
 from mmindex.core.errors import DataError, InternalError, os_errors
@@ -117,18 +117,20 @@ class ProcessFiller:
             MmindexError: a process failed.
         """
         job = replace(job, threads=max(1, job.threads // self.workers))
-        pool = ProcessPoolExecutor(self.workers, WORKERS, initializer=_start)
+        # A stopped run ends its workers at once, which the pool of the standard library does not.
+        pool = ProcessPool(max_workers=self.workers, initializer=_start, context=WORKERS)
         try:
-            waiting = [pool.submit(fill_part, job, span) for span in spans]
+            waiting = [pool.schedule(fill_part, args=(job, span)) for span in spans]
             for done in as_completed(waiting):
                 yield done.result()
-        except BrokenProcessPool as error:
+        except ProcessExpired as error:
             raise InternalError(
                 "a process that fills the index died",
                 "is the machine short of memory? Lower `fill_processes`",
             ) from error
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.stop()  # type: ignore[no-untyped-call]  # pebble leaves it bare
+            pool.join()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ access keys, signatures and tokens.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
 SCHEMES: Final = ("s3://", "gs://", "az://")
 ENDPOINT_VARIABLE: Final = "MMINDEX_S3_ENDPOINT"
-# Passes the setting to worker processes, which inherit the environment.
-_SETTING_VARIABLE: Final = "MMINDEX_S3_ENDPOINT_OF_STORE"
+# Passes the settings to worker processes, which inherit the environment: JSON, by bucket.
+_SETTING_VARIABLE: Final = "MMINDEX_S3_ENDPOINTS_OF_STORES"
 _AWS_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 # Together below 60 s, after which a decode worker counts as hung (`limits.decode_timeout_s`).
@@ -42,6 +43,7 @@ _RETRIES: Final = 40  # as many as fit into that time
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 8
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
+_S3_BUCKET: Final = re.compile(r"\bs3://([^/#]+)")
 _PARTS: Final = re.compile(r"(s3|gs|az)://([^/]*)/?(.*)", re.DOTALL)
 # `$` is for Azure's container `$web`; no provider allows other characters.
 _BUCKET: Final = re.compile(r"\$?[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -52,16 +54,28 @@ def is_remote(location: str) -> bool:
     return location.startswith(SCHEMES)
 
 
-def use_endpoint(endpoint: str | None) -> None:
-    """Set the address of the S3 service for this process and the workers that it starts.
+def use_endpoint(endpoint: str | None, specs: Iterable[str]) -> None:
+    """Set the address of the S3 service of some buckets.
+
+    It counts for this process and the workers that it starts. If stores with the same bucket name
+    have different addresses, that of the store that was opened last counts.
 
     Args:
         endpoint: from the settings; None for the address in the environment, or that of Amazon.
+        specs: source specs, which name the buckets.
     """
-    if endpoint is None:
-        os.environ.pop(_SETTING_VARIABLE, None)
-    else:
-        os.environ[_SETTING_VARIABLE] = endpoint
+    known = _endpoints()
+    for bucket in {found[1] for spec in specs if (found := _S3_BUCKET.search(spec))}:
+        known.pop(bucket, None)
+        if endpoint is not None:
+            known[bucket] = endpoint
+    os.environ[_SETTING_VARIABLE] = json.dumps(known)
+
+
+def _endpoints() -> dict[str, str]:
+    """Return the addresses from :func:`use_endpoint` by bucket."""
+    found: dict[str, str] = json.loads(os.environ.get(_SETTING_VARIABLE) or "{}")
+    return found
 
 
 def split_location(location: str) -> tuple[str, str, str]:
@@ -156,14 +170,13 @@ def _unreachable(location: str, text: str) -> MmindexError:
 
 def store_of(scheme: str, bucket: str) -> ObjectStore:
     """Return the client of a bucket."""
-    return _made(scheme, bucket, _endpoint() if scheme == "s3" else None)
+    return _made(scheme, bucket, _endpoint(bucket) if scheme == "s3" else None)
 
 
-def _endpoint() -> str | None:
-    for name in (ENDPOINT_VARIABLE, _SETTING_VARIABLE, *_AWS_VARIABLES):
-        if found := os.environ.get(name):
-            return found
-    return None
+def _endpoint(bucket: str) -> str | None:
+    from_variables = [os.environ.get(name) for name in _AWS_VARIABLES]
+    ways = (os.environ.get(ENDPOINT_VARIABLE), _endpoints().get(bucket), *from_variables)
+    return next(filter(None, ways), None)
 
 
 @functools.lru_cache(maxsize=64)

@@ -105,7 +105,7 @@ def dry_run(root: Path, config: Config, run_id: str) -> Forecast:
         MmindexError: the store cannot be read or written, or is damaged.
     """
     require_writable(root)
-    use_endpoint(config.fetch.s3_endpoint)
+    use_endpoint(config.fetch.s3_endpoint, [source.spec for source in config.source])
     layout = Layout(root.absolute())
     there = layout.format_file.exists()
     with ExitStack() as stack:

@@ -30,7 +30,7 @@ def run_part(root: Path, config: Config, part: Part) -> PartReport:
     """
     if config.run.cluster:
         raise UsageError("a part runs only on this machine", "remove `cluster`, or `part`")
-    use_endpoint(config.fetch.s3_endpoint)
+    use_endpoint(config.fetch.s3_endpoint, [source.spec for source in config.source])
     layout = versions.open_layout(root)
     with hold_current(layout) as published, hold_staging(layout) as staged:
         if published is None:

@@ -74,7 +74,7 @@ def run(
         DataError: too much was quarantined or removed, or the input is damaged.
         MmindexError: another error ended the run; the published version is unchanged.
     """
-    use_endpoint(config.fetch.s3_endpoint)
+    use_endpoint(config.fetch.s3_endpoint, [source.spec for source in config.source])
     layout = Layout(root.absolute())
     if not layout.format_file.exists():  # invalid settings create no store
         stages.check_settings(Context(layout, Objects(layout), config, run_id, None), wanted)

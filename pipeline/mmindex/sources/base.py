@@ -72,13 +72,14 @@ class Listings(Protocol):
     """Remembers the events of files in object stores, so that a later crawl does not read them."""
 
     def events(
-        self, unit: str, fingerprint: str, read: Callable[[], Iterator[SourceEvent]]
+        self, unit: str, fingerprint: str, ids: str, read: Callable[[], Iterator[SourceEvent]]
     ) -> Iterator[SourceEvent]:
         """Yield the events of a unit.
 
         Args:
             unit: the location of a file or folder.
             fingerprint: of everything that the events depend on.
+            ids: the prefix of the ids.
             read: reads the unit, if the fingerprint is not that of the last crawl.
         """
 
@@ -207,7 +208,7 @@ def unit_events(
         return read()
     globs = (options.all_files, options.exclude, options.include)
     fingerprint = repr((content, request.spec.kind, request.split, request.ids, globs))
-    return options.listings.events(unit, fingerprint, read)
+    return options.listings.events(unit, fingerprint, request.ids, read)
 
 
 def require_split(split: str | None, known: Collection[str], path: Path, hint: str = "") -> None:

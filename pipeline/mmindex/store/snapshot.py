@@ -230,7 +230,8 @@ def published(layout: Layout) -> Snapshot | None:
     hold = take_current(layout)
     if hold is None:
         return None
-    use_endpoint(hold.manifest.config.get("fetch", {}).get("s3_endpoint"))  # to show its images
+    endpoint = hold.manifest.config.get("fetch", {}).get("s3_endpoint")
+    use_endpoint(endpoint, [source.spec for source in hold.manifest.sources])  # to show its images
     return Snapshot(Objects(layout), hold.manifest, hold)
 
 
