@@ -108,6 +108,7 @@ def test_broken_videos_are_quarantined_with_a_reason(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_video_that_kills_or_blocks_its_process_affects_only_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from support.growing import Growing, recall_of
 from support.models import fake_info
 
 N, DIM = 3_000, 32
+pytestmark = pytest.mark.slow
 _ROWS = clustered(N + 1_200, DIM, seed=9)
 POOL, QUERIES = _ROWS[:-200], _ROWS[-200:].astype(np.float32)
 QUANTISED = ["ivfpq", "ivfflat", "sq8", "PCAR16,IVF16,PQ8np", "OPQ8_16,IVF16,PQ8x4fsr"]
@@ -272,7 +273,6 @@ def test_an_index_from_before_extending_existed_is_read_and_built_anew(tmp_path)
     )
 
 
-@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), kind=st.sampled_from(["exact", "ivfpq", "ivfflat"]))
 def test_any_history_of_additions_and_removals_answers_like_a_model(tmp_path_factory, data, kind):

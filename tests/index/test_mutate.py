@@ -11,6 +11,7 @@ from mmindex.index import faissio
 from mmindex.index.faissio import find_candidates, ivf_part
 from support.faiss_forms import DIM, FORMS, NEW, POOL, N, blocks_of, trained
 
+pytestmark = pytest.mark.slow
 REFUSED = ["PQ8x4fs", "SQ8", "Flat", "HNSW8", "IDMap,Flat", "IVF16,FlatDedup", "PCAR16,SQ8"]
 
 

@@ -100,6 +100,7 @@ def documented_kind() -> str:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
 
 
+@pytest.mark.slow
 def test_the_documented_kind_of_another_package_is_crawled_and_answers(
     tmp_path: Path, install: Install
 ) -> None:
