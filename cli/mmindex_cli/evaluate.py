@@ -47,7 +47,7 @@ def evaluate(
     from mmindex.evaluate.stage import settings_of
 
     with mmindex.open(store_path(store)) as index:
-        # Found out now, not after minutes of measuring.
+        # Checked now, and not after minutes of measuring.
         golden = None if expect is None else find_expected(index.snapshot, expect)
         measured = index.measure()
         comparison = None if golden is None else compare(golden, measured.evaluation)

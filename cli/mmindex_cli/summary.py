@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def print_run(root: Path, summary: RunSummary, form: Form) -> None:
-    """Print what a run did, and the state of the store."""
+    """Print the result of a run, and the state of the store."""
     emit(
         [summary],
         form,
@@ -125,13 +125,12 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
         yield from _not_read(forecast.not_read)
     label = "encode"
     for side, plan in forecast.encode.items():
-        if plan.encode or plan.reuse or plan.mapped:
+        if plan.encode or plan.reuse or plan.mapped or plan.given:
             mapped = f", {plan.mapped:,} to compute from the parent's" if plan.mapped else ""
+            given = f", {plan.given:,} to take from files" if plan.given else ""
             failed = f", {plan.failed:,} known failures" if plan.failed else ""
-            yield (
-                label,
-                f"{side}: {plan.encode:,} to encode, {plan.reuse:,} to reuse{mapped}{failed}",
-            )
+            known = f"{plan.encode:,} to encode, {plan.reuse:,} to reuse"
+            yield label, f"{side}: {known}{mapped}{given}{failed}"
             label = ""
     for side, index in forecast.index.items():
         yield f"{side} index", index_line(msgspec.structs.asdict(index))
@@ -192,6 +191,9 @@ def _encoded(encode: dict[str, Any]) -> str:
     mapped = encode["mapped_images"] + encode["mapped_texts"]
     if mapped:
         made += f"; {mapped:,} vectors computed from the parent's"
+    given = encode["given_images"] + encode["given_texts"]
+    if given:
+        made += f"; {given:,} vectors taken from files"
     return f"{made}; {reused:,} vectors reused" if reused else made
 
 

@@ -70,7 +70,7 @@ _SETTINGS = (
     Setting("train.lock_text", "Do not train the text tower."),
     Setting("train.device", "auto, cpu, cuda or cuda:N."),
     Setting("train.precision", "Precision of the computation."),
-    Setting("train.workers", "Number of decoding processes. [default: one per core]"),
+    Setting("train.workers", "Number of processes that decode images. [default: one per core]"),
     Setting("train.checkpoint_every", "Number of steps between checkpoints and validations.",
             "--every"),
 )  # fmt: skip
@@ -97,7 +97,6 @@ def train(
     """
     from mmindex.core.system import usable_cores
     from mmindex.models.resolve import resolve_model
-    from mmindex.sources.kinds import only_scenes
     from mmindex.train.recipe import Recipe, run_recipe
     from mmindex.train.settings import TrainSettings
     from mmindex.train.train import TrainOutput
@@ -106,7 +105,7 @@ def train(
     if every := given.get("checkpoint_every"):
         given["validate_every"] = every
     settings = TrainSettings(**{"workers": usable_cores(), **given})
-    request = resolve_model(model, pretrained, scenes_only=only_scenes(source or []))
+    request = resolve_model(model, pretrained, specs=source or [])
     output = TrainOutput(out.absolute(), half=half, cache_pixels=cache, overwrite=overwrite)
     report = run_recipe(Recipe(source or [], validate or [], request, vocabulary, settings, output))
     typer.echo(f"{out}  {report.parameters:,} parameters  {report.seconds:.0f} s")

@@ -1,4 +1,4 @@
-"""One part of the encoding, for batch systems that start the same command many times.
+"""Encode one part of the corpus, for batch systems that start the same command many times.
 
 Parts share only the store: no lock, no messages, no order. Each encodes every N-th unit of what the
 published version lacks and leaves the shards for the next full run. A restarted part continues
@@ -16,6 +16,7 @@ from mmindex.core.config import Config
 from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
 from mmindex.encode.backlog import plan_backlog
+from mmindex.encode.given import GivenFiles, plan_given
 from mmindex.encode.plan import ShardReader
 from mmindex.encode.shards import find_leftovers, is_sound
 from mmindex.encode.units import Unit, UnitResult, UnitRows, cut, read_units
@@ -54,7 +55,7 @@ def parse_part(text: str) -> Part:
 
 @dataclass(frozen=True, slots=True)
 class PartReport:
-    """What a part did.
+    """The result of a part.
 
     Attributes:
         part, parts: number of the part, and number of parts.
@@ -86,7 +87,7 @@ def encode_part(
 
     Args:
         source: the encoder; loaded only if something is missing.
-        published: the version, held against collection.
+        published: the version, held so that ``gc`` keeps it.
         objects: the store's objects; shards are written there.
         config: only the sections encode and limits are used; ``shard_rows`` must be the same in
             each part.
@@ -96,7 +97,8 @@ def encode_part(
         NoInputError: the version has not been crawled.
         MmindexError: the model is not available, or writing failed; complete shards stay.
     """
-    work, worker = _PartWork(source, published, objects, config), Worker(source, config)
+    files = GivenFiles.of(config, source.info)
+    work, worker = _PartWork(source, published, objects, config, files), Worker(source, config)
     try:
         work.run(worker, part)
     finally:
@@ -124,6 +126,7 @@ class _PartWork:
     published: Manifest
     objects: Objects
     config: Config
+    files: GivenFiles
     units: int = 0
     done_before: int = 0
     failed: int = 0
@@ -154,7 +157,10 @@ class _PartWork:
         live = live_keys(self.objects, table)
         reader = ShardReader(self.objects, self.source.info)
         listed = reader.read(self.published.named(f"embeddings/{side}/"))
-        wanted = plan_backlog(live, listed).rows
+        backlog = plan_backlog(live, listed)
+        wanted = backlog.rows
+        if files := self.files.side(side):  # their vectors are taken by the run that publishes
+            wanted = plan_given(files, live, backlog).rest.rows
         return cut(wanted, wanted, self.config.encode.shard_rows)
 
     def _missing(

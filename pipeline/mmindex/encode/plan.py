@@ -20,6 +20,7 @@ from mmindex.core.progress import get_logger
 from mmindex.core.threads import in_threads
 from mmindex.encode.backlog import Backlog, Mask, plan_backlog
 from mmindex.encode.decoding import Failure
+from mmindex.encode.given import Given, GivenFiles, plan_given, refuse_renamed
 from mmindex.encode.mapping import Mapping, plan_mapping
 from mmindex.encode.shards import Shard, find_orphans, number_of, numbered, read_shard
 from mmindex.encode.units import UnitRows, cut
@@ -38,10 +39,12 @@ class EncodePlan:
         table: its table.
         live: the keys that need a vector.
         backlog: existing and missing vectors.
-        wanted: bool (rows of the table,): what the published version lacks; units are cut from it.
+        wanted: bool (rows of the table,): what the published version and files of vectors lack;
+            units are cut from it.
         listed: shards of the published version that are kept.
         adopted: shards of a killed run or a part, with the first row of each.
-        mapping: for an adapted model, what is computed from vectors of its parent; otherwise None.
+        mapping: for an adapted model, the items that are mapped from its parent's vectors; or None.
+        given: the items whose vectors are taken from files; None without such files.
     """
 
     side: Modality
@@ -52,10 +55,13 @@ class EncodePlan:
     listed: tuple[ObjectRef, ...] = ()
     adopted: tuple[tuple[int, ObjectRef], ...] = ()
     mapping: Mapping | None = None
+    given: Given | None = None
 
     @property
     def rest(self) -> Backlog:
-        """What the model has to encode: missing items that cannot be mapped."""
+        """The items for the model: missing items that are neither mapped nor taken from files."""
+        if self.given is not None:
+            return self.given.rest
         return self.backlog if self.mapping is None else self.mapping.rest
 
     @property
@@ -144,17 +150,23 @@ def plan_encode(
     side: Modality,
     draft: Manifest,
     reader: ShardReader | None,
+    files: GivenFiles | None = None,
     *,
     retry: bool = False,
 ) -> EncodePlan:
-    """Plan what the published version lacks, without what a killed run's shards have.
+    """Plan the items that neither the published version nor the shards of a killed run have.
 
     Args:
         tables: the objects and the side's table.
         side: the side.
         draft: the next version; its shards are reused where they match.
-        reader: reads shards; None: the encoder is unknown, and everything is to be encoded.
+        reader: reads shards; None if the encoder is unknown, so that everything must be encoded.
+        files: files of vectors.
         retry: encode items again that are known to fail.
+
+    Raises:
+        DataError: a file of vectors is damaged.
+        ModelMismatchError: the store has its vectors as those of another model.
     """
     objects, table = tables
     live = live_keys(objects, table)
@@ -170,6 +182,11 @@ def plan_encode(
     mapping, parent = None, reader.of_parent()
     if parent is not None and backlog.missing:
         mapping = plan_mapping(live, backlog, parent.read(listed), retry=retry)
+    given, own = None, files.side(side) if files is not None else ()
+    if own and wanted.any():
+        given = plan_given(own, live, mapping.rest if mapping is not None else backlog)
+        _refuse_renamed(objects, listed, draft.encoder, reader.info, given, live)
+        wanted = wanted & ~given.covered
     return EncodePlan(
         side,
         table,
@@ -179,7 +196,22 @@ def plan_encode(
         listed=tuple(ref for ref in backlog.kept if ref.sha256 not in begins),
         adopted=tuple((begins[ref.sha256], ref) for ref in backlog.kept if ref.sha256 in begins),
         mapping=mapping,
+        given=given,
     )
+
+
+def _refuse_renamed(
+    objects: Objects,
+    listed: Sequence[ObjectRef],
+    old: EncoderInfo | None,
+    new: EncoderInfo,
+    given: Given,
+    live: DistinctKeys,
+) -> None:
+    """Refuse vectors that the store has as those of another model, see :mod:`given`."""
+    if old is not None and old.fingerprint != new.fingerprint:
+        shards = ShardReader(objects, old).read(listed)
+        refuse_renamed(given, live, [shard.keys for shard in shards], old, new)
 
 
 def _adoptable(

@@ -15,13 +15,15 @@ from functools import partial
 import numpy as np
 
 from mmindex.core.config import Config
-from mmindex.core.errors import InternalError
+from mmindex.core.errors import DataError, InternalError
 from mmindex.core.modality import Modality
+from mmindex.core.model_names import UNKNOWN
 from mmindex.core.progress import get_logger
 from mmindex.encode.backlog import plan_backlog, read_rows
 from mmindex.encode.cluster import ClusterWorker, NodeFigures
 from mmindex.encode.compact import Compaction
 from mmindex.encode.decoding import Failure
+from mmindex.encode.given import GivenFiles, take_vectors
 from mmindex.encode.mapping import map_vectors
 from mmindex.encode.node import Sample
 from mmindex.encode.plan import EncodePlan, ShardReader, plan_encode
@@ -31,9 +33,9 @@ from mmindex.models.adapted import Maps
 from mmindex.models.devices import Placement, place
 from mmindex.models.encoder import Encoder
 from mmindex.models.files import locate
-from mmindex.models.fingerprint import fingerprint_of
+from mmindex.models.fingerprint import fingerprint_of, unknown_encoder
 from mmindex.models.resolve import ModelRequest, resolve_model, unfit
-from mmindex.sources.kinds import only_scenes
+from mmindex.sources.vector_sets import vector_sets
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
@@ -44,7 +46,7 @@ _SAMPLES = 8
 
 @dataclass(frozen=True, slots=True)
 class EncodeReport:
-    """What the stage did.
+    """The result of the stage.
 
     Attributes:
         encoder: the model.
@@ -52,18 +54,20 @@ class EncodeReport:
         failed: why a key has no vector.
         encoded_images, encoded_texts: vectors that the model made.
         mapped_images, mapped_texts: vectors computed from those of an adapted model's parent.
+        given_images, given_texts: vectors taken from files of vectors.
         cut_texts: texts of this run that were longer than the model's context.
         reused_images, reused_texts: live vectors that already existed.
         adopted_shards: shards adopted from a run that was killed.
         compacted_shards: shards whose rows were merged into others, see
             :mod:`mmindex.encode.compact`.
-        seconds: ``load`` (the model), ``map`` (the parent's vectors); for images and texts
+        seconds: ``load`` (the model), ``map`` (the parent's vectors),
+            ``given`` (vectors from files); for images and texts
             separately: ``..._wait`` (for images or texts), ``..._model``, ``..._write``.
         images_per_second, texts_per_second: without loading the model, except on a cluster; 0 if
             there were none.
         bottleneck: the slowest part for images: ``decode``, ``model``, ``write`` or empty.
         nodes: figures of each node of a cluster; empty without one.
-        retries: how often a unit was restarted on a cluster.
+        retries: number of times that a unit was restarted on a cluster.
     """
 
     encoder: EncoderInfo
@@ -73,6 +77,8 @@ class EncodeReport:
     encoded_texts: int
     mapped_images: int
     mapped_texts: int
+    given_images: int
+    given_texts: int
     cut_texts: int
     reused_images: int
     reused_texts: int
@@ -96,11 +102,14 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
     Raises:
         MmindexError: there is no such model, or its files are not available.
     """
-    request = _request(config)
-    if warning := unfit(request.name, [source.spec for source in config.source]):
+    request, specs = _request(config), [source.spec for source in config.source]
+    if warning := unfit(request.name, specs):
         get_logger("encode").warning(warning)
     placement = place(config.encode.device, config.encode.precision, config.encode.cores)
-    info = fingerprint_of(request, placement.precision, known)
+    if request.name == UNKNOWN:
+        info = unknown_encoder(max((found.dim for found in vector_sets(specs)), default=0))
+    else:
+        info = fingerprint_of(request, placement.precision, known)
     return EncoderSource(
         info=info,
         preprocess=lambda: locate(request).preprocess,
@@ -121,7 +130,7 @@ def _request(config: Config) -> ModelRequest:
     return resolve_model(
         config.model.name,
         config.model.pretrained,
-        scenes_only=only_scenes([source.spec for source in config.source]),
+        specs=[source.spec for source in config.source],
         allow_pickle_weights=config.model.allow_pickle_weights,
     )
 
@@ -145,6 +154,7 @@ def encode(
     tables: tuple[ObjectRef, ObjectRef],
     config: Config,
     *,
+    files: GivenFiles | None = None,
     retry: bool = False,
     cluster: ClusterWorker | None = None,
 ) -> EncodeReport:
@@ -155,6 +165,7 @@ def encode(
         draft: the next version; its encoder and shards are reused where they match.
         tables: the corpus tables, images and captions.
         config: only the sections encode and limits are used.
+        files: files from which vectors are taken.
         retry: retry items that are known to fail; repeated failures are recorded again.
         cluster: encodes in place of this process; it is disconnected at the end.
 
@@ -165,10 +176,11 @@ def encode(
     objects = draft.objects
     reader = ShardReader(objects, source.info)
     worker = cluster or Worker(source, config)
-    stage = _Stage(source, objects, reader, worker, config.encode.shard_rows, retry)
+    files = files or GivenFiles()
+    stage = _Stage(source, objects, reader, worker, files, config.encode.shard_rows, retry)
     try:
         for side, table in zip(Modality, tables, strict=True):
-            plan = plan_encode((objects, table), side, draft.manifest, reader, retry=retry)
+            plan = plan_encode((objects, table), side, draft.manifest, reader, files, retry=retry)
             stage.execute(plan)
             reader.forget()
     finally:
@@ -185,6 +197,7 @@ class _Stage:
     objects: Objects
     reader: ShardReader
     worker: Worker | ClusterWorker
+    files: GivenFiles
     shard_rows: int
     retry: bool
     adopted: int = 0
@@ -194,6 +207,7 @@ class _Stage:
     failed: dict[str, Failure] = field(default_factory=dict)
     encoded: dict[Modality, int] = field(default_factory=dict)
     mapped: dict[Modality, int] = field(default_factory=dict)
+    given: dict[Modality, int] = field(default_factory=dict)
     reused: dict[Modality, int] = field(default_factory=dict)
     seconds: Counter[str] = field(default_factory=Counter)
     wall: dict[Modality, float] = field(default_factory=dict)
@@ -202,10 +216,10 @@ class _Stage:
         """Execute the plan of one side."""
         log, side, backlog = get_logger("encode"), plan.side, plan.backlog
         if plan.adopted:
-            log.info("taking up an interrupted run", side=side, shards=len(plan.adopted))
+            log.info("continuing an interrupted run", side=side, shards=len(plan.adopted))
         self.adopted += len(plan.adopted)
         self.reused[side] = backlog.reused
-        self.encoded[side] = self.mapped[side] = 0
+        self.encoded[side] = self.mapped[side] = self.given[side] = 0
         new: list[tuple[int, ObjectRef]] = []
         failed: dict[str, Failure] = {}
 
@@ -218,7 +232,11 @@ class _Stage:
         collect(self._map(plan))
         if self.mapped[side]:
             log.info(f"{side}s computed from the parent's vectors", vectors=self.mapped[side])
+        collect(self._take(plan))
+        if self.given[side]:
+            log.info(f"{side}s taken from files of vectors", vectors=self.given[side])
         if plan.rest.missing:
+            self._require_model(plan)
             log.info(f"encoding {side}s", missing=plan.rest.missing, reused=backlog.reused)
             collect(self._encode(plan))
             log.info(f"{side}s encoded", encoded=self.encoded[side], failed=len(failed))
@@ -238,13 +256,32 @@ class _Stage:
         if plan.mapping is None:
             return
         if self.source.maps is None:
-            raise InternalError(f"model {self.source.info.model}: its maps are not at hand")
+            raise InternalError(f"model {self.source.info.model}: its maps are not available")
         start, info = time.perf_counter(), self.source.info
         affine = self.source.maps().of(plan.side)
         for first, result in map_vectors(self.objects, plan.mapping, affine, plan.side, info):
             self.mapped[plan.side] += result.encoded
             yield first, result
         self.seconds.update({"map": time.perf_counter() - start})
+
+    def _take(self, plan: EncodePlan) -> Iterator[tuple[int, UnitResult]]:
+        """Take vectors from files; results as :meth:`_encode`."""
+        if plan.given is None:
+            return
+        start, info = time.perf_counter(), self.source.info
+        maps = self.source.maps() if self.source.maps is not None else None
+        for first, result in take_vectors(self.objects, plan.given, plan.side, info, maps):
+            self.given[plan.side] += result.encoded
+            yield first, result
+        self.seconds.update({"given": time.perf_counter() - start})
+
+    def _require_model(self, plan: EncodePlan) -> None:
+        """Raise an error if something is to be encoded with an unknown model."""
+        if self.source.info.model == UNKNOWN:
+            raise DataError(
+                f"{plan.rest.missing} {plan.side}s have no vector in the files any more",
+                "the files changed after they were read: run `mmindex build`",
+            )
 
     def _encode(self, plan: EncodePlan) -> Iterator[tuple[int, UnitResult]]:
         """Encode the units of a plan; yield each result with its first row of the table."""
@@ -283,6 +320,8 @@ class _Stage:
             encoded_texts=self.encoded[Modality.TEXT],
             mapped_images=self.mapped[Modality.IMAGE],
             mapped_texts=self.mapped[Modality.TEXT],
+            given_images=self.given[Modality.IMAGE],
+            given_texts=self.given[Modality.TEXT],
             cut_texts=self.cut_texts,
             reused_images=self.reused[Modality.IMAGE],
             reused_texts=self.reused[Modality.TEXT],

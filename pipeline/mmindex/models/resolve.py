@@ -9,39 +9,45 @@ import difflib
 import importlib.util
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmindex.core import resources
 from mmindex.core.errors import DataError, InternalError, NoInputError, UsageError, os_errors
-from mmindex.core.model_names import DEFAULT_MODEL, DEFAULT_PRETRAINED, EMBEDDED, PHOTOS
-from mmindex.sources.kinds import only_scenes
+from mmindex.core.model_names import (
+    DEFAULT_MODEL,
+    DEFAULT_PRETRAINED,
+    EMBEDDED,
+    PHOTOS,
+    UNKNOWN,
+)
+from mmindex.sources.kinds import images_of, only_scenes
 
 NO_WEIGHTS = "none"
 LOCAL_DIR = "local-dir:"
 HF_HUB = "hf-hub:"
 CONFIG_FILE = "open_clip_config.json"
-# ``model_cfg.network`` of folders whose network is mmindex.models.photos; open_clip's have no such
-# key. Their tokenizer reads the second file.
+# ``model_cfg.network`` of folders whose network is mmindex.models.photos; folders of open_clip have
+# no such key. Their tokenizer reads the second file.
 PHOTOS_NETWORK = "photos"
 VOCABULARY_FILE = "vocab.txt.gz"
-# The same of folders that `mmindex adapt` wrote, see mmindex.models.adapted.
+# The same for folders written by `mmindex adapt`; see mmindex.models.adapted.
 ADAPTED_NETWORK = "adapted"
-# The models that mmindex brings along, by the name that ``--model`` takes: folders of data/models.
+# The models included in mmindex, by their name for ``--model``: folders of data/models.
 BUILT_IN = {EMBEDDED: "scenes-clip", PHOTOS: "photos-clip"}
 
 PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl"})
 SAFE = ".safetensors"
-INDEX = f"{SAFE}.index.json"  # of weights in several files, see mmindex.models.sharded
-# open_clip's own order of preference.
+INDEX = f"{SAFE}.index.json"  # the index of weights in several files; see mmindex.models.sharded
+# The order of preference in open_clip.
 _WEIGHT_NAMES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "model.safetensors",
 )
-# As transformers saves a large model: model-00001-of-00002.safetensors.
+# The names that transformers uses for a large model: model-00001-of-00002.safetensors.
 _SHARD = re.compile(r"-\d+-of-\d+\.[a-z]+$")
 _JOIN = (
     'python -c "from glob import glob; from safetensors.torch import load_file, save_file; '
@@ -99,7 +105,8 @@ def unfit(model: str, specs: Iterable[str]) -> str | None:
         model: the name of the model.
         specs: the sources of the corpus.
     """
-    if model != EMBEDDED or only_scenes(specs):
+    read = list(images_of(specs))
+    if model != EMBEDDED or not read or only_scenes(read):
         return None
     return (
         f"the model {EMBEDDED!r} is for drawn scenes only: its answers for other images are "
@@ -111,7 +118,7 @@ def resolve_model(
     name: str | None,
     pretrained: str | None,
     *,
-    scenes_only: bool = False,
+    specs: Iterable[str] | None = None,
     allow_pickle_weights: bool = False,
 ) -> ModelRequest:
     """Apply the defaults and check everything that can be checked early.
@@ -119,7 +126,7 @@ def resolve_model(
     Args:
         name: ``--model``, or None.
         pretrained: ``--pretrained``, or None.
-        scenes_only: whether every source is ``scenes:``, for which the embedded model is made.
+        specs: the sources of the corpus, which determine the default; None: no particular corpus.
         allow_pickle_weights: also read ``.pt``, ``.pth`` and ``.bin`` files.
 
         Raises:
@@ -127,8 +134,12 @@ def resolve_model(
         NoInputError: a path does not exist, or a built-in model is not part of this install.
         DataError: weights are pickled, which can run code when loaded.
     """
-    if name is None:
-        name = EMBEDDED if pretrained is None and scenes_only else DEFAULT_MODEL
+    if name is None and pretrained is None:
+        name = _default_model(list(specs or ()))
+    elif name is None:
+        name = DEFAULT_MODEL
+    if name == UNKNOWN:
+        return _unknown(pretrained)
     if name.startswith((LOCAL_DIR, HF_HUB)) or name in BUILT_IN:
         return _resolve_whole(name, pretrained, allow_pickle_weights)
     known = architectures()
@@ -151,6 +162,41 @@ def resolve_model(
         check_weights(path, allow_pickle=allow_pickle_weights)
         pretrained = str(path)
     return ModelRequest(name, pretrained, allow_pickle_weights)
+
+
+def _default_model(specs: Sequence[str]) -> str:
+    if only_scenes(specs):
+        return EMBEDDED
+    read = list(images_of(specs))
+    if specs and not read:
+        return UNKNOWN
+    if len(read) < len(specs):
+        raise UsageError(
+            f"images of {read[0]} must be encoded with the model that made the vectors of "
+            "`embeddings:` sources, but it is not named",
+            "name it with `model`, or build a store of its own from the vectors",
+        )
+    return DEFAULT_MODEL
+
+
+def _unknown(pretrained: str | None) -> ModelRequest:
+    if pretrained:
+        raise UsageError(f"model {UNKNOWN!r} has no `pretrained`", "remove `pretrained`")
+    return ModelRequest(UNKNOWN, "")
+
+
+def refuse_unknown(name: str) -> None:
+    """Raise an error if a model is unknown: its files cannot be found.
+
+    Raises:
+        NoInputError: it is.
+    """
+    if name == UNKNOWN:
+        raise NoInputError(
+            "the model that made the vectors is unknown, so texts and new images cannot be encoded",
+            "search with a vector or an image of the corpus, or name the model: `mmindex build "
+            "--model NAME`",
+        )
 
 
 def _resolve_whole(name: str, pretrained: str | None, allow_pickle: bool) -> ModelRequest:

@@ -60,6 +60,8 @@ class EncodeFigures:
     encoded_texts: int
     mapped_images: int
     mapped_texts: int
+    given_images: int
+    given_texts: int
     cut_texts: int
     reused_images: int
     reused_texts: int
@@ -81,6 +83,8 @@ class EncodeFigures:
             encoded_texts=report.encoded_texts,
             mapped_images=report.mapped_images,
             mapped_texts=report.mapped_texts,
+            given_images=report.given_images,
+            given_texts=report.given_texts,
             cut_texts=report.cut_texts,
             reused_images=report.reused_images,
             reused_texts=report.reused_texts,

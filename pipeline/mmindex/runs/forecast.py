@@ -14,7 +14,7 @@ from mmindex.store.layout import Layout
 
 
 class Unread(msgspec.Struct, frozen=True):
-    """A source that would first have to be fetched or drawn."""
+    """A source that must first be downloaded or drawn."""
 
     source: str
     why: str
@@ -31,19 +31,22 @@ class Stop(msgspec.Struct, frozen=True):
 class EncodeForecast(msgspec.Struct, frozen=True):
     """Vectors of one side: to be made, existing, and known to fail.
 
-    ``mapped`` counts those to be computed from the vectors of an adapted model's parent.
+    ``mapped`` counts those to be computed from the vectors of an adapted model's parent, ``given``
+    those to be taken from files of vectors.
     """
 
     encode: int
     reuse: int
     failed: int = 0
     mapped: int = 0
+    given: int = 0
 
     @classmethod
     def of(cls, plan: EncodePlan) -> Self:
         """Return the figures of a plan."""
-        backlog = plan.backlog if plan.mapping is None else plan.mapping.rest
-        return cls(backlog.missing, backlog.reused, len(plan.failed), plan.mapped)
+        given = plan.given.vectors if plan.given is not None else 0
+        rest = plan.rest
+        return cls(rest.missing, rest.reused, len(plan.failed), plan.mapped, given)
 
 
 class IndexForecast(msgspec.Struct, frozen=True):
@@ -62,20 +65,20 @@ class IndexForecast(msgspec.Struct, frozen=True):
 
 
 class Forecast(msgspec.Struct, frozen=True):
-    """What a build would do.
+    """The forecast of a build.
 
     Attributes:
         store: the store's folder.
-        version: the version published now; 0: none yet.
+        version: the published version; 0 if there is none.
         would: ``publish``, ``nothing`` (nothing changed), ``stop``, or ``fetch``: it depends on
             unread sources.
         exit_code: the expected exit code of the build.
         unread: sources that were left out.
         changes: changes in the sources that were read.
         not_read: files whose extension is not an image's, by extension.
-        not_read_remedy: which extras to install for them; empty if none would help.
+        not_read_remedy: the extras to install for them; empty if none would help.
         settings: those that differ from the published version's, as (before, after) by dotted name.
-        model: the encoder's name; empty if its files would first have to be fetched.
+        model: the encoder's name; empty if its files must first be downloaded.
         encode: by side.
         index: by side.
         stops: everything that would stop it, in order.

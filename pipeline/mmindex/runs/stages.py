@@ -14,6 +14,7 @@ from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
 from mmindex.crawl.metadata import PhotoRules
 from mmindex.encode.cluster import ClusterWorker
+from mmindex.encode.given import GivenFiles
 from mmindex.encode.stage import encode, encoder_source, with_maps
 from mmindex.encode.survivors import drop_failed
 from mmindex.evaluate.fit import calibrate
@@ -44,7 +45,7 @@ def check_settings(context: Context, wanted: Sequence[str]) -> None:
 
 
 def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
-    """Find the model's files before the corpus is read; weights may be fetched.
+    """Find the model's files before the corpus is read, and download weights if necessary.
 
     A cluster is joined here too, because its nodes determine the model's precision.
 
@@ -60,6 +61,7 @@ def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
         context.encoder = with_maps(context.cluster.source, context.config)
     else:
         context.encoder = encoder_source(context.config, draft.encoder)
+    GivenFiles.of(context.config, context.encoder.info)  # before the crawl: the model must fit
 
 
 def encode_stage(context: Context, draft: Manifest) -> Manifest:
@@ -74,6 +76,7 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         context.snapshot(draft),
         (crawled[0], crawled[1]),
         context.config,
+        files=GivenFiles.of(context.config, source.info),
         retry=context.retry,
         cluster=context.cluster,
     )
@@ -81,7 +84,7 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
     images, captions, failures = drop_failed(objects, crawled[0], crawled[1], report.failed)
     entries = [*quarantine.read_entries(objects, crawled[2]), *failures]
     quarantine.write_ledger(context.layout, entries)
-    if failures and context.figures.changes is not None:  # until here, those of the crawled images
+    if failures and context.figures.changes is not None:  # so far, those of crawled images
         before = Tables.of(context.parent, "")
         context.figures.changes = compare(objects, before, Tables(images, captions))
     kept_out = quarantine.count_kept_out(entries)

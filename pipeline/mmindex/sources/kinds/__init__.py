@@ -21,6 +21,11 @@ def kind_of(spec: str) -> str:
     return spec.partition(":")[0].rpartition("=")[2]
 
 
+def images_of(specs: Iterable[str]) -> Iterable[str]:
+    """Return the specs of sources whose images are encoded: all but files of vectors."""
+    return (spec for spec in specs if kind_of(spec) != "embeddings")
+
+
 def only_scenes(specs: Iterable[str]) -> bool:
     """Return whether there are source specs and all of them are drawn scenes."""
     return {kind_of(spec) for spec in specs} == {"scenes"}
