@@ -11,7 +11,12 @@ from mmindex_cli.common import store_path
 from mmindex_cli.options import PageOption, StoreOption, TextFormat
 
 if TYPE_CHECKING:
-    from mmindex.evaluate.evaluation import CeilingBlock, Evaluation, RecallBlock
+    from mmindex.evaluate.evaluation import (
+        CeilingBlock,
+        Evaluation,
+        RecallBlock,
+        Reliabilities,
+    )
     from mmindex.evaluate.expect import Comparison
     from mmindex_cli.output import Form
 
@@ -135,7 +140,31 @@ def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
         yield ""
     found = evaluation.index_recall
     yield f"index recall@10: image {_percent(found.image)}, text {_percent(found.text)}"
+    if evaluation.reliability is not None:
+        yield ""
+        yield from _reliability_lines(evaluation.reliability)
     yield from _notes(evaluation)
+
+
+def _reliability_lines(known: Reliabilities) -> Iterator[str]:
+    yield (
+        f"{'probabilities, held out':<24}{'ECE':>7}{'first hits':>12}{'95 % interval':>17}"
+        f"{'queries':>10}"
+    )
+    judged = (("text to image", known.text_to_image), ("image to text", known.image_to_text))
+    for label, one in judged:
+        if one is not None:
+            first = one.first_hits
+            interval = f"{first.ece_low:.3f} - {first.ece_high:.3f}"
+            yield f"{label:<24}{one.hits.ece:7.3f}{first.ece:12.3f}{interval:>17}{one.queries:10,}"
+    yield (
+        f"{'query --good, percent':<24}{'right answers lost':>20}{'absent recognised':>19}"
+        f"{'flat threshold':>18}"
+    )
+    for label, one in judged:
+        if one is not None:
+            lost, nothing = one.good.right_lost, one.good.nothing
+            yield f"{label:<24}{lost:20.1f}{nothing:19.1f}{one.flat_threshold.nothing:18.1f}"
 
 
 def _line(label: str, block: RecallBlock | None, queries: int | None = None) -> str:
@@ -159,7 +188,10 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.ceiling is not None:
         yield "note: best possible is below 100 because some captions fit several drawn scenes"
     if evaluation.captions == 0:
+        yield "note: hits have no probabilities: they are fitted to captions"
         yield "note: no captions; the image index was queried with images, leaving out the image"
+    elif evaluation.reliability is None:
+        yield "note: hits have no probabilities: too few captioned images, or an older build"
     if evaluation.sampled:
         yield f"note: measured on a sample of the queries (seed {evaluation.seed})"
     if not evaluation.trained:

@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 import mmindex
 from mmindex.core.modality import Modality
-from mmindex.search.distinct import Scope, distinct_hits
+from mmindex.core.records import Hit
+from mmindex.search import distinct
+from mmindex.search.distinct import Scope
 from mmindex.search.hits import Limit
 from mmindex.search.near import default_threshold
 from mmindex.search.searcher import Searcher
@@ -21,6 +23,11 @@ from support.models import FakeEncoder
 from support.stores import Side, captions_table, images_table, key_of, make_store
 
 DIM = FakeEncoder().info.dim
+
+
+def distinct_hits(*args: object) -> tuple[Hit, ...]:
+    """The hits alone, without the scores that their probabilities depend on."""
+    return distinct.distinct_hits(*args)[0]
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from mmindex.core.modality import Modality
 from mmindex.evaluate.bootstrap import REPLICATES, Interval, recall_intervals
 from mmindex.evaluate.corpus import Corpus
 from mmindex.evaluate.directions import Direction
-from mmindex.evaluate.evaluation import Evaluation
+from mmindex.evaluate.evaluation import Evaluation, Reliabilities, Reliability
 from mmindex.evaluate.expect import Comparison
 from mmindex.evaluate.history import PastVersion, past_versions
 from mmindex.evaluate.recall import Recall
@@ -45,6 +45,14 @@ class RecallRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ReliabilityPart:
+    """The reliability of one direction; the marks are bins of first hits."""
+
+    figures: Reliability
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DirectionPart:
     """One direction on the page."""
 
@@ -55,6 +63,7 @@ class DirectionPart:
     rows: tuple[RecallRow, ...]
     bins: tuple[Bin, ...]
     examples: Showcase
+    reliability: ReliabilityPart | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +193,27 @@ def _direction(
         rows=tuple(RecallRow(*row) for row in zip(intervals, through, ceilings, strict=True)),
         bins=rank_bins(direction.ranks, gallery),
         examples=showcase(snapshot, corpus, direction, to_image=to_image, count=_EXAMPLES),
+        reliability=_reliability(measured.evaluation.reliability, to_image=to_image),
     )
+
+
+def _reliability(known: Reliabilities | None, *, to_image: bool) -> ReliabilityPart | None:
+    if known is None:
+        return None
+    figures = known.text_to_image if to_image else known.image_to_text
+    if figures is None:
+        return None
+    marks = tuple(
+        Mark(
+            round(100 * one.probability, 3),
+            round(100 - 100 * one.right, 3),
+            f"{one.hits:,} first hits: {100 * one.probability:.1f} % expected, "
+            f"{100 * one.right:.1f} % right",
+        )
+        for one in figures.first_hits.bins
+        if one.probability is not None and one.right is not None
+    )
+    return ReliabilityPart(figures, marks)
 
 
 def _speeds(snapshot: Snapshot, corpus: Corpus, config: EvaluateConfig) -> tuple[SpeedPart, ...]:
