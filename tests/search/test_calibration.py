@@ -123,9 +123,9 @@ def test_equal_scores_share_the_probability() -> None:
 
 
 def test_a_hit_is_weak_by_the_best_score_or_by_its_distance() -> None:
-    context = np.array([[0.8, 0.75, 0.6], [0.4, 0.39, 0.38]])
+    context = np.array([[0.8, 0.6, 0.4], [0.55, 0.46, 0.44], [0.49, 0.48, 0.3]])
     weak = PLAIN.weak(context, context)
-    assert weak.tolist() == [[False, False, True], [True, True, True]]
+    assert weak.tolist() == [[False, False, True], [False, False, True], [True, True, True]]
 
 
 @pytest.mark.parametrize("scores", [[1.0], [-1.0, -1.0], [0.0] * 50, [1.0, -1.0], []])

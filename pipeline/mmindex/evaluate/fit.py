@@ -30,7 +30,7 @@ _MIN_IMAGES: Final = 25
 # Right answers in the first hits; a model that finds fewer has nothing to calibrate.
 _MIN_RIGHT: Final = 20
 _TEMPERATURES: Final = np.geomspace(0.005, 0.3, 25)
-_GAP_QUANTILE: Final = 0.98  # of right answers among the hits are not weak by their distance
+_GAP_QUANTILE: Final = 0.98  # of right answers among the hits are never weak by their distance
 # What `query --good` may lose of the right answers among the first hits.
 _MOST_LOST: Final = 0.1
 _STEPS: Final = 50
@@ -82,12 +82,13 @@ def fit(lists: Lists, asked: Modality, to: Modality) -> Calibration | None:
     hits = np.isfinite(lists.matched)
     odds = share_logits(np.where(hits, lists.matched, 0.0), lists.matched, temperature)
     chosen = fit_logistic(odds[hits], lists.right[hits].astype(np.float64))
-    below = (best[:, None] - lists.matched)[:, :SHOWN][shown_right]
-    gap = float(np.quantile(below, _GAP_QUANTILE))
+    right = lists.matched[:, :SHOWN][shown_right]
     right_best = np.repeat(best, shown_right.sum(axis=1))
-    least = _threshold(np.where(below <= gap, right_best, -np.inf), best_without)
-    lost = np.mean((right_best < least) | (below > gap))
-    flat = np.quantile(lists.matched[:, :SHOWN][shown_right], lost)
+    gap = float(np.quantile(right_best - right, _GAP_QUANTILE))
+    # The highest threshold under which each right answer is not weak.
+    passes = np.where(right_best - right <= gap, right_best, right)
+    least = _threshold(passes, best_without)
+    flat = np.quantile(right, np.mean(passes < least))
     return Calibration(
         asked=asked,
         to=to,
@@ -124,11 +125,10 @@ def _threshold(right: Float64, without: Float64) -> float:
     ``_MOST_LOST``.
 
     Args:
-        right: float64 (r,), the best score of the query of each right answer; -inf if it is lost
-            anyway.
+        right: float64 (r,), the highest threshold under which each right answer is not weak.
         without: float64 (q,), the best scores of queries without an answer.
     """
-    candidates = np.unique(right[np.isfinite(right)])
+    candidates = np.unique(right)
     lost = np.searchsorted(np.sort(right), candidates) / len(right)
     nothing = np.searchsorted(np.sort(without), candidates) / len(without)
     gain = np.where(lost <= _MOST_LOST, nothing - lost, -1.0)

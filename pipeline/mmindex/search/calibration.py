@@ -14,7 +14,7 @@ Machines, 1999); ``T`` is a temperature (C. Guo et al., On Calibration of Modern
 ICML 2017).
 
 A hit is weak if ``s_1`` is as low as the best scores of queries without an answer, or if its own
-score is farther below ``s_1`` than those of right answers are. A hit can thus have a low
+score is as low, and farther below ``s_1`` than those of right answers. A hit can thus have a low
 probability without being weak: if a hundred images fit a text, each has a probability of 1 %.
 """
 
@@ -54,7 +54,7 @@ class Calibration:
         answered: ``(a, b)`` above.
         chosen: ``(c, d)`` above.
         best: the hits of a query are weak if its best score is lower.
-        gap: a hit is weak if its score is lower than the best one by more.
+        gap: a hit with a score below ``best`` is weak if the best one is higher by more.
         flat: the score threshold that loses as many right answers, for comparison.
         queries, images: what it was fitted to: queries, and the images that they belong to.
     """
@@ -84,7 +84,7 @@ class Calibration:
     def weak(self, scores: Float64, context: Float64) -> Bools:
         """Return which hits are weak: bool (q, k); arguments as for :meth:`probabilities`."""
         best = context[:, :1]
-        return (best < self.best) | (scores < best - self.gap)
+        return (best < self.best) | ((scores < self.best) & (scores < best - self.gap))
 
     def judge(self, hits: Sequence[Hit], context: Float64) -> tuple[Hit, ...]:
         """Return the hits of one query with their probabilities.

@@ -129,7 +129,8 @@ class Searcher:
         for start in range(0, len(queries) if width else 0, _BATCH):
             here = slice(start, start + _BATCH)
             part = self._search(queries[here], k, width, allowed)
-            scores[here, :width], found[here, :width] = part
+            some = part[0].shape[1]
+            scores[here, :some], found[here, :some] = part
         return scores, found
 
     def _checked(self, queries: NDArray[np.float32]) -> Float32:
@@ -155,12 +156,13 @@ class Searcher:
     def _search(
         self, queries: Float32, k: int, width: int, allowed: Int64 | None
     ) -> tuple[Float32, Int64]:
-        """Find k vectors, and ``width`` columns of what was scored for them."""
+        """Find k vectors, and up to ``width`` columns of what was scored for them."""
         count = candidate_count(k, self.info.k_factor)
         if self._index is None or self._scan_is_better(count, allowed):
             return self._scan(queries, width, allowed)
         with faiss_settings(self._threads, self.dim):
             candidates = self._candidates(queries, count, allowed)
+        width = min(width, max(k, count))
         scores, ids = rerank(self._vectors.take, queries, candidates, width, self._threads)
         short = np.flatnonzero(ids[:, k - 1] < 0)
         if len(short):
