@@ -72,7 +72,7 @@ def print_answers(
         text=lambda some: answer_lines(some, shown),
         json=lambda hits: answer_record(hits, shown),
         tsv=(
-            (*_QUERY_COLUMNS, *shown.more, *shown.columns, *_JUDGED_COLUMNS),
+            (*_QUERY_COLUMNS, *_JUDGED_COLUMNS, *shown.more, *shown.columns),
             lambda hits: answer_rows(hits, shown),
         ),
         paths=lambda hits: (hit.uri for hit in hits),
@@ -95,9 +95,9 @@ def answer_rows(hits: Hits, view: View) -> Iterator[Sequence[Cell]]:
         fields = hit_fields(hit)
         more = [fields.pop(name) for name in view.more]
         judged = [fields.pop(name) for name in _JUDGED_COLUMNS]
-        yield hits.query, *fields.values(), "", *more, *further, *judged
+        yield hits.query, *fields.values(), "", *judged, *more, *further
     if not hits:
-        blank = ("",) * len((*view.more, *view.columns, *_JUDGED_COLUMNS))
+        blank = ("",) * len((*_JUDGED_COLUMNS, *view.more, *view.columns))
         yield hits.query, *("",) * 5, hits.error, *blank
 
 

@@ -12,10 +12,15 @@ from typer.testing import CliRunner
 
 from mmindex.evaluate.evaluation import (
     Evaluation,
+    GoodHits,
     IndexQueries,
     IndexRecall,
     QueryCounts,
     RecallBlock,
+    Reliabilities,
+    Reliability,
+    ReliabilityBin,
+    ReliabilityFigures,
 )
 from mmindex_cli.app import app
 from mmindex_cli.evaluate import evaluation_lines
@@ -58,6 +63,7 @@ def test_json_is_one_object_with_the_fields_that_scripts_rely_on(store: Path) ->
         "seed": 0,
         "trained": True,
         "ceiling": None,
+        "reliability": None,
     }
 
 
@@ -102,6 +108,35 @@ def test_the_table_is_aligned_and_inert() -> None:
         "  through the index         9.3   25.4   35.6     beyond 10",
         "",
         "index recall@10: image 98.77 %, text 99.00 %",
+        "note: hits have no probabilities: too few captioned images, or an older build",
+    ]
+
+
+def test_reliability_is_shown_with_its_interval() -> None:
+    bins = tuple(
+        ReliabilityBin(above=n / 10, hits=0, probability=None, right=None) for n in range(10)
+    )
+    error = ReliabilityFigures(ece=0.0123, ece_low=0.01, ece_high=0.0345, bins=bins)
+    good = GoodHits(right_lost=5.75, wrong_kept=20.0, nothing=90.83)
+    one = Reliability(
+        fitted_queries=1_200,
+        fitted_images=480,
+        queries=1_100,
+        images=470,
+        hits=msgspec.structs.replace(error, ece=0.002),
+        first_hits=error,
+        first_hits_flat_threshold=error,
+        good=good,
+        flat_threshold=msgspec.structs.replace(good, nothing=82.0),
+    )
+    known = Reliabilities(text_to_image=one, image_to_text=None)
+    shown = list(evaluation_lines(msgspec.structs.replace(FIGURES, reliability=known)))
+    assert shown[-5:] == [
+        "",
+        "probabilities, held out     ECE  first hits    95 % interval   queries",
+        "text to image             0.002       0.012    0.010 - 0.035     1,100",
+        "query --good, percent     right answers lost  absent recognised    flat threshold",
+        "text to image                            5.8               90.8              82.0",
     ]
 
 
@@ -120,6 +155,7 @@ def test_samples_missing_captions_and_untrained_models_are_reported() -> None:
     )
     assert list(evaluation_lines(bare))[2:] == [
         "index recall@10: image 98.00 %, text -",
+        "note: hits have no probabilities: they are fitted to captions",
         "note: no captions; the image index was queried with images, leaving out the image",
         "note: measured on a sample of the queries (seed 3)",
         "warning: the model is UNTRAINED: these figures are meaningless",

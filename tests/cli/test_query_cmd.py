@@ -202,12 +202,13 @@ def test_a_mistake_in_a_condition_is_reported_before_the_model_loads(
 def test_columns_are_shown_and_sorted_by() -> None:
     shown = ("red", "--columns", "width,format", "-k", "3")
     hits = json.loads(run(*shown, "--format", "json").stdout)["hits"]
-    assert list(hits[0]) == ["rank", "score", "id", "uri", "caption", "columns"]
+    judged = ["probability", "weak"]
+    assert list(hits[0]) == ["rank", "score", "id", "uri", "caption", *judged, "columns"]
     assert all(list(hit["columns"]) == ["width", "format"] for hit in hits)
     width, form = hits[0]["columns"].values()
     header, first, *_ = run(*shown, "--format", "tsv").stdout.splitlines()
-    assert header.split("\t")[-3:] == ["error", "width", "format"]
-    assert first.split("\t")[-2:] == [str(width), form]
+    assert header.split("\t")[-5:] == ["error", *judged, "width", "format"]
+    assert first.split("\t")[-4:] == ["", "", str(width), form]
     _, header, first, *_ = run(*shown).stdout.splitlines()
     assert header.split()[:4] == ["rank", "score", "width", "format"]
     assert first.split()[2:4] == [str(width), form]
