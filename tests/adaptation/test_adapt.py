@@ -186,11 +186,11 @@ def test_existing_files_are_not_overwritten(adapted: AdaptReport, built: Path, t
     other = tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="no adapted model"):
+    with pytest.raises(UsageError, match="not an adapted model"):
         mmindex.adapt(built, out=other, overwrite=True)
     file = tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(UsageError, match="no adapted model"):
+    with pytest.raises(UsageError, match="not an adapted model"):
         mmindex.adapt(built, out=file)
     with pytest.raises(CannotCreateError, match="not a folder"):
         mmindex.adapt(built, out=file / "below" / "model")

@@ -71,7 +71,7 @@ def test_mistakes_have_their_exit_codes(built: Path, tmp_path: Path):
     _, error = run("--store", tmp_path / "none", "--out", tmp_path / "model", code=66)
     assert "error: " in error
     _, error = run("--store", built, "--out", built, code=2)
-    assert "no adapted model" in error
+    assert "not an adapted model" in error
     assert "--out" in error
     few = tmp_path / "few.csv"
     few.write_text("image,caption\n001.png,one\n")

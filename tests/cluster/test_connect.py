@@ -28,7 +28,7 @@ def test_a_missing_cluster_is_69_within_the_timeout(monkeypatch: pytest.MonkeyPa
     for address, init, why in (
         ("127.0.0.1:1", ray.init, "refused"),
         ("auto", nothing, "any running Ray instance"),
-        ("auto", silence, "does not answer"),
+        ("auto", silence, "does not respond"),
     ):
         monkeypatch.setattr(ray, "init", init)
         start = time.monotonic()

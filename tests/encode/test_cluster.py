@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def spread(
         if workers is not None:
             workers.append(worker)
         draft = Snapshot(objects, manifest())
-        return encode(worker.source, draft, corpus.tables, config, cluster=worker)
+        with closing(worker):
+            return encode(worker.source, draft, corpus.tables, config, cluster=worker)
 
 
 def same(report: EncodeReport, bench: Bench) -> bool:

@@ -168,7 +168,7 @@ def test_scores_of_answers_are_those_of_the_vectors_they_name() -> None:
 
 
 def test_a_query_without_a_correct_answer_is_refused() -> None:
-    with pytest.raises(InternalError, match="right answer"):
+    with pytest.raises(InternalError, match="correct answer"):
         Queries(AXES, ids(0, 1), ids(0, 1, 1), ids(0))
 
 

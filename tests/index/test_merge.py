@@ -11,6 +11,7 @@ from mmindex.index import faissio
 from mmindex.index.merge import merge
 from support.faiss_forms import FORMS, NEW, POOL, N, blocks_of, trained
 
+pytestmark = pytest.mark.slow
 STEP = 500
 
 

@@ -48,7 +48,7 @@ def test_an_archive_under_a_name_that_is_not_utf8_is_read(tmp_path: Path) -> Non
     packed = write_zip(tmp_path / "plain.zip", {"a.jpg": b"here"})
     path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.zip")
     packed.rename(path)
-    found = ImageArchive(Path(path), ("",), 100).find("a.jpg")
+    found = ImageArchive(path, ("",), 100).find("a.jpg")
     assert found.read() == b"here"
     assert read_uri(found.uri.encode("utf-8").decode("utf-8")) == b"here"
 
@@ -170,7 +170,7 @@ def test_a_name_that_leaves_the_folder_is_refused_in_folders_and_archives(
 ) -> None:
     write_files(tmp_path, {"in/a.jpg": b"in", "a.jpg": b"out"})
     packed = write_zip(tmp_path / "in.zip", {"in/a.jpg": b"in", "../a.jpg": b"out"})
-    for place in (ImageFolder(tmp_path / "in", 100), ImageArchive(packed, ("in/", ""), 100)):
+    for place in (ImageFolder(tmp_path / "in", 100), ImageArchive(str(packed), ("in/", ""), 100)):
         with pytest.raises(ItemError) as caught:
             place.find(name)
         assert caught.value.reason is Reason.UNSAFE_PATH

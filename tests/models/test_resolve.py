@@ -38,9 +38,9 @@ def test_the_default_comes_from_the_hub_and_for_scenes_alone_it_is_the_embedded_
     assert resolve_model(DEFAULT_MODEL, None) == request
     shutil.copytree(folder, tmp_path / "data" / "models" / "scenes-clip")
     monkeypatch.setattr(resources, "data_dir", lambda: tmp_path / "data")
-    assert resolve_model(None, None, scenes_only=True).name == "embedded"
+    assert resolve_model(None, None, specs=["scenes:5"]).name == "embedded"
     assert resolve_model("embedded", None).folder == tmp_path / "data" / "models" / "scenes-clip"
-    assert resolve_model(None, "none", scenes_only=True).name == DEFAULT_MODEL
+    assert resolve_model(None, "none", specs=["scenes:5"]).name == DEFAULT_MODEL
 
 
 def test_an_install_without_the_embedded_model_says_so(

@@ -167,7 +167,7 @@ def encode(
         config: only the sections encode and limits are used.
         files: files from which vectors are taken.
         retry: retry items that are known to fail; repeated failures are recorded again.
-        cluster: encodes in place of this process; it is disconnected at the end.
+        cluster: encodes in place of this process; it stays connected.
 
     Raises:
         MmindexError: the model is not available, or writing failed; complete shards stay for the
@@ -184,7 +184,8 @@ def encode(
             stage.execute(plan)
             reader.forget()
     finally:
-        worker.close()
+        if cluster is None:
+            worker.close()
     warn_of_cut_texts(stage.cut_texts)
     return stage.report()
 

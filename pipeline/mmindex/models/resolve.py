@@ -129,7 +129,7 @@ def resolve_model(
         specs: the sources of the corpus, which determine the default; None: no particular corpus.
         allow_pickle_weights: also read ``.pt``, ``.pth`` and ``.bin`` files.
 
-        Raises:
+    Raises:
         UsageError: the name is unknown, or cannot be combined with ``pretrained``.
         NoInputError: a path does not exist, or a built-in model is not part of this install.
         DataError: weights are pickled, which can run code when loaded.
