@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from wcwidth import wcswidth
 
-from mmindex.api.hits import Details, Hits
+from mmindex.api.hits import Details, Hits, Shown
 from mmindex.core.display import is_hidden, visible
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
@@ -57,9 +58,14 @@ def table(*some: Hits, width: int | None = None) -> list[str]:
 
 
 def answer(
-    *hits: Hit, query: str = "q", to: Modality = Modality.IMAGE, error: str | None = None
+    *hits: Hit,
+    query: str = "q",
+    to: Modality = Modality.IMAGE,
+    error: str | None = None,
+    good: bool = False,
 ) -> Hits:
     nothing_more = Details.__new__(Details)  # no store: only the usual fields are shown
+    nothing_more.shown = Shown(good=good)
     return Hits(Answer(query, to, 3, tuple(hits), error=error), nothing_more)
 
 
@@ -67,7 +73,8 @@ def test_a_json_line_is_what_scripts_rely_on() -> None:
     line = json_line(answer(hit(1, "coco/1", uri="z.zip!1.jpg"), query="a bus"))
     assert line == (
         '{"query": "a bus", "to": "image", "version": 3, "hits": [{"rank": 1, "score": 0.5, '
-        '"id": "coco/1", "uri": "z.zip!1.jpg", "caption": null}]}'
+        '"id": "coco/1", "uri": "z.zip!1.jpg", "caption": null, '
+        '"probability": null, "weak": null}]}'
     )
 
 
@@ -123,7 +130,7 @@ def undo(cell: str) -> str:
 def test_tsv_cells_are_reversible_and_contain_no_separator(name: str, caption: str) -> None:
     header, row = printed([answer(hit(1, name, caption), to=Modality.TEXT)], "tsv")
     cells = row.split("\t")
-    assert len(cells) == len(header.split("\t")) == 7
+    assert len(cells) == len(header.split("\t")) == 9
     assert not ACTIVE.search(row)
     assert "\n" not in row
     assert [undo(cells[3]), undo(cells[5])] == [name, caption]
@@ -133,7 +140,7 @@ def test_tsv_cells_are_reversible_and_contain_no_separator(name: str, caption: s
 def test_tsv_texts_never_begin_a_formula(start: str) -> None:
     one = answer(hit(1, start + "1", start + "cmd|' /C calc'!A0"), query=start)
     _, row = printed([one], "tsv")
-    query, rank, score, name, _, caption, _ = row.split("\t")
+    query, rank, score, name, _, caption, *_ = row.split("\t")
     assert {text[:2] for text in (query, name, caption)} == {"'" + start}
     assert (rank, score) == ("1", "0.500000")
 
@@ -222,6 +229,25 @@ def test_no_hits_and_errors_are_reported_in_a_table() -> None:
         "captions for x",
         "error: not valid UTF-8\\x1b",
     ]
+
+
+def judged(rank: int, probability: float, *, weak: bool) -> Hit:
+    return replace(hit(rank), probability=probability, weak=weak)
+
+
+def test_weak_hits_are_marked_and_a_query_without_a_good_one_says_so() -> None:
+    mixed = table(answer(judged(1, 0.873, weak=False), judged(2, 0.004, weak=True)))
+    assert mixed[1:] == [
+        "rank    score  right       id  path",
+        "   1   0.5000   87 %       id  /p",
+        "   2   0.2500  < 1 % weak  id  /p",
+    ]
+    [*_, last] = table(answer(judged(1, 0.01, weak=True)))
+    assert last.startswith("nothing matches")
+    [_, only] = table(answer(good=True))
+    assert only.startswith("nothing matches")
+    row = printed([answer(judged(1, 0.873, weak=False))], "tsv")[1]
+    assert row.split("\t")[6:] == ["", "0.873000", "0"]
 
 
 def test_visible_keeps_all_scripts_and_shows_hidden_characters() -> None:
