@@ -1,11 +1,11 @@
-"""Images a second: mmindex beside the bound of this machine, and beside clip-retrieval.
+"""Images per second: mmindex, the upper bound of this machine, and clip-retrieval.
 
     bench_encode.py [--photos DIR] [--images 256] [--models ViT-B-32 photos]
 
-The bound is 1 / (1 / model + 1 / (cores x decode)): what the model alone and decoding alone reach,
-measured in the same run, put together on the same cores. Both programs get the same seeded weights
-and the same files. ``--photos``: a folder of JPEGs, each used several times with other bytes behind
-its end; without it, drawn scenes.
+The bound is 1 / (1 / model + 1 / (cores x decode)): the rates of the model alone and of decoding
+alone, measured in the same run and combined for the same cores. Both programs get the same seeded
+weights and the same files. ``--photos``: a folder of JPEGs, each used several times with different
+bytes appended; without it, drawn scenes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EMBEDDED = ("embedded", "photos")
 
 
 def write_images(folder: Path, photos: Path | None, count: int) -> str:
-    """``count`` JPEGs with bytes of their own, and what they are."""
+    """Write ``count`` JPEGs with different bytes, and return a description of them."""
     folder.mkdir()
     if photos is not None:
         files = [path.read_bytes() for path in sorted(photos.glob("*.jpg"))[:count]]
@@ -49,12 +49,14 @@ def write_images(folder: Path, photos: Path | None, count: int) -> str:
 
 
 def model_rate(name: str, weights: Path | None, precision: str, size: int, batch: int) -> float:
-    """Images a second of the model alone, all cores."""
+    """Return images per second of the model alone, on all cores."""
     import numpy as np
 
     from benchkit.models import load
+    from mmindex.core.system import reuse_freed_memory
 
     encoder = load(name, weights, precision)
+    reuse_freed_memory(1 << 30)  # as the encode stage does
     side = encoder.preprocess.height
     pixels = np.random.default_rng(0).integers(0, 255, (batch, side, side, 3), dtype=np.uint8)
     encoder.encode_images(pixels)
@@ -67,7 +69,7 @@ def model_rate(name: str, weights: Path | None, precision: str, size: int, batch
 
 
 def decode_rate(name: str, weights: Path | None, folder: Path) -> float:
-    """Images a second of one core that reads, checks, decodes and resizes."""
+    """Return images per second of one core that reads, checks, decodes and resizes."""
     from mmindex.core.config import LimitsConfig
     from mmindex.encode.decoding import Decoder, DecodeTask
     from mmindex.media.images import ImageLimits
@@ -88,7 +90,7 @@ def decode_rate(name: str, weights: Path | None, folder: Path) -> float:
 def whole_run(
     model: list[str], precision: str, images: Path, store: Path, prepare: bool
 ) -> dict[str, Any]:
-    """``mmindex crawl`` is not timed; ``mmindex encode`` is, as a process."""
+    """Time ``mmindex encode`` as a process; ``mmindex crawl`` is not timed."""
     if prepare:
         run([*MMINDEX, "crawl", "--store", store, "--source", f"folder:{images}"])
     ran = run([*MMINDEX, "encode", "--store", store, *model, "--precision", precision])
@@ -98,7 +100,7 @@ def whole_run(
 
 
 def peer_run(name: str, weights: Path, images: Path, target: Path) -> float:
-    """Wall seconds of ``clip-retrieval inference`` over the folder."""
+    """Return the wall time of ``clip-retrieval inference`` over the folder, in seconds."""
     python = peer("clip-retrieval")
     if python is None:
         return float("nan")
@@ -115,7 +117,7 @@ def peer_run(name: str, weights: Path, images: Path, target: Path) -> float:
 
 
 def measure(options: argparse.Namespace, folder: Path, report: Report) -> None:
-    """Every model's parts and whole runs, all in turn, so that models can be compared too."""
+    """Measure the parts and whole runs of each model in turn, so that models can be compared."""
     from benchkit.models import seeded_weights
 
     images = folder / "images"
@@ -161,7 +163,7 @@ def measure(options: argparse.Namespace, folder: Path, report: Report) -> None:
 def table_of(
     name: str, rates: dict[str, list[float]], runs: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """One model's rates, and the share of its bound that mmindex reaches."""
+    """Return the rates of one model, and the share of its bound that mmindex reaches."""
     cores = len(os.sched_getaffinity(0))
     model_alone, decoding, own = (
         statistics.median(rates[f"{name}: {part}"])
@@ -178,7 +180,7 @@ def table_of(
 
 
 def compare(models: list[str], rates: dict[str, list[float]], report: Report) -> None:
-    """Whole runs of each model divided by the first model's run of the same round."""
+    """Return the time of each model's whole run, relative to the first model in the same round."""
     first = rates[f"{models[0]}: mmindex"]
     rows = []
     for name in models:
@@ -197,7 +199,7 @@ def compare(models: list[str], rates: dict[str, list[float]], report: Report) ->
 
 
 def precisions(name: str, folder: Path, options: argparse.Namespace, report: Report) -> None:
-    """The model alone in each arithmetic, and how far its vectors move."""
+    """Measure the model alone with each precision, and the change of its vectors."""
     rates = in_turn(
         {
             one: lambda one=one: float(

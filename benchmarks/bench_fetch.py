@@ -1,13 +1,13 @@
-"""How fast a URL list is fetched, beside img2dataset, from one server on loopback.
+"""The speed of fetching a URL list from a server on loopback, compared with img2dataset.
 
     bench_fetch.py                    mmindex alone
-    bench_fetch.py --limit            and aiohttp alone: no store, no rules, answers thrown away
-    bench_fetch.py --peer PYTHON      and img2dataset 1.47, out of the environment of that Python
+    bench_fetch.py --limit            and aiohttp alone: no store, no rules, responses discarded
+    bench_fetch.py --peer PYTHON      and img2dataset 1.47, from the environment of that Python
     bench_fetch.py --memory           10,000 and 100,000 rows
 
-Every run is a process of its own; the server, a process too, shares the machine's cores with it.
-Runs alternate, and the best of each side counts. Without --peer, img2dataset is looked for among
-the peers' environments (benchmarks/peers.sh).
+Each run has its own process and shares the machine's cores with the server process. Runs alternate,
+and the best run of each side is reported. Without --peer, the script looks for img2dataset in the
+environments of the peers (benchmarks/peers.sh).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ download(
 
 
 def make_images(count: int, side: int) -> list[bytes]:
-    """JPEGs of noise, each with bytes of its own."""
+    """Return JPEGs of noise with different bytes."""
     import numpy as np
     from PIL import Image
 
@@ -61,14 +61,14 @@ def make_images(count: int, side: int) -> list[bytes]:
 
 
 def serve(count: int, side: int) -> None:
-    """Serve images until the process is ended; the port is the first line of stdout."""
+    """Serve images until the process ends; print the port as the first line."""
     from aiohttp import web
 
     images = make_images(min(count, 2_000), side)
 
     async def image(request: web.Request) -> web.Response:
         n = int(request.match_info["n"])
-        # The rows beyond the first 2,000 get bytes of their own behind the picture's end.
+        # Rows after the first 2,000 get different bytes appended to the image.
         body = images[n % len(images)] + n.to_bytes(4, "big")
         return web.Response(body=body, content_type="image/jpeg")
 
@@ -100,7 +100,7 @@ def server(count: int, side: int) -> Iterator[int]:
 
 
 def run_mmindex(path: Path, store: Path, threads: int) -> None:
-    """Fetch a list as `mmindex crawl` does; prints seconds, peak memory and counts as JSON."""
+    """Fetch a list as `mmindex crawl` does; print seconds, peak memory and counts as JSON."""
     from mmindex.core.config import FetchConfig
     from mmindex.core.records import SourceItem
     from mmindex.sources.kinds.urls import UrlOptions, url_list_events
@@ -118,7 +118,7 @@ def run_mmindex(path: Path, store: Path, threads: int) -> None:
 
 
 def run_limit(path: Path, threads: int) -> None:
-    """The same requests with bare aiohttp, the answers thrown away."""
+    """Make the same requests with aiohttp only, and discard the responses."""
     import aiohttp
 
     async def run() -> None:
@@ -153,7 +153,7 @@ def child(*arguments: str) -> dict[str, float]:
 
 
 def peer(python: str, path: Path, folder: Path, threads: int, processes: int) -> dict[str, float]:
-    """One run of img2dataset; its fetching is timed by its own shards' statistics as well."""
+    """Run img2dataset once; the fetching time is also taken from the statistics of its shards."""
     begun = time.perf_counter()
     subprocess.run(
         [python, "-c", _PEER, str(path), str(folder), str(threads), str(processes), "polite"],

@@ -1,10 +1,10 @@
-"""How cost grows: seconds for 1,000 scenes as the corpus grows, query time as the index does.
+"""Growth of cost: seconds per 1,000 scenes by corpus size, and query time by index size.
 
     bench_growth.py [--scenes 250 500 1000] [--n 20000 80000]
     BENCH=full: 1,000 to 100,000 scenes, 100,000 and 1,000,000 x 512 vectors
 
-A build of N scenes is measured by stages, out of its own report; what does not depend on N (start,
-loading the model) is outside of them. The growth of a query is the exponent b of time = a n^b.
+A build of N scenes is measured by stage, from its own report; the stages exclude costs that do not
+depend on N (start, loading the model). The growth of a query is the exponent b of time = a n^b.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ STAGES = ("crawl", "encode", "index", "evaluate")
 
 
 def build(size: int, store: Path) -> dict[str, Any]:
-    """One build of drawn scenes, drawing included in ``crawl``."""
+    """Build once from drawn scenes; drawing counts as ``crawl``."""
     run([*MMINDEX, "build", "--store", store, "--source", f"scenes:{size}@7"])
     report = json.loads(sorted((store / "runs").glob("*.json"))[-1].read_text())
     seconds = dict(report["seconds"])
-    # Loading the model is the same for every size; the exact evaluation is quadratic by nature, and
+    # Loading the model is the same for every size; the exact evaluation is quadratic, and
     # capped by evaluate.max_queries.
     seconds["encode"] -= report["reports"]["encode"]["seconds"].get("load", 0.0)
     row: dict[str, Any] = {"scenes": size}
@@ -41,14 +41,14 @@ def build(size: int, store: Path) -> dict[str, Any]:
 
 
 def _added(before: dict[str, Any], after: dict[str, Any]) -> float:
-    """What 1,000 scenes more cost: without starting workers, which small corpora wait for."""
+    """Return the cost of 1,000 more scenes, without the start of workers."""
     name = "all but evaluate s/1000"
     more = after[name] * after["scenes"] - before[name] * before["scenes"]
     return float(more / (after["scenes"] - before["scenes"]))
 
 
 def searching(sizes: list[int], folder: Path) -> list[dict[str, Any]]:
-    """Query times at the default recall target, by bench_index's own measure."""
+    """Measure query times at the default recall target, as bench_index does."""
     script = str(Path(__file__).with_name("bench_index.py"))
     rows: list[dict[str, Any]] = []
     for n in sizes:

@@ -1,11 +1,11 @@
-"""Index build and search beside hnswlib, usearch, LanceDB, faiss' own recipe and autofaiss.
+"""Index build and search, compared with hnswlib, usearch, LanceDB, a faiss recipe and autofaiss.
 
     bench_index.py [--n 20000] [--dim 512] [--systems mmindex hnswlib ...] [--work DIR]
     BENCH=full: 200,000 and 1,000,000 vectors; autofaiss (12 minutes) only at 200,000
 
 Every system gets the same vectors (benchkit/clustered.py), queries and threads, builds in one
-process and searches in another; its settings are swept, and the fastest that reaches a recall
-counts. Recall is against the exact ten best. Peers run in environments of their own.
+process and searches in another. The fastest of its settings that reaches a recall is reported.
+Recall is relative to the exact ten best. Peers run in their own environments.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SCRIPT = Path(__file__).parent / "peers" / "ann.py"
 
 
 def build_own(case: Path, work: Path, threads: int, refine: str) -> dict[str, Any]:
-    """The index stage on shards as the encode stage leaves them."""
+    """Run the index stage on shards like those of the encode stage."""
     from mmindex.core.config import IndexConfig
     from mmindex.index.build import build_index
     from support.index_stores import key_of, open_objects, write_shards
@@ -68,7 +68,7 @@ def _plain(record: Any) -> Any:
 
 
 def search_own(case: Path, work: Path, threads: int) -> dict[str, Any]:
-    """Opened as a query does; settings are the points of the stored curve."""
+    """Search an index opened as for a query; the settings are the points of the stored curve."""
     import msgspec
 
     from mmindex.search.searcher import Searcher
@@ -105,7 +105,7 @@ def search_own(case: Path, work: Path, threads: int) -> dict[str, Any]:
 
 
 def _frontier(curve: Any) -> list[tuple[int, int, float, float]]:
-    """The cheapest points for each recall, by the stored estimate, from 0.9 upwards."""
+    """Return the cheapest point for each recall from 0.9, by the stored estimate."""
     best: list[tuple[int, int, float, float]] = []
     for point in sorted(curve, key=lambda point: point[3]):
         if point[2] >= 0.9 and (not best or point[2] > best[-1][2]):
@@ -114,7 +114,7 @@ def _frontier(curve: Any) -> list[tuple[int, int, float, float]]:
 
 
 def measure(name: str, case: Path, work: Path, threads: int) -> dict[str, Any] | None:
-    """Build and search with one system, each in a process of its own."""
+    """Build and search with one system, each in its own process."""
     arguments = (name, str(case), str(work), str(threads))
     work.mkdir(parents=True)
     try:
@@ -155,7 +155,7 @@ def rows_of(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             row[f"batch q/s at {target}"] = best.get("batch_qps")
             row[f"single ms at {target}"] = min((p["single_ms"] for p in enough), default=None)
         row["best recall"] = max(point["recall"] for point in one["points"])
-        # What --recall-target chose from its own sample, on queries that it has not seen.
+        # The setting that --recall-target chose from its own sample, measured on other queries.
         row[f"recall as tuned to {TARGETS[-1]}"] = one.get("chosen", {}).get("recall")
         yield row
 
@@ -163,7 +163,7 @@ def rows_of(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def compare(report: Report, n: int, options: argparse.Namespace, folder: Path) -> None:
     case = (options.cases or folder) / f"{n}x{options.dim}"
     if not (case / "vectors.npy").exists():
-        # In a process of its own: a child's peak memory counts what its parent held at the fork.
+        # In its own process: the peak memory of a child includes that of its parent at the fork.
         again(__file__, "--part", "case", "", str(case), str(n), str(options.dim))
     found: list[dict[str, Any]] = []
     for name in options.systems:
@@ -172,7 +172,7 @@ def compare(report: Report, n: int, options: argparse.Namespace, folder: Path) -
         one = measure(name, case, folder / "work", options.threads)
         if one is not None:
             found.append(one)
-            # After each: the largest cases take an hour, and a table that grows can be read.
+            # After each case, because the largest take an hour.
             report.table(f"{n} x {options.dim}, {options.threads} threads", list(rows_of(found)))
             report.keep(f"{n} x {options.dim}, points", found)
 

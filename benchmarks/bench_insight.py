@@ -1,12 +1,12 @@
-"""What match, classify, explain, caption and --minus reach on scenes that the model never saw.
+"""Quality of match, classify, explain, caption and --minus on scenes that the model has not seen.
 
     python benchmarks/bench_insight.py [--store DIR] [--count 500] [--seed 8]
 
 DIR is a store built from scenes of another seed (``mmindex build --store DIR --source
-scenes:2000@7``; without one, a small one is built): thresholds and captions come from it, the
-pictures judged do not. What is true of
-a scene is known exactly (``fits``), so chance agreement counts as such. ``--photos`` names a folder
-of different photographs, for dedup.
+scenes:2000@7``; without one, a small one is built): thresholds and captions come from it, but
+not the test images. The true statements about a scene are known exactly (``fits``), so captions
+that fit by chance count as correct. ``--photos`` names a folder of different photographs, for
+dedup.
 """
 
 from __future__ import annotations
@@ -148,13 +148,13 @@ def bench_classify(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path
 
 
 def bench_explain(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]) -> None:
-    """The pointing game: does the peak lie in the box of the thing that the text names?"""
+    """The pointing game: is the peak inside the box of the object that the text names?"""
     encoder = vectorizer.encoder
     for method in METHODS:
         right = asked = 0
         chance = 0.0
         for scene, path in list(zip(scenes, paths, strict=True))[:40]:
-            pixels = to_pixels(vectorizer.open_picture(str(path)), encoder.preprocess)
+            pixels = to_pixels(vectorizer.open_image(str(path)), encoder.preprocess)
             for thing in scene.things:
                 [text] = vectorizer.texts([f"a {thing.colour} {thing.kind}"])
                 peak = explain(encoder, pixels, text, method).peak
@@ -188,35 +188,35 @@ def bench_caption(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]
 
 
 def bench_copies(vectorizer: Vectorizer, name: str, paths: list[Path]) -> None:
-    """How alike are pictures and their copies, and how alike is each to the nearest other one?"""
-    pictures = [vectorizer.open_picture(str(path)) for path in paths]
-    own = _vectors(vectorizer, pictures)
+    """Measure the similarity of images to their copies, and to the nearest other image."""
+    images = [vectorizer.open_image(str(path)) for path in paths]
+    own = _vectors(vectorizer, images)
     others = own @ own.T
     np.fill_diagonal(others, -1)
-    print(f"{len(pictures)} {name}: the nearest pair is alike by {others.max():.4f}")
+    print(f"{len(images)} {name}: the nearest pair is alike by {others.max():.4f}")
     for kind, change in COPIES.items():
-        alike = (_vectors(vectorizer, [change(picture) for picture in pictures]) * own).sum(axis=1)
+        alike = (_vectors(vectorizer, [change(image) for image in images]) * own).sum(axis=1)
         linked = " / ".join(f"{100 * (alike >= cut).mean():.0f}" for cut in (0.96, 0.98, 0.99))
         print(f"  {kind:<14} median {np.median(alike):.3f}  least {alike.min():.3f}  {linked} %")
 
 
-def _vectors(vectorizer: Vectorizer, pictures: list[Image.Image]) -> np.ndarray:
+def _vectors(vectorizer: Vectorizer, images: list[Image.Image]) -> np.ndarray:
     encoder = vectorizer.encoder
-    pixels = [to_pixels(picture, encoder.preprocess) for picture in pictures]
+    pixels = [to_pixels(image, encoder.preprocess) for image in images]
     parts = [np.stack(pixels[start : start + 32]) for start in range(0, len(pixels), 32)]
     return np.concatenate([encoder.encode_images(part) for part in parts])
 
 
-def _jpeg(picture: Image.Image, quality: int) -> Image.Image:
+def _jpeg(image: Image.Image, quality: int) -> Image.Image:
     data = io.BytesIO()
-    picture.save(data, "JPEG", quality=quality)
+    image.save(data, "JPEG", quality=quality)
     return Image.open(data).convert("RGB")
 
 
-def _cut(picture: Image.Image, share: float) -> Image.Image:
-    width, height = picture.size
+def _cut(image: Image.Image, share: float) -> Image.Image:
+    width, height = image.size
     left, top = int(width * share), int(height * share)
-    return picture.crop((left, top, width - left, height - top))
+    return image.crop((left, top, width - left, height - top))
 
 
 COPIES = {
@@ -232,7 +232,7 @@ COPIES = {
 
 
 def bench_minus(vectorizer: Vectorizer) -> None:
-    """Share of the first ten that have what is wanted and lack what is not, by weight."""
+    """Return the share of the first ten with the wanted and without the unwanted, by weight."""
     published = vectorizer.snapshot
     searcher = Searcher(published, "image")
     source = published.manifest.sources[0].spec

@@ -1,10 +1,10 @@
-"""Peak memory: encoding as the corpus grows, building an index, opening one.
+"""Peak memory of encoding by corpus size, and of building and opening an index.
 
     bench_memory.py [--scenes 250 1000] [--n 50000]
-    BENCH=full: up to 100,000 pictures, and 1,000,000 x 512 vectors
+    BENCH=full: up to 100,000 images, and 1,000,000 x 512 vectors
 
-Pictures are drawn scenes of the embedded model. The index's bound is 1 GB beside the training
-sample (float32) and the index itself.
+Images are drawn scenes of the embedded model. The limit for the index is 1 GB plus the
+training sample (float32) and the index itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PART = 65_536
 
 
 def _peak_mb() -> float:
-    """The largest resident set of this process, which includes pages of mapped files."""
+    """Return the largest resident set of this process in MiB, including pages of mapped files."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
@@ -36,7 +36,7 @@ def _resident_mb(kind: str) -> float:
 
 
 def write_vectors(folder: Path, n: int) -> None:
-    """The shards that the encode stage would leave."""
+    """Write shards like those of the encode stage."""
     import msgspec
 
     from benchkit.clustered import clustered
@@ -47,7 +47,7 @@ def write_vectors(folder: Path, n: int) -> None:
 
 
 def build(folder: Path, n: int) -> dict[str, Any]:
-    """The index stage, whose peak is this process's."""
+    """Run the index stage in this process and return its peak memory."""
     import msgspec
     import pyarrow as pa
 
@@ -57,7 +57,7 @@ def build(folder: Path, n: int) -> dict[str, Any]:
     from support.index_stores import key_of, manifest_of, open_objects
 
     shards = msgspec.json.decode((folder / "shards.json").read_bytes(), type=tuple[ObjectRef, ...])
-    # As Arrow has them, which is how the index stage gets them.
+    # As Arrow arrays, which the index stage receives.
     parts = [
         pa.array([key_of(number) for number in range(start, min(start + _PART, n))])
         for start in range(0, n, _PART)
@@ -80,7 +80,7 @@ def build(folder: Path, n: int) -> dict[str, Any]:
 
 
 def open_index(folder: Path) -> dict[str, float]:
-    """Open as a query does, and answer one."""
+    """Open the index as for a query, and answer one query."""
     import msgspec
     import numpy as np
 

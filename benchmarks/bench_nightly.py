@@ -1,10 +1,10 @@
-"""A nightly job over a corpus of which 1 % has changed, beside a build from nothing.
+"""A nightly job over a corpus in which 1 % has changed, compared with a new build.
 
     bench_nightly.py [--images 50000] [--index auto]
 
-Drawn scenes lie in a folder as COCO's do. A third of the changed images is removed, a third gets
-another picture under the same name, a third is new. What the job is compared with is a build of
-the changed corpus in an empty store; a third run, with nothing changed, stands beside them.
+Drawn scenes are in a folder with the layout of COCO. A third of the changed images is removed, a
+third is replaced under the same name, and a third is new. The job is compared with a build of the
+changed corpus in an empty store, and with a run in which nothing has changed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SHARE = 0.01
 
 
 def draw(folder: Path, images: int, spare: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scenes 0 .. images-1 in ``folder``; ``spare`` more beside it; both annotation files."""
+    """Draw scenes 0 .. images-1 into ``folder``, ``spare`` more next to it, and the annotations."""
     from mmindex.scenes import SceneRange, write_coco
 
     write_coco(folder, SceneRange(SEED, images, 0), split="val2017", workers=2)
@@ -36,9 +36,9 @@ def draw(folder: Path, images: int, spare: int) -> tuple[dict[str, Any], dict[st
 
 
 def change(folder: Path, corpus: dict[str, Any], spare: dict[str, Any]) -> None:
-    """Remove, replace and add: one third each of the spare scenes' number."""
+    """Remove, replace and add images: one third of the number of spare scenes each."""
     third = len(spare["images"]) // 3
-    pictures, more = folder / "val2017", folder.with_name("spare") / "val2017"
+    images, more = folder / "val2017", folder.with_name("spare") / "val2017"
     step = len(corpus["images"]) // (2 * third)
     gone = [image["id"] for image in corpus["images"][::step][:third]]
     other = list(corpus["images"][1::step][:third])
@@ -46,12 +46,12 @@ def change(folder: Path, corpus: dict[str, Any], spare: dict[str, Any]) -> None:
     for note in spare["annotations"]:
         texts.setdefault(note["image_id"], []).append(note["caption"])
     for image, donor in zip(other, spare["images"][:third], strict=True):
-        shutil.copyfile(more / donor["file_name"], pictures / image["file_name"])
+        shutil.copyfile(more / donor["file_name"], images / image["file_name"])
         own = [note for note in corpus["annotations"] if note["image_id"] == image["id"]]
         for note, text in zip(own, texts[donor["id"]], strict=False):
             note["caption"] = text
     for image in spare["images"][third:]:
-        shutil.copyfile(more / image["file_name"], pictures / image["file_name"])
+        shutil.copyfile(more / image["file_name"], images / image["file_name"])
     new = {image["id"] for image in spare["images"][third:]}
     left = set(gone)
     corpus["images"] = [i for i in corpus["images"] if i["id"] not in left]
@@ -64,13 +64,13 @@ def change(folder: Path, corpus: dict[str, Any], spare: dict[str, Any]) -> None:
 
 
 def files(store: Path) -> dict[Path, tuple[int, int]]:
-    """Inode and size of every file of a store."""
+    """Return the inode and size of every file of a store."""
     paths = (path for path in store.rglob("*") if path.is_file())
     return {path: ((stat := path.stat()).st_ino, stat.st_size) for path in paths}
 
 
 def build(store: Path, folder: Path, index: str) -> tuple[Ran, int]:
-    """Build, and tell how many bytes of the store are new since before."""
+    """Build, and return how many bytes of the store are new."""
     before = files(store)
     ran = run(
         [

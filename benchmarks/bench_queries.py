@@ -1,9 +1,9 @@
-"""``query --queries FILE``: how much of the time is encoding, and what the rest costs a query.
+"""``query --queries FILE``: the time per query for encoding and for everything else.
 
     bench_queries.py [--lines 2000] [--images 20000]
 
 The embedded model asks a store of synthetic vectors of its dimensions, with as many names. Encoding
-is timed inside the process; searching, looking names up and printing are what is left over.
+is timed inside the process; the rest is searching, looking up names and printing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchkit.report import Report, options_of
 
 
 class _Timed:
-    """An encoder whose text side is timed."""
+    """An encoder that measures the time of its text side."""
 
     def __init__(self, encoder: Any) -> None:
         self._encoder = encoder
@@ -44,7 +44,7 @@ class _Timed:
 
 
 def ask(store: Path, lines: list[bytes], form: str) -> dict[str, float]:
-    """Answer every line as the command does; seconds by part."""
+    """Answer each line as the command does; return seconds by part."""
     import mmindex
     from mmindex_cli.answers import print_answers
 

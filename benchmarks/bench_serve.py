@@ -1,9 +1,9 @@
-"""How many requests `mmindex serve` answers: texts, thumbnails and a mix, while versions change.
+"""Requests per second of `mmindex serve`: texts, thumbnails and a mix, while versions change.
 
-A store of 2,000 drawn scenes and, beside them, synthetic vectors without files; the real command in
-a process of its own; and clients that ask one request after the other: texts of four words, each
-asked once, and thumbnails of the scenes. During the mix, every ten seconds a rollback publishes a
-new version. Every answer but 200, and 503 with Retry-After, is counted as an error.
+The store has 2,000 drawn scenes, and synthetic vectors without files. The command runs in its own
+process. Clients send one request after the other: texts of four words, each sent once, and
+thumbnails of the scenes. During the mix, a rollback publishes a new version every ten seconds.
+Every response except 200, and 503 with Retry-After, counts as an error.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ async def client(
 
 
 async def publish(run: list[str], store: Path, ends: float) -> int:
-    """Roll back every ten seconds to the one and the other version: each time a new one."""
+    """Roll back to the other of two versions every ten seconds, which publishes a version."""
     published = 0
     while time.monotonic() + 10 < ends:
         await asyncio.sleep(10)
@@ -90,7 +90,7 @@ async def load(base: str, kind: str, clients: int, seconds: float, ids: list[str
 
 
 def make(run: list[str], store: Path, images: int) -> None:
-    """Two versions of nearly the same size over real pictures: numbers 2 and 3."""
+    """Make two versions of nearly the same size with real images: numbers 2 and 3."""
     from benchkit.stores import widen
 
     build = [*run, "build", "--store", store, "--source", f"scenes:{min(images, 2_000)}"]

@@ -1,11 +1,11 @@
-"""Seconds before a command does its work, beside the least that such a command could take.
+"""Startup time of commands, compared with minimal programs that do the same.
 
     bench_startup.py [--store DIR]
 
-``import mmindex`` stands beside Python's own start; ``--help`` and ``status`` beside an empty Typer
-app with as many commands; a cold ``query`` beside a script that imports torch and open_clip, loads
-the same model, encodes and searches by hand. Without --store, a small one of drawn scenes is built
-first.
+``import mmindex`` is compared with the start of Python, ``--help`` and ``status`` with an empty
+Typer app with as many commands, and a cold ``query`` with a script that imports torch and
+open_clip, loads the same model, encodes and searches. Without --store, the script first builds a
+small store of drawn scenes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ for number in range(COUNT):
 app()
 """
 
-# What somebody would write who has the vectors in one file and the model in a folder.
+# A minimal script for vectors in one file and a model in a folder.
 _BY_HAND = """
 import json, sys
 import faiss, numpy as np, open_clip, torch
@@ -56,13 +56,13 @@ print(index.search(query, 10))
 
 
 def command_count() -> int:
-    """How many commands mmindex has, as its help lists them."""
+    """Return the number of commands in mmindex's help."""
     lines = run([*MMINDEX, "--help"]).stdout.partition("Commands:")[2].splitlines()
     return sum(line.startswith("  ") and not line.startswith("   ") for line in lines)
 
 
 def stored_vectors(store: Path, target: Path) -> None:
-    """The image vectors of a store as one float32 file."""
+    """Return the image vectors of a store as one float32 file."""
     import numpy as np
 
     from mmindex.store.snapshot import open_snapshot

@@ -1,9 +1,9 @@
-"""Captions into vectors a second, beside open_clip's own tokenizer and encode_text.
+"""Captions encoded per second, compared with open_clip's tokenizer and encode_text.
 
     bench_text.py [--captions captions_val2017.json] [--model ViT-B-32]
 
-Weights are seeded; batches are of 256 on both sides, tokenizing is part of both. mmindex reads a
-batch of a causal tower only up to its longest text; open_clip always reads 77 positions.
+Weights are seeded. Both sides use batches of 256 and include tokenization. For a causal tower,
+mmindex computes a batch only up to its longest text; open_clip always reads 77 positions.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     encoder = models.load(options.model, models.seeded_weights(options.model, folder))
     tokenizer = open_clip.get_tokenizer(options.model)
     lengths = (tokenizer(texts) != 0).sum(dim=1).numpy()
-    # One batch on each side first: caches, threads, oneDNN's kernels.
+    # One batch on each side first, to fill caches and start threads.
     theirs = by_open_clip(encoder.model, tokenizer, texts[:BATCH])
     ours = encoder.encode_texts(texts[:BATCH])
     cosine = float(np.einsum("ij,ij->i", ours, theirs).min())

@@ -61,7 +61,7 @@ PREPROCESS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Of the fit; the defaults were chosen on held-out Flickr8k photos.
+    """Settings of the fit; the defaults were chosen on held-out Flickr8k photos.
 
     Attributes:
         class_weight: of all class names together, beside the captions' 1.
@@ -88,7 +88,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """What the heads are fitted to.
+    """The data to which the heads are fitted.
 
     Attributes:
         features: float32 (n, 1280), pooled, of photos.
@@ -101,7 +101,7 @@ class Pairs:
     owner: Tensor
 
     def only(self, photos: Tensor) -> Pairs:
-        """The pairs of some photos, int64 ascending."""
+        """Return the pairs of some photos, int64 ascending."""
         place = torch.full((len(self.features),), -1)
         place[photos] = torch.arange(len(photos))
         kept = place[self.owner] >= 0
@@ -174,7 +174,7 @@ class Sides:
 
 
 def correlate(sides: Sides, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Maps whose directions agree best over all pairs: (1280, dim) and (384, dim)."""
+    """Return the most correlated maps over all pairs: (1280, dim) and (384, dim)."""
     photos, captions, weight = sides.photos, sides.captions, settings.class_weight
     count = len(sides.names)
     image = photos.T @ photos / len(photos)
@@ -202,7 +202,7 @@ def inverse_root(covariance: Tensor, ridge: float) -> Tensor:
 
 
 def polish(sides: Sides, image: Tensor, text: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Lower the symmetric contrastive loss (A. Radford et al., CLIP, ICML 2021) of both maps."""
+    """Minimise the symmetric contrastive loss (A. Radford et al., CLIP, ICML 2021) of both maps."""
     draw = torch.Generator().manual_seed(settings.seed)
     image, text = nn.Parameter(image.clone()), nn.Parameter(text.clone())
     adam = torch.optim.Adam(
@@ -233,7 +233,7 @@ def polish(sides: Sides, image: Tensor, text: Tensor, settings: Settings) -> tup
 
 
 def recall(heads: Heads, pairs: Pairs) -> dict[str, float]:
-    """Percent of queries whose right answer is among the first K, both ways."""
+    """Return the percentage of queries with the right answer among the first K, both ways."""
     scores = heads.texts(pairs.texts) @ heads.images(pairs.features).T
     right = scores.gather(1, pairs.owner[:, None])
     text_ranks = (scores > right).sum(1)
@@ -249,7 +249,7 @@ def recall(heads: Heads, pairs: Pairs) -> dict[str, float]:
 
 
 def hold_out(pairs: Pairs, classes: Classes, settings: Settings, count: int) -> dict[str, float]:
-    """Fit without ``count`` photos, and mean recall among galleries of 300 of those."""
+    """Fit without ``count`` photos; return the mean recall in galleries of 300 of them."""
     order = torch.randperm(len(pairs.features), generator=torch.Generator().manual_seed(1))
     heads = fit(pairs.only(order[count:].sort().values), classes, settings)
     galleries = [
@@ -377,7 +377,7 @@ def read_photos(network: PhotosNetwork, sources: Sequence[str], work: Path) -> N
 
 
 def read_pairs(network: PhotosNetwork, tokenizer: WordPiece, work: Path) -> Pairs:
-    """What ``work`` holds; text vectors are computed the first time."""
+    """Return the data in ``work``; text vectors are computed the first time."""
     captions = (work / "captions.txt").read_text(encoding="utf-8").splitlines()
     if not (work / "texts.npy").is_file():
         np.save(work / "texts.npy", encode_texts(network, tokenizer, captions).numpy())

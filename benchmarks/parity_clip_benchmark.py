@@ -77,7 +77,7 @@ def four_squares(total: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def captions_each(rng: np.random.Generator, images: int) -> np.ndarray:
-    """1 to 7 captions an image, 4 on average: a power of two in all."""
+    """Return 1 to 7 captions per image, 4 on average, with a power of two in total."""
     counts = rng.integers(1, 8, images)
     while (short := 4 * images - counts.sum()) != 0:
         step = 1 if short > 0 else -1
@@ -97,14 +97,14 @@ def make_case(seed: int, *, ties: bool) -> Case:
         texts[row] = images[owner[row]]
         swapped = rng.permutation(DIM)[: int(rng.choice([2, 8, 16]))]
         texts[row, swapped] = texts[row, rng.permutation(swapped)]
-    if ties:  # the same picture under several names, the same caption for several pictures
+    if ties:  # the same image under several names, the same caption for several images
         images[rng.integers(0, n, n // 4)] = images[rng.integers(0, n, n // 4)]
         texts[rng.integers(0, len(texts), n)] = texts[rng.integers(0, len(texts), n)]
     return Case(images, texts, owner)
 
 
 def ours(case: Case, folder: Path) -> dict[str, float]:
-    """mmindex's recall as shares, from a published store."""
+    """Return mmindex's recall, from a published store."""
     image_keys = [key_of(row.tobytes()) for row in case.images]
     texts = [row.tobytes().hex() for row in case.texts]
     unique_images = dict(zip(image_keys, case.images, strict=True))
@@ -149,7 +149,7 @@ class LookUp:
 
 
 def theirs(case: Case) -> dict[str, float]:
-    """CLIP_benchmark's recall, by its own ``evaluate``."""
+    """Return CLIP_benchmark's recall, from its own ``evaluate``."""
     from clip_benchmark.metrics import zeroshot_retrieval
 
     def batches() -> Iterator[tuple[torch.Tensor, list[list[int]]]]:
@@ -166,7 +166,7 @@ def theirs(case: Case) -> dict[str, float]:
 
 
 def bounds(case: Case) -> dict[str, tuple[float, float]]:
-    """Least and greatest recall over every order of ties, from the whole score matrix."""
+    """Return the lowest and highest recall over all orders of ties, from the whole score matrix."""
     scores = case.texts.astype(np.float64) @ case.images.astype(np.float64).T
     right = case.owner[:, None] == np.arange(len(case.images))
     found = {}
@@ -184,7 +184,7 @@ def bounds(case: Case) -> dict[str, tuple[float, float]]:
 
 
 def compare(case: Case, label: str, folder: Path) -> float:
-    """Print one line; returns the largest difference where ties cannot matter."""
+    """Print one line and return the largest difference where ties cannot matter."""
     own, peer, between = ours(case, folder), theirs(case), bounds(case)
     worst, open_ = 0.0, 0
     for name, (low, high) in between.items():

@@ -25,7 +25,7 @@ from support.tally import (
 if TYPE_CHECKING:
     from mmindex.models.openclip import OpenClipEncoder
 
-# Hooks and fixtures of this folder by being named here.
+# Importing these names activates hooks and fixtures of this folder.
 __all__ = ["pytest_configure", "pytest_runtest_logreport", "pytest_terminal_summary", "tally"]
 
 # A shell that starts the tests in the background has them ignore SIGINT, and so would every process

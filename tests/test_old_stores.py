@@ -1,4 +1,4 @@
-"""Stores that older releases wrote stay readable, and go on: see ``fixtures/stores-0.1.0``."""
+"""Stores of older releases can be read and extended: see ``fixtures/stores-0.1.0``."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def assert_sound(old: Old) -> None:
     assert report["problems"] == []
 
 
-def assert_found_by_their_pictures(old: Old, *ids: str) -> None:
+def assert_found_by_their_images(old: Old, *ids: str) -> None:
     for name in ids:
         hits = old.hits("--image", f"~/photos/{Path(name).name}", "--to", "image", k=1)
         assert hits == [(name, pytest.approx(1, abs=1e-3))]
@@ -136,7 +136,7 @@ def test_there_is_a_store_of_every_kind():
     assert {path.name for path in STORES if path.parent.name == "stores-0.1.0"} == kinds
 
 
-def test_status_and_versions_say_what_the_store_holds(old):
+def test_status_and_versions_show_the_content_of_the_store(old):
     expected, status = old.expected, old.status()
     for name in ("version", "mmindex"):
         assert status[name] == expected[name]
@@ -150,7 +150,7 @@ def test_status_and_versions_say_what_the_store_holds(old):
     assert [row["version"] for row in rows if row["current"]] == [expected["version"]]
 
 
-def test_questions_in_both_directions_get_the_answers_of_the_code_that_made_the_store(old):
+def test_queries_in_both_directions_get_the_answers_of_the_code_that_made_the_store(old):
     assert_same_answers(old)
 
 
@@ -163,7 +163,7 @@ def test_the_quarantine_list_is_kept(old):
     assert listed == old.expected["quarantine"]
 
 
-def test_a_build_goes_on_from_the_store_and_encodes_only_what_is_new(grown):
+def test_a_build_continues_from_the_store_and_encodes_only_what_is_new(grown):
     store, report = grown
     expected, status = store.expected, store.status()
     count = len(expected["added"])
@@ -179,7 +179,7 @@ def test_a_build_goes_on_from_the_store_and_encodes_only_what_is_new(grown):
     assert_sound(store)
 
 
-def test_a_build_gives_every_picture_the_columns_of_its_file(grown):
+def test_a_build_gives_every_image_the_columns_of_its_file(grown):
     store, _ = grown
     shown = ("--columns", "folder,filename,modified", "--device", "cpu", "-k", "1000")
     (answer,) = store.run("query", "a house", *shown)
@@ -190,16 +190,16 @@ def test_a_build_gives_every_picture_the_columns_of_its_file(grown):
         assert columns["modified"] is not None
 
 
-def test_what_a_build_adds_is_found_beside_what_was_there(grown):
+def test_new_and_old_images_are_found_after_a_build(grown):
     store, _ = grown
     expected = store.expected
     out = {*expected["quarantine"], *expected["forgotten"]}
     before = [name for photo in expected["photos"] if (name := image_id(photo)) not in out]
     added = [image_id(photo) for photo in expected["added"]]
-    assert_found_by_their_pictures(store, *added, before[0], before[-1])
+    assert_found_by_their_images(store, *added, before[0], before[-1])
 
 
-def test_a_build_brings_back_nothing_quarantined_forgotten_or_removed(grown):
+def test_a_build_restores_nothing_quarantined_forgotten_or_removed(grown):
     store, _ = grown
     expected = store.expected
     listed = {row["id"]: row["reason"] for row in store.run("quarantine", "list")}
@@ -208,7 +208,7 @@ def test_a_build_brings_back_nothing_quarantined_forgotten_or_removed(grown):
     assert_never_found(store, *expected["quarantine"], *expected["forgotten"], *expected["removed"])
 
 
-def test_a_rollback_brings_the_old_answers_back(grown, tmp_path):
+def test_a_rollback_restores_the_old_answers(grown, tmp_path):
     store = grown[0].copy(tmp_path / "home")
     expected = store.expected
     store.run("rollback", str(expected["version"]))
@@ -222,23 +222,23 @@ def test_a_rollback_brings_the_old_answers_back(grown, tmp_path):
     assert_sound(store)
 
 
-def test_a_collection_leaves_the_newest_version_whole(grown, tmp_path):
+def test_gc_keeps_the_newest_version_intact(grown, tmp_path):
     store = grown[0].copy(tmp_path / "home")
     published = store.expected["version"] + 1
     (report,) = store.run("gc", "--keep", "1", "--keep-days", "0")
     assert report["removed"] == store.expected["versions"]
     assert [row["version"] for row in store.run("versions")] == [published]
     assert_sound(store)
-    assert_found_by_their_pictures(store, *map(image_id, store.expected["added"]))
+    assert_found_by_their_images(store, *map(image_id, store.expected["added"]))
 
 
 @pytest.mark.parametrize(
     "path", [path for path in STORES if expected_of(path)["quarantine"]], ids=store_name
 )
-def test_a_quarantined_picture_that_was_mended_comes_back(path, tmp_path):
+def test_a_quarantined_image_that_was_fixed_is_recovered(path, tmp_path):
     store = unpack(path, tmp_path)
     shutil.copyfile(PHOTOS / store.expected["added"][0], store.home / "photos" / "cut.jpg")
     store.build()
     left = {row["id"] for row in store.run("quarantine", "list")}
     assert store.expected["quarantine"].keys() - left == {"folder/photos/cut.jpg"}
-    assert_found_by_their_pictures(store, "folder/photos/cut.jpg")
+    assert_found_by_their_images(store, "folder/photos/cut.jpg")

@@ -1,11 +1,11 @@
 """Vectors shaped like CLIP embeddings: clusters, a power-law spectrum, a shared mean direction.
 
-How such vectors are drawn decides what an index can do, so this is the one generator of tests and
-benchmarks, and it is seeded. What it imitates, and with which numbers:
+The results of an index depend on how vectors are generated, so tests and benchmarks share this
+seeded generator. It imitates:
 
 - a power-law spectrum: the standard deviation along the i-th direction falls as i ** -decay, in a
-  random orthogonal basis (at 0.5, 259 of 512 directions hold 90 % of the variance);
-- clusters, one for each 100 vectors: captions of one picture, pictures of one motif;
+  random orthogonal basis (at 0.5, 259 of 512 directions have 90 % of the variance);
+- clusters, one for each 100 vectors: captions of one image, images of one motif;
 - a cone: all embeddings of one modality share a mean direction, 0.6 of their length.
 """
 
@@ -29,7 +29,7 @@ def clustered(
         dim: their dimensions.
         seed: the same seed gives the same vectors.
         decay: the standard deviation along the i-th direction falls as i ** -decay.
-        spread: distance of a vector to its cluster's centre, against that between centres.
+        spread: distance of a vector to its cluster's centre, relative to that between centres.
         mean: length of the mean direction that all share (CLIP's cone).
     """
     rng = np.random.default_rng(seed)
@@ -49,7 +49,7 @@ def clustered(
 
 
 def write_case(folder: Path, n: int, dim: int, queries: int, k: int) -> None:
-    """A case for every program alike: ``vectors.npy`` (float16), ``queries.npy``, ``truth.npy``.
+    """Write files for all programs: ``vectors.npy`` (float16), ``queries.npy``, ``truth.npy``.
 
     Queries are drawn together with the vectors, so that they lie in the same clusters; the truth
     is exact (float32 products with the float16 vectors), int64 (queries, k).

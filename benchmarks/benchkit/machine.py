@@ -1,4 +1,4 @@
-"""Which machine a figure was measured on."""
+"""The machine on which a benchmark ran."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGES = ("torch", "open_clip_torch", "faiss-gpu", "faiss-cpu", "numpy", "pya
 
 
 def machine(packages: Sequence[str] = _PACKAGES) -> dict[str, Any]:
-    """Processor, cores that this process may use, memory, versions, load when it began."""
+    """Return the processor, usable cores, memory, versions, and load at the start."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),

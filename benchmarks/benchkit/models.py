@@ -1,7 +1,7 @@
-"""Models to measure with: an architecture with seeded weights in a file, or the embedded one.
+"""Models for benchmarks: an architecture with seeded weights in a file, or the embedded model.
 
-Speed does not depend on what the weights are, so no download is needed; and every program can be
-given the very same file.
+Speed does not depend on the values of the weights, so no download is needed, and all programs can
+read the same file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def seeded_weights(name: str, folder: Path) -> Path:
 
 
 def load(name: str, weights: Path | None, precision: str = "fp32") -> Any:
-    """An encoder on the CPU, as ``mmindex encode`` loads it."""
+    """Return an encoder on the CPU, loaded as by ``mmindex encode``."""
     from mmindex.models.devices import place
     from mmindex.models.openclip import load_encoder
     from mmindex.models.resolve import resolve_model
@@ -39,7 +39,7 @@ def load(name: str, weights: Path | None, precision: str = "fp32") -> Any:
 
 
 def captions(path: Path | None, count: int) -> tuple[str, list[str]]:
-    """Captions, and where they are from: a COCO annotation file, or drawn scenes."""
+    """Return captions and their origin: a COCO annotation file, or drawn scenes."""
     if path is not None:
         rows = json.loads(path.read_text())["annotations"]
         texts = [row["caption"] for row in rows if "caption" in row]

@@ -1,4 +1,4 @@
-"""Running a program and measuring what it took: wall and processor seconds, peak memory."""
+"""Run a program and measure its wall time, CPU time and peak memory."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MMINDEX = (sys.executable, "-m", "mmindex_cli")
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a process took.
+    """The resources that a process used.
 
     Attributes:
         wall_s: from start to end.
-        cpu_s: user and system time, its children's included.
-        peak_mb: the largest resident set among it and its children, MiB.
-        stdout: what it printed.
+        cpu_s: user and system time, including its children.
+        peak_mb: the largest resident set of the process or one of its children, in MiB.
+        stdout: its output.
     """
 
     wall_s: float
@@ -34,7 +34,7 @@ class Ran:
     stdout: str
 
     def json(self) -> dict[str, Any]:
-        """The last line of its output."""
+        """The last line of its output, parsed as JSON."""
         found: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
         return found
 
@@ -43,7 +43,7 @@ def run(arguments: Sequence[str | Path], env: Mapping[str, str] | None = None) -
     """Run a program to its end.
 
     Raises:
-        RuntimeError: it failed; the message holds the end of what it said.
+        RuntimeError: it failed; the message contains the end of its output.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         begun = time.perf_counter()
@@ -66,12 +66,12 @@ def run(arguments: Sequence[str | Path], env: Mapping[str, str] | None = None) -
 
 
 def again(script: str, *arguments: str | Path | float) -> Ran:
-    """Run one part of a benchmark as a process of its own: ``script`` is its ``__file__``."""
+    """Run one part of a benchmark in its own process: ``script`` is its ``__file__``."""
     return run([sys.executable, script, *map(str, arguments)])
 
 
 def peer(name: str) -> Path | None:
-    """The Python of a peer's environment under ``$MMINDEX_PEERS``; says so where there is none."""
+    """Return the Python of a peer's environment in ``$MMINDEX_PEERS``; report if it is missing."""
     folder = os.environ.get(_PEERS)
     python = Path(folder) / name / "bin" / "python" if folder else None
     if python is not None and python.is_file():

@@ -1,4 +1,4 @@
-"""Options, tables and JSON, the same for every benchmark."""
+"""Options, tables and JSON output of all benchmarks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 
 def options_of(description: str | None) -> argparse.ArgumentParser:
-    """A parser with what every benchmark takes; ``BENCH=full`` is the same as ``--full``."""
+    """Return a parser with the common options; ``BENCH=full`` is the same as ``--full``."""
     lines = (description or "").strip().splitlines()
     parser = argparse.ArgumentParser(description=lines[0] if lines else None)
     parser.add_argument(
@@ -33,7 +33,7 @@ def options_of(description: str | None) -> argparse.ArgumentParser:
 
 
 class Report:
-    """Gathers tables, prints each as it is added, and writes all of them as one JSON file."""
+    """Collects tables, prints each when it is added, and writes all of them to one JSON file."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         self._path = options.results / f"{name}.json"
@@ -54,7 +54,7 @@ class Report:
         )
 
     def table(self, title: str, rows: Sequence[Row]) -> None:
-        """Print rows that share their columns, and keep them; the file is written anew."""
+        """Print and keep rows with the same columns, and write the file again."""
         self._content["tables"][title] = [dict(row) for row in rows]
         print(f"\n{title}")
         if rows:
@@ -70,7 +70,7 @@ class Report:
         self._write()
 
     def keep(self, title: str, details: Any) -> None:
-        """Keep what is too much for a table."""
+        """Keep results that are too large for a table."""
         self._content.setdefault("details", {})[title] = details
         self._write()
 
@@ -88,20 +88,20 @@ def _cell(value: object) -> str:
 
 
 def timed(action: Callable[[], object]) -> float:
-    """Wall seconds that an action takes."""
+    """Return the wall time of an action in seconds."""
     begun = time.perf_counter()
     action()
     return time.perf_counter() - begun
 
 
 def median_time(action: Callable[[], object], runs: int) -> float:
-    """The median of several runs, after one that is not counted."""
+    """Return the median time of several runs, after one warm-up run."""
     action()
     return statistics.median(timed(action) for _ in range(runs))
 
 
 def in_turn(actions: Mapping[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
-    """Run every action once, then all again: what else the machine does hits all of them alike."""
+    """Run all actions in turn, several times, so that other load affects all of them equally."""
     found: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(runs):
         for name, action in actions.items():

@@ -1,4 +1,4 @@
-"""Published stores of synthetic vectors: indexed and named, without a model's work."""
+"""Published stores of synthetic vectors, with index and names, but without encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Build or search one peer's index over a case's files; runs in the peers' environment.
+"""Build or search the index of one peer over the files of a case, in the peers' environment.
 
     ann.py SYSTEM build|search CASE WORK THREADS
 
@@ -21,7 +21,7 @@ import numpy as np
 
 K = 10
 SINGLES = 200
-_LONG_S = 2.0  # what takes longer is not measured three times
+_LONG_S = 2.0  # slower settings are not measured three times
 # A setting of a system, how to search with it, and how to ask one at a time where that differs.
 Setting = tuple[str, Callable[[np.ndarray], np.ndarray]]
 
@@ -39,7 +39,7 @@ def size_of(path: Path) -> int:
 
 @dataclass(frozen=True)
 class System:
-    """One peer: how to build its index, and its settings from quick to thorough."""
+    """A peer: how to build its index, and its settings from fast to accurate."""
 
     dim: int
     threads: int
@@ -50,12 +50,12 @@ class System:
         raise NotImplementedError
 
     def settings(self, path: Path) -> Iterator[Setting]:
-        """Open the index; each setting holds until the next one is asked for."""
+        """Open the index and yield its settings; each is active until the next one is requested."""
         raise NotImplementedError
 
 
 class Hnswlib(System):
-    """M 16, ef_construction 200: the library's own example and default."""
+    """M 16, ef_construction 200: the defaults in the library's example."""
 
     file: ClassVar[str] = "hnswlib.bin"
 
@@ -221,7 +221,7 @@ SYSTEMS: dict[str, type[System]] = {
 def points(
     settings: Iterator[Setting], queries: np.ndarray, truth: np.ndarray, enough: float
 ) -> Iterator[dict[str, Any]]:
-    """Recall and times of one setting after the other, until recall is more than enough."""
+    """Return recall and times of each setting in turn, until the recall is high enough."""
     for name, ask in settings:
         ask(queries[:32])
         begun = time.perf_counter()

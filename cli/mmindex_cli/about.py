@@ -77,12 +77,17 @@ def doctor(
     store: StoreOption = None,
     model: Annotated[str | None, typer.Option(help="The model that you want to use.")] = None,
     pretrained: Annotated[str | None, typer.Option(help="Its weights.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="auto|HOST:PORT", help="Also check the nodes of this Ray cluster."),
+    ] = None,
     output_format: TextFormat = "text",
 ) -> None:
     """Check whether a build can run on this machine: packages, GPU, disk and model.
 
-    The model is --model, or that of the store, or the default model for photos. Exit code 0 means
-    ready; 69 means that there is something to fix first.
+    It checks the model of --model, otherwise the model of the store, otherwise the default model
+    for photos. With --cluster, it checks the nodes as a run does. Exit code 0 means ready; 69 means
+    that you must fix something first.
 
     Example: mmindex doctor --model embedded
     """
@@ -94,7 +99,7 @@ def doctor(
     findings: list[Finding] = []
 
     def examined() -> Iterator[Finding]:
-        for one in examine(store_path(store), model, pretrained):
+        for one in examine(store_path(store), model, pretrained, cluster):
             findings.append(one)
             yield one
 

@@ -1,4 +1,4 @@
-"""``adapt``: fit a store's model to captions, from the vectors that are there."""
+"""``adapt``: fit a store's model to captions, using the stored vectors."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def adapt(
 ) -> None:
     """Adapt the store's model to captions of its images, in seconds, without opening an image.
 
-    Writes a new model only if recall on held-out images improves by more than the noise. Use it
-    with `mmindex build --model local-dir:OUT`, which computes the new vectors from the old ones.
+    The command writes a new model only if recall on held-out images improves by more than the
+    noise. Use the model with `mmindex build --model local-dir:OUT`, which computes the new vectors
+    from the old ones.
 
     Example: mmindex adapt --captions captions.csv --out my-model
     """
@@ -70,7 +71,8 @@ def _lines(report: AdaptReport) -> Iterator[str]:
     if report.out is not None:
         yield f"adapted {visible(report.parent.model)}: {visible(str(report.out))}"
     else:
-        yield f"kept {visible(report.parent.model)}: no candidate is better by more than the noise"
+        kept = visible(report.parent.model)
+        yield f"kept {kept}: no candidate improves recall by more than the noise"
     yield from labelled(_rows(report))
     if report.model is not None:
         store = visible(str(report.store))
@@ -81,7 +83,7 @@ def _rows(report: AdaptReport) -> Iterator[tuple[str, str]]:
     lost = [
         f"{count:,} {what}"
         for count, what in (
-            (report.unknown, "of images that the store does not have"),
+            (report.unknown, "of images that are not in the store"),
             (report.unusable, "without a vector"),
         )
         if count

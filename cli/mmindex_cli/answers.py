@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _QUERY_COLUMNS = ("query", "rank", "score", "id", "uri", "caption", "error")
 _GAP = "  "
-# The widest that a column asked for gets in a terminal, and the least that a caption gets beside
-# its picture's path.
+# The largest width of a requested column in a terminal, and the smallest width of a caption next to
+# the path of its image.
 _WIDEST = 24
 _LEAST_CAPTION = 24
 
@@ -32,12 +32,12 @@ class View:
 
     Attributes:
         columns: names of additional image columns in the metadata of the hits.
-        picture: draws the image with this uri in the terminal; None for no thumbnails.
-        copies: whether to show how many near-duplicates each hit stands for.
+        draw: draws the image with this uri in the terminal; None for no thumbnails.
+        copies: whether to show the number of near-duplicates of each hit.
     """
 
     columns: Sequence[str] = ()
-    picture: Callable[[str], str] | None = None
+    draw: Callable[[str], str] | None = None
     copies: bool = False
 
     @property
@@ -134,8 +134,8 @@ def _table(hits: Sequence[Hit], view: View, width: int | None) -> Iterator[str]:
     for number, line in enumerate(lines):
         yield line
         yield from below[number : number + 1]
-        if view.picture is not None:
-            yield view.picture(hits[number].uri)
+        if view.draw is not None:
+            yield view.draw(hits[number].uri)
 
 
 def _aligned(columns: Mapping[str, Sequence[str]]) -> Iterator[str]:

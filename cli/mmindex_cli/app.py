@@ -33,7 +33,7 @@ class _Commands(LazyCommands):
         "export": Entry("export:export", "Write images, captions and vectors for other tools."),
         "adapt": Entry("adapt:adapt", "Adapt the model to your captions in seconds."),
         "train": Entry("train:train", "Train an open_clip model on captioned images."),
-        "status": Entry("status:status", "Show what the store contains and how good it is."),
+        "status": Entry("status:status", "Show the content, recall and last run of a store."),
         "versions": Entry("upkeep:versions", "List the versions in the store."),
         "check": Entry("check:check", "Verify the store, and repair it."),
         "gc": Entry("upkeep:gc", "Remove old versions and unused files."),
@@ -92,4 +92,4 @@ def main() -> None:
     except (KeyboardInterrupt, Terminated) as error:  # before or after the error boundary
         sys.exit(exit_code_of(error))
     finally:
-        stop_catching()  # as an exception it would only tear the interpreter's end
+        stop_catching()  # an exception would only disturb the exit of the interpreter

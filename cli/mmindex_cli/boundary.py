@@ -2,7 +2,7 @@
 
 Expected failures print one ``error:`` and one ``hint:`` line on stderr and exit with their class's
 code; anything else is a bug: exit 70. Tracebacks appear with ``--debug`` only. With
-``--log-format json`` the failure is a last event instead of the two lines.
+``--log-format json``, the failure is the last event instead of the two lines.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from mmindex_cli.interrupts import catch_signals
 from mmindex_cli.logs import LogFormat
 from mmindex_cli.streams import in_colour, say, settle_stdout
 
-# Newer typers carry click inside, older ones use the package: this is either's ClickException.
+# Newer versions of typer include click, older ones use the package; this works for both.
 CommandLineError: Final[type[Exception]] = typer.BadParameter.__mro__[2]
 
-# What a command that was stopped leaves behind; the others change nothing.
+# What a stopped command keeps; the other commands change nothing.
 _KEPT: Final = {
     **dict.fromkeys(
         ("build", "crawl", "encode", "quarantine_retry"),
@@ -84,7 +84,7 @@ def run_guarded(run: Callable[[], object], explain: Callable[[Any], MmindexError
     except MmindexError as error:
         return _fail(error)
     except BrokenPipeError:
-        settle_stdout()  # the reader of our output went away (``| head``): no failure
+        settle_stdout()  # the reader of the output has ended (``| head``), which is not a failure
     except OSError as error:
         return _fail(from_os_error(error, error.filename or "output"))
     except KeyboardInterrupt as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FullOption = Annotated[
     bool,
     typer.Option(
-        "--full", help="Read and hash every object, and check that they match each other."
+        "--full", help="Read and hash every object, and check that the objects are consistent."
     ),
 ]
 SubsetOption = Annotated[

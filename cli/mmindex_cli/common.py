@@ -57,7 +57,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         show_bars(True)
         function(*args, **kwargs)
 
-    # Evaluated: typer takes a __signature__ as it is and would not see Annotated in strings.
+    # Evaluated, because typer does not find Annotated in the strings of a __signature__.
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     keyword = inspect.Parameter.KEYWORD_ONLY
     extra = (

@@ -1,7 +1,7 @@
 """``completion``: scripts that complete command lines without starting mmindex.
 
-A script lists every command and option of this version, so that pressing Tab costs no Python
-start. Print it again after an upgrade.
+A script contains every command and option of this version, so that pressing Tab does not start
+Python. Print it again after an upgrade.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _commands(command: Any, path: str) -> Iterator[tuple[str, _Command]]:
     entries = getattr(command, "entries", {})
     below = {name: entry.summary for name, entry in entries.items()}
     help_names = ("-h", "--help")
-    # From the function: where typer keeps a parameter's type differs from release to release.
+    # From the function, because typer stores the types of parameters differently in each release.
     kinds = {
         name: _plain(parameter.annotation)
         for name, parameter in inspect.signature(command.callback).parameters.items()

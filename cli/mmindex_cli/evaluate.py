@@ -63,7 +63,7 @@ def evaluate(
     from mmindex.evaluate.stage import measure, settings_of
 
     with mmindex.open(store_path(store)) as index:
-        # Found out now, not after minutes of measuring.
+        # Checked now, and not after minutes of measuring.
         golden = None if expect is None else find_expected(index.snapshot, expect)
         other = None if compare_with is None else open_other(index.snapshot, compare_with)
         measured, config = index.measure(), settings_of(index.snapshot)

@@ -41,14 +41,14 @@ def explain(
 
     Example: mmindex explain --image beach.jpg --text "a red umbrella" --out umbrella.png
     """
-    from mmindex.insight.overlay import explain_picture
+    from mmindex.insight.overlay import explain_image
     from mmindex.search.vectorize import open_vectorizer
     from mmindex_cli.output import emit
 
     if not out.parent.is_dir() or out.is_dir():
         raise CannotCreateError(f"{out}: cannot be created", "name a file in an existing folder")
     with open_vectorizer(store_path(store), device) as vectorizer:
-        found = explain_picture(vectorizer, image, text, out, method)
+        found = explain_image(vectorizer, image, text, out, method)
     emit(
         [found],
         output_format,

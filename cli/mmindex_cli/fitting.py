@@ -10,12 +10,12 @@ from wcwidth import wcswidth, wcwidth
 from mmindex.core.display import visible
 
 _MIN_WIDTH = 40
-# Characters looked at for each column of room: accents and joiners take none of their own.
+# Characters to examine per column: accents and joiners do not take a column.
 _PER_COLUMN = 4
 
 
 def terminal_width() -> int | None:
-    """Return the width of the terminal, or None for files and pipes: their lines are not cut."""
+    """Return the width of the terminal, or None for files and pipes (no line is shortened)."""
     if not sys.stdout.isatty():
         return None
     return max(_MIN_WIDTH, shutil.get_terminal_size().columns)
@@ -25,7 +25,7 @@ def fit(text: str, width: int | None) -> str:
     """Return the escaped text, shortened with an ellipsis to at most ``width`` columns."""
     if width is None:
         return visible(text)
-    # Accents take no column: a pile of thousands on one letter is cut too.
+    # Accents take no column, so thousands of them on one letter must be cut as well.
     shown = visible(text[: _PER_COLUMN * width + 1])
     if len(shown) <= _PER_COLUMN * width and wcswidth(shown) <= width:
         return shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# What the library calls `max_removed` or `device=cpu` is a flag here: --max-removed, --device cpu.
+# The flags for `max_removed` or `device=cpu` in messages are --max-removed and --device cpu.
 _NAMES: Final = (
     "all_files|allow_host|allow_pickle_weights|allow_private|at|base_url|captions|"
     "captions_from|certfile|cluster|config|confusion|cores|device|exclude|format|"

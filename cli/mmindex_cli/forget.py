@@ -86,7 +86,7 @@ def _print(report: ForgetReport, near: Sequence[str], form: Form) -> None:
 
 def _lines(report: ForgetReport, near: Sequence[str]) -> Iterator[str]:
     for name in report.already:
-        yield f"{visible(name)} is forgotten already"
+        yield f"{visible(name)} was already forgotten"
     if report.forgotten:
         done = "would forget" if report.dry_run else "forgot"
         yield f"{done} {report.images:,} image(s) and {report.captions:,} caption(s)"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 _AGAIN_S = 0.01
-_HAS_TIMER = hasattr(signal, "setitimer")  # not on Windows, where a lost signal stays lost
+_HAS_TIMER = hasattr(signal, "setitimer")  # Windows cannot raise a lost signal again
 
 
 def catch_signals() -> None:
@@ -31,7 +31,7 @@ def stop_catching() -> None:
 
 
 def _on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; unwinding must not be cut
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # further signals must not interrupt the cleanup
     raise Terminated
 
 

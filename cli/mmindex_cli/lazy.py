@@ -1,6 +1,6 @@
 """Import a command only when it is used: ``status`` does not wait for ``train``.
 
-Importing every command and having typer look at every option takes as long as all the rest of
+Importing every command, with all options for typer, takes as long as everything else in
 ``mmindex --help``.
 """
 
@@ -22,7 +22,7 @@ from mmindex.core.errors import MmindexError, UsageError
 from mmindex_cli.boundary import run_guarded
 from mmindex_cli.common import command
 
-# What newer typers pass on of pydantic's way to speak.
+# Parts of pydantic's messages that newer versions of typer pass on.
 _WORDS: Final = {
     ": Value error, ": ": ",
     ": Input should be greater than or equal to ": ": must be at least ",
@@ -127,7 +127,7 @@ class LazyCommands(TyperGroup):
 def _explained(group: TyperGroup, words: Sequence[str], error: Any) -> MmindexError | int:
     """Convert a usage error of click to an mmindex error, or to an exit code if it printed help."""
     if type(error).__name__ == "NoArgsIsHelpError":
-        error.show()  # its text is the help
+        error.show()  # the message is the help text
         return int(error.exit_code)
     message, path = visible(_message(error)), _path(group, words)
     extra = words[-1:] if message.startswith("got unexpected extra argument") else []

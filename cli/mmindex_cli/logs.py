@@ -46,7 +46,7 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        from tqdm import tqdm  # here: commands that only read and print log nothing
+        from tqdm import tqdm  # here, because many commands log nothing
 
         line = self.format(record)
         with tqdm.external_write_mode(file=sys.stderr):

@@ -152,7 +152,7 @@ SOURCES = (
             metavar="SECONDS"),
 )  # fmt: skip
 LIMITS = (
-    Setting("limits.max_quarantine", "Largest share of unusable items."),
+    Setting("limits.max_quarantine", "Largest share of items that can be unusable."),
     Setting(
         "limits.max_removed", "Largest share of the images of the last version that can be missing."
     ),
@@ -169,7 +169,7 @@ FETCH = (
     Setting("fetch.per_host_concurrency", "Concurrent requests to one host."),
     Setting("fetch.contact", "Email address or web page for the User-Agent header."),
     *NETWORK,
-    Setting("crawl.rehash", "Read every file again, even if it seems unchanged."),
+    Setting("crawl.rehash", "Read every file again, even if it appears unchanged."),
 )  # fmt: skip
 MODEL = (
     Setting("model.name", "open_clip model name, `embedded`, local-dir:PATH or hf-hub:ORG/REPO.",
@@ -182,8 +182,8 @@ MACHINE = (
     Setting("encode.device", "Device: auto, cpu, cuda (all GPUs), cuda:N or cuda:N,M."),
     Setting("encode.cores", "Number of cores for the model and for decoding. "
             "[default: all of them]"),
-    Setting("encode.workers", "Number of decoding processes; 0 decodes in the main process. "
-            "[default: one per core]"),
+    Setting("encode.workers", "Number of processes that decode images; 0 decodes in the main "
+            "process. [default: one per core]"),
 )  # fmt: skip
 ENCODE = (
     *MACHINE,

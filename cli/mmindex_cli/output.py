@@ -1,14 +1,14 @@
 """Print results as text, TSV, JSON lines or paths.
 
-Every text shown comes from somebody's corpus, so in each form control characters, terminal escapes
-and text-direction overrides are written as escapes:
+Texts come from untrusted corpora, so every format escapes control characters, terminal escapes and
+text-direction overrides:
 
-- text: made visible (``\\x1b``);
-- TSV: escapes that can be undone (``\\t``, ``\\n``; a backslash is doubled). A cell of the
-  corpus's own text that begins with ``= + - @`` (or their full-width forms) or ``'`` gets one ``'``
-  in front: spreadsheets then take it for text, not for a formula;
-- JSON lines: ``\\uXXXX``, as JSON has it; letters of all scripts stay as they are;
-- paths: the bytes themselves, which the next program opens; escaped on a terminal only.
+- text: visible escapes (``\\x1b``);
+- TSV: reversible escapes (``\\t``, ``\\n``; a backslash is doubled). A cell with text of the
+  corpus that begins with ``= + - @`` (or their full-width forms) or ``'`` gets a ``'`` in front, so
+  that spreadsheets treat it as text, not as a formula;
+- JSON lines: ``\\uXXXX``; letters of all scripts are unchanged;
+- paths: the original bytes, for other programs; escaped only in a terminal.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def emit(
                 _print_path(path, end)
         return
     for line in _lines(items, form, text, json, compact, tsv):
-        # Programs get UTF-8 whatever the locale; a terminal gets what it can show.
+        # Programs get UTF-8 in any locale; a terminal gets the characters that it can show.
         human = form in {"text", "table"}
         encoding = (getattr(sys.stdout, "encoding", None) if human else None) or "utf-8"
         typer.echo(line.encode(encoding, "backslashreplace"))

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _PIXELS: Final = 192
-_CHUNK: Final = 4096  # kitty takes no longer piece of base64
+_CHUNK: Final = 4096  # the longest chunk of base64 that kitty accepts
 _COLOURS: Final = 64
 _ANSWER_S: Final = 0.5
 
 
-def picture_drawer() -> Callable[[str], str]:
+def image_drawer() -> Callable[[str], str]:
     """Return a function that draws the image with a uri as text for this terminal.
 
     Raises:
@@ -63,7 +63,7 @@ def _answers_sixel() -> bool:
     """Ask the terminal for its features (primary device attributes); 4 means sixel."""
     if not sys.stdin.isatty() or sys.platform == "win32":
         return False
-    import termios  # here: Windows has neither
+    import termios  # imported here, because Windows has neither
     import tty
 
     descriptor = sys.stdin.fileno()
@@ -80,9 +80,9 @@ def _answers_sixel() -> bool:
     return b"4" in answer.removeprefix(b"\x1b[?").removesuffix(b"c").split(b";")
 
 
-def kitty(picture: Image) -> str:
+def kitty(image: Image) -> str:
     """Return an image in the kitty protocol: PNG in chunks of base64."""
-    data = _encoded(picture, "PNG")
+    data = _encoded(image, "PNG")
     pieces = [data[start : start + _CHUNK] for start in range(0, len(data), _CHUNK)]
     first = "a=T,f=100,"
     return "".join(
@@ -91,16 +91,16 @@ def kitty(picture: Image) -> str:
     )
 
 
-def iterm2(picture: Image) -> str:
+def iterm2(image: Image) -> str:
     """Return an image in the iTerm2 protocol."""
-    return f"\x1b]1337;File=inline=1:{_encoded(picture, 'PNG')}\x07"
+    return f"\x1b]1337;File=inline=1:{_encoded(image, 'PNG')}\x07"
 
 
-def sixel(picture: Image) -> str:
+def sixel(image: Image) -> str:
     """Return an image as sixels: bands of six rows with each colour once per band."""
     import numpy as np
 
-    few = picture.quantize(_COLOURS)
+    few = image.quantize(_COLOURS)
     palette = few.getpalette() or []
     colours = [
         f"#{n};2;" + ";".join(str(round(value / 2.55)) for value in palette[3 * n : 3 * n + 3])
@@ -117,7 +117,7 @@ def sixel(picture: Image) -> str:
             for n in np.unique(band[band < 255]).tolist()
         )
         bands.append("$".join(lines))
-    size = f'"1;1;{picture.width};{picture.height}'
+    size = f'"1;1;{image.width};{image.height}'
     return f"\x1bP0;1q{size}{''.join(colours)}{'-'.join(bands)}\x1b\\"
 
 
@@ -131,7 +131,7 @@ def _runs(columns: list[int]) -> Iterator[str]:
             start = end
 
 
-def _encoded(picture: Image, form: str) -> str:
+def _encoded(image: Image, form: str) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, form)
+    image.save(buffer, form)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -84,7 +84,7 @@ ToOption = Annotated[
         help="What to find. [default: image; for a single image, captions if there are any]"
     ),
 ]
-_MAX_HITS = 2**31 - 1  # any corpus fits; a number beyond 64 bits is no number to count with
+_MAX_HITS = 2**31 - 1  # enough for any corpus; numbers beyond 64 bits would overflow
 HitsOption = Annotated[int, typer.Option("-k", min=1, max=_MAX_HITS, help="Number of hits.")]
 MinScoreOption = Annotated[
     float | None,
@@ -110,14 +110,14 @@ DistinctOption = Annotated[
     bool,
     typer.Option(
         "--distinct",
-        help="Leave out near-duplicates of better hits, and show their number.",
+        help="Leave out near-duplicates of better hits, and show how many there are.",
     ),
 ]
 LocationOption = Annotated[
     bool,
     typer.Option(
         "--with-location",
-        help="Allow the location columns (lat, lon) in --columns.",
+        help="Allow location columns (lat, lon) in --columns.",
     ),
 ]
 PreviewOption = Annotated[
@@ -162,7 +162,7 @@ def query(
     asked.check(html)
     form, end = paths_form(output_format, null)
     view = View(
-        columns.split(",") if columns else (), _picture_drawer() if preview else None, distinct
+        columns.split(",") if columns else (), _image_drawer() if preview else None, distinct
     )
     wanted = _Wanted(
         k=k, where=where, min_score=min_score, sort=sort, distinct=distinct,
@@ -176,10 +176,10 @@ def query(
             raise DataError(f"{failed} of the queries failed", "see their `error`")
 
 
-def _picture_drawer() -> Callable[[str], str]:
-    from mmindex_cli.preview import picture_drawer
+def _image_drawer() -> Callable[[str], str]:
+    from mmindex_cli.preview import image_drawer
 
-    return picture_drawer()
+    return image_drawer()
 
 
 class _Wanted(TypedDict):

@@ -54,7 +54,7 @@ def schedule(
     if cron == systemd:
         raise UsageError("choose --cron or --systemd", "for example: mmindex schedule --cron")
     if config is not None:
-        load_config(config, {})  # report its mistakes now, not at night
+        load_config(config, {})  # so that errors are reported now, and not at night
     job = Job(
         command=_command(),
         store=_absolute(store_path(store)),
@@ -66,7 +66,7 @@ def schedule(
     if cron:
         typer.echo(cron_line(job))
         return
-    is_root = hasattr(os, "geteuid") and os.geteuid() == 0  # Windows has no such number
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0  # Windows has no user ids
     folder = "/etc/systemd/system" if is_root else "~/.config/systemd/user"
     for suffix, text in (("service", service_unit(job)), ("timer", timer_unit(job))):
         typer.echo(f"# {folder}/{unit_name(job)}.{suffix}\n{text}")

@@ -57,7 +57,7 @@ def serve(
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Serve a search page and an HTTP API for the published version, and follow new versions.
+    """Serve a search page and an HTTP API for the published version, and switch to new versions.
 
     Example: mmindex serve --open
     """
@@ -89,7 +89,7 @@ def serve(
         with_location=with_location,
     )
     settings.check()
-    with listen(settings) as server:  # before the model is loaded for nothing
+    with listen(settings) as server:  # before the model is loaded, which takes seconds
         service = Service.open(settings)
         name = f"[{host}]" if ":" in host else host
         scheme = "http" if certfile is None else "https"

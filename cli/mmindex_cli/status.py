@@ -20,7 +20,7 @@ from mmindex_cli.options import StoreOption, TextFormat
 from mmindex_cli.output import Form, emit, labelled
 from mmindex_cli.summary import describe, duration
 
-# Clocks of machines that share a disk differ a little; a success from further ahead is no success.
+# Clocks of machines that share a disk can differ by this time; a later success does not count.
 _CLOCK_SKEW = timedelta(minutes=5)
 
 MaxAgeOption = Annotated[

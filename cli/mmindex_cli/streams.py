@@ -8,8 +8,8 @@ from typing import IO, Any
 
 import typer
 
-# Each opened the wrong way round, as GNU tools do it: reading stdin and writing stdout then fail
-# with "Bad file descriptor" (exit 74), while nobody waits for what goes to a closed stderr.
+# Opened in the opposite mode, as in GNU tools: reading stdin and writing stdout then fail with "Bad
+# file descriptor" (exit code 74). Output to a closed stderr is discarded.
 _STREAMS = (("stdin", os.O_WRONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
 
 
@@ -23,7 +23,7 @@ def open_missing_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, flags)  # the lowest number that is free: this one
+            os.open(os.devnull, flags)  # open returns the lowest free number, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, _reopened(number))
 
@@ -37,7 +37,7 @@ def _reopened(number: int) -> IO[Any]:
 def say(line: str) -> None:
     """Print a line on stderr. If this fails, only the exit code reports the error."""
     try:
-        sys.stderr.write(f"{line}\n")  # with its end: the kernel gets the line in one call
+        sys.stderr.write(f"{line}\n")  # with its newline, so that the line is written in one call
         sys.stderr.flush()
     except OSError:
         _drop(2)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def print_run(root: Path, summary: RunSummary, form: Form) -> None:
-    """Print what a run did, and the state of the store."""
+    """Print the result of a run, and the state of the store."""
     emit(
         [summary],
         form,

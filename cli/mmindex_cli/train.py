@@ -70,7 +70,7 @@ _SETTINGS = (
     Setting("train.lock_text", "Do not train the text tower."),
     Setting("train.device", "auto, cpu, cuda or cuda:N."),
     Setting("train.precision", "Precision of the computation."),
-    Setting("train.workers", "Number of decoding processes. [default: one per core]"),
+    Setting("train.workers", "Number of processes that decode images. [default: one per core]"),
     Setting("train.checkpoint_every", "Number of steps between checkpoints and validations.",
             "--every"),
 )  # fmt: skip

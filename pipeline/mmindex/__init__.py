@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib
 
-TYPE_CHECKING = False  # type checkers take it for true; `typing` would be most of the import's cost
+TYPE_CHECKING = False  # true for type checkers; importing `typing` would take most of the time
 if TYPE_CHECKING:
-    from mmindex.api import Hit, Hits, Index, adapt, build, open  # mmindex.open, as gzip.open
+    from mmindex.api import Hit, Hits, Index, adapt, build, open  # mmindex.open, like gzip.open
     from mmindex.core.errors import (
         BusyError,
         CannotCreateError,

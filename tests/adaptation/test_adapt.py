@@ -1,4 +1,4 @@
-"""From a store to an adapted model and back, with a tiny model and drawn pictures."""
+"""From a store to an adapted model and back, with a tiny model and drawn images."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def vectors(store: Path, side: str) -> dict[str, np.ndarray]:
     return dict(zip(ids, np.asarray(rows, dtype=np.float64), strict=True))
 
 
-def test_a_model_is_written_that_finds_more_than_before(adapted: AdaptReport, built: Path):
+def test_a_model_that_finds_more_is_written(adapted: AdaptReport, built: Path):
     assert adapted.adapted
     assert adapted.gain.both.low > 5
     assert (adapted.images, adapted.captions, adapted.tested) == (96, 96, 96)
@@ -77,12 +77,12 @@ def test_a_model_is_written_that_finds_more_than_before(adapted: AdaptReport, bu
         assert index.snapshot.encoder.fingerprint == adapted.parent.fingerprint
 
 
-def test_build_maps_the_vectors_without_a_picture_and_a_fresh_encoding_agrees(
+def test_build_maps_the_vectors_without_an_image_and_a_fresh_encoding_agrees(
     adapted: AdaptReport, built: Path, squares: Path, tmp_path: Path
 ):
-    store, pictures = tmp_path / "store", tmp_path / "squares"
+    store, images = tmp_path / "store", tmp_path / "squares"
     shutil.copytree(built, store)
-    shutil.copytree(squares, pictures)
+    shutil.copytree(squares, images)
     summary = mmindex.build(store, model=adapted.model)
     encode = summary.report.reports["encode"]
     assert (encode["mapped_images"], encode["mapped_texts"]) == (96, 64)
@@ -94,7 +94,7 @@ def test_build_maps_the_vectors_without_a_picture_and_a_fresh_encoding_agrees(
     assert not mmindex.build(store).published
 
     fresh = tmp_path / "fresh"
-    mmindex.build(fresh, [pictures], model=adapted.model, workers=0)
+    mmindex.build(fresh, [images], model=adapted.model, workers=0)
     for side, count in (("image", 96), ("text", 64)):
         one, other = vectors(store, side), vectors(fresh, side)
         assert len(one) == count
@@ -105,7 +105,7 @@ def test_build_maps_the_vectors_without_a_picture_and_a_fresh_encoding_agrees(
         assert min(cosines) > 0.9999
 
 
-def test_this_process_applies_the_maps_where_a_cluster_encodes(adapted: AdaptReport):
+def test_with_a_cluster_this_process_applies_the_maps(adapted: AdaptReport):
     info = fingerprint_of(resolve_model(adapted.model, None), "fp32")
     config = Config.model_validate({"model": {"name": adapted.model}})
     assert adapted.out is not None
@@ -138,15 +138,15 @@ def test_an_adapted_store_is_searched_and_grows(
 def test_a_list_of_captions_adapts_a_store_without_any(
     squares: Path, tiny_model: TinyModel, tmp_path: Path
 ):
-    pictures = tmp_path / "squares"
-    shutil.copytree(squares, pictures)
-    captions = (pictures / "captions.csv").rename(tmp_path / "captions.csv")
+    images = tmp_path / "squares"
+    shutil.copytree(squares, images)
+    captions = (images / "captions.csv").rename(tmp_path / "captions.csv")
     store = tmp_path / "store"
-    build_squares(store, pictures, tiny_model)
+    build_squares(store, images, tiny_model)
     with pytest.raises(NoInputError, match="no captions to adapt to") as raised:
         mmindex.adapt(store, out=tmp_path / "model")
     assert "`captions`" in raised.value.hint
-    shutil.rmtree(pictures)  # no picture is opened
+    shutil.rmtree(images)  # no image is opened
     with captions.open("a") as file:
         file.write('999.png,"a picture, which the store does not have"\n001.png,\n')
     report = mmindex.adapt(store, out=tmp_path / "model", captions=captions)
@@ -154,7 +154,7 @@ def test_a_list_of_captions_adapts_a_store_without_any(
     assert (report.images, report.captions, report.unknown) == (96, 96, 1)
 
 
-def test_a_list_that_names_no_picture_of_the_store_is_refused(built: Path, tmp_path: Path):
+def test_a_list_that_names_no_image_of_the_store_is_refused(built: Path, tmp_path: Path):
     captions = tmp_path / "captions.csv"
     captions.write_text("image,caption\nelsewhere.png,a cat\n")
     with pytest.raises(DataError, match="none of its 1 names is an image in this store"):
@@ -181,22 +181,22 @@ def test_unrelated_captions_write_nothing(built: Path, tmp_path: Path):
     assert not (tmp_path / "model").exists()
 
 
-def test_what_is_in_the_way_stays(adapted: AdaptReport, built: Path, tmp_path: Path):
+def test_existing_files_are_not_overwritten(adapted: AdaptReport, built: Path, tmp_path: Path):
     assert adapted.out is not None
     other = tmp_path / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="no adapted model"):
+    with pytest.raises(UsageError, match="not an adapted model"):
         mmindex.adapt(built, out=other, overwrite=True)
     file = tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(UsageError, match="no adapted model"):
+    with pytest.raises(UsageError, match="not an adapted model"):
         mmindex.adapt(built, out=file)
     with pytest.raises(CannotCreateError, match="not a folder"):
         mmindex.adapt(built, out=file / "below" / "model")
     model = tmp_path / "model"
     shutil.copytree(adapted.out, model)
-    with pytest.raises(UsageError, match="holds a model already") as raised:
+    with pytest.raises(UsageError, match="already contains a model") as raised:
         mmindex.adapt(built, out=model)
     assert "`overwrite`" in raised.value.hint
     report = mmindex.adapt(built, out=model, overwrite=True)
@@ -241,7 +241,7 @@ def test_a_store_whose_model_has_changed_is_refused(squares: Path, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_the_original_of_a_copied_parent_may_go(squares: Path, tmp_path: Path):
+def test_the_original_of_a_copied_parent_can_be_removed(squares: Path, tmp_path: Path):
     model = save_tiny_model(tmp_path / "model")
     build_squares(tmp_path / "store", squares, model)
     report = mmindex.adapt(tmp_path / "store", out=tmp_path / "out")

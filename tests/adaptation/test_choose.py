@@ -1,4 +1,4 @@
-"""The unchanged model is always a candidate, and what is tested was not fitted to."""
+"""The choice of settings: the unchanged model is a candidate, and tests use unseen images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.adapting import related_pairs, unrelated
 EVEN = Noise.of(None, None, 32)
 
 
-def test_a_relation_is_found_and_holds_for_new_pictures():
+def test_a_relation_is_found_and_holds_for_new_images():
     every = related_pairs(400)
     pairs, new = every.only(np.arange(300)), every.only(np.arange(300, 400))
     choice = choose(pairs, EVEN, 0)
@@ -35,7 +35,7 @@ def test_unrelated_captions_keep_the_model(seed: int):
     assert not choose(unrelated(related_pairs(150), seed), EVEN, seed).gain.real
 
 
-def test_equal_input_gives_equal_maps_and_threads_stay_as_they_were():
+def test_equal_input_results_in_equal_maps_and_threads_are_restored():
     pairs = related_pairs(120)
     before = torch.get_num_threads()
     one, other = (fit(pairs, EVEN, choose(pairs, EVEN, 3), 3) for _ in range(2))
@@ -45,7 +45,7 @@ def test_equal_input_gives_equal_maps_and_threads_stay_as_they_were():
     assert torch.get_num_threads() == before
 
 
-def test_folds_hold_every_picture_once_and_each_tests_once():
+def test_every_image_is_in_one_fold_and_every_fold_tests_once():
     split = Split.of(103, 0)
     assert sorted(np.concatenate(split.folds).tolist()) == list(range(103))
     assert sorted(test for test, _ in split.rounds) == [0, 1, 2, 3, 4]
@@ -66,7 +66,7 @@ def test_a_large_corpus_is_adapted_in_one_round(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("side", ["images", "texts", "both"])
-def test_vectors_that_are_all_alike_keep_the_model(side: str):
+def test_equal_vectors_keep_the_model(side: str):
     pairs = related_pairs(60)
     images, texts = pairs.images, pairs.texts
     if side != "texts":

@@ -1,4 +1,4 @@
-"""Which image a list of captions means."""
+"""The images that a list of captions names."""
 
 from __future__ import annotations
 
@@ -50,27 +50,27 @@ def named(root: Path, uris: list[str], names: list[str]) -> module.Captioned:
         "trip\\{n:02d}.jpg",
     ],
 )
-def test_an_image_is_named_by_its_id_its_path_or_its_end(root: Path, name: str):
+def test_an_image_is_named_by_its_id_its_path_or_the_end_of_its_path(root: Path, name: str):
     uris = [f"/photos/trip/{n:02d}.jpg" for n in range(COUNT)]
     found = named(root, uris, [name.format(n=n) for n in range(COUNT)])
     assert (len(found.pairs), found.unknown) == (COUNT, 0)
 
 
-def test_members_of_archives_and_paths_that_are_no_utf8_are_named_too(root: Path):
+def test_members_of_archives_and_paths_that_are_not_utf8_are_named_too(root: Path):
     uris = [f"/photos/a.zip!in/{n:02d}.jpg" for n in range(COUNT)]
     uris[0] = "file:///photos/%C3%A4%20b.jpg"
     names = ["ä b.jpg", *(f"in/{n:02d}.jpg" for n in range(1, COUNT))]
     assert named(root, uris, names).unknown == 0
 
 
-def test_a_name_that_could_mean_several_images_is_not_guessed(root: Path):
+def test_an_ambiguous_name_is_not_guessed(root: Path):
     uris = [f"/photos/{n // 2}/{n % 2}{n // 4 * 2}.jpg" for n in range(2 * COUNT)]
     uris = [f"/photos/{n}/same.jpg" if n < 3 else f"/photos/{n}.jpg" for n in range(COUNT + 3)]
     found = named(root, uris, ["same.jpg", *(f"{n}.jpg" for n in range(3, COUNT + 3))])
     assert (len(found.pairs), found.unknown) == (COUNT, 1)
 
 
-def test_captions_of_one_image_stand_together_and_equal_ones_count_once(root: Path):
+def test_captions_of_an_image_are_consecutive_and_equal_ones_count_once(root: Path):
     uris = [f"/photos/{n:02d}.jpg" for n in range(COUNT)]
     path = root.with_suffix(".tsv")
     lines = [f"{n:02d}.jpg\t{text}" for n in range(COUNT) for text in ("red", "blue", "red", " ")]
@@ -87,7 +87,7 @@ def test_stored_captions_are_used_by_vector(root: Path):
     assert found.pairs.images.dtype == np.float16
 
 
-def test_a_store_without_captions_says_what_to_pass(root: Path):
+def test_a_store_without_captions_names_the_option_to_pass(root: Path):
     with pytest.raises(NoInputError, match="no captions to adapt to"):
         stored(store(root, ["/photos/1.jpg"]), 0)
 

@@ -1,4 +1,4 @@
-"""The closed form against what is known of it."""
+"""Canonical correlation compared with known results."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def test_sums_of_parts_are_the_sums_of_the_whole():
         (Moments.of(pairs.only(part)) for part in parts[1:]), Moments.of(pairs.only(parts[0]))
     )
     whole = Moments.of(pairs)
-    assert total.pictures == whole.pictures == 101
+    assert total.count == whole.count == 101
     for name in ("image", "text", "images", "texts", "both"):
         assert torch.allclose(getattr(total, name), getattr(whole, name), atol=1e-4)
 
 
-def test_a_picture_counts_the_same_however_many_captions_it_has():
+def test_an_image_has_the_same_weight_with_any_number_of_captions():
     pairs = related_pairs(60, captions=1)
     chosen = np.arange(60)
     twice = type(pairs)(pairs.images, np.repeat(pairs.texts, 2, axis=0), 2 * pairs.counts)
@@ -51,7 +51,7 @@ def test_full_trust_gives_the_scores_of_the_unchanged_model_around_the_centres()
     assert torch.allclose(product / product[0, 0], torch.eye(32), atol=1e-4)
 
 
-def test_maps_bring_pictures_and_captions_together():
+def test_maps_reduce_the_distance_between_images_and_captions():
     pairs = related_pairs(600)
     fit = Whitened.of(Moments.of(pairs.only(np.arange(400))), EVEN, Settings(0.1, 0.1, 0.0)).fit(
         0.0
@@ -61,7 +61,7 @@ def test_maps_bring_pictures_and_captions_together():
     assert rank(test, fit.affines).score > 60
 
 
-def test_a_direction_without_variance_does_no_harm():
+def test_a_direction_without_variance_is_harmless():
     pairs = related_pairs(200)
     flat = pairs.images.copy()
     flat[:, 5] = 0
@@ -82,5 +82,5 @@ def test_noise_of_features_has_mean_variance_one_and_is_nowhere_zero():
     assert torch.equal(noise.text, torch.eye(32, dtype=torch.float64))
 
 
-def test_a_ridge_for_more_pictures_is_smaller():
+def test_a_ridge_for_more_images_is_smaller():
     assert Settings(3.0, 1.0, 0.4, 30).for_more(60, 120) == Settings(1.5, 0.5, 0.4, 30)

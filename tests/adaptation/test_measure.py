@@ -1,4 +1,4 @@
-"""Ranks and gains against answers worked out by hand."""
+"""Ranks and gains compared with answers computed by hand."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def ranks(said: list[int], seen: list[int], owner: list[int]) -> Ranks:
     return Ranks(np.array(said), np.array(seen), np.array(owner))
 
 
-def test_ranks_are_those_of_the_best_right_answer():
+def test_ranks_are_those_of_the_best_correct_answer():
     images = np.eye(3, dtype=np.float16)
-    # The first picture's second caption is nearer to the second picture.
+    # The first image's second caption is nearer to the second image.
     texts = np.array([[1, 0, 0], [0.6, 0.8, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float16)
     found = rank(Pairs(images, texts, np.array([2, 1, 1])), None)
     assert found.text_to_image.tolist() == [1, 2, 1, 1]
@@ -32,7 +32,7 @@ def test_maps_are_applied_to_both_sides():
     assert rank(pairs, (turn, keep)).text_to_image.tolist() == [1, 1, 1]
 
 
-def test_galleries_taken_together_keep_their_pictures_apart():
+def test_joined_galleries_keep_their_images_separate():
     one = ranks([1, 2], [1], [0, 0])
     both = Ranks.joined([one, ranks([3], [4], [0])])
     assert both.text_to_image.tolist() == [1, 2, 3]
@@ -48,9 +48,9 @@ def test_a_model_gains_nothing_over_itself():
 
 
 def test_a_gain_in_one_direction_does_not_pay_for_a_loss_in_the_other():
-    pictures = list(range(100))
-    before = ranks([20] * 100, [1] * 100, pictures)
-    after = ranks([1] * 100, [6] * 100, pictures)
+    images = list(range(100))
+    before = ranks([20] * 100, [1] * 100, images)
+    after = ranks([1] * 100, [6] * 100, images)
     found = gain(before, after, 0)
     assert found.text_to_image.value == 100
     assert found.both.low > 0

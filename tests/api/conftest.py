@@ -10,23 +10,23 @@ import pytest
 import mmindex
 from mmindex.models.encoder import Encoder
 from mmindex.search import vectorize
+from support.images import COLOURS, write_pngs
 from support.models import FakeEncoder
-from support.pictures import COLOURS, write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> dict[str, Path]:
-    """Twenty pictures of five colours, by id."""
-    paths = write_pictures(tmp_path / "pictures", 20)
+def images(tmp_path: Path) -> dict[str, Path]:
+    """Twenty images of five colours, by id."""
+    paths = write_pngs(tmp_path / "pictures", 20)
     return {f"folder/pictures/{path.name}": path for path in paths}
 
 
 @pytest.fixture
-def store(tmp_path: Path, pictures: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """These pictures with one caption each; the model is a fake one."""
-    captions = [(name, f"a {COLOURS[n % 5]} square {n}") for n, name in enumerate(pictures)]
-    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+def store(tmp_path: Path, images: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """These images with one caption each; the model is a fake one."""
+    captions = [(name, f"a {COLOURS[n % 5]} square {n}") for n, name in enumerate(images)]
+    image_store(tmp_path / "store", images, captions, FakeEncoder())
     encoder = FakeEncoder()
 
     def load(_published: object, _device: str) -> Encoder:

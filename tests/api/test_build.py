@@ -21,7 +21,7 @@ def photos(tmp_path: Path) -> Path:
     return write_photos(tmp_path / "photos", {f"{n}.jpg": n for n in range(6)})
 
 
-def test_a_build_publishes_and_its_repetition_changes_nothing(tmp_path: Path, photos: Path) -> None:
+def test_a_build_publishes_and_repeating_it_changes_nothing(tmp_path: Path, photos: Path) -> None:
     with fake_model(FakeEncoder()):
         done = mmindex.build(tmp_path / "s", sources=[f"folder:{photos}"], workers=0)
         again = mmindex.build(tmp_path / "s", workers=0)
@@ -33,14 +33,14 @@ def test_a_build_publishes_and_its_repetition_changes_nothing(tmp_path: Path, ph
         assert index.version == 1
 
 
-def test_a_path_is_a_folder_of_pictures(tmp_path: Path, photos: Path) -> None:
+def test_a_path_is_a_folder_of_images(tmp_path: Path, photos: Path) -> None:
     with fake_model(FakeEncoder()):
         done = mmindex.build(tmp_path / "s", [photos], workers=0, all_files=True)
     assert [source.spec for source in done.manifest.sources] == [f"folder:{photos}"]
     assert done.manifest.config["source"][0]["all_files"]
 
 
-def test_settings_go_by_their_own_names_or_by_section(tmp_path: Path, photos: Path) -> None:
+def test_settings_are_set_by_name_or_by_section(tmp_path: Path, photos: Path) -> None:
     with fake_model(FakeEncoder()):
         done = mmindex.build(
             tmp_path / "s", [photos], workers=0, recall_target=0.9, max_removed=None,

@@ -72,7 +72,7 @@ def test_every_scene_finds_itself_first(folder: Path) -> None:
         assert [index.search(image=name, k=1)[0].id for name in ids] == ids.tolist()
 
 
-def test_eight_threads_get_the_answers_of_one(folder: Path) -> None:
+def test_eight_threads_get_the_same_answers_as_one(folder: Path) -> None:
     texts = [f"{colour} {thing}" for colour in ("red", "blue") for thing in ("boat", "tree", "cat")]
     asked: list[dict[str, object]] = [
         *({"text": text, "where": where} for text in texts for where in (None, "width > 3")),
@@ -89,7 +89,7 @@ def test_eight_threads_get_the_answers_of_one(folder: Path) -> None:
         assert [hit.score for hit in hits] == pytest.approx([h.score for h in reference], abs=1e-6)
 
 
-def test_a_notebook_builds_searches_and_shows_pictures(folder: Path) -> None:
+def test_a_notebook_builds_searches_and_shows_images(folder: Path) -> None:
     cells = [
         "import mmindex",
         "done = mmindex.build('notebook', sources=['scenes:8@9'], model='embedded', workers=2)\n"

@@ -1,4 +1,4 @@
-"""Index.search and what it returns."""
+"""``Index.search`` and its results."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from PIL import Image
 import mmindex
 from mmindex.api import Side
 from support.asking import run
+from support.images import draw
 from support.models import FakeEncoder
-from support.pictures import draw
-from support.stores import picture_store
+from support.stores import image_store
 
 ID = "folder/pictures/00007.png"
 
@@ -35,13 +35,13 @@ def ask_both(index: mmindex.Index, arguments: list[str], **asked: Any) -> None:
     ]
 
 
-def questions(pictures: dict[str, Path]) -> list[tuple[list[str], dict[str, Any]]]:
+def questions(images: dict[str, Path]) -> list[tuple[list[str], dict[str, Any]]]:
     """Questions of every kind, as the command and as the API ask them."""
     asked: list[tuple[list[str], dict[str, Any]]] = []
     texts = ["red", "a green square", "blue", "white", "black and red", "nothing known", "白い"]
     for text in texts:
         asked += [([text], {"text": text}), ([text, "--to", "text"], {"text": text, "to": "text"})]
-    for name, path in list(pictures.items())[:5]:
+    for name, path in list(images.items())[:5]:
         asked += [
             (["--image", name, "--to", "image"], {"image": name}),
             (["--image", str(path), "--to", "image"], {"image": path}),
@@ -59,7 +59,7 @@ def questions(pictures: dict[str, Path]) -> list[tuple[list[str], dict[str, Any]
         ]
     for score in (-1.0, 0.3, 0.9):
         asked.append((["white", "--min-score", str(score)], {"text": "white", "min_score": score}))
-    first, second = list(pictures)[:2]
+    first, second = list(images)[:2]
     asked += [
         (["red", "--plus", "blue"], {"text": "red", "plus": "blue"}),
         (["red", "--plus", first], {"text": "red", "plus": first}),
@@ -78,23 +78,25 @@ def questions(pictures: dict[str, Path]) -> list[tuple[list[str], dict[str, Any]
     return asked
 
 
-def test_fifty_questions_get_the_answers_of_the_command(
-    index: mmindex.Index, pictures: dict[str, Path]
+def test_fifty_queries_get_the_answers_of_the_command(
+    index: mmindex.Index, images: dict[str, Path]
 ) -> None:
-    asked = questions(pictures)
+    asked = questions(images)
     assert len(asked) >= 50
     for arguments, values in asked:
         ask_both(index, arguments, **values)
 
 
-def test_the_defaults_are_the_commands_own(index: mmindex.Index, pictures: dict[str, Path]) -> None:
-    """A picture alone finds pictures here: that one default is the API's own."""
+def test_the_defaults_are_those_of_the_command(
+    index: mmindex.Index, images: dict[str, Path]
+) -> None:
+    """An image alone finds images here: that one default is the API's own."""
     ask_both(index, ["red"], text="red")
     ask_both(index, ["--image", ID, "--to", "image"], image=ID)
     ask_both(index, ["--image", ID], image=ID, to=None)
     ask_both(index, ["red", "--image", ID], text="red", image=ID, to=None)
-    with Image.open(pictures[ID]) as picture:
-        assert index.search(image=picture, to=None).to == "text"
+    with Image.open(images[ID]) as image:
+        assert index.search(image=image, to=None).to == "text"
     assert index.search(vector=index.embed(texts=["red"])[0], to=None).to == "image"
 
 
@@ -107,7 +109,7 @@ def test_a_search_names_the_columns_it_wants(index: mmindex.Index) -> None:
         index.search("red", columns=["widht"])
 
 
-def test_texts_that_cannot_be_asked_are_kept_on_request(index: mmindex.Index) -> None:
+def test_invalid_texts_are_kept_on_request(index: mmindex.Index) -> None:
     asked = ["red", b"red\n", " ", b"\xff", "blue"]
     kept = list(index.search_many(asked, k=2, errors="keep"))
     assert [hits.error is None for hits in kept] == [True, True, False, False, True]
@@ -132,20 +134,20 @@ def test_hits_are_written_as_the_page_of_the_command(index: mmindex.Index, tmp_p
         assert (tmp_path / "api.html").read_text("utf-8") == page.read_text("utf-8")
 
 
-def test_many_texts_get_the_answers_of_one_by_one(index: mmindex.Index) -> None:
+def test_many_texts_get_the_same_answers_as_single_texts(index: mmindex.Index) -> None:
     texts = [f"red {n}" for n in range(300)]
     many = list(index.search_many(iter(texts), k=4, where="width = 64"))
     assert many == [index.search(text, k=4, where="width = 64") for text in texts]
     assert [hits.query for hits in many] == texts
 
 
-def test_every_picture_finds_itself_first(index: mmindex.Index, pictures: dict[str, Path]) -> None:
-    for name, path in pictures.items():
+def test_every_image_finds_itself_first(index: mmindex.Index, images: dict[str, Path]) -> None:
+    for name, path in images.items():
         for image in (name, str(path), path, Image.open(path), np.asarray(Image.open(path))):
             assert index.search(image=image, k=1)[0].id == name
 
 
-def test_a_picture_in_memory_counts_as_its_file(index: mmindex.Index, tmp_path: Path) -> None:
+def test_an_image_in_memory_counts_as_its_file(index: mmindex.Index, tmp_path: Path) -> None:
     """Also where EXIF turns it, and where it is transparent."""
     turned, clear = tmp_path / "turned.jpg", tmp_path / "clear.png"
     exif = Image.Exif()
@@ -156,12 +158,12 @@ def test_a_picture_in_memory_counts_as_its_file(index: mmindex.Index, tmp_path: 
     glass.save(clear)
     for path in (turned, clear):
         named = index.search(image=path)
-        with Image.open(path) as picture:
-            opened = index.search(image=picture)
+        with Image.open(path) as image:
+            opened = index.search(image=image)
         assert [(h.id, h.score) for h in opened] == [(h.id, h.score) for h in named]
 
 
-def test_a_vector_of_any_length_asks_as_its_text(index: mmindex.Index) -> None:
+def test_a_vector_of_any_length_searches_like_its_text(index: mmindex.Index) -> None:
     (vector,) = index.embed(texts=["a red square"])
     expected = [hit.id for hit in index.search("a red square")]
     for asked in (vector, vector * 7, vector.astype(np.float16), list(map(float, vector))):
@@ -223,13 +225,13 @@ def test_without_pandas_the_error_names_the_extra(
     assert "mmindex[pandas]" in error.value.hint
 
 
-def test_a_notebook_shows_pictures_and_nothing_of_a_stranger_acts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: dict[str, Path]
+def test_a_notebook_shows_images_and_escapes_untrusted_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: dict[str, Path]
 ) -> None:
     evil = "<script>alert(1)</script> \u202e & \"'"
-    names = list(pictures)
-    gone = dict(pictures)
-    picture_store(tmp_path / "evil", gone, [(names[0], evil)], FakeEncoder())
+    names = list(images)
+    gone = dict(images)
+    image_store(tmp_path / "evil", gone, [(names[0], evil)], FakeEncoder())
     monkeypatch.setattr("mmindex.search.vectorize._load", lambda *_: FakeEncoder())
     with mmindex.open(tmp_path / "evil") as index:
         shown = index.search("red", to="text")._repr_html_()
@@ -239,7 +241,7 @@ def test_a_notebook_shows_pictures_and_nothing_of_a_stranger_acts(
         assert 'src="data:image/jpeg;base64,' in shown
         asked = index.search("<b>red</b>", k=20)
         assert "<b>" not in asked._repr_html_()
-        pictures[names[3]].unlink()
+        images[names[3]].unlink()
         assert "No image" in asked._repr_html_()
         assert asked[0]._repr_html_().count("<img") == 1
         with pytest.raises(mmindex.NoInputError, match=r"00003\.png"):
@@ -333,7 +335,7 @@ def test_a_bad_value_raises_the_commands_error(
         assert error.value.__notes__ == [f"hint: {error.value.hint}"]
 
 
-def test_a_picture_that_is_none_is_refused(index: mmindex.Index, tmp_path: Path) -> None:
+def test_an_invalid_image_is_refused(index: mmindex.Index, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"<html>")
     with pytest.raises(mmindex.DataError, match=r"bad\.jpg"):
         index.search(image=tmp_path / "bad.jpg")
@@ -344,7 +346,7 @@ def test_a_picture_that_is_none_is_refused(index: mmindex.Index, tmp_path: Path)
         index.search(image=cut)
 
 
-def test_open_refuses_what_is_no_store(tmp_path: Path) -> None:
+def test_open_refuses_a_folder_that_is_not_a_store(tmp_path: Path) -> None:
     with pytest.raises(mmindex.NoInputError, match="no mmindex store"):
         mmindex.open(tmp_path / "nothing")
     with pytest.raises(TypeError, match="path: expected a str or Path, not int 3"):
@@ -353,10 +355,10 @@ def test_open_refuses_what_is_no_store(tmp_path: Path) -> None:
         mmindex.open("")
 
 
-def test_embed_gives_unit_vectors_in_order(index: mmindex.Index, pictures: dict[str, Path]) -> None:
-    names = list(pictures)
+def test_embed_gives_unit_vectors_in_order(index: mmindex.Index, images: dict[str, Path]) -> None:
+    names = list(images)
     ids, stored = index.vectors()
-    mixed = [names[3], Image.open(pictures[names[4]]), pictures[names[5]], np.asarray(draw(6))]
+    mixed = [names[3], Image.open(images[names[4]]), images[names[5]], np.asarray(draw(6))]
     found = index.embed(images=mixed)
     assert found.dtype == np.float32
     assert found.shape == (4, 16)

@@ -15,7 +15,7 @@ from support.stores import Side, captions_table, images_table, key_of, make_stor
 
 
 def synthetic(root: Path, rows: int, dim: int, segment_rows: int = 1 << 30) -> np.ndarray:
-    """A store of ``rows`` pictures that exist as vectors alone; picture n has id ``p/n``."""
+    """A store of ``rows`` images that exist as vectors alone; image n has id ``p/n``."""
     drawn = np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)
     unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     keys = [key_of(str(n)) for n in range(rows)]
@@ -81,7 +81,7 @@ print(seen, peak - first)
 """
 
 
-def test_a_walk_over_100_000_rows_takes_no_more_memory_than_its_start(tmp_path: Path) -> None:
+def test_iterating_over_100_000_rows_takes_constant_memory(tmp_path: Path) -> None:
     """The vectors have 102 MB, a part of them 4 MB."""
     rows, dim = 100_000, 512
     synthetic(tmp_path / "s", rows, dim)

@@ -1,4 +1,4 @@
-"""What several tests of the command line start from; some files have another ``store``."""
+"""Fixtures for tests of the command line; some files define another ``store``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mmindex.models.encoder import Encoder
 from mmindex.search import vectorize as library
 from support.asking import CAPTIONS
 from support.hostile_server import HostileServer, Reply
+from support.images import write_pngs
 from support.models import FakeEncoder
-from support.pictures import write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 
 @pytest.fixture
@@ -23,16 +23,16 @@ def server(server: HostileServer) -> HostileServer:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> dict[str, Path]:
-    paths = write_pictures(tmp_path / "pictures", 5)
+def images(tmp_path: Path) -> dict[str, Path]:
+    paths = write_pngs(tmp_path / "pictures", 5)
     return {f"folder/{path.name}": path for path in paths}
 
 
 @pytest.fixture
-def store(tmp_path: Path, pictures: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Five pictures, one caption each; the model is the fake one."""
-    captions = list(zip(pictures, CAPTIONS, strict=True))
-    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+def store(tmp_path: Path, images: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five images, one caption each; the model is the fake one."""
+    captions = list(zip(images, CAPTIONS, strict=True))
+    image_store(tmp_path / "store", images, captions, FakeEncoder())
 
     def load(_published: object, device: str) -> Encoder:
         assert device == "auto"

@@ -1,4 +1,4 @@
-"""``adapt`` at a command line: what it prints, and its exit codes."""
+"""``adapt`` on the command line: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(*args: object, code: int = 0) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-def test_text_says_before_after_and_what_to_do_next(built: Path, tmp_path: Path):
+def test_text_shows_before_after_and_the_next_step(built: Path, tmp_path: Path):
     out, _ = run("--store", built, "--out", tmp_path / "model")
     assert out.startswith("adapted local-dir:")
     assert "96 images, 96 captions" in out
@@ -54,14 +54,14 @@ def test_json_has_the_figures_with_their_intervals(built: Path, tmp_path: Path):
     assert report["settings"].keys() == {"image_ridge", "text_ridge", "trust", "steps"}
 
 
-def test_a_model_that_is_kept_ends_well_and_writes_nothing(built: Path, tmp_path: Path):
+def test_a_kept_model_exits_with_0_and_writes_nothing(built: Path, tmp_path: Path):
     captions = tmp_path / "captions.csv"
     lines = [f"{n:03d}.png,{7919 * n % 9973} {104729 * n % 99991}" for n in range(96)]
     captions.write_text("\n".join(["image,caption", *lines]))
     model = tmp_path / "model"
     out, _ = run("--store", built, "--out", model, "--captions", captions)
     assert out.startswith("kept local-dir:")
-    assert "no candidate is better by more than the noise" in out
+    assert "no candidate improves recall by more than the noise" in out
     assert "candidate" in out
     assert "use it" not in out
     assert not model.exists()
@@ -71,7 +71,7 @@ def test_mistakes_have_their_exit_codes(built: Path, tmp_path: Path):
     _, error = run("--store", tmp_path / "none", "--out", tmp_path / "model", code=66)
     assert "error: " in error
     _, error = run("--store", built, "--out", built, code=2)
-    assert "no adapted model" in error
+    assert "not an adapted model" in error
     assert "--out" in error
     few = tmp_path / "few.csv"
     few.write_text("image,caption\n001.png,one\n")

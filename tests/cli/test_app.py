@@ -1,4 +1,4 @@
-"""The command line keeps its promises: help, exit codes, fast start, documented commands."""
+"""The command line: help, exit codes, fast start, documented commands."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def test_every_command_has_help_with_an_example(name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_stands_in_the_readme(name):
+def test_every_command_is_in_the_readme(name):
     text = (ROOT / "README.md").read_text("utf-8")
     assert f"`mmindex {name}" in text or re.search(rf"`{name}`.*\n", text)
 
@@ -103,9 +103,7 @@ def test_each_mistake_has_its_exit_code_and_one_line(args, code, words, tmp_path
         ("status \x1b[2J", "got unexpected extra argument(s) (\\x1b[2J)", "status "),
     ],
 )
-def test_a_command_line_that_makes_no_sense_is_2_with_one_error_and_one_hint(
-    args, message, where, capsys
-):
+def test_an_invalid_command_line_is_2_with_one_error_and_one_hint(args, message, where, capsys):
     with pytest.raises(SystemExit) as ending:
         app(args.split(" "))
     said = capsys.readouterr()
@@ -127,11 +125,11 @@ def test_no_command_knows_an_unknown_option(name, capsys):
     assert hint.startswith(f"hint: `mmindex {name} --help`")
 
 
-def test_a_model_that_the_hub_cannot_give_is_a_network_error_with_ways_out(tmp_path):
-    from support.pictures import write_pictures
+def test_a_model_missing_on_the_hub_is_a_network_error_with_remedies(tmp_path):
+    from support.images import write_pngs
 
     folder = tmp_path / "photos"
-    write_pictures(folder, 3)
+    write_pngs(folder, 3)
     done = mmindex(
         "build", "--source", f"folder:{folder}", "--store", tmp_path / "store", code=69,
         env={"HF_HOME": str(tmp_path / "hub")},
@@ -140,13 +138,13 @@ def test_a_model_that_the_hub_cannot_give_is_a_network_error_with_ways_out(tmp_p
     assert "--model photos" in done.stderr
 
 
-def test_json_log_is_one_object_a_line(tmp_path, tiny_model):
+def test_the_json_log_has_one_object_per_line(tmp_path, tiny_model):
     import json
 
-    from support.pictures import write_pictures
+    from support.images import write_pngs
 
     folder = tmp_path / "photos"
-    write_pictures(folder, 3)
+    write_pngs(folder, 3)
     done = mmindex(
         "build", "--source", f"folder:{folder}", "--store", tmp_path / "store",
         "--model", tiny_model.name, "--log-format", "json",
@@ -179,21 +177,21 @@ def test_results_that_cannot_be_written_are_an_io_error(args, end, tmp_path):
 
 
 @pytest.mark.parametrize("end", ["2>&-", "2>/dev/full", "<&- 2>&-", "<&- >&- 2>&-"])
-def test_the_exit_code_tells_even_where_nobody_reads_the_error(end, tmp_path):
+def test_the_exit_code_is_right_even_if_stderr_is_closed(end, tmp_path):
     assert _shell(f'"$MM" status {end}', tmp_path).returncode == 66
 
 
-def test_a_reader_that_goes_away_is_no_failure(tmp_path):
+def test_a_reader_that_closes_the_pipe_is_not_a_failure(tmp_path):
     script = '{ "$MM" models; echo "exit $?" >&2; } | head -c 1'
     assert _shell(script, tmp_path).stderr == "exit 0\n"
 
 
-def test_nothing_that_a_path_holds_acts_on_the_terminal(tmp_path):
+def test_paths_are_inert_in_the_terminal(tmp_path):
     """Folder names come from archives of strangers; every line is one line, and inert."""
-    from support.pictures import write_pictures
+    from support.images import write_pngs
 
     folder = tmp_path / "h\x1b[31m\n\u202ex"
-    write_pictures(folder, 3)
+    write_pngs(folder, 3)
     store = tmp_path / "st\x1b[2J"
     shown = mmindex("crawl", "--store", store, "--source", f"folder:{folder}")
     for args in (("status",), ("status", "--format", "json"), ("versions", "--format", "json")):
@@ -203,7 +201,7 @@ def test_nothing_that_a_path_holds_acts_on_the_terminal(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["store", "source"])
-def test_a_path_that_no_store_can_record_is_said_at_once(what, tmp_path):
+def test_a_path_that_no_store_can_record_is_reported_immediately(what, tmp_path):
     odd = os.fsdecode(bytes(tmp_path) + b"/odd\xff")
     values = {"store": tmp_path / "store", "source": tmp_path, what: odd}
     done = mmindex(

@@ -1,4 +1,4 @@
-"""`mmindex build --cluster` as people run it, with a real model."""
+"""`mmindex build --cluster` with a real model."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ def test_without_ray_it_is_69_with_the_extras_name(tmp_path, photos):
     assert "mmindex[ray]" in done.stderr
 
 
-def test_a_part_and_a_cluster_exclude_each_other(tmp_path):
+def test_a_part_and_a_cluster_cannot_be_combined(tmp_path):
     done = mmindex(
         "encode", "--part", "1/2", "--cluster", "auto", "--store", tmp_path / "s", code=2
     )
@@ -36,7 +36,7 @@ def test_a_part_and_a_cluster_exclude_each_other(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_build_on_a_cluster_is_the_build_of_one_machine(tmp_path, photos, tiny_model):
+def test_a_build_on_a_cluster_equals_the_build_of_one_machine(tmp_path, photos, tiny_model):
     pytest.importorskip("ray", reason="needs ray: pip install 'mmindex[ray]'")
     config = tmp_path / "config.toml"
     config.write_text(

@@ -1,4 +1,4 @@
-"""``completion``: what Tab offers in each shell, without starting mmindex."""
+"""``completion``: the suggestions in each shell, without starting mmindex."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_fish(scripts: Path, line: str, offered: list[str]) -> None:
     assert sorted(words) == offered, done.stderr
 
 
-def test_zsh_takes_the_script(scripts: Path) -> None:
+def test_zsh_accepts_the_script(scripts: Path) -> None:
     script = "autoload -U compinit && compinit -u -D && source ./zsh && print $_comps[mmindex]"
     done = subprocess.run(
         [need("zsh"), "-f", "-c", script], cwd=scripts, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""A newcomer's first commands: drawn scenes, the embedded model, and answers that fit."""
+"""The first commands of a new user: drawn scenes and the embedded model."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def scenes(tmp_path_factory):
     return store
 
 
-def test_unseen_scenes_are_found_both_ways_and_the_ceiling_is_said(scenes):
+def test_unseen_scenes_are_found_both_ways_and_the_ceiling_is_reported(scenes):
     """300 scenes are fewer than the thousand that the model card speaks of, so recall is higher."""
     (figures,) = mmindex_json("evaluate", "--store", scenes)
     assert (figures["images"], figures["captions"]) == (300, 1500)
@@ -39,7 +39,7 @@ def test_unseen_scenes_are_found_both_ways_and_the_ceiling_is_said(scenes):
         ("a snowman", Claim((Mention("snowman"),))),
     ],
 )
-def test_a_plain_question_gets_a_scene_that_fits(scenes, question, claim):
+def test_a_plain_query_gets_a_scene_that_fits(scenes, question, claim):
     every = [number for number in range(300) if fits(claim, make_scene(SEED, number))]
     assert every, "the corpus has no such scene: choose another question"
     (answer,) = mmindex_json("query", question, "--store", scenes, "-k", 4)

@@ -19,19 +19,19 @@ from mmindex.evaluate.evaluation import (
 )
 from mmindex_cli.app import app
 from mmindex_cli.evaluate import evaluation_lines
+from support.images import COLOURS, write_pngs
 from support.models import FakeEncoder
-from support.pictures import COLOURS, write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """Five pictures of five colours with captions that name them: every one is found first."""
-    paths = write_pictures(tmp_path / "p", 5)
-    pictures = {f"i{n}": path for n, path in enumerate(paths)}
-    captions = [(image_id, f"a {COLOURS[n]} square") for n, image_id in enumerate(pictures)]
-    captions[1] = ("i1", "a black green square")  # half-way: the picture's green is a dark one
-    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+    """Five images of five colours with captions that name them: every one is found first."""
+    paths = write_pngs(tmp_path / "p", 5)
+    images = {f"i{n}": path for n, path in enumerate(paths)}
+    captions = [(image_id, f"a {COLOURS[n]} square") for n, image_id in enumerate(images)]
+    captions[1] = ("i1", "a black green square")  # half-way: the image's green is a dark one
+    image_store(tmp_path / "store", images, captions, FakeEncoder())
     return tmp_path / "store"
 
 
@@ -105,7 +105,7 @@ def test_the_table_is_aligned_and_inert() -> None:
     ]
 
 
-def test_samples_missing_captions_and_untrained_models_are_said() -> None:
+def test_samples_missing_captions_and_untrained_models_are_reported() -> None:
     bare = msgspec.structs.replace(
         FIGURES,
         captions=0,
@@ -126,13 +126,13 @@ def test_samples_missing_captions_and_untrained_models_are_said() -> None:
     ]
 
 
-def test_a_store_that_is_not_there_is_66(tmp_path: Path) -> None:
+def test_a_missing_store_is_66(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["evaluate", "--store", str(tmp_path / "nowhere")])
     assert done.exit_code == 66
     assert "no mmindex store" in done.stderr
 
 
-def test_html_writes_a_report_beside_the_figures(store: Path, tmp_path: Path) -> None:
+def test_html_writes_a_report_in_addition_to_the_figures(store: Path, tmp_path: Path) -> None:
     target = tmp_path / "report.html"
     done = CliRunner().invoke(app, ["evaluate", "--store", str(store), "--html", str(target)])
     assert done.exit_code == 0
@@ -173,7 +173,7 @@ def test_figures_outside_their_tolerance_are_65_and_named(store: Path, tmp_path:
     assert "1 of 2 figures are not as expected" in target.read_text("utf-8")
 
 
-def test_json_carries_the_comparison_only_when_asked(store: Path) -> None:
+def test_json_carries_the_comparison_only_on_request(store: Path) -> None:
     done = expect(store, '[[expected]]\nmodel = "fake"\ncaptions = 6\n', "--format", "json")
     assert done.exit_code == 65
     shown = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Every exit code, each by a real command in the situation that it stands for."""
+"""Every exit code, each from a real command in a real situation."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from mmindex.store.layout import Layout
 from mmindex.store.lock import writer_lock
 from support.command import MMINDEX, mmindex
-from support.pictures import write_pictures
+from support.images import write_pngs
 
 # How long a command may take to stop when it is told to; see the promise on SIGTERM.
 STOP_WITHIN_S = 30
@@ -42,11 +42,11 @@ def test_2_usage(tmp_path):
 
 def test_65_a_source_folder_is_suddenly_empty_and_nothing_is_removed(tmp_path):
     folder, store = tmp_path / "photos", tmp_path / "store"
-    write_pictures(folder, 12)
+    write_pngs(folder, 12)
     mmindex("crawl", "--store", store, "--source", f"folder:{folder}")
     before = (store / "CURRENT").read_bytes()
-    for picture in folder.iterdir():
-        picture.unlink()
+    for image in folder.iterdir():
+        image.unlink()
     told = one_error(mmindex("crawl", "--store", store, code=65))
     assert "had 12 images in the last version and has none now" in told
     assert "unmounted" in told
@@ -59,7 +59,7 @@ def test_66_no_such_store(tmp_path):
 
 
 def test_69_the_model_hub_cannot_be_reached(tmp_path):
-    write_pictures(tmp_path / "photos", 3)
+    write_pngs(tmp_path / "photos", 3)
     told = one_error(
         mmindex(
             "build", "--store", tmp_path / "s", "--source", f"folder:{tmp_path / 'photos'}",

@@ -1,4 +1,4 @@
-"""Lists of addresses and archives of other tools become searchable, as users build them."""
+"""Lists of URLs and archives of other tools are built and searched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmindex.core.records import Reason
 from support.command import MMINDEX, mmindex, mmindex_json
 from support.fetching import build, finds_itself
 from support.hostile_server import Reply
-from support.pictures import png
+from support.images import png
 
 
 def last_report(store: Path) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def last_report(store: Path) -> dict[str, Any]:
     return report
 
 
-def test_a_list_of_addresses_becomes_searchable_and_is_fetched_once(server, tmp_path, tiny_model):
+def test_a_list_of_urls_becomes_searchable_and_is_fetched_once(server, tmp_path, tiny_model):
     for n in range(30):
         server.routes[f"/{n}.png"] = Reply(png(n), headers={"Content-Type": "image/png"})
     server.routes["/shy.png"] = Reply(png(40), headers={"X-Robots-Tag": "noai"})
@@ -53,7 +53,7 @@ def test_a_list_of_addresses_becomes_searchable_and_is_fetched_once(server, tmp_
     assert len(server.requests) == asked
 
 
-def test_without_leave_no_packet_goes_to_a_private_address(server, tmp_path):
+def test_without_permission_no_packet_goes_to_a_private_address(server, tmp_path):
     """Nor does a store remember the leave that was given once."""
     server.routes["/1.png"] = Reply(png(1))
     (tmp_path / "list.csv").write_text(f"url\n{server.url('/1.png')}\n")
@@ -128,7 +128,7 @@ def test_archives_of_other_tools_are_read_in_place(kind, tmp_path, tiny_model):
     )
 
 
-def test_an_archive_that_is_none_stops_the_crawl(tmp_path):
+def test_an_invalid_archive_stops_the_crawl(tmp_path):
     for name, spec in (("a.tar", "webdataset"), ("a.parquet", "parquet")):
         (tmp_path / name).write_bytes(b"<html>" * 1000)
         source = f"{spec}:{tmp_path}/{name}"

@@ -1,4 +1,4 @@
-"""What the library calls a setting, the command line shows as a flag."""
+"""Settings in messages of the library are flags on the command line."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ def test_settings_become_flags_and_nothing_else_does(said: str, shown: str) -> N
     assert as_flags(said) == shown
 
 
-def test_the_command_line_speaks_of_flags(tmp_path: Path) -> None:
+def test_messages_on_the_command_line_name_flags(tmp_path: Path) -> None:
     done = command("build", "--store", tmp_path, "--source", "scenes:3", "--device", "tpu", code=2)
     assert "hint: try --device auto" in done.stderr
     assert "`" not in done.stderr

@@ -1,13 +1,13 @@
-"""Folders as users keep them: changes make the next version, and damage is kept out and told."""
+"""Builds of folders: changes become the next version, and damaged files are left out."""
 
 import json
 
 from support.command import mmindex, mmindex_json
-from support.pictures import png
+from support.images import png
 
 
 def photo_folder(tmp_path, count):
-    """``count`` drawn pictures, ``0.png`` upwards, in a folder ``photos``."""
+    """``count`` drawn images, ``0.png`` upwards, in a folder ``photos``."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(count):
@@ -49,7 +49,7 @@ def test_an_emptied_folder_does_not_empty_the_index(tmp_path, tiny_model):
     assert mmindex_json("status", "--store", store)[0]["counts"]["indexed"] == 10
 
 
-def test_bad_pictures_are_kept_out_with_their_reasons(tmp_path, tiny_model):
+def test_bad_images_are_left_out_with_their_reasons(tmp_path, tiny_model):
     folder = photo_folder(tmp_path, 12)
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "page.jpg").write_bytes(b"<html>no picture</html>")
@@ -72,7 +72,7 @@ def test_bad_pictures_are_kept_out_with_their_reasons(tmp_path, tiny_model):
     assert "nothing changed" in mmindex("build", "--store", store).stdout
 
 
-def test_too_many_bad_pictures_stop_the_run(tmp_path, tiny_model):
+def test_too_many_bad_images_stop_the_run(tmp_path, tiny_model):
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(30):
@@ -105,7 +105,7 @@ def test_every_awkward_file_is_indexed_or_quarantined(real_photos, tmp_path, tin
     assert counts["indexed"] > 40
 
 
-def test_a_store_inside_its_own_source_folder_is_no_part_of_the_corpus(tmp_path, tiny_model):
+def test_a_store_inside_its_own_source_folder_is_not_part_of_the_corpus(tmp_path, tiny_model):
     folder = photo_folder(tmp_path, 12)
     store = folder / "index"
     common = ("--source", f"folder:{folder}", "--all-files", "--model", tiny_model.name)
@@ -129,7 +129,7 @@ def test_a_damaged_old_version_does_not_stop_the_next_build(tmp_path, tiny_model
     assert f"{1:020d}.json" in mmindex("check", "--store", store, code=65).stdout
 
 
-def test_globs_are_remembered_and_what_is_not_read_is_named(tmp_path):
+def test_globs_are_remembered_and_unread_files_are_named(tmp_path):
     folder = photo_folder(tmp_path, 4)
     for name in ("a.psd", "b.psd", "c.doc", "3.jpg"):
         (folder / name).write_bytes(png(3))
@@ -147,13 +147,13 @@ def test_globs_are_remembered_and_what_is_not_read_is_named(tmp_path):
     assert plan["not_read"] == {".psd": 2, ".doc": 1}
 
 
-def test_globs_without_a_source_to_choose_from_are_refused(tmp_path):
+def test_globs_without_a_matching_source_are_refused(tmp_path):
     done = mmindex("crawl", "--store", tmp_path / "s", "--exclude", "*.png", code=2)
     assert "--exclude" in done.stderr
     assert not (tmp_path / "s").exists()
 
 
-def test_globs_alone_change_the_sources_that_the_store_knows(tmp_path):
+def test_globs_without_a_source_change_the_sources_of_the_store(tmp_path):
     folder, store = photo_folder(tmp_path, 4), tmp_path / "store"
     other = tmp_path / "other"
     other.mkdir()

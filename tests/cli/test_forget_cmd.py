@@ -1,4 +1,4 @@
-"""`mmindex forget` and `mmindex quarantine`, as people and programs give them."""
+"""`mmindex forget` and `mmindex quarantine` for people and programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(place: Path, *args: str, code: int = 0) -> Result:
     return done
 
 
-def test_forget_tells_what_went(place: Path) -> None:
+def test_forget_reports_what_was_removed(place: Path) -> None:
     build(place)
     dry = run(place, "forget", ID, "--dry-run").stdout
     assert dry.splitlines()[:3] == [
@@ -35,10 +35,10 @@ def test_forget_tells_what_went(place: Path) -> None:
     assert "forgot 2 image(s) and 4 caption(s)" in done
     assert "published version 2" in done
     assert "removed version 1" in done
-    assert run(place, "forget", ID).stdout == f"{ID} is forgotten already\n"
+    assert run(place, "forget", ID).stdout == f"{ID} was already forgotten\n"
 
 
-def test_forget_for_programs(place: Path) -> None:
+def test_forget_prints_json(place: Path) -> None:
     build(place)
     record = json.loads(run(place, "forget", ID, "--format", "json").stdout)
     assert record == {
@@ -64,7 +64,7 @@ def test_forget_names_an_unknown_id(place: Path) -> None:
     assert "\x1b" not in done.output
 
 
-def test_forget_without_ids_makes_no_sense(place: Path) -> None:
+def test_forget_without_ids_is_a_usage_error(place: Path) -> None:
     build(place)
     run(place, "forget", code=2)
 
@@ -79,13 +79,13 @@ def test_forget_ends_with_75_while_a_reader_holds_an_old_version(place: Path) ->
     assert len(run(place, "versions").stdout.splitlines()) == 1
 
 
-def test_check_is_content_with_a_store_that_has_forgotten(place: Path) -> None:
+def test_check_accepts_a_store_after_forget(place: Path) -> None:
     build(place)
     run(place, "forget", ID)
     assert run(place, "check", "--full").stdout.startswith("intact")
 
 
-def test_quarantine_list_takes_reasons(place: Path) -> None:
+def test_quarantine_list_filters_by_reason(place: Path) -> None:
     photos = write_photos(
         place / "photos",
         {f"p{n}.jpg": n for n in range(5)},
@@ -98,7 +98,7 @@ def test_quarantine_list_takes_reasons(place: Path) -> None:
     assert "unknown reason" in run(place, "quarantine", "list", "--reason", "x", code=2).stderr
 
 
-def test_quarantine_retry_says_how_many_came_back(place: Path) -> None:
+def test_quarantine_retry_reports_how_many_were_recovered(place: Path) -> None:
     photos = write_photos(
         place / "photos",
         {f"p{n}.jpg": n for n in range(5)},
@@ -112,7 +112,7 @@ def test_quarantine_retry_says_how_many_came_back(place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["path", "folder", "uri", "where", "id"])
-def test_images_are_named_in_every_way(
+def test_images_can_be_named_in_every_way(
     place: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(place)
@@ -132,7 +132,7 @@ def test_images_are_named_in_every_way(
     assert (record["forgotten"], record["same_bytes"]) == ([ID], [COPY])
 
 
-def test_a_folder_stands_for_every_image_below_it(place: Path) -> None:
+def test_a_folder_selects_every_image_below_it(place: Path) -> None:
     photos = place / "photos"
     write_photos(photos, {f"p{n}.jpg": n for n in range(4)})
     write_photos(photos / "anna", {"a.jpg": 40, "b.jpg": 41})
@@ -141,13 +141,13 @@ def test_a_folder_stands_for_every_image_below_it(place: Path) -> None:
     assert image_ids(place) == {f"folder/photos/p{n}.jpg" for n in range(4)}
 
 
-def test_a_condition_that_fits_nothing_forgets_nothing(place: Path) -> None:
+def test_a_condition_that_matches_nothing_forgets_nothing(place: Path) -> None:
     build(place)
     assert "no image matches" in run(place, "forget", "--where", "width < 0", code=66).stderr
     assert "did you mean width" in run(place, "forget", "--where", "widht < 0", code=2).stderr
 
 
-def test_images_that_look_alike_are_named_and_stay(place: Path) -> None:
+def test_similar_images_are_named_but_kept(place: Path) -> None:
     """The same pixels in other bytes: the fake model gives both one vector."""
     photos = write_photos(place / "photos", {f"p{n}.jpg": n for n in range(5)})
     data = (photos / "p3.jpg").read_bytes()
@@ -160,7 +160,7 @@ def test_images_that_look_alike_are_named_and_stay(place: Path) -> None:
 
 
 @pytest.mark.parametrize(("answer", "code"), [("n", 1), ("y", 0)])
-def test_on_a_terminal_it_asks_first(place: Path, answer: str, code: int) -> None:
+def test_in_a_terminal_it_asks_for_confirmation(place: Path, answer: str, code: int) -> None:
     build(place)
     with fake_model(FakeEncoder()), pytest.MonkeyPatch.context() as patch:
         patch.setattr("mmindex_cli.forget.on_terminal", lambda: True)

@@ -15,26 +15,26 @@ from typer.testing import CliRunner
 from mmindex.models.encoder import Encoder
 from mmindex.search import vectorize
 from mmindex_cli.app import app
+from support.images import COLOURS, write_pngs
 from support.models import FakeEncoder
-from support.pictures import COLOURS, write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 HOSTILE = "blue \x1b[2J \u202e <b>"
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> dict[str, Path]:
-    paths = write_pictures(tmp_path / "pictures", 20)
+def images(tmp_path: Path) -> dict[str, Path]:
+    paths = write_pngs(tmp_path / "pictures", 20)
     return {f"folder/{path.name}": path for path in paths}
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path, pictures: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(tmp_path: Path, images: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     captions = [
         (name, HOSTILE if n == 2 else f"a {COLOURS[n % 5]} square {n}")
-        for n, name in enumerate(pictures)
+        for n, name in enumerate(images)
     ]
-    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+    image_store(tmp_path / "store", images, captions, FakeEncoder())
 
     def load(*_arguments: object) -> Encoder:
         return FakeEncoder()
@@ -61,8 +61,8 @@ def records(done: click.testing.Result) -> list[dict[str, object]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_a_pair_gets_score_and_verdict(pictures: dict[str, Path]) -> None:
-    path = str(pictures["folder/00003.png"])
+def test_a_pair_gets_a_score_and_a_result(images: dict[str, Path]) -> None:
+    path = str(images["folder/00003.png"])
     done = run("match", "--image", path, "--text", "a white thing")
     assert done.exit_code == 0
     assert done.stdout.startswith("match: score 0.")
@@ -79,7 +79,7 @@ def test_a_pair_gets_score_and_verdict(pictures: dict[str, Path]) -> None:
     assert (answer["match"], "fitted" in answer) == (True, False)
 
 
-def test_a_file_of_pairs_gets_its_figures(tmp_path: Path) -> None:
+def test_a_file_of_pairs_is_evaluated(tmp_path: Path) -> None:
     lines = ["image,text,label"]
     for n in range(20):
         lines.append(f"pictures/{n:05d}.png,a {COLOURS[n % 5]} thing,1")
@@ -115,8 +115,8 @@ def test_the_corpus_is_labelled_with_a_report(tmp_path: Path, labels: str) -> No
     report = last["report"]
     assert report["items"] == 16  # type: ignore[index]
     assert report["accuracy"] == 1.0  # type: ignore[index]
-    with Image.open("c.png") as picture:
-        assert picture.format == "PNG"
+    with Image.open("c.png") as image:
+        assert image.format == "PNG"
     table = run("classify", "--labels", labels, "--truth", str(truth)).stdout
     assert "macro F1" in table
     assert "白" in table
@@ -135,7 +135,7 @@ def test_files_and_folders_are_labelled(labels: str) -> None:
     assert [one["id"] for one in chosen] == ["folder/00001.png", "folder/00011.png"]
 
 
-def test_a_picture_that_cannot_be_used_shows_in_the_exit_code(tmp_path: Path, labels: str) -> None:
+def test_an_image_that_cannot_be_used_shows_in_the_exit_code(tmp_path: Path, labels: str) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"GIF89a")
     done = run("classify", "bad.jpg", "folder/00000.png", "--labels", labels,
                "--templates", "plain", "--format", "json")  # fmt: skip
@@ -146,7 +146,7 @@ def test_a_picture_that_cannot_be_used_shows_in_the_exit_code(tmp_path: Path, la
     assert "1 of the images cannot be used" in done.stderr
 
 
-def test_duplicates_come_as_table_json_tsv_and_page(tmp_path: Path) -> None:
+def test_duplicates_are_printed_as_table_json_tsv_and_page(tmp_path: Path) -> None:
     done = run("dedup", "--image-threshold", "0.9", "--html", "d.html", "--format", "json")
     groups = records(done)
     assert groups
@@ -161,12 +161,12 @@ def test_duplicates_come_as_table_json_tsv_and_page(tmp_path: Path) -> None:
     assert run("dedup", "--where", "width < 0", "--format", "json").stdout == ""
 
 
-def test_an_explanation_is_drawn_and_told(tmp_path: Path) -> None:
+def test_an_explanation_is_drawn_and_described(tmp_path: Path) -> None:
     done = run("explain", "--image", "folder/00000.png", "--text", "red", "--out", "e.png")
     assert done.exit_code == 0, done.stderr
     assert "strongest (occlusion) at" in done.stdout
-    with Image.open(tmp_path / "e.png") as picture:
-        width, height = picture.size
+    with Image.open(tmp_path / "e.png") as image:
+        width, height = image.size
         assert width > 48  # room for the legend
         assert height > 40
     [answer] = records(
@@ -177,8 +177,8 @@ def test_an_explanation_is_drawn_and_told(tmp_path: Path) -> None:
     assert len(answer["map"]) == 8  # type: ignore[arg-type]
 
 
-def test_a_picture_is_described(pictures: dict[str, Path]) -> None:
-    done = run("caption", "--image", str(pictures["folder/00003.png"]), "-k", "2")
+def test_an_image_is_described(images: dict[str, Path]) -> None:
+    done = run("caption", "--image", str(images["folder/00003.png"]), "-k", "2")
     assert done.exit_code == 0, done.stderr
     assert all(" a white square " in line for line in done.stdout.splitlines())
     assert len(done.stdout.splitlines()) == 2
@@ -209,7 +209,7 @@ def test_a_picture_is_described(pictures: dict[str, Path]) -> None:
         (("caption", "--image", "nobody.jpg"), 66, "no such file"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_has_its_exit_code_and_says_why(
+def test_impossible_requests_have_an_exit_code_and_a_reason(
     arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     done = run(*arguments)

@@ -1,4 +1,4 @@
-"""A signal's exception gets through, also where Python itself would drop it."""
+"""The exception of a signal is raised even where Python would drop it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def wait() -> None:
 @pytest.mark.parametrize(
     ("number", "kind"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)]
 )
-def test_what_is_lost_in_a_callback_is_raised_a_moment_later(
+def test_a_signal_lost_in_a_callback_is_raised_again(
     number: signal.Signals, kind: type[BaseException], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(kind):
@@ -56,7 +56,9 @@ def test_what_is_lost_in_a_callback_is_raised_a_moment_later(
     assert "Exception ignored" not in capsys.readouterr().err
 
 
-def test_other_errors_in_callbacks_are_told_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_errors_in_callbacks_are_reported_as_usual(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     thing = Thing()
     reference = weakref.ref(thing, lambda _: 1 / 0)
     del thing
@@ -64,7 +66,7 @@ def test_other_errors_in_callbacks_are_told_as_ever(capsys: pytest.CaptureFixtur
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_a_second_sigterm_does_not_cut_the_unwinding() -> None:
+def test_a_second_sigterm_does_not_interrupt_the_cleanup() -> None:
     with pytest.raises(Terminated):
         signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Log events: one JSON object a line, whole, with run and stage; or lines for people."""
+"""Log events: one complete JSON object per line with run and stage, or lines of text."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def test_every_line_is_an_event_with_time_level_run_and_stage():
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_the_kernel_gets_each_event_in_one_call(form, tmp_path):
+def test_each_event_is_written_in_one_system_call(form, tmp_path):
     """Whoever is killed between two calls leaves no half line."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
@@ -58,7 +58,7 @@ def test_the_kernel_gets_each_event_in_one_call(form, tmp_path):
         assert sizes[:2] == [len(line.encode()) for line in lines[:2]]
 
 
-def test_text_is_for_people():
+def test_the_text_format_is_readable():
     lines = run("text").stderr.splitlines()
     assert lines[0] == "crawl: found  path='a\\nb\\x1b[31m\\u202e' count=3"
     assert lines[1].startswith("warning: crawl: long")

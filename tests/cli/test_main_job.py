@@ -15,7 +15,7 @@ RECALL_KEYS = {"r@1", "r@5", "r@10", "medr"}
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, tiny_model):
-    """A store with 60 drawn pictures and 120 captions."""
+    """A store with 60 drawn images and 120 captions."""
     root = tmp_path_factory.mktemp("job")
     corpus = write_coco(root / "coco", 60)
     done = mmindex(
@@ -51,16 +51,16 @@ def _model(store):
     ]
 
 
-def test_a_picture_finds_itself_first(built):
+def test_an_image_finds_itself_first(built):
     store, corpus = built
-    picture = corpus / "val2017" / "000000000007.jpg"
-    for asked in (picture, "coco/val2017/000000000007"):
+    image = corpus / "val2017" / "000000000007.jpg"
+    for asked in (image, "coco/val2017/000000000007"):
         (answer,) = mmindex_json("query", "--store", store, "--image", asked, "--to", "image")
         assert answer["hits"][0]["id"] == "coco/val2017/000000000007"
         assert answer["hits"][0]["score"] > 0.999
 
 
-def test_query_json_is_one_object_a_line_in_the_agreed_form(built):
+def test_query_json_has_one_object_per_line_in_the_documented_form(built):
     store, _ = built
     (answer,) = mmindex_json("query", "a red", "square", "--store", store, "-k", 3)
     assert list(answer) == ["query", "to", "version", "hits"]
@@ -73,7 +73,7 @@ def test_query_json_is_one_object_a_line_in_the_agreed_form(built):
     assert all(isinstance(hit["caption"], str) for hit in texts["hits"])
 
 
-def test_more_hits_than_the_corpus_has_gives_the_corpus(built):
+def test_a_large_k_returns_the_whole_corpus(built):
     store, _ = built
     (answer,) = mmindex_json("query", "anything", "--store", store, "-k", 1000)
     assert len(answer["hits"]) == 60
@@ -110,7 +110,7 @@ def test_another_model_is_refused(built, tmp_path):
     assert "hint: " in done.stderr
 
 
-def test_ivfpq_answers_like_exact_search_and_says_how_well(tmp_path, tiny_model):
+def test_ivfpq_answers_like_exact_search_and_reports_its_recall(tmp_path, tiny_model):
     """The quantised index is really built and used, with few vectors too."""
     corpus = write_coco(tmp_path / "coco", 300)
     common = ("--source", f"coco:{corpus}", "--model", tiny_model.name)
@@ -128,7 +128,7 @@ def test_ivfpq_answers_like_exact_search_and_says_how_well(tmp_path, tiny_model)
     assert len(same) >= 9
 
 
-def test_the_stages_one_by_one_make_the_same_version_as_build(built, tmp_path, tiny_model):
+def test_single_stages_make_the_same_version_as_build(built, tmp_path, tiny_model):
     store, corpus = built
     steps = tmp_path / "steps"
     mmindex("crawl", "--store", steps, "--source", f"coco:{corpus}")
@@ -187,7 +187,7 @@ def test_real_photographs_from_build_to_query(real_photos, tmp_path, tiny_model)
 
 
 @pytest.mark.parametrize("name", ["embeddings/text/00000", "vectors/image/00000", "ids/text"])
-def test_a_build_makes_damaged_objects_again(built, tmp_path, name):
+def test_a_build_creates_damaged_objects_again(built, tmp_path, name):
     """The hint of every refusal says so; "nothing changed" may not be said of a damaged store."""
     store = tmp_path / "store"
     shutil.copytree(built[0], store)

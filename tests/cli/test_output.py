@@ -1,4 +1,4 @@
-"""Printing answers: aligned, inert, and readable back."""
+"""Output of results: aligned, inert, and readable by programs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_json_line_is_what_scripts_rely_on() -> None:
     )
 
 
-def test_an_answer_that_failed_carries_its_error_in_json() -> None:
+def test_a_failed_answer_has_its_error_in_json() -> None:
     failed = answer(query="", to=Modality.IMAGE, error="the query is empty")
     assert json.loads(json_line(failed)) == {
         "query": "",
@@ -89,9 +89,7 @@ def in_utf16(text: str) -> bytes:
 
 @given(anything, anything)
 @example(HOSTILE, HOSTILE)
-def test_json_gives_back_every_text_exactly_and_nothing_in_it_is_active(
-    query: str, caption: str
-) -> None:
+def test_json_contains_every_text_exactly_and_is_inert(query: str, caption: str) -> None:
     line = json_line(answer(hit(1, caption=caption), query=query, to=Modality.TEXT))
     back = json.loads(line)
     assert in_utf16(back["query"]) == in_utf16(query)
@@ -102,7 +100,7 @@ def test_json_gives_back_every_text_exactly_and_nothing_in_it_is_active(
     line.encode("utf-8")
 
 
-def test_json_leaves_letters_of_all_scripts_as_they_are() -> None:
+def test_json_does_not_escape_letters_of_any_script() -> None:
     line = json_line(answer(query="一只猫 кошка قطة 👩‍👧"))
     assert "一只猫 кошка قطة 👩‍👧" in line
 
@@ -122,7 +120,7 @@ def undo(cell: str) -> str:
 @example(HOSTILE, HOSTILE)
 @example("=HYPERLINK(1)", "'quoted")
 @example("\\u4e00", "\\")
-def test_tsv_cells_can_be_undone_and_hold_no_separator(name: str, caption: str) -> None:
+def test_tsv_cells_are_reversible_and_contain_no_separator(name: str, caption: str) -> None:
     header, row = printed([answer(hit(1, name, caption), to=Modality.TEXT)], "tsv")
     cells = row.split("\t")
     assert len(cells) == len(header.split("\t")) == 7
@@ -158,9 +156,7 @@ def test_tsv_is_read_by_a_plain_reader(capsys: pytest.CaptureFixture[str]) -> No
 @example(HOSTILE, HOSTILE, 80)
 @example("猫" * 100, "é" * 300, 41)
 @example("id", "z" + "\u0301" * 10_000, 80)
-def test_a_table_never_leaves_the_terminals_width_and_never_acts_on_it(
-    name: str, caption: str, width: int
-) -> None:
+def test_a_table_fits_the_terminal_and_is_inert(name: str, caption: str, width: int) -> None:
     rows = (hit(1, name, caption), hit(1000, "x", "y"))
     lines = table(answer(*rows, query=name, to=Modality.TEXT), width=width)
     assert len(lines) in {4, 6}
@@ -178,14 +174,14 @@ def test_wide_and_combining_characters_stay_aligned() -> None:
     assert wcswidth(lines[1][: lines[1].index("caption")]) in columns
 
 
-def test_a_path_is_whole_at_80_columns_beside_rank_and_score() -> None:
+def test_a_path_is_not_cut_at_80_columns() -> None:
     long = "/photos/" + "a rather long folder/" * 5 + "beach.jpg"
     lines = table(answer(hit(1, "folder/photos/" + long, uri=long)), width=80)
     assert lines[1].split() == ["rank", "score", "path"]
     assert lines[2] == f"   1   0.5000  {long}"
 
 
-def test_an_id_shows_only_where_there_is_room_for_it() -> None:
+def test_an_id_is_shown_only_if_it_fits() -> None:
     one = answer(hit(1, "folder/photos/beach.jpg", uri="/home/me/pictures/photos/beach.jpg"))
     assert table(one, width=70)[2].split() == ["1", "0.5000", "/home/me/pictures/photos/beach.jpg"]
     assert table(one, width=80)[2].split()[2:] == [
@@ -202,7 +198,7 @@ def test_a_path_below_the_working_folder_is_relative(
     assert table(one)[2].split()[-1] == str(tmp_path / "photos" / "a.jpg")
 
 
-def test_a_caption_leaves_room_for_the_path_of_its_picture() -> None:
+def test_a_caption_leaves_room_for_the_path_of_its_image() -> None:
     one = answer(hit(1, "x#0", "word " * 50, uri="/photos/a.jpg"), to=Modality.TEXT)
     line = table(one, width=80)[2]
     assert line.endswith("…  /photos/a.jpg")
@@ -212,13 +208,13 @@ def test_a_caption_leaves_room_for_the_path_of_its_picture() -> None:
     assert path.strip() == "/p" * 40 + ".jpg"
 
 
-def test_output_that_goes_to_a_file_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_to_a_file_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
     long = "word " * 100
     answers.print_answers([answer(hit(1, caption=long), to=Modality.TEXT)], "table")
     assert long.strip() in capsys.readouterr().out
 
 
-def test_no_hits_and_errors_are_said_in_a_table() -> None:
+def test_no_hits_and_errors_are_reported_in_a_table() -> None:
     assert table(answer(query="red")) == ["images for red", "no hits"]
     failed = answer(query="x", to=Modality.TEXT, error="not valid UTF-8\x1b")
     assert table(answer(query="red"), failed)[2:] == [
@@ -228,7 +224,7 @@ def test_no_hits_and_errors_are_said_in_a_table() -> None:
     ]
 
 
-def test_visible_keeps_scripts_whole_and_shows_what_hides() -> None:
+def test_visible_keeps_all_scripts_and_shows_hidden_characters() -> None:
     """Joiners that Persian and emoji need stay; overrides and the BOM are shown."""
     assert visible("می‌خواهم 👩‍👧 日本　語") == "می‌خواهم 👩‍👧 日本　語"
     assert visible("\ufeff\u202e\U000e0041\n") == "\\ufeff\\u202e\\U000e0041\\n"

@@ -1,4 +1,4 @@
-"""`mmindex encode --part` as people and batch systems run it."""
+"""`mmindex encode --part` for people and batch systems."""
 
 import json
 
@@ -9,7 +9,7 @@ from support.command import mmindex, mmindex_json
 
 
 @pytest.mark.parametrize("part", ["0/3", "4/3", "3", "1/3/5"])
-def test_a_part_that_makes_no_sense_is_2_and_touches_nothing(tmp_path, part):
+def test_an_invalid_part_is_2_and_changes_nothing(tmp_path, part):
     done = mmindex("encode", "--part", part, "--store", tmp_path / "store", code=2)
     assert "I/N" in done.stderr
     assert "--part 2/10" in done.stderr
@@ -26,7 +26,7 @@ def test_without_a_crawl_it_is_66(tmp_path):
 
 
 @pytest.mark.slow
-def test_parts_then_a_build(tmp_path):
+def test_parts_are_completed_by_a_build(tmp_path):
     store, config = tmp_path / "store", tmp_path / "config.toml"
     config.write_text(
         '[[source]]\nspec = "scenes:20@1"\n[encode]\nshard_rows = 8\nworkers = 1\ncores = 1\n'

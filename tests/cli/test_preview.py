@@ -1,4 +1,4 @@
-"""``--preview``: pictures in the three protocols, read back as a terminal reads them."""
+"""``--preview``: images in three protocols, decoded like a terminal does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmindex_cli import preview
 
 
 @pytest.fixture
-def picture() -> Image.Image:
+def image() -> Image.Image:
     """Four fields of plain colours, and a height that is no multiple of six."""
     pixels = np.zeros((20, 31, 3), np.uint8)
     pixels[:10, :15] = 255, 0, 0
@@ -24,14 +24,14 @@ def picture() -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def same(data: bytes, picture: Image.Image) -> bool:
+def same(data: bytes, image: Image.Image) -> bool:
     with Image.open(io.BytesIO(data)) as shown:
-        return np.array_equal(np.asarray(shown.convert("RGB")), np.asarray(picture))
+        return np.array_equal(np.asarray(shown.convert("RGB")), np.asarray(image))
 
 
-def test_kitty_gets_a_png_in_pieces(picture: Image.Image) -> None:
+def test_kitty_gets_a_png_in_chunks(image: Image.Image) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    for shown in (picture, Image.fromarray(noise)):
+    for shown in (image, Image.fromarray(noise)):
         pieces = re.findall("\x1b_G([^;]*);([^\x1b]*)\x1b\\\\", preview.kitty(shown))
         assert [keys.split(",")[-1] for keys, _ in pieces] == [
             *["m=1"] * (len(pieces) - 1),
@@ -42,10 +42,10 @@ def test_kitty_gets_a_png_in_pieces(picture: Image.Image) -> None:
         assert same(base64.b64decode("".join(piece for _, piece in pieces)), shown)
 
 
-def test_iterm2_gets_a_png(picture: Image.Image) -> None:
-    found = re.fullmatch("\x1b]1337;File=inline=1:(.*)\x07", preview.iterm2(picture))
+def test_iterm2_gets_a_png(image: Image.Image) -> None:
+    found = re.fullmatch("\x1b]1337;File=inline=1:(.*)\x07", preview.iterm2(image))
     assert found is not None
-    assert same(base64.b64decode(found[1]), picture)
+    assert same(base64.b64decode(found[1]), image)
 
 
 def unsixel(text: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -76,10 +76,10 @@ def unsixel(text: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return shown[:height]
 
 
-def test_sixels_show_the_picture(picture: Image.Image) -> None:
-    assert np.array_equal(unsixel(preview.sixel(picture)), np.asarray(picture))
+def test_sixels_show_the_image(image: Image.Image) -> None:
+    assert np.array_equal(unsixel(preview.sixel(image)), np.asarray(image))
 
 
 def test_without_a_terminal_there_is_no_preview() -> None:
     with pytest.raises(UsageError, match="--preview needs a terminal"):
-        preview.picture_drawer()
+        preview.image_drawer()

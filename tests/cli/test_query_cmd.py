@@ -1,4 +1,4 @@
-"""The ``query`` command as people and scripts call it."""
+"""The ``query`` command for people and scripts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mmindex.models.resolve import resolve_model
 from mmindex.search import vectorize as library
 from support.asking import CAPTIONS, run
 from support.models import FakeEncoder, save_tiny_model
-from support.stores import picture_store
+from support.stores import image_store
 
 
 @pytest.mark.usefixtures("store")
-def test_the_words_are_one_text(pictures: dict[str, Path]) -> None:
+def test_several_words_are_one_text(images: dict[str, Path]) -> None:
     done = run("a", "blue", "thing", "-k", "1", "--format", "json")
     assert done.exit_code == 0
     [hit] = json.loads(done.stdout)["hits"]
     assert json.loads(done.stdout)["query"] == "a blue thing"
-    assert (hit["id"], hit["uri"]) == ("folder/00002.png", str(pictures["folder/00002.png"]))
+    assert (hit["id"], hit["uri"]) == ("folder/00002.png", str(images["folder/00002.png"]))
 
 
 @pytest.mark.usefixtures("store")
@@ -39,9 +39,9 @@ def test_a_table_is_the_default() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_photo_finds_itself_first(pictures: dict[str, Path]) -> None:
+def test_a_photo_finds_itself_first(images: dict[str, Path]) -> None:
     """By file and by id, with a score above 0.999."""
-    for name in (str(pictures["folder/00003.png"]), "folder/00003.png"):
+    for name in (str(images["folder/00003.png"]), "folder/00003.png"):
         done = run("--image", name, "--to", "image", "--format", "json")
         first = json.loads(done.stdout)["hits"][0]
         assert first["id"] == "folder/00003.png"
@@ -64,7 +64,7 @@ def test_hostile_captions_are_inert_in_every_format() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_page_is_written_beside_the_printed_hits(tmp_path: Path) -> None:
+def test_a_page_is_written_in_addition_to_the_printed_hits(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     done = run("red", "-k", "3", "--html", str(page), "--format", "json")
     assert len(json.loads(done.stdout)["hits"]) == 3
@@ -72,14 +72,14 @@ def test_a_page_is_written_beside_the_printed_hits(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_pictures_texts_and_conditions_go_together(
-    tmp_path: Path, pictures: dict[str, Path]
+def test_images_texts_and_conditions_can_be_combined(
+    tmp_path: Path, images: dict[str, Path]
 ) -> None:
     """A text, a file, an id from a list, what is not wanted, weights and a condition."""
     listed = tmp_path / "ids.txt"
     listed.write_text("folder/00001.png\n\n")
     done = run(
-        *("red", "--image", str(pictures["folder/00000.png"]), "--like", str(listed)),
+        *("red", "--image", str(images["folder/00000.png"]), "--like", str(listed)),
         *("--plus", "blue", "--minus", "folder/00003.png", "--weights", "1,1,1,1,0.5", "--others"),
         *("--where", "image_id <> 'folder/00004.png'", "--format", "json"),
     )
@@ -91,7 +91,7 @@ def test_pictures_texts_and_conditions_go_together(
 
 
 @pytest.mark.usefixtures("store")
-def test_no_survivor_of_a_condition_is_an_empty_answer() -> None:
+def test_a_condition_that_matches_nothing_is_an_empty_answer() -> None:
     done = run("red", "--where", "width < 0", "--format", "json")
     assert (done.exit_code, json.loads(done.stdout)["hits"]) == (0, [])
     assert "no hits" in run("red", "--where", "width < 0").stdout
@@ -133,7 +133,7 @@ def test_hits_below_the_wanted_score_are_left_out() -> None:
     ],
 )
 @pytest.mark.usefixtures("store")
-def test_what_cannot_be_done_has_its_exit_code_and_says_why(
+def test_impossible_requests_have_an_exit_code_and_a_reason(
     arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     done = run(*arguments)
@@ -153,14 +153,14 @@ def test_an_index_of_another_model_is_refused_with_78(
     assert FakeEncoder(seed=1).info.fingerprint[:12] in done.stderr
 
 
-def test_a_real_model_is_found_again_from_what_the_manifest_says(
-    tmp_path: Path, pictures: dict[str, Path]
+def test_a_real_model_is_found_again_from_the_manifest(
+    tmp_path: Path, images: dict[str, Path]
 ) -> None:
     """The model comes from where it came from at build time; changed weights are refused: 78."""
     mine = save_tiny_model(tmp_path / "model")
     encoder = load_encoder(resolve_model(mine.name, None), place("cpu"))
-    captions = [(image_id, f"a dog {n}") for n, image_id in enumerate(pictures)]
-    picture_store(tmp_path / "store", pictures, captions, encoder)
+    captions = [(image_id, f"a dog {n}") for n, image_id in enumerate(images)]
+    image_store(tmp_path / "store", images, captions, encoder)
     shared = ("--store", str(tmp_path / "store"), "--device", "cpu", "--format", "json", "-k", "1")
     done = run("a dog 3", "--to", "text", *shared)
     [hit] = json.loads(done.stdout)["hits"]
@@ -187,7 +187,7 @@ def test_help_imports_neither_torch_nor_faiss_nor_arrow() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_mistake_in_a_condition_is_told_before_the_model_loads(
+def test_a_mistake_in_a_condition_is_reported_before_the_model_loads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def load(*_: object) -> FakeEncoder:
@@ -219,10 +219,10 @@ def test_columns_are_shown_and_sorted_by() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_paths_alone_go_to_other_programs(pictures: dict[str, Path]) -> None:
+def test_paths_are_printed_for_other_programs(images: dict[str, Path]) -> None:
     done = run("red", "-k", "2", "--format", "paths")
     paths = done.stdout.splitlines()
-    assert set(paths) <= set(map(str, pictures.values()))
+    assert set(paths) <= set(map(str, images.values()))
     assert run("red", "-k", "2", "-0").stdout == "".join(f"{path}\0" for path in paths)
 
 
@@ -236,7 +236,9 @@ def test_paths_alone_go_to_other_programs(pictures: dict[str, Path]) -> None:
     ],
 )
 @pytest.mark.usefixtures("store")
-def test_a_view_that_cannot_be_is_a_usage_error(arguments: tuple[str, ...], message: str) -> None:
+def test_an_impossible_output_format_is_a_usage_error(
+    arguments: tuple[str, ...], message: str
+) -> None:
     done = run("red", *arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert message in done.stderr

@@ -1,4 +1,4 @@
-"""The ``query`` command answers every line of a file or stream in order, whatever stands in it."""
+"""The ``query`` command answers every line of a file or stream in order."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_line_of_a_file_gets_a_line_in_order_and_errors_show_in_the_exit_c
 
 
 @pytest.mark.usefixtures("store")
-def test_an_endless_line_is_refused_in_its_place_without_being_held(tmp_path: Path) -> None:
+def test_a_very_long_line_is_refused_without_being_read_into_memory(tmp_path: Path) -> None:
     """Of 64 MiB in one line some hundred KiB are held; the lines around it are answered."""
     asked = tmp_path / "asked.txt"
     with asked.open("wb") as file:
@@ -57,7 +57,7 @@ def test_an_endless_line_is_refused_in_its_place_without_being_held(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("store")
-def test_queries_come_from_standard_input_too() -> None:
+def test_queries_can_come_from_standard_input() -> None:
     done = run("--queries", "-", "-k", "1", "--format", "tsv", stdin=b"red\nblue")
     assert done.exit_code == 0
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["query", "red", "blue"]
@@ -70,7 +70,7 @@ def test_an_empty_file_of_queries_has_no_answers() -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_condition_holds_for_every_line_of_a_file() -> None:
+def test_a_condition_applies_to_every_line_of_a_file() -> None:
     done = run(
         *("--queries", "-", "--where", "image_id like '%3.png'", "--format", "json"),
         stdin=b"red\nblue\n",
@@ -81,7 +81,7 @@ def test_a_condition_holds_for_every_line_of_a_file() -> None:
     ] * 2
 
 
-def test_a_reader_that_goes_away_is_no_failure(store: Path) -> None:
+def test_a_reader_that_closes_the_pipe_is_not_a_failure(store: Path) -> None:
     """``mmindex query ... | head -1`` ends with 0."""
     script = (
         "import sys\n"

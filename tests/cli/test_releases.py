@@ -1,4 +1,4 @@
-"""Published corpora are fetched, checked and read in place, or it is said what can be done."""
+"""Published corpora are downloaded, verified and read in place, or an error names the remedy."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def hits(store: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_release_that_arrives_wrong_is_not_used(server, release, tmp_path):
+def test_a_damaged_download_of_a_release_is_not_used(server, release, tmp_path):
     wrong = bytearray(server.routes["/mirror/zips/val2017.zip"].body)
     wrong[len(wrong) // 2] ^= 1
     server.routes["/mirror/zips/val2017.zip"] = RangeFile(bytes(wrong))
@@ -84,7 +84,7 @@ def test_a_release_that_arrives_wrong_is_not_used(server, release, tmp_path):
     assert not list((store / "downloads").rglob("val2017.zip*"))
 
 
-def test_files_without_a_known_checksum_are_trusted_once_and_aloud(server, release, tmp_path):
+def test_files_without_a_known_checksum_are_trusted_once_with_a_warning(server, release, tmp_path):
     lines = release.read_text().splitlines()
     release.write_text("\n".join(line for line in lines if not line.startswith("sha256")))
     common = ("--source", "coco:val2017", "--corpora", release, "--allow-private")
@@ -101,7 +101,7 @@ def test_files_without_a_known_checksum_are_trusted_once_and_aloud(server, relea
     mmindex("crawl", "--store", store, *common, *mirror, "--require-checksum", code=65)
 
 
-def test_a_publisher_that_cannot_be_reached_is_69_with_ways_out(server, release, tmp_path):
+def test_a_publisher_that_cannot_be_reached_is_69_with_remedies(server, release, tmp_path):
     common = ("--source", "coco:val2017", "--corpora", release)
     base = server.url("/nowhere")
     done = mmindex("crawl", "--store", tmp_path / "a", *common, "--base-url", base, code=69)
@@ -113,7 +113,7 @@ def test_a_publisher_that_cannot_be_reached_is_69_with_ways_out(server, release,
     assert "use its path" in done.stderr
 
 
-def test_what_only_the_user_may_fetch_says_where_to_put_it(server, tmp_path):
+def test_a_file_that_only_the_user_can_download_says_where_to_put_it(server, tmp_path):
     store = tmp_path / "store"
     source = ("--source", "flickr30k:test")
     done = mmindex("crawl", "--store", store, *source, code=66)
@@ -139,7 +139,7 @@ def test_what_only_the_user_may_fetch_says_where_to_put_it(server, tmp_path):
     assert "4 of 4 seen" in done.stdout
     shutil.rmtree(images)
     zip_path = "/m/datasets/nlphuji/flickr30k/resolve/main/flickr30k-images.zip"
-    pictures = {f"flickr30k-images/{n}.jpg": jpeg(n) for n in range(4)}
-    server.routes[zip_path] = RangeFile(zipped(pictures))
+    files = {f"flickr30k-images/{n}.jpg": jpeg(n) for n in range(4)}
+    server.routes[zip_path] = RangeFile(zipped(files))
     mirror = ("--base-url", server.url("/m"), "--allow-private")
     assert "4 of 4 seen" in mmindex("crawl", "--store", store, *source, *mirror).stdout

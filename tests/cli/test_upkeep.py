@@ -1,4 +1,4 @@
-"""The commands that keep a store small, sound and where one wants it, and their exit codes."""
+"""The maintenance commands and their exit codes."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def numbers(store):
     return versions.list_versions(versions.open_layout(store))
 
 
-def test_gc_says_what_went_what_stays_and_why(store):
+def test_gc_reports_what_is_removed_what_is_kept_and_why(store):
     """The whole command, as cron runs it."""
     dry = mmindex("gc", "--keep", 2, "--keep-days", 0, "--dry-run", "--store", store)
     assert numbers(store) == [1, 2, 3, 4, 5]
@@ -102,7 +102,7 @@ def test_gc_ends_with_75_while_forgotten_items_are_being_read(tmp_path, call):
     assert (code, "removed version 1\n" in stdout) == (0, True)
 
 
-def test_queries_keep_their_version_for_as_long_as_they_run(built, tmp_path):
+def test_queries_hold_their_version_while_they_run(built, tmp_path):
     """A long ``query --queries`` is overtaken by builds and by gc, and answers from its version."""
     shutil.copytree(built.parent, tmp_path / "all")
     store = tmp_path / "all" / "store"
@@ -139,7 +139,7 @@ def test_queries_keep_their_version_for_as_long_as_they_run(built, tmp_path):
     assert numbers(store) == [6]
 
 
-def test_rollback_goes_back_and_says_so(store, call):
+def test_rollback_restores_a_version_and_reports_it(store, call):
     code, stdout, _ = call("rollback", "--store", store)
     assert code == 0
     assert "published version 6" in stdout
@@ -156,7 +156,7 @@ def test_rollback_goes_back_and_says_so(store, call):
         ("0", 2, ""),
     ],
 )
-def test_rollback_refuses_what_makes_no_sense(number, code, words, store, call):
+def test_rollback_refuses_invalid_versions(number, code, words, store, call):
     found, _, stderr = call("rollback", number, "--store", store)
     assert found == code
     assert re.search(words, stderr)
@@ -172,7 +172,7 @@ def test_rollback_to_a_damaged_version_ends_with_65(store, call):
     assert numbers(store) == [1, 2, 3, 4, 5]
 
 
-def test_versions_tells_sizes_origin_and_what_keeps_each(store, call):
+def test_versions_shows_sizes_origins_and_the_reasons_to_keep(store, call):
     call("rollback", 2, "--store", store)
     code, stdout, _ = call("versions", "--format", "json", "--store", store)
     rows = [json.loads(line) for line in stdout.splitlines()]
@@ -186,7 +186,7 @@ def test_versions_tells_sizes_origin_and_what_keeps_each(store, call):
     assert "restored from 2" in stdout
 
 
-def test_versions_shows_a_damaged_one_and_one_that_would_go(tmp_path, call):
+def test_versions_shows_damaged_and_removable_versions(tmp_path, call):
     publish_days_ago(tmp_path / "s", 400, 300, 200, 190, 180)
     versions.open_layout(tmp_path / "s").version(2).write_bytes(b"{")
     code, stdout, _ = call("versions", "--store", tmp_path / "s")
@@ -208,7 +208,7 @@ def test_check_by_parts_covers_the_store(store, call):
 
 
 @pytest.mark.parametrize("subset", ["", "1", "a/b", "0/3", "4/3", "1/2/3", "-1/3", "١/3"])
-def test_a_part_that_is_none_ends_with_2(subset, store, call):
+def test_an_invalid_part_ends_with_2(subset, store, call):
     assert call("check", "--subset", subset, "--store", store)[0] == 2
 
 
@@ -217,7 +217,7 @@ def test_a_part_of_a_full_check_ends_with_2(store, call):
         assert call("check", "--subset", "1/2", whole, "--store", store)[0] == 2
 
 
-def test_check_names_the_damage_ends_with_65_and_repair_mends_what_it_can(store, call):
+def test_check_names_the_damage_and_repair_fixes_what_it_can(store, call):
     layout = versions.open_layout(store)
     objects = {ref.sha256 for ref in versions.read_current(layout).objects}
     old = next(r for r in versions.read_version(layout, 1).objects if r.sha256 not in objects)
@@ -239,7 +239,7 @@ def test_check_names_the_damage_ends_with_65_and_repair_mends_what_it_can(store,
     assert record["repair"] == {"version": 5, "moved": False, "dropped": []}
 
 
-def test_gc_of_a_store_with_a_damaged_old_version_names_the_way_out(tmp_path, call):
+def test_gc_of_a_store_with_a_damaged_old_version_names_the_remedy(tmp_path, call):
     made = publish_days_ago(tmp_path / "s", 3, 2, 1)
     layout = versions.open_layout(tmp_path / "s")
     layout.version(2).write_bytes(b"{")
@@ -259,7 +259,7 @@ def test_no_store_ends_with_66(command, tmp_path, call):
 
 
 @pytest.mark.parametrize("option", [("--keep", "0"), ("--keep-days", "-1"), ("--keep-days", "nan")])
-def test_retention_that_keeps_nothing_ends_with_2(option, store, call):
+def test_a_retention_that_keeps_nothing_ends_with_2(option, store, call):
     assert call("gc", *option, "--store", store)[0] == 2
     assert numbers(store) == [1, 2, 3, 4, 5]
 

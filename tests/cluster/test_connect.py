@@ -1,4 +1,4 @@
-"""The connection to a cluster: there in good time, or a clear error; and nothing on stdout."""
+"""The connection to a cluster: in time or a clear error, and nothing on stdout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmindex.core.errors import MissingPackageError, NetworkError, UsageError
 NEEDS_RAY = "needs ray: pip install 'mmindex[ray]'"
 
 
-def test_no_cluster_is_69_in_good_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cluster_is_69_within_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason=NEEDS_RAY)
 
     def nothing(**_: object) -> None:
@@ -28,7 +28,7 @@ def test_no_cluster_is_69_in_good_time(monkeypatch: pytest.MonkeyPatch) -> None:
     for address, init, why in (
         ("127.0.0.1:1", ray.init, "refused"),
         ("auto", nothing, "any running Ray instance"),
-        ("auto", silence, "does not answer"),
+        ("auto", silence, "does not respond"),
     ):
         monkeypatch.setattr(ray, "init", init)
         start = time.monotonic()
@@ -53,7 +53,7 @@ def test_without_ray_it_is_69_with_the_extras_name(monkeypatch: pytest.MonkeyPat
     assert "mmindex[ray]" in caught.value.hint
 
 
-def test_what_rays_threads_print_does_not_reach_standard_output(
+def test_output_of_rays_threads_does_not_reach_stdout(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with _quiet_stdout() as quiet:

@@ -1,4 +1,4 @@
-"""How many units fit on which nodes, and what each gets there."""
+"""The number of units on each node, and the resources of each unit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from mmindex.cluster.tasks import Need, Node
 from mmindex.core.config import Config
 from mmindex.core.errors import NetworkError
-from mmindex.encode.cluster import _what_a_unit_needs
+from mmindex.encode.cluster import what_a_unit_needs
 
 
 def node(cpus: int, gpus: int = 0) -> Node:
@@ -48,7 +48,7 @@ def test_a_unit_gets_a_gpu_where_there_are_any_or_some_cores(
     nodes: list[Node], encode: dict[str, object], need: Need, device: str
 ) -> None:
     config = Config.model_validate({"encode": encode})
-    assert _what_a_unit_needs(config, nodes) == (need, device)
+    assert what_a_unit_needs(config, nodes) == (need, device)
 
 
 @pytest.mark.parametrize(
@@ -63,5 +63,5 @@ def test_a_unit_gets_a_gpu_where_there_are_any_or_some_cores(
 )
 def test_without_a_node_for_a_unit_it_is_69(nodes: list[Node], encode: dict[str, object]) -> None:
     with pytest.raises(NetworkError, match="no node of the cluster") as caught:
-        _what_a_unit_needs(Config.model_validate({"encode": encode}), nodes)
+        what_a_unit_needs(Config.model_validate({"encode": encode}), nodes)
     assert caught.value.exit_code == 69

@@ -1,4 +1,4 @@
-"""Settings: what a file may say, what flags change, and what a store remembers of them."""
+"""Settings: values in a file, flags, and what a store remembers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def specs(path: Path | None, **values: object) -> list[str]:
     return [source.spec for source in load_config(path, values, None, absolute_spec).source]
 
 
-def test_paths_in_a_file_start_at_the_file_and_flags_where_one_stands(tmp_path, monkeypatch):
+def test_paths_are_relative_to_the_file_or_to_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "val2014").mkdir()
     file = tmp_path / "etc" / "mmindex.toml"
@@ -46,7 +46,7 @@ def test_paths_in_a_file_start_at_the_file_and_flags_where_one_stands(tmp_path, 
     assert load_config(file, flags).fetch.corpora == "/srv/own.toml"
 
 
-def test_flags_win_over_the_file_one_by_one(tmp_path):
+def test_each_flag_overrides_the_file(tmp_path):
     file = tmp_path / "a.toml"
     file.write_text('[fetch]\ncontact = "a@b.example"\nretries = 5\n[limits]\nmax_pixels = 9\n')
     config = load_config(file, {"fetch.retries": 7, "fetch.contact": None, "crawl.rehash": True})
@@ -54,7 +54,7 @@ def test_flags_win_over_the_file_one_by_one(tmp_path):
     assert (config.limits.max_pixels, config.crawl.rehash) == (9, True)
 
 
-def test_what_is_agreed_to_once_is_not_remembered():
+def test_permissions_for_one_run_are_not_remembered():
     values = {"fetch.allow_private": True, "fetch.use_env_proxy": True, "crawl.rehash": True}
     config = load_config(None, {**values, "limits.max_removed": 1.0, "fetch.retries": 9})
     again = load_config(None, {}, config.recorded())
@@ -82,12 +82,12 @@ def test_mistakes_are_named(tmp_path, text, error, words):
         load_config(tmp_path / "a.toml", {"fetch.retries": 1})
 
 
-def test_a_file_that_is_not_there_is_no_input(tmp_path):
+def test_a_missing_file_is_no_input(tmp_path):
     with pytest.raises(NoInputError):
         load_config(tmp_path / "gone.toml", {})
 
 
-def test_a_model_given_by_path_is_found_wherever_cron_stands(tmp_path, monkeypatch):
+def test_a_model_path_does_not_depend_on_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "mine").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
@@ -108,7 +108,7 @@ def test_a_model_given_by_path_is_found_wherever_cron_stands(tmp_path, monkeypat
     assert flags.model.name == f"local-dir:{tmp_path}/clip"
 
 
-def test_a_byte_order_mark_is_no_part_of_the_settings(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_settings(tmp_path):
     file = tmp_path / "mmindex.toml"
     file.write_bytes(b"\xef\xbb\xbf[encode]\nbatch_size = 8\n")
     assert load_config(file, {}).encode.batch_size == 8

@@ -1,4 +1,4 @@
-"""What ends a run is told as what it is."""
+"""Errors that end a run are reported as what they are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def on_sigterm() -> Iterator[None]:
 
 @pytest.mark.usefixtures("on_sigterm")
 @pytest.mark.parametrize(("terminated", "code"), [(True, 143), (False, 130)])
-def test_a_query_of_duckdb_that_a_signal_ended_is_told_as_that_signal(
+def test_a_query_of_duckdb_that_a_signal_ended_is_reported_as_that_signal(
     terminated: bool, code: int
 ) -> None:
     """DuckDB itself raises a RuntimeError, which would pass for a bug."""

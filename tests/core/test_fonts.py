@@ -1,4 +1,4 @@
-"""Plots draw every script that an installed font has, and say so where none has."""
+"""Plots draw every script for which a font is installed, and name missing fonts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pytest
 from mmindex.core import fonts
 
 
-def test_latin_needs_no_other_font():
+def test_latin_text_uses_the_default_font():
     assert fonts.plot_font(["red boat", "größe", "Ελλάδα"]) == fonts.PlotFont(("DejaVu Sans",), "")
 
 
-def test_chinese_gets_a_font_that_has_it_or_a_note():
+def test_chinese_text_gets_a_suitable_font_or_a_note():
     chosen = fonts.plot_font(["一个穿着泳装的女人"])
     if any(fonts._letters(family) & {ord("泳")} for family in fonts._FAMILIES):
         assert chosen.note == ""
@@ -20,7 +20,7 @@ def test_chinese_gets_a_font_that_has_it_or_a_note():
         assert "泳" in chosen.note
 
 
-def test_a_machine_without_such_a_font_says_what_will_be_boxes(monkeypatch: pytest.MonkeyPatch):
+def test_without_a_suitable_font_the_note_lists_the_boxes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fonts, "_FAMILIES", ())
     chosen = fonts.plot_font(["两只狗"])
     assert chosen.families == ("DejaVu Sans",)

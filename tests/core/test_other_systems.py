@@ -1,4 +1,4 @@
-"""Importing mmindex and asking for help work where Linux's own calls are missing."""
+"""Importing mmindex and asking for help work without Linux's own calls."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_help_and_version_work():
         assert "mmindex" in out
 
 
-def test_a_command_that_needs_a_store_says_what_is_missing_and_makes_nothing(tmp_path):
+def test_a_command_that_needs_a_store_reports_what_is_missing(tmp_path):
     store = str(tmp_path / "store")
     commands = [
         ["build", "--source", "scenes:3", "--store", store],
@@ -150,7 +150,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_worker_ends_with_its_parent_where_the_kernel_does_not_see_to_it(tmp_path):
+def test_a_worker_ends_with_its_parent_without_help_of_the_kernel(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(WORKER)
     parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""docs/settings.md says of every setting what it does, and says what the code says."""
+"""docs/settings.md is complete and matches the code."""
 
 from __future__ import annotations
 

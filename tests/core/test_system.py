@@ -1,22 +1,23 @@
-"""Cores are counted by what may be used, and freed memory goes back to the system."""
+"""Available cores are counted correctly, and freed memory is returned to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import math
 import platform
+import resource
 
 import psutil
 import pytest
 
 from mmindex.core import system
-from mmindex.core.system import trim_heap
+from mmindex.core.system import reuse_freed_memory, trim_heap
 
 BLOCK, BLOCKS = 64 << 10, 1_000
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory so")
-def test_what_lies_free_below_a_used_block_is_given_back():
+def test_free_memory_below_a_used_block_is_returned():
     libc, process = ctypes.CDLL(None), psutil.Process()
     libc.malloc.restype = ctypes.c_void_p
     blocks = [libc.malloc(ctypes.c_size_t(BLOCK)) for _ in range(BLOCKS)]
@@ -29,6 +30,30 @@ def test_what_lies_free_below_a_used_block_is_given_back():
     after = process.memory_info().rss
     libc.free(ctypes.c_void_p(blocks[-1]))
     assert before - after > BLOCK * BLOCKS // 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_freed_blocks_are_used_again_without_new_pages():
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    size = 48 << 20
+
+    def new_pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            block = libc.malloc(ctypes.c_size_t(size))
+            ctypes.memset(block, 1, size)
+            libc.free(ctypes.c_void_p(block))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    by_default = new_pages()
+    reuse_freed_memory(64 << 20)
+    try:
+        new_pages()
+        assert new_pages() < by_default // 10
+    finally:
+        reuse_freed_memory()
+        trim_heap()
 
 
 @pytest.mark.parametrize(
@@ -53,9 +78,7 @@ def test_what_lies_free_below_a_used_block_is_given_back():
         ("0::/\n", {"cpu.max": "nonsense"}, math.inf),
     ],
 )
-def test_cores_are_no_more_than_the_time_that_cgroups_grant(
-    tmp_path, monkeypatch, membership, files, granted
-):
+def test_cores_are_limited_by_cgroup_quotas(tmp_path, monkeypatch, membership, files, granted):
     (tmp_path / "cgroup").write_text(membership)
     for name, text in files.items():
         path = tmp_path / "mount" / name

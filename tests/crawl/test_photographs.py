@@ -1,4 +1,4 @@
-"""Photographs of every kind, crawled by the command into the table: what its columns hold."""
+"""Photographs of every kind, crawled by the command: the columns of their rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,18 @@ from support.corpora import (
     write_files,
     write_zip,
 )
-from support.photo_files import CAMERA, EXPECTED, MUNICH, PEOPLE, TOLD, R, exif, iptc, picture, xmp
+from support.photo_files import (
+    CAMERA,
+    EXPECTED,
+    MUNICH,
+    PEOPLE,
+    TOLD,
+    R,
+    encoded,
+    exif,
+    iptc,
+    xmp,
+)
 
 LONG_AGO_NS = 1_600_000_000_000_000_000
 CANON = {Base.Make: "Canon", Base.Model: "Canon EOS 5D"}
@@ -48,17 +59,17 @@ NOON_TEXT = "2023:06:01 12:00:00"
 
 def taken(text: str = NOON_TEXT, **more: object) -> bytes:
     tags = {getattr(Base, name): value for name, value in more.items()}
-    return picture(exif=exif(camera={Base.DateTimeOriginal: text, **tags}))
+    return encoded(exif=exif(camera={Base.DateTimeOriginal: text, **tags}))
 
 
 def somewhere(**gps: object) -> bytes:
     tags = {getattr(GPS, name): value for name, value in gps.items()}
-    return picture(exif=exif(gps={**MUNICH, **tags}))
+    return encoded(exif=exif(gps={**MUNICH, **tags}))
 
 
 def other_byte_order() -> bytes:
     """The marker says the other byte order than the one that all numbers are in."""
-    data = picture(exif=WHOLE)
+    data = encoded(exif=WHOLE)
     start = data.index(b"Exif\0\0") + 6
     marker = {b"II": b"MM", b"MM": b"II"}[data[start : start + 2]]
     return data[:start] + marker + data[start + 2 :]
@@ -67,26 +78,26 @@ def other_byte_order() -> bytes:
 def looping() -> bytes:
     """A directory of camera settings that is the main directory itself, followed by itself."""
     entry = struct.pack("<HHII", 0x8769, 4, 1, 8)
-    return picture(exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 8))
+    return encoded(exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 8))
 
 
 def huge_count() -> bytes:
     """A text said to be four thousand million characters long."""
     entry = struct.pack("<HHII", Base.Make, 2, 0xFFFFFFFF, 26)
-    return picture(exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(8))
+    return encoded(exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(8))
 
 
 def cut_off() -> bytes:
-    return picture(exif=WHOLE[: len(WHOLE) // 2])
+    return encoded(exif=WHOLE[: len(WHOLE) // 2])
 
 
 # What a file is called, its bytes, those of its sidecars, and what its row holds.
 FILES: list[tuple[str, bytes, Mapping[str, bytes], Mapping[str, object]]] = [
-    ("canon.jpg", picture(exif=WHOLE), {}, EXPECTED),
-    ("canon.png", picture("PNG", exif=WHOLE), {}, EXPECTED),
-    ("canon.webp", picture("WEBP", exif=WHOLE), {}, EXPECTED),
-    ("canon.tif", picture("TIFF", exif=WHOLE), {}, EXPECTED),
-    ("canon.avif", picture("AVIF", exif=WHOLE), {}, EXPECTED),
+    ("canon.jpg", encoded(exif=WHOLE), {}, EXPECTED),
+    ("canon.png", encoded("PNG", exif=WHOLE), {}, EXPECTED),
+    ("canon.webp", encoded("WEBP", exif=WHOLE), {}, EXPECTED),
+    ("canon.tif", encoded("TIFF", exif=WHOLE), {}, EXPECTED),
+    ("canon.avif", encoded("AVIF", exif=WHOLE), {}, EXPECTED),
     ("other-order.jpg", other_byte_order(), {}, {}),
     ("loop.jpg", looping(), {}, {}),
     ("huge.jpg", huge_count(), {}, {}),
@@ -101,9 +112,9 @@ FILES: list[tuple[str, bytes, Mapping[str, bytes], Mapping[str, object]]] = [
         {"taken": NOON.replace(microsecond=700_000), "taken_offset": "+05:30"},
     ),
     ("no-offset.jpg", taken(OffsetTimeOriginal="+99:99"), {}, {"taken": NOON}),
-    ("digitized.jpg", picture(exif=exif(camera={Base.DateTimeDigitized: NOON_TEXT})), {},
+    ("digitized.jpg", encoded(exif=exif(camera={Base.DateTimeDigitized: NOON_TEXT})), {},
      {"taken": NOON}),
-    ("changed.jpg", picture(exif=exif({Base.DateTime: NOON_TEXT})), {}, {}),
+    ("changed.jpg", encoded(exif=exif({Base.DateTime: NOON_TEXT})), {}, {}),
     ("south.jpg", somewhere(GPSLatitudeRef="S"), {},
      {"lat": pytest.approx(-48.14), "lon": pytest.approx(11.58)}),
     ("west.jpg", somewhere(GPSLongitudeRef="W"), {},
@@ -113,30 +124,30 @@ FILES: list[tuple[str, bytes, Mapping[str, bytes], Mapping[str, object]]] = [
     ("north-pole.jpg", somewhere(GPSLatitude=(R(91, 1), R(0, 1), R(0, 1))), {}, {}),
     ("no-fix.jpg", somewhere(GPSLatitude=(R(0, 1),) * 3, GPSLongitude=(R(0, 1),) * 3), {}, {}),
     ("zero-by-zero.jpg", somewhere(GPSLatitude=(R(0, 0),) * 3), {}, {}),
-    ("1-by-0.jpg", picture(exif=exif(camera={Base.ExposureTime: R(1, 0)})), {}, {}),
-    ("nikon.jpg", picture(exif=exif({Base.Make: "NIKON CORPORATION", Base.Model: "NIKON D750"})),
+    ("1-by-0.jpg", encoded(exif=exif(camera={Base.ExposureTime: R(1, 0)})), {}, {}),
+    ("nikon.jpg", encoded(exif=exif({Base.Make: "NIKON CORPORATION", Base.Model: "NIKON D750"})),
      {}, {"camera": "NIKON D750"}),
-    ("sony.jpg", picture(exif=exif({Base.Make: "SONY\0\0", Base.Model: "ILCE-7M3  "})), {},
+    ("sony.jpg", encoded(exif=exif({Base.Make: "SONY\0\0", Base.Model: "ILCE-7M3  "})), {},
      {"camera": "SONY ILCE-7M3"}),
-    ("olympus.jpg", picture(exif=exif({Base.ImageDescription: "OLYMPUS DIGITAL CAMERA"})), {}, {}),
-    ("iso.jpg", picture(exif=exif(camera={Base.ISOSpeedRatings: 65535, Base.ISOSpeed: 102_400})),
+    ("olympus.jpg", encoded(exif=exif({Base.ImageDescription: "OLYMPUS DIGITAL CAMERA"})), {}, {}),
+    ("iso.jpg", encoded(exif=exif(camera={Base.ISOSpeedRatings: 65535, Base.ISOSpeed: 102_400})),
      {}, {"iso": 102_400}),
-    ("windows.jpg", picture(exif=exif({0x9C9E: "art; 海;".encode("utf-16-le"), 0x4746: 4})), {},
+    ("windows.jpg", encoded(exif=exif({0x9C9E: "art; 海;".encode("utf-16-le"), 0x4746: 4})), {},
      {"keywords": ["art", "海"], "rating": 4}),
-    ("latin-1.jpg", picture(exif=exif({Base.ImageDescription: b"caf\xe9"})), {},
+    ("latin-1.jpg", encoded(exif=exif({Base.ImageDescription: b"caf\xe9"})), {},
      {"description": "café"}),
-    ("escape.jpg", picture(exif=exif({Base.ImageDescription: "\x1b[2J<script>"})), {},
+    ("escape.jpg", encoded(exif=exif({Base.ImageDescription: "\x1b[2J<script>"})), {},
      {"description": "\x1b[2J<script>"}),
     ("iptc.jpg", iptc((5, b"Harbour"), (55, b"20230601"), (60, b"120000+0200")), {},
      {"title": "Harbour", "taken": NOON, "taken_offset": "+02:00"}),
-    ("xmp.jpg", picture(xmp=xmp(PEOPLE, 'xmp:Rating="5"')), {}, TOLD),
-    ("bomb.jpg", picture(xmp=b"<!DOCTYPE x [<!ENTITY a 'aa'><!ENTITY b '&a;&a;'>]><x>&b;</x>"),
+    ("xmp.jpg", encoded(xmp=xmp(PEOPLE, 'xmp:Rating="5"')), {}, TOLD),
+    ("bomb.jpg", encoded(xmp=b"<!DOCTYPE x [<!ENTITY a 'aa'><!ENTITY b '&a;&a;'>]><x>&b;</x>"),
      {}, {}),
-    ("nan.jpg", picture(xmp=xmp("", 'xmp:Rating="NaN"')), {}, {}),
-    ("darktable.jpg", picture(), {"darktable.jpg.xmp": xmp(PEOPLE, 'xmp:Rating="5"')}, TOLD),
-    ("adobe.jpg", picture(), {"adobe.xmp": xmp("", 'xmp:Rating="3"')}, {"rating": 3}),
-    ("upper.JPG", picture(), {"upper.XMP": xmp("", 'xmp:Rating="3"')}, {"rating": 3}),
-    ("both.jpg", picture(), {"both.xmp": xmp("", 'xmp:Rating="1"'),
+    ("nan.jpg", encoded(xmp=xmp("", 'xmp:Rating="NaN"')), {}, {}),
+    ("darktable.jpg", encoded(), {"darktable.jpg.xmp": xmp(PEOPLE, 'xmp:Rating="5"')}, TOLD),
+    ("adobe.jpg", encoded(), {"adobe.xmp": xmp("", 'xmp:Rating="3"')}, {"rating": 3}),
+    ("upper.JPG", encoded(), {"upper.XMP": xmp("", 'xmp:Rating="3"')}, {"rating": 3}),
+    ("both.jpg", encoded(), {"both.xmp": xmp("", 'xmp:Rating="1"'),
      "both.jpg.xmp": xmp("", 'xmp:Rating="2"')}, {"rating": 2}),
     (
         "corrected.jpg",
@@ -147,7 +158,7 @@ FILES: list[tuple[str, bytes, Mapping[str, bytes], Mapping[str, object]]] = [
     ("bad-sidecar.jpg", taken(), {"bad-sidecar.xmp": b"<x"}, {"taken": NOON}),
     (
         "sydney.png",
-        picture("PNG"),
+        encoded("PNG"),
         {"sydney.xmp": xmp("", 'exif:GPSLatitude="33,52.08S" exif:GPSLongitude="151,12.6E"')},
         {"lat": pytest.approx(-33.868), "lon": pytest.approx(151.21)},
     ),
@@ -171,7 +182,7 @@ def crawled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     arguments = ["crawl", "--source", f"folder:{home}/photos", "--store", f"{home}/store"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert "not read" not in done.output  # sidecars belong to pictures
+    assert "not read" not in done.output  # sidecars belong to images
     rows = table_of(home / "store").to_pylist()
     return {row["filename"]: row for row in rows}
 
@@ -182,13 +193,13 @@ def written(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("name", "expected"), [(file[0], file[3]) for file in FILES])
-def test_a_photograph_brings_what_is_written_in_it(
+def test_the_metadata_of_a_photograph_is_read(
     crawled: dict[str, dict[str, Any]], name: str, expected: Mapping[str, object]
 ) -> None:
     assert written(crawled[name]) == expected
 
 
-def test_no_block_costs_a_picture_and_every_row_knows_its_file(
+def test_damaged_blocks_lose_no_image_and_every_row_has_its_file(
     crawled: dict[str, dict[str, Any]],
 ) -> None:
     assert crawled.keys() == {"cut-off.jpg", *(file[0] for file in FILES)}
@@ -196,8 +207,8 @@ def test_no_block_costs_a_picture_and_every_row_knows_its_file(
     assert all(row["modified"].year >= 2020 for row in crawled.values())
 
 
-def test_heic_brings_the_same(tmp_path: Path) -> None:
-    write_files(tmp_path / "f", {"a.heic": picture("HEIF", exif=WHOLE)})
+def test_heic_has_the_same_metadata(tmp_path: Path) -> None:
+    write_files(tmp_path / "f", {"a.heic": encoded("HEIF", exif=WHOLE)})
     objects = new_store(tmp_path / "store")
     [row], _ = rows_of(objects, crawl_specs(objects, f"folder:{tmp_path}/f"))
     assert written(row) == EXPECTED
@@ -205,7 +216,7 @@ def test_heic_brings_the_same(tmp_path: Path) -> None:
 
 def test_columns_have_types_that_conditions_can_use(tmp_path: Path) -> None:
     packet = xmp(PEOPLE, 'xmp:Rating="5"')
-    write_files(tmp_path / "f", {"a.jpg": picture(exif=WHOLE, xmp=packet), "b.jpg": jpeg(1)})
+    write_files(tmp_path / "f", {"a.jpg": encoded(exif=WHOLE, xmp=packet), "b.jpg": jpeg(1)})
     objects = new_store(tmp_path / "store")
     table = objects.read_table(crawl_specs(objects, f"folder:{tmp_path}/f").images)
     number, text = pa.float64(), pa.string()
@@ -231,7 +242,7 @@ def shard(path: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def sources(folder: Path, data: bytes) -> dict[str, str]:
-    """One picture in a source of every kind that reads files here."""
+    """One image in a source of every kind that reads files here."""
     folder.mkdir()
     pq.write_table(pa.table({"image": pa.array([data], pa.binary())}), folder / "p.parquet")
     coco = write_coco(folder / "coco", coco_content({1: ["a"]}), count=1)
@@ -248,8 +259,8 @@ def sources(folder: Path, data: bytes) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "webdataset", "parquet", "coco"])
-def test_every_kind_of_source_reads_what_is_written(tmp_path: Path, kind: str) -> None:
-    spec = sources(tmp_path / "sources", picture(exif=WHOLE))[kind]
+def test_every_kind_of_source_reads_metadata(tmp_path: Path, kind: str) -> None:
+    spec = sources(tmp_path / "sources", encoded(exif=WHOLE))[kind]
     objects = new_store(tmp_path / "store")
     [row], _ = rows_of(objects, crawl_specs(objects, spec))
     assert written(row) == EXPECTED
@@ -258,7 +269,7 @@ def test_every_kind_of_source_reads_what_is_written(tmp_path: Path, kind: str) -
 @pytest.mark.parametrize("kind", ["webdataset", "parquet"])
 def test_a_corpus_without_metadata_gets_no_columns(tmp_path: Path, kind: str) -> None:
     objects = new_store(tmp_path / "store")
-    report = crawl_specs(objects, sources(tmp_path / "sources", picture())[kind])
+    report = crawl_specs(objects, sources(tmp_path / "sources", encoded())[kind])
     assert objects.read_table(report.images).column_names == list(IMAGE_COLUMNS)
 
 
@@ -268,8 +279,8 @@ def test_drawn_scenes_get_no_columns_of_files(tmp_path: Path) -> None:
     assert not {*PHOTO_COLUMNS, *FILE_COLUMNS} & set(names)
 
 
-def test_a_sample_of_webdataset_may_have_a_sidecar(tmp_path: Path) -> None:
-    files = {"a.jpg": picture(), "a.xmp": xmp("", 'xmp:Rating="3"')}
+def test_a_webdataset_sample_can_have_a_sidecar(tmp_path: Path) -> None:
+    files = {"a.jpg": encoded(), "a.xmp": xmp("", 'xmp:Rating="3"')}
     objects = new_store(tmp_path / "store")
     report = crawl_specs(objects, f"webdataset:{shard(tmp_path / 'a.tar', files)}")
     [row], _ = rows_of(objects, report)
@@ -279,8 +290,8 @@ def test_a_sample_of_webdataset_may_have_a_sidecar(tmp_path: Path) -> None:
 # Columns of the source's own
 
 
-def test_a_column_of_the_source_wins_also_where_it_is_empty(tmp_path: Path) -> None:
-    data = [picture(exif=WHOLE, xmp=xmp(PEOPLE)), picture("PNG", exif=WHOLE)]
+def test_a_column_of_the_source_has_priority_even_if_it_is_empty(tmp_path: Path) -> None:
+    data = [encoded(exif=WHOLE, xmp=xmp(PEOPLE)), encoded("PNG", exif=WHOLE)]
     table = {"image": pa.array(data, pa.binary()), "title": ["Own", None], "Lens": ["x", "y"]}
     pq.write_table(pa.table(table), tmp_path / "p.parquet")
     objects = new_store(tmp_path / "store")
@@ -293,7 +304,7 @@ def test_a_column_of_the_source_wins_also_where_it_is_empty(tmp_path: Path) -> N
 
 
 def test_columns_of_two_types_become_text(tmp_path: Path) -> None:
-    write_files(tmp_path / "f", {"a.jpg": picture(exif=WHOLE)})
+    write_files(tmp_path / "f", {"a.jpg": encoded(exif=WHOLE)})
     files = {"a.jpg": jpeg(1), "a.json": b'{"lat": "48 N", "taken": "summer"}'}
     shard(tmp_path / "a.tar", files)
     objects = new_store(tmp_path / "store")
@@ -304,9 +315,9 @@ def test_columns_of_two_types_become_text(tmp_path: Path) -> None:
     assert rows[0]["iso"] == 400
 
 
-def test_a_source_with_as_many_columns_as_may_be_can_hold_photographs(tmp_path: Path) -> None:
+def test_a_source_with_the_maximum_of_columns_can_contain_photographs(tmp_path: Path) -> None:
     own: dict[str, Any] = {f"c{n}": [n] for n in range(MAX_METADATA_COLUMNS)}
-    own["image"] = pa.array([picture(exif=WHOLE)], pa.binary())
+    own["image"] = pa.array([encoded(exif=WHOLE)], pa.binary())
     pq.write_table(pa.table(own), tmp_path / "p.parquet")
     objects = new_store(tmp_path / "store")
     [row], _ = rows_of(objects, crawl_specs(objects, f"parquet:{tmp_path}/p.parquet"))
@@ -343,13 +354,13 @@ def crawl_photos(objects: Objects, folder: Path, **rules: Any) -> CrawlReport:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     packet = xmp(PEOPLE, 'xmp:Rating="5"')
-    files = {"a.jpg": picture(exif=WHOLE), "b.jpg": taken(), "a.xmp": packet}
+    files = {"a.jpg": encoded(exif=WHOLE), "b.jpg": taken(), "a.xmp": packet}
     folder = write_files(tmp_path / "photos", files)
     age(folder)
     return folder
 
 
-def test_unchanged_files_keep_their_metadata_unopened(
+def test_unchanged_files_keep_their_metadata_without_being_opened(
     tmp_path: Path, photos: Path, opened: list[str]
 ) -> None:
     objects = new_store(tmp_path / "store")
@@ -381,9 +392,7 @@ def test_a_changed_added_or_removed_sidecar_is_noticed_and_only_it_is_read(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs links")
-def test_an_unreadable_sidecar_is_counted_and_costs_no_picture(
-    tmp_path: Path, photos: Path
-) -> None:
+def test_an_unreadable_sidecar_is_counted_and_loses_no_image(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "secret.xmp").write_bytes(xmp("", 'xmp:Rating="2"'))
     (photos / "b.xmp").symlink_to(tmp_path / "secret.xmp")
     (photos / "a.xmp").unlink()
@@ -398,7 +407,7 @@ def test_an_unreadable_sidecar_is_counted_and_costs_no_picture(
 # What may be stored
 
 
-def test_what_may_not_be_stored_leaves_the_table_and_the_list_of_unchanged_files(
+def test_excluded_metadata_is_removed_from_the_table_and_the_cache(
     tmp_path: Path, photos: Path
 ) -> None:
     objects = new_store(tmp_path / "store")
@@ -415,7 +424,7 @@ def test_what_may_not_be_stored_leaves_the_table_and_the_list_of_unchanged_files
     assert objects.read_table(crawl_photos(objects, photos).images) == full
 
 
-def test_captions_may_come_from_metadata(tmp_path: Path, photos: Path) -> None:
+def test_captions_can_come_from_metadata(tmp_path: Path, photos: Path) -> None:
     (photos / "b.txt").write_text("a caption of the folder's")
     objects = new_store(tmp_path / "store")
     _, none = rows_of(objects, crawl_photos(objects, photos))

@@ -1,4 +1,4 @@
-"""The crawl stage: every file read once, every row accounted for, the same input the same bytes."""
+"""The crawl stage: files are read once, rows are counted, equal input has equal results."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from support.corpora import (
 
 
 def photos(folder: Path, count: int = 4, **more: bytes | str) -> Path:
-    pictures: dict[str, bytes | str] = {f"{n}.jpg": jpeg(n) for n in range(count)}
-    return write_files(folder, pictures | more)
+    images: dict[str, bytes | str] = {f"{n}.jpg": jpeg(n) for n in range(count)}
+    return write_files(folder, images | more)
 
 
 def modified(path: Path) -> datetime:
@@ -40,7 +40,7 @@ def modified(path: Path) -> datetime:
     return datetime(1970, 1, 1) + timedelta(microseconds=path.stat().st_mtime_ns // 1000)
 
 
-def test_rows_hold_key_size_and_what_the_header_says(tmp_path: Path) -> None:
+def test_rows_have_key_size_and_header_values(tmp_path: Path) -> None:
     objects = new_store(tmp_path / "store")
     folder = write_coco(tmp_path / "coco", coco_content({1: ["a", "b"], 2: ["a"]}), count=2)
     report = crawl_specs(objects, f"coco:{folder}")
@@ -111,7 +111,7 @@ def test_the_same_bytes_under_two_names_are_two_rows_with_one_key(tmp_path: Path
     assert len({row["key"] for row in images}) == 1
 
 
-def test_two_folders_of_one_name_keep_all_their_pictures(tmp_path: Path) -> None:
+def test_two_folders_with_the_same_name_keep_all_their_images(tmp_path: Path) -> None:
     one = photos(tmp_path / "a" / "f", 2, **{"1.txt": "first"})
     two = photos(tmp_path / "b" / "f", 3, **{"1.txt": "second"})
     objects = new_store(tmp_path / "store")
@@ -131,7 +131,7 @@ def table(path: Path, **columns: list[object]) -> Path:
     return path
 
 
-def test_two_pictures_with_one_id_are_told_as_a_collision_with_both_places(tmp_path: Path) -> None:
+def test_two_images_with_one_id_are_reported_with_both_places(tmp_path: Path) -> None:
     path = table(tmp_path / "t.parquet", image=[jpeg(1), jpeg(2)], id=["x", "x"])
     report = crawl_specs(new_store(tmp_path / "store"), f"parquet:{path}")
     [entry] = report.quarantined
@@ -140,10 +140,10 @@ def test_two_pictures_with_one_id_are_told_as_a_collision_with_both_places(tmp_p
 
 
 @pytest.mark.parametrize("with_ids", [True, False])
-def test_rows_of_the_same_picture_are_one_with_all_its_captions(
+def test_rows_of_the_same_image_are_one_with_all_its_captions(
     tmp_path: Path, with_ids: bool
 ) -> None:
-    """One row for each caption: 3 pictures, 4 captions each, rows mixed, one caption repeated."""
+    """One row for each caption: 3 images, 4 captions each, rows mixed, one caption repeated."""
     rows = [(n, k) for k in range(4) for n in range(3)] + [(0, 0)]
     columns: dict[str, list[object]] = {
         "image": [jpeg(n) for n, _ in rows],
@@ -184,7 +184,7 @@ def test_lists_are_columns_of_lists(tmp_path: Path) -> None:
     assert [row["any"] for row in images] == ['["x"]', "7"]
 
 
-def test_a_column_of_several_types_is_told(
+def test_a_column_of_several_types_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [{"file_name": "0.jpg", "a": 1, "b": 1}, {"file_name": "1.jpg", "a": "x", "b": 0.5}]
@@ -195,7 +195,7 @@ def test_a_column_of_several_types_is_told(
     assert "columns=a" in told.replace("'", "")
 
 
-def test_captions_that_match_nothing_are_warned_of(
+def test_unmatched_captions_cause_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = photos(tmp_path / "f", 2, **{"captions.txt": "x.jpg\tone\ny.jpg\ttwo\n"})
@@ -203,7 +203,7 @@ def test_captions_that_match_nothing_are_warned_of(
     assert "captions without a matching image" in caplog.text
 
 
-def test_globs_that_no_source_understands_are_refused(tmp_path: Path) -> None:
+def test_globs_that_no_source_supports_are_refused(tmp_path: Path) -> None:
     coco = write_coco(tmp_path / "coco", coco_content({1: ["a"]}), count=1)
     source = SourceConfig(spec=f"coco:{coco}", exclude=("*.png",))
     with pytest.raises(UsageError, match="`exclude`"):
@@ -233,7 +233,7 @@ def test_metadata_is_the_union_over_sources(tmp_path: Path) -> None:
     assert [row["license"] for row in images] == ["Attribution License", None, None]
 
 
-def test_no_image_at_all_gives_empty_tables(tmp_path: Path) -> None:
+def test_a_corpus_without_images_has_empty_tables(tmp_path: Path) -> None:
     objects = new_store(tmp_path / "store")
     (tmp_path / "f").mkdir()
     report = crawl_specs(objects, f"folder:{tmp_path}/f")
@@ -241,7 +241,7 @@ def test_no_image_at_all_gives_empty_tables(tmp_path: Path) -> None:
     assert rows_of(objects, report) == ([], [])
 
 
-def test_a_source_that_is_missing_shows_before_another_is_read(
+def test_a_missing_source_is_reported_before_another_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = photos(tmp_path / "f")
@@ -253,7 +253,7 @@ def test_a_source_that_is_missing_shows_before_another_is_read(
         crawl_specs(objects, f"folder:{folder}", "hearsay:list.csv")
 
 
-def test_limits_of_one_image_apply(tmp_path: Path) -> None:
+def test_the_limits_of_an_image_apply(tmp_path: Path) -> None:
     folder = photos(tmp_path / "f", 2, **{"big.png": os.urandom(5_000)})
     objects = new_store(tmp_path / "store")
     report = crawl_specs(objects, f"folder:{folder}", max_bytes=4_000)

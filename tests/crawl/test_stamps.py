@@ -1,4 +1,4 @@
-"""A second crawl reads what changed, and nothing else."""
+"""A second crawl reads only what has changed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def crawl_folder(objects: Objects, folder: Path, *, rehash: bool = False) -> Cra
     return crawl(objects, [SourceConfig(spec=f"folder:{folder}")], LimitsConfig(), rehash=rehash)
 
 
-def test_nothing_is_read_again_when_nothing_changed(objects, photos, read_names):
+def test_unchanged_files_are_not_read_again(objects, photos, read_names):
     first = crawl_folder(objects, photos)
     assert sorted(read_names) == sorted(path.name for path in photos.iterdir())
     read_names.clear()
@@ -67,7 +67,7 @@ def test_nothing_is_read_again_when_nothing_changed(objects, photos, read_names)
     assert (second.details["read"], second.details["unchanged"]) == (0, 12)
 
 
-def test_added_changed_renamed_and_removed_files_cost_what_they_are(objects, photos, read_names):
+def test_only_added_changed_and_renamed_files_are_read(objects, photos, read_names):
     crawl_folder(objects, photos)
     (photos / "00.jpg").unlink()
     (photos / "01.jpg").rename(photos / "renamed.jpg")
@@ -84,7 +84,7 @@ def test_added_changed_renamed_and_removed_files_cost_what_they_are(objects, pho
     )
 
 
-def test_a_changed_time_alone_makes_no_other_corpus(objects, photos, read_names):
+def test_a_changed_time_alone_does_not_change_the_corpus(objects, photos, read_names):
     first = crawl_folder(objects, photos)
     read_names.clear()
     os.utime(photos / "03.jpg", ns=(LONG_AGO_NS + 1, LONG_AGO_NS + 1))
@@ -130,7 +130,7 @@ def test_members_of_an_unchanged_archive_are_not_read(objects, tmp_path, monkeyp
     assert crawl(objects, source, LimitsConfig()) == first
 
 
-def test_other_limits_judge_every_file_again(objects, photos, read_names):
+def test_changed_limits_check_every_file_again(objects, photos, read_names):
     crawl_folder(objects, photos)
     read_names.clear()
     source = [SourceConfig(spec=f"folder:{photos}")]
@@ -139,7 +139,7 @@ def test_other_limits_judge_every_file_again(objects, photos, read_names):
     assert {str(entry.reason) for entry in report.quarantined} == {"too_large"}
 
 
-def test_the_cache_is_written_again_only_where_it_would_say_something_else(objects, photos):
+def test_the_cache_is_rewritten_only_if_its_content_changes(objects, photos):
     def written() -> tuple[int, bytes]:
         crawl_folder(objects, photos)
         cache = objects.layout.stamps_file
@@ -154,7 +154,7 @@ def test_the_cache_is_written_again_only_where_it_would_say_something_else(objec
 
 
 @pytest.mark.parametrize("damage", [b"", b"no database at all" * 100, None])
-def test_a_damaged_cache_costs_time_and_nothing_else(objects, photos, read_names, damage):
+def test_a_damaged_cache_only_costs_time(objects, photos, read_names, damage):
     first = crawl_folder(objects, photos)
     cache = objects.layout.stamps_file
     whole = cache.read_bytes()
@@ -167,9 +167,7 @@ def test_a_damaged_cache_costs_time_and_nothing_else(objects, photos, read_names
     assert read_names == []
 
 
-def test_a_cache_that_cannot_be_opened_costs_time_and_nothing_else(
-    objects, photos, read_names, monkeypatch
-):
+def test_a_cache_that_cannot_be_opened_only_costs_time(objects, photos, read_names, monkeypatch):
     first = crawl_folder(objects, photos)
     connect = sqlite3.connect
 
@@ -198,7 +196,7 @@ def test_a_flipped_bit_in_the_cache_is_seen(objects, photos, read_names):
 
 
 @pytest.mark.parametrize("failure", [DataError("x"), KeyboardInterrupt()])
-def test_a_crawl_that_ends_early_adds_what_it_read_to_what_was_known(objects, failure):
+def test_an_interrupted_crawl_adds_what_it_read_to_the_cache(objects, failure):
     stamp, known = (5, LONG_AGO_NS, 1), Known("ab" * 32, 3, 4, "PNG", 5)
     with Stamps(objects.layout, "rules") as stamps:
         stamps.add("/old.png", stamp, known)
@@ -214,7 +212,7 @@ def test_a_crawl_that_ends_early_adds_what_it_read_to_what_was_known(objects, fa
     assert not list(objects.layout.staging_dir.iterdir())
 
 
-def test_a_full_disk_leaves_the_cache_as_it_was(objects, photos):
+def test_a_full_disk_leaves_the_cache_unchanged(objects, photos):
     crawl_folder(objects, photos)
     before = objects.layout.stamps_file.read_bytes()
     with pytest.raises(StorageError), Stamps(objects.layout, "other rules") as stamps:

@@ -1,4 +1,4 @@
-"""Metadata columns: the union over rows and sources, each of one type that holds every value."""
+"""Metadata columns: the union over rows and sources, each with a suitable type."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from mmindex.crawl.tables import (
         (["x", True], pa.string()),
     ],
 )
-def test_a_column_takes_the_type_that_holds_all_its_values(
+def test_a_column_has_a_type_for_all_its_values(
     values: list[MetadataValue], kind: pa.DataType
 ) -> None:
     columns = MetadataColumns()
@@ -53,7 +53,7 @@ def test_values_of_a_mixed_column_are_written_as_json_writes_them() -> None:
     ]
 
 
-def test_columns_stand_in_the_order_of_names_after_the_fixed_ones() -> None:
+def test_source_columns_are_sorted_after_the_fixed_ones() -> None:
     columns = MetadataColumns()
     columns.add({"z": 1, "a": "x"})
     columns.add({"m": True})
@@ -63,7 +63,7 @@ def test_columns_stand_in_the_order_of_names_after_the_fixed_ones() -> None:
     assert CAPTIONS_SCHEMA.names == ["caption_id", "key", "image_id", "text"]
 
 
-def test_a_column_never_takes_the_name_of_a_fixed_one() -> None:
+def test_a_source_column_never_replaces_a_fixed_one() -> None:
     assert column_name("width") == "meta_width"
     assert column_name("URI") == "meta_URI"  # SQL does not tell upper from lower case
     assert column_name("") == "meta_"

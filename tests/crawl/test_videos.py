@@ -1,4 +1,4 @@
-"""Videos in folders: their frames are pictures, are found, opened and forgotten like them."""
+"""Videos in folders: their frames are indexed, found, opened and forgotten like images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def aged(path: Path) -> Path:
     return path
 
 
-def test_frames_are_pictures_with_a_time_and_open_again_exactly(tmp_path: Path) -> None:
+def test_frames_are_images_with_a_time_and_open_again_exactly(tmp_path: Path) -> None:
     write_files(tmp_path / "f", {"a.jpg": jpeg(1), "b/clip.txt": "one\ntwo\n"})
     path = write_video(tmp_path / "f" / "b" / "clip.mp4")
     objects, report = crawl_folder(tmp_path)
@@ -57,22 +57,22 @@ def test_frames_are_pictures_with_a_time_and_open_again_exactly(tmp_path: Path) 
     assert first["size_bytes"] == path.stat().st_size
     assert len({row["key"] for row in images}) == 4
     for row in frames:
-        picture = open_image(row["uri"])
-        assert is_second(picture, int(row["time_s"]))
-        assert open_indexed(row["uri"], row["key"], LIMITS).tobytes() == picture.tobytes()
+        image = open_image(row["uri"])
+        assert is_second(image, int(row["time_s"]))
+        assert open_indexed(row["uri"], row["key"], LIMITS).tobytes() == image.tobytes()
         assert thumb(row["uri"]).width == 96
     middle = [row["caption_id"] for row in captions]
     assert middle == [f"folder/f/b/clip.mp4#t=3.0#{n}" for n in (0, 1)]
     assert report.seen == 4
 
 
-def test_pages_name_the_time_and_lead_to_it(tmp_path: Path) -> None:
+def test_pages_show_the_time_and_link_to_it(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", 1)
     place = place_of(f"{path}#t=3725.0", "id", tmp_path / "page.html")
     assert (place.name, place.href) == ("clip.mp4 1:02:05", "./clip.mp4#t=3725.0")
 
 
-def test_unchanged_videos_are_not_opened_again_and_the_interval_is_free(
+def test_unchanged_videos_are_not_opened_again_even_with_another_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "f").mkdir()
@@ -108,7 +108,8 @@ def test_broken_videos_are_quarantined_with_a_reason(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_video_that_kills_or_blocks_its_process_costs_only_itself(
+@pytest.mark.slow
+def test_a_video_that_kills_or_blocks_its_process_affects_only_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(write_video(tmp_path / "a.mp4", 1))
@@ -143,7 +144,7 @@ def test_videos_inside_archives_are_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by", ["path", "id", "frame"])
-def test_forgetting_a_video_takes_all_its_frames(tmp_path: Path, by: str) -> None:
+def test_forgetting_a_video_removes_all_its_frames(tmp_path: Path, by: str) -> None:
     from mmindex.upkeep.forget import forget
     from mmindex.upkeep.forget_names import find_ids
 

@@ -1,4 +1,4 @@
-"""README and docs show what mmindex does: every example runs, and every name in them exists."""
+"""Every example in README and docs runs, and every name in them exists."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def run_line(line: str) -> str:
             code, said, told = serve_and_stop(words[1:])
         elif words[0] == "mmindex":
             if words[1] == "build" and "--dry-run" not in words:
-                words += ["--workers", "0"]  # no processes: faster for a few pictures
+                words += ["--workers", "0"]  # no processes: faster for a few images
             done = run(words[1:])
             code, said = done.exit_code, done.stdout
             told = done.stderr if done.exception is None else f"{done.stderr}{done.exception!r}"
@@ -215,7 +215,7 @@ def test_every_example_runs_and_prints_what_is_shown(home, page):
         assert {name for name in named if name not in written} == set()
 
 
-def test_no_exception_is_left_over():
+def test_no_exception_is_unused():
     lines = [
         example.line
         for page in PAGES
@@ -233,7 +233,7 @@ def test_no_exception_is_left_over():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_in_a_sentence_makes_sense(page):
+def test_every_command_in_a_sentence_is_valid(page):
     for span in spans(page):
         for line in span.split(" && "):
             if not line.startswith("mmindex "):
@@ -278,7 +278,7 @@ def test_every_setting_exists(page):
 @pytest.mark.parametrize(
     "block", [block for page in PAGES for kind, block in blocks(page) if kind == "toml"]
 )
-def test_every_toml_file_is_understood(home, block):
+def test_every_toml_example_is_valid(home, block):
     path = home / "example.toml"
     path.write_text(block, encoding="utf-8")
     if block.startswith("[[expected]]"):  # understood, but about another corpus than the store's

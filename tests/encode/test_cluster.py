@@ -1,4 +1,4 @@
-"""Encoding on a Ray cluster of simulated nodes, one core each: the bytes of one machine."""
+"""Encoding on a simulated Ray cluster results in the same bytes as on one machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ from mmindex.store.snapshot import Snapshot
 from mmindex.store.staging import hold_staging
 from mmindex.store.versions import create_layout
 from support.encoding import IMAGE, TEXT, run, settings
+from support.images import png, write_pngs
 from support.manifests import manifest
 from support.models import FakeEncoder
-from support.pictures import png, write_pictures
 from support.raying import add_node, cluster, kill_node, nan_source, other_source, tricky_source
 from support.tables import Corpus, image_key, write_corpus
 
@@ -53,7 +54,7 @@ class Bench:
         self.folder = folder
         self.tricks = folder / "tricks"
         self.tricks.mkdir()
-        self.paths = write_pictures(folder / "pictures", 23)
+        self.paths = write_pngs(folder / "pictures", 23)
         self.paths[4].write_bytes(png(4)[:60])  # it fails, everywhere alike
         alone = Objects(create_layout(folder / "alone"))
         self.alone = run(FakeEncoder(), alone, write_corpus(alone, self.paths, TEXTS), None, CONFIG)
@@ -101,7 +102,8 @@ def spread(
         if workers is not None:
             workers.append(worker)
         draft = Snapshot(objects, manifest())
-        return encode(worker.source, draft, corpus.tables, config, cluster=worker)
+        with closing(worker):
+            return encode(worker.source, draft, corpus.tables, config, cluster=worker)
 
 
 def same(report: EncodeReport, bench: Bench) -> bool:
@@ -112,7 +114,7 @@ def nothing_staged(store: tuple[Objects, Corpus]) -> bool:
     return not list(store[0].layout.staging_dir.iterdir())
 
 
-def test_one_node_makes_the_bytes_of_one_machine(nodes: Any, bench: Bench) -> None:
+def test_one_node_writes_the_same_bytes_as_one_machine(nodes: Any, bench: Bench) -> None:
     store = bench.store("one")
     report = spread(nodes, store)
     assert same(report, bench)
@@ -134,7 +136,7 @@ def test_a_killed_workers_unit_is_encoded_again(nodes: Any, bench: Bench) -> Non
     assert nothing_staged(store)  # nor what the dead one had there
 
 
-def test_a_unit_that_kills_three_workers_ends_the_run_and_what_is_done_stays(
+def test_a_unit_that_kills_three_workers_ends_the_run_and_finished_work_is_kept(
     nodes: Any, bench: Bench
 ) -> None:
     objects, corpus = store = bench.store("poison")
@@ -153,7 +155,7 @@ def test_a_unit_that_kills_three_workers_ends_the_run_and_what_is_done_stays(
     assert nothing_staged(store)
 
 
-def test_a_lost_middle_unit_comes_back_at_its_place(nodes: Any, bench: Bench) -> None:
+def test_a_lost_middle_unit_is_restored_at_its_position(nodes: Any, bench: Bench) -> None:
     objects, corpus = bench.store("lost")
     first = run(FakeEncoder(), objects, corpus, None, CONFIG)
     for ref in (first.shards[IMAGE][2], first.shards[TEXT][1]):
@@ -163,7 +165,7 @@ def test_a_lost_middle_unit_comes_back_at_its_place(nodes: Any, bench: Bench) ->
     assert (again.encoded_images, again.encoded_texts) == (3, 3)
 
 
-def test_a_driver_that_is_killed_is_run_again(nodes: Any, bench: Bench) -> None:
+def test_a_killed_driver_can_be_run_again(nodes: Any, bench: Bench) -> None:
     objects, corpus = store = bench.store("driver")
     before = len(list(objects.layout.objects_dir.glob("*/*")))
     (bench.tricks / "slow").write_text("0.4")
@@ -187,7 +189,7 @@ def test_a_driver_that_is_killed_is_run_again(nodes: Any, bench: Bench) -> None:
     assert report.encoded_images < 22
 
 
-def test_nodes_that_do_not_fit_are_named(
+def test_unsuitable_nodes_are_named(
     nodes: Any, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = os.uname().nodename
@@ -211,9 +213,7 @@ def test_a_cluster_without_room_for_a_unit_is_69(nodes: Any, bench: Bench) -> No
     assert "`cores`" in caught.value.hint
 
 
-def test_a_node_that_joins_takes_part_and_one_that_dies_costs_its_unit(
-    nodes: Any, bench: Bench
-) -> None:
+def test_a_new_node_gets_units_and_a_dead_one_only_loses_its_unit(nodes: Any, bench: Bench) -> None:
     """Two nodes; the second comes while the run is under way, and is killed amid a unit."""
     store, workers = bench.store("nodes"), list[ClusterWorker]()
     (bench.tricks / "slow").write_text("3.0")
@@ -232,10 +232,10 @@ def test_a_node_that_joins_takes_part_and_one_that_dies_costs_its_unit(
     assert nothing_staged(store)
 
 
-def test_what_a_node_sees(tmp_path: Path) -> None:
+def test_a_node_checks_store_corpus_and_packages(tmp_path: Path) -> None:
     """The questions that every node answers, asked here."""
     layout = create_layout(tmp_path / "store")
-    [path] = write_pictures(tmp_path / "pictures", 1)
+    [path] = write_pngs(tmp_path / "pictures", 1)
     key = image_key(path.read_bytes())
     with hold_staging(layout) as held:
         setup = Setup(layout.root, held.held, CONFIG, None, tricky_source, package_versions())
@@ -250,5 +250,5 @@ def test_what_a_node_sees(tmp_path: Path) -> None:
         with pytest.raises(NoInputError, match="not the store"):
             look(elsewhere)
     held.held.mkdir()  # there, but nobody's
-    with pytest.raises(Exception, match="does not show here"):
+    with pytest.raises(Exception, match="is not visible here"):
         look(setup)

@@ -1,4 +1,4 @@
-"""Embedding shards of nightly changes are put together by rule, losing nothing."""
+"""Small embedding shards of nightly changes are merged without losing anything."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def sizes(manifest: Manifest, side: str = "image") -> list[int]:
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=40),
     st.integers(1, 12),
 )
-def test_the_rule_leaves_alone_what_it_has_put_together(shards, unit):
+def test_merged_shards_are_not_merged_again(shards, unit):
     rows = [max(pair) for pair in shards]
     live = [min(pair) for pair in shards]
     chosen = to_rewrite(rows, live, unit)
@@ -70,7 +70,7 @@ def test_the_rule_leaves_alone_what_it_has_put_together(shards, unit):
     assert not to_rewrite([*(rows[n] for n in left), *new], [*(live[n] for n in left), *new], unit)
 
 
-def test_small_shards_of_many_nights_become_full_ones():
+def test_small_shards_of_many_nights_are_merged():
     with fast_folder() as folder:
         built(folder, range(UNIT))
         before = None
@@ -92,7 +92,7 @@ def test_small_shards_of_many_nights_become_full_ones():
         assert not built(folder, range(UNIT + MOST_SMALL + 1)).published
 
 
-def test_a_shard_that_is_mostly_dead_is_written_without_the_dead():
+def test_a_mostly_unused_shard_is_rewritten_without_unused_rows():
     with fast_folder() as folder:
         first = built(folder, range(12)).manifest
         same = built(folder, range(2, 12)).manifest

@@ -1,4 +1,4 @@
-"""Decode workers: a bad picture costs its worker and itself, nothing else."""
+"""Decode workers: a bad image affects only its worker and itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mmindex.encode.decoding import (
 from mmindex.media.images import ImageLimits
 from mmindex.models.preprocess import spec_from_config, to_pixels
 from support.decoders import Misbehaving, Reporting
-from support.pictures import draw, png, write_pictures
+from support.images import draw, png, write_pngs
 from support.tables import image_key
 
 LIMITS = ImageLimits(max_pixels=10_000_000, max_bytes=10_000_000, max_aspect=200.0)
@@ -47,7 +47,7 @@ def decode_all(pool: DecodePool, uris: list[str], ahead: int = 8) -> list[Decode
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_crash_costs_the_picture_that_caused_it_alone(workers: int) -> None:
+def test_a_crash_loses_only_the_image_that_caused_it(workers: int) -> None:
     uris = ["ok", "ok", "exit", "ok", "segfault", "ok", "fail", "ok"]
     results = decode_all(misbehaving_pool(workers), uris)
     for number, (uri, decoded) in enumerate(zip(uris, results, strict=True)):
@@ -59,7 +59,7 @@ def test_a_crash_costs_the_picture_that_caused_it_alone(workers: int) -> None:
     assert results[6] == Failure(Reason.CORRUPT, "as asked")
 
 
-def test_a_hang_costs_the_picture_that_caused_it_alone() -> None:
+def test_a_hang_loses_only_the_image_that_caused_it() -> None:
     results = decode_all(misbehaving_pool(timeout_s=1.5), ["ok", "hang", "ok", "ok"])
     assert results[1] == Failure(Reason.DECODER_DIED, "took longer than 1.5 s")
     assert all(isinstance(results[place], np.ndarray) for place in (0, 2, 3))
@@ -71,14 +71,14 @@ def test_many_crashes_in_a_row_are_survived() -> None:
     assert isinstance(results[5], np.ndarray)
 
 
-def test_a_worker_that_wants_too_much_memory_costs_its_picture_and_not_the_machine() -> None:
+def test_a_worker_that_wants_too_much_memory_loses_only_its_image() -> None:
     pool = DecodePool(Misbehaving(), 1, 60.0, memory_bytes=1 << 30)
     results = decode_all(pool, ["ok", "eat", "ok"])
     assert results[1] == Failure(Reason.DECODER_DIED, "out of memory")
     assert isinstance(results[2], np.ndarray)
 
 
-def test_workers_know_their_limits_and_import_no_torch() -> None:
+def test_workers_have_limits_and_do_not_import_torch() -> None:
     (decoded,) = decode_all(DecodePool(Reporting(), 1, 60.0, MEMORY), ["ok"])
     assert isinstance(decoded, Failure)
     pid, loaded, soft, _ = decoded.detail.split()
@@ -87,7 +87,7 @@ def test_workers_know_their_limits_and_import_no_torch() -> None:
     assert int(soft) == MEMORY
 
 
-def test_no_more_than_the_look_ahead_is_asked_for() -> None:
+def test_no_more_than_the_look_ahead_is_requested() -> None:
     asked = 0
 
     def tasks() -> Iterator[DecodeTask]:
@@ -101,8 +101,8 @@ def test_no_more_than_the_look_ahead_is_asked_for() -> None:
             assert asked <= taken + 5
 
 
-def test_the_workers_decode_what_this_process_would(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path, 6)
+def test_workers_decode_like_this_process(tmp_path: Path) -> None:
+    paths = write_pngs(tmp_path, 6)
     tasks = [DecodeTask(image_key(path.read_bytes()), str(path)) for path in paths]
     for workers in (0, 2):
         with DecodePool(Decoder(SPEC, LIMITS), workers, 30.0, MEMORY) as pool:

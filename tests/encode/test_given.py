@@ -22,8 +22,8 @@ from mmindex.upkeep.forget import forget
 from mmindex.upkeep.rollback import rollback
 from support.corpora import write_files
 from support.fakestore import fake_model
+from support.images import png
 from support.models import FakeEncoder
-from support.pictures import png
 from support.vectors import random_units, write_clip_retrieval, write_npy
 
 

@@ -1,4 +1,4 @@
-"""Encoding as a process of its own: killed and resumed, and idle without torch."""
+"""Encoding in a separate process: killed and resumed, and without torch if idle."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import psutil
 import pytest
 
 from mmindex.store.objects import Objects
+from support.images import write_pngs
 from support.models import TinyModel
-from support.pictures import write_pictures
 from support.tables import Corpus, write_corpus
 
 SHARD_ROWS = 10
-PICTURES = 200  # 20 shards
+IMAGES = 200  # 20 shards
 
 SCRIPT = """
 import json, sys, time
@@ -57,7 +57,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def corpus(objects: Objects, tmp_path: Path) -> Corpus:
-    paths = write_pictures(tmp_path / "pictures", PICTURES)
+    paths = write_pngs(tmp_path / "pictures", IMAGES)
     return write_corpus(objects, paths, [f"caption {number}" for number in range(30)])
 
 
@@ -115,14 +115,14 @@ def test_after_a_kill_at_most_one_shard_is_encoded_again(
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert alive == []
     complete = shards_done(objects, tables)
-    assert complete < PICTURES // SHARD_ROWS
+    assert complete < IMAGES // SHARD_ROWS
 
     resumed = finish(start(objects, corpus, tiny_model))["report"]
     assert resumed["adopted_shards"] == complete
     assert resumed["reused_images"] == complete * SHARD_ROWS
-    assert resumed["encoded_images"] == PICTURES - complete * SHARD_ROWS
+    assert resumed["encoded_images"] == IMAGES - complete * SHARD_ROWS
     names = [ref["name"] for ref in resumed["shards"]["image"]]
-    assert names == [f"embeddings/image/{n:05d}" for n in range(PICTURES // SHARD_ROWS)]
+    assert names == [f"embeddings/image/{n:05d}" for n in range(IMAGES // SHARD_ROWS)]
 
     nothing = finish(start(objects, corpus, tiny_model, resumed))
     assert nothing["report"]["encoded_images"] == nothing["report"]["encoded_texts"] == 0

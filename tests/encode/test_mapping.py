@@ -1,4 +1,4 @@
-"""An adapted model's vectors come from its parent's shards: no model, no picture."""
+"""Vectors of an adapted model come from its parent's shards, without model and images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mmindex.store.manifest import EncoderInfo
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 from support.encoding import IMAGE, TEXT, draft_after, run, settings, vectors
+from support.images import write_pngs
 from support.manifests import manifest
 from support.models import FakeEncoder
-from support.pictures import write_pictures
 from support.tables import Corpus, write_corpus
 
 DIM = 16
@@ -73,8 +73,8 @@ def adapt(
     return encode(source, draft, corpus.tables, settings(**changes), retry=retry)
 
 
-def test_no_picture_is_opened_and_no_model_loaded(objects: Objects, tmp_path: Path):
-    paths = write_pictures(tmp_path / "pictures", 7)
+def test_no_image_is_opened_and_no_model_loaded(objects: Objects, tmp_path: Path):
+    paths = write_pngs(tmp_path / "pictures", 7)
     corpus = write_corpus(objects, paths, ["one", "two", "three"])
     first = run(FakeEncoder(), objects, corpus, config=settings(shard_rows=3))
     for path in paths:
@@ -87,7 +87,7 @@ def test_no_picture_is_opened_and_no_model_loaded(objects: Objects, tmp_path: Pa
 
 
 def test_mapped_and_encoded_vectors_are_the_same(objects: Objects, tmp_path: Path):
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 7), ["one", "two"])
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 7), ["one", "two"])
     first = run(FakeEncoder(), objects, corpus)
     mapped = adapt(objects, corpus, first)
     fresh = run(AdaptedEncoder(), objects, corpus)
@@ -98,8 +98,8 @@ def test_mapped_and_encoded_vectors_are_the_same(objects: Objects, tmp_path: Pat
             assert float(vector.astype(float) @ other[key].astype(float)) > 0.999
 
 
-def test_what_the_parent_lacks_is_encoded(objects: Objects, tmp_path: Path):
-    paths = write_pictures(tmp_path / "pictures", 6)
+def test_items_that_the_parent_lacks_are_encoded(objects: Objects, tmp_path: Path):
+    paths = write_pngs(tmp_path / "pictures", 6)
     first = run(FakeEncoder(), objects, write_corpus(objects, paths[:4], ["one"]))
     encoder = AdaptedEncoder()
     second = adapt(objects, write_corpus(objects, paths, ["one", "two"]), first, encoder)
@@ -110,7 +110,7 @@ def test_what_the_parent_lacks_is_encoded(objects: Objects, tmp_path: Path):
 
 
 def test_what_the_parent_could_not_encode_is_known_to_fail(objects: Objects, tmp_path: Path):
-    paths = write_pictures(tmp_path / "pictures", 4)
+    paths = write_pngs(tmp_path / "pictures", 4)
     paths[2].write_bytes(b"no picture")
     corpus = write_corpus(objects, paths)
     first = run(FakeEncoder(), objects, corpus)
@@ -129,7 +129,7 @@ def test_what_the_parent_could_not_encode_is_known_to_fail(objects: Objects, tmp
 
 
 def test_a_retry_encodes_what_the_parent_could_not(objects: Objects, tmp_path: Path):
-    paths = write_pictures(tmp_path / "pictures", 4)
+    paths = write_pngs(tmp_path / "pictures", 4)
     paths[2].write_bytes(b"no picture")
     corpus = write_corpus(objects, paths)
     first = run(FakeEncoder(), objects, corpus)
@@ -139,14 +139,14 @@ def test_a_retry_encodes_what_the_parent_could_not(objects: Objects, tmp_path: P
 
 
 def test_another_models_vectors_are_not_mapped(objects: Objects, tmp_path: Path):
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 3))
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 3))
     first = run(FakeEncoder(seed=1), objects, corpus)
     second = adapt(objects, corpus, first, AdaptedEncoder())
     assert (second.mapped_images, second.encoded_images) == (0, 3)
 
 
-def test_a_killed_run_is_taken_up_at_the_shard(objects: Objects, tmp_path: Path):
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 9))
+def test_a_killed_run_continues_at_its_shard(objects: Objects, tmp_path: Path):
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 9))
     first = run(FakeEncoder(), objects, corpus, config=settings(shard_rows=3))
     whole = adapt(objects, corpus, first)
     kept = whole.shards[IMAGE][0]
@@ -160,8 +160,8 @@ def test_a_killed_run_is_taken_up_at_the_shard(objects: Objects, tmp_path: Path)
     }
 
 
-def test_a_map_to_zero_is_a_bad_vector_and_no_crash(objects: Objects, tmp_path: Path):
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 2), ["one"])
+def test_a_map_to_zero_is_a_bad_vector(objects: Objects, tmp_path: Path):
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 2), ["one"])
     first = run(FakeEncoder(), objects, corpus)
     nothing = Affine(np.zeros((DIM, DIM), np.float32), np.zeros(DIM, np.float32))
     source = EncoderSource(
@@ -175,8 +175,8 @@ def test_a_map_to_zero_is_a_bad_vector_and_no_crash(objects: Objects, tmp_path: 
     assert report.mapped_texts == 1
 
 
-def test_a_damaged_shard_of_the_parents_is_encoded_again(objects: Objects, tmp_path: Path):
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 4))
+def test_a_damaged_shard_of_the_parent_is_encoded_again(objects: Objects, tmp_path: Path):
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 4))
     first = run(FakeEncoder(), objects, corpus, config=settings(shard_rows=2))
     path = objects.layout.object(first.shards[IMAGE][1].sha256)
     path.chmod(0o644)
@@ -186,7 +186,7 @@ def test_a_damaged_shard_of_the_parents_is_encoded_again(objects: Objects, tmp_p
 
 
 def test_an_empty_store_has_nothing_to_map(objects: Objects, tmp_path: Path):
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 2))
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 2))
     source = EncoderSource(
         AdaptedEncoder().info, lambda: FakeEncoder().preprocess, AdaptedEncoder, maps=lambda: MAPS
     )
@@ -195,8 +195,8 @@ def test_an_empty_store_has_nothing_to_map(objects: Objects, tmp_path: Path):
 
 
 def test_missing_maps_are_an_error_not_missing_vectors(objects: Objects, tmp_path: Path):
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 2))
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 2))
     first = run(FakeEncoder(), objects, corpus)
     source = EncoderSource(AdaptedEncoder().info, lambda: FakeEncoder().preprocess, AdaptedEncoder)
-    with pytest.raises(InternalError, match="maps are not at hand"):
+    with pytest.raises(InternalError, match="maps are not available"):
         encode(source, Snapshot(objects, draft_after(first)), corpus.tables, settings())

@@ -1,4 +1,4 @@
-"""Shards without what no table needs, and a vector that comes after a failure."""
+"""Shards without rows that no table needs, and a vector after a failure."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def live(*numbers: int) -> DistinctKeys:
     return distinct(binary_keys([key_of(number) for number in numbers]))
 
 
-def test_a_pruned_shard_is_as_if_it_had_never_held_the_rest(objects):
+def test_a_pruned_shard_equals_one_without_the_removed_rows(objects):
     whole = shard_of(objects, range(10), failed=(20, 21))
     pruned = prune_shard(objects, whole, live(2, 3, 7, 21, 99))
     assert pruned == shard_of(objects, [2, 3, 7], failed=(21,))
 
 
-def test_a_pruned_shard_does_not_tell_which_keys_its_unit_had(objects):
+def test_a_pruned_shard_does_not_reveal_the_keys_of_its_unit(objects):
     keys, vectors = [key_of(1), key_of(2)], np.array([vector(1), vector(2)])
     name = "embeddings/image/00000"
     whole = write_shard(objects, name, INFO, (keys, vectors), {}, unit="ab" * 32)
@@ -70,7 +70,7 @@ def read(objects: Objects, *refs: ObjectRef) -> list[Shard]:
     return [shard for ref in refs if (shard := read_shard(objects, ref, INFO)) is not None]
 
 
-def test_a_vector_wins_over_a_failure_wherever_it_stands(objects):
+def test_a_vector_has_priority_over_a_failure_in_any_shard(objects):
     wanted = live(0, 1, 2)
     first = shard_of(objects, [0], failed=(1, 2), name=0)
     second = shard_of(objects, [1], name=1)
@@ -81,7 +81,7 @@ def test_a_vector_wins_over_a_failure_wherever_it_stands(objects):
     assert backlog.missing == 0
 
 
-def test_a_retry_wants_what_failed_once_more(objects):
+def test_a_retry_encodes_failed_items_again(objects):
     wanted = live(0, 1, 2)
     first = shard_of(objects, [0], failed=(1,))
     backlog = plan_backlog(wanted, read(objects, first), retry=True)

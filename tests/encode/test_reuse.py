@@ -1,4 +1,4 @@
-"""What was encoded is not encoded again, unless it is damaged or another model made it."""
+"""Encoded items are reused unless they are damaged or from another model."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 from mmindex.store.versions import create_layout, publish_version
 from support.encoding import IMAGE, TEXT, draft_after, run, settings, vectors
+from support.images import write_pngs
 from support.manifests import manifest
 from support.models import FakeEncoder
-from support.pictures import write_pictures
 from support.tables import write_corpus
 
 
 def test_nothing_missing_means_that_the_model_is_not_loaded(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 6), ["one", "two"])
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 6), ["one", "two"])
     first = run(fake_encoder, objects, corpus)
 
     def refuse() -> FakeEncoder:
@@ -41,7 +41,7 @@ def test_nothing_missing_means_that_the_model_is_not_loaded(
 def test_only_what_was_added_is_encoded(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    paths = write_pictures(tmp_path / "pictures", 6)
+    paths = write_pngs(tmp_path / "pictures", 6)
     first = run(fake_encoder, objects, write_corpus(objects, paths[:4], ["one"]))
     again = FakeEncoder()
     second = run(again, objects, write_corpus(objects, paths, ["one", "two"]), first)
@@ -52,10 +52,10 @@ def test_only_what_was_added_is_encoded(
     assert len(vectors(objects, second, IMAGE)) == 6
 
 
-def test_a_shard_without_a_live_key_is_left_out_and_its_number_not_given_again(
+def test_a_shard_without_live_keys_is_left_out_and_its_number_not_reused(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    paths = write_pictures(tmp_path / "pictures", 5)
+    paths = write_pngs(tmp_path / "pictures", 5)
     config = settings(shard_rows=2)
     first = run(fake_encoder, objects, write_corpus(objects, paths[:4]), config=config)
     second = run(
@@ -69,7 +69,7 @@ def test_a_shard_without_a_live_key_is_left_out_and_its_number_not_given_again(
 def test_another_model_encodes_everything_again(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 5), ["one"])
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 5), ["one"])
     first = run(fake_encoder, objects, corpus)
     other = FakeEncoder(seed=1)
     second = run(other, objects, corpus, first)
@@ -79,11 +79,11 @@ def test_another_model_encodes_everything_again(
     }
 
 
-def test_a_killed_runs_shards_are_taken_up_and_give_the_same_content(
+def test_a_killed_runs_shards_are_reused_and_give_the_same_content(
     objects: Objects, tmp_path: Path
 ) -> None:
     """What an uninterrupted run publishes, byte for byte, with at most the open shard redone."""
-    paths = write_pictures(tmp_path / "pictures", 20)
+    paths = write_pngs(tmp_path / "pictures", 20)
     corpus = write_corpus(objects, paths, ["one", "two", "three"])
     config = settings(shard_rows=5)
 
@@ -106,10 +106,10 @@ def test_a_killed_runs_shards_are_taken_up_and_give_the_same_content(
     assert resumed.shards[IMAGE] == whole.shards[IMAGE]
 
 
-def test_a_damaged_leftover_is_passed_over(
+def test_a_damaged_leftover_is_skipped(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 6))
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 6))
     first = run(fake_encoder, objects, corpus, config=settings(shard_rows=3))
     damaged = objects.layout.object(first.shards[IMAGE][0].sha256)
     data = bytearray(damaged.read_bytes())
@@ -119,10 +119,10 @@ def test_a_damaged_leftover_is_passed_over(
     assert (second.reused_images, second.encoded_images) == (3, 3)
 
 
-def test_a_damaged_published_shard_is_never_used_but_made_again(
+def test_a_damaged_published_shard_is_encoded_again(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 3))
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 3))
     first = run(fake_encoder, objects, corpus)
     path = objects.layout.object(first.shards[IMAGE][0].sha256)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -132,11 +132,11 @@ def test_a_damaged_published_shard_is_never_used_but_made_again(
     Objects(objects.layout).path(second.shards[IMAGE][0])
 
 
-def test_objects_of_published_versions_are_no_leftovers(
+def test_objects_of_published_versions_are_not_leftovers(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
     """An older version's shards stay that version's: adoption is for what no version lists."""
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 3))
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 3))
     first = run(fake_encoder, objects, corpus)
     listed = manifest(encoder=first.encoder, objects=(*corpus.tables, *first.shards[IMAGE]))
     publish_version(objects, listed)
@@ -148,6 +148,6 @@ def test_objects_of_published_versions_are_no_leftovers(
 def test_a_corpus_that_became_empty_keeps_no_shard(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    first = run(fake_encoder, objects, write_corpus(objects, write_pictures(tmp_path, 2), ["a"]))
+    first = run(fake_encoder, objects, write_corpus(objects, write_pngs(tmp_path, 2), ["a"]))
     second = run(fake_encoder, objects, write_corpus(objects, []), first)
     assert second.shards == {IMAGE: (), TEXT: ()}

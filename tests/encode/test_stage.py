@@ -1,4 +1,4 @@
-"""Every content gets one good vector, and what cannot have one fails alone."""
+"""Every content gets one valid vector, and items without one fail alone."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from mmindex.models.preprocess import Pixels
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 from support.encoding import IMAGE, TEXT, run, settings, vectors
+from support.images import png, write_pngs
 from support.manifests import manifest
 from support.models import FakeEncoder
-from support.pictures import png, write_pictures
 from support.tables import image_key, text_key, write_corpus
 
 
 def test_every_key_gets_one_unit_vector(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    paths = write_pictures(tmp_path / "pictures", 11)
+    paths = write_pngs(tmp_path / "pictures", 11)
     texts = [f"caption {number}" for number in range(23)]
     corpus = write_corpus(objects, paths, texts)
     report = run(fake_encoder, objects, corpus, config=settings(shard_rows=5))
@@ -51,7 +51,7 @@ def test_every_key_gets_one_unit_vector(
 def test_the_same_bytes_under_two_names_are_encoded_once(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    paths = write_pictures(tmp_path / "pictures", 3)
+    paths = write_pngs(tmp_path / "pictures", 3)
     copy = tmp_path / "copy.png"
     copy.write_bytes(paths[0].read_bytes())
     corpus = write_corpus(objects, [*paths, copy, paths[1]], ["a", "b", "a", "a"])
@@ -59,10 +59,10 @@ def test_the_same_bytes_under_two_names_are_encoded_once(
     assert (report.encoded_images, report.encoded_texts) == (3, 2)
 
 
-def test_a_bad_picture_fails_alone_and_is_not_tried_again(
+def test_a_bad_image_fails_alone_and_is_not_retried(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    paths = write_pictures(tmp_path / "pictures", 5)
+    paths = write_pngs(tmp_path / "pictures", 5)
     paths[2].write_bytes(png(2)[:60])
     key = image_key(paths[2].read_bytes())
     corpus = write_corpus(objects, paths)
@@ -80,7 +80,7 @@ def test_a_bad_picture_fails_alone_and_is_not_tried_again(
 def test_a_unit_in_which_everything_fails_is_remembered_too(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    paths = write_pictures(tmp_path / "pictures", 4)
+    paths = write_pngs(tmp_path / "pictures", 4)
     for path in paths[:2]:
         path.write_bytes(path.read_bytes()[:50])
     corpus = write_corpus(objects, paths)
@@ -93,7 +93,7 @@ def test_a_unit_in_which_everything_fails_is_remembered_too(
 def test_a_file_that_changed_after_the_crawl_fails_for_this_run_only(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    paths = write_pictures(tmp_path / "pictures", 3)
+    paths = write_pngs(tmp_path / "pictures", 3)
     before = paths[1].read_bytes()
     corpus = write_corpus(objects, paths)
     paths[1].write_bytes(png(77))
@@ -108,7 +108,7 @@ def test_a_file_that_changed_after_the_crawl_fails_for_this_run_only(
 def test_cut_texts_of_this_run_are_counted_with_a_warning(
     objects: Objects, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    paths = write_pictures(tmp_path / "pictures", 1)
+    paths = write_pngs(tmp_path / "pictures", 1)
     encoder = FakeEncoder(context=2)
     first = run(encoder, objects, write_corpus(objects, paths, ["a b c", "a b", "a b d"]))
     assert (first.encoded_texts, first.cut_texts) == (3, 2)
@@ -136,7 +136,7 @@ def test_a_vector_without_unit_length_is_never_stored(
             out[-1] = poison
             return out
 
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 3), ["one", "two"])
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 3), ["one", "two"])
     report = run(Poisoned(), objects, corpus)
     assert {why.reason for why in report.failed.values()} == {Reason.BAD_VECTOR}
     assert text_key("two") in report.failed
@@ -156,7 +156,7 @@ def test_any_script_and_even_lone_surrogates_are_encoded(
         "",
         "x" * 100_000,
     ]
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 1), texts)
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 1), texts)
     report = run(fake_encoder, objects, corpus)
     assert sorted(vectors(objects, report, TEXT)) == sorted(map(text_key, texts))
 
@@ -169,10 +169,10 @@ def test_a_corpus_without_captions_or_images_is_fine(
     assert report.images_per_second == 0.0
 
 
-def test_an_encoder_that_is_not_the_announced_one_is_refused(
+def test_an_unexpected_encoder_is_refused(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 1))
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 1))
     source = EncoderSource(
         fake_encoder.info, lambda: fake_encoder.preprocess, lambda: FakeEncoder(seed=9)
     )
@@ -189,7 +189,7 @@ class Wrong(FakeEncoder):
 
 
 def test_vectors_of_another_size_are_refused(objects: Objects, tmp_path: Path) -> None:
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 1))
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 1))
     with pytest.raises(InternalError, match="vectors"):
         run(Wrong(), objects, corpus)
 
@@ -198,7 +198,7 @@ def test_vectors_of_another_size_are_refused(objects: Objects, tmp_path: Path) -
 def test_a_model_that_gives_no_usable_vector_stops_at_its_first_batch(
     objects: Objects, tmp_path: Path, side: str
 ) -> None:
-    """One bad vector is a bad picture; a batch of them is a bad model."""
+    """One bad vector is a bad image; a batch of them is a bad model."""
 
     class Broken(FakeEncoder):
         def encode_images(self, pixels: Pixels) -> Float32:
@@ -209,7 +209,7 @@ def test_a_model_that_gives_no_usable_vector_stops_at_its_first_batch(
             out = super().encode_texts(texts)
             return out * np.float32(np.nan) if side == "texts" else out
 
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 3), ["one", "two"])
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 3), ["one", "two"])
     with pytest.raises(DataError, match="first batch") as caught:
         run(Broken(), objects, corpus)
     assert "precision" in caught.value.hint

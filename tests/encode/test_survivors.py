@@ -1,4 +1,4 @@
-"""What has no vector leaves the tables, and the quarantine says so."""
+"""Items without a vector are removed from the tables and quarantined."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mmindex.runs.context import QUARANTINE_FLOOR, emptied_gate, quarantine_gate
 from mmindex.store.manifest import SourceSummary
 from mmindex.store.objects import Objects
 from mmindex.store.quarantine import count_kept_out, count_reasons
-from support.pictures import write_pictures
+from support.images import write_pngs
 from support.tables import image_key, text_key, write_corpus
 
 BAD = Failure(Reason.BAD_VECTOR, "the model gave NaN, infinity or zero")
 
 
-def test_an_image_goes_with_its_captions_and_a_caption_alone(
+def test_a_failed_image_removes_its_captions_and_a_failed_caption_only_itself(
     objects: Objects, tmp_path: Path
 ) -> None:
-    paths = write_pictures(tmp_path / "pictures", 2)
+    paths = write_pngs(tmp_path / "pictures", 2)
     corpus = write_corpus(objects, paths, ["of 0", "of 1", "\ud83d broken", "of 1 too"])
     lost = image_key(paths[1].read_bytes())
     failed = {lost: BAD, text_key("\ud83d broken"): BAD, text_key("of 1"): BAD}
@@ -37,10 +37,8 @@ def test_an_image_goes_with_its_captions_and_a_caption_alone(
     assert count_reasons(entries) == {"bad_vector": 1}
 
 
-def test_where_nothing_failed_the_tables_are_the_same_objects(
-    objects: Objects, tmp_path: Path
-) -> None:
-    corpus = write_corpus(objects, write_pictures(tmp_path / "pictures", 2), ["a"])
+def test_without_failures_the_tables_are_the_same_objects(objects: Objects, tmp_path: Path) -> None:
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 2), ["a"])
     assert drop_failed(objects, corpus.images, corpus.captions, {}) == (
         corpus.images,
         corpus.captions,
@@ -61,7 +59,7 @@ def source(*, images: int = 100, captions: int = 100) -> SourceSummary:
 
 
 @pytest.mark.parametrize("reason", [Reason.BAD_VECTOR, Reason.BAD_CAPTION])
-def test_images_and_captions_have_a_limit_of_their_own(reason: Reason) -> None:
+def test_images_and_captions_have_separate_limits(reason: Reason) -> None:
     def entries(count: int) -> list[QuarantineEntry]:
         return [
             QuarantineEntry(f"id{n}", "", "photos", "encode", reason, BAD.detail)
@@ -79,7 +77,7 @@ def test_images_and_captions_have_a_limit_of_their_own(reason: Reason) -> None:
     )
 
 
-def test_a_source_that_lost_all_captions_stops_the_build_unless_that_is_meant() -> None:
+def test_a_source_that_lost_all_captions_stops_the_build_unless_permitted() -> None:
     before, after = [source()], [source(captions=0)]
     error = emptied_gate(before, after, 0.5)
     assert error is not None

@@ -1,4 +1,4 @@
-"""A unit's shard depends on its rows alone: not on when it ran, nor on what became of others."""
+"""The shard of a unit depends only on its rows."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 from mmindex.store.versions import create_layout
 from support.encoding import IMAGE, TEXT, draft_after, run, settings, source_of
+from support.images import png, write_pngs
 from support.manifests import manifest
 from support.models import FakeEncoder
-from support.pictures import png, write_pictures
 from support.tables import Corpus, image_key, write_corpus
 
 CONFIG = settings(shard_rows=5)
@@ -44,7 +44,7 @@ def lose(objects: Objects, *shas: str) -> None:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
-    return write_pictures(tmp_path / "pictures", 23)
+    return write_pngs(tmp_path / "pictures", 23)
 
 
 @pytest.mark.parametrize("lost", [(1,), (0, 3), (4,), (0, 1, 2, 3, 4)], ids=str)
@@ -60,7 +60,7 @@ def test_lost_units_come_back_with_the_same_bytes_at_the_same_place(
     assert mended.encoded_images == sum(whole.shards[IMAGE][number].rows for number in lost)
 
 
-def test_the_order_in_which_units_were_encoded_does_not_show(
+def test_the_order_of_encoding_does_not_affect_the_result(
     objects: Objects, paths: list[Path], tmp_path: Path
 ) -> None:
     """Another process may have made the later ones first."""
@@ -72,7 +72,7 @@ def test_the_order_in_which_units_were_encoded_does_not_show(
     assert run(FakeEncoder(), again(other), corpus, config=CONFIG).shards == whole.shards
 
 
-def test_a_picture_that_is_missing_for_now_shifts_no_other_unit(
+def test_a_temporarily_missing_image_does_not_affect_other_units(
     objects: Objects, paths: list[Path]
 ) -> None:
     corpus = write_corpus(objects, paths)
@@ -89,9 +89,7 @@ def test_a_picture_that_is_missing_for_now_shifts_no_other_unit(
     assert (third.encoded_images, third.failed) == (1, {})
 
 
-def test_a_unit_with_nothing_to_remember_makes_no_shard(
-    objects: Objects, paths: list[Path]
-) -> None:
+def test_a_unit_without_results_has_no_shard(objects: Objects, paths: list[Path]) -> None:
     corpus = write_corpus(objects, paths)
     for path in paths[:5]:
         path.unlink()
@@ -100,7 +98,7 @@ def test_a_unit_with_nothing_to_remember_makes_no_shard(
     assert len(report.failed) == 5
 
 
-def test_units_are_cut_by_what_is_wanted_and_hold_what_is_missing() -> None:
+def test_units_are_cut_by_wanted_rows_and_contain_missing_ones() -> None:
     wanted = np.array([1, 0, 1, 1, 1, 1, 0, 1], dtype=bool)
     missing = np.array([1, 0, 0, 0, 1, 0, 0, 1], dtype=bool)
     units = cut(wanted, missing, 2)
@@ -145,7 +143,7 @@ def test_a_worker_keeps_its_model_and_its_decoders_between_units(
     assert len(set.union(*seen)) == 1
 
 
-def test_a_clock_that_stands_still_divides_nothing_by_zero(
+def test_a_stopped_clock_causes_no_division_by_zero(
     objects: Objects, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress.time, "perf_counter", lambda: 1.0)
@@ -153,9 +151,7 @@ def test_a_clock_that_stands_still_divides_nothing_by_zero(
     assert (report.encoded_images, report.images_per_second) == (23, 0.0)
 
 
-def test_many_leftovers_are_found_whatever_else_lies_there(
-    objects: Objects, paths: list[Path]
-) -> None:
+def test_many_leftovers_are_found_among_other_files(objects: Objects, paths: list[Path]) -> None:
     config = settings(shard_rows=1)
     corpus = write_corpus(objects, paths, TEXTS)
     run(FakeEncoder(seed=1), objects, corpus, config=config)
@@ -175,7 +171,7 @@ def leftover(objects: Objects, corpus: Corpus) -> None:
 
 
 @pytest.mark.parametrize("forgetting", [False, True])
-def test_leftovers_that_hold_what_was_forgotten_are_not_taken_up(
+def test_leftovers_that_hold_what_was_forgotten_are_not_reused(
     objects: Objects, paths: list[Path], forgetting: bool
 ) -> None:
     """Whoever made them may have started before it was forgotten."""
@@ -189,7 +185,7 @@ def test_leftovers_that_hold_what_was_forgotten_are_not_taken_up(
     assert (report.adopted_shards, report.encoded_images) == ((0, 2) if forgetting else (1, 0))
 
 
-def test_shards_with_a_number_in_them_are_read_and_taken_up(
+def test_shards_with_a_number_in_them_are_read_and_reused(
     objects: Objects, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As mmindex wrote them before units."""

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: seeded, by image, and as wide as they should be."""
+"""Bootstrap intervals: seeded, by image, and of the right width."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_images_with_many_captions_weigh_as_many_queries() -> None:
     assert (shuffled[0].low, shuffled[0].high) == (0.0, 100.0)
 
 
-def test_where_every_query_hits_the_interval_has_no_width() -> None:
+def test_if_every_query_succeeds_the_interval_has_no_width() -> None:
     assert recall_intervals(np.ones(50, dtype=np.int64), np.arange(50), 0)[0] == Interval(
         1, 100.0, 100.0, 100.0
     )

@@ -1,4 +1,4 @@
-"""Golden figures: matched to the store, compared with their tolerance, refused when damaged."""
+"""Expected figures: matched to the store, compared with a tolerance, refused if damaged."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mmindex.sources.corpora import list_corpora
 from mmindex.sources.expected import Expected
 from mmindex.sources.kinds import built_in
 from mmindex.store.snapshot import Snapshot, open_snapshot
+from support.images import write_pngs
 from support.models import FakeEncoder
-from support.pictures import write_pictures
-from support.stores import picture_store, with_manifest
+from support.stores import image_store, with_manifest
 
 BLOCK = RecallBlock(r1=39.3123, r5=65.4, r10=75.6, medr=2.0)
 FIGURES = Evaluation(
@@ -49,9 +49,9 @@ PUBLISHED_FIGURES = [golden for corpus in list_corpora() for golden in corpus.ex
 @pytest.fixture
 def store(tmp_path: Path) -> Snapshot:
     """A store made by the fake model from ``folder/test``, split ``all``."""
-    paths = write_pictures(tmp_path / "p", 3)
-    pictures = {f"i{n}": path for n, path in enumerate(paths)}
-    picture_store(tmp_path / "store", pictures, [("i0", "red")], FakeEncoder())
+    paths = write_pngs(tmp_path / "p", 3)
+    images = {f"i{n}": path for n, path in enumerate(paths)}
+    image_store(tmp_path / "store", images, [("i0", "red")], FakeEncoder())
     return open_snapshot(tmp_path / "store")
 
 
@@ -93,7 +93,7 @@ def test_figures_within_their_tolerance_pass() -> None:
     compare(golden('text_to_image = {"r@1" = 39.8123}'), FIGURES).check()
 
 
-def test_what_a_table_names_must_fit_the_store(store: Snapshot, tmp_path: Path) -> None:
+def test_the_fields_of_a_table_must_match_the_store(store: Snapshot, tmp_path: Path) -> None:
     fake = Subject("fake", "seed-0", "folder/test", "all")
     tables = "\n".join(
         f'[[expected]]\n{key} = "{value}"\nimages = {number}'
@@ -116,14 +116,14 @@ def with_source(store: Snapshot, name: str) -> Snapshot:
     return with_manifest(store, sources=(source,))
 
 
-def test_no_figures_for_this_store_names_those_that_there_are(store: Snapshot) -> None:
+def test_missing_figures_list_the_existing_ones(store: Snapshot) -> None:
     with pytest.raises(NoInputError, match="no figures for fake seed-0 on") as raised:
         find_expected(store, PUBLISHED)
     assert "ViT-B-32 laion2b_s34b_b79k on coco-karpathy test" in raised.value.hint
     assert "ViT-L-14 laion2b_s32b_b82k on flickr30k test" in raised.value.hint
 
 
-def test_two_tables_that_fit_are_refused(store: Snapshot, tmp_path: Path) -> None:
+def test_two_matching_tables_are_refused(store: Snapshot, tmp_path: Path) -> None:
     name = write(tmp_path, "[[expected]]\nimages = 1\n[[expected]]\nimages = 2")
     with pytest.raises(DataError, match="2 tables match"):
         find_expected(store, name)
@@ -149,7 +149,7 @@ def test_a_damaged_file_is_named_with_what_is_wrong(
     assert "golden.toml" in raised.value.message
 
 
-def test_a_file_that_is_not_there_is_no_input(store: Snapshot, tmp_path: Path) -> None:
+def test_a_missing_file_is_no_input(store: Snapshot, tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="nowhere"):
         find_expected(store, str(tmp_path / "nowhere.toml"))
 
@@ -170,7 +170,7 @@ def test_the_published_figures_are_whole_and_for_different_stores() -> None:
             assert list(figures) == sorted(figures)
 
 
-def test_the_published_figures_reach_the_store_that_they_are_about() -> None:
+def test_the_published_figures_match_their_store() -> None:
     """A store of Karpathy's COCO test split by the default model finds its own."""
     subject = Subject("ViT-B-32", "laion2b_s34b_b79k", "coco-karpathy", "test")
     [one] = [figures for figures in PUBLISHED_FIGURES if subject.fits(figures)]

@@ -1,4 +1,4 @@
-"""Recall against answers worked out by hand, and against a dense oracle."""
+"""Recall compared with answers computed by hand, and with a dense oracle."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def exact_ranks(queries: Queries, gallery: Items) -> NDArray[np.int64]:
     return exact_scan(queries, gallery, 3).ranks
 
 
-# Four pictures on the axes of a 4-d space; captions lean towards them by known amounts.
+# Four images on the axes of a 4-d space; captions lean towards them by known amounts.
 AXES = Matrix(np.eye(4))
 
 
-def test_text_to_image_ranks_match_those_worked_out_by_hand() -> None:
-    """Scores of each caption with the pictures A B C D, and the rank of its own picture."""
+def test_text_to_image_ranks_match_those_computed_by_hand() -> None:
+    """Scores of each caption with the images A B C D, and the rank of its own image."""
     captions = Matrix(
         [
             [0.75, 0.5, 0.25, 0.125],  # own A: 0.75 leads: rank 1
@@ -85,7 +85,7 @@ def test_image_to_text_counts_the_best_of_a_varying_number_of_captions() -> None
     )
 
 
-def test_pictures_without_captions_stay_in_the_gallery() -> None:
+def test_images_without_captions_stay_in_the_gallery() -> None:
     """D has no caption, yet it beats A for A's only caption."""
     captions = Matrix([[0.5, 0.0, 0.0, 0.75]])
     ranks = exact_ranks(one_right(captions, ids(0), ids(0)), Items(AXES, np.arange(4)))
@@ -94,13 +94,13 @@ def test_pictures_without_captions_stay_in_the_gallery() -> None:
 
 def test_the_same_bytes_under_two_names_are_two_items_and_the_lower_row_wins() -> None:
     """Rows 0 and 1 share a vector: the first name is found at once, the second after it."""
-    pictures = Items(AXES, ids(0, 0, 1, 2))
+    images = Items(AXES, ids(0, 0, 1, 2))
     captions = Matrix([[1.0, 0.5, 0.0, 0.0]])
     queries = one_right(captions, ids(0, 0, 0), ids(0, 1, 2))
-    assert exact_ranks(queries, pictures).tolist() == [1, 2, 3]
+    assert exact_ranks(queries, images).tolist() == [1, 2, 3]
 
 
-def test_the_same_caption_for_two_pictures_is_two_items_of_the_gallery() -> None:
+def test_the_same_caption_for_two_images_is_two_items_of_the_gallery() -> None:
     """Captions 0 (of A) and 1 (of B) are one text; B's own comes second for B."""
     texts = Matrix([[0.5, 0.5, 0.0, 0.0], [0.0, 0.25, 0.5, 0.0]])
     captions = Items(texts, ids(0, 0, 1))
@@ -108,8 +108,8 @@ def test_the_same_caption_for_two_pictures_is_two_items_of_the_gallery() -> None
     assert ranks.tolist() == [1, 2, 1]
 
 
-def test_a_model_that_sees_no_difference_gets_the_score_of_chance() -> None:
-    """With one vector for everything, of n pictures one is first for one query in n."""
+def test_a_constant_model_gets_the_recall_of_random_answers() -> None:
+    """With one vector for everything, of n images one is first for one query in n."""
     same = Matrix(np.full((20, 4), 0.5))
     ranks = exact_ranks(one_right(same, np.arange(20), np.arange(20)), Items(same, np.arange(20)))
     assert ranks.tolist() == list(range(1, 21))
@@ -140,12 +140,12 @@ def test_a_median_beyond_the_depth_searched_is_unknown() -> None:
     assert known.medr == 3.0
 
 
-def test_answers_of_a_searcher_are_ranked_after_duplicates_stand_side_by_side() -> None:
+def test_answers_are_ranked_with_all_rows_of_duplicates() -> None:
     """Id 0 has two rows, so what comes after it stands one place lower."""
-    pictures = Items(AXES, ids(0, 0, 1, 2))
+    images = Items(AXES, ids(0, 0, 1, 2))
     queries = one_right(AXES, ids(0, 0, 0, 0), ids(1, 2, 3, 0))
     answers = np.array([[0, 1], [0, 1], [0, 1], [1, -1]], dtype=np.int64)
-    assert ranks_in_answers(answers, queries, pictures).tolist() == [2, 3, recall.UNRANKED, 0]
+    assert ranks_in_answers(answers, queries, images).tolist() == [2, 3, recall.UNRANKED, 0]
 
 
 def test_index_recall_counts_any_of_equally_near_neighbours() -> None:
@@ -154,7 +154,7 @@ def test_index_recall_counts_any_of_equally_near_neighbours() -> None:
     assert recall.index_recall(np.array([[0.9, 0.8], [0.9, 0.8]]), truth) == 100.0
 
 
-def test_index_recall_of_a_corpus_smaller_than_the_depth_counts_what_there_is() -> None:
+def test_index_recall_of_a_small_corpus_counts_the_existing_vectors() -> None:
     truth = np.array([[0.9, 0.8, -np.inf]])
     assert recall.index_recall(np.array([[0.9, -np.inf, -np.inf]]), truth) == 50.0
     assert recall.index_recall(np.empty((0, 3)), np.empty((0, 3))) is None
@@ -167,8 +167,8 @@ def test_scores_of_answers_are_those_of_the_vectors_they_name() -> None:
     assert scores.tolist() == [[0.5, -np.inf], [0.25, 0.75]]
 
 
-def test_a_query_without_a_right_answer_is_refused() -> None:
-    with pytest.raises(InternalError, match="right answer"):
+def test_a_query_without_a_correct_answer_is_refused() -> None:
+    with pytest.raises(InternalError, match="correct answer"):
         Queries(AXES, ids(0, 1), ids(0, 1, 1), ids(0))
 
 

@@ -1,4 +1,4 @@
-"""The evaluate stage over published objects: by hand, and through real indexes."""
+"""The evaluate stage on published objects: by hand, and through real indexes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def axes(*numbers: int) -> np.ndarray:
 def by_hand(tmp_path: Path) -> Snapshot:
     """Five image rows over four vectors, six caption rows over five texts.
 
-    Pictures lie on axes 0 to 3; ``twin`` has the bytes of ``a``; ``d`` has no caption.
+    Images lie on axes 0 to 3; ``twin`` has the bytes of ``a``; ``d`` has no caption.
     """
     images = images_table(
         [
@@ -71,7 +71,7 @@ def by_hand(tmp_path: Path) -> Snapshot:
     return make_store(tmp_path / "store", images, captions, sides, fake_info(dim=DIM))
 
 
-def test_recall_both_ways_matches_figures_worked_out_by_hand(by_hand: Snapshot) -> None:
+def test_recall_both_ways_matches_figures_computed_by_hand(by_hand: Snapshot) -> None:
     """Text to image, rank of the own row among a b twin c d:
 
     one of a: 1 (the twin ties, its row is higher); two of a: 2 (after b); three of b: 1;
@@ -138,7 +138,7 @@ def test_a_corpus_without_captions_measures_the_image_index_with_images(tmp_path
     assert evaluation.queries == stage.QueryCounts(text_to_image=0, image_to_text=0)
 
 
-def test_one_image_alone_has_no_neighbours_to_find(tmp_path: Path) -> None:
+def test_a_single_image_has_no_neighbours_to_find(tmp_path: Path) -> None:
     sides = {"image": Side([key_of(b"A")], axes(0))}
     images = images_table([("a", key_of(b"A"), "/a")])
     corpus = make_store(tmp_path, images, captions_table([]), sides, fake_info(dim=DIM))
@@ -165,7 +165,7 @@ def random_corpus(tmp_path: Path) -> Snapshot:
     return make_store(tmp_path, *tables, sides, fake_info(dim=DIM), segment_rows=64, group_rows=50)
 
 
-def test_a_sample_is_seeded_said_and_over_the_whole_gallery(random_corpus: Snapshot) -> None:
+def test_a_sample_is_seeded_reported_and_over_the_whole_gallery(random_corpus: Snapshot) -> None:
     config = EvaluateConfig(max_queries=50)
     first = evaluate(random_corpus, config)
     assert first == evaluate(random_corpus, config)
@@ -200,7 +200,7 @@ def test_a_median_beyond_the_first_ten_is_null_through_the_index(random_corpus: 
     assert (index.r1, index.r5, index.r10) == (exact.r1, exact.r5, exact.r10)
 
 
-def test_an_approximate_index_loses_what_a_dense_oracle_says_it_loses(tmp_path: Path) -> None:
+def test_an_approximate_index_has_the_recall_that_a_dense_oracle_computes(tmp_path: Path) -> None:
     """A real IVF-PQ index over 3,000 images; each figure is worked out again from its answers."""
     snapshot = ivfpq_corpus(tmp_path)
     assert not snapshot.index("image").exact
@@ -260,7 +260,7 @@ def ivfpq_corpus(root: Path) -> Snapshot:
     )
 
 
-def test_an_untrained_model_is_said(by_hand: Snapshot) -> None:
+def test_an_untrained_model_is_reported(by_hand: Snapshot) -> None:
     encoder = msgspec.structs.replace(by_hand.encoder, trained=False)
     assert not evaluate(with_manifest(by_hand, encoder=encoder), EvaluateConfig()).trained
 
@@ -272,7 +272,7 @@ def test_a_version_that_is_not_encoded_or_indexed_is_refused(by_hand: Snapshot) 
         evaluate(with_manifest(by_hand, stages=("encode",), indexes={}), EvaluateConfig())
 
 
-def test_tables_and_indexes_that_do_not_fit_are_damage(by_hand: Snapshot) -> None:
+def test_mismatched_tables_and_indexes_are_damage(by_hand: Snapshot) -> None:
     """A row without a vector, and a caption without an image."""
     objects, manifest = by_hand.objects, by_hand.manifest
     extra = images_table([("a", key_of(b"A"), "/a"), ("new", key_of(b"new"), "/new")])

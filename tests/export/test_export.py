@@ -1,4 +1,4 @@
-"""A version's rows in files for other tools: whole, in order, without places."""
+"""Exports for other tools: complete, in order, without locations."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mmindex.export import clip_retrieval, export, rows
 from mmindex.export.export import ExportReport
 from mmindex_cli.app import app
 from support.fakestore import fake_model
+from support.images import png
 from support.models import FakeEncoder
 from support.photo_files import photograph
-from support.pictures import png
 
 LAYOUTS = ("parquet", "clip-retrieval", "hf")
 CAPTIONS = {
@@ -84,7 +84,7 @@ def test_parquet_has_a_row_for_each_image_and_each_caption(store: Path) -> None:
     assert report.bytes == sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
-def test_a_condition_takes_captions_of_its_images_alone(store: Path) -> None:
+def test_a_condition_exports_only_captions_of_its_images(store: Path) -> None:
     out, report = exported(store, "parquet", where="format = 'PNG'")
     captions = pq.read_table(out / "captions.parquet")["text"].to_pylist()
     assert (report.images, sorted(captions)) == (2, ["a house in the snow", "a tree"])
@@ -117,7 +117,7 @@ def test_npy_files_have_the_rows_of_the_metadata(
     assert report.captions == 3
 
 
-def test_texts_are_left_out_where_an_image_has_none(store: Path) -> None:
+def test_texts_are_left_out_if_an_image_has_no_caption(store: Path) -> None:
     """Files of texts and images must have the same rows."""
     out, report = exported(store, "clip-retrieval")
     assert not (out / "text_emb").exists()
@@ -126,7 +126,7 @@ def test_texts_are_left_out_where_an_image_has_none(store: Path) -> None:
     assert {Path(row["image_path"]).name: row["caption"] for row in metadata}["c.jpg"] is None
 
 
-def test_a_dataset_holds_the_files(store: Path) -> None:
+def test_a_dataset_contains_the_image_files(store: Path) -> None:
     out, report = exported(store, "hf")
     [file] = (out / "data").iterdir()
     table = pq.read_table(file)
@@ -141,7 +141,7 @@ def test_a_dataset_holds_the_files(store: Path) -> None:
     assert report.unreadable == 0
 
 
-def test_a_file_that_is_gone_is_null_and_counted(
+def test_a_missing_file_is_null_and_counted(
     store: Path, photos: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (photos / "a.jpg").unlink()
@@ -156,7 +156,7 @@ def test_a_file_that_is_gone_is_null_and_counted(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_places_stay_in_the_store_unless_they_are_asked_for(store: Path, layout: str) -> None:
+def test_places_stay_in_the_store_unless_requested(store: Path, layout: str) -> None:
     out, _ = exported(store, layout)
     open_out, _ = exported(store, layout, with_location=True)
     for folder, told in ((out, False), (open_out, True)):
@@ -171,7 +171,7 @@ def test_places_stay_in_the_store_unless_they_are_asked_for(store: Path, layout:
                 assert has_place is (told and row["format"] == "JPEG")
 
 
-def test_text_that_is_no_utf_8_is_readable_elsewhere(tmp_path: Path) -> None:
+def test_text_that_is_not_utf_8_is_readable_elsewhere(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "plain.png").write_bytes(png(1))
@@ -184,7 +184,7 @@ def test_text_that_is_no_utf_8_is_readable_elsewhere(tmp_path: Path) -> None:
             pq.read_table(path).to_pylist()
 
 
-def test_the_folder_appears_whole_or_not_at_all(
+def test_the_folder_appears_completely_or_not_at_all(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_args: object, **_options: object) -> None:
@@ -197,7 +197,7 @@ def test_the_folder_appears_whole_or_not_at_all(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_folders_that_hold_something_are_refused(store: Path, photos: Path, tmp_path: Path) -> None:
+def test_folders_that_are_not_empty_are_refused(store: Path, photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     with mmindex.open(store) as index:
@@ -220,7 +220,7 @@ def test_folders_that_hold_something_are_refused(store: Path, photos: Path, tmp_
     assert not (tmp_path / "other").exists()
 
 
-def test_the_command_tells_what_it_wrote(store: Path, tmp_path: Path) -> None:
+def test_the_command_reports_what_it_wrote(store: Path, tmp_path: Path) -> None:
     told = CliRunner().invoke(
         app, ["export", "--store", str(store), "--out", str(tmp_path / "x"), "--format", "json"]
     )

@@ -1,4 +1,4 @@
-"""The crawler cannot be sent inside. No test here lets a connection begin."""
+"""The crawler never connects to internal addresses. No test here opens a connection."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_one_inner_address_among_outer_ones_refuses_the_name(connects):
     assert not connects
 
 
-def test_a_name_that_changes_its_address_is_connected_where_it_was_checked(connects):
+def test_a_host_name_is_connected_at_the_checked_address(connects):
     """DNS rebinding: outer at the check, inner a moment later."""
     resolver = FixedResolver({"rebind.example": [["1.1.1.1"], ["127.0.0.1"]]})
 
@@ -174,7 +174,7 @@ def test_a_name_that_changes_its_address_is_connected_where_it_was_checked(conne
     assert {begun[0] for begun in connects} == {"1.1.1.1"}
 
 
-def test_a_connector_that_goes_around_the_resolver_is_stopped_at_the_socket(connects, monkeypatch):
+def test_a_connector_that_bypasses_the_resolver_is_stopped_at_the_socket(connects, monkeypatch):
     """The last check stands on its own."""
     monkeypatch.setattr("mmindex.fetch.addresses.Guard.check_url", lambda *_: None)
     assert status_of("http://127.0.0.1/") is FetchStatus.REFUSED_ADDRESS
@@ -189,7 +189,7 @@ def test_metadata_and_special_addresses_are_refused_even_inside():
 
 
 @given(st.ip_addresses(v=4, network="0.0.0.0/0"))
-def test_every_ipv4_form_inside_ipv6_is_judged_as_the_ipv4_address_is(inner):
+def test_every_ipv4_address_embedded_in_ipv6_is_checked_like_the_ipv4_address(inner):
     bits = int(inner)
     forms = (
         (0xFFFF << 32) | bits,
@@ -216,6 +216,6 @@ def test_every_ipv4_form_inside_ipv6_is_judged_as_the_ipv4_address_is(inner):
         ("http://a.example/a/../b.png", "/b.png"),
     ],
 )
-def test_a_well_formed_address_is_sent_as_written_and_any_other_is_quoted(written, sent):
+def test_a_well_formed_url_is_sent_unchanged_and_any_other_is_quoted(written, sent):
     """A signature covers the very bytes of the address."""
     assert parse_url(written).raw_path_qs == sent

@@ -1,4 +1,4 @@
-"""Redirects and proxies lead the client nowhere that is not allowed, and it says who it is."""
+"""Redirects and proxies are limited, and the client identifies itself."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def only_the_server(server, monkeypatch):
     ["http://inside.example/", "//inside.example/", "http://[::1]/", "http://10.0.0.1/",
      "http://127.0.0.2/", "http://[::ffff:127.0.0.2]/", "http://169.254.169.254/latest/"],
 )  # fmt: skip
-def test_redirects_into_the_inside_are_refused(target, only_the_server):
+def test_redirects_to_internal_addresses_are_refused(target, only_the_server):
     server = only_the_server
     server.routes["/start"] = Reply(b"", 302, {"Location": "/second"})
     server.routes["/second"] = Reply(b"", 308, {"Location": target})
@@ -52,7 +52,7 @@ def test_redirects_into_the_inside_are_refused(target, only_the_server):
         "javascript:0",
     ],
 )
-def test_redirects_to_what_is_no_plain_address_are_refused(location, server):
+def test_redirects_to_invalid_urls_are_refused(location, server):
     server.routes["/start"] = Reply(b"", 302, {"Location": location})
     assert status_of(server.url("/start"), allow_private=True) is FetchStatus.BAD_REDIRECT
 
@@ -66,7 +66,7 @@ def test_at_most_five_redirects(server):
     assert status_of(server.url("/0"), allow_private=True) is FetchStatus.BAD_REDIRECT
 
 
-def test_https_is_never_left_for_http():
+def test_https_never_redirects_to_http():
     from mmindex.fetch.client import _next_hop
 
     secure = parse_url("https://public.example/a")
@@ -76,7 +76,7 @@ def test_https_is_never_left_for_http():
         _next_hop(secure, "http://public.example/a")
 
 
-def test_environment_proxies_and_netrc_are_ignored_unless_asked_for(server, monkeypatch, tmp_path):
+def test_environment_proxies_and_netrc_are_ignored_unless_requested(server, monkeypatch, tmp_path):
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password secret\n")
     netrc.chmod(0o600)
@@ -93,7 +93,7 @@ def test_environment_proxies_and_netrc_are_ignored_unless_asked_for(server, monk
     assert all("authorization" not in request.headers for request in server.requests)
 
 
-def test_says_who_it_is(server):
+def test_the_user_agent_identifies_mmindex(server):
     server.routes["/"] = Reply(b"hello")
     get(server.url("/"), allow_private=True, contact="ops@example.org")
     agent = server.requests[-1].headers["user-agent"]

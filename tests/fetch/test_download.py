@@ -1,4 +1,4 @@
-"""Downloads end with the right bytes or with an error that says so."""
+"""Downloads end with the right bytes or with an error that names the problem."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from support.hostile_server import Reply
 from support.range_server import RangeFile, in_turn
 
 
-def test_a_length_other_than_the_publisher_states_is_refused_before_the_body(server, layout):
+def test_a_wrong_length_is_refused_before_the_body(server, layout):
     server.routes["/val.zip"] = Reply(b"PK" + b"x" * 100)
     with pytest.raises(DataError, match="got 102"):
         fetch(layout, remote(server, size_bytes=len(BODY)))
     assert nothing_usable(layout)
 
 
-def test_an_unasked_gzip_body_is_an_error(server, layout):
+def test_an_unrequested_gzip_body_is_an_error(server, layout):
     server.routes["/val.zip"] = Reply(BODY, headers={"Content-Encoding": "gzip"})
     with pytest.raises(NetworkError, match="content-encoding"):
         fetch(layout, remote(server))
@@ -30,7 +30,7 @@ def test_an_unasked_gzip_body_is_an_error(server, layout):
 
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/zip"])
-def test_a_captive_portals_page_is_no_archive(kind, server, layout):
+def test_a_captive_portals_page_is_not_an_archive(kind, server, layout):
     page = b"\n<!DOCTYPE html><title>Please log in</title>" * 100
     server.routes["/val.zip"] = Reply(page, headers={"Content-Type": kind})
     with pytest.raises(DataError, match="a web page") as caught:
@@ -59,7 +59,7 @@ def test_retry_after_beyond_the_budget_ends_with_75(server, layout):
     assert path.read_bytes() == BODY
 
 
-def test_an_endless_body_and_a_trickling_one_are_cut_off(server, layout):
+def test_endless_and_trickling_bodies_are_cut_off(server, layout):
     server.routes["/val.zip"] = Reply(b"PK" * 40_000, endless=True)
     small = QUICK.model_copy(update={"max_download_bytes": 1 << 20})
     with pytest.raises(DataError, match="more than"):
@@ -79,7 +79,7 @@ def test_mirrors_are_tried_in_order(server, layout):
     assert [r.path for r in server.requests] == ["/absent", "/page", "/good"]
 
 
-def test_base_url_stands_in_for_the_publishers_host(server, layout):
+def test_base_url_replaces_the_publishers_host(server, layout):
     server.routes["/mirror/zips/val.zip"] = RangeFile(BODY)
     file = RemoteFile("val.zip", ("http://images.cocodataset.example/zips/val.zip",))
     mirrored = QUICK.model_copy(update={"base_url": server.url("/mirror/")})
@@ -87,21 +87,23 @@ def test_base_url_stands_in_for_the_publishers_host(server, layout):
     assert path.read_bytes() == BODY
 
 
-def test_no_space_is_said_before_anything_is_fetched(server, layout):
+def test_missing_space_is_reported_before_anything_is_fetched(server, layout):
     server.routes["/val.zip"] = RangeFile(BODY)
     with pytest.raises(StorageError, match="are free"):
         fetch(layout, remote(server, size_bytes=1 << 60))
     assert not server.requests
 
 
-def test_no_space_is_also_seen_in_the_servers_answer(server, layout, monkeypatch):
+def test_missing_space_is_also_detected_from_the_servers_response(server, layout, monkeypatch):
     monkeypatch.setattr(partial, "_SPARE_BYTES", 1 << 60)
     server.routes["/val.zip"] = RangeFile(BODY)
     with pytest.raises(StorageError):
         fetch(layout, remote(server))
 
 
-def test_several_files_at_once_and_a_checked_one_is_not_hashed_again(server, layout, monkeypatch):
+def test_several_files_are_fetched_and_a_verified_one_is_not_hashed_again(
+    server, layout, monkeypatch
+):
     for n in range(4):
         server.routes[f"/{n}"] = lambda _: Reply(BODY, delay_s=0.1)
     files = [RemoteFile(f"{n}.zip", (server.url(f"/{n}"),), len(BODY)) for n in range(4)]
@@ -122,7 +124,7 @@ def test_a_file_that_changed_on_disk_is_checked_again(server, layout):
         fetch(layout, remote(server))
 
 
-def test_a_file_that_the_user_put_there_is_checked_and_taken(server, layout):
+def test_a_file_from_the_user_is_verified_and_used(server, layout):
     folder = layout.downloads_dir / "coco"
     folder.mkdir()
     (folder / "val.zip").write_bytes(BODY)

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a crawl: what was stored is not fetched again, and no row is lost."""
+"""kill -9 during a crawl: stored images are not fetched again, and no row is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmindex.store.layout import Layout
 from mmindex.store.leftovers import remove_leftovers
 from mmindex.store.versions import create_layout
 from support.hostile_server import FixedResolver, HostileServer, Reply, hostile_server
-from support.pictures import png
+from support.images import png
 
 ROWS = int(os.environ.get("MMINDEX_TEST_KILL_ROWS", "600"))
 SMALL_SHARDS = {"allow_private": True, "shard_bytes": 1 << 20, "shard_seconds": 0.05}
@@ -58,11 +58,11 @@ def stored_urls(layout: Layout) -> set[str]:
 def server():
     with hostile_server() as running:
         running.routes["/robots.txt"] = Reply(b"")
-        pictures = [png(n) for n in range(20)]
+        images = [png(n) for n in range(20)]
 
         def answer(request):
             n = int(request.path.strip("/"))
-            return Reply(b"", 404) if n % 10 == 9 else Reply(pictures[n % 20])
+            return Reply(b"", 404) if n % 10 == 9 else Reply(images[n % 20])
 
         running.default = answer
         yield running

@@ -1,4 +1,4 @@
-"""A download that broke off is resumed or begun again; nothing is ever spliced."""
+"""An interrupted download is resumed or started again; two files are never mixed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_cut_at_every_64_kib_and_resumed_gives_the_right_sha256(server, layout):
         assert ranges == [None, *(f"bytes={n * cut}-" for n in range(1, answers))]
 
 
-def test_a_second_run_resumes_what_the_first_left(server, layout):
+def test_a_second_run_resumes_the_download_of_the_first(server, layout):
     impatient = QUICK.model_copy(update={"retries": 0})
 
     server.routes["/val.zip"] = in_turn(RangeFile(BODY, cut_after=3 * STEP), Reply(b"", 500))
@@ -94,7 +94,7 @@ def test_a_wrong_content_range_is_never_spliced(span, server, layout):
 
 
 @pytest.mark.parametrize("length", [len(BODY) - 1, len(BODY) + 1, 10, -1])
-def test_a_lying_length_gives_the_right_bytes_or_an_error(length, server, layout):
+def test_a_wrong_length_results_in_the_right_bytes_or_an_error(length, server, layout):
     server.routes["/val.zip"] = Reply(BODY, headers={"ETag": '"v1"'}, length=length)
     if length == -1:  # no length at all: the body ends with the connection
         (path,) = fetch(layout, remote(server))

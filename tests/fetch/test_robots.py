@@ -1,4 +1,4 @@
-"""What site owners ask for is obeyed."""
+"""The rules of site owners are obeyed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def rules(server: HostileServer) -> Rules:
     return asyncio.run(run())
 
 
-def test_disallowed_addresses_are_never_asked_for(server):
+def test_disallowed_urls_are_never_requested(server):
     server.routes["/robots.txt"] = Reply(
         b"User-agent: *\nAllow: /\n\nUser-agent: mmindex\nDisallow: /private\nAllow: /private/ok\n"
     )
@@ -86,7 +86,7 @@ def test_robots_5xx_forbids_everything_for_now(status, server):
 
 
 @pytest.mark.parametrize("broken", [b"", b"garbage\r\n\r\n", Reply(b"xyz", trickle_s=2.0)])
-def test_robots_without_an_answer_forbids_everything_for_now(broken, server):
+def test_robots_without_a_response_forbids_everything_for_now(broken, server):
     server.routes["/robots.txt"] = broken
     (found,) = fetch(server.url("/a"))
     assert found.status in (FetchStatus.CONNECTION, FetchStatus.TIMEOUT)
@@ -110,7 +110,7 @@ def test_robots_is_read_up_to_its_limit(server):
     assert fetch(server.url("/a"))[0].status is FetchStatus.OPTED_OUT
 
 
-def test_robots_is_fetched_once_however_many_wait_for_it(server):
+def test_robots_is_fetched_once_for_all_waiting_requests(server):
     server.routes["/robots.txt"] = Reply(b"", delay_s=0.1)
 
     async def run() -> None:
@@ -122,7 +122,7 @@ def test_robots_is_fetched_once_however_many_wait_for_it(server):
     assert server.hits == {"/robots.txt": 1}
 
 
-def test_robots_of_a_redirects_target_counts_as_well(server):
+def test_robots_of_redirect_targets_is_obeyed(server):
     server.routes["/a"] = Reply(b"", 302, {"Location": server.url("/b", "other.example")})
     server.routes["/robots.txt"] = lambda request: Reply(
         b"User-agent: *\nDisallow: /" if request.host == "other.example" else b""
@@ -147,14 +147,14 @@ def test_crawl_delay_is_read(text, delay_s, server):
     assert rules(server).delay_s == delay_s
 
 
-def test_crawl_delay_is_kept_between_requests(server):
+def test_crawl_delay_is_obeyed_between_requests(server):
     server.routes["/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 0.2\n")
     begun = time.monotonic()
     fetch(*(server.url(f"/{n}") for n in range(4)))
     assert time.monotonic() - begun >= 3 * 0.2
 
 
-def test_too_long_a_crawl_delay_leaves_the_rows_for_later(server):
+def test_a_too_long_crawl_delay_leaves_the_rows_for_later(server):
     server.routes["/robots.txt"] = Reply(b"User-agent: *\nCrawl-delay: 3600\n")
     (found,) = fetch(server.url("/a"))
     assert found.status is FetchStatus.CRAWL_DELAY
@@ -209,7 +209,7 @@ def test_retry_after_is_read_in_both_forms():
         assert retry_after(nonsense) is None
 
 
-def test_a_server_that_says_retry_after_zero_for_ever_is_left_alone(server):
+def test_a_server_that_always_says_retry_after_zero_is_given_up(server):
     server.default = Reply(b"", 429, {"Retry-After": "0"})
     server.routes["/robots.txt"] = Reply(b"")
     (found,) = fetch(server.url("/a"), retry_after_budget_s=2.0)
@@ -217,7 +217,7 @@ def test_a_server_that_says_retry_after_zero_for_ever_is_left_alone(server):
     assert server.hits["/a"] <= 3
 
 
-def test_what_may_pass_is_tried_again_and_what_may_not_is_not(server):
+def test_temporary_failures_are_retried_and_permanent_ones_are_not(server):
     server.routes["/flaky"] = in_turn(Reply(b"", 500), Reply(b"", 502), IMAGE)
     server.routes["/gone"] = Reply(b"", 404)
     flaky, gone = fetch(server.url("/flaky"), server.url("/gone"), retries=2)

@@ -1,4 +1,4 @@
-"""The index stage: deterministic objects, an honest report, the better of several recipes."""
+"""The index stage: deterministic objects, an accurate report, the best of several recipes."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_queries_from_the_other_modality_get_the_probes_they_need(tmp_path):
     assert other.measured_recall >= 0.95
 
 
-def test_the_next_recipe_is_tried_where_the_first_misses_the_target(tmp_path, monkeypatch):
+def test_the_next_recipe_is_tried_if_the_first_misses_the_target(tmp_path, monkeypatch):
     """Rotations that cut too much are found out by recall measured on the real index."""
     poor, good = plan(2_000, 64, "PCAR4,IVF16,PQ2x4fsr"), plan(2_000, 64, "ivfpq")
     monkeypatch.setattr(stage, "candidates", lambda *_: (poor, good, poor))
@@ -124,7 +124,7 @@ def test_a_large_corpus_compares_recipes_on_a_sample(tmp_path, monkeypatch):
     assert "rehearse" in report.seconds
 
 
-def test_nothing_is_written_for_an_index_that_is_impossible(tmp_path):
+def test_an_impossible_index_writes_nothing(tmp_path):
     objects = open_objects(tmp_path)
     shards = write_shards(objects, clustered(100, 16))
     before = sorted(objects.layout.objects_dir.rglob("*"))

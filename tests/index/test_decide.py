@@ -1,4 +1,4 @@
-"""When an index is extended and when it is built anew: the rules, one by one."""
+"""The rules for extending an index or training it again."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_small_changes_extend():
     assert why_anew(info_of(), change_of(100, 100), RECIPE, CONFIG) == ""
 
 
-def test_share_changed_since_training_is_what_counts():
+def test_the_share_changed_since_training_decides():
     """Additions and removals since training, as a share of what was trained on."""
     info = info_of(changed=3_000, trained_on=20_000, rows=20_000)
     assert why_anew(info, change_of(500, 500), RECIPE, CONFIG) == ""
@@ -71,7 +71,7 @@ def test_share_changed_since_training_is_what_counts():
     assert why_anew(info, change_of(5_000, 500), RECIPE, late) == ""
 
 
-def test_growth_of_four_times_wants_other_lists_whatever_the_drift_allowed():
+def test_four_times_as_many_vectors_need_other_lists():
     config = IndexConfig(threads=1, retrain_at=100)
     info = info_of(10_000)
     assert why_anew(info, change_of(30_000), RECIPE, config) == ""
@@ -86,7 +86,7 @@ def test_growth_of_four_times_wants_other_lists_whatever_the_drift_allowed():
         (10_000, "PCAR64,IVF128,PQ32x4fsr", change_of(0, 1), "exact"),
     ],
 )
-def test_auto_changes_its_mind_at_its_threshold(n, factory, change, wants):
+def test_auto_changes_the_kind_at_its_threshold(n, factory, change, wants):
     why = why_anew(info_of(n, factory=factory), change, RECIPE, CONFIG)
     assert wants in why
     assert bool(why) == bool(wants)
@@ -95,10 +95,10 @@ def test_auto_changes_its_mind_at_its_threshold(n, factory, change, wants):
 def test_exact_search_is_compacted_beyond_a_tenth_of_removed_rows():
     info = info_of(910, factory="", rows=1_000, trained_on=1_000)
     assert why_anew(info, change_of(0, 10), RECIPE, CONFIG) == ""
-    assert why_anew(info, change_of(0, 11), RECIPE, CONFIG) == "10.1% of the rows are removed ones"
+    assert why_anew(info, change_of(0, 11), RECIPE, CONFIG) == "10.1% of the rows have been removed"
 
 
-def test_other_settings_another_model_and_another_faiss_build_anew():
+def test_other_settings_models_and_faiss_versions_rebuild_the_index():
     change = change_of()
     for recipe in (
         recipe_of("other", CONFIG),
@@ -111,7 +111,7 @@ def test_other_settings_another_model_and_another_faiss_build_anew():
     assert "faiss 1.7" in why_anew(old, change, RECIPE, CONFIG)
 
 
-def test_an_index_of_a_manifest_that_does_not_know_of_extending_is_built_anew():
+def test_an_index_of_a_manifest_that_does_not_know_of_extending_is_rebuilt():
     """Its settings are unknown; everything else of it reads as of an index built whole."""
     data = msgspec.to_builtins(info_of(500, measured_recall=0.97, factory=""))
     for name in ("rows", "trained_on", "changed", "trained_recall", "recipe"):
@@ -121,7 +121,7 @@ def test_an_index_of_a_manifest_that_does_not_know_of_extending_is_built_anew():
     assert why_anew(info, change_of(1), RECIPE, CONFIG) == "another model or other settings"
 
 
-def test_a_memory_limit_that_asks_for_shorter_codes_builds_anew():
+def test_a_memory_limit_that_asks_for_shorter_codes_rebuilds_the_index():
     limit = plan(20_000, 64, "ivfpq").bytes + 1_000
     config = IndexConfig(threads=1, memory_bytes=limit)
     recipe = recipe_of("a model", config)

@@ -1,4 +1,4 @@
-"""Exact search gives what brute force gives, with one rule for ties, in any cut of the corpus."""
+"""Exact search equals brute force, with one rule for ties, for any block size."""
 
 import faiss
 import numpy as np
@@ -47,7 +47,7 @@ def test_widening_takes_rows_that_are_not_contiguous():
     copies=st.integers(1, 60),
     seed=st.integers(0, 99),
 )
-def test_any_cut_gives_the_answers_of_brute_force_ties_by_lower_id(n, dim, k, block, copies, seed):
+def test_any_block_size_gives_the_answers_of_brute_force(n, dim, k, block, copies, seed):
     rng = np.random.default_rng(seed)
     distinct = clustered(n, dim, seed)[: max(1, n // copies)]
     vectors = distinct[rng.integers(0, len(distinct), n)]
@@ -78,7 +78,7 @@ def test_a_query_gets_the_same_bits_alone_and_in_a_batch(dim):
         np.testing.assert_array_equal(alone[1][0], ids[number])
 
 
-def test_nothing_to_search_or_to_ask_is_no_error():
+def test_nothing_to_search_or_to_ask_is_not_an_error():
     scores, ids = exact_search([], clustered(2, 8).astype(np.float32), 3)
     assert (ids == -1).all()
     assert np.isneginf(scores).all()
@@ -86,7 +86,7 @@ def test_nothing_to_search_or_to_ask_is_no_error():
     assert scores.shape == ids.shape == (0, 3)
 
 
-def test_faiss_settings_are_put_back():
+def test_faiss_settings_are_restored():
     threads, threshold = faiss.omp_get_max_threads(), faiss.cvar.distance_compute_blas_threshold
     exact_search(cut(clustered(50, 8), 50), clustered(2, 8).astype(np.float32), 3, threads=1)
     assert faiss.omp_get_max_threads() == threads

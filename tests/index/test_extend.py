@@ -1,4 +1,4 @@
-"""Versions that follow each other: additions and removals without training, and nothing stale."""
+"""Successive versions: additions and removals without training or outdated results."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from support.growing import Growing, recall_of
 from support.models import fake_info
 
 N, DIM = 3_000, 32
+pytestmark = pytest.mark.slow
 _ROWS = clustered(N + 1_200, DIM, seed=9)
 POOL, QUERIES = _ROWS[:-200], _ROWS[-200:].astype(np.float32)
 QUANTISED = ["ivfpq", "ivfflat", "sq8", "PCAR16,IVF16,PQ8np", "OPQ8_16,IVF16,PQ8x4fsr"]
@@ -66,7 +67,7 @@ def test_a_changed_corpus_is_answered_as_brute_force_would(tmp_path, kind):
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1])
-def test_recall_after_a_change_is_that_of_an_index_trained_afresh(tmp_path, share):
+def test_recall_after_a_change_is_that_of_a_newly_trained_index(tmp_path, share):
     """Within half a point at the same setting, and not below the version before."""
     rows = clustered(13_600, 48, seed=2)
     pool, queries = rows[:12_600], rows[12_600:].astype(np.float32)
@@ -92,7 +93,7 @@ def test_recall_after_a_change_is_that_of_an_index_trained_afresh(tmp_path, shar
         assert abs(extended - trained) <= 0.005
 
 
-def test_drift_builds_anew(tmp_path):
+def test_drift_rebuilds_the_index(tmp_path):
     """Each version changes 9 %: two are extended, the third is trained on what is there then."""
     store = growing(tmp_path)
     store.step(range(N))
@@ -109,24 +110,24 @@ def test_drift_builds_anew(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["PQ8x4fs", "IDMap,Flat", "HNSW8"])
-def test_forms_that_cannot_change_are_built_anew_and_say_so(tmp_path, kind):
+def test_forms_that_cannot_change_are_rebuilt_and_say_so(tmp_path, kind):
     store = growing(tmp_path, kind)
     store.step(range(500))
     store.step(range(5, 510))
     assert store.done == ("trained", 10, 5)
-    assert "cannot take vectors out" in store.why
+    assert "cannot remove vectors" in store.why
 
 
-def test_recall_below_the_target_that_training_reached_builds_anew(tmp_path, monkeypatch):
+def test_recall_below_the_target_that_training_reached_rebuilds_the_index(tmp_path, monkeypatch):
     store = growing(tmp_path)
     store.step(range(N))
     monkeypatch.setattr(extend, "hold", lambda *_: Tuning(1, 1, 0.5, False, ()))
     store.step(range(1, N))
     assert store.done[0] == "trained"
-    assert store.why == "recall fell to 0.500, training had reached 0.95"
+    assert store.why == "recall fell to 0.500; training had reached 0.95"
 
 
-def test_another_model_builds_anew_though_keys_are_the_same(tmp_path):
+def test_another_model_rebuilds_the_index_though_keys_are_the_same(tmp_path):
     store = growing(tmp_path)
     store.step(range(N))
     store.encoder = fake_info(seed=1)
@@ -135,7 +136,7 @@ def test_another_model_builds_anew_though_keys_are_the_same(tmp_path):
     assert store.why == "another model or other settings"
 
 
-def test_a_damaged_index_is_built_anew(tmp_path):
+def test_a_damaged_index_is_rebuilt(tmp_path):
     store = growing(tmp_path)
     store.step(range(N))
     ref = store.version().find("index/image")
@@ -167,7 +168,7 @@ def test_the_same_bytes_under_two_names_are_one_vector(tmp_path):
     assert store.done == ("extended", 1, 0)
     store.step([*range(7), *range(8, 50), 7, 51])
     assert store.done == ("kept", 0, 0)
-    assert store.why == "its vectors did not change, it was tuned with new questions"
+    assert store.why == "its vectors did not change; it was tuned with new queries"
     store.step([*range(7), *range(8, 50), 51])
     assert store.done == ("extended", 0, 1)
     assert 7 not in {item for row in store.answers(QUERIES, 60) for item in row}
@@ -182,7 +183,7 @@ def test_an_item_that_comes_back_gets_a_new_id(tmp_path):
     assert store.answers(POOL[:1].astype(np.float32), 1) == [[0]]
 
 
-def test_segments_are_used_again_and_small_ones_merged(tmp_path):
+def test_segments_are_reused_and_small_ones_merged(tmp_path):
     store = growing(tmp_path, "ivfpq")
     store.step(range(N))
     first = store.version().find("vectors/image/00000")
@@ -234,7 +235,7 @@ def test_the_same_history_gives_the_same_bytes(tmp_path, kind):
     assert made[0].content() == made[1].content()
 
 
-def test_the_caption_side_is_extended_too_and_asks_the_image_side(tmp_path):
+def test_the_caption_index_is_extended_and_tuned_with_images(tmp_path):
     config = IndexConfig(kind="ivfpq", threads=1, gpu="never")
     store = Growing(tmp_path, POOL, config, texts=clustered(2_100, DIM, seed=4))
     store.step(range(N), captions=2_000)
@@ -242,7 +243,7 @@ def test_the_caption_side_is_extended_too_and_asks_the_image_side(tmp_path):
     text, image = store.reports["index text"], store.reports["index image"]
     assert (text["action"], text["added"], text["removed"]) == ("extended", 100, 0)
     assert (image["action"], image["added"]) == ("kept", 0)
-    assert image["why"] == "its vectors did not change, it was tuned with new questions"
+    assert image["why"] == "its vectors did not change; it was tuned with new queries"
     golden = store.objects.read_table(store.version().find("golden/text"))
     assert max(max(row) for row in golden["ids"].to_pylist()) < 2_100
 
@@ -272,7 +273,6 @@ def test_an_index_from_before_extending_existed_is_read_and_built_anew(tmp_path)
     )
 
 
-@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), kind=st.sampled_from(["exact", "ivfpq", "ivfflat"]))
 def test_any_history_of_additions_and_removals_answers_like_a_model(tmp_path_factory, data, kind):

@@ -1,4 +1,4 @@
-"""Vectors come out of the shards in the order of the ids, whole and checked."""
+"""Vectors are read from shards in the order of ids, complete and checked."""
 
 import numpy as np
 import pyarrow as pa
@@ -24,15 +24,21 @@ def gathered(objects, keys, shards):
 
 
 @settings(max_examples=25, deadline=None)
-@given(order=st.permutations(range(50)), live=st.integers(1, 50), rows=st.integers(1, 60))
-def test_any_order_of_keys_over_any_shards(tmp_path_factory, order, live, rows):
-    """In chunks far smaller than the corpus, so that each shard is visited more than once."""
+@given(
+    order=st.permutations(range(50)),
+    live=st.integers(1, 50),
+    rows=st.integers(1, 60),
+    in_range=st.integers(1, 60),
+)
+def test_any_order_of_keys_over_any_shards(tmp_path_factory, order, live, rows, in_range):
+    """In chunks and ranges far smaller than the corpus: each shard is visited more than once."""
     vectors = clustered(50, 16)
     objects = open_objects(tmp_path_factory.mktemp("store"))
     shards = write_shards(objects, vectors, rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gather, "_CHUNK_BYTES", 16 * 2 * 7)
         patch.setattr(gather, "_READ_ROWS", 4)
+        patch.setattr(gather, "_RANGE_KEYS", in_range)
         found = gathered(objects, [key_of(number) for number in order[:live]], shards)
     np.testing.assert_array_equal(found, vectors[order[:live]])
 
@@ -46,7 +52,7 @@ def test_a_key_that_is_in_two_shards_is_taken_from_the_first(tmp_path):
     np.testing.assert_array_equal(gathered(objects, [key_of(3)], shards), clustered(5, 8, 1)[3:4])
 
 
-def test_keys_come_in_any_arrow_or_python_form():
+def test_keys_can_have_any_arrow_or_python_form():
     keys = [key_of(number) for number in range(3)]
     for form in (keys, pa.array(keys), pa.chunked_array([keys[:1], keys[1:]]), iter(keys)):
         column = as_keys(form)
@@ -57,7 +63,9 @@ def test_keys_come_in_any_arrow_or_python_form():
 @pytest.mark.parametrize(
     ("numbers", "says"), [([0, 1, 99], "1 keys have no vector"), ([0, 1, 0], "occurs twice")]
 )
-def test_keys_without_a_vector_of_their_own_are_a_bug(tmp_path, numbers, says):
+@pytest.mark.parametrize("in_range", [1, 100])
+def test_keys_without_a_vector_are_a_bug(tmp_path, monkeypatch, numbers, says, in_range):
+    monkeypatch.setattr(gather, "_RANGE_KEYS", in_range)
     objects = open_objects(tmp_path)
     shards = write_shards(objects, clustered(10, 8))
     with pytest.raises(InternalError, match=says):

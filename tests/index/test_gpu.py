@@ -1,4 +1,4 @@
-"""What a GPU does not support is refused before the run; nothing here needs a GPU."""
+"""Settings that a GPU does not support are refused before the run; no GPU is needed here."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def test_each_limit_is_named(m, bits, code_dim, nprobe, says):
     assert "index.gpu" in caught.value.hint
 
 
-def test_what_the_kernels_hold_is_legal():
+def test_supported_settings_are_accepted():
     check_gpu_legal(64, 8, 256, 2_048)
     assert gpu_sub_quantizers(256, 64)[:3] == [64, 32, 16]
     assert gpu_sub_quantizers(7, 64) == []
@@ -38,7 +38,7 @@ def test_searches_beyond_the_kernels_go_to_the_cpu():
     assert not fits_search(1, 2_049)
 
 
-def test_never_asks_nobody():
+def test_never_does_not_look_for_gpus():
     """Not even faiss: `index.gpu = never` works where its GPU part is broken."""
     code = (
         "import sys; from mmindex.index.gpu import detect; detect('never');"

@@ -1,8 +1,6 @@
-"""FAISS indexes take vectors out and in, code by code as if they had been filled that way."""
+"""Vectors are removed from and added to FAISS indexes; the codes equal those of new indexes."""
 
 from __future__ import annotations
-
-from functools import cache
 
 import faiss
 import numpy as np
@@ -11,49 +9,10 @@ import pytest
 from mmindex.core.errors import InternalError
 from mmindex.index import faissio
 from mmindex.index.faissio import find_candidates, ivf_part
-from support.clustered import clustered
+from support.faiss_forms import DIM, FORMS, NEW, POOL, N, blocks_of, trained
 
-N, NEW, DIM = 3_000, 300, 32
-POOL = clustered(N + NEW, DIM, seed=3)
-FORMS = [
-    "PCAR16,IVF16,PQ8x4fsr",
-    "PCAR15,IVF16,PQ15x4fsr",
-    "OPQ8_16,IVF16,PQ8x4fs",
-    "IVF16,PQ8x4fs",
-    "PCAR16,IVF16,PQ8np",
-    "IVF16,PQ8x4",
-    "IVF16,Flat",
-    "IVF16,SQ8",
-    "IVF16_HNSW8,Flat",
-]
+pytestmark = pytest.mark.slow
 REFUSED = ["PQ8x4fs", "SQ8", "Flat", "HNSW8", "IDMap,Flat", "IVF16,FlatDedup", "PCAR16,SQ8"]
-
-
-@cache
-def _trained(form):
-    index = faiss.index_factory(DIM, form, faiss.METRIC_INNER_PRODUCT)
-    if isinstance(index, faiss.IndexPreTransform):
-        turn = faiss.downcast_VectorTransform(index.chain.at(0))
-        if isinstance(turn, faiss.OPQMatrix):
-            turn.niter = 1
-            turn.pq = quantizer = faiss.ProductQuantizer(turn.d_out, turn.M, 4)
-            quantizer.cp.min_points_per_centroid = 1
-    inner = ivf_part(index) or index
-    for owner in (inner, getattr(inner, "pq", None)):
-        if getattr(owner, "cp", None) is not None:
-            owner.cp.min_points_per_centroid = 1
-    if hasattr(inner, "do_polysemous_training"):
-        inner.do_polysemous_training = False
-    index.train(POOL[:N].astype(np.float32))
-    return faiss.serialize_index(index)
-
-
-def trained(form):
-    return faiss.deserialize_index(_trained(form))
-
-
-def blocks_of(ids):
-    return [(part, POOL[part]) for part in np.array_split(ids, 3)]
 
 
 def stored(index):
@@ -81,7 +40,7 @@ def stored(index):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_index_changed_in_place_holds_what_one_filled_afresh_holds(form):
+def test_an_index_changed_in_place_equals_a_newly_filled_one(form):
     """Also after many rounds: faiss alone would store a few per cent under wrong codes."""
     rng = np.random.default_rng(1)
     index = trained(form)
@@ -117,7 +76,7 @@ def test_nothing_of_a_removed_vector_stays_in_the_file(form):
 
 
 @pytest.mark.parametrize("form", FORMS[:4])
-def test_bits_behind_the_end_of_a_list_are_zero(form):
+def test_bits_after_the_end_of_a_list_are_zero(form):
     index = trained(form)
     index.add_with_ids(POOL[:N].astype(np.float32), np.arange(N))
     faissio.remove_vectors(index, np.arange(0, N, 7), N)
@@ -151,10 +110,10 @@ def test_the_same_change_gives_the_same_bytes(threads):
 @pytest.mark.parametrize("form", REFUSED)
 def test_forms_that_shift_ids_or_cannot_remove_are_refused(form):
     index = faiss.index_factory(DIM, form, faiss.METRIC_INNER_PRODUCT)
-    assert "cannot take vectors out" in faissio.why_not_changeable(index)
+    assert "cannot remove vectors" in faissio.why_not_changeable(index)
 
 
-def test_an_id_that_is_not_there_is_a_bug():
+def test_a_missing_id_is_a_bug():
     index = trained("IVF16,Flat")
     index.add_with_ids(POOL[:100].astype(np.float32), np.arange(100))
     with pytest.raises(InternalError, match="1 of 2"):

@@ -1,4 +1,4 @@
-"""The plan is legal for every corpus size and dimension, and says why it is what it is."""
+"""The plan is valid for every corpus size and dimension, and states its reason."""
 
 import faiss
 import pytest
@@ -43,7 +43,7 @@ def test_exact_is_exact_at_any_size(n, dim):
 @example(10_000, 7)
 @example(10_000, 30)
 @example(1_000_000_000, 1024)
-def test_every_ivfpq_recipe_obeys_what_faiss_asks_of_training(n, dim):
+def test_every_ivfpq_recipe_meets_the_training_requirements_of_faiss(n, dim):
     recipes = candidates(n, dim, "ivfpq")
     if recipes[0].exact:
         assert n < 16 or dim == 1
@@ -63,7 +63,7 @@ def test_every_ivfpq_recipe_obeys_what_faiss_asks_of_training(n, dim):
 
 @settings(max_examples=300)
 @given(st.integers(256, 1_000_000_000), st.integers(2, 4_096))
-def test_every_recipe_for_a_gpu_is_one_that_its_kernels_hold(n, dim):
+def test_every_recipe_for_a_gpu_is_supported_by_its_kernels(n, dim):
     for recipe in candidates(n, dim, "ivfpq", None, GpuInfo(1)):
         assert recipe.gpu
         assert recipe.factory.endswith("np"), "no polysemous training"
@@ -81,7 +81,7 @@ def test_too_few_rows_for_8_bits_fall_back_to_4_bits_on_the_cpu():
 
 
 @given(st.integers(16, 1_000_000_000), st.integers(2, 2_048), st.integers(1, 1 << 40))
-def test_a_memory_budget_is_kept_or_refused_with_the_least_that_would_do(n, dim, budget):
+def test_a_memory_limit_is_met_or_refused_with_the_minimum(n, dim, budget):
     refused = None
     try:
         assert plan(n, dim, "ivfpq", budget).bytes <= budget
@@ -100,7 +100,7 @@ def test_a_smaller_budget_gives_shorter_codes():
     assert lengths[0] > lengths[-1]
 
 
-def test_a_gpu_that_is_too_small_is_said_before_the_run():
+def test_a_gpu_that_is_too_small_is_reported_before_the_run():
     with pytest.raises(UsageError, match="the limit is"):
         plan(10_000_000, 512, "auto", None, GpuInfo(1, memory_bytes=1 << 20))
 
@@ -135,7 +135,7 @@ def test_the_largest_corpora_get_the_design_recipe():
     assert plan(10_000_000, 512, "auto").factory == "PCAR256,IVF16384,PQ128x4fsr"
 
 
-def test_more_of_the_dimensions_are_kept_where_recall_asks_for_it():
+def test_more_dimensions_are_kept_if_recall_is_too_low():
     kept = [recipe.factory.split(",")[0] for recipe in candidates(200_000, 1024, "auto")]
     assert kept == ["PCAR256", "PCAR512", "PCAR1024", "OPQ128_256"]
 
@@ -178,6 +178,6 @@ def test_an_impossible_index_is_a_usage_error_that_says_why(kind, n, says):
     assert caught.value.hint
 
 
-def test_a_factory_string_that_a_gpu_cannot_hold_is_refused():
+def test_a_factory_string_that_a_gpu_does_not_support_is_refused():
     with pytest.raises(UsageError, match="8-bit"):
         plan(20_000, 512, "IVF16,PQ32x4fs", None, GpuInfo(1))

@@ -1,4 +1,4 @@
-"""``index.refine = sq8``: half the bytes, and a recall that counts what the rounding costs."""
+"""``index.refine = sq8``: half the bytes, and a recall that includes the rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Indexes are trained on a seeded sample of all rows and come out the same every time."""
+"""Indexes are trained on a seeded sample of all rows, with the same result each time."""
 
 import faiss
 import numpy as np
@@ -110,7 +110,7 @@ def test_one_seed_one_result_another_seed_another(corpus, threads):
     assert bytes_of(5) != bytes_of(6)
 
 
-def test_a_rehearsal_holds_the_rows_asked_for_under_ids_from_zero(corpus):
+def test_a_rehearsal_holds_the_requested_rows_under_ids_from_zero(corpus):
     rows = np.arange(0, N, 3)
     index = build(plan(len(rows), DIM, "ivfpq"), corpus, rows, 0, 1)
     wide = corpus.take(rows).astype(np.float32)
@@ -119,14 +119,14 @@ def test_a_rehearsal_holds_the_rows_asked_for_under_ids_from_zero(corpus):
     assert (ids[:, 0] == np.arange(len(rows))).mean() > 0.99
 
 
-def test_thread_count_and_blas_threshold_are_put_back(corpus):
+def test_thread_count_and_blas_threshold_are_restored(corpus):
     before = faiss.omp_get_max_threads(), faiss.cvar.distance_compute_blas_threshold
     build(plan(N, DIM, "ivfpq"), corpus, None, 0, 2)
     assert (faiss.omp_get_max_threads(), faiss.cvar.distance_compute_blas_threshold) == before
 
 
 @pytest.mark.parametrize("factory", ["IVF16,PQ7", "PCAR128,IVF16,Flat", "Flat3x"])
-def test_what_faiss_refuses_is_a_usage_error(corpus, factory):
+def test_a_factory_string_that_faiss_rejects_is_a_usage_error(corpus, factory):
     with pytest.raises(UsageError, match="faiss rejects") as caught:
         build(plan(N, DIM, factory), corpus, None, 0, 1)
     assert "\n" not in caught.value.message

@@ -1,4 +1,4 @@
-"""The cheapest measured setting that reaches the recall target is chosen, the same every time."""
+"""The cheapest setting that reaches the recall target is chosen, the same each time."""
 
 import faiss
 import numpy as np
@@ -51,7 +51,7 @@ def test_points_that_cost_more_and_find_less_are_not_kept():
     assert chosen.curve == ((1, 1, 0.5, 1.0),)
 
 
-def test_out_of_reach_means_the_best_point_and_says_so():
+def test_an_unreachable_target_gets_the_best_point_and_is_reported():
     chosen = choose([(1, 1, 0.5, 1.0), (4, 2, 0.8, 3.0), (8, 2, 0.8, 6.0)], 0.95)
     assert (chosen.nprobe, chosen.k_factor, chosen.reached) == (4, 2, False)
 
@@ -64,7 +64,7 @@ def test_queries_of_the_corpus_do_not_count_themselves_as_answers(corpus):
     np.testing.assert_array_equal(yard.queries, corpus.take(yard.own).astype(np.float32))
 
 
-def test_queries_from_elsewhere_keep_all_answers(corpus):
+def test_queries_outside_the_corpus_keep_all_answers(corpus):
     queries = clustered(900, DIM, 7).astype(np.float32)
     yard = yardstick(corpus, None, queries, 0, 1)
     assert yard.own is None
@@ -78,7 +78,7 @@ def test_queries_of_another_model_are_a_bug(corpus):
         yardstick(corpus, None, np.ones((3, DIM + 1), np.float32), 0, 1)
 
 
-def test_the_measured_recall_is_that_of_searching_so(corpus, built):
+def test_the_measured_recall_is_that_of_a_search_with_the_setting(corpus, built):
     """The shortcut (depths as prefixes of one search) agrees with doing each search.
 
     Up to ties: fast scan sums 8-bit table entries, and many codes get the same sum.
@@ -132,13 +132,13 @@ def test_an_index_without_lists_is_tuned_by_depth_alone(corpus):
     assert tuning.reached
 
 
-def test_threads_are_put_back(corpus, built):
+def test_threads_are_restored(corpus, built):
     before = faiss.omp_get_max_threads()
     tune(built[1], built[0], yardstick(corpus, None, None, 0, 1), 0.5, 1)
     assert faiss.omp_get_max_threads() == before
 
 
-def test_removed_rows_are_neither_asked_nor_true_answers(tmp_path):
+def test_removed_rows_are_neither_queries_nor_answers(tmp_path):
     objects = open_objects(tmp_path)
     gone = np.sort(np.random.default_rng(0).choice(N, 2_000, replace=False))
     refs = write_segment(objects, "image", 0, DIM, [clustered(N, DIM)])
@@ -151,7 +151,7 @@ def test_removed_rows_are_neither_asked_nor_true_answers(tmp_path):
     assert not np.isin(yardstick(vectors, None, asked, 0, 1).truth, gone).any()
 
 
-def test_a_dearer_setting_of_the_last_version_is_kept_while_it_finds_more(built, corpus):
+def test_a_more_expensive_setting_of_the_last_version_is_kept_while_it_finds_more(built, corpus):
     recipe, index = built
     yard = yardstick(corpus, None, None, 0, 1)
     found = tune(index, recipe, yard, 0.9, 1)
@@ -161,14 +161,14 @@ def test_a_dearer_setting_of_the_last_version_is_kept_while_it_finds_more(built,
     assert held.curve == found.curve
 
 
-def test_a_setting_that_no_longer_reaches_the_target_is_left(built, corpus):
+def test_a_setting_that_no_longer_reaches_the_target_is_replaced(built, corpus):
     recipe, index = built
     yard = yardstick(corpus, None, None, 0, 1)
     found = tune(index, recipe, yard, 0.97, 1)
     assert hold(index, recipe, yard, found, (1, 1), 1) == found
 
 
-def test_a_dearer_setting_that_finds_less_is_left(built, corpus):
+def test_a_more_expensive_setting_that_finds_less_is_replaced(built, corpus):
     """Many lists and few candidates cost more than the other way round."""
     recipe, index = built
     yard = yardstick(corpus, None, None, 0, 1)

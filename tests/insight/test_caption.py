@@ -1,4 +1,4 @@
-"""Descriptions: the caption that the nearest ones agree on."""
+"""Descriptions: the caption on which the nearest ones agree."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mmindex.core.errors import NoInputError
 from mmindex.insight.caption import describe
 from mmindex.search.vectorize import Vectorizer
 from mmindex.store.snapshot import open_snapshot
+from support.images import write_pngs
 from support.models import FakeEncoder, no_model
-from support.pictures import write_pictures
-from support.stores import Side, captions_table, images_table, key_of, make_store, picture_store
+from support.stores import Side, captions_table, image_store, images_table, key_of, make_store
 
 
 def unit(*values: float) -> list[float]:
@@ -23,7 +23,7 @@ def unit(*values: float) -> list[float]:
 
 @pytest.fixture
 def vectorizer(tmp_path: Path) -> Vectorizer:
-    """One picture pointing east; a loner is nearest, three that agree lie a little farther off."""
+    """One image pointing east; a loner is nearest, three that agree lie a little farther off."""
     texts = {
         "loner": unit(1.0, -0.3, 0.0),
         "agreed a": unit(1.0, 0.5, 0.0),
@@ -46,14 +46,14 @@ def said(vectorizer: Vectorizer, k: int, voters: int | None) -> list[str | None]
     return [hit.caption for hit in describe(vectorizer, "pic", k, voters).captions]
 
 
-def test_captions_that_agree_win_over_a_loner_that_is_nearer(vectorizer: Vectorizer) -> None:
+def test_captions_that_agree_rank_above_a_single_nearer_one(vectorizer: Vectorizer) -> None:
     assert said(vectorizer, 1, None) == ["loner"]
     assert said(vectorizer, 2, None) == ["loner", "agreed a"]
     assert said(vectorizer, 1, 4)[0] in ("agreed a", "agreed b", "agreed c")
     assert said(vectorizer, 4, 4)[-1] == "loner"
 
 
-def test_the_same_text_is_given_once(vectorizer: Vectorizer) -> None:
+def test_equal_texts_are_returned_once(vectorizer: Vectorizer) -> None:
     found = describe(vectorizer, "pic", 5, 5)
     assert sorted(hit.caption or "" for hit in found.captions) == [
         "agreed a",
@@ -73,14 +73,14 @@ def test_more_captions_than_there_are_is_all_of_them(vectorizer: Vectorizer) -> 
 
 
 def test_one_caption_alone_is_the_description(tmp_path: Path) -> None:
-    [path] = write_pictures(tmp_path / "p", 1)
-    picture_store(tmp_path / "s", {"a": path}, [("a", "a red square")], FakeEncoder())
+    [path] = write_pngs(tmp_path / "p", 1)
+    image_store(tmp_path / "s", {"a": path}, [("a", "a red square")], FakeEncoder())
     with Vectorizer(open_snapshot(tmp_path / "s"), FakeEncoder) as vectorizer:
         assert [h.caption for h in describe(vectorizer, "a").captions] == ["a red square"]
 
 
 def test_a_corpus_without_captions_cannot_describe(tmp_path: Path) -> None:
-    [path] = write_pictures(tmp_path / "p", 1)
-    picture_store(tmp_path / "s", {"a": path}, [], FakeEncoder())
+    [path] = write_pngs(tmp_path / "p", 1)
+    image_store(tmp_path / "s", {"a": path}, [], FakeEncoder())
     with pytest.raises(NoInputError, match="no captions"):
         describe(Vectorizer(open_snapshot(tmp_path / "s"), FakeEncoder), "a")

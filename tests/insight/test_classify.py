@@ -1,4 +1,4 @@
-"""Zero-shot labels: probabilities, ties, the corpus and files alike."""
+"""Zero-shot labels: probabilities, ties, the corpus and files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,16 @@ from mmindex.models.encoder import Encoder
 from mmindex.pages.confusion import plot_confusion
 from mmindex.search.vectorize import Vectorizer
 from mmindex.store.snapshot import Snapshot, open_snapshot
+from support.images import COLOURS, write_pngs
 from support.models import FakeEncoder
-from support.pictures import COLOURS, write_pictures
-from support.stores import Side, captions_table, encode_pictures, images_table, key_of, make_store
+from support.stores import (
+    Side,
+    captions_table,
+    encode_files,
+    images_table,
+    key_of,
+    make_store,
+)
 
 # The fake encoder takes Pillow's dark green (0, 128, 0) for black.
 SEEN = ("red", "black", "blue", "white", "black")
@@ -36,12 +43,12 @@ SEEN = ("red", "black", "blue", "white", "black")
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    return write_pictures(tmp_path / "p", 12)
+    return write_pngs(tmp_path / "p", 12)
 
 
 @pytest.fixture
 def published(tmp_path: Path, files: list[Path]) -> Snapshot:
-    """Twelve pictures with their colour in a column, and the first once more under another name."""
+    """Twelve images with their colour in a column, and the first once more under another name."""
     names = [f"folder/p/{path.name}" for path in files]
     data = [path.read_bytes() for path in files]
     rows = [(name, key_of(each), str(path)) for name, each, path in zip(names, data, files,
@@ -49,7 +56,7 @@ def published(tmp_path: Path, files: list[Path]) -> Snapshot:
     images = images_table([*rows, ("twin", rows[0][1], "/twin")])
     colours = [COLOURS[n % 5] for n in range(12)]
     images = images.append_column("colour", pa.array([*colours, None], pa.string()))
-    side = Side([key_of(each) for each in data], encode_pictures(FakeEncoder(), data))
+    side = Side([key_of(each) for each in data], encode_files(FakeEncoder(), data))
     info = FakeEncoder().info
     make_store(tmp_path / "s", images, captions_table([]), {"image": side}, info, group_rows=5)
     return open_snapshot(tmp_path / "s")
@@ -81,7 +88,7 @@ def test_equal_labels_come_in_the_lists_order() -> None:
     assert shares.tolist() == [[0.5, 0.5], [1.0, 0.0]]
 
 
-def test_files_and_corpus_are_told_alike(
+def test_files_and_corpus_get_equal_labels(
     published: Snapshot, classifier: Classifier, files: list[Path]
 ) -> None:
     every = list(classify_corpus(published, classifier, 2, truth="colour", rows=None))
@@ -105,7 +112,7 @@ def test_a_condition_chooses_among_the_corpus(published: Snapshot, classifier: C
     assert [one.id for one in told] == ["folder/p/00003.png", "twin"]
 
 
-def test_a_file_that_is_no_picture_says_so_in_its_place(
+def test_a_file_that_is_not_an_image_says_so_in_its_place(
     published: Snapshot, classifier: Classifier, tmp_path: Path, files: list[Path]
 ) -> None:
     bad = tmp_path / "bad.jpg"
@@ -118,10 +125,10 @@ def test_a_file_that_is_no_picture_says_so_in_its_place(
     assert "empty" in (told[1].error or "")
 
 
-def test_new_pictures_are_encoded_together(
+def test_new_images_are_encoded_together(
     published: Snapshot, classifier: Classifier, tmp_path: Path
 ) -> None:
-    new = [str(path) for path in write_pictures(tmp_path / "new", 100, size=(20, 20))]
+    new = [str(path) for path in write_pngs(tmp_path / "new", 100, size=(20, 20))]
     encoder = FakeEncoder()
     told = list(classify_files(Vectorizer(published, lambda: encoder), classifier, new, 1))
     assert [COLOURS[one.labels[0]] for one in told] == [SEEN[n % 5] for n in range(100)]
@@ -136,7 +143,7 @@ def test_an_unknown_column_names_those_that_are(
     assert "colour" in error.value.hint
 
 
-def test_the_report_counts_pictures_with_a_known_label() -> None:
+def test_the_report_counts_images_with_a_known_label() -> None:
     told = [
         Prediction("1", (0, 1), (0.6, 0.4), truth="a"),
         Prediction("2", (1, 0), (0.6, 0.4), truth="a"),
@@ -150,7 +157,7 @@ def test_the_report_counts_pictures_with_a_known_label() -> None:
         report_on(told[2:], ("a", "b"))
 
 
-def test_a_model_without_a_scale_says_how_to_give_one() -> None:
+def test_a_model_without_a_scale_names_the_option() -> None:
     assert logit_scale(FakeEncoder()) == 20.0
 
     class Bare:
@@ -190,7 +197,7 @@ def test_truth_comes_from_a_column_a_folder_or_a_list(tmp_path: Path) -> None:
             known_truth(truth, drawn=drawn, images=images, where=where)
 
 
-def test_folders_stand_for_their_pictures(tmp_path: Path, files: list[Path]) -> None:
+def test_a_folder_selects_its_images(tmp_path: Path, files: list[Path]) -> None:
     (tmp_path / "p" / "deep").mkdir()
     deep = tmp_path / "p" / "deep" / "x.JPG"
     deep.write_bytes(b"")
@@ -206,9 +213,9 @@ def test_the_confusion_matrix_is_drawn_with_every_script(tmp_path: Path) -> None
     report = label_report(labels, np.array([0, 1, 2, 3, 3]), np.array([[0], [1], [0], [3], [2]]))
     path = tmp_path / "c.png"
     note = plot_confusion(report, path)
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        assert min(picture.size) > 300
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 300
     assert note == "" or "boxes" in note
     first = path.read_bytes()
     plot_confusion(report, path)
@@ -223,11 +230,11 @@ def test_letters_without_a_font_are_boxes_and_a_note_not_a_warning(
     report = label_report(("cat", "狗"), np.array([0, 1]), np.array([[0], [1]]))
     note = plot_confusion(report, tmp_path / "c.png")
     assert "no installed font contains 1 of the characters (狗)" in note
-    with Image.open(tmp_path / "c.png") as picture:
-        assert picture.format == "PNG"
+    with Image.open(tmp_path / "c.png") as image:
+        assert image.format == "PNG"
 
 
-def test_a_matrix_that_cannot_be_drawn_or_written_says_why(tmp_path: Path) -> None:
+def test_a_matrix_that_cannot_be_drawn_or_written_is_an_error(tmp_path: Path) -> None:
     report = label_report(("a", "b"), np.array([0]), np.array([[0]]))
     with pytest.raises(CannotCreateError):
         plot_confusion(report, tmp_path / "none" / "c.png")

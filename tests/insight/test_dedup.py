@@ -1,4 +1,4 @@
-"""Near-duplicates: groups are those of brute force, whatever the index."""
+"""Near-duplicates: the groups equal those of brute force with any index."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from support.models import FakeEncoder, fake_info
 from support.stores import (
     Side,
     captions_table,
+    image_store,
     images_table,
     key_of,
     make_store,
-    picture_store,
     with_manifest,
     write_tables,
 )
@@ -115,8 +115,8 @@ def test_groups_are_those_of_brute_force(tmp_path_factory, seed, n, spread) -> N
     assert [len(group) for group in found] == sorted(map(len, found), reverse=True)
 
 
-def test_a_group_larger_than_the_first_look_is_found_whole(tmp_path: Path) -> None:
-    """300 copies of one picture, each with more close neighbours than a search first gives."""
+def test_a_group_larger_than_the_first_search_is_found_completely(tmp_path: Path) -> None:
+    """300 copies of one image, each with more close neighbours than a search first gives."""
     rng = np.random.default_rng(0)
     vectors = np.concatenate(
         [rng.normal(size=(1, DIM)) + 0.001 * rng.normal(size=(300, DIM)),
@@ -145,7 +145,7 @@ def test_the_largest_is_kept_and_comes_first(tmp_path: Path) -> None:
     assert group.spare_bytes == 6 * 100
 
 
-def test_only_rows_that_are_looked_at_are_grouped(tmp_path: Path) -> None:
+def test_only_selected_rows_are_grouped(tmp_path: Path) -> None:
     vectors = np.repeat(np.eye(DIM)[:3], 3, axis=0)
     published = store_of(tmp_path / "s", vectors, copies=1)
     rows = np.ones(10, dtype=bool)
@@ -168,7 +168,7 @@ def test_groups_through_a_quantised_index_are_those_of_exact_search(tmp_path: Pa
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.5, float("nan")])
-def test_a_threshold_without_meaning_is_refused(tmp_path: Path, threshold: float) -> None:
+def test_an_invalid_threshold_is_refused(tmp_path: Path, threshold: float) -> None:
     with pytest.raises(UsageError, match="`image_threshold="):
         near_duplicates(store_of(tmp_path / "s", np.eye(DIM)), threshold)
 
@@ -181,7 +181,7 @@ def test_a_store_without_images_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture
 def real_files(tmp_path: Path) -> Snapshot:
-    """A picture, its smaller and its recompressed copy, one under a hostile name, and others."""
+    """An image, its smaller and its recompressed copy, one under a hostile name, and others."""
     folder = tmp_path / "p"
     folder.mkdir()
     big = Image.effect_mandelbrot((200, 150), (-2, -1.5, 1, 1.5), 50).convert("RGB")
@@ -189,13 +189,13 @@ def real_files(tmp_path: Path) -> Snapshot:
     big.resize((100, 75)).save(folder / "small.png")
     big.save(folder / "again.jpg", quality=60)
     Image.new("RGB", (50, 50), "red").save(folder / "red.png")
-    pictures = {f"folder/p/{path.name}": path for path in sorted(folder.iterdir())}
-    pictures["<script>alert(1)</script>\u202e"] = folder / "big.png"
-    picture_store(tmp_path / "s", pictures, [], FakeEncoder())
+    images = {f"folder/p/{path.name}": path for path in sorted(folder.iterdir())}
+    images["<script>alert(1)</script>\u202e"] = folder / "big.png"
+    image_store(tmp_path / "s", images, [], FakeEncoder())
     return open_snapshot(tmp_path / "s")
 
 
-def test_the_page_shows_each_group_and_runs_nothing(real_files: Snapshot) -> None:
+def test_the_page_shows_each_group_and_contains_no_scripts(real_files: Snapshot) -> None:
     groups = near_duplicates(real_files, 0.9)
     page = dedup_page(real_files, groups, 0.9)
     assert len(groups) == 1
@@ -234,7 +234,7 @@ def test_finding_duplicates_loads_no_model(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_groups_across_a_column_are_leaks(tmp_path: Path) -> None:
+def test_groups_across_a_column_have_several_values(tmp_path: Path) -> None:
     """A copy in another split is one; copies within a split are not."""
     rng = np.random.default_rng(3)
     centres = rng.normal(size=(2, FakeEncoder().info.dim))

@@ -1,4 +1,4 @@
-"""The insight commands with the embedded model, on scenes that it never saw.
+"""The insight commands with the embedded model on unseen scenes.
 
 Bounds leave room below what was measured (benchmarks/bench_insight.py).
 """
@@ -29,7 +29,7 @@ from mmindex.scenes.scene import Scene, box_of
 from mmindex.scenes.vocabulary import BACKGROUNDS, KINDS, SIZE_PX
 from mmindex.search.vectorize import Vectorizer
 from mmindex.store.snapshot import open_snapshot
-from support.stores import picture_store
+from support.stores import image_store
 
 IN_CORPUS, UNSEEN = 200, 100
 
@@ -46,7 +46,7 @@ def encoder() -> Iterator[Encoder]:
         pytest.skip("the embedded model's weights are not in this checkout")
     threads = torch.get_num_threads()
     loaded = load_encoder(request, place("cpu"))
-    torch.set_num_threads(1)  # single pictures of a small network: cores would wait for each other
+    torch.set_num_threads(1)  # single images of a small network: cores would wait for each other
     yield loaded
     torch.set_num_threads(threads)
 
@@ -55,18 +55,18 @@ def encoder() -> Iterator[Encoder]:
 def vectorizer(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Vectorizer:
     """A corpus of 200 scenes with their captions, one of them once more, recompressed."""
     folder = tmp_path_factory.mktemp("corpus")
-    pictures: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     said: list[tuple[str, str]] = []
     for number in range(IN_CORPUS):
         scene = make_scene(7, number)
         path = folder / f"{number:04d}.jpg"
         path.write_bytes(encode(draw(scene)))
-        pictures[f"scenes/7/{number}"] = path
+        images[f"scenes/7/{number}"] = path
         said += [(f"scenes/7/{number}", caption.text) for caption in captions(scene)]
     copy = folder / "copy.jpg"
     draw(make_scene(7, 3)).resize((200, 200)).save(copy, quality=70)
-    pictures["copy"] = copy
-    picture_store(folder / "store", pictures, said, encoder)
+    images["copy"] = copy
+    image_store(folder / "store", images, said, encoder)
     return Vectorizer(open_snapshot(folder / "store"), lambda: encoder)
 
 
@@ -83,7 +83,9 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
     return scenes
 
 
-def test_pairs_of_unseen_scenes_are_told(vectorizer: Vectorizer, unseen: dict[str, Scene]) -> None:
+def test_pairs_of_unseen_scenes_are_distinguished(
+    vectorizer: Vectorizer, unseen: dict[str, Scene]
+) -> None:
     """Each scene with one of its captions, and with one that is not true of it."""
     lot = random.Random(0)
     pairs = []
@@ -101,7 +103,7 @@ def test_pairs_of_unseen_scenes_are_told(vectorizer: Vectorizer, unseen: dict[st
     assert report.roc_auc > 0.99
 
 
-def test_backgrounds_of_unseen_scenes_are_told(
+def test_backgrounds_of_unseen_scenes_are_recognised(
     vectorizer: Vectorizer, unseen: dict[str, Scene]
 ) -> None:
     names = tuple(str(name) for name in BACKGROUNDS)
@@ -130,7 +132,7 @@ def test_explanations_point_at_the_thing_that_is_named(
     right = asked = 0
     chance = 0.0
     for path, scene in list(unseen.items())[:12]:
-        pixels = to_pixels(vectorizer.open_picture(path), encoder.preprocess)
+        pixels = to_pixels(vectorizer.open_image(path), encoder.preprocess)
         for thing in scene.things:
             [text] = vectorizer.texts([f"a {thing.colour} {thing.kind}"])
             found = explain(encoder, pixels, text)

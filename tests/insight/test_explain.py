@@ -1,4 +1,4 @@
-"""Explanations point at what a text is about, and lie where they should on the picture."""
+"""Explanations point at the content of the text, at the right place of the image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmindex.core.errors import UsageError
 from mmindex.insight.explain import Explanation, Method, _normalised, attributions, explain
-from mmindex.insight.overlay import explain_picture, overlay, seen_box, with_legend
+from mmindex.insight.overlay import explain_image, overlay, seen_box, with_legend
 from mmindex.models.devices import place
 from mmindex.models.openclip import OpenClipEncoder, load_encoder
 from mmindex.models.preprocess import spec_from_config, to_pixels
@@ -21,7 +21,7 @@ from mmindex.models.resolve import resolve_model
 from mmindex.search.vectorize import Vectorizer
 from mmindex.store.snapshot import open_snapshot
 from support.models import FakeEncoder, save_tiny_model, tiny_config
-from support.stores import picture_store
+from support.stores import image_store
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 CELL = 8
@@ -91,7 +91,7 @@ def test_the_map_points_at_what_the_text_names(trained: OpenClipEncoder, method:
     assert right >= 34, right  # chance: 2.5
 
 
-def test_the_same_question_gets_the_same_map(tiny_model) -> None:
+def test_the_same_query_gets_the_same_map(tiny_model) -> None:
     encoder = load_encoder(resolve_model(tiny_model.name, None), place("cpu"))
     pixels, _ = square(np.random.default_rng(3), ["red"])
     [text] = encoder.encode_texts(["a red dog"])
@@ -106,7 +106,7 @@ def test_the_same_question_gets_the_same_map(tiny_model) -> None:
 
 
 def test_the_patches_account_for_the_whole_score(trained: OpenClipEncoder) -> None:
-    """Completeness: attributions add up to the score minus that of the neutral picture."""
+    """Completeness: attributions add up to the score minus that of the neutral image."""
     rng = np.random.default_rng(4)
     with torch.no_grad():
         neutral = trained.model.encode_image(torch.zeros(1, 3, 32, 32))[0].numpy()
@@ -154,8 +154,8 @@ def test_a_timm_transformer_is_explained_by_its_gradient(tmp_path: Path) -> None
     assert found.heat.shape == (10, 10)
 
 
-def test_a_picture_that_says_nothing_for_the_text_has_an_empty_map() -> None:
-    """A plain picture in the model's neutral colour: hiding any part changes nothing."""
+def test_an_image_that_does_not_match_has_an_empty_map() -> None:
+    """A plain image in the model's neutral colour: hiding any part changes nothing."""
     encoder = FakeEncoder()
     neutral = tuple(round(value * 255) for value in encoder.preprocess.mean)
     pixels = np.full((8, 8, 3), neutral, dtype=np.uint8)
@@ -182,15 +182,15 @@ def test_the_peak_is_given_in_shares_of_the_view() -> None:
         ("squash", (400, 200), (0, 0, 400, 200)),
     ],
 )
-def test_the_seen_part_of_a_picture_follows_the_preprocessing(mode, size, box) -> None:
+def test_the_seen_part_of_an_image_follows_the_preprocessing(mode, size, box) -> None:
     spec = spec_from_config(32, {"resize_mode": mode, "fill_color": 0})
     assert seen_box(size, spec) == box
-    # A mark in the view lies at its place on the picture.
-    picture = Image.new("RGB", size, "black")
+    # A mark in the view lies at its place on the image.
+    image = Image.new("RGB", size, "black")
     left, top, right, bottom = (max(0, edge) for edge in box)
     x, y = left + (min(right, size[0]) - left) // 4, top + (min(bottom, size[1]) - top) // 4
-    picture.paste("white", (int(x) - 12, int(y) - 12, int(x) + 12, int(y) + 12))
-    view = to_pixels(picture, spec).mean(axis=2)
+    image.paste("white", (int(x) - 12, int(y) - 12, int(x) + 12, int(y) + 12))
+    view = to_pixels(image, spec).mean(axis=2)
     row, column = np.unravel_index(int(view.argmax()), view.shape)
     shown = (
         box[0] + (column + 0.5) / 32 * (box[2] - box[0]),
@@ -199,7 +199,7 @@ def test_the_seen_part_of_a_picture_follows_the_preprocessing(mode, size, box) -
     assert shown == pytest.approx((x, y), abs=20)
 
 
-def test_heat_glows_at_its_place_and_what_was_cropped_is_dark() -> None:
+def test_strong_points_are_bright_and_cropped_parts_are_dark() -> None:
     spec = spec_from_config(32, {})
     heat = np.zeros((4, 4), dtype=np.float32)
     heat[0, 0] = 1.0
@@ -212,7 +212,7 @@ def test_heat_glows_at_its_place_and_what_was_cropped_is_dark() -> None:
     assert cropped.max() < 60
 
 
-def test_large_pictures_come_out_small_and_small_ones_as_they_are() -> None:
+def test_large_images_are_reduced_and_small_ones_unchanged() -> None:
     spec = spec_from_config(32, {})
     heat = np.ones((4, 4), dtype=np.float32)
     assert overlay(Image.new("RGB", (4000, 2000)), heat, spec).size == (1024, 512)
@@ -222,7 +222,7 @@ def test_large_pictures_come_out_small_and_small_ones_as_they_are() -> None:
 @pytest.mark.parametrize(
     "text", ["red", "$x_1$ %s", "一只猫" * 400, "e" + "\u0301" * 40, "\x1b[2J"]
 )
-def test_a_legend_holds_any_text_below_the_picture(text: str) -> None:
+def test_a_legend_below_the_image_shows_any_text(text: str) -> None:
     found = Explanation(0.25, "gradient", np.ones((4, 4), dtype=np.float32))
     shown = Image.new("RGB", (500, 300), "red")
     page = with_legend(shown, text, found)
@@ -235,16 +235,16 @@ def test_a_legend_holds_any_text_below_the_picture(text: str) -> None:
     assert with_legend(Image.new("RGB", (3, 900)), text, found).width > 300
 
 
-def test_an_overlay_is_a_png_of_the_upright_picture(tmp_path: Path) -> None:
+def test_an_overlay_is_a_png_of_the_upright_image(tmp_path: Path) -> None:
     upright = Image.new("RGB", (40, 20), "red")
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees to see it upright
     exif[0x010E] = "SECRET"
     upright.save(tmp_path / "turned.jpg", exif=exif)
-    picture_store(tmp_path / "s", {"a": tmp_path / "turned.jpg"}, [], FakeEncoder())
+    image_store(tmp_path / "s", {"a": tmp_path / "turned.jpg"}, [], FakeEncoder())
     vectorizer = Vectorizer(open_snapshot(tmp_path / "s"), FakeEncoder)
     for name in ("a", str(tmp_path / "turned.jpg")):
-        explain_picture(vectorizer, name, "red", tmp_path / "out.png")
+        explain_image(vectorizer, name, "red", tmp_path / "out.png")
         with Image.open(tmp_path / "out.png") as out:
             assert out.format == "PNG"
             width, height = out.size

@@ -19,7 +19,7 @@ def write(path: Path, text: str | bytes) -> Path:
     return path
 
 
-def test_a_label_is_a_line_and_may_have_words_of_its_own(tmp_path: Path) -> None:
+def test_a_label_is_a_line_and_can_have_its_own_words(tmp_path: Path) -> None:
     path = write(tmp_path / "l.txt", "\ufeffcat\r\n\n狗\tdog|puppy\nbus\n")
     assert read_labels(path) == (
         Label("cat", ("cat",)),
@@ -42,12 +42,12 @@ def test_a_damaged_list_of_labels_names_its_line(tmp_path, text, message) -> Non
         read_labels(write(tmp_path / "l.txt", text))
 
 
-def test_no_list_is_no_input(tmp_path: Path) -> None:
+def test_a_missing_list_is_no_input(tmp_path: Path) -> None:
     with pytest.raises(NoInputError):
         read_labels(tmp_path / "none.txt")
 
 
-def test_templates_come_by_name_or_from_a_file(tmp_path: Path) -> None:
+def test_templates_are_selected_by_name_or_file(tmp_path: Path) -> None:
     assert find_templates("plain") == ("{}",)
     assert all("{}" in template for each in TEMPLATES.values() for template in each)
     path = write(tmp_path / "t.txt", "a {} here\n\n{} and {}\n")
@@ -106,11 +106,11 @@ PAIRS = (Pair("a.jpg", 'a "red", bus', True), Pair("id/1", "一只猫", False))
         ),
     ],
 )
-def test_pairs_come_in_three_forms(tmp_path: Path, name: str, text: str) -> None:
+def test_pairs_can_have_three_forms(tmp_path: Path, name: str, text: str) -> None:
     assert read_pairs(write(tmp_path / name, text)) == PAIRS
 
 
-def test_pictures_beside_the_list_are_found_from_anywhere(tmp_path: Path) -> None:
+def test_images_beside_the_list_are_found_from_anywhere(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     pairs = read_pairs(write(tmp_path / "p.csv", "image,text,label\na.jpg,x,1\nb.jpg,x,1\n"))
     assert [pair.image for pair in pairs] == [str(tmp_path / "a.jpg"), "b.jpg"]
@@ -141,7 +141,7 @@ def test_a_list_of_another_kind_is_a_usage_error(tmp_path: Path) -> None:
         read_pairs(write(tmp_path / "p.xlsx", ""))
 
 
-def test_a_picture_has_one_right_label(tmp_path: Path) -> None:
+def test_an_image_has_one_correct_label(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "image,label\na,cat\na,cat\nb,dog\n")
     assert read_truth(path) == {"a": "cat", "b": "dog"}
     with pytest.raises(DataError, match="3: a has another label in an earlier line"):

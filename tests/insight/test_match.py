@@ -1,4 +1,4 @@
-"""Pairs: the fitted threshold, and what becomes of bad rows."""
+"""Pairs: the fitted threshold, and bad rows."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mmindex.insight.match import corpus_threshold, judge, score_pair, score_pai
 from mmindex.insight.pairs import Pair
 from mmindex.search.vectorize import Vectorizer
 from mmindex.store.snapshot import open_snapshot
+from support.images import COLOURS, png, write_pngs
 from support.models import FakeEncoder, no_model
-from support.pictures import COLOURS, png, write_pictures
-from support.stores import Side, captions_table, images_table, key_of, make_store, picture_store
+from support.stores import Side, captions_table, image_store, images_table, key_of, make_store
 
 
 @pytest.fixture
 def vectorizer(tmp_path: Path) -> Vectorizer:
-    """Forty pictures of five colours, each with a caption that names its colour."""
-    paths = write_pictures(tmp_path / "p", 40)
-    pictures = {f"folder/p/{path.name}": path for path in paths}
-    captions = [(name, f"a {COLOURS[n % 5]} thing, {n}") for n, name in enumerate(pictures)]
-    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+    """Forty images of five colours, each with a caption that names its colour."""
+    paths = write_pngs(tmp_path / "p", 40)
+    images = {f"folder/p/{path.name}": path for path in paths}
+    captions = [(name, f"a {COLOURS[n % 5]} thing, {n}") for n, name in enumerate(images)]
+    image_store(tmp_path / "store", images, captions, FakeEncoder())
     return Vectorizer(open_snapshot(tmp_path / "store"), FakeEncoder)
 
 
-def test_the_threshold_parts_the_corpus_own_pairs(vectorizer: Vectorizer) -> None:
+def test_the_threshold_separates_the_pairs_of_the_corpus(vectorizer: Vectorizer) -> None:
     """From stored vectors alone; the same each time."""
     fitted = corpus_threshold(Vectorizer(vectorizer.snapshot, no_model).snapshot)
     assert fitted == corpus_threshold(vectorizer.snapshot)
@@ -60,8 +60,8 @@ def test_no_unmatched_pair_is_one_that_the_corpus_lists(tmp_path: Path) -> None:
 
 
 def test_a_corpus_without_captions_says_what_to_do(tmp_path: Path) -> None:
-    [path] = write_pictures(tmp_path / "p", 1)
-    picture_store(tmp_path / "store", {"a": path}, [], FakeEncoder())
+    [path] = write_pngs(tmp_path / "p", 1)
+    image_store(tmp_path / "store", {"a": path}, [], FakeEncoder())
     with pytest.raises(NoInputError, match="no captions") as error:
         corpus_threshold(open_snapshot(tmp_path / "store"))
     assert "`threshold`" in error.value.hint
@@ -76,7 +76,7 @@ def test_a_pair_is_scored_by_its_cosine(vectorizer: Vectorizer, tmp_path: Path) 
     assert score_pair(vectorizer, "folder/p/00002.png", "a blue thing") > threshold
 
 
-def test_many_pairs_are_scored_as_one_by_one_and_bad_rows_cost_themselves(
+def test_many_pairs_are_scored_as_one_by_one_and_bad_rows_affect_only_themselves(
     vectorizer: Vectorizer, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.png"
@@ -100,7 +100,7 @@ def test_many_pairs_are_scored_as_one_by_one_and_bad_rows_cost_themselves(
         judge(scored[1:3], 0.6)
 
 
-def test_pictures_and_texts_are_encoded_once(vectorizer: Vectorizer, tmp_path: Path) -> None:
+def test_images_and_texts_are_encoded_once(vectorizer: Vectorizer, tmp_path: Path) -> None:
     encoder = FakeEncoder()
     new = tmp_path / "new.png"
     new.write_bytes(png(77))
@@ -110,7 +110,7 @@ def test_pictures_and_texts_are_encoded_once(vectorizer: Vectorizer, tmp_path: P
     assert encoder.text_batches == [3]
 
 
-def test_an_empty_text_is_no_text(vectorizer: Vectorizer) -> None:
+def test_an_empty_text_is_not_a_text(vectorizer: Vectorizer) -> None:
     """Alone it is refused; in a list it costs its own pair."""
     with pytest.raises(UsageError, match="the text is empty"):
         score_pair(vectorizer, "folder/p/00001.png", "  \t")

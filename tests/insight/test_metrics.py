@@ -1,4 +1,4 @@
-"""Measures against answers worked out by hand."""
+"""Metrics compared with answers computed by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def bools(text: str) -> np.ndarray:
     return np.array([char == "1" for char in text])
 
 
-def test_a_pair_report_worked_out_by_hand():
+def test_a_pair_report_computed_by_hand():
     # told at 0.5:      1    1    1    0    0    0
     labels = bools("110100")
     scores = floats(0.9, 0.8, 0.6, 0.4, 0.3, 0.1)
@@ -43,7 +43,7 @@ def test_equal_scores_count_half():
     assert roc_auc(bools("1100"), floats(0.5, 0.2, 0.3, 0.5)) == 1.5 / 4
 
 
-def test_measures_without_a_value_are_none():
+def test_undefined_measures_are_none():
     none_told = pair_report(bools("10"), floats(0.1, 0.2), 0.9)
     assert none_told.precision is None
     assert none_told.recall == 0.0
@@ -74,7 +74,7 @@ def test_the_threshold_lies_in_the_middle_of_the_gap():
     assert (fitted.matched, fitted.unmatched) == (2, 2)
 
 
-def test_the_threshold_is_not_bent_by_many_pairs_of_one_kind():
+def test_the_threshold_is_not_biased_by_many_pairs_of_one_kind():
     """Plain accuracy would call everything unmatched here."""
     fitted = fit_threshold(floats(0.5), floats(*np.linspace(0.0, 0.49, 99), 0.9))
     assert fitted.value == pytest.approx(0.495)
@@ -85,7 +85,7 @@ def test_the_threshold_is_not_bent_by_many_pairs_of_one_kind():
     st.lists(st.integers(0, 30), min_size=1, max_size=30),
     st.lists(st.integers(0, 30), min_size=1, max_size=30),
 )
-def test_no_other_threshold_does_better(matched, unmatched):
+def test_no_other_threshold_is_better(matched, unmatched):
     yes, no = np.array(matched) / 30, np.array(unmatched) / 30
     fitted = fit_threshold(yes, no)
     every = [((yes >= cut).mean() + (no < cut).mean()) / 2 for cut in np.linspace(-0.1, 1.1, 800)]
@@ -99,7 +99,7 @@ def test_a_threshold_needs_both_kinds():
         fit_threshold(floats(0.5), floats())
 
 
-def test_a_label_report_worked_out_by_hand():
+def test_a_label_report_computed_by_hand():
     #   truth a a a b b c ; told a a b b a a (second choices c b a a b c)
     truth = np.array([0, 0, 0, 1, 1, 2])
     ranked = np.array([[0, 2], [0, 1], [1, 0], [1, 0], [0, 1], [0, 2]])

@@ -1,4 +1,4 @@
-"""Reading files where they lie: URIs, limits, and zip members that must not be trusted."""
+"""Reading files in place: URIs, limits, and untrusted zip members."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.records import ItemError, Reason
-from mmindex.media.archive import list_members, open_zip, read_file, uri_of_path
+from mmindex.media.archive import list_members, open_zip, read_file
+from mmindex.media.files import uri_of_location
 from mmindex.media.places import ImageArchive, ImageFolder, find_place, require_place
 from mmindex.media.uris import read_uri
 from support.corpora import write_files, write_zip
@@ -34,25 +35,25 @@ def test_a_uri_names_a_file_or_a_member(tmp_path: Path) -> None:
     assert list_members(str(packed)) == ["in.zip!z.jpg", "x/y.jpg"]
 
 
-def test_a_path_that_is_no_utf8_has_a_uri_that_is(tmp_path: Path) -> None:
+def test_a_path_that_is_not_utf8_has_a_uri_that_is(tmp_path: Path) -> None:
     raw = os.fsencode(tmp_path) + b"/caf\xe9 !%.jpg"
     with open(raw, "wb") as file:  # noqa: PTH123  # bytes path
         file.write(b"latin-1 name")
-    uri = uri_of_path(os.fsdecode(raw))
+    uri = uri_of_location(os.fsdecode(raw))
     assert uri.encode("utf-8").startswith(b"file:///")
     assert read_uri(uri) == b"latin-1 name"
 
 
-def test_an_archive_under_a_name_that_is_no_utf8_is_read(tmp_path: Path) -> None:
+def test_an_archive_under_a_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
     packed = write_zip(tmp_path / "plain.zip", {"a.jpg": b"here"})
     path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.zip")
     packed.rename(path)
-    found = ImageArchive(Path(path), ("",), 100).find("a.jpg")
+    found = ImageArchive(path, ("",), 100).find("a.jpg")
     assert found.read() == b"here"
     assert read_uri(found.uri.encode("utf-8").decode("utf-8")) == b"here"
 
 
-def test_a_file_is_refused_for_a_reason_of_its_own(tmp_path: Path) -> None:
+def test_a_file_is_refused_with_its_own_reason(tmp_path: Path) -> None:
     write_files(tmp_path, {"big": bytes(11), "ok": bytes(10)})
     os.mkfifo(tmp_path / "pipe")
     cases = {"gone": Reason.MISSING, "ok/x": Reason.MISSING, "big": Reason.TOO_LARGE}
@@ -98,7 +99,7 @@ def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
     assert reason(packed, "a.jpg") is Reason.BAD_ARCHIVE_MEMBER
 
 
-def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.jpg", b"first")
@@ -120,7 +121,7 @@ def test_members_that_share_bytes_are_refused(tmp_path: Path) -> None:
     assert reason(packed, "b.jpg") is Reason.BAD_ARCHIVE_MEMBER
 
 
-def test_absurd_compression_is_refused_before_it_unpacks(tmp_path: Path) -> None:
+def test_absurd_compression_is_refused_before_decompression(tmp_path: Path) -> None:
     packed = write_zip(tmp_path / "a.zip", {"a.bmp": bytes(3 << 20)}, zipfile.ZIP_DEFLATED)
     assert reason(packed, "a.bmp") is Reason.BAD_ARCHIVE_MEMBER
     assert reason(packed, "a.bmp", max_bytes=1 << 20) is Reason.TOO_LARGE
@@ -137,7 +138,7 @@ def test_links_and_devices_in_an_archive_are_refused(tmp_path: Path) -> None:
         assert reason(path, name) is Reason.UNSAFE_PATH
 
 
-def test_a_file_that_is_no_zip_ends_the_run_by_name(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_zip_ends_the_run_by_name(tmp_path: Path) -> None:
     """A captive portal's page in place of the archive."""
     path = tmp_path / "val2017.zip"
     path.write_text("<html>sign in</html>")
@@ -145,7 +146,7 @@ def test_a_file_that_is_no_zip_ends_the_run_by_name(tmp_path: Path) -> None:
         open_zip(str(path))
 
 
-def test_an_archive_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
+def test_an_archive_that_was_replaced_is_opened_again(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", {"a.jpg": b"old"})
     assert read_uri(f"{path}!a.jpg") == b"old"
     write_zip(tmp_path / "b.zip", {"a.jpg": b"newer"}).replace(path)
@@ -164,12 +165,12 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_name_that_leads_out_is_refused_in_folders_and_archives(
+def test_a_name_that_leaves_the_folder_is_refused_in_folders_and_archives(
     tmp_path: Path, name: str
 ) -> None:
     write_files(tmp_path, {"in/a.jpg": b"in", "a.jpg": b"out"})
     packed = write_zip(tmp_path / "in.zip", {"in/a.jpg": b"in", "../a.jpg": b"out"})
-    for place in (ImageFolder(tmp_path / "in", 100), ImageArchive(packed, ("in/", ""), 100)):
+    for place in (ImageFolder(tmp_path / "in", 100), ImageArchive(str(packed), ("in/", ""), 100)):
         with pytest.raises(ItemError) as caught:
             place.find(name)
         assert caught.value.reason is Reason.UNSAFE_PATH
@@ -204,7 +205,7 @@ def test_a_root_that_is_itself_a_link_is_fine(tmp_path: Path) -> None:
     assert place.find("a.jpg").read() == b"in"
 
 
-def test_the_candidates_for_a_place_are_named_when_none_is_there(tmp_path: Path) -> None:
+def test_missing_places_are_named(tmp_path: Path) -> None:
     assert find_place(tmp_path, ("val2017", "images/val2017"), 100) is None
     with pytest.raises(NoInputError) as caught:
         require_place(tmp_path, ("val2017",), 100)

@@ -1,4 +1,4 @@
-"""Damaged and awkward files: an image or a reason of the closed list, and nothing else."""
+"""Damaged and awkward files result in an image or in a reason from the closed list."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mmindex.core.config import LimitsConfig
 from mmindex.core.records import ItemError, Reason
 from mmindex.media.images import FORMATS, ImageLimits, decode, probe
 from support.image_files import saved
-from support.pictures import draw
+from support.images import draw
 
 LIMITS = ImageLimits.of(LimitsConfig())
 ORIENTATION = 0x0112
 # Every refusal among the awkward files, and whether the header already shows it. The others are
-# pictures. `made-here` and the names' first words tell where the files come from.
+# images. `made-here` and the names' first words tell where the files come from.
 REFUSED = {
     "flick30k-xet-pointer__1000092795.jpg": (Reason.NOT_AN_IMAGE, "header"),
     "libvips__blankpage.pdf": (Reason.NOT_AN_IMAGE, "header"),
@@ -51,20 +51,20 @@ REFUSED = {
 
 
 def small_files() -> list[bytes]:
-    picture = draw(7, (20, 13))
-    kinds = [saved(picture, kind) for kind in FORMATS]
+    image = draw(7, (20, 13))
+    kinds = [saved(image, kind) for kind in FORMATS]
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     return [
         *kinds,
-        saved(picture, "PNG", exif=exif.tobytes()),
-        saved(picture, "JPEG", exif=exif.tobytes(), progressive=True),
-        saved(picture.convert("P"), "PNG", transparency=3),
-        saved(picture, "TIFF", compression="tiff_lzw"),
-        saved(picture, "TIFF", compression="jpeg"),
-        saved(picture, "GIF", save_all=True, append_images=[draw(8, (20, 13))]),
-        saved(picture, "WEBP", save_all=True, append_images=[draw(8, (20, 13))]),
-        saved(picture, "MPO", save_all=True, append_images=[draw(8, (20, 13))]),
+        saved(image, "PNG", exif=exif.tobytes()),
+        saved(image, "JPEG", exif=exif.tobytes(), progressive=True),
+        saved(image.convert("P"), "PNG", transparency=3),
+        saved(image, "TIFF", compression="tiff_lzw"),
+        saved(image, "TIFF", compression="jpeg"),
+        saved(image, "GIF", save_all=True, append_images=[draw(8, (20, 13))]),
+        saved(image, "WEBP", save_all=True, append_images=[draw(8, (20, 13))]),
+        saved(image, "MPO", save_all=True, append_images=[draw(8, (20, 13))]),
     ]
 
 
@@ -83,7 +83,7 @@ def damaged_files(pick: st.DrawFn) -> bytes:
 
 @given(damaged_files())
 @settings(max_examples=400, deadline=None)
-def test_damaged_bytes_give_a_picture_or_a_reason_and_nothing_else(data: bytes) -> None:
+def test_damaged_bytes_result_in_an_image_or_a_reason(data: bytes) -> None:
     limits = ImageLimits(max_pixels=1_000_000, max_bytes=1 << 20, max_aspect=200.0)
     refusals = []
     for read in (probe, decode):

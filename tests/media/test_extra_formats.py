@@ -1,4 +1,4 @@
-"""Formats that optional packages read: camera RAW files and JPEG XL."""
+"""Formats of optional packages: camera RAW files and JPEG XL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmindex.core.records import ItemError, Reason
 from mmindex.media import kinds
 from mmindex.media.images import ImageLimits, decode, probe
 from support.image_files import saved
-from support.pictures import draw
+from support.images import draw
 from support.raw_files import dng
 
 LIMITS = ImageLimits.of(LimitsConfig())
@@ -25,18 +25,18 @@ CORNERS = {1: (0, 0), 3: (1, 1), 6: (1, 0), 8: (0, 1)}
 
 
 def red_corner(size: tuple[int, int] = (1200, 800)) -> Image.Image:
-    picture = Image.new("RGB", size, "navy")
-    picture.paste("red", (0, 0, size[0] // 3, size[1] // 3))
-    return picture
+    image = Image.new("RGB", size, "navy")
+    image.paste("red", (0, 0, size[0] // 3, size[1] // 3))
+    return image
 
 
-def corner_of_red(picture: Image.Image) -> tuple[int, int]:
-    w, h = picture.size
+def corner_of_red(image: Image.Image) -> tuple[int, int]:
+    w, h = image.size
     found = [
         (x, y)
         for x in (0, 1)
         for y in (0, 1)
-        if picture.getpixel((5 + x * (w - 10), 5 + y * (h - 10)))[0] > 200
+        if image.getpixel((5 + x * (w - 10), 5 + y * (h - 10)))[0] > 200
     ]
     assert len(found) == 1
     return found[0]
@@ -44,7 +44,7 @@ def corner_of_red(picture: Image.Image) -> tuple[int, int]:
 
 @pytest.mark.parametrize("orientation", CORNERS)
 @pytest.mark.parametrize("preview", ["large", "small", "none", "turned"])
-def test_a_raw_file_is_turned_once_whatever_its_preview(orientation: int, preview: str) -> None:
+def test_a_raw_file_is_rotated_once_with_any_preview(orientation: int, preview: str) -> None:
     sensor = red_corner()
     previews = {"large": sensor, "small": sensor.resize((300, 200)), "none": None}
     if preview == "turned":  # as some cameras store it
@@ -53,16 +53,16 @@ def test_a_raw_file_is_turned_once_whatever_its_preview(orientation: int, previe
             pytest.skip("not told from one that is not turned")
         previews["turned"] = sensor.transpose(turn)
     data = dng(sensor, orientation, previews[preview])
-    info, picture = probe(data, LIMITS), decode(data, LIMITS)
+    info, image = probe(data, LIMITS), decode(data, LIMITS)
     upright = (800, 1200) if orientation in (6, 8) else (1200, 800)
     assert (info.width, info.height, info.format) == (*upright, "RAW")
-    assert corner_of_red(picture) == CORNERS[orientation]
+    assert corner_of_red(image) == CORNERS[orientation]
     developed = preview in ("small", "none")
-    assert picture.size == (tuple(side // 2 for side in upright) if developed else upright)
+    assert image.size == (tuple(side // 2 for side in upright) if developed else upright)
     assert info.fields["taken"] == datetime(2023, 6, 1, 12, 30)
 
 
-def test_the_limits_hold_for_raw_files_before_anything_is_developed() -> None:
+def test_the_limits_apply_to_raw_files_before_developing() -> None:
     data = dng(red_corner())
     small = dataclasses.replace(LIMITS, max_pixels=1_000)
     for open_it in (probe, decode):
@@ -71,7 +71,7 @@ def test_the_limits_hold_for_raw_files_before_anything_is_developed() -> None:
         assert caught.value.reason is Reason.TOO_LARGE
 
 
-def test_a_damaged_raw_file_is_refused_or_read_and_never_more() -> None:
+def test_a_damaged_raw_file_is_refused_or_read() -> None:
     data = dng(red_corner((120, 80)), preview=red_corner((1200, 800)))
     for length in range(0, len(data), 997):
         damaged = data[:length] + bytes(40) + data[length + 40 :]
@@ -118,7 +118,7 @@ def test_without_the_package_the_refusal_names_the_extra(
         assert caught.value.reason is Reason.UNSUPPORTED
 
 
-def test_a_scan_with_a_small_picture_first_stays_a_tiff(tmp_path: Path) -> None:
+def test_a_scan_with_a_small_image_first_stays_a_tiff(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     draw(1, (64, 48)).save(path, tiffinfo={254: 1, 271: "Scanner"})
     assert probe(path.read_bytes(), LIMITS).format == "TIFF"
@@ -130,4 +130,4 @@ def test_the_remedy_names_every_extra_that_helps(monkeypatch: pytest.MonkeyPatch
     told = kinds.remedy([".cr2", ".mp4", ".txt"])
     assert told == "install mmindex[raw,video] to read camera RAW files and videos"
     assert kinds.remedy([".txt", ".zip"]) == ""
-    assert ".cr2" not in kinds.picture_extensions()
+    assert ".cr2" not in kinds.image_extensions()

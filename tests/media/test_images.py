@@ -1,4 +1,4 @@
-"""Pictures from bytes: the closed list of formats, the limits, and a reason for every refusal."""
+"""Images from bytes: the closed list of formats, the limits, and a reason for every refusal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmindex.core.config import LimitsConfig
 from mmindex.core.records import ItemError, Reason
 from mmindex.media.images import FORMATS, ImageInfo, ImageLimits, decode, probe
 from support.image_files import heic, saved
-from support.pictures import draw
+from support.images import draw
 
 LIMITS = ImageLimits.of(LimitsConfig())
 ORIENTATION = 0x0112
@@ -33,7 +33,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png_of_zeros(width: int, height: int) -> bytes:
-    """A black one-bit PNG, small however large the picture."""
+    """A black one-bit PNG, small however large the image."""
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     pixels = zlib.compress(bytes((1 + (width + 7) // 8) * height), 9)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
@@ -42,10 +42,10 @@ def png_of_zeros(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_listed_format_is_probed_and_decoded(kind: str) -> None:
-    picture = draw(2, (48, 40))
+    image = draw(2, (48, 40))
     several = {"sizes": [(48, 40)]} if kind == "ICO" else {}
-    large = {"preview": picture.resize((1200, 1000), Image.Resampling.NEAREST)}
-    data = saved(picture, kind, **(large if kind == "RAW" else several))
+    large = {"preview": image.resize((1200, 1000), Image.Resampling.NEAREST)}
+    data = saved(image, kind, **(large if kind == "RAW" else several))
     info = probe(data, LIMITS)
     assert (info.width, info.height, info.format) == (48, 40, kind)
     decoded = decode(data, LIMITS)
@@ -53,12 +53,12 @@ def test_every_listed_format_is_probed_and_decoded(kind: str) -> None:
         assert decoded.size == (1200, 1000)
         decoded = decoded.resize((48, 40), Image.Resampling.BOX)
     assert (decoded.mode, decoded.size) == ("RGB", (48, 40))
-    assert np.abs(np.asarray(decoded, float) - np.asarray(picture, float)).mean() < 4
+    assert np.abs(np.asarray(decoded, float) - np.asarray(image, float)).mean() < 4
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_a_picture_is_turned_as_its_exif_says_and_probe_reports_the_turned_size(
+def test_an_image_is_rotated_and_probe_reports_the_rotated_size(
     kind: str, orientation: int
 ) -> None:
     exif = Image.Exif()
@@ -73,7 +73,7 @@ def test_a_picture_is_turned_as_its_exif_says_and_probe_reports_the_turned_size(
     assert (info.width, info.height) == decoded.size
 
 
-def test_exif_behind_the_pixels_of_a_png_counts_in_both() -> None:
+def test_exif_after_the_pixels_of_a_png_is_used() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     plain = saved(draw(0, (64, 24)), "PNG")
@@ -83,13 +83,13 @@ def test_exif_behind_the_pixels_of_a_png_counts_in_both() -> None:
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM" * 9])
-def test_a_damaged_exif_block_costs_no_picture(exif: bytes) -> None:
+def test_a_damaged_exif_block_loses_no_image(exif: bytes) -> None:
     data = saved(draw(1), "JPEG", exif=exif)
     assert decode(data, LIMITS).size == (48, 40)
     assert probe(data, LIMITS) == ImageInfo(48, 40, "JPEG")
 
 
-def test_the_pixel_ceiling_is_judged_from_the_header() -> None:
+def test_the_pixel_limit_is_checked_in_the_header() -> None:
     """A 400-megapixel PNG of 48 kB is refused; with a higher ceiling its header is read."""
     bomb = png_of_zeros(20_000, 20_000)
     assert len(bomb) < 50_000
@@ -101,7 +101,7 @@ def test_the_pixel_ceiling_is_judged_from_the_header() -> None:
 
 
 @pytest.mark.parametrize(("height", "fits"), [(10, True), (11, False), (19, False), (40, False)])
-def test_the_pixel_ceiling_is_exact(height: int, fits: bool) -> None:
+def test_the_pixel_limit_is_exact(height: int, fits: bool) -> None:
     limits = ImageLimits(max_pixels=100, max_bytes=1 << 20, max_aspect=200.0)
     data = saved(Image.new("RGB", (10, height)), "PNG")
     if fits:
@@ -136,7 +136,7 @@ def test_empty_thin_and_oversized_files_have_their_own_reasons() -> None:
         (b"\x89PNG\r\n\x1a\n", Reason.CORRUPT, "PNG"),
     ],
 )
-def test_other_bytes_under_an_image_name_are_named_for_what_they_are(
+def test_other_files_with_image_names_are_identified(
     data: bytes, reason: Reason, word: str
 ) -> None:
     error = refusal(data)
@@ -164,14 +164,14 @@ def test_heic_of_any_depth_keeps_its_colours(bits: int) -> None:
     assert all(abs(a - b) < 6 for a, b in zip(found.getpixel((30, 20)), (200, 40, 90), strict=True))
 
 
-def test_a_cut_off_photo_passes_the_header_and_fails_at_its_pixels() -> None:
+def test_a_truncated_photo_has_a_valid_header_but_fails_to_decode() -> None:
     noise = Image.effect_noise((200, 200), 80)
     data = saved(noise, "JPEG")[:-2000]
     assert probe(data, LIMITS) == ImageInfo(200, 200, "JPEG")
     assert refusal(data).reason is Reason.TRUNCATED
 
 
-def test_a_refusal_says_the_same_on_every_run() -> None:
+def test_a_refusal_has_the_same_text_in_every_run() -> None:
     """Pillow's own text would name a memory address."""
     details = {refusal(b"nothing known").detail for _ in range(3)}
     assert len(details) == 1

@@ -1,4 +1,4 @@
-"""Dates, places, cameras and words that a photograph carries, however they were written."""
+"""Dates, locations, cameras and texts in photographs, in every standard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from PIL.ExifTags import GPS, IFD, Base
 
 from mmindex.media.photo import PHOTO_COLUMNS, photo_fields, xmp_fields
 from mmindex.media.pillow import read_exif
-from support.photo_files import CAMERA, EXPECTED, MUNICH, PEOPLE, TOLD, R, exif, iptc, picture, xmp
+from support.photo_files import (
+    CAMERA,
+    EXPECTED,
+    MUNICH,
+    PEOPLE,
+    TOLD,
+    R,
+    encoded,
+    exif,
+    iptc,
+    xmp,
+)
 
 
 def fields(data: bytes) -> dict[str, object]:
@@ -23,10 +34,10 @@ def fields(data: bytes) -> dict[str, object]:
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_every_format_gives_the_same_values(fmt: str) -> None:
     main = {Base.Make: "Canon", Base.Model: "Canon EOS 5D"}
-    assert fields(picture(fmt, exif=exif(main, CAMERA, MUNICH))) == EXPECTED
+    assert fields(encoded(fmt, exif=exif(main, CAMERA, MUNICH))) == EXPECTED
 
 
-def test_every_column_has_a_name_of_the_list() -> None:
+def test_every_column_has_a_known_name() -> None:
     assert set(EXPECTED) <= set(PHOTO_COLUMNS)
 
 
@@ -35,7 +46,7 @@ def test_both_byte_orders_are_read(order: str) -> None:
     block = Image.Exif()
     block.endian = order
     block.get_ifd(IFD.Exif).update(CAMERA)
-    assert fields(picture(exif=block.tobytes()))["iso"] == 400
+    assert fields(encoded(exif=block.tobytes()))["iso"] == 400
 
 
 @pytest.mark.parametrize(
@@ -49,7 +60,7 @@ def test_both_byte_orders_are_read(order: str) -> None:
     ],
 )
 def test_the_camera_is_one_text_with_its_make_once(make: str, model: str, camera: str) -> None:
-    assert fields(picture(exif=exif({Base.Make: make, Base.Model: model})))["camera"] == camera
+    assert fields(encoded(exif=exif({Base.Make: make, Base.Model: model})))["camera"] == camera
 
 
 @pytest.mark.parametrize(
@@ -70,15 +81,15 @@ def test_the_camera_is_one_text_with_its_make_once(make: str, model: str, camera
         ("yesterday", None),
     ],
 )
-def test_dates_in_cameras_forms_are_read_and_zeros_are_none(text: str, when: object) -> None:
-    data = picture(exif=exif(camera={Base.DateTimeOriginal: text}))
+def test_dates_of_cameras_are_read_and_zeros_are_missing(text: str, when: object) -> None:
+    data = encoded(exif=exif(camera={Base.DateTimeOriginal: text}))
     assert fields(data).get("taken") == when
 
 
-def test_the_time_of_the_last_change_counts_only_where_a_camera_is_named() -> None:
+def test_the_time_of_the_last_change_is_used_only_with_a_camera() -> None:
     changed = {Base.DateTime: "2020:01:02 03:04:05"}
-    assert "taken" not in fields(picture(exif=exif(changed)))
-    scanned = fields(picture(exif=exif({**changed, Base.Make: "EPSON"})))
+    assert "taken" not in fields(encoded(exif=exif(changed)))
+    scanned = fields(encoded(exif=exif({**changed, Base.Make: "EPSON"})))
     assert scanned["taken"] == datetime(2020, 1, 2, 3, 4, 5)
 
 
@@ -88,7 +99,7 @@ def test_the_time_of_the_last_change_counts_only_where_a_camera_is_named() -> No
 )
 def test_south_and_west_are_negative(north: str, east: str, lat: float, lon: float) -> None:
     gps = {**MUNICH, GPS.GPSLatitudeRef: north, GPS.GPSLongitudeRef: east}
-    found = fields(picture(exif=exif(gps=gps)))
+    found = fields(encoded(exif=exif(gps=gps)))
     assert (found["lat"], found["lon"]) == (pytest.approx(lat), pytest.approx(lon))
 
 
@@ -102,13 +113,13 @@ def test_south_and_west_are_negative(north: str, east: str, lat: float, lon: flo
         {GPS.GPSDateStamp: "2023:06:01"},
     ],
 )
-def test_a_place_that_cannot_be_is_no_place(gps: dict[int, object]) -> None:
-    assert not {"lat", "lon"} & fields(picture(exif=exif(gps=gps))).keys()
+def test_impossible_locations_are_ignored(gps: dict[int, object]) -> None:
+    assert not {"lat", "lon"} & fields(encoded(exif=exif(gps=gps))).keys()
 
 
 def test_degrees_with_decimal_minutes_are_read() -> None:
     gps = {**MUNICH, GPS.GPSLatitude: (R(48, 1), R(84, 10), R(0, 0))}
-    assert fields(picture(exif=exif(gps=gps)))["lat"] == pytest.approx(48.14)
+    assert fields(encoded(exif=exif(gps=gps)))["lat"] == pytest.approx(48.14)
 
 
 @pytest.mark.parametrize(
@@ -121,30 +132,30 @@ def test_degrees_with_decimal_minutes_are_read() -> None:
         (Base.ISOSpeedRatings, 0),
     ],
 )
-def test_zero_and_zero_denominators_are_no_measurement(tag: int, value: object) -> None:
-    assert fields(picture(exif=exif(camera={tag: value}))) == {}
+def test_zeros_and_zero_denominators_are_ignored(tag: int, value: object) -> None:
+    assert fields(encoded(exif=exif(camera={tag: value}))) == {}
 
 
-def test_an_iso_beyond_16_bits_stands_elsewhere() -> None:
+def test_an_iso_above_16_bits_is_read_from_its_own_field() -> None:
     camera = {Base.ISOSpeedRatings: 65535, Base.ISOSpeed: 102_400}
-    assert fields(picture(exif=exif(camera=camera)))["iso"] == 102_400
+    assert fields(encoded(exif=exif(camera=camera)))["iso"] == 102_400
 
 
-def test_words_of_windows_are_utf_16() -> None:
+def test_windows_tags_are_utf_16() -> None:
     main = {
         0x9C9B: "Straße\0".encode("utf-16-le"),
         0x9C9E: "art; 海;art;".encode("utf-16-le"),
         0x4746: 4,
     }
-    found = fields(picture(exif=exif(main)))
+    found = fields(encoded(exif=exif(main)))
     assert found == {"title": "Straße", "keywords": ["art", "海"], "rating": 4}
 
 
 @pytest.mark.parametrize(
     "text", ["OLYMPUS DIGITAL CAMERA", "SONY DSC", "DCIM\\100MEDIA\\DJI_1.JPG"]
 )
-def test_a_description_that_the_camera_wrote_is_none(text: str) -> None:
-    assert "description" not in fields(picture(exif=exif({Base.ImageDescription: text})))
+def test_a_description_from_the_camera_is_ignored(text: str) -> None:
+    assert "description" not in fields(encoded(exif=exif({Base.ImageDescription: text})))
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -155,11 +166,11 @@ def test_xmp_is_read_from_every_format(fmt: str) -> None:
 
         chunks = PngInfo()
         chunks.add_itxt("XML:com.adobe.xmp", packet.decode())
-        data = picture(fmt, pnginfo=chunks)
+        data = encoded(fmt, pnginfo=chunks)
     elif fmt == "TIFF":
-        data = picture(fmt, tiffinfo={int(Base.XMLPacket): packet})
+        data = encoded(fmt, tiffinfo={int(Base.XMLPacket): packet})
     else:
-        data = picture(fmt, xmp=packet)
+        data = encoded(fmt, xmp=packet)
     assert fields(data) == TOLD
 
 
@@ -205,7 +216,7 @@ def test_dates_of_xmp_keep_the_cameras_clock(text: str, when: object) -> None:
     ],
     ids=range(12),
 )
-def test_a_hostile_packet_says_nothing(packet: bytes) -> None:
+def test_a_hostile_packet_is_ignored(packet: bytes) -> None:
     assert xmp_fields(packet) == {}
 
 
@@ -223,18 +234,18 @@ def test_iptc_is_read_with_its_old_encodings() -> None:
     }
 
 
-def test_what_a_person_wrote_last_wins_over_the_camera_and_the_old_form() -> None:
+def test_values_from_people_have_priority() -> None:
     block = exif({Base.ImageDescription: "old"}, {Base.DateTimeOriginal: "2020:01:01 00:00:00"})
     packet = xmp(PEOPLE, 'exif:DateTimeOriginal="2021-01-01T00:00:00"')
-    found = fields(picture(exif=block, xmp=packet))
+    found = fields(encoded(exif=block, xmp=packet))
     assert found["description"] == "Boats & gulls"
     assert found["taken"] == datetime(2020, 1, 1)
 
 
-def test_a_damaged_block_never_costs_a_picture_and_never_another_block() -> None:
+def test_a_damaged_block_never_loses_an_image_and_never_another_block() -> None:
     """Each byte of the block in turn set to 0, 0xff and flipped."""
     main = {Base.Make: "Canon", Base.Model: "EOS"}
-    data = picture(exif=exif(main, CAMERA, MUNICH), xmp=xmp(PEOPLE, 'xmp:Rating="5"'))
+    data = encoded(exif=exif(main, CAMERA, MUNICH), xmp=xmp(PEOPLE, 'xmp:Rating="5"'))
     start = data.index(b"Exif\0\0") + 6
     for place in range(start, start + 300):
         for value in (0, 0xFF, data[place] ^ 0x80):
@@ -244,5 +255,5 @@ def test_a_damaged_block_never_costs_a_picture_and_never_another_block() -> None
 
 def test_values_can_be_stored_whatever_bytes_they_are() -> None:
     main = {Base.Make: b"\xff\xfe\x00bad", Base.Model: "x" * 100_000}
-    for value in fields(picture("PNG", exif=exif(main))).values():
+    for value in fields(encoded("PNG", exif=exif(main))).values():
         assert len(str(value).encode("utf-8")) < 1 << 17

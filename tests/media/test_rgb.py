@@ -1,4 +1,4 @@
-"""The one rule that makes every picture 8-bit RGB, against values worked out by hand."""
+"""The conversion to 8-bit RGB, compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def tiff_of_12_bits(pixels: bytes) -> bytes:
     return b"II*\0" + np.array([12], "<u4").tobytes() + pixels + b"\0" + directory
 
 
-def test_floating_point_gray_is_stretched_from_least_to_greatest() -> None:
+def test_floating_point_gray_is_scaled_from_lowest_to_highest() -> None:
     values = np.array([[-3.0, 0.0, 7.0, np.nan, np.inf, -np.inf]], dtype=np.float32)
     assert gray_of(through(Image.fromarray(values), "TIFF")) == [0, 76, 255, 0, 255, 0]
 
@@ -84,7 +84,7 @@ def test_32_bit_integers_are_stretched_too() -> None:
     assert gray_of(through(Image.fromarray(values), "TIFF")) == [0, 128, 255]
 
 
-def test_transparent_pixels_lie_over_white() -> None:
+def test_transparent_pixels_are_drawn_over_white() -> None:
     """Hidden red does not come up; half-transparent black is middle gray."""
     image = Image.new("RGBA", (3, 1))
     for x, pixel in enumerate([(255, 0, 0, 0), (0, 0, 0, 128), (0, 0, 255, 255)]):
@@ -93,14 +93,14 @@ def test_transparent_pixels_lie_over_white() -> None:
     assert pixels == [[255, 255, 255], [127, 127, 127], [0, 0, 255]]
 
 
-def test_gray_with_alpha_lies_over_white() -> None:
+def test_gray_with_alpha_is_drawn_over_white() -> None:
     image = Image.new("LA", (2, 1))
     image.putpixel((0, 0), (0, 0))
     image.putpixel((1, 0), (10, 255))
     assert gray_of(through(image, "PNG")) == [255, 10]
 
 
-def test_a_palette_with_a_transparent_colour_lies_over_white() -> None:
+def test_a_palette_with_a_transparent_colour_is_drawn_over_white() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([200, 0, 0, 0, 0, 200])
     image.putpixel((1, 0), 1)
@@ -108,20 +108,20 @@ def test_a_palette_with_a_transparent_colour_lies_over_white() -> None:
         assert through(image, kind, transparency=0)[0].tolist() == [[255, 255, 255], [0, 0, 200]]
 
 
-def test_a_colour_key_lies_over_white() -> None:
+def test_a_colour_key_is_drawn_over_white() -> None:
     image = Image.new("RGB", (2, 1), (1, 2, 3))
     image.putpixel((1, 0), (9, 9, 9))
     assert through(image, "PNG", transparency=(1, 2, 3))[0].tolist() == [[255] * 3, [9] * 3]
 
 
-def test_the_first_frame_of_an_animation_is_the_picture() -> None:
+def test_the_first_frame_of_an_animation_is_the_image() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     for kind in ("GIF", "PNG", "WEBP", "TIFF"):
         pixels = through(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
         assert pixels[0, 0].tolist() == [255, 0, 0], kind
 
 
-def test_cmyk_lab_and_bilevel_pictures_come_out_in_their_colours() -> None:
+def test_cmyk_lab_and_bilevel_images_keep_their_colours() -> None:
     red = Image.new("RGB", (4, 4), (255, 0, 0))
     cmyk = through(red.convert("CMYK"), "TIFF")
     assert cmyk[0, 0].tolist() == [255, 0, 0]

@@ -1,4 +1,4 @@
-"""From a URI back to the bytes; what is inside a bad archive fails alone."""
+"""The bytes for a URI; members of a bad archive fail alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from mmindex.core.records import ItemError
 from mmindex.media.uris import read_uri
 from support.corpora import write_zip
-from support.pictures import png
+from support.images import png
 
 
 def write_tar(path: Path, name: str, data: bytes) -> Path:
@@ -31,7 +31,7 @@ def write_parquet(path: Path, data: bytes) -> Path:
     return path
 
 
-def test_every_form_leads_to_the_bytes(tmp_path: Path) -> None:
+def test_every_form_of_uri_is_read(tmp_path: Path) -> None:
     data = png(3)
     (tmp_path / "a!b.png").write_bytes(data)
     packed = write_zip(tmp_path / "a.zip", {"x/y.png": data})
@@ -49,7 +49,7 @@ def test_every_form_leads_to_the_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inside", "reason"), [("b.png", "missing"), ("image/9", "missing"), ("image/x", "missing")]
 )
-def test_what_is_not_inside_is_missing(tmp_path: Path, inside: str, reason: str) -> None:
+def test_a_missing_member_is_reported(tmp_path: Path, inside: str, reason: str) -> None:
     for path in (
         write_zip(tmp_path / "a.zip", {"a.png": b"a"}),
         write_tar(tmp_path / "a.tar", "a.png", b"a"),
@@ -61,7 +61,7 @@ def test_what_is_not_inside_is_missing(tmp_path: Path, inside: str, reason: str)
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.parquet"])
-def test_an_archive_that_is_damaged_later_costs_the_item_not_the_run(
+def test_an_archive_that_is_damaged_later_fails_the_item_not_the_run(
     tmp_path: Path, name: str
 ) -> None:
     inside = "image/1" if name == "a.parquet" else "a.png"

@@ -1,4 +1,4 @@
-"""Frames of videos: where they are, what they are called, and what hostile files cost."""
+"""Frames of videos: their times, their names, and hostile files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def refusal(path: Path, limits: ImageLimits = LIMITS) -> ItemError:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_every_container_gives_the_picture_of_each_time(tmp_path: Path, name: str) -> None:
+def test_every_container_gives_the_image_of_each_time(tmp_path: Path, name: str) -> None:
     path = write_video(tmp_path / name.lower(), codec=CODECS[name]).rename(tmp_path / name)
     info = probe_video(str(path), LIMITS)
     assert (info.width, info.height) == (96, 64)
@@ -72,7 +72,7 @@ def test_a_frame_is_named_by_video_and_time_and_read_as_bytes(tmp_path: Path) ->
         open_indexed(uri, key, LIMITS)
 
 
-def test_names_that_only_look_like_frames_stay_what_they_are(tmp_path: Path) -> None:
+def test_names_that_only_look_like_frames_are_unchanged(tmp_path: Path) -> None:
     assert split_frame("/a/b.jpg#t=1.0") == ("/a/b.jpg#t=1.0", None)
     assert split_frame("/a/b.mp4#t=x") == ("/a/b.mp4#t=x", None)
     odd = tmp_path / "a.mp4#t=1"
@@ -80,7 +80,7 @@ def test_names_that_only_look_like_frames_stay_what_they_are(tmp_path: Path) -> 
     assert read_uri(str(odd)) == b"here"
 
 
-def test_a_name_that_is_no_text_works_too(tmp_path: Path) -> None:
+def test_a_name_that_is_not_text_works_too(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4")
     odd = os.fsencode(tmp_path) + b"/\xff.mp4"
     path.rename(os.fsdecode(odd))
@@ -113,7 +113,7 @@ def test_the_key_of_a_large_video_is_a_sample(
     assert video_key(str(path)) != before
 
 
-def test_what_a_phone_writes_is_told(tmp_path: Path) -> None:
+def test_the_metadata_of_phones_is_read(tmp_path: Path) -> None:
     tags = {
         "com.apple.quicktime.creationdate": "2023-06-01T12:30:00+0200",
         "com.apple.quicktime.location.ISO6709": "+48.1374+011.5755+519.000/",
@@ -130,7 +130,7 @@ def test_what_a_phone_writes_is_told(tmp_path: Path) -> None:
     }
 
 
-def test_limits_hold_before_anything_is_decoded(tmp_path: Path) -> None:
+def test_limits_apply_before_decoding(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4")
     assert refusal(path, dataclasses.replace(LIMITS, max_pixels=100)).reason is Reason.TOO_LARGE
     assert refusal(path, dataclasses.replace(LIMITS, max_aspect=1.1)).reason is Reason.TOO_THIN
@@ -146,7 +146,7 @@ def test_limits_hold_before_anything_is_decoded(tmp_path: Path) -> None:
         ("a.mp4", b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + bytes(5_000), Reason.CORRUPT),
     ],
 )
-def test_what_is_no_video_is_refused(
+def test_a_file_that_is_not_a_video_is_refused(
     tmp_path: Path, name: str, content: bytes, reason: Reason
 ) -> None:
     path = tmp_path / name
@@ -162,7 +162,7 @@ def test_a_playlist_never_opens_what_it_names(tmp_path: Path) -> None:
         refusal(path)
 
 
-def test_damaged_videos_cost_themselves_and_little_time(tmp_path: Path) -> None:
+def test_damaged_videos_affect_only_themselves_and_take_little_time(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "a.mkv").read_bytes()
     path = tmp_path / "b.mkv"
     began = time.monotonic()
@@ -172,14 +172,14 @@ def test_damaged_videos_cost_themselves_and_little_time(tmp_path: Path) -> None:
             path.write_bytes(content)
             for time_s in (0.0, 5.5):
                 try:
-                    picture = read_frame(str(path), time_s, LIMITS)
+                    image = read_frame(str(path), time_s, LIMITS)
                 except ItemError:
                     continue
-                assert picture.size == (96, 64)
+                assert image.size == (96, 64)
     assert time.monotonic() - began < 60
 
 
-def test_what_is_cut_off_is_told_from_the_last_picture(tmp_path: Path) -> None:
+def test_a_truncated_video_is_distinguished_from_its_last_image(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", 10)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ItemError) as caught:
@@ -187,7 +187,7 @@ def test_what_is_cut_off_is_told_from_the_last_picture(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.TRUNCATED
 
 
-def test_sound_alone_has_no_pictures(tmp_path: Path) -> None:
+def test_audio_files_have_no_images(tmp_path: Path) -> None:
     import av
     import numpy as np
 
@@ -211,7 +211,7 @@ def test_without_the_package_the_refusal_names_the_extra(
     assert (error.reason, "mmindex[video]" in error.detail) == (Reason.UNSUPPORTED, True)
 
 
-def test_a_video_held_upright_is_turned(tmp_path: Path) -> None:
+def test_a_portrait_video_is_rotated(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 1)
     upright = tmp_path / "b.mp4"
     # The track's matrix (ISO/IEC 14496-12, 8.3.2): a quarter to the right, as phones write it.

@@ -1,4 +1,4 @@
-"""Adapted models on disk and in torch: what is refused, and what stays as it was."""
+"""Adapted models on disk and in torch: what is refused, and what is unchanged."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def change_card(folder: Path, **values: Any) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(whole))
 
 
-def test_both_towers_are_the_parents_with_the_maps_behind(adapted: Path, tiny_model: TinyModel):
+def test_both_towers_are_those_of_the_parent_followed_by_the_maps(
+    adapted: Path, tiny_model: TinyModel
+):
     parent, model = load(tiny_model.name), load(f"local-dir:{adapted}")
     pixels = RNG.integers(0, 256, (4, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     texts = ["the red dog", "a blue cat", "", "一只红色的猫"]
@@ -126,7 +128,7 @@ def test_a_parent_that_changed_is_refused(adapted: Path):
         fingerprint_of(request(adapted), "fp32")
 
 
-def test_a_parent_that_is_gone_is_named(adapted: Path):
+def test_a_missing_parent_is_named(adapted: Path):
     shutil.rmtree(adapted / "parent")
     with pytest.raises(NoInputError, match="parent"):
         fingerprint_of(request(adapted), "fp32")
@@ -143,7 +145,7 @@ def test_a_parent_that_is_gone_is_named(adapted: Path):
         ("ViT-B-32", "parent/"),
     ],
 )
-def test_a_card_cannot_point_out_of_its_folder(adapted: Path, model: str, pretrained: str):
+def test_a_card_cannot_point_outside_its_folder(adapted: Path, model: str, pretrained: str):
     change_card(adapted, model=model, pretrained=pretrained)
     with pytest.raises(DataError, match="neither known by its name nor in the folder"):
         fingerprint_of(request(adapted), "fp32")
@@ -163,7 +165,7 @@ def test_a_folder_that_is_its_own_parent_ends_in_an_error(adapted: Path):
         fingerprint_of(request(adapted), "fp32")
 
 
-def test_maps_come_back_as_they_were_and_equal_maps_are_equal_bytes(tmp_path: Path):
+def test_maps_are_read_back_exactly_and_equal_maps_have_equal_bytes(tmp_path: Path):
     save_maps(MAPS, tmp_path / "one")
     save_maps(MAPS, tmp_path / "two")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

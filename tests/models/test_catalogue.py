@@ -1,4 +1,4 @@
-"""The list of models, and what is said where a model's extra is not installed."""
+"""The list of models, and the message if the extra of a model is not installed."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def group(fake_encoder: FakeEncoder) -> Iterator[DeviceGroup]:
     made.close()
 
 
-def test_rows_come_back_in_order_however_many_there_are(
+def test_any_number_of_rows_is_returned_in_order(
     group: DeviceGroup, fake_encoder: FakeEncoder
 ) -> None:
     for count in (1, 2, 3, 7):
@@ -46,7 +46,7 @@ def test_cut_texts_of_all_devices_are_counted(group: DeviceGroup) -> None:
     assert group.cut_texts == 4
 
 
-def test_a_device_that_cannot_be_used_is_one_line(fake_encoder: FakeEncoder) -> None:
+def test_an_unusable_device_is_a_one_line_error(fake_encoder: FakeEncoder) -> None:
     group = DeviceGroup(fake_encoder.info, fake_encoder.preprocess, make_fake, ("a", "broken"))
     try:
         with pytest.raises(InternalError) as caught:

@@ -1,4 +1,4 @@
-"""Equal fingerprints mean interchangeable vectors, and nothing else counts."""
+"""Equal fingerprints mean interchangeable vectors."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_another_tokenizer_is_another_model(tmp_path: Path) -> None:
     assert info_of(one).fingerprint != info_of(two).fingerprint
 
 
-def test_precision_changes_the_fingerprint_but_queries_may_cross_it(tmp_path: Path) -> None:
+def test_precision_changes_the_fingerprint_but_queries_can_use_another_one(tmp_path: Path) -> None:
     folder = save(tmp_path / "a")
     one, two = info_of(folder), info_of(folder, "bf16")
     assert one.fingerprint != two.fingerprint
@@ -89,7 +89,7 @@ def test_an_untrained_model_is_marked(tmp_path: Path) -> None:
     assert info.fingerprint != info_of(folder).fingerprint
 
 
-def test_unchanged_files_give_the_known_encoder_back(
+def test_unchanged_files_return_the_known_encoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save(tmp_path / "a")
@@ -107,7 +107,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     assert again.weights != known.weights
 
 
-def test_a_change_of_package_is_looked_into(tmp_path: Path) -> None:
+def test_a_changed_package_is_examined(tmp_path: Path) -> None:
     folder = save(tmp_path / "a")
     known = info_of(folder)
     older = msgspec.structs.replace(known, package="open_clip_torch 1.0 timm 0.5")
@@ -132,7 +132,7 @@ def test_a_tags_known_weights_need_no_network(
     assert fingerprint_of(request, "fp32", known) is known
 
 
-def test_a_file_that_is_gone_means_a_full_look(tmp_path: Path, tiny_model: TinyModel) -> None:
+def test_a_missing_file_causes_a_full_check(tmp_path: Path, tiny_model: TinyModel) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(tiny_model.folder, copy)
     known = info_of(copy)

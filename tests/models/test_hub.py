@@ -1,4 +1,4 @@
-"""Weights from the hub: its address and cache respected, every trouble one line and in time.
+"""Weights from the hub: endpoint and cache are used, and problems are reported in one line.
 
 Each case is a process of its own, since huggingface_hub reads its environment when imported.
 """
@@ -73,12 +73,12 @@ def test_weights_come_from_the_endpoint_into_the_cache_and_then_without_network(
     assert fetch(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1") == first
 
 
-def test_the_first_name_that_is_there_is_taken(hub: Hub, tmp_path: Path) -> None:
+def test_the_first_existing_name_is_used(hub: Hub, tmp_path: Path) -> None:
     answer = fetch(tmp_path, hub.url, "missing.safetensors", WEIGHTS)
     assert str(answer["path"]).endswith(WEIGHTS)
 
 
-def test_an_unreachable_hub_is_69_with_both_ways_out(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_69_with_both_remedies(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         answer = fetch(tmp_path, f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -99,7 +99,7 @@ def test_offline_mode_is_69_when_the_cache_is_empty(hub: Hub, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("mode", "code"), [("503", 69), ("down-after-head", 69), ("truncated", 69), ("404", 66)]
 )
-def test_a_hub_in_trouble_is_reported_and_nothing_half_stays(
+def test_a_failing_hub_is_reported_and_leaves_no_partial_file(
     hub: Hub, tmp_path: Path, mode: str, code: int
 ) -> None:
     hub.mode = mode

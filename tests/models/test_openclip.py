@@ -1,4 +1,4 @@
-"""The real open_clip model behind the protocol: parity, precision, memory, several devices."""
+"""The real open_clip model: parity, precision, memory, several devices."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mmindex.models.encoder import good_rows
 from mmindex.models.openclip import OpenClipEncoder, load_encoder
 from mmindex.models.preprocess import Pixels, to_pixels
 from mmindex.models.resolve import resolve_model
+from support.images import draw
 from support.loading import TEXTS, cosines, load, unit
 from support.models import DIM, TinyModel
-from support.pictures import draw
 
 
 def pixels_of(encoder: OpenClipEncoder, count: int) -> Pixels:
@@ -38,7 +38,7 @@ def test_image_vectors_are_open_clips(tiny_model: TinyModel, encoder: OpenClipEn
     assert actual.dtype == np.float32
     assert cosines(actual, expected).min() > 0.999999
     assert good_rows(actual).all()
-    assert cosines(actual[:1], actual[1:2]).max() < 0.999  # pictures differ, or this shows nothing
+    assert cosines(actual[:1], actual[1:2]).max() < 0.999  # images differ, or this shows nothing
 
 
 def test_text_vectors_are_open_clips_in_the_order_given(
@@ -75,7 +75,7 @@ def test_bfloat16_gives_nearly_the_same_vectors(
     assert cosines(coarse.encode_texts(TEXTS), encoder.encode_texts(TEXTS)).min() > 0.99
 
 
-def test_when_memory_runs_out_the_batch_is_halved_and_stays_so(
+def test_if_memory_runs_out_the_batch_is_halved_permanently(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     encoder = load(tiny_model.name)
@@ -115,7 +115,7 @@ def test_no_memory_for_even_one_is_an_error_with_advice(
     assert "`device=cpu`" in caught.value.hint
 
 
-def test_other_errors_of_the_model_are_not_taken_for_memory(
+def test_other_errors_of_the_model_are_not_treated_as_lack_of_memory(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = load(tiny_model.name)
@@ -153,6 +153,6 @@ def test_a_group_of_devices_gives_the_vectors_of_one(
         group.close()
 
 
-def test_a_picture_of_one_colour_is_encoded_like_any_other(encoder: OpenClipEncoder) -> None:
+def test_an_image_of_one_colour_is_encoded_like_any_other(encoder: OpenClipEncoder) -> None:
     flat = to_pixels(Image.new("RGB", (50, 50)), encoder.preprocess)
     assert good_rows(encoder.encode_images(flat[None])).all()

@@ -151,7 +151,7 @@ def test_a_packed_table_gives_its_rows_back() -> None:
     assert ((embedding(numbers) - table[numbers]).abs() <= 0.51 * step).all()
 
 
-def test_stored_weights_are_within_half_a_step_and_stay_when_stored_again() -> None:
+def test_stored_weights_are_within_half_a_step_and_stable() -> None:
     state = {"a.weight": torch.randn(7, 9), "b": torch.randn(5), "n": torch.arange(3)}
     once = unpacked(packed(state))
     step = state["a.weight"].abs().amax(dim=1, keepdim=True) / 127
@@ -191,7 +191,7 @@ def test_a_cold_start_imports_none_of_the_heavy_packages() -> None:
     assert done.stdout.splitlines() == ["[]", "False"]
 
 
-def test_a_copied_folder_is_the_same_model_and_its_weights_must_fit(
+def test_a_copied_folder_is_the_same_model_and_its_weights_must_match(
     encoder: Encoder, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(FOLDER, tmp_path / "copy")
@@ -242,7 +242,7 @@ def test_recall_on_real_photographs_is_what_the_card_says(
     assert to_text["r@10"] >= 84
 
 
-def test_the_network_of_the_folder_has_the_size_that_its_card_tells() -> None:
+def test_the_network_of_the_folder_has_the_size_in_its_card() -> None:
     config = json.loads((FOLDER / CONFIG).read_text())["model_cfg"]
     network = PhotosNetwork(config)
     numbers = sum(p.numel() for p in network.parameters())

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmindex.core.errors import DataError
 from mmindex.models.preprocess import spec_from_config, to_pixels
-from support.pictures import draw
+from support.images import draw
 
 SIZES = [(640, 480), (481, 640), (224, 224), (225, 224), (17, 301), (500, 333), (1, 200), (50, 50)]
 

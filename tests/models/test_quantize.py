@@ -1,4 +1,4 @@
-"""8-bit linear layers: close to float32, the same for every neighbour, refused where they crawl."""
+"""8-bit linear layers: close to float32, independent of the batch, refused if slow."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from mmindex.models.openclip import OpenClipEncoder, load_encoder
 from mmindex.models.preprocess import to_pixels
 from mmindex.models.quantize import quantize_linears, require_int8
 from mmindex.models.resolve import resolve_model
+from support.images import draw
 from support.models import save_tiny_model, tiny_config
-from support.pictures import draw
 
 
 def _refused() -> bool:
@@ -77,7 +77,7 @@ def test_vectors_stay_within_a_thousandth_of_float32(wide_model: str) -> None:
 
 @needs_vnni
 @pytest.mark.usefixtures("untimed")
-def test_a_picture_has_the_same_vector_whatever_stands_beside_it() -> None:
+def test_an_image_has_the_same_vector_in_any_batch() -> None:
     """One scale for each row, not for the batch: a bright neighbour costs no precision."""
     model = torch.nn.Sequential(torch.nn.Linear(512, 2048))
     assert quantize_linears(model) == 1
@@ -207,6 +207,6 @@ def test_a_processor_without_8_bit_products_is_refused(tmp_path: Path, flags: st
 
 
 @needs_vnni
-def test_int8_is_never_chosen_by_itself() -> None:
+def test_int8_is_never_chosen_automatically() -> None:
     assert place("cpu", "auto").precision == "fp32"
     assert place("cpu", "int8").precision == "int8"

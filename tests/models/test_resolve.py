@@ -1,4 +1,4 @@
-"""Which model is meant, and what is refused before any work."""
+"""The requested model, and what is refused before any work."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_the_default_comes_from_the_hub_and_for_scenes_alone_it_is_the_embedded_
     assert resolve_model(DEFAULT_MODEL, None) == request
     shutil.copytree(folder, tmp_path / "data" / "models" / "scenes-clip")
     monkeypatch.setattr(resources, "data_dir", lambda: tmp_path / "data")
-    assert resolve_model(None, None, scenes_only=True).name == "embedded"
+    assert resolve_model(None, None, specs=["scenes:5"]).name == "embedded"
     assert resolve_model("embedded", None).folder == tmp_path / "data" / "models" / "scenes-clip"
-    assert resolve_model(None, "none", scenes_only=True).name == DEFAULT_MODEL
+    assert resolve_model(None, "none", specs=["scenes:5"]).name == DEFAULT_MODEL
 
 
 def test_an_install_without_the_embedded_model_says_so(
@@ -52,14 +52,14 @@ def test_an_install_without_the_embedded_model_says_so(
     assert "`model`" in caught.value.hint
 
 
-def test_an_unknown_name_brings_the_near_ones() -> None:
+def test_an_unknown_name_lists_similar_ones() -> None:
     with pytest.raises(UsageError, match="ViT-B-32") as caught:
         resolve_model("ViT-B32", None)
     assert "mmindex models" in caught.value.hint
     assert "ViT-B-32" in architectures()
 
 
-def test_an_unknown_tag_brings_the_known_ones() -> None:
+def test_an_unknown_tag_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match="laion3b") as caught:
         locate(resolve_model("ViT-B-32", "laion3b"))
     assert DEFAULT_PRETRAINED in caught.value.hint
@@ -78,7 +78,7 @@ def test_paths_become_absolute(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert request.weights_path == folder / "open_clip_model.safetensors"
 
 
-def test_a_relative_tokenizer_file_lies_in_the_models_folder(folder: Path) -> None:
+def test_a_relative_tokenizer_file_is_in_the_folder_of_the_model(folder: Path) -> None:
     files = locate(resolve_model(f"local-dir:{folder}", None))
     assert files.tokenizer.merges == folder / "merges.txt.gz"
     assert files.tokenizer.merges.is_absolute()
@@ -96,7 +96,7 @@ def test_pickled_weights_are_refused_unless_allowed(folder: Path, name: str) -> 
     assert locate(allowed).weights == folder / name
 
 
-def test_safe_weights_win_over_pickles_in_the_same_folder(folder: Path) -> None:
+def test_safe_weights_have_priority_over_pickles(folder: Path) -> None:
     (folder / "open_clip_pytorch_model.bin").write_bytes(b"pickle")
     request = resolve_model(f"local-dir:{folder}", None, allow_pickle_weights=True)
     assert locate(request).weights == folder / "open_clip_model.safetensors"
@@ -112,14 +112,14 @@ def test_safe_weights_win_over_pickles_in_the_same_folder(folder: Path) -> None:
         ("embedded", "openai", UsageError),
     ],
 )
-def test_what_cannot_be_is_refused_at_once(
+def test_impossible_requests_are_refused_immediately(
     model: str, pretrained: str | None, error: type[MmindexError]
 ) -> None:
     with pytest.raises(error):
         resolve_model(model, pretrained)
 
 
-def test_a_folder_without_weights_or_with_several_says_what_it_wants(folder: Path) -> None:
+def test_a_folder_without_weights_or_with_several_says_what_is_needed(folder: Path) -> None:
     weights = folder / "open_clip_model.safetensors"
     weights.rename(folder / "a.safetensors")
     (folder / "b.safetensors").write_bytes(b"others")
@@ -165,7 +165,7 @@ def test_weights_as_a_file_take_the_preprocessing_that_the_architectures_weights
     ("device", "precision"),
     [("tpu", "auto"), ("cpu", "fp64"), ("cpu", "fp16"), ("cuda:x", "auto"), ("cuda", "auto")],
 )
-def test_a_device_that_is_not_there_is_refused(device: str, precision: str) -> None:
+def test_a_missing_device_is_refused(device: str, precision: str) -> None:
     import torch
 
     if device == "cuda" and torch.cuda.is_available():
@@ -174,7 +174,7 @@ def test_a_device_that_is_not_there_is_refused(device: str, precision: str) -> N
         place(device, precision)
 
 
-def test_the_cpu_computes_in_float32_unless_told_otherwise() -> None:
+def test_the_cpu_computes_in_float32_by_default() -> None:
     assert place("cpu").precision == "fp32"
     assert place("cpu", "bf16").precision == "bf16"
 

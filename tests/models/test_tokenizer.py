@@ -1,4 +1,4 @@
-"""Which texts a tokenizer cut, told from those that fit exactly."""
+"""Truncated texts are distinguished from those that fit exactly."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def layout(
         ([START], [END], PAD, False, [CLASS]),
     ],
 )
-def test_every_layout_of_marks_and_padding_tells_a_cut_from_a_fit(
+def test_truncation_is_detected_in_every_layout_of_marks_and_padding(
     start: list[int], end: list[int], pad: int, before: bool, last: list[int]
 ) -> None:
     def tokenize(texts: list[str], context_length: int) -> torch.Tensor:

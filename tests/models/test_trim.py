@@ -1,4 +1,4 @@
-"""Texts are encoded no longer than they are, and their vectors stay the same."""
+"""Texts are encoded only up to their length, and their vectors are unchanged."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def locate_default_merges() -> Path:
     return merges
 
 
-def test_an_endless_word_is_cut_before_it_is_tokenised(encoder: OpenClipEncoder) -> None:
+def test_a_very_long_word_is_cut_before_it_is_tokenised(encoder: OpenClipEncoder) -> None:
     long = "x" * 1_000_000
     vectors = encoder.encode_texts([long, long[: text.MAX_CHARACTERS]])
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Weights are loaded as they are meant to be, or refused in one line."""
+"""Weights are loaded correctly, or refused with a one-line error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from support.models import DIM, IMAGE_SIZE, TinyModel
 CPU = Placement(("cpu",), "fp32")
 
 
-def test_the_same_weights_as_a_lone_file_do_not_fit_another_architecture(
+def test_the_same_weights_as_a_single_file_do_not_match_another_architecture(
     tiny_model: TinyModel,
 ) -> None:
     with pytest.raises(ModelMismatchError, match="do not fit") as caught:
@@ -54,7 +54,7 @@ def test_the_same_weights_as_a_lone_file_do_not_fit_another_architecture(
         ("a bit of its head", "damaged"),
     ],
 )
-def test_damaged_weights_are_one_line(
+def test_damaged_weights_are_a_one_line_error(
     tiny_model: TinyModel, tmp_path: Path, damage: str, said: str
 ) -> None:
     copy = tmp_path / "copy"
@@ -115,7 +115,7 @@ def test_a_torchscript_archive_is_named_as_one(tiny_model: TinyModel, tmp_path: 
     assert "TorchScript" in caught.value.message
 
 
-def test_a_cut_pickle_is_called_cut(tiny_model: TinyModel, tmp_path: Path) -> None:
+def test_a_truncated_pickle_is_reported_as_truncated(tiny_model: TinyModel, tmp_path: Path) -> None:
     weights = pickled(tiny_model, tmp_path / "copy")
     torch.save(load_file(tiny_model.weights), weights)
     weights.write_bytes(weights.read_bytes()[:-1_000])
@@ -273,7 +273,7 @@ def test_quick_gelu_reaches_the_network(tiny_model: TinyModel) -> None:
     assert any(isinstance(module, QuickGELU) for module in network.modules())
 
 
-def test_loading_leaves_logging_as_it_was(tiny_model: TinyModel) -> None:
+def test_loading_does_not_change_logging(tiny_model: TinyModel) -> None:
     import logging
 
     before = (list(logging.getLogger().handlers), logging.getLogger().disabled)

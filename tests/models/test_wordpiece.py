@@ -1,4 +1,4 @@
-"""The word-piece tokenizer gives what the reference gives."""
+"""The word-piece tokenizer equals the reference."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_ten_thousand_words_fill_the_context_and_no_more(tokenizer: WordPiece) -
     assert found == ["[CLS]", *["word"] * 126, "[SEP]"]
 
 
-def test_a_mark_written_out_stays_a_text(tokenizer: WordPiece) -> None:
+def test_a_written_marker_stays_text(tokenizer: WordPiece) -> None:
     assert pieces(tokenizer, "[SEP]")[1:-1] == ["[", "sep", "]"]
 
 

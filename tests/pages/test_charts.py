@@ -1,4 +1,4 @@
-"""Chart geometry: bins that add up to recall, axes that hold their values."""
+"""Chart geometry: bins that add up to recall, axes that contain their values."""
 
 from __future__ import annotations
 

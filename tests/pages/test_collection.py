@@ -1,4 +1,4 @@
-"""What a corpus consists of, counted."""
+"""The summary of a corpus."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def test_dates_and_cameras_are_counted_where_they_are_known(tmp_path: Path) -> N
     assert (cameras.rows[0].label, cameras.unknown) == ("Canon <b>", 2)
 
 
-def test_a_source_s_own_columns_of_these_names_are_left_alone(tmp_path: Path) -> None:
+def test_columns_of_a_source_with_these_names_are_not_counted(tmp_path: Path) -> None:
     snapshot = store(tmp_path / "s", ["f/1"], taken=pa.array(["in May"]), camera=pa.array([7]))
     titles = [one.title for one in collection(snapshot).counts]
     assert titles == ["Folders", "Formats", "Megapixels"]
 
 
-def test_a_count_that_never_ends_is_left_out(
+def test_a_count_with_too_many_values_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmindex.pages.collection._MOST_KINDS", 5)

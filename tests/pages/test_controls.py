@@ -1,4 +1,4 @@
-"""Forms, pagers and one picture at large: rendered, inert, and usable by everybody."""
+"""Forms, pagers and image facts: rendered, inert and accessible."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_server_s_page_links_to_its_style_and_leaves_the_policy_to_the_server(
 
 
 @pytest.mark.parametrize("text", [one for one in HOSTILE if "\ud83d" not in one])
-def test_a_field_gives_back_what_was_written_in_it(linked, text: str) -> None:
+def test_a_field_returns_what_was_entered(linked, text: str) -> None:
     seen = Page(linked(text, text))
     values = {one.get("name"): one["value"] for one in seen.named("input")}
     assert values["q"] == values["where"] == text
@@ -100,7 +100,7 @@ def test_filters_in_use_are_counted_and_open(linked) -> None:
         (90, 0, 50, "80", ""),
     ],
 )
-def test_a_pager_leads_to_what_there_is(
+def test_a_pager_links_to_existing_pages(
     offset: int, shown: int, total: int | None, previous: str, following: str
 ) -> None:
     found = pager(offset, shown, 10, total, str)

@@ -1,4 +1,4 @@
-"""The duplicates page: what could go, from where, and why one is kept."""
+"""The duplicates page: what can be deleted, where it is, and why an image is kept."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 from mmindex.insight.dedup import Group, KeptFor, Member, near_duplicates
 from mmindex.pages.duplicates import dedup_page
 from mmindex.store.snapshot import Snapshot, open_snapshot
+from support.images import write_pngs
 from support.models import FakeEncoder
 from support.pages import HOSTILE, Page, assert_self_contained
-from support.pictures import write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 
 def member(name: str, width: int, size: int, *, keep: bool = False, same: bool = False) -> Member:
@@ -21,11 +21,11 @@ def member(name: str, width: int, size: int, *, keep: bool = False, same: bool =
 
 @pytest.fixture
 def published(tmp_path: Path) -> Snapshot:
-    [path] = write_pictures(tmp_path / "p", 1)
+    [path] = write_pngs(tmp_path / "p", 1)
     copy = tmp_path / "p" / "copy.png"
     copy.write_bytes(path.read_bytes())
-    pictures = {"f/one.png": path, "g/copy.png": copy}
-    picture_store(tmp_path / "s", pictures, [], FakeEncoder())
+    images = {"f/one.png": path, "g/copy.png": copy}
+    image_store(tmp_path / "s", images, [], FakeEncoder())
     return open_snapshot(tmp_path / "s")
 
 
@@ -39,7 +39,7 @@ def published(tmp_path: Path) -> Snapshot:
         ([(100, 99), (100, 100)], KeptFor.ORDER),
     ],
 )
-def test_the_reason_is_what_sets_the_kept_one_apart(
+def test_the_reason_distinguishes_the_kept_image(
     others: list[tuple[int, int]], why: KeptFor
 ) -> None:
     kept = member("kept", 100, 100, keep=True, same=True)
@@ -47,7 +47,7 @@ def test_the_reason_is_what_sets_the_kept_one_apart(
     assert group.kept_for is why
 
 
-def test_exact_copies_are_called_so(published: Snapshot, tmp_path: Path) -> None:
+def test_exact_copies_are_marked(published: Snapshot, tmp_path: Path) -> None:
     groups = near_duplicates(published, 0.9)
     page = dedup_page(published, groups, 0.9, tmp_path / "page.html")
     assert_self_contained(page)
@@ -75,7 +75,7 @@ def test_space_is_summed_for_each_folder(published: Snapshot) -> None:
     assert "similarity 0.9900" in page
 
 
-def test_hostile_names_are_shown_and_do_nothing(published: Snapshot) -> None:
+def test_hostile_names_are_shown_and_inert(published: Snapshot) -> None:
     names = [text.replace("\ud83d", "") for text in HOSTILE]
     members = [member(name, 9, 9, keep=n == 0, same=n == 0) for n, name in enumerate(names)]
     page = dedup_page(published, [Group(tuple(members))], 0.9)
@@ -84,14 +84,14 @@ def test_hostile_names_are_shown_and_do_nothing(published: Snapshot) -> None:
     assert "\u202e" not in page
 
 
-def test_no_duplicates_say_what_to_try(published: Snapshot) -> None:
+def test_a_page_without_duplicates_gives_advice(published: Snapshot) -> None:
     page = dedup_page(published, [], 0.98)
     assert_self_contained(page)
     assert "similarity of 0.98 or more" in page
     assert "Try a lower threshold" in page
 
 
-def test_what_does_not_fit_is_said(published: Snapshot) -> None:
+def test_left_out_groups_are_counted(published: Snapshot) -> None:
     many = [member(f"x/{n}", 9, 9, keep=n == 0, same=n == 0) for n in range(50)]
     page = dedup_page(published, [Group(tuple(many))] * 30, 0.9)
     assert "The first 40 of 50 are shown." in page

@@ -1,4 +1,4 @@
-"""Pages for everybody: axe-core's rules, any width, the keyboard."""
+"""Accessible pages: axe-core's rules, any width, the keyboard."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mmindex.search.hits import Limit
 from mmindex.search.query import Answer, Session
 from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.axe import grave_faults, opened
+from support.images import COLOURS, write_pngs
 from support.models import FakeEncoder
-from support.pictures import COLOURS, write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 pytestmark = pytest.mark.slow
 
@@ -30,17 +30,17 @@ NAMES = ["a", "2019/Summer holiday/IMG_2034.jpg", "a_very_long_name_of_some_expo
 
 
 def published(folder: Path, *, captions: bool = True) -> Snapshot:
-    """Pictures of all shapes, a copy and a smaller one among them, and one that is gone."""
-    paths = write_pictures(folder / "p", 6)
-    pictures = {(NAMES[n] if n < len(NAMES) else f"f/{n}"): p for n, p in enumerate(paths)}
+    """Images of all shapes, a copy and a smaller one among them, and one that is gone."""
+    paths = write_pngs(folder / "p", 6)
+    images = {(NAMES[n] if n < len(NAMES) else f"f/{n}"): p for n, p in enumerate(paths)}
     for name, size in {"panorama": (900, 90), "tower": (60, 700), "small": (24, 20)}.items():
         with Image.open(paths[0]) as first:
             first.resize(size).save(folder / "p" / f"{name}.png")
-        pictures[f"f/{name}"] = folder / "p" / f"{name}.png"
+        images[f"f/{name}"] = folder / "p" / f"{name}.png"
     (folder / "p" / "copy.png").write_bytes(paths[1].read_bytes())
-    pictures["f/copy"] = folder / "p" / "copy.png"
-    said = [(name, f"a {COLOURS[n % 5]} thing") for n, name in enumerate(pictures)] * 2
-    picture_store(folder / "store", pictures, said if captions else [], FakeEncoder())
+    images["f/copy"] = folder / "p" / "copy.png"
+    said = [(name, f"a {COLOURS[n % 5]} thing") for n, name in enumerate(images)] * 2
+    image_store(folder / "store", images, said if captions else [], FakeEncoder())
     paths[5].unlink()
     return open_snapshot(folder / "store")
 
@@ -83,7 +83,7 @@ PAGES: Mapping[str, Make] = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Each page once, written beside its pictures."""
+    """Each page once, written beside its images."""
     folder = tmp_path_factory.mktemp("everybody")
     snapshot = published(folder)
 
@@ -108,7 +108,7 @@ def test_axe_finds_no_serious_fault(made: Callable[[str], Path], name: str) -> N
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_sticks_out(made: Callable[[str], Path], name: str) -> None:
+def test_nothing_overflows(made: Callable[[str], Path], name: str) -> None:
     with opened(made(name)) as tab:
         for width in (PHONE, 768, DESK, WALL):
             tab.set_viewport_size({"width": width, "height": 900})
@@ -126,7 +126,7 @@ def test_a_phone_shows_two_columns(made: Callable[[str], Path], name: str) -> No
             assert len({round(left) for left in lefts}) == 2
 
 
-def test_pictures_of_every_shape_are_shown_whole(made: Callable[[str], Path]) -> None:
+def test_images_of_every_shape_are_shown_completely(made: Callable[[str], Path]) -> None:
     with opened(made("gallery")) as tab:
         fits = tab.eval_on_selector_all(
             ".frame img", "all => all.map(one => getComputedStyle(one).objectFit)"
@@ -139,7 +139,7 @@ def test_pictures_of_every_shape_are_shown_whole(made: Callable[[str], Path]) ->
         assert set(shapes) == {125}
 
 
-def test_the_keyboard_reaches_a_picture_once_and_shows_where_it_is(
+def test_the_keyboard_reaches_an_image_once_and_shows_where_it_is(
     made: Callable[[str], Path],
 ) -> None:
     with opened(made("gallery")) as tab:
@@ -158,7 +158,7 @@ def test_the_keyboard_reaches_a_picture_once_and_shows_where_it_is(
         assert {outline for _, _, outline in stops} == {"solid"}
 
 
-def test_a_fault_is_noticed(tmp_path: Path) -> None:
+def test_a_fault_is_detected(tmp_path: Path) -> None:
     """The control: a page that nobody could read."""
     page = tmp_path / "page.html"
     page.write_text(

@@ -1,4 +1,4 @@
-"""The gallery page: safe to open, complete without anything beside it, and honest about gaps."""
+"""The gallery page: safe, self-contained, and clear about missing images."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from mmindex.search.parts import Part, Question
 from mmindex.search.query import Answer, Session
 from mmindex.store.snapshot import Snapshot, open_snapshot
 from support import pages
+from support.images import write_pngs
 from support.models import FakeEncoder
 from support.pages import Page, assert_self_contained
-from support.pictures import write_pictures
-from support.stores import picture_store, with_manifest
+from support.stores import image_store, with_manifest
 
 HOSTILE = [*pages.HOSTILE, '=HYPERLINK("http://evil")']
 GPS_IFD = 0x8825
@@ -38,23 +38,23 @@ def photo_with_secrets(path: Path) -> None:
     exif[0x0112] = 6  # turn by 90 degrees to see it upright
     exif[0xA431] = "SERIAL-12345"
     exif.get_ifd(GPS_IFD)[1] = "N"
-    picture = Image.new("RGB", (60, 30), "red")
-    picture.save(path, exif=exif, comment=b"SECRET COMMENT", icc_profile=b"SECRET PROFILE" * 20)
+    image = Image.new("RGB", (60, 30), "red")
+    image.save(path, exif=exif, comment=b"SECRET COMMENT", icc_profile=b"SECRET PROFILE" * 20)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> dict[str, Path]:
-    paths = write_pictures(tmp_path / "p", len(HOSTILE))
+def images(tmp_path: Path) -> dict[str, Path]:
+    paths = write_pngs(tmp_path / "p", len(HOSTILE))
     secret = tmp_path / "p" / "secret.jpg"
     photo_with_secrets(secret)
     return {**{f"hostile/<b>{n}": path for n, path in enumerate(paths)}, "secret": secret}
 
 
 @pytest.fixture
-def published(tmp_path: Path, pictures: dict[str, Path]) -> Snapshot:
+def published(tmp_path: Path, images: dict[str, Path]) -> Snapshot:
     captions = [(f"hostile/<b>{n}", text) for n, text in enumerate(HOSTILE)]
     captions += [("secret", f"caption {n}") for n in range(7)]
-    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+    image_store(tmp_path / "store", images, captions, FakeEncoder())
     return open_snapshot(tmp_path / "store")
 
 
@@ -64,7 +64,7 @@ def answer_to(published: Snapshot, text: str, to: Modality = Modality.IMAGE) -> 
 
 
 @pytest.mark.parametrize("to", list(Modality))
-def test_hostile_texts_are_shown_and_do_nothing(published: Snapshot, to: Modality) -> None:
+def test_hostile_texts_are_shown_and_inert(published: Snapshot, to: Modality) -> None:
     """No caption, id or query brings a tag, an attribute or a hidden character into the page."""
     page = gallery_page(published, answer_to(published, HOSTILE[0] + "\u202e", to))
     seen = Page(page)
@@ -98,18 +98,18 @@ def test_texts_are_isolated_from_each_others_writing_direction(published: Snapsh
         assert page.count(safe) == alone > 0
 
 
-def test_the_page_needs_nothing_beside_it_and_allows_no_script(published: Snapshot) -> None:
+def test_the_page_is_self_contained_and_allows_no_script(published: Snapshot) -> None:
     page = gallery_page(published, answer_to(published, "red"))
     assert_self_contained(page)
     assert Page(page).named("img")
     assert not Page(page).named("a")
 
 
-def test_thumbnails_carry_nothing_but_upright_pixels(
-    published: Snapshot, pictures: dict[str, Path]
+def test_thumbnails_contain_only_upright_pixels(
+    published: Snapshot, images: dict[str, Path]
 ) -> None:
     """No EXIF (GPS), comment or colour profile of the original comes along."""
-    assert b"SECRET" in pictures["secret"].read_bytes()
+    assert b"SECRET" in images["secret"].read_bytes()
     with Session(published, FakeEncoder) as session:
         page = gallery_page(published, session.image("secret", Modality.IMAGE, Limit(1)))
     asked, found = Page(page).named("img")
@@ -125,15 +125,15 @@ def test_thumbnails_carry_nothing_but_upright_pixels(
         assert not {"exif", "icc_profile", "comment"} & thumb.info.keys()
 
 
-def test_no_local_path_leaves_with_the_page(published: Snapshot, tmp_path: Path) -> None:
-    """Nor that of the picture asked with, nor that of the model; ids stay whole."""
-    picture = str(tmp_path / "p" / "secret.jpg")
+def test_the_page_contains_no_local_path(published: Snapshot, tmp_path: Path) -> None:
+    """Nor that of the image asked with, nor that of the model; ids stay whole."""
+    image = str(tmp_path / "p" / "secret.jpg")
     encoder = msgspec.structs.replace(published.encoder, model=f"local-dir:{tmp_path}/mine")
     travelling = with_manifest(published, encoder=encoder)
     with Session(published, FakeEncoder) as session:
-        by_file = session.image(picture, Modality.IMAGE, Limit(3))
+        by_file = session.image(image, Modality.IMAGE, Limit(3))
         by_id = session.image("hostile/<b>0", Modality.IMAGE, Limit(3))
-        parts = (Part(Modality.TEXT, "/r/pics red"), Part(Modality.IMAGE, picture))
+        parts = (Part(Modality.TEXT, "/r/pics red"), Part(Modality.IMAGE, image))
         mixed = session.ask(Question(parts), Modality.IMAGE, Limit(3))
     asked = {"red": answer_to(published, "red"), "secret.jpg": by_file, "hostile/<b>0": by_id}
     for title, answer in {**asked, "/r/pics red + secret.jpg": mixed}.items():
@@ -144,7 +144,7 @@ def test_no_local_path_leaves_with_the_page(published: Snapshot, tmp_path: Path)
         assert title in Page(page).texts["bdi"]
 
 
-def test_a_page_goes_into_a_pipe_as_it_is(tmp_path: Path) -> None:
+def test_a_page_is_written_to_a_pipe_directly(tmp_path: Path) -> None:
     """Nothing that is no file is ever replaced by one: as root, /dev/null would be gone."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -156,11 +156,11 @@ def test_a_page_goes_into_a_pipe_as_it_is(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [pipe]
 
 
-def test_a_missing_or_broken_picture_is_a_placeholder_with_the_reason(
-    published: Snapshot, pictures: dict[str, Path]
+def test_a_missing_or_broken_image_is_a_placeholder_with_the_reason(
+    published: Snapshot, images: dict[str, Path]
 ) -> None:
-    pictures["hostile/<b>0"].unlink()
-    pictures["hostile/<b>1"].write_bytes(b"<html></html>")
+    images["hostile/<b>0"].unlink()
+    images["hostile/<b>1"].write_bytes(b"<html></html>")
     with Session(published, FakeEncoder) as session:
         answer = session.text("red", Modality.IMAGE, Limit(100))
     page = gallery_page(published, answer)
@@ -169,7 +169,7 @@ def test_a_missing_or_broken_picture_is_a_placeholder_with_the_reason(
     assert "not an image: " in page
 
 
-def test_every_hit_is_there_with_rank_score_id_and_captions(published: Snapshot) -> None:
+def test_every_hit_is_shown_with_rank_score_id_and_captions(published: Snapshot) -> None:
     answer = answer_to(published, "a red thing")
     page = gallery_page(published, answer)
     seen = Page(page)
@@ -185,33 +185,33 @@ def test_every_hit_is_there_with_rank_score_id_and_captions(published: Snapshot)
     assert "fake seed-0" in page
 
 
-def test_endless_captions_and_queries_are_cut(tmp_path: Path) -> None:
-    [path] = write_pictures(tmp_path / "p", 1)
-    picture_store(tmp_path / "s", {"a": path}, [("a", "word " * 200_000)], FakeEncoder())
+def test_very_long_captions_and_queries_are_cut(tmp_path: Path) -> None:
+    [path] = write_pngs(tmp_path / "p", 1)
+    image_store(tmp_path / "s", {"a": path}, [("a", "word " * 200_000)], FakeEncoder())
     published = open_snapshot(tmp_path / "s")
     page = gallery_page(published, answer_to(published, "red " * 100_000))
     assert len(page) < 30_000
 
 
-def test_a_name_leads_to_its_picture_by_a_path_relative_to_the_page(
-    published: Snapshot, tmp_path: Path, pictures: dict[str, Path]
+def test_a_name_links_to_its_image_relative_to_the_page(
+    published: Snapshot, tmp_path: Path, images: dict[str, Path]
 ) -> None:
-    pictures["hostile/<b>0"].unlink()
+    images["hostile/<b>0"].unlink()
     request = Request(page=tmp_path / "pages" / "red.html")
     page = gallery_page(published, answer_to(published, "red"), request)
     assert_self_contained(page)
     assert str(tmp_path) not in page
     links = {link["href"] for link in Page(page).named("a")}
-    there = {path for path in pictures.values() if path.exists()}
+    there = {path for path in images.values() if path.exists()}
     assert {(tmp_path / "pages" / unquote(link or "")).resolve() for link in links} == there
 
 
 def test_files_with_the_same_bytes_are_one_card(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path / "p", 3)
+    paths = write_pngs(tmp_path / "p", 3)
     copy = tmp_path / "p" / "copy <b>.png"
     copy.write_bytes(paths[0].read_bytes())
-    pictures = {"a": paths[0], "b": paths[1], "c": paths[2], "d/copy": copy}
-    picture_store(tmp_path / "s", pictures, [("b", "red"), ("c", "red")], FakeEncoder())
+    images = {"a": paths[0], "b": paths[1], "c": paths[2], "d/copy": copy}
+    image_store(tmp_path / "s", images, [("b", "red"), ("c", "red")], FakeEncoder())
     published = open_snapshot(tmp_path / "s")
     seen = Page(page := gallery_page(published, answer_to(published, "red")))
     assert len(seen.named("figure")) == 3
@@ -219,12 +219,12 @@ def test_files_with_the_same_bytes_are_one_card(tmp_path: Path) -> None:
     assert "× 2" in page
     assert "1 exact copy" in page
     assert "d/copy" in seen.texts["bdi"]
-    # Captions: the same words of two pictures.
+    # Captions: the same words of two images.
     page = gallery_page(published, answer_to(published, "red", Modality.TEXT))
     assert "1 different caption in 2 places" in page
 
 
-def test_a_bar_stands_for_the_score_and_not_for_the_rank(published: Snapshot) -> None:
+def test_a_bar_shows_the_score_and_not_the_rank(published: Snapshot) -> None:
     def bars(k: int, min_score: float) -> list[str | None]:
         with Session(published, FakeEncoder) as session:
             answer = session.image("secret", Modality.IMAGE, Limit(k))
@@ -238,7 +238,7 @@ def test_a_bar_stands_for_the_score_and_not_for_the_rank(published: Snapshot) ->
     assert without_best == everything[-len(without_best) :]
 
 
-def test_no_hits_say_why_and_what_to_try(published: Snapshot) -> None:
+def test_a_page_without_hits_gives_reasons_and_advice(published: Snapshot) -> None:
     nothing = Answer("red", Modality.IMAGE, 1, ())
     page = gallery_page(published, nothing, Request(0.99, "width < 50 and '<b>' = '<b>'"))
     assert f"0 of {len(HOSTILE) + 1} images" in page
@@ -251,7 +251,7 @@ def test_no_hits_say_why_and_what_to_try(published: Snapshot) -> None:
     assert "other words" in page
 
 
-def test_no_hits_and_an_untrained_model_are_said(published: Snapshot) -> None:
+def test_no_hits_and_an_untrained_model_are_reported(published: Snapshot) -> None:
     answer = Answer("red", Modality.IMAGE, 1, ())
     assert "No results" in gallery_page(published, answer)
     assert "untrained" not in gallery_page(published, answer)
@@ -260,7 +260,7 @@ def test_no_hits_and_an_untrained_model_are_said(published: Snapshot) -> None:
     assert "untrained" in page
 
 
-def test_a_page_replaces_the_old_one_whole(tmp_path: Path) -> None:
+def test_a_page_replaces_the_old_one_completely(tmp_path: Path) -> None:
     target = tmp_path / "page.html"
     write_page(target, "old")
     write_page(target, "neu ☃")

@@ -1,4 +1,4 @@
-"""The three pages in a real browser: drawn in both schemes, and inert whatever captions hold."""
+"""The three pages in a real browser: in both schemes, and inert with any caption."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from mmindex.search.query import Session
 from mmindex.store.snapshot import Snapshot, open_snapshot
 from support import pages
 from support.browser import assert_inert, browse
+from support.images import write_pngs
 from support.models import FakeEncoder
-from support.pictures import write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 HOSTILE = [
     *pages.HOSTILE,
@@ -41,16 +41,16 @@ SCHEMES = {"light": False, "dark": True}
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    """Pictures under hostile names with hostile captions; the first once more, smaller."""
+    """Images under hostile names with hostile captions; the first once more, smaller."""
     folder = tmp_path_factory.mktemp("pages")
-    paths = write_pictures(folder / "p", len(HOSTILE))
+    paths = write_pngs(folder / "p", len(HOSTILE))
     names = [f"<b onclick=alert(5)>{text}".replace("\ud83d", "") for text in HOSTILE]
-    pictures = dict(zip(names, paths, strict=True))
+    images = dict(zip(names, paths, strict=True))
     with Image.open(paths[0]) as first:
         first.resize((24, 20)).save(folder / "copy.png")
-    pictures["copy"] = folder / "copy.png"
-    captions = list(zip(pictures, HOSTILE, strict=False))
-    picture_store(folder / "store", pictures, captions, FakeEncoder())
+    images["copy"] = folder / "copy.png"
+    captions = list(zip(images, HOSTILE, strict=False))
+    image_store(folder / "store", images, captions, FakeEncoder())
     return open_snapshot(folder / "store")
 
 
@@ -81,7 +81,7 @@ def colours(scheme: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("make", [gallery, dedup, report])
-def test_a_page_is_drawn_in_both_schemes_and_does_nothing(
+def test_a_page_is_drawn_in_both_schemes_and_is_inert(
     published: Snapshot, tmp_path: Path, make, scheme: str
 ) -> None:
     """No script runs, nothing is fetched or blocked, and the elements are those that we wrote."""
@@ -91,28 +91,28 @@ def test_a_page_is_drawn_in_both_schemes_and_does_nothing(
     seen = browse(page, dark=SCHEMES[scheme])
     assert_inert(seen, source)
     named = colours(scheme)
-    assert seen.picture.size == (1280, 2000)
+    assert seen.screenshot.size == (1280, 2000)
     assert seen.pixels(named["page"]) > 0.1 * 1280 * 2000
     assert seen.pixels(named["card"]) > 50_000
     assert seen.pixels(named["accent"]) > 200
     assert seen.pixels(named["ink"]) > 100
-    # Pictures are inside and drawn: fields of many other colours.
-    drawn = seen.picture.getcolors(1 << 24) or []
+    # Images are inside and drawn: fields of many other colours.
+    drawn = seen.screenshot.getcolors(1 << 24) or []
     assert sum(count > 50 for count, _ in drawn) > 30
 
 
 @pytest.mark.parametrize("make", [gallery, dedup, report])
-def test_a_page_fits_a_telephone(published: Snapshot, tmp_path: Path, make) -> None:
+def test_a_page_fits_a_phone(published: Snapshot, tmp_path: Path, make) -> None:
     """The margins stay free, so nothing sticks out on either side."""
     page = tmp_path / "page.html"
     page.write_text(make(published), encoding="utf-8")
-    picture = browse(page, width=500, height=3000).picture
-    ground = picture.getpixel((2, 2))
+    image = browse(page, width=500, height=3000).screenshot
+    ground = image.getpixel((2, 2))
     for x in (0, 5, 494, 499):
-        assert {picture.getpixel((x, y)) for y in range(0, 3000, 7)} == {ground}
+        assert {image.getpixel((x, y)) for y in range(0, 3000, 7)} == {ground}
 
 
-def test_a_page_that_acts_is_noticed(tmp_path: Path) -> None:
+def test_an_active_page_is_detected(tmp_path: Path) -> None:
     """The control: a page without our precautions is told from one with them."""
     page = tmp_path / "page.html"
     source = "<title>a</title>" + "".join(f"<p>{text}</p>" for text in HOSTILE[:1])
@@ -136,7 +136,7 @@ def _luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_letter_stands_out_from_its_ground(scheme: str) -> None:
+def test_every_letter_has_enough_contrast(scheme: str) -> None:
     """WCAG's AA for small texts: a contrast of 4.5."""
     named = colours(scheme)
     grounds = {"ink": "page card frame", "soft": "page card frame", "accent": "page card",

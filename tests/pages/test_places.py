@@ -1,4 +1,4 @@
-"""What pages call pictures, and the links to them: useful, harmless, and telling nothing."""
+"""The names of images on pages, and links that reveal no folder of the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mmindex.pages.places import Place, breakable, folder_of, place_of
 
 
-def test_a_file_goes_by_its_name_and_a_member_by_that_of_its_archive(tmp_path: Path) -> None:
+def test_a_file_has_its_name_and_a_member_that_of_its_archive(tmp_path: Path) -> None:
     assert place_of("/r/2019/a b.jpg", "f/2019/a b.jpg") == Place("a b.jpg")
     packed = tmp_path / "val2017.zip"
     packed.write_bytes(b"")
@@ -32,22 +32,20 @@ def test_a_link_is_a_file_below_the_page_whatever_its_name(tmp_path: Path, name:
     assert unquote_to_bytes(found.href) == f"./p/{name}".encode()
 
 
-def test_bytes_that_are_no_utf8_keep_their_link(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_keep_their_link(tmp_path: Path) -> None:
     found = place_of(f"file://{tmp_path}/caf%E9.jpg", "id", tmp_path / "page.html")
     assert unquote_to_bytes(found.href) == b"./caf\xe9.jpg"
 
 
-def test_no_link_spells_out_where_the_home_folder_is(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_no_link_reveals_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home = tmp_path / "home" / "jane"
     monkeypatch.setenv("HOME", str(home))
-    picture = f"{home}/Pictures/a.jpg"
-    assert place_of(picture, "id", home / "Documents" / "p.html").href == "./../Pictures/a.jpg"
-    assert place_of(picture, "id", home / "p.html").href == "./Pictures/a.jpg"
-    assert place_of(picture, "id", tmp_path / "p.html").href == ""
-    assert place_of(picture, "id", Path("/p.html")).href == ""
-    assert place_of(picture, "id").href == ""
+    image = f"{home}/Pictures/a.jpg"
+    assert place_of(image, "id", home / "Documents" / "p.html").href == "./../Pictures/a.jpg"
+    assert place_of(image, "id", home / "p.html").href == "./Pictures/a.jpg"
+    assert place_of(image, "id", tmp_path / "p.html").href == ""
+    assert place_of(image, "id", Path("/p.html")).href == ""
+    assert place_of(image, "id").href == ""
 
 
 def test_names_break_after_folders_and_inside_long_words_only() -> None:
@@ -57,7 +55,7 @@ def test_names_break_after_folders_and_inside_long_words_only() -> None:
 
 
 @given(st.text())
-def test_breaks_change_no_letter(text: str) -> None:
+def test_line_breaks_do_not_change_the_text(text: str) -> None:
     from markupsafe import escape
 
     from mmindex.core.display import visible
@@ -65,6 +63,6 @@ def test_breaks_change_no_letter(text: str) -> None:
     assert breakable(text).replace("<wbr>", "") == escape(visible(text))
 
 
-def test_a_folder_is_what_stands_before_the_name() -> None:
+def test_a_folder_is_the_part_before_the_name() -> None:
     assert folder_of("folder/Pictures/2019/a.jpg") == "folder/Pictures/2019"
     assert folder_of("alone") == "alone"

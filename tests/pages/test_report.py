@@ -1,4 +1,4 @@
-"""The report: complete, inert, and from disk."""
+"""The report: complete, inert, and opened from disk."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mmindex.store import quarantine, versions
 from mmindex.store.manifest import SourceSummary
 from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.clustered import clustered
+from support.images import COLOURS, write_pngs
 from support.index_stores import write_shards
 from support.models import FakeEncoder, fake_info
 from support.pages import HOSTILE, Page, assert_self_contained
-from support.pictures import COLOURS, write_pictures
 from support.stores import (
     Side,
     captions_table,
+    image_store,
     images_table,
     key_of,
     make_store,
-    picture_store,
     with_manifest,
 )
 
@@ -39,12 +39,12 @@ CONFIG = EvaluateConfig()
 
 @pytest.fixture
 def published(tmp_path: Path) -> Snapshot:
-    """Pictures under hostile names with hostile captions, two quarantined, two versions."""
-    paths = write_pictures(tmp_path / "p", len(HOSTILE))
-    pictures = {f"hostile/<b>{n}": path for n, path in enumerate(paths)}
+    """Images under hostile names with hostile captions, two quarantined, two versions."""
+    paths = write_pngs(tmp_path / "p", len(HOSTILE))
+    images = {f"hostile/<b>{n}": path for n, path in enumerate(paths)}
     captions = [(f"hostile/<b>{n}", text) for n, text in enumerate(HOSTILE)]
     captions += [(f"hostile/<b>{n}", f"a {COLOURS[n]} thing, {n}") for n in range(5)]
-    snapshot = picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+    snapshot = image_store(tmp_path / "store", images, captions, FakeEncoder())
     publish_second(snapshot)
     return open_snapshot(tmp_path / "store")
 
@@ -77,7 +77,7 @@ def page_of(published: Snapshot, comparison: Comparison | None = None) -> str:
     return report_page(published, measured, CONFIG, comparison)
 
 
-def test_hostile_captions_ids_and_sources_are_shown_and_do_nothing(published: Snapshot) -> None:
+def test_hostile_captions_ids_and_sources_are_shown_and_inert(published: Snapshot) -> None:
     page = page_of(published)
     assert_self_contained(page)
     seen = Page(page)
@@ -141,7 +141,7 @@ def test_the_best_possible_recall_is_marked_where_it_is_known(published: Snapsho
     assert_self_contained(page)
 
 
-def test_a_damaged_older_version_is_said_and_does_not_stop_the_report(
+def test_a_damaged_older_version_is_reported_and_does_not_stop_the_page(
     published: Snapshot,
 ) -> None:
     published.layout.version(1).write_text("{}")
@@ -150,7 +150,7 @@ def test_a_damaged_older_version_is_said_and_does_not_stop_the_report(
     assert str(published.layout.root) not in page
 
 
-def test_expected_figures_stand_beside_measured_ones(published: Snapshot) -> None:
+def test_expected_figures_are_next_to_measured_ones(published: Snapshot) -> None:
     figures = (Figure("captions", 16.0, 16.0, 0), Figure("text_to_image r@1", 99.0, 50.0, 0.5))
     page = page_of(published, Comparison("<m> on c", "https://cite", figures))
     assert "1 of 2 figures are not as expected" in page
@@ -158,10 +158,10 @@ def test_expected_figures_stand_beside_measured_ones(published: Snapshot) -> Non
     assert_self_contained(page)
 
 
-def test_an_untrained_model_and_missing_captions_are_said(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path / "p", 3)
-    pictures = {f"i{n}": path for n, path in enumerate(paths)}
-    picture_store(tmp_path / "s", pictures, [], FakeEncoder())
+def test_an_untrained_model_and_missing_captions_are_reported(tmp_path: Path) -> None:
+    paths = write_pngs(tmp_path / "p", 3)
+    images = {f"i{n}": path for n, path in enumerate(paths)}
+    image_store(tmp_path / "s", images, [], FakeEncoder())
     published = open_snapshot(tmp_path / "s")
     encoder = msgspec.structs.replace(published.encoder, trained=False)
     page = page_of(with_manifest(published, encoder=encoder))
@@ -172,7 +172,7 @@ def test_an_untrained_model_and_missing_captions_are_said(tmp_path: Path) -> Non
 
 @pytest.fixture
 def approximate(tmp_path: Path) -> Snapshot:
-    """2,000 clustered vectors behind a real, tuned IVF-PQ index; the pictures are gone."""
+    """2,000 clustered vectors behind a real, tuned IVF-PQ index; the images are gone."""
     vectors = clustered(2_000, 32, seed=3)
     keys = [key_of(str(n)) for n in range(2_000)]
     captions = [(f"i{n}", f"caption {n}") for n in range(2_000)]

@@ -1,4 +1,4 @@
-"""Best and worst queries, and speeds, over a real store of coloured pictures."""
+"""The best and worst queries, and speeds, of a real store of coloured images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mmindex.evaluate.stage import Measured, measure
 from mmindex.pages.showcase import best_queries, showcase, worst_queries
 from mmindex.store import versions
 from mmindex.store.snapshot import Snapshot, open_snapshot
+from support.images import COLOURS, write_pngs
 from support.models import FakeEncoder
-from support.pictures import COLOURS, write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 
 def direction(ranks: list[int], images: list[int], lead: list[float]) -> Direction:
@@ -52,12 +52,12 @@ def test_no_two_queries_of_one_image_are_shown() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Snapshot:
-    """Five pictures of five colours; the caption of picture 1 (green) speaks of red."""
-    paths = write_pictures(tmp_path / "p", 5)
-    pictures = {f"i{n}": path for n, path in enumerate(paths)}
-    captions = [(image_id, f"a {COLOURS[n]} square") for n, image_id in enumerate(pictures)]
+    """Five images of five colours; the caption of image 1 (green) speaks of red."""
+    paths = write_pngs(tmp_path / "p", 5)
+    images = {f"i{n}": path for n, path in enumerate(paths)}
+    captions = [(image_id, f"a {COLOURS[n]} square") for n, image_id in enumerate(images)]
     captions[1] = ("i1", "a red half \ud83d of a thing")
-    picture_store(tmp_path / "s", pictures, captions, FakeEncoder())
+    image_store(tmp_path / "s", images, captions, FakeEncoder())
     return open_snapshot(tmp_path / "s")
 
 
@@ -65,7 +65,7 @@ def measured(store: Snapshot) -> Measured:
     return measure(store, EvaluateConfig())
 
 
-def test_the_worst_query_stands_with_its_own_picture_and_the_one_found_first(
+def test_the_worst_query_is_shown_with_its_own_image_and_the_first_hit(
     store: Snapshot,
 ) -> None:
     found = measured(store)
@@ -94,7 +94,7 @@ def test_images_ask_for_captions_in_the_other_direction(store: Snapshot) -> None
     assert worst.query.thumb is not None
 
 
-def test_exact_search_is_one_point_that_loses_nothing(store: Snapshot) -> None:
+def test_exact_search_is_a_single_point_with_full_recall(store: Snapshot) -> None:
     found = measured(store)
     assert found.corpus.captions is not None
     asked = found.corpus.captions.vectors

@@ -1,4 +1,4 @@
-"""The report of changes counts what an obvious comparison of ids and keys counts."""
+"""The report of changes equals a simple comparison of ids and keys."""
 
 import hashlib
 
@@ -55,7 +55,7 @@ def expected(before, after):
 
 @settings(max_examples=60, deadline=None)
 @given(before=ROWS, after=ROWS)
-def test_counts_are_those_of_an_obvious_comparison(tmp_path_factory, before, after):
+def test_counts_are_those_of_a_simple_comparison(tmp_path_factory, before, after):
     objects = new_store(tmp_path_factory.mktemp("store"))
     changes = compare(objects, write(objects, before, before), write(objects, after, after))
     assert changes.images == expected(before, after)
@@ -77,7 +77,7 @@ def test_sources_that_were_not_read_are_left_out_with_their_captions(tmp_path):
     assert compare(objects, before, after, ["other"]).images.removed == 2
 
 
-def test_damage_is_told_as_damage_and_not_counted(tmp_path):
+def test_damage_is_reported_as_damage_and_not_counted(tmp_path):
     objects = new_store(tmp_path)
     before = write(objects, {"a": 1})
     path = objects.layout.object(before.images.sha256)
@@ -87,7 +87,7 @@ def test_damage_is_told_as_damage_and_not_counted(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [OSError, Terminated, KeyboardInterrupt])
-def test_what_is_raised_while_duckdb_reads_comes_out_as_itself(tmp_path, monkeypatch, kind):
+def test_errors_while_duckdb_reads_are_raised_unchanged(tmp_path, monkeypatch, kind):
     """DuckDB has only words for it, and another class."""
     objects = new_store(tmp_path)
     tables = write(objects, {"a": 1}), write(objects, {"b": 1})

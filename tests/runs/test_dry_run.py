@@ -1,4 +1,4 @@
-"""``--dry-run`` says what the build then does, and changes nothing."""
+"""``--dry-run`` predicts the build and changes nothing."""
 
 import os
 
@@ -55,7 +55,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("change", CHANGED)
-def test_a_build_does_what_its_dry_run_said(built, change):
+def test_a_build_matches_its_dry_run(built, change):
     store, photos = built
     write_photos(photos, CHANGED[change])
     before = state(store)
@@ -75,7 +75,7 @@ def test_a_build_does_what_its_dry_run_said(built, change):
             assert said.index[side].action == index["action"]
 
 
-def test_an_index_from_before_the_last_version_is_foreseen_to_be_extended(built):
+def test_an_older_index_is_predicted_to_be_extended(built):
     """The crawl alone published a version that has none."""
     store, photos = built
     write_photos(photos, CHANGED["an addition"])
@@ -88,7 +88,7 @@ def test_an_index_from_before_the_last_version_is_foreseen_to_be_extended(built)
         assert index["action"] == "extended"
 
 
-def test_another_model_is_foreseen(built):
+def test_another_model_is_predicted(built):
     store, photos = built
     said = foresee(store, photos, FakeEncoder(seed=9))
     assert (said.encode["image"].encode, said.encode["image"].reuse) == (12, 0)
@@ -96,7 +96,7 @@ def test_another_model_is_foreseen(built):
     assert said.would == "publish"
 
 
-def test_what_would_stop_the_build_is_told_with_its_exit_code(built):
+def test_what_would_stop_the_build_is_reported_with_its_exit_code(built):
     store, photos = built
     write_photos(photos, {}, captions={})
     before = state(store)
@@ -106,21 +106,21 @@ def test_what_would_stop_the_build_is_told_with_its_exit_code(built):
     assert state(store) == before
 
 
-def test_a_source_that_is_not_there_stops_it_too(built):
+def test_a_missing_source_stops_it_too(built):
     store, photos = built
     said = foresee(store, photos.parent / "nowhere")
     assert (said.would, said.exit_code) == ("stop", 66)
     assert "nowhere" in said.stops[0].message
 
 
-def test_where_no_store_is_none_is_made(tmp_path):
+def test_a_dry_run_creates_no_store(tmp_path):
     photos = write_photos(tmp_path / "photos", TWELVE)
     said = foresee(tmp_path / "store", photos)
     assert (said.version, said.would, said.encode["image"].encode) == (0, "publish", 12)
     assert not (tmp_path / "store").exists()
 
 
-def test_what_is_not_there_yet_is_named_and_neither_fetched_nor_drawn(built, tmp_path):
+def test_missing_sources_are_named_and_neither_fetched_nor_drawn(built, tmp_path):
     store, photos = built
     before = state(store)
     given = [f"folder:{photos}", "scenes:50", "coco:val2017"]
@@ -149,7 +149,7 @@ def test_weights_that_the_hub_has_are_not_fetched(built, tmp_path, monkeypatch):
     assert not (tmp_path / "hub").exists()
 
 
-def test_seconds_are_foreseen_from_the_last_run(built):
+def test_seconds_are_estimated_from_the_last_run(built):
     store, photos = built
     write_photos(photos, {**TWELVE, "new.jpg": 100})
     assert foresee(store, photos).seconds["encode"] > 0

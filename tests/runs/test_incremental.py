@@ -1,4 +1,4 @@
-"""A corpus that changes from night to night: every command answers from what is there now."""
+"""A corpus that changes every night: every command uses the current content."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def folder():
         yield made
 
 
-def built(folder: Path, pictures: dict[str, int], captions=None, **values) -> RunSummary:
-    write_photos(folder / "photos", pictures, captions)
+def built(folder: Path, images: dict[str, int], captions=None, **values) -> RunSummary:
+    write_photos(folder / "photos", images, captions)
     values = {"limits__max_removed": 1.0, "index__kind": "ivfpq", **values}
     return run_build(folder / "store", folder / "photos", **values)
 
 
-def pictures_of(numbers) -> dict[str, int]:
+def images_of(numbers) -> dict[str, int]:
     return {f"{number:03d}.jpg": number for number in numbers}
 
 
@@ -58,26 +58,26 @@ def table_keys(folder: Path, table: str) -> set[str]:
 
 def test_a_week_of_changes(folder):
     """Unchanged, then images added, one removed, one replaced, a caption changed."""
-    first = built(folder, pictures_of(range(COUNT)))
+    first = built(folder, images_of(range(COUNT)))
     assert side_of(first, "image") == ("trained", COUNT, 0)
-    assert not built(folder, pictures_of(range(COUNT))).published
+    assert not built(folder, images_of(range(COUNT))).published
 
-    added = built(folder, pictures_of(range(COUNT + 3)))
+    added = built(folder, images_of(range(COUNT + 3)))
     assert side_of(added, "image") == ("extended", 3, 0)
     assert side_of(added, "text") == ("extended", 6, 0)
 
-    removed = built(folder, pictures_of(range(1, COUNT + 3)))
+    removed = built(folder, images_of(range(1, COUNT + 3)))
     assert side_of(removed, "image") == ("extended", 0, 1)
     assert side_of(removed, "text") == ("extended", 0, 2)
     assert removed.manifest.indexes["image"].rows == COUNT + 3
 
-    pictures = pictures_of(range(1, COUNT + 3))
-    replaced = built(folder, pictures | {"001.jpg": 200})
+    images = images_of(range(1, COUNT + 3))
+    replaced = built(folder, images | {"001.jpg": 200})
     assert side_of(replaced, "image") == ("extended", 1, 1)
 
-    captions = {name: [f"drawing {n}", f"a square {n}"] for name, n in pictures.items()}
+    captions = {name: [f"drawing {n}", f"a square {n}"] for name, n in images.items()}
     captions["005.jpg"] = ["something else entirely"]
-    said = built(folder, pictures | {"001.jpg": 200}, captions)
+    said = built(folder, images | {"001.jpg": 200}, captions)
     assert side_of(said, "text")[0] == "extended"
     assert side_of(said, "image")[:2] == ("kept", 0)
 
@@ -89,31 +89,31 @@ def test_a_week_of_changes(folder):
 
 def test_stages_run_one_by_one_extend_the_last_index(folder):
     """What ``crawl`` and ``encode`` publish has no indexes; the one before it had."""
-    built(folder, pictures_of(range(COUNT)))
+    built(folder, images_of(range(COUNT)))
     for wanted in (("crawl",), ("encode",), ("crawl", "encode")):
-        built(folder, pictures_of(range(1, COUNT + 3)), wanted=wanted)
-    last = built(folder, pictures_of(range(1, COUNT + 3)), wanted=("index",))
+        built(folder, images_of(range(1, COUNT + 3)), wanted=wanted)
+    last = built(folder, images_of(range(1, COUNT + 3)), wanted=("index",))
     assert side_of(last, "image") == ("extended", 3, 1)
     assert side_of(last, "text") == ("extended", 6, 2)
     for side, table in ((Modality.IMAGE, "images"), (Modality.TEXT, "captions")):
         assert names_of(folder, side) == table_keys(folder, table)
 
 
-def test_no_index_is_extended_that_knows_what_was_forgotten(folder):
-    built(folder, pictures_of(range(COUNT)))
-    built(folder, pictures_of(range(COUNT + 1)), wanted=("crawl",))
+def test_an_index_with_forgotten_vectors_is_not_extended(folder):
+    built(folder, images_of(range(COUNT)))
+    built(folder, images_of(range(COUNT + 1)), wanted=("crawl",))
     forget(folder / "store", ["folder/photos/007.jpg"], "forget")
     (folder / "photos" / "007.jpg").unlink()
-    built(folder, pictures_of(n for n in range(COUNT) if n != 7), wanted=("crawl", "encode"))
-    last = built(folder, pictures_of(n for n in range(COUNT) if n != 7), wanted=("index",))
+    built(folder, images_of(n for n in range(COUNT) if n != 7), wanted=("crawl", "encode"))
+    last = built(folder, images_of(n for n in range(COUNT) if n != 7), wanted=("index",))
     assert side_of(last, "image") == ("trained", COUNT - 1, 0)
 
 
-def test_removed_pictures_are_in_no_evaluation_group_or_filter(folder):
-    """Every picture stands there under two names first, so that names go and vectors stay too."""
+def test_removed_images_are_in_no_evaluation_group_or_filter(folder):
+    """Every image stands there under two names first, so that names go and vectors stay too."""
     twice = {f"again-{number}.jpg": number for number in range(COUNT)}
-    built(folder, pictures_of(range(COUNT)) | {"x.jpg": 300, "y.jpg": 301} | twice)
-    built(folder, pictures_of(range(3, COUNT)) | {"y.jpg": 301}, index__retrain_at=1.0)
+    built(folder, images_of(range(COUNT)) | {"x.jpg": 300, "y.jpg": 301} | twice)
+    built(folder, images_of(range(3, COUNT)) | {"y.jpg": 301}, index__retrain_at=1.0)
     version = open_snapshot(folder / "store")
     made = version.manifest
     info = made.indexes["image"]
@@ -131,15 +131,15 @@ def test_removed_pictures_are_in_no_evaluation_group_or_filter(folder):
     assert evaluation is not None
     assert evaluation["images"] == COUNT - 2
     fresh = folder / "fresh"
-    whole = built(fresh, pictures_of(range(3, COUNT)) | {"y.jpg": 301}).manifest.evaluation
+    whole = built(fresh, images_of(range(3, COUNT)) | {"y.jpg": 301}).manifest.evaluation
     assert whole is not None
     for figure in ("text_to_image", "image_to_text"):
         assert evaluation[figure] == whole[figure]
 
 
-def test_a_corpus_without_captions_measures_itself_without_the_removed(folder):
-    built(folder, pictures_of(range(COUNT)), {}, index__kind="exact")
-    made = built(folder, pictures_of(range(4, COUNT)), {}, index__kind="exact").manifest
+def test_a_corpus_without_captions_is_measured_without_removed_images(folder):
+    built(folder, images_of(range(COUNT)), {}, index__kind="exact")
+    made = built(folder, images_of(range(4, COUNT)), {}, index__kind="exact").manifest
     assert "removed/image" in [ref.name for ref in made.objects]
     assert made.evaluation is not None
     assert made.evaluation["index_recall@10"] == {"image": 100.0, "text": None}

@@ -1,4 +1,4 @@
-"""Parts of an encoding: in any order, beside anything, and the same bytes at the end."""
+"""Parts of an encoding in any order, alongside other commands, with the same bytes at the end."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from support.models import FakeEncoder
 from support.parts import ended, start
 
 VALUES = {"encode__batch_size": 2, "encode__shard_rows": 4}
-PICTURES = {f"{number:03}.jpg": number for number in range(26)}
+IMAGES = {f"{number:03}.jpg": number for number in range(26)}
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     with fast_folder() as made:
-        write_photos(made / "photos", PICTURES)
+        write_photos(made / "photos", IMAGES)
         yield made
 
 
@@ -77,14 +77,14 @@ def wait_for_shards(root: Path, more_than: int, process: subprocess.Popen[str]) 
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)], ids=str)
-def test_three_parts_and_a_build_give_the_bytes_of_one_run(
+def test_three_parts_and_a_build_write_the_same_bytes_as_one_run(
     folder: Path, order: tuple[int, ...]
 ) -> None:
     alone = build(folder, "alone")
     root = crawled(folder)
     reports = [encode_part(root, f"{number}/3") for number in order]
-    assert sum(report.encoded_images for report in reports) == len(PICTURES)
-    assert sum(report.encoded_texts for report in reports) == 2 * len(PICTURES)
+    assert sum(report.encoded_images for report in reports) == len(IMAGES)
+    assert sum(report.encoded_texts for report in reports) == 2 * len(IMAGES)
     assert max(r.units for r in reports) - min(r.units for r in reports) <= 1
     assert nothing_staged(root)
     encoder = FakeEncoder()
@@ -109,11 +109,11 @@ def test_parts_that_are_missing_are_encoded_by_the_build(folder: Path) -> None:
     assert objects(made) == objects(alone)
 
 
-def test_parts_of_what_a_changed_corpus_lacks(folder: Path) -> None:
+def test_parts_encode_what_a_changed_corpus_lacks(folder: Path) -> None:
     """Units are cut from the published tables, less what the published version holds."""
     for name in ("alone", "store"):
         build(folder, name)
-    more = PICTURES | {f"more{number:03}.jpg": 100 + number for number in range(9)}
+    more = IMAGES | {f"more{number:03}.jpg": 100 + number for number in range(9)}
     write_photos(folder / "photos", more)
     alone = build(folder, "alone")
     root = crawled(folder)
@@ -142,10 +142,10 @@ def test_more_parts_than_units_leave_some_with_nothing(folder: Path) -> None:
     root = crawled(folder)
     reports = [encode_part(root, f"{number}/40") for number in range(1, 41)]
     assert {report.units for report in reports} == {0, 1}
-    assert sum(report.encoded_images for report in reports) == len(PICTURES)
+    assert sum(report.encoded_images for report in reports) == len(IMAGES)
 
 
-def test_what_a_part_needs(folder: Path, tmp_path: Path) -> None:
+def test_a_part_requires_a_crawled_version(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(NoInputError):
         run_part(tmp_path / "none", settings(tmp_path / "none", None, {}), Part(1, 2))
     root = folder / "empty"
@@ -159,7 +159,7 @@ def test_what_a_part_needs(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1", "0/3", "4/3", "-1/3", "1/0", "1/3/5", "a/b", "１/３"])
-def test_a_part_that_makes_no_sense_is_refused(text: str) -> None:
+def test_an_invalid_part_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="I/N"):
         parse_part(text)
     assert str(parse_part("03/12")) == "3/12"
@@ -187,7 +187,7 @@ def test_two_parts_at_once_and_a_killed_one_give_the_bytes_of_one_run(folder: Pa
     assert not check(root, full=True).problems
 
 
-def test_a_part_beside_writers_keeps_its_folder(folder: Path) -> None:
+def test_a_part_keeps_its_folder_while_others_write(folder: Path) -> None:
     """A build, a collection and what every writer clears away, all while a part runs."""
     alone = build(folder, "alone")
     root = crawled(folder)
@@ -219,10 +219,10 @@ def test_sigterm_stops_a_part_and_leaves_nothing_staged(folder: Path) -> None:
     assert nothing_staged(root)
 
 
-def test_what_is_forgotten_beside_a_part_does_not_come_back(folder: Path) -> None:
+def test_items_forgotten_during_a_part_do_not_return(folder: Path) -> None:
     root = crawled(folder)
     build(folder)
-    write_photos(folder / "photos", PICTURES | {"a.jpg": 200, "b.jpg": 201, "c.jpg": 202})
+    write_photos(folder / "photos", IMAGES | {"a.jpg": 200, "b.jpg": 201, "c.jpg": 202})
     crawled(folder)
     there = set(Layout(root).objects_dir.glob("*/*"))
     process = start(argv(folder, "encode", "--part", "1/1"), folder / "gate", batches=1)

@@ -1,4 +1,4 @@
-"""A folder as a phone leaves it: HEIC with orientation, place, profile and further pictures."""
+"""A folder of phone photos: HEIC with orientation, location, profile and more images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from mmindex.core.config import LimitsConfig
 from mmindex.media.images import ImageLimits, decode
 from support.command import mmindex, mmindex_json
-from support.pictures import draw
+from support.images import draw
 
 R = TiffImagePlugin.IFDRational
 TURNS = {
@@ -49,7 +49,7 @@ def phone_photo(number: int) -> tuple[bytes, Image.Image]:
 
 
 @pytest.mark.slow
-def test_fifty_photos_of_a_phone_are_built_and_found_as_they_are(tmp_path: Path) -> None:
+def test_fifty_photos_of_a_phone_are_indexed_and_found(tmp_path: Path) -> None:
     folder, limits = tmp_path / "DCIM", ImageLimits.of(LimitsConfig())
     folder.mkdir()
     for number in range(50):

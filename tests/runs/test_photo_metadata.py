@@ -1,4 +1,4 @@
-"""Metadata of photographs in whole builds: upgrades, settings, queries, what leaves the store."""
+"""Metadata of photographs in whole builds: upgrades, settings, queries, locations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.asking import run as query
 from support.fakestore import fake_model, fast_folder, run_build
 from support.forgetting import assert_nowhere, assert_sound, forget_ids
 from support.models import FakeEncoder
-from support.photo_files import MUNICH, PEOPLE, R, exif, picture, xmp
+from support.photo_files import MUNICH, PEOPLE, R, encoded, exif, xmp
 
 LONG_AGO_NS = 1_600_000_000_000_000_000
 SYDNEY = {
@@ -37,14 +37,14 @@ SYDNEY = {
 
 
 def photo(date: str, gps: dict[int, object] | None, fmt: str = "JPEG", **more: object) -> bytes:
-    return picture(fmt, exif=exif({Base.Make: "Leica"}, {Base.DateTimeOriginal: date}, gps), **more)
+    return encoded(fmt, exif=exif({Base.Make: "Leica"}, {Base.DateTimeOriginal: date}, gps), **more)
 
 
 PHOTOS = {
     "rome/old.jpg": photo("2019:05:01 10:00:00", None),
     "munich.webp": photo("2023:06:01 18:30:05", MUNICH, "WEBP", xmp=xmp(PEOPLE)),
     "sydney.png": photo("2024:01:02 03:04:05", SYDNEY, "PNG"),
-    "plain.tif": picture("TIFF"),
+    "plain.tif": encoded("TIFF"),
 }
 HOSTILE = "\x1b[2J<script>\t=1+1"
 
@@ -70,7 +70,7 @@ def columns(place: Path) -> set[str]:
         return set(file.schema_arrow.names)
 
 
-def encoded(summary: RunSummary) -> tuple[int, int]:
+def new_vectors(summary: RunSummary) -> tuple[int, int]:
     report = summary.report.reports["encode"]
     return report["encoded_images"], report["encoded_texts"]
 
@@ -82,16 +82,16 @@ def test_a_store_without_metadata_gets_it_at_the_next_build_and_nothing_is_encod
     assert "taken" not in columns(place)
     summary = build(place, crawl__metadata="all")
     assert summary.published
-    assert encoded(summary) == (0, 0)
+    assert new_vectors(summary) == (0, 0)
     assert {"taken", "lat", "keywords", "folder", "modified"} <= columns(place)
     assert not build(place).published
     assert_sound(place)
 
 
-def test_a_stricter_setting_takes_what_was_stored_out_of_the_store_with_gc(place: Path) -> None:
+def test_a_stricter_setting_and_gc_remove_stored_metadata(place: Path) -> None:
     build(place)
     summary = build(place, crawl__metadata="no-location")
-    assert (summary.published, encoded(summary)) == (True, (0, 0))
+    assert (summary.published, new_vectors(summary)) == (True, (0, 0))
     assert "taken" in columns(place)
     assert not {"lat", "lon"} & columns(place)
     assert not build(place).published, "the store remembers it"
@@ -101,7 +101,7 @@ def test_a_stricter_setting_takes_what_was_stored_out_of_the_store_with_gc(place
     assert_sound(place)
 
 
-def test_a_dry_run_says_what_a_build_then_does(place: Path) -> None:
+def test_a_dry_run_predicts_the_build(place: Path) -> None:
     build(place, crawl__metadata="none")
     config = settings(place / "store", None, {"crawl.metadata": "all", "encode.workers": 0})
     with fake_model(FakeEncoder()):
@@ -114,14 +114,14 @@ def test_a_dry_run_says_what_a_build_then_does(place: Path) -> None:
 def test_captions_from_metadata_are_encoded_and_remembered(place: Path) -> None:
     build(place)
     summary = build(place, crawl__captions_from="metadata")
-    assert encoded(summary) == (0, 3)
+    assert new_vectors(summary) == (0, 3)
     assert summary.manifest.counts.captions == 3
     assert not build(place).published
     with pytest.raises(UsageError, match="`captions_from=metadata` needs metadata"):
         build(place, crawl__metadata="none")
 
 
-def test_forgetting_a_photograph_takes_its_metadata_along(place: Path) -> None:
+def test_forgetting_a_photograph_removes_its_metadata(place: Path) -> None:
     (place / "photos" / "munich.xmp").write_bytes(xmp("<dc:title>Never shown</dc:title>"))
     os.utime(place / "photos" / "munich.xmp", ns=(LONG_AGO_NS, LONG_AGO_NS))
     build(place, crawl__captions_from="metadata")
@@ -219,7 +219,7 @@ def test_columns_are_shown_as_each_form_can() -> None:
 
 def test_hostile_texts_of_photographs_are_inert_in_every_form(place: Path, store: Path) -> None:
     packet = xmp("<dc:subject><rdf:Bag><rdf:li>&#x202e;word</rdf:li></rdf:Bag></dc:subject>")
-    data = picture(exif=exif({Base.Artist: "x", Base.ImageDescription: HOSTILE}), xmp=packet)
+    data = encoded(exif=exif({Base.Artist: "x", Base.ImageDescription: HOSTILE}), xmp=packet)
     (place / "photos" / "hostile.jpg").write_bytes(data)
     build(place)
     shown = ("--where", "filename = 'hostile.jpg'", "--columns", "description,keywords")
@@ -234,7 +234,7 @@ def test_hostile_texts_of_photographs_are_inert_in_every_form(place: Path, store
 
 @pytest.mark.parametrize("form", ["table", "json", "tsv"])
 @pytest.mark.usefixtures("store")
-def test_places_leave_the_store_only_when_asked_for(form: str) -> None:
+def test_places_leave_the_store_only_on_request(form: str) -> None:
     refused = query("red", "--columns", "lat,lon", "--format", form)
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert "--with-location" in refused.stderr
@@ -243,7 +243,7 @@ def test_places_leave_the_store_only_when_asked_for(form: str) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_places_are_in_no_page(tmp_path: Path) -> None:
+def test_pages_contain_no_locations(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert query("red", "--html", str(page)).exit_code == 0
     text = re.sub(r"data:[^\"')]*", "", page.read_text("utf-8"))
@@ -251,7 +251,7 @@ def test_places_are_in_no_page(tmp_path: Path) -> None:
     assert "11.5" not in text
 
 
-def test_places_are_in_the_api_only_when_asked_for(store: Path) -> None:
+def test_places_are_in_the_api_only_on_request(store: Path) -> None:
     asked: dict[str, Any] = {"k": 4, "where": "lat > 0"}
     with mmindex.open(store) as index:
         [hit] = index.search("red", **asked)

@@ -1,4 +1,4 @@
-"""No room, no rights: said at once, before anything is fetched, loaded or encoded."""
+"""Missing space or permission is reported before anything is fetched, loaded or encoded."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def estimated(layout, config, parent):
     return estimate(plan_sources(layout, config), config, parent, STAGES)
 
 
-def test_a_disk_too_small_is_refused_with_both_figures_before_anything_is_drawn(tmp_path):
+def test_a_too_small_disk_is_refused_with_both_figures(tmp_path):
     with mounted(tmp_path / "small", "size=4m") as folder:
         store = folder / "store"
         with pytest.raises(
@@ -65,7 +65,7 @@ def test_downloads_count_with_their_known_size(tmp_path):
     assert parts["sources"] - again["sources"] == 1_000_000
 
 
-def test_a_changed_model_needs_room_for_all_vectors_and_an_unchanged_one_for_none(tmp_path):
+def test_a_changed_model_needs_space_for_all_vectors(tmp_path):
     from mmindex.runs.settings import settings
     from mmindex.store import versions
 
@@ -79,13 +79,13 @@ def test_a_changed_model_needs_room_for_all_vectors_and_an_unchanged_one_for_non
     assert estimated(layout, other, parent)["embeddings"] == 12 * (512 * 2 + 32)
 
 
-def test_nothing_is_refused_that_fits(tmp_path):
+def test_a_run_that_fits_is_not_refused(tmp_path):
     require_room(Layout(tmp_path / "new" / "store"), {"tables": 1})
     with pytest.raises(StorageError, match="tables"):
         require_room(Layout(tmp_path), {"tables": free_bytes(tmp_path) + (1 << 40)})
 
 
-def test_a_read_only_file_system_is_said_without_touching_it(tmp_path):
+def test_a_read_only_file_system_is_reported_without_touching_it(tmp_path):
     with mounted(tmp_path / "disk", "size=8m") as folder:
         photos = write_photos(tmp_path / "photos", TWELVE)
         run_build(folder / "store", photos)
@@ -96,19 +96,19 @@ def test_a_read_only_file_system_is_said_without_touching_it(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_rights_is_said(tmp_path):
+def test_a_folder_without_permission_is_reported(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionDeniedError):
         require_writable(tmp_path / "store")
 
 
-def test_a_file_in_the_way_is_said(tmp_path):
+def test_a_file_in_the_way_is_reported(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(CannotCreateError):
         require_writable(tmp_path / "file" / "store")
 
 
-def test_no_model_is_looked_for_where_there_is_no_room(tmp_path, monkeypatch):
+def test_without_space_no_model_is_loaded(tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError("the model was asked for")
 

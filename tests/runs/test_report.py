@@ -1,4 +1,4 @@
-"""Each run leaves a report, however it ended, and monitoring can rely on it."""
+"""Every run leaves a report that monitoring can rely on."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ def report(store, run_id):
     return json.loads((store / "runs" / f"{run_id}.json").read_text())
 
 
-def test_a_build_tells_counts_seconds_rates_bottleneck_and_memory(tmp_path, photos):
+def test_a_build_reports_counts_seconds_rates_bottleneck_and_memory(tmp_path, photos):
     done = run_build(tmp_path / "store", photos, run_id="20260101T000000-a")
     told = report(tmp_path / "store", "20260101T000000-a")
     assert (told["outcome"], told["exit_code"], told["version"]) == ("published", 0, 1)
@@ -42,7 +42,7 @@ def test_a_build_tells_counts_seconds_rates_bottleneck_and_memory(tmp_path, phot
     assert json.loads(msgspec.json.encode(done.report)) == told
 
 
-def test_an_unchanged_corpus_is_told_as_such(tmp_path, photos):
+def test_an_unchanged_corpus_is_reported_as_unchanged(tmp_path, photos):
     run_build(tmp_path / "store", photos)
     done = run_build(tmp_path / "store", photos)
     assert (done.report.outcome, done.published) == ("unchanged", False)
@@ -50,7 +50,7 @@ def test_an_unchanged_corpus_is_told_as_such(tmp_path, photos):
     assert done.report.bottleneck is None
 
 
-def test_a_failed_run_tells_its_error_and_the_version_that_stayed(tmp_path, photos):
+def test_a_failed_run_reports_its_error_and_the_published_version(tmp_path, photos):
     store = tmp_path / "store"
     run_build(store, photos)
     write_photos(photos, {}, captions={})
@@ -94,7 +94,7 @@ def write_report(store, run_id, outcome, ended="2026-01-01T03:00:00.000+00:00"):
     (store / "runs" / f"{run_id}.json").write_bytes(msgspec.json.encode(made))
 
 
-def test_the_newest_success_is_found_behind_failures_and_damage(tmp_path):
+def test_the_newest_success_is_found_among_failures_and_damage(tmp_path):
     write_report(tmp_path, "20260101T000000-a", "published")
     write_report(tmp_path, "20260102T000000-b", "unchanged")
     write_report(tmp_path, "20260103T000000-c", "failed")

@@ -1,4 +1,4 @@
-"""What a store is asked for is remembered from the start of a run, and changed by name only."""
+"""A store remembers its settings from the start of a run; only given ones change."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def specs(config: Config) -> list[str]:
     return [source.spec for source in config.source]
 
 
-def test_after_a_failed_first_build_the_next_goes_on_with_its_sources_and_settings(place):
+def test_after_a_failed_first_build_the_next_continues_with_its_sources_and_settings(place):
     source = photos(place / "photos", 4, bad=15)
     with pytest.raises(DataError, match="unusable"):
         build(place / "store", source=[source], index__kind="exact")
@@ -57,7 +57,7 @@ def test_after_a_failed_first_build_the_next_goes_on_with_its_sources_and_settin
     assert not Layout(place / "store").intent_file.exists()
 
 
-def test_after_a_killed_build_the_next_goes_on_with_what_it_was_asked_for(place, monkeypatch):
+def test_after_a_killed_build_the_next_continues_with_its_settings(place, monkeypatch):
     source = photos(place / "photos", 4)
 
     def die(*_: object) -> None:
@@ -80,7 +80,7 @@ def test_a_later_failure_keeps_the_new_intent_and_the_published_version(place):
     assert specs(asked(place / "store")) == [old, new]
 
 
-def test_mistakes_and_missing_sources_leave_no_store_and_change_no_intent(place):
+def test_errors_and_missing_sources_create_no_store_and_change_no_intent(place):
     with pytest.raises(NoInputError):
         build(place / "store", source=[f"folder:{place / 'gone'}"])
     with pytest.raises(UsageError):
@@ -125,7 +125,7 @@ def test_a_rollback_takes_the_settings_back_too(place):
     assert (specs(back), back.index.recall_target) == ([old], 0.95)
 
 
-def test_a_damaged_note_of_intent_is_told_with_the_way_out(place):
+def test_a_damaged_note_of_intent_is_reported_with_the_remedy(place):
     source = photos(place / "photos", 3)
     build(place / "store", source=[source])
     Layout(place / "store").intent_file.write_bytes(b"{")
@@ -146,7 +146,7 @@ def test_a_dry_run_names_the_settings_that_differ(place):
     assert other.settings == {"index.recall_target": (0.95, 0.9)}
 
 
-def test_a_source_that_had_pictures_and_now_has_none_stops_the_build(place):
+def test_a_source_that_had_images_and_now_has_none_stops_the_build(place):
     """However small its part: a disk that is not mounted is an empty folder."""
     home, nas = photos(place / "home", 40), photos(place / "nas", 2, first=50)
     build(place / "store", source=[home, nas])
@@ -158,7 +158,7 @@ def test_a_source_that_had_pictures_and_now_has_none_stops_the_build(place):
     build(place / "store", limits__max_removed=1.0)
 
 
-def test_too_many_removed_from_one_source_stop_the_build_although_few_of_the_whole(place):
+def test_too_many_images_removed_from_one_source_stop_the_build(place):
     home, nas = photos(place / "home", 40), photos(place / "nas", 4, first=50)
     build(place / "store", source=[home, nas])
     photos(place / "nas", 1, first=50)
@@ -166,13 +166,13 @@ def test_too_many_removed_from_one_source_stop_the_build_although_few_of_the_who
         build(place / "store")
 
 
-def test_a_source_that_is_not_asked_for_any_more_counts_in_the_whole_alone(place):
+def test_a_source_that_is_no_longer_requested_counts_only_in_the_total(place):
     home, nas = photos(place / "home", 40), photos(place / "nas", 2, first=50)
     build(place / "store", source=[home, nas])
     build(place / "store", source=[home])
 
 
-def test_too_many_unusable_of_one_source_name_it_with_reasons_and_the_commonest_cause(place):
+def test_too_many_unusable_images_of_a_source_name_it_with_reasons(place):
     home = photos(place / "home", 300)
     scans = photos(place / "scans", 5, first=3_000, bad=12)
     with pytest.raises(DataError) as caught:

@@ -1,4 +1,4 @@
-"""Captions: true of their own scene, different from each other, correct English."""
+"""Captions: true of their scene, different from each other, correct English."""
 
 import re
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""The best possible recall, against galleries worked out by hand and by brute force."""
+"""The best possible recall compared with galleries computed by hand and by brute force."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from mmindex.scenes.ceiling import Recalls, ceiling_of, matching_scenes
 
 
 def test_two_equal_scenes_leave_half_of_the_first_places() -> None:
-    """All ten captions fit both pictures: own caption first in 1 of 2, 5 of 10 are own."""
+    """All ten captions fit both images: own caption first in 1 of 2, 5 of 10 are own."""
     scene = make_scene(3, 1)
     result = ceiling_of([scene, scene])
     assert (result.images, result.captions, result.ambiguous_captions) == (2, 10, 10)
@@ -24,7 +24,7 @@ def test_one_scene_alone_is_always_found() -> None:
     assert result.text_to_image == result.image_to_text == Recalls(100.0, 100.0, 100.0)
 
 
-def test_the_quick_search_finds_what_looking_at_every_pair_finds() -> None:
+def test_the_fast_search_equals_the_search_over_all_pairs() -> None:
     gallery = tuple(make_scene(4, number) for number in range(150))
     claims = [caption.claim for scene in gallery for caption in captions(scene)]
     slow = [[row for row, scene in enumerate(gallery) if fits(claim, scene)] for claim in claims]
@@ -41,6 +41,6 @@ def test_a_thousand_scenes_leave_room_above_the_required_recall() -> None:
     assert result.image_to_text_blind.at_10 > 97
 
 
-def test_no_scenes_have_no_ceiling() -> None:
+def test_an_empty_gallery_has_no_ceiling() -> None:
     with pytest.raises(UsageError):
         ceiling_of([])

@@ -1,4 +1,4 @@
-"""Whether a claim is true of a scene, against scenes made by hand."""
+"""Whether a claim is true of a scene, with scenes made by hand."""
 
 import pytest
 
@@ -69,7 +69,7 @@ def test_truth_of_relations(one: Thing, name: RelationName, other: Thing, truth:
     assert holds(name, one, other) is truth
 
 
-def test_a_relation_needs_the_things_that_are_meant() -> None:
+def test_a_relation_requires_its_things() -> None:
     """A cat left of a blue house is not one left of a red house."""
     relation = (Relation(0, "left of", 1),)
     assert fits(Claim((Mention("cat"), Mention("house", "blue")), relation), WINTER)

@@ -1,4 +1,4 @@
-"""Pictures: the same every time, and every thing can be seen in them."""
+"""Images of scenes: the same each time, with every thing visible."""
 
 import io
 import subprocess
@@ -18,10 +18,10 @@ HASH_OF_FIVE = (
 )
 
 
-def test_a_picture_is_224_pixels_square_and_readable_as_jpeg() -> None:
-    picture = draw(make_scene(6, 0))
-    assert (picture.size, picture.mode) == ((SIZE_PX, SIZE_PX), "RGB")
-    again = Image.open(io.BytesIO(encode(picture)))
+def test_an_image_is_224_pixels_square_and_readable_as_jpeg() -> None:
+    image = draw(make_scene(6, 0))
+    assert (image.size, image.mode) == ((SIZE_PX, SIZE_PX), "RGB")
+    again = Image.open(io.BytesIO(encode(image)))
     assert (again.size, again.mode, again.format) == ((SIZE_PX, SIZE_PX), "RGB", "JPEG")
 
 
@@ -38,7 +38,7 @@ def test_other_processes_draw_the_same_bytes_whatever_their_hash_seed() -> None:
     assert len(digests) == 1
 
 
-def test_what_was_drawn_before_does_not_change_a_picture() -> None:
+def test_earlier_drawings_do_not_change_an_image() -> None:
     first = draw(make_scene(6, 3)).tobytes()
     for number in range(40):
         draw(make_scene(6, number))
@@ -66,7 +66,7 @@ def test_a_thing_has_much_of_its_colour(kind: str) -> None:
         assert (distance < 70).mean() > 0.1
 
 
-def test_pictures_of_one_place_with_different_things_differ_where_the_things_are() -> None:
+def test_images_of_one_place_with_different_things_differ_where_the_things_are() -> None:
     spot = (Spot(112, 150, False),)
     cat = Scene(
         1, 0, "snow", "day", "clear", 0, (Thing("cat", "black", "medium", 1, "ground", spot),)

@@ -1,4 +1,4 @@
-"""Scenes as data: determinism, plausibility, what is guaranteed about every one of them."""
+"""Scenes as data: deterministic, plausible, with guaranteed properties."""
 
 import hashlib
 from collections import Counter
@@ -37,8 +37,8 @@ def test_the_language_has_at_least_the_promised_variety() -> None:
 
 @given(SEEDS, NUMBERS)
 @settings(max_examples=150, deadline=None)
-def test_every_scene_is_sound(seed: int, number: int) -> None:
-    """1 to 4 things of different kinds, each allowed where it is, whole inside the picture."""
+def test_every_scene_is_valid(seed: int, number: int) -> None:
+    """1 to 4 things of different kinds, each allowed where it is, whole inside the image."""
     scene = make_scene(seed, number)
     assert scene == make_scene(seed, number)
     assert 1 <= len(scene.things) <= 4

@@ -49,7 +49,7 @@ def test_a_folder_laid_out_as_coco_is(tmp_path: Path) -> None:
     assert len(list((tmp_path / "scenes").iterdir())) == 6
 
 
-def test_a_zip_is_stored_sound_and_the_same_bytes_each_time(tmp_path: Path) -> None:
+def test_a_zip_is_valid_and_has_the_same_bytes_each_time(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_coco(tmp_path / name, SceneRange(9, 5), split="val", zipped=True)
     assert digest(tmp_path / "one/val.zip") == digest(tmp_path / "two/val.zip")
@@ -73,10 +73,10 @@ def test_shards_for_webdataset(tmp_path: Path) -> None:
         assert {(member.mtime, member.uid, member.uname) for member in tar} == {(0, 0, "")}
         about = json.load(tar.extractfile("000000000003.json"))  # type: ignore[arg-type]
         text = tar.extractfile("000000000003.txt").read().decode()  # type: ignore[union-attr]
-        picture = Image.open(io.BytesIO(tar.extractfile("000000000003.jpg").read()))  # type: ignore[union-attr]
+        image = Image.open(io.BytesIO(tar.extractfile("000000000003.jpg").read()))  # type: ignore[union-attr]
     assert (about["seed"], about["number"], len(about["captions"])) == (9, 3, 5)
     assert text == about["captions"][0]
-    assert picture.size == (224, 224)
+    assert image.size == (224, 224)
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_impossible_ranges_are_refused(tmp_path: Path) -> None:
         write_webdataset(tmp_path, SceneRange(0, 1), shard_size=0)
 
 
-def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
+def test_existing_files_are_never_overwritten(tmp_path: Path) -> None:
     write_coco(tmp_path, SceneRange(9, 1))
     with pytest.raises(StorageError):
         write_coco(tmp_path, SceneRange(9, 1))

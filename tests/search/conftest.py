@@ -1,4 +1,4 @@
-"""What several tests of queries ask: ten pictures in a store; some files have another ``store``."""
+"""Ten images in a store for tests of queries; some files define another ``store``."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import pytest
 
 from mmindex.search.query import Session
 from mmindex.store.snapshot import Snapshot, open_snapshot
+from support.images import COLOURS, write_pngs
 from support.models import FakeEncoder
-from support.pictures import COLOURS, write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """Ten pictures of five colours, two captions each; picture 0 is there under a second name."""
-    paths = write_pictures(tmp_path / "pictures", 10)
-    pictures = {f"folder/pictures/{path.name}": path for path in paths}
+    """Ten images of five colours, two captions each; image 0 is there under a second name."""
+    paths = write_pngs(tmp_path / "pictures", 10)
+    images = {f"folder/pictures/{path.name}": path for path in paths}
     twin = tmp_path / "pictures" / "twin.png"
     twin.write_bytes(paths[0].read_bytes())
-    pictures["folder/pictures/twin.png"] = twin
+    images["folder/pictures/twin.png"] = twin
     captions = [
         (image_id, text)
-        for number, image_id in enumerate(list(pictures)[:10])
+        for number, image_id in enumerate(list(images)[:10])
         for text in (f"a {COLOURS[number % 5]} square", f"picture number {number}")
     ]
-    picture_store(tmp_path / "store", pictures, captions, FakeEncoder())
+    image_store(tmp_path / "store", images, captions, FakeEncoder())
     return tmp_path / "store"
 
 

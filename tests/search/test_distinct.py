@@ -1,4 +1,4 @@
-"""Answers without near-duplicates: k different images, each with its number of copies."""
+"""Results without near-duplicates: k different images with their number of copies."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_hit_is_of_another_group_and_counts_its_copies(grouped, k: int) ->
     assert scores == sorted(scores, reverse=True)
 
 
-def test_the_best_of_each_group_is_the_one_that_a_plain_answer_has_first(grouped) -> None:
+def test_the_best_hit_of_each_group_is_the_first_of_a_plain_search(grouped) -> None:
     snapshot, vectors, owner = grouped
     query = unit(vectors[45:46] + 0.3 * vectors[:1])[0]
     found = distinct_hits(scope(snapshot), query, Limit(7, distinct=True))
@@ -78,7 +78,7 @@ def test_the_best_of_each_group_is_the_one_that_a_plain_answer_has_first(grouped
     assert [hit.id for hit in found] == [f"id/{one}" for one in best.values()]
 
 
-def test_a_condition_and_a_least_score_hold_for_hits_and_copies(grouped) -> None:
+def test_a_condition_and_a_minimum_score_apply_to_hits_and_copies(grouped) -> None:
     snapshot, vectors, owner = grouped
     rows = np.zeros(len(owner), np.bool_)
     rows[[0, 5, 41, 42, 43]] = True
@@ -101,7 +101,7 @@ def test_captions_are_grouped_by_their_text(grouped) -> None:
     assert [(hit.caption, hit.copies) for hit in found] == [("a boat", 1), ("a tree", 0)]
 
 
-def test_the_picture_asked_with_is_no_copy_when_it_is_left_out(grouped) -> None:
+def test_the_query_image_is_not_a_copy_if_it_is_left_out(grouped) -> None:
     snapshot, vectors, _ = grouped
     left_out = {key_of("picture 0")}
     found = distinct_hits(scope(snapshot), vectors[0], Limit(1, distinct=True), left_out)
@@ -113,7 +113,7 @@ def test_the_threshold_is_that_of_duplicates(grouped) -> None:
     assert default_threshold(grouped[0].encoder) == 0.96
 
 
-def test_the_command_and_python_tell_how_many_were_left_out(grouped) -> None:
+def test_the_command_and_python_show_how_many_were_left_out(grouped) -> None:
     snapshot, _, _ = grouped
     store = str(snapshot.layout.root)
     arguments = ["query", "--image", "id/0", "--to", "image", "--distinct", "-k", "3"]
@@ -135,7 +135,7 @@ def test_the_command_and_python_tell_how_many_were_left_out(grouped) -> None:
     assert dict(zip(header, first, strict=True))["copies"] == "40"
 
 
-def test_a_page_says_how_many_were_left_out(grouped, tmp_path: Path) -> None:
+def test_a_page_shows_how_many_were_left_out(grouped, tmp_path: Path) -> None:
     snapshot, _, _ = grouped
     with mmindex.open(snapshot.layout.root) as index:
         index.search(image="id/0", distinct=True, k=2).to_html(tmp_path / "page.html")

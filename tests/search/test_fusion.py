@@ -1,4 +1,4 @@
-"""Composed queries: the vector is the one of the formula, and weights mean what they say."""
+"""Composed queries: the vector is that of the formula, and weights have their effect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def unit(*values: float) -> np.ndarray:
 EAST, NORTH = unit(1, 0, 0), unit(0, 1, 0)
 
 
-def test_equal_parts_meet_in_the_middle():
+def test_equal_parts_are_averaged():
     fused = fuse(np.stack([EAST, NORTH]), part_weights(2, 0, None))
     assert fused == pytest.approx([2**-0.5, 2**-0.5, 0])
     assert fused.dtype == np.float32
@@ -31,12 +31,12 @@ def test_weights_pull_the_query():
     assert fused == pytest.approx([3 / 10**0.5, 1 / 10**0.5, 0])
 
 
-def test_what_is_not_wanted_pushes_it_away():
+def test_unwanted_parts_push_the_query_away():
     fused = fuse(np.stack([EAST, NORTH]), part_weights(1, 1, None))
     assert fused == pytest.approx(unit(1, -AWAY, 0))
 
 
-def test_one_part_alone_is_left_untouched():
+def test_a_single_part_is_unchanged():
     vector = unit(0.1, 0.2, 0.3)
     assert fuse(vector[None], part_weights(1, 0, [7.0])) is not None
     assert fuse(vector[None], part_weights(1, 0, [7.0])).tobytes() == vector.tobytes()
@@ -92,7 +92,7 @@ def test_weights_that_do_not_fit_are_refused(wanted, unwanted, given_):
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,,2", "1;2", "0.5,"])
-def test_weights_that_are_no_numbers_are_refused(text):
+def test_weights_that_are_not_numbers_are_refused(text):
     with pytest.raises(UsageError, match="`weights"):
         parse_weights(text)
 

@@ -1,4 +1,4 @@
-"""Golden answers: an index that is whole but answers differently is found too."""
+"""Golden answers: an intact index that answers differently is also found."""
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ def answers_of(snapshot):
 
 
 @pytest.mark.parametrize("kind", ["exact", "ivfpq"])
-def test_the_same_index_gives_its_golden_answers_again(kind, tmp_path):
+def test_the_same_index_returns_its_golden_answers(kind, tmp_path):
     snapshot = indexed(tmp_path, VECTORS, IndexConfig(kind=kind, threads=1))
     assert check_golden(publish(snapshot, [answers_of(snapshot)])) == ()
 

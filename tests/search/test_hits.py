@@ -9,7 +9,7 @@ import pytest
 from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
-from mmindex.search.hits import Limit, Ranked, captions_of, find_picture, hits
+from mmindex.search.hits import Limit, Ranked, captions_of, find_image, hits
 from mmindex.store.snapshot import Snapshot
 from support.stores import captions_table, images_table, key_of, make_store
 
@@ -26,7 +26,7 @@ BUS, CAT = key_of(b"bus"), key_of(b"cat")
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Snapshot:
-    """Pictures a and b are the same bytes; rows lie in row groups of two."""
+    """Images a and b are the same bytes; rows lie in row groups of two."""
     images = images_table([("a", BUS, "/p/a.jpg"), ("b", BUS, "z.zip!b.jpg"), ("c", CAT, "/p/c")])
     return make_store(tmp_path, images, captions_table(CAPTIONS), {}, None, group_rows=2)
 
@@ -42,14 +42,14 @@ def test_the_same_bytes_under_two_names_are_two_hits_in_the_tables_order(
     )
 
 
-def test_k_counts_hits_after_duplicates_stand_side_by_side(
+def test_k_counts_hits_with_all_rows_of_duplicates(
     corpus: Snapshot,
 ) -> None:
     [answer] = hits(corpus, Modality.IMAGE, [Ranked([CAT, BUS], [0.5, 0.25])], Limit(k=2))
     assert [hit.id for hit in answer] == ["c", "a"]
 
 
-def test_a_text_hit_names_its_caption_its_text_and_its_picture(
+def test_a_text_hit_names_its_caption_its_text_and_its_image(
     corpus: Snapshot,
 ) -> None:
     ranked = Ranked([key_of("a red bus"), key_of(HALF_SURROGATE)], [0.5, 0.25])
@@ -80,20 +80,20 @@ def test_each_query_of_a_batch_gets_its_own_answer(corpus: Snapshot) -> None:
     assert hits(corpus, Modality.IMAGE, [], Limit()) == []
 
 
-def test_a_key_that_no_row_has_is_damage_and_is_said(corpus: Snapshot) -> None:
+def test_a_key_that_no_row_has_is_damage_and_is_reported(corpus: Snapshot) -> None:
     with pytest.raises(DataError, match="its table does not"):
         hits(corpus, Modality.IMAGE, [Ranked([key_of(b"dog")], [0.5])], Limit())
 
 
-def test_a_picture_is_found_by_id_uri_and_content(corpus: Snapshot) -> None:
-    by_id = find_picture(corpus, "image_id", "b")
+def test_an_image_is_found_by_id_uri_and_content(corpus: Snapshot) -> None:
+    by_id = find_image(corpus, "image_id", "b")
     assert by_id is not None
-    assert find_picture(corpus, "uri", "z.zip!b.jpg") == by_id
-    first = find_picture(corpus, "key", BUS)
+    assert find_image(corpus, "uri", "z.zip!b.jpg") == by_id
+    first = find_image(corpus, "key", BUS)
     assert first is not None
     assert first.image_id == "a"
-    assert find_picture(corpus, "image_id", "nobody") is None
-    assert find_picture(corpus, "image_id", "\ud800") is None
+    assert find_image(corpus, "image_id", "nobody") is None
+    assert find_image(corpus, "image_id", "\ud800") is None
 
 
 def test_captions_come_in_the_tables_order(corpus: Snapshot) -> None:

@@ -1,4 +1,4 @@
-"""Queries over a published store: texts, pictures, ids, and what is refused."""
+"""Queries on a published store: texts, images, ids, and what is refused."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from mmindex.search.query import BATCH, Session
 from mmindex.search.searcher import Searcher
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot, open_snapshot
+from support.images import COLOURS, png, write_pngs
 from support.models import FakeEncoder, no_model
-from support.pictures import COLOURS, png, write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 
 def ids_of(session: Session, text: str, k: int = 10) -> list[str]:
     return [hit.id for hit in session.text(text, None, Limit(k)).hits]
 
 
-def test_a_text_finds_pictures_unless_said_otherwise(session: Session) -> None:
+def test_a_text_finds_images_by_default(session: Session) -> None:
     answer = session.text("a green thing", None, Limit(2))
     assert (answer.query, answer.to, answer.version) == ("a green thing", Modality.IMAGE, 1)
     assert {hit.id for hit in answer.hits} == {
@@ -55,7 +55,7 @@ def test_k_beyond_the_corpus_gives_everything_once(session: Session) -> None:
 def test_an_id_opens_one_index_and_reads_the_keys_once(
     session: Session, monkeypatch: pytest.MonkeyPatch, to: Modality
 ) -> None:
-    """The picture's own vector comes from its side's keys and vectors, without the index."""
+    """The image's own vector comes from its side's keys and vectors, without the index."""
     opened, read = [], []
     open_index, read_table = Searcher.__init__, Objects.read_table
     monkeypatch.setattr(
@@ -71,7 +71,7 @@ def test_an_id_opens_one_index_and_reads_the_keys_once(
     assert read.count("ids/image") == 1
 
 
-def test_the_same_picture_under_two_names_is_found_under_both(session: Session) -> None:
+def test_the_same_image_under_two_names_is_found_under_both(session: Session) -> None:
     answer = session.image("folder/pictures/00000.png", Modality.IMAGE, Limit(2))
     assert [hit.id for hit in answer.hits] == [
         "folder/pictures/00000.png",
@@ -90,7 +90,7 @@ def test_a_file_of_the_corpus_finds_itself_first_without_loading_a_model(
         answer = session.image(str(copy), Modality.IMAGE, Limit(3))
     assert answer.hits[0].id == "folder/pictures/00003.png"
     assert answer.hits[0].score > 0.999
-    assert answer.picture == str(copy)
+    assert answer.image == str(copy)
 
 
 def test_a_new_file_is_encoded(session: Session, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_new_file_is_encoded(session: Session, tmp_path: Path) -> None:
     }
 
 
-def test_a_picture_of_the_corpus_is_known_by_id_and_by_uri_after_its_file_is_gone(
+def test_an_image_of_the_corpus_is_known_by_id_and_by_uri_after_its_file_is_gone(
     published: Snapshot, tmp_path: Path
 ) -> None:
     path = tmp_path / "pictures" / "00004.png"
@@ -115,15 +115,15 @@ def test_a_picture_of_the_corpus_is_known_by_id_and_by_uri_after_its_file_is_gon
             assert answer.hits[0].score > 0.999
 
 
-def test_a_picture_finds_captions_where_the_corpus_has_any(session: Session) -> None:
+def test_an_image_finds_captions_where_the_corpus_has_any(session: Session) -> None:
     answer = session.image("folder/pictures/00002.png", None, Limit(2))
     assert answer.to is Modality.TEXT
     assert {hit.caption for hit in answer.hits} == {"a blue square"}
 
 
-def test_a_picture_finds_pictures_where_the_corpus_has_no_captions(tmp_path: Path) -> None:
-    [path] = write_pictures(tmp_path / "p", 1)
-    picture_store(tmp_path / "bare", {"a": path}, [], FakeEncoder())
+def test_an_image_finds_images_where_the_corpus_has_no_captions(tmp_path: Path) -> None:
+    [path] = write_pngs(tmp_path / "p", 1)
+    image_store(tmp_path / "bare", {"a": path}, [], FakeEncoder())
     with Session(open_snapshot(tmp_path / "bare"), no_model) as session:
         assert session.image("a", None, Limit()).to is Modality.IMAGE
         with pytest.raises(NoInputError, match="no captions to search"):
@@ -145,7 +145,7 @@ def test_another_model_is_refused_naming_both_fingerprints(published: Snapshot) 
     assert FakeEncoder(seed=1).info.fingerprint[:12] in caught.value.message
 
 
-def test_the_model_is_loaded_once_and_let_go(published: Snapshot) -> None:
+def test_the_model_is_loaded_once_and_released(published: Snapshot) -> None:
     made: list[FakeEncoder] = []
 
     def load() -> Encoder:
@@ -178,7 +178,7 @@ def test_every_line_gets_its_answer_in_order_errors_included(session: Session) -
     assert [len(answer.hits) for answer in answers] == [1, 0, 1, 0, 1]
 
 
-def test_many_lines_are_answered_in_batches_as_if_asked_alone(published: Snapshot) -> None:
+def test_many_lines_are_answered_in_batches_like_single_queries(published: Snapshot) -> None:
     encoder = FakeEncoder()
     texts = [f"a {COLOURS[n % 5]} thing {n}" for n in range(BATCH + 44)]
     with Session(published, lambda: encoder) as session:
@@ -189,7 +189,7 @@ def test_many_lines_are_answered_in_batches_as_if_asked_alone(published: Snapsho
             assert answers[number] == session.text(texts[number], None, Limit(3))
 
 
-def test_lines_are_answered_as_they_come(session: Session) -> None:
+def test_lines_are_answered_as_they_arrive(session: Session) -> None:
     """A stream without end is answered batch by batch."""
     asked = 0
 
@@ -218,7 +218,7 @@ def test_a_text_without_a_usable_vector_spoils_only_its_own_answer(published: Sn
             session.text("nan", None, Limit())
 
 
-def test_a_query_longer_than_the_context_is_told(
+def test_a_query_longer_than_the_context_is_reported(
     published: Snapshot, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Session(published, lambda: FakeEncoder(context=3)) as session:
@@ -249,7 +249,7 @@ def test_a_name_that_is_neither_file_nor_id_nor_uri_is_refused(session: Session)
         ("cut.png", png(77)[:60], "truncated"),
     ],
 )
-def test_a_file_that_is_no_picture_is_refused_with_its_reason(
+def test_a_file_that_is_not_an_image_is_refused_with_its_reason(
     session: Session, tmp_path: Path, name: str, content: bytes, reason: str
 ) -> None:
     path = tmp_path / name
@@ -259,20 +259,18 @@ def test_a_file_that_is_no_picture_is_refused_with_its_reason(
 
 
 @pytest.mark.parametrize("name", ["nul\0byte", "~nobody/x.jpg", ""])
-def test_a_name_that_no_file_can_have_is_no_input(session: Session, name: str) -> None:
+def test_an_impossible_file_name_is_no_input(session: Session, name: str) -> None:
     with pytest.raises(NoInputError, match="no such file"):
         session.image(name, None, Limit(1))
 
 
-def test_a_folder_is_no_picture(session: Session, tmp_path: Path) -> None:
+def test_a_folder_is_not_an_image(session: Session, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unreadable"):
         session.image(str(tmp_path), None, Limit())
 
 
-def test_a_photo_that_is_turned_by_exif_is_asked_as_people_see_it(
-    session: Session, tmp_path: Path
-) -> None:
-    """Top half red, bottom half blue, stored upside down: equal to the upright picture."""
+def test_a_rotated_query_photo_is_turned_upright(session: Session, tmp_path: Path) -> None:
+    """Top half red, bottom half blue, stored upside down: equal to the upright image."""
     upright = Image.new("RGB", (40, 40), "red")
     upright.paste("blue", (0, 20, 40, 40))
     exif = Image.Exif()
@@ -286,7 +284,7 @@ def test_a_photo_that_is_turned_by_exif_is_asked_as_people_see_it(
     assert answers[0].hits == answers[1].hits
 
 
-def test_asking_by_id_imports_neither_torch_nor_open_clip(store: Path) -> None:
+def test_a_query_by_id_imports_neither_torch_nor_open_clip(store: Path) -> None:
     """A fresh process answers an id from stored vectors alone."""
     script = (
         "import sys; from pathlib import Path\n"

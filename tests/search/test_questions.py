@@ -1,4 +1,4 @@
-"""Questions of several parts, and conditions: texts and pictures wanted, not wanted, weighed."""
+"""Queries of several parts and conditions: wanted and unwanted texts and images, weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def text(value: str) -> Part:
     return Part(Modality.TEXT, value)
 
 
-def picture(value: str) -> Part:
+def image(value: str) -> Part:
     return Part(Modality.IMAGE, value)
 
 
@@ -29,36 +29,36 @@ def asked(session: Session, question: Question, k: int = 3) -> list[str]:
     return [hit.id.removeprefix("folder/pictures/") for hit in found]
 
 
-def test_a_question_of_one_part_is_the_plain_query(session: Session) -> None:
-    for part, plain in ((text("red"), session.text), (picture("folder/pictures/00002.png"),
+def test_a_query_of_one_part_is_the_plain_query(session: Session) -> None:
+    for part, plain in ((text("red"), session.text), (image("folder/pictures/00002.png"),
                                                       session.image)):  # fmt: skip
         question = Question((part,), weights=(3.0,))
         assert session.ask(question, None, Limit(5)) == plain(part.value, None, Limit(5))
 
 
-def test_text_and_picture_meet_in_between(session: Session) -> None:
+def test_a_text_and_an_image_are_combined(session: Session) -> None:
     """Halfway between red and blue lie both reds and both blues; weights pull."""
-    both = Question((text("red"), picture("folder/pictures/00002.png")))
+    both = Question((text("red"), image("folder/pictures/00002.png")))
     answer = session.ask(both, None, Limit(5))
     assert answer.to is Modality.IMAGE
     assert answer.query == "red + folder/pictures/00002.png"
-    assert answer.picture is not None
+    assert answer.image is not None
     names = {hit.id.rpartition("/")[2] for hit in answer.hits}
     assert names == {"00000.png", "twin.png", "00005.png", "00002.png", "00007.png"}
     red = replace(both, weights=(0.95, 0.05))
     assert set(asked(session, red)) == {"00000.png", "twin.png", "00005.png"}
 
 
-def test_what_is_not_wanted_sinks(session: Session) -> None:
+def test_unwanted_images_sink(session: Session) -> None:
     plain = asked(session, Question((text("white"),)), k=11)
     without = asked(session, Question((text("white"),), (text("red"),), (1.0, 1.0)), k=11)
     reds = {"00000.png", "twin.png", "00005.png"}
     assert sum(without.index(name) for name in reds) > sum(plain.index(name) for name in reds)
 
 
-def test_more_like_these_leaves_these_out(published: Snapshot) -> None:
+def test_others_leaves_out_the_query_images(published: Snapshot) -> None:
     """From stored vectors alone; the twin has the same content, so it is one of these."""
-    these = (picture("folder/pictures/00000.png"), picture("folder/pictures/00003.png"))
+    these = (image("folder/pictures/00000.png"), image("folder/pictures/00003.png"))
     with Session(published, no_model) as session:
         assert {"00000.png", "00003.png"} <= set(asked(session, Question(these), k=5))
         others = asked(session, Question(these, others=True), k=2)
@@ -78,13 +78,13 @@ def test_the_score_of_a_composed_query_is_the_cosine_with_its_vector(session: Se
     assert kept.hits == tuple(hit for hit in every.hits if hit.score >= least)
 
 
-def test_a_picture_that_cannot_be_used_ends_the_question(session: Session) -> None:
+def test_an_image_that_cannot_be_used_fails_the_query(session: Session) -> None:
     with pytest.raises(NoInputError, match="nobody"):
-        session.ask(Question((text("red"), picture("nobody.jpg"))), None, Limit())
+        session.ask(Question((text("red"), image("nobody.jpg"))), None, Limit())
 
 
 @pytest.mark.parametrize("side", list(Modality))
-def test_hits_fulfil_the_condition_of_the_session(published: Snapshot, side: Modality) -> None:
+def test_hits_match_the_condition_of_the_session(published: Snapshot, side: Modality) -> None:
     """Rows, not contents: the twin has the same bytes under a name that does not fulfil it."""
     names = ("folder/pictures/00000.png", "folder/pictures/00003.png")
     where = f"image_id in {names}"
@@ -95,23 +95,23 @@ def test_hits_fulfil_the_condition_of_the_session(published: Snapshot, side: Mod
         assert [hit.rank for hit in answer.hits] == list(range(1, len(answer.hits) + 1))
 
 
-def test_nothing_fulfils_the_condition_is_an_empty_answer(published: Snapshot) -> None:
+def test_a_session_whose_condition_matches_nothing_has_empty_answers(published: Snapshot) -> None:
     with Session(published, FakeEncoder, "width > 100000") as session:
         for side in Modality:
             answer = session.text("red", side, Limit())
             assert (answer.hits, answer.error) == ((), None)
 
 
-def test_a_part_is_a_picture_where_there_is_such_a_file_or_id(
+def test_a_part_is_an_image_if_there_is_such_a_file_or_id(
     published: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path / "pictures")
     expected = {
-        "00001.png": picture("00001.png"),
-        "folder/pictures/00001.png": picture("folder/pictures/00001.png"),
-        str(tmp_path / "pictures" / "00001.png"): picture(str(tmp_path / "pictures" / "00001.png")),
+        "00001.png": image("00001.png"),
+        "folder/pictures/00001.png": image("folder/pictures/00001.png"),
+        str(tmp_path / "pictures" / "00001.png"): image(str(tmp_path / "pictures" / "00001.png")),
         "text:00001.png": text("00001.png"),
-        "image:nowhere": picture("nowhere"),
+        "image:nowhere": image("nowhere"),
         "red/blue": text("red/blue"),
         "a cat": text("a cat"),
         "nul\0byte": text("nul\0byte"),

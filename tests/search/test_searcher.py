@@ -1,4 +1,4 @@
-"""The searcher answers exactly scored hits, honours filters, and never reads a damaged file."""
+"""The searcher returns exact scores, obeys filters and never reads a damaged file."""
 
 import subprocess
 import sys
@@ -219,7 +219,7 @@ def test_k_below_one_is_refused(stores):
         Searcher(stores("exact"), "image", threads=1).search(QUERIES, 0)
 
 
-def test_a_modality_that_was_not_indexed_is_said(stores):
+def test_a_modality_that_was_not_indexed_is_reported(stores):
     with pytest.raises(NoInputError, match="no text index"):
         Searcher(stores("exact"), "text")
 
@@ -251,7 +251,7 @@ class Clone:
         return None, find_candidates(self.index, queries, count, self.nprobe)
 
 
-def test_a_gpu_answers_plain_searches_but_never_filters_or_beyond_its_limits(stores, monkeypatch):
+def test_a_gpu_is_used_only_for_plain_searches_within_its_limits(stores, monkeypatch):
     """Its kernels would ignore a filter, and end at 2,048 candidates."""
     monkeypatch.setattr(module, "to_gpu", Clone)
     monkeypatch.setattr(module, "_SCAN_UP_TO", 10)
@@ -274,7 +274,7 @@ def test_the_4_bit_form_stays_on_the_cpu_where_there_is_a_gpu(stores, monkeypatc
     assert searcher._on_gpu is None
 
 
-def test_threads_are_put_back(stores):
+def test_threads_are_restored(stores):
     before = faiss.omp_get_max_threads()
     Searcher(stores("ivfpq"), "image", threads=1).search(QUERIES, 10)
     assert faiss.omp_get_max_threads() == before

@@ -70,7 +70,7 @@ def test_damaged_ids_never_name_a_hit(tmp_path):
             searcher.keys([0])
 
 
-def test_what_a_verified_reader_hands_to_faiss_is_what_was_hashed(tmp_path):
+def test_a_verified_reader_passes_the_hashed_bytes_to_faiss(tmp_path):
     """A file swapped after the objects' check in this process is hashed again before faiss."""
     snapshot = indexed(tmp_path, VECTORS, IndexConfig(kind="ivfpq", threads=1))
     ref = snapshot.manifest.find("index/image")

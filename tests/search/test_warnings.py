@@ -1,4 +1,4 @@
-"""Whoever asks a model that cannot know the pictures is told so, once."""
+"""A model that is unsuitable for the images causes one warning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.stores import with_manifest
         ("photos", "folder:/photos", None),
     ],
 )
-def test_the_scenes_model_is_out_of_place_on_anything_but_scenes(
+def test_the_scenes_model_warns_about_other_images(
     store: Path, model: str, spec: str, said: str | None
 ) -> None:
     with open_session(store) as session:

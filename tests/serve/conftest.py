@@ -1,6 +1,6 @@
-"""A service that stands while a module's tests ask it, and services that a test starts itself.
+"""A service for the tests of a module, and services that a test starts itself.
 
-Tests that change a store, or its pictures, override ``pictures`` and ``store`` with their own.
+Tests that change a store, or its images, override ``images`` and ``store`` with their own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from mmindex.models.encoder import Encoder
 from mmindex.search import vectorize
 from support.models import FakeEncoder
-from support.serving import Running, pictures_in, serving_store, store_of
+from support.serving import Running, images_in, serving_store, store_of
 
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 
@@ -26,8 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(folder: Path) -> dict[str, Path]:
-    return pictures_in(folder)
+def images(folder: Path) -> dict[str, Path]:
+    return images_in(folder)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def encoder() -> Iterator[FakeEncoder]:
 
 
 @pytest.fixture(scope="module")
-def store(folder: Path, pictures: dict[str, Path], encoder: FakeEncoder) -> Path:
-    return store_of(folder / "store", pictures, encoder)
+def store(folder: Path, images: dict[str, Path], encoder: FakeEncoder) -> Path:
+    return store_of(folder / "store", images, encoder)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The HTTP API: the answers of the commands, and errors that say what is wrong."""
+"""The HTTP API: the answers of the commands, and errors that name the problem."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import mmindex
-from support.pictures import png
+from support.images import png
 
 
 def search(served, **params):
@@ -42,31 +42,31 @@ def test_captions_columns_filters_and_pages(served) -> None:
     assert len(search(served, q="red", k=12, min_score=least - 1e-6)["hits"]) == 4
 
 
-def test_an_image_finds_itself_first_unless_it_is_left_out(served, pictures) -> None:
-    name = next(iter(pictures))
+def test_an_image_finds_itself_first_unless_it_is_left_out(served, images) -> None:
+    name = next(iter(images))
     assert search(served, image=name)["hits"][0]["id"] == name
     others = search(served, image=name, others="1", k=12)["hits"]
     assert name not in [hit["id"] for hit in others]
     assert [hit["rank"] for hit in others] == list(range(1, 12))
 
 
-def test_parts_of_a_question_count_together(served, pictures) -> None:
-    names = list(pictures)
+def test_parts_of_a_query_count_together(served, images) -> None:
+    names = list(images)
     liked = search(served, q="a red square", image=names[1], unlike=names[2], minus="blue", k=12)
     assert len(liked["hits"]) == 12
     assert liked["hits"] != search(served, q="a red square", k=12)["hits"]
 
 
-def test_a_picture_that_is_sent_is_searched_with(served, pictures) -> None:
-    name, path = next(iter(pictures.items()))
+def test_an_uploaded_image_is_searched(served, images) -> None:
+    name, path = next(iter(images.items()))
     with served.client() as client:
         answer = client.post("/api/v1/search?k=3", files={"picture": path.read_bytes()})
     assert answer.status_code == 200
     assert answer.json()["hits"][0]["id"] == name
 
 
-def test_an_image_has_columns_captions_a_thumbnail_and_a_file(served, pictures) -> None:
-    name, path = next(iter(pictures.items()))
+def test_an_image_has_columns_captions_a_thumbnail_and_a_file(served, images) -> None:
+    name, path = next(iter(images.items()))
     known = served.get(f"/api/v1/images/{name}").json()
     assert known["image_id"] == name
     assert known["captions"] == ["a red square 0"]
@@ -105,7 +105,7 @@ def test_an_image_has_columns_captions_a_thumbnail_and_a_file(served, pictures) 
         ("&".join(f"image=i{n}" for n in range(17)), 400, "at most 16"),
     ],
 )
-def test_mistakes_are_told_with_value_and_remedy(served, query, status, words) -> None:
+def test_mistakes_are_reported_with_value_and_remedy(served, query, status, words) -> None:
     answer = served.get(f"/api/v1/search?{query}")
     assert answer.status_code == status, answer.text
     if status != 200:
@@ -124,14 +124,14 @@ def test_the_columns_are_named_where_a_filter_is_wrong(served) -> None:
 @pytest.mark.parametrize(
     "data", [b"no picture", b"", b"<svg xmlns='http://www.w3.org/2000/svg'/>", png(1)[:-30]]
 )
-def test_what_is_no_picture_is_415(served, data: bytes) -> None:
+def test_an_upload_that_is_not_an_image_is_415(served, data: bytes) -> None:
     with served.client() as client:
         answer = client.post("/api/v1/search", files={"picture": ("a.png", data)})
     assert answer.status_code == 415, answer.text
 
 
-def test_an_explanation_is_a_png_without_a_word_of_the_file(served, pictures) -> None:
-    name = next(iter(pictures))
+def test_an_explanation_is_a_png_without_a_word_of_the_file(served, images) -> None:
+    name = next(iter(images))
     answer = served.get(f"/api/v1/images/{name}/explanation?q=a+red+square")
     assert answer.headers["content-type"] == "image/png"
     with Image.open(io.BytesIO(answer.content)) as shown:
@@ -143,7 +143,7 @@ def test_an_explanation_is_a_png_without_a_word_of_the_file(served, pictures) ->
     assert f"/api/v1/images/{name}/explanation?q=a+red+square" in page
 
 
-def test_texts_that_are_asked_together_share_batches(served, encoder) -> None:
+def test_concurrent_texts_share_batches(served, encoder) -> None:
     texts = [f"a red square number {n}" for n in range(64)]
     encoder.text_batches.clear()
     with ThreadPoolExecutor(64) as pool:
@@ -153,7 +153,7 @@ def test_texts_that_are_asked_together_share_batches(served, encoder) -> None:
     assert len(encoder.text_batches) < 64
 
 
-def test_a_full_queue_turns_searches_away_with_a_time(start) -> None:
+def test_a_full_queue_refuses_searches_with_retry_after(start) -> None:
     served = start(queue=0)
     answer = served.get("/api/v1/search?q=red")
     assert answer.status_code == 503

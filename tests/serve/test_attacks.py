@@ -1,4 +1,4 @@
-"""Hostile requests: none gets in, none takes the service down."""
+"""Hostile requests do not get access and do not stop the service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from mmindex.serve import protocol, settings
 from mmindex.serve.settings import MAX_UPLOAD_BYTES
-from support.pictures import png
+from support.images import png
 
 TOKEN = "correct-horse-battery-staple"  # noqa: S105 # of these tests alone
 
@@ -47,7 +47,7 @@ TRAVERSALS = [
 
 
 @pytest.mark.parametrize("path", TRAVERSALS)
-def test_no_path_leads_out_of_the_served_version(served, store: Path, tmp_path, path: str) -> None:
+def test_no_path_leaves_the_served_version(served, store: Path, tmp_path, path: str) -> None:
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
     names = {"secret": str(secret), "store": str(store), "pictures": str(tmp_path / "pictures")}
@@ -101,7 +101,7 @@ def test_names_that_were_allowed_and_addresses_are_answered(start) -> None:
         {"Origin": "//"},
     ],
 )
-def test_no_page_of_another_site_can_send_a_picture(served, headers) -> None:
+def test_no_page_of_another_site_can_send_an_image(served, headers) -> None:
     with served.client() as client:
         for path in ("/picture", "/api/v1/search", "/login"):
             answer = client.post(path, files={"picture": png(1)}, headers=headers)
@@ -110,7 +110,7 @@ def test_no_page_of_another_site_can_send_a_picture(served, headers) -> None:
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_a_page_of_another_site_cannot_draw_on_the_service(served, site: str) -> None:
+def test_a_page_of_another_site_cannot_embed_the_service(served, site: str) -> None:
     for path in ("/api/v1/search?q=red", "/api/v1/status", "/duplicates", "/"):
         drawn = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"}
         assert served.get(path, headers=drawn).status_code == 403
@@ -147,7 +147,7 @@ def test_a_page_of_another_site_cannot_draw_on_the_service(served, site: str) ->
         "/api%2fv1%2fstatus",
     ],
 )  # fmt: skip
-def test_odd_addresses_are_answered_and_never_break_it(served, path: str) -> None:
+def test_odd_urls_are_answered_and_never_break_the_service(served, path: str) -> None:
     answer = served.raw(request(f"GET {path} HTTP/1.1"))
     assert status(answer) in (200, 400, 404), answer[:300]
     alive(served)
@@ -173,14 +173,14 @@ def png_bomb(side: int) -> bytes:
 
 
 @pytest.mark.parametrize("side", [20_000, 65_535, 2**31 - 1])
-def test_a_bomb_costs_nothing_but_its_request(served, side: int) -> None:
+def test_a_decompression_bomb_fails_only_its_request(served, side: int) -> None:
     with served.client() as client:
         answer = client.post("/api/v1/search", files={"picture": png_bomb(side)})
     assert answer.status_code == 415
     alive(served)
 
 
-def test_a_compressed_text_in_a_picture_is_not_blown_up(served) -> None:
+def test_compressed_text_in_an_image_is_not_decompressed(served) -> None:
     data = png(3)
     text = b"Comment\0\0" + zlib.compress(b"A" * 200_000_000)
     chunk = struct.pack(">I", len(text)) + b"zTXt" + text
@@ -269,7 +269,7 @@ def test_too_much_in_pieces_is_refused_too(served) -> None:
         b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: xchunked\r\n\r\n",
     ],
 )
-def test_what_is_no_request_is_not_answered_with_a_page(served, data: bytes) -> None:
+def test_an_invalid_request_is_not_answered_with_a_page(served, data: bytes) -> None:
     answer = served.raw(data, timeout=2)
     assert status(answer) not in (200, 500), answer[:200]
     assert not answer or b"nosniff" in answer
@@ -326,9 +326,9 @@ def test_a_slow_body_is_cut_off(served, monkeypatch) -> None:
     assert settings.BODY_TIMEOUT_S == 60.0
 
 
-def test_without_the_token_nothing_is_told(start, pictures) -> None:
+def test_without_the_token_nothing_is_revealed(start, images) -> None:
     served = start(token=TOKEN)
-    name = next(iter(pictures))
+    name = next(iter(images))
     paths = (
         "/", "/about", "/metrics", "/quarantine", "/duplicates", f"/picture/{name}",
         "/api/v1/search?q=red", "/api/v1/status", "/api/v1/openapi.json",
@@ -345,7 +345,7 @@ def test_without_the_token_nothing_is_told(start, pictures) -> None:
     assert (page.status_code, page.headers["location"]) == (303, "/login")
 
 
-def test_the_token_opens_for_programs_and_browsers(start) -> None:
+def test_the_token_gives_access_to_programs_and_browsers(start) -> None:
     served = start(token=TOKEN)
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert served.get("/api/v1/search?q=red", headers=bearer).status_code == 200
@@ -360,7 +360,7 @@ def test_the_token_opens_for_programs_and_browsers(start) -> None:
         assert browser.get("/").status_code == 200
 
 
-def test_guessing_is_slowed_down_for_the_one_who_guesses(start) -> None:
+def test_guessing_is_slowed_down_only_for_the_guesser(start) -> None:
     served = start(token=TOKEN)
     answers = [
         served.get("/", headers={"Authorization": f"Bearer guess{n}"}).status_code
@@ -375,7 +375,7 @@ def test_guessing_is_slowed_down_for_the_one_who_guesses(start) -> None:
         assert other.get("/", headers=right).status_code == 200
 
 
-def test_cookies_are_no_way_around_that(start) -> None:
+def test_cookies_do_not_bypass_the_limit(start) -> None:
     served = start(token=TOKEN)
     same = [served.get("/", headers={"Cookie": "mmindex=old"}).status_code for _ in range(14)]
     assert same == [401] * 14
@@ -383,7 +383,7 @@ def test_cookies_are_no_way_around_that(start) -> None:
     assert others[-1] == 429
 
 
-def test_too_many_connections_are_told_to_come_back(served, monkeypatch) -> None:
+def test_too_many_connections_are_asked_to_retry(served, monkeypatch) -> None:
     monkeypatch.setattr("mmindex.serve.guard.MOST_CONNECTIONS", 4)
     links = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(6)]
     try:
@@ -397,7 +397,7 @@ def test_too_many_connections_are_told_to_come_back(served, monkeypatch) -> None
     alive(served)
 
 
-def test_every_answer_carries_the_headers_of_safety(served) -> None:
+def test_every_response_has_the_security_headers(served) -> None:
     for path in ("/", "/nope", "/api/v1/search", "/healthz", "/static/app.js"):
         headers = served.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
@@ -407,7 +407,7 @@ def test_every_answer_carries_the_headers_of_safety(served) -> None:
         assert "server" not in headers
 
 
-def test_many_at_once_leave_the_service_alive(served) -> None:
+def test_many_requests_do_not_stop_the_service(served) -> None:
     payload = io.BytesIO(b"x" * 200_000).getvalue()
     for _ in range(30):
         served.raw(

@@ -1,4 +1,4 @@
-"""The pages in a real browser: by mouse, by keyboard, with pictures, over new versions."""
+"""The pages in a real browser: mouse, keyboard, uploads, new versions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 import pytest
 
 from support.axe import grave_faults, opened
+from support.images import png, write_pngs
 from support.models import FakeEncoder
-from support.pictures import png, write_pictures
-from support.serving import Running, pictures_in, store_of
-from support.stores import picture_store
+from support.serving import Running, images_in, store_of
+from support.stores import image_store
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> dict[str, Path]:
-    """Pictures that a test may change."""
-    return pictures_in(tmp_path)
+def images(tmp_path: Path) -> dict[str, Path]:
+    """Images that a test may change."""
+    return images_in(tmp_path)
 
 
 @pytest.fixture
-def store(tmp_path: Path, pictures: dict[str, Path], encoder: FakeEncoder) -> Path:
+def store(tmp_path: Path, images: dict[str, Path], encoder: FakeEncoder) -> Path:
     """A store that a test may change."""
-    return store_of(tmp_path / "store", pictures, encoder)
+    return store_of(tmp_path / "store", images, encoder)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def ask(tab: Any, text: str) -> None:
     tab.wait_for_load_state("networkidle")
 
 
-def test_type_open_more_like_this_and_back(tab) -> None:
+def test_search_open_more_like_this_and_back(tab) -> None:
     ask(tab, "a red square")
     answer = names(tab)
     assert len(answer) == 5  # colours; what is almost the same shares a card
@@ -87,8 +87,8 @@ def test_filters_browse_and_narrow(tab) -> None:
     assert len(names(tab)) == 5
 
 
-def test_a_picture_is_chosen_dropped_and_pasted(served, tab, pictures) -> None:
-    path = list(pictures.values())[4]
+def test_an_image_is_chosen_dropped_and_pasted(served, tab, images) -> None:
+    path = list(images.values())[4]
     tab.click("summary:has-text('Search with an image')")
     tab.set_input_files("#file", str(path))
     tab.wait_for_url("**picture=**")
@@ -111,7 +111,7 @@ def test_a_picture_is_chosen_dropped_and_pasted(served, tab, pictures) -> None:
         assert names(tab)[0] == "00007.png"
 
 
-def test_the_keyboard_alone_is_enough(tab) -> None:
+def test_the_keyboard_is_sufficient(tab) -> None:
     tab.keyboard.press("Tab")
     assert tab.evaluate("document.activeElement.className") == "skip"
     tab.keyboard.press("/")
@@ -130,17 +130,17 @@ def test_the_keyboard_alone_is_enough(tab) -> None:
 def test_a_reload_after_a_publish_shows_the_new_version(served, tab, store, tmp_path) -> None:
     ask(tab, "a red square")
     assert "version 1" in tab.inner_text("footer")
-    later = {f"folder/later/{p.name}": p for p in write_pictures(tmp_path / "later", 3)}
-    picture_store(store, later, [], FakeEncoder())
+    later = {f"folder/later/{p.name}": p for p in write_pngs(tmp_path / "later", 3)}
+    image_store(store, later, [], FakeEncoder())
     served.service.live.poll()
     tab.reload()
     assert "version 2" in tab.inner_text("footer")
     assert len(names(tab)) == 3
 
 
-def test_pages_of_a_long_answer_keep_their_place(served, tab, store, tmp_path) -> None:
-    many = {f"folder/many/{p.name}": p for p in write_pictures(tmp_path / "many", 150)}
-    picture_store(store, many, [], FakeEncoder())
+def test_pages_of_a_long_result_keep_their_position(served, tab, store, tmp_path) -> None:
+    many = {f"folder/many/{p.name}": p for p in write_pngs(tmp_path / "many", 150)}
+    image_store(store, many, [], FakeEncoder())
     served.service.live.poll()
     ask(tab, "a red square")
     assert "in 60 files" in tab.inner_text("main") + tab.inner_text("header")
@@ -154,8 +154,8 @@ def test_pages_of_a_long_answer_keep_their_place(served, tab, store, tmp_path) -
 
 
 @pytest.mark.parametrize("width", [360, 1280, 3840])
-def test_axe_finds_no_serious_fault_and_nothing_sticks_out(served, tab, pictures, width) -> None:
-    name = next(iter(pictures))
+def test_axe_finds_no_serious_fault_and_nothing_overflows(served, tab, images, width) -> None:
+    name = next(iter(images))
     for path in ("/", "/?q=a+red+square", f"/picture/{name}?q=red", "/quarantine", "/about"):
         for scheme in ("light", "dark"):
             tab.set_viewport_size({"width": width, "height": 900})

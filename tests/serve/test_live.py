@@ -1,4 +1,4 @@
-"""New versions are taken up while requests run; SIGTERM ends what is under way."""
+"""New versions are served while requests run; SIGTERM ends active requests."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from mmindex.serve.settings import ServeSettings, read_token
 from mmindex.store.versions import list_versions
 from mmindex.upkeep.rollback import rollback
 from support.command import mmindex
+from support.images import png, write_pngs
 from support.models import FakeEncoder
-from support.pictures import png, write_pictures
-from support.serving import Running, pictures_in, store_of
-from support.stores import picture_store
+from support.serving import Running, images_in, store_of
+from support.stores import image_store
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> dict[str, Path]:
-    """Pictures that a test may change."""
-    return pictures_in(tmp_path)
+def images(tmp_path: Path) -> dict[str, Path]:
+    """Images that a test may change."""
+    return images_in(tmp_path)
 
 
 @pytest.fixture
-def store(tmp_path: Path, pictures: dict[str, Path], encoder: FakeEncoder) -> Path:
+def store(tmp_path: Path, images: dict[str, Path], encoder: FakeEncoder) -> Path:
     """A store that a test may change."""
-    return store_of(tmp_path / "store", pictures, encoder)
+    return store_of(tmp_path / "store", images, encoder)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_a_new_version_is_served_and_no_answer_mixes_two(served, store, tmp_path) -> None:
     """Ids of the second version never stand in an answer of the first."""
-    second = {f"folder/later/{path.name}": path for path in write_pictures(tmp_path / "later", 7)}
+    second = {f"folder/later/{path.name}": path for path in write_pngs(tmp_path / "later", 7)}
     done = threading.Event()
     seen: list[tuple[int, set[str]]] = []
     problems: list[str] = []
@@ -83,7 +83,7 @@ def test_a_new_version_is_served_and_no_answer_mixes_two(served, store, tmp_path
     for asker in askers:
         asker.start()
     wait_for(lambda: {version for version, _ in seen} == {1})
-    picture_store(store, second, [], FakeEncoder())
+    image_store(store, second, [], FakeEncoder())
     served.service.live.poll()
     wait_for(lambda: {version for version, _ in seen} == {1, 2})
     done.set()
@@ -95,10 +95,10 @@ def test_a_new_version_is_served_and_no_answer_mixes_two(served, store, tmp_path
     assert served.get("/healthz").text == "serving version 2\n"
 
 
-def test_rollbacks_and_publishes_under_load_fail_no_request(served, store, pictures, tmp_path):
+def test_rollbacks_and_publishes_under_load_fail_no_request(served, store, images, tmp_path):
     """Versions 1, 2 (another corpus), then back and forth, noticed by the service itself."""
-    second = {f"folder/later/{path.name}": path for path in write_pictures(tmp_path / "later", 7)}
-    names = [*pictures, *second]
+    second = {f"folder/later/{path.name}": path for path in write_pngs(tmp_path / "later", 7)}
+    names = [*images, *second]
     done = threading.Event()
     seen: list[tuple[int, set[str]]] = []
     problems: list[str] = []
@@ -123,7 +123,7 @@ def test_rollbacks_and_publishes_under_load_fail_no_request(served, store, pictu
     for asker in askers:
         asker.start()
     wait_for(lambda: bool(seen))
-    picture_store(store, second, [], FakeEncoder())
+    image_store(store, second, [], FakeEncoder())
     for number in (1, 2, 1):
         newest = max(list_versions(served.service.live.current.snapshot.layout))
         wait_for(lambda newest=newest: seen[-1][0] == newest)
@@ -138,12 +138,12 @@ def test_rollbacks_and_publishes_under_load_fail_no_request(served, store, pictu
     assert all(ids == ({"pictures"} if n in first else {"later"}) for n, ids in seen)
 
 
-def test_a_version_that_is_damaged_is_not_moved_to(start, store, tmp_path, monkeypatch) -> None:
+def test_a_damaged_version_is_not_served(start, store, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("mmindex.serve.live._POLL_S", 3_600)  # the test says when
     served = start()
-    second = {f"folder/later/{path.name}": path for path in write_pictures(tmp_path / "later", 7)}
+    second = {f"folder/later/{path.name}": path for path in write_pngs(tmp_path / "later", 7)}
     live = served.service.live
-    made = picture_store(store, second, [], FakeEncoder())
+    made = image_store(store, second, [], FakeEncoder())
     [vectors] = [ref for ref in made.manifest.objects if ref.name == "ids/image"]
     path = store / "objects" / vectors.sha256[:2] / vectors.sha256
     whole = path.read_bytes()
@@ -154,13 +154,13 @@ def test_a_version_that_is_damaged_is_not_moved_to(start, store, tmp_path, monke
     assert (answer["version"], len(answer["hits"])) == (1, 12)
     assert vectors.sha256[:8] in (live.problem or "")
     path.write_bytes(whole)
-    third = picture_store(store, second, [], FakeEncoder())
+    third = image_store(store, second, [], FakeEncoder())
     live.poll()
     assert live.current.number == third.manifest.version
     assert served.get("/healthz").status_code == 200
 
 
-def test_a_slow_condition_holds_up_nobody_else(served, monkeypatch) -> None:
+def test_a_slow_condition_does_not_delay_other_requests(served, monkeypatch) -> None:
     begun, end = threading.Event(), threading.Event()
     select = filters.select_images
 
@@ -179,7 +179,7 @@ def test_a_slow_condition_holds_up_nobody_else(served, monkeypatch) -> None:
         assert [one.result().status_code for one in waiting] == [200] * 4
 
 
-def test_what_takes_long_is_waited_for_on_a_page_that_reloads(served, monkeypatch) -> None:
+def test_a_long_computation_shows_a_page_that_reloads(served, monkeypatch) -> None:
     end, near_duplicates = threading.Event(), dedup.near_duplicates
 
     def slow(*given: object) -> object:
@@ -196,13 +196,13 @@ def test_what_takes_long_is_waited_for_on_a_page_that_reloads(served, monkeypatc
     assert "duplicate" in served.get("/duplicates").text
 
 
-def test_an_answer_that_is_not_taken_is_given_up(served, pictures, store, monkeypatch) -> None:
+def test_a_response_that_is_not_read_is_dropped(served, images, store, monkeypatch) -> None:
     monkeypatch.setattr("mmindex.serve.protocol.SEND_TIMEOUT_S", 1.0)
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (2_500, 2_500, 3), np.uint8))  # 19 MB
-    path = next(iter(pictures.values())).with_name("noise.png")
+    path = next(iter(images.values())).with_name("noise.png")
     noise.save(path, compress_level=0)
-    picture_store(store, {"folder/noise": path}, [], FakeEncoder())
+    image_store(store, {"folder/noise": path}, [], FakeEncoder())
     served.service.live.poll()
     with socket.socket() as link:
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -213,9 +213,9 @@ def test_an_answer_that_is_not_taken_is_given_up(served, pictures, store, monkey
 
 
 def test_ids_that_look_like_addresses_and_names_that_are_no_text(served, store, tmp_path) -> None:
-    [one, two, three] = write_pictures(tmp_path / "odd", 3)
+    [one, two, three] = write_pngs(tmp_path / "odd", 3)
     names = {"folder/x/thumbnail": one, "folder/../y": two, "folder/caf\udce9.png": three}
-    picture_store(store, names, [], FakeEncoder())
+    image_store(store, names, [], FakeEncoder())
     served.service.live.poll()
     for name in names:
         whole = quote(name.encode("utf-8", "surrogatepass"), safe="")
@@ -231,19 +231,19 @@ def test_ids_that_look_like_addresses_and_names_that_are_no_text(served, store, 
         assert served.get(html.unescape(link)).status_code == 200
 
 
-def test_thumbnails_of_pictures_that_are_gone_leave_the_cache(served, store, tmp_path, pictures):
-    for name in pictures:
+def test_thumbnails_of_removed_images_are_deleted(served, store, tmp_path, images):
+    for name in images:
         assert served.get(f"/api/v1/images/{name}/thumbnail").status_code == 200
     assert len(served.service.thumbs.keys()) == 12
-    second = {f"folder/later/{p.name}": p for p in write_pictures(tmp_path / "later", 3)}
-    picture_store(store, second, [], FakeEncoder())
+    second = {f"folder/later/{p.name}": p for p in write_pngs(tmp_path / "later", 3)}
+    image_store(store, second, [], FakeEncoder())
     served.service.live.poll()
     assert len(served.service.thumbs.keys()) == 3
-    gone = next(iter(pictures))
+    gone = next(iter(images))
     assert served.get(f"/api/v1/images/{gone}/thumbnail").status_code == 404
 
 
-def test_damage_fails_the_request_and_the_health_check_and_nothing_else(served, store) -> None:
+def test_damage_fails_only_the_request_and_the_health_check(served, store) -> None:
     [table] = [
         store / "objects" / ref.sha256[:2] / ref.sha256
         for ref in served.service.live.current.manifest.objects
@@ -261,10 +261,8 @@ def test_damage_fails_the_request_and_the_health_check_and_nothing_else(served, 
     assert served.get("/static/app.js").status_code == 200
 
 
-def test_a_picture_that_became_a_link_out_of_the_corpus_sends_no_secret(
-    served, pictures, tmp_path
-) -> None:
-    name, path = next(iter(pictures.items()))
+def test_an_image_replaced_by_a_link_reveals_no_secret(served, images, tmp_path) -> None:
+    name, path = next(iter(images.items()))
     secret = tmp_path / "secret.png"
     secret.write_bytes(png(99))
     path.unlink()
@@ -275,7 +273,7 @@ def test_a_picture_that_became_a_link_out_of_the_corpus_sends_no_secret(
     assert thumbnail.status_code == 404
 
 
-def test_what_cannot_be_served_is_refused_at_the_start(tmp_path, store) -> None:
+def test_unservable_stores_are_refused_at_the_start(tmp_path, store) -> None:
     with pytest.raises(NoInputError):
         Service.open(ServeSettings(store=tmp_path / "nothing"))
     settings = ServeSettings(store=store, port=0)
@@ -305,7 +303,7 @@ def test_a_token_that_can_be_guessed_is_refused(store, tmp_path) -> None:
         read_token(tmp_path / "missing")
 
 
-def test_the_command_tells_by_its_code_why_it_cannot_serve(tmp_path, store) -> None:
+def test_the_exit_code_shows_why_the_command_cannot_serve(tmp_path, store) -> None:
     missing = mmindex("serve", "--store", tmp_path / "nothing", code=66)
     assert "nothing" in missing.stderr
     with listen(ServeSettings(store=store, port=0)) as taken:
@@ -336,8 +334,8 @@ with listen(settings) as server:
 """
 
 
-def test_work_that_never_ends_does_not_keep_the_process(store, pictures, tmp_path) -> None:
-    name = next(iter(pictures))
+def test_endless_work_does_not_prevent_the_exit(store, images, tmp_path) -> None:
+    name = next(iter(images))
     where = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     with subprocess.Popen(
         [sys.executable, "-c", STUCK, store, tmp_path / "cache"],

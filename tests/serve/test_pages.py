@@ -1,4 +1,4 @@
-"""The pages without scripts: every view has an address."""
+"""The pages without scripts: every view has a URL."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 import pyarrow as pa
 
+from support.images import write_pngs
 from support.pages import HOSTILE, Page
-from support.pictures import write_pictures
 from support.serving import serving_store
 from support.stores import (
     Side,
     captions_table,
-    encode_pictures,
+    encode_files,
     images_table,
     key_of,
     make_store,
@@ -26,21 +26,21 @@ def page(served, path: str, **params: str) -> Page:
     return Page(answer.text)
 
 
-def test_the_first_page_shows_some_pictures_and_a_field(served) -> None:
+def test_the_first_page_shows_some_images_and_a_field(served) -> None:
     seen = page(served, "/")
     assert [one["name"] for one in seen.named("input") if one.get("type") == "search"] == ["q"]
     assert len(seen.named("img")) == 12
 
 
-def test_hits_link_to_their_pictures_and_keep_the_question(served) -> None:
+def test_hits_link_to_their_images_and_keep_the_query(served) -> None:
     seen = page(served, "/", q="a red square")
     links = [one["href"] for one in seen.named("a") if one["href"].startswith("/picture/")]
     assert links
     assert all("q=a+red+square" in link for link in links)
 
 
-def test_pictures_that_are_almost_the_same_share_a_card(served) -> None:
-    """Twelve pictures of five colours, to a model that sees little but the colour."""
+def test_images_that_are_almost_the_same_share_a_card(served) -> None:
+    """Twelve images of five colours, to a model that sees little but the colour."""
     text = served.get("/", params={"q": "a red square"}).text
     assert len(Page(text).named("img")) == 5
     assert "5 different images in 12 files" in text
@@ -49,8 +49,8 @@ def test_pictures_that_are_almost_the_same_share_a_card(served) -> None:
     assert "near-duplicate" not in captions
 
 
-def test_a_picture_has_its_facts_its_neighbours_and_ways_on(served, pictures) -> None:
-    name = next(iter(pictures))
+def test_an_image_page_has_facts_neighbours_and_actions(served, images) -> None:
+    name = next(iter(images))
     text = served.get(f"/picture/{name}", params={"q": "red"}).text
     for words in ("a red square 0", "More like this", "Not like this", "Back to the results"):
         assert words in text
@@ -59,7 +59,7 @@ def test_a_picture_has_its_facts_its_neighbours_and_ways_on(served, pictures) ->
     assert all(name not in one["src"] for one in like.named("img")[1:])
 
 
-def test_filters_stay_in_the_address_and_narrow_the_answer(served) -> None:
+def test_filters_stay_in_the_url_and_narrow_the_result(served) -> None:
     seen = page(served, "/", q="red", where="width > 9999")
     shown = served.get("/", params={"q": "red", "where": "width > 9999"}).text
     assert "is true for 0 of 12 images" in shown
@@ -70,7 +70,7 @@ def test_filters_stay_in_the_address_and_narrow_the_answer(served) -> None:
 
 def test_any_column_with_few_values_is_a_filter(folder, encoder) -> None:
     """Columns of a source, quotes in names and values, lists, truths."""
-    paths = write_pictures(folder / "own", 6)
+    paths = write_pngs(folder / "own", 6)
     rows = [(f"own/{n}", key_of(path.read_bytes()), str(path)) for n, path in enumerate(paths)]
     table = images_table(rows)
     table = table.append_column('by "whom"', pa.array(["O'Neill", "<b>", None] * 2, pa.string()))
@@ -78,7 +78,7 @@ def test_any_column_with_few_values_is_a_filter(folder, encoder) -> None:
     table = table.append_column("good", pa.array([True, False, None] * 2, pa.bool_()))
     tags = [["a", "b"], ["b"], []] * 2
     table = table.append_column("tags", pa.array(tags, pa.list_(pa.string())))
-    side = Side([row[1] for row in rows], encode_pictures(encoder, [p.read_bytes() for p in paths]))
+    side = Side([row[1] for row in rows], encode_files(encoder, [p.read_bytes() for p in paths]))
     own = folder / "own-store"
     make_store(own, table, captions_table([]), {"image": side}, encoder.info)
     with serving_store(own, folder / "own-cache") as served:
@@ -100,7 +100,7 @@ def test_any_column_with_few_values_is_a_filter(folder, encoder) -> None:
         assert served.get("/", params={"is.stars": "many", "q": "red"}).status_code == 400
 
 
-def test_another_order_goes_through_the_pages(served) -> None:
+def test_a_sort_order_applies_to_all_pages(served) -> None:
     ids = re.findall(r"/picture/(folder[^?\"]*)", served.get("/?q=red&sort=image_id:desc").text)
     assert ids[0] == "folder/pictures/00011.png"
     told = served.get("/?q=red&sort=colour")
@@ -114,7 +114,7 @@ def test_the_store_page_lists_its_versions(served) -> None:
     assert "Kept as" in text
 
 
-def test_mistakes_are_told_on_the_page(served) -> None:
+def test_mistakes_are_reported_on_the_page(served) -> None:
     for params in ({"q": "red", "where": "nope = 1"}, {"q": "red", "from": "soon"}):
         answer = served.get("/", params=params)
         assert answer.status_code == 400
@@ -122,11 +122,9 @@ def test_mistakes_are_told_on_the_page(served) -> None:
     assert served.get("/picture/not/there").status_code == 404
 
 
-def test_a_picture_that_is_sent_gets_an_address(served, pictures) -> None:
+def test_an_uploaded_image_gets_a_url(served, images) -> None:
     with served.client() as client:
-        sent = client.post(
-            "/picture", files={"picture": next(iter(pictures.values())).read_bytes()}
-        )
+        sent = client.post("/picture", files={"picture": next(iter(images.values())).read_bytes()})
         assert sent.status_code == 303
         assert sent.headers["location"].startswith("/?picture=")
         shown = client.get(sent.headers["location"])
@@ -134,7 +132,7 @@ def test_a_picture_that_is_sent_gets_an_address(served, pictures) -> None:
     assert "like your image" in shown.text
 
 
-def test_the_other_pages_are_there(served) -> None:
+def test_the_other_pages_exist(served) -> None:
     for path, words in (
         ("/duplicates", "duplicate"),
         ("/quarantine", "The quarantine is empty."),
@@ -144,7 +142,7 @@ def test_the_other_pages_are_there(served) -> None:
     assert served.get("/login", follow_redirects=False).status_code == 303
 
 
-def test_texts_of_strangers_are_inert(served) -> None:
+def test_untrusted_texts_are_inert(served) -> None:
     for text in HOSTILE:
         if "\ud83d" in text:
             continue

@@ -1,4 +1,4 @@
-"""Where photographs were taken leaves the service only when it was started so."""
+"""The service shows locations of photographs only if it was started with permission."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def store(tmp_path: Path, encoder: FakeEncoder) -> Path:
     return tmp_path / "store"
 
 
-def test_places_are_in_no_answer(start) -> None:
+def test_answers_contain_no_locations(start) -> None:
     served = start()
     image = served.get(f"/api/v1/images/{PHOTO}").json()
     assert image["camera"] == "Canon EOS 5D"
@@ -34,7 +34,7 @@ def test_places_are_in_no_answer(start) -> None:
         assert "48.14" not in served.get(page).text
 
 
-def test_places_are_shown_where_the_service_may(start) -> None:
+def test_locations_are_shown_if_permitted(start) -> None:
     served = start(with_location=True)
     assert served.get(f"/api/v1/images/{PHOTO}").json()["lat"] == pytest.approx(48.14)
     found = served.get("/api/v1/search", params={"q": "red", "columns": "lat", "k": "1"}).json()

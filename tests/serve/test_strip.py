@@ -1,4 +1,4 @@
-"""Metadata leaves an image's file, its pixels stay."""
+"""Metadata is removed from an image file, and its pixels are kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL.ExifTags import GPS, IFD, Base
 
 from mmindex.media.strip import CannotStripError, strip_metadata
 from mmindex.serve.thumbs import ThumbCache
-from support.pictures import draw
+from support.images import draw
 
 MARK = b"a secret place"
 
@@ -35,7 +35,7 @@ PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_texts_and_places_go_and_pixels_and_profile_stay(form: str) -> None:
+def test_texts_and_locations_are_removed_and_pixels_and_profile_kept(form: str) -> None:
     options = {"icc_profile": PROFILE}
     if form == "JPEG":
         options |= {"comment": MARK, "xmp": b"<x>" + MARK, "progressive": True}
@@ -58,7 +58,7 @@ def test_texts_and_places_go_and_pixels_and_profile_stay(form: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_of_a_jpeg_s_exif_the_orientation_stays(orientation: int) -> None:
+def test_only_the_orientation_of_exif_is_kept(orientation: int) -> None:
     clean = strip_metadata(tagged("JPEG", orientation=orientation), "JPEG", orientation)
     assert clean is not None
     with Image.open(io.BytesIO(clean)) as image:
@@ -66,19 +66,19 @@ def test_of_a_jpeg_s_exif_the_orientation_stays(orientation: int) -> None:
         assert dict(image.getexif()) == expected
 
 
-def test_what_follows_the_picture_goes() -> None:
+def test_data_after_the_image_is_removed() -> None:
     data = tagged("JPEG")
     clean = strip_metadata(data + b"more " + MARK + data, "MPO")
     assert clean == strip_metadata(data, "JPEG")
 
 
-def test_other_formats_and_turned_pngs_are_left_to_others() -> None:
+def test_other_formats_and_rotated_pngs_are_not_handled() -> None:
     assert strip_metadata(b"GIF89a", "GIF") is None
     assert strip_metadata(tagged("PNG", orientation=6), "PNG", 6) is None
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_a_cut_file_never_passes_for_a_whole_one(form: str) -> None:
+def test_a_truncated_file_is_never_accepted(form: str) -> None:
     data = tagged(form)
     whole = strip_metadata(data, form)
     for length in (*range(64), *range(64, len(data), 37)):
@@ -117,7 +117,7 @@ def test_a_half_written_thumbnail_is_removed_and_nothing_else(tmp_path) -> None:
 
 
 def jpeg_segments(data: bytes) -> list[int]:
-    """The markers before the picture's data."""
+    """The markers before the image's data."""
     found, at = [], 2
     while data[at + 1] != 0xDA:
         found.append(data[at + 1])
@@ -141,7 +141,7 @@ def test_previews_and_unknown_segments_of_a_jpeg_are_left_out() -> None:
         assert ours.tobytes() == first.tobytes()
 
 
-def test_frames_of_a_webp_keep_their_pixels_alone() -> None:
+def test_frames_of_a_webp_keep_only_their_pixels() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     buffer = io.BytesIO()
     frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], lossless=True)

@@ -1,4 +1,4 @@
-"""JSON that is cut off, hostile or odd: decoded strictly, or refused with the byte or place."""
+"""Truncated, hostile and odd JSON is decoded strictly, or refused with the position."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def refusal(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("length", range(len(GOOD)))
-def test_a_file_cut_off_anywhere_names_the_byte_where_it_ends(length: int) -> None:
+def test_a_truncated_file_names_the_byte_where_it_ends(length: int) -> None:
     assert f"byte {length}" in refusal(GOOD[:length])
     assert f"byte {length + 3}" in refusal(b"\xef\xbb\xbf" + GOOD[:length])
 
@@ -61,7 +61,7 @@ def test_a_file_cut_off_anywhere_names_the_byte_where_it_ends(length: int) -> No
         (GOOD.decode().encode("utf-16"), "byte 0"),
     ],
 )
-def test_what_is_malformed_or_of_another_shape_is_named(data: bytes, words: str) -> None:
+def test_malformed_files_and_other_structures_are_named(data: bytes, words: str) -> None:
     assert words in refusal(data)
 
 
@@ -75,7 +75,7 @@ def test_a_byte_order_mark_is_accepted() -> None:
     assert decode_json(b"\xef\xbb\xbf" + GOOD, Content, "x")[0].rows[1].text == "b"
 
 
-def test_texts_come_through_exactly() -> None:
+def test_texts_are_read_exactly() -> None:
     texts = ["", " ", "\0", "\u202eabc", "<script>", "=HYPERLINK(1)", "\x1b[31m", "a\nb", "狗 🐕"]
     for ascii_only in (True, False):
         data = json.dumps(
@@ -86,7 +86,7 @@ def test_texts_come_through_exactly() -> None:
         assert replaced == 0
 
 
-def test_half_a_surrogate_pair_becomes_the_replacement_character_and_is_counted() -> None:
+def test_a_lone_surrogate_becomes_the_replacement_character_and_is_counted() -> None:
     data = rb'{"rows": [{"id": 1, "text": "\ud800 \\ud800 \ud83d\ude00 \udc00\ud83d \uD83D\\"}]}'
     content, replaced = decode_json(data, Content, "x")
     assert content.rows[0].text == "\ufffd \\ud800 \U0001f600 \ufffd\ufffd \ufffd\\"

@@ -1,4 +1,4 @@
-"""Caption lists: every form in use, read as it declares itself or refused by line."""
+"""Caption lists: every common form is read, or refused with the line."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_comma_separated_without_a_header(tmp_path: Path) -> None:
     }
 
 
-def test_a_table_s_header_says_what_separates_it(tmp_path: Path) -> None:
+def test_the_header_of_a_table_determines_the_separator(tmp_path: Path) -> None:
     rows = [("image", "caption"), ("1.jpg", "one"), ("2.jpg", "two")]
     for separator in "\t|,":
         content = "\r\n".join(separator.join(row) for row in rows)
@@ -101,7 +101,7 @@ def test_other_columns_of_an_image_folder_s_metadata_are_kept(tmp_path: Path) ->
     assert without.images["1.jpg"].metadata == {"artist": "Ada"}
 
 
-def test_columns_may_stand_in_any_order_and_bring_the_split(tmp_path: Path) -> None:
+def test_columns_can_be_in_any_order_and_include_the_split(tmp_path: Path) -> None:
     """nlphuji's flickr_annotations_30k.csv: the captions are one JSON list."""
     content = 'raw,sentids,split,filename,img_id\n"[""a"", ""b \\ud800""]","[0, 1]",test,1.jpg,0\n'
     listed = read(tmp_path, content, "flickr_annotations_30k.csv")
@@ -110,7 +110,7 @@ def test_columns_may_stand_in_any_order_and_bring_the_split(tmp_path: Path) -> N
     assert listed.notes["lone_surrogates_replaced"] == 1
 
 
-def test_json_lines_bring_captions_split_and_columns(tmp_path: Path) -> None:
+def test_json_lines_have_captions_split_and_columns(tmp_path: Path) -> None:
     rows = [
         {"file_name": "a.jpg", "caption": "one", "title": "T", "likes": 3, "tags": ["x", "y"]},
         {"image": "b.jpg", "captions": ["two", "three"], "split": "test"},
@@ -165,7 +165,7 @@ def test_a_broken_json_line_is_named(tmp_path: Path, content: str, line: str) ->
     assert refusal(tmp_path, content, "captions.jsonl").startswith(line)
 
 
-def test_what_no_image_takes_is_counted(tmp_path: Path) -> None:
+def test_unmatched_captions_are_counted(tmp_path: Path) -> None:
     listed = read(tmp_path, "1.jpg\ta\n1.jpg\tb\n2.jpg\tc\n")
     taken = listed.take("1.jpg")
     assert taken is not None

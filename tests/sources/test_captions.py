@@ -24,7 +24,7 @@ from mmindex.sources.captions import caption_fields, caption_texts, usable_capti
         (["comment_number", "caption_id", "texture", "context", "captioned"], ()),
     ],
 )  # fmt: skip
-def test_fields_of_captions_are_told_by_name(names: list[str], found: tuple[str, ...]) -> None:
+def test_caption_fields_are_recognised_by_name(names: list[str], found: tuple[str, ...]) -> None:
     assert caption_fields(names) == found
 
 
@@ -42,7 +42,7 @@ def test_fields_of_captions_are_told_by_name(names: list[str], found: tuple[str,
         ("", [""]),
     ],
 )
-def test_a_value_is_read_whatever_it_is_packed_in(value: object, texts: list[str]) -> None:
+def test_a_value_is_read_in_any_nesting(value: object, texts: list[str]) -> None:
     assert caption_texts(value, "here") == texts
 
 
@@ -54,7 +54,7 @@ def test_anything_else_is_refused_by_name(value: object) -> None:
 
 @settings(deadline=None)  # a machine may be busy
 @given(st.lists(st.text()))
-def test_blank_captions_are_none_and_the_others_keep_their_places(texts: list[str]) -> None:
+def test_blank_captions_are_dropped_and_the_others_keep_their_positions(texts: list[str]) -> None:
     usable = dict(usable_captions(texts))
     assert all(texts[place] == text and text.strip() for place, text in usable.items())
     assert all(not texts[place].strip() for place in set(range(len(texts))) - set(usable))

@@ -11,7 +11,7 @@ from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.records import Note, NoteKind, Reason, Rejected, SourceItem
 from mmindex.sources.chinese import read_numbered
 from support.corpora import source_events
-from support.pictures import png
+from support.images import png
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def flickr8k(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_flickr8k_cn_gives_the_captions_that_people_wrote(flickr8k: Path) -> None:
+def test_flickr8k_cn_has_the_captions_written_by_people(flickr8k: Path) -> None:
     first, second, missing, note = source_events(f"flickr8k-cn:{flickr8k}")
     assert isinstance(first, SourceItem)
     assert first.image_id == "flickr8k/667626_18933d713e"
@@ -51,7 +51,7 @@ def test_flickr8k_cn_gives_the_captions_that_people_wrote(flickr8k: Path) -> Non
     assert note == Note(NoteKind.CAPTIONS_OF_REJECTED_IMAGES, 1)
 
 
-def test_a_split_is_chosen_by_the_authors_lists(flickr8k: Path) -> None:
+def test_a_split_is_selected_by_the_authors_lists(flickr8k: Path) -> None:
     [only] = source_events(f"flickr8k-cn:{flickr8k}#test")
     assert isinstance(only, SourceItem)
     assert only.image_id == "flickr8k/667626_18933d713e"
@@ -61,7 +61,7 @@ def test_a_split_is_chosen_by_the_authors_lists(flickr8k: Path) -> None:
         source_events(f"flickr8k-cn:{flickr8k}#karpathy")
 
 
-def test_other_captions_are_read_where_those_are_not(flickr8k: Path) -> None:
+def test_other_captions_are_read_if_those_are_missing(flickr8k: Path) -> None:
     (flickr8k / "data" / "flickr8kzhc.caption.txt").unlink()
     [only] = source_events(f"flickr8k-cn:{flickr8k}")
     assert isinstance(only, SourceItem)
@@ -98,13 +98,13 @@ def test_coco_cn_finds_the_photos_in_their_own_parts(coco: Path) -> None:
     assert note == Note(NoteKind.CAPTIONS_OF_UNKNOWN_IMAGES, 1)
 
 
-def test_photos_of_a_part_that_is_not_there_are_counted(coco: Path) -> None:
+def test_photos_of_a_missing_part_are_counted(coco: Path) -> None:
     (coco / "val2014.zip").unlink()
     assert source_events(f"coco-cn:{coco}#test") == [Note(NoteKind.IMAGES_WITHOUT_FOLDER, 1)]
 
 
 @pytest.mark.parametrize("kind", ["flickr8k-cn", "coco-cn"])
-def test_an_empty_folder_says_what_belongs_there(tmp_path: Path, kind: str) -> None:
+def test_an_empty_folder_says_what_is_expected(tmp_path: Path, kind: str) -> None:
     with pytest.raises(NoInputError, match="no captions found") as error:
         source_events(f"{kind}:{tmp_path}")
     assert "expected" in error.value.hint
@@ -126,7 +126,7 @@ def test_a_damaged_caption_file_names_its_line(tmp_path: Path, data: bytes, mess
         read_numbered(path)
 
 
-def test_a_name_never_leads_out_of_the_folder(flickr8k: Path) -> None:
+def test_a_name_never_leaves_the_folder(flickr8k: Path) -> None:
     (flickr8k / "data" / "flickr8kzhc.caption.txt").write_text("../../etc/passwd#zhc#0 x\n")
     rejected, _ = source_events(f"flickr8k-cn:{flickr8k}")
     assert isinstance(rejected, Rejected)

@@ -1,4 +1,4 @@
-"""COCO as it is published: folders or zips, read in place, hostile annotations included."""
+"""COCO as published: folders or zips, read in place, and hostile annotations."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def test_a_zip_gives_the_same_rows_but_for_the_uri(tmp_path: Path, inside: str) 
     packed = write_files(
         tmp_path / "zip", {"annotations/captions_val2017.json": json.dumps(content)}
     )
-    pictures = {f"{inside}{n:012d}.jpg": jpeg(n) for n in (1, 2, 3)}
+    images = {f"{inside}{n:012d}.jpg": jpeg(n) for n in (1, 2, 3)}
     place = packed / "images" if inside.startswith("images") else packed
     place.mkdir(exist_ok=True)
-    write_zip(place / "val2017.zip", pictures)
+    write_zip(place / "val2017.zip", images)
     plain, zipped = items(events(folder)), items(events(packed))
     assert list(plain) == list(zipped)
     for image_id, item in zipped.items():
@@ -67,7 +67,7 @@ def test_a_zip_gives_the_same_rows_but_for_the_uri(tmp_path: Path, inside: str) 
         assert ".zip!" in item.uri
 
 
-def test_annotations_may_stay_packed(tmp_path: Path) -> None:
+def test_annotations_can_stay_in_the_archive(tmp_path: Path) -> None:
     write_coco(tmp_path, coco_content({}))
     plain = tmp_path / "annotations" / "captions_val2017.json"
     data = json.dumps(coco_content(CAPTIONS)).encode()
@@ -110,7 +110,7 @@ def test_images_below_an_images_folder_are_found(tmp_path: Path) -> None:
         ("val2017", {"annotations/captions_val2017.json": b"{}"}, "no images there"),
     ],
 )
-def test_what_is_missing_is_named(
+def test_missing_files_are_named(
     tmp_path: Path, split: str | None, layout: dict[str, bytes], words: str
 ) -> None:
     write_files(tmp_path, layout)
@@ -118,7 +118,7 @@ def test_what_is_missing_is_named(
         events(tmp_path, split)
 
 
-def test_files_that_are_missing_or_lead_out_are_rejected_one_by_one(tmp_path: Path) -> None:
+def test_files_that_are_missing_or_outside_are_rejected_one_by_one(tmp_path: Path) -> None:
     content = coco_content({n: [f"{n}"] for n in range(1, 7)})
     names = ["000000000001.jpg", "../../secret.jpg", "/etc/passwd", "leak.jpg", "gone.jpg", ""]
     for image, name in zip(content["images"], names, strict=True):
@@ -148,7 +148,7 @@ def test_oddities_are_counted_and_the_choice_is_the_first(tmp_path: Path) -> Non
     assert events(tmp_path)[0].image_id == found[0].image_id
 
 
-def test_captions_come_through_exactly(tmp_path: Path) -> None:
+def test_captions_are_read_exactly(tmp_path: Path) -> None:
     texts = ["", "x" * 1_000_000, "a\0b", "\u202eevil", "one\ntwo", "<script>", "=HYPERLINK(1)"]
     data = json.dumps(coco_content({1: texts})).replace("one\\ntwo", "\\ud800half")
     objects = new_store(tmp_path / "store")
@@ -169,7 +169,7 @@ def test_a_captions_file_that_is_cut_in_half_ends_the_run_with_the_byte(tmp_path
         events(folder)
 
 
-def test_instances_in_place_of_captions_are_named(tmp_path: Path) -> None:
+def test_instances_instead_of_captions_are_named(tmp_path: Path) -> None:
     content = coco_content({1: []})
     content["annotations"] = [{"image_id": 1, "bbox": [0, 0, 1, 1]}]
     with pytest.raises(DataError, match=r"`caption` - at `\$\.annotations\[0\]`"):
@@ -196,7 +196,7 @@ def test_real_coco_from_folder_and_zip(real_photos: Path, tmp_path: Path) -> Non
         assert row == other
 
 
-def test_a_list_says_how_many_images_to_expect(tmp_path: Path) -> None:
+def test_a_list_states_the_expected_number_of_images(tmp_path: Path) -> None:
     """For the progress bar of the crawl."""
     spec = parse_spec(f"coco:{write_coco(tmp_path, coco_content(CAPTIONS))}")
     found = list(open_source(spec, SourceOptions(Layout(tmp_path / "unused"), 1 << 20)))

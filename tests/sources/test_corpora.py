@@ -1,4 +1,4 @@
-"""The descriptions of published corpora: complete, typed, and honest about what was verified."""
+"""The descriptions of published corpora: complete, typed, with what was verified."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_coco_and_flickr30k_are_described() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CORPORA))
-def test_every_fact_is_well_formed_and_says_where_it_was_seen(name: str) -> None:
+def test_every_fact_is_well_formed_and_has_sources(name: str) -> None:
     corpus = CORPORA[name]
     assert corpus.licence
     for file in corpus.files:
@@ -74,7 +74,7 @@ _OWN = (
 )
 
 
-def test_a_description_of_the_users_own_replaces_the_one_of_its_name(tmp_path: Path) -> None:
+def test_a_description_from_the_user_replaces_the_one_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(_OWN)
     found = {corpus.name: corpus for corpus in known(str(tmp_path / "own.toml"))}
     assert set(found) == {"coco", "flickr30k"}
@@ -92,7 +92,7 @@ def test_a_description_of_the_users_own_replaces_the_one_of_its_name(tmp_path: P
         ('["a.zip"]', '["b.zip"]', "b.zip"),
     ],
 )
-def test_a_damaged_description_of_the_users_own_is_bad_data(
+def test_a_damaged_description_from_the_user_is_bad_data(
     tmp_path: Path, old: str, new: str, words: str
 ) -> None:
     (tmp_path / "own.toml").write_text(_OWN.replace(old, new))

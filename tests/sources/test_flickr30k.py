@@ -1,4 +1,4 @@
-"""Flickr30k in the forms that are passed around."""
+"""Flickr30k in all common forms."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def karpathy(count: int = 3) -> str:
     return json.dumps({"images": images[:count], "dataset": "flickr30k"})
 
 
-def pictures(folder: str = "flickr30k-images") -> dict[str, bytes]:
+def images(folder: str = "flickr30k-images") -> dict[str, bytes]:
     return {f"{folder}/{name}.jpg": jpeg(n) for n, name in enumerate(NAMES)}
 
 
@@ -60,10 +60,10 @@ def events(path: Path, split: str | None = None) -> list[Any]:
     ],
 )
 @pytest.mark.parametrize("folder", ["", "deeper/"])
-def test_every_form_gives_the_same_images_and_captions(
+def test_every_form_has_the_same_images_and_captions(
     tmp_path: Path, name: str, content: str, splits: list[str], folder: str
 ) -> None:
-    found = items(events(write_files(tmp_path, {f"{folder}{name}": content, **pictures()})))
+    found = items(events(write_files(tmp_path, {f"{folder}{name}": content, **images()})))
     assert list(found) == [f"flickr30k/{stem}" for stem in NAMES]
     assert [list(item.captions) for item in found.values()] == list(TEXTS.values())
     assert [item.split for item in found.values()] == splits
@@ -75,31 +75,31 @@ def test_every_form_gives_the_same_images_and_captions(
     ["flickr30k_images", "images", "Images", "flickr30k_images/flickr30k_images"],
 )
 def test_every_usual_image_folder_is_found(tmp_path: Path, folder: str) -> None:
-    write_files(tmp_path, {"results_20130124.token": TOKEN, **pictures(folder)})
+    write_files(tmp_path, {"results_20130124.token": TOKEN, **images(folder)})
     assert len(items(events(tmp_path))) == 3
 
 
-def test_images_may_stay_packed(tmp_path: Path) -> None:
+def test_images_can_stay_in_the_archive(tmp_path: Path) -> None:
     """The hub's flickr30k-images.zip, with the leftovers that macOS puts beside each file."""
     write_files(tmp_path, {"dataset_flickr30k.json": karpathy()})
     leftovers = {f"__MACOSX/flickr30k-images/._{name}.jpg": b"junk" for name in NAMES}
-    write_zip(tmp_path / "flickr30k-images.zip", {**pictures(), **leftovers})
+    write_zip(tmp_path / "flickr30k-images.zip", {**images(), **leftovers})
     found = items(events(tmp_path, "test"))
     assert [item.read() for item in found.values()] == [jpeg(2)]
 
 
-def test_the_split_file_decides_and_the_other_list_brings_the_rest(tmp_path: Path) -> None:
+def test_the_split_file_has_priority_and_the_other_list_adds_the_rest(tmp_path: Path) -> None:
     """Karpathy's file knows 31,014 of the 31,783 images; none is lost."""
     files = {"dataset_flickr30k.json": karpathy(2), "results_20130124.token": TOKEN}
-    write_files(tmp_path, {**files, **pictures()})
+    write_files(tmp_path, {**files, **images()})
     assert [item.split for item in items(events(tmp_path)).values()] == ["train", "val", "all"]
     assert list(items(events(tmp_path, "val"))) == [f"flickr30k/{NAMES[1]}"]
 
 
-def test_an_image_that_stands_twice_in_the_split_file_is_counted(tmp_path: Path) -> None:
+def test_an_image_that_occurs_twice_in_the_split_file_is_counted(tmp_path: Path) -> None:
     content = json.loads(karpathy())
     content["images"].append({"filename": f"{NAMES[0]}.jpg", "split": "test", "sentences": []})
-    write_files(tmp_path, {"dataset_flickr30k.json": json.dumps(content), **pictures()})
+    write_files(tmp_path, {"dataset_flickr30k.json": json.dumps(content), **images()})
     found = events(tmp_path)
     assert items(found)[f"flickr30k/{NAMES[0]}"].split == "train"
     assert noted(found) == {"duplicate_images": 1}
@@ -107,7 +107,7 @@ def test_an_image_that_stands_twice_in_the_split_file_is_counted(tmp_path: Path)
 
 def test_missing_and_hostile_names_are_rejected(tmp_path: Path) -> None:
     token = TOKEN + "gone.jpg#0\tx\n../../secret.jpg#0\ty\n"
-    write_files(tmp_path / "f", {"results_20130124.token": token, **pictures()})
+    write_files(tmp_path / "f", {"results_20130124.token": token, **images()})
     found = events(write_files(tmp_path, {"secret.jpg": b""}) / "f")
     assert rejections(found) == {
         "flickr30k/gone": "missing",
@@ -116,7 +116,7 @@ def test_missing_and_hostile_names_are_rejected(tmp_path: Path) -> None:
     assert noted(found) == {"captions_of_rejected_images": 2}
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(NoInputError, match="no captions found"):
         events(tmp_path)
     write_files(tmp_path, {"results_20130124.token": TOKEN})
@@ -127,6 +127,6 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
-    write_files(tmp_path, {"results_20130124.token": TOKEN + "no tab here\n", **pictures()})
+    write_files(tmp_path, {"results_20130124.token": TOKEN + "no tab here\n", **images()})
     with pytest.raises(DataError, match=r"results_20130124\.token:7: "):
         events(tmp_path)

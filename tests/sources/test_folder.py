@@ -1,4 +1,4 @@
-"""Any folder: what is taken, what is ignored, what is refused, and where captions come from."""
+"""Folders: what is read, ignored and refused, and where captions come from."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_links_are_followed_inside_only_and_never_in_circles(tmp_path: Path) -> 
     assert ignored(found) == 3  # same.jpg, inside, circle
 
 
-def test_names_that_are_no_utf8_have_ids_and_uris_that_are(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_have_ids_and_uris_that_are(tmp_path: Path) -> None:
     folder = tmp_path / "f"
     folder.mkdir()
     (tmp_path / "picture").write_bytes(jpeg(5))
@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_listed_is_one_refusal(
     assert rejections(found) == {"folder/f/locked": "unreadable"}
 
 
-def test_captions_stand_beside_the_image_one_a_line(tmp_path: Path) -> None:
+def test_captions_are_next_to_the_image_one_per_line(tmp_path: Path) -> None:
     files = {
         "a.jpg": jpeg(1),
         "a.txt": "\ufeffone\r\n\r\ntwo, with a comma\n",
@@ -166,7 +166,7 @@ def test_a_captions_list_names_images_by_their_relative_path(tmp_path: Path) -> 
     assert noted(found) == {"captions_of_unknown_images": 1}
 
 
-def test_a_captions_list_may_be_laid_out_as_flickr8k_cn_is(tmp_path: Path) -> None:
+def test_a_caption_list_can_have_the_form_of_flickr8k_cn(tmp_path: Path) -> None:
     files = {
         "a.jpg": jpeg(1),
         "captions.txt": "a.jpg#zhm#0\t一个穿着泳装的女人\na.jpg#zhm#1\t在水里的女人\n",
@@ -176,7 +176,7 @@ def test_a_captions_list_may_be_laid_out_as_flickr8k_cn_is(tmp_path: Path) -> No
     assert not noted(found)
 
 
-def test_json_lines_bring_columns_and_splits(tmp_path: Path) -> None:
+def test_json_lines_have_columns_and_splits(tmp_path: Path) -> None:
     rows = [
         {"file_name": "a.jpg", "caption": "one", "split": "test", "title": "T"},
         {"file_name": "b.jpg", "text": "two", "split": "train"},
@@ -197,7 +197,7 @@ def test_a_damaged_captions_list_ends_the_run(tmp_path: Path) -> None:
         events(tmp_path)
 
 
-def test_a_link_brings_its_captions_to_the_picture_that_it_leads_to(tmp_path: Path) -> None:
+def test_captions_of_a_link_belong_to_its_target(tmp_path: Path) -> None:
     files = {"pool/1.jpg": jpeg(1), "captions.txt": "best/x.jpg\tof the link\n1.jpg\tits own\n"}
     folder = write_files(tmp_path / "f", files)
     (folder / "best").mkdir()
@@ -209,14 +209,14 @@ def test_a_link_brings_its_captions_to_the_picture_that_it_leads_to(tmp_path: Pa
     assert {row["text"] for row in captions} == {"of the link", "its own"}
 
 
-def test_a_link_to_what_is_no_picture_of_the_corpus_by_itself_is_one(tmp_path: Path) -> None:
+def test_a_link_to_an_image_outside_the_corpus_is_an_image(tmp_path: Path) -> None:
     """As git-annex and DVC keep files."""
     folder = write_files(tmp_path / "f", {".store/aa/1": jpeg(1)})
     (folder / "1.jpg").symlink_to(".store/aa/1")
     assert names(events(folder)) == ["folder/f/1.jpg"]
 
 
-def test_a_link_into_another_folder_of_the_corpus_is_no_new_picture(tmp_path: Path) -> None:
+def test_a_link_into_another_folder_of_the_corpus_is_not_a_new_image(tmp_path: Path) -> None:
     write_files(tmp_path, {"all/1.jpg": jpeg(1), "best/2.jpg": jpeg(2), "out/3.jpg": jpeg(3)})
     (tmp_path / "best" / "1.jpg").symlink_to(tmp_path / "all" / "1.jpg")
     (tmp_path / "best" / "3.jpg").symlink_to(tmp_path / "out" / "3.jpg")
@@ -229,7 +229,7 @@ def test_a_link_into_another_folder_of_the_corpus_is_no_new_picture(tmp_path: Pa
     assert report.sources[1].notes == {"ignored: another name of a picture in the corpus": 1}
 
 
-def test_caches_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+def test_caches_and_hidden_files_are_skipped(tmp_path: Path) -> None:
     files = {
         "2019/1.jpg": jpeg(1),
         "2019/@eaDir/1.jpg/SYNOFILE_THUMB_XL.jpg": jpeg(2),
@@ -242,7 +242,7 @@ def test_caches_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     assert ignored(found) == 4
 
 
-def test_globs_choose_what_is_read(tmp_path: Path) -> None:
+def test_globs_select_what_is_read(tmp_path: Path) -> None:
     files = {name: jpeg(1) for name in ("a.jpg", "a.png", "Exports/b.jpg", "2019/c.jpg")}
     folder = write_files(tmp_path / "f", files)
     assert names(events(folder, exclude=("*.png", "exports"))) == [
@@ -252,7 +252,7 @@ def test_globs_choose_what_is_read(tmp_path: Path) -> None:
     assert names(events(folder, include=("2019",))) == ["folder/f/2019/c.jpg"]
 
 
-def test_what_is_not_read_is_counted_by_kind(tmp_path: Path) -> None:
+def test_unread_files_are_counted_by_extension(tmp_path: Path) -> None:
     files = {f"{n}{kind}": b"x" for n in range(2) for kind in (".PSD", ".doc", "")}
     folder = write_files(tmp_path / "f", {**files, "9.psd": b"x", "a.jpg": jpeg(1)})
     report = crawl_specs(new_store(tmp_path / "store"), f"folder:{folder}")
@@ -284,7 +284,7 @@ def test_every_split_of_an_image_folder_has_its_own_list(tmp_path: Path) -> None
     assert noted(found) == {"captions_of_unknown_images": 2}
 
 
-def test_kaggle_s_flickr8k_has_its_captions_beside_the_images_folder(tmp_path: Path) -> None:
+def test_kaggle_s_flickr8k_has_its_captions_next_to_the_image_folder(tmp_path: Path) -> None:
     rows = "".join(f"{n}.jpg,dog {n} {k}\n" for n in range(3) for k in range(5))
     files = {f"Images/{n}.jpg": jpeg(n) for n in range(3)}
     found = events(write_files(tmp_path / "f", {**files, "captions.txt": "image,caption\n" + rows}))
@@ -294,7 +294,7 @@ def test_kaggle_s_flickr8k_has_its_captions_beside_the_images_folder(tmp_path: P
 
 @pytest.mark.parametrize("top", ["", "album/"])
 @pytest.mark.parametrize("form", ["zip", "tar"])
-def test_an_archive_of_pictures_is_read_in_place(tmp_path: Path, form: str, top: str) -> None:
+def test_an_archive_of_images_is_read_in_place(tmp_path: Path, form: str, top: str) -> None:
     files = {
         f"{top}captions.txt": b"1.jpg\tone\n",
         f"{top}1.jpg": jpeg(1),
@@ -328,7 +328,7 @@ def test_hostile_members_of_an_archive_are_rejected(tmp_path: Path) -> None:
     assert names(found) == ["folder/a/ok.jpg"]
 
 
-def test_a_file_that_is_no_archive_is_not_a_folder(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_not_read_as_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(1))
     with pytest.raises(NoInputError, match=r"not a folder, \.zip or \.tar"):
         events(tmp_path / "a.jpg")
@@ -355,7 +355,7 @@ def test_an_archive_of_an_image_folder_has_a_list_for_each_split(tmp_path: Path)
         ("metadata.csv", ""),
     ],
 )
-def test_metadata_of_another_program_is_no_list(tmp_path: Path, name: str, text: str) -> None:
+def test_metadata_of_another_program_is_not_a_list(tmp_path: Path, name: str, text: str) -> None:
     found = events(write_files(tmp_path / "f", {name: text, "1.jpg": jpeg(1)}))
     assert names(found) == ["folder/f/1.jpg"]
     assert ignored(found) == 1

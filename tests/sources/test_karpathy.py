@@ -1,4 +1,4 @@
-"""Karpathy's splits of COCO: the split file decides, restval counts as train."""
+"""Karpathy's splits of COCO: the split file has priority, and restval counts as train."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ IMAGES = [
     image(4, "train", "train2014"),
     image(5, "test"),
 ]
-PICTURES = {f"val2014/COCO_val2014_{n:012d}.jpg": jpeg(n) for n in (1, 2, 3, 5)}
+IMAGE_FILES = {f"val2014/COCO_val2014_{n:012d}.jpg": jpeg(n) for n in (1, 2, 3, 5)}
 
 
 def write(folder: Path, images: list[dict[str, Any]], **more: bytes) -> Path:
     content = json.dumps({"images": images, "dataset": "coco"})
-    return write_files(folder, {"dataset_coco.json": content, **PICTURES, **more})
+    return write_files(folder, {"dataset_coco.json": content, **IMAGE_FILES, **more})
 
 
 def events(path: Path, split: str | None = None) -> list[Any]:
@@ -60,7 +60,7 @@ def test_the_test_split_is_read_from_val2014_alone(tmp_path: Path) -> None:
     assert first.read() == jpeg(1)
 
 
-def test_without_a_split_images_whose_folder_is_not_there_are_ignored_and_counted(
+def test_without_a_split_images_of_missing_folders_are_counted(
     tmp_path: Path,
 ) -> None:
     found = events(write(tmp_path, IMAGES))
@@ -68,7 +68,7 @@ def test_without_a_split_images_whose_folder_is_not_there_are_ignored_and_counte
     assert ignored(found) == 1
 
 
-def test_a_split_whose_folder_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_split_with_a_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(NoInputError) as caught:
         events(write(tmp_path, IMAGES), "train")
     assert "train2014/" in caught.value.hint
@@ -76,8 +76,8 @@ def test_a_split_whose_folder_is_not_there_is_an_error_that_names_it(tmp_path: P
         events(tmp_path, "restval")
 
 
-def test_everything_may_stay_packed(tmp_path: Path) -> None:
-    write_zip(tmp_path / "val2014.zip", PICTURES)
+def test_everything_can_stay_in_the_archive(tmp_path: Path) -> None:
+    write_zip(tmp_path / "val2014.zip", IMAGE_FILES)
     content = json.dumps({"images": IMAGES}).encode()
     write_zip(tmp_path / "caption_datasets.zip", {"dataset_coco.json": content})
     found = items(events(tmp_path, "test"))
@@ -106,7 +106,7 @@ def test_lone_surrogates_are_replaced_and_counted(tmp_path: Path) -> None:
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
-    write_files(tmp_path, {"dataset_coco.json": '{"images": [{"filename": "a"}]}', **PICTURES})
+    write_files(tmp_path, {"dataset_coco.json": '{"images": [{"filename": "a"}]}', **IMAGE_FILES})
     with pytest.raises(DataError, match=r"dataset_coco\.json: .*\$\.images\[0\]"):
         events(tmp_path)
     with pytest.raises(NoInputError, match=r"dataset_coco\.json not found"):

@@ -1,4 +1,4 @@
-"""Names of a list and names of files: the same name in another spelling, and never a guess."""
+"""Matching names of a list with names of files in other spellings, without guessing."""
 
 from __future__ import annotations
 
@@ -40,19 +40,17 @@ def test_another_spelling_of_the_same_name(listed: str, file: str) -> None:
         (["A.jpg"], ["a.jpg"]),
     ],
 )
-def test_what_could_mean_several_files_or_another_one_is_left_alone(
-    listed: list[str], files: list[str]
-) -> None:
+def test_ambiguous_names_are_not_matched(listed: list[str], files: list[str]) -> None:
     assert match_names(listed, files) == {}
 
 
-def test_the_same_spelling_wins_over_the_same_ending() -> None:
+def test_the_same_name_has_priority_over_the_same_ending() -> None:
     assert match_names(["1.jpg"], ["1.JPG", "a/1.jpg"]) == {"1.JPG": "1.jpg"}
 
 
 @settings(deadline=None)  # a machine may be busy
 @given(st.sets(NAMES, max_size=6), st.lists(NAMES, max_size=6, unique=True))
-def test_no_name_is_given_twice_and_none_that_is_there_is_given_away(
+def test_no_name_is_matched_twice_and_exact_matches_are_kept(
     listed: set[str], files: list[str]
 ) -> None:
     found = match_names(listed, files)

@@ -1,4 +1,4 @@
-"""Sources of one corpus never share ids, and keep the names that a store has given them."""
+"""Sources of a corpus never share ids and keep their names in the store."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def test_a_later_folder_of_the_same_name_gets_a_longer_one(cameras: list[str]) -
     assert names(*cameras) == ["folder/DCIM", "folder/bob-DCIM", "folder/x-bob-DCIM"]
 
 
-def test_a_name_that_the_store_knows_stays(cameras: list[str]) -> None:
+def test_a_name_in_the_store_is_kept(cameras: list[str]) -> None:
     ann, bob, _ = cameras
     assert names(bob, known={ann: "folder/DCIM", bob: "folder/bob-DCIM"}) == ["folder/bob-DCIM"]
     assert names(ann, bob, known={bob: "folder/DCIM"}) == ["folder/ann-DCIM", "folder/DCIM"]
-    # As a store of an older version has it, where the second one's pictures were kept out.
+    # As a store of an older version has it, where the second one's images were kept out.
     both = {ann: "folder/DCIM", bob: "folder/DCIM"}
     assert names(ann, bob, known=both) == ["folder/DCIM", "folder/bob-DCIM"]
 
@@ -41,7 +41,7 @@ def test_one_folder_in_two_splits_keeps_one_name(cameras: list[str]) -> None:
     assert names(f"{cameras[0]}#train", f"{cameras[0]}#test") == ["folder/DCIM"] * 2
 
 
-def test_a_given_name_stands_in_ids_and_in_the_source_column(
+def test_a_given_name_is_in_ids_and_in_the_source_column(
     tmp_path: Path, cameras: list[str]
 ) -> None:
     objects = new_store(tmp_path / "store")
@@ -66,7 +66,7 @@ def test_one_name_for_two_places_is_refused(cameras: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "..", "a\nb", "-x"])
-def test_a_name_that_ids_could_not_hold_is_refused(name: str) -> None:
+def test_a_name_that_is_invalid_in_ids_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="not a valid name for a source"):
         parse_spec(f"{name}=folder:/srv")
 

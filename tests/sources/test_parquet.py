@@ -1,4 +1,4 @@
-"""Parquet files with images in them, as the Hugging Face hub serves them."""
+"""Parquet files with images, as on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmindex.core.errors import DataError
 from mmindex.core.records import ItemError, Reason
 from mmindex.media.parquet_cells import read_cell, split_cell
 from support.corpora import source_events, write_files
-from support.pictures import png
+from support.images import png
 
 MAX = 1 << 24
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -82,7 +82,7 @@ def test_no_column_of_images_is_an_error_that_lists_the_columns(tmp_path):
         events(path)
 
 
-def test_a_null_image_and_a_cell_that_is_not_there_are_items_that_fail(tmp_path):
+def test_null_images_and_missing_cells_are_failed_items(tmp_path):
     cells = pa.array([None, png(1)], pa.binary())
     path = write(tmp_path / "a.parquet", {"image": cells})
     missing, good = events(path)
@@ -111,7 +111,7 @@ def test_damaged_pages_are_found(tmp_path):
     assert caught.value.reason is Reason.CORRUPT
 
 
-def test_a_file_that_is_replaced_is_read_anew(tmp_path):
+def test_a_file_that_is_replaced_is_read_again(tmp_path):
     path = write(tmp_path / "a.parquet", {"image": images(png(1))})
     assert read_cell(str(path), "image", 0, MAX) == png(1)
     other = write(tmp_path / "b", {"image": images(png(2), png(3))})
@@ -119,7 +119,7 @@ def test_a_file_that_is_replaced_is_read_anew(tmp_path):
     assert read_cell(str(path), "image", 0, MAX) == png(2)
 
 
-def test_no_parquet_file_is_an_error(tmp_path):
+def test_a_missing_parquet_file_is_an_error(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises(DataError, match=r"a\.parquet"):
         events(tmp_path / "a.parquet")
@@ -130,7 +130,7 @@ def ids(found: list[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("values", [[None, None, None], [float("nan"), None, 2.0], ["", " ", "x"]])
-def test_a_row_without_an_id_goes_by_its_number(tmp_path, values):
+def test_a_row_without_an_id_is_named_by_its_number(tmp_path, values):
     path = write(
         tmp_path / "a.parquet",
         {"image": images(png(1), png(2), png(3)), "id": pa.array(values)},
@@ -160,13 +160,13 @@ def test_captions_in_every_form_of_the_hub(tmp_path, columns):
     "column",
     [pa.array([7]), pa.array([{"tokens": ["a"]}]), pa.array([[1.5]]), pa.array([True])],
 )
-def test_a_caption_that_is_none_is_refused_by_name(tmp_path, column):
+def test_an_invalid_caption_is_refused_by_name(tmp_path, column):
     path = write(tmp_path / "a.parquet", {"image": images(png(1)), "caption": column})
     with pytest.raises(DataError, match=r"row 0, column 'caption': not a caption"):
         events(path)
 
 
-def test_pictures_may_be_files_beside_the_table(tmp_path):
+def test_images_can_be_files_next_to_the_table(tmp_path):
     write_files(tmp_path, {"img/1.jpg": png(1), "2.png": png(2)})
     files = pa.array(["img/1.jpg", "2.png", "gone.jpg", "../x.jpg"])
     path = write(tmp_path / "a.parquet", {"file_name": files, "text": pa.array(list("abcd"))})
@@ -177,13 +177,13 @@ def test_pictures_may_be_files_beside_the_table(tmp_path):
     assert (missing.reason, unsafe.reason) == (Reason.MISSING, Reason.UNSAFE_PATH)
 
 
-def test_null_bytes_with_a_path_are_a_file_beside_the_table(tmp_path):
+def test_null_bytes_with_a_path_are_a_file_next_to_the_table(tmp_path):
     write_files(tmp_path, {"x.jpg": png(7)})
     path = write(tmp_path / "a.parquet", {"image": images(png(1), None, png(3))})
     assert [item.read() for item in events(path)] == [png(1), png(7), png(3)]
 
 
-def test_addresses_are_not_taken_for_files(tmp_path):
+def test_urls_are_not_read_as_files(tmp_path):
     path = write(tmp_path / "a.parquet", {"image": pa.array(["https://example.org/1.jpg"])})
     with pytest.raises(DataError) as caught:
         events(path)

@@ -1,4 +1,4 @@
-"""Kinds of source: one module each, and every place that names them agrees."""
+"""Kinds of source: one module each, and all places that name them agree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def table_rows(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", built_in())
-def test_a_kind_stands_in_the_readme_as_it_describes_itself(name: str) -> None:
+def test_the_readme_has_the_summary_of_each_kind(name: str) -> None:
     kind = registry.find(name)
     assert f"| `{kind.name}:{kind.form}` | {kind.summary} |" in table_rows(ROOT / "README.md")
 
@@ -40,7 +40,7 @@ def test_the_documentation_has_a_row_for_each_kind_and_for_nothing_else() -> Non
 
 
 @pytest.mark.parametrize("name", built_in())
-def test_a_kind_has_tests_and_its_example_makes_sense(name: str) -> None:
+def test_a_kind_has_tests_and_a_valid_example(name: str) -> None:
     kind = registry.find(name)
     assert parse_spec(kind.example).kind == name
     assert kind.suffix.startswith(".") == (kind.place is Place.PATTERN)
@@ -55,12 +55,12 @@ def test_help_lists_every_kind() -> None:
     assert set(built_in()) <= set(words)
 
 
-def test_an_unknown_kind_gets_a_guess() -> None:
+def test_an_unknown_kind_gets_a_suggestion() -> None:
     with pytest.raises(UsageError, match="did you mean 'webdataset'"):
         parse_spec("webdatset:x")
 
 
-def test_a_bare_path_is_offered_as_a_folder(tmp_path: Path) -> None:
+def test_a_path_without_a_kind_suggests_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         parse_spec(str(tmp_path))
     assert caught.value.hint == f"did you mean folder:{tmp_path}?"
@@ -100,6 +100,7 @@ def documented_kind() -> str:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
 
 
+@pytest.mark.slow
 def test_the_documented_kind_of_another_package_is_crawled_and_answers(
     tmp_path: Path, install: Install
 ) -> None:

@@ -1,4 +1,4 @@
-"""What is passed over in a person's folders."""
+"""The files that are skipped in folders of users."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def rules(exclude: str = "", include: str = "", *, all_files: bool = False) -> R
         ("a", Skip.NOT_AN_IMAGE),
     ],
 )
-def test_what_is_no_picture_of_the_person_s(name: str, why: Skip | None) -> None:
+def test_files_that_do_not_belong_to_the_user_are_skipped(name: str, why: Skip | None) -> None:
     assert rules().skip_path(name) == why
 
 
-def test_every_file_is_taken_on_request_but_hidden_ones() -> None:
+def test_every_file_except_hidden_ones_is_read_on_request() -> None:
     every = rules(all_files=True)
     assert every.skip_path("a.mp4") is None
     assert every.skip_path("._a.mp4") is Skip.HIDDEN
@@ -66,7 +66,7 @@ def test_globs(glob: str, matching: list[str], other: list[str]) -> None:
         assert rules(include=glob).skip_path(name) is Skip.EXCLUDED, name
 
 
-def test_what_is_excluded_is_not_brought_back_by_an_include() -> None:
+def test_an_excluded_file_is_not_included_again() -> None:
     both = rules(exclude="Exports", include="*.jpg")
     assert both.skip_path("Exports/a.jpg") is Skip.EXCLUDED
     assert both.skip_path("a.jpg") is None

@@ -1,4 +1,4 @@
-"""Source specs: KIND:PLACE[#SPLIT], and what is said of those without meaning."""
+"""Source specs: KIND:PLACE[#SPLIT], and errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mmindex.store.layout import Layout
         ("scenes:2000@7", SourceSpec("scenes", "2000@7", None)),
     ],
 )
-def test_a_spec_is_taken_apart(text: str, spec: SourceSpec) -> None:
+def test_a_spec_is_parsed(text: str, spec: SourceSpec) -> None:
     assert parse_spec(text) == spec
     assert str(spec) == text
 
@@ -55,12 +55,12 @@ def test_an_unknown_kind_names_those_that_exist_and_no_others(kind: str) -> None
 
 
 @pytest.mark.parametrize("where", ["0", "x", "-5", "10@", "10@x", "10@99999999999999999999", "1#s"])
-def test_scenes_of_no_meaning_are_refused_before_any_work(where: str) -> None:
+def test_invalid_scenes_are_refused_before_any_work(where: str) -> None:
     with pytest.raises(UsageError):
         parse_spec(f"scenes:{where}")
 
 
-def test_a_release_that_is_not_there_names_those_that_are() -> None:
+def test_a_missing_release_lists_the_existing_ones() -> None:
     with pytest.raises(NoInputError, match="known: val2017, train2017"):
         source_name(parse_spec("coco:val2018"))
     with pytest.raises(UsageError, match="only the split 'test'"):
@@ -69,7 +69,7 @@ def test_a_release_that_is_not_there_names_those_that_are() -> None:
         open_source(parse_spec("flickr30k:dev"), SourceOptions(Layout(Path("/nowhere")), 1))
 
 
-def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for where in (tmp_path / "gone", tmp_path / "file"):
         with pytest.raises(NoInputError, match=str(where)):

@@ -1,4 +1,4 @@
-"""Lists of addresses are read as their form declares, or refused with the line."""
+"""Lists of URLs are read in their declared form, or refused with the line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""URL lists, over a real server on loopback."""
+"""URL lists with a real server on loopback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmindex.fetch.outcome import FetchStatus
 from mmindex.sources.kinds.urls import UrlOptions, url_list_events
 from mmindex.store.layout import Layout
 from support.hostile_server import FixedResolver, Reply
-from support.pictures import png
+from support.images import png
 
 QUICK = FetchConfig(
     allow_private=True,
@@ -48,7 +48,7 @@ def rejected(events):
     return {event.uri: event for event in events if isinstance(event, Rejected)}
 
 
-def test_fetches_each_address_once_and_never_again(server, layout, tmp_path):
+def test_fetches_each_url_once_and_never_again(server, layout, tmp_path):
     for n in range(30):
         server.routes[f"/{n}.png"] = image(n)
     path = write_list(
@@ -66,7 +66,7 @@ def test_fetches_each_address_once_and_never_again(server, layout, tmp_path):
     assert len(server.requests) == before
 
 
-def test_rows_with_the_same_address_are_one_image_with_all_captions(server, layout, tmp_path):
+def test_rows_with_the_same_url_are_one_image_with_all_captions(server, layout, tmp_path):
     server.routes["/a.png"] = image(1)
     url = server.url("/a.png")
     path = write_list(tmp_path / "l.jsonl", [(url, "one"), (url, "two"), (url, "three")])
@@ -76,7 +76,7 @@ def test_rows_with_the_same_address_are_one_image_with_all_captions(server, layo
     assert server.hits["/a.png"] == 1
 
 
-def test_same_bytes_under_two_addresses_are_stored_once(server, layout, tmp_path):
+def test_same_bytes_under_two_urls_are_stored_once(server, layout, tmp_path):
     server.routes["/a.png"] = server.routes["/b.png"] = image(1)
     path = write_list(
         tmp_path / "l.jsonl", [(server.url("/a.png"), "a"), (server.url("/b.png"), "b")]
@@ -134,7 +134,7 @@ def test_every_row_has_an_outcome(server, layout, tmp_path):
     assert server.sent_bytes < 60 << 20
 
 
-def test_passing_failures_are_asked_again_by_the_next_run_final_ones_are_not(
+def test_temporary_failures_are_requested_again_and_permanent_ones_are_not(
     server, layout, tmp_path
 ):
     server.routes["/later"] = Reply(b"", 503)
@@ -151,7 +151,7 @@ def test_passing_failures_are_asked_again_by_the_next_run_final_ones_are_not(
     assert len(items(after)) == 2
 
 
-def test_a_list_that_changes_costs_only_what_is_new(server, layout, tmp_path):
+def test_a_changed_list_fetches_only_new_urls(server, layout, tmp_path):
     server.default = lambda request: image(int(request.path.strip("/") or 0))
     server.routes["/robots.txt"] = Reply(b"", 404)
     path = write_list(tmp_path / "l.jsonl", [(server.url(f"/{n}"), "") for n in range(10)])
@@ -172,7 +172,7 @@ def test_retry_after_is_waited_for_within_the_budget(server, layout, tmp_path):
     assert not answers
 
 
-def test_too_long_a_retry_after_leaves_the_rows_and_says_try_later(server, layout, tmp_path):
+def test_a_too_long_retry_after_leaves_the_rows_for_later(server, layout, tmp_path):
     server.routes["/ok"] = image(1)
     server.default = Reply(b"", 503, {"Retry-After": "3600"})
     server.routes["/robots.txt"] = Reply(b"", 404)
@@ -189,7 +189,7 @@ def test_too_long_a_retry_after_leaves_the_rows_and_says_try_later(server, layou
     assert server.hits["/ok"] == 1
 
 
-def test_a_dead_host_is_given_up_and_costs_nobody_else(server, layout, tmp_path):
+def test_a_dead_host_is_given_up_and_does_not_affect_other_hosts(server, layout, tmp_path):
     server.routes["/ok"] = image(1)
     server.default = lambda r: b"" if r.host == "dead.example" else Reply(b"", 404)
     settings = QUICK.model_copy(update={"host_failures": 5, "retries": 0})
@@ -225,6 +225,6 @@ def test_metadata_and_ids_come_from_the_list(server, layout, tmp_path):
     assert item.metadata == {"licence": "cc", "url": server.url("/a")}
 
 
-def test_what_is_known_of_an_address_has_a_note_for_every_status():
+def test_every_status_of_a_url_has_a_note():
     for status in FetchStatus:
         assert NoteKind(f"addresses_{status}")

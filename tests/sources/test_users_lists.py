@@ -1,4 +1,4 @@
-"""Lists and tables as spreadsheets and other programs save them."""
+"""Lists and tables as saved by spreadsheets and other programs."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def test_a_semicolon_in_a_table_with_commas_is_text() -> None:
     assert captions(b"image,caption\n0.jpg,one; two\n") == {"0.jpg": ["one; two"]}
 
 
-def test_another_encoding_is_refused_with_the_way_out() -> None:
+def test_another_encoding_is_refused_with_the_remedy() -> None:
     with pytest.raises(DataError, match=":4: not UTF-8") as caught:
         captions(TABLE.encode("cp1252"))
     assert caught.value.hint == "save the file as UTF-8"
 
 
-def test_prompts_are_captions_where_nothing_better_is_there() -> None:
+def test_prompts_are_captions_if_there_is_nothing_better() -> None:
     assert caption_fields(["prompt", "seed"]) == ("prompt",)
     assert caption_fields(["prompt", "caption"]) == ("caption",)
 
@@ -54,7 +54,7 @@ def addresses(path: Path) -> list[str]:
     return [row.url for row in read_rows(path)]
 
 
-def test_a_plain_list_of_addresses_may_hold_commas(tmp_path: Path) -> None:
+def test_a_plain_list_of_urls_may_hold_commas(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(
         b"\xef\xbb\xbfhttp://a.example/1.jpg?crop=1,2,x0&w=3\r\n\r\n http://a.example/2.jpg \n"
     )
@@ -64,14 +64,14 @@ def test_a_plain_list_of_addresses_may_hold_commas(tmp_path: Path) -> None:
     ]
 
 
-def test_a_list_of_addresses_with_semicolons_is_read(tmp_path: Path) -> None:
+def test_a_list_of_urls_with_semicolons_is_read(tmp_path: Path) -> None:
     text = "URL;TEXT\nhttp://a.example/1.jpg?a=1,2;one\n"
     (tmp_path / "list.csv").write_text(text)
     [row] = read_rows(tmp_path / "list.csv")
     assert (row.url, row.captions) == ("http://a.example/1.jpg?a=1,2", ("one",))
 
 
-def test_a_table_given_to_the_wrong_kind_is_told_the_right_one(tmp_path: Path) -> None:
+def test_a_table_of_the_wrong_kind_names_the_right_kind(tmp_path: Path) -> None:
     table = pa.table({"URL": ["http://a.example/1.jpg"], "TEXT": ["a"], "similarity": [0.3]})
     pq.write_table(table, tmp_path / "laion.parquet")
     objects = new_store(tmp_path / "store")
@@ -83,7 +83,7 @@ def test_a_table_given_to_the_wrong_kind_is_told_the_right_one(tmp_path: Path) -
     assert "use the kind urls:" in caught.value.hint
 
 
-def test_a_list_beside_pictures_of_other_forms_costs_no_picture(tmp_path: Path) -> None:
+def test_a_list_beside_images_of_other_forms_loses_no_image(tmp_path: Path) -> None:
     """Conversations, as visual instruction data has them, are columns and no captions."""
     rows = [
         {"file_name": f"{n}.jpg", "conversations": [{"from": "gpt", "value": "a picture"}]}

@@ -1,4 +1,4 @@
-"""WebDataset shards as img2dataset and open_clip write them, and as nobody should."""
+"""WebDataset shards as written by img2dataset and open_clip, and invalid ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmindex.core.records import (
 )
 from mmindex.media.tars import read_tar_member, walk_tar
 from support.corpora import source_events
-from support.pictures import png
+from support.images import png
 
 MAX = 1 << 24
 
@@ -88,7 +88,7 @@ def test_names_are_cut_at_their_first_dot_as_webdataset_does(tmp_path):
     assert names == [f"webdataset/{tmp_path.name}/a/dir.v2/{stem}" for stem in "xy"]
 
 
-def test_an_extension_may_have_several_parts(tmp_path):
+def test_an_extension_can_have_several_parts(tmp_path):
     """As in instruct-pix2pix's shards."""
     make_tar(
         tmp_path / "a.tar",
@@ -102,15 +102,15 @@ def test_an_extension_may_have_several_parts(tmp_path):
 
 
 def test_members_need_not_be_sorted(tmp_path):
-    pictures = [(f"{n}.jpg", png(n)) for n in range(4)]
+    images = [(f"{n}.jpg", png(n)) for n in range(4)]
     texts = [(f"{n}.txt", b"no %d" % n) for n in range(4)]
-    make_tar(tmp_path / "a.tar", *pictures, *reversed(texts))
+    make_tar(tmp_path / "a.tar", *images, *reversed(texts))
     assert [item.captions for item in events(tmp_path / "a.tar")] == [
         (f"no {n}",) for n in range(4)
     ]
 
 
-def test_a_mac_s_files_are_passed_over(tmp_path):
+def test_a_mac_s_files_are_skipped(tmp_path):
     files = [
         (f"./{mark}{n}.{kind}", data)
         for n in range(2)
@@ -135,7 +135,7 @@ def test_captions_in_json_may_be_structs(tmp_path):
     assert (item.captions, item.metadata) == (("one", "two"), {"n": 1})
 
 
-def test_shards_of_one_name_in_several_folders_have_ids_of_their_own(tmp_path):
+def test_shards_with_the_same_name_in_several_folders_have_different_ids(tmp_path):
     for language in ("de", "en"):
         (tmp_path / language / "train").mkdir(parents=True)
         make_tar(tmp_path / language / "train" / "0.tar", ("x.png", png(1)))
@@ -169,7 +169,7 @@ def test_several_images_of_a_sample_are_counted(tmp_path):
         ("pipe.jpg", {"type": tarfile.FIFOTYPE}, Reason.UNSAFE_PATH),
     ],
 )
-def test_hostile_members_are_rejected_and_the_rest_goes_on(name, fields, reason, tmp_path):
+def test_hostile_members_are_rejected_and_the_rest_is_read(name, fields, reason, tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         add(archive, name, b"" if "type" in fields else b"x", **fields)
         add(archive, "good.png", png(1))
@@ -183,7 +183,7 @@ def test_hostile_members_are_rejected_and_the_rest_goes_on(name, fields, reason,
     assert caught.value.reason is reason
 
 
-def test_a_name_that_stands_twice_is_rejected(tmp_path):
+def test_a_name_that_occurs_twice_is_rejected(tmp_path):
     make_tar(tmp_path / "a.tar", ("x.png", png(1)), ("x.png", png(2)))
     found = events(tmp_path / "a.tar")
     assert [type(event) for event in found] == [Rejected, SourceItem]
@@ -202,7 +202,7 @@ def test_members_are_read_by_their_uri_without_extraction(tmp_path):
     assert large.value.reason is Reason.TOO_LARGE
 
 
-def test_a_shard_cut_off_or_damaged_is_an_error_that_names_it(tmp_path):
+def test_a_truncated_or_damaged_shard_is_an_error_that_names_it(tmp_path):
     path = make_tar(tmp_path / "a.tar", *((f"{n}.png", png(n) * 3) for n in range(4)))
     whole = path.read_bytes()
     offsets = [member.offset for member in walk_tar(str(path))]
@@ -217,7 +217,7 @@ def test_a_shard_cut_off_or_damaged_is_an_error_that_names_it(tmp_path):
         events(path)
 
 
-def test_a_compressed_shard_says_what_to_do(tmp_path):
+def test_a_compressed_shard_has_a_hint(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w:gz") as archive:
         add(archive, "x.png", png(1))
     with pytest.raises(DataError) as caught:
@@ -236,7 +236,7 @@ def test_a_header_that_claims_gigabytes_is_refused(tmp_path):
         events(path)
 
 
-def test_damaged_texts_cost_the_caption_and_not_the_picture(tmp_path):
+def test_damaged_texts_lose_the_caption_but_not_the_image(tmp_path):
     make_tar(
         tmp_path / "a.tar",
         ("a.jpg", png(1)),

@@ -1,4 +1,4 @@
-"""Who reads a version holds it: nobody takes it away, and death lets go."""
+"""Readers hold their version: it is not removed, and the hold ends with the process."""
 
 import gc
 import os
@@ -12,10 +12,10 @@ from mmindex.core.errors import DataError
 from mmindex.store import holds, versions
 from mmindex.store.holds import hold_current, lock_exclusive, take_current, unlock
 from mmindex.store.snapshot import open_snapshot
+from support.images import write_pngs
 from support.kept import publish_days_ago, reader
 from support.models import FakeEncoder
-from support.pictures import write_pictures
-from support.stores import picture_store
+from support.stores import image_store
 
 
 def is_held(path: Path) -> bool:
@@ -43,7 +43,7 @@ def test_an_empty_store_holds_nothing(root):
         assert nothing is None
 
 
-def test_releasing_twice_lets_go_once(root):
+def test_a_hold_can_be_released_twice(root):
     publish_days_ago(root, 1)
     layout = versions.open_layout(root)
     hold = take_current(layout)
@@ -52,7 +52,7 @@ def test_releasing_twice_lets_go_once(root):
     assert not is_held(layout.version(1))
 
 
-def test_a_reader_that_collection_outran_reads_the_version_that_came_after(root, monkeypatch):
+def test_a_reader_overtaken_by_gc_reads_the_next_version(root, monkeypatch):
     """Between reading CURRENT and locking its manifest another process publishes and collects."""
     publish_days_ago(root, 1)
     layout = versions.open_layout(root)
@@ -71,7 +71,7 @@ def test_a_reader_that_collection_outran_reads_the_version_that_came_after(root,
         assert is_held(layout.version(2))
 
 
-def test_a_manifest_unlinked_while_its_lock_was_awaited_is_not_held(root):
+def test_a_manifest_removed_while_waiting_for_its_lock_is_not_held(root):
     """The lock was granted on a file that has no name any more."""
     publish_days_ago(root, 1)
     path = versions.open_layout(root).version(1)
@@ -86,7 +86,7 @@ def test_a_manifest_unlinked_while_its_lock_was_awaited_is_not_held(root):
     assert holds.lock_shared(path) is None
 
 
-def test_damage_is_said_and_not_waited_for(root):
+def test_damage_is_reported_and_not_waited_for(root):
     publish_days_ago(root, 1, 0)
     layout = versions.open_layout(root)
     layout.version(2).write_bytes(b"{}")
@@ -107,9 +107,9 @@ def test_a_reader_killed_by_kill_9_holds_no_more(root):
         assert not is_held(path)
 
 
-def test_what_is_opened_for_search_is_held_until_nothing_refers_to_it(tmp_path):
-    [picture] = write_pictures(tmp_path / "p", 1)
-    picture_store(tmp_path / "store", {"a": picture}, [], FakeEncoder())
+def test_a_version_is_held_until_nothing_refers_to_it(tmp_path):
+    [image] = write_pngs(tmp_path / "p", 1)
+    image_store(tmp_path / "store", {"a": image}, [], FakeEncoder())
     path = versions.open_layout(tmp_path / "store").version(1)
     published = open_snapshot(tmp_path / "store")
     assert is_held(path)
@@ -118,7 +118,7 @@ def test_what_is_opened_for_search_is_held_until_nothing_refers_to_it(tmp_path):
     assert not is_held(path)
 
 
-def test_a_store_of_somebody_else_can_be_read_and_held(tmp_path):
+def test_a_store_of_another_user_can_be_read_and_held(tmp_path):
     """Holding needs no right to write: the lock is taken on a descriptor that only reads."""
     if os.getuid():
         pytest.skip("only root can become somebody else")

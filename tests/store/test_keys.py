@@ -1,4 +1,4 @@
-"""Keys as sorted arrays: equal to what sets and dictionaries of the whole keys say."""
+"""Keys as sorted arrays, compared with sets and dictionaries of the keys."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def test_a_column_in_parts_is_read_whole():
 
 
 @pytest.mark.parametrize("bad", ["", "0" * 63, "0" * 66, "g" * 64, None])
-def test_what_is_no_sha256_is_refused(bad):
+def test_a_key_that_is_not_a_sha256_is_refused(bad):
     with pytest.raises(DataError, match="not a sha256"):
         binary_keys(["a" * 64, bad])
 
 
-def test_lengths_that_make_up_for_each_other_are_refused():
+def test_lengths_that_cancel_each_other_out_are_refused():
     with pytest.raises(DataError, match="not a sha256"):
         binary_keys(["a" * 62, "b" * 66])

@@ -1,4 +1,4 @@
-"""Nothing appears in a store under its name before it is whole and durable."""
+"""A file gets its name in a store only when it is complete and durable."""
 
 import errno
 import hashlib
@@ -37,7 +37,7 @@ def test_leaving_without_publishing_leaves_nothing(layout):
     assert list(layout.objects_dir.iterdir()) == []
 
 
-def test_a_file_is_replaced_whole(layout):
+def test_a_file_is_replaced_completely(layout):
     target = layout.root / "file"
     write_file(layout, target, b"old")
     with pytest.raises(RuntimeError, match="midway"), StagedFile(layout) as staged:

@@ -1,4 +1,4 @@
-"""What can be read of a version, and what is said when a stage has not run."""
+"""The content of a version, and errors if a stage has not run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mmindex.core.modality import Modality
 from mmindex.store import versions
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot, open_snapshot
+from support.images import write_pngs
 from support.manifests import manifest
 from support.models import FakeEncoder
-from support.pictures import write_pictures
-from support.stores import captions_table, images_table, key_of, make_store, picture_store
+from support.stores import captions_table, image_store, images_table, key_of, make_store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    [path] = write_pictures(tmp_path / "p", 1)
-    picture_store(tmp_path / "store", {"a": path}, [], FakeEncoder())
+    [path] = write_pngs(tmp_path / "p", 1)
+    image_store(tmp_path / "store", {"a": path}, [], FakeEncoder())
     return tmp_path / "store"
 
 
@@ -72,10 +72,10 @@ def test_rows_are_read_from_the_row_groups_that_hold_them(tmp_path: Path) -> Non
 
 
 def test_rows_with_the_same_bytes_share_an_id(tmp_path: Path) -> None:
-    paths = write_pictures(tmp_path / "p", 2)
+    paths = write_pngs(tmp_path / "p", 2)
     (tmp_path / "p" / "twin.png").write_bytes(paths[0].read_bytes())
-    pictures = {"a": paths[0], "b": paths[1], "c": tmp_path / "p" / "twin.png"}
-    snapshot = picture_store(tmp_path / "store", pictures, [("b", "red")], FakeEncoder())
+    images = {"a": paths[0], "b": paths[1], "c": tmp_path / "p" / "twin.png"}
+    snapshot = image_store(tmp_path / "store", images, [("b", "red")], FakeEncoder())
     assert snapshot.row_ids(Modality.IMAGE).tolist() == [0, 1, 0]
     assert snapshot.row_ids(Modality.TEXT).tolist() == [0]
 

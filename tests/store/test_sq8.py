@@ -19,7 +19,7 @@ DIM = 64
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 1.0, 100.0]))
-def test_a_number_moves_by_less_than_a_step_and_never_again(seed: int, scale: float) -> None:
+def test_a_number_changes_by_less_than_a_step_and_only_once(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     rows = (rng.standard_normal((5, 32)) * scale).astype(np.float16)
     rows[3] = 0
@@ -41,7 +41,7 @@ def _store(folder: Path, rows: np.ndarray, refine: str) -> tuple[Objects, Vector
     return objects, Vectors(objects, refs, "image", rows.shape[1])
 
 
-def test_rows_and_blocks_are_those_that_were_written(tmp_path: Path) -> None:
+def test_rows_and_blocks_are_read_back(tmp_path: Path) -> None:
     rows = clustered(40_000, DIM)
     _, vectors = _store(tmp_path, rows, "sq8")
     assert vectors.n == len(rows)
@@ -54,7 +54,7 @@ def test_rows_and_blocks_are_those_that_were_written(tmp_path: Path) -> None:
     assert {part.dtype for _, part in blocks} == {np.dtype(np.float16)}
 
 
-def test_it_takes_little_more_than_half_the_bytes(tmp_path: Path) -> None:
+def test_it_needs_about_half_the_bytes(tmp_path: Path) -> None:
     rows = clustered(1_000, 512)
     objects = Objects(create_layout(tmp_path))
     plain, _ = write_segment(objects, "image", 0, 512, [rows])

@@ -1,4 +1,4 @@
-"""Folders below staging/ belong to whoever holds them; writers clear away all others."""
+"""Folders in staging/ belong to their holders; writers remove all others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def litter(layout: Layout) -> None:
     (layout.staging_dir / "link").symlink_to(layout.root)
 
 
-def test_what_is_held_is_spared_and_all_else_goes(layout: Layout) -> None:
+def test_held_folders_are_kept_and_everything_else_is_removed(layout: Layout) -> None:
     litter(layout)
     with hold_staging(layout) as held, hold_staging(layout) as other:
         kept = names(layout)
@@ -61,7 +61,7 @@ def test_objects_are_written_from_a_held_folder(layout: Layout) -> None:
     assert Objects(layout).path(ref).read_bytes() == b"content"
 
 
-def test_what_a_dead_holder_left_goes(layout: Layout) -> None:
+def test_folders_of_dead_holders_are_removed(layout: Layout) -> None:
     pid = os.fork()
     if pid == 0:
         context = hold_staging(layout)
@@ -74,7 +74,7 @@ def test_what_a_dead_holder_left_goes(layout: Layout) -> None:
     assert names(layout) == []
 
 
-def test_a_holder_whose_lock_is_taken_away_at_once_makes_another(
+def test_a_holder_whose_lock_is_removed_creates_another(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, tries = staging._make_lock, []

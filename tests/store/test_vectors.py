@@ -1,4 +1,4 @@
-"""Vectors are read by row, in bounded memory, and never from a damaged block."""
+"""Vectors are read by row in limited memory, and never from a damaged block."""
 
 import msgspec
 import numpy as np
@@ -38,7 +38,7 @@ def rows_of(count, dim, seed=0):
     return np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float16)
 
 
-def test_rows_come_back_in_the_order_asked_over_segments(tmp_path):
+def test_rows_are_returned_in_the_requested_order_across_segments(tmp_path):
     parts = [rows_of(5000, 100, 1), rows_of(7, 100, 2), rows_of(3000, 100, 3)]
     snapshot = store_segments(tmp_path, parts)
     every = np.concatenate(parts)
@@ -139,7 +139,7 @@ def test_removed_rows_are_never_streamed_and_ids_stay(tmp_path_factory, data):
 
 
 @pytest.mark.parametrize("rows", [[3, 2], [1, 1], [-1, 2], [9, 10], []])
-def test_a_list_of_removed_rows_that_makes_no_sense_is_refused(tmp_path, rows):
+def test_an_invalid_list_of_removed_rows_is_refused(tmp_path, rows):
     objects = store_segments(tmp_path, [rows_of(10, 8)]).objects
     refs = write_segment(objects, "image", 0, 8, [rows_of(10, 8)])
     table = pa.table([pa.array(rows, pa.int64())], schema=REMOVED_SCHEMA)
@@ -148,7 +148,7 @@ def test_a_list_of_removed_rows_that_makes_no_sense_is_refused(tmp_path, rows):
         Vectors(objects, [*refs, wrong], "image", 8)
 
 
-def test_rows_that_do_not_add_up_to_the_manifest_are_refused(tmp_path):
+def test_rows_that_do_not_match_the_manifest_are_refused(tmp_path):
     """A manifest whose live vectors or rows are others than those on disk."""
     snapshot = store_segments(tmp_path, [rows_of(10, 8)])
     lost = write_removed(snapshot.objects, "image", np.array([4]))

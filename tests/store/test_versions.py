@@ -1,4 +1,4 @@
-"""A version is published whole or not at all, and damage never passes for data."""
+"""A version is published completely or not at all, and damage is always detected."""
 
 import json
 import stat
@@ -93,7 +93,7 @@ def test_a_first_publish_killed_before_current_counts_as_nothing(objects):
     publish(objects, 1)
 
 
-def test_a_lost_or_damaged_current_is_said_and_repaired(objects):
+def test_a_lost_or_damaged_current_is_reported_and_repaired(objects):
     layout = objects.layout
     publish(objects, 1)
     second = publish(objects, 2, b"other")
@@ -171,7 +171,7 @@ def test_a_newer_format_is_not_touched(objects):
             opening(layout.root)
 
 
-def test_a_folder_with_other_things_is_not_taken_for_a_store(tmp_path):
+def test_a_folder_with_other_content_is_not_a_store(tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"")
     with pytest.raises(CannotCreateError, match="not an mmindex store"):
         versions.create_layout(tmp_path)
@@ -188,7 +188,7 @@ def test_a_path_that_is_a_file_is_refused(tmp_path):
         versions.create_layout(tmp_path / "store" / "below")
 
 
-def test_damage_that_is_no_text_is_damage_too(objects):
+def test_damage_that_is_not_text_is_damage_too(objects):
     layout = objects.layout
     publish(objects, 1)
     layout.current_file.write_bytes(b'{"version":1,"manifest_sha256":"\xff"}')
@@ -202,7 +202,7 @@ def test_damage_that_is_no_text_is_damage_too(objects):
         versions.open_layout(layout.root)
 
 
-def test_a_stray_file_among_the_manifests_is_no_version(objects):
+def test_a_stray_file_among_the_manifests_is_not_a_version(objects):
     layout = objects.layout
     first = publish(objects, 1)
     (layout.versions_dir / "copy of 1.json").write_bytes(layout.version(1).read_bytes())
@@ -210,7 +210,7 @@ def test_a_stray_file_among_the_manifests_is_no_version(objects):
     assert versions.read_current(layout) == first
 
 
-def test_a_folder_that_refuses_writing_is_said_at_once(tmp_path, monkeypatch):
+def test_a_folder_that_is_not_writable_is_reported_immediately(tmp_path, monkeypatch):
     """Root may write anywhere, so the operating system's answer is stood in for."""
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     monkeypatch.setattr(versions.os, "access", lambda *_: False)
@@ -218,7 +218,7 @@ def test_a_folder_that_refuses_writing_is_said_at_once(tmp_path, monkeypatch):
         versions.create_layout(tmp_path / "store")
 
 
-def test_a_second_writer_is_told_who_holds_the_store(objects):
+def test_a_second_writer_learns_who_holds_the_store(objects):
     with (
         writer_lock(objects.layout),
         pytest.raises(BusyError, match="process"),
@@ -229,7 +229,7 @@ def test_a_second_writer_is_told_who_holds_the_store(objects):
         pass
 
 
-def test_a_first_run_that_another_one_overtakes_is_not_refused(tmp_path, monkeypatch):
+def test_a_first_run_overtaken_by_another_one_is_not_refused(tmp_path, monkeypatch):
     """Between "no store yet" and "what is in the folder?" the other one may have made the store."""
     root = tmp_path / "store"
     root.mkdir()

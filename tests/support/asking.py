@@ -1,4 +1,4 @@
-"""The ``query`` command run in this process, and the captions it is asked about."""
+"""Run the ``query`` command in this process, and the captions that it searches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages as axe-core judges them: can everybody read and use them?"""
+"""Check pages for accessibility with axe-core."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-# Of axe's four grades: minor, moderate, serious, critical.
+# The worst two of axe's grades: minor, moderate, serious, critical.
 _GRAVE = {"serious", "critical"}
 
 
 @contextmanager
 def opened(page: Path | str) -> Iterator[Any]:
-    """A file or an address in headless chromium, as Playwright drives it.
+    """Open a file or URL in headless chromium with Playwright.
 
     Skips where one of them is missing.
     """
@@ -33,7 +33,7 @@ def opened(page: Path | str) -> Iterator[Any]:
 
 
 def grave_faults(tab: Any) -> list[str]:
-    """Serious and critical faults of the page in a tab, each with the element that has it."""
+    """Return serious and critical faults of the page in a tab, each with its element."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     found: Mapping[str, Any] = axe.Axe().run(tab).response
     return [

@@ -1,4 +1,4 @@
-"""Pages as headless chromium takes them: what it draws, runs and asks for."""
+"""Load pages in headless chromium: what it draws, runs and requests."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from PIL import Image
 from support.pages import Page
 
 _CONSOLE = re.compile(r":CONSOLE[:(]\d+\)?\] (.*)")
-# What an HTML parser adds where it is left out.
+# Elements that an HTML parser adds if they are missing.
 _IMPLIED = {"html", "head", "body", "tbody"}
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A page after it was loaded and had two seconds to act.
+    """A page after it was loaded and had two seconds to run.
 
     Attributes:
         dom: the document as it stands then, as HTML.
         console: what the page, or the browser about it, wrote to the console.
         asked: everything that was sent to the network, in whole.
-        picture: RGB, what the window shows.
+        screenshot: RGB, the content of the window.
     """
 
     dom: str
     console: tuple[str, ...]
     asked: bytes
-    picture: Image.Image
+    screenshot: Image.Image
 
     def pixels(self, colour: str) -> int:
-        """How many pixels have a colour, ``#rrggbb``."""
+        """Return the number of pixels with a colour, ``#rrggbb``."""
         wanted = tuple(bytes.fromhex(colour.removeprefix("#")))
-        counts = self.picture.getcolors(1 << 24) or []
+        counts = self.screenshot.getcolors(1 << 24) or []
         return sum(count for count, found in counts if found == wanted)
 
 
@@ -60,7 +60,7 @@ def browse(page: Path, *, dark: bool = False, width: int = 1280, height: int = 2
                 *("--disable-sync", "--disable-quic", "--enable-logging=stderr"),
                 *("--hide-scrollbars", f"--window-size={width},{height}"),
                 f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-                # Every address, also of this machine, is asked for at our door.
+                # All requests, including those to this machine, go to our proxy.
                 f"--proxy-server=127.0.0.1:{port}",
                 "--proxy-bypass-list=<-loopback>",
                 f"--user-data-dir={page.parent / 'profile'}",
@@ -77,14 +77,14 @@ def browse(page: Path, *, dark: bool = False, width: int = 1280, height: int = 2
             dom=done.stdout,
             console=tuple(_CONSOLE.findall(done.stderr)),
             asked=bytes(asked),
-            picture=drawn.convert("RGB"),
+            screenshot=drawn.convert("RGB"),
         )
 
 
 def assert_inert(seen: Seen, source: str) -> None:
-    """The browser ran nothing, blocked nothing, and found the elements that we wrote."""
+    """Check that the browser ran nothing, blocked nothing, and found the elements that we wrote."""
     assert seen.console == ()
-    # The browser itself may ask for things; nothing that stands on the page may be asked for.
+    # The browser itself can send requests, but nothing on the page can.
     assert b"leak" not in seen.asked
     assert _tags(seen.dom) == _tags(source)
     titles = [Page(text).texts["title"] for text in (seen.dom, source)]
@@ -97,7 +97,7 @@ def _tags(page: str) -> list[str]:
 
 @contextmanager
 def _network() -> Iterator[tuple[int, bytearray]]:
-    """A door that takes down what it is asked for and answers nothing."""
+    """Record requests without answering them."""
     asked = bytearray()
 
     class Door(socketserver.BaseRequestHandler):

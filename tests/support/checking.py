@@ -1,4 +1,4 @@
-"""What a full check says of a store."""
+"""The problems that a full check finds in a store."""
 
 from mmindex.upkeep.check import check
 

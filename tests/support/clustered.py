@@ -1,4 +1,4 @@
-"""Vectors shaped like CLIP embeddings: those of the benchmarks."""
+"""Vectors with the shape of CLIP embeddings, as in the benchmarks."""
 
 from benchkit.clustered import clustered
 

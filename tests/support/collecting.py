@@ -1,4 +1,4 @@
-"""Collection in a store, with nothing kept but what is published unless said otherwise."""
+"""Run gc in a store; by default, it keeps only the published version."""
 
 from mmindex.store import versions
 from mmindex.upkeep.gc import Retention, collect

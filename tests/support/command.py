@@ -1,4 +1,4 @@
-"""The installed command, run as people and cron run it: a process of its own."""
+"""Run the installed command in a separate process, as people and cron do."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def mmindex_json(*args: object, **options: Any) -> list[dict[str, Any]]:
 
 
 def write_coco(folder: Path, count: int, first: int = 1) -> Path:
-    """A corpus laid out as COCO is: ``count`` drawn pictures with two captions each."""
+    """Write a corpus in the layout of COCO: ``count`` drawn images with two captions each."""
     captions = {
         number: [f"picture number {number}", f"a drawing with a square, {number}"]
         for number in range(first, first + count)

@@ -1,4 +1,4 @@
-"""What processes of a crowd do: all build at once, or read while somebody publishes.
+"""The jobs of concurrent processes: building at the same time, or reading during publishes.
 
 For :func:`crowd`, whose processes are forked from one that has imported this and no more.
 """
@@ -36,14 +36,14 @@ from support.models import FakeEncoder
 
 CONTEXT = multiprocessing.get_context("forkserver")
 K = 3
-_PAUSE_S = 0.005  # between two answer sets, so that the writer gets somewhere
+_PAUSE_S = 0.005  # seconds between two answer sets, so that the writer makes progress
 
 
 @contextmanager
 def crowd(jobs: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> Iterator[list[Any]]:
-    """Start a process for each job; at the end of the block they must have ended."""
+    """Start a process for each job; at the end of the block, they must have ended."""
     CONTEXT.set_forkserver_preload([__name__])
-    # The server finds modules by its environment alone; without threads it can be forked safely.
+    # The server finds modules only through its environment; without threads, a fork is safe.
     path = os.pathsep.join(sys.path)
     with mock.patch.dict(os.environ, PYTHONPATH=path, OMP_NUM_THREADS="1"):
         forkserver.ensure_running()
@@ -64,7 +64,7 @@ def crowd(jobs: Sequence[tuple[Callable[..., None], tuple[Any, ...]]]) -> Iterat
 
 @dataclass(slots=True)
 class PatientEncoder(FakeEncoder):
-    """Encodes only when everybody else has given up."""
+    """Encodes only after all others have given up."""
 
     others: Any = None
     count: int = 0
@@ -79,7 +79,7 @@ class PatientEncoder(FakeEncoder):
 def build_with_others(
     root: Path, photos: Path, number: int, gate: Barrier, losers: Semaphore, out: Path
 ) -> None:
-    """Build when all are ready; writes the exit code to ``out``."""
+    """Build when all are ready, and write the exit code to ``out``."""
     encoder = PatientEncoder(others=losers, count=number - 1)
     gate.wait(60)
     try:
@@ -92,7 +92,7 @@ def build_with_others(
 
 
 def read_all_along(root: Path, out: Path, ready: Semaphore, failed: Event, stop: Event) -> None:
-    """Open what is published and ask it, again and again; one line of JSON for each answer set."""
+    """Open and query the published version repeatedly; print one line of JSON per answer set."""
     with (out / f"{os.getpid()}").open("w") as file:
         for number in itertools.count():
             answer = _answers(root)

@@ -1,4 +1,4 @@
-"""Small corpora on disk, laid out as the published ones are, and crawls of them."""
+"""Small corpora on disk in the layout of the published ones, and crawls of them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from mmindex.sources.spec import SourceOptions, open_source, parse_spec
 from mmindex.store.layout import Layout
 from mmindex.store.objects import Objects
 from mmindex.store.versions import create_layout
-from support.pictures import draw
+from support.images import draw
 
 Rows = list[dict[str, Any]]
 
 
 def jpeg(number: int) -> bytes:
-    """``draw(number)`` as a JPEG file."""
+    """Return ``draw(number)`` as a JPEG file."""
     buffer = io.BytesIO()
     draw(number).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
 def write_files(folder: Path, files: Mapping[str, bytes | str]) -> Path:
-    """Files by relative name; returns the folder."""
+    """Write files by relative name, and return the folder."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def write_files(folder: Path, files: Mapping[str, bytes | str]) -> Path:
 
 
 def write_zip(path: Path, files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
-    """A zip archive of members by name."""
+    """Write a zip archive with members by name."""
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
@@ -48,7 +48,7 @@ def write_zip(path: Path, files: Mapping[str, bytes], method: int = zipfile.ZIP_
 
 
 def coco_content(captions: Mapping[int, Sequence[str]], **more: object) -> dict[str, Any]:
-    """A captions file of images 1, 2, ...: ``{number: captions}``."""
+    """Return a captions file of images 1, 2, ...: ``{number: captions}``."""
     images = [
         {"id": number, "file_name": f"{number:012d}.jpg", "license": 4, "flickr_url": f"u{number}"}
         for number in captions
@@ -63,51 +63,51 @@ def coco_content(captions: Mapping[int, Sequence[str]], **more: object) -> dict[
 
 
 def source_events(spec: str, **options: Any) -> list[Any]:
-    """What a source gives: no store is needed by kinds that neither fetch nor draw."""
+    """Return the events of a source that needs no store."""
     given = {"layout": Layout(Path("unused")), "max_bytes": 1 << 20, **options}
     found = open_source(parse_spec(spec), SourceOptions(**given))
-    return [event for event in found if not isinstance(event, Expected)]  # those are for bars
+    return [event for event in found if not isinstance(event, Expected)]  # only for bars
 
 
 def write_coco(
     folder: Path, content: dict[str, Any] | bytes, split: str = "val2017", count: int = 3
 ) -> Path:
-    """A COCO folder with a captions file and pictures 1 to ``count``."""
+    """Write a COCO folder with a captions file and images 1 to ``count``."""
     data = content if isinstance(content, bytes) else json.dumps(content).encode()
-    pictures = {f"{split}/{n:012d}.jpg": jpeg(n) for n in range(1, count + 1)}
-    return write_files(folder, {f"annotations/captions_{split}.json": data, **pictures})
+    images = {f"{split}/{n:012d}.jpg": jpeg(n) for n in range(1, count + 1)}
+    return write_files(folder, {f"annotations/captions_{split}.json": data, **images})
 
 
 def new_store(folder: Path) -> Objects:
-    """An empty store."""
+    """Create an empty store."""
     return Objects(create_layout(folder))
 
 
 def crawl_specs(objects: Objects, *specs: str, **limits: float) -> CrawlReport:
-    """Crawl the sources with default limits but for those given."""
+    """Crawl the sources with default limits, except for those given."""
     sources = [SourceConfig(spec=spec) for spec in specs]
     return crawl(objects, sources, LimitsConfig.model_validate(limits))
 
 
 def rows_of(objects: Objects, report: CrawlReport) -> tuple[Rows, Rows]:
-    """The rows of ``images`` and of ``captions``."""
+    """Return the rows of ``images`` and of ``captions``."""
     images: Rows = objects.read_table(report.images).to_pylist()
     captions: Rows = objects.read_table(report.captions).to_pylist()
     return images, captions
 
 
 def items(events: Iterable[SourceEvent]) -> dict[str, SourceItem]:
-    """The items by id."""
+    """Return the items by id."""
     return {event.image_id: event for event in events if isinstance(event, SourceItem)}
 
 
 def rejections(events: Iterable[SourceEvent]) -> dict[str, str]:
-    """Reasons by id."""
+    """Return the reasons by id."""
     return {event.image_id: str(event.reason) for event in events if isinstance(event, Rejected)}
 
 
 def noted(events: Iterable[SourceEvent]) -> dict[str, int]:
-    """Notes summed by name."""
+    """Return the sum of the notes by name."""
     counts: dict[str, int] = {}
     for event in events:
         if isinstance(event, Note):
@@ -116,11 +116,11 @@ def noted(events: Iterable[SourceEvent]) -> dict[str, int]:
 
 
 def ignored(events: Iterable[SourceEvent]) -> int:
-    """How many rows were ignored."""
+    """Return the number of ignored rows."""
     return sum(event.count for event in events if isinstance(event, Ignored))
 
 
 def same_pixels(data: bytes, number: int) -> bool:
-    """Whether a file holds ``draw(number)``, up to JPEG's loss."""
+    """Return whether a file contains ``draw(number)``, except for JPEG's loss."""
     with Image.open(io.BytesIO(data)) as image:
         return image.size == draw(number).size and data == jpeg(number)

@@ -1,4 +1,4 @@
-"""Ways in which a file can be wrong."""
+"""Damage the bytes of a file in different ways."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Damage = Callable[[bytes, random.Random], bytes]
 
 
 def one_bit(data: bytes, dice: random.Random) -> bytes:
-    """The same bytes with one bit flipped."""
+    """Flip one bit."""
     place = dice.randrange(len(data))
     return data[:place] + bytes([data[place] ^ 1 << dice.randrange(8)]) + data[place + 1 :]
 
@@ -24,7 +24,7 @@ def longer(data: bytes, dice: random.Random) -> bytes:
 
 
 def zeroed(data: bytes, dice: random.Random) -> bytes:
-    """One sector was never written."""
+    """Zero one sector, as if it had never been written."""
     place = dice.randrange(0, max(1, len(data) - 512), 512)
     return data[:place] + bytes(len(data[place : place + 512])) + data[place + 512 :]
 
@@ -34,7 +34,7 @@ def garbage(data: bytes, dice: random.Random) -> bytes:
 
 
 def turned_round(data: bytes, dice: random.Random) -> bytes:
-    """Two pieces of the file stand in each other's place."""
+    """Swap two pieces of the file."""
     size = max(1, len(data) // 8)
     first, second = sorted(dice.sample(range(len(data) // size), 2))
     one, other = (data[n * size : (n + 1) * size] for n in (first, second))
@@ -43,7 +43,7 @@ def turned_round(data: bytes, dice: random.Random) -> bytes:
 
 
 def short_and_padded(data: bytes, dice: random.Random) -> bytes:
-    """The right size, its end zeros, as after a crash of a file system that delays allocation."""
+    """Keep the size but zero the end, as after a crash with delayed allocation."""
     kept = dice.randrange(len(data))
     return data[:kept] + bytes(len(data) - kept)
 
@@ -55,9 +55,9 @@ DAMAGES: Final[dict[str, Damage]] = {
 
 
 def damaged(data: bytes, how: str, dice: random.Random) -> bytes:
-    """Other bytes than ``data``, damaged in the way called ``how``."""
+    """Return bytes other than ``data``, damaged in the way called ``how``."""
     for _ in range(100):
         found = DAMAGES[how](data, dice)
         if found != data:
             return found
-    return one_bit(data, dice)  # zeros over zeros change nothing
+    return one_bit(data, dice)  # zeroing zeros changes nothing

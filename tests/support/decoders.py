@@ -1,4 +1,4 @@
-"""Decoders for decode workers that misbehave on purpose; here, so that a worker can import them."""
+"""Decoders that misbehave on purpose, in a module that workers can import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmindex.encode.decoding import Decoded, DecodeTask, Failure
 
 @dataclass(frozen=True, slots=True)
 class Misbehaving:
-    """Does what the task's uri says; anything else gives 4 x 4 pixels of the key's number."""
+    """Does what the task's uri says; otherwise returns 4 x 4 pixels with the key's number."""
 
     def __call__(self, task: DecodeTask) -> Decoded:
         match task.uri:
@@ -36,7 +36,7 @@ class Misbehaving:
 
 @dataclass(frozen=True, slots=True)
 class Reporting:
-    """Fails every task, with what the worker can say about its own process."""
+    """Fails every task with facts about its own process."""
 
     def __call__(self, task: DecodeTask) -> Decoded:
         import resource

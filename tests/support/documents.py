@@ -1,4 +1,4 @@
-"""What README and the pages of docs/ show: console examples, other code blocks, options, links."""
+"""The content of README and docs/: console examples, other code blocks, options, links."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A command of a console block.
+    """A command in a console block.
 
     Attributes:
         line: what stands after the prompt, without a comment at its end.
@@ -37,12 +37,12 @@ class Example:
 
 
 def blocks(page: str) -> Iterator[tuple[str, str]]:
-    """Language and content of each code block of a page."""
+    """Return language and content of each code block of a page."""
     return ((found[1], found[2]) for found in _FENCE.finditer(PAGES[page]))
 
 
 def examples(block: str) -> Iterator[Example]:
-    """The commands of a console block."""
+    """Return the commands in a console block."""
     whole = re.sub(r"\\\n\s*", "", block)
     for part in re.split(r"^\$ ", whole, flags=re.MULTILINE)[1:]:
         line, *output = part.rstrip("\n").split("\n")
@@ -50,21 +50,21 @@ def examples(block: str) -> Iterator[Example]:
 
 
 def prose(page: str) -> str:
-    """A page without its code blocks."""
+    """Return a page without its code blocks."""
     return _FENCE.sub("", PAGES[page])
 
 
 def spans(page: str) -> list[str]:
-    """The inline code of a page."""
+    """Return the inline code of a page."""
     return _SPAN.findall(prose(page))
 
 
 def links(page: str) -> list[str]:
-    """The links of a page to files, and to places in them."""
+    """Return the links of a page to files, and to places in them."""
     return [link for link in _LINK.findall(prose(page)) if "://" not in link]
 
 
 def anchors(text: str) -> set[str]:
-    """The names that GitHub gives the headings of a Markdown text."""
+    """Return the anchors that GitHub creates for the headings of a Markdown text."""
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(text))
     return {heading.replace(" ", "-") for heading in plain}

@@ -1,4 +1,4 @@
-"""A small archive on a server, and its download into a store, quick to give up."""
+"""A small archive on a server, and its download into a store with short timeouts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmindex.core.config import FetchConfig
 from mmindex.fetch.download import RemoteFile, download_files
 from mmindex.store.layout import Layout
 from support.hostile_server import HostileServer
-from support.pictures import png
+from support.images import png
 
 QUICK = FetchConfig(
     allow_private=True,
@@ -26,7 +26,7 @@ STEP = 64 * 1024
 
 
 def coco_zip(images: int = 20) -> bytes:
-    """A small zip laid out as COCO's image archives are, of some 800 KiB."""
+    """Return a small zip in the layout of COCO's image archives, of about 800 KiB."""
     noise = random.Random(0)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

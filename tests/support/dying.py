@@ -1,4 +1,4 @@
-"""kill -9 at a chosen operation, without a process: from then on nothing more reaches the disk.
+"""Simulate kill -9 at an operation, without a process: later operations do not reach the disk.
 
 Every operation on names and every fsync below a folder counts; the chosen one and all later ones
 raise instead, so that no ``finally`` tidies up what a dead process could not have. Locks are let go
@@ -20,12 +20,12 @@ _NAMES = frozenset({"os.rename", "os.remove", "os.rmdir", "os.mkdir"})
 
 
 class KilledError(BaseException):
-    """The process is dead: no ``except Exception`` may notice."""
+    """The process is dead; ``except Exception`` must not catch this."""
 
 
 @dataclass(slots=True)
 class Life:
-    """How many operations were done; the one numbered ``ends_at``, from 0, is not done any more.
+    """The number of operations done; the one numbered ``ends_at``, from 0, is not done.
 
     Neither is the first rename to a file called ``before``, nor whatever follows one to ``after``
     or the rename that gives so many ``objects`` their names.
@@ -51,7 +51,7 @@ class Life:
         return not isinstance(path, int) and os.fsdecode(path).startswith(self.root)
 
 
-_lives: list[Life] = []  # one at most
+_lives: list[Life] = []  # at most one
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
@@ -62,7 +62,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         path, _, flags = args
         if isinstance(flags, int) and flags & _WRITING and life.below(path):
             life.count()
-    # A relative name comes with the descriptor of a folder that is being emptied: ours.
+    # A relative name is used with the descriptor of a folder that is being emptied, which is ours.
     elif event in _NAMES and (life.below(args[0]) or not os.path.isabs(args[0])):  # noqa: PTH117
         if event == "os.rename" and Path(args[1]).name == life.before:
             life.ends_at = life.done
@@ -73,7 +73,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
                 life.ends_at = life.done
 
 
-sys.addaudithook(_hook)  # for good: there is no way to take one away again
+sys.addaudithook(_hook)  # permanently, because an audit hook cannot be removed
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def dying(
     after: str = "",
     objects: int = sys.maxsize,
 ) -> Iterator[Life]:
-    """Die at the operation numbered ``ends_at`` below ``root``, if there are so many.
+    """Die at the operation numbered ``ends_at`` below ``root``, if there are that many.
 
     Whether that happened: :attr:`Life.ended` after the block, which swallows the death.
     """

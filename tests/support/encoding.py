@@ -1,4 +1,4 @@
-"""The encode stage over a small corpus, with the fake model."""
+"""The encode stage on a small corpus with the fake model."""
 
 from __future__ import annotations
 

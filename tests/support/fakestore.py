@@ -1,4 +1,4 @@
-"""Whole builds in a tenth of a second: real crawl, shards, indexes and publishing, a fake model.
+"""Complete builds in a tenth of a second: real stages and publishing, with a fake model.
 
 Nothing here imports torch. Stores belong on :func:`fast_folder`, where fsync costs nothing.
 """
@@ -26,13 +26,13 @@ from mmindex.store.manifest import EncoderInfo
 from support.corpora import jpeg
 from support.models import FakeEncoder
 
-# Long ago: files modified just before a crawl are never taken for unchanged by the next one.
+# Long ago, because the next crawl reads files again that were modified just before a crawl.
 _MODIFIED_NS = 1_600_000_000_000_000_000
 
 
 @contextmanager
 def fast_folder() -> Iterator[Path]:
-    """A folder in memory where the system has one, removed at the end."""
+    """Create a folder in memory if possible, and remove it at the end."""
     shm = Path("/dev/shm")
     where = shm if os.access(shm, os.W_OK) else None
     folder = Path(tempfile.mkdtemp(prefix="mmindex-torture-", dir=where))
@@ -44,21 +44,21 @@ def fast_folder() -> Iterator[Path]:
 
 def write_photos(
     folder: Path,
-    pictures: Mapping[str, int],
+    images: Mapping[str, int],
     captions: Mapping[str, Sequence[str]] | None = None,
     broken: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Make ``folder`` hold exactly these files, all modified long ago.
+    """Make ``folder`` contain exactly these files, all modified long ago.
 
     Args:
         folder: made where it does not exist.
-        pictures: number of the drawing by file name.
-        captions: captions by file name; by default two for each picture.
+        images: number of the drawing by file name.
+        captions: captions by file name; by default two for each image.
         broken: other files' bytes by name.
     """
-    files = {name: jpeg(number) for name, number in pictures.items()} | dict(broken or {})
+    files = {name: jpeg(number) for name, number in images.items()} | dict(broken or {})
     if captions is None:
-        captions = {name: [f"drawing {n}", f"a square {n}"] for name, n in pictures.items()}
+        captions = {name: [f"drawing {n}", f"a square {n}"] for name, n in images.items()}
     lines = [json.dumps({"file": name, "captions": list(captions[name])}) for name in captions]
     files["captions.jsonl"] = "\n".join(lines).encode()
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,21 +69,21 @@ def write_photos(
         path = folder / name
         if not path.exists() or path.read_bytes() != data:
             path.write_bytes(data)
-            # Another second for other content, as it would be in life.
+            # Other content gets another second, as in real use.
             number = int.from_bytes(data[-4:], "big") % 1_000_000
             os.utime(path, ns=(_MODIFIED_NS, _MODIFIED_NS + number * 1_000_000_000))
     return folder
 
 
 def truncated_jpeg(number: int) -> bytes:
-    """A picture whose header is fine and whose pixels end early: it fails when it is encoded."""
+    """Return an image with a valid header and truncated pixels, which fails when encoded."""
     data = jpeg(number)
     return data[: len(data) * 3 // 5]
 
 
 @contextmanager
 def fake_model(encoder: FakeEncoder) -> Iterator[None]:
-    """Builds in this process use ``encoder`` instead of what their settings say."""
+    """Make builds in this process use ``encoder``, whatever their settings are."""
 
     def source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
         return EncoderSource(
@@ -106,7 +106,7 @@ def run_build(
     run_id: str | None = None,
     **values: Any,
 ) -> RunSummary:
-    """Build the store at ``root`` from the folder ``photos``, in this process.
+    """Build the store at ``root`` from the folder ``photos`` in this process.
 
     Args:
         root: the store.
@@ -128,7 +128,7 @@ def run_build(
 
 
 def run_command(argv: Sequence[str], encoder: FakeEncoder | None = None) -> int:
-    """Run ``mmindex ARGV...`` in this process, through its real entry point; the exit code.
+    """Run ``mmindex ARGV...`` in this process through its real entry point; return the exit code.
 
     The command takes over SIGTERM and standard streams: for processes of one's own (see
     :mod:`support.zygote`), not for a test's.

@@ -1,4 +1,4 @@
-"""Builds of what was fetched, as users run them."""
+"""Builds from downloaded images, as users run them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def build(store: Path, *args: object, model: TinyModel, **options: Any) -> str:
     return mmindex("build", "--store", store, "--model", model.name, *args, **options).stdout
 
 
-def finds_itself(store: Path, picture: bytes, scratch: Path) -> str:
-    """The id of the best hit for an image."""
-    (scratch / "asked.png").write_bytes(picture)
+def finds_itself(store: Path, image: bytes, scratch: Path) -> str:
+    """Return the id of the best hit for an image."""
+    (scratch / "asked.png").write_bytes(image)
     (answer,) = mmindex_json(
         "query", "--store", store, "--image", scratch / "asked.png", "--to", "image"
     )

@@ -1,4 +1,4 @@
-"""A store of pictures with metadata, and random conditions over it with what they mean."""
+"""A store of images with metadata, and random conditions with their meaning."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def metadata(rng: random.Random, n: int) -> list[dict[str, object]]:
 
 
 def filtered_store(folder: Path) -> Store:
-    """400 image rows of 390 contents (ten stand under two names), two captions each."""
+    """Make 400 image rows with 390 contents (ten have two names), two captions each."""
     rng, numbers = random.Random(7), np.random.default_rng(7)
     rows = metadata(rng, ROWS)
     names = [f"folder/test/{n:04d}" for n in range(ROWS)]
@@ -83,7 +83,7 @@ def filtered_store(folder: Path) -> Store:
 
 
 def random_condition(rng: random.Random, depth: int = 0):
-    """SQL, and the same in Python: a function of a row that gives True, False or None (unknown)."""
+    """Return SQL, and the same in Python: a function of a row (True, False or None for unknown)."""
     if depth < 3 and rng.random() < 0.6:
         kind = rng.choice(["and", "or", "not"])
         left, left_says = random_condition(rng, depth + 1)

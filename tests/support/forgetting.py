@@ -1,4 +1,4 @@
-"""Stores that have to forget, and searching every byte of them."""
+"""Stores with forgotten images, and a search through every byte of them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from mmindex.upkeep.check import check
 from mmindex.upkeep.forget import ForgetReport, forget
 from support.fakestore import run_build, write_photos
 
-PICTURES = {f"p{n}.jpg": n for n in range(12)} | {"copy-of-3.jpg": 3}
+IMAGES = {f"p{n}.jpg": n for n in range(12)} | {"copy-of-3.jpg": 3}
 ID = "folder/photos/p3.jpg"
 COPY = "folder/photos/copy-of-3.jpg"
 
 
 def build(place: Path, **values: Any) -> Manifest:
-    """A build from the folder of photos, which is made if it is not there."""
+    """Build from the folder of photos, which is created if it does not exist."""
     if not (place / "photos").exists():
-        write_photos(place / "photos", PICTURES)
+        write_photos(place / "photos", IMAGES)
     return run_build(place / "store", place / "photos", **values).manifest
 
 
@@ -44,7 +44,7 @@ def opened(place: Path) -> tuple[Layout, Manifest]:
 
 
 def vector_of(place: Path, key: str, side: str = "image") -> bytes:
-    """The float16 vector of a key as the published shards hold it."""
+    """Return the float16 vector of a key in the published shards."""
     layout, manifest = opened(place)
     for ref in manifest.named(f"embeddings/{side}/"):
         for row in Objects(layout).read_table(ref).to_pylist():
@@ -61,7 +61,7 @@ def image_ids(place: Path) -> set[str]:
 
 
 def contents(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file of a store as it stands on disk, and Parquet besides with nothing compressed."""
+    """Return every file of a store as it is on disk, and Parquet files also uncompressed."""
     for path in sorted(root.rglob("*")):
         if not path.is_file():
             continue
@@ -78,7 +78,7 @@ def contents(root: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def assert_nowhere(root: Path, *needles: bytes) -> None:
-    """None of these bytes stands anywhere in a store."""
+    """Check that none of these bytes are anywhere in a store."""
     found = [
         (where, needle[:80])
         for where, data in contents(root)
@@ -89,7 +89,7 @@ def assert_nowhere(root: Path, *needles: bytes) -> None:
 
 
 def traces_of(data: bytes) -> list[bytes]:
-    """A file's bytes, and its sha256 in hex and raw."""
+    """Return the bytes of a file, and its sha256 in hex and raw."""
     digest = hashlib.sha256(data)
     return [data, digest.hexdigest().encode(), digest.digest()]
 

@@ -1,4 +1,4 @@
-"""Every place in the store's code that asks for an fsync, found in its source.
+"""Every place in the store's code that calls fsync, found in its source.
 
 Pages and model checkpoints, which lie outside of stores, have fsyncs of their own.
 """
@@ -15,7 +15,7 @@ _PACKAGE = Path(mmindex.store.__file__).parent
 
 
 def fsync_sites() -> list[str]:
-    """The sites as :mod:`support.lossy` names them; calls of ``sync_directory`` count as such."""
+    """Return the sites as named by :mod:`support.lossy`; calls of ``sync_directory`` count too."""
     return sorted(
         f"{path.name}:{line} {name}"
         for path in _PACKAGE.rglob("*.py")

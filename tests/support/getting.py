@@ -1,4 +1,4 @@
-"""One address asked for through the real client: its body, or how it was refused."""
+"""Request a URL with the real client; return its body, or the reason for the refusal."""
 
 from __future__ import annotations
 

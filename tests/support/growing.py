@@ -1,4 +1,4 @@
-"""A corpus that changes from version to version, through the real index stage; no model, no crawl.
+"""A corpus that changes between versions, through the real index stage, without model and crawl.
 
 Item ``n`` of the pool has vector ``n`` and key ``key_of(n)``. The stage reads the embedding shards
 of the whole pool; which items are live is said for each version.
@@ -33,7 +33,7 @@ NUMBER_OF = {key_of(number): number for number in range(70_000)}
 
 @dataclass(slots=True)
 class Growing:
-    """Versions of one corpus.
+    """The versions of one corpus.
 
     Attributes:
         objects: the store's.
@@ -66,12 +66,12 @@ class Growing:
         captions: int | None = None,
         purge: bool = False,
     ) -> Manifest:
-        """The next version, with these images live (an item twice: the same bytes twice)."""
+        """Publish the next version with these images (an item twice means the same bytes twice)."""
         rows = [(f"i/{place}", key_of(int(item)), f"/p/{item}") for place, item in enumerate(live)]
         texts = range(
             (0 if self.texts is None else len(self.texts)) if captions is None else captions
         )
-        # A caption's key is the hash of its text, as item n's is that of the number n.
+        # The key of a caption is the hash of its text; that of item n is the hash of the number n.
         owned = [(rows[0][0], str(number)) for number in texts]
         tables = write_tables(self.objects, images_table(rows), captions_table(owned))
         draft = manifest(
@@ -90,17 +90,17 @@ class Growing:
 
     @property
     def done(self) -> tuple[str, int, int]:
-        """What the last run did with the image side: action, vectors added, vectors removed."""
+        """Return what the last run did with the image side: action, vectors added and removed."""
         report = self.reports["index image"]
         return report["action"], report["added"], report["removed"]
 
     @property
     def why(self) -> str:
-        """Why it did that."""
+        """Return the reason."""
         return str(self.reports["index image"]["why"])
 
     def version(self) -> Manifest:
-        """The last version.
+        """Return the last version.
 
         Raises:
             ValueError: there is none.
@@ -110,15 +110,15 @@ class Growing:
         return self.current
 
     def snapshot(self) -> Snapshot:
-        """The last version, for a reader that has verified nothing yet."""
+        """Return the last version for a reader that has verified nothing yet."""
         return Snapshot(Objects(self.objects.layout), self.version())
 
     def searcher(self) -> Searcher:
-        """A searcher over the images of the last version."""
+        """Return a searcher for the images of the last version."""
         return Searcher(self.snapshot(), "image", threads=1)
 
     def answers(self, queries: NDArray[np.float32], k: int = 10, **setting: int) -> list[list[int]]:
-        """The items that the last version's index gives, best first.
+        """Return the items that the index of the last version finds, best first.
 
         Args:
             queries: float32 (q, dim).
@@ -133,17 +133,17 @@ class Growing:
     def truth(
         self, queries: NDArray[np.float32], live: Sequence[int] | NDArray[np.int64], k: int = 10
     ) -> list[list[int]]:
-        """The live items nearest to each query, by brute force."""
+        """Return the live items nearest to each query, by brute force."""
         items = np.unique(np.asarray(live, dtype=np.int64))
         _, found = exact_search([(items, self.pool[items])], queries, k, 1)
         return [[int(item) for item in row if item >= 0] for row in found]
 
     def names(self, prefix: str = "") -> list[str]:
-        """Names of the last version's objects."""
+        """Return the names of the objects of the last version."""
         return [ref.name for ref in self.version().objects if ref.name.startswith(prefix)]
 
 
 def recall_of(answers: list[list[int]], truth: list[list[int]]) -> float:
-    """Share of the true neighbours that were found."""
+    """Return the share of the true neighbours that were found."""
     hits = sum(len(set(a) & set(b)) for a, b in zip(answers, truth, strict=True))
     return hits / sum(len(row) for row in truth)

@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that does whatever a test tells it to, down to the byte.
+"""A real HTTP server on loopback that does whatever a test asks for, byte by byte.
 
 It speaks just enough HTTP/1.1, by hand, so that it can also break every rule of it.
 """
@@ -31,24 +31,24 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """What the server sends; the fields can lie."""
+    """The response of the server; its fields can be wrong."""
 
     body: bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    length: int | None = None  # what Content-Length claims; -1: the header is left out
-    cut_after: int | None = None  # close the connection after so many bytes of the body
-    delay_s: float = 0.0  # before the head
-    trickle_s: float = 0.0  # before each of the body's bytes
-    endless: bool = False  # repeat the body for ever
-    hold: bool = False  # keep the connection open after the body and say nothing more
+    length: int | None = None  # the value of Content-Length; -1 omits the header
+    cut_after: int | None = None  # close the connection after this number of bytes of the body
+    delay_s: float = 0.0  # pause before the head
+    trickle_s: float = 0.0  # pause before each byte of the body
+    endless: bool = False  # repeat the body forever
+    hold: bool = False  # keep the connection open after the body without sending more
 
 
 Handler = Callable[[Request], Reply | bytes | Awaitable[Reply | bytes]]
 
 
 class HostileServer:
-    """Routes by path, else by ``default``; ``hits`` counts requests by host and path."""
+    """Routes by path, otherwise ``default``; ``hits`` counts requests by host and path."""
 
     def __init__(self) -> None:
         self.routes: dict[str, Handler | Reply | bytes] = {}
@@ -65,7 +65,7 @@ class HostileServer:
 
     @staticmethod
     def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-        """Wait until something has happened elsewhere."""
+        """Wait until a condition is true."""
         end = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < end, "it never happened"
@@ -99,7 +99,7 @@ class HostileServer:
             self.under_way -= 1
 
     async def _send(self, reply: Reply | bytes, writer: asyncio.StreamWriter) -> bool:
-        """Send; False where the connection has to end."""
+        """Send; return False if the connection must be closed."""
         if isinstance(reply, bytes):
             writer.write(reply)
             await writer.drain()
@@ -147,7 +147,7 @@ async def _read_request(reader: asyncio.StreamReader) -> Request | None:
 
 @contextmanager
 def hostile_server() -> Iterator[HostileServer]:
-    """Serve on a free port of 127.0.0.1, in a thread of its own, while the block runs."""
+    """Serve on a free port of 127.0.0.1 in a separate thread during the block."""
     server = HostileServer()
     loop = asyncio.new_event_loop()
     started = loop.create_future()
@@ -172,7 +172,7 @@ def hostile_server() -> Iterator[HostileServer]:
 
 
 class FixedResolver(AbstractResolver):
-    """Answers from a table, each name with a list of answers of which the last one stays.
+    """Answers from a table; each name has a list of answers, of which the last one is repeated.
 
     Names that the table lacks are at 127.0.0.1; what was asked for is in ``asked``.
     """

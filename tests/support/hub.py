@@ -1,4 +1,4 @@
-"""A hub-shaped server on loopback."""
+"""A server on loopback that behaves like the model hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass(slots=True)
 class Hub:
-    """What the server has and how it behaves.
+    """The content and the behaviour of the server.
 
     Attributes:
         files: content by ``org/repo/name``.
@@ -74,7 +74,7 @@ def serve_hub() -> Iterator[Hub]:
     hub = Hub()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:  # the base class looks for this name
+        def do_HEAD(self) -> None:  # the name that the base class uses
             hub.answer(self, with_body=False)
 
         def do_GET(self) -> None:

@@ -14,7 +14,7 @@ from support.raw_files import dng
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """The file that Pillow writes, or for HEIF, JXL and RAW something else."""
+    """Return the file that Pillow writes, or another writer for HEIF, JXL and RAW."""
     if kind == "HEIF":
         return heic(image, **options)
     if kind == "JXL":
@@ -27,7 +27,7 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def heic(image: Image.Image, bit_depth: int = 8, **options: Any) -> bytes:
-    """The file that pillow-heif writes; it is installed for that alone, and decodes nothing."""
+    """Return a file written by pillow-heif, which is installed only for this purpose."""
     if bit_depth == 8:
         made = pillow_heif.from_pillow(image)
     else:

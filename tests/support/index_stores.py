@@ -1,4 +1,4 @@
-"""Small stores with embedding shards and indexes, made with the real store and stage."""
+"""Small stores with embedding shards and indexes, created with the real store and stage."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from support.manifests import manifest
 
 
 def key_of(number: int) -> str:
-    """A key as sources make them: 64 hex digits."""
+    """Return a key in the form of real ones: 64 hex digits."""
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
 def write_shards(
     objects: Objects, vectors: NDArray[np.float16], rows: int = 8_192, modality: str = "image"
 ) -> tuple[ObjectRef, ...]:
-    """Embedding shards as the encode stage writes them; row i of all has key ``key_of(i)``."""
+    """Write embedding shards like the encode stage; row i of all has the key ``key_of(i)``."""
     dim = vectors.shape[1]
     schema = pa.schema(
         [
@@ -53,12 +53,12 @@ def write_shards(
 
 
 def manifest_of(report: IndexReport, modality: str = "image") -> Manifest:
-    """A manifest that holds nothing but one index."""
+    """Return a manifest that contains only an index."""
     return manifest(indexes={modality: report.info}, objects=report.objects)
 
 
 def open_objects(folder: Path) -> Objects:
-    """The objects of a new or existing store."""
+    """Return the objects of a new or existing store."""
     return Objects(create_layout(folder))
 
 
@@ -69,7 +69,7 @@ def indexed(
     queries: NDArray[np.float32] | None = None,
     order: Sequence[int] | None = None,
 ) -> Snapshot:
-    """A store whose image index contains ``vectors`` (in ``order``)."""
+    """Return a store whose image index contains ``vectors`` (in ``order``)."""
     objects = open_objects(folder)
     shards = write_shards(objects, vectors, rows=max(1, len(vectors) // 3))
     numbers = range(len(vectors)) if order is None else order

@@ -1,4 +1,4 @@
-"""Break one system call of a workload's run, and judge what is left."""
+"""Break one system call of a workload's run, and check the result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.strace import CHANGING, GROWING, READING, Call, Tracer, below, stor
 from support.workloads import Workload
 from support.zygote import Ended
 
-# A run may make some calls less or more than the traced one: libraries open files when they like.
+# The number of calls can differ from the traced run, because libraries open files at any time.
 _NEARBY: Final = (0, -1, 1, -2, 2, -4, 4, -8, 8, -16)
 _DATA_EXIT: Final = 65
 _PERMISSION_EXIT: Final = 77
@@ -25,19 +25,19 @@ _RENAME: Final = re.compile(r"\"(?P<source>[^\"]+)\", .*\"(?P<target>[^\"]+)\"")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One call, and what happens to it: ``KILL``, or an error such as ``EIO``."""
+    """A call and its fault: ``KILL``, or an error such as ``EIO``."""
 
     call: Call
     fault: str
 
     @property
     def inject(self) -> str:
-        """For ``strace -e inject=``."""
+        """Return the argument of ``strace -e inject=``."""
         what = "signal=KILL" if self.fault == "KILL" else f"error={self.fault}"
         return f"{self.call.name}:{what}:when={self.call.number}"
 
     def later(self, calls: int) -> Point:
-        """The point so many calls after this one."""
+        """Return the point this number of calls later."""
         return replace(self, call=replace(self.call, number=max(1, self.call.number + calls)))
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Point:
 
 
 def list_calls(workload: Workload, job: str = "command") -> list[Call]:
-    """Every call on the store that the undisturbed run makes."""
+    """Return every call on the store in an undisturbed run."""
     workload.reset()
     log = workload.bench.folder / "strace.log"
     pid = workload.start(job)
@@ -57,7 +57,7 @@ def list_calls(workload: Workload, job: str = "command") -> list[Call]:
 
 
 def points(calls: Sequence[Call], fault: str) -> list[Point]:
-    """Where ``fault`` makes a difference: READ_EIO is EIO at a call that changes nothing."""
+    """Return the calls at which ``fault`` has an effect; READ_EIO is EIO at a reading call."""
     if fault == "READ_EIO":
         return [Point(call, "EIO") for call in calls if not call.changes]
     changing = [call for call in calls if call.changes]
@@ -101,7 +101,7 @@ def _broken_run(workload: Workload, point: Point, job: str, log: Path) -> Ended:
 
 
 def _reached(workload: Workload, point: Point, log: Path, ended: Ended) -> bool:
-    """Whether it was the store that was hit: a library may open a file more or less than before."""
+    """Return whether the fault hit the store, because libraries can open more or fewer files."""
     if point.fault == "KILL":
         return ended.signal == signal.SIGKILL
     text = log.read_text(errors="backslashreplace")
@@ -110,11 +110,11 @@ def _reached(workload: Workload, point: Point, log: Path, ended: Ended) -> bool:
 
 
 def _reported(point: Point, ended: Ended) -> list[str]:
-    """An error ends the run with its code and a clear line, or it did no harm at all."""
-    # A check that cannot read a file counts it among the problems that it found.
+    """Check that an error ended the run with its exit code and a clear line, or had no effect."""
+    # A check that cannot read a file reports it as a problem.
     checked = not point.call.changes and "problem(s)" in ended.stderr
     allowed = {0, _STORAGE_EXIT} | ({_DATA_EXIT} if checked else set())
-    if "access" in point.call.name:  # Python tells only yes or no, which reads as "not permitted"
+    if "access" in point.call.name:  # Python returns only yes or no, which means "not permitted"
         allowed.add(_PERMISSION_EXIT)
     if ended.code not in allowed:
         return [f"ended with code {ended.code}, signal {ended.signal}: {ended.stderr[-600:]}"]
@@ -129,7 +129,7 @@ def _reported(point: Point, ended: Ended) -> list[str]:
 
 
 def _failed_sync_is_final(log: Path, ended: Ended) -> list[str]:
-    """After a failed fsync nothing relies on that file or folder any more."""
+    """Check that nothing relies on a file or folder after its fsync failed."""
     failed = ""
     found = []
     for line in log.read_text(errors="backslashreplace").splitlines():

@@ -1,4 +1,4 @@
-"""What a zygote's children do; imported once, before any of them is forked."""
+"""The jobs of a zygote's children; imported once, before any of them is forked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.oracle import Expected, State, observe, violations
 
 @dataclass(slots=True)
 class DyingEncoder(FakeEncoder):
-    """Kills its own process when it is asked for one batch too many."""
+    """Kills its own process after a number of batches."""
 
     batches_left: int = 0
 
@@ -29,28 +29,28 @@ class DyingEncoder(FakeEncoder):
         if not self.batches_left:
             os.kill(os.getpid(), signal.SIGKILL)
         self.batches_left -= 1
-        # super() does not find its class in a slotted dataclass
+        # super() does not work in a slotted dataclass
         return FakeEncoder.encode_images(self, pixels)
 
 
 def command(argv: Sequence[str], seed: int = 0, dim: int = 16) -> int:
-    """``mmindex ARGV...`` with the fake model of that seed; its exit code."""
+    """Run ``mmindex ARGV...`` with the fake model of this seed; return its exit code."""
     return run_command(argv, FakeEncoder(seed, dim))
 
 
 def dying_command(argv: Sequence[str], batches: int) -> int:
-    """``mmindex ARGV...``, killed after so many batches of pictures."""
+    """Run ``mmindex ARGV...``, and kill it after this number of batches of images."""
     return run_command(argv, DyingEncoder(batches_left=batches))
 
 
 def naive_command(argv: Sequence[str], seed: int = 0, dim: int = 16) -> int:
-    """``mmindex ARGV...`` as a careless program would do it, see :mod:`support.naive`."""
+    """Run ``mmindex ARGV...`` with a careless writer; see :mod:`support.naive`."""
     with naive_writer():
         return command(argv, seed, dim)
 
 
 def warm_up(folder: Path) -> None:
-    """Use everything once that a job may use."""
+    """Use everything once that a job can use."""
     photos = write_photos(folder / "photos", {f"{number}.jpg": number for number in range(3)})
     argv = ["--store", str(folder / "store"), "--log-format", "json"]
     assert command(["build", *argv, "--source", f"folder:{photos}", "--workers", "0"]) == 0
@@ -58,7 +58,7 @@ def warm_up(folder: Path) -> None:
 
 
 def look(root: str) -> dict[str, object]:
-    """The state of a store, see :func:`support.oracle.observe`."""
+    """Return the state of a store; see :func:`support.oracle.observe`."""
     import msgspec
 
     state: dict[str, object] = msgspec.to_builtins(observe(Path(root)))
@@ -76,7 +76,7 @@ def judge(
     *,
     exact: bool = True,
 ) -> list[str]:
-    """The oracle's verdict; ``rerun`` is the command that is run again."""
+    """Return the oracle's result; ``rerun`` is the command to run again."""
     import msgspec
 
     expected = Expected(msgspec.convert(before, State), msgspec.convert(after, State), exact)
@@ -85,6 +85,6 @@ def judge(
 
 
 def damage_current(root: str) -> None:
-    """Leave CURRENT as a torn write would."""
+    """Leave CURRENT like a torn write."""
     path = Layout(Path(root)).current_file
     path.write_bytes(path.read_bytes()[:10])

@@ -1,4 +1,4 @@
-"""Stores with several versions, for what happens to the older ones."""
+"""Stores with several versions, to test what happens to the older ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write(objects, name, content):
 
 
 def own(layout: Layout, made: Manifest) -> Path:
-    """The object that only this version lists."""
+    """Return the object that only this version lists."""
     return layout.object(made.find("index/own").sha256)
 
 
@@ -62,7 +62,7 @@ sys.stdin.read()
 
 @contextlib.contextmanager
 def reader(root: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds what is published now, until it is killed or the block ends."""
+    """Start a process that holds the published version until it is killed or the block ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", _READER, str(root)],
         stdin=subprocess.PIPE,
@@ -79,7 +79,7 @@ def reader(root: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
-    """Every file of a store but the lock, by its path."""
+    """Return every file of a store except the lock, by path."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))

@@ -1,4 +1,4 @@
-"""Loaded open_clip models, and how alike two sets of vectors are."""
+"""Loaded open_clip models, and the similarity of two sets of vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record of everything that a block of code does to the names and durability of a folder's files.
+"""Record everything that a block of code does to the names and durability of a folder's files.
 
 Python tells an audit hook of every file that it opens for writing, and of every rename, removal and
 new folder; ``os.fsync`` tells nobody and is replaced. So nothing that store code does goes by
@@ -20,14 +20,14 @@ from typing import Any
 
 import support.dying  # noqa: F401  # its hook comes first: what it prevents did not happen
 
-# Not who asked for an fsync: it is whoever called these.
+# Not the sites of an fsync: their callers are.
 _PASSED_ON = ("sync_directory", "counted")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A file's bytes and modification time (ns)."""
+    """The bytes and modification time (ns) of a file."""
 
     data: bytes
     mtime_ns: int
@@ -58,11 +58,11 @@ class Recorder:
         self.events: list[Event] = []
 
     def mark(self, name: str) -> None:
-        """Note that something has ended."""
+        """Record that something has ended."""
         self.events.append(Event("mark", name))
 
     def relative(self, path: Any, descriptor: int = -1) -> str | None:
-        """``path`` as seen from the folder; None when it lies elsewhere."""
+        """Return ``path`` relative to the folder; None if it is elsewhere."""
         if isinstance(path, int):
             return None
         name = os.fspath(path)
@@ -78,7 +78,7 @@ class Recorder:
         return f"{self.root}/{path}" if path else self.root
 
     def contents(self, path: str) -> dict[str, Content]:
-        """Everything in a file, or in the files below a folder."""
+        """Return everything in a file, or in the files below a folder."""
         top = Path(self.absolute(path))
         files = [file for file in top.rglob("*") if file.is_file()] if top.is_dir() else [top]
         return {
@@ -87,7 +87,7 @@ class Recorder:
         }
 
     def heard(self, event: str, args: tuple[Any, ...]) -> None:
-        """An audit event: note it if it changes something below the folder."""
+        """Handle an audit event: record it if it changes something below the folder."""
         if event == "open":
             self._opened(*args)
         elif event == "os.rename":
@@ -98,7 +98,7 @@ class Recorder:
         elif event in ("os.remove", "os.rmdir", "os.mkdir"):
             path = self.relative(args[0], args[-1])
             there = path is not None and os.path.lexists(self.absolute(path))
-            if path is not None and there != (event == "os.mkdir"):  # otherwise it will fail
+            if path is not None and there != (event == "os.mkdir"):  # otherwise, it will fail
                 kind = {"os.remove": "unlink", "os.rmdir": "rmdir", "os.mkdir": "mkdir"}[event]
                 self.events.append(Event(kind, path))
 
@@ -109,7 +109,7 @@ class Recorder:
                 self.events.append(Event("create", found))
 
     def synced(self, descriptor: int, site: str) -> None:
-        """An fsync of a file or folder below the folder."""
+        """Record an fsync of a file or folder below the folder."""
         path = self.relative(os.readlink(f"/proc/self/fd/{descriptor}"))  # noqa: PTH115
         if path is None:
             return
@@ -119,7 +119,7 @@ class Recorder:
             self.events.append(Event("sync", path, contents=self.contents(path), site=site))
 
 
-_active: list[Recorder] = []  # one at most
+_active: list[Recorder] = []  # at most one
 _inside = threading.local()
 _real_fsync = os.fsync
 
@@ -146,11 +146,11 @@ def _fsync(descriptor: int) -> None:
 
 
 def site_of(code: CodeType, line: int) -> str:
-    """How a line of code is called in events."""
+    """Return the name of a line of code in events."""
     return f"{Path(code.co_filename).name}:{line} {code.co_qualname}"
 
 
-sys.addaudithook(_hook)  # for good: there is no way to take one away again
+sys.addaudithook(_hook)  # permanently, because an audit hook cannot be removed
 
 
 @contextmanager

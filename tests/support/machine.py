@@ -1,4 +1,4 @@
-"""The state machine of a store's life, and the books that it keeps.
+"""The state machine of a store's life, and its own record of what the store must contain.
 
 Its steps are the product's jobs, in this process and with the fake model; kills are those of
 :mod:`support.dying`; the clock is :mod:`support.upkeeping`'s.
@@ -34,11 +34,11 @@ from support.upkeeping import set_clock
 NAMES = [f"{n}.jpg" for n in range(8)]
 names = st.sampled_from(NAMES)
 numbers = st.integers(0, 11)
-moments = st.integers(0, 220)  # operations of a build; a later death is none
+moments = st.integers(0, 220)  # number of operations of a build; later deaths do not happen
 
 
 class Store(RuleBasedStateMachine):
-    """A store, a folder of pictures, and the books."""
+    """A store, a folder of images, and the record of expected versions."""
 
     folder: Path  # set by the test
     stepped: Callable[[], None]
@@ -51,7 +51,7 @@ class Store(RuleBasedStateMachine):
         self.clock = self.stack.enter_context(set_clock())
         self.begin = self.clock.at
         self.books = Books()
-        self.pictures = dict(zip(NAMES[:4], range(4), strict=True))
+        self.images = dict(zip(NAMES[:4], range(4), strict=True))
         self.held: list[Hold] = []
         self.checked: object = None
         self.asked: object = None
@@ -67,7 +67,7 @@ class Store(RuleBasedStateMachine):
         return (self.clock.at - self.begin).total_seconds() / 86_400
 
     def files(self) -> frozenset[tuple[str, int]]:
-        """Every file of the store with its size; what objects hold hangs on their names."""
+        """Return every file of the store with its size; objects are named by their content."""
         return frozenset(
             (entry.path, entry.stat().st_size)
             for folder, _, _ in os.walk(self.layout.root)
@@ -79,32 +79,32 @@ class Store(RuleBasedStateMachine):
         return {hold.manifest.version for hold in self.held}
 
     def run_build(self) -> None:
-        photos = write_photos(self.home / "photos", self.pictures)
+        photos = write_photos(self.home / "photos", self.images)
         run_build(self.layout.root, photos, limits__max_removed=1.0)
 
     def next_version(self) -> Version:
         books = self.books
-        return Version(dict(self.pictures), books.forgotten, books.blank, self.today)
+        return Version(dict(self.images), books.forgotten, books.blank, self.today)
 
     def stored(self) -> int:
-        """The number that CURRENT says."""
+        """Return the number in CURRENT."""
         if not self.layout.format_file.exists():
             return 0
         pointer = versions.read_current_pointer(self.layout)
         return 0 if pointer is None else pointer.version
 
     def sure(self, extra: Version) -> bool | None:
-        """Whether a build has something to publish; None: only the store knows."""
+        """Return whether a build has something to publish; None if only the store knows."""
         books = self.books
         if not books.current:
             return True
         now = books.versions[books.current]
         if (now.seen, now.forgotten, now.blank) == (extra.seen, extra.forgotten, extra.blank):
             return False
-        return True if now.pictures != extra.pictures else None
+        return True if now.images != extra.images else None
 
     def take_up(self, number: int, version: Version) -> None:
-        """Enter into the books that ``number`` may have been published meanwhile."""
+        """Record that ``number`` may have been published in the meantime."""
         assert number in (self.books.current, self.books.current + 1)
         if number > self.books.current:
             self.books.publish(version)
@@ -115,21 +115,21 @@ class Store(RuleBasedStateMachine):
 
     @rule(name=names, number=numbers)
     def put(self, name: str, number: int) -> None:
-        self.pictures[name] = number
+        self.images[name] = number
 
     @rule(name=names)
     def take_away(self, name: str) -> None:
-        left = {other: n for other, n in self.pictures.items() if other != name}
+        left = {other: n for other, n in self.images.items() if other != name}
         if len(set(visible(left, self.books.forgotten, self.books.blank).values())) >= 3:
-            self.pictures = left
+            self.images = left
 
     def enough(self) -> bool:
-        shown = visible(self.pictures, self.books.forgotten, self.books.blank)
+        shown = visible(self.images, self.books.forgotten, self.books.blank)
         return len(set(shown.values())) >= 3
 
     @rule(name=names, number=numbers)
     def change_and_build(self, name: str, number: int) -> None:
-        """Most builds have something to do."""
+        """Change the folder and build; most builds have something to do."""
         self.put(name, number)
         if self.enough():
             self.build()
@@ -208,13 +208,13 @@ class Store(RuleBasedStateMachine):
     @rule(data=st.data(), moment=st.none() | st.integers(0, 300))
     def forget(self, data: Any, moment: int | None) -> None:
         books, now = self.books, self.books.versions[self.books.current]
-        name = data.draw(st.sampled_from(sorted(now.pictures)))
-        # All contents that the name ever had, wherever else they are; their other names stay free.
+        name = data.draw(st.sampled_from(sorted(now.images)))
+        # All contents that the name ever had, everywhere; their other names are still allowed.
         there = set(versions.list_versions(self.layout)) & set(books.versions)
-        gone = {books.versions[n].pictures.get(name) for n in there} - {None}
+        gone = {books.versions[n].images.get(name) for n in there} - {None}
         forgotten, blank = books.forgotten | {name}, books.blank | gone
         version = Version(now.seen, forgotten, blank, self.today)
-        if len(set(version.pictures.values())) < 3:
+        if len(set(version.images.values())) < 3:
             return
         with dying(self.layout.root, *([] if moment is None else [moment])) as life:
             forget(self.layout.root, [f"folder/photos/{name}"], "forget")
@@ -231,7 +231,7 @@ class Store(RuleBasedStateMachine):
         self.stepped()
         files = self.files()
         if files == self.checked or not self.layout.format_file.exists():
-            return  # all that was looked at already
+            return  # everything that was already examined
         self.checked = files
         problems = check(self.layout.root, full=True).problems
         assert not problems, problems
@@ -253,6 +253,6 @@ class Store(RuleBasedStateMachine):
         shown = {hold.manifest.version: hold.manifest for hold in self.held}
         shown[self.books.current] = versions.read_version(self.layout, self.books.current)
         for number, manifest in shown.items():
-            pictures = self.books.versions[number].pictures
-            wrong = wrong_answers(Snapshot(objects, manifest), pictures)
+            images = self.books.versions[number].images
+            wrong = wrong_answers(Snapshot(objects, manifest), images)
             assert not wrong, wrong

@@ -1,4 +1,4 @@
-"""Manifests for tests: valid ones, with as little in them as possible."""
+"""Minimal valid manifests for tests."""
 
 from mmindex.store.manifest import Counts, IndexInfo, Manifest
 

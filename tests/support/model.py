@@ -1,4 +1,4 @@
-"""What a store should hold and answer, worked out without any of its code."""
+"""The expected content and answers of a store, computed without its code."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mmindex.search.searcher import Searcher
 from mmindex.store.snapshot import Snapshot
 from support.corpora import jpeg
 from support.models import FakeEncoder
-from support.stores import encode_pictures, key_of
+from support.stores import encode_files, key_of
 
-Pictures = dict[str, int]  # number of the drawing by file name
-_TIE = 2e-3  # of float16 vectors: closer scores may change places
+Images = dict[str, int]  # number of the drawing by file name
+_TIE = 2e-3  # rounding of float16 vectors: closer scores can change places
 
 
 @cache
@@ -25,7 +25,7 @@ def key(number: int) -> str:
 
 @cache
 def vector(number: int) -> NDArray[np.float32]:
-    (found,) = encode_pictures(FakeEncoder(), [jpeg(number)])
+    (found,) = encode_files(FakeEncoder(), [jpeg(number)])
     return found.astype(np.float16).astype(np.float32)
 
 
@@ -36,21 +36,21 @@ def questions() -> NDArray[np.float32]:
 
 @dataclass(slots=True)
 class Version:
-    """One published version: the folder as it was seen, and what had been forgotten by then."""
+    """A published version: the folder at that time, and what had been forgotten by then."""
 
-    seen: Pictures
+    seen: Images
     forgotten: frozenset[str]
     blank: frozenset[int]
     created_days: float
 
     @property
-    def pictures(self) -> Pictures:
-        """What can be found in it."""
+    def images(self) -> Images:
+        """Return the images that can be found in it."""
         return visible(self.seen, self.forgotten, self.blank)
 
 
-def visible(seen: Pictures, names: frozenset[str], numbers: frozenset[int]) -> Pictures:
-    """The pictures without those whose name or content was forgotten."""
+def visible(seen: Images, names: frozenset[str], numbers: frozenset[int]) -> Images:
+    """Return the images without those whose name or content was forgotten."""
     return {
         name: number for name, number in seen.items() if name not in names and number not in numbers
     }
@@ -58,7 +58,7 @@ def visible(seen: Pictures, names: frozenset[str], numbers: frozenset[int]) -> P
 
 @dataclass(slots=True)
 class Books:
-    """All versions that may be there, by number, and which of them must be."""
+    """All versions that can exist, by number, and those that must exist."""
 
     versions: dict[int, Version] = field(default_factory=dict)
     current: int = 0
@@ -67,7 +67,7 @@ class Books:
     blank: frozenset[int] = frozenset()
 
     def staying(self, today: float, held: set[int], keep: int = 3, days: float = 7.0) -> set[int]:
-        """The versions that a collection keeps."""
+        """Return the versions that gc keeps."""
         committed = sorted(n for n in self.versions if self.floor <= n <= self.current)
         young = {n for n in committed if today - self.versions[n].created_days < days}
         return {*committed[-keep:], *young, *(held & set(self.versions))}
@@ -77,26 +77,26 @@ class Books:
         self.versions[self.current] = version
 
 
-def wrong_answers(snapshot: Snapshot, pictures: Pictures) -> list[str]:
-    """Where a version's answers are not those of ``pictures``, searched by hand."""
-    numbers = sorted(set(pictures.values()))
+def wrong_answers(snapshot: Snapshot, images: Images) -> list[str]:
+    """Return the answers of a version that differ from brute force over ``images``."""
+    numbers = sorted(set(images.values()))
     searcher = Searcher(snapshot, "image", threads=1)
     if searcher.n != len(numbers):
         return [f"version {snapshot.manifest.version}: {searcher.n} vectors, not {len(numbers)}"]
     k = min(3, len(numbers))
     _, ids = searcher.search(questions(), k)
-    return best_keys(pictures, k).wrong([searcher.keys(row) for row in ids])
+    return best_keys(images, k).wrong([searcher.keys(row) for row in ids])
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The true order of pictures for every question."""
+    """The true order of images for every query."""
 
-    scores: dict[str, NDArray[np.float32]]  # of each key, one for each question
+    scores: dict[str, NDArray[np.float32]]  # scores of each key, one per query
     best: NDArray[np.float32]
 
     def wrong(self, answers: list[list[str]]) -> list[str]:
-        """Answers, keys for each question, that are not the best there are."""
+        """Return the answers (keys for each query) that are not the best ones."""
         found = []
         for row, keys in enumerate(answers):
             if len(set(keys)) != self.best.shape[1] or not set(keys) <= self.scores.keys():
@@ -108,9 +108,9 @@ class Ranking:
         return found
 
 
-def best_keys(pictures: Pictures, k: int) -> Ranking:
-    """What the ``k`` best answers to every question are among these pictures."""
-    numbers = sorted(set(pictures.values()))
+def best_keys(images: Images, k: int) -> Ranking:
+    """Return the ``k`` best answers to every query among these images."""
+    numbers = sorted(set(images.values()))
     scores = {key(number): questions() @ vector(number) for number in numbers}
     best = -np.sort(-np.stack(list(scores.values()), axis=1), axis=1)[:, :k]
     return Ranking(scores, best)

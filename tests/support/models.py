@@ -1,4 +1,4 @@
-"""Models for tests: a real open_clip model of some 30,000 weights, and a fake that counts."""
+"""Models for tests: a real open_clip model with about 30,000 weights, and a fake that counts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TinyModel:
 
 
 def tiny_config(**changes: Any) -> dict[str, Any]:
-    """An ``open_clip_config.json``; ``text_cfg``, ``vision_cfg`` etc. are merged over defaults."""
+    """Return an ``open_clip_config.json`` with these values merged over the defaults."""
     merges = _MERGES.split("|")
     config: dict[str, Any] = {
         "model_cfg": {
@@ -67,7 +67,7 @@ def tiny_config(**changes: Any) -> dict[str, Any]:
 
 
 def write_merges(path: Path) -> None:
-    """A tokenizer file; the same bytes each time, so that its sha256 is the same."""
+    """Write a tokenizer file with the same bytes, and therefore the same sha256, each time."""
     text = "#version: 0.2\n" + _MERGES.replace("|", "\n")
     path.write_bytes(gzip.compress(text.encode(), mtime=0))
 
@@ -96,7 +96,7 @@ def save_tiny_model(
 
 
 def _spread(model: Any) -> None:
-    """Fresh weights are so small that all pictures look alike; make them differ."""
+    """Scale initial weights, which are so small that all images look the same."""
     import torch
 
     with torch.no_grad():
@@ -106,7 +106,7 @@ def _spread(model: Any) -> None:
 
 
 def fake_info(seed: int = 0, dim: int = 16) -> EncoderInfo:
-    """What :class:`FakeEncoder` says it is; another seed is another model."""
+    """Return the description of :class:`FakeEncoder`; another seed is another model."""
     fingerprint = hashlib.sha256(f"fake {seed} {dim}".encode()).hexdigest()
     return EncoderInfo(
         fingerprint=fingerprint,
@@ -136,9 +136,9 @@ _COLOURS = {
 
 @dataclass(slots=True)
 class FakeEncoder:
-    """A model without a network: it sees an image's mean colour and a text's colour words.
+    """A model without a network that uses an image's mean colour and a text's colour words.
 
-    So "a red square" is nearest to red pictures. The rest of a vector is a faint hash of the
+    So "a red square" is nearest to red images. The rest of a vector is a faint hash of the
     content, which makes every vector different. It counts its batches, and the texts of more words
     than its context.
     """
@@ -191,12 +191,12 @@ class FakeEncoder:
 
 
 def no_model() -> Encoder:
-    """In place of a model that may not be loaded."""
+    """Fail; used in place of a model that must not be loaded."""
     raise AssertionError("no model is needed here")
 
 
 def make_fake(device: str) -> FakeEncoder:
-    """A device's worker process loads this; ``broken`` cannot be loaded."""
+    """Create the encoder in a worker process of a device; ``broken`` cannot be loaded."""
     if device == "broken":
         raise RuntimeError("no such device")
     return FakeEncoder()

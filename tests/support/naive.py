@@ -1,4 +1,4 @@
-"""A careless writer that the harness must notice: in place, no fsync, errors passed over."""
+"""A careless writer that the tests must detect: in place, without fsync, ignoring errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmindex.store.publish import StagedFile
 
 @contextmanager
 def naive_writer(pause_s: float = 0.0) -> Iterator[None]:
-    """Within the block, files of a store are written over where they stand.
+    """Within the block, overwrite files of a store in place.
 
     ``pause_s``: how long a file stays half-written, as on a slow disk.
     """

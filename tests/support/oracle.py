@@ -1,4 +1,4 @@
-"""The oracle: what must hold of a store after any crash, fault or kill.
+"""The oracle: the conditions that a store must meet after any crash, fault or kill.
 
 ``check --full`` passes; CURRENT names the version before or the one after, never a mix; the golden
 queries give exactly their stored answers; a plain re-run exits 0, reaches "after" with the same
@@ -22,7 +22,7 @@ from mmindex.upkeep.check import check
 
 
 class State(msgspec.Struct, frozen=True):
-    """What a store shows.
+    """The visible state of a store.
 
     Attributes:
         content: the published version's content; empty where nothing is published.
@@ -39,7 +39,7 @@ class State(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The two states that a run may leave; ``exact`` also compares which versions are kept."""
+    """The two states that a run can leave; ``exact`` also compares the kept versions."""
 
     before: State
     after: State
@@ -47,7 +47,7 @@ class Expected:
 
 
 def observe(root: Path) -> State:
-    """The state of a store, or of a folder where none is yet.
+    """Return the state of a store, or of a folder without one.
 
     Raises:
         MmindexError: a manifest or the ledger cannot be read.
@@ -70,7 +70,7 @@ def observe(root: Path) -> State:
 def violations(
     root: Path, expected: Expected, exit_code: int | None, rerun: Callable[[], int]
 ) -> list[str]:
-    """What does not hold of the store at ``root``, one line each; empty: all holds.
+    """Return the violated conditions of the store at ``root``, one line each.
 
     Args:
         root: the store; it is run again, so it is changed.
@@ -100,7 +100,7 @@ def violations(
 
 
 def at_rest(root: Path, expected: Expected, exit_code: int | None) -> list[str]:
-    """What does not hold before anything is run again."""
+    """Return the violated conditions before anything is run again."""
     before, after = expected.before, expected.after
     try:
         state = observe(root)
@@ -117,17 +117,17 @@ def at_rest(root: Path, expected: Expected, exit_code: int | None) -> list[str]:
 
 
 def _sound(root: Path) -> list[str]:
-    """What ``check --full`` says of a store; nothing of a folder that is none yet."""
+    """Return what ``check --full`` reports for a store; nothing for a folder without one."""
     if not Layout(root).format_file.exists():
         return []
     try:
-        return list(check(root, full=True).problems)  # asks the golden queries too
+        return list(check(root, full=True).problems)  # also runs the golden queries
     except MmindexError as error:
         return [f"check: {error}"]
 
 
 def _differs(found: str, wanted: str) -> str:
-    """Where two contents differ first, for people to read."""
+    """Return the first difference between two contents, for people."""
     place = next(
         (at for at, (one, other) in enumerate(zip(found, wanted, strict=False)) if one != other),
         min(len(found), len(wanted)),
@@ -137,7 +137,7 @@ def _differs(found: str, wanted: str) -> str:
 
 
 def copy_store(template: Path | None, target: Path) -> None:
-    """A fresh copy of a prepared store (or nothing) at ``target``; no file is shared."""
+    """Copy a prepared store (or nothing) to ``target`` without sharing files."""
     if target.exists():
         shutil.rmtree(target)
     if template is not None:

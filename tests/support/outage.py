@@ -1,4 +1,4 @@
-"""Jobs over a store, recorded, and the power failing at every moment of them."""
+"""Record jobs on a store, and simulate a power loss at every moment of them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Step:
 
 @dataclass(slots=True)
 class Recording:
-    """What steps did to one store, and what it showed after each."""
+    """The operations of steps on one store, and its state after each."""
 
     root: Path
     steps: Sequence[Step]
@@ -63,7 +63,7 @@ class Recording:
 
 
 def record(root: Path, steps: Sequence[Step]) -> Recording:
-    """Run the steps one after the other from no store at all."""
+    """Run the steps one after the other, starting without a store."""
     made = Recording(root, steps, [])
     made.shown.append(observe(root))
     for step in steps:
@@ -84,7 +84,7 @@ def record(root: Path, steps: Sequence[Step]) -> Recording:
 
 
 def without(events: Sequence[Event], site: str) -> list[Event]:
-    """The same record from a program that lacks the fsync at ``site``."""
+    """Return the same record for a program without the fsync at ``site``."""
     kept = []
     for event in events:
         if event.site != site:
@@ -95,7 +95,7 @@ def without(events: Sequence[Event], site: str) -> list[Event]:
 
 
 def steps_asking(events: Sequence[Event], site: str) -> list[int]:
-    """The steps in which the fsync at ``site`` is asked for."""
+    """Return the steps that call the fsync at ``site``."""
     step, found = 0, {}
     for event in events:
         if event.site == site:
@@ -106,7 +106,7 @@ def steps_asking(events: Sequence[Event], site: str) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """The power fails: in which step, whether that had ended, and what is left on disk."""
+    """A power loss: its step, whether the step had ended, and the content of the disk."""
 
     step: int
     ended: bool
@@ -120,7 +120,7 @@ def crashes(
     steps: Collection[int],
     most: int = 64,
 ) -> Iterator[Crash]:
-    """Every different state in which a failure of power can leave the store in these steps."""
+    """Yield every different state in which a power loss can leave the store in these steps."""
     dice = random.Random(seed)
     disk = Disk(events, {})
     seen: set[tuple[int, bool, int]] = set()
@@ -137,14 +137,14 @@ def crashes(
 
 
 def judge(made: Recording, crash: Crash, *, rerun: bool) -> list[str]:
-    """What does not hold of the store after a crash; ``rerun``: also after the job was repeated."""
+    """Return violated conditions after a crash; with ``rerun``, also after repeating the job."""
     shutil.rmtree(made.root, ignore_errors=True)
     crash.disk.write(made.root)
     step, expected = made.steps[crash.step], made.expected(crash.step)
     ended = crash.ended and not step.fails
     found = step.verdict(ended)
     if ended:
-        # What a run found there and removed could hold what was forgotten meanwhile.
+        # Files that a run found and removed could contain items forgotten in the meantime.
         left = made.staged[crash.step].intersection(crash.disk.tree)
         found += [f"back in staging: {name}" for name in sorted(left)]
 
@@ -153,7 +153,7 @@ def judge(made: Recording, crash: Crash, *, rerun: bool) -> list[str]:
         try:
             if not step.once or observe(made.root).content != expected.after.content:
                 step.do()
-            else:  # what any other run that writes does first
+            else:  # what every other writer does first
                 with writer_lock(Layout(made.root)):
                     remove_leftovers(Layout(made.root))
         except MmindexError as error:

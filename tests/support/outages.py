@@ -1,4 +1,4 @@
-"""Stores in whose life the power fails: every kind of job that writes, one after the other."""
+"""The jobs for simulated power losses: every kind of job that writes to a store."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _PIECE = 16 * 1024
 
 
 def _folder_with(folder: Path, *numbers: int) -> Callable[[], object]:
-    """What makes the folder of photos hold these, and one that cannot be decoded."""
-    pictures = {f"{n}.jpg": n for n in numbers}
-    return lambda: write_photos(folder / "photos", pictures, broken={"torn.jpg": truncated_jpeg(9)})
+    """Return a function that makes the folder contain these photos and one damaged file."""
+    images = {f"{n}.jpg": n for n in numbers}
+    return lambda: write_photos(folder / "photos", images, broken={"torn.jpg": truncated_jpeg(9)})
 
 
 def builds(folder: Path) -> list[Step]:
@@ -51,7 +51,7 @@ def builds(folder: Path) -> list[Step]:
 
 
 def life(folder: Path) -> Recording:
-    """A store from its first build to a forgotten picture."""
+    """A store from its first build to a forgotten image."""
     root, begin = folder / "store", builds(folder)
     build = begin[0].do
 
@@ -76,7 +76,7 @@ def life(folder: Path) -> Recording:
 
 
 def taken_up(folder: Path) -> Recording:
-    """A run dies between giving a name and syncing it, and the next one relies on that name."""
+    """A run dies between a rename and its sync, and the next run relies on the name."""
     root, (begin, change) = folder / "store", builds(folder)
 
     def killed() -> None:
@@ -93,14 +93,14 @@ def taken_up(folder: Path) -> Recording:
         Step("killed before a sync", killed, begin.prepare, fails=True, exact=False),
         Step("build that takes it up", begin.do, begin.prepare),
         Step("killed at its commit", killed_at_its_commit, change.prepare, fails=True),
-        # It says that nothing changed: then the version that it found must stay.
+        # It reports that nothing changed, so the version that it found must stay.
         Step("build with nothing to do", change.do, change.prepare, unsure=True),
     ]
     return record(root, steps)
 
 
 def forgotten_again(folder: Path) -> Recording:
-    """An old list of unchanged files comes back from a backup, and forgetting is repeated.
+    """An old list of unchanged files returns from a backup, and forgetting is repeated.
 
     Then that list is all that is left to rewrite: nothing written later makes its name safe.
     """
@@ -130,13 +130,13 @@ def forgotten_again(folder: Path) -> Recording:
 
 
 def drawn(folder: Path) -> Recording:
-    """A store with a corpus that it makes itself, as a folder filled aside."""
+    """A store with a corpus that it draws itself, written to a staged folder."""
     root = folder / "store"
 
     def build() -> None:
         run_build(root, folder, source=["scenes:3"])
 
-    def all_pictures_are_there(_ended: bool) -> list[str]:
+    def all_images_are_there(_ended: bool) -> list[str]:
         layout = Layout(root)
         try:
             current = versions.read_current(layout) if layout.format_file.exists() else None
@@ -151,7 +151,7 @@ def drawn(folder: Path) -> Recording:
             return [error.message]
         return [f"{row['uri']} is damaged or gone" for row in rows if not _sound(**row)]
 
-    return record(root, [Step("drawing build", build, verdict=all_pictures_are_there)])
+    return record(root, [Step("drawing build", build, verdict=all_images_are_there)])
 
 
 def _sound(uri: str, key: str) -> bool:
@@ -163,7 +163,7 @@ def _sound(uri: str, key: str) -> bool:
 
 @contextmanager
 def fetched(folder: Path) -> Iterator[Recording]:
-    """A download in pieces of which no checksum is known, so that damage would be believed."""
+    """A download in pieces without a known checksum, so that damage would not be detected."""
     layout = versions.create_layout(folder / "store")
     target = layout.downloads_dir / "corpus" / "val.zip"
     body = b"PK\x03\x04" + bytes(range(256)) * 400

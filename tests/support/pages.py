@@ -1,4 +1,4 @@
-"""Pages taken apart, and texts that try to do more than be read."""
+"""Parsed pages, and texts that try to be active."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOSTILE = [
 ]
 
 
-# Elements without content; a name with <wbr> in it is one text.
+# Elements without content; a name that contains <wbr> is one text.
 VOID = {"img", "link", "meta", "wbr", "input"}
 
 
@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
 
 def assert_self_contained(page: str) -> None:
-    """Pictures inside, one stylesheet known by its hash, nothing fetched, nothing run.
+    """Check that images are embedded, the style is known, and nothing is fetched or run.
 
     Links lead nowhere but to files beside the page.
     """
@@ -71,7 +71,7 @@ def assert_self_contained(page: str) -> None:
     assert "script" not in {tag for tag, _ in seen.tags}
     for _, attributes in seen.tags:
         assert "style" not in attributes
-        # Links lead to files, by a path relative to the page: no scheme, no folder of its author's.
+        # Links are paths relative to the page, without a scheme or the author's folders.
         assert (attributes.get("href") or "./").startswith("./")
         assert not [name for name in attributes if name.startswith("on")]
     assert "url(" not in style

@@ -1,4 +1,4 @@
-"""Parts of an encoding as processes of their own, with a fake model that can be made to wait."""
+"""Parts of an encoding in separate processes, with a fake model that can be made to wait."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TESTS = Path(__file__).parent.parent
 
 
 class PatientEncoder(FakeEncoder):
-    """Encodes a number of batches of pictures, then waits until a file is there."""
+    """Encodes a number of batches of images, then waits until a file exists."""
 
     batches = 0
     gate: Path | None = None
@@ -34,7 +34,7 @@ def start(argv: list[str], gate: Path | None = None, batches: int = 0) -> subpro
     Args:
         argv: the command.
         gate: a file that it waits for; None: it does not wait.
-        batches: how many batches of pictures it encodes before it waits.
+        batches: how many batches of images it encodes before it waits.
     """
     return subprocess.Popen(
         [sys.executable, "-m", "support.parts", str(gate or ""), str(batches), *argv],
@@ -46,7 +46,7 @@ def start(argv: list[str], gate: Path | None = None, batches: int = 0) -> subpro
 
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> dict[str, object]:
-    """What it printed as JSON, once it has ended with this exit code."""
+    """Return the printed JSON after the process has ended with this exit code."""
     out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     return dict(json.loads(out)) if out.strip() else {}

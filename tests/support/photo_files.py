@@ -1,4 +1,4 @@
-"""Photographs as cameras and programs write them: small pictures with EXIF, XMP and IPTC."""
+"""Photographs as written by cameras and programs: small images with EXIF, XMP and IPTC."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import Image, TiffImagePlugin
 from PIL.ExifTags import GPS, IFD, Base
 
 from support.image_files import saved
-from support.pictures import draw
+from support.images import draw
 
 R = TiffImagePlugin.IFDRational
 
 
-def picture(fmt: str = "JPEG", **options: object) -> bytes:
-    """A small picture with the blocks that Pillow's options give it."""
+def encoded(fmt: str = "JPEG", **options: object) -> bytes:
+    """Return a small image with the metadata blocks in Pillow's options."""
     return saved(Image.new("RGB", (16, 12), "teal"), fmt, **options)
 
 
@@ -26,7 +26,7 @@ def exif(
     camera: dict[int, object] | None = None,
     gps: dict[int, object] | None = None,
 ) -> bytes:
-    """An EXIF block of the main directory, the camera's and the place's."""
+    """Return an EXIF block of the main directory, the camera's and the location's."""
     block = Image.Exif()
     block.update(main or {})
     if camera:
@@ -37,7 +37,7 @@ def exif(
 
 
 def photograph(number: int) -> bytes:
-    """``draw(number)`` as a JPEG with a date, a camera, a place and keywords."""
+    """Return ``draw(number)`` as a JPEG with a date, a camera, a location and keywords."""
     block = exif({Base.Make: "Canon", Base.Model: "Canon EOS 5D"}, CAMERA, MUNICH)
     buffer = io.BytesIO()
     draw(number).save(buffer, "JPEG", exif=block, xmp=xmp(PEOPLE))
@@ -45,7 +45,7 @@ def photograph(number: int) -> bytes:
 
 
 def xmp(body: str, attributes: str = "") -> bytes:
-    """An XMP packet with one description."""
+    """Return an XMP packet with one description."""
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -60,14 +60,14 @@ def xmp(body: str, attributes: str = "") -> bytes:
 
 
 def iptc(*records: tuple[int, bytes]) -> bytes:
-    """A JPEG with an APP13 segment of IPTC-IIM records."""
+    """Return a JPEG with an APP13 segment of IPTC-IIM records."""
     body = b"".join(
         b"\x1c\x02" + bytes([number]) + struct.pack(">H", len(value)) + value
         for number, value in records
     )
     resource = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(body)) + body + b"\0" * (len(body) % 2)
     segment = b"Photoshop 3.0\0" + resource
-    data = picture()
+    data = encoded()
     return data[:2] + b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
 
 

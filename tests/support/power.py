@@ -1,4 +1,4 @@
-"""What a disk may hold after the power failed, from a record of file operations.
+"""The possible contents of a disk after a power loss, from a record of file operations.
 
 The model is POSIX's weakest: a file's bytes are safe once the file was fsynced, a name (new, moved
 or removed) once its directory was. Whatever is not safe may have happened or not, each thing for
@@ -20,13 +20,13 @@ from support.lossy import Content, Event
 DAMAGES = ("absent", "empty", "zeroed", "half", "one bit", "whole")
 _UNKNOWN = Content(b"never read back", 0)
 _STAGING = "staging"
-# The store's own folder is there; LOCK's bytes are a note for people, its lock is in the kernel.
+# The folder of the store exists; LOCK contains a note for people, and its lock is in the kernel.
 _UNPROMISED = ("", "LOCK")
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A file or folder; ``names`` of a folder are those that are safe, ``live`` those seen now."""
+    """A file or folder; ``names`` of a folder are the safe ones, ``live`` the visible ones."""
 
     folder: bool
     contents: list[tuple[int, Content]] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Node:
     live: dict[str, Node] = field(default_factory=dict)
 
     def latest(self, moment: int) -> Content:
-        """What the file holds, or will hold once what is under way is written."""
+        """Return the content of the file, including what is being written."""
         later = (content for when, content in self.contents if when >= moment)
         last = self.contents[-1][1] if self.contents else _UNKNOWN
         return next(later, last)
@@ -43,7 +43,7 @@ class Node:
 
 @dataclass(slots=True, eq=False)
 class Change:
-    """Names that are not safe yet: they will be when ``where`` is fsynced."""
+    """Names that are not safe until ``where`` is fsynced."""
 
     where: Node
     puts: list[tuple[Node, str, Node | None]]
@@ -51,13 +51,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One content that the folder may have: bytes and time by path, None for folders."""
+    """One possible content of the folder: bytes and time by path, None for folders."""
 
     tree: dict[str, Content | None]
     story: str
 
     def digest(self) -> int:
-        """Equal for equal contents."""
+        """Return a digest of the content."""
         return hash(
             frozenset(
                 (path, None if content is None else content.data)
@@ -66,9 +66,9 @@ class State:
         )
 
     def write(self, folder: Path) -> None:
-        """Make ``folder``, which does not exist yet, hold it."""
+        """Create ``folder`` with this content."""
         folder.mkdir(parents=True)
-        for path in sorted(self.tree):  # parents sort before what they hold
+        for path in sorted(self.tree):  # parents are sorted before their content
             content = self.tree[path]
             if content is None:
                 (folder / path).mkdir()
@@ -78,10 +78,10 @@ class State:
 
 
 class Disk:
-    """The state of safety while a record is replayed."""
+    """What is safe while a record is replayed."""
 
     def __init__(self, events: Sequence[Event], before: dict[str, Content | None]) -> None:
-        """``before`` was there, all of it safe, when the record began."""
+        """Start with ``before``, which was completely safe when the record began."""
         self._events = events
         self._before = before
         self._read = self._contents()
@@ -100,7 +100,7 @@ class Disk:
             parent.names[name] = parent.live[name] = node
 
     def _contents(self) -> list[list[tuple[int, Content]]]:
-        """What each file held and when, files in the order in which they came to be."""
+        """Yield the content of each file by time, with files in the order of their creation."""
         self._read: list[list[tuple[int, Content]]] = []
         self._reset()
         for moment, event in enumerate(self._events):
@@ -120,7 +120,7 @@ class Disk:
         return node
 
     def moments(self) -> Iterator[tuple[int, Event]]:
-        """Replay; after each event the disk stands as it is then."""
+        """Replay the record; yield after each event."""
         self._reset()
         for moment, event in enumerate(self._events):
             self._apply(event)
@@ -176,7 +176,7 @@ class Disk:
                 continue
             for parent, name, node in change.puts:
                 _put(parent.names, name, node)
-                # What the same name went through before is history.
+                # Earlier changes of the same name are irrelevant.
                 for older in waiting:
                     older.puts = [put for put in older.puts if put[:2] != (parent, name)]
         self.pending = [change for change in waiting if change.puts]
@@ -190,7 +190,7 @@ def _put(names: dict[str, Node], name: str, node: Node | None) -> None:
 
 
 def crash_states(disk: Disk, moment: int, most: int, dice: random.Random) -> Iterator[State]:
-    """Contents that the folder may have if the power fails now.
+    """Return possible contents of the folder if the power fails now.
 
     All combinations where there are at most ``most``. Otherwise everything kept, everything lost,
     each single thing the other way from both, and some combinations at random. Names in staging
@@ -266,7 +266,7 @@ def _tree(
 
 
 def damaged(node: Node, how: str, moment: int) -> Content | None:
-    """What is left of a file of which some bytes were never synced; those that were stay."""
+    """Return a file of which some bytes were never synced; the synced ones are unchanged."""
     latest, safe = node.latest(moment), node.safe
     if safe == latest or how == "whole":
         return latest

@@ -1,4 +1,4 @@
-"""A file server that obeys Range and If-Range, except where a test says otherwise."""
+"""A file server that obeys Range and If-Range, except where a test changes this."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from support.hostile_server import Handler, Reply, Request
 
 @dataclass(slots=True)
 class RangeFile:
-    """One file, served with ranges; the fields spoil one thing each."""
+    """A file served with ranges; each field introduces one fault."""
 
     body: bytes
     etag: str = '"v1"'
-    cut_after: int | None = None  # close after so many bytes of each answer
+    cut_after: int | None = None  # close the connection after this number of bytes of each response
     ignore_range: bool = False
-    content_range: str | None = None  # sent instead of the right one
+    content_range: str | None = None  # sent instead of the correct one
     headers: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, request: Request) -> Reply:
@@ -25,7 +25,7 @@ class RangeFile:
         if self.etag:
             headers["ETag"] = self.etag
         asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("range", ""))
-        # RFC 9110, 13.1.5: strong comparison; anything else means the whole.
+        # RFC 9110, 13.1.5: strong comparison; anything else requests the whole file.
         same = request.headers.get("if-range") == self.etag and not self.etag.startswith("W/")
         if asked is None or not same or self.ignore_range:
             return Reply(self.body, headers=headers, cut_after=self.cut_after)
@@ -38,7 +38,7 @@ class RangeFile:
 
 
 def in_turn(*handlers: Handler | Reply) -> Handler:
-    """Answers with one after the other; the last one stays."""
+    """Respond with one after the other; the last one is repeated."""
     left = list(handlers)
 
     def answer(request: Request) -> Reply | bytes | Awaitable[Reply | bytes]:

@@ -1,4 +1,4 @@
-"""RAW files as cameras write them, in memory: DNG 1.4 with an uncompressed colour filter array."""
+"""RAW files as written by cameras, in memory: DNG 1.4 with an uncompressed colour filter array."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from PIL import Image
 _SHORT, _LONG, _ASCII, _BYTE, _SRATIONAL = 3, 4, 2, 1, 10
 _FORMS = {_SHORT: "H", _LONG: "I", _BYTE: "B", _SRATIONAL: "i"}
 
-# From XYZ to a camera that sees as sRGB screens show, in thousandths.
+# The matrix from XYZ to a camera with sRGB primaries, in thousandths.
 _XYZ_TO_SRGB = (3241, -1537, -499, -969, 1876, 42, 56, -204, 1057)
 _SRGB = tuple(number for value in _XYZ_TO_SRGB for number in (value, 1000))
 
 Tag = tuple[int, int, tuple[int, ...] | bytes]
 
 
-def dng(picture: Image.Image, orientation: int = 1, preview: Image.Image | None = None) -> bytes:
-    """What a camera would write of an image that it was held in front of.
+def dng(image: Image.Image, orientation: int = 1, preview: Image.Image | None = None) -> bytes:
+    """Return the file of a camera that was pointed at an image.
 
     Args:
-        picture: what the sensor sees, not turned; sides even.
+        image: what the sensor sees, not turned; sides even.
         orientation: how to turn it, as EXIF says.
         preview: the camera's own JPEG; None: there is none.
     """
-    colours = np.asarray(picture.convert("RGB")).astype(np.uint16) * 257
+    colours = np.asarray(image.convert("RGB")).astype(np.uint16) * 257
     sensor = colours[..., 1].copy()  # RGGB
     sensor[::2, ::2], sensor[1::2, 1::2] = colours[::2, ::2, 0], colours[1::2, 1::2, 2]
     pixels = sensor.astype("<u2").tobytes()
     main: list[Tag] = [
-        (254, _LONG, (0,)), *_plain(picture.size, (16,), 1, 32803, 1),
+        (254, _LONG, (0,)), *_plain(image.size, (16,), 1, 32803, 1),
         (271, _ASCII, b"Acme\0"), (272, _ASCII, b"Acme One\0"), (274, _SHORT, (orientation,)),
         (306, _ASCII, b"2023:06:01 12:30:00\0"),
         (33421, _SHORT, (2, 2)), (33422, _BYTE, bytes([0, 1, 1, 2])),

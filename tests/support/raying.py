@@ -115,7 +115,7 @@ def other_source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
 
 
 def drive(address: str, root: Path, tables: str) -> None:
-    """Be a driver; see ``test_a_driver_that_is_killed_is_run_again``."""
+    """Be a driver; see ``test_a_killed_driver_can_be_run_again``."""
     from mmindex.encode.cluster import ClusterWorker
     from mmindex.encode.stage import encode
     from mmindex.store.lock import writer_lock

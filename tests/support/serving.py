@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 
 from mmindex.models.encoder import Encoder
-from support.pictures import COLOURS, write_pictures
-from support.stores import picture_store
+from support.images import COLOURS, write_pngs
+from support.stores import image_store
 
 
 @dataclass(slots=True)
@@ -56,16 +56,16 @@ class Running:
         assert not self.thread.is_alive()
 
 
-def pictures_in(folder: Path) -> dict[str, Path]:
-    """Twelve pictures of five colours, by id."""
-    paths = write_pictures(folder / "pictures", 12)
+def images_in(folder: Path) -> dict[str, Path]:
+    """Twelve images of five colours, by id."""
+    paths = write_pngs(folder / "pictures", 12)
     return {f"folder/pictures/{path.name}": path for path in paths}
 
 
-def store_of(root: Path, pictures: dict[str, Path], encoder: Encoder) -> Path:
-    """These pictures with one caption each."""
-    captions = [(name, f"a {COLOURS[n % 5]} square {n}") for n, name in enumerate(pictures)]
-    picture_store(root, pictures, captions, encoder)
+def store_of(root: Path, images: dict[str, Path], encoder: Encoder) -> Path:
+    """These images with one caption each."""
+    captions = [(name, f"a {COLOURS[n % 5]} square {n}") for n, name in enumerate(images)]
+    image_store(root, images, captions, encoder)
     return root
 
 

@@ -153,24 +153,24 @@ def reopened(snapshot: Snapshot) -> Snapshot:
     return Snapshot(Objects(snapshot.layout), snapshot.manifest)
 
 
-def encode_pictures(encoder: Encoder, files: Sequence[bytes]) -> Float32:
+def encode_files(encoder: Encoder, files: Sequence[bytes]) -> Float32:
     """Vectors of image files, made as the encode stage makes them."""
     limits = ImageLimits.of(LimitsConfig())
     pixels = [to_pixels(decode(data, limits), encoder.preprocess) for data in files]
     return encoder.encode_images(np.stack(pixels))
 
 
-def picture_store(
+def image_store(
     root: Path,
-    pictures: Mapping[str, Path],
+    images: Mapping[str, Path],
     captions: Sequence[tuple[str, str]],
     encoder: Encoder,
 ) -> Snapshot:
-    """Publish real picture files, by image id, with captions (image id, text)."""
-    files = {image_id: path.read_bytes() for image_id, path in pictures.items()}
-    rows = [(image_id, key_of(data), str(pictures[image_id])) for image_id, data in files.items()]
+    """Publish real image files, by image id, with captions (image id, text)."""
+    files = {image_id: path.read_bytes() for image_id, path in images.items()}
+    rows = [(image_id, key_of(data), str(images[image_id])) for image_id, data in files.items()]
     unique = {key_of(data): data for data in files.values()}
-    sides = {"image": Side(list(unique), encode_pictures(encoder, list(unique.values())))}
+    sides = {"image": Side(list(unique), encode_files(encoder, list(unique.values())))}
     texts = {key_of(text): text for _, text in captions}
     if texts:
         sides["text"] = Side(list(texts), encoder.encode_texts(list(texts.values())))

@@ -18,9 +18,9 @@ def colour_of(second: int) -> Colour:
     return (40 + second * 53 % 200, 40 + second * 97 % 200, 40 + second * 29 % 200)
 
 
-def is_second(picture: Image.Image, second: int) -> bool:
+def is_second(image: Image.Image, second: int) -> bool:
     """Whether an image is of that second, as far as compression lets it be."""
-    found = picture.getpixel((picture.width // 2, picture.height // 2))
+    found = image.getpixel((image.width // 2, image.height // 2))
     return all(abs(a - b) < 16 for a, b in zip(found, colour_of(second), strict=True))
 
 
@@ -40,7 +40,7 @@ def write_video(
     tags: dict[str, str] | None = None,
     gop: int = 40,
 ) -> Path:
-    """Write a video with 20 pictures a second, every ``gop``-th of them a key frame."""
+    """Write a video with 20 images a second, every ``gop``-th of them a key frame."""
     options = {"movflags": "use_metadata_tags"} if path.suffix in (".mp4", ".mov") else {}
     with av.open(str(path), "w", options=options) as container:
         container.metadata.update(tags or {})
@@ -48,8 +48,8 @@ def write_video(
         stream.width, stream.height = size
         stream.pix_fmt, stream.gop_size, stream.bit_rate = "yuv420p", gop, 2_000_000
         for number in range(int(seconds * 20)):
-            picture = Image.new("RGB", size, colour_of(number // 20))
-            for packet in stream.encode(av.VideoFrame.from_image(picture)):
+            image = Image.new("RGB", size, colour_of(number // 20))
+            for packet in stream.encode(av.VideoFrame.from_image(image)):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

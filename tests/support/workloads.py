@@ -13,7 +13,7 @@ from support.oracle import copy_store
 from support.zygote import Ended, Zygote
 
 _SHARD_ROWS: Final = 4
-_PICTURES: Final = {f"{number:03}.jpg": number for number in range(9)} | {"copy.jpg": 0}
+_IMAGES: Final = {f"{number:03}.jpg": number for number in range(9)} | {"copy.jpg": 0}
 _BROKEN: Final = {"text.jpg": b"not a picture", "torn.jpg": truncated_jpeg(90)}
 
 
@@ -57,15 +57,15 @@ class Stage:
         return self.folder / "store"
 
     def photos(self, change: int = 0) -> None:
-        """The corpus; each change adds two pictures, removes one, replaces one and a caption."""
-        pictures, captions = dict(_PICTURES), {}
+        """The corpus; each change adds two images, removes one, replaces one and a caption."""
+        images, captions = dict(_IMAGES), {}
         for number in range(1, change + 1):
-            pictures |= {f"new{number}.jpg": 20 + number, f"more{number}.jpg": 30 + number}
-            pictures["005.jpg"] = 50 + number
-            pictures.pop(f"{number:03}.jpg")
+            images |= {f"new{number}.jpg": 20 + number, f"more{number}.jpg": 30 + number}
+            images["005.jpg"] = 50 + number
+            images.pop(f"{number:03}.jpg")
             captions["000.jpg"] = [f"another caption {number}", "a square 0"]
-        texts = {name: [f"drawing {n}", f"a square {n}"] for name, n in pictures.items()}
-        write_photos(self.folder / "photos", pictures, texts | captions, _BROKEN)
+        texts = {name: [f"drawing {n}", f"a square {n}"] for name, n in images.items()}
+        write_photos(self.folder / "photos", images, texts | captions, _BROKEN)
 
     def build_argv(self, *more: str) -> list[str]:
         config = self.folder / "config.toml"
@@ -146,7 +146,7 @@ def rollback(stage: Stage) -> Sequence[str]:
 
 
 def forget(stage: Stage) -> Sequence[str]:
-    """Of a picture that has a copy under another name."""
+    """Of an image that has a copy under another name."""
     stage.built(1)
     return stage.argv("forget", "folder/photos/000.jpg")
 

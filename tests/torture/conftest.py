@@ -1,4 +1,4 @@
-"""The frame of the torture tests: how much of them to run, where, and the processes that do it.
+"""The frame of the torture tests: how many of them run, where, and in which processes.
 
 ``MMINDEX_TORTURE=full`` (``make torture``) tries every point; by default a seeded sample of them
 is tried. ``MMINDEX_SEED`` repeats a random run.

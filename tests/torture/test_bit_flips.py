@@ -1,4 +1,4 @@
-"""Promise 7: a flipped bit in any file that a version consists of is found, and its file named."""
+"""A flipped bit in any file of a version is found, and the file is named (guarantee 7)."""
 
 from __future__ import annotations
 

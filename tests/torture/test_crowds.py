@@ -1,4 +1,4 @@
-"""Promises 2 and 6: of many writers one wins, and readers see old or new, never a mix."""
+"""One of many writers succeeds, and readers see old or new, never a mixture (2 and 6)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmindex.upkeep.gc import Retention, gc
 from support.command import MMINDEX, write_coco
 from support.contenders import CONTEXT, K, build_with_others, crowd, read_all_along
 from support.fakestore import fast_folder, run_build, write_photos
-from support.model import Pictures, best_keys, wrong_answers
+from support.model import Images, best_keys, wrong_answers
 from support.models import TinyModel
 from support.naive import naive_writer
 from support.tally import Tally
@@ -79,8 +79,8 @@ def test_real_builds_at_once(tmp_path: Path, tiny_model: TinyModel) -> None:
     assert not check(root, full=True).problems
 
 
-def pictures_of(version: int) -> Pictures:
-    """Every version has one picture that the one before had not, and lacks one that it had."""
+def images_of(version: int) -> Images:
+    """Every version has one image that the one before had not, and lacks one that it had."""
     return {f"{n}.jpg": n for n in range(version, version + 6)}
 
 
@@ -92,14 +92,14 @@ def publish_and_read(folder: Path, count: int, *, patient: bool = True) -> list[
     root, photos, out = folder / "store", folder / "photos", folder / "out"
     shutil.rmtree(folder, ignore_errors=True)
     out.mkdir(parents=True)
-    run_build(root, write_photos(photos, pictures_of(1)))
+    run_build(root, write_photos(photos, images_of(1)))
     ready, failed, stop = CONTEXT.Semaphore(0), CONTEXT.Event(), CONTEXT.Event()
     with crowd([(read_all_along, (root, out, ready, failed, stop))] * READERS):
         try:
             for _ in range(READERS):
                 assert ready.acquire(timeout=60)
             for version in range(2, count + 1):
-                run_build(root, write_photos(photos, pictures_of(version)), limits__max_removed=1.0)
+                run_build(root, write_photos(photos, images_of(version)), limits__max_removed=1.0)
                 if version % COLLECT_EVERY == 0:
                     gc(root, Retention(keep_versions=1, keep_days=0))
                 if failed.is_set() and not patient:
@@ -119,15 +119,15 @@ def test_readers_during_publishes_see_whole_versions(
         tally.add("answer sets under publishes", read=1, mixed_or_failed=1)
         assert "failed" not in answer, answer
         version = answer["version"]
-        assert not best_keys(pictures_of(version), K).wrong(answer["keys"])
-        names = {f"folder/photos/{n}" for n in pictures_of(version)}
+        assert not best_keys(images_of(version), K).wrong(answer["keys"])
+        names = {f"folder/photos/{n}" for n in images_of(version)}
         assert {name for row in answer["ids"] for name in row} <= names
         tally.add("answer sets under publishes", mixed_or_failed=-1)
         seen.add(version)
     tally.add("publishes under readers", done=count, seen=len(seen))
     last = open_snapshot(folder / "store")
     assert last.manifest.version == count
-    assert not wrong_answers(last, pictures_of(count))
+    assert not wrong_answers(last, images_of(count))
     assert not check(last.layout.root, full=True).problems
 
 

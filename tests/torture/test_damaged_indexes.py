@@ -1,4 +1,4 @@
-"""Promise 7: an index that is damaged in whatever way is refused, and never answers."""
+"""A damaged index is refused and never answers (guarantee 7)."""
 
 from __future__ import annotations
 

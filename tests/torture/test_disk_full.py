@@ -1,4 +1,4 @@
-"""A disk that is full, at every size, is a clear error; ``gc`` needs no free byte (promise 4).
+"""A full disk of any size is a clear error; ``gc`` needs no free space (guarantee 4).
 
 The file system is a tmpfs of its own that grows in steps of a page. Every page that a run takes,
 the last one of an index file too, is so at some step the first that is refused. RLIMIT_FSIZE does

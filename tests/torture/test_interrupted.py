@@ -1,4 +1,4 @@
-"""What an interrupted run has finished is not done again (promise 9)."""
+"""Finished work of an interrupted run is not repeated (guarantee 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promise 18: whoever reads logs, metrics or run reports while runs are killed finds them whole."""
+"""Logs, metrics and run reports are complete at any time (guarantee 18)."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def run_once(bench: Bench, argv: list[str], kill_after: float | None) -> Ended:
     return bench.zygote.wait()
 
 
-def test_a_reader_never_meets_half_a_line_or_half_a_file(
+def test_a_reader_never_sees_a_partial_line_or_file(
     bench: Bench, fast_dir: Path, full: bool, tally: Tally
 ) -> None:
     folder = fast_dir / "logs"

@@ -1,4 +1,4 @@
-"""The harness would notice: a careless writer does not get through it (promise 19)."""
+"""The tests detect a careless writer (guarantee 19)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("fault", ["KILL", "EIO", "ENOSPC"])
-def test_a_writer_in_place_is_caught(
+def test_a_writer_in_place_is_detected(
     fault: str, workload: Callable[[str], Workload], tally: Tally, full: bool
 ) -> None:
     work = workload("build with changes")

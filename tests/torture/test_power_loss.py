@@ -1,4 +1,4 @@
-"""Promise 3: power loss costs at most the run in progress, and no fsync is there for nothing.
+"""A power loss affects at most the run in progress; every fsync is necessary (guarantee 3).
 
 Five stores are recorded (:mod:`support.outages`). For every moment of each record, every content
 that the disk may then have (:mod:`support.power`) is made and judged.
@@ -66,7 +66,7 @@ def told(made: Recording, crash: Crash, found: list[str]) -> str:
         *(("taken up", step) for step in range(4)),
     ],
 )
-def test_whatever_a_power_loss_leaves_the_store_is_sound(
+def test_whatever_a_power_loss_leaves_the_store_is_intact(
     recordings: dict[str, Recording], name: str, step: int, full: bool, tally: Tally
 ) -> None:
     made, seed = recordings[name], tally.seed(f"power loss, {name} {step}")
@@ -95,7 +95,7 @@ def sound(recordings: dict[str, Recording]) -> dict[str, Sound]:
 
 
 @pytest.mark.parametrize("site", fsync_sites())
-def test_without_any_one_fsync_a_power_loss_does_harm(
+def test_every_fsync_is_necessary(
     recordings: dict[str, Recording], sound: dict[str, Sound], site: str, tally: Tally
 ) -> None:
     """Each fsync is taken out of the record: the disk is then less safe, nothing else changes."""

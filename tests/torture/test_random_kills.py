@@ -1,4 +1,4 @@
-"""Killed or terminated at random times, a run leaves a sound store (promises 1 and 17)."""
+"""A run killed or terminated at a random time leaves an intact store (1 and 17)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run_until(work: Workload, seconds: float, number: signal.Signals) -> Ended:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_kill_at_any_time_leaves_a_sound_store(
+def test_a_kill_at_any_time_leaves_an_intact_store(
     name: str, workload: Callable[[str], Workload], tally: Tally, full: bool
 ) -> None:
     work = workload(name)

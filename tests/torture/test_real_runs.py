@@ -1,4 +1,4 @@
-"""The real command with its own model and decode workers, killed and terminated (1, 6, 9, 17)."""
+"""The real command with its model and decode workers, killed and terminated (1, 6, 9, 17)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.workloads import Bench
 pytestmark = pytest.mark.timeout(1200)
 SIGTERM_EXIT = 143
 SECONDS_TO_STOP = 30.0
-PICTURES = 60
+IMAGES = 60
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MMINDEX_STORE": ""}
 
 
@@ -54,7 +54,7 @@ class Job:
 @pytest.fixture(scope="module")
 def job(bench: Bench) -> Job:
     folder = bench.folder / "real"
-    photos = write_photos(folder / "photos", {f"{n:03}.jpg": n for n in range(PICTURES)})
+    photos = write_photos(folder / "photos", {f"{n:03}.jpg": n for n in range(IMAGES)})
     config = folder / "config.toml"
     config.write_text(
         f'[[source]]\nspec = "folder:{photos}"\n[model]\nname = "embedded"\n'

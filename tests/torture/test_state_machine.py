@@ -1,4 +1,4 @@
-"""Promise 8: whatever is done to a store in whatever order, what is in use stays and answers right.
+"""Any order of jobs keeps what is in use, with right answers (guarantee 8).
 
 A hypothesis state machine (:mod:`support.machine`) builds, changes, kills, holds, collects, rolls
 back and forgets, and compares the store with its own books after every step.

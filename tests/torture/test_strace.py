@@ -1,4 +1,4 @@
-"""A run that is killed at any system call leaves a sound store; one whose call fails says so.
+"""A run killed at any system call leaves an intact store; a failed call is reported.
 
 Promises 1, 5 and 16: every call that touches the store is found by tracing a run, then each is
 broken in a run of its own.
@@ -33,7 +33,7 @@ NAMES = {
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_the_store_survives_every_broken_system_call(
+def test_the_store_survives_every_failed_system_call(
     name: str,
     fault: str,
     chunk: int,

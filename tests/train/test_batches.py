@@ -27,7 +27,7 @@ def test_a_corpus_smaller_than_a_batch_is_one_batch() -> None:
     assert sorted(step_indices(5, 7, SETTINGS).tolist()) == [0, 1, 2, 3, 4]
 
 
-def test_an_image_gives_different_captions_of_its_own_while_it_has_enough(tmp_path: Path) -> None:
+def test_an_image_has_different_captions_as_long_as_there_are_enough(tmp_path: Path) -> None:
     rows = np.arange(6, dtype=np.int32)[:, None] * np.ones((1, 4), np.int32)
     rows.tofile(tmp_path / "tokens")
     tokens = Tokens(tmp_path / "tokens", 4, np.array([0, 1, 6]), "")
@@ -58,7 +58,7 @@ def test_crops_differ_between_groups_and_repeat_with_the_seed() -> None:
     assert torch.equal(first, random_crops(pixels, 0.5, np.random.default_rng(0)))
 
 
-def test_crop_scale_one_leaves_pictures_alone() -> None:
+def test_crop_scale_one_leaves_images_alone() -> None:
     pixels = torch.arange(2 * 4 * 4 * 3).reshape(2, 4, 4, 3).to(torch.uint8)
     whole = random_crops(pixels, 1.0, np.random.default_rng(0))
     assert torch.equal(whole, pixels.permute(0, 3, 1, 2))

@@ -46,7 +46,7 @@ def test_one_command_learns_a_vocabulary_and_trains_from_scratch(
         (("--source", "scenes:nine"), 2, "expected COUNT or COUNT@SEED"),
     ],
 )
-def test_a_command_that_makes_no_sense_says_so_with_its_cure(
+def test_an_invalid_command_names_the_problem_and_the_remedy(
     tiny_model: TinyModel, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     found, output = invoke(*arguments, "--model", tiny_model.name, "--out", str(tmp_path / "out"))

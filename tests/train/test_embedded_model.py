@@ -1,4 +1,4 @@
-"""The model that mmindex carries keeps what its card promises, on scenes it has never seen."""
+"""The embedded model has the recall in its card on unseen scenes."""
 
 from __future__ import annotations
 

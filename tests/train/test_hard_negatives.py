@@ -31,7 +31,7 @@ def test_images_with_the_same_words_share_a_batch() -> None:
     assert met == [2, 2, 2, 2]  # at random a batch of 16 would meet seven of the eight topics
 
 
-def test_words_that_every_caption_has_weigh_nothing() -> None:
+def test_words_in_every_caption_have_no_weight() -> None:
     rows = [np.array([[1, word, 99, 0]], np.int32) for word in (10, 10, 11)]
     vectors = word_vectors(rows)
     assert not vectors[:, [0, 1, 99]].any()

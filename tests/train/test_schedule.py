@@ -19,7 +19,7 @@ def test_the_rate_rises_in_a_line_and_falls_in_a_cosine_to_zero() -> None:
     assert all(rate(step + 1) < rate(step) for step in range(4, 12))
 
 
-def test_without_warm_up_the_first_step_has_the_peak() -> None:
+def test_without_warm_up_the_first_step_has_the_peak_rate() -> None:
     assert learning_rate(0, peak=3e-4, warmup_steps=0, steps=10) == 3e-4
 
 

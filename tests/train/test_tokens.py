@@ -29,7 +29,7 @@ def test_the_vocabulary_has_the_size_that_the_model_is_built_with(
 
 
 @pytest.mark.parametrize("text", ["海上的红船", "лодка", "قارب", "🚤 zzyzx 42"])
-def test_text_of_any_script_passes_through(tokenizer: SimpleTokenizer, text: str) -> None:
+def test_text_of_any_script_is_tokenised(tokenizer: SimpleTokenizer, text: str) -> None:
     spelt = tokenizer.decode(tokenizer.encode(text))
     assert spelt.replace(" ", "") == text.replace(" ", "")
 

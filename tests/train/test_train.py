@@ -1,4 +1,4 @@
-"""Training itself, on drawn scenes and a network of some 40,000 weights."""
+"""Training on drawn scenes with a network of about 40,000 weights."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ test_train.run(TinyModel(Path({folder!r}), Path()), Path({out!r}))
 """
 
 
-def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
+def test_a_killed_run_ends_with_the_same_weights(
     tiny_model: TinyModel, whole_run: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
@@ -117,14 +117,14 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(
     assert steps == [6, 12, 12]  # nothing twice, nothing of the lost steps
 
 
-def test_pictures_decoded_each_time_train_the_same_weights_as_cached_ones(
+def test_images_decoded_each_time_train_the_same_weights_as_cached_ones(
     tiny_model: TinyModel, whole_run: Path, tmp_path: Path
 ) -> None:
     run(tiny_model, tmp_path / "uncached", cache=False)
     assert_same(weights(tmp_path / "uncached"), weights(whole_run))
 
 
-def test_the_folder_holds_the_whole_result_and_no_work_in_progress(whole_run: Path) -> None:
+def test_the_folder_contains_the_complete_result_only(whole_run: Path) -> None:
     assert sorted(path.name for path in whole_run.iterdir()) == [
         "merges.txt.gz",
         "open_clip_config.json",
@@ -165,7 +165,7 @@ def test_the_folder_loads_through_open_clips_own_factory_with_the_same_vectors(
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])
-def test_a_locked_tower_stays_as_it_was_and_the_other_learns(
+def test_a_locked_tower_does_not_change_and_the_other_learns(
     tiny_model: TinyModel, tmp_path: Path, tower: str
 ) -> None:
     start = load_trainable(ModelRequest(tiny_model.name, ""), 0)
@@ -205,7 +205,9 @@ def test_half_precision_halves_the_file_and_loads_as_float32(
     assert {value.dtype for value in loaded.network.parameters()} == {torch.float32}
 
 
-def test_a_model_is_not_overwritten_unasked(tiny_model: TinyModel, whole_run: Path) -> None:
+def test_a_model_is_not_overwritten_without_permission(
+    tiny_model: TinyModel, whole_run: Path
+) -> None:
     with pytest.raises(UsageError, match="already contains a model"):
         run(tiny_model, whole_run)
 
@@ -227,7 +229,7 @@ def _damaged() -> bytes:
     return b"no picture"
 
 
-def test_too_many_unreadable_pictures_end_the_run_and_a_few_are_left_out(
+def test_too_many_unreadable_images_end_the_run_and_a_few_are_left_out(
     tiny_model: TinyModel, tmp_path: Path
 ) -> None:
     trainable = load_trainable(ModelRequest(tiny_model.name, NO_WEIGHTS), 0)

@@ -17,13 +17,13 @@ def test_recall_of_three_captions_of_two_images_as_counted_by_hand() -> None:
     assert found["t2i_r@5"] == found["i2t_r@5"] == found["i2t_r@10"] == 100.0
 
 
-def test_a_network_that_gives_one_vector_for_everything_scores_chance() -> None:
+def test_a_constant_network_gets_the_recall_of_random_answers() -> None:
     own = torch.arange(20).repeat_interleave(5)
     found = recall(torch.ones(100, 20), own)
     assert found["t2i_r@1"] == 5.0
     assert found["i2t_r@1"] == 5.0
 
 
-def test_vectors_that_are_no_numbers_are_an_error_not_a_score() -> None:
+def test_vectors_that_are_not_numbers_are_an_error_not_a_score() -> None:
     with pytest.raises(DataError, match="not numbers"):
         recall(torch.full((4, 2), float("nan")), torch.tensor([0, 0, 1, 1]))

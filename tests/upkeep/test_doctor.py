@@ -1,4 +1,4 @@
-"""The doctor ends with a verdict whatever it finds."""
+"""The doctor ends with a result in any case."""
 
 import sys
 
@@ -25,7 +25,7 @@ def test_a_machine_that_runs_these_tests_is_ready(tmp_path):
 @pytest.mark.parametrize("module", ["faiss", "torch"])
 def test_a_package_that_cannot_be_imported_is_a_finding_not_a_crash(module, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    assert "not looked at" in found(tmp_path)["gpu"].detail
+    assert "not checked" in found(tmp_path)["gpu"].detail
 
 
 def test_what_is_broken_is_named_and_changes_the_exit_code():
@@ -38,7 +38,7 @@ def test_a_store_that_cannot_be_written_is_broken(tmp_path, monkeypatch):
     assert found(tmp_path)["disk"].state is State.BROKEN
 
 
-def test_a_hub_that_does_not_answer_is_a_note_that_names_the_way_out(tmp_path, monkeypatch):
+def test_a_hub_that_does_not_answer_is_a_note_that_names_the_remedy(tmp_path, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     hub = found(tmp_path)["model hub"]
@@ -46,7 +46,7 @@ def test_a_hub_that_does_not_answer_is_a_note_that_names_the_way_out(tmp_path, m
     assert "Errno" not in hub.detail
 
 
-def test_photos_are_not_ready_where_the_default_model_cannot_be_had(tmp_path, monkeypatch):
+def test_doctor_is_not_ready_if_the_default_model_is_unavailable(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     findings = list(examine(tmp_path / "store"))
     assert findings[-1].state is State.BROKEN

@@ -1,4 +1,4 @@
-"""Forgetting: what was forgotten is nowhere in the store, and never comes back."""
+"""Forgotten items are nowhere in the store and never return."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.fakestore import run_build, truncated_jpeg, write_photos
 from support.forgetting import (
     COPY,
     ID,
-    PICTURES,
+    IMAGES,
     assert_nowhere,
     assert_sound,
     build,
@@ -42,8 +42,8 @@ def test_nothing_of_a_forgotten_image_is_left_anywhere_in_the_store(
     place: Path, index: dict[str, str]
 ) -> None:
     """Bytes, sha256, id, path, captions, vectors: searched for in every byte of every file."""
-    pictures = {f"p{n}.jpg": n for n in range(80)} if index else PICTURES
-    write_photos(place / "photos", pictures)
+    images = {f"p{n}.jpg": n for n in range(80)} if index else IMAGES
+    write_photos(place / "photos", images)
     build(place, encode__shard_rows=8, **index)
     # An older version, and a report that names the image in the middle of a sentence.
     (place / "photos" / "p5.jpg").unlink()
@@ -77,7 +77,7 @@ def test_nothing_of_a_forgotten_image_is_left_anywhere_in_the_store(
     assert ID not in image_ids(place)
 
 
-def test_the_same_bytes_under_another_name_go_too_and_are_named(place: Path) -> None:
+def test_the_same_bytes_under_another_name_are_also_removed_and_named(place: Path) -> None:
     build(place)
     report = forget_ids(place)
     assert report.same_bytes == (COPY,)
@@ -105,7 +105,7 @@ def test_a_caption_text_that_another_image_has_stays(place: Path) -> None:
     assert_nowhere(place / "store", b"only of a", *traces_of(b"only of a"))
 
 
-def test_a_build_from_the_same_folder_neither_brings_it_back_nor_publishes(place: Path) -> None:
+def test_a_build_from_the_same_folder_neither_restores_it_nor_publishes(place: Path) -> None:
     build(place)
     forget_ids(place)
     summary = run_build(place / "store", place / "photos")
@@ -131,7 +131,7 @@ def test_it_stays_out_when_everything_is_read_again_by_another_model(place: Path
 def test_its_bytes_under_a_new_name_and_new_bytes_under_its_name_stay_out(place: Path) -> None:
     build(place)
     forget_ids(place)
-    write_photos(place / "photos", PICTURES | {"p3.jpg": 77, "new.jpg": 3, "fine.jpg": 78})
+    write_photos(place / "photos", IMAGES | {"p3.jpg": 77, "new.jpg": 3, "fine.jpg": 78})
     manifest = build(place)
     assert manifest.counts.balanced
     assert manifest.counts.ignored == 3
@@ -141,16 +141,16 @@ def test_its_bytes_under_a_new_name_and_new_bytes_under_its_name_stay_out(place:
     assert_sound(place)
 
 
-def test_another_name_of_the_bytes_may_come_back_with_other_bytes(place: Path) -> None:
+def test_another_name_of_the_bytes_can_return_with_other_bytes(place: Path) -> None:
     """Only the ids that were asked for are closed for ever."""
     build(place)
     forget_ids(place)
-    write_photos(place / "photos", PICTURES | {"copy-of-3.jpg": 50})
+    write_photos(place / "photos", IMAGES | {"copy-of-3.jpg": 50})
     build(place)
     assert COPY in image_ids(place)
 
 
-def test_forgetting_most_of_a_corpus_does_not_trip_the_gate_for_vanished_images(
+def test_forgetting_most_of_a_corpus_does_not_count_as_missing_images(
     place: Path,
 ) -> None:
     build(place)
@@ -184,7 +184,7 @@ def test_forgetting_more_keeps_what_was_forgotten_before(place: Path) -> None:
     assert_nowhere(place / "store", *traces_of(jpeg(3)), *traces_of(jpeg(4)))
 
 
-def test_an_image_of_an_older_version_alone_can_be_forgotten(place: Path) -> None:
+def test_an_image_that_is_only_in_an_older_version_can_be_forgotten(place: Path) -> None:
     """It was removed from the folder, but history still has it."""
     build(place)
     (place / "photos" / "p6.jpg").unlink()
@@ -193,14 +193,14 @@ def test_an_image_of_an_older_version_alone_can_be_forgotten(place: Path) -> Non
     assert report.published
     assert report.images == 0
     assert_nowhere(place / "store", *traces_of(jpeg(6)), b"p6.jpg")
-    write_photos(place / "photos", PICTURES)
+    write_photos(place / "photos", IMAGES)
     build(place)
     assert "folder/photos/p6.jpg" not in image_ids(place)
 
 
-def test_every_content_that_an_id_ever_had_goes(place: Path) -> None:
+def test_all_content_that_an_id_ever_had_is_removed(place: Path) -> None:
     build(place)
-    write_photos(place / "photos", PICTURES | {"p3.jpg": 60})
+    write_photos(place / "photos", IMAGES | {"p3.jpg": 60})
     build(place)
     forget_ids(place)
     assert_nowhere(place / "store", *traces_of(jpeg(3)), *traces_of(jpeg(60)))
@@ -214,12 +214,12 @@ def test_forgetting_everything_is_refused(place: Path) -> None:
     assert opened(place)[1].version == 1
 
 
-def test_no_id_at_all_makes_no_sense(place: Path) -> None:
+def test_no_ids_are_a_usage_error(place: Path) -> None:
     with pytest.raises(UsageError):
         forget(place / "store", [], "run")
 
 
-def test_a_dry_run_says_the_same_and_writes_nothing(place: Path) -> None:
+def test_a_dry_run_reports_the_same_and_writes_nothing(place: Path) -> None:
     build(place)
     before = {path: path.stat().st_mtime_ns for path in (place / "store").rglob("*")}
     dry = forget_ids(place, dry_run=True)
@@ -233,7 +233,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(place: Path) -> None:
 
 
 def test_a_quarantined_image_can_be_forgotten(place: Path) -> None:
-    write_photos(place / "photos", PICTURES, broken={"bad.jpg": truncated_jpeg(40), "no.jpg": b"x"})
+    write_photos(place / "photos", IMAGES, broken={"bad.jpg": truncated_jpeg(40), "no.jpg": b"x"})
     build(place)
     layout, manifest = opened(place)
     assert manifest.counts.quarantined == 2
@@ -246,7 +246,7 @@ def test_a_quarantined_image_can_be_forgotten(place: Path) -> None:
 
 
 def test_other_failures_stay_known(place: Path) -> None:
-    write_photos(place / "photos", PICTURES, broken={"bad.jpg": truncated_jpeg(40)})
+    write_photos(place / "photos", IMAGES, broken={"bad.jpg": truncated_jpeg(40)})
     build(place)
     forget_ids(place)
     summary = run_build(place / "store", place / "photos")
@@ -261,10 +261,10 @@ def test_versions_below_the_floor_cannot_come_back(place: Path) -> None:
         rollback(place / "store", 1, "back")
 
 
-def test_rolling_back_behind_a_later_build_keeps_it_forgotten(place: Path) -> None:
+def test_rolling_back_before_a_later_build_keeps_it_forgotten(place: Path) -> None:
     build(place)
     forget_ids(place)
-    write_photos(place / "photos", PICTURES | {"more.jpg": 30})
+    write_photos(place / "photos", IMAGES | {"more.jpg": 30})
     build(place)
     rollback(place / "store", 2, "back")
     layout, manifest = opened(place)
@@ -274,8 +274,8 @@ def test_rolling_back_behind_a_later_build_keeps_it_forgotten(place: Path) -> No
     assert ID not in image_ids(place)
 
 
-def test_two_sources_are_counted_apart(place: Path) -> None:
-    write_photos(place / "photos", PICTURES)
+def test_two_sources_are_counted_separately(place: Path) -> None:
+    write_photos(place / "photos", IMAGES)
     write_photos(place / "more" / "photos2", {"x.jpg": 3, "y.jpg": 40})
     specs = [f"folder:{place / name}" for name in ("photos", "more/photos2")]
     build(place, source=specs)

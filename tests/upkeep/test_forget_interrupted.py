@@ -1,4 +1,4 @@
-"""Forgetting that is killed, held up, or meets damage and unfinished work ends all the same."""
+"""Forgetting completes after kills, waits, damage and unfinished work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.corpora import jpeg
 from support.fakestore import run_build, truncated_jpeg, write_photos
 from support.forgetting import (
     ID,
-    PICTURES,
+    IMAGES,
     assert_nowhere,
     assert_sound,
     build,
@@ -29,9 +29,9 @@ from support.forgetting import (
 )
 
 
-def test_a_damaged_old_version_is_in_nobodys_way(place: Path) -> None:
+def test_a_damaged_old_version_does_not_prevent_forgetting(place: Path) -> None:
     build(place)
-    write_photos(place / "photos", PICTURES | {"more.jpg": 30})
+    write_photos(place / "photos", IMAGES | {"more.jpg": 30})
     build(place)
     layout, _ = opened(place)
     old = versions.read_version(layout, 1).find("crawl/images")
@@ -41,7 +41,7 @@ def test_a_damaged_old_version_is_in_nobodys_way(place: Path) -> None:
     assert_nowhere(place / "store", *traces_of(jpeg(3)))
 
 
-def test_a_version_that_somebody_reads_is_removed_by_the_next_run_that_writes(place: Path) -> None:
+def test_a_version_in_use_is_removed_by_the_next_writer(place: Path) -> None:
     build(place)
     layout, _ = opened(place)
     with hold_current(layout):
@@ -71,10 +71,10 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("module", "name"), STEPS, ids=[name for _, name in STEPS])
-def test_killed_between_any_two_steps_it_is_before_or_after_and_the_next_run_ends_it(
+def test_after_a_kill_between_steps_the_next_run_completes_it(
     place: Path, module: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_photos(place / "photos", PICTURES, broken={"bad.jpg": truncated_jpeg(40)})
+    write_photos(place / "photos", IMAGES, broken={"bad.jpg": truncated_jpeg(40)})
     build(place)
 
     def die(*_: object, **__: object) -> None:
@@ -99,7 +99,7 @@ def test_killed_between_any_two_steps_it_is_before_or_after_and_the_next_run_end
     )
 
 
-def test_a_failing_index_leaves_the_store_as_it_was(
+def test_a_failing_index_leaves_the_store_unchanged(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(place)
@@ -116,7 +116,9 @@ def test_a_failing_index_leaves_the_store_as_it_was(
     assert not run_build(place / "store", place / "photos").published
 
 
-def test_shards_of_a_killed_build_go_with_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_of_a_killed_build_are_removed_too(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build(place, wanted=("crawl",))
 
     def die(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""Forgetting what was fetched, packed or drawn."""
+"""Forgetting downloaded, archived and drawn images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.forgetting import (
     traces_of,
 )
 from support.hostile_server import HostileServer, Reply, hostile_server
-from support.pictures import png
+from support.images import png
 
 
 def make_tar(path: Path, *files: tuple[str, bytes]) -> None:
@@ -58,7 +58,7 @@ def list_id(server: HostileServer, path: str) -> str:
     return f"urls/list/{hashlib.sha256(server.url(path).encode()).hexdigest()[:20]}"
 
 
-def test_what_was_fetched_is_blanked_and_never_fetched_again(
+def test_downloaded_bytes_are_cleared_and_never_fetched_again(
     place: Path, server: HostileServer
 ) -> None:
     """Of two addresses with the same bytes one is asked for: both go, and nobody else's row."""
@@ -83,7 +83,7 @@ def test_what_was_fetched_is_blanked_and_never_fetched_again(
     assert_sound(place)
 
 
-def test_an_address_found_later_that_serves_it_is_asked_once_and_nothing_is_kept(
+def test_a_url_found_later_that_returns_it_is_requested_once_and_nothing_is_kept(
     place: Path, server: HostileServer
 ) -> None:
     build_list(place, server, {"/a.png": 1, "/b.png": 2})
@@ -97,7 +97,7 @@ def test_an_address_found_later_that_serves_it_is_asked_once_and_nothing_is_kept
     assert_sound(place)
 
 
-def test_an_address_that_failed_can_be_forgotten(place: Path, server: HostileServer) -> None:
+def test_a_url_that_failed_can_be_forgotten(place: Path, server: HostileServer) -> None:
     build_list(place, server, {"/a.png": 1, "/b.png": 2})
     rows = {"/a.png": 1, "/b.png": 2, "/gone.png": 3}
     build_list(place, server, rows)
@@ -132,7 +132,7 @@ def test_samples_of_tar_shards_can_be_forgotten(place: Path) -> None:
     assert not run_build(place / "store", place / "photos", source=source).published
 
 
-def test_drawn_scenes_stay_out_and_the_archive_that_holds_them_is_named(place: Path) -> None:
+def test_drawn_scenes_stay_out_and_their_archive_is_named(place: Path) -> None:
     source = ["scenes:20@5"]
     build(place, source=source)
     wanted = sorted(image_ids(place))[0]

@@ -1,4 +1,4 @@
-"""Collection takes what nobody needs, never what somebody may."""
+"""gc removes what nobody needs and keeps what someone may need."""
 
 import math
 import os
@@ -29,7 +29,7 @@ from support.kept import NOW, own, publish_days_ago, reader, snapshot, write
         (Retention(1, 7), (7, 6.999), (2,)),
     ],
 )
-def test_the_newest_and_the_young_stay(retention, ages, stay, root):
+def test_the_newest_and_recent_versions_are_kept(retention, ages, stay, root):
     made = publish_days_ago(root, *ages)
     reasons = plan({m.version: m.created_at for m in made}, made[-1], retention, NOW)
     assert tuple(number for number, found in reasons.items() if found) == stay
@@ -54,7 +54,7 @@ def test_a_clock_set_ahead_still_keeps_the_newest(root):
 
 
 @pytest.mark.parametrize("created_at", ["", "yesterday", "2026-01-01"])
-def test_a_date_without_a_zone_is_utc_and_one_that_is_none_keeps_its_version(created_at, root):
+def test_a_date_without_a_zone_is_utc_and_an_invalid_one_keeps_its_version(created_at, root):
     made = publish_days_ago(root, 9, 8)
     reasons = plan({1: created_at, 2: made[1].created_at}, made[1], Retention(1, 7), NOW)
     assert bool(reasons[1]) == (created_at != "2026-01-01")
@@ -66,7 +66,7 @@ def test_nothing_to_keep_is_refused(wrong):
         Retention(*wrong)
 
 
-def test_what_is_shared_stays_and_all_that_goes_is_counted(root):
+def test_shared_objects_are_kept_and_removed_ones_counted(root):
     made = publish_days_ago(root, 9, 8, 7)
     layout = versions.open_layout(root)
     going = [own(layout, made[0]), own(layout, made[1]), layout.version(1), layout.version(2)]
@@ -77,7 +77,7 @@ def test_what_is_shared_stays_and_all_that_goes_is_counted(root):
     assert layout.object(made[2].find("index/all").sha256).exists()
 
 
-def test_a_dry_run_says_the_same_and_changes_nothing(root):
+def test_a_dry_run_reports_the_same_and_changes_nothing(root):
     publish_days_ago(root, 9, 8, 7)
     write(Objects(versions.open_layout(root)), "index/orphan", b"orphan")
     before = snapshot(root)
@@ -105,7 +105,7 @@ def test_a_version_being_read_stays_until_its_reader_dies(root):
     assert own(versions.open_layout(root), made[-1]).exists()
 
 
-def test_only_shards_that_can_be_taken_up_stay_while_they_are_young(root):
+def test_only_recent_shards_that_can_be_reused_are_kept(root):
     publish_days_ago(root, 0)
     layout = versions.open_layout(root)
     objects = Objects(layout)
@@ -123,7 +123,7 @@ def test_only_shards_that_can_be_taken_up_stay_while_they_are_young(root):
     assert run(root, Retention(keep_days=0), spare=lambda _path: True).objects == 1
 
 
-def test_what_a_removed_version_listed_is_never_spared(root):
+def test_objects_of_removed_versions_are_never_kept(root):
     """Its shards may hold what was forgotten, and nobody was killed while making them."""
     made = publish_days_ago(root, 9, 8)
     layout = versions.open_layout(root)
@@ -131,7 +131,7 @@ def test_what_a_removed_version_listed_is_never_spared(root):
     assert not own(layout, made[0]).exists()
 
 
-def test_strangers_files_stay(root):
+def test_unknown_files_are_kept(root):
     publish_days_ago(root, 0)
     layout = versions.open_layout(root)
     strange = [layout.objects_dir / "README", layout.objects_dir / "ab" / "notes.txt"]
@@ -142,7 +142,7 @@ def test_strangers_files_stay(root):
     assert all(path.exists() for path in strange)
 
 
-def test_the_newest_hundred_run_reports_stay(root):
+def test_the_newest_hundred_run_reports_are_kept(root):
     publish_days_ago(root, 0)
     layout = versions.open_layout(root)
     names = [f"2026010{day}T000000-{number:08x}" for day in (1, 2) for number in range(60)]
@@ -152,7 +152,7 @@ def test_the_newest_hundred_run_reports_stay(root):
     assert sorted(path.stem for path in layout.runs_dir.iterdir()) == names[20:]
 
 
-def test_below_the_floor_nothing_is_kept_whatever_retention_says(root):
+def test_below_the_floor_nothing_is_kept(root):
     publish_days_ago(root, 2, 1)
     made = publish_days_ago(root, 0, floor=3)
     layout = versions.open_layout(root)
@@ -162,7 +162,7 @@ def test_below_the_floor_nothing_is_kept_whatever_retention_says(root):
     assert [path for path in layout.objects_dir.rglob("?" * 64) if path.name not in str(made)] == []
 
 
-def test_below_the_floor_a_reader_is_waited_for_and_named(root):
+def test_below_the_floor_a_reader_is_named(root):
     publish_days_ago(root, 2)
     layout = versions.open_layout(root)
     with hold_current(layout) as held:
@@ -179,7 +179,7 @@ def test_below_the_floor_a_reader_is_waited_for_and_named(root):
     assert not own(layout, held).exists()
 
 
-def test_where_nothing_was_ever_published_only_rubbish_goes(root):
+def test_in_an_unpublished_store_only_leftovers_are_removed(root):
     layout = versions.create_layout(root)
     path = layout.object(write(Objects(layout), "embeddings/x", b"x").sha256)
     layout.version(1).write_bytes(b"never committed")

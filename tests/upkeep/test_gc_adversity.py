@@ -1,4 +1,4 @@
-"""Collection meets damage, kills, crowds and full disks: it refuses, or the next run ends it."""
+"""gc with damage, kills, concurrency and full disks: it refuses, or the next run completes it."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from support.collecting import numbers, run
 from support.kept import own, publish_days_ago, snapshot, write
 
 
-def test_a_damaged_version_that_stays_stops_collection_before_anything_is_removed(root):
+def test_a_damaged_version_to_keep_stops_gc_before_anything_is_removed(root):
     publish_days_ago(root, 9, 8, 7)
     layout = versions.open_layout(root)
     layout.version(2).write_bytes(b"{")
@@ -28,7 +28,7 @@ def test_a_damaged_version_that_stays_stops_collection_before_anything_is_remove
     assert snapshot(root) == before
 
 
-def test_a_damaged_current_stops_collection_and_every_writer(root):
+def test_a_damaged_current_stops_gc_and_every_writer(root):
     publish_days_ago(root, 9, 8)
     layout = versions.open_layout(root)
     for damage in (b"{", layout.current_file.read_bytes().replace(b'"version":2', b'"version":1')):
@@ -57,9 +57,7 @@ def stopped_after(monkeypatch, calls):
 
 
 @pytest.mark.parametrize("calls", range(3))
-def test_killed_anywhere_it_leaves_whole_versions_and_the_next_run_finishes(
-    calls, root, monkeypatch
-):
+def test_killed_anywhere_it_leaves_complete_versions(calls, root, monkeypatch):
     made = publish_days_ago(root, 9, 8, 7)
     layout = versions.open_layout(root)
     with stopped_after(monkeypatch, calls), pytest.raises(StorageError):
@@ -87,7 +85,7 @@ def test_every_writer_finishes_what_was_interrupted_below_the_floor(calls, root,
     assert not any(own(layout, made).exists() for made in old)
 
 
-def test_two_collections_at_once_are_one_and_a_busy_error(root):
+def test_two_gcs_at_once_are_one_and_a_busy_error(root):
     publish_days_ago(root, 1)
     layout = versions.open_layout(root)
     with writer_lock(layout), pytest.raises(BusyError), writer_lock(layout):
@@ -110,7 +108,7 @@ def gc_in_a_process(root, how):
     )
 
 
-def test_years_of_versions_can_go_at_once(root):
+def test_years_of_versions_can_be_removed_in_one_run(root):
     """Each lock is an open file, and a process may have few."""
     publish_days_ago(root, *range(300, 0, -1))
     script = f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (128, 4096))\n{_GC}"
@@ -122,7 +120,7 @@ def test_years_of_versions_can_go_at_once(root):
 
 
 @pytest.mark.parametrize("note", ["", "4242\n", "of a longer process id 123456789012"])
-def test_it_works_where_no_file_can_grow_by_a_byte(note, root):
+def test_it_works_if_no_file_can_grow(note, root):
     publish_days_ago(root, 3, 2, 1)
     (root / "LOCK").write_text(note)
     done = gc_in_a_process(root, "limit")

@@ -1,4 +1,4 @@
-"""The metrics file: always whole, true about the last run, mindful of the last success."""
+"""The metrics file: always complete, about the last run, with the last success."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def built(tmp_path):
     return tmp_path / "store", photos, path
 
 
-def test_a_build_is_told_whole(built):
+def test_a_build_is_reported_completely(built):
     store, _, path = built
     told = samples(path)
     assert told[("last_run_exit_code",)] == 0
@@ -90,7 +90,7 @@ def test_a_run_that_finds_the_store_busy_leaves_the_file_to_the_one_that_holds_i
     assert path.read_bytes() == before
 
 
-def test_a_terminated_run_is_told(built):
+def test_a_terminated_run_is_reported(built):
     store, _, path = built
     with pytest.raises(Terminated), MetricsFile(path, store, "20260105T000000-e"):
         raise Terminated
@@ -116,7 +116,7 @@ def test_a_write_that_fails_is_an_error_and_the_version_stays(tmp_path):
     assert (store / "CURRENT").read_bytes().startswith(b'{"version":1')
 
 
-def test_a_failed_runs_own_error_is_the_one_to_see(tmp_path):
+def test_the_error_of_a_failed_run_is_the_one_reported(tmp_path):
     with (
         pytest.raises(DataError, match="first"),
         MetricsFile(tmp_path / "nowhere" / "m.prom", tmp_path, "x"),
@@ -131,7 +131,7 @@ def test_a_damaged_file_is_replaced(built):
     assert samples(path)[("version",)] == 1
 
 
-def test_what_a_killed_writer_left_goes_and_a_living_ones_stays(built):
+def test_files_of_killed_writers_are_removed_and_those_of_living_ones_kept(built):
     store, photos, path = built
     dead = subprocess.Popen(["true"])
     dead.wait()
@@ -147,7 +147,7 @@ def test_what_a_killed_writer_left_goes_and_a_living_ones_stays(built):
     assert other.exists()
 
 
-def test_a_reader_never_sees_half_a_file(tmp_path):
+def test_a_reader_never_sees_a_partial_file(tmp_path):
     """A writer is killed again and again in the middle of its work."""
     path = tmp_path / "m.prom"
     script = textwrap.dedent(

@@ -1,4 +1,4 @@
-"""Another try for what is in quarantine."""
+"""Retrying quarantined items."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mmindex.upkeep.retry import RetryReport, retry_quarantined
 from support.corpora import jpeg
 from support.fakestore import fake_model, run_build, truncated_jpeg, write_photos
 from support.hostile_server import HostileServer, Reply, hostile_server
+from support.images import png
 from support.models import FakeEncoder
-from support.pictures import png
 
-PICTURES = {f"p{n}.jpg": n for n in range(6)}
+IMAGES = {f"p{n}.jpg": n for n in range(6)}
 
 
 def retry(place: Path, encoder: FakeEncoder | None = None) -> RetryReport:
@@ -32,7 +32,7 @@ def retry(place: Path, encoder: FakeEncoder | None = None) -> RetryReport:
 
 @pytest.fixture
 def old_decoder(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A decoder that refuses the fourth picture; undo it for the next release."""
+    """A decoder that refuses the fourth image; undo it for the next release."""
 
     def refuse(uri: str, *args: Any) -> Any:
         if read_uri(uri) == jpeg(3):
@@ -43,10 +43,10 @@ def old_decoder(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_a_picture_that_can_be_decoded_now_comes_back(
+def test_an_image_that_can_now_be_decoded_is_recovered(
     place: Path, old_decoder: pytest.MonkeyPatch
 ) -> None:
-    photos = write_photos(place / "photos", PICTURES, broken={"bad.jpg": truncated_jpeg(9)})
+    photos = write_photos(place / "photos", IMAGES, broken={"bad.jpg": truncated_jpeg(9)})
     assert run_build(place / "store", photos).manifest.counts.quarantined == 2
     old_decoder.undo()
     again = run_build(place / "store", photos)
@@ -62,8 +62,8 @@ def test_a_picture_that_can_be_decoded_now_comes_back(
     assert not run_build(place / "store", photos).published
 
 
-def test_where_nothing_comes_back_nothing_is_published(place: Path) -> None:
-    photos = write_photos(place / "photos", PICTURES, broken={"bad.jpg": truncated_jpeg(9)})
+def test_if_nothing_is_recovered_nothing_is_published(place: Path) -> None:
+    photos = write_photos(place / "photos", IMAGES, broken={"bad.jpg": truncated_jpeg(9)})
     run_build(place / "store", photos)
     for _ in range(2):
         report = retry(place)
@@ -71,12 +71,12 @@ def test_where_nothing_comes_back_nothing_is_published(place: Path) -> None:
     assert not run_build(place / "store", photos).published
 
 
-def test_it_works_with_nothing_in_quarantine_and_says_where_nothing_is_published(
+def test_it_works_with_an_empty_quarantine_but_needs_a_version(
     place: Path,
 ) -> None:
     with pytest.raises(NoInputError):
         retry(place)
-    run_build(place / "store", write_photos(place / "photos", PICTURES))
+    run_build(place / "store", write_photos(place / "photos", IMAGES))
     assert retry(place).tried == 0
 
 
@@ -87,7 +87,7 @@ def server() -> Iterator[HostileServer]:
         yield running
 
 
-def test_addresses_that_failed_for_good_are_asked_again(place: Path, server: HostileServer) -> None:
+def test_urls_that_failed_permanently_are_asked_again(place: Path, server: HostileServer) -> None:
     for n in range(5):
         server.routes[f"/{n}.png"] = Reply(png(n), headers={"Content-Type": "image/png"})
     server.routes["/3.png"] = Reply(b"", 404)

@@ -1,4 +1,4 @@
-"""Going back publishes an old version's content again: CURRENT only ever moves on."""
+"""A rollback publishes the content of an old version again; version numbers only increase."""
 
 import msgspec
 import pytest
@@ -30,7 +30,7 @@ def test_it_publishes_the_old_content_under_the_next_number(root):
     assert check(layout.root, full=True).problems == ()
 
 
-def test_by_default_it_goes_one_back_and_again_undoes_that(root):
+def test_by_default_it_goes_one_version_back_and_a_second_time_undoes_it(root):
     made = publish_days_ago(root, 3, 2, 1)
     assert back(root).content() == made[1].content()
     assert back(root).content() == made[2].content()
@@ -54,7 +54,7 @@ def test_the_same_content_is_not_published_again(root):
         (None, NoInputError, "there is no version before version 3"),
     ],
 )
-def test_what_cannot_be_gone_back_to_is_named(number, error, words, root):
+def test_versions_that_cannot_be_restored_are_named(number, error, words, root):
     publish_days_ago(root, 3, 2)
     publish_days_ago(root, 1, floor=3)
     layout = versions.open_layout(root)
@@ -66,7 +66,7 @@ def test_what_cannot_be_gone_back_to_is_named(number, error, words, root):
     assert snapshot(root) == before
 
 
-def test_nothing_published_is_said(root):
+def test_a_store_without_a_version_is_reported(root):
     versions.create_layout(root)
     with pytest.raises(NoInputError, match="nothing is published"):
         back(root)
@@ -85,7 +85,7 @@ def test_a_version_with_a_damaged_object_is_refused_and_nothing_changes(root):
     assert snapshot(root) == before
 
 
-def test_a_manifest_that_its_child_does_not_know_is_refused(root):
+def test_a_manifest_that_differs_from_the_record_of_its_child_is_refused(root):
     publish_days_ago(root, 3, 2, 1)
     path = versions.open_layout(root).version(1)
     path.write_bytes(path.read_bytes().replace(b'"run_id": "test"', b'"run_id": "tesu"'))
@@ -93,7 +93,7 @@ def test_a_manifest_that_its_child_does_not_know_is_refused(root):
         back(root, 1)
 
 
-def test_what_was_forgotten_stays_forgotten(root):
+def test_forgotten_items_stay_forgotten(root):
     """The floor and the list of what was forgotten are the store's, not a version's."""
     publish_days_ago(root, 3)
     publish_days_ago(root, 2, floor=2)
@@ -109,7 +109,7 @@ def test_what_was_forgotten_stays_forgotten(root):
     assert again.find("forgotten") == listed
 
 
-def test_leftovers_of_a_killed_run_go_first_and_a_second_writer_is_refused(root):
+def test_leftovers_of_a_killed_run_are_removed_first(root):
     publish_days_ago(root, 2, 1)
     layout = versions.open_layout(root)
     layout.version(3).write_bytes(b"never committed")

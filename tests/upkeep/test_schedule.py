@@ -1,4 +1,4 @@
-"""What `schedule` prints runs as it stands: in cron's bare environment, by systemd's rules."""
+"""The output of `schedule` works in cron's bare environment and by systemd's rules."""
 
 import re
 import shutil
@@ -56,7 +56,7 @@ def run_as_cron(line):
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_the_cron_line_runs_in_an_empty_environment_whatever_the_path_holds(tmp_path, name):
+def test_the_cron_line_runs_in_an_empty_environment_with_any_path(tmp_path, name):
     store = tmp_path / name
     script = recorder(tmp_path, {})
     line = cron_line(job(store, [script], config=tmp_path / f"{name}.toml"))
@@ -71,7 +71,7 @@ def test_the_cron_line_runs_in_an_empty_environment_whatever_the_path_holds(tmp_
     assert Path(f"{store}.log").read_text() == "log of build\nlog of gc\n"
 
 
-def test_a_busy_store_is_no_mail_and_any_other_failure_is_one(tmp_path):
+def test_a_busy_store_sends_no_mail_but_any_other_failure_does(tmp_path):
     for code, out in ((75, b""), (65, b"log of build\n"), (143, b"log of build\n")):
         folder = tmp_path / str(code)
         done = run_as_cron(cron_line(job(folder / "s", [recorder(folder, {"build": code})])))
@@ -80,14 +80,14 @@ def test_a_busy_store_is_no_mail_and_any_other_failure_is_one(tmp_path):
         assert (folder / "words").read_text().count("[gc]") == 0
 
 
-def test_a_collection_that_fails_is_told_too(tmp_path):
+def test_a_failing_gc_is_reported_too(tmp_path):
     done = run_as_cron(cron_line(job(tmp_path / "s", [recorder(tmp_path, {"gc": 74})])))
     assert done.returncode == 74
     assert b"log of gc" in done.stdout
 
 
 @pytest.mark.parametrize("store", [Path("/a\nb"), Path("/" + "x" * 990)])
-def test_what_cron_cannot_run_is_refused(store):
+def test_lines_that_cron_cannot_run_are_refused(store):
     with pytest.raises(UsageError, match="cron"):
         cron_line(job(store, ["/bin/mmindex"]))
 
@@ -107,7 +107,7 @@ def words_of(line):
 
 
 @pytest.mark.parametrize("name", [*ODD, "tab\tand\nline"])
-def test_the_unit_holds_each_path_as_one_word(tmp_path, name):
+def test_each_path_in_a_unit_is_one_word(tmp_path, name):
     store = tmp_path / name
     text = service_unit(job(store, ["/opt/my tools/mmindex"], metrics=tmp_path / "m.prom"))
     commands = re.findall(r"^ExecStart=:(.*)$", text, re.MULTILINE)
@@ -136,7 +136,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path, name):
     assert (done.returncode, ours) == (0, [])
 
 
-def test_the_timer_makes_up_for_a_night_off():
+def test_the_timer_catches_up_after_a_missed_night():
     text = timer_unit(job(Path("/s"), ["/x"]))
     assert "OnCalendar=*-*-* 03:05:00" in text
     assert "Persistent=true" in text
@@ -144,6 +144,6 @@ def test_the_timer_makes_up_for_a_night_off():
 
 
 @pytest.mark.parametrize("text", ["", "3", "24:00", "12:60", "-1:00", "03:15:00", "noon", "3:5"])
-def test_what_is_no_time_of_day_is_refused(text):
+def test_an_invalid_time_of_day_is_refused(text):
     with pytest.raises(UsageError, match="time of day"):
         parse_at(text)

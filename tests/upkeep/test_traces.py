@@ -1,4 +1,4 @@
-"""`check --full` names every place that still holds something forgotten."""
+"""`check --full` names every place that still contains a forgotten item."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_report_of_a_run(layout: Layout, text: str) -> None:
     assert "(forgotten)" in path.read_text()
 
 
-def test_a_damaged_list_stops_what_would_go_on_without_it(layout: Layout) -> None:
+def test_a_damaged_list_stops_commands_that_need_it(layout: Layout) -> None:
     manifest = versions.read_current(layout)
     assert manifest is not None
     ref = manifest.find("forgotten")
@@ -156,7 +156,7 @@ def test_a_damaged_list_stops_what_would_go_on_without_it(layout: Layout) -> Non
         build(layout.root.parent)
 
 
-def test_the_list_is_written_the_same_however_it_was_made(tmp_path: Path) -> None:
+def test_the_same_list_has_the_same_bytes(tmp_path: Path) -> None:
     objects = Objects(versions.create_layout(tmp_path / "store"))
     first = NOTHING.including(["a", "b"], [KEY], ["http://x"])
     second = NOTHING.including(["b"], [], ["http://x"]).including(["a"], [KEY], [])

@@ -34,10 +34,10 @@ class AdaptRequest:
     Attributes:
         store: the store's folder.
         out: folder of the new model.
-        captions: a list of captions; None: the store's own.
+        captions: a list of captions; None uses the store's captions.
         overwrite: replace an adapted model that is in ``out``.
         device: where the store's model runs if captions have to be encoded.
-        seed: of folds, polish and intervals.
+        seed: seed of the folds, the polish and the intervals.
     """
 
     store: Path
@@ -55,21 +55,21 @@ class AdaptReport:
     Attributes:
         store: the store's folder.
         version: the version that was read.
-        adapted: whether a model was written; False: no candidate is better than the unchanged
-            model beyond the noise.
+        adapted: whether a model was written; False if no candidate improves recall by more than
+            the noise.
         out: the new model's folder; None if none was written.
         model: the model name for ``build``; None if none was written.
         fingerprint: the new model's fingerprint; empty if none was written.
         parent: the store's model.
-        images, captions: how many were used for fitting; images with the same bytes count once.
-        unknown: captions of images that are not in the store.
-        unusable: captions without a usable vector.
+        images, captions: numbers used for fitting; images with the same bytes count once.
+        unknown: number of captions of images that are not in the store.
+        unusable: number of captions without a usable vector.
         sampled: only a sample of the images was used, because there were too many.
         settings: the best candidate.
         tested, gallery: number of held-out images behind the figures, and the largest number of
             images that a query searched.
         before, after: recall of the unchanged model and of the candidate on these images.
-        gain: the difference, in mean recall@1, 5 and 10.
+        gain: the difference in mean recall@1, 5 and 10, in percentage points.
         seconds: wall time.
     """
 
@@ -158,7 +158,7 @@ def adapt(request: AdaptRequest) -> AdaptReport:
         made = ModelRequest(f"{LOCAL_DIR}{out}", "", parent.allow_pickle_weights)
         fingerprint = fingerprint_of(made, info.precision).fingerprint
     else:
-        log.info("no candidate is better than the model beyond the noise: nothing is written")
+        log.info("no candidate improves recall by more than the noise; nothing is written")
     return replace(report, fingerprint=fingerprint, seconds=time.monotonic() - started)
 
 

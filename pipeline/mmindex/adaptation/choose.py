@@ -51,13 +51,13 @@ class Split:
     rounds: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, pictures: int, seed: int) -> Split:
+    def of(cls, images: int, seed: int) -> Split:
         """Split this number of images at random."""
-        order = np.random.default_rng(seed).permutation(pictures)
-        if pictures < _ONE_ROUND:
+        order = np.random.default_rng(seed).permutation(images)
+        if images < _ONE_ROUND:
             folds = tuple(np.sort(fold) for fold in np.array_split(order, _FOLDS))
             return cls(folds, tuple((n, (n + 1) % _FOLDS) for n in range(_FOLDS)))
-        tested = min(_MOST_TESTED, pictures // _FOLDS)
+        tested = min(_MOST_TESTED, images // _FOLDS)
         ends = (tested, tested + min(_MOST_CHOSEN_BY, tested))
         return cls(tuple(np.sort(fold) for fold in np.split(order, ends)), ((0, 1),))
 
@@ -71,7 +71,7 @@ class Choice:
         before, after: recall on the tested images, unchanged and with each round's own choice.
         gain: the difference between them.
         logit_scale: factor for the cosine similarities of new images before a softmax.
-        tested: how many images were tested.
+        tested: number of images tested.
         gallery: the largest number of images that a query searched.
     """
 
@@ -100,7 +100,7 @@ def choose(pairs: Pairs, noise: Noise, seed: int) -> Choice:
     Args:
         pairs: all pairs.
         noise: noise of the towers' features, in the vectors.
-        seed: of folds, polish and intervals.
+        seed: seed of the folds, the polish and the intervals.
     """
     split = Split.of(len(pairs), seed)
     with _one_thread():
@@ -205,10 +205,10 @@ def _sum(moments: list[Moments]) -> Moments:
 def _logit_scale(pairs: Pairs, fitted: Fit) -> float:
     """Return the scale with the lowest contrastive loss on images not used for fitting."""
     image, text = fitted.affines
-    pictures = np.arange(min(len(pairs), _MOST_CHOSEN_BY))
-    images = torch.from_numpy(image(pairs.images[pictures]))
-    texts = torch.from_numpy(text(pairs.texts[pairs.starts[pictures]]))
-    scores, goal = images @ texts.T, torch.arange(len(pictures))
+    chosen = np.arange(min(len(pairs), _MOST_CHOSEN_BY))
+    images = torch.from_numpy(image(pairs.images[chosen]))
+    texts = torch.from_numpy(text(pairs.texts[pairs.starts[chosen]]))
+    scores, goal = images @ texts.T, torch.arange(len(chosen))
     scales = torch.logspace(0, 2, 81)  # 1 to 100, the range that CLIP allows
     losses = [
         F.cross_entropy(scores * s, goal) + F.cross_entropy(scores.T * s, goal) for s in scales

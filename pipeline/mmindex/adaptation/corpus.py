@@ -24,8 +24,8 @@ from mmindex.sources.captions import usable_captions
 from mmindex.sources.names import match_names, normal_name
 from mmindex.store.snapshot import Snapshot
 
-# More images do not improve maps of a thousand dimensions; with five captions each, this many take
-# 600 MB at 512 dimensions.
+# More images do not improve maps of a thousand dimensions. With five captions each, this number of
+# images takes 600 MB at 512 dimensions.
 MOST_IMAGES: Final = 100_000
 _TEXTS_AT_ONCE: Final = 2_048
 
@@ -36,8 +36,8 @@ class Captioned:
 
     Attributes:
         pairs: the images and captions.
-        unknown: captions of images that are not in the store.
-        unusable: captions without a usable vector.
+        unknown: number of captions of images that are not in the store.
+        unusable: number of captions without a usable vector.
         sampled: only a sample of the images is used, because there are too many.
     """
 
@@ -52,7 +52,7 @@ def stored(snapshot: Snapshot, seed: int) -> Captioned:
 
     Args:
         snapshot: the version.
-        seed: of the sample of a large corpus.
+        seed: seed of the sample of a large corpus.
 
     Raises:
         NoInputError: it has no captions.
@@ -64,13 +64,13 @@ def stored(snapshot: Snapshot, seed: int) -> Captioned:
             f"version {snapshot.manifest.version} has no captions to adapt to",
             "pass a list of captions for its images with `captions`",
         )
-    # By vector: images with the same bytes, and captions with the same words, count once.
+    # Images with the same bytes share a vector and count once, and so do captions with equal texts.
     owners = corpus.images.id_of_row[corpus.image_of_caption]
     both = np.unique(np.stack([owners, corpus.captions.id_of_row]), axis=1)
     ids, texts, sampled = _sampled(both[0], both[1], seed)
-    pictures, owner = np.unique(ids, return_inverse=True)
+    images, owner = np.unique(ids, return_inverse=True)
     pairs = make_pairs(
-        corpus.images.vectors.take(pictures), corpus.captions.vectors.take(texts), owner
+        corpus.images.vectors.take(images), corpus.captions.vectors.take(texts), owner
     )
     return Captioned(pairs, sampled=sampled)
 
@@ -81,7 +81,7 @@ def listed(vectorizer: Vectorizer, path: Path, seed: int) -> Captioned:
     Args:
         vectorizer: the version's vectorizer; it encodes the captions.
         path: the list. Images are named by their id, their path, or the end of the path.
-        seed: of the sample of a large list.
+        seed: seed of the sample of a large list.
 
     Raises:
         DataError: the list is damaged, or names too few of the store's images.
@@ -108,19 +108,19 @@ def listed(vectorizer: Vectorizer, path: Path, seed: int) -> Captioned:
     ids, chosen, sampled = _sampled(owners, np.arange(len(texts), dtype=np.int64), seed)
     vectors = _encoded(vectorizer, [texts[place] for place in chosen.tolist()])
     good = good_rows(vectors)
-    pictures, owner = np.unique(ids[good], return_inverse=True)
-    images = snapshot.vectors(Modality.IMAGE).take(pictures)
+    image_ids, owner = np.unique(ids[good], return_inverse=True)
+    images = snapshot.vectors(Modality.IMAGE).take(image_ids)
     pairs = make_pairs(images, vectors[good], owner)
     return Captioned(pairs, unknown, int(np.count_nonzero(~good)), sampled)
 
 
 def _sampled(owners: Int64, captions: Int64, seed: int) -> tuple[Int64, Int64, bool]:
     """Return the captions of at most ``MOST_IMAGES`` images."""
-    pictures = np.unique(owners)
-    if len(pictures) <= MOST_IMAGES:
+    images = np.unique(owners)
+    if len(images) <= MOST_IMAGES:
         return owners, captions, False
-    kept = np.isin(owners, pictures[sample(len(pictures), MOST_IMAGES, seed)])
-    get_logger("adapt").info("using a sample", images=MOST_IMAGES, of=len(pictures))
+    kept = np.isin(owners, images[sample(len(images), MOST_IMAGES, seed)])
+    get_logger("adapt").info("using a sample", images=MOST_IMAGES, of=len(images))
     return owners[kept], captions[kept], True
 
 

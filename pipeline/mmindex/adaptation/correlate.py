@@ -24,7 +24,7 @@ from torch import Tensor
 from mmindex.adaptation.pairs import Pairs
 from mmindex.models.adapted import Affine
 
-# This share of the ridge is equal in all directions: a tower's head may have removed some.
+# This share of the ridge is equal in all directions, because a head can remove some directions.
 _EVEN: Final = 0.01
 _ROWS: Final = 1_024  # images summed at once in float32: rounding stays below 1e-6
 # The least mean variance, relative to the mean square: below it, all vectors are nearly equal, and
@@ -40,7 +40,7 @@ class Settings:
     Attributes:
         image_ridge, text_ridge: added to each covariance, relative to its mean variance.
         trust: share of the unchanged model in the whitened correlation, 0 to 1.
-        steps: of the contrastive polish afterwards; 0: none.
+        steps: number of steps of the contrastive polish afterwards; 0 for none.
     """
 
     image_ridge: float
@@ -48,12 +48,12 @@ class Settings:
     trust: float
     steps: int = 0
 
-    def for_more(self, known: int, pictures: int) -> Settings:
-        """Return settings chosen with ``known`` images, for a fit to ``pictures`` images.
+    def for_more(self, known: int, images: int) -> Settings:
+        """Return settings chosen with ``known`` images, for a fit to ``images`` images.
 
         The covariance of twice as many images has half the variance and needs half the ridge.
         """
-        share = known / pictures
+        share = known / images
         return replace(
             self, image_ridge=self.image_ridge * share, text_ridge=self.text_ridge * share
         )
@@ -64,13 +64,13 @@ class Moments:
     """Sums over images; each image has the same weight, regardless of its number of captions.
 
     Attributes:
-        pictures: number of images.
+        count: number of images.
         image, text: float64 (dim,), sums of vectors; an image's captions are averaged.
         images, texts, both: float64 (dim, dim), sums of outer products: images with themselves,
             captions with themselves, images with captions.
     """
 
-    pictures: int
+    count: int
     image: Tensor
     text: Tensor
     images: Tensor
@@ -103,7 +103,7 @@ class Moments:
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
-            self.pictures + other.pictures,
+            self.count + other.count,
             self.image + other.image,
             self.text + other.text,
             self.images + other.images,
@@ -183,7 +183,7 @@ class Whitened:
         have the product ``inv(L)' K inv(R)``. It is the identity, the unchanged model, if K is ``L'
         R``.
         """
-        count = moments.pictures
+        count = moments.count
         image, text = moments.image / count, moments.text / count
         left = _root(
             moments.images / count - torch.outer(image, image), noise.image, settings.image_ridge

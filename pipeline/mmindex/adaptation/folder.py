@@ -34,10 +34,10 @@ _OLD: Final = ".old"
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that cannot be created, has other contents, or a model to be kept.
+    """Check that a folder can be created, is empty, or contains a model that can be replaced.
 
     Raises:
-        UsageError: it is not empty.
+        UsageError: the folder is not empty.
         CannotCreateError: one of its parents is a file.
         PermissionDeniedError: there is no permission to create it.
         MmindexError: it cannot be read.
@@ -52,9 +52,9 @@ def check_free(out: Path, *, overwrite: bool) -> None:
             return
         adapted = out.is_dir() and (out / CONFIG_FILE).is_file()
     if not (adapted and is_adapted(out)):
-        raise UsageError(f"{out} is there already and no adapted model", "choose another `out`")
+        raise UsageError(f"{out} exists and is not an adapted model", "choose another `out`")
     if not overwrite:
-        raise UsageError(f"{out} holds a model already", "give `overwrite`, or another `out`")
+        raise UsageError(f"{out} already contains a model", "set `overwrite`, or another `out`")
 
 
 def write_folder(
@@ -63,7 +63,7 @@ def write_folder(
     maps: Maps,
     report: Mapping[str, Any],
 ) -> None:
-    """Write the folder beside its destination, make it durable, and rename it.
+    """Write a folder next to the destination, sync it to disk, and rename it.
 
     A parent model that is found by name is referenced; one in a folder or file is copied, so that
     the new model still works after the original has moved or changed.
@@ -72,7 +72,7 @@ def write_folder(
         out: the destination; an existing adapted model is replaced.
         parent: the request for the parent, its files, and its identity.
         maps: the maps.
-        report: the run's report; what is only known afterwards is left out.
+        report: the report of the run, without the values that are known only afterwards.
 
     Raises:
         MmindexError: something cannot be read or written.

@@ -82,23 +82,23 @@ def rank(pairs: Pairs, maps: tuple[Affine, Affine] | None) -> Ranks:
 
     Args:
         pairs: the gallery.
-        maps: of images and of captions; None: unchanged vectors.
+        maps: the maps of images and of captions; None for unchanged vectors.
     """
     images, texts = pairs.images, pairs.texts
     if maps is not None:
         images, texts = _stored(maps[0](images)), _stored(maps[1](texts))
     owner = np.repeat(np.arange(len(pairs), dtype=np.int64), pairs.counts)
-    pictures = Items(_InMemory(images), np.arange(len(images), dtype=np.int64))
+    gallery = Items(_InMemory(images), np.arange(len(images), dtype=np.int64))
     captions = Items(_InMemory(texts), np.arange(len(texts), dtype=np.int64))
     said = caption_queries(captions, owner, np.arange(len(owner), dtype=np.int64))
-    seen = image_queries(pictures, owner, np.arange(len(pairs), dtype=np.int64))
+    seen = image_queries(gallery, owner, np.arange(len(pairs), dtype=np.int64))
     return Ranks(
-        exact_scan(said, pictures, _DEPTH).ranks, exact_scan(seen, captions, _DEPTH).ranks, owner
+        exact_scan(said, gallery, _DEPTH).ranks, exact_scan(seen, captions, _DEPTH).ranks, owner
     )
 
 
 def _stored(vectors: Float32) -> Float16:
-    """Convert vectors as a store does; vectors without unit length are never near."""
+    """Convert vectors as a store does; NaN becomes 0, so that it is near to nothing."""
     return np.nan_to_num(vectors).astype(np.float16)
 
 
@@ -112,10 +112,10 @@ class Figures:
     @classmethod
     def of(cls, ranks: Ranks, seed: int) -> Figures:
         """Return the figures of some ranks."""
-        pictures = np.arange(len(ranks.image_to_text))
+        images = np.arange(len(ranks.image_to_text))
         return cls(
             recall_intervals(ranks.text_to_image, ranks.owner, seed),
-            recall_intervals(ranks.image_to_text, pictures, seed),
+            recall_intervals(ranks.image_to_text, images, seed),
         )
 
 
@@ -155,19 +155,19 @@ def gain(before: Ranks, after: Ranks, seed: int) -> Gain:
 
     Args:
         before, after: ranks of the same queries.
-        seed: of the draws.
+        seed: seed of the draws.
     """
-    pictures = len(before.image_to_text)
-    captions = np.bincount(before.owner, minlength=pictures)
+    images = len(before.image_to_text)
+    captions = np.bincount(before.owner, minlength=images)
     said = np.bincount(
-        before.owner, _hits(after.text_to_image) - _hits(before.text_to_image), pictures
+        before.owner, _hits(after.text_to_image) - _hits(before.text_to_image), images
     )
     seen = _hits(after.image_to_text) - _hits(before.image_to_text)
     rng = np.random.default_rng(seed)
     drawn = np.empty((REPLICATES, 2))
     for number in range(REPLICATES):
-        times = np.bincount(rng.integers(pictures, size=pictures), minlength=pictures)
-        drawn[number] = times @ said / (times @ captions), times @ seen / pictures
+        times = np.bincount(rng.integers(images, size=images), minlength=images)
+        drawn[number] = times @ said / (times @ captions), times @ seen / images
     value = np.array([said.sum() / captions.sum(), seen.mean()])
     return Gain(
         _change(value.mean(), drawn.mean(axis=1)),

@@ -46,14 +46,14 @@ class Pairs:
         """The dimension of the vectors."""
         return int(self.images.shape[1])
 
-    def captions_of(self, pictures: Int64) -> Int64:
+    def captions_of(self, images: Int64) -> Int64:
         """Return the rows in ``texts`` of some images' captions, image by image: int64."""
-        return slices(self.starts[pictures], self.counts[pictures])
+        return slices(self.starts[images], self.counts[images])
 
-    def only(self, pictures: Int64) -> Pairs:
+    def only(self, images: Int64) -> Pairs:
         """Return some images, int64 (k,), with all their captions, in the given order."""
-        rows = self.captions_of(pictures)
-        return Pairs(self.images[pictures], self.texts[rows], self.counts[pictures])
+        rows = self.captions_of(images)
+        return Pairs(self.images[images], self.texts[rows], self.counts[images])
 
 
 def make_pairs(images: NDArray[Any], texts: NDArray[Any], owner: Int64) -> Pairs:
@@ -76,14 +76,14 @@ def make_pairs(images: NDArray[Any], texts: NDArray[Any], owner: Int64) -> Pairs
                 "run `mmindex check --full`, then `mmindex build`",
             )
     order = np.argsort(owner, kind="stable")
-    pictures, counts = np.unique(owner, return_counts=True)
-    if len(pictures) < LEAST_IMAGES:
+    captioned, counts = np.unique(owner, return_counts=True)
+    if len(captioned) < LEAST_IMAGES:
         raise DataError(
-            f"too few images with captions: {len(pictures)}, at least {LEAST_IMAGES} are needed",
+            f"too few images with captions: {len(captioned)}, at least {LEAST_IMAGES} are needed",
             "add captions; a few hundred captioned images usually give a clear gain",
         )
     return Pairs(
-        images[pictures].astype(np.float16),
+        images[captioned].astype(np.float16),
         texts[order].astype(np.float16),
         counts.astype(np.int64),
     )

@@ -33,7 +33,7 @@ def polish(fit: Fit, pairs: Pairs, noise: Noise, settings: Settings, seed: int) 
         pairs: the pairs to fit to; one caption of each image is drawn per step.
         noise: the :class:`Noise` of the vectors.
         settings: ridges and steps.
-        seed: of the draws.
+        seed: seed of the draws.
     """
     draw = np.random.default_rng(seed)
     lots = torch.Generator().manual_seed(seed)

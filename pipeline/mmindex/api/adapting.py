@@ -1,4 +1,4 @@
-"""Adapting a store's model, as programs and as the command do it."""
+"""Adapt a store's model: ``mmindex.adapt``, for programs and for the command."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ def adapt(
     seed: int = 0,
     progress: bool = False,
 ) -> AdaptReport:
-    """Adapt a store's model to captions of its images; no image is opened.
+    """Adapt a store's model to captions of its images, without opening an image.
 
-    The result is a folder: ``mmindex.build(store, model=report.model)`` computes the new vectors
-    from the old ones. Where no candidate is better than the unchanged model beyond the noise,
+    The result is a folder with a new model. ``mmindex.build(store, model=report.model)`` computes
+    the new vectors from the old ones. If no candidate improves recall by more than the noise,
     nothing is written.
 
     Args:
         store: the store's folder.
-        out: folder of the new model; it must not exist, or be empty.
-        captions: a list of captions for the images in the store; None: the store's own captions.
-        overwrite: replace an adapted model that is in ``out``.
-        device: where the model runs, should captions have to be encoded: ``auto``, ``cpu`` ...
-        seed: of the folds, the polish and the intervals; equal seeds give equal models.
-        progress: draw progress bars on stderr where a terminal watches.
+        out: folder for the new model; it must be new or empty.
+        captions: a list of captions for the images in the store; None uses the store's captions.
+        overwrite: replace an adapted model in ``out``.
+        device: device for encoding the captions of a list: ``auto``, ``cpu``, ``cuda``, ...
+        seed: seed of the folds, the polish and the intervals; equal seeds result in equal models.
+        progress: show progress bars on stderr if it is a terminal.
 
     Returns:
-        ``adapted`` (whether a model was written), ``model`` (what ``build`` takes), recall
-        ``before`` and ``after`` on images that were not fitted to, and their difference ``gain``.
+        A report with ``adapted`` (whether a model was written), ``model`` (the model name for
+        ``build``), recall ``before`` and ``after`` on images that were not used for the fit, and
+        the difference ``gain``.
 
     Raises:
         TypeError: an argument has the wrong type.
-        UsageError: ``out`` holds something already.
+        UsageError: ``out`` is not empty.
         NoInputError: there is no store, or it has no captions and none are given.
         DataError: too few images have captions, or something is damaged.
-        ModelMismatchError: the store's model is no longer what it was.
-        MmindexError: see :mod:`mmindex.core.errors`; ``out`` is then as it was.
+        ModelMismatchError: the store's model has changed.
+        MmindexError: see :mod:`mmindex.core.errors`; ``out`` is then unchanged.
     """
     calm_openmp()
     from mmindex.core.progress import bars

@@ -26,11 +26,11 @@ class Job:
 
     Attributes:
         store: the folder of the store; it can be missing.
-        values: settings by dotted name, see :func:`mmindex.runs.settings.settings`.
+        values: settings by dotted name; see :func:`mmindex.runs.settings.settings`.
         config: a configuration file, or None.
         fresh_settings: use the defaults, not the settings that the store remembers.
         run_id: the run's name in logs and reports.
-        metrics_file: the metrics file; None: the one in the settings, if any.
+        metrics_file: the metrics file; None uses the one in the settings, if any.
     """
 
     store: Path
@@ -50,7 +50,7 @@ class Job:
         from mmindex.upkeep.metrics import MetricsFile
 
         with MetricsFile(self.metrics_file, self.store, self.run_id) as metrics:
-            require_writable(self.store)  # before the import below: it takes most of a second
+            require_writable(self.store)  # before the import below, which takes almost a second
             from mmindex.runs.run import STAGES, run
 
             config = self._settings()
@@ -59,7 +59,7 @@ class Job:
             return run(self.store, config, self.run_id, stages or STAGES)
 
     def encode_part(self, part: Part) -> PartReport:
-        """Encode one part of what the published version lacks; a later run takes it up.
+        """Encode one part of what the published version lacks; a later run adds the shards.
 
         Raises:
             NoInputError: nothing has been crawled and published yet.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Side: TypeAlias = Literal["image", "text"]
 
-_OWN: Final = ("image_id", "key", "uri")  # columns of the images table that are no metadata
+_OWN: Final = ("image_id", "key", "uri")  # columns of the images table that are not metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Hit:
         uri: the location of the image: a path, or ``archive.zip!member``.
         caption: the caption; None if images were searched.
         image_id: the id of the image in both cases.
-        copies: the number of near-duplicates that were left out; None: not a ``distinct`` search.
+        copies: the number of near-duplicates that were left out; None without ``distinct``.
     """
 
     rank: int
@@ -162,7 +162,7 @@ class Hits(Sequence[Hit]):
 
     @property
     def error(self) -> str | None:
-        """Why the query failed, see :meth:`Index.search_many`, or None."""
+        """Why the query failed (see :meth:`Index.search_many`), or None."""
         return self._answer.error
 
     def __len__(self) -> int:

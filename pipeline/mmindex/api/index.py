@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from mmindex.evaluate.stage import Measured
     from mmindex.export.export import ExportLayout, ExportReport
     from mmindex.search.columns import Order
-    from mmindex.search.given import Picture
+    from mmindex.search.given import ImageLike
     from mmindex.search.hits import Limit
     from mmindex.search.query import Answer, Session, Sessions
     from mmindex.search.vectorize import Vectorizer
     from mmindex.store.snapshot import Snapshot
 
-_ROWS: Final = 65_536  # of vectors that iter_vectors yields at once: 64 MiB at 512 dimensions
-_CONDITIONS: Final = 8  # conditions whose matching rows are kept, 9 bytes a row
+_ROWS: Final = 65_536  # bytes per part of iter_vectors
+_CONDITIONS: Final = 8  # conditions whose matching rows are cached, with 9 bytes per row
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +149,10 @@ class Index:
         self,
         text: str | None = None,
         *,
-        image: Picture | Sequence[Picture] | None = None,
+        image: ImageLike | Sequence[ImageLike] | None = None,
         vector: ArrayLike | None = None,
-        plus: Picture | Sequence[Picture] | None = None,
-        minus: Picture | Sequence[Picture] | None = None,
+        plus: ImageLike | Sequence[ImageLike] | None = None,
+        minus: ImageLike | Sequence[ImageLike] | None = None,
         weights: Sequence[float] | None = None,
         others: bool = False,
         k: int = 10,
@@ -202,7 +202,7 @@ class Index:
             as_limit,
             as_weights,
             either_part,
-            picture_part,
+            image_part,
             several,
             text_part,
             unit_vector,
@@ -211,7 +211,7 @@ class Index:
 
         form = self._wanted(where, as_limit(k, min_score, distinct=distinct), sort, columns, to)
         wanted = [] if text is None else [text_part(text)]
-        wanted += [picture_part(one, "image") for one in several(image)]
+        wanted += [image_part(one, "image") for one in several(image)]
         if vector is not None:
             wanted.append(Part(Modality.IMAGE, "a vector", unit_vector(vector, self.dim)))
         wanted += [either_part(one, "plus", self.snapshot) for one in several(plus)]
@@ -299,7 +299,7 @@ class Index:
         self,
         *,
         texts: Sequence[str] | None = None,
-        images: Sequence[Picture] | None = None,
+        images: Sequence[ImageLike] | None = None,
     ) -> NDArray[np.float32]:
         """Encode texts or images with the model of the index.
 
@@ -316,7 +316,7 @@ class Index:
             UsageError: neither or both are given, or a text is empty.
             NoInputError, DataError, ModelMismatchError: as :meth:`search`.
         """
-        from mmindex.search.given import check_texts, picture_part
+        from mmindex.search.given import check_texts, image_part
 
         if (texts is None) == (images is None):
             raise UsageError("embed takes either texts or images", "embed(texts=[...])")
@@ -327,7 +327,7 @@ class Index:
             check_texts(texts)
             return vectorizer.texts(texts) if texts else np.empty((0, self.dim), np.float32)
         expect_several(images, "images")
-        found, _ = vectorizer.parts([picture_part(one, "images") for one in images or ()])
+        found, _ = vectorizer.parts([image_part(one, "images") for one in images or ()])
         return found
 
     def vectors(self, side: Side = "image") -> tuple[NDArray[np.object_], NDArray[np.float16]]:
@@ -419,25 +419,23 @@ class Index:
         layout: ExportLayout = "parquet",
         where: str | None = None,
     ) -> ExportReport:
-        """Write images, captions and vectors into a new folder that other tools read.
+        """Write images, captions and vectors to a new folder for other tools.
 
         Args:
-            out: the folder; must not exist, or be empty.
+            out: the folder; it must be new or empty.
             layout: ``parquet`` (a table of images and one of captions), ``clip-retrieval``
-                (``.npy`` files beside Parquet metadata, also read by autofaiss) or ``hf`` (a
-                Hugging Face dataset with the image files in it).
-            where: an SQL condition that images must fulfil; None: all images.
+                (``.npy`` files with Parquet metadata, also for autofaiss) or ``hf`` (a Hugging Face
+                dataset that contains the image files).
+            where: an SQL condition on images; None exports all images.
 
-        Columns and files tell where images were taken only if the store was opened with
-        ``with_location``.
+        The export contains locations only if the store was opened with ``with_location``.
 
         Raises:
             TypeError: an argument has the wrong type.
-            UsageError: the layout is unknown, the folder is not empty, or ``where`` is no
-                condition.
+            UsageError: the layout is unknown, the folder is not empty, or ``where`` is invalid.
             NoInputError: there is nothing to export.
             DataError: the store is damaged.
-            StorageError: the disk is full, or fails.
+            StorageError: the disk is full, or an I/O error occurs.
         """
         from mmindex.export.export import LAYOUTS, export
 

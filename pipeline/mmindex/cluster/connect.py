@@ -41,7 +41,7 @@ def connected(address: str, timeout_s: float = CONNECT_S) -> Iterator[None]:
         address = os.environ.get("RAY_ADDRESS") or address
     if address.startswith(_CLIENT):
         raise UsageError(
-            f"{address}: Ray Client addresses cannot be used",
+            f"{address}: Ray Client addresses are not supported",
             "run the command on a node of the cluster with `cluster=auto`",
         )
     # Otherwise a loopback address is replaced by that of an interface where nothing listens.
@@ -99,7 +99,7 @@ def _attempt(address: str, deadline: float) -> str | None:
     thread.start()
     thread.join(max(_PAUSE_S, deadline - time.monotonic()))
     if thread.is_alive():
-        return "it does not answer"
+        return "it does not respond"
     if not failures:
         return None
     if isinstance(failures[0], ConnectionError):
@@ -142,7 +142,7 @@ def _left(deadline: float) -> float:
 def _init(address: str, failures: list[BaseException]) -> None:
     import ray
 
-    logging.getLogger("ray").setLevel(logging.ERROR)  # exceptions repeat the rest
+    logging.getLogger("ray").setLevel(logging.ERROR)  # the rest is repeated in exceptions
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except BaseException as error:  # noqa: BLE001 # it is judged in the thread that waits for it

@@ -133,8 +133,8 @@ def on_each(
             answer = ray.get(ref, timeout=0)
         except ray.exceptions.GetTimeoutError as error:
             raise NetworkError(
-                f"node {node.name} does not start a task within {_LOOK_S:g} s",
-                "is it busy with other jobs? `ray status` tells",
+                f"node {node.name} did not start a task within {_LOOK_S:g} s",
+                "check with `ray status` whether it is busy with other jobs",
             ) from error
         except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
             get_logger("cluster").warning("a node has left", node=node.name)
@@ -239,9 +239,9 @@ class Tasks(Generic[T, R]):
         what = "node" if isinstance(error, ray.exceptions.NodeDiedError) else "worker"
         if deaths >= _MOST_DEATHS:
             raise InternalError(
-                f"{self.label(argument)}: {deaths} workers died of it, the last one: "
+                f"{self.label(argument)}: {deaths} workers died while working on it, the last one: "
                 f"{first_lines(error)}",
-                "is a node short of memory? Finished work is kept; "
+                "check whether a node lacks memory; finished work is kept; "
                 "`mmindex encode` without a cluster names the item",
             ) from error
         get_logger("cluster").warning(

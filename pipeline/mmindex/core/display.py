@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmindex.core.records import NamedHit
 
-# Format characters that writing systems need: without the joiners Persian, Hindi and emoji families
-# fall apart. They change nothing outside their own word.
+# Format characters that writing systems need: without joiners, Persian, Hindi and emoji families
+# are not displayed correctly. They have no effect outside their own word.
 _JOINERS = "\u200c\u200d"
 # Cc control, Cf format (bidi overrides, tags, BOM), Cs half surrogates, Co private, Cn unassigned,
 # Zl and Zp line and paragraph separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-# Plain ASCII text, by far the most common, needs no look at each character.
+# For plain ASCII text, the most common case, no character needs to be checked.
 _PLAIN = re.compile(r"[ -~]*")
-# Characters that JSON allows bare but that act on a terminal.
+# Characters that JSON allows unescaped but that have an effect in a terminal.
 _BARE_IN_JSON = re.compile(r"[^\x20-\x7e]")
 
 
@@ -71,7 +71,7 @@ def answer_fields(
     hits: Sequence[NamedHit],
     columns: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """An answer as JSON has it; ``columns``: further values of each hit's image."""
+    """Return an answer in JSON form; ``columns`` has additional values of each hit's image."""
     records = [hit_fields(hit) for hit in hits]
     if columns is not None:
         for record, values in zip(records, columns, strict=True):
@@ -80,7 +80,7 @@ def answer_fields(
 
 
 def json_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A row's values as JSON holds them; times as ISO 8601."""
+    """Return the values of a row in JSON form, with times in ISO 8601."""
     return {name: _json_value(value) for name, value in values.items()}
 
 
@@ -98,7 +98,7 @@ def score_text(score: float) -> str:
 def inert_json(value: object, *, compact: bool = False) -> str:
     """Encode JSON on one line that is safe in a terminal; ``compact`` omits spaces."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":") if compact else None)
-    # Such characters stand only inside JSON strings, where an escape means the same.
+    # Such characters occur only inside JSON strings, where the escape has the same meaning.
     return _BARE_IN_JSON.sub(
         lambda match: json.dumps(match[0])[1:-1] if is_hidden(match[0]) else match[0], text
     )

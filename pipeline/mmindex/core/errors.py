@@ -123,7 +123,7 @@ _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
 def reason_of(error: BaseException) -> str:
     """Return the reason of a failure as text only, such as ``No such file or directory``."""
     inner = getattr(error, "reason", None)
-    if isinstance(inner, BaseException):  # urllib wraps what happened
+    if isinstance(inner, BaseException):  # urllib wraps the cause
         return reason_of(inner)
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(_ERRNO.sub("", text).split())[:300] or type(error).__name__
@@ -185,8 +185,8 @@ def exit_code_of(error: BaseException) -> int:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` if a known word is similar, otherwise an empty text."""
-    import difflib  # an error is rare; `mmindex --help` is not
+    """Return ``; did you mean 'x'?`` if a known word is similar, otherwise an empty text."""
+    import difflib  # errors are rare, and the import would slow down `mmindex --help`
 
     by_lower = {one.lower(): one for one in known}
     near = difflib.get_close_matches(word.lower(), by_lower, n=1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from matplotlib import font_manager
 
-# Tried in this order; the first that is installed and has a letter that is missing is taken.
+# Tried in this order: the first installed font that has a missing letter is used.
 _FAMILIES = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",

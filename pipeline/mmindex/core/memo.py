@@ -31,6 +31,21 @@ class Memo(Generic[T]):
         with self._lock:
             self._made.clear()
 
+    def put(self, key: str, value: T) -> None:
+        """Set the value of a key."""
+        made: Future[T] = Future()
+        made.set_result(value)
+        with self._lock:
+            self._made[key] = made
+            self._made.move_to_end(key)
+            if len(self._made) > self._most:
+                self._made.popitem(last=False)
+
+    def drop(self, key: str) -> None:
+        """Remove the value of a key."""
+        with self._lock:
+            self._made.pop(key, None)
+
     def get(self, key: str, make: Callable[[], T]) -> T:
         """Return the value of a key; ``make`` computes it if it is missing."""
         with self._lock:

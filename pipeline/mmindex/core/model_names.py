@@ -6,7 +6,7 @@ from typing import Final
 
 DEFAULT_MODEL: Final = "ViT-B-32"
 DEFAULT_PRETRAINED: Final = "laion2b_s34b_b79k"
-# The models that mmindex brings along: for drawn scenes, and for photographs.
+# The models included in mmindex: for drawn scenes, and for photographs.
 EMBEDDED: Final = "embedded"
 PHOTOS: Final = "photos"
 # Of vectors from files, where nobody says which model made them.

@@ -32,7 +32,7 @@ class Event:
 
     As text it is ``message  name=value name=value``; formatters can use the values (Python's
     logging cookbook, "Implementing structured logging"). Control characters in values (file names,
-    captions) come out escaped.
+    captions) are escaped.
     """
 
     stage: str

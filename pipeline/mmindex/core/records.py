@@ -10,9 +10,11 @@ from typing import Final, Protocol
 
 Scalar = str | int | float | bool | None
 MetadataValue = Scalar | datetime | list[Scalar]
-Stamp = tuple[int, int, int]  # of a file: size, mtime in ns, inode
+# Identifies the content of a file: size, mtime in ns and inode. For an object in an object store:
+# size, 0 and a digest of the ETag.
+Stamp = tuple[int, int, int]
 
-# The columns of an image that tell where it was taken.
+# The columns with the location of an image.
 LOCATION_COLUMNS: Final = ("lat", "lon")
 
 
@@ -20,23 +22,23 @@ class Reason(StrEnum):
     """The reasons why an item goes to quarantine; a closed list."""
 
     EMPTY = "empty"  # zero bytes
-    MISSING = "missing"  # listed by an annotation file, but not there
-    UNREADABLE = "unreadable"  # the operating system reports an error this one file
-    NOT_AN_IMAGE = "not_an_image"  # bytes of some other kind under an image's name
-    UNSUPPORTED = "unsupported"  # an image format or mode that no decoder here reads
+    MISSING = "missing"  # listed in an annotation file, but does not exist
+    UNREADABLE = "unreadable"  # the operating system reports an error for this file
+    NOT_AN_IMAGE = "not_an_image"  # a file of another type with the name of an image
+    UNSUPPORTED = "unsupported"  # an image format or mode without a decoder
     TRUNCATED = "truncated"  # the image ends early
-    CORRUPT = "corrupt"  # the decoder refuses the bytes
-    TOO_LARGE = "too_large"  # above the pixel or byte ceiling, judged from the header
-    TOO_THIN = "too_thin"  # aspect ratio beyond the limit: resizing would erase it
+    CORRUPT = "corrupt"  # the decoder rejects the bytes
+    TOO_LARGE = "too_large"  # above the limit on pixels or bytes, according to the header
+    TOO_THIN = "too_thin"  # aspect ratio above the limit: resizing would leave nothing recognisable
     CHANGED = "changed"  # the file's bytes changed while the run was reading it
-    UNSAFE_PATH = "unsafe_path"  # absolute, climbing out with .., or a link out of the source
-    BAD_ARCHIVE_MEMBER = "bad_archive_member"  # wrong CRC, encrypted, or overlapping member
-    DUPLICATE_ID = "duplicate_id"  # a second image under an id that is taken
+    UNSAFE_PATH = "unsafe_path"  # an absolute path, a path with .., or a link out of the source
+    BAD_ARCHIVE_MEMBER = "bad_archive_member"  # wrong CRC, or an encrypted or overlapping member
+    DUPLICATE_ID = "duplicate_id"  # another image has the same id
     DECODER_DIED = "decoder_died"  # the decoder crashed or ran out of memory or time
-    BAD_VECTOR = "bad_vector"  # the model gave NaN, infinity or a zero vector
-    BAD_CAPTION = "bad_caption"  # the same for a caption; its image stays
-    OPTED_OUT = "opted_out"  # the publisher asks not to be indexed
-    FETCH_FAILED = "fetch_failed"  # the address gave no usable answer
+    BAD_VECTOR = "bad_vector"  # the model returned NaN, infinity or a zero vector
+    BAD_CAPTION = "bad_caption"  # the same for a caption; its image is kept
+    OPTED_OUT = "opted_out"  # the publisher has opted out
+    FETCH_FAILED = "fetch_failed"  # the URL returned no usable response
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,12 @@ class Sidecar:
     Attributes:
         read: returns its bytes; raises OSError or ItemError.
         stamp: identifies the file as for an image.
+        uri: where it is, if it is in an object store.
     """
 
     read: Callable[[], bytes]
     stamp: Stamp
+    uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,7 @@ class SourceItem:
         captions: the unchanged texts of the source, in order.
         metadata: the columns of the source (licence, title, ...).
         read: returns the bytes of the file; raises OSError, or ItemError with a reason.
-        stamp: identifies the file, to skip unchanged files (size, mtime in ns, inode); None if the
-            source has none.
+        stamp: identifies the file, to skip unchanged files; None if the source has none.
         is_row: whether it is a row of a table, in which rows with the same bytes are one image with
             all their captions. Files with the same bytes stay separate images.
         name: the path of the file relative to the source, with ``/``; empty if it is not a file of
@@ -141,8 +144,8 @@ class Skip(StrEnum):
     CACHE = "thumbnails or previews that another program keeps"
     EXCLUDED = "excluded"
     OTHER_NAME = "another name of a picture in the corpus"
-    SAME_PICTURE = "another row of the same picture"
-    STORE = "an mmindex store"  # its own files would change the corpus with every build
+    SAME_IMAGE = "another row of the same picture"
+    STORE = "an mmindex store"  # its files would change the corpus in every build
     LINKED_FOLDER = "a link to a folder of the source"
     OTHER_SPLIT = "in another split"
     NO_FOLDER = "its folder is not there"
@@ -180,7 +183,7 @@ class NoteKind(StrEnum):
     IMAGES_BESIDE_THE_FIRST = "images_beside_the_first"
     IMAGES_WITHOUT_FOLDER = "images_without_folder"
     SPLITS_WITHOUT_IMAGES = "splits_without_images"
-    # What is known of a list's addresses, by status (mmindex.fetch.outcome.FetchStatus).
+    # Numbers of URLs of a list, by status (mmindex.fetch.outcome.FetchStatus).
     ADDRESSES_STORED = "addresses_stored"
     ADDRESSES_FORGOTTEN = "addresses_forgotten"
     ADDRESSES_TIMEOUT = "addresses_timeout"
@@ -309,7 +312,7 @@ class Hit:
 
     Attributes:
         score: cosine similarity with the query.
-        copies: number of near-duplicates that were left out; None if none were looked for.
+        copies: number of near-duplicates that were left out; None without ``distinct``.
     """
 
     rank: int

@@ -40,5 +40,5 @@ def is_file(text: str) -> bool:
     """Return whether a text, which can be a whole sentence, is the path of an existing file."""
     try:
         return user_path(text).is_file()
-    except (OSError, ValueError):  # longer than a name can be; a null character
+    except (OSError, ValueError):  # a name that is too long, or a null character
         return False

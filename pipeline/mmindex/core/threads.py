@@ -1,4 +1,4 @@
-"""Threads, for waiting on many files at once."""
+"""Threads for reading many files at the same time."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
-# Enough to keep a file server busy; more only queue there.
+# Enough to keep a file server busy; more requests would only wait in its queue.
 _MOST = 16
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Call ``work`` on every item, several at a time; the results in the items' order.
+    """Call ``work`` on every item in up to 16 threads, and return the results in the same order.
 
-    For what waits or lets go of the interpreter's lock: reading files, hashing them.
+    Use it for work that waits or releases the interpreter lock, such as reading or hashing files.
+    An exception of ``work`` is raised again.
     """
-    if len(items) < 2:  # one needs no thread
+    if len(items) < 2:  # a single item needs no thread
         return [work(item) for item in items]
     with ThreadPoolExecutor(min(len(items), _MOST)) as pool:
         return list(pool.map(work, items))

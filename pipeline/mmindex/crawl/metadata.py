@@ -17,6 +17,7 @@ from mmindex.core.records import LOCATION_COLUMNS, MetadataValue, SourceItem
 from mmindex.crawl.stamps import Known
 from mmindex.crawl.tables import column_name
 from mmindex.crawl.tally import storable
+from mmindex.media.files import is_remote
 from mmindex.media.photo import Fields, merged
 from mmindex.media.uris import split_uri
 
@@ -65,7 +66,7 @@ def row_metadata(item: SourceItem, known: Known, rules: PhotoRules) -> dict[str,
     own = {column_name(name): value for name, value in item.metadata.items()}
     if rules.metadata == "none":
         return own
-    taken = {name.lower() for name in own}  # SQL does not tell letter case apart
+    taken = {name.lower() for name in own}  # SQL ignores letter case
     found = {**dict(_file_columns(item)), **photo_fields(known)}
     return {**own, **{name: value for name, value in found.items() if name not in taken}}
 
@@ -93,7 +94,8 @@ def _file_columns(item: SourceItem) -> Iterator[tuple[str, MetadataValue]]:
     yield "folder", folder
     yield "filename", filename
     _, member = split_uri(item.uri)
-    if item.stamp is not None and member is None:  # otherwise it is the archive's
+    # That of a member is the archive's, and that of an object tells when it was uploaded.
+    if item.stamp is not None and member is None and not is_remote(item.uri):
         yield "modified", _utc(item.stamp[1])
 
 

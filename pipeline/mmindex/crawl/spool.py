@@ -36,16 +36,16 @@ _BATCH_ROWS: Final = 32_768
 _BATCH_CHARS: Final = 16 << 20
 
 _TABLES: Final = (
-    "PRAGMA journal_mode = OFF",  # scratch: after a crash it is removed, never recovered
+    "PRAGMA journal_mode = OFF",  # temporary: removed after a crash, never recovered
     "PRAGMA synchronous = OFF",
     "PRAGMA cache_size = -65536",  # KiB
     f"CREATE TABLE images (number INTEGER PRIMARY KEY, {', '.join(IMAGE_COLUMNS)}, metadata)",
     "CREATE UNIQUE INDEX image_ids ON images (image_id)",
-    # Clustered by image: an image's later rows bring captions long after its first.
+    # Clustered by image, because later rows can add captions to an image long after its first row.
     "CREATE TABLE captions (image INTEGER, place INTEGER, caption_id, key, image_id, text,"
     " PRIMARY KEY (image, place)) WITHOUT ROWID",
-    # Of tables alone, where rows with the same bytes are one image.
-    "CREATE TABLE pictures (source, key, image INTEGER, PRIMARY KEY (source, key)) WITHOUT ROWID",
+    # Only for tables, in which rows with the same bytes are one image.
+    "CREATE TABLE contents (source, key, image INTEGER, PRIMARY KEY (source, key)) WITHOUT ROWID",
 )
 _PUT_IMAGE: Final = "INSERT OR IGNORE INTO images VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_CAPTION: Final = "INSERT INTO captions VALUES (?, ?, ?, ?, ?, ?)"
@@ -101,7 +101,7 @@ class Spool:
             DataError: the sources have too many columns.
         """
         with _sqlite_errors(row.image_id):
-            if is_row and (known := self._find_picture(row)):
+            if is_row and (known := self._find_image(row)):
                 return known
             fixed = [getattr(row, name) for name in IMAGE_COLUMNS]
             metadata = msgspec.json.encode(row.metadata)
@@ -111,14 +111,14 @@ class Spool:
             kept = Kept(added.lastrowid or 0, row.image_id, is_new=True)
             if is_row:
                 values = (row.source, row.key, kept.number)
-                self._database.execute("INSERT INTO pictures VALUES (?, ?, ?)", values)
+                self._database.execute("INSERT INTO contents VALUES (?, ?, ?)", values)
         self._columns.add(row.metadata)
         return kept
 
-    def _find_picture(self, row: ImageRow) -> Kept | None:
+    def _find_image(self, row: ImageRow) -> Kept | None:
         query = (
-            "SELECT number, image_id FROM pictures JOIN images ON image = number"
-            " WHERE pictures.source = ? AND pictures.key = ?"
+            "SELECT number, image_id FROM contents JOIN images ON image = number"
+            " WHERE contents.source = ? AND contents.key = ?"
         )
         found = self._database.execute(query, (row.source, row.key)).fetchone()
         return None if found is None else Kept(found[0], found[1], is_new=False)
@@ -209,7 +209,7 @@ class Spool:
         with _sqlite_errors("rows"), closing(self._database.execute(query)) as cursor:
             for row in cursor:
                 rows.append(row)
-                chars += len(row[-1])  # metadata or text: the only values without a bound
+                chars += len(row[-1])  # metadata or text: the only values of unlimited size
                 if len(rows) >= _BATCH_ROWS or chars >= _BATCH_CHARS:
                     yield rows
                     rows, chars = [], 0

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import mmindex
 from mmindex.core.config import FetchConfig, LimitsConfig, SourceConfig
@@ -34,13 +34,16 @@ from mmindex.core.records import (
     SourceItem,
     VectorItem,
 )
+from mmindex.crawl.listings import Listings
 from mmindex.crawl.metadata import PhotoRules, photo_captions, row_metadata
 from mmindex.crawl.spool import Spool
 from mmindex.crawl.stamps import Known, KnownSidecar, Stamps
 from mmindex.crawl.tables import column_name
 from mmindex.crawl.tally import Tally, storable
 from mmindex.crawl.videos import VideoProber
+from mmindex.media.files import is_remote
 from mmindex.media.images import ImageLimits, probe
+from mmindex.media.kinds import image_extensions
 from mmindex.media.photo import DURATION, xmp_fields
 from mmindex.media.video import frame_key, frame_times, frame_uri, video_key
 from mmindex.sources import registry
@@ -52,11 +55,16 @@ from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.manifest import ObjectRef, SourceSummary, count_not_read
 from mmindex.store.objects import Objects
 
-# Reading waits for the disk and sha256 releases the interpreter: a few threads hide both. Files
-# held at once are bounded by the look-ahead times ``limits.max_bytes``.
+# Reading waits for the disk and sha256 releases the interpreter lock, so a few threads hide the
+# time of both. Files in memory are limited to the look-ahead times ``limits.max_bytes``. An object
+# store takes tens of milliseconds per response, even for small objects.
 _READERS: Final = 4
-_LOOK_AHEAD: Final = 8
+_REMOTE_READERS: Final = 16
+_LOOK_AHEAD: Final = 2  # for each reader
 _FINGERPRINT: Final = "mmindex-corpus-1"
+
+
+_Event: TypeAlias = "tuple[SourceEvent, Future[_Loaded] | Known | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,7 @@ def crawl(
         StorageError: the disk is full.
     """
     fetch, photos = fetch or FetchConfig(), photos or PhotoRules()
-    # Names first: a source that is not there shows before hours are spent on the others.
+    # Names first, so that a missing source is reported before hours are spent on the others.
     texts = [source.spec for source in sources]
     specs = named_specs(texts, names if names is not None else source_names(texts, fetch))
     _refuse_idle_globs(sources, specs)
@@ -141,6 +149,9 @@ def crawl(
     with (
         Spool(layout) as spool,
         Stamps(layout, rules, distrust=rehash) as stamps,
+        Listings(
+            layout, _listing_rules(rules), limits.max_bytes, forgotten, distrust=rehash
+        ) as listings,
         VideoProber(image_limits) as videos,
     ):
         for source, spec, tally in zip(sources, specs, tallies, strict=True):
@@ -154,11 +165,15 @@ def crawl(
                 max_throttled=limits.max_quarantine,
                 forgotten=forgotten,
                 roots=roots,
+                listings=listings,
             )
-            sink = _Sink(spool, stamps, videos, image_limits, photos, forgotten)
-            # Asked after opening, which fetches what is missing.
+            sink = _Sink(spool, stamps, listings, videos, image_limits, photos, forgotten)
+            # Determined after opening, because opening downloads missing files.
             events = open_source(spec, options)
-            _read_source(events, tally, sink, needs_of(spec, layout, fetch).images or None)
+            readers = _REMOTE_READERS if is_remote(spec.where) else _READERS
+            expected = needs_of(spec, layout, fetch).images or None
+            _read_source(_load_ahead(_without(forgotten, events), stamps, readers), tally, sink,
+                         expected)  # fmt: skip
             _warn_of_lost_captions(tally, limits.max_quarantine)
         if spool.mixed_columns:
             get_logger("crawl").warning(
@@ -182,6 +197,11 @@ def crawl(
             "sources": [tally.report() for tally in tallies],
         },
     )
+
+
+def _listing_rules(rules: str) -> str:
+    """Return the rules of the cache of listings: which files are images depends on the extras."""
+    return f"{rules} {sorted(image_extensions())}"
 
 
 def corpus_fingerprint(images: ObjectRef, captions: ObjectRef) -> str:
@@ -217,17 +237,16 @@ class _Sink:
 
     spool: Spool
     stamps: Stamps
+    listings: Listings
     videos: VideoProber
     limits: ImageLimits
     photos: PhotoRules
     forgotten: Forgotten
 
 
-def _read_source(
-    events: Iterable[SourceEvent], tally: Tally, sink: _Sink, total: int | None
-) -> None:
+def _read_source(events: Iterable[_Event], tally: Tally, sink: _Sink, total: int | None) -> None:
     with counter(total=total, label="crawl", unit="image") as progress:
-        for event, loaded in _load_ahead(_without(sink.forgotten, events), sink.stamps):
+        for event, loaded in events:
             match event:
                 case SourceItem() if loaded is not None:
                     _take(event, loaded, tally, sink)
@@ -264,12 +283,10 @@ def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[So
                 yield event
 
 
-def _load_ahead(
-    events: Iterable[SourceEvent], stamps: Stamps
-) -> Iterator[tuple[SourceEvent, Future[_Loaded] | Known | None]]:
+def _load_ahead(events: Iterable[SourceEvent], stamps: Stamps, threads: int) -> Iterator[_Event]:
     """Yield events in order while a few threads read the files of later events."""
-    waiting: deque[tuple[SourceEvent, Future[_Loaded] | Known | None]] = deque()
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="crawl-read") as readers:
+    waiting: deque[_Event] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="crawl-read") as readers:
         try:
             for event in events:
                 found: Future[_Loaded] | Known | None = None
@@ -279,7 +296,7 @@ def _load_ahead(
                     if found is None or (event.sidecar and found.sidecar is None):
                         found = readers.submit(_load, event, found)
                 waiting.append((event, found))
-                if len(waiting) > _LOOK_AHEAD:
+                if len(waiting) > _LOOK_AHEAD * threads:
                     yield waiting.popleft()
             while waiting:
                 yield waiting.popleft()
@@ -291,7 +308,7 @@ def _load_ahead(
 class _Loaded:
     """The bytes of an image, or its known facts, and the bytes of its sidecar."""
 
-    image: bytes | Known | None  # None: a video, of which only the key was taken
+    image: bytes | Known | None  # None for a video, of which only the key was computed
     key: str
     sidecar: bytes | None = None
 
@@ -299,7 +316,7 @@ class _Loaded:
 def _load(item: SourceItem, known: Known | None) -> _Loaded:
     sidecar = None
     if item.sidecar is not None:
-        with suppress(ItemError, OSError):  # counted where it is missed
+        with suppress(ItemError, OSError):  # counted where it is needed
             sidecar = item.sidecar.read()
     if known is not None:
         return _Loaded(known, known.key, sidecar)
@@ -320,6 +337,7 @@ def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink:
         else:
             tally.read += 1
         if sink.forgotten.has_key(key):
+            sink.listings.keep_nothing()
             tally.ignore(Ignored(Skip.FORGOTTEN))
             return
         known = found if isinstance(found, Known) else _known(item, found, tally, sink)
@@ -372,7 +390,7 @@ def _keep(item: SourceItem, known: Known, tally: Tally, sink: _Sink) -> None:
     if kept.is_new:
         tally.images += 1
     else:
-        tally.ignore(Ignored(Skip.SAME_PICTURE))
+        tally.ignore(Ignored(Skip.SAME_IMAGE))
 
 
 def _take_vector(item: VectorItem, tally: Tally, sink: _Sink) -> None:
@@ -401,7 +419,7 @@ def _take_vector(item: VectorItem, tally: Tally, sink: _Sink) -> None:
     if kept.is_new:
         tally.images += 1
     else:
-        tally.ignore(Ignored(Skip.SAME_PICTURE))
+        tally.ignore(Ignored(Skip.SAME_IMAGE))
 
 
 def _take_caption(item: CaptionItem, tally: Tally, sink: _Sink) -> None:

@@ -33,9 +33,9 @@ _RACY_NS: Final = 2_000_000_000
 _COLUMNS: Final = (
     "uri, bytes, mtime_ns, inode, key, width, height, format, size_bytes, fields, sidecar, crc"
 )
-# The rows are clustered by URI: a listing in the order of names touches neighbouring pages.
+# The rows are clustered by URI, so a listing in the order of names reads neighbouring pages.
 _TABLES: Final = (
-    "PRAGMA journal_mode = OFF",  # written aside and published whole
+    "PRAGMA journal_mode = OFF",  # written to a temporary file and published completely
     "PRAGMA synchronous = OFF",
     "PRAGMA cache_size = -32768",  # KiB
     "CREATE TABLE rules (text)",
@@ -112,7 +112,7 @@ class Stamps:
             if kind is None or not issubclass(kind, StorageError):
                 self._publish(keep_rest=kind is not None)
         except StorageError:
-            if kind is None:  # otherwise the first error is the one to see
+            if kind is None:  # otherwise the first error is the one to report
                 raise
         finally:
             self._close()
@@ -140,7 +140,7 @@ class Stamps:
             return None
         told = _sidecar(row[10])
         if (None if told is None else told.stamp) != sidecar:
-            self._missed += 1  # the image is as it was, but there is something new to write
+            self._missed += 1  # the image has not changed, but there is new data to write
             told = None
         self._found += 1
         width, height, image_format, size_bytes, fields = row[5:10]

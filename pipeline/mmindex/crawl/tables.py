@@ -36,12 +36,12 @@ CAPTIONS_SCHEMA: Final = pa.schema(
     ]
 )
 
-# What an image's file says beside PHOTO_COLUMNS.
+# The columns about an image's file, in addition to PHOTO_COLUMNS.
 FILE_COLUMNS: Final = ("folder", "filename", "modified")
 VIDEO_COLUMNS: Final = (DURATION, "time_s")
-# More columns than any corpus has; a hostile file could name others in every row.
+# More columns than any real corpus has; a hostile file could add new ones in every row.
 MAX_METADATA_COLUMNS: Final = 256
-_TIMESTAMP: Final = pa.timestamp("us")  # without a zone
+_TIMESTAMP: Final = pa.timestamp("us")  # without a time zone
 _EMPTY_LIST: Final = pa.list_(pa.null())
 _INT64: Final = range(-(2**63), 2**63)
 

@@ -11,7 +11,7 @@ import msgspec
 from mmindex.core.records import Ignored, QuarantineEntry, Rejected, Skip
 from mmindex.store.manifest import SourceSummary
 
-# Names may hold anything; a summary stays short.
+# Names can be of any length, but a summary must be short.
 _LONGEST_SUFFIX: Final = 12
 _MOST_SUFFIXES: Final = 40
 

@@ -14,7 +14,7 @@ from mmindex.core.workers import WORKERS, worker_deaths
 from mmindex.media.images import ImageLimits
 from mmindex.media.video import VideoInfo, probe_video
 
-# More than reading up to the first image may take (mmindex.media.video).
+# More than the time limit for reading up to the first frame (mmindex.media.video).
 _TIMEOUT_S: Final = 60.0
 _MEMORY_BYTES: Final = 4 << 30
 
@@ -67,5 +67,5 @@ def _start() -> None:
 def _probe(path: str, limits: ImageLimits) -> VideoInfo | tuple[Reason, str]:
     try:
         return probe_video(path, limits)
-    except ItemError as error:  # two arguments: it could not be sent as it is
+    except ItemError as error:  # its constructor has two arguments, so it cannot be pickled
         return error.reason, error.detail

@@ -35,7 +35,7 @@ from mmindex.media.images import ImageLimits
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo
 from mmindex.store.objects import Objects
-from mmindex.store.staging import clear_staging, hold_staging
+from mmindex.store.staging import HeldLayout, clear_staging, hold_staging
 
 # More threads hardly speed up a batch; several units at once use a large node better.
 _MOST_CORES = 4
@@ -68,7 +68,7 @@ class ClusterWorker:
         setup: the workers' setup.
         need: resources that a unit needs.
         nodes: figures of each node.
-        retries: how often a unit was restarted because its worker or node died.
+        retries: number of times that a unit was restarted because its worker or node died.
     """
 
     setup: Setup
@@ -105,22 +105,13 @@ class ClusterWorker:
         with ExitStack() as stack:
             stack.callback(_sweep, layout)
             stack.enter_context(connected(address))
-            held = stack.enter_context(hold_staging(layout)).staging_dir
-            need, device = _what_a_unit_needs(config, nodes())
-            encode = config.encode.model_copy(update={"cores": need.cpus, "device": device})
-            setup = Setup(
-                root=layout.root,
-                held=held,
-                config=config.model_copy(update={"encode": encode}),
-                known=known,
-                make_source=make_source,
-                versions=package_versions(),
-            )
-            worker = cls(setup, need)
+            held = stack.enter_context(hold_staging(layout))
+            need, device = what_a_unit_needs(config, nodes())
+            worker = cls(setup_of(held, config, known, make_source, (need, device)), need)
             infos = worker.look()
             if not infos:
                 raise NetworkError(f"the cluster at {address} has lost all its nodes")
-            worker.setup = replace(setup, info=_agreed(infos))
+            worker.setup = replace(worker.setup, info=_agreed(infos))
             get_logger("encode").info(
                 "joined a cluster", nodes=len(infos), cores_per_unit=need.cpus, device=device
             )
@@ -131,7 +122,7 @@ class ClusterWorker:
     def source(self) -> EncoderSource:
         """The encoder that all nodes agreed on; it cannot be loaded here."""
         if self.setup.info is None:
-            raise InternalError("no node has been looked at")
+            raise InternalError("no node has been checked")
         return EncoderSource(self.setup.info, _not_here, _not_here)
 
     def look(self) -> list[tuple[Node, EncoderInfo]]:
@@ -216,11 +207,39 @@ def _sweep(layout: Layout) -> None:
             if not any(layout.staging_dir.iterdir()):
                 return
             time.sleep(_SWEEP_S)
-    except MmindexError as error:  # this must not hide why the run ended; the next run sweeps too
-        get_logger("encode").warning("what workers staged could not be removed", why=error.message)
+    except MmindexError as error:  # the error that ended the run matters more
+        get_logger("encode").warning("staged files of workers remain", why=error.message)
 
 
-def _what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str]:
+def setup_of(
+    held: HeldLayout,
+    config: Config,
+    known: EncoderInfo | None,
+    make_source: MakeSource,
+    unit: tuple[Need, str],
+) -> Setup:
+    """Return the setup of workers.
+
+    Args:
+        held: the store, with a folder that the driver holds.
+        config: the run's settings.
+        known: the published version's encoder.
+        make_source: makes an encoder on a node.
+        unit: from :func:`what_a_unit_needs`.
+    """
+    need, device = unit
+    encode = config.encode.model_copy(update={"cores": need.cpus, "device": device})
+    return Setup(
+        root=held.root,
+        held=held.staging_dir,
+        config=config.model_copy(update={"encode": encode}),
+        known=known,
+        make_source=make_source,
+        versions=package_versions(),
+    )
+
+
+def what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str]:
     """Return the resources of a unit and the worker's device: one GPU, or some cores.
 
     Raises:
@@ -238,13 +257,13 @@ def _what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str
         has = ", ".join(f"{one.name}: {one.cpus} CPUs, {one.gpus} GPUs" for one in there[:5])
         raise NetworkError(
             f"no node of the cluster has {need.cpus} CPUs and {need.gpus} GPUs for a unit ({has})",
-            "start larger nodes, or set `cores` lower",
+            "start larger nodes, or lower `cores`",
         )
     return need, device
 
 
 def _agreed(found: Sequence[tuple[Node, EncoderInfo]]) -> EncoderInfo:
-    """Return the encoder of the first node if all others have the same.
+    """Return the encoder of the first node; check that all other nodes have the same one.
 
     Raises:
         ModelMismatchError: a node would use another one.

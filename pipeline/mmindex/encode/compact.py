@@ -27,7 +27,7 @@ from mmindex.store.keys import DistinctKeys, places_of
 from mmindex.store.manifest import EncoderInfo, ObjectRef
 from mmindex.store.objects import Objects
 
-# A nightly run with few changes adds one; this many cost a few open files.
+# A nightly run with few changes adds one shard; this number only costs a few open files.
 MOST_SMALL = 8
 _READ_ROWS = 8_192
 
@@ -72,7 +72,7 @@ class Compaction:
         first = 1 + max(number_of(shard.ref) for shard in shards)
         refs = numbered(self.side, self._merged(shards, rows, chosen, failed), first)
         get_logger("encode").info(
-            "shards put together", side=self.side, before=len(chosen), after=len(refs)
+            "shards merged", side=self.side, before=len(chosen), after=len(refs)
         )
         left = (shard.ref for number, shard in enumerate(shards) if number not in set(chosen))
         return (*left, *refs)

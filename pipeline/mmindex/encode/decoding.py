@@ -20,7 +20,7 @@ from pebble import ProcessFuture, ProcessPool
 from mmindex.core.errors import InternalError
 from mmindex.core.progress import get_logger
 from mmindex.core.records import ItemError, Reason
-from mmindex.core.system import die_with_parent, limit_worker
+from mmindex.core.system import die_with_parent, limit_worker, reuse_freed_memory
 from mmindex.core.workers import WORKERS, worker_deaths
 from mmindex.media.images import ImageLimits
 from mmindex.media.uris import open_indexed
@@ -32,7 +32,7 @@ from mmindex.models.preprocess import Pixels, PreprocessSpec, to_pixels
 # the machine is not affected.
 _WORKER_BASE_BYTES = 1 << 30
 _WORKER_BYTES_PER_PIXEL = 32
-# A pool that breaks this often without a result in between will never work.
+# After this number of failures without a result in between, the pool will never work.
 _MAX_BREAKS = 3
 
 
@@ -80,6 +80,7 @@ def worker_bytes(max_pixels: int) -> int:
 def start_worker(memory_bytes: int) -> None:
     """Initialise a worker."""
     die_with_parent()
+    reuse_freed_memory(64 << 20)
     limit_worker(memory_bytes)
 
 
@@ -177,9 +178,7 @@ class DecodePool(Generic[T, R]):
 
     def _restart(self, error: BrokenProcessPool) -> None:
         self._breaks += 1
-        get_logger("encode").warning(
-            "decode workers broke down: starting new ones", error=str(error)
-        )
+        get_logger("encode").warning("decode workers failed: starting new ones", error=str(error))
         self.close()
         if self._breaks >= _MAX_BREAKS:
             raise InternalError(

@@ -1,7 +1,7 @@
 """Take vectors from the files of ``embeddings:`` sources instead of encoding.
 
-The crawl gave each row the sha256 of its vector as key, so the files are read again and rows are
-found by their keys. Each block of a file results in one shard, the unit of resume.
+The crawl used the sha256 of each vector as the key of its row, so this module reads the files again
+and finds rows by their keys. Each block of a file results in one shard, the unit of resume.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class GivenPart:
     Attributes:
         source: the file.
         block: the number of the block.
-        rows: int64 (n,), the rows in the block, ascending.
+        rows: int64 (n,), the rows of the block to take, ascending.
         keys: S32 (n,), their keys.
         first: the first row of the table among the rows that they are for.
     """
@@ -120,7 +120,7 @@ class Given:
     Attributes:
         parts: in the order of the files.
         covered: bool (rows of the table,): the rows with a vector in a file, missing or not.
-        rest: what is still to be encoded.
+        rest: the items that must still be encoded.
     """
 
     parts: tuple[GivenPart, ...]
@@ -167,7 +167,7 @@ def take_vectors(
 
     Args:
         objects: the store's objects.
-        given: what to take.
+        given: the vectors to take.
         side: images or texts.
         info: the encoder.
         maps: the maps of an adapted model, for vectors of its parent.

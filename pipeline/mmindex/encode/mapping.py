@@ -27,7 +27,7 @@ from mmindex.store.objects import Objects
 
 Int64 = NDArray[np.int64]
 
-# Rows mapped at once: at 1,024 dimensions 32 MiB of float32.
+# Rows per step: 32 MiB of float32 at 1,024 dimensions.
 _ROWS = 8_192
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import mmindex
 from mmindex.core.config import Config
-from mmindex.core.errors import ModelMismatchError, NoInputError, StorageError
+from mmindex.core.errors import MmindexError, ModelMismatchError, NoInputError, StorageError
 from mmindex.core.records import ItemError
 from mmindex.core.system import calm_openmp
 from mmindex.encode.units import Unit, UnitResult
 from mmindex.encode.work import EncoderSource, Worker
 from mmindex.media.images import ImageLimits
+from mmindex.media.services import use_endpoint
 from mmindex.media.uris import read_indexed, split_uri
 from mmindex.media.video import split_frame
 from mmindex.store.layout import Layout
@@ -29,8 +30,10 @@ from mmindex.store.place import require_writable
 from mmindex.store.staging import hold_staging, is_held
 
 MakeSource = Callable[[Config, EncoderInfo | None], EncoderSource]
-# The packages that affect pixels, vectors or the bytes of a shard.
-_PACKAGES = ("torch", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow")
+# The packages that affect pixels, vectors, the bytes of a shard, or those of an index.
+_PACKAGES = (
+    "torch", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow", "faiss-gpu", "faiss-cpu",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def package_versions() -> dict[str, str]:
 
 
 def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> None:
-    """Refuse nodes whose vectors would not be comparable, or whose shards would differ.
+    """Check that two nodes would compute comparable vectors and equal shards.
 
     Args:
         one, two: names of the nodes.
@@ -92,7 +95,7 @@ def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> N
     if info.precision != other.precision:
         raise ModelMismatchError(
             f"{two} computes in {other.precision}, {one} in {info.precision}",
-            f"give the same to all, for example `precision={info.precision}`",
+            f"set the same precision on all nodes, for example `precision={info.precision}`",
         )
     if info.fingerprint != other.fingerprint:
         raise ModelMismatchError(
@@ -100,6 +103,22 @@ def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> N
             f"({other.fingerprint[:12]}) than {one} ({info.fingerprint[:12]})",
             "put the same files on every node, or into a folder that all share (local-dir:PATH)",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a check of a node found: the encoder that it would use, or what is wrong."""
+
+    info: EncoderInfo | None
+    wrong: str = ""
+
+
+def inspect(setup: Setup) -> Looked:
+    """Check this node as :func:`look`, but return what is wrong."""
+    try:
+        return Looked(look(setup))
+    except MmindexError as error:
+        return Looked(None, f"{error.message}: {error.hint}" if error.hint else error.message)
 
 
 def look(setup: Setup) -> EncoderInfo:
@@ -113,6 +132,8 @@ def look(setup: Setup) -> EncoderInfo:
 
 def _look_around(setup: Setup) -> EncoderSource:
     calm_openmp()  # before torch is imported
+    config = setup.config
+    use_endpoint(config.fetch.s3_endpoint, [source.spec for source in config.source])
     for name, has in package_versions().items():
         if has != setup.versions[name]:
             raise ModelMismatchError(
@@ -142,8 +163,8 @@ def _require_store(setup: Setup) -> None:
     require_writable(setup.root)
     if not is_held(setup.held):
         raise StorageError(
-            f"{setup.root}: a lock that another node holds does not show here",
-            "the file system must pass flock on between nodes: NFS 4, or Lustre mounted with flock",
+            f"{setup.root}: a lock that another node holds is not visible here",
+            "the file system must support flock between nodes: NFS 4, or Lustre mounted with flock",
         )
 
 
@@ -159,7 +180,7 @@ def why_unreadable(sample: Sample, limits: ImageLimits) -> str:
     return ""
 
 
-_kept: tuple[Setup, Worker] | None = None  # per process: a model is loaded once
+_kept: tuple[Setup, Worker] | None = None  # one per process, so that a model is loaded once
 
 
 def encode_unit(setup: Setup, unit: Unit) -> UnitResult:

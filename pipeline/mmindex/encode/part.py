@@ -1,4 +1,4 @@
-"""One part of the encoding, for batch systems that start the same command many times.
+"""Encode one part of the corpus, for batch systems that start the same command many times.
 
 Parts share only the store: no lock, no messages, no order. Each encodes every N-th unit of what the
 published version lacks and leaves the shards for the next full run. A restarted part continues
@@ -55,7 +55,7 @@ def parse_part(text: str) -> Part:
 
 @dataclass(frozen=True, slots=True)
 class PartReport:
-    """What a part did.
+    """The result of a part.
 
     Attributes:
         part, parts: number of the part, and number of parts.
@@ -87,7 +87,7 @@ def encode_part(
 
     Args:
         source: the encoder; loaded only if something is missing.
-        published: the version, held against collection.
+        published: the version, held so that ``gc`` keeps it.
         objects: the store's objects; shards are written there.
         config: only the sections encode and limits are used; ``shard_rows`` must be the same in
             each part.

@@ -43,8 +43,8 @@ class EncodePlan:
             units are cut from it.
         listed: shards of the published version that are kept.
         adopted: shards of a killed run or a part, with the first row of each.
-        mapping: for an adapted model, what is computed from vectors of its parent; otherwise None.
-        given: what is taken from files of vectors; None without such files.
+        mapping: for an adapted model, the items that are mapped from its parent's vectors; or None.
+        given: the items whose vectors are taken from files; None without such files.
     """
 
     side: Modality
@@ -59,7 +59,7 @@ class EncodePlan:
 
     @property
     def rest(self) -> Backlog:
-        """What the model has to encode: missing items that cannot be mapped or taken."""
+        """The items for the model: missing items that are neither mapped nor taken from files."""
         if self.given is not None:
             return self.given.rest
         return self.backlog if self.mapping is None else self.mapping.rest
@@ -154,13 +154,13 @@ def plan_encode(
     *,
     retry: bool = False,
 ) -> EncodePlan:
-    """Plan what the published version lacks, without what a killed run's shards have.
+    """Plan the items that neither the published version nor the shards of a killed run have.
 
     Args:
         tables: the objects and the side's table.
         side: the side.
         draft: the next version; its shards are reused where they match.
-        reader: reads shards; None: the encoder is unknown, and everything is to be encoded.
+        reader: reads shards; None if the encoder is unknown, so that everything must be encoded.
         files: files of vectors.
         retry: encode items again that are known to fail.
 

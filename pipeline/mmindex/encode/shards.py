@@ -160,7 +160,7 @@ class Leftover:
         ref: the object; it has no number yet.
         side: images or texts.
         fingerprint: fingerprint of the encoder that made it.
-        unit: the digest of the unit that it was made from; empty: unknown.
+        unit: the digest of the unit that it was made from; empty if unknown.
     """
 
     ref: ObjectRef
@@ -212,7 +212,7 @@ def is_sound(objects: Objects, ref: ObjectRef) -> bool:
     try:
         objects.path(ref)
     except DataError as error:
-        get_logger("encode").warning("passing over a damaged object", why=error.message)
+        get_logger("encode").warning("skipping a damaged object", why=error.message)
         return False
     return True
 
@@ -227,7 +227,7 @@ def _listed(layout: Layout) -> set[str]:
         try:
             listed |= {ref.sha256 for ref in versions.read_version(layout, number).objects}
         except DataError as error:
-            get_logger("encode").warning("passing over a damaged version", why=error.message)
+            get_logger("encode").warning("skipping a damaged version", why=error.message)
     return listed
 
 
@@ -239,7 +239,7 @@ def _object_files(layout: Layout) -> Iterator[Path]:
 
 
 def _read_footer(path: Path) -> Leftover | None:
-    """Read what a shard's file says about itself; None for other and unreadable files."""
+    """Read the footer of a shard; None for other and unreadable files."""
     with os_errors(path):
         try:
             with path.open("rb") as file:
@@ -252,7 +252,7 @@ def _read_footer(path: Path) -> Leftover | None:
                 fingerprint = metadata[_FINGERPRINT].decode()
                 unit = metadata.get(UNIT, b"").decode()
         except (pa.ArrowException, FileNotFoundError, KeyError, ValueError):
-            return None  # damaged, collected meanwhile, or another table
+            return None  # damaged, already removed by gc, or another table
         except OSError as error:
             if error.errno is not None:
                 raise

@@ -46,7 +46,7 @@ _SAMPLES = 8
 
 @dataclass(frozen=True, slots=True)
 class EncodeReport:
-    """What the stage did.
+    """The result of the stage.
 
     Attributes:
         encoder: the model.
@@ -67,7 +67,7 @@ class EncodeReport:
             there were none.
         bottleneck: the slowest part for images: ``decode``, ``model``, ``write`` or empty.
         nodes: figures of each node of a cluster; empty without one.
-        retries: how often a unit was restarted on a cluster.
+        retries: number of times that a unit was restarted on a cluster.
     """
 
     encoder: EncoderInfo
@@ -167,7 +167,7 @@ def encode(
         config: only the sections encode and limits are used.
         files: files from which vectors are taken.
         retry: retry items that are known to fail; repeated failures are recorded again.
-        cluster: encodes in place of this process; it is disconnected at the end.
+        cluster: encodes in place of this process; it stays connected.
 
     Raises:
         MmindexError: the model is not available, or writing failed; complete shards stay for the
@@ -184,7 +184,8 @@ def encode(
             stage.execute(plan)
             reader.forget()
     finally:
-        worker.close()
+        if cluster is None:
+            worker.close()
     warn_of_cut_texts(stage.cut_texts)
     return stage.report()
 
@@ -216,7 +217,7 @@ class _Stage:
         """Execute the plan of one side."""
         log, side, backlog = get_logger("encode"), plan.side, plan.backlog
         if plan.adopted:
-            log.info("taking up an interrupted run", side=side, shards=len(plan.adopted))
+            log.info("continuing an interrupted run", side=side, shards=len(plan.adopted))
         self.adopted += len(plan.adopted)
         self.reused[side] = backlog.reused
         self.encoded[side] = self.mapped[side] = self.given[side] = 0
@@ -256,7 +257,7 @@ class _Stage:
         if plan.mapping is None:
             return
         if self.source.maps is None:
-            raise InternalError(f"model {self.source.info.model}: its maps are not at hand")
+            raise InternalError(f"model {self.source.info.model}: its maps are not available")
         start, info = time.perf_counter(), self.source.info
         affine = self.source.maps().of(plan.side)
         for first, result in map_vectors(self.objects, plan.mapping, affine, plan.side, info):

@@ -26,7 +26,7 @@ def drop_failed(
         objects: the store's objects.
         images: the crawled ``images`` table.
         captions: the crawled ``captions`` table.
-        failed: why a key has no vector.
+        failed: the reason why a key has no vector.
 
     Returns:
         The two tables (the same objects if nothing failed) and one quarantine entry for each

@@ -102,7 +102,7 @@ def read_units(
     for unit in units:
         rows = tuple(islice(stream, len(unit.rows)))
         if len(rows) != len(unit.rows):
-            raise InternalError(f"{table.name}: {len(unit.rows)} rows asked for, {len(rows)} came")
+            raise InternalError(f"{table.name}: expected {len(unit.rows)} rows, got {len(rows)}")
         yield Unit(side, unit.number, rows)
 
 
@@ -135,7 +135,7 @@ class ShardWriter:
         objects: the store's objects.
         side: the modality.
         info: the encoder.
-        number: number of the shard; part of its name and not of its content.
+        number: number of the shard; part of its name but not of its content.
         unit: the digest of the unit that the shard is made from; empty for none.
         failed: every item without a vector.
     """

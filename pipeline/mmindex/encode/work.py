@@ -13,7 +13,7 @@ from mmindex.core.config import Config
 from mmindex.core.errors import DataError, InternalError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import StageTimer, counter, get_logger
-from mmindex.core.system import trim_heap, usable_cores
+from mmindex.core.system import reuse_freed_memory, trim_heap, usable_cores
 from mmindex.encode.decoding import (
     Decoded,
     DecodePool,
@@ -33,9 +33,9 @@ from mmindex.store.objects import Objects
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# More processes only compete for memory bandwidth.
+# More processes would only compete for memory bandwidth.
 _MAX_WORKERS = 16
-# Texts passed at once: enough to sort by length, few enough for memory.
+# Texts per call: enough to sort by length, but few enough for memory.
 _TEXTS_AT_ONCE = 2048
 
 
@@ -47,7 +47,7 @@ class EncoderSource:
         info: the encoder's identity.
         preprocess: its preprocessing; decode workers start before the model is loaded.
         load: loads it.
-        devices: on how many devices it runs; each gets a batch.
+        devices: number of devices on which it runs; each gets a batch.
         maps: for an adapted model, reads the maps that turn vectors of its parent, whose
             fingerprint is ``info.parent``, into its own; None for other models.
     """
@@ -95,6 +95,7 @@ class Worker:
         self._stop_decoders()
         if self._encoder is not None:
             self._encoder.close()
+            reuse_freed_memory()
 
     def _images(
         self, objects: Objects, units: Iterable[Unit], total: int, progress: tqdm[Any]
@@ -102,7 +103,7 @@ class Worker:
         batch_size = self.config.encode.batch_size * self.source.devices
         here, ahead = tee(units)
         tasks = (DecodeTask(key, uri.decode("utf-8")) for unit in ahead for key, uri in unit.rows)
-        # One batch for the model, and one that is decoded meanwhile.
+        # One batch for the model, and one that is decoded at the same time.
         stream = self._pool(total).results(tasks, ahead=2 * batch_size)
         for unit in here:
             writer = self._writer(objects, unit)
@@ -114,13 +115,13 @@ class Worker:
                 progress.update(count)
             yield self._finish(writer)
 
-    def _pool(self, pictures: int) -> DecodePool[DecodeTask, Decoded]:
+    def _pool(self, images: int) -> DecodePool[DecodeTask, Decoded]:
         """Return the decode workers: no more than there are images."""
         encode, limits = self.config.encode, self.config.limits
         workers = encode.workers
         if workers is None:
             workers = min(encode.cores or usable_cores(), _MAX_WORKERS)
-        workers = min(workers, pictures)
+        workers = min(workers, images)
         if self._decoders is not None and self._decoders.workers < workers:
             self._stop_decoders()
         if self._decoders is None:
@@ -140,20 +141,20 @@ class Worker:
     def _image_batch(
         self, batch: list[tuple[DecodeTask, Decoded]], writer: ShardWriter, progress: tqdm[Any]
     ) -> None:
-        keys, pictures = [], []
+        keys, images = [], []
         for task, decoded in batch:
             if isinstance(decoded, Failure):
                 writer.fail(task.key, decoded)
             else:
                 keys.append(task.key)
-                pictures.append(decoded)
+                images.append(decoded)
         if keys:
             first = self._encoder is None
             encoder = self._loaded()
             if first:
                 progress.unpause()  # the estimate does not include loading the model
             with self._timer.measure("image_model"):
-                vectors = encoder.encode_images(np.stack(pictures))
+                vectors = encoder.encode_images(np.stack(images))
             self._prove(Modality.IMAGE, vectors)
             writer.add(keys, vectors)
 
@@ -173,7 +174,7 @@ class Worker:
                     vectors = encoder.encode_texts(texts)
                 self._prove(Modality.TEXT, vectors)
                 writer.add([key for key, _ in batch], vectors)
-                trim_heap()  # every batch is split into other sizes; bench_growth.py shows it
+                trim_heap()  # the sizes of batches differ, see bench_growth.py
                 progress.update(count)
             yield self._finish(writer, encoder.cut_texts - before)
 
@@ -199,6 +200,7 @@ class Worker:
             get_logger("encode").info("loading the model", model=self.source.info.model)
             with self._timer.measure("load"):
                 self._encoder = self.source.load()
+            reuse_freed_memory(1 << 30)  # every batch needs blocks of the same sizes
             if self._encoder.info.fingerprint != self.source.info.fingerprint:
                 raise InternalError(
                     f"model {self.source.info.model}: its files changed while it was loaded",
@@ -211,14 +213,14 @@ def warn_of_cut_texts(count: int) -> None:
     """Log that texts were longer than the model's context, if any were."""
     if count:
         get_logger("encode").warning(
-            "the model saw only the beginning of texts: they are longer than its context",
+            "texts are longer than the context of the model: only their beginning is used",
             cut=count,
         )
 
 
 def _expect(wanted: int, came: int) -> None:
     if came != wanted:
-        raise InternalError(f"{wanted} items asked for, {came} came")
+        raise InternalError(f"expected {wanted} items, got {came}")
 
 
 def _require_vectors(vectors: Float32, info: EncoderInfo) -> None:

@@ -1,10 +1,10 @@
 """Confidence intervals of recall: percentile bootstrap over images.
 
-Captions of one image are not independent (an odd image spoils all five), so images are drawn with
-replacement, together with all their queries; intervals over captions drawn one by one would be too
-narrow. Percentile interval: B. Efron, R. Tibshirani, An Introduction to
-the Bootstrap, 1993, chapter 13; whole clusters: C. Field, A. Welsh, Bootstrapping clustered data,
-JRSS B 69 (2007) 369-390.
+Captions of one image are not independent (an unusual image affects all five), so images are drawn
+with replacement, together with all their queries; intervals over captions drawn one by one would be
+too narrow. Percentile interval: B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993,
+chapter 13; whole clusters: C. Field, A. Welsh, Bootstrapping clustered data, JRSS B 69 (2007)
+369-390.
 
 The gallery stays fixed: the intervals describe other queries to this corpus, not other corpora. If
 every query succeeds, or none, the interval has no width.
@@ -21,7 +21,7 @@ from mmindex.core.errors import InternalError
 
 Int64 = NDArray[np.int64]
 
-# The ends of a 95 % interval move by about 1 % of its width from seed to seed.
+# The ends of a 95 % interval differ by about 1 % of its width between seeds.
 REPLICATES = 2_000
 LEVEL = 95.0
 KS = (1, 5, 10)

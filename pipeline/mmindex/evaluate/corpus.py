@@ -61,7 +61,7 @@ class Items:
         rows = np.argsort(ids, kind="stable").astype(np.int64)
         object.__setattr__(self, "starts", starts)
         object.__setattr__(self, "rows", rows)
-        # (id, row) as one number ascends along ``rows``: one binary search then finds a pair.
+        # (id, row) as one number is ascending in ``rows``, so one binary search finds a pair.
         object.__setattr__(self, "_grouped", ids[rows] * (len(rows) + 1) + rows)
 
     @property
@@ -93,7 +93,7 @@ class Queries:
 
     def __post_init__(self) -> None:
         if len(self.ids) and np.diff(self.offsets).min() < 1:
-            raise InternalError("a query without a right answer cannot be ranked")
+            raise InternalError("a query without a correct answer cannot be ranked")
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -22,14 +22,15 @@ from mmindex.evaluate.corpus import (
 from mmindex.evaluate.recall import Recall
 from mmindex.search.searcher import Searcher
 
-# Pairs of query and gallery vector scored for one direction: some 20 seconds on two cores at 512
-# dimensions, so that measuring never outweighs building. COCO's 25,010 x 5,000 is an eighth of it.
+# Pairs of query and gallery vector for one direction: about 20 seconds on two cores at 512
+# dimensions, so that evaluation never takes longer than building. COCO's 25,010 x 5,000 is an
+# eighth of it.
 MAX_PAIRS = 1_000_000_000
-# However large the corpus, this many queries are asked: below, R@1 is uncertain by over 3 points.
+# The minimum number of queries for any corpus: with fewer, R@1 is uncertain by over 3 points.
 MIN_QUERIES = 1_000
-# Answers looked at when an index is measured: recall@10 needs no more.
+# Answers per query when an index is measured: recall@10 needs no more.
 DEPTH = 10
-# Queries searched at once: 4096 x 1024 dimensions as float32 are 16 MiB.
+# Queries per batch: 4096 x 1024 dimensions as float32 are 16 MiB.
 _BATCH = 4096
 
 Float64 = NDArray[np.float64]

@@ -28,7 +28,7 @@ _BLOCKS = (
     "index_recall@10",
 )
 _COUNTS = ("images", "captions")
-# Measured figures are rounded to four digits; this is far below.
+# Measured figures are rounded to four digits; this is much smaller.
 _ROUNDING = 1e-9
 
 
@@ -76,7 +76,7 @@ class Comparison:
             raise DataError(
                 f"{len(self.outside)} of {len(self.figures)} figures are not as expected"
                 f" ({self.title}): " + "; ".join(str(figure) for figure in self.outside),
-                "a changed corpus, model, precision or index explains it; if it is meant,"
+                "the corpus, model, precision or index may have changed; if this is intended,"
                 " write the new figures into the file",
             )
 
@@ -99,7 +99,7 @@ class Subject:
         """Read those of a store; several sources and splits are joined with ``+``."""
         manifest, encoder = snapshot.manifest, snapshot.encoder
         column = snapshot.table("images", ["split"])["split"]
-        # Bytes, not strings: a name may hold half surrogates, which are no UTF-8.
+        # Bytes instead of strings: a name can contain lone surrogates, which are not UTF-8.
         splits = pc.unique(column.cast(pa.binary())).to_pylist()
         return cls(
             encoder.model,

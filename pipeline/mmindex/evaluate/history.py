@@ -13,7 +13,7 @@ from mmindex.store.layout import Layout
 from mmindex.store.manifest import Counts
 from mmindex.store.snapshot import Snapshot
 
-# A nightly build's last two months; older ones are in `mmindex versions`.
+# Two months of nightly builds; `mmindex versions` lists older ones.
 MOST_VERSIONS = 60
 
 

@@ -28,11 +28,11 @@ from mmindex.evaluate.corpus import Items, Queries, VectorSource
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-# One tile of scores is 2048 x 2048 float64 = 32 MiB: large enough for full BLAS speed (114 GFLOP/s
+# One tile of scores has 2048 x 2048 float64 (32 MiB): large enough for full BLAS speed (114 GFLOP/s
 # on two cores), small enough that a tile, its masks and both operands stay below 200 MB.
 _QUERY_ROWS = 2048
 _GALLERY_ROWS = 2048
-# Pairs of (query, right item) scored at once: 4096 x 1024 dimensions x 2 operands = 64 MiB.
+# Pairs of (query, correct item) per step: 4096 x 1024 dimensions x 2 operands are 64 MiB.
 _PAIR_ROWS = 4096
 
 UNRANKED = 0
@@ -112,7 +112,8 @@ def _scan_block(queries: Queries, gallery: Items, depth: int) -> Scan:
         scores = matrix @ block.astype(np.float64).T
         weights = rows_of_id[ids]
         ahead += _count(scores > best[:, None], weights)
-        # Usually one tie a query: the right item itself. Flat: 30 times as fast as np.nonzero.
+        # Usually there is one tie per query, the correct item itself. Searching a flat array is
+        # 30 times as fast as np.nonzero.
         tied_query, tied_id = np.divmod(np.flatnonzero(scores == best[:, None]), len(block))
         lower = gallery.earlier(ids[tied_id], best_row[tied_query])
         ahead += np.bincount(tied_query, weights=lower, minlength=len(queries)).astype(np.int64)
@@ -133,7 +134,7 @@ def _count(mask: NDArray[np.bool_], weights: Int64) -> Int64:
     if (weights == 1).all():
         counts: Int64 = np.count_nonzero(mask, axis=1)
         return counts
-    # float64 counts exactly up to 2**53, and is ten times faster here than integers.
+    # float64 is exact up to 2**53, and here ten times as fast as integers.
     sums: Float64 = mask.astype(np.float64) @ weights.astype(np.float64)
     return sums.astype(np.int64)
 
@@ -177,7 +178,7 @@ def ranks_in_answers(answers: Int64, queries: Queries, gallery: Items) -> Int64:
     return ranks
 
 
-# Searchers score in float32: two candidates closer than this are one to them.
+# Searchers compute scores in float32 and cannot distinguish candidates closer than this.
 _SCORE_TOLERANCE = 1e-6
 
 

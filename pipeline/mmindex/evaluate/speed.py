@@ -20,13 +20,13 @@ from mmindex.search.searcher import Searcher
 from mmindex.store.manifest import IndexInfo
 from mmindex.store.snapshot import Snapshot
 
-# Searched at once, as `query --queries` does; few enough that a point takes some 30 ms.
+# The batch size, as in `query --queries`; small enough that a point takes about 30 ms.
 BATCH = 256
 _K = 10
-# A point is timed again until this has passed, three times at least; the fastest counts.
+# A point is timed repeatedly for this time, but at least three times; the fastest run counts.
 _SECONDS = 0.2
 _REPEATS = 3
-# Single queries that are timed.
+# Number of single queries to time.
 _ALONE = 20
 
 
@@ -91,7 +91,7 @@ def measure_speed(snapshot: Snapshot, side: Modality, asked: VectorSource, seed:
         settings.append((*chosen, measured, None))
     points = []
     for nprobe, k_factor, found, cost in settings:
-        # The searcher reads its settings at each search; the index in memory serves them all.
+        # The searcher reads its settings in each search, so one index in memory serves all points.
         searcher.info = msgspec.structs.replace(info, nprobe=nprobe, k_factor=k_factor)
         rate = _rate(searcher, queries)
         points.append(SpeedPoint(nprobe, k_factor, found, rate, cost, (nprobe, k_factor) == chosen))

@@ -33,7 +33,7 @@ from mmindex.sources.kinds.scenes import parse_scenes
 from mmindex.store.manifest import EncoderInfo, Manifest
 from mmindex.store.snapshot import Snapshot
 
-# The work grows with the square; so many scenes take some ten seconds.
+# The work grows with the square; this number of scenes takes about ten seconds.
 _MAX_CEILING_SCENES = 5_000
 
 
@@ -140,7 +140,7 @@ def _filled(blank: Evaluation, to_image: Direction, to_text: Direction) -> Evalu
 
 
 def _block(measured: Recall) -> RecallBlock:
-    # Four digits tell any two counts of up to a million queries apart.
+    # Four digits distinguish any two counts of up to a million queries.
     return RecallBlock(
         r1=round(measured.r1, 4),
         r5=round(measured.r5, 4),

@@ -1,1 +1,1 @@
-"""A version's images, captions and vectors in files that other tools read."""
+"""Export a version's images, captions and vectors to files for other tools."""

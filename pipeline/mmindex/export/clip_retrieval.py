@@ -1,8 +1,9 @@
-"""The layout of clip-retrieval: numbered ``.npy`` files beside Parquet files of the same rows.
+"""The layout ``clip-retrieval``: numbered ``.npy`` files, and Parquet files with the same rows.
 
-``img_emb/img_emb_0.npy``, ``text_emb/text_emb_0.npy`` and ``metadata/metadata_0.parquet``, as
-``clip-retrieval inference`` writes them. ``clip-retrieval index``, autofaiss and embedding-reader
-read them: https://github.com/rom1504/clip-retrieval
+The files are ``img_emb/img_emb_0.npy``, ``text_emb/text_emb_0.npy`` and
+``metadata/metadata_0.parquet``, as in the output of ``clip-retrieval inference``.
+``clip-retrieval index``, autofaiss and embedding-reader can read them:
+https://github.com/rom1504/clip-retrieval
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from mmindex.export.files import TableFile, with_column
 from mmindex.export.rows import BLOCK_ROWS, Block, Rows
 
 PART_ROWS: Final = 12 * BLOCK_ROWS
-_PATH: Final = "image_path"  # what clip-retrieval calls the uri
+_PATH: Final = "image_path"  # the name of the uri column in clip-retrieval
 
 
 class _Npy:
-    """A float16 ``.npy`` file whose number of rows is known before they come."""
+    """A float16 ``.npy`` file whose number of rows is known in advance."""
 
     def __init__(self, path: Path, rows: int, dim: int) -> None:
         self._path = path
@@ -45,20 +46,20 @@ class _Npy:
 
 
 def write(rows: Rows, folder: Path) -> bool:
-    """Write all rows; returns whether texts are among them.
+    """Write all rows, and return whether text vectors were written.
 
-    Files of texts must have the images' rows: they are written where every image has a caption,
-    and hold the vector of its first one.
+    Row i of a text file must belong to row i of the image file. Text files are therefore written
+    only if every image has a caption, and contain the vector of the first caption of each image.
 
     Raises:
         DataError: the store is damaged.
-        StorageError: the disk is full, or fails.
+        StorageError: the disk is full, or an I/O error occurs.
     """
     with_texts = rows.every_image_has_a_caption
     for name in ("img_emb", "metadata", *(["text_emb"] if with_texts else [])):
         with os_errors(folder):
             (folder / name).mkdir()
-    digits = len(str((len(rows) - 1) // PART_ROWS))  # names are read in their order
+    digits = len(str((len(rows) - 1) // PART_ROWS))  # readers sort the files by name
     blocks = rows.blocks()
     for number, start in enumerate(range(0, len(rows), PART_ROWS)):
         size = min(PART_ROWS, len(rows) - start)

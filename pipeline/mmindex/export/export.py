@@ -1,4 +1,4 @@
-"""Exports a version: all or nothing, into a folder of its own."""
+"""Export a version to a new folder, completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ NOTE: Final = "mmindex.json"
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was exported.
+    """The result of an export.
 
     Attributes:
-        folder: where it is.
+        folder: the folder of the export.
         layout: one of :data:`LAYOUTS`.
-        version: the store's version.
-        images: how many.
-        captions: how many captions the export holds; of ``clip-retrieval`` those with a vector.
-        unreadable: images of the layout ``hf`` whose files could not be read: they are null there.
-        bytes: size of all files.
+        version: the exported version of the store.
+        images: number of images.
+        captions: number of captions; for ``clip-retrieval``, the number of caption vectors.
+        unreadable: number of images in the layout ``hf`` that are null, because their files could
+            not be read.
+        bytes: size of all files in bytes.
     """
 
     folder: Path
@@ -53,7 +54,7 @@ def export(
     *,
     with_location: bool = False,
 ) -> ExportReport:
-    """Write a version's images, captions and vectors into a new folder.
+    """Write a version's images, captions and vectors to a new folder.
 
     The folder appears when it is complete; until then, its files are in a hidden folder next to it.
 
@@ -61,14 +62,14 @@ def export(
         snapshot: the version.
         folder: a new or empty folder.
         layout: ``parquet``, ``clip-retrieval`` or ``hf``.
-        where: an SQL condition on images; None: all images.
+        where: an SQL condition on images; None exports all images.
         with_location: whether to export locations.
 
     Raises:
         UsageError: the folder is not empty or inside the store, or ``where`` is invalid.
         NoInputError: there is nothing to export.
         DataError: the store is damaged.
-        StorageError: the disk is full, or fails.
+        StorageError: the disk is full, or an I/O error occurs.
     """
     folder = folder.absolute()
     _check_target(folder, snapshot.layout.root.absolute())
@@ -117,7 +118,7 @@ def _note(
     *,
     with_location: bool,
 ) -> dict[str, Any]:
-    """Write the description of the vectors: their model."""
+    """Return the content of ``mmindex.json``: the version, the model and the dimensions."""
     encoder = snapshot.encoder
     return {
         "mmindex": mmindex.__version__,

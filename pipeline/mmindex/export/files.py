@@ -1,4 +1,4 @@
-"""Parquet files that are written table by table."""
+"""Write Parquet files table by table."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mmindex.core.errors import os_errors
 
 
 class TableFile:
-    """A Parquet file that takes its schema from the first table; close it in any case."""
+    """A Parquet file with the schema of the first table. The caller must close it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._writer: pq.ParquetWriter | None = None
 
     def close(self) -> None:
-        """Write the footer.
+        """Write the footer and close the file.
 
         Raises:
-            StorageError: the disk is full, or fails.
+            StorageError: the disk is full, or an I/O error occurs.
         """
         if self._writer is not None:
             with os_errors(self.path):
@@ -32,7 +32,7 @@ class TableFile:
         """Append a table.
 
         Raises:
-            StorageError: the disk is full, or fails.
+            StorageError: the disk is full, or an I/O error occurs.
         """
         with os_errors(self.path):
             if self._writer is None:
@@ -41,7 +41,7 @@ class TableFile:
 
 
 def with_column(table: pa.Table, name: str, column: Any) -> pa.Table:
-    """The table with one more column; one of that name that it has is called ``meta_NAME``."""
+    """Return a table with one more column; an existing one is renamed to ``meta_NAME``."""
     if name in table.column_names:
         table = table.rename_columns(
             [f"meta_{one}" if one == name else one for one in table.column_names]

@@ -1,8 +1,8 @@
-"""A Hugging Face dataset folder: Parquet files with the image files inside.
+"""The layout ``hf``: a Hugging Face dataset, with Parquet files that contain the image files.
 
-``datasets.load_dataset(FOLDER)`` reads it: a split for each value of the ``split`` column, images
-as an ``Image`` feature. Features are described in the schema's metadata under ``huggingface``:
-https://huggingface.co/docs/datasets/about_dataset_features
+``datasets.load_dataset(FOLDER)`` reads it, with one split for each value of the column ``split``
+and the images as an ``Image`` feature. The metadata of the schema describes the features under
+``huggingface``: https://huggingface.co/docs/datasets/about_dataset_features
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from mmindex.media.uris import read_indexed
 from mmindex.media.video import split_frame
 from mmindex.store.objects import contents
 
-_GROUP_ROWS: Final = 100  # of one row group, as the hub's viewer reads them
-_FILE_BYTES: Final = 500_000_000  # of images in one file, as the hub recommends
+_GROUP_ROWS: Final = 100  # rows per row group, as the hub recommends for its viewer
+_FILE_BYTES: Final = 500_000_000  # bytes of images per file, as the hub recommends
 _MOST_SPLITS: Final = 100
 _IMAGE: Final = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_ONLY_SPLIT: Final = "train"  # what datasets calls the only split; it keeps `all` for itself
+_ONLY_SPLIT: Final = "train"  # the usual name for a single split; datasets reserves `all`
 _SUFFIXES: Final = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The result: the number of images that cannot be read, by reason."""
+    """The number of images that cannot be read, in total and by reason."""
 
     unreadable: int
     reasons: dict[str, int]
@@ -58,7 +58,7 @@ class _Task:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads an image file in a worker, without metadata or unchanged."""
+    """Read an image file in a worker, unchanged or without its metadata."""
 
     limits: ImageLimits
     as_it_is: bool
@@ -74,15 +74,15 @@ class _Reader:
 
 
 def write(rows: Rows, folder: Path, limits: LimitsConfig, *, with_location: bool) -> Written:
-    """Write all rows with their files.
+    """Write all rows with their image files.
 
-    Files are written without metadata, which can contain locations, or unchanged with
-    ``with_location``. An image that cannot be read is null.
+    Image files are written without their metadata, which can contain locations. With
+    ``with_location``, they are written unchanged. An image that cannot be read is null.
 
     Raises:
         UsageError: there are more splits than a dataset can have.
         DataError: the store is damaged.
-        StorageError: the disk is full, or fails.
+        StorageError: the disk is full, or an I/O error occurs.
         InternalError: worker processes cannot be started.
     """
     with os_errors(folder):
@@ -103,7 +103,7 @@ def write(rows: Rows, folder: Path, limits: LimitsConfig, *, with_location: bool
                     if len(splits) == _MOST_SPLITS:
                         raise UsageError(
                             f"the images have more than {_MOST_SPLITS} different splits",
-                            "export some with `where`, or choose `layout=parquet`",
+                            "export fewer images with `where`, or choose `layout=parquet`",
                         )
                     splits[split] = stack.enter_context(closing(_Split(folder / "data", split)))
                 files, failed = _files(pool, part)
@@ -130,7 +130,7 @@ class _Split:
             self._file.close()
 
     def write(self, table: pa.Table, image_bytes: int) -> None:
-        """Append rows; a new file begins where the last one is full."""
+        """Append rows, to a new file if the last one is full."""
         if self._file is None or self._bytes >= _FILE_BYTES:
             self.close()
             self._file = TableFile(self._folder / f"{self._name}-{self._number:05d}.parquet")
@@ -140,7 +140,7 @@ class _Split:
 
 
 def _groups(rows: Rows) -> Iterator[pa.Table]:
-    """The rows in small tables: their images are held at once."""
+    """Yield the rows in small tables, because the images of a table are in memory together."""
     for block in rows.blocks():
         table = with_column(block.images, "captions", block.captions)
         table = with_column(table, VECTOR, vector_column(block.vectors))

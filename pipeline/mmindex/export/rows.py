@@ -1,4 +1,4 @@
-"""The rows that are exported: images with their metadata, captions and vectors, in blocks."""
+"""The rows of an export: images with their metadata, captions and vectors, in blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmindex.store.snapshot import Snapshot
 Float16 = NDArray[np.float16]
 Int64 = NDArray[np.int64]
 
-# Rows held at once: 8,192 x 1,024 float16 are 16 MiB.
+# Rows in memory at a time: 8,192 x 1,024 float16 values are 16 MiB.
 BLOCK_ROWS = 8_192
 
 
@@ -30,8 +30,8 @@ class Block:
     """Some images, in the order of the ``images`` table.
 
     Attributes:
-        images: the allowed columns, n rows; text is valid UTF-8.
-        captions: list<string>, n rows: the captions of each image, in order.
+        images: table of n rows with the exported columns; text is valid UTF-8.
+        captions: list<string> (n,), the captions of each image, in the order of their table.
         vectors: float16 (n, dim), unit length up to rounding.
         first_captions: int64 (n,), the vector id of the first caption of each image; -1 if it has
             none.
@@ -46,11 +46,12 @@ class Block:
 class Rows:
     """The exported rows of a version.
 
-    Memory: keys and image ids while they are looked up (some 200 bytes a row), then 40 bytes a row.
+    It needs about 200 bytes of memory per row while keys and image ids are looked up, and 40 bytes
+    per row afterwards.
 
     Args:
         snapshot: the version.
-        where: an SQL condition on images; None: all images.
+        where: an SQL condition on images; None exports all images.
         with_location: whether to export location columns.
 
     Raises:
@@ -84,12 +85,12 @@ class Rows:
 
     @property
     def every_image_has_a_caption(self) -> bool:
-        """Whether each exported image has at least one."""
+        """Whether each exported image has at least one caption."""
         return self.has_texts and bool((self._owned.counts[self._chosen] > 0).all())
 
     @cached_property
     def caption_rows(self) -> Int64:
-        """The rows of the ``captions`` table that belong to exported images, ascending."""
+        """The rows of the ``captions`` table of exported images: int64 (m,), ascending."""
         if not self.has_texts:
             return np.empty(0, np.int64)
         wanted = np.zeros(len(self._vector_ids), np.bool_)
@@ -102,7 +103,11 @@ class Rows:
         return self.snapshot.row_ids(Modality.TEXT)
 
     def blocks(self) -> Iterator[Block]:
-        """The images in blocks of at most ``BLOCK_ROWS``."""
+        """Yield the images in blocks of at most ``BLOCK_ROWS`` rows.
+
+        Raises:
+            DataError: the store is damaged.
+        """
         vectors = self.snapshot.vectors(Modality.IMAGE)
         for start in range(0, len(self._chosen), BLOCK_ROWS):
             rows = self._chosen[start : start + BLOCK_ROWS]
@@ -141,9 +146,10 @@ class _Owned:
     """Which captions belong to which image.
 
     Attributes:
-        owners: int64 (captions,), the image's row of each caption.
-        order: int64 (captions,), caption rows grouped by image.
-        starts, counts: int64 (images,), where in ``order`` an image's captions begin; how many.
+        owners: int64 (captions,), the image row of each caption.
+        order: int64 (captions,), the caption rows, grouped by image.
+        starts: int64 (images,), the position in ``order`` of each image's first caption.
+        counts: int64 (images,), the number of captions of each image.
     """
 
     owners: Int64

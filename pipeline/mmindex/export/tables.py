@@ -1,4 +1,4 @@
-"""The layout ``parquet``: a row for each image, and one for each caption, with their vectors."""
+"""The layout ``parquet``: a table of images and a table of captions, with their vectors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _CAPTION_COLUMNS: Final = ("caption_id", "image_id", "key", "text")
 
 
 def write(rows: Rows, folder: Path) -> None:
-    """Write ``images.parquet`` and, where there are captions, ``captions.parquet``.
+    """Write ``images.parquet`` and, if there are captions, ``captions.parquet``.
 
     Raises:
         DataError: the store is damaged.
-        StorageError: the disk is full, or fails.
+        StorageError: the disk is full, or an I/O error occurs.
     """
     with closing(TableFile(folder / "images.parquet")) as file:
         for block in rows.blocks():

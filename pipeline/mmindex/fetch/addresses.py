@@ -28,7 +28,7 @@ from mmindex.fetch.outcome import FetchError, FetchStatus
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-MAX_URL_CHARS: Final = 8_000  # what servers accept; RFC 9110 requires at least that
+MAX_URL_CHARS: Final = 8_000  # the longest URL that RFC 9110 requires servers to accept
 
 # In a cloud, these return credentials, whatever else the network allows.
 _METADATA: Final = frozenset(

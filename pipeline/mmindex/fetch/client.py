@@ -63,7 +63,7 @@ class Client:
         connector = aiohttp.TCPConnector(
             resolver=self._guard,
             socket_factory=self._guard.open_socket,
-            limit=0,  # callers limit the number of requests in progress
+            limit=0,  # the callers limit the number of concurrent requests
             ttl_dns_cache=_DNS_TTL_S,
             dns_cache_max_size=_DNS_CACHED_NAMES,
         )

@@ -106,7 +106,7 @@ def _is_ready(layout: Layout, folder: Path, file: RemoteFile) -> bool:
         or file.sha256 not in (None, record.sha256)
         or file.md5 not in (None, record.md5)
     ):
-        checked = _check(path, file, "", "move it to another place, then it is downloaded")
+        checked = _check(path, file, "", "move it to another folder, and it will be downloaded")
         write_file(layout, _record_path(path), msgspec.json.encode(checked))
     return True
 

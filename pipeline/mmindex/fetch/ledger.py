@@ -1,4 +1,4 @@
-"""Track every row and address of a URL list during a run.
+"""Track every row and URL of a list during a run.
 
 A scratch SQLite database in the store's staging folder. Each run creates it from the list and the
 shards, which are the only permanent records, so that nothing can be inconsistent after a kill.
@@ -34,7 +34,7 @@ _CHUNK_ROWS: Final = 256
 _DAY_MS: Final = 24 * 3600 * 1000
 
 _TABLES: Final = (
-    "PRAGMA journal_mode = OFF",  # scratch: removed after a crash, never recovered
+    "PRAGMA journal_mode = OFF",  # temporary: removed after a crash, never recovered
     "PRAGMA synchronous = OFF",
     "PRAGMA cache_size = -8192",  # KiB
     "PRAGMA temp_store = FILE",

@@ -13,22 +13,22 @@ class FetchStatus(StrEnum):
 
     STORED = "stored"  # the bytes are stored (or already were, under the same sha256)
     FORGOTTEN = "forgotten"  # the content was forgotten: never requested again
-    # May pass: tried again by the next run.
+    # Temporary: tried again by the next run.
     TIMEOUT = "timeout"  # too slow to connect, to send data, or in total
     CONNECTION = "connection"  # refused, reset, ended early, broken TLS or HTTP
     DNS = "dns"  # the name cannot be resolved
     SERVER_ERROR = "server_error"  # 5xx
-    THROTTLED = "throttled"  # asked to wait longer than the budget allows
+    THROTTLED = "throttled"  # the host asks for a longer wait than the budget allows
     ROBOTS_UNREACHABLE = "robots_unreachable"  # RFC 9309, 2.3.1.4: complete disallow
     HOST_GIVEN_UP = "host_given_up"  # too many lost connections to this host in a row
-    # Final for a while: tried again after ``retry_permanent_days``.
+    # Permanent for now: tried again after ``retry_permanent_days``.
     OPTED_OUT = "opted_out"  # robots.txt, X-Robots-Tag or TDM-Reservation
     CRAWL_DELAY = "crawl_delay"  # robots.txt asks for longer pauses than the limit
     GONE = "gone"  # 404, 410
     CLIENT_ERROR = "client_error"  # any other 4xx, and invalid responses
     BAD_URL = "bad_url"  # not an http or https address, or one with credentials
     BAD_REDIRECT = "bad_redirect"  # too many, from https to http, or to a bad address
-    REFUSED_ADDRESS = "refused_address"  # leads to a private or otherwise special network
+    REFUSED_ADDRESS = "refused_address"  # an address in a private or otherwise special network
     NOT_AN_IMAGE = "not_an_image"  # a web page or other text
     EMPTY = "empty"  # a response without a body
     TOO_LARGE = "too_large"  # more bytes than the limit

@@ -86,7 +86,7 @@ def _load(path: Path, kind: type[T]) -> T | None:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError:
-        return None  # it only saves work: without it, the work is repeated
+        return None  # the file only saves work; without it, the work is repeated
 
 
 def strong_etag(response: aiohttp.ClientResponse) -> str:

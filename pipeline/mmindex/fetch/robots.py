@@ -22,7 +22,7 @@ from mmindex.fetch.outcome import FetchError, FetchStatus
 _MAX_BYTES: Final = 512 * 1024
 # RFC 9309, 2.4: not longer than a day.
 _KEEP_S: Final = 24 * 3600.0
-# Long crawls of many hosts must not keep the rules of all of them.
+# A long crawl of many hosts must not keep the rules of all of them in memory.
 _KEPT_ORIGINS: Final = 4_000
 _TRIES: Final = 2
 

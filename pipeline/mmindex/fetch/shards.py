@@ -1,9 +1,9 @@
 """Shards of fetched images: Parquet files with the status and bytes of each address in a row.
 
-Why Parquet and not tar: address, status, sha256 and bytes are in one row and cannot become
-inconsistent; a row without bytes (a 404, an opt-out) needs no file of its own; the other columns
-can be read without the bytes, as a second run does; pages have checksums, which tar has not. A
-shard is written completely or not at all, and never changed: a later run adds shards.
+Parquet has advantages over tar: the URL, status, sha256 and bytes are in one row and cannot become
+inconsistent; a row without bytes (a 404, an opt-out) needs no separate file; a second run can read
+the other columns without the bytes; and pages have checksums. A shard is written completely or not
+at all, and never changes: a later run adds shards.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SCHEMA: Final = pa.schema(
     ]
 )
 _STATE_COLUMNS: Final = ["url", "status", "detail", "http_status", "fetched_at", "key", "has_bytes"]
-# Reading one image reads its row group: small enough for that, large enough for few pages.
+# Reading an image reads its whole row group, so groups are small, but large enough for few pages.
 _GROUP_BYTES: Final = 4 << 20
 _GROUP_ROWS: Final = 256
 _STATE_ROWS: Final = 16_384
@@ -102,7 +102,7 @@ class ShardWriter:
         self._writer = pq.ParquetWriter(
             pa.PythonFile(self._staged, mode="w"),
             SCHEMA,
-            # Photos hardly compress further; the other columns do.
+            # Photos are compressed already; the other columns are not.
             compression={name: "none" if name == BYTES_COLUMN else "zstd" for name in SCHEMA.names},
             use_dictionary=["status", "detail"],
             write_statistics=False,

@@ -92,7 +92,7 @@ class Transfer:
         while True:
             before = self._good_bytes(url)
             if self._sidecar is not None and 0 < self._sidecar.length == before:
-                return  # stopped between the last byte and the check
+                return  # the last run stopped between the last byte and the check
             try:
                 await self._request(client, url)
                 return

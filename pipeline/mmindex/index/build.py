@@ -19,6 +19,7 @@ from mmindex.core.progress import StageTimer, get_logger
 from mmindex.index import gpu as gpus
 from mmindex.index.exact import thread_count
 from mmindex.index.faissio import write_index
+from mmindex.index.fill import Filler, Job, can_be_merged, fill, job_of, spans_of
 from mmindex.index.gather import (
     IDS_SCHEMA,
     as_keys,
@@ -34,7 +35,7 @@ from mmindex.store.manifest import IndexInfo, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.vectors import Vectors, write_segment
 
-# Large corpora compare recipes on a sample of so many rows, others on the vectors themselves.
+# For larger corpora, recipes are compared on a sample with this number of rows.
 REHEARSAL_ROWS = 131_072
 _REHEARSE_FROM = 4 * REHEARSAL_ROWS
 
@@ -60,7 +61,8 @@ class _Job:
     queries: NDArray[np.float32] | None
     config: IndexConfig
     threads: int
-    originals: Callable[[], Blocks] | None  # as encoded, where re-ranking reads rounded vectors
+    originals: Callable[[], Blocks] | None  # the original vectors, if re-ranking uses rounded ones
+    fill: Callable[[Any], bool] | None
 
 
 def build_index(
@@ -70,6 +72,7 @@ def build_index(
     shards: Sequence[ObjectRef],
     config: IndexConfig,
     queries: NDArray[np.float32] | None = None,
+    filler: Filler | None = None,
 ) -> IndexReport:
     """Build an index of the current vectors; ids are 0, 1, ... in the order of ``keys``.
 
@@ -82,6 +85,7 @@ def build_index(
         queries: float32 (q, dim), unit length: vectors of the other modality for tuning. Queries
             from the other modality are farther from the corpus and need more probes than its own
             vectors. None: a sample of the corpus, without counting the row of the query.
+        filler: fills large indexes by several workers; None: this process does.
 
     Returns:
         the report; its objects are ``ids/``, ``vectors/``, ``digests/`` and, unless the search
@@ -98,7 +102,7 @@ def build_index(
         column = as_keys(keys)
         located = locate(objects, column, shards)
         n, dim = len(column), located.dim
-        # Refuse what cannot work before anything is written.
+        # Report impossible settings before anything is written.
         found = gpus.detect(config.gpu, memory=True)
         plans = candidates(n, dim, config.kind, config.memory_bytes, found)
         ids = objects.write_table(f"ids/{modality}", IDS_SCHEMA, id_batches(column))
@@ -110,11 +114,23 @@ def build_index(
         return IndexReport(_info(modality, plans[0], config, threads, None), refs, timer.seconds)
     vectors = Vectors(objects, refs, modality, dim)
     originals = partial(numbered_blocks, objects, located, shards) if refine == "sq8" else None
-    job = _Job(vectors, queries, config, threads, originals)
+    fill = None
+    if filler is not None:
+        fill = partial(_fill, objects, job_of(objects, refs, modality, dim, threads), n, filler)
+    job = _Job(vectors, queries, config, threads, originals, fill)
     plan, index, tuning = _build_best(plans, job, timer)
     with timer.measure("write"):
         refs = (*refs, write_index(objects, modality, index))
     return IndexReport(_info(modality, plan, config, threads, tuning), refs, timer.seconds)
+
+
+def _fill(objects: Objects, job: Job, n: int, filler: Filler, index: Any) -> bool:
+    """Fill an index by several workers; return False if one process does it as well."""
+    spans = spans_of(n, job.block, filler.workers)
+    if len(spans) < 2 or not can_be_merged(index):
+        return False
+    fill(index, objects, job, spans, filler)
+    return True
 
 
 def _info(
@@ -186,7 +202,8 @@ def _first_reaching(
     best: tuple[int, Any, Tuning] | None = None
     for number, plan in enumerate(plans):
         with timer.measure("build"):
-            index = build(plan, job.vectors, rows, seed, job.threads)
+            fill = job.fill if rows is None else None
+            index = build(plan, job.vectors, rows, seed, job.threads, fill)
         with timer.measure("tune"):
             tuning = tune(index, plan, yard, target, job.threads)
         if best is None or tuning.recall > best[2].recall:

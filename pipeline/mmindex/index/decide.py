@@ -24,13 +24,14 @@ from mmindex.store.manifest import IndexInfo
 
 Int64 = NDArray[np.int64]
 
-# Exact search trains nothing, but its removed rows cost disk and time; beyond this share of all
-# rows they are dropped.
+# Exact search trains nothing, but removed rows cost disk space and time. Above this share of all
+# rows, they are dropped.
 EXACT_DEAD_SHARE = 0.1
-# Lists are sized for the number of vectors; four times as many want twice the lists.
+# The number of lists depends on the number of vectors: four times as many need twice the lists.
 MOST_GROWTH = 4
-# What the recipe of an index does not depend on: it is the machine's, or says when to build anew.
-NOT_IN_RECIPE = {"threads", "gpu", "retrain_at"}
+# Settings that do not affect the recipe of an index: they depend on the machine, or determine when
+# to train again.
+NOT_IN_RECIPE = {"threads", "gpu", "retrain_at", "fill_processes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def compare(ids: pa.ChunkedArray[Any], live: pa.ChunkedArray[Any]) -> Change:
 
 
 def recipe_of(fingerprint: str, config: IndexConfig) -> str:
-    """Digest of the model and settings. An index with another recipe cannot be extended."""
+    """Return a digest of the model and settings; an index with another one cannot be extended."""
     text = f"{fingerprint}\n{config.model_dump_json(exclude=NOT_IN_RECIPE)}"
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -123,11 +124,11 @@ def why_anew(info: IndexInfo, change: Change, recipe: str, config: IndexConfig) 
     plans = candidates(n, info.dim, config.kind, config.memory_bytes)
     if plans[0].exact != info.exact:
         other = "a quantised index" if info.exact else "exact search"
-        return f"{n:,} vectors want {other}"
+        return f"{n:,} vectors require {other}"
     if info.exact:
         rows = info.rows + len(change.fresh)
         dead = (rows - n) / max(1, rows)
-        return f"{dead:.1%} of the rows are removed ones" if dead > EXACT_DEAD_SHARE else ""
+        return f"{dead:.1%} of the rows have been removed" if dead > EXACT_DEAD_SHARE else ""
     return _drift(info, change, n, config) or _too_large(info, plans, config)
 
 
@@ -137,7 +138,7 @@ def _drift(info: IndexInfo, change: Change, n: int, config: IndexConfig) -> str:
         share = changed / max(1, info.trained_on)
         return f"{share:.1%} changed since training, more than {config.retrain_at:.1%}"
     if n > MOST_GROWTH * info.trained_on:
-        return f"{n:,} vectors are over {MOST_GROWTH} times those trained on"
+        return f"{n:,} vectors are over {MOST_GROWTH} times as many as in training"
     return ""
 
 
@@ -147,7 +148,7 @@ def _too_large(info: IndexInfo, plans: Sequence[IndexPlan], config: IndexConfig)
         return ""
     fitting = {_without_lists(plan.factory) for plan in plans}
     fits = _without_lists(info.factory) in fitting
-    return "" if fits else f"its codes no longer fit {config.memory_bytes:,} bytes"
+    return "" if fits else f"its codes no longer fit in {config.memory_bytes:,} bytes"
 
 
 def _without_lists(factory: str) -> str:

@@ -23,11 +23,11 @@ Float16 = NDArray[np.float16]
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-_SLACK = 16  # candidates beyond k that a block offers, so that ties at the edge are seen
+_SLACK = 16  # additional candidates per block, to detect ties with the last one
 _SCORE_ERROR = 1e-5  # bound on the rounding of float32 inner products of unit vectors
-_GATHER_ELEMENTS = 1 << 18  # 1 MiB of float32: gathered rows stay in the processor's cache
-_QUERIES_A_THREAD = 32  # fewer are re-ranked before a second thread has started
-_BLOCK_BYTES = 64 << 20  # float32 rows held at once while everything is scanned
+_GATHER_ELEMENTS = 1 << 18  # 1 MiB of float32, so that gathered rows stay in the processor's cache
+_QUERIES_A_THREAD = 32  # with fewer, re-ranking ends before a second thread has started
+_BLOCK_BYTES = 64 << 20  # float32 rows in memory during a full scan
 
 
 def block_rows(dim: int) -> int:
@@ -60,7 +60,7 @@ def faiss_settings(threads: int, dim: int) -> Iterator[None]:
     to 249 queries eight times slower than necessary; 4 x dim uses the scalar code only for few
     queries, for which it is faster.
     """
-    threads_before = faiss.omp_get_max_threads()  # OpenMP keeps it for each thread of the caller
+    threads_before = faiss.omp_get_max_threads()  # OpenMP has one value per calling thread
     faiss.omp_set_num_threads(threads)
     with _threshold.lock:
         if not _threshold.users:
@@ -72,7 +72,7 @@ def faiss_settings(threads: int, dim: int) -> Iterator[None]:
     finally:
         with _threshold.lock:
             _threshold.users -= 1
-            if not _threshold.users:  # the last thread that leaves puts it back
+            if not _threshold.users:  # the last thread restores it
                 faiss.cvar.distance_compute_blas_threshold = _threshold.before
         faiss.omp_set_num_threads(threads_before)
 
@@ -85,7 +85,7 @@ def widen(rows: Float16) -> Float32:
     """
     bits = np.ascontiguousarray(rows).view(np.int16).astype(np.int32)
     bits <<= 13
-    bits &= np.int32(-0x70000001)  # 0x8FFFFFFF: drop the copies of the sign above the exponent
+    bits &= np.int32(-0x70000001)  # 0x8FFFFFFF removes the copies of the sign above the exponent
     floats: Float32 = bits.view(np.float32)
     floats *= np.float32(2.0**112)
     return floats
@@ -126,7 +126,7 @@ def rerank(
         with ThreadPoolExecutor(threads) as pool:
             done = list(pool.map(lambda p: rerank(take, queries[p], candidates[p], k), parts))
         return np.concatenate([one[0] for one in done]), np.concatenate([one[1] for one in done])
-    # In order of id: neighbours on disk are read together, and a stable sort breaks ties.
+    # In the order of ids: neighbours on disk are read together, and a stable sort breaks ties.
     candidates = np.sort(candidates, axis=1)
     count, width = candidates.shape
     scores = np.full((count, width), -np.inf, dtype=np.float32)
@@ -198,7 +198,7 @@ def _merge_block(
     )
     if wanted == len(rows):
         return merged
-    # Where a row that faiss left out may tie with the last one kept, every row is scored.
+    # If a row that faiss left out can tie with the last one kept, every row is scored.
     unsure = rough[:, -1] >= merged[0][:, -1] - _SCORE_ERROR
     for number in np.flatnonzero(unsure).tolist():
         every = score(queries[number : number + 1], wide[np.newaxis])

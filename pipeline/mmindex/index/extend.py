@@ -159,7 +159,7 @@ def extend_index(before: Before, order: Order) -> IndexReport | Retrain:
     tuning = _tune(index, vectors, info, order, timer)
     target = order.config.recall_target
     if not tuning.reached and (info.trained_recall or 0.0) >= target:
-        return Retrain(f"recall fell to {tuning.recall:.3f}, training had reached {target}")
+        return Retrain(f"recall fell to {tuning.recall:.3f}; training had reached {target}")
     if change.size or order.purge:
         with timer.measure("write"):
             ref = write_index(objects, info.modality, index)

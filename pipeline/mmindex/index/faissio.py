@@ -29,7 +29,7 @@ from mmindex.store.publish import StagedFile
 
 Int64 = NDArray[np.int64]
 
-# Forms whose removal and addition were verified, code by code.
+# Index types whose removal and addition were verified for each code.
 _EXTENDABLE = (
     faiss.IndexIVFPQFastScan,
     faiss.IndexIVFPQ,
@@ -129,10 +129,10 @@ def why_not_changeable(index: Any) -> str:
     if isinstance(index, faiss.IndexPreTransform):
         inner = faiss.downcast_index(index.index)
     if type(inner) not in _EXTENDABLE:  # a subclass may keep more than lists
-        return f"{type(inner).__name__} cannot take vectors out"
+        return f"{type(inner).__name__} cannot remove vectors"
     lists = faiss.downcast_InvertedLists(inner.invlists)
     if not isinstance(lists, faiss.ArrayInvertedLists | faiss.BlockInvertedLists):
-        return f"{type(lists).__name__} cannot take vectors out"
+        return f"{type(lists).__name__} cannot remove vectors"
     return ""
 
 
@@ -154,7 +154,7 @@ def remove_vectors(index: Any, ids: Int64, rows: int) -> None:
         removed = index.remove_ids(selector)
         if removed != len(ids):
             raise InternalError(f"{removed} of {len(ids)} ids were in the index")
-    _clear_behind_ends(index)
+    clear_behind_ends(index)
 
 
 def add_vectors(
@@ -166,7 +166,7 @@ def add_vectors(
             index.add_with_ids(widen(block), ids)
 
 
-def _clear_behind_ends(index: Any) -> None:
+def clear_behind_ends(index: Any) -> None:
     """Zero the bytes after the last code of fast-scan lists."""
     ivf = ivf_part(index)
     lists = faiss.downcast_InvertedLists(ivf.invlists) if ivf is not None else None

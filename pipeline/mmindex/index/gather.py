@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -12,17 +13,20 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, InternalError
 from mmindex.index.exact import block_rows
-from mmindex.store.keys import column_keys, distinct, places_of, read_keys
+from mmindex.store.keys import KEY_BYTES, Keys, column_keys, distinct, places_of, read_keys
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 
-IDS_SCHEMA = pa.schema([pa.field("key", pa.string())])  # null: that id's vector was removed
-# float16 vectors collected at once. Keys mostly come in the shards' own order, and each shard is
-# read about once; keys in random order cost one reading of all shards for each 128 MiB.
+IDS_SCHEMA = pa.schema([pa.field("key", pa.string())])  # null if the vector of this id was removed
+# Bytes of float16 vectors collected per step. Keys are mostly in the order of the shards, so each
+# shard is read about once. With keys in random order, every 128 MiB needs a pass over all shards.
 _CHUNK_BYTES = 128 << 20
-_ID_ROWS = 65_536  # rows of a Parquet row group of ids: 4 MB of hex digits
-_READ_ROWS = 8_192  # rows decoded at once
-# float16 rounding moves the length of a unit vector by less than this.
+_ID_ROWS = 65_536  # rows per Parquet row group of ids: 4 MB of hex digits
+_READ_ROWS = 8_192  # rows to decode per step
+# Sorting takes 117 bytes per key: at most 2 GB for a range, up to 256 million keys.
+_RANGE_KEYS = 1 << 24
+_MOST_RANGES = 16  # all shards are read once per range
+# Rounding to float16 changes the length of a unit vector by less than this.
 _LENGTH_TOLERANCE = 0.01
 
 
@@ -33,14 +37,14 @@ class Located:
     Attributes:
         keys: the keys, in the order of their ids.
         dim: dimensions of the vectors.
-        shard: int64 (n,): the number of the shard.
-        row: int64 (n,): the row in the shard.
+        shard: int32 (n,): the number of the shard.
+        row: int32 (n,): the row in the shard.
     """
 
     keys: pa.ChunkedArray[Any]
     dim: int
-    shard: NDArray[np.int64]
-    row: NDArray[np.int64]
+    shard: NDArray[np.int32]
+    row: NDArray[np.int32]
 
 
 def as_keys(keys: Iterable[str] | pa.Array[Any] | pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
@@ -55,6 +59,9 @@ def as_keys(keys: Iterable[str] | pa.Array[Any] | pa.ChunkedArray[Any]) -> pa.Ch
 def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[ObjectRef]) -> Located:
     """Locate the vector of each key. For a key in two shards, the first one is used.
 
+    Keys are compared by range of their values, so that the sorted keys of one range are in memory
+    at a time; the keys of all shards are read once for each range.
+
     Raises:
         InternalError: a key has no vector or occurs twice, or there are no shards.
         DataError: a shard is damaged, or its dimensions differ from the others'.
@@ -64,20 +71,45 @@ def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[Object
     dims = sorted({_dim(objects, ref) for ref in shards})
     if len(dims) != 1:
         raise DataError(f"embedding shards differ in dimensions: {dims}", "run `mmindex build`")
-    wanted = distinct(column_keys(keys))
-    if len(wanted.unique) != len(keys):
-        raise InternalError("a key occurs twice")
-    shard, row = (np.full(len(keys), -1, dtype=np.int64) for _ in range(2))
-    for number, ref in reversed(list(enumerate(shards))):  # what is found last stays
-        places = places_of(read_keys(objects, ref), wanted)
-        rows = np.flatnonzero(places >= 0)[::-1]
-        ids = wanted.rows[places[rows]]
-        shard[ids], row[ids] = number, rows
+    shard, row = (np.full(len(keys), -1, dtype=np.int32) for _ in range(2))
+    for low, high in _key_ranges(len(keys)):
+        ids, column = _within_range(keys, low, high)
+        wanted = distinct(column)
+        if len(wanted.unique) != len(column):
+            raise InternalError("a key occurs twice")
+        for number, ref in reversed(list(enumerate(shards))):  # what is found last stays
+            places = places_of(read_keys(objects, ref), wanted)
+            rows = np.flatnonzero(places >= 0)[::-1]
+            found = ids[wanted.rows[places[rows]]]
+            shard[found], row[found] = number, rows
     lost = np.flatnonzero(shard < 0)
     if len(lost):
         first = keys[int(lost[0])].as_py()
         raise InternalError(f"{len(lost)} keys have no vector; the first one is {first}")
     return Located(keys, dims[0], shard, row)
+
+
+def _key_ranges(n: int) -> list[tuple[int, int]]:
+    """Divide the first bytes of keys, 0 to 255, into ranges [low, high) of about equal keys."""
+    count = min(_MOST_RANGES, -(-n // _RANGE_KEYS) or 1)
+    edges = np.linspace(0, 256, count + 1).astype(int).tolist()
+    return list(pairwise(edges))
+
+
+def _within_range(
+    keys: pa.ChunkedArray[Any], low: int, high: int
+) -> tuple[NDArray[np.int64], Keys]:
+    """Return the ids whose keys start with a byte in [low, high), and these keys."""
+    if (low, high) == (0, 256):
+        return np.arange(len(keys)), column_keys(keys)
+    ids, parts = [], []
+    for start in range(0, len(keys), _READ_ROWS):
+        part = column_keys(keys.slice(start, _READ_ROWS))
+        first = part.view(np.uint8).reshape(-1, KEY_BYTES)[:, 0]
+        mine = np.flatnonzero((first >= low) & (first < high))
+        ids.append(start + mine)
+        parts.append(part[mine])
+    return np.concatenate(ids), np.concatenate(parts)
 
 
 def _dim(objects: Objects, ref: ObjectRef) -> int:
@@ -127,7 +159,7 @@ def numbered_blocks(
 def _fill(
     out: NDArray[np.float16],
     places: NDArray[np.int64],
-    rows: NDArray[np.int64],
+    rows: NDArray[np.int32],
     objects: Objects,
     ref: ObjectRef,
 ) -> None:
@@ -154,7 +186,7 @@ def _check(block: NDArray[np.float16], first: int, keys: pa.ChunkedArray[Any]) -
     for start in range(0, len(block), _READ_ROWS):
         part = block[start : start + _READ_ROWS].astype(np.float32)
         lengths = np.sqrt(np.einsum("nd,nd->n", part, part))
-        # Written so that NaN is bad.
+        # Written so that NaN counts as bad.
         bad = np.flatnonzero(~(np.abs(lengths - 1.0) <= _LENGTH_TOLERANCE))
         if len(bad):
             key = keys[first + start + int(bad[0])].as_py()

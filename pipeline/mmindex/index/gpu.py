@@ -12,11 +12,11 @@ from typing import Any
 
 from mmindex.core.errors import UsageError
 
-MAX_K = 2048  # of the classic kernels, for k and for nprobe alike
+MAX_K = 2048  # the limit of the classic kernels for k and for nprobe
 # 8-bit codes of these lengths have kernels (faiss/gpu/impl/IVFPQ.cu).
 LEGAL_M = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
 LEGAL_SUB_DIMS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32)
-# 256 float32 entries for each sub-quantizer: 48 of them fill the 48 KiB of shared memory.
+# Each sub-quantizer needs 256 float32 entries, so 48 of them fill 48 KiB of shared memory.
 FLOAT16_TABLES_FROM_M = 56
 _USABLE_SHARE = 0.7  # the rest: faiss's own 1.5-GiB scratch space, queries, and other users
 
@@ -51,7 +51,7 @@ def detect(mode: str, *, memory: bool = False) -> GpuInfo | None:
     """
     if mode == "never":
         return None
-    import faiss  # the pure rules of this module must not cost the import
+    import faiss  # imported here, because the limits in this module do not need it
 
     count = faiss.get_num_gpus()
     if count == 0:
@@ -125,7 +125,7 @@ def to_gpu(index: Any, m: int, nprobe: int) -> Any:
     options.useFloat16 = m >= FLOAT16_TABLES_FROM_M
     options.indicesOptions = faiss.INDICES_64_BIT
     clone = faiss.index_cpu_to_all_gpus(index, co=options)
-    # Copies on several GPUs take no parameters with a search.
+    # Copies on several GPUs do not accept search parameters.
     faiss.GpuParameterSpace().set_index_parameter(clone, "nprobe", nprobe)
     return clone
 

@@ -13,17 +13,17 @@ from mmindex.core.errors import UsageError
 from mmindex.index.gpu import GpuInfo, check_gpu_legal, gpu_sub_quantizers
 
 KINDS = ("auto", "exact", "ivfpq", "ivfflat", "sq8")
-EXACT_BELOW = 10_000  # a full scan of 10,000 x 512 takes 2 ms: no index is worth its recall loss
+EXACT_BELOW = 10_000  # a full scan of 10,000 x 512 takes 2 ms; an index would only lose recall
 MIN_PQ_ROWS = {4: 16, 8: 256}  # k-means needs a row for each of the 2**bits centroids
-_MAX_CODE_DIMS = 256  # dimensions kept by PCA at first: 99 % of the recall of 512 at half the work
-_PCA_STEPS = 3  # how often the kept dimensions are doubled where recall asks for it
-_MAX_M = 128  # 4-bit sub-quantizers: 64 bytes a vector
-_ALONE_UP_TO = 32  # so few dimensions get a sub-quantizer each, more share one by two
+_MAX_CODE_DIMS = 256  # dimensions kept by PCA at first: 99 % of the recall of 512 for half the work
+_PCA_STEPS = 3  # number of times that the kept dimensions are doubled if recall is too low
+_MAX_M = 128  # 4-bit sub-quantizers: 64 bytes per vector
+_ALONE_UP_TO = 32  # up to this dimension, one sub-quantizer each; above it, one for two
 _ID_BYTES = 8
 _MIB = 1 << 20
-_MAX_NLIST = 65_536  # beyond, assigning each vector to its list costs more than it saves
-_ROWS_PER_LIST = 39  # fewer, and k-means gives empty or meaningless lists (faiss warns there)
-_TRAINING_BYTES = 4 << 30  # float32 rows held while training, whatever the corpus
+_MAX_NLIST = 65_536  # with more lists, assigning vectors to lists costs more than it saves
+_ROWS_PER_LIST = 39  # with fewer, k-means results in empty or meaningless lists (faiss warns)
+_TRAINING_BYTES = 4 << 30  # float32 rows in memory during training, for a corpus of any size
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +133,12 @@ def candidates(
 
 def _why_exact(n: int, dim: int, kind: str) -> str:
     if kind == "exact":
-        return f"exact search, as asked, over {n:,} vectors"
+        return f"exact search, as requested, over {n:,} vectors"
     if kind == "auto" and n < EXACT_BELOW:
         return f"exact search: {n:,} vectors are fewer than {EXACT_BELOW:,}"
     if n < MIN_PQ_ROWS[4]:
         return (
-            f"exact search in place of ivfpq: {n:,} vectors cannot train a 4-bit"
+            f"exact search instead of ivfpq: {n:,} vectors cannot train a 4-bit"
             f" product quantizer, which needs {MIN_PQ_ROWS[4]}"
         )
     if dim < 2:
@@ -226,14 +226,14 @@ def _ivfpq_plan(
     if kind == "auto":
         why = f"{n:,} vectors are not fewer than {EXACT_BELOW:,}"
     else:
-        why = f"as asked, over {n:,} vectors"
-    form = "4-bit fast-scan" if bits == 4 else "8-bit (the GPU's form)"
+        why = f"as requested, over {n:,} vectors"
+    form = "4-bit fast-scan" if bits == 4 else "8-bit (for GPUs)"
     name = "PCA" if rotation == "PCAR" else "OPQ"
     return IndexPlan(
         factory=f"{turn},IVF{nlist},{codes}",
         reason=(
             f"IVF-PQ with exact re-ranking: {why}; {nlist:,} lists, {form} codes of"
-            f" {-(-m * bits // 8)} bytes behind {name} to {code_dim} of {dim} dimensions,"
+            f" {-(-m * bits // 8)} bytes after {name} to {code_dim} of {dim} dimensions,"
             f" about {-(-size // _MIB):,} MiB"
         ),
         n=n,
@@ -260,7 +260,7 @@ def _plain_ivf(
         raise _too_large(n, size, limit)
     return IndexPlan(
         factory=f"IVF{nlist},{codes}",
-        reason=f"{kind}, as asked: {nlist:,} lists over {n:,} vectors, {-(-size // _MIB):,} MiB",
+        reason=f"{kind}, as requested: {nlist:,} lists, {n:,} vectors, {-(-size // _MIB):,} MiB",
         n=n,
         dim=dim,
         nlist=nlist,
@@ -310,7 +310,7 @@ def _from_factory(n: int, dim: int, factory: str, gpu: GpuInfo | None) -> IndexP
         check_gpu_legal(m, bits, code_dim, 1)
     return IndexPlan(
         factory=factory,
-        reason=f"factory string as asked, over {n:,} vectors",
+        reason=f"factory string as requested, over {n:,} vectors",
         n=n,
         dim=dim,
         nlist=nlist,

@@ -6,7 +6,7 @@ are added in another order, and k-means differs in the last digits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import faiss
@@ -20,19 +20,19 @@ from mmindex.index.gpu import to_cpu, to_gpu_for_build
 from mmindex.index.plan import KINDS, IndexPlan
 from mmindex.store.vectors import Vectors
 
-# OPQ: faiss's 50 rounds take minutes; recall moves less than 0.2 % after 8.
+# OPQ: faiss's 50 rounds take minutes, and recall changes by less than 0.2 % after 8 rounds.
 _OPQ_ROUNDS = 8
 _OPQ_ROWS = 32_768
-# k-means of many lists gets half of faiss' 10 rounds: with equal probes it finds 0.3 % less. Below
-# so many distances a round, all of them take less than a second or two.
+# With many lists, k-means gets half of faiss's 10 rounds, which costs 0.3 % of recall for the same
+# probes. Below this number of distances per round, all 10 rounds take at most two seconds.
 _LIST_ROUNDS = 5
 _MANY_DISTANCES = 100_000_000
 # PCA: 32,768 rows are 64 for each of 512 dimensions.
 _PCA_ROWS = 32_768
-# faiss's PCA takes a random part of more than 1,000 rows for each dimension, and the part would
-# not be symmetric; half of them, since every row enters twice.
+# Above 1,000 rows per dimension, faiss's PCA uses a random part, which would not be symmetric. The
+# limit here is half of that, because every row is used twice.
 _PCA_ROWS_PER_DIM = 500
-# Multiplications in one round of k-means that one thread does in about 0.1 s.
+# Multiplications per round of k-means that take one thread about 0.1 s.
 _ALONE_WORK = 2_000_000_000
 
 
@@ -58,7 +58,12 @@ def take_wide(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def build(
-    plan: IndexPlan, vectors: Vectors, rows: NDArray[np.int64] | None, seed: int, threads: int
+    plan: IndexPlan,
+    vectors: Vectors,
+    rows: NDArray[np.int64] | None,
+    seed: int,
+    threads: int,
+    fill: Callable[[Any], bool] | None = None,
 ) -> Any:
     """Train an index on a random sample and add vectors with ids 0, 1, ...
 
@@ -68,6 +73,7 @@ def build(
         rows: add only these rows (ascending; ids from 0), for a trial; None: all.
         seed: the seed of the sample and of k-means.
         threads: for faiss.
+        fill: adds all vectors to a trained CPU index in another way; returns False if it cannot.
 
     Returns:
         a CPU faiss index for inner products.
@@ -87,7 +93,8 @@ def build(
             _train(index, plan, sample, threads)
             del sample, keep_alive
             faiss.omp_set_num_threads(threads)
-            _add(index, vectors, rows)
+            if plan.gpu or fill is None or not fill(index):
+                _add(index, vectors, rows)
         except RuntimeError as error:
             raise _refused(plan, error) from error
         return to_cpu(index) if plan.gpu else index
@@ -95,7 +102,7 @@ def build(
 
 def _empty(plan: IndexPlan) -> Any:
     try:
-        # Without the metric faiss means L2.
+        # Without the metric, faiss uses L2.
         return faiss.index_factory(plan.dim, plan.factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise _refused(plan, error) from error
@@ -127,7 +134,7 @@ def _configure(index: Any, sample: NDArray[np.float32], seed: int) -> list[Any]:
     if ivf_part(index) is not None and len(sample) * inner.nlist > _MANY_DISTANCES:
         inner.cp.niter = _LIST_ROUNDS
     if hasattr(inner, "do_polysemous_training"):
-        # Minutes of work for a filter that no search here uses; "np" in a factory string.
+        # This would take minutes for a filter that no search uses; "np" in a factory string.
         inner.do_polysemous_training = False
     return keep
 
@@ -135,7 +142,7 @@ def _configure(index: Any, sample: NDArray[np.float32], seed: int) -> list[Any]:
 def _seed_clustering(parameters: Any | None, seed: int) -> None:
     if parameters is not None:
         parameters.seed = seed % (1 << 31)
-        # The plan has seen to it that there are enough; faiss would print a line for each k-means.
+        # The plan ensures that there are enough; faiss would print a line for each k-means.
         parameters.min_points_per_centroid = 1
 
 
@@ -159,22 +166,22 @@ def _train(index: Any, plan: IndexPlan, sample: NDArray[np.float32], threads: in
     faiss.omp_set_num_threads(threads if work > _ALONE_WORK else 1)
     ivf.train_q1(len(sample), faiss.swig_ptr(sample), False, faiss.METRIC_INNER_PRODUCT)
     faiss.omp_set_num_threads(1)
-    ivf.train(sample)  # finds the lists trained, so only the codes are left
+    ivf.train(sample)  # the lists are already trained, so this trains only the codes
     index.is_trained = True
 
 
 def _rotation(transform: Any, sample: NDArray[np.float32], bits: int, seed: int) -> list[Any]:
     if isinstance(transform, faiss.PCAMatrix) and transform.d_in == sample.shape[1]:
-        # PCA subtracts the mean, which leaves L2 distances alone but reorders inner products.
-        # Rows together with their negatives have mean zero: what is left is a rotation.
+        # PCA subtracts the mean, which changes the order of inner products (not of L2 distances).
+        # Rows together with their negatives have mean zero, so the result is a pure rotation.
         step = -(-len(sample) // min(_PCA_ROWS, _PCA_ROWS_PER_DIM * transform.d_in))
         part = sample[::step]
-        with faiss_settings(1, transform.d_in):  # too little work for threads, see _train
+        with faiss_settings(1, transform.d_in):  # too little work for threads; see _train
             transform.train(np.concatenate([part, -part]))
     if isinstance(transform, faiss.OPQMatrix):
         transform.niter = _OPQ_ROUNDS
         transform.max_train_points = _OPQ_ROWS
-        # Left alone, OPQ would train an 8-bit quantizer for a 4-bit index: ten times the work.
+        # By default, OPQ would train an 8-bit quantizer for a 4-bit index: ten times the work.
         quantizer = faiss.ProductQuantizer(transform.d_out, transform.M, bits)
         _seed_clustering(quantizer.cp, seed)
         transform.pq = quantizer
@@ -208,4 +215,4 @@ def _add(index: Any, vectors: Vectors, rows: NDArray[np.int64] | None) -> None:
         if takes_ids:
             index.add_with_ids(widen(block), ids)
         else:
-            index.add(widen(block))  # numbers them 0, 1, ... by itself
+            index.add(widen(block))  # faiss numbers them 0, 1, ...

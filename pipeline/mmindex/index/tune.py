@@ -204,7 +204,7 @@ def hold(
     """
     nprobe, k_factor = min(before[0], plan.nlist), before[1]
     if estimated_ms(plan, nprobe, k_factor) <= estimated_ms(plan, found.nprobe, found.k_factor):
-        return found  # the cheapest that reaches the target is dearer than this one
+        return found  # the cheapest setting that reaches the target is more expensive than this one
     with faiss_settings(threads, plan.dim):
         points = [point for point in _measure(index, plan, nprobe, yard) if point[1] <= k_factor]
     recall = points[-1][2]
@@ -230,7 +230,7 @@ def choose(points: list[Point], target: float) -> Tuning:
 
 
 def _probes(nlist: int) -> list[int]:
-    """1 to 8, 10, 12, 14, 16, 20, ... up to all lists: in steps of a quarter of a power of two."""
+    """Return 1 to 8, 10, 12, 14, 16, 20, ... up to all lists: four steps per power of two."""
     steps = {1, 2, 3, nlist}
     quarter = 1
     while quarter * 4 < nlist:
@@ -242,7 +242,7 @@ def _probes(nlist: int) -> list[int]:
 def _measure(index: Any, plan: IndexPlan, nprobe: int, yard: GroundTruth) -> list[Point]:
     deepest = min(plan.n, yard.depth(_DEPTHS[-1]) + 1)
     found = find_candidates(index, yard.queries, deepest, nprobe)
-    # Position at which each true neighbour turns up among the candidates.
+    # The position of each true neighbour among the candidates.
     hits = found[:, np.newaxis, :] == yard.truth[:, :, np.newaxis]
     position = np.where(hits.any(axis=2), hits.argmax(axis=2), _NEVER)
     if yard.own is not None:

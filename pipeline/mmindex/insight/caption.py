@@ -24,13 +24,13 @@ class Described:
     """An image with its captions.
 
     Attributes:
-        picture: the location of the image.
+        image: the location of the image.
         captions: the captions, best first, each text once; scores are cosine similarities with the
             image.
         agreement: for each caption, its mean cosine similarity with the other voters.
     """
 
-    picture: str
+    image: str
     captions: tuple[Hit, ...]
     agreement: tuple[float, ...]
 
@@ -38,7 +38,7 @@ class Described:
 def describe(
     vectorizer: Vectorizer, image: str, k: int = 1, voters: int | None = None
 ) -> Described:
-    """Find captions for a picture: a file, or the uri or id of an image of the corpus.
+    """Find captions for an image: a file, or the uri or id of an image of the corpus.
 
     Args:
         vectorizer: the vectorizer of the version.
@@ -54,21 +54,21 @@ def describe(
     """
     snapshot = vectorizer.snapshot
     searcher = Searcher(snapshot, Modality.TEXT)
-    asked = vectorizer.picture(image)
+    asked = vectorizer.named_image(image)
     scores, found = searcher.search(asked.vector[None], min(max(k, voters or 1), searcher.n))
     ids, near = found[0][found[0] >= 0], scores[0][found[0] >= 0]
     texts = snapshot.vectors(Modality.TEXT).take(ids).astype(np.float64)
     alike = texts @ texts.T
     others = max(1, len(ids) - 1)
     agreement = (alike.sum(axis=1) - alike.diagonal()) / others
-    # Ids come nearest first, so of equal ones the nearer to the image comes first.
+    # Ids are sorted by distance, so of equal ones the nearer to the image comes first.
     order = np.arange(len(ids)) if voters is None else np.argsort(-agreement, kind="stable")
     order = order[:k]
     ranked = [Ranked([key], [float(near[n])]) for n, key in zip(
         order.tolist(), searcher.keys(ids[order]), strict=True)]  # fmt: skip
     named = hits(snapshot, Modality.TEXT, ranked, Limit(k=1))
     return Described(
-        picture=asked.uri,
+        image=asked.uri,
         captions=tuple(_ranked(named)),
         agreement=tuple(agreement[order].tolist()),
     )

@@ -33,7 +33,7 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-# Rows of the images table classified together: 8,192 x 512 float32 are 16 MiB.
+# Rows of the images table per step: 8,192 x 512 float32 are 16 MiB.
 _BATCH: Final = 8_192
 
 
@@ -60,13 +60,13 @@ class Classifier:
     vectors: Float32
     scale: float
 
-    def rank(self, pictures: Float32, k: int) -> tuple[Int64, Float64]:
+    def rank(self, images: Float32, k: int) -> tuple[Int64, Float64]:
         """Return the k best labels of float32 (n, dim) images: int64 and float64 (n, k).
 
         These are the numbers of the labels, best first (for equal ones, in list order), and their
         probabilities over all labels.
         """
-        logits = self.scale * (pictures.astype(np.float64) @ self.vectors.T.astype(np.float64))
+        logits = self.scale * (images.astype(np.float64) @ self.vectors.T.astype(np.float64))
         logits -= logits.max(axis=1, keepdims=True)
         shares = np.exp(logits)
         shares /= shares.sum(axis=1, keepdims=True)
@@ -99,7 +99,7 @@ def logit_scale(encoder: Encoder) -> float:
     """Return the logit scale of the model.
 
     Raises:
-        UsageError: the model has none.
+        UsageError: the model has no logit scale.
     """
     if not isinstance(encoder, HasLogitScale):
         raise UsageError(
@@ -113,7 +113,7 @@ def classify_files(
     vectorizer: Vectorizer, classifier: Classifier, wheres: Sequence[str], k: int
 ) -> Iterator[Prediction]:
     """Classify images (files, uris or ids) in order; unusable images have an error."""
-    for where, found in zip(wheres, vectorizer.pictures(wheres), strict=True):
+    for where, found in zip(wheres, vectorizer.named_images(wheres), strict=True):
         if isinstance(found, MmindexError):
             yield Prediction(where, (), (), error=found.message)
             continue
@@ -131,15 +131,15 @@ def classify_corpus(
         snapshot: the version.
         classifier: the labels.
         k: the number of labels per image.
-        truth: the column of the images table with the correct label; None: unknown.
-        rows: bool (images,): the images to classify; None: all.
+        truth: the column of the images table with the correct label; None if unknown.
+        rows: bool (images,), the images to classify; None for all.
 
     Raises:
         UsageError: there is no such column; the message lists the columns.
         NoInputError: the version has no images.
     """
     vectors, ids = snapshot.vectors(Modality.IMAGE), snapshot.row_ids(Modality.IMAGE)
-    names = output_columns(snapshot)  # labels are shown beside the predictions
+    names = output_columns(snapshot)  # the correct labels are shown next to the predictions
     if truth is not None and truth not in names:
         raise UsageError(f"`truth={truth}`: no such column", f"columns: {', '.join(names)}")
     columns = ["image_id", "uri", *([truth] if truth is not None else [])]
@@ -171,7 +171,7 @@ def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     Raises:
         DataError: there is no such image.
     """
-    # Letter case is ignored where that leaves the labels apart.
+    # Letter case is ignored if the labels are still different without it.
     fold = str.casefold if len(set(map(str.casefold, labels))) == len(labels) else str
     numbers = {fold(label): number for number, label in enumerate(labels)}
     good, left_out = [], Counter[str]()

@@ -65,7 +65,7 @@ class Member:
         keep: whether this is the image to keep: the one with the most pixels, then the most bytes,
             then the first one.
         same: whether it has the same bytes as the image to keep.
-        across: its value in the column ``across``; None without such a column.
+        across: the value of the image in the column ``across``; None without such a column.
     """
 
     image_id: str
@@ -87,9 +87,9 @@ class Member:
 class KeptFor(StrEnum):
     """Why an image is the one to keep in its group."""
 
-    PIXELS = "pixels"  # it has the most
-    BYTES = "bytes"  # others have as many pixels; its file is the largest of these
-    ORDER = "order"  # others are as large in both; it comes first in the table
+    PIXELS = "pixels"  # it has the most pixels
+    BYTES = "bytes"  # others have the same number of pixels; its file is the largest of these
+    ORDER = "order"  # others have equal pixels and bytes; it comes first in the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def near_duplicates(
         ids = np.where(rows, ids, -1)
     wanted = np.unique(ids[ids >= 0])
     roots = _connected(searcher.rows, close_pairs(searcher, vectors, wanted, threshold))
-    # Rows of one group have one root; a row alone is not a group.
+    # Rows of a group have the same root; a single row is not a group.
     owner = np.where(ids >= 0, roots[ids], -1)
     sizes = np.bincount(owner[owner >= 0], minlength=searcher.rows)
     in_group = (owner >= 0) & (sizes[owner] > 1)
@@ -182,7 +182,7 @@ def near_leaders(
 
 
 def close_to(snapshot: Snapshot, image_ids: Sequence[str], *, most: int) -> tuple[str, ...]:
-    """Ids of other images at least :func:`default_threshold` similar to these, nearest first.
+    """Return ids of images that are near-duplicates of these (see :func:`default_threshold`).
 
     Args:
         snapshot: the version.
@@ -209,7 +209,7 @@ def _connected(n: int, pairs: Iterator[tuple[Int64, Int64]]) -> Int64:
     """Return the lowest id that each id is linked to, directly or indirectly: int64 (n,)."""
     parents = np.arange(n, dtype=np.int64)
     for left, right in pairs:
-        # Each round hooks every root to the least root it is linked with, until all are linked.
+        # Each round connects every root to the lowest root linked with it, until nothing changes.
         first, second = parents[left], parents[right]
         while (apart := first != second).any():
             first, second = first[apart], second[apart]

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 Float64 = NDArray[np.float64]
 Method = Literal["gradient", "occlusion"]
 
-# Points on the path: with 32 the sum over all places is right to a few hundredths.
+# Points on the path: with 32, the sum over all cells is accurate to a few hundredths.
 _STEPS: Final = 32
-_STEP_BATCH: Final = 8  # a backward pass keeps every layer's features in memory
-_CELLS: Final = 14  # of a map of a tower without patches
+_STEP_BATCH: Final = 8  # a backward pass keeps the features of every layer in memory
+_CELLS: Final = 14  # rows and columns of the map for a tower without patches
 # A window covers a quarter of each side and moves by a third of itself: 10 x 10 windows.
 _WINDOWS_A_SIDE: Final = 4
 _STEPS_A_WINDOW: Final = 3
@@ -111,7 +111,7 @@ def explain(
 def _grid(encoder: OpenClipEncoder) -> tuple[int, int]:
     """Return the number of cells in both directions: the patches of a transformer."""
     visual: Any = encoder.model.get_submodule("visual")
-    # timm's towers stand inside open_clip's adapter.
+    # timm's towers are inside an adapter of open_clip.
     embedding = getattr(getattr(visual, "trunk", None), "patch_embed", None)
     patches = getattr(visual, "grid_size", None) or getattr(embedding, "grid_size", None)
     return (_CELLS, _CELLS) if patches is None else (int(patches[0]), int(patches[1]))
@@ -126,19 +126,20 @@ def attributions(encoder: OpenClipEncoder, pixels: Pixels, text: Float32) -> Flo
     import torch
 
     model: Any = encoder.model
-    picture = _normalised(encoder, pixels)  # the neutral colour is 0 here
-    goal = torch.from_numpy(text).to(picture)
-    total = torch.zeros_like(picture[0])
-    # Squared: near the neutral image, where norms blow up faint patterns, steps must be small.
-    times = ((torch.arange(_STEPS, device=picture.device) + 0.5) / _STEPS).view(-1, 1, 1, 1)
+    image = _normalised(encoder, pixels)  # the neutral colour is 0 here
+    goal = torch.from_numpy(text).to(image)
+    total = torch.zeros_like(image[0])
+    # Squared, because steps must be small near the neutral image, where normalisation amplifies
+    # faint patterns.
+    times = ((torch.arange(_STEPS, device=image.device) + 0.5) / _STEPS).view(-1, 1, 1, 1)
     for start in range(0, _STEPS, _STEP_BATCH):
         part = times[start : start + _STEP_BATCH]
-        path = (part**2 * picture).requires_grad_()
+        path = (part**2 * image).requires_grad_()
         with torch.enable_grad():
             scores = torch.nn.functional.normalize(model.encode_image(path), dim=1) @ goal
             [slopes] = torch.autograd.grad(scores.sum(), path)
         total += (2 * part * slopes).sum(dim=0)
-    shares: Float64 = (total / _STEPS * picture[0]).sum(dim=0).cpu().numpy().astype(np.float64)
+    shares: Float64 = (total / _STEPS * image[0]).sum(dim=0).cpu().numpy().astype(np.float64)
     return shares
 
 

@@ -22,8 +22,8 @@ from mmindex.insight.pairs import read_lines, read_table
 Float32 = NDArray[np.float32]
 
 PLACE: Final = "{}"
-# "photo" follows the CLIP paper's advice: it averages over how an image was taken. "drawing" does
-# the same for drawn scenes.
+# "photo" follows the CLIP paper and averages over ways of taking a photo. "drawing" does the same
+# for drawn scenes.
 TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "photo": (
         "a photo of a {}.",
@@ -44,7 +44,7 @@ TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     "plain": ("{}",),
 }
 _MAX_LABELS: Final = 10_000
-# Columns of a table that hold a label's name.
+# Columns of a table that can contain the name of a label.
 _NAMES: Final = ("label", "name", "class", "class_name")
 _BATCH: Final = 1_024
 

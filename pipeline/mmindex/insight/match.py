@@ -26,9 +26,9 @@ from mmindex.store.snapshot import Snapshot
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-# Enough that the shares behind the threshold are known to about 0.7 points (one standard error).
+# Enough to determine the shares behind the threshold to about 0.7 points (one standard error).
 FIT_PAIRS: Final = 5_000
-# Texts encoded together.
+# Texts per batch.
 _BATCH: Final = 1_024
 
 
@@ -45,7 +45,7 @@ def corpus_threshold(snapshot: Snapshot, seed: int = 0, pairs: int = FIT_PAIRS) 
     """Fit the threshold to the pairs in the corpus.
 
     Args:
-        snapshot: the version; its stored vectors are used, no model.
+        snapshot: the version; its stored vectors are used, and no model is loaded.
         seed: the seed of the sample.
         pairs: the largest number of captions in the sample.
 
@@ -80,7 +80,7 @@ def _other_images(corpus: Corpus, rows: Int64, seed: int) -> tuple[Int64, NDArra
         return rows[:0], np.zeros(len(rows), dtype=bool)
     images = corpus.images.id_of_row
     drawn = images[np.random.default_rng(seed).integers(len(images), size=len(rows))]
-    # The same text may stand under several images, the same image under several names.
+    # Several images can have the same text, and an image can have several names.
     said, count = corpus.captions.id_of_row, int(images.max(initial=0)) + 1
     together = said * count + images[corpus.image_of_caption]
     kept = ~np.isin(said[rows] * count + drawn, together)
@@ -92,8 +92,8 @@ def _scores(corpus: Corpus, captions: Int64, images: Int64) -> Float64:
     if corpus.captions is None or not len(captions):
         return np.empty(0)
     texts = corpus.captions.vectors.take(captions).astype(np.float64)
-    pictures = corpus.images.vectors.take(images).astype(np.float64)
-    scores: Float64 = np.einsum("nd,nd->n", texts, pictures)
+    vectors = corpus.images.vectors.take(images).astype(np.float64)
+    scores: Float64 = np.einsum("nd,nd->n", texts, vectors)
     return scores
 
 
@@ -106,8 +106,8 @@ def score_pair(vectorizer: Vectorizer, image: str, text: str) -> float:
         DataError: the image cannot be decoded.
         ModelMismatchError: the model is no longer the one that made the index.
     """
-    picture = vectorizer.picture(image).vector
-    return float(picture @ vectorizer.text(text))
+    vector = vectorizer.named_image(image).vector
+    return float(vector @ vectorizer.text(text))
 
 
 def score_pairs(vectorizer: Vectorizer, pairs: Sequence[Pair]) -> tuple[ScoredPair, ...]:
@@ -119,8 +119,8 @@ def score_pairs(vectorizer: Vectorizer, pairs: Sequence[Pair]) -> tuple[ScoredPa
         ModelMismatchError: the model is no longer the one that made the index.
     """
     names = list(dict.fromkeys(pair.image for pair in pairs))
-    pictures: dict[str, Asked | MmindexError] = dict(
-        zip(names, vectorizer.pictures(names), strict=True)
+    images: dict[str, Asked | MmindexError] = dict(
+        zip(names, vectorizer.named_images(names), strict=True)
     )
     texts = list(dict.fromkeys(pair.text for pair in pairs))
     places = {text: place for place, text in enumerate(texts)}
@@ -130,13 +130,13 @@ def score_pairs(vectorizer: Vectorizer, pairs: Sequence[Pair]) -> tuple[ScoredPa
     vectors = np.concatenate(parts) if parts else np.empty((0, 1), dtype=np.float32)
     scored = []
     for pair in pairs:
-        picture = pictures[pair.image]
-        if isinstance(picture, MmindexError):
-            scored.append(ScoredPair(pair, None, picture.message))
+        image = images[pair.image]
+        if isinstance(image, MmindexError):
+            scored.append(ScoredPair(pair, None, image.message))
         elif not pair.text.strip():
             scored.append(ScoredPair(pair, None, "the text is empty"))
         else:
-            scored.append(ScoredPair(pair, float(picture.vector @ vectors[places[pair.text]])))
+            scored.append(ScoredPair(pair, float(image.vector @ vectors[places[pair.text]])))
     return tuple(scored)
 
 
@@ -144,7 +144,7 @@ def judge(scored: Sequence[ScoredPair], threshold: float) -> PairReport:
     """Return accuracy, precision, recall, F1 and ROC AUC for the pairs with a score.
 
     Raises:
-        DataError: there are none.
+        DataError: there are no such pairs.
     """
     good = [(one.pair.label, one.score) for one in scored if one.score is not None]
     labels = np.array([label for label, _ in good], dtype=bool)

@@ -26,8 +26,8 @@ class Threshold:
     Attributes:
         value: the score.
         balanced_accuracy: the mean of the share of matched pairs at or above it and the share of
-            unmatched pairs below it, for the pairs that it was fitted to. matched, unmatched: the
-            numbers of these pairs.
+            unmatched pairs below it, for the pairs that it was fitted to.
+        matched, unmatched: the numbers of these pairs.
     """
 
     value: float
@@ -101,14 +101,14 @@ def fit_threshold(matched: Float64, unmatched: Float64) -> Threshold:
             f"a threshold needs matched and unmatched pairs: {len(matched)} matched,"
             f" {len(unmatched)} unmatched"
         )
-    # A cut below the lowest score calls everything a match.
+    # A threshold below the lowest score makes everything a match.
     scores = np.unique(np.concatenate([matched, unmatched]))
     edges = np.concatenate([[scores[0] - 1e-6], scores, [scores[-1] + 1e-6]])
     cuts, widths = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
     hits = 1 - np.searchsorted(np.sort(matched), cuts) / len(matched)
     rejections = np.searchsorted(np.sort(unmatched), cuts) / len(unmatched)
     balanced = (hits + rejections) / 2
-    # Counts make these sums differ by rounding alone where they are equal.
+    # Equal sums can differ by rounding, because they are computed from different counts.
     best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
     place = best[int(np.argmax(widths[best]))]
     return Threshold(float(cuts[place]), float(balanced[place]), len(matched), len(unmatched))

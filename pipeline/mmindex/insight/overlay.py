@@ -25,18 +25,18 @@ from mmindex.search.vectorize import Vectorizer
 
 Box = tuple[float, float, float, float]
 
-_MOST_PIXELS: Final = 1_024  # of the longer side: enough to see, small enough to send
+_MOST_PIXELS: Final = 1_024  # pixels of the longer side: shows details, and is small enough to send
 _COLOURS: Final = "inferno"
-_STRONGEST: Final = 0.75  # opacity of the hottest place: the image stays visible below it
-_UNSEEN: Final = 0.35  # brightness left where the model did not look
-# Below the picture: the text, its score and what the colours mean.
+_STRONGEST: Final = 0.75  # opacity of the strongest point: the image stays visible below it
+_UNSEEN: Final = 0.35  # brightness outside the model's view
+# Below the image: the text, its score and the colour legend.
 _LEGEND_PIXELS: Final = 76
 _LEAST_WIDTH: Final = 360
 _DPI: Final = 100
 _MARGIN: Final = 14
 _SCALE_PIXELS: Final = 140
 _INK, _PAPER, _SOFT = "#211f1c", "#ffffff", "#66625b"
-_GRAY: Final = 0.5  # how far cold places lose their colour, so that the map stands out
+_GRAY: Final = 0.5  # how much colour points with low values lose, so that the map stands out
 
 
 def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> Box:
@@ -52,29 +52,29 @@ def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> Box:
     if spec.resize_mode == "squash":
         return 0.0, 0.0, float(width), float(height)
     choose = max if spec.resize_mode == "longest" else min
-    # Pixels of the image for each pixel of the view.
+    # Pixels of the image per pixel of the view.
     ratio = choose(width / spec.width, height / spec.height)
     seen_width, seen_height = spec.width * ratio, spec.height * ratio
     left, top = (width - seen_width) / 2, (height - seen_height) / 2
     return left, top, left + seen_width, top + seen_height
 
 
-def overlay(picture: Image.Image, heat: Float32, spec: PreprocessSpec) -> Image.Image:
+def overlay(image: Image.Image, heat: Float32, spec: PreprocessSpec) -> Image.Image:
     """Draw a heat map over an image.
 
     Args:
-        picture: RGB, upright.
+        image: RGB, upright.
         heat: float32 (rows, columns) from 0 to 1 over the model's view.
         spec: the preprocessing of the model.
 
         Returns: RGB, at most 1,024 pixels on the longer side. Parts with high values are bright;
             parts outside the model's crop are dark.
     """
-    box = seen_box(picture.size, spec)
-    scale = min(1.0, _MOST_PIXELS / max(picture.size))
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    shown = np.asarray(picture.resize(size, Image.Resampling.LANCZOS), dtype=np.float32) / 255
-    places, seen = _on_picture(heat, (box[0] * scale, box[1] * scale, box[2] * scale,
+    box = seen_box(image.size, spec)
+    scale = min(1.0, _MOST_PIXELS / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    shown = np.asarray(image.resize(size, Image.Resampling.LANCZOS), dtype=np.float32) / 255
+    places, seen = _on_image(heat, (box[0] * scale, box[1] * scale, box[2] * scale,
                                       box[3] * scale), size)  # fmt: skip
     colours = colormaps[_COLOURS](places)[..., :3].astype(np.float32)
     opacity = (_STRONGEST * places)[..., None]
@@ -104,7 +104,7 @@ def with_legend(shown: Image.Image, text: str, found: Explanation) -> Image.Imag
 
 def _legend(width: int, text: str, found: Explanation) -> Image.Image:
     figure = Figure(figsize=(width / _DPI, _LEGEND_PIXELS / _DPI), dpi=_DPI, facecolor=_PAPER)
-    # A letter of this size is some 8 pixels wide, one of Chinese twice that.
+    # A letter of this size is about 8 pixels wide, and a Chinese one is twice as wide.
     asked = _cut(visible(text), (width - 2 * _MARGIN) // 9)
     style: dict[str, Any] = {"parse_math": False, "va": "center"}
     left, right = _MARGIN / width, 1 - _MARGIN / width
@@ -121,7 +121,7 @@ def _legend(width: int, text: str, found: Explanation) -> Image.Image:
     axes.set_axis_off()
     figure.text(right, 0.3, "strong", ha="right", fontsize=9, color=_SOFT, **style)
     with warnings.catch_warnings(), io.BytesIO() as file:
-        # The note above names these letters once; matplotlib warns of each.
+        # The note above lists these letters once; matplotlib would warn about each one.
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font", UserWarning)
         figure.savefig(file, format="png", dpi=_DPI)
         return Image.open(file).convert("RGB")
@@ -137,7 +137,7 @@ def _cut(text: str, room: int) -> str:
     return text
 
 
-def explain_picture(
+def explain_image(
     vectorizer: Vectorizer, image: str, text: str, out: Path, method: Method | None = None
 ) -> Explanation:
     """Explain the match of an image and a text, and write the overlay with a legend as a PNG.
@@ -154,20 +154,20 @@ def explain_picture(
         UsageError: the text is empty, or as :func:`mmindex.insight.explain.explain`.
         MmindexError: the file cannot be written.
     """
-    found, shown = draw_match(vectorizer, vectorizer.open_picture(image), text, method)
+    found, shown = draw_match(vectorizer, vectorizer.open_image(image), text, method)
     with os_errors(out):
         shown.save(out, format="PNG")
     return found
 
 
 def draw_match(
-    vectorizer: Vectorizer, picture: Image.Image, text: str, method: Method | None = None
+    vectorizer: Vectorizer, image: Image.Image, text: str, method: Method | None = None
 ) -> tuple[Explanation, Image.Image]:
     """Explain the match of an image and a text: return the explanation, and its overlay.
 
     Args:
         vectorizer: the vectorizer of the version.
-        picture: RGB, upright.
+        image: RGB, upright.
         text: the text.
         method: see :func:`mmindex.insight.explain.explain`.
 
@@ -176,19 +176,17 @@ def draw_match(
         MmindexError: the model is not available, or returns no usable vector.
     """
     encoder = vectorizer.encoder
-    pixels = to_pixels(picture, encoder.preprocess)
+    pixels = to_pixels(image, encoder.preprocess)
     found = explain(encoder, pixels, vectorizer.text(text), method)
-    shown = overlay(picture, found.heat, encoder.preprocess)
+    shown = overlay(image, found.heat, encoder.preprocess)
     return found, with_legend(shown, text, found)
 
 
-def _on_picture(
-    heat: Float32, box: Box, size: tuple[int, int]
-) -> tuple[Float32, NDArray[np.bool_]]:
+def _on_image(heat: Float32, box: Box, size: tuple[int, int]) -> tuple[Float32, NDArray[np.bool_]]:
     """Return the interpolated values at every pixel, and which pixels the model saw."""
     width, height = size
     left, top, right, bottom = box
-    # Where each pixel's centre lies in the view, 0 to 1.
+    # The position of each pixel's centre in the view, 0 to 1.
     x = (np.arange(width) + 0.5 - left) / (right - left)
     y = (np.arange(height) + 0.5 - top) / (bottom - top)
     inside_x, inside_y = (x >= 0) & (x <= 1), (y >= 0) & (y <= 1)

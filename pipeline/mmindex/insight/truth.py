@@ -11,7 +11,8 @@ from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.resources import user_path
 from mmindex.insight.classify import Prediction
 from mmindex.insight.pairs import beside, read_truth
-from mmindex.media.kinds import picture_extensions
+from mmindex.media.files import is_remote
+from mmindex.media.kinds import image_extensions
 
 FOLDER = "folder"
 
@@ -84,7 +85,9 @@ def known_truth(
 
 
 def _file(path: Path, name: str) -> str:
-    """Return the absolute path of a name in the list at ``path``."""
+    """Return the absolute path of a name in the list at ``path``, or an object's URI."""
+    if is_remote(name):
+        return name
     return os.path.abspath(beside(path, str(user_path(name))))  # noqa: PTH100 # links stay
 
 
@@ -103,7 +106,7 @@ def expand(images: Sequence[str]) -> list[str]:
         files = [
             str(file)
             for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in picture_extensions() and file.is_file()
+            if file.suffix.lower() in image_extensions() and file.is_file()
         ]
         if not files:
             raise NoInputError(f"{image}: no image files in this folder")

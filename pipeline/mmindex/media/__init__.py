@@ -1,1 +1,1 @@
-"""An image's bytes and its pixels: where they lie, what they are, how to open them safely."""
+"""Locate image files, identify their format, and open them safely."""

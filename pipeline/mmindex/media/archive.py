@@ -16,24 +16,24 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Final
 from urllib.parse import quote_from_bytes
 
 from mmindex.core.errors import DataError, from_os_error, os_errors
-from mmindex.core.records import ItemError, Reason
+from mmindex.core.records import ItemError, Reason, Stamp
+from mmindex.media.buckets import read_object
+from mmindex.media.files import is_remote, open_file, stamp_of, uri_of_location
 
-FILE_SCHEME: Final = "file://"
 MARK: Final = ".zip!"
-# Open archives kept for each process: COCO has two splits, a sharded corpus is read in order.
+# Open archives per process: COCO has two splits, and a sharded corpus is read in order.
 _OPEN_ARCHIVES: Final = 8
 # Deflate ends at 1032:1; photographs stay below 2:1, drawn scenes and scans below 100:1.
 _MAX_RATIO: Final = 200
-_RATIO_FLOOR_BYTES: Final = 1 << 20  # what is smaller harms nobody, however well it compresses
+_RATIO_FLOOR_BYTES: Final = 1 << 20  # smaller members are harmless at any compression ratio
 _LOCAL_HEADER_BYTES: Final = 30  # fixed part of a local file header (APPNOTE.TXT, 4.3.7)
 _FLAG_ENCRYPTED: Final = 0x1
 
-# These say that the machine is out of something, not that this file is bad.
+# These errors mean that the machine lacks a resource, not that the file is damaged.
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _MEMBER_ERRORS: Final = (
     zipfile.BadZipFile,
@@ -49,15 +49,6 @@ _MEMBER_ERRORS: Final = (
 )
 
 
-def uri_of_path(path: str) -> str:
-    """Return the URI of an absolute path: the path itself if it is valid UTF-8."""
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return FILE_SCHEME + quote_from_bytes(os.fsencode(path))
-    return path
-
-
 def id_part(name: str) -> str:
     """Return a name for ids; a name that is not UTF-8 is completely percent-encoded."""
     try:
@@ -68,18 +59,21 @@ def id_part(name: str) -> str:
 
 
 def uri_of_member(archive: str, member: str) -> str:
-    """Return the URI of a member of the archive at the absolute path ``archive``."""
-    return f"{uri_of_path(archive)}!{member}"
+    """Return the URI of a member of an archive, given its location."""
+    return f"{uri_of_location(archive)}!{member}"
 
 
 def read_file(path: str, max_bytes: int) -> bytes:
-    """Read a whole regular file.
+    """Read a whole regular file, or an object of an object store.
 
     Raises:
         ItemError: it is missing, unreadable, not a regular file, or larger than ``max_bytes``.
+        MmindexError: the object store cannot be reached or refuses access.
     """
+    if is_remote(path):
+        return read_object(path, max_bytes)
     try:
-        # Non-blocking, so that a named pipe under an image's name cannot hang the run.
+        # Non-blocking, so that a named pipe with the name of an image cannot block the run.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(file.fileno())
@@ -120,13 +114,13 @@ class ZipIndex:
         file: the archive.
         members: files by name, without folders; for a repeated name, the last one.
         hostile: why a member must not be read, by name: repeated or overlapping members.
-        stamp: size, mtime in ns and inode of the archive.
+        stamp: identifies the archive.
     """
 
     file: zipfile.ZipFile
     members: dict[str, zipfile.ZipInfo]
     hostile: dict[str, str]
-    stamp: tuple[int, int, int]
+    stamp: Stamp
 
 
 def open_zip(path: str) -> ZipIndex:
@@ -136,16 +130,15 @@ def open_zip(path: str) -> ZipIndex:
         NoInputError, PermissionDeniedError, StorageError: the archive cannot be read.
         DataError: it is not a zip file, or its table of contents is damaged.
     """
-    with os_errors(path):
-        status = Path(path).stat()
-    return _open_zip(path, (status.st_size, status.st_mtime_ns, status.st_ino))
+    return _open_zip(path, stamp_of(path))
 
 
 @functools.lru_cache(maxsize=_OPEN_ARCHIVES)
-def _open_zip(path: str, stamp: tuple[int, int, int]) -> ZipIndex:
+def _open_zip(path: str, stamp: Stamp) -> ZipIndex:
     try:
         with os_errors(path):
-            file = zipfile.ZipFile(path)
+            # Given a path, it closes the file itself.
+            file = zipfile.ZipFile(open_file(path) if is_remote(path) else path)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
         raise DataError(f"{path}: not a readable zip archive: {error}") from error
     infos = file.infolist()

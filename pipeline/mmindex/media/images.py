@@ -31,8 +31,8 @@ from mmindex.media.rgb import to_rgb
 from mmindex.media.sniff import explain_unidentified
 
 FORMATS: Final = (
-    raw.FORMAT,  # before TIFF, whose form most of them have
-    "JPEG",  # also MPO, of which the first image is taken
+    raw.FORMAT,  # before TIFF, because most RAW files look like TIFF files
+    "JPEG",  # also MPO, of which the first image is used
     "PNG",
     "WEBP",
     "GIF",
@@ -55,14 +55,14 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Turned while they are loaded, and reported with the turned size.
+# Formats that are rotated when they are loaded, and whose reported size is the rotated one.
 _TURNED: Final = frozenset({"TIFF", jxl.FORMAT, raw.FORMAT})
 _ORIENTATION_TAG: Final = 0x0112
-_JPEG_QUALITY: Final = 82  # of pictures on pages
+_JPEG_QUALITY: Final = 82  # JPEG quality of images on pages
 _DETAIL_CHARS: Final = 200
 
-# Warning filters and Pillow's pixel limit belong to the process: one decode at a time in each.
-# Decode in several processes to use several cores.
+# Warning filters and Pillow's pixel limit apply to the whole process, so each process decodes one
+# image at a time. Use several processes to use several cores.
 _PILLOW_STATE = threading.RLock()
 
 
@@ -174,16 +174,16 @@ def decode(data: bytes, limits: ImageLimits) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """An image that is open already, by the same rule as :func:`decode`.
+    """Convert an opened image to RGB by the rules of :func:`decode`.
 
     Raises:
-        ItemError: it cannot be loaded, or has no pixels.
+        ItemError: the image cannot be loaded, or has no pixels.
     """
     if not image.width or not image.height:
         raise ItemError(Reason.CORRUPT, f"{image.width}x{image.height} pixels")
     _silence_decoders()
     try:
-        # Orientation first: loading may drop the tag.
+        # Orientation first, because loading can remove the tag.
         turn = _TURNS.get(_orientation(image, read_exif(image, b"")))
         rgb = to_rgb(image)
     except DECODER_ERRORS as error:
@@ -191,10 +191,10 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def to_jpeg(picture: Image.Image) -> bytes:
-    """A JPEG made anew from pixels: no comment, EXIF or profile of the original goes along."""
-    clean = Image.new("RGB", picture.size)
-    clean.paste(picture)
+def to_jpeg(image: Image.Image) -> bytes:
+    """Encode pixels as a JPEG without comments, EXIF or colour profile of the original."""
+    clean = Image.new("RGB", image.size)
+    clean.paste(image)
     buffer = io.BytesIO()
     clean.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return buffer.getvalue()
@@ -202,7 +202,7 @@ def to_jpeg(picture: Image.Image) -> bytes:
 
 @contextmanager
 def _guarded(data: bytes, limits: ImageLimits) -> Iterator[None]:
-    """Run Pillow with our pixel limit, silently, its errors turned into reasons."""
+    """Run Pillow silently with our pixel limit, and convert its errors to reasons."""
     _silence_decoders()
     with _PILLOW_STATE, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -219,10 +219,10 @@ def _guarded(data: bytes, limits: ImageLimits) -> Iterator[None]:
 
 @functools.cache
 def _silence_decoders() -> None:
-    """Stop libtiff and Pillow's logger from printing to stderr; exceptions tell all that matters.
+    """Stop libtiff and Pillow's logger from printing to stderr; exceptions have all details.
 
-    libtiff's symbols are looked up through Pillow's own module, so they are those of the very
-    library that it uses; a Pillow that hides them keeps libtiff's default.
+    The symbols of libtiff are looked up in Pillow's own module, so they are those of the library
+    that it uses. If Pillow hides them, libtiff's default stays in effect.
     """
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     pillow = ctypes.CDLL(importlib.import_module("PIL._imaging").__file__)
@@ -244,10 +244,10 @@ def _open(data: bytes, limits: ImageLimits) -> ImageFile.ImageFile:
 
 
 def check_size(width: int, height: int, limits: ImageLimits) -> None:
-    """Refuse an image of such a size before its pixels are decoded.
+    """Check the size of an image before its pixels are decoded.
 
     Raises:
-        ItemError: it has no pixels, too many, or is too thin.
+        ItemError: it has no pixels, too many pixels, or a too large aspect ratio.
     """
     if width < 1 or height < 1:
         raise ItemError(Reason.CORRUPT, f"{width}x{height} pixels")
@@ -263,7 +263,7 @@ def check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """The closed list; Pillow must be told of the plugins first."""
+    """Return the closed list of formats, after registering the plugins with Pillow."""
     pi_heif.register_heif_opener()
     jxl.register()
     raw.register()
@@ -271,7 +271,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _orientation(image: Image.Image, exif: Image.Exif) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
+    """Return the EXIF orientation, 1 to 8; 1 if there is none or the EXIF block is damaged."""
     if image.format in _TURNED:
         return 1
     try:
@@ -284,8 +284,8 @@ def _orientation(image: Image.Image, exif: Image.Exif) -> int:
 
 
 def _explain(error: BaseException, data: bytes) -> ItemError:
-    """The reason code and a bounded one-line detail for what Pillow raised."""
-    # Pillow's text for an unknown file names a memory address: another one on each run.
+    """Return the reason and a one-line detail of limited length for an error from Pillow."""
+    # Pillow's message for an unknown file contains a memory address, which differs in each run.
     if isinstance(error, UnidentifiedImageError):
         return explain_unidentified(data)
     detail = " ".join(f"{type(error).__name__}: {error}".split())[:_DETAIL_CHARS]

@@ -1,7 +1,7 @@
-"""JPEG XL as a plugin of Pillow's, on libjxl (the extra ``jxl``).
+"""JPEG XL as a Pillow plugin, based on libjxl (the extra ``jxl``).
 
-libjxl turns the image by the orientation in its own header. The one in an EXIF block does not
-count (ISO/IEC 18181-2).
+libjxl rotates the image according to the orientation in its own header. The orientation in an EXIF
+block is ignored (ISO/IEC 18181-2).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from mmindex.media.kinds import JXL
 FORMAT: Final = "JXL"
 _CONTAINER: Final = b"\0\0\0\x0cJXL \r\n\x87\n"
 SIGNATURES: Final = (b"\xff\x0a", _CONTAINER)
-# Larger blocks are not metadata of a photograph.
+# Larger blocks are not the metadata of a photograph.
 _MOST_METADATA_BYTES: Final = 4 << 20
 _MODES: Final = {(1, False): "L", (1, True): "LA", (3, False): "RGB", (3, True): "RGBA"}
 
 
 class JxlFile(ImageFile.ImageFile):
-    """A JPEG XL file, of which the first frame is taken; pixels come with 8 bits a channel."""
+    """The first frame of a JPEG XL file, with 8 bits per channel."""
 
     format = FORMAT
 
@@ -40,7 +40,7 @@ class JxlFile(ImageFile.ImageFile):
         self._mode = _MODES[info["color_channels"], bool(info["has_alpha"])]
         for kind, content in _metadata(self._data):
             if kind == b"Exif" and len(content) > 4:
-                # The first four bytes say where the TIFF header begins.
+                # The first four bytes contain the offset of the TIFF header.
                 start = 4 + int.from_bytes(content[:4], "big")
                 self.info["exif"] = b"Exif\0\0" + content[start:]
             elif kind == b"xml ":
@@ -59,12 +59,12 @@ class JxlFile(ImageFile.ImageFile):
 
 
 def register() -> None:
-    """Make the format known to Pillow."""
+    """Register the format with Pillow."""
     Image.register_open(FORMAT, JxlFile, lambda prefix: prefix.startswith(SIGNATURES))
 
 
 def _metadata(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The boxes of a container, with what ``brob`` compresses unpacked (18181-2, 9.6)."""
+    """Return the metadata boxes of a container; ``brob`` boxes are decompressed (18181-2, 9.6)."""
     import brotli
 
     for kind, content in _boxes(data):
@@ -81,7 +81,7 @@ def _metadata(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The boxes of a container: type and content."""
+    """Yield the boxes of a container: type and content."""
     at = 0
     while data.startswith(_CONTAINER) and at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)

@@ -21,7 +21,7 @@ _RAW: Final = frozenset({
     ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf",
     ".srw", ".x3f",
 })
-# Not .ts, which is TypeScript far more often.
+# Not .ts, which is usually TypeScript.
 VIDEO_EXTENSIONS: Final = frozenset({
     ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts",
 })
@@ -56,7 +56,7 @@ VIDEO: Final = Extra("video", "av", "videos", VIDEO_EXTENSIONS)
 EXTRAS: Final = (JXL, RAW, VIDEO)
 
 
-def picture_extensions() -> frozenset[str]:
+def image_extensions() -> frozenset[str]:
     """Return the extensions of the image files that can be read on this machine."""
     return _ALWAYS.union(*(one.extensions for one in (JXL, RAW) if one.installed))
 

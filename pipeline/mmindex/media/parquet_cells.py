@@ -11,7 +11,6 @@ import functools
 import threading
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -21,16 +20,17 @@ import pyarrow.parquet as pq
 from mmindex.core.errors import DataError, os_errors
 from mmindex.core.records import ItemError, Reason, Stamp
 from mmindex.media.archive import uri_of_member
+from mmindex.media.files import is_remote, open_file, stamp_of
 
 _OPEN_FILES: Final = 8
-# Rows are read in order, by a few threads at once: neighbours come out of the same row group.
+# Rows are read in order by a few threads, so neighbours are in the same row group.
 _KEPT_GROUPS: Final = 2
-# pyarrow's file objects are not made for several threads, and decompressing releases the GIL.
+# pyarrow's file objects are not thread-safe, and decompression releases the GIL.
 _LOCK = threading.Lock()
 
 
 def uri_of_cell(path: str, column: str, row: int) -> str:
-    """Return the URI of an image; ``path`` is absolute."""
+    """Return the URI of an image; ``path`` is the location of the table."""
     return uri_of_member(path, f"{column}/{row}")
 
 
@@ -46,29 +46,29 @@ def split_cell(rest: str) -> tuple[str, int]:
     return column, int(row)
 
 
-def file_stamp(path: str) -> Stamp:
-    """Return size, mtime in ns and inode.
+def open_parquet(path: str) -> pq.ParquetFile:
+    """Open a table; close it after use.
 
     Raises:
-        NoInputError, PermissionDeniedError, StorageError: the file is not readable.
+        pyarrow.ArrowException: it is not a Parquet file.
+        OSError, MmindexError: it cannot be read.
     """
-    with os_errors(path):
-        status = Path(path).stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
+    source = open_file(path) if is_remote(path) else path
+    return pq.ParquetFile(source, page_checksum_verification=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Open:
     file: pq.ParquetFile
-    ends: tuple[int, ...]  # row number behind each row group
+    ends: tuple[int, ...]  # first row number after each row group
 
 
 @functools.lru_cache(maxsize=_OPEN_FILES)
 def _open(path: str, stamp: Stamp) -> _Open:  # noqa: ARG001  # the stamp is part of the cache key
     try:
         with os_errors(path):
-            # Not mapped: decode workers live in a bounded address space, hub files have gigabytes.
-            file = pq.ParquetFile(path, page_checksum_verification=True)
+            # Not memory-mapped: files can be larger than the address space of decode workers.
+            file = open_parquet(path)
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}") from error
     groups = range(file.metadata.num_row_groups)
@@ -97,10 +97,10 @@ def read_cell(path: str, column: str, row: int, max_bytes: int) -> bytes:
 
     Raises:
         ItemError: there is no such cell, or it is empty, damaged or too large.
-        DataError: the file is not Parquet file.
+        DataError: the file is not a Parquet file.
         MmindexError: it cannot be opened.
     """
-    stamp = file_stamp(path)
+    stamp = stamp_of(path)
     with _LOCK:
         opened = _open(path, stamp)
         number = bisect.bisect_right(opened.ends, row)

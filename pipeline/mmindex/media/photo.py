@@ -48,22 +48,22 @@ PHOTO_COLUMNS: Final = (
     "rating",
 )
 
-# Of a video, in seconds.
+# Columns of a video frame, in seconds.
 DURATION: Final = "duration_s"
 
-# XMP of Lightroom with its whole editing history takes some 100 KiB.
+# XMP from Lightroom with a complete editing history takes about 100 KiB.
 _MOST_XMP_BYTES: Final = 4 << 20
 _MOST_CHARS: Final = 1 << 16
 _MOST_KEYWORDS: Final = 1_000
-# The first photograph that survives is of 1826 or 1827.
+# The oldest surviving photograph was taken in 1826 or 1827.
 _FIRST_YEAR: Final = 1826
 
-# Windows writes these five as UTF-16; Pillow's list of tags ends before them.
+# Windows writes these five tags as UTF-16; Pillow has no names for them.
 _XP_TITLE, _XP_COMMENT, _XP_KEYWORDS, _XP_SUBJECT = 0x9C9B, 0x9C9C, 0x9C9E, 0x9C9F
 _RATING = 0x4746
 _ISO_ELSEWHERE: Final = 65535  # Exif: "the value does not fit; see ISOSpeed"
 
-# What cameras put where a description would stand.
+# What cameras write in the description field.
 _BOILERPLATE: Final = re.compile(
     r"(OLYMPUS|MINOLTA|KONICA MINOLTA|SAMSUNG|SANYO|KODAK)\b.*DIGITAL (STILL )?CAMERA"
     r"|SAMSUNG|SONY DSC|DIGITAL CAMERA|Exif[_ ]JPEG[_ ]PICTURE|DCIM[\\/].*|default|untitled",
@@ -75,7 +75,7 @@ _EXIF_TIME: Final = re.compile(
 _ISO_TIME: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?)?(Z|[+-]\d\d:?\d\d)?"
 )
-# Zones lie between UTC-12 and UTC+14.
+# Time zones are between UTC-12 and UTC+14.
 _OFFSET: Final = re.compile(r"Z|([+-])(0\d|1[0-4]):?([0-5]\d)")
 # ISO 6709: +48.1374+011.5755+519.000/
 _ISO_PLACE: Final = re.compile(r"([+-]\d{1,2}(?:\.\d+)?)([+-]\d{1,3}(?:\.\d+)?)")
@@ -147,7 +147,7 @@ def xmp_fields(packet: bytes) -> Fields:
     if not packet or len(packet) > _MOST_XMP_BYTES:
         return {}
     try:
-        # Pillow and some writers leave padding, NULs or a byte-order mark around the packet.
+        # Pillow and some programs leave padding, NULs or a byte-order mark around the packet.
         root = SafeTree.fromstring(packet.strip(b"\0 \t\r\n"))
     except (ParseError, DefusedXmlException, ValueError, LookupError):
         return {}
@@ -249,7 +249,7 @@ def _exif_values(
         (Base.DateTimeOriginal, Base.SubsecTimeOriginal, Base.OffsetTimeOriginal),
         (Base.DateTimeDigitized, Base.SubsecTimeDigitized, Base.OffsetTimeDigitized),
     ]
-    if make or model:  # a program's last change is not when a camera took it
+    if make or model:  # in other files, it is the last change by a program
         times.append((Base.DateTime, Base.SubsecTime, Base.OffsetTime))
     everything = {**camera, **main}
     for time, fraction, offset in times:
@@ -286,7 +286,7 @@ def _iso(camera: Mapping[int, Any]) -> int | None:
 
 
 def _iptc_fields(image: ImageFile.ImageFile) -> Fields:
-    """IPTC-IIM 4.2, record 2: object name 5, keywords 25, date 55 and 60, caption 120."""
+    """Return the IPTC-IIM 4.2 fields of record 2: name 5, keywords 25, date 55/60, caption 120."""
     found = IptcImagePlugin.getiptcinfo(image) or {}
 
     def texts(number: int) -> list[str]:

@@ -8,19 +8,19 @@ from typing import Final
 
 from PIL import Image
 
-# Everything that Pillow's parsers raise on damaged bytes; closed, so that a bug still shows as one.
+# Everything that Pillow's parsers raise on damaged bytes; a closed list, so that bugs are reported.
 DECODER_ERRORS: Final = (
-    # What Pillow's own fuzz targets allow (Tests/oss-fuzz/test_fuzzers.py), and RuntimeError, which
-    # 130,000 damaged files drew from its WEBP and AVIF decoders.
+    # The errors that Pillow's fuzz targets allow (Tests/oss-fuzz/test_fuzzers.py), and
+    # RuntimeError, which its WebP and AVIF decoders raised for some of 130,000 damaged files.
     OSError,
     SyntaxError,
     MemoryError,
     ValueError,
-    RuntimeError,  # holds NotImplementedError
+    RuntimeError,  # includes NotImplementedError
     OverflowError,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
-    # From its parsers in Python where a field or table is cut off or empty.
+    # From its Python parsers if a field or table is truncated or empty.
     EOFError,
     IndexError,
     KeyError,
@@ -44,7 +44,7 @@ def read_exif(image: Image.Image, data: bytes) -> Image.Exif:
         DecompressionBombError: a compressed block of text would grow beyond Pillow's limit.
     """
     if image.format == "PNG" and b"eXIf" not in data and b"Raw profile" not in data:
-        # PngImageFile.getexif decodes the whole image to look for EXIF behind the pixels.
+        # PngImageFile.getexif decodes the whole image to find EXIF after the pixels.
         read = Image.Image.getexif
     else:
         read = type(image).getexif

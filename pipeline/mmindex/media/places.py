@@ -1,19 +1,21 @@
-"""Folders and zip archives with the images of a source, and access by name."""
+"""Folders, zip archives and object stores with images of a source, and access by name."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from mmindex.core.errors import NoInputError
 from mmindex.core.records import ItemError, Reason, Stamp
-from mmindex.media import archive
+from mmindex.media import archive, buckets
+from mmindex.media.files import uri_of_location
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class ImageFolder:
 
     def uri(self, name: str) -> str:
         """The URI that ``name`` has, whether or not it is there."""
-        return archive.uri_of_path(f"{self.root}/{name}")
+        return uri_of_location(f"{self.root}/{name}")
 
     def find(self, name: str) -> Found:
         """Find an image by its name relative to the folder.
@@ -68,13 +70,13 @@ class ImageFolder:
 class ImageArchive:
     """Images in a zip archive, in the first of ``prefixes`` that contains the name."""
 
-    path: Path
+    path: str
     prefixes: tuple[str, ...]
     max_bytes: int
 
     def uri(self, name: str) -> str:
         """The URI that ``name`` has, whether or not it is there."""
-        return archive.uri_of_member(str(self.path), self._member(name))
+        return archive.uri_of_member(self.path, self._member(name))
 
     def find(self, name: str) -> Found:
         """Find an image by its name.
@@ -84,15 +86,64 @@ class ImageArchive:
             MmindexError: the archive itself is unreadable.
         """
         member = self._member(check_relative(name))
-        index = archive.open_zip(str(self.path))
+        index = archive.open_zip(self.path)
         archive.check_member(index, member)
-        read = functools.partial(archive.read_member, str(self.path), member, self.max_bytes)
-        return Found(archive.uri_of_member(str(self.path), member), read, index.stamp)
+        read = functools.partial(archive.read_member, self.path, member, self.max_bytes)
+        return Found(archive.uri_of_member(self.path, member), read, index.stamp)
 
     def _member(self, name: str) -> str:
-        members = archive.open_zip(str(self.path)).members
+        members = archive.open_zip(self.path).members
         candidates = (prefix + spelt for spelt in spellings(name) for prefix in self.prefixes)
         return next((one for one in candidates if one in members), self.prefixes[0] + name)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBucket:
+    """Images below a folder of an object store, listed once.
+
+    Attributes:
+        folder: the location of the folder.
+        listed: the objects below it by relative name.
+        max_bytes: the size limit of an image.
+    """
+
+    folder: str
+    listed: Mapping[str, buckets.Listed]
+    max_bytes: int
+
+    @classmethod
+    def of(cls, folder: str, max_bytes: int) -> Self:
+        """List a folder; raises as :func:`mmindex.media.buckets.walk`."""
+        start = len(buckets.child(folder, ""))
+        listed = {found.location[start:]: found for found in buckets.walk(folder)}
+        return cls(folder, listed, max_bytes)
+
+    def uri(self, name: str) -> str:
+        """The URI that ``name`` has, whether or not it is there."""
+        return uri_of_location(buckets.child(self.folder, name))
+
+    def find(self, name: str) -> Found:
+        """Find an image by its name relative to the folder.
+
+        Raises:
+            ItemError: the name points outside the folder, or there is no such object.
+        """
+        check_relative(name)
+        spelt = next((one for one in spellings(name) if one in self.listed), None)
+        if spelt is None:
+            raise ItemError(Reason.MISSING, "no such object")
+        found = self.listed[spelt]
+        read = functools.partial(buckets.read_object, found.location, self.max_bytes)
+        return Found(self.uri(spelt), read, found.stamp)
+
+    @property
+    def fingerprint(self) -> str:
+        """The digest of the listing: it changes with every object that is written or removed."""
+        digest = hashlib.sha256()
+        for name in sorted(self.listed):
+            found = self.listed[name]
+            digest.update(f"{name}\0{found.size} {found.version}\n".encode())
+        return digest.hexdigest()
 
 
 class ImagePlace(Protocol):
@@ -145,7 +196,7 @@ def find_place(base: Path, names: Sequence[str], max_bytes: int) -> ImagePlace |
         packed = base / f"{name}.zip"
         if packed.is_file():
             folders = (*(f"{inner}/" for inner in (Path(name).name, *names)), "")
-            return ImageArchive(packed, tuple(dict.fromkeys(folders)), max_bytes)
+            return ImageArchive(str(packed), tuple(dict.fromkeys(folders)), max_bytes)
     return None
 
 

@@ -1,4 +1,4 @@
-"""A picture's file without metadata, for whoever the picture is sent to."""
+"""Image files without metadata, for sending to other people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmindex.media.images import ImageLimits, orientation, to_jpeg
 from mmindex.media.strip import CannotStripError, strip_metadata
 from mmindex.media.uris import open_indexed, read_indexed
 
-# Formats whose files are given as they are, without metadata; others are given as JPEG.
+# Formats that are sent in the original format without metadata; others are converted to JPEG.
 _TYPES: Final = {
     "JPEG": "image/jpeg",
     "MPO": "image/jpeg",
@@ -21,23 +21,23 @@ _TYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """A file and what it is."""
+    """The bytes of a file and its media type."""
 
     data: bytes
     media_type: str
 
 
 def plain_file(uri: str, key: str, form: str, limits: ImageLimits) -> Plain:
-    """A picture of the corpus without metadata; a JPEG where its format is not taken apart.
+    """Return an image of the corpus without metadata, as a JPEG if its format is not supported.
 
     Args:
-        uri: where it is.
-        key: its key when it was indexed.
-        form: its format, as Pillow calls it.
-        limits: of decoding.
+        uri: the location of the image.
+        key: the key of the image when it was indexed.
+        form: the format, as named by Pillow.
+        limits: the limits of the image.
 
     Raises:
-        ItemError: it is another one now, or cannot be read or decoded.
+        ItemError: the image has changed, or cannot be read or decoded.
     """
     if form in _TYPES:
         data = read_indexed(uri, key, limits)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import rawpy
 
 FORMAT: Final = "RAW"
-# Models look at 224 to 512 pixels, pages show up to 1,000.
+# Models use 224 to 512 pixels, and pages show up to 1,000.
 _LARGE_PREVIEW: Final = 1_000
 
 _TIFF: Final = (b"II*\0", b"MM\0*")
@@ -35,7 +35,7 @@ _SUB_IFDS, _DNG_VERSION = 330, 50706
 _SENSOR_VALUES: Final = frozenset({32803, 34892})  # colour filter array, linear raw
 _SENSOR_CODES: Final = frozenset({32767, 34713, 65535})  # Sony, Nikon, Pentax
 
-# What LibRaw calls turning by 180 degrees, 90 to the left, 90 to the right.
+# LibRaw's values for rotations by 180 degrees, 90 to the left, 90 to the right.
 _TURNS: Final = {
     3: Image.Transpose.ROTATE_180,
     5: Image.Transpose.ROTATE_90,
@@ -66,8 +66,8 @@ class RawFile(ImageFile.ImageFile):
         """Load the preview, or develop the image."""
         if self._im is None:
             with _opened(self._data) as raw:
-                picture = _preview(raw) or _developed(raw)
-            self._im, self._size = picture.im, picture.size
+                image = _preview(raw) or _developed(raw)
+            self._im, self._size = image.im, image.size
         return Image.Image.load(self)
 
     def getexif(self) -> Image.Exif:
@@ -104,7 +104,7 @@ def is_raw(data: bytes) -> bool:
         or _DNG_VERSION in found
         or found.get(_PHOTOMETRIC) in _SENSOR_VALUES
         or found.get(_COMPRESSION) in _SENSOR_CODES
-        # A small image first, larger ones below it, from a camera: the sensor's is among them.
+        # A small image first and larger ones below it, from a camera: sensor data is among them.
         or (found.get(_SUBFILE_TYPE) == 1 and _SUB_IFDS in found and _MAKE in found)
     )
 
@@ -153,17 +153,17 @@ def _embedded(raw: rawpy.RawPy) -> Image.Image | None:
 
 def _preview(raw: rawpy.RawPy) -> Image.Image | None:
     """Return the upright preview; None if it is too small or damaged."""
-    picture = _embedded(raw)
-    if picture is None or max(picture.size) < _LARGE_PREVIEW:
+    image = _embedded(raw)
+    if image is None or max(image.size) < _LARGE_PREVIEW:
         return None
     try:
-        upright = picture.convert("RGB")
+        upright = image.convert("RGB")
     except DECODER_ERRORS:
         return None
     sizes = raw.sizes
-    # Few cameras turn the preview itself: it then lies across the sensor's image.
+    # A few cameras rotate the preview itself, so that its shape differs from the sensor's image.
     turned = sizes.flip in _SIDEWAYS and (
-        (picture.width > picture.height) != (sizes.width > sizes.height)
+        (image.width > image.height) != (sizes.width > sizes.height)
     )
     turn = None if turned else _TURNS.get(sizes.flip)
     return upright if turn is None else upright.transpose(turn)

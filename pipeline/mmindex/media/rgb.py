@@ -25,7 +25,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Load the first frame of an opened image as RGB, not yet rotated.
 
     Raises:
-        Exception: whatever Pillow raises on damaged pixels; :mod:`mmindex.media.images` translates.
+        Exception: any error of Pillow for damaged pixels; :mod:`mmindex.media.images` converts it.
     """
     image.load()
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -62,7 +62,7 @@ def _stretched(values: NDArray[np.generic]) -> Image.Image:
     gray = values.astype(np.float64)
     finite = np.isfinite(gray)
     low, high = (gray[finite].min(), gray[finite].max()) if finite.any() else (0.0, 0.0)
-    # Halved first: the span of two float64 extremes would overflow.
+    # Halved first, because the difference of two float64 extremes would overflow.
     span = high / 2 - low / 2
     if span == 0:
         return Image.new("L", (gray.shape[1], gray.shape[0]))

@@ -9,7 +9,7 @@ from mmindex.media import jxl, raw
 
 _HEAD_BYTES: Final = 1024
 
-# Formats that the decoders here read: such a file that none of them takes is damaged.
+# Formats with a decoder: if no decoder accepts such a file, it is damaged.
 _READABLE: Final = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -27,7 +27,7 @@ _READABLE: Final = (
     *((signature, "a RAW file") for signature in raw.SIGNATURES),
 )
 
-# Images of kinds that are not decoded here: unsafe, not raster, or without a decoder.
+# Image formats that are not decoded: unsafe, vector graphics, or without a decoder.
 _UNSUPPORTED: Final = (
     (b"8BPS", "a Photoshop document"),
     (b"%!PS", "PostScript"),

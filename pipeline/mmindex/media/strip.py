@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
-# What shows the image; everything else may hold text.
+# The parts that are needed to display the image; all other parts can contain text.
 _PNG_CHUNKS: Final = frozenset({
     b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB",
     b"cICP", b"mDCV", b"cLLI", b"bKGD", b"pHYs", b"acTL", b"fcTL", b"fdAT",
@@ -23,8 +23,8 @@ _WEBP_CHUNKS: Final = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"
 _WEBP_EXIF, _WEBP_XMP = 0x08, 0x04
 
 _SOI, _EOI, _SOS, _APP0, _APP2, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE2, 0xEE
-# Frames (SOF), tables (DHT, DAC, DQT), scans, lines, restarts and hierarchical progressions; what
-# is reserved for extensions may hold anything.
+# Frames (SOF), tables (DHT, DAC, DQT), scans, lines, restarts and hierarchical progressions; the
+# markers reserved for extensions can contain anything.
 _SHOWING: Final = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xE0)}) - {0xC8}
 _RESTARTS: Final = range(0xD0, 0xD8)
 _ALONE: Final = frozenset({0x01, _SOI, *_RESTARTS})
@@ -100,7 +100,7 @@ def _shown(marker: int, segment: bytes) -> bytes:
     if marker in _SHOWING or (marker == _APP2 and segment[4:16] == b"ICC_PROFILE\0"):
         return segment
     if marker == _APP0 and segment[4:9] == b"JFIF\0" and len(segment) >= 18:
-        return b"\xff\xe0\0\x10" + segment[4:16] + b"\0\0"  # without its small image
+        return b"\xff\xe0\0\x10" + segment[4:16] + b"\0\0"  # without its thumbnail
     if marker == _APP14 and segment[4:9] == b"Adobe" and len(segment) >= 16:
         return b"\xff\xee\0\x0e" + segment[4:16]
     return b""
@@ -162,7 +162,7 @@ def _webp_chunks(data: bytes) -> bytes:
         if name == b"VP8X":
             flags = chunk[8] & ~(_WEBP_EXIF | _WEBP_XMP)
             chunk = chunk[:8] + bytes([flags]) + chunk[9:]
-        if name == b"ANMF":  # a frame: its place and time, then chunks of its own
+        if name == b"ANMF":  # a frame: its position and duration, then its own chunks
             frame = chunk[8:24] + _webp_chunks(chunk[24:])
             chunk = name + struct.pack("<I", len(frame)) + frame
         if name in _WEBP_CHUNKS:

@@ -1,5 +1,8 @@
 """Images inside tar archives, read in place: ``FILE.tar!MEMBER``.
 
+The URI of a member of an object ends in its bytes, ``s3://BUCKET/KEY.tar!MEMBER#bytes=512-9215``,
+so that it is read with one request, without the headers of the archive.
+
 Only the headers are read with :mod:`tarfile`, and nothing is extracted, so a member cannot write
 files. Contents are read by offset. tar has no checksums of contents.
 """
@@ -8,22 +11,26 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Final
 
 from mmindex.core.errors import DataError, os_errors
 from mmindex.core.records import ItemError, Reason, Stamp
 from mmindex.media.archive import id_part, uri_of_member
+from mmindex.media.buckets import read_range
+from mmindex.media.files import is_remote, open_file, stamp_of
 from mmindex.media.places import Found, check_relative, spellings
 
 MARK: Final = ".tar!"
-# An index holds a name and two numbers for each member: some 30 MB for the largest usual shards.
+# An index has a name and two numbers per member: about 30 MB for the largest usual shards.
 _KEPT_INDEXES: Final = 4
-# tarfile reads a long name or a pax header whole; no honest one comes near this.
+# tarfile reads long names and pax headers completely; real ones are much smaller than this.
 _MAX_HEADER_BYTES: Final = 1 << 20
+# An empty member ends before it starts.
+_RANGE: Final = re.compile(r"(.*)#bytes=([0-9]{1,15})-([0-9]{1,15})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,22 @@ class _Headers:
         return self._file.tell()
 
 
+def uri_of_tar_member(path: str, member: Member) -> str:
+    """Return the URI of a member of the archive at ``path``."""
+    uri = uri_of_member(path, member.name)
+    if not is_remote(path):
+        return uri
+    return f"{uri}#bytes={member.offset}-{member.offset + member.size - 1}"
+
+
+def split_range(name: str) -> tuple[str, range | None]:
+    """Split what follows the mark in the URI of an object into the member and its bytes."""
+    found = _RANGE.fullmatch(name)
+    if found is None:
+        return name, None
+    return found[1], range(int(found[2]), int(found[3]) + 1)
+
+
 def walk_tar(path: str) -> Iterator[Member]:
     """Yield the members of an archive in order, without folders.
 
@@ -69,12 +92,12 @@ def walk_tar(path: str) -> Iterator[Member]:
         DataError: it is not a tar archive, compressed, damaged, or truncated.
     """
     try:
-        with os_errors(path), Path(path).open("rb") as file:
-            total = os.fstat(file.fileno()).st_size
-            # Uncompressed only: a member of a compressed archive cannot be read by offset.
+        with os_errors(path), open_file(path) as file:
+            total = stamp_of(path)[0]
+            # Only uncompressed archives: members of compressed ones cannot be read by offset.
             with tarfile.open(fileobj=_Headers(file), mode="r:") as archive:  # type: ignore[call-overload]  # it reads, seeks and tells: all that tarfile needs
                 for info in archive:
-                    archive.members = []  # otherwise it keeps every header
+                    archive.members = []  # otherwise tarfile keeps every header in memory
                     if not info.isdir():
                         yield _member(info, total, path)
                 _check_end(file, archive.offset, path)
@@ -126,12 +149,12 @@ def _index(path: str, stamp: Stamp) -> dict[str, Member]:  # noqa: ARG001  # the
 class ImageTar:
     """Images in an uncompressed tar archive."""
 
-    path: Path
+    path: str
     max_bytes: int
 
     def uri(self, name: str) -> str:
         """The URI that ``name`` has, whether or not it is there."""
-        return uri_of_member(str(self.path), name)
+        return uri_of_member(self.path, name)
 
     def find(self, name: str) -> Found:
         """Find an image by its name.
@@ -140,9 +163,9 @@ class ImageTar:
             ItemError: the member is missing, or must not be read.
             MmindexError: as :func:`walk_tar`.
         """
-        stamp = _stamp(str(self.path))
-        index = _index(str(self.path), stamp)
-        # `tar -c .` puts "./" before every name.
+        stamp = stamp_of(self.path)
+        index = _index(self.path, stamp)
+        # `tar -c .` writes "./" before every name.
         candidates = (start + spelt for spelt in spellings(name) for start in ("", "./"))
         spelt = next((one for one in candidates if one in index), name)
         member = index.get(spelt)
@@ -150,19 +173,13 @@ class ImageTar:
             raise ItemError(Reason.MISSING, "no such member in the archive")
         if member.problem is not None:
             raise member.problem
-        read = functools.partial(read_at, str(self.path), member, self.max_bytes)
-        return Found(self.uri(spelt), read, stamp)
+        read = functools.partial(read_at, self.path, member, self.max_bytes)
+        return Found(uri_of_tar_member(self.path, member), read, stamp)
 
     def names(self) -> list[str]:
         """Return the sorted names of all members except folders, without a leading "./"."""
-        index = _index(str(self.path), _stamp(str(self.path)))
+        index = _index(self.path, stamp_of(self.path))
         return sorted({name.removeprefix("./") for name in index})
-
-
-def _stamp(path: str) -> Stamp:
-    with os_errors(path):
-        status = Path(path).stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def read_tar_member(path: str, name: str, max_bytes: int) -> bytes:
@@ -177,10 +194,23 @@ def read_tar_member(path: str, name: str, max_bytes: int) -> bytes:
         ItemError: it is missing, not a plain file, repeated, or too large.
         MmindexError: as :func:`walk_tar`.
     """
-    member = _index(path, _stamp(path)).get(name)
+    name, known = split_range(name) if is_remote(path) else (name, None)
+    if known is not None:
+        # Whoever opens an indexed image compares its key, which tells whether the archive changed.
+        return _read_bytes(path, known, max_bytes)
+    member = _index(path, stamp_of(path)).get(name)
     if member is None:
         raise ItemError(Reason.MISSING, "no such member in the archive")
     return read_at(path, member, max_bytes)
+
+
+def _read_bytes(path: str, known: range, max_bytes: int) -> bytes:
+    if len(known) > max_bytes:
+        raise ItemError(Reason.TOO_LARGE, f"{len(known)} bytes, the limit is {max_bytes}")
+    data = read_range(path, known.start, len(known))
+    if len(data) != len(known):
+        raise ItemError(Reason.CHANGED, f"{len(data)} bytes, the archive had {len(known)}")
+    return data
 
 
 def read_at(path: str, member: Member, max_bytes: int) -> bytes:
@@ -194,7 +224,7 @@ def read_at(path: str, member: Member, max_bytes: int) -> bytes:
         raise member.problem
     if member.size > max_bytes:
         raise ItemError(Reason.TOO_LARGE, f"{member.size} bytes, the limit is {max_bytes}")
-    with os_errors(path), Path(path).open("rb") as file:
+    with os_errors(path), open_file(path) as file:
         file.seek(member.offset)
         data = file.read(member.size)
     if len(data) != member.size:

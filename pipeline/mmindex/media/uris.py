@@ -4,6 +4,8 @@ The forms of a URI:
 
 - an absolute path, followed by ``#t=SECONDS`` for a video frame;
 - ``ARCHIVE.zip!MEMBER``, ``ARCHIVE.tar!MEMBER``, ``FILE.parquet!COLUMN/ROW``;
+- the location of an object, ``s3://BUCKET/KEY`` (also ``gs://`` and ``az://``), alone or with ``!``
+  and a member; ``%``, ``!`` and ``#`` in the key are percent-encoded;
 - ``file://`` with percent-encoding, for a path that is not valid UTF-8 (``!`` and the member follow
   as above).
 
@@ -22,6 +24,7 @@ from urllib.parse import unquote_to_bytes
 from mmindex.core.errors import DataError, NoInputError, PermissionDeniedError
 from mmindex.core.records import ItemError, Reason
 from mmindex.media import archive, tars
+from mmindex.media.files import FILE_SCHEME, is_remote, location_of
 from mmindex.media.images import ImageLimits, decode
 from mmindex.media.video import frame_key, read_frame, split_frame, video_key
 
@@ -47,11 +50,13 @@ def read_uri(uri: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
     Raises:
         ItemError: the file or member is missing, unreadable, too large or damaged.
         StorageError: the machine is out of memory or file descriptors, or the disk fails.
+        NetworkError, PermissionDeniedError: an object store cannot be reached or refuses access,
+            which says nothing about this item.
     """
     video, time_s = split_frame(uri)
     if time_s is not None:
         return _frame_file(split_uri(video)[0], time_s, max_bytes)
-    path, inside = split_uri(uri)
+    path, inside = _parts(uri)
     if inside is None:
         return archive.read_file(path, max_bytes)
     try:
@@ -59,6 +64,8 @@ def read_uri(uri: str, max_bytes: int = DEFAULT_MAX_BYTES) -> bytes:
     except NoInputError as error:
         raise ItemError(Reason.MISSING, error.message) from error
     except PermissionDeniedError as error:
+        if is_remote(path):
+            raise
         raise ItemError(Reason.UNREADABLE, error.message) from error
     except DataError as error:
         raise ItemError(Reason.BAD_ARCHIVE_MEMBER, error.message) from error
@@ -124,14 +131,24 @@ def _read_inside(path: str, inside: str, max_bytes: int) -> bytes:
 
 
 def split_uri(uri: str) -> tuple[str, str | None]:
-    """Split a URI into the path and the member; a mark counts only after the path of a file.
+    """Split a URI into the location and the member; a mark counts only after the path of a file.
 
-    For a video frame, the path is that of the video.
+    For a video frame, the location is that of the video.
     """
+    path, inside = _parts(uri)
+    if inside is not None and is_remote(path):
+        inside, _ = tars.split_range(inside)
+    return path, inside
+
+
+def _parts(uri: str) -> tuple[str, str | None]:
+    if is_remote(uri):
+        quoted, mark, inside = uri.partition("!")
+        return location_of(quoted), inside if mark else None
     uri, _ = split_frame(uri)
-    if uri.startswith(archive.FILE_SCHEME):
-        # A quoted path holds no "!", so the first one is the separator.
-        quoted, mark, inside = uri[len(archive.FILE_SCHEME) :].partition("!")
+    if uri.startswith(FILE_SCHEME):
+        # A percent-encoded path contains no "!", so the first one is the separator.
+        quoted, mark, inside = uri[len(FILE_SCHEME) :].partition("!")
         return os.fsdecode(unquote_to_bytes(quoted)), inside if mark else None
     lowered = uri.lower()
     at = lowered.find("!")

@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video import VideoFrame, VideoStream
 
-# Files only, and no playlists, which would have FFmpeg open others.
+# Only files, and no playlists, which would make FFmpeg open other files.
 _DEMUXERS: Final = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo"
 _OPTIONS: Final = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"}
 _NAMES: Final = {"mov": "MP4", "matroska": "MKV"}
-# Reading and decoding up to one frame; a minute of 4K takes half of it on one core.
+# Time limit for reading and decoding up to one frame; a minute of 4K takes half of it on one core.
 _MOST_SECONDS: Final = 30.0
-# More frames of one video would crowd out all other images.
+# With more frames, one video would dominate the results.
 _MOST_FRAMES: Final = 200
 _LONGEST_S: Final = 7 * 86_400.0
-# Containers round their times; a frame that lies further back than this was cut off.
+# Containers round times; a frame that is further back than this is missing.
 _TOLERANCE_S: Final = 2.0
-# Files without an index (MPEG) may be entered behind the time: further back, then.
+# In files without an index (MPEG), a seek can end after the time; the next one goes further back.
 _BACK_S: Final = (0.0, 2.0, 10.0, 60.0, _LONGEST_S)
-# Up to this size a video is read whole for its key; of a larger one these many blocks are.
+# Up to this size, the whole video is read for its key; of a larger one, this number of blocks.
 _WHOLE_BYTES: Final = 64 << 20
 _BLOCKS, _BLOCK_BYTES = 64, 256 << 10
 _TIME: Final = re.compile(r"(.+(\.\w+))#t=(\d{1,7}(?:\.\d{1,3})?)", re.DOTALL)
@@ -82,7 +82,7 @@ def split_frame(uri: str) -> tuple[str, float | None]:
 
 
 def frame_times(duration_s: float, interval_s: float) -> list[float]:
-    """The times of the pictures: the middle of each of a number of equal parts.
+    """Return the times of the frames to index: the middle of each of several equal parts.
 
     There is one part per interval, at least one and at most 200; only the start if the length is
     unknown.
@@ -90,7 +90,7 @@ def frame_times(duration_s: float, interval_s: float) -> list[float]:
     if duration_s <= 0:
         return [0.0]
     parts = min(max(round(duration_s / interval_s), 1), _MOST_FRAMES)
-    # Rounded down: in a short video, up could be behind the end.
+    # Rounded down, because rounding up could be after the end of a short video.
     return [int((part + 0.5) * duration_s / parts * 10) / 10 for part in range(parts)]
 
 
@@ -230,7 +230,7 @@ def _shown_at(
         limits: the limits for the size in the header.
     """
     check_size(stream.codec_context.width, stream.codec_context.height, limits)
-    stream.codec_context.thread_count = 1  # others decode beside it
+    stream.codec_context.thread_count = 1  # other processes decode at the same time
     if from_s and stream.time_base:
         container.seek((stream.start_time or 0) + int(from_s / stream.time_base), stream=stream)
     shown: VideoFrame | None = None
@@ -253,8 +253,8 @@ def _time_of(frame: VideoFrame, stream: VideoStream) -> float:
 
 def _upright(frame: VideoFrame, limits: ImageLimits) -> Image.Image:
     check_size(frame.width, frame.height, limits)
-    picture: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]  # PyAV leaves it bare
-    return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+    image: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]  # PyAV leaves it bare
+    return image.rotate(frame.rotation, expand=True) if frame.rotation else image
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float:

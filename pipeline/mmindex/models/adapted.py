@@ -1,11 +1,12 @@
-"""Models that ``mmindex adapt`` makes: a parent model, and an affine map behind each of its towers.
+"""Models written by ``mmindex adapt``: a parent model, and an affine map after each tower.
 
-The folder holds ``open_clip_config.json``, which names the parent with its hashes, and
-``maps.safetensors``. Where the parent lies in files of its own, they are in the folder ``parent``;
-otherwise the parent is found by its name, as it was when it encoded.
+The folder contains ``open_clip_config.json``, which names the parent and its hashes, and
+``maps.safetensors``. If the parent was a local folder or file, its files are in the subfolder
+``parent``; otherwise the parent is found by its name, as in the original build.
 
-A map is applied to the parent's vectors once these have unit length. That is what shards hold, so
-:mod:`mmindex.encode.mapping` can map a store's vectors without images and without the parent.
+A map is applied to the parent's vectors after they were scaled to unit length. Shards contain
+these vectors, so :mod:`mmindex.encode.mapping` can map the vectors of a store without its images
+and without the parent.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ from mmindex.store.manifest import EncoderInfo
 
 MAPS_FILE: Final = "maps.safetensors"
 PARENT_FOLDER: Final = "parent"
-# What must be the same for the parent's vectors to be the ones that the maps were fitted to. Not
-# its precision: vectors of one model in two precisions differ by less than a thousandth.
+# These must not change, because the maps were fitted to the vectors of this parent. The precision
+# can change: vectors of one model in two precisions differ by less than a thousandth.
 _IDENTITY: Final = ("architecture", "weights", "preprocess", "tokenizer")
 _LOGIT_SCALE: Final = "logit_scale"
 
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """``x -> x @ weight.T + bias``, then unit length.
+    """The map ``x -> x @ weight.T + bias``, with the result scaled to unit length.
 
     Attributes:
         weight: float32 (dim, dim).
@@ -52,9 +53,9 @@ class Affine:
     bias: Float32
 
     def __call__(self, vectors: NDArray[np.floating[Any]]) -> Float32:
-        """Map vectors (n, dim) of unit length: float32 (n, dim), unit length.
+        """Map vectors (n, dim) of unit length to float32 (n, dim) of unit length.
 
-        A row that the map sends to zero becomes NaN, as encoders give it.
+        A row that is mapped to zero becomes NaN, as in the output of encoders.
         """
         mapped = vectors.astype(np.float32) @ self.weight.T + self.bias
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -64,25 +65,30 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """Both sides' maps, and what cosine similarities are multiplied with before a softmax."""
+    """The maps of both sides.
+
+    Attributes:
+        image, text: the map of each side.
+        logit_scale: factor for cosine similarities before a softmax.
+    """
 
     image: Affine
     text: Affine
     logit_scale: float
 
     def of(self, side: Modality) -> Affine:
-        """The map of one side."""
+        """Return the map of one side."""
         return self.image if side is Modality.IMAGE else self.text
 
 
 @dataclass(frozen=True, slots=True)
 class Adaptation:
-    """An adapted model's folder, read.
+    """The content of an adapted model's folder.
 
     Attributes:
-        parent: the model in front of the maps.
+        parent: the model before the maps.
         identity: the parent's hashes, by their names in :class:`EncoderInfo`.
-        config_file, maps_file: the folder's files.
+        config_file, maps_file: paths of the files in the folder.
     """
 
     parent: ModelRequest
@@ -91,10 +97,10 @@ class Adaptation:
     maps_file: Path
 
     def require_parent(self, found: EncoderInfo) -> None:
-        """Refuse a parent that is not the one that the maps were fitted to.
+        """Check that a model is the parent that the maps were fitted to.
 
         Raises:
-            ModelMismatchError: it is another one.
+            ModelMismatchError: it is a different model.
         """
         for name in _IDENTITY:
             if getattr(found, name) != self.identity[name]:
@@ -107,11 +113,11 @@ class Adaptation:
 
 
 def parent_card(parent: ModelRequest, info: EncoderInfo) -> dict[str, Any]:
-    """``model_cfg`` of an adapted model's folder.
+    """Return ``model_cfg`` for an adapted model's folder.
 
     Args:
-        parent: the parent as the folder names it, see :func:`read_adaptation`.
-        info: the parent.
+        parent: the parent as the folder refers to it; see :func:`read_adaptation`.
+        info: the parent's name, hashes and dimension.
     """
     hashes = {name: getattr(info, name) for name in ("fingerprint", *_IDENTITY)}
     return {
@@ -125,7 +131,7 @@ def read_adaptation(request: ModelRequest, folder: Path) -> Adaptation:
     """Read the folder of an adapted model.
 
     Raises:
-        DataError: its configuration does not describe one, or the maps are missing.
+        DataError: the configuration does not describe an adapted model, or the maps are missing.
         MmindexError: a file cannot be read.
     """
     config_file = folder / CONFIG_FILE
@@ -147,7 +153,7 @@ def read_adaptation(request: ModelRequest, folder: Path) -> Adaptation:
 
 
 def _parent(name: str, pretrained: str, folder: Path, allow_pickle: bool) -> ModelRequest | None:
-    """The parent as a request; None for a path that leads out of the folder."""
+    """Return the request for the parent; None if its path is outside the folder."""
     inside = folder / PARENT_FOLDER
     if name == f"{LOCAL_DIR}{PARENT_FOLDER}":
         name = f"{LOCAL_DIR}{inside}"
@@ -162,7 +168,7 @@ def _parent(name: str, pretrained: str, folder: Path, allow_pickle: bool) -> Mod
 
 
 def save_maps(maps: Maps, path: Path) -> None:
-    """Write the maps; equal maps give equal bytes.
+    """Write the maps. Equal maps result in equal bytes.
 
     Raises:
         OSError: the file cannot be written.
@@ -180,11 +186,11 @@ def save_maps(maps: Maps, path: Path) -> None:
 
 
 def load_maps(path: Path, dim: int) -> Maps:
-    """Read the maps of a model with vectors of ``dim`` numbers.
+    """Read the maps of a model whose vectors have ``dim`` dimensions.
 
     Raises:
         DataError: the file is damaged, or its maps have other shapes or are not finite.
-        MmindexError: it cannot be read.
+        MmindexError: the file cannot be read.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -210,5 +216,5 @@ def load_maps(path: Path, dim: int) -> Maps:
 
 
 def config_text(model_cfg: Mapping[str, Any]) -> str:
-    """``open_clip_config.json`` of an adapted model."""
+    """Return the content of ``open_clip_config.json`` for an adapted model."""
     return json.dumps({"model_cfg": model_cfg}, indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""The network of an adapted model, see :mod:`mmindex.models.adapted`."""
+"""The network of an adapted model; see :mod:`mmindex.models.adapted`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mmindex.models.trim import TextReader
 
 
 class _Map(nn.Module):
-    """A map as the network applies it: to vectors of unit length, always in float32."""
+    """An affine map of vectors scaled to unit length, always in float32."""
 
     weight: Tensor
     bias: Tensor
 
     def __init__(self, affine: Affine) -> None:
         super().__init__()
-        # Buffers, not a linear layer: `precision=int8` leaves them alone.
+        # Buffers instead of a linear layer, so that `precision=int8` does not quantise them.
         self.register_buffer("weight", torch.from_numpy(affine.weight))
         self.register_buffer("bias", torch.from_numpy(affine.bias))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Vectors (b, dim) of any length to vectors (b, dim); their length means nothing."""
+        """Map vectors (b, dim) of any length to float32 (b, dim), not of unit length."""
         with torch.autocast(vectors.device.type, enabled=False):
             mapped: Tensor = F.linear(
                 F.normalize(vectors.float(), dim=1, eps=0.0), self.weight, self.bias
@@ -35,11 +35,11 @@ class _Map(nn.Module):
 
 
 class AdaptedNetwork(nn.Module):
-    """The parent's network with a map behind each tower.
+    """The parent's network with a map after each tower.
 
     Attributes:
         parent: the parent's network.
-        logit_scale: logarithm of what cosine similarities are multiplied with before a softmax.
+        logit_scale: logarithm of the factor for cosine similarities before a softmax.
     """
 
     def __init__(self, parent: nn.Module, maps: Maps) -> None:
@@ -51,11 +51,11 @@ class AdaptedNetwork(nn.Module):
 
     @property
     def visual(self) -> nn.Module:
-        """The parent's image tower, where open_clip's models have it."""
+        """The parent's image tower, under the name that it has in open_clip's models."""
         return self.parent.get_submodule("visual")
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised images (b, 3, h, w) to vectors (b, dim); their length means nothing."""
+        """Encode normalised images (b, 3, h, w) as float32 (b, dim), not of unit length."""
         network: Any = self.parent
         mapped: Tensor = self.image_map(network.encode_image(images))
         return mapped
@@ -63,11 +63,11 @@ class AdaptedNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class AdaptedTexts:
-    """The text side of an adapted model, see :class:`mmindex.models.trim.TextReader`.
+    """The text side of an adapted model; see :class:`mmindex.models.trim.TextReader`.
 
     Attributes:
         parent: the parent's text side.
-        map: what comes behind it.
+        map: the map after it.
     """
 
     parent: TextReader
@@ -75,15 +75,15 @@ class AdaptedTexts:
 
     @property
     def trims(self) -> bool:
-        """Whether a batch may be trimmed to its longest text."""
+        """Whether a batch can be trimmed to its longest text."""
         return self.parent.trims
 
     def lengths(self, tokens: Tensor) -> Tensor:
-        """How many positions of int64 (b, c) each text needs: int64 (b,)."""
+        """Return the number of positions that each text of int64 (b, c) needs: int64 (b,)."""
         return self.parent.lengths(tokens)
 
     def encode(self, tokens: Tensor, length: int) -> Tensor:
-        """Vectors (b, dim) of int64 (b, c), read up to ``length``."""
+        """Encode the first ``length`` tokens of int64 (b, c) as vectors (b, dim)."""
         mapped: Tensor = self.map(self.parent.encode(tokens, length))
         return mapped
 
@@ -91,6 +91,6 @@ class AdaptedTexts:
 def adapt_network(
     parent: nn.Module, texts: TextReader, maps: Maps
 ) -> tuple[AdaptedNetwork, AdaptedTexts]:
-    """Put the maps behind both sides of a parent."""
+    """Return a parent's network and text side with the maps after them."""
     network = AdaptedNetwork(parent, maps)
     return network, AdaptedTexts(texts, network.text_map)

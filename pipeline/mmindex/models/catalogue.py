@@ -16,7 +16,7 @@ from mmindex.models.resolve import (
     read_config,
 )
 
-# Trained on texts of many languages, as their authors say: LAION's XLM-R models (LAION-5B), NLLB
+# Models trained on texts in many languages: LAION's XLM-R models (LAION-5B), NLLB
 # CLIP (200 languages), SigLIP i18n and SigLIP 2 (WebLI), MetaCLIP 2 ("worldwide"), mT5's tower.
 _MULTILINGUAL = ("xlm-roberta-", "nllb-clip-", "mt5-", "-siglip-i18n", "-siglip2", "-worldwide")
 
@@ -58,7 +58,7 @@ def list_models(part: str = "") -> list[ModelEntry]:
         tags = sorted(list_pretrained_tags_by_model(name))
         default = name == DEFAULT_MODEL
         if default:
-            # The default's own tag first, so that the list can be read off.
+            # The default tag comes first.
             tags.sort(key=lambda tag: tag != DEFAULT_PRETRAINED)
         entries.append(_entry(name, (*tags, NO_WEIGHTS), default=default))
     return entries

@@ -9,7 +9,7 @@ from typing import Final
 
 from mmindex.core.errors import DataError
 
-# torch's own words for an object that loading with weights only does not make.
+# torch's message for an object that the weights-only loader does not create.
 _FOREIGN: Final = re.compile(r"GLOBAL (\S+)")
 _CONVERT: Final = (
     "save only its tensors with the code that trained it: "
@@ -58,8 +58,8 @@ def _is_cut(path: Path) -> bool:
     """Return whether a file is shorter than its header states."""
     with path.open("rb") as file:
         head = file.read(8)
-    if head.startswith(b"PK"):  # torch's format is a zip, whose directory stands last
+    if head.startswith(b"PK"):  # torch's format is a zip file, whose directory is at the end
         return not zipfile.is_zipfile(path)
-    if path.suffix == ".safetensors":  # 8 bytes: the length of the JSON that follows
+    if path.suffix == ".safetensors":  # the first 8 bytes are the length of the JSON that follows
         return len(head) < 8 or int.from_bytes(head, "little") + 8 > path.stat().st_size
     return not head

@@ -23,7 +23,8 @@ from mmindex.store.manifest import EncoderInfo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Without one of these no CUDA or ROCm runtime works, so torch need not be asked (it takes seconds).
+# Without one of these, no CUDA or ROCm runtime works, and torch need not be imported (it takes
+# seconds).
 _GPU_NODES = (Path("/dev/nvidiactl"), Path("/dev/nvidia0"), Path("/dev/dxg"), Path("/dev/kfd"))
 T = TypeVar("T", Pixels, list[str])
 R = TypeVar("R")
@@ -38,7 +39,7 @@ class Placement:
         devices: ``("cpu",)`` or CUDA devices; with several, batches are split between them.
         precision: ``fp32``, ``bf16`` or ``fp16`` (autocast; weights stay float32), or ``int8``
             (linear layers on a CPU, see :mod:`mmindex.models.quantize`).
-        cores: threads of a model on a CPU; None: one for each available core.
+        cores: threads of a model on a CPU; None for one per available core.
     """
 
     devices: tuple[str, ...]
@@ -179,7 +180,7 @@ class DeviceGroup:
             ) from error
 
 
-_here: Encoder | None = None  # the one encoder of a worker process
+_here: Encoder | None = None  # the encoder of this worker process
 
 
 def _load_here(make: MakeEncoder, device: str) -> None:

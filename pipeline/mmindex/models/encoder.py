@@ -45,7 +45,7 @@ class Encoder(Protocol):
 
 def good_rows(vectors: Float32) -> NDArray[np.bool_]:
     """Return which rows of float32 (n, dim) are finite with unit length (within 1 %): bool (n,)."""
-    # NaN and infinity fail the comparison, so they need no check of their own.
+    # NaN and infinity fail the comparison, so they need no separate check.
     squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float32)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.abs(squares - 1.0) < 0.02, dtype=np.bool_)

@@ -29,7 +29,7 @@ def import_open_clip() -> None:
         with _without_compiler():
             import open_clip
     except ImportError:
-        # Other versions may want more of the compiler than the stand-in has.
+        # Other versions may use parts of the compiler that the replacement lacks.
         import open_clip  # noqa: F401
 
 

@@ -90,10 +90,10 @@ class ModelFiles:
 
     @property
     def dim(self) -> int:
-        """Numbers in a vector.
+        """The number of dimensions of a vector.
 
         Raises:
-            DataError: the configuration does not say.
+            DataError: the configuration does not contain it.
         """
         dim = self.config.get("embed_dim")
         if not isinstance(dim, int) or dim < 1:
@@ -108,28 +108,28 @@ class ModelFiles:
             return (folder.config_file, folder.maps_file, *self.adapted.parent.inputs)
         merges = self.tokenizer.merges
         if merges is not None and merges.is_relative_to(open_clip_dir()):
-            merges = None  # covered by the package's version
+            merges = None  # covered by the version of the package
         weights = () if self.weights is None else weight_files(self.weights)
         return tuple(path for path in (self.config_file, *weights, merges) if path is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """What makes a parent an adapted model.
+    """The additional parts of an adapted model.
 
     Attributes:
         adaptation: the folder.
-        parent: the parent's own parts.
+        parent: the parts of the parent.
     """
 
     adaptation: Adaptation
     parent: ModelFiles
 
     def maps(self) -> Maps:
-        """The maps.
+        """Read the maps.
 
         Raises:
-            DataError: their file is damaged, or does not fit the parent.
+            DataError: the file is damaged, or does not match the parent.
         """
         return load_maps(self.adaptation.maps_file, self.parent.dim)
 
@@ -170,7 +170,7 @@ def _from_folder(request: ModelRequest, folder: Path) -> ModelFiles:
 
 
 def is_adapted(folder: Path) -> bool:
-    """Whether a model's folder holds an adapted model.
+    """Return whether a model's folder contains an adapted model.
 
     Raises:
         MmindexError: its configuration cannot be read.
@@ -184,12 +184,12 @@ def _from_repository(request: ModelRequest, repository: str) -> ModelFiles:
     _require_extra(read_config(config_file).get("model_cfg"), repository)
     merges = _bpe_path(read_config(config_file).get("model_cfg"))
     if merges and not Path(merges).is_absolute():
-        hub.fetch(repository, [merges])  # lands beside the configuration
+        hub.fetch(repository, [merges])  # stored next to the configuration
     pickles = _PICKLE_NAMES if request.allow_pickle_weights else ()
     weights = hub.fetch(repository, [*_DEFAULT_WEIGHTS, *pickles]) if request.trained else None
     if weights is not None and is_index(weights):
         for shard in shard_names(weights):
-            hub.fetch(repository, [shard])  # lands beside the index
+            hub.fetch(repository, [shard])  # stored next to the index
     return _with_config(config_file, weights, hub_name=repository)
 
 
@@ -233,7 +233,7 @@ def _from_architecture(request: ModelRequest) -> ModelFiles:
         weights = _fetch_tag(request, tag)
         settings = {key: tag[key] for key in _PREPROCESS_KEYS if key in tag}
         if tag.get("quick_gelu") and not config.get("quick_gelu"):
-            # open_clip only warns and computes with the wrong activation.
+            # open_clip would only warn, and use the wrong activation.
             config = {**config, "quick_gelu": True}
             get_logger("encode").info("weights were trained with QuickGELU: using it", model=name)
     preprocess = spec_from_config(_image_size(config), settings)
@@ -330,7 +330,7 @@ def _tokenizer(config: dict[str, Any], name: str, folder: Path, hub_name: str) -
     if text.get("hf_tokenizer_name"):
         if text.get("tokenizer_mode"):
             options["tokenizer_mode"] = text["tokenizer_mode"]
-        # A plain folder holds its tokenizer; a hub's model names it.
+        # A local folder contains its tokenizer; a model on the hub names it.
         source = str(text["hf_tokenizer_name"]) if name or hub_name else str(folder)
         return TokenizerSpec("hf", source, None, context, options)
     if "siglip" in name.lower():
@@ -339,7 +339,7 @@ def _tokenizer(config: dict[str, Any], name: str, folder: Path, hub_name: str) -
         )
         return TokenizerSpec("siglip", kind, None, context, {})
     given = options.pop("bpe_path", None)
-    # A relative path would be looked up in the current folder, which is another one under cron.
+    # A relative path would depend on the working directory, which is different under cron.
     merges = folder / given if given else open_clip_dir() / "bpe_simple_vocab_16e6.txt.gz"
     if not merges.is_file():
         raise DataError(f"tokenizer file {merges} is missing")

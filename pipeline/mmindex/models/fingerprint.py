@@ -20,13 +20,13 @@ from mmindex.models.tokenizer import MAX_CHARACTERS
 from mmindex.store.manifest import EncoderInfo, InputFile
 from mmindex.store.objects import hash_file
 
-# Untrained weights come from this seed: the same model on every run.
+# The seed of untrained weights, so that every run has the same model.
 UNTRAINED_SEED = 0
 
 _PARTS = ("architecture", "weights", "preprocess", "tokenizer", "precision")
-# Keys of text_cfg that say how texts are tokenised, not how the network is built.
+# Keys of text_cfg that affect tokenisation, but not the network.
 _TOKENIZER_KEYS = frozenset({"hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"})
-# Keys that only say where fresh weights would come from.
+# Keys that only name the source of initial weights.
 _INIT_KEYS = frozenset({"hf_model_pretrained", "timm_model_pretrained"})
 
 
@@ -57,16 +57,16 @@ def _unchanged(request: ModelRequest, precision: str, parent: EncoderInfo) -> bo
     if asked != had:
         return False
     if request.folder is not None and not parent.parent:
-        # A file may have been added that now comes first: look again, it costs nothing.
+        # Look again, because a new file may take precedence; this costs nothing.
         try:
             paths = locate(request).inputs
         except MmindexError:
-            return False  # the full way reports it
+            return False  # the full computation reports the error
     else:
         paths = tuple(Path(known.path) for known in parent.inputs)
     if not all(path.is_file() for path in paths):
         return False
-    # By path and content: a model that has moved is described anew.
+    # By path and content, so a model that was moved is described again.
     return input_files(paths) == parent.inputs
 
 
@@ -110,7 +110,7 @@ def _weights(path: Path | None, hashes: Mapping[Path, str]) -> str:
 
 
 def _describe_adapted(request: ModelRequest, adapted: Adapted, precision: str) -> EncoderInfo:
-    """The parent with other weights: its own, and the maps behind them."""
+    """Describe an adapted model: its parent, with weights that include the maps."""
     folder = adapted.adaptation
     parent = describe(folder.parent, adapted.parent, precision)
     folder.require_parent(parent)
@@ -141,7 +141,7 @@ def input_files(paths: Iterable[Path]) -> tuple[InputFile, ...]:
 
 def package_versions(*, trained: bool) -> str:
     """Return the packages that build the network, with versions."""
-    # Fresh weights come out of torch's generator, so its version counts for them.
+    # Initial weights come from torch's generator, so its version affects them.
     names = ("open_clip_torch", "timm") if trained else ("open_clip_torch", "timm", "torch")
     return " ".join(f"{name} {_version(name)}" for name in names)
 
@@ -169,7 +169,7 @@ def _architecture(config: dict[str, Any]) -> dict[str, Any]:
 def _tokenizer(spec: TokenizerSpec) -> dict[str, Any]:
     source = spec.source
     if spec.kind == "hf" and Path(source).is_dir():
-        # The path must not count, the content must.
+        # The content must affect the digest, but not the path.
         files = sorted(path for path in Path(source).glob("*token*") if path.is_file())
         source = canonical_json([[path.name, hash_file(path)] for path in files])
     return {

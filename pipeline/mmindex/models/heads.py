@@ -1,8 +1,8 @@
-"""The last linear layer of a model's towers, which turns features into vectors.
+"""The last linear layer of a model's towers, which converts features to vectors.
 
-What it is needed for: noise in the features that is alike and independent in all of them has, in
-the vectors, the covariance ``W @ W.T`` of the layer's weight W. Some directions of a vector space
-carry more of it than others, and a fit of these vectors should trust them less.
+Independent noise of equal variance in all features has the covariance ``W @ W.T`` in the vectors,
+where W is the weight of the layer. Some directions of the vector space contain more of this noise
+than others, and a fit to the vectors should trust them less.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from mmindex.core.modality import Modality
 from mmindex.models.adapted_network import AdaptedNetwork
 
-# Where open_clip's models and the photos network have the layer, and the normalisation in front of
-# it, whose gain belongs to it. The layer is a linear module, or a parameter (features, dim).
+# The names of the layer in open_clip's models and in the photos network, and of the normalisation
+# before it, whose gain is part of it. The layer is a linear module, or a parameter (features, dim).
 _LAYERS: Final = {
     Modality.IMAGE: (
         ("image_head", ""),
@@ -35,15 +35,15 @@ _LAYERS: Final = {
 
 
 def noise_covariance(network: nn.Module, side: Modality, dim: int) -> Tensor | None:
-    """Covariance of the vectors if only independent noise of variance 1 were in the features.
+    """Return the covariance in the vectors of independent noise of variance 1 in the features.
 
     Args:
         network: the model.
-        side: which tower.
-        dim: numbers in a vector.
+        side: the side of the tower.
+        dim: number of dimensions of a vector.
 
     Returns:
-        float64 (dim, dim); None where the tower ends in something else than a known linear layer.
+        float64 (dim, dim); None if the tower does not end in a known linear layer.
     """
     if isinstance(network, AdaptedNetwork):
         inner = noise_covariance(network.parent, side, dim)
@@ -69,7 +69,7 @@ def _find(network: nn.Module, path: str) -> object:
 
 
 def _weight(layer: object) -> Tensor | None:
-    """A linear layer's weight as float64 (dim, features)."""
+    """Return the weight of a linear layer: float64 (dim, features)."""
     if isinstance(layer, nn.Linear):
         return layer.weight.detach().double().cpu()
     if isinstance(layer, torch.nn.Parameter) and layer.dim() == 2:

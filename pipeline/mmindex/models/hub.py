@@ -25,12 +25,12 @@ from mmindex.core.model_names import PHOTOS
 from mmindex.core.progress import get_logger
 from mmindex.store.objects import hash_file
 
-# Long enough for a slow line to answer a HEAD request; huggingface_hub itself would go on trying
-# for minutes.
+# Long enough for a HEAD request on a slow connection; huggingface_hub itself would retry for
+# minutes.
 TIMEOUT_S = 10.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# Known without asking: 151,277,313 parameters in float32. Others say when the hub answers.
-# What open_clip calls the model in a repository, and the size of its weights.
+# Known in advance: 151,277,313 parameters in float32. For other models, the hub returns the size.
+# The name of the repository in open_clip, and the size of its weights.
 _KNOWN = {"laion/CLIP-ViT-B-32-laion2B-s34B-b79K": ("ViT-B-32", " (605 MB)")}
 
 
@@ -135,7 +135,7 @@ def _download(repository: str, name: str) -> Path:
 def _hub_errors(repository: str, name: str) -> Iterator[None]:
     from huggingface_hub import errors
 
-    # The HTTP library under huggingface_hub has changed twice; the base of its error stays right.
+    # huggingface_hub has changed its HTTP library twice; the base class of its errors is stable.
     http_error: type[BaseException] = errors.HfHubHTTPError.__bases__[0]
     what = f"hub model {repository!r}, {name}"
     try:

@@ -34,12 +34,12 @@ from mmindex.store.manifest import EncoderInfo
 if TYPE_CHECKING:
     import torch
 
-_TEXT_BATCH = 256  # texts are short: this many keep a GPU busy
-# A CPU is busy with this many positions at once. Small batches are of about one length: of 2,048
-# COCO captions sorted by length, hardly a position is padding.
+_TEXT_BATCH = 256  # texts are short, so this number keeps a GPU busy
+# This number of positions keeps a CPU busy. Texts of a small batch have similar lengths: with 2,048
+# COCO captions sorted by length, almost no position is padding.
 _CPU_TOKENS = 1_024
-# The photos network's inner images are large: so many stay in a processor's cache (one thread of
-# an Intel Xeon: 25.6 images/s by four, 19.7 by 32).
+# The feature maps of the photos network are large; this batch stays in the processor's cache (one
+# thread of an Intel Xeon: 25.6 images/s in batches of 4, 19.7 in batches of 32).
 _CPU_IMAGES = 8
 
 
@@ -69,8 +69,8 @@ def _load_on(info: EncoderInfo, files: ModelFiles, cores: int | None, device: st
     import torch
 
     if device == "cpu":
-        # One thread for each core, and as many decode workers beside them: measured on two cores
-        # with ViT-B-32 and COCO photos, that reaches 96 % of what model and decoding alone allow.
+        # One thread per core, and the same number of decode workers: measured on two cores with
+        # ViT-B-32 and COCO photos, this reaches 96 % of the limit of model and decoding.
         torch.set_num_threads(cores or usable_cores())
     model, texts = _network(files)
     model.eval().requires_grad_(requires_grad=False).to(torch.device(device))
@@ -93,7 +93,7 @@ def _network(files: ModelFiles) -> tuple[torch.nn.Module, TextReader]:
 
         parent, reader = _network(files.adapted.parent)
         return adapt_network(parent, reader, files.adapted.maps())
-    if files.built_in and files.weights is not None:  # without weights, locate has refused it
+    if files.built_in and files.weights is not None:  # locate refuses a missing file
         from mmindex.models.photos import PhotosTexts, load_network
 
         with as_one_file(files.weights) as weights:
@@ -117,8 +117,8 @@ def build_network(files: ModelFiles, seed: int = UNTRAINED_SEED) -> torch.nn.Mod
     with _quiet_root_logger(), torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            # Weights are loaded below: create_model would choose them by rules of its own, and
-            # would go on with random ones when it finds none.
+            # Weights are loaded below, because create_model would choose them by its own rules and
+            # use random ones if it finds none.
             model: torch.nn.Module = open_clip.create_model(
                 files.base,
                 load_weights=False,
@@ -163,7 +163,7 @@ def _quiet_root_logger() -> Iterator[None]:
     """Keep open_clip from configuring the root logger on first use."""
     root, handler, was = logging.getLogger(), logging.NullHandler(), logging.getLogger().disabled
     root.addHandler(handler)
-    # It also warns of random weights, which are only random until the right ones are loaded.
+    # It also warns about random weights, although the real ones are loaded afterwards.
     root.disabled = True
     try:
         yield
@@ -204,8 +204,8 @@ class OpenClipEncoder:
 
         def run(part: slice) -> torch.Tensor:
             batch = self._to_device(torch.from_numpy(pixels[part]))
-            # uint8 crosses to the device, a quarter of float32. Seen as channels first, the bytes
-            # keep their order in memory: this is torch's channels_last format for free.
+            # uint8 is sent to the device, a quarter of the size of float32. With channels first,
+            # the bytes keep their order, which is torch's channels_last format at no cost.
             images = batch.permute(0, 3, 1, 2).to(torch.float32).div_(255.0).sub_(mean).div_(std)
             features: torch.Tensor = self._model.encode_image(images)
             return features
@@ -308,6 +308,6 @@ class OpenClipEncoder:
             raise InternalError(
                 f"the model returns {features.shape[1]} dimensions, not {self.info.dim}"
             )
-        # A zero row becomes NaN here, on purpose: see the protocol.
+        # A zero row becomes NaN here intentionally; see the protocol.
         unit = features / features.norm(dim=1, keepdim=True)
         return np.ascontiguousarray(unit.numpy(), dtype=np.float32)

@@ -7,14 +7,14 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-# Behind the name of a matrix in 8-bit integers: what each of its rows was divided by.
+# Suffix of the tensor with the divisor of each row of an 8-bit matrix.
 _SCALE: Final = ":scale"
 
 
 class PackedEmbedding(nn.Module):
-    """An embedding table of 6-bit numbers, four in three bytes; each row has a scale of its own.
+    """An embedding table of 6-bit numbers, four in three bytes, with a scale per row.
 
-    Rows are unpacked when they are looked up: a text needs a dozen of 30,000.
+    Rows are unpacked when they are looked up, because a text needs only a dozen of 30,000.
     """
 
     packed: Tensor
@@ -26,7 +26,7 @@ class PackedEmbedding(nn.Module):
         self.register_buffer("scale", torch.empty(rows, 1))
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """Rows (..., width) of int64 (...)."""
+        """Return the rows for int64 (...): float32 (..., width)."""
         parts = self.packed[numbers].view(*numbers.shape, -1, 3).to(torch.int32)
         first, second, third = parts.unbind(-1)
         whole = first | (second << 8) | (third << 16)
@@ -35,7 +35,7 @@ class PackedEmbedding(nn.Module):
 
 
 def pack_rows(table: Tensor) -> tuple[Tensor, Tensor]:
-    """float32 (rows, width) as :class:`PackedEmbedding` holds it: ``packed`` and float16 ``scale``.
+    """Pack float32 (rows, width) for :class:`PackedEmbedding`: ``packed`` and float16 ``scale``.
 
     ``width`` is a multiple of four.
     """
@@ -48,7 +48,7 @@ def pack_rows(table: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A network's float32 weights as they are stored: matrices in 8 bits, the rest in float16."""
+    """Return float32 weights in stored form: matrices in 8 bits, everything else in float16."""
     stored: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if not tensor.is_floating_point():
@@ -66,7 +66,7 @@ def packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpacked(stored: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights from :func:`packed` as float32."""
+    """Return weights from :func:`packed` as float32."""
     state: dict[str, Tensor] = {}
     for name, tensor in stored.items():
         if name.endswith(_SCALE):

@@ -23,7 +23,7 @@ from mmindex.core.errors import DataError, ModelMismatchError, first_lines
 from mmindex.models.packing import PackedEmbedding, unpacked
 
 _BERT_EPSILON: Final = 1e-12
-# Keeps the root's slope finite where a feature is zero.
+# Keeps the gradient of the square root finite if a feature is zero.
 _ROOT_OFFSET: Final = 0.01
 
 
@@ -108,7 +108,7 @@ class ImageTower(nn.Module):
         self.head = nn.Linear(width, features)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (b, 3, h, w) to pooled features (b, features)."""
+        """Encode normalised images (b, 3, h, w) as pooled features (b, features)."""
         inner = F.relu6(self.stem(images.permute(0, 2, 3, 1)), inplace=True)
         return F.relu6(self.head(self.blocks(inner)), inplace=True).mean(dim=(1, 2))
 
@@ -150,7 +150,7 @@ class TextTower(nn.Module):
         self.layers = nn.ModuleList(_Layer(width, heads, inner) for _ in range(layers))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 (b, length), 0 is padding, to means (b, width)."""
+        """Encode tokens, int64 (b, length) with 0 as padding, as means (b, width)."""
         real = tokens != 0
         inner: Tensor = self.norm(self.words(tokens) + self.places[: tokens.shape[1]])
         mask = real[:, None, None, :]
@@ -185,12 +185,12 @@ class PhotosNetwork(nn.Module):
         self.logit_scale = nn.Parameter(torch.empty(()))
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised images (b, 3, h, w) to vectors (b, dim); their length means nothing."""
+        """Encode normalised images (b, 3, h, w) as vectors (b, dim), not of unit length."""
         vectors: Tensor = self.image_head(spread(self.visual(images)))
         return vectors
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 (b, length), 0 is padding, to vectors (b, dim)."""
+        """Encode tokens, int64 (b, length) with 0 as padding, as vectors (b, dim)."""
         vectors: Tensor = self.text_head(self.text(tokens))
         return vectors
 
@@ -206,7 +206,7 @@ def spread(features: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class PhotosTexts:
-    """The text side of this network, see :class:`mmindex.models.trim.TextReader`.
+    """The text side of this network; see :class:`mmindex.models.trim.TextReader`.
 
     Attributes:
         model: the network.
@@ -240,7 +240,7 @@ def load_network(config: dict[str, Any], weights: Path) -> PhotosNetwork:
     from safetensors.torch import load_file
 
     try:
-        # On no device: random weights, to be replaced, take longer to draw than these to read.
+        # On the meta device, because drawing random weights would take longer than reading these.
         with torch.device("meta"):
             network = PhotosNetwork(config)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

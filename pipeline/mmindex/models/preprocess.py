@@ -52,7 +52,7 @@ class PreprocessSpec:
         return asdict(self)
 
 
-# What OpenAI's CLIP was trained with, and open_clip's default.
+# The values of OpenAI's CLIP, which are open_clip's default.
 _DEFAULTS: dict[str, Any] = {
     "mean": (0.48145466, 0.4578275, 0.40821073),
     "std": (0.26862954, 0.26130258, 0.27577711),
@@ -74,7 +74,7 @@ def spec_from_config(image_size: object, overrides: dict[str, Any]) -> Preproces
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     values = {**_DEFAULTS, **given}
-    # open_clip lets "random" mean bicubic outside training.
+    # In open_clip, "random" means bicubic except in training.
     if values["interpolation"] == "random":
         values["interpolation"] = "bicubic"
     if values["interpolation"] not in get_args(Interpolation):
@@ -112,7 +112,7 @@ def _channels(name: str, value: object) -> tuple[float, float, float]:
 
 
 def to_pixels(image: Image.Image, spec: PreprocessSpec) -> Pixels:
-    """Resize and crop an RGB picture: uint8 (height, width, 3), C order, not yet normalised."""
+    """Resize and crop an RGB image: uint8 (height, width, 3), C order, not yet normalised."""
     if spec.resize_mode == "squash":
         fitted = _resize(image, spec.height, spec.width, spec)
     elif spec.resize_mode == "longest":
@@ -123,7 +123,7 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> Pixels:
 
 
 def _resize(image: Image.Image, height: int, width: int, spec: PreprocessSpec) -> Image.Image:
-    # A side that would vanish keeps one pixel; torchvision fails there.
+    # A side has at least one pixel; torchvision would fail.
     height, width = max(height, 1), max(width, 1)
     if image.size == (width, height):
         return image
@@ -132,9 +132,9 @@ def _resize(image: Image.Image, height: int, width: int, spec: PreprocessSpec) -
 
 def _fit_shortest(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     if spec.height != spec.width:
-        # open_clip forgets the model's own filter here; weights were trained to what it does.
+        # open_clip ignores the model's filter here, and weights were trained with this behaviour.
         return _fit(image, _with_bicubic(spec), min)
-    # torchvision's Resize(int) truncates the longer side, where timm's rule in _fit rounds.
+    # torchvision's Resize(int) truncates the longer side; timm's rule in _fit rounds it.
     width, height = image.size
     short = spec.height
     if width <= height:
@@ -168,7 +168,7 @@ def _crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     width, height = image.size
     if (width, height) == (spec.width, spec.height):
         return image
-    # round() to even, as torchvision does: half a pixel decides whether vectors are the same.
+    # round() to even, as in torchvision, because half a pixel changes the vectors.
     top = round((height - spec.height) / 2.0)
     left = round((width - spec.width) / 2.0)
     return image.crop((left, top, left + spec.width, top + spec.height))

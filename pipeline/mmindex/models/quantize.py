@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     import torch
 
 _CPU_INFO = Path("/proc/cpuinfo")
-# Without these instructions oneDNN sums pairs of 8-bit products in 16 bits, which overflow:
+# Without these instructions, oneDNN sums pairs of 8-bit products in 16 bits, which can overflow:
 # https://uxlfoundation.github.io/oneDNN/dev_guide_int8_computations.html
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _LEVELS = 127
-# Activations are stored as unsigned numbers. For signed ones oneDNN has a fast kernel only where
-# there is AMX; elsewhere its reference loop takes a thousand times as long.
+# Activations are stored as unsigned numbers. For signed numbers, oneDNN has a fast kernel only with
+# AMX; without AMX, its reference loop takes a thousand times as long.
 _ZERO_POINT = 128
-# Rounding is bound by memory: a part that stays in the processor's cache takes a fifth of the time
-# that whole layers take (3,200 tokens of 3,072 numbers: 12 ms in place of 39).
+# Rounding is limited by memory: in parts that fit in the processor's cache, it takes a third of the
+# time of a whole layer (3,200 tokens of 3,072 numbers: 12 ms instead of 39 ms).
 _ROWS_AT_ONCE = 512
-# Of smaller layers the rounding costs more than the multiplication saves.
+# In smaller layers, rounding takes more time than the multiplication saves.
 _LEAST_WEIGHTS = 1 << 16
-# Enough rows that the weights' way through memory does not decide, few enough for milliseconds.
+# Enough rows that reading the weights does not dominate, but few enough for milliseconds.
 _PROBE_ROWS = 64
 _PROBE_RUNS = 3
 
@@ -83,7 +83,7 @@ def quantize_linears(model: torch.nn.Module) -> int:
     """
     import torch
 
-    # Exact type: a subclass may be read by other means than by calling it.
+    # Exact type, because a subclass may be used in other ways than by calling it.
     found = [
         layer
         for layer in model.modules()
@@ -112,7 +112,7 @@ def _check_kernel(layer: torch.nn.Linear, rounded: _Int8Linear) -> None:
     outputs, inputs = layer.weight.shape
     shape = f"{inputs} x {outputs}"
     rows = torch.ones(_PROBE_ROWS, inputs)
-    # The largest weights by the largest inputs: if sums can overflow, these do.
+    # The largest weights times the largest inputs: if sums can overflow, these do.
     largest = torch.full((outputs, inputs), _LEVELS, dtype=torch.int8)
     full = replace(
         rounded,
@@ -183,7 +183,7 @@ class _Int8Linear:
 
         rows, scales = _rounded(values.reshape(-1, values.shape[-1]))
         weights = (self.packed, self.scales, self.zeros)
-        # Input scale 1: each row has a scale of its own, applied here.
+        # Input scale 1, because the scale of each row is applied here.
         out = _operators().qlinear_pointwise(
             rows, 1.0, _ZERO_POINT, *weights, None, 1.0, 0, torch.float32, "none", [], ""
         )

@@ -29,25 +29,25 @@ NO_WEIGHTS = "none"
 LOCAL_DIR = "local-dir:"
 HF_HUB = "hf-hub:"
 CONFIG_FILE = "open_clip_config.json"
-# ``model_cfg.network`` of folders whose network is mmindex.models.photos; open_clip's have no such
-# key. Their tokenizer reads the second file.
+# ``model_cfg.network`` of folders whose network is mmindex.models.photos; folders of open_clip have
+# no such key. Their tokenizer reads the second file.
 PHOTOS_NETWORK = "photos"
 VOCABULARY_FILE = "vocab.txt.gz"
-# The same of folders that `mmindex adapt` wrote, see mmindex.models.adapted.
+# The same for folders written by `mmindex adapt`; see mmindex.models.adapted.
 ADAPTED_NETWORK = "adapted"
-# The models that mmindex brings along, by the name that ``--model`` takes: folders of data/models.
+# The models included in mmindex, by their name for ``--model``: folders of data/models.
 BUILT_IN = {EMBEDDED: "scenes-clip", PHOTOS: "photos-clip"}
 
 PICKLES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl"})
 SAFE = ".safetensors"
-INDEX = f"{SAFE}.index.json"  # of weights in several files, see mmindex.models.sharded
-# open_clip's own order of preference.
+INDEX = f"{SAFE}.index.json"  # the index of weights in several files; see mmindex.models.sharded
+# The order of preference in open_clip.
 _WEIGHT_NAMES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "model.safetensors",
 )
-# As transformers saves a large model: model-00001-of-00002.safetensors.
+# The names that transformers uses for a large model: model-00001-of-00002.safetensors.
 _SHARD = re.compile(r"-\d+-of-\d+\.[a-z]+$")
 _JOIN = (
     'python -c "from glob import glob; from safetensors.torch import load_file, save_file; '
@@ -129,7 +129,7 @@ def resolve_model(
         specs: the sources of the corpus, which determine the default; None: no particular corpus.
         allow_pickle_weights: also read ``.pt``, ``.pth`` and ``.bin`` files.
 
-        Raises:
+    Raises:
         UsageError: the name is unknown, or cannot be combined with ``pretrained``.
         NoInputError: a path does not exist, or a built-in model is not part of this install.
         DataError: weights are pickled, which can run code when loaded.

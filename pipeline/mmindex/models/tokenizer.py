@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 Tokenize = Callable[[list[str]], "torch.Tensor"]
 
-# A longer text is cut here before it is tokenised: byte-pair encoding of one endless word takes
-# quadratic time. Part of the fingerprint.
+# A longer text is truncated before it is tokenised, because byte-pair encoding of a very long word
+# takes quadratic time. Part of the fingerprint.
 MAX_CHARACTERS = 4096
 
-# The tokenizer's cache of words grows with every new word; English captions have some 100,000.
+# The tokenizer's cache grows with every new word; English captions have about 100,000.
 _CACHED_WORDS = 200_000
 
 
@@ -69,7 +69,7 @@ class Tokenizer:
         if not asked:
             return []
         longer = self.tokenize(shorten([texts[row] for row in asked]), self.context_length + 1)
-        if longer.shape[1] <= self.context_length:  # padded only to the longest of them
+        if longer.shape[1] <= self.context_length:  # padded only to the longest text
             return [True] * len(asked)
         longer = self._before_class(longer)
         padding = torch.full((len(asked), 1), self.pad)
@@ -107,7 +107,7 @@ def make_tokenizer(spec: TokenizerSpec) -> Tokenizer:
             f"tokenizer {spec.source!r}: {first_lines(error)}",
             "save the tokenizer's files in a local-dir: folder",
         ) from error
-    # open_clip's "clips" mode fills with the vocabulary's padding and puts the class token last.
+    # open_clip's "clips" mode uses the padding of the vocabulary and puts the class token last.
     class_last = getattr(tokenizer, "tokenizer_mode", "") == "clips"
     return Tokenizer(tokenizer, spec.context_length, tokenizer.tokenizer.pad_token_id, class_last)
 

@@ -52,7 +52,7 @@ class TextTower:
 
     Attributes:
         model: the whole model.
-        prefix: the prefix of the parameters of the tower; None: it must not be trimmed.
+        prefix: the prefix of the parameters of the tower; None if it must not be trimmed.
         pool_type: how the end-of-text position is found: ``argmax`` (largest token) or ``eos``.
         eos_id: the token for ``eos``.
     """
@@ -67,7 +67,7 @@ class TextTower:
         from open_clip.transformer import TextTransformer
 
         model, self.prefix, self.pool_type, self.eos_id = self.model, None, "", -1
-        # Exact types: a subclass may read its tokens in another way.
+        # Exact types, because a subclass may use its tokens differently.
         if type(model) is CLIP:
             if model.attn_mask is not None:
                 self.prefix = ""
@@ -91,7 +91,7 @@ class TextTower:
 
         if self.prefix is None:
             return torch.full((len(tokens),), tokens.shape[1])
-        # The same rule by which open_clip finds the position (transformer.text_global_pool).
+        # The same rule as in open_clip (transformer.text_global_pool).
         marks = tokens if self.pool_type == "argmax" else (tokens == self.eos_id).int()
         return marks.argmax(dim=-1) + 1
 
@@ -107,7 +107,7 @@ class TextTower:
             mask: self.model.get_buffer(mask)[:length, :length],
             places: self.model.get_parameter(places)[:length],
         }
-        # forward(text=...) gives image features (none), text features, scale.
+        # forward(text=...) returns image features (None), text features, scale.
         out = torch.func.functional_call(
             self.model, narrowed, kwargs={"text": tokens[:, :length].contiguous()}
         )

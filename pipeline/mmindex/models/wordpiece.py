@@ -26,14 +26,14 @@ PAD: Final = "[PAD]"
 _UNKNOWN: Final = "[UNK]"
 _START: Final = "[CLS]"
 _END: Final = "[SEP]"
-# A longer word is unknown as a whole, in the reference too: trying every length of an endless word
-# takes quadratic time.
+# A longer word is unknown as a whole, as in the reference, because trying every length of a very
+# long word takes quadratic time.
 _LONGEST_WORD: Final = 100
-# Words remembered with their pieces; English captions have some 100,000.
+# Words cached with their pieces; English captions have about 100,000.
 _CACHED_WORDS: Final = 200_000
-# Control, format, private and surrogate characters; those that are not assigned stay.
+# Control, format, private and surrogate characters; unassigned characters are kept.
 _DROPPED: Final = frozenset({"Cc", "Cf", "Co", "Cs"})
-# The blocks that the reference calls Chinese.
+# The blocks that count as Chinese in the reference.
 _CHINESE: Final = re.compile(
     "([\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f"
     "\U0002b740-\U0002b81f\U0002b920-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f])"
@@ -127,7 +127,7 @@ def split_words(text: str) -> list[str]:
         text = "".join(
             letter for letter in unicodedata.normalize("NFD", text) if not _is_accent(letter)
         )
-        # Letter by letter, as the reference does: str.lower() looks at a sigma's neighbours.
+        # Letter by letter, as in the reference: str.lower() converts a final sigma differently.
         text = "".join(letter.lower() for letter in text)
     else:
         text = "".join(map(_cleaned, text)).lower()
@@ -147,7 +147,7 @@ def _is_accent(letter: str) -> bool:
 
 
 def _is_mark(letter: str) -> bool:
-    # ASCII's symbols count as punctuation, as $ and + do; those beyond it do not.
+    # ASCII symbols such as $ and + count as punctuation; other symbols do not.
     if letter.isascii():
         return letter.isprintable() and not letter.isalnum() and letter != " "
     return unicodedata.category(letter)[0] == "P"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Int64 = NDArray[np.int64]
 
-# The first three add up to recall@1, 5 and 10.
+# The first three bins add up to recall@1, 5 and 10.
 _BINS = ((1, 1), (2, 5), (6, 10), (11, 20), (21, 50), (51, 100), (101, 1_000), (1_001, None))
 _STEPS = (1, 2, 5)
 _MOST_TICKS = 6

@@ -15,11 +15,11 @@ from mmindex.store.objects import valid_text
 from mmindex.store.snapshot import Snapshot
 
 _MOST_ROWS: Final = 10
-# Where nearly every image is of a kind of its own, counting says nothing; this many take 100 MB.
+# If almost every image has a different value, counts are useless; this number takes 100 MB.
 _MOST_KINDS: Final = 1_000_000
-# Megapixels: a thumbnail, a screen, a telephone of 2010, a camera of today, more.
+# Megapixels: a thumbnail, a screen, a phone of 2010, a modern camera, more.
 _SIZES: Final = (0.0, 0.3, 1.0, 4.0, 12.0, 30.0)
-# What a column of this name must hold to be counted: sources have columns of their own.
+# The type that a column must have to be counted, because sources can add columns of any type.
 _OPTIONAL: Final[Mapping[str, Callable[[Any], bool]]] = {
     "taken": pa.types.is_timestamp,
     "camera": pa.types.is_string,
@@ -92,7 +92,7 @@ def _kinds(batch: pa.RecordBatch, optional: list[str]) -> dict[str, pa.Array]:
     kinds = {
         "format": valid_text(batch["format"]),
         "pixels": pa.array(classes),
-        # As folder_of(): with the source's name, for two sources may have folders of one name.
+        # Like folder_of(), with the name of the source: two sources can have equal folder names.
         "folder": pc.replace_substring_regex(valid_text(batch["image_id"]), "/[^/]*$", ""),
     }
     if "taken" in optional:

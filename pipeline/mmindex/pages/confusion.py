@@ -14,7 +14,7 @@ from mmindex.core.errors import CannotCreateError, UsageError, os_errors
 from mmindex.core.fonts import plot_font
 from mmindex.insight.metrics import LabelReport
 
-# Beyond this, labels are too small to read and figures in cells overlap.
+# With more labels, the text is too small to read and figures in cells overlap.
 MAX_PLOTTED: Final = 200
 _WITH_NUMBERS: Final = 30
 _LABEL_CHARACTERS: Final = 24
@@ -46,7 +46,7 @@ def plot_confusion(report: LabelReport, path: Path) -> str:
     font = plot_font(names)
     figure = _draw(report, names, font.families)
     with os_errors(path), warnings.catch_warnings():
-        # The note names these letters once; matplotlib warns of each whenever it lays one out.
+        # The note lists these letters once; matplotlib would warn whenever it draws one.
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font", UserWarning)
         figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
     return font.note
@@ -60,7 +60,7 @@ def _draw(report: LabelReport, names: list[str], families: tuple[str, ...]) -> F
     support = np.maximum(report.confusion.sum(axis=1, keepdims=True), 1)
     shares = report.confusion / support
     image = axes.imshow(shares, cmap="Oranges", vmin=0, vmax=1)
-    # Labels are text, never mathematics: "$" and "_" stand for themselves.
+    # Labels are plain text: "$" and "_" have no mathematical meaning.
     size = 9 if count <= _WITH_NUMBERS else 6
     style: dict[str, Any] = {"fontfamily": families, "fontsize": size, "parse_math": False}
     axes.set_xticks(range(count), names, rotation=90, **style)

@@ -15,8 +15,8 @@ from mmindex.pages.places import Place, folder_of, place_of
 from mmindex.search.vectorize import warning_about
 from mmindex.store.snapshot import Snapshot
 
-# Each image is some 30 KB of the page.
-_MOST_PICTURES: Final = 1_000
+# Each image adds about 30 KB to the page.
+_MOST_IMAGES: Final = 1_000
 _MOST_IN_A_GROUP: Final = 40
 _MOST_FOLDERS: Final = 15
 _COPIES: Final = "Exact copies: keep the first one in the corpus."
@@ -69,7 +69,7 @@ def dedup_page(
         page: the file of the page, for links to images; None: no links.
     """
     sections: list[Section] = []
-    room = _MOST_PICTURES
+    room = _MOST_IMAGES
     for number, group in enumerate(groups, start=1):
         shown = group.members[: min(_MOST_IN_A_GROUP, room)]
         if not shown:
@@ -97,13 +97,13 @@ def dedup_page(
 
 
 def _card(member: Member, page: Path | None) -> Card:
-    picture = thumb(member.uri)
-    place = place_of(member.uri, member.image_id, None if picture.missing else page)
+    image = thumb(member.uri)
+    place = place_of(member.uri, member.image_id, None if image.missing else page)
     likeness = "exact copy" if member.same else f"similarity {score_text(member.similarity)}"
     shown = [] if member.keep else [likeness]
     if member.across is not None:
         shown.append(member.across)
-    return Card(member, place, picture, " · ".join(shown))
+    return Card(member, place, image, " · ".join(shown))
 
 
 def _folders(groups: Iterable[Group]) -> list[Folder]:

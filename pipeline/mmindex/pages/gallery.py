@@ -18,16 +18,16 @@ from mmindex.core.resources import user_path
 from mmindex.pages.page import Thumb, render, shown_model, thumb
 from mmindex.pages.places import Place, place_of
 from mmindex.pages.scale import full_bar, share
-from mmindex.search.hits import captions_of, find_pictures
+from mmindex.search.hits import captions_of, find_images
 from mmindex.search.parts import Part
 from mmindex.search.query import Answer
 from mmindex.search.vectorize import warning_about
 from mmindex.store.snapshot import Snapshot
 
-# What a card shows of texts without end.
+# The most characters of a text that a card shows.
 _MAX_CAPTIONS = 5
 _MAX_CHARACTERS = 400
-# What a notebook keeps of an answer in its file: some 8 KB an image.
+# The most images that a notebook saves in its file, with about 8 KB each.
 _MAX_SHOWN = 50
 _SMALL_PIXELS = 256
 
@@ -108,7 +108,7 @@ def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = N
         DataError: the store's tables are damaged.
     """
     request = request or Request()
-    asked = Modality.TEXT if answer.picture is None else Modality.IMAGE
+    asked = Modality.TEXT if answer.image is None else Modality.IMAGE
     full = full_bar(snapshot.encoder, asked, answer.to)
     shown = cards(snapshot, answer, full, _linked(request.page))
     return render(
@@ -118,7 +118,7 @@ def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = N
         request=request,
         title=_title(answer),
         found=found_text(answer, shown),
-        picture=thumb(answer.picture) if answer.picture is not None else None,
+        image=thumb(answer.image) if answer.image is not None else None,
         cards=shown,
         full=full,
         nothing=None if shown else nothing(snapshot, request),
@@ -145,8 +145,8 @@ def hits_fragment(hits: Sequence[ShownHit], query: str) -> str:
 
 def _title(answer: Answer) -> str:
     """Return the query as title; for a single image with a path, only the file name."""
-    path = answer.query if answer.picture is not None else ""
-    if path and answer.picture in (path, str(user_path(path))):
+    path = answer.query if answer.image is not None else ""
+    if path and answer.image in (path, str(user_path(path))):
         return Part(Modality.IMAGE, path).title
     return answer.query
 
@@ -188,8 +188,8 @@ def _linked(page: Path | None) -> Callable[[Hit], tuple[Place, Thumb]]:
     """Return a hit with an embedded thumbnail and a link to its file."""
 
     def show(hit: Hit) -> tuple[Place, Thumb]:
-        picture = thumb(hit.uri)
-        return place_of(hit.uri, hit.image_id, None if picture.missing else page), picture
+        image = thumb(hit.uri)
+        return place_of(hit.uri, hit.image_id, None if image.missing else page), image
 
     return show
 
@@ -198,8 +198,8 @@ def _stacks(snapshot: Snapshot, answer: Answer) -> dict[str, list[Hit]]:
     """Group hits with the same bytes (for captions, the same text), ordered by the best hit."""
     keys: dict[str, str] = {}
     if answer.to is Modality.IMAGE:
-        found = find_pictures(snapshot, "image_id", {hit.image_id for hit in answer.hits})
-        keys = {image_id: picture.key for image_id, picture in found.items()}
+        found = find_images(snapshot, "image_id", {hit.image_id for hit in answer.hits})
+        keys = {image_id: image.key for image_id, image in found.items()}
     stacks: dict[str, list[Hit]] = {}
     for hit in answer.hits:
         same = keys[hit.image_id] if hit.caption is None else hit.caption
@@ -215,13 +215,13 @@ def _card(
     show: Callable[[Hit], tuple[Place, Thumb]],
 ) -> Card:
     hit = stack[0]
-    place, picture = show(hit)
+    place, image = show(hit)
     said = hit.caption if hit.caption is not None else next(iter(captions), "")
     return Card(
         rank=hit.rank,
         id=hit.id,
         place=place,
-        thumb=picture,
+        thumb=image,
         alt=_shortened(said if said.strip() else place.name),
         score=score_text(hit.score),
         share=share(hit.score, full),
@@ -240,11 +240,11 @@ def nothing(snapshot: Snapshot, request: Request, left: int | None = None) -> No
     Args:
         snapshot: the version.
         request: the arguments of the query.
-        left: the number of images that match the condition; None: not counted yet.
+        left: the number of images that match the condition; None if not counted yet.
     """
     reasons, advice = [], []
     if request.where is not None:
-        from mmindex.search.filters import select_images  # DuckDB: when needed
+        from mmindex.search.filters import select_images  # only if needed: DuckDB
 
         if left is None:
             left = int(select_images(snapshot, request.where).sum())

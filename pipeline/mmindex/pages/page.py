@@ -31,7 +31,7 @@ from mmindex.models.resolve import LOCAL_DIR
 from mmindex.pages.places import breakable
 from mmindex.store.manifest import EncoderInfo
 
-# Twice the width of a card, for screens with two device pixels to a CSS pixel; some 30 KB each.
+# Twice the width of a card, for screens with two device pixels per CSS pixel; about 30 KB each.
 _THUMB_PIXELS = 512
 
 
@@ -95,7 +95,7 @@ def write_page(path: Path, page: str) -> None:
     """
     if not path.parent.is_dir() or path.is_dir():
         raise CannotCreateError(f"{path}: cannot be created", "use a file in an existing folder")
-    if path.exists() and not path.is_file():  # a pipe or a device: nothing to replace
+    if path.exists() and not path.is_file():  # a pipe or a device cannot be replaced
         with os_errors(path):
             path.write_bytes(page.encode("utf-8"))
         return
@@ -128,13 +128,13 @@ def shown_name(model: str, weights: str = "") -> str:
 def thumbnail(uri: str, pixels: int) -> Image.Image | str:
     """Return the image at ``uri``, limited in width and height, or why it cannot be shown."""
     try:
-        picture = decode(read_uri(uri), ImageLimits.of(LimitsConfig()))
+        image = decode(read_uri(uri), ImageLimits.of(LimitsConfig()))
     except ItemError as error:
         return f"{error.reason.replace('_', ' ')}: {error.detail}"
-    except MmindexError as error:  # the archive that held it
+    except MmindexError as error:  # its archive
         return error.message
-    picture.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
-    return picture
+    image.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
+    return image
 
 
 def thumb(uri: str, pixels: int = _THUMB_PIXELS) -> Thumb:
@@ -144,11 +144,11 @@ def thumb(uri: str, pixels: int = _THUMB_PIXELS) -> Thumb:
         uri: the location of the image.
         pixels: the limit for the longer side.
     """
-    picture = thumbnail(uri, pixels)
-    if isinstance(picture, str):
-        return Thumb(missing=picture)
-    data = base64.b64encode(to_jpeg(picture)).decode("ascii")
-    return Thumb(f"data:image/jpeg;base64,{data}", picture.width, picture.height)
+    image = thumbnail(uri, pixels)
+    if isinstance(image, str):
+        return Thumb(missing=image)
+    data = base64.b64encode(to_jpeg(image)).decode("ascii")
+    return Thumb(f"data:image/jpeg;base64,{data}", image.width, image.height)
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from mmindex.media.uris import split_uri
 from mmindex.media.video import frame_uri, split_frame
 
 _PARQUET = ".parquet"
-# Where a name may go on in the next line: after a folder, and inside words that fit in no line.
+# Possible line breaks in a name: after a folder, and inside words that are too long for a line.
 _FOLDERS = re.compile(r"(?<=/)(?=.)")
 _WORDS = re.compile(r"(?<=[_.\-:,;+=&?@()\[\]])(?=.)|(?<=[a-z])(?=[A-Z])")
 _LONG = 20
@@ -53,7 +53,7 @@ def place_of(uri: str, image_id: str, page: Path | None = None) -> Place:
     _, time_s = split_frame(uri)
     if time_s is not None:
         href = _link(path, page)
-        # Browsers start there.
+        # Players of browsers start at this time.
         href = frame_uri(href, time_s) if href else ""
         return Place(f"{PurePath(path).name} {clock(time_s)}", href=href)
     if inside is None:
@@ -92,5 +92,5 @@ def _link(path: str, page: Path | None) -> str:
     shared = Path(os.path.commonpath((folder, path)))
     if shared in user_path("~").parents or shared == Path(shared.anchor):
         return ""
-    # The dot keeps a file called "javascript:..." a file.
+    # With the dot, a file called "javascript:..." is still a file.
     return "./" + quote_from_bytes(os.fsencode(os.path.relpath(path, folder)))

@@ -31,7 +31,7 @@ from mmindex.search.vectorize import warning_about
 from mmindex.store import quarantine, versions
 from mmindex.store.snapshot import Snapshot
 
-# Each example shows up to two images of some 30 KB.
+# Each example shows up to two images of about 30 KB.
 _EXAMPLES = 4
 _REASON_EXAMPLES = 3
 _MOST_TICKS = 12
@@ -305,7 +305,7 @@ def _history(snapshot: Snapshot, evaluation: Evaluation) -> HistoryPart:
         for line in points.values()
     )
     every = math.ceil(len(found) / _MOST_TICKS)
-    # Counted from the newest, which always has its tick.
+    # Counted from the newest version, which always has a tick.
     ticks = tuple(
         Tick(across[number], str(found[number].version))
         for number in range(len(found) - 1, -1, -every)

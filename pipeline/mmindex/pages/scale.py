@@ -8,10 +8,10 @@ from mmindex.core.modality import Modality
 from mmindex.core.model_names import EMBEDDED, PHOTOS
 from mmindex.store.manifest import EncoderInfo
 
-# What a text and an image that belong together reach at most with each model: the 99th percentile
-# over captions with their own image (4,000 of 800 scenes; 795 of 159 photographs of COCO).
+# The highest scores of matching texts and images with each model: the 99th percentile over captions
+# and their own images (4,000 captions of 800 scenes; 795 captions of 159 COCO photographs).
 _FULL: Final = {EMBEDDED: 0.8, PHOTOS: 0.65}
-# CLIP models trained with a contrastive loss: 0.2 is a loose match, 0.35 a very good one.
+# For CLIP models trained with a contrastive loss, 0.2 is a weak match and 0.35 a very good one.
 _FULL_OTHERS: Final = 0.4
 
 

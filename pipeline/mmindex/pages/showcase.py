@@ -17,7 +17,7 @@ from mmindex.store.snapshot import Snapshot
 
 Int64 = NDArray[np.int64]
 
-# What a card shows of a text without end.
+# The most characters of a text that a card shows.
 _MAX_CHARACTERS = 300
 
 

@@ -1,4 +1,4 @@
-"""What the stages of one run share, and the checks that stop a run although nothing failed."""
+"""Data that the stages of a run share, and checks that stop a run although nothing failed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUARANTINE_FLOOR = 10  # a few bad files in a small folder do not stop a run
 
 @dataclass(slots=True)
 class Context:
-    """What the stages of one run share.
+    """The data that the stages of a run share.
 
     Attributes:
         layout, objects: the store.
@@ -67,7 +67,7 @@ def quarantine_gate(
     Args:
         sources: the results of the sources, in order.
         entries: the excluded items.
-        share: how much of each may be unusable, 0 to 1; a few items always may.
+        share: the share of items that can be unusable, 0 to 1; a few items are always allowed.
     """
     images = [entry for entry in entries if not entry.is_caption]
     captions = [entry for entry in entries if entry.is_caption]
@@ -120,7 +120,7 @@ def emptied_gate(
 
     Args:
         before, after: the results of each source in the last version, and now.
-        share: how much may disappear, 0 to 1; with 1 a source may become empty.
+        share: the share that can disappear, 0 to 1; with 1, a source can become empty.
     """
     if share >= 1:
         return None
@@ -147,9 +147,9 @@ def removal_gate(before: int, gone: int, share: float, where: str = "") -> DataE
     An unmounted folder must not empty the index.
 
     Args:
-        before: how many images there were.
-        gone: how many of them are missing now.
-        share: how much may disappear, 0 to 1.
+        before: number of images in the last version.
+        gone: number of them that are missing now.
+        share: the share that can disappear, 0 to 1.
         where: the source, for the message; empty for the whole corpus.
     """
     if gone <= share * before:

@@ -54,8 +54,8 @@ def crawl_stage(context: Context, draft: Manifest) -> Manifest:
     """List, hash and probe every image of the sources.
 
     Raises:
-        DataError: too much is unusable or gone, or the input is damaged.
-        MmindexError: a source is not there or cannot be fetched.
+        DataError: too many items are unusable or missing, or the input is damaged.
+        MmindexError: a source does not exist or cannot be downloaded.
     """
     found = crawl_sources(context, draft, context.config.source)
     for error in objections(context, found):
@@ -118,7 +118,7 @@ def crawl_sources(
     """
     config, objects = context.config, context.objects
     fetch = config.fetch
-    if context.retry:  # also addresses that failed permanently
+    if context.retry:  # also URLs that failed permanently
         fetch = fetch.model_copy(update={"retry_permanent_days": 0.0})
     report = crawl(
         objects,
@@ -155,7 +155,7 @@ def _changes(context: Context, after: Tables, unread: Sequence[str]) -> Changes 
     try:
         changes = compare(context.objects, before, after, unread)
     except DataError as error:
-        # Rows may be missing, and it is unknown which: this needs permission.
+        # Rows can be missing, and it is unknown which ones, so this needs permission.
         fewer = before is not None and before.images.rows > after.images.rows
         if fewer and context.config.limits.max_removed < 1:
             hint = "to build without checking for missing images, pass `max_removed=1`"

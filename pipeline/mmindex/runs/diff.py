@@ -56,7 +56,7 @@ _OWNED: Final = pa.schema([("image_id", pa.binary()), ("source", pa.string())])
 class Delta(msgspec.Struct, frozen=True):
     """The changes of one table's rows, identified by their ids.
 
-    ``replaced`` rows have an existing id and another key, so other content.
+    ``replaced`` rows have an existing id and a new key, and therefore new content.
     """
 
     added: int = 0

@@ -2,8 +2,8 @@
 
 The sources are actually crawled, into a scratch store beside the real one, which is read through
 it; then the stages are planned, and the plans are shown instead of executed. What only a real run
-can determine (images that cannot be decoded, responses of addresses) is assumed to succeed. A
-source that would first have to be fetched or drawn is named and left out.
+can determine (images that cannot be decoded, responses to requests) is assumed to succeed. A source
+that must first be downloaded or drawn is listed and left out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mmindex.encode.given import GivenFiles
 from mmindex.encode.plan import ShardReader, plan_encode
 from mmindex.index.extend import plan_index
 from mmindex.media.kinds import remedy
+from mmindex.media.services import use_endpoint
 from mmindex.models.hub import WouldFetchError, without_network
 from mmindex.runs import stages
 from mmindex.runs.context import Context
@@ -104,6 +105,7 @@ def dry_run(root: Path, config: Config, run_id: str) -> Forecast:
         MmindexError: the store cannot be read or written, or is damaged.
     """
     require_writable(root)
+    use_endpoint(config.fetch.s3_endpoint, [source.spec for source in config.source])
     layout = Layout(root.absolute())
     there = layout.format_file.exists()
     with ExitStack() as stack:
@@ -111,7 +113,7 @@ def dry_run(root: Path, config: Config, run_id: str) -> Forecast:
             stack.enter_context(writer_lock(versions.open_layout(root)))
         parent = versions.read_current(layout) if there else None
         objects = stack.enter_context(_overlay(layout))
-        # No cluster is used: the precision is the one that this machine would choose.
+        # No cluster is used, so the precision is the one for this machine.
         run = config.run.model_copy(update={"cluster": None})
         config = config.model_copy(update={"run": run})
         context = Context(objects.layout, objects, config, run_id, parent)
@@ -126,6 +128,8 @@ def _overlay(real: Layout) -> Iterator[_Overlay]:
             make_directory(directory)
         if real.stamps_file.is_file():
             scratch.stamps_file.symlink_to(real.stamps_file)  # read or replaced, never written
+        if real.listings_file.is_file():
+            scratch.listings_file.symlink_to(real.listings_file)
         yield _Overlay(scratch, Objects(real))
 
 
@@ -151,7 +155,7 @@ def _flat(config: Config) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class _Foresight:
-    """One dry run with the steps of a real run; fields are set as far as the run would get."""
+    """A dry run with the steps of a real run; only the fields of steps that it reaches are set."""
 
     context: Context
     real: Objects

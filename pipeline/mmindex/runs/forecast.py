@@ -14,7 +14,7 @@ from mmindex.store.layout import Layout
 
 
 class Unread(msgspec.Struct, frozen=True):
-    """A source that would first have to be fetched or drawn."""
+    """A source that must first be downloaded or drawn."""
 
     source: str
     why: str
@@ -65,20 +65,20 @@ class IndexForecast(msgspec.Struct, frozen=True):
 
 
 class Forecast(msgspec.Struct, frozen=True):
-    """What a build would do.
+    """The forecast of a build.
 
     Attributes:
         store: the store's folder.
-        version: the version published now; 0: none yet.
+        version: the published version; 0 if there is none.
         would: ``publish``, ``nothing`` (nothing changed), ``stop``, or ``fetch``: it depends on
             unread sources.
         exit_code: the expected exit code of the build.
         unread: sources that were left out.
         changes: changes in the sources that were read.
         not_read: files whose extension is not an image's, by extension.
-        not_read_remedy: which extras to install for them; empty if none would help.
+        not_read_remedy: the extras to install for them; empty if none would help.
         settings: those that differ from the published version's, as (before, after) by dotted name.
-        model: the encoder's name; empty if its files would first have to be fetched.
+        model: the encoder's name; empty if its files must first be downloaded.
         encode: by side.
         index: by side.
         stops: everything that would stop it, in order.

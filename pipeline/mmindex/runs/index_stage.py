@@ -17,6 +17,7 @@ from mmindex.core.progress import get_logger
 from mmindex.index.build import IndexReport, build_index
 from mmindex.index.decide import NOT_IN_RECIPE, UpdatePlan, recipe_of
 from mmindex.index.extend import Before, Order, Retrain, extend_index, plan_index
+from mmindex.index.fill import ClusterFiller, Filler, ProcessFiller
 from mmindex.index.gather import locate, vector_blocks
 from mmindex.index.train import sample_rows
 from mmindex.index.tune import TUNING_QUERIES
@@ -64,12 +65,12 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
     """Index both sides of the corpus.
 
     The index of a side is kept if its inputs did not change, extended if that is sufficient, and
-    otherwise rebuilt. ``context.figures`` has what was done and why.
+    otherwise rebuilt. ``context.figures`` records which of these happened and why.
 
     Args:
         context: the run's context; the index of its parent is extended.
         draft: crawled and encoded.
-        purge: keep nothing of removed vectors in any object of the new version.
+        purge: remove all traces of removed vectors from the objects of the new version.
 
     Raises:
         NoInputError: encode has not run.
@@ -140,10 +141,21 @@ def _execute(
         order = Order(plan.change, work.shards, config, work.queries, side.purge)
         made = extend_index(before, order)
         if isinstance(made, IndexReport):
-            why = "its vectors did not change, it was tuned with new questions"
+            why = "its vectors did not change; it was tuned with new queries"
             return made, replace(plan, why=why) if plan.action == "kept" else plan
         plan = replace(plan, action="trained", why=made.why)
-    return build_index(objects, side.name, work.keys, work.shards, config, work.queries), plan
+    made = build_index(
+        objects, side.name, work.keys, work.shards, config, work.queries, _filler(context)
+    )
+    return made, plan
+
+
+def _filler(context: Context) -> Filler | None:
+    """Return who fills a new index: the nodes of a cluster, processes, or this process alone."""
+    if context.cluster is not None:
+        return ClusterFiller.with_cores(context.cluster.need.cpus)
+    processes = context.config.index.fill_processes
+    return ProcessFiller(processes) if processes > 1 else None
 
 
 def published_index(context: Context, side: Modality) -> Before | Retrain:

@@ -9,6 +9,7 @@ from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.progress import get_logger
 from mmindex.encode.part import Part, PartReport, encode_part
 from mmindex.encode.stage import encoder_source
+from mmindex.media.services import use_endpoint
 from mmindex.store import versions
 from mmindex.store.holds import hold_current
 from mmindex.store.objects import Objects
@@ -28,9 +29,8 @@ def run_part(root: Path, config: Config, part: Part) -> PartReport:
         MmindexError: the model is not available, or writing failed; complete shards stay.
     """
     if config.run.cluster:
-        raise UsageError(
-            "a part runs on this machine alone", "leave out `cluster`, or `part`: not both"
-        )
+        raise UsageError("a part runs only on this machine", "remove `cluster`, or `part`")
+    use_endpoint(config.fetch.s3_endpoint, [source.spec for source in config.source])
     layout = versions.open_layout(root)
     with hold_current(layout) as published, hold_staging(layout) as staged:
         if published is None:

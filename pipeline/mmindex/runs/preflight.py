@@ -33,7 +33,7 @@ from mmindex.store.place import free_bytes, probe
 _IMAGE_ROW_BYTES: Final = 40
 _CAPTION_ROW_BYTES: Final = 50
 _FLOAT16_BYTES: Final = 2
-# That of the default model; other models differ.
+# The dimensions of the default model; other models differ.
 _DIM: Final = 512
 _MOST_DIM: Final = 1 << 16
 
@@ -63,7 +63,7 @@ def plan_sources(layout: Layout, config: Config) -> tuple[SourcePlan, ...]:
 def check_room(
     layout: Layout, config: Config, parent: Manifest | None, wanted: Sequence[str]
 ) -> None:
-    """Refuse a run that does not fit on the disk.
+    """Check that a run fits on the disk.
 
     Args:
         layout: the store; its writer lock must be held.
@@ -72,7 +72,8 @@ def check_room(
         wanted: the stages to run.
 
     Raises:
-        StorageError: fewer bytes are free than needed, both named; or nothing can be written.
+        StorageError: there is not enough space (the message has both numbers), or nothing can be
+            written.
         MmindexError: a source does not exist or its settings are invalid.
     """
     probe(layout)
@@ -90,14 +91,14 @@ def check_room(
 
 
 def require_room(layout: Layout, parts: Mapping[str, int]) -> None:
-    """Refuse what does not fit on the disk.
+    """Check that this number of bytes fits on the disk.
 
     Args:
         layout: the store; it need not exist yet.
         parts: bytes needed, by purpose.
 
     Raises:
-        StorageError: fewer are free; the message has both numbers.
+        StorageError: there is not enough space; the message has both numbers.
     """
     needed, free = sum(parts.values()), free_bytes(layout.root)
     if needed > free:
@@ -126,7 +127,7 @@ def estimate(
     images, captions = sum(need.images for need in needs), sum(need.captions for need in needs)
     tables = images * _IMAGE_ROW_BYTES + captions * _CAPTION_ROW_BYTES
     if parent is not None:
-        # Rows are staged and written again before it is known that nothing changed.
+        # Rows are staged and written again before a run can determine that nothing changed.
         tables = 2 * _bytes_of(parent, ("crawl/",)) if "crawl" in wanted else 0
         changed = parent.encoder is None or parent.config.get("model") != config.model.model_dump()
         images = parent.counts.unique_images if changed else 0

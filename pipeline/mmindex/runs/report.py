@@ -1,4 +1,4 @@
-"""``runs/<run_id>.json``: what one run did, for people, scripts and the next run's estimates.
+"""``runs/<run_id>.json``: the report of a run, for people, scripts and later estimates.
 
 Reading it imports no large package, because ``status`` and monitoring do so often.
 """
@@ -47,7 +47,7 @@ class RunReport(msgspec.Struct, frozen=True):
         exit_code: exit code of the command.
         started_at, ended_at: UTC, ISO 8601.
         wanted: the requested stages.
-        version: the published version afterwards; 0: none yet.
+        version: the published version afterwards; 0 if there is none.
         counts: that version's counts.
         changes: images and captions added, removed, replaced, unchanged; None without a crawl.
         seconds: wall time by stage.
@@ -222,5 +222,5 @@ def _load(layout: Layout, run_id: str) -> RunReport | None:
         report = msgspec.json.decode(data, type=RunReport)
         datetime.fromisoformat(report.started_at)
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, ValueError):
-        return None  # a note about a run is not part of any version
+        return None  # the report of a run is not part of any version
     return report if report.ended.tzinfo is not None else None

@@ -20,6 +20,7 @@ from mmindex.core.config import Config
 from mmindex.core.errors import MmindexError
 from mmindex.core.progress import StageTimer, get_logger
 from mmindex.core.system import trim_heap
+from mmindex.media.services import use_endpoint
 from mmindex.runs import stages
 from mmindex.runs.context import Context
 from mmindex.runs.figures import Figures
@@ -38,11 +39,11 @@ STAGES = ("crawl", "encode", "index", "evaluate")
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         manifest: the version that is published now.
-        published: whether this run made it; False: nothing changed.
+        published: whether this run created it; False if nothing changed.
         report: its report, as in ``runs/<run_id>.json``.
     """
 
@@ -73,8 +74,9 @@ def run(
         DataError: too much was quarantined or removed, or the input is damaged.
         MmindexError: another error ended the run; the published version is unchanged.
     """
+    use_endpoint(config.fetch.s3_endpoint, [source.spec for source in config.source])
     layout = Layout(root.absolute())
-    if not layout.format_file.exists():  # invalid settings leave no store behind
+    if not layout.format_file.exists():  # invalid settings create no store
         stages.check_settings(Context(layout, Objects(layout), config, run_id, None), wanted)
     layout = versions.create_layout(root)
     with writer_lock(layout):
@@ -95,7 +97,7 @@ def run(
             with closing(context):
                 final = _build(context, recorder)
             clear_intent(layout)  # the version has the settings now
-        except BaseException as error:  # signals too: every end of a run is reported
+        except BaseException as error:  # signals too, because every end of a run is reported
             _report_failure(recorder, parent, error)
             raise
         published = final is not parent
@@ -121,7 +123,7 @@ def _build(context: Context, recorder: Recorder) -> Manifest:
     for name in recorder.wanted:
         with recorder.stage(name, context.objects):
             draft = stages.BY_NAME[name](context, draft)
-        trim_heap()  # memory of one stage does not count in the peak of the next
+        trim_heap()  # so that memory of this stage does not count towards the peak of the next
     if context.parent is not None and draft.content() == context.parent.content():
         return context.parent
     return versions.publish_version(context.objects, draft)

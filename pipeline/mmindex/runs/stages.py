@@ -43,7 +43,7 @@ def check_settings(context: Context, wanted: Sequence[str]) -> None:
 
 
 def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
-    """Find the model's files before the corpus is read; weights may be fetched.
+    """Find the model's files before the corpus is read, and download weights if necessary.
 
     A cluster is joined here too, because its nodes determine the model's precision.
 
@@ -82,7 +82,7 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
     images, captions, failures = drop_failed(objects, crawled[0], crawled[1], report.failed)
     entries = [*quarantine.read_entries(objects, crawled[2]), *failures]
     quarantine.write_ledger(context.layout, entries)
-    if failures and context.figures.changes is not None:  # until here, those of the crawled images
+    if failures and context.figures.changes is not None:  # so far, those of crawled images
         before = Tables.of(context.parent, "")
         context.figures.changes = compare(objects, before, Tables(images, captions))
     kept_out = quarantine.count_kept_out(entries)

@@ -18,24 +18,24 @@ _SHADE: Final = (22, 24, 44)
 
 def draw(scene: Scene) -> Image.Image:
     """Return the image of `scene`, far things first: RGB, 224 x 224. Same scene, same pixels."""
-    picture = backdrop(scene.background, scene.time, scene.weather, scene.variant).copy()
+    image = backdrop(scene.background, scene.time, scene.weather, scene.variant).copy()
     copies = [(thing.lane, spot.y, thing, spot) for thing in scene.things for spot in thing.spots]
     for _, _, thing, spot in sorted(copies, key=lambda copy: copy[:2]):
-        _put(picture, thing, spot.x, spot.y, spot.flip)
+        _put(image, thing, spot.x, spot.y, spot.flip)
     veil = falling(scene.weather, scene.variant)
     if veil is not None:
-        picture.paste((238, 244, 252), (0, 0), veil)
-    return picture
+        image.paste((238, 244, 252), (0, 0), veil)
+    return image
 
 
-def encode(picture: Image.Image) -> bytes:
-    """Encode `picture` as JPEG."""
+def encode(image: Image.Image) -> bytes:
+    """Encode an image as JPEG."""
     out = BytesIO()
-    picture.save(out, "JPEG", quality=JPEG_QUALITY)
+    image.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue()
 
 
-def _put(picture: Image.Image, thing: Thing, x: float, y: float, flip: bool) -> None:
+def _put(canvas: Image.Image, thing: Thing, x: float, y: float, flip: bool) -> None:
     kind = KINDS[thing.kind]
     image = sprite(thing.kind, thing.colour, thing.size, flip)
     edge = image.width
@@ -47,8 +47,8 @@ def _put(picture: Image.Image, thing: Thing, x: float, y: float, flip: bool) -> 
         wide = round(edge * kind.wide * 0.9)
         shadow = _shadow(wide)
         dark = (220, 240, 248) if thing.lane_type == "surface" else _SHADE
-        picture.paste(dark, (round(x - wide / 2), round(y - shadow.height * 0.62)), shadow)
-    picture.paste(image, (left, top), image)
+        canvas.paste(dark, (round(x - wide / 2), round(y - shadow.height * 0.62)), shadow)
+    canvas.paste(image, (left, top), image)
 
 
 @lru_cache(maxsize=256)

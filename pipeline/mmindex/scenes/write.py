@@ -107,7 +107,7 @@ def write_coco(
         annotations.mkdir(parents=True, exist_ok=True)
         with (
             (annotations / f"captions_{split}.json").open("x", encoding="utf-8") as out,
-            _picture_sink(folder, split, zipped) as put,
+            _image_sink(folder, split, zipped) as put,
         ):
             out.write(f'{{"info": {json.dumps(_info(scenes))}, "licenses": [], "images": [')
             for number in scenes.numbers:
@@ -180,16 +180,14 @@ def _annotations(example: Example) -> list[str]:
 
 
 @contextmanager
-def _picture_sink(
-    folder: Path, split: str, zipped: bool
-) -> Iterator[Callable[[str, bytes], object]]:
+def _image_sink(folder: Path, split: str, zipped: bool) -> Iterator[Callable[[str, bytes], object]]:
     if zipped:
         with StoredZip(folder / f"{split}.zip") as archive:
             yield lambda name, data: archive.add(f"{split}/{name}", data)
         return
-    pictures = folder / split
-    pictures.mkdir()
-    yield lambda name, data: (pictures / name).write_bytes(data)
+    images = folder / split
+    images.mkdir()
+    yield lambda name, data: (images / name).write_bytes(data)
 
 
 def _add_example(tar: tarfile.TarFile, example: Example, seed: int) -> None:

@@ -123,7 +123,7 @@ def sorted_hits(snapshot: Snapshot, hits: Sequence[H], order: Order) -> tuple[H,
 
 
 def _is_value(value: Any) -> bool:
-    return value is not None and value == value  # NaN has no place in an order
+    return value is not None and value == value  # NaN has no position in an order
 
 
 def _comparable(value: Any) -> Any:

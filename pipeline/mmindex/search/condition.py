@@ -28,8 +28,8 @@ _OPERATORS: Final = frozenset({
     "OPERATOR_NOT", "OPERATOR_IS_NULL", "OPERATOR_IS_NOT_NULL", "OPERATOR_COALESCE",
     "COMPARE_IN", "COMPARE_NOT_IN",
 })
-# None whose result can be much larger than its arguments: repeat() or a nested replace() would fill
-# any memory.
+# No function whose result can be much larger than its arguments: repeat() or a nested replace()
+# could exhaust the memory.
 FUNCTIONS: Final = frozenset({
     "abs", "ceil", "ceiling", "concat", "contains", "date_part", "day", "distance_km", "ends_with",
     "floor",
@@ -68,7 +68,7 @@ def check(
     names = [node["column_names"] for node in nodes if node["class"] == "COLUMN_REF"]
     found = list(dict.fromkeys(_resolve(parts, columns) for parts in names))
     by_lower: dict[str, str] = {}
-    for name in sorted(found):  # DuckDB would read one of them for both
+    for name in sorted(found):  # DuckDB would use one of them for both
         if (other := by_lower.setdefault(name.lower(), name)) != name:
             raise UsageError(
                 f"`where`: the columns {other!r} and {name!r} differ only in letter case, which "
@@ -143,7 +143,7 @@ def _check_node(node: dict[str, Any]) -> None:
         )
     if kind == "FUNCTION":
         name = node["function_name"].lower()
-        # A qualified name reaches functions past the list, or a column by a second way.
+        # A qualified name could bypass the list of functions, or name a column in a second way.
         plain = len(node.get("qualified_name", {}).get("path", [name])) == 1
         bare = not (node["distinct"] or node["filter"] or node["order_bys"]["orders"])
         if name not in FUNCTIONS | _SYMBOLS or not plain or not bare or node["schema"]:

@@ -1,7 +1,8 @@
-"""Answers without near-duplicates: the best image of each group, and how many more there are.
+"""Search results without near-duplicates: the best hit of each group, with the group's size.
 
-A hit joins the best hit before it that is almost the same (:mod:`mmindex.search.near`); the search
-goes deeper until there are enough groups. Captions are grouped by their text.
+A hit that is almost the same as a better one belongs to the group of the best such hit
+(:mod:`mmindex.search.near`). The search depth increases until there are enough groups. Captions
+are grouped by their text.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from mmindex.store.snapshot import Snapshot
 
 Float32 = NDArray[np.float32]
 
-_FIRST_DEPTH = 4  # hits looked at for each one wanted, at first
+_FIRST_DEPTH = 4  # hits per wanted hit in the first search
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is searched.
+    """The vectors to search.
 
     Attributes:
         snapshot: the version.
-        searcher: of the side that is searched.
-        to: that side.
-        rows: bool (images,), the images that fulfil the condition; None: all.
-        ids: int64 (n,), the vector ids that do; None: all.
+        searcher: the searcher of the side ``to``.
+        to: the side to search.
+        rows: bool (images,), whether each image meets the condition; None if all do.
+        ids: int64 (n,), the vector ids that meet the condition; None if all do.
     """
 
     snapshot: Snapshot
@@ -46,16 +47,16 @@ class Scope:
 def distinct_hits(
     scope: Scope, vector: Float32, limit: Limit, left_out: Set[str] = frozenset()
 ) -> tuple[Hit, ...]:
-    """The best hits of ``limit.k`` different groups, each with its number of ``copies``.
+    """Return the best hit of each of ``limit.k`` groups, with its number of ``copies``.
 
-    ``copies`` counts all other rows of the group, however low they rank: those with the same
-    content, and images that are almost the same as the hit and as no better one.
+    ``copies`` counts all other rows of the group, whatever their own score: rows with the same
+    content, and images that are almost the same as this hit but not as a better one.
 
     Args:
-        scope: where to search.
+        scope: the vectors to search.
         vector: float32 (dim,), unit length.
-        limit: how much is wanted.
-        left_out: keys that are no answers.
+        limit: the number of hits and the lowest score.
+        left_out: keys to exclude.
 
     Raises:
         DataError: the store is damaged.
@@ -82,7 +83,7 @@ def distinct_hits(
 def _leaders(
     scope: Scope, vector: Float32, limit: Limit, left_out: Set[str]
 ) -> tuple[Int64, Float32]:
-    """The ids of the best of each group, best first, and their scores."""
+    """Return the ids of the best hit of each group, best first, and their scores."""
     most = scope.searcher.n if scope.ids is None else len(scope.ids)
     depth = min(_FIRST_DEPTH * limit.k + len(left_out), most)
     while depth:
@@ -103,7 +104,7 @@ def _leaders(
 
 
 def _first_of_groups(scope: Scope, ids: Int64, most: int) -> Int64:
-    """The places of the first ``most`` ids that are like none before them."""
+    """Return the positions of the first ``most`` ids that are not similar to an earlier one."""
     if scope.to is Modality.TEXT:
         return np.arange(min(most, len(ids)))
     threshold = default_threshold(scope.snapshot.encoder)
@@ -112,7 +113,7 @@ def _first_of_groups(scope: Scope, ids: Int64, most: int) -> Int64:
 
 
 def _near(scope: Scope, leaders: Int64) -> list[Int64]:
-    """For each leader the other ids that are almost the same, each with the best leader alone."""
+    """Return the ids that are almost the same as each leader; each belongs to its best leader."""
     if scope.to is Modality.TEXT:
         return [np.empty(0, np.int64)] * len(leaders)
     threshold = default_threshold(scope.snapshot.encoder)

@@ -14,8 +14,8 @@ from mmindex.store.snapshot import Snapshot
 Names = NDArray[np.object_]
 Float16 = NDArray[np.float16]
 
-# Keys looked up in one pass over the table: some 25 MB with their names, and ten million vectors
-# take 77 passes of about a second.
+# Keys per pass over the table: about 25 MB with their names. Ten million vectors take 77 passes of
+# about a second.
 _NAMED = 1 << 17
 
 

@@ -44,9 +44,9 @@ _SAFE_SETTINGS: Final = {
     "threads": "1",
 }
 
-# The great circle between two places in degrees, by the haversine formula (R. W. Sinnott, "Virtues
-# of the Haversine", Sky and Telescope 68(2), 1984) on a sphere of the Earth's mean radius. least()
-# passes over NULL, which would put images without a place on the other side of the Earth.
+# The great-circle distance between two locations in degrees, with the haversine formula (R. W.
+# Sinnott, "Virtues of the Haversine", Sky and Telescope 68(2), 1984) and the Earth's mean radius.
+# least() ignores NULL, so without this, images without a location would be at the antipode.
 _DISTANCE_KM: Final = """
 CREATE MACRO distance_km(lat1, lon1, lat2, lon2) AS CASE
     WHEN lat1 + lon1 + lat2 + lon2 IS NOT NULL THEN 2 * 6371.0088 * asin(least(1, sqrt(
@@ -55,7 +55,7 @@ CREATE MACRO distance_km(lat1, lon1, lat2, lon2) AS CASE
     END
 """
 
-# What a condition that parses can still do wrong; anything else that DuckDB raises is a bug.
+# Errors that a valid condition can cause; any other error of DuckDB is a bug.
 _REFUSALS: Final = (
     duckdb.BinderException,
     duckdb.CatalogException,
@@ -99,11 +99,11 @@ def select_images(snapshot: Snapshot, expression: str, timeout_s: float = TIMEOU
         columns = check(database, expression, schema.names)
         kept = np.zeros(file.metadata.num_rows, dtype=np.bool_)
         row_column = _unused(columns)
-        # The batches of a column that is there anyway carry the row numbers.
+        # If the condition names no column, an existing one provides the row numbers.
         batches = file.iter_batches(columns=columns or ["width"])
         first = 0
         with _time_limit(database, timeout_s) as check_time, _explained():
-            # Bound once without rows: a wrong type is an error in an empty corpus too.
+            # Bound once without rows, so that a wrong type is an error even in an empty corpus.
             empty = pa.schema([schema.field(name) for name in columns]).empty_table()
             _matching(database, empty, np.empty(0, dtype=np.int64), row_column, expression)
             for batch in batches:
@@ -128,7 +128,7 @@ def ids_of(snapshot: Snapshot, side: Modality, rows: Rows) -> Int64:
     """
 
     def column(table: str, name: str) -> Any:
-        # Bytes, not strings: ids may hold half surrogates, which are no UTF-8.
+        # Bytes instead of strings: ids can contain lone surrogates, which are not UTF-8.
         return snapshot.table(table, [name])[name].cast(pa.binary())
 
     wanted = pa.array(rows)
@@ -182,7 +182,7 @@ def _time_limit(
     def watch() -> None:
         if not done.wait(timeout_s):
             over.set()
-            # An interruption that comes between two batches is lost: ask again.
+            # An interruption between two batches has no effect, so check again.
             while not done.wait(_INTERRUPT_EVERY_S):
                 database.interrupt()
 

@@ -30,7 +30,7 @@ from mmindex.core.errors import UsageError
 Float32 = NDArray[np.float32]
 
 AWAY: Final = 0.25
-# Below this length what is left of the sum is rounding, and its direction means nothing.
+# Below this length, the sum consists of rounding errors, and its direction is meaningless.
 _CANCELLED: Final = 1e-3
 _MOST: Final = 1e6
 

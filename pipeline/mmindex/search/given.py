@@ -21,8 +21,8 @@ from mmindex.store.snapshot import Snapshot
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# A file, or the uri or id of an image of the corpus; an opened image; uint8 (h, w, 3) or (h, w).
-Picture: TypeAlias = "str | os.PathLike[str] | Image | NDArray[np.uint8]"
+# A file, or the uri or id of an image in the corpus; an opened image; uint8 (h, w, 3) or (h, w).
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image | NDArray[np.uint8]"
 
 
 def text_part(text: str) -> Part:
@@ -33,47 +33,47 @@ def text_part(text: str) -> Part:
     return Part(Modality.TEXT, text)
 
 
-def picture_part(picture: Picture, name: str) -> Part:
+def image_part(image: ImageLike, name: str) -> Part:
     """Return an image part."""
-    if isinstance(picture, str | os.PathLike):
-        where = os.fspath(picture)
+    if isinstance(image, str | os.PathLike):
+        where = os.fspath(image)
         expect(where, str, name, "a path of type str")
         if not where:
             raise UsageError(f"`{name}` is empty", "a file, or the uri or id of an image")
         return Part(Modality.IMAGE, where)
-    return Part(Modality.IMAGE, "an image", _opened(picture, name))
+    return Part(Modality.IMAGE, "an image", _opened(image, name))
 
 
-def _opened(picture: object, name: str) -> Image:
+def _opened(image: object, name: str) -> Image:
     """Convert an image in memory to RGB."""
     from PIL import Image as pillow  # noqa: N813 # the module, beside its class
 
     from mmindex.media.images import as_rgb
 
-    if isinstance(picture, np.ndarray):
-        shape = picture.shape
-        if picture.dtype != np.uint8 or (len(shape) != 2 and shape[2:] != (3,)):
+    if isinstance(image, np.ndarray):
+        shape = image.shape
+        if image.dtype != np.uint8 or (len(shape) != 2 and shape[2:] != (3,)):
             raise TypeError(
-                f"{name}: an array must be uint8 (h, w, 3) or (h, w), not {picture.dtype} {shape}"
+                f"{name}: an array must be uint8 (h, w, 3) or (h, w), not {image.dtype} {shape}"
             )
-        if not picture.size:
+        if not image.size:
             raise DataError(f"`{name}`: an array of shape {shape} has no pixels")
-        picture = pillow.fromarray(picture)
-    if not isinstance(picture, pillow.Image):
+        image = pillow.fromarray(image)
+    if not isinstance(image, pillow.Image):
         raise TypeError(
-            f"{name}: expected a path, uri or id, a PIL image or an array, not {shown(picture)}"
+            f"{name}: expected a path, uri or id, a PIL image or an array, not {shown(image)}"
         )
     try:
-        return as_rgb(picture)
+        return as_rgb(image)
     except ItemError as error:
         raise DataError(f"`{name}`: {error.reason}: {error.detail}") from error
 
 
-def either_part(one: Picture, name: str, snapshot: Snapshot) -> Part:
+def either_part(one: ImageLike, name: str, snapshot: Snapshot) -> Part:
     """Return a text or image part for ``plus`` and ``minus``."""
     if isinstance(one, str):
         return read_part(one, snapshot)
-    return picture_part(one, name)
+    return image_part(one, name)
 
 
 def several(given: Any) -> Sequence[Any]:
@@ -84,7 +84,7 @@ def several(given: Any) -> Sequence[Any]:
 
 
 def as_side(to: object, name: str = "to") -> Modality:
-    """``image`` or ``text``."""
+    """Check the value of ``to``: ``image`` or ``text``."""
     expect(to, str, name, "'image' or 'text'")
     try:
         return Modality(str(to))

@@ -18,7 +18,7 @@ from mmindex.store.manifest import ObjectRef
 from mmindex.store.snapshot import Snapshot, published
 
 GOLDEN_K = 10
-# Cosines from the same float16 vectors; other kernels sum in another order.
+# The tolerance for cosines of the same float16 vectors, which other kernels sum in another order.
 _SCORE_TOLERANCE = 1e-4
 
 

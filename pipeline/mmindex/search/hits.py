@@ -39,8 +39,8 @@ class Limit:
 
     Attributes:
         k: the maximum number of hits.
-        min_score: the lowest score of a hit; None: any.
-        distinct: leave out near-duplicates of a better hit, see :mod:`mmindex.search.distinct`.
+        min_score: the lowest score of a hit; None for any.
+        distinct: leave out near-duplicates of a better hit; see :mod:`mmindex.search.distinct`.
     """
 
     k: int = 10
@@ -49,7 +49,7 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class IndexedImage:
     """The columns of an ``images`` row that results need."""
 
     image_id: str
@@ -59,7 +59,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a hit shows of a row of its table."""
+    """The fields of a table row that a hit contains."""
 
     id: str
     uri: str
@@ -100,7 +100,7 @@ def hits(
 def rows_by_key(
     snapshot: Snapshot, to: Modality, wanted: set[str], rows: NDArray[np.bool_] | None
 ) -> dict[str, list[Row]]:
-    """The rows that have each key, in the table's order; raises as :func:`hits`."""
+    """Return the rows with each key, in the order of the table; raises as :func:`hits`."""
     named = _image_rows if to is Modality.IMAGE else _caption_rows
     by_key = named(snapshot, wanted, rows)
     missing = wanted - by_key.keys()
@@ -120,7 +120,7 @@ def _ranked_hits(ranked: Ranked, by_key: dict[str, list[Row]], limit: Limit) -> 
             return
         for row in by_key[key]:
             rank += 1
-            # Rounding of float16 lets a vector's product with itself exceed 1 by some 1e-4.
+            # With rounding to float16, the product of a vector with itself can exceed 1 by 1e-4.
             yield Hit(rank, min(score, 1.0), row.id, row.uri, row.caption, row.image_id)
 
 
@@ -128,9 +128,9 @@ def _image_rows(
     snapshot: Snapshot, keys: set[str], only: NDArray[np.bool_] | None
 ) -> dict[str, list[Row]]:
     by_key: dict[str, list[Row]] = defaultdict(list)
-    for picture in _pictures(snapshot, "key", keys, only):
-        row = Row(picture.image_id, picture.uri, None, picture.image_id)
-        by_key[picture.key].append(row)
+    for image in _images(snapshot, "key", keys, only):
+        row = Row(image.image_id, image.uri, None, image.image_id)
+        by_key[image.key].append(row)
     return by_key
 
 
@@ -140,7 +140,7 @@ def _caption_rows(
     columns = ["caption_id", "key", "image_id", "text"]
     found = list(_select(snapshot, "captions", columns, "key", keys))
     owners = {image_id for _, _, image_id, _ in found}
-    uris = {p.image_id: p.uri for p in _pictures(snapshot, "image_id", owners, only)}
+    uris = {p.image_id: p.uri for p in _images(snapshot, "image_id", owners, only)}
     by_key: dict[str, list[Row]] = defaultdict(list)
     for caption_id, key, image_id, text in found:
         if image_id not in uris:
@@ -151,16 +151,16 @@ def _caption_rows(
     return by_key
 
 
-def find_picture(snapshot: Snapshot, column: str, value: str) -> Picture | None:
+def find_image(snapshot: Snapshot, column: str, value: str) -> IndexedImage | None:
     """Return the first ``images`` row whose ``image_id``, ``uri`` or ``key`` is ``value``."""
-    return next(_pictures(snapshot, column, {value}), None)
+    return next(_images(snapshot, column, {value}), None)
 
 
-def find_pictures(snapshot: Snapshot, column: str, values: set[str]) -> dict[str, Picture]:
-    """Run :func:`find_picture` for many values in one pass; values without a row have no entry."""
-    found: dict[str, Picture] = {}
-    for picture in _pictures(snapshot, column, values):
-        found.setdefault(getattr(picture, column), picture)
+def find_images(snapshot: Snapshot, column: str, values: set[str]) -> dict[str, IndexedImage]:
+    """Run :func:`find_image` for many values in one pass; values without a row have no entry."""
+    found: dict[str, IndexedImage] = {}
+    for image in _images(snapshot, column, values):
+        found.setdefault(getattr(image, column), image)
     return found
 
 
@@ -237,12 +237,12 @@ def names_of(snapshot: Snapshot, side: Modality, keys: pa.Array) -> NDArray[np.o
     return names
 
 
-def _pictures(
+def _images(
     snapshot: Snapshot, column: str, values: set[str], only: NDArray[np.bool_] | None = None
-) -> Iterator[Picture]:
+) -> Iterator[IndexedImage]:
     columns = ["image_id", "key", "uri"]
     for row in _select(snapshot, "images", columns, column, values, only):
-        yield Picture(*row)
+        yield IndexedImage(*row)
 
 
 def _select(
@@ -260,7 +260,7 @@ def _select(
     """
     if not values:
         return
-    # Bytes, not strings: ids and captions may hold half surrogates, which are no UTF-8.
+    # Bytes instead of strings: ids and captions can contain lone surrogates, which are not UTF-8.
     wanted = _as_bytes(values)
     first = 0
     with snapshot.open_parquet(table) as file:

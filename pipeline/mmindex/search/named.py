@@ -24,7 +24,7 @@ def content_of(where: str) -> bytes | MmindexError | None:
     """Read the bytes of a path or uri; None if there is no such file."""
     from mmindex.media.uris import read_uri
 
-    if "\0" in where:  # no file's name holds one
+    if "\0" in where:  # a file name cannot contain a null character
         return None
     try:
         return read_uri(path_of(where))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
 from mmindex.core.resources import is_file
-from mmindex.search.hits import find_picture
+from mmindex.search.hits import find_image
 from mmindex.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Question:
     Attributes:
         wanted: at least one.
         unwanted: parts to subtract.
-        weights: one for each part, wanted parts first, or one for each wanted part; None: the
+        weights: one for each part, wanted parts first, or one for each wanted part; None for the
             defaults of :mod:`mmindex.search.fusion`.
         others: leave out the query images.
     """
@@ -80,7 +80,7 @@ class Question:
         return _listed(self.wanted) + minus + (f" - {more} more" if more > 0 else "")
 
     @property
-    def is_picture(self) -> bool:
+    def is_image(self) -> bool:
         """Whether the query is a single image; a vector is not an image."""
         alone = self.plain
         return (
@@ -108,7 +108,7 @@ def read_part(text: str, snapshot: Snapshot) -> Part:
         kind, _, value = text.partition(":")
         part = Part(Modality(kind), value)
     else:
-        part = Part(Modality.IMAGE if _is_picture(text, snapshot) else Modality.TEXT, text)
+        part = Part(Modality.IMAGE if _is_image(text, snapshot) else Modality.TEXT, text)
     if not part.value.strip():
         raise UsageError(
             "a part of the query is empty", "pass a text or a file to `plus` and `minus`"
@@ -116,14 +116,14 @@ def read_part(text: str, snapshot: Snapshot) -> Part:
     return part
 
 
-def _is_picture(text: str, snapshot: Snapshot) -> bool:
+def _is_image(text: str, snapshot: Snapshot) -> bool:
     if "\0" in text:
         return False
     if is_file(text):
         return True
-    # Ids and uris all hold a slash; looking one up reads a column of the corpus.
+    # All ids and uris contain a slash; looking one up reads a column of the corpus.
     return "/" in text and any(
-        find_picture(snapshot, column, text) is not None for column in ("image_id", "uri")
+        find_image(snapshot, column, text) is not None for column in ("image_id", "uri")
     )
 
 

@@ -27,11 +27,10 @@ if TYPE_CHECKING:
     from mmindex.models.encoder import Encoder
     from mmindex.search.filters import Rows
 
-# Lines of a query file answered together: enough for full speed of model, index and tables, few
-# enough that answers come soon and that 256 x k hits fit in memory.
+# Lines of a query file per batch: enough for full speed of model, index and tables, but few enough
+# for fast answers, and for 256 x k hits in memory.
 BATCH = 256
-# Bytes of a line of a query file: ten times what any model reads of a text, and 256 of them are
-# 16 MiB.
+# Bytes of a line of a query file: ten times what any model uses of a text; 256 lines are 16 MiB.
 MAX_LINE = 64 << 10
 _SHOWN = 200
 
@@ -48,7 +47,7 @@ class Answer:
         to: the side that was searched.
         version: the version of the store.
         hits: best first.
-        picture: the location of the query image; None for a text.
+        image: the location of the query image; None for a text.
         error: why the query failed; ``hits`` is then empty.
     """
 
@@ -56,7 +55,7 @@ class Answer:
     to: Modality
     version: int
     hits: tuple[Hit, ...]
-    picture: str | None = None
+    image: str | None = None
     error: str | None = None
 
 
@@ -80,12 +79,12 @@ class Session:
     _searchers: dict[Modality, Searcher] = field(default_factory=dict)
     _rows: Rows | None = None
     _allowed: dict[Modality, Int64] = field(default_factory=dict)
-    _lock: RLock = field(default_factory=RLock)  # of the indexes, which filtered sessions share
+    _lock: RLock = field(default_factory=RLock)  # for the indexes, which filtered sessions share
     _filter_lock: RLock = field(default_factory=RLock)
 
     def __post_init__(self) -> None:
         self.vectorizer = Vectorizer(self.snapshot, self.load)
-        if self.where is not None:  # now: its mistakes show before a model is loaded
+        if self.where is not None:  # now, so that errors are reported before a model is loaded
             self._rows = _select(self.snapshot, self.where)
 
     def __enter__(self) -> Session:
@@ -167,13 +166,13 @@ class Session:
             ModelMismatchError: as :meth:`text`.
         """
         manifest = self.snapshot.manifest
-        to = to or self._side_of_picture()
+        to = to or self._side_of_image()
         self.snapshot.index(to)
-        asked = self.vectorizer.picture(where)
+        asked = self.vectorizer.named_image(where)
         [found] = self._search(asked.vector[None, :], to, limit)
-        return Answer(where, to, manifest.version, found, picture=asked.uri)
+        return Answer(where, to, manifest.version, found, image=asked.uri)
 
-    def _side_of_picture(self) -> Modality:
+    def _side_of_image(self) -> Modality:
         """Return the default side for a single image: captions, if there are any."""
         indexes = self.snapshot.manifest.indexes
         return Modality.TEXT if Modality.TEXT in indexes else Modality.IMAGE
@@ -194,7 +193,7 @@ class Session:
             part_weights(1, 0, question.weights)
             single = self.image if alone.kind is Modality.IMAGE else self.text
             return single(alone.value, to, limit)
-        to = to or (self._side_of_picture() if question.is_picture else Modality.IMAGE)
+        to = to or (self._side_of_image() if question.is_image else Modality.IMAGE)
         if question.others and to is not Modality.IMAGE:
             raise UsageError(
                 "`others` leaves out images, but this query searches captions", "remove `others`"
@@ -207,9 +206,9 @@ class Session:
         [found] = self._search(
             fuse(vectors, weights)[None, :], to, limit, left_out if question.others else set()
         )
-        pictures = [one.uri for one in wanted if one is not None]
+        images = [one.uri for one in wanted if one is not None]
         version = self.snapshot.manifest.version
-        return Answer(question.title, to, version, found, pictures[0] if pictures else None)
+        return Answer(question.title, to, version, found, images[0] if images else None)
 
     def texts(self, texts: Sequence[str], to: Modality, limit: Limit) -> list[Answer]:
         """Search with many texts at once; texts that cannot be encoded get an answer with an error.
@@ -280,7 +279,7 @@ class Session:
 
 
 def _select(snapshot: Snapshot, where: str, timeout_s: float | None = None) -> Rows:
-    from mmindex.search.filters import TIMEOUT_S, select_images  # DuckDB: when needed
+    from mmindex.search.filters import TIMEOUT_S, select_images  # only if needed: DuckDB
 
     return select_images(snapshot, where, timeout_s or TIMEOUT_S)
 

@@ -27,9 +27,9 @@ from mmindex.store.snapshot import Snapshot
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
-# So few allowed ids are scanned whole: 10 ms at 512 dimensions, and exact.
+# Up to this number of allowed ids, all are scanned: exact, in 10 ms at 512 dimensions.
 _SCAN_UP_TO = 20_000
-# Queries answered at once: their candidates take some MiB, not more with a larger batch.
+# Queries per step: their candidates take a few MiB, for a batch of any size.
 _BATCH = 1_024
 
 
@@ -115,7 +115,7 @@ class Searcher:
         allowed = None if ids is None else self._allowed(ids)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         found = np.full((len(queries), k), -1, dtype=np.int64)
-        # Wider than the corpus is all padding.
+        # Columns beyond the size of the corpus are padding.
         width = min(k, self.n if allowed is None else len(allowed))
         for start in range(0, len(queries) if width else 0, _BATCH):
             here = slice(start, start + _BATCH)
@@ -158,7 +158,7 @@ class Searcher:
     def _scan_is_better(self, count: int, allowed: Int64 | None) -> bool:
         if allowed is None:
             return count * 2 >= self.n
-        # Without lists faiss has no filters that all its indexes keep to.
+        # Only indexes with lists all support the filters of faiss.
         few = len(allowed) <= max(_SCAN_UP_TO, count * 2)
         return few or self._lists is None
 
@@ -169,8 +169,8 @@ class Searcher:
                 _, ids = self._on_gpu.search(queries, count)
                 return np.asarray(ids, dtype=np.int64)
             return find_candidates(self._index, queries, count, nprobe)
-        # GPU kernels ignore selectors, so this is always the CPU's work. The neighbours that
-        # remain lie farther away: probe as many more lists as there are fewer of them.
+        # GPU kernels ignore selectors, so this always runs on the CPU. The remaining neighbours are
+        # farther away, so the number of probed lists grows as the number of ids falls.
         mask = np.zeros(self.rows, dtype=bool)
         mask[allowed] = True
         selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
@@ -201,7 +201,7 @@ class Searcher:
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.rows):
             raise UsageError(f"ids must be in 0..{self.rows - 1}")
         keys = self._snapshot.keys(self.info.modality).take(
-            pa.array(wanted.tolist(), pa.int64())  # of an array, pyarrow would import numpy.ma
+            pa.array(wanted.tolist(), pa.int64())  # for an array, pyarrow would import numpy.ma
         )
         if keys.null_count:
             raise DataError(f"{self.info.modality}: an id has no key", "run `mmindex check --full`")

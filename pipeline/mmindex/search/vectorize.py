@@ -19,7 +19,7 @@ from mmindex.core.errors import DataError, MmindexError, NoVectorError, UsageErr
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.models.resolve import unfit
-from mmindex.search.hits import Picture, find_pictures
+from mmindex.search.hits import IndexedImage, find_images
 from mmindex.search.named import content_of, decoded, path_of, unknown
 from mmindex.search.parts import Part
 from mmindex.store.snapshot import Snapshot, open_snapshot
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Float32 = NDArray[np.float32]
 
-# Images looked up, decoded and encoded together; and the bytes of their files held meanwhile.
+# Images per batch, and the largest total size of their files in memory.
 _BATCH = 64
 _BATCH_BYTES = 64 << 20
 
@@ -69,8 +69,8 @@ class Vectorizer:
     snapshot: Snapshot
     load: Callable[[], Encoder]
     _encoder: Encoder | None = None
-    # One thread encodes at a time: a model keeps all cores busy by itself, and tokenizers and
-    # batch limits are not made for several.
+    # One thread encodes at a time, because a model uses all cores, and tokenizers and batch limits
+    # are not thread-safe.
     _lock: RLock = field(default_factory=RLock)
 
     def __enter__(self) -> Vectorizer:
@@ -147,7 +147,7 @@ class Vectorizer:
         vector: Float32 = self.texts([text])[0]
         return vector
 
-    def picture(self, where: str) -> Asked:
+    def named_image(self, where: str) -> Asked:
         """Encode an image: a file, or the uri or id of an image in the corpus.
 
         Raises:
@@ -155,12 +155,12 @@ class Vectorizer:
             DataError: the image cannot be decoded.
             ModelMismatchError: see :attr:`encoder`.
         """
-        [found] = self.pictures([where])
+        [found] = self.named_images([where])
         if isinstance(found, MmindexError):
             raise found
         return found
 
-    def pictures(self, wheres: Sequence[str]) -> Iterator[Asked | MmindexError]:
+    def named_images(self, wheres: Sequence[str]) -> Iterator[Asked | MmindexError]:
         """Encode many images, in order; the result contains an error for each unusable image."""
         batch: list[tuple[str, bytes | MmindexError | None]] = []
         held = 0
@@ -176,7 +176,7 @@ class Vectorizer:
     def _batch(
         self, batch: Sequence[tuple[str, bytes | MmindexError | None]]
     ) -> list[Asked | MmindexError]:
-        from mmindex.media.uris import key_of  # Pillow: when an image is asked with
+        from mmindex.media.uris import key_of  # imported only for image queries, because of Pillow
 
         keys = {
             where: key_of(path_of(where), content)
@@ -207,7 +207,7 @@ class Vectorizer:
                                   if a is None], pixels))  # fmt: skip
         return [next(new) if answer is None else answer for answer in answers]
 
-    def images(self, pictures: Sequence[Image]) -> Float32:
+    def images(self, opened: Sequence[Image]) -> Float32:
         """Encode images in memory, RGB: float32 (n, dim), unit length.
 
         Raises:
@@ -219,10 +219,10 @@ class Vectorizer:
 
         dim = self.snapshot.encoder.dim
         parts = [np.empty((0, dim), dtype=np.float32)]
-        for start in range(0, len(pictures), _BATCH):
-            batch = pictures[start : start + _BATCH]
+        for start in range(0, len(opened), _BATCH):
+            batch = opened[start : start + _BATCH]
             with self._lock:
-                pixels = [to_pixels(picture, self.encoder.preprocess) for picture in batch]
+                pixels = [to_pixels(image, self.encoder.preprocess) for image in batch]
                 parts.append(self.encoder.encode_images(np.stack(pixels)))
         vectors: Float32 = np.concatenate(parts)
         good = good_rows(vectors)
@@ -239,14 +239,14 @@ class Vectorizer:
             a file or an image in the corpus; None for all other parts.
 
         Raises:
-            NoInputError, DataError, ModelMismatchError: as :meth:`picture`.
+            NoInputError, DataError, ModelMismatchError: as :meth:`named_image`.
         """
         opened = [part.given for part in parts if part.is_opened]
         named = [part for part in parts if part.given is None]
         texts = [part.value for part in named if part.kind is Modality.TEXT]
         said = iter(self.texts(texts) if texts else ())
-        drawn = iter(self.images(opened) if opened else ())  # type: ignore[arg-type]  # pictures
-        shown = self.pictures([part.value for part in named if part.kind is Modality.IMAGE])
+        drawn = iter(self.images(opened) if opened else ())  # type: ignore[arg-type]  # images
+        shown = self.named_images([part.value for part in named if part.kind is Modality.IMAGE])
         vectors = np.empty((len(parts), self.snapshot.encoder.dim), dtype=np.float32)
         asked: list[Asked | None] = [None] * len(parts)
         for row, part in enumerate(parts):
@@ -263,7 +263,7 @@ class Vectorizer:
                 vectors[row], asked[row] = found.vector, found
         return vectors, asked
 
-    def open_picture(self, where: str) -> Image:
+    def open_image(self, where: str) -> Image:
         """Open an image by file, uri or id: RGB and upright.
 
         Raises:
@@ -287,14 +287,14 @@ class Vectorizer:
             NoInputError: the image index does not contain this key.
         """
         vector = self.snapshot.vector_of(Modality.IMAGE, key)
-        # float16 rounding leaves a length of 1 +- 0.0005.
+        # After rounding to float16, the length is 1 +- 0.0005.
         unit: Float32 = vector / np.linalg.norm(vector)
         return unit
 
-    def _rows(self, column: str, values: set[str]) -> dict[str, Picture]:
-        return find_pictures(self.snapshot, column, values)
+    def _rows(self, column: str, values: set[str]) -> dict[str, IndexedImage]:
+        return find_images(self.snapshot, column, values)
 
-    def _named(self, where: str, row: Picture | None) -> Asked | MmindexError:
+    def _named(self, where: str, row: IndexedImage | None) -> Asked | MmindexError:
         if row is None:
             return unknown(where)
         return Asked(where, row.uri, self.stored(row.key), row.key)
@@ -303,10 +303,10 @@ class Vectorizer:
         from mmindex.models.preprocess import to_pixels
 
         try:
-            picture = decoded(where, data)
+            image = decoded(where, data)
         except DataError as error:
             return error
-        return to_pixels(picture, self.encoder.preprocess)
+        return to_pixels(image, self.encoder.preprocess)
 
     def _encoded(self, wheres: Sequence[str], pixels: list[Pixels]) -> list[Asked | MmindexError]:
         from mmindex.models.encoder import good_rows
@@ -348,10 +348,10 @@ def warning_about(snapshot: Snapshot) -> str | None:
 
 
 def request_of(snapshot: Snapshot) -> ModelRequest:
-    """The model in the manifest, at the same location as for the build.
+    """Return the request for the model in the manifest, at the same location as for the build.
 
     Raises:
-        MmindexError: it is no longer there.
+        MmindexError: the model no longer exists.
     """
     from mmindex.models.resolve import resolve_model
 
@@ -371,5 +371,5 @@ def _load(snapshot: Snapshot, device: str) -> Encoder:
 
     request = request_of(snapshot)
     placement = place(device)
-    # One query does not fill one device.
+    # A query does not need more than one device.
     return load_encoder(request, type(placement)(placement.devices[:1], placement.precision))

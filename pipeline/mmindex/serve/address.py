@@ -16,8 +16,8 @@ from starlette.requests import Request
 from mmindex.serve.problems import RequestError
 
 _MOST_PARAMETERS: Final = 200
-_REMOVED: Final = frozenset({"", ".", ".."})  # segments that browsers and proxies take out
-_ENDS: Final = frozenset({"thumbnail", "file", "explanation"})  # of routes of an image
+_REMOVED: Final = frozenset({"", ".", ".."})  # path segments that browsers and proxies remove
+_ENDS: Final = frozenset({"thumbnail", "file", "explanation"})  # last segments of routes
 
 
 def parameters(request: Request) -> QueryParams:

@@ -24,7 +24,7 @@ from mmindex.serve.openapi import document
 from mmindex.serve.problems import RequestError, UploadError, json_bytes
 from mmindex.serve.service import Service
 
-# A thumbnail is named by its image's bytes, so it may be kept; the id may mean others later.
+# The name of a thumbnail depends on the bytes of the image, so it can be cached; ids can be reused.
 _CACHE: Final = "private, max-age=300"
 
 
@@ -40,7 +40,7 @@ def api_routes(service: Service) -> list[Route]:
         served = service.live.current
         ask = read_ask(parameters(request))
         if request.method == "POST":
-            upload = await receive_picture(service, served, request)
+            upload = await receive_image(service, served, request)
             ask = replace(ask, upload=upload.key)
         found = await service.search(served, ask)
         record = await service.desk.run(lambda: service.record(served, ask, found))
@@ -58,16 +58,16 @@ def api_routes(service: Service) -> list[Route]:
         return as_json(await service.desk.run(known))
 
     async def thumbnail(request: Request) -> Response:
-        picture, data = await service.thumbnail(service.live.current, image_id_of(request))
-        tag = f'"{picture.key}"'
+        image, data = await service.thumbnail(service.live.current, image_id_of(request))
+        tag = f'"{image.key}"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
         headers = {"ETag": tag, "Cache-Control": _CACHE}
         return Response(data, media_type="image/jpeg", headers=headers)
 
     async def file(request: Request) -> Response:
-        picture, found = await service.file(service.live.current, image_id_of(request))
-        tag = f'"{picture.key}-plain"'
+        image, found = await service.file(service.live.current, image_id_of(request))
+        tag = f'"{image.key}-plain"'
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": tag})
         headers = {
@@ -114,13 +114,13 @@ def api_routes(service: Service) -> list[Route]:
     ]
 
 
-async def receive_picture(service: Service, served: Served, request: Request) -> Upload:
+async def receive_image(service: Service, served: Served, request: Request) -> Upload:
     """Read the image in a form; raises as :meth:`Service.add_upload`, and for invalid forms."""
     async with service.receiving:
-        return await service.add_upload(served, await _sent_picture(request))
+        return await service.add_upload(served, await _sent_image(request))
 
 
-async def _sent_picture(request: Request) -> bytes:
+async def _sent_image(request: Request) -> bytes:
     """Return the bytes of the field ``picture`` in a form.
 
     Raises:

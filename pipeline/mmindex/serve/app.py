@@ -193,7 +193,7 @@ class _Server(uvicorn.Server):
 
 def _leave() -> None:
     get_logger("serve").warning("stopped before all work was done", seconds=EXIT_S)
-    os._exit(0)  # nothing is written but thumbnails, each at once
+    os._exit(0)  # only thumbnails are written, each completely
 
 
 def serving(service: Service) -> _Server:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mmindex.core.records import Hit
-    from mmindex.search.hits import Picture
+    from mmindex.search.hits import IndexedImage
 
-_UPLOADS: Final = 256  # images kept for their addresses: some 50 KB each
+_UPLOADS: Final = 256  # uploaded images to keep for their URLs, about 50 KB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Ask:
         upload: the key of an uploaded image, or empty.
         where: a condition on images, or None.
         to: the side to search.
-        k: hits wanted.
+        k: the number of hits.
         offset: the number of best hits to skip.
         min_score: the lowest score, or None.
         columns: additional columns of the images.
@@ -212,7 +212,7 @@ def _score(text: str) -> float | None:
     return score
 
 
-def find(served: Served, image_id: str) -> Picture:
+def find(served: Served, image_id: str) -> IndexedImage:
     """Return the image with an id in the served version.
 
     Raises:

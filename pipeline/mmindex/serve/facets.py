@@ -14,10 +14,10 @@ from mmindex.search.columns import output_columns
 from mmindex.serve.live import Served
 from mmindex.store.objects import contents
 
-_MOST: Final = 200  # values offered of one column
+_MOST: Final = 200  # number of values of a column to choose from
 _MOST_COLUMNS: Final = 24
 _FIRST: Final = ("folder", "split", "source", "format", "camera")
-# Names of single images, and what has fields of its own or nothing to choose.
+# Columns that name single images, have their own fields, or have nothing to choose.
 _NEVER: Final = frozenset({
     "image_id", "key", "uri", "filename", "title", "description", "width", "height", "size_bytes",
 })  # fmt: skip
@@ -29,7 +29,7 @@ class Facets:
 
     Attributes:
         columns: name and Arrow type.
-        values: of columns with a choice: the most frequent values, in alphabetical order.
+        values: the most frequent values of columns with few values, in alphabetical order.
     """
 
     columns: dict[str, pa.DataType]

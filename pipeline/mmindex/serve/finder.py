@@ -11,10 +11,10 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
-from mmindex.search.hits import Picture, find_pictures
+from mmindex.search.hits import IndexedImage, find_images
 from mmindex.store.snapshot import Snapshot
 
-_KEPT: Final = 20_000  # rows, some 300 bytes each
+_KEPT: Final = 20_000  # cached rows, about 300 bytes each
 
 
 class Finder:
@@ -26,16 +26,16 @@ class Finder:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._known: OrderedDict[str, Picture | None] = OrderedDict()
+        self._known: OrderedDict[str, IndexedImage | None] = OrderedDict()
         self._wanted: set[str] = set()
-        self._lock = threading.Lock()  # of the two above
+        self._lock = threading.Lock()  # protects the two above
         self._reading = threading.Lock()
 
-    def get(self, image_id: str) -> Picture | None:
+    def get(self, image_id: str) -> IndexedImage | None:
         """Return the image with an id, or None."""
         return self.get_all([image_id])[0]
 
-    def get_all(self, image_ids: Iterable[str]) -> list[Picture | None]:
+    def get_all(self, image_ids: Iterable[str]) -> list[IndexedImage | None]:
         """Return the images with these ids, in the same order, with a single read."""
         wanted = list(image_ids)
         found = self._kept(wanted)
@@ -43,15 +43,15 @@ class Finder:
             with self._lock:
                 self._wanted |= set(wanted) - found.keys()
             with self._reading:
-                self._read()  # what the thread before has not found meanwhile
+                self._read()  # without those that another thread has found in the meantime
             found |= self._kept(wanted)
-            if len(found) < len(set(wanted)):  # more than are kept
-                found |= dict.fromkeys(wanted) | find_pictures(
+            if len(found) < len(set(wanted)):  # more than the cache keeps
+                found |= dict.fromkeys(wanted) | find_images(
                     self._snapshot, "image_id", set(wanted)
                 )
         return [found[image_id] for image_id in wanted]
 
-    def _kept(self, wanted: Iterable[str]) -> dict[str, Picture | None]:
+    def _kept(self, wanted: Iterable[str]) -> dict[str, IndexedImage | None]:
         with self._lock:
             found = {one: self._known[one] for one in wanted if one in self._known}
             for one in found:
@@ -63,7 +63,7 @@ class Finder:
             wanted, self._wanted = self._wanted - self._known.keys(), set()
         if not wanted:
             return
-        found = find_pictures(self._snapshot, "image_id", wanted)
+        found = find_images(self._snapshot, "image_id", wanted)
         with self._lock:
             self._known |= {one: found.get(one) for one in wanted}
             while len(self._known) > _KEPT:

@@ -52,7 +52,7 @@ _ELSEWHERE: Final = frozenset({"cross-site", "same-site"})
 _MOST_URL: Final = 8_192
 _MOST_HEADERS: Final = 100
 _MOST_HEAD_BYTES: Final = 32 << 10
-_MOST_FAILURES: Final = 10  # different wrong tokens of one caller ...
+_MOST_FAILURES: Final = 10  # different wrong tokens of one client ...
 _FORGIVEN_S: Final = 60.0  # ... in this time
 _MOST_CALLERS: Final = 10_000
 
@@ -129,20 +129,20 @@ class Guard:
             return False
         try:
             name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:  # such as a bracket that is not closed
+        except ValueError:  # such as an unclosed bracket
             return False
         try:
             ip_address(name)
         except ValueError:
             return name.lower() in self._hosts
-        return True  # rebinding needs a name
+        return True  # DNS rebinding needs a name
 
     @staticmethod
     def _check_origin(headers: Headers, host: str) -> None:
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "same-origin")
         own = origin is None or _host_of(origin) == host.lower()
-        # Programs send neither header, and no page can keep a browser from sending them.
+        # Programs send neither header, and a page cannot prevent a browser from sending them.
         if not own or site not in ("same-origin", "none"):
             raise RequestError(
                 HTTPStatus.FORBIDDEN,
@@ -181,7 +181,7 @@ class Guard:
             self._wrong[one] = kept
             if not kept:
                 del self._wrong[one]
-        # Whoever tried one wrong token again and again, such as an old cookie, guesses nothing.
+        # A client that repeats the same wrong token, such as an old cookie, is not guessing.
         if len(self._wrong.get(caller, ())) >= _MOST_FAILURES:
             raise RequestError(
                 HTTPStatus.TOO_MANY_REQUESTS, "too many wrong tokens", "wait a minute"
@@ -275,7 +275,7 @@ def _limited(receive: Receive) -> Receive:
             if got > MAX_UPLOAD_BYTES:
                 raise too_large()
             if not message.get("more_body"):
-                got = -1  # what follows is a wait for the client to go away
+                got = -1  # further messages only wait for the client to disconnect
         return message
 
     return receiver

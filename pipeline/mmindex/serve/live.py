@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from mmindex.store.manifest import Current, Manifest
     from mmindex.store.snapshot import Snapshot
 
-_CONDITIONS: Final = 32  # conditions whose matching rows are kept, 9 bytes a row ...
-_CONDITION_BYTES: Final = 256 << 20  # ... as far as they fit in here
+_CONDITIONS: Final = 32  # cached conditions, with 9 bytes per row ...
+_CONDITION_BYTES: Final = 256 << 20  # ... up to this total size
 _POLL_S: Final = 1.0
-_AGAIN_S: Final = 30.0  # a version that could not be opened is tried again after this
+_AGAIN_S: Final = 30.0  # time until a version that could not be opened is tried again
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ class Served:
         _ = self.session.vectorizer.encoder
         for side in self.manifest.indexes:
             self.session.prepare(side)
-            self.snapshot.open_parquet(TABLES[side]).close()  # hashed when it is opened first
+            self.snapshot.open_parquet(TABLES[side]).close()  # hashed on first use
 
 
 class Live:
@@ -201,7 +201,7 @@ class Live:
             pointer = versions.read_current_pointer(self._layout)
             if pointer and hold and pointer.version == hold.manifest.version:
                 return Served(self._sharing(session), pointer)
-            # published meanwhile
+            # published in the meantime
 
     def _sharing(self, session: Session) -> Session:
         """Return a session that reuses the loaded model if it is the right one."""

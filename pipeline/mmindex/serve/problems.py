@@ -44,7 +44,7 @@ class UploadError(RequestError):
         super().__init__(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
 
 
-class PictureError(RequestError):
+class ImageError(RequestError):
     """An image in the corpus cannot be shown: it is missing, or cannot be decoded."""
 
     def __init__(self, message: str) -> None:
@@ -80,10 +80,10 @@ def json_bytes(record: Any) -> bytes:
     """Encode a record as JSON that is safe to print in a terminal."""
     try:
         data = msgspec.json.encode(record)
-    except UnicodeEncodeError:  # half a surrogate pair
+    except UnicodeEncodeError:  # a lone surrogate
         data = b"\x7f"
     plain_ascii = data.isascii() and b"\x7f" not in data
-    # The slow way for what may hide something.
+    # The slow way, for records that can contain hidden characters.
     return data if plain_ascii else inert_json(record, compact=True).encode()
 
 

@@ -18,7 +18,7 @@ from mmindex.serve.settings import HEADER_TIMEOUT_S, SEND_TIMEOUT_S
 MOST_CONNECTIONS: Final = 512
 """Requests of further connections are turned away, see :class:`mmindex.serve.guard.Guard`."""
 
-_MOST_SOCKETS: Final = 2 * MOST_CONNECTIONS  # beyond this, connections are closed unheard
+_MOST_SOCKETS: Final = 2 * MOST_CONNECTIONS  # additional connections are closed immediately
 _REFUSED: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nX-Content-Type-Options: nosniff\r\n"
     b"Content-Security-Policy: default-src 'none'\r\nConnection: close\r\nContent-Length: 12\r\n"

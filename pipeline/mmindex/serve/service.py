@@ -29,19 +29,19 @@ from mmindex.serve.asks import (
     answer,
     find,
 )
+from mmindex.serve.images import ImageWorkers
 from mmindex.serve.live import Live, Served
 from mmindex.serve.metrics import Metrics
-from mmindex.serve.pictures import PictureWorkers
-from mmindex.serve.problems import PictureError, UploadError, status_of
+from mmindex.serve.problems import ImageError, UploadError, status_of
 from mmindex.serve.settings import ServeSettings
 from mmindex.serve.thumbs import ThumbCache, default_cache
 from mmindex.serve.work import Desk, TextBatcher, TextQuery
 from mmindex.store.objects import contents
 
 if TYPE_CHECKING:
-    from mmindex.search.hits import Picture
+    from mmindex.search.hits import IndexedImage
 
-_UPLOADS_AT_ONCE: Final = 8  # 32 MiB each while they arrive
+_UPLOADS_AT_ONCE: Final = 8  # 32 MiB each while they are received
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Service:
     live: Live
     desk: Desk
     texts: TextBatcher
-    workers: PictureWorkers
+    workers: ImageWorkers
     uploads: Uploads
     thumbs: ThumbCache
     metrics: Metrics
@@ -77,7 +77,7 @@ class Service:
             live=live,
             desk=desk,
             texts=TextBatcher(desk),
-            workers=PictureWorkers(limits),
+            workers=ImageWorkers(limits),
             uploads=Uploads(),
             thumbs=thumbs,
             metrics=Metrics(
@@ -132,7 +132,7 @@ class Service:
             if found.error is not None:
                 raise NoVectorError(found.error)
             return found
-        # Texts need the model, and the model has one thread.
+        # Texts need the model, which has one thread.
         needs_model = bool(ask.text or ask.minus)
         run = self.texts.run if needs_model else self.desk.run
         return await run(lambda: answer(served, session, ask, self.uploads))
@@ -168,7 +168,7 @@ class Service:
         encoder = await self.desk.run(lambda: served.session.vectorizer.encoder)
         try:
             pixels, thumbnail = await self.workers.upload(data, encoder.preprocess)
-        except PictureError as error:
+        except ImageError as error:
             raise UploadError(f"the uploaded image: {error.message}") from error
         vectors = await self.texts.run(lambda: encoder.encode_images(pixels[None]))
         if not good_rows(vectors).all():
@@ -178,46 +178,46 @@ class Service:
         self.uploads.add(upload)
         return upload
 
-    async def thumbnail(self, served: Served, image_id: str) -> tuple[Picture, bytes]:
+    async def thumbnail(self, served: Served, image_id: str) -> tuple[IndexedImage, bytes]:
         """Return the thumbnail of an image, created once.
 
         Raises:
             NoInputError: the served version has no such image.
-            PictureError: its file cannot be decoded any more.
+            ImageError: its file cannot be decoded any more.
         """
 
-        def look() -> tuple[Picture, bytes | None]:
-            picture = find(served, image_id)
-            return picture, self.thumbs.get(picture.key)
+        def look() -> tuple[IndexedImage, bytes | None]:
+            image = find(served, image_id)
+            return image, self.thumbs.get(image.key)
 
-        picture, data = await self.desk.run(look)
+        image, data = await self.desk.run(look)
         if data is None:
             with self.desk.place():
-                data = await self.workers.thumbnail(picture)
-            await self.desk.run(partial(self._keep_thumb, served, picture.key, data))
-        return picture, data
+                data = await self.workers.thumbnail(image)
+            await self.desk.run(partial(self._keep_thumb, served, image.key, data))
+        return image, data
 
     def _keep_thumb(self, served: Served, key: str, data: bytes) -> None:
         self.thumbs.put(key, data)
-        if self.live.current is not served:  # which may have forgotten this image meanwhile
+        if self.live.current is not served:  # which may no longer contain this image
             self.drop_old_thumbs(self.live.current)
 
-    async def file(self, served: Served, image_id: str) -> tuple[Picture, Plain]:
+    async def file(self, served: Served, image_id: str) -> tuple[IndexedImage, Plain]:
         """Return an image file without metadata, or a JPEG if browsers do not support the format.
 
         Raises:
             NoInputError: the served version has no such image.
-            PictureError: its file cannot be read any more.
+            ImageError: its file cannot be read any more.
         """
 
-        def look() -> tuple[Picture, str]:
-            picture = find(served, image_id)
+        def look() -> tuple[IndexedImage, str]:
+            image = find(served, image_id)
             columns = image_columns(served.snapshot, [image_id], ["format"])
-            return picture, columns[image_id]["format"]
+            return image, columns[image_id]["format"]
 
-        picture, form = await self.desk.run(look)
+        image, form = await self.desk.run(look)
         with self.desk.place():
-            return picture, await self.workers.plain(picture, form)
+            return image, await self.workers.plain(image, form)
 
     async def explanation(self, served: Served, image_id: str, text: str) -> bytes:
         """Return the parts of an image that match a text as a PNG.
@@ -225,10 +225,10 @@ class Service:
         Raises:
             UsageError: the text is empty.
             NoInputError: the served version has no such image.
-            PictureError: its file cannot be decoded any more.
+            ImageError: its file cannot be decoded any more.
         """
-        picture = await self.desk.run(lambda: find(served, image_id))
-        data = await self.workers.jpeg(picture)
+        indexed = await self.desk.run(lambda: find(served, image_id))
+        data = await self.workers.jpeg(indexed)
 
         def draw() -> bytes:
             from PIL import Image

@@ -10,21 +10,21 @@ from typing import Final
 
 from mmindex.core.errors import UsageError, os_errors
 
-# A token that can be guessed protects nothing: 16 characters of base64 are 96 bits.
+# A token must not be guessable: 16 characters of base64 have 96 bits.
 LEAST_TOKEN: Final = 16
 _REMEDY: Final = "create one with: openssl rand -base64 24"
 MAX_UPLOAD_BYTES: Final = 32 << 20
-MAX_HITS: Final = 1_000  # of one answer; further ones are reached with `offset`
-MAX_DEPTH: Final = 10_000  # offset and hits together
+MAX_HITS: Final = 1_000  # hits per response; `offset` selects later ones
+MAX_DEPTH: Final = 10_000  # the sum of offset and hits
 MAX_QUERY_CHARACTERS: Final = 2_000
-MAX_PARTS: Final = 16  # texts and images of one question
+MAX_PARTS: Final = 16  # texts and images of a query
 PAGE_HITS: Final = 60
 BODY_TIMEOUT_S: Final = 60.0
 HEADER_TIMEOUT_S: Final = 10.0
-SEND_TIMEOUT_S: Final = 60.0  # in which a client must take something of its answer
-SHUTDOWN_S: Final = 7  # what is under way may take so long after a signal ...
-EXIT_S: Final = 9.0  # ... and the process is gone after this
-WHERE_TIMEOUT_S: Final = 5.0  # of one condition; the command line gives it a minute
+SEND_TIMEOUT_S: Final = 60.0  # time in which a client must read a part of its response
+SHUTDOWN_S: Final = 7  # the time for active requests after a signal ...
+EXIT_S: Final = 9.0  # ... and the time after which the process ends
+WHERE_TIMEOUT_S: Final = 5.0  # time limit of a condition; on the command line it is a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def _check_tls(certfile: Path, keyfile: Path) -> None:
             path.read_bytes()
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certfile, keyfile, password="")  # or it would ask the terminal
+        context.load_cert_chain(certfile, keyfile, password="")  # no question in the terminal
     except ssl.SSLError as error:
         raise UsageError(
             f"{certfile} and {keyfile} are not a certificate and its key: {error.reason}",

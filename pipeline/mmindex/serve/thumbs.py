@@ -39,7 +39,7 @@ class ThumbCache:
                 if _NAME.fullmatch(path.name):
                     status = path.stat()
                     found.append((status.st_mtime_ns, path.stem, status.st_size))
-                elif _ASIDE.fullmatch(path.name):  # left half-written by a killed service
+                elif _ASIDE.fullmatch(path.name):  # incomplete files of a killed service
                     path.unlink(missing_ok=True)
         for _, key, size in sorted(found):
             self._sizes[key] = size
@@ -53,7 +53,7 @@ class ThumbCache:
             self._sizes.move_to_end(key)
         try:
             return self._path(key).read_bytes()
-        except OSError:  # somebody emptied the folder
+        except OSError:  # someone emptied the folder
             self._forget(key)
             return None
 
@@ -91,7 +91,7 @@ class ThumbCache:
             self._remove(key)
 
     def _remove(self, key: str) -> None:
-        with suppress(OSError):  # the folder became read-only, or is gone
+        with suppress(OSError):  # the folder became read-only, or was removed
             self._path(key).unlink(missing_ok=True)
 
     def _forget(self, key: str) -> None:
@@ -103,8 +103,8 @@ class ThumbCache:
 
 
 def default_cache(store: Path) -> Path:
-    """Where a store's thumbnails are kept unless said otherwise."""
-    import platformdirs  # asks the system at once, and fails where it is no known one
+    """Return the default folder for the thumbnails of a store."""
+    import platformdirs  # imported here, because it fails on unknown systems
 
     name = hashlib.sha256(os.fsencode(store.absolute())).hexdigest()[:16]
     return platformdirs.user_cache_path("mmindex") / "serve" / name

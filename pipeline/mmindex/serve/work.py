@@ -22,9 +22,9 @@ from mmindex.serve.live import Served
 
 T = TypeVar("T")
 
-_THREADS: Final = 4  # short work: reading rows and rendering pages
-_CONDITIONS: Final = 2  # at once: DuckDB may take 512 MB for each
-_PATIENCE_S: Final = 2.0  # how long a request waits for what takes long
+_THREADS: Final = 4  # for short work: reading rows and rendering pages
+_CONDITIONS: Final = 2  # concurrent conditions: DuckDB can use 512 MB for each
+_PATIENCE_S: Final = 2.0  # how long a request waits for a long computation
 
 
 class Desk:
@@ -72,7 +72,7 @@ class Desk:
         if not done:
             return None
         if begun.cancelled() or begun.exception() is not None:
-            served.begun.pop(name, None)  # the next request tries again
+            served.begun.pop(name, None)  # so that the next request tries again
         return begun.result()  # type: ignore[no-any-return]  # what make gave
 
     @contextmanager
@@ -158,7 +158,7 @@ class TextBatcher:
                 work = loop.run_in_executor(self._model, _answers, [query for query, _ in asked])
                 await asyncio.wait([work])
                 for place, (_, future) in enumerate(asked):
-                    if not future.done():  # otherwise its client has gone
+                    if not future.done():  # otherwise the client has disconnected
                         _settle(future, work, place)
         finally:
             self._running = False

@@ -17,15 +17,15 @@ from mmindex.core.records import MetadataValue, Note, NoteKind
 T = TypeVar("T")
 
 _BOM: Final = b"\xef\xbb\xbf"
-# Escapes in the order in which a JSON parser meets them: a pair of surrogates, half of a pair,
-# anything else. Backslashes stand inside strings only, so this needs no tokenizer.
+# Escapes in the order in which a JSON parser reads them: a pair of surrogates, a lone surrogate,
+# anything else. Backslashes occur only inside strings, so this needs no tokenizer.
 _ESCAPE: Final = re.compile(
     rb"\\(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-# Numbers that may be beyond a double; unknown fields are skipped without looking at their value.
+# Numbers that can exceed a double; the values of unknown fields are skipped.
 _HUGE_NUMBER: Final = re.compile(rb"[0-9.][eE]\+?[0-9]{3}|[0-9]{300}")
 
 
@@ -53,11 +53,12 @@ def decode_json(data: bytes, kind: type[T], where: str) -> tuple[T, int]:
         the value, and the number of lone surrogates that were replaced.
 
     Raises:
-        DataError: cut off, malformed, NaN, Infinity, numbers beyond a double, nested too deep,
-            no UTF-8, or of another shape; the message names the byte or the place.
+        DataError: the text is truncated, malformed, nested too deeply, not UTF-8, of another
+            structure, or contains NaN, Infinity or numbers that exceed a double; the message names
+            the byte or the field.
     """
     if data.startswith(_BOM):
-        data = b"   " + data[len(_BOM) :]  # as many bytes, so that messages name the file's own
+        data = b"   " + data[len(_BOM) :]  # so that positions in messages are right
     replaced = 0
     if _SURROGATE.search(data):
         data, replaced = _replace_lone_surrogates(data)

@@ -14,12 +14,13 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from mmindex.core.config import FetchConfig
 from mmindex.core.errors import NoInputError
 from mmindex.core.records import SourceEvent
 from mmindex.core.resources import user_path
+from mmindex.media.files import is_remote
 from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.layout import Layout
 
@@ -33,9 +34,9 @@ class Place(StrEnum):
     FOLDER_OR_ARCHIVE = "folder, .zip or .tar"
     FILE = "file"
     FILE_OR_FOLDER = "file or folder"
-    PATTERN = "pattern"  # of files, see mmindex.sources.patterns
-    RELEASE = "release"  # a folder, or the name of a release that data/corpora describes
-    NO_PATH = "not a path"  # something else, which the kind's own `check` understands
+    PATTERN = "pattern"  # a pattern of files; see mmindex.sources.patterns
+    RELEASE = "release"  # a folder, or the name of a release in data/corpora
+    NO_PATH = "not a path"  # anything else, which `check` of the kind validates
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,26 @@ class SourceSpec:
     @property
     def path(self) -> Path | None:
         """PLACE as an absolute path if it contains a separator or exists, otherwise None."""
+        if is_remote(self.where):
+            return None
         path = user_path(self.where)
         return path.absolute() if "/" in self.where or path.exists() else None
+
+
+class Listings(Protocol):
+    """Remembers the events of files in object stores, so that a later crawl does not read them."""
+
+    def events(
+        self, unit: str, fingerprint: str, ids: str, read: Callable[[], Iterator[SourceEvent]]
+    ) -> Iterator[SourceEvent]:
+        """Yield the events of a unit.
+
+        Args:
+            unit: the location of a file or folder.
+            fingerprint: of everything that the events depend on.
+            ids: the prefix of the ids.
+            read: reads the unit, if the fingerprint is not that of the last crawl.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +99,7 @@ class SourceOptions:
             their host asks to wait.
         forgotten: for ``urls:``, the items that must not be downloaded or kept.
         roots: real paths of all folders in the corpus: a link into one is not a new image.
+        listings: what earlier crawls read in files of object stores, or None.
     """
 
     layout: Layout
@@ -91,6 +111,7 @@ class SourceOptions:
     max_throttled: float = 0.01
     forgotten: Forgotten = NOTHING
     roots: tuple[str, ...] = ()
+    listings: Listings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +120,8 @@ class Request:
 
     Attributes:
         spec: the source; kinds with ``Place.PATTERN`` and ``NO_PATH`` use its ``where``.
-        path: the existing file or folder; for a release, the download folder.
+        path: the existing file or folder; for a release, the download folder. Without meaning for
+            ``s3://`` and the like.
         split: the split to read; None for all.
         options: the store, limits and settings.
         ids: the prefix of the ids.
@@ -134,21 +156,25 @@ class Kind:
     """The definition of a kind of source.
 
     Attributes:
-        name: what stands before the colon of a spec.
-        place: what stands after it; existence, path resolution and names follow from this.
-        form: the same for people, such as ``PATH[#SPLIT]``.
-        example: a whole spec, for help.
-        summary: what it reads, in one line; the README's table says the same.
-        read: streams what a source holds, in an order that depends on its content alone. Ids are
-            relative to ``ids``. Items with one id and the same bytes become one image with all
+        name: the part of a spec before the colon.
+        place: the type of the part after it; it determines existence checks, path resolution and
+            names.
+        form: the form of the place for help texts, such as ``PATH[#SPLIT]``.
+        example: a complete spec, for help texts.
+        summary: what it reads, in one line; the same as in the README's table.
+        read: streams the items of a source, in an order that depends only on its content. Ids are
+            relative to ``ids``. Items with the same id and bytes become one image with all
             captions; a second item with other bytes is rejected as ``duplicate_id``.
-        ids: what stands before the ids; None for the source's name, see ``label``.
-        suffix: of ``Place.PATTERN``, what the files' names end in.
+        ids: the prefix of the ids; None for the name of the source, see ``label``.
+        suffix: for ``Place.PATTERN``, the suffix of the file names.
         label: the last part of the source's name (``KIND/LABEL``, its column ``source``); None
-            for the default: the name of the folder or file, nothing for releases.
-        check: raises UsageError for a spec without meaning; nothing is read yet.
-        needs: what must be fetched or drawn first; None: nothing, or what the release says.
-        globs: whether it understands ``--exclude`` and ``--include``.
+            for the default: the name of the folder or file, or nothing for releases.
+        check: raises UsageError for an invalid spec, before anything is read.
+        needs: what must first be downloaded or drawn; None for nothing, or the files of the
+            release.
+        globs: whether it supports ``--exclude`` and ``--include``.
+        objects: whether it also reads object stores, by opening files with
+            :mod:`mmindex.media.files`.
     """
 
     name: str
@@ -163,13 +189,33 @@ class Kind:
     check: Callable[[SourceSpec], None] | None = None
     needs: Callable[[SourceSpec, Layout], Needs] | None = None
     globs: bool = False
+    objects: bool = False
+
+
+def unit_events(
+    request: Request, unit: str, content: object, read: Callable[[], Iterator[SourceEvent]]
+) -> Iterator[SourceEvent]:
+    """Yield the events of a file or folder, from the last crawl if it is an object and unchanged.
+
+    Args:
+        request: the arguments of the reader.
+        unit: the location.
+        content: its stamp, or the fingerprint of its listing.
+        read: reads it.
+    """
+    options = request.options
+    if options.listings is None or not is_remote(unit):
+        return read()
+    globs = (options.all_files, options.exclude, options.include)
+    fingerprint = repr((content, request.spec.kind, request.split, request.ids, globs))
+    return options.listings.events(unit, fingerprint, request.ids, read)
 
 
 def require_split(split: str | None, known: Collection[str], path: Path, hint: str = "") -> None:
     """Check that a source has the split that its spec names; readers skip the rows of others.
 
     Raises:
-        NoInputError: it has not.
+        NoInputError: there is no such split.
     """
     if split is not None and split not in known:
         found = ", ".join(sorted(set(known) - {"all"})) or "none"

@@ -44,7 +44,7 @@ from mmindex.sources.captions import caption_fields, caption_texts
 IMAGE_KEYS: Final = ("file_name", "image", "image_name", "filename", "file", "path")
 _MAX_FIELD_CHARS: Final = 64 << 20  # Python's own limit for a CSV field is 128 Ki
 _NUMBERED: Final = re.compile(r"(?:#[A-Za-z]+)?#\d+$")
-# One row of the published results.csv lacks its second separator: "2199200615.jpg| 4   A dog ...".
+# In the published results.csv, one row lacks its second separator: "2199200615.jpg| 4   A dog ...".
 _LOST_SEPARATOR: Final = re.compile(r" ?\d+\s+(?P<caption>\S.*)", re.DOTALL)
 _JSON_LIST: Final = "raw"
 
@@ -135,7 +135,7 @@ def parse_captions(data: bytes, where: str) -> CaptionList:
     if "\t" in first:
         _read_tabs(text, where, result)
         return result
-    # Spreadsheets write semicolons where the comma is the decimal point.
+    # Spreadsheets write semicolons in locales in which the comma is the decimal separator.
     semicolons = _columns([name.strip(' "') for name in first.split(";")], with_others=with_others)
     separator = "," if semicolons is None else ";"
     _read_csv(text, where, result, with_others=with_others, separator=separator)

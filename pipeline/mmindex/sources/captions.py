@@ -14,12 +14,12 @@ from typing import Final
 
 from mmindex.core.errors import DataError
 
-# Names of the field, best first; a source's captions are those of the first family it has.
+# Names of the field, best first; the first group that exists in a source is used.
 _FAMILIES: Final = ("caption", "text", "sentence", "raw", "comment", "alt", "prompt")
 # caption, captions, CAPTION, caption_0, caption5, sentences_raw, raw_captions, alt_text
 _FORM: Final = r"(?:raw_)?{}s?(?:_raw|_text)?(?:[ _.-]?(?P<number>\d{{1,3}}))?"
 _PATTERNS: Final = tuple(re.compile(_FORM.format(name), re.IGNORECASE) for name in _FAMILIES)
-_NESTING: Final = 4  # a list of structs of lists, and one to spare
+_NESTING: Final = 4  # a list of structs of lists, and one level more
 
 
 def caption_fields(names: Iterable[str]) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ def caption_fields(names: Iterable[str]) -> tuple[str, ...]:
     return _fields_among(tuple(names))
 
 
-@functools.lru_cache(maxsize=256)  # rows of a table share their names
+@functools.lru_cache(maxsize=256)  # cached, because the rows of a table have the same names
 def _fields_among(names: tuple[str, ...]) -> tuple[str, ...]:
     for pattern in _PATTERNS:
         found = [(match, name) for name in names if (match := pattern.fullmatch(name))]

@@ -38,8 +38,9 @@ class Expected(_Golden, frozen=True):
         corpus: the value of the column ``source``, such as ``coco-karpathy``; None matches any.
         split: the value of the column ``split`` in every row; None matches any.
         tolerance: percentage points (ranks, for ``medr``) of allowed difference in both directions.
-        cite: the source of the figures. images, captions: the exact numbers. text_to_image,
-            image_to_text: figures of exact search.
+        cite: the source of the figures.
+        images, captions: the exact numbers.
+        text_to_image, image_to_text: figures of exact search.
         text_to_image_index, image_to_text_index: through the index.
         index_recall: of the indexes.
     """

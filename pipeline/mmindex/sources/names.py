@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Final
 
-_KEPT: Final = 2  # more candidates than one are ambiguous, however many there are
+_KEPT: Final = 2  # two candidates are already ambiguous
 
 
 def normal_name(name: str) -> str:
@@ -73,7 +73,7 @@ def _unambiguous(
         if len(alike) == 1:
             pairs.append((alike[0], same[key][0]))
     claims = Counter(file for file, _ in pairs)
-    # A file that is spelt alike wins over names that only end alike.
+    # A file with the same normalised name has priority over one with only the same ending.
     spelt = {file for file, name in pairs if normal_name(file) == normal_name(name)}
     return {
         file: name

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
-from pathlib import Path
+from pathlib import PurePath
 
 from mmindex.core.config import FetchConfig
 from mmindex.core.errors import UsageError
 from mmindex.core.resources import user_path
+from mmindex.media.files import is_remote
 from mmindex.sources import registry
 from mmindex.sources.base import Kind, Place, SourceSpec
 from mmindex.sources.patterns import file_names, find_files, pattern_folder
@@ -39,8 +40,8 @@ def source_names(
     """
     known = known or {}
     names: dict[str, str] = {}
-    claimed: dict[str, str] = {}  # what stands before ids: the place that has it
-    # Given names first, then remembered ones: neither must change for a source that comes before.
+    claimed: dict[str, str] = {}  # id prefixes, each with its place
+    # Given names first, then remembered ones: neither must change because of an earlier source.
     specs = {text: parse_spec(text) for text in texts}
     order = sorted(specs, key=lambda text: (specs[text].name is None, text not in known))
     for text in order:
@@ -82,7 +83,7 @@ def _candidates(spec: SourceSpec, default: str, known: str | None) -> Iterator[s
     if known is not None:
         yield known
     yield default
-    parts = _folder(spec).parts
+    parts = PurePath(_folder(spec)).parts
     label = default.partition("/")[2]
     for length in range(1, len(parts)):
         label = f"{parts[-length - 1].strip('/') or 'root'}-{label}"
@@ -90,11 +91,13 @@ def _candidates(spec: SourceSpec, default: str, known: str | None) -> Iterator[s
     yield from (f"{default}-{number}" for number in count(2))
 
 
-def _folder(spec: SourceSpec) -> Path:
+def _folder(spec: SourceSpec) -> str:
     """Return the path whose parts distinguish sources with the same name."""
     if registry.find(spec.kind).place is Place.PATTERN:
         return pattern_folder(spec.where)
-    return user_path(spec.where).resolve()
+    if is_remote(spec.where):
+        return spec.where.rstrip("/")
+    return str(user_path(spec.where).resolve())
 
 
 def _claims(spec: SourceSpec) -> dict[str, str]:
@@ -103,7 +106,7 @@ def _claims(spec: SourceSpec) -> dict[str, str]:
     Published corpora need no unique prefix: the same id is the same image in every copy.
     """
     kind = registry.find(spec.kind)
-    path = str(_folder(spec))
+    path = _folder(spec)
     if spec.name is not None:
         return {f"{kind.name}/{spec.name}": path}
     if kind.place in _BY_PATH:
@@ -115,7 +118,7 @@ def _claims(spec: SourceSpec) -> dict[str, str]:
 
 def _pattern_claims(kind: Kind, spec: SourceSpec) -> dict[str, str]:
     names = file_names(spec, find_files(spec.where, kind.suffix))
-    return {f"{kind.ids}/{name}": str(path) for path, name in names.items()}
+    return {f"{kind.ids}/{name}": path for path, name in names.items()}
 
 
 def folder_roots(specs: Iterable[SourceSpec]) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def _loaded(entry: EntryPoint) -> Kind:
     hint = f"update or uninstall {_owner(entry)}"
     try:
         kind = entry.load()
-    except Exception as error:  # another package's import can raise anything
+    except Exception as error:  # importing another package can raise any error
         raise UsageError(
             f"source kind {entry.name!r}: the package {_owner(entry)} cannot be loaded: "
             f"{type(error).__name__}: {error}",

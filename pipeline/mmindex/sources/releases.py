@@ -60,7 +60,7 @@ def fetch_release(release: Release, layout: Layout, settings: FetchConfig) -> Pa
     """
     folder = release.folder(layout)
     wanted = [file for file in release.files if not is_unpacked(folder, file)]
-    if settings.base_url is None:  # a mirror named by the user is theirs to use
+    if settings.base_url is None:  # the user is responsible for a mirror that they name
         for file in wanted:
             _refuse_restricted(release, file, folder)
     download_files(layout, folder, [_remote(file) for file in wanted], settings)

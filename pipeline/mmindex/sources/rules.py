@@ -10,15 +10,15 @@ from typing import Final, Self
 
 from mmindex.core.errors import UsageError
 from mmindex.core.records import Skip
-from mmindex.media.kinds import VIDEO_EXTENSIONS, picture_extensions
+from mmindex.media.kinds import VIDEO_EXTENSIONS, image_extensions
 
-# Compared without case. Synology, QNAP, Windows, digiKam, macOS archives.
+# Not case-sensitive. Synology, QNAP, Windows, digiKam, macOS archives.
 _CACHES: Final = frozenset({
     "@eadir", "@__thumb", "#recycle", "@recycle", "$recycle.bin", "system volume information",
     "lost+found", "__macosx", "thumbnails.lrdata",
 })  # fmt: skip
 _SYSTEM_FILES: Final = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
-# Lightroom's previews, and what Aperture, iPhoto and Photos keep beside the originals.
+# Lightroom's previews, and the derived files of Aperture, iPhoto and Photos.
 _CACHE_SUFFIX: Final = ".lrdata"
 _LIBRARIES: Final = (".aplibrary", ".photolibrary", ".photoslibrary", ".migratedphotolibrary")
 _LIBRARY_CACHES: Final = frozenset({
@@ -67,7 +67,7 @@ class Rules:
             return Skip.CACHE
         if low in _LIBRARY_CACHES and parent.lower().endswith(_LIBRARIES):
             return Skip.CACHE
-        if last.startswith(".") and last != "..":  # that is for whoever opens it to reject
+        if last.startswith(".") and last != "..":  # rejected when it is opened
             return Skip.HIDDEN
         return Skip.EXCLUDED if self.exclude is not None and self.exclude.match(name) else None
 
@@ -78,7 +78,7 @@ class Rules:
             return Skip.HIDDEN
         if self.exclude is not None and self.exclude.match(name):
             return Skip.EXCLUDED
-        if not (self.all_files or self.is_video(last) or extension(last) in picture_extensions()):
+        if not (self.all_files or self.is_video(last) or extension(last) in image_extensions()):
             return Skip.NOT_AN_IMAGE
         if self.include is not None and not any(map(self.include.match, _and_folders(name))):
             return Skip.EXCLUDED

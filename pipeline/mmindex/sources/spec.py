@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from mmindex.core.config import FetchConfig
@@ -14,13 +14,16 @@ from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.records import CaptionItem, Rejected, SourceEvent, SourceItem, VectorItem
 from mmindex.core.resources import user_path
 from mmindex.media.archive import id_part
+from mmindex.media.buckets import head, walk
+from mmindex.media.files import is_remote
+from mmindex.media.services import split_location
 from mmindex.sources import registry
 from mmindex.sources.base import ARCHIVES, Kind, Place, Request, SourceOptions, SourceSpec
 from mmindex.sources.kinds import kind_of
-from mmindex.sources.patterns import find_files, pattern_name
+from mmindex.sources.patterns import find_files, pattern_name, place_name
 from mmindex.sources.releases import fetch_release, find_release
 
-# What may stand before the kind: it becomes part of ids and of the column `source`.
+# The characters of a name, which becomes part of ids and of the column `source`.
 _NAME: Final = re.compile(r"\w(?:[\w .-]{0,98}[\w.-])?")
 
 __all__ = [
@@ -60,10 +63,23 @@ def parse_spec(text: str) -> SourceSpec:
             f"{text!r}: nothing {'after #' if where else 'after the colon'}",
             f"for example {kind.example}",
         )
+    if is_remote(where):
+        _require_objects(kind, where)
     spec = SourceSpec(kind_name, where, split or None, name if equals else None)
     if kind.check is not None:
         kind.check(spec)
     return spec
+
+
+def _require_objects(kind: Kind, where: str) -> None:
+    """Refuse object stores for kinds that read files only, and places that hold a password."""
+    split_location(where)
+    if not kind.objects and kind.place is not Place.NO_PATH:
+        able = ", ".join(f"{one.name}:" for one in registry.listed() if one.objects)
+        raise UsageError(
+            f"{kind.name}:{where}: this kind of source does not read object stores",
+            f"{able} do; copy other corpora to a disk",
+        )
 
 
 def absolute_spec(text: str, folder: Path) -> str:
@@ -78,7 +94,7 @@ def absolute_spec(text: str, folder: Path) -> str:
     if not where or kind not in registry.names():
         return text
     place = registry.find(kind).place
-    if place is Place.NO_PATH or where.startswith("~"):
+    if place is Place.NO_PATH or where.startswith("~") or is_remote(where):
         return text
     there = any(one and (folder / one).exists() for one in (where, where.rpartition("#")[0]))
     if place is Place.RELEASE and "/" not in where and not there:
@@ -137,6 +153,9 @@ def source_name(spec: SourceSpec, fetch: FetchConfig | None = None) -> str:
 
 def _name(kind: Kind, spec: SourceSpec) -> str:
     label = spec.name
+    if label is None and is_remote(spec.where) and kind.place is not Place.PATTERN:
+        name = place_name(spec.where)
+        label = PurePath(name).stem if name.lower().endswith(ARCHIVES) else name
     if label is None:
         label = kind.label(spec) if kind.label is not None else _label(kind, spec)
     return f"{kind.name}/{id_part(label)}" if label else kind.name
@@ -169,6 +188,12 @@ def _existing(kind: Kind, spec: SourceSpec) -> Path:
     path = user_path(spec.where).absolute()
     if kind.place is Place.PATTERN:
         find_files(spec.where, kind.suffix)
+    elif is_remote(spec.where):
+        if next(iter(walk(spec.where)), None) is None and head(spec.where) is None:
+            raise NoInputError(
+                f"{spec.where}: no such object, and none below it",
+                f"check the bucket and the key in {str(spec)!r}",
+            )
     elif kind.place is not Place.NO_PATH:
         archive = path.is_file() and path.suffix.lower() in ARCHIVES
         there = {

@@ -19,7 +19,7 @@ from mmindex.sources.annotations import decode_json, json_column
 from mmindex.sources.captions import caption_fields, caption_texts
 
 EXTENSIONS: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
-# Names that lists of this field use, compared without case; the first one there is taken.
+# Names of this field in lists, not case-sensitive; the first existing one is used.
 URL_COLUMNS: Final = ("url", "image_url", "img_url")
 _NAME: Final = ("id", "image_id", "key")
 _SPLIT: Final = ("split",)

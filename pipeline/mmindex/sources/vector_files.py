@@ -1,7 +1,7 @@
-"""Files of vectors that another program made: ``.npy`` arrays, and list columns of Parquet files.
+"""Files of vectors from other programs: ``.npy`` arrays, and list columns of Parquet files.
 
 Vectors become rows of float16 with length 1, as in a store. Rows that already have this length
-(within 0.5 %) keep their numbers; other rows are scaled. A row's key is the sha256 of the result,
+(within 0.5 %) keep their values; other rows are scaled. A row's key is the sha256 of the result,
 so that a changed vector is a changed image.
 """
 
@@ -30,10 +30,11 @@ MAX_DIM: Final = 65_536
 _FLOAT_BYTES: Final = (2, 4, 8)
 # Names of the column of image vectors, best first; otherwise the only column of float lists.
 _COLUMNS: Final = ("vector", "embedding", "image_embedding", "img_emb", "emb")
-# Squares within 2 % are allowed in a store; rounding to float16 takes a part of it.
+# A store allows squared lengths within 2 %; rounding to float16 uses a part of that.
 _TOLERANCE: Final = 0.01
 
-# NumPy's parser of headers passes these on from Python's; the header is at most 10,000 bytes.
+# NumPy's header parser lets these errors of Python's parser through; headers have at most 10,000
+# bytes.
 _HEADER_ERRORS: Final = (
     ValueError,
     EOFError,
@@ -55,7 +56,7 @@ class Units:
     Attributes:
         vectors: float16 (n, dim); rows that are not good are zero.
         good: bool (n,), whether the row is finite and not zero.
-        scaled: bool (n,), whether a good row had another length.
+        scaled: bool (n,), whether a good row did not have length 1.
     """
 
     vectors: NDArray[np.float16]
@@ -69,14 +70,14 @@ class Units:
 
 
 def unit_vectors(rows: Floats) -> Units:
-    """Scale vectors (n, dim) to length 1; good float16 vectors of this length stay as they are."""
+    """Scale vectors (n, dim) to length 1; good float16 vectors of length 1 are not changed."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         single = rows.astype(np.float32)
         squares = np.einsum("ij,ij->i", single, single, dtype=np.float32)
         good = np.abs(squares - 1.0) < _TOLERANCE
         others = np.flatnonzero(~good)
         if len(others):
-            # In double precision, and by the largest value first: squares must not overflow.
+            # Divided by the largest value first, as float64, so that squares do not overflow.
             wide = rows[others].astype(np.float64)
             wide /= np.abs(wide).max(axis=1, keepdims=True)
             wide /= np.sqrt(np.einsum("ij,ij->i", wide, wide))[:, None]
@@ -112,9 +113,9 @@ class NpyFile:
         """Yield the vectors in order, (n, dim) each, with ``most`` rows in all but the last.
 
         Raises:
-            DataError: the file is shorter than it was.
+            DataError: the file has become shorter.
         """
-        # Read and not mapped: a file that shrinks meanwhile is an error and not a signal.
+        # Read, not memory-mapped: if the file shrinks, this raises an error instead of a signal.
         for start in range(0, self.rows, most):
             count = min(most, self.rows - start)
             if self.fortran:
@@ -145,7 +146,7 @@ class ParquetVectors:
     Attributes:
         path: the file.
         rows: the number of rows.
-        dim: the number of dimensions; 0 if no row shows it.
+        dim: the number of dimensions; 0 if no row has a list.
         column: the column.
     """
 
@@ -157,7 +158,7 @@ class ParquetVectors:
     def blocks(self, most: int = BLOCK_ROWS) -> Iterator[Floats]:
         """Yield the vectors in order; see :meth:`NpyFile.blocks`.
 
-        Null lists, lists of another length, and lists with nulls result in NaN.
+        Null lists, lists with another number of values, and lists with nulls become NaN.
         """
         held: list[Floats] = []
         count = 0
@@ -237,7 +238,7 @@ def open_vector_parquet(path: Path) -> ParquetVectors | None:
     """Find the column of vectors in a Parquet file; None if it has no column of float lists.
 
     Raises:
-        DataError: it is damaged, or several columns could be meant.
+        DataError: it is damaged, or several columns could contain the vectors.
         NoInputError: there is no such file.
     """
     with parquet_errors(path), open_parquet(path) as file:
@@ -261,7 +262,7 @@ def open_vector_parquet(path: Path) -> ParquetVectors | None:
 def _list_size(file: pq.ParquetFile, column: str) -> int:
     """Return the length of the lists: as declared, or that of the first list; 0 if there is none.
 
-    The first list alone is read where lengths vary.
+    If lengths vary, only the first list is read.
     """
     kind = file.schema_arrow.field(column).type
     if pa.types.is_fixed_size_list(kind):
@@ -285,7 +286,7 @@ def _check_dim(path: Path, dim: int) -> None:
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file of another program, with checks of its pages where it has checksums."""
+    """Open a Parquet file from another program; page checksums are verified if present."""
     return pq.ParquetFile(path, page_checksum_verification=True)
 
 
@@ -297,6 +298,6 @@ def parquet_errors(path: Path) -> Iterator[None]:
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path}: damaged: {first_lines(error)}") from error
     except OSError as error:
-        if error.errno is None:  # Arrow's, of damaged bytes
+        if error.errno is None:  # raised by Arrow for damaged bytes
             raise DataError(f"{path}: damaged: {first_lines(error)}") from error
         raise from_os_error(error, path) from error

@@ -1,11 +1,11 @@
-"""Folders and files of vectors that another program made, in the layouts that are known.
+"""Folders and files of vectors from other programs, in the supported layouts.
 
 - clip-retrieval and LAION: ``img_emb_0.npy``, ``text_emb_0.npy`` and ``metadata_0.parquet``, in the
   folder or in folders inside it: https://github.com/rom1504/clip-retrieval
 - ``.npy`` files, each with a Parquet file of the same rows;
-- Parquet files with a column of vectors, and what ``mmindex export`` writes.
+- Parquet files with a column of vectors, and the output of ``mmindex export``.
 
-Files with the same rows are counted against each other before a row is read.
+The row counts of files that belong together are compared before any row is read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mmindex.sources.vector_files import (
 )
 
 KIND_NAME: Final = "embeddings"
-NOTE: Final = "mmindex.json"  # what `mmindex export` says about the vectors
+NOTE: Final = "mmindex.json"  # the description of the vectors by `mmindex export`
 IMAGES_FILE: Final = "images.parquet"
 CAPTIONS_FILE: Final = "captions.parquet"
 _NUMBERED: Final = re.compile(r"(img_emb|text_emb|metadata)_(\w+)\.(?:npy|parquet)")

@@ -34,8 +34,8 @@ def walk(layout: Layout, newest: Manifest | None) -> Iterator[Link]:
     """Yield every version from ``newest`` down; each is held while the caller uses it.
 
     A manifest records the sha256 of its parent's manifest, so that damage is also found in old
-    versions. If a version's child is gone (a reader kept the version during a collection), the
-    version is read without verification. Versions that are collected meanwhile are skipped.
+    versions. If a version's child no longer exists (a reader held the version during ``gc``), the
+    version is read without verification. Versions that ``gc`` removes in the meantime are skipped.
 
     Args:
         layout: the store.

@@ -1,4 +1,4 @@
-"""Digests of forgotten ids, keys and addresses, carried by every version of a store.
+"""Digests of forgotten ids, keys and URLs, which every version of a store contains.
 
 The list must exclude an image permanently without containing what was forgotten, so it has digests
 only. Even the sha256 of the image's bytes is hashed again, so that nothing in the store can be
@@ -35,7 +35,7 @@ class Forgotten:
     Attributes:
         ids: digests of image ids, as UTF-8.
         keys: digests of image keys, each as 64 hex digits.
-        addresses: digests of addresses (URLs) that served such an image.
+        addresses: digests of URLs that returned such an image.
     """
 
     ids: frozenset[bytes] = frozenset()
@@ -54,11 +54,11 @@ class Forgotten:
         return bool(self.keys) and digest(key) in self.keys
 
     def has_address(self, url: str) -> bool:
-        """Return whether this address served a forgotten image."""
+        """Return whether this URL returned a forgotten image."""
         return bool(self.addresses) and digest(url) in self.addresses
 
     def including(self, ids: Iterable[str], keys: Iterable[str], addresses: Iterable[str]) -> Self:
-        """Return a copy that also has the digests of these ids, keys and addresses."""
+        """Return a copy that also has the digests of these ids, keys and URLs."""
         return type(self)(
             self.ids | {digest(text) for text in ids},
             self.keys | {digest(text) for text in keys},
@@ -70,13 +70,13 @@ NOTHING: Final = Forgotten()
 
 
 def digest(text: str) -> bytes:
-    """Return the digest of an id, key or address: the sha256 of its UTF-8 form."""
+    """Return the digest of an id, key or URL: the sha256 of its UTF-8 form."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def rows_among(column: pa.Array[Any], digests: frozenset[bytes]) -> NDArray[np.bool_]:
     """Return which values of a string column are among ``digests``: bool (n,); False for null."""
-    values = column.cast(pa.binary()).to_pylist()  # bytes: a text may contain lone surrogates
+    values = column.cast(pa.binary()).to_pylist()  # bytes: texts can contain lone surrogates
     sha256 = hashlib.sha256
     return np.fromiter(
         (value is not None and sha256(value).digest() in digests for value in values),

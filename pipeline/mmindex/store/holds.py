@@ -1,4 +1,4 @@
-"""Holds protect the version that a reader uses from collection.
+"""Holds protect the version that a reader uses from ``gc``.
 
 A hold is a shared flock on the version's manifest. The collector needs the exclusive lock before it
 removes a manifest; if the lock is refused, a reader uses the version. The kernel releases the lock
@@ -38,15 +38,15 @@ class Hold:
 
 
 def _let_go(descriptor: int) -> None:
-    with suppress(OSError):  # nothing was written: the lock is released even if closing fails
+    with suppress(OSError):  # nothing was written, and the lock is released even if closing fails
         os.close(descriptor)
 
 
 def take_current(layout: Layout) -> Hold | None:
     """Hold the published version; None if nothing is published yet.
 
-    If the version is collected before it is locked, CURRENT has changed meanwhile and is read
-    again.
+    If ``gc`` removes the version before it is locked, CURRENT has changed in the meantime and is
+    read again.
 
     Raises:
         DataError: CURRENT or the manifest is damaged.

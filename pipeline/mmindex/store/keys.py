@@ -20,7 +20,7 @@ from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import REPAIR_HINT, Objects
 
 KEY_BYTES = 32
-# The number of keys that are in memory as hex at the same time.
+# The number of keys in memory as hex at a time.
 _READ_ROWS = 8_192
 
 Keys = NDArray[np.bytes_]  # S32

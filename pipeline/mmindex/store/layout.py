@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FORMAT = "1"
-_VERSION_DIGITS = 20  # any 64-bit number, so that names sort as numbers do
+_VERSION_DIGITS = 20  # digits of any 64-bit number, so that names sort like numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,11 @@ class Layout:
     def stamps_file(self) -> Path:
         """What the last crawl read from each file: a cache that is not part of any version."""
         return self.root / "stamps.sqlite"
+
+    @property
+    def listings_file(self) -> Path:
+        """The cache of what the last crawl read in object stores besides images."""
+        return self.root / "listings.sqlite"
 
     @property
     def quarantine_file(self) -> Path:

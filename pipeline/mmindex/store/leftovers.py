@@ -17,7 +17,7 @@ from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
 from mmindex.store.staging import clear_staging
 
-_OTHER_FILES = 256  # other files that this process may have open
+_OTHER_FILES = 256  # reserve for other open files of this process
 
 
 def remove_leftovers(layout: Layout) -> None:
@@ -95,12 +95,12 @@ def purge_forgotten(layout: Layout, current: Manifest | None, *, held: bool) -> 
     Args:
         layout: the store.
         current: the published version.
-        held: whether versions are removed that could be read until now.
+        held: whether versions are removed that could still be read until now.
 
     Raises:
         MmindexError: a file is damaged, or the disk is still full.
     """
-    # These import pyarrow, which most writers need later or never.
+    # These import pyarrow, which most writers need only later, or never.
     from mmindex.store.objects import Objects
     from mmindex.store.purge import purge
     from mmindex.store.snapshot import Snapshot
@@ -111,7 +111,7 @@ def purge_forgotten(layout: Layout, current: Manifest | None, *, held: bool) -> 
 
 def lock_versions(layout: Layout, numbers: Collection[int], locks: ExitStack) -> list[int]:
     """Lock versions against readers while ``locks`` is open; return those that readers hold."""
-    # Each lock is an open file, and years of nightly versions may be removed at once.
+    # Each lock is an open file, and years of nightly versions can be removed in one run.
     allow_open_files(len(numbers) + _OTHER_FILES)
     held = []
     for number in numbers:
@@ -129,7 +129,7 @@ def read_all(layout: Layout, current: Manifest | None) -> dict[int, Manifest | N
     """Read every manifest, by number; None for a damaged manifest that is removed in any case.
 
     Raises:
-        DataError: a version that may stay is damaged, so that its objects are unknown.
+        DataError: a version that can stay is damaged, so its objects are unknown.
     """
     found: dict[int, Manifest | None] = {}
     for number, made in read_versions(layout).items():

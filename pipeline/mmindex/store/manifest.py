@@ -91,7 +91,7 @@ class Counts(Record, frozen=True):
 
 
 class InputFile(Record, frozen=True):
-    """A file that the encoder was made from."""
+    """A file that determines the vectors of the encoder."""
 
     path: str
     sha256: str
@@ -102,7 +102,7 @@ class EncoderInfo(Record, frozen=True, omit_defaults=True):
 
     ``fingerprint`` is the sha256 over architecture, weights, preprocessing, tokenizer and
     precision: equal fingerprints mean interchangeable vectors. With ``inputs`` and ``package``, a
-    later run can see without loading the model that nothing has changed. ``parent`` is the
+    later run can determine without loading the model that nothing has changed. ``parent`` is the
     fingerprint of the model that this one was adapted from; other models have none.
     """
 

@@ -14,7 +14,7 @@ from mmindex.store.publish import StagedFile
 
 
 def require_writable(root: Path) -> None:
-    """Refuse a path where no store can be created or written; changes nothing.
+    """Check that a store can be created or written at a path, without changing anything.
 
     Raises:
         PermissionDeniedError: no permission, or the file system is mounted read-only.
@@ -62,7 +62,7 @@ def probe(layout: Layout) -> None:
 
 
 def free_bytes(root: Path) -> int:
-    """Return how many bytes can still be written at ``root``, which need not exist yet."""
+    """Return the number of bytes that can be written at ``root``, which need not exist."""
     place = root if root.exists() else _nearest(root)
     with os_errors(place):
         return shutil.disk_usage(place).free

@@ -21,7 +21,7 @@ from typing import Any, Self
 from mmindex.core.errors import InternalError, StorageError, os_errors
 from mmindex.store.layout import Layout
 
-_BUFFER_BYTES = 1 << 20  # so large that system calls are negligible compared with hashing
+_BUFFER_BYTES = 1 << 20  # large enough that system calls take little time compared with hashing
 
 
 def sync_directory(path: Path) -> None:
@@ -162,7 +162,7 @@ class PartialFile:
 
     Args:
         path: the file; created if it does not exist.
-        keep_bytes: how many of its bytes are valid; the rest is cut off.
+        keep_bytes: the number of valid bytes; the rest is removed.
     """
 
     def __init__(self, path: Path, keep_bytes: int) -> None:
@@ -257,10 +257,10 @@ def filled_aside(aside: Path, target: Path) -> Iterator[None]:
     """Create the folder ``aside`` and rename it to ``target`` if the block ends without an error.
 
     Every file inside is fsynced before the rename. Both must be on one file system; ``target`` may
-    be an empty folder. Also used for folders outside stores.
+    be an empty folder. It is also used for folders outside stores.
 
     Raises:
-        StorageError: the disk is full, or fails.
+        StorageError: the disk is full, or an I/O error occurs.
     """
     make_directory(aside)
     try:

@@ -43,7 +43,7 @@ def purge(snapshot: Snapshot, *, held: bool = False) -> None:
     """Remove everything forgotten from downloads, stamps, the quarantine ledger and run reports.
 
     Objects that no version lists are removed too if they are older than the version, because
-    leftovers of a killed run may contain anything.
+    leftovers of a killed run can contain anything.
 
     Args:
         snapshot: the published version; the store's writer lock must be held.
@@ -158,6 +158,8 @@ def purge_stamps(layout: Layout, forgotten: Forgotten, uris: Collection[str] = f
 
     The list is a cache: if it is damaged or cannot be written, it is removed.
     """
+    if layout.listings_file.exists():  # it has the captions of forgotten images
+        publish.remove_file(layout.listings_file)
     path = layout.stamps_file
     scratch = layout.staging_dir / f"{uuid.uuid4().hex}.sqlite"
     try:
@@ -190,7 +192,7 @@ def open_stamps(path: Path) -> sqlite3.Connection:
 
 
 def _copy_stamps(path: Path, scratch: Path, forgotten: Forgotten, uris: Collection[str]) -> bool:
-    """Copy the rows that may stay; return False without a copy if all may.
+    """Copy the rows that can stay; return False without a copy if all can stay.
 
     Deleting in place would leave the bytes in the file.
     """
@@ -255,7 +257,7 @@ def purge_reports(layout: Layout, forgotten: Forgotten, names: Collection[str] =
         with os_errors(path):
             data = path.read_bytes()
         new = data
-        # Longest first: an id may be a prefix of another.
+        # Longest first, because an id can be a prefix of another.
         for name in sorted({*names, *mentions(data, forgotten)}, key=len, reverse=True):
             for form in (msgspec.json.encode(name), json.dumps(name).encode()):
                 new = new.replace(form[1:-1], REPLACEMENT.encode())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
+from mmindex.media.services import use_endpoint
 from mmindex.store import versions
 from mmindex.store.holds import Hold, lock_shared, take_current
 from mmindex.store.layout import Layout
@@ -42,7 +43,7 @@ class Snapshot:
     Attributes:
         objects: the store's objects.
         manifest: the version's manifest.
-        hold: protects a published version from collection for the lifetime of this snapshot; None
+        hold: protects a published version from ``gc`` for the lifetime of this snapshot; None
             if the writer's lock protects it, and for drafts.
     """
 
@@ -212,7 +213,7 @@ def positions(values: Any, known: Any, complaint: str) -> Int64:
     Raises:
         DataError: a value is not in ``known``; the message is ``complaint``.
     """
-    # Bytes, not strings: ids may contain lone surrogates, which are not valid UTF-8.
+    # Bytes instead of strings: ids can contain lone surrogates, which are not valid UTF-8.
     found = pc.index_in(values.cast(pa.binary()), value_set=known.cast(pa.binary()))
     if found.null_count:
         raise DataError(complaint, "run `mmindex check --full`, then `mmindex build`")
@@ -227,7 +228,11 @@ def published(layout: Layout) -> Snapshot | None:
         DataError: CURRENT or the manifest is damaged.
     """
     hold = take_current(layout)
-    return None if hold is None else Snapshot(Objects(layout), hold.manifest, hold)
+    if hold is None:
+        return None
+    endpoint = hold.manifest.config.get("fetch", {}).get("s3_endpoint")
+    use_endpoint(endpoint, [source.spec for source in hold.manifest.sources])  # to show its images
+    return Snapshot(Objects(layout), hold.manifest, hold)
 
 
 def open_snapshot(root: Path) -> Snapshot:

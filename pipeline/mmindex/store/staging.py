@@ -82,8 +82,8 @@ def _take(layout: Layout) -> tuple[Path, int]:
         if (descriptor := _make_lock(_lock_of(folder))) is not None:
             return folder, descriptor
     raise StorageError(
-        f"{layout.staging_dir}: a lock made there is taken away at once, {_TRIES} times",
-        "does another program clean this folder?",
+        f"{layout.staging_dir}: new locks were removed immediately, {_TRIES} times",
+        "check whether another program removes files from this folder",
     )
 
 

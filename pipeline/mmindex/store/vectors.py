@@ -33,7 +33,7 @@ from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.publish import StagedFile
 
-BLOCK_BYTES = 1 << 20  # hashing one takes about a millisecond, the longest delay of a cold look-up
+BLOCK_BYTES = 1 << 20  # hashing a block takes about 1 ms, the longest delay of a cold look-up
 DIGEST_BYTES = 32
 REMOVED_SCHEMA = pa.schema([pa.field("id", pa.int64(), nullable=False)])
 
@@ -44,8 +44,8 @@ Bytes = NDArray[np.uint8]
 
 _LEVELS = 127
 _SCALE_BYTES = 4
-_ROWS_AT_ONCE = 4_096  # rounded together, as float32: a few MiB
-# With fewer dimensions the scales use up the savings, and the row size would be ambiguous.
+_ROWS_AT_ONCE = 4_096  # rows to round per step: a few MiB of float32
+# With fewer dimensions, the scales outweigh the savings, and the row size would be ambiguous.
 _LEAST_SQ8_DIM = 16
 
 
@@ -144,7 +144,7 @@ def pack_sq8(rows: Float16) -> Bytes:
         part = slice(start, start + _ROWS_AT_ONCE)
         wide = rows[part].astype(np.float32)
         scales = np.abs(wide).max(axis=1, keepdims=True) / np.float32(_LEVELS)
-        scales[scales == 0.0] = 1.0  # a row of zeros, in place of a removed one
+        scales[scales == 0.0] = 1.0  # a row of zeros, which replaces a removed one
         out[part, :-_SCALE_BYTES] = np.rint(wide / scales).astype(np.int8).view(np.uint8)
         out[part, -_SCALE_BYTES:] = scales.view(np.uint8)
     return out
@@ -193,7 +193,7 @@ class Segment:
         packed = dim >= _LEAST_SQ8_DIM and ref.bytes == ref.rows * _sq8_row_bytes(dim)
         blocks = -(-ref.bytes // BLOCK_BYTES)
         if len(digests) != blocks * DIGEST_BYTES or not (plain or packed):
-            raise DataError(f"{ref.name}: size and digests do not fit together")
+            raise DataError(f"{ref.name}: size and digests do not match")
         mapping = None
         if ref.bytes:
             with os_errors(path), path.open("rb") as file:

@@ -30,7 +30,7 @@ from mmindex.store.manifest import Current, Manifest, decode_manifest, encode_ma
 if TYPE_CHECKING:  # `mmindex status` reads versions without importing pyarrow
     from mmindex.store.objects import Objects
 
-_VERSION_NAME = re.compile(r"[0-9]{20}")  # as in Layout.version
+_VERSION_NAME = re.compile(r"[0-9]{20}")  # the number of digits, as in Layout.version
 _FORMAT = re.compile(rb"[0-9]{1,9}\n")
 
 
@@ -113,7 +113,7 @@ def _layout(root: Path) -> Layout:
 
 
 def _refuse_foreign(layout: Layout) -> None:
-    """Refuse a folder with other contents, except those of a killed first run."""
+    """Raise an error for a folder with other contents, except those of a killed first run."""
     if layout.root.exists() and not layout.root.is_dir():
         raise CannotCreateError(f"{layout.root}: not a folder", "choose another `store`")
     if layout.format_file.exists() or not layout.root.exists():

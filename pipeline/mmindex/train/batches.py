@@ -17,9 +17,9 @@ from mmindex.core.workers import WORKERS
 from mmindex.train.corpus import Decoder, Pixels, Tokens, as_is
 from mmindex.train.settings import CaptionedImage, TrainSettings
 
-POOL: Final = 16  # batches cut from one pool: a larger pool groups better, and sorts more slowly
-_COLUMNS: Final = 2048  # of word vectors; a larger vocabulary shares columns
-_POWER_STEPS: Final = 8  # enough to find a direction of large spread; the largest is not needed
+POOL: Final = 16  # batches per pool: a larger pool has better groups, but takes longer to sort
+_COLUMNS: Final = 2048  # columns of word vectors; words of a larger vocabulary share columns
+_POWER_STEPS: Final = 8  # rounds to find a direction of large variance; the largest is not needed
 
 
 def pool_of(step: int, batches_an_epoch: int) -> tuple[int, int]:
@@ -87,7 +87,7 @@ def _halved(
     ]
 
 
-_CROP_GROUP: Final = 16  # images that share one random crop: resizing stays vectorised
+_CROP_GROUP: Final = 16  # images with the same random crop, so that resizing is vectorised
 _ORDER, _CAPTIONS, _CROPS, _GROUPS = range(4)  # independent streams of random numbers
 
 
@@ -112,11 +112,11 @@ class Batches(Dataset[Batch]):
     def __init__(
         self,
         tokens: Tokens,
-        pictures: Pixels | tuple[Sequence[CaptionedImage], Decoder],
+        images: Pixels | tuple[Sequence[CaptionedImage], Decoder],
         settings: TrainSettings,
     ) -> None:
-        self._tokens, self._pictures, self._settings = tokens, pictures, settings
-        skip = pictures.unreadable if isinstance(pictures, Pixels) else ()
+        self._tokens, self._images, self._settings = tokens, images, settings
+        skip = images.unreadable if isinstance(images, Pixels) else ()
         self._pool: tuple[int, list[NDArray[np.int64]]] | None = None
         self._usable = np.setdiff1d(np.arange(len(tokens.offsets) - 1), skip)
 
@@ -155,12 +155,12 @@ class Batches(Dataset[Batch]):
         return self._usable[np.sort(self._pool[1][step - first])]
 
     def _read(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        if isinstance(self._pictures, Pixels):
-            return self._pictures.rows[chosen], np.ones(len(chosen), np.bool_)
-        items, decoder = self._pictures
-        pictures = [decoder(items[int(index)]) for index in chosen]
-        read = np.array([picture is not None for picture in pictures])
-        found = [picture for picture in pictures if picture is not None]
+        if isinstance(self._images, Pixels):
+            return self._images.rows[chosen], np.ones(len(chosen), np.bool_)
+        items, decoder = self._images
+        images = [decoder(items[int(index)]) for index in chosen]
+        read = np.array([image is not None for image in images])
+        found = [image for image in images if image is not None]
         blank = np.zeros((0, *decoder.shape), np.uint8)
         return np.stack(found) if found else blank, read
 

@@ -141,7 +141,7 @@ def split_off(
 
 T = TypeVar("T")
 
-_TOKENISE_AT_ONCE: Final = 1024  # images; their captions take little memory
+_TOKENISE_AT_ONCE: Final = 1024  # images in the sample; their captions need little memory
 LIMITS: Final = ImageLimits.of(LimitsConfig())
 
 
@@ -292,10 +292,10 @@ def cache_pixels(
         counter(total=len(items), label="decode", unit="image") as progress,
     ):
         blank = np.zeros(decoder.shape, np.uint8)
-        for index, picture in enumerate(loaded(_Decoded(items, decoder), workers, chunk=64)):
-            if picture is None:
+        for index, image in enumerate(loaded(_Decoded(items, decoder), workers, chunk=64)):
+            if image is None:
                 unreadable.append(index)
-            file.write((blank if picture is None else picture).tobytes())
+            file.write((blank if image is None else image).tobytes())
             progress.update(1)
     note.write_text(json.dumps({**wanted, "unreadable": unreadable}), encoding="utf-8")
     return Pixels(path, shape, tuple(unreadable))

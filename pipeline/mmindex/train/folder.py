@@ -126,7 +126,7 @@ def load_trainable(request: ModelRequest, seed: int) -> TrainableModel:
     files = locate(request)
     if files.adapted is not None:
         raise UsageError(
-            f"model {request.name!r} is an adapted one, whose maps train does not change",
+            f"model {request.name!r} is an adapted model, which `train` cannot change",
             f"train its parent, {files.adapted.adaptation.parent.name}, and adapt the result",
         )
     if files.built_in:
@@ -183,9 +183,9 @@ def save_folder(model: TrainableModel, folder: Path, *, half: bool) -> None:
         for name, value in model.network.state_dict().items()
     }
     save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it readable only by its owner
+    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors creates files that only their owner can read
     if model.files.tokenizer.kind == "siglip":
-        # open_clip chooses SigLIP's tokenizer by the architecture's name, which a folder hides.
+        # open_clip selects SigLIP's tokenizer by the architecture's name, which a folder lacks.
         get_logger("train").info(
             "weights only: use them with `pretrained`", model=model.files.base, file=WEIGHTS_FILE
         )
@@ -203,7 +203,7 @@ def _save_tokenizer(files: ModelFiles, folder: Path) -> None:
         AutoTokenizer.from_pretrained(files.tokenizer.source).save_pretrained(str(folder))
     merges = files.tokenizer.merges
     if merges is not None and not merges.is_relative_to(open_clip_dir()):
-        # The configuration has the file's name relative to the folder.
+        # In the configuration, the file name is relative to the folder.
         named = folder / files.config["text_cfg"]["tokenizer_kwargs"]["bpe_path"]
         shutil.copyfile(merges, named)
 

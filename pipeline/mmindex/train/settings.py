@@ -64,7 +64,7 @@ class TrainSettings:
             groups together keep batch statistics near those of the corpus.
         crop_scale: smallest share of the image's area that a random crop keeps; 1 turns cropping
             off. There is no mirroring (captions mention left and right) and no colour change.
-        seed: of the weights, the order, the captions and the crops.
+        seed: seed of the weights, the order, the captions and the crops.
         lock_image, lock_text: do not train that tower (LiT, Zhai et al. 2022).
         precision: ``auto`` is bf16 on CUDA and on CPUs with AMX tiles, fp16 on older CUDA cards,
             fp32 elsewhere.
@@ -98,11 +98,11 @@ class TrainSettings:
         if self.batch_size < 2:
             raise UsageError("batch_size must be at least 2: the other images are the negatives")
         if self.hard_negatives and not 2 <= self.hard_negatives <= self.batch_size:
-            raise UsageError(f"alike must lie in 2..batch_size or be 0, not {self.hard_negatives}")
+            raise UsageError(f"alike must be 0, or from 2 to batch_size, not {self.hard_negatives}")
         if not 0 < self.crop_scale <= 1:
-            raise UsageError(f"crop_scale must lie in (0, 1], not {self.crop_scale}")
+            raise UsageError(f"crop_scale must be above 0 and at most 1, not {self.crop_scale}")
         if not 0 <= self.ema_decay < 1:
-            raise UsageError(f"ema_decay must lie in [0, 1), not {self.ema_decay}")
+            raise UsageError(f"ema_decay must be at least 0 and below 1, not {self.ema_decay}")
         if not 0 < self.learning_rate < math.inf:
             raise UsageError(
                 f"learning_rate must be greater than 0, not {self.learning_rate}",

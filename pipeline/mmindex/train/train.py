@@ -25,9 +25,9 @@ from mmindex.train.settings import CaptionedImage, TrainSettings
 from mmindex.train.step import Trainer
 from mmindex.train.validation import Validation, load_validation
 
-_LOG_EVERY: Final = 20  # steps: the loss of one batch is noise
-_MOST_UNREADABLE: Final = 0.01  # share of the images, as in the index's quarantine...
-_ALWAYS_TOLERATED: Final = 10  # ...and always at least this many
+_LOG_EVERY: Final = 20  # steps to average, because the loss of one batch is noisy
+_MOST_UNREADABLE: Final = 0.01  # share of unreadable images, as for the quarantine ...
+_ALWAYS_TOLERATED: Final = 10  # ... but always at least this number
 
 
 @dataclass(slots=True)
@@ -135,7 +135,7 @@ class TrainOutput:
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What a run did; the same is saved as JSON beside the weights.
+    """The result of a run; also saved as JSON next to the weights.
 
     Attributes:
         images, captions: size of the training corpus.
@@ -145,7 +145,7 @@ class TrainReport:
         resumed_at: steps that an earlier, killed run had done.
         seconds: duration of this process, including preparation.
         parameters: number of the network's parameters.
-        recall: of the saved weights on the held-out images, percent.
+        recall: recall of the saved weights on the held-out images, in percent.
     """
 
     images: int
@@ -174,7 +174,7 @@ def train(
 
     Args:
         items: at least two, each with a caption.
-        held_out: images to measure recall on; none of them may be in ``items``.
+        held_out: images to measure recall on; ``items`` must not contain any of them.
 
     Raises:
         UsageError: the folder already has a model.

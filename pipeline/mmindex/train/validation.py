@@ -17,7 +17,7 @@ from mmindex.train.corpus import Decoder
 from mmindex.train.settings import CaptionedImage
 from mmindex.train.towers import image_vectors, text_vectors
 
-_AT_ONCE: Final = 250  # images or captions in one forward pass
+_AT_ONCE: Final = 250  # images or captions per forward pass
 KS: Final = (1, 5, 10)
 
 
@@ -47,13 +47,13 @@ def load_validation(
         DataError: none can be read.
     """
     pairs = [(item, decoder(item)) for item in items if item.captions]
-    usable = [(item, picture) for item, picture in pairs if picture is not None]
+    usable = [(item, image) for item, image in pairs if image is not None]
     if not usable:
         raise DataError("no validation image can be read")
     texts = [text for item, _ in usable for text in item.captions]
     counts = torch.tensor([len(item.captions) for item, _ in usable])
     return Validation(
-        np.stack([picture for _, picture in usable]),
+        np.stack([image for _, image in usable]),
         tokenize(shorten(texts)),
         torch.repeat_interleave(torch.arange(len(usable)), counts),
     )

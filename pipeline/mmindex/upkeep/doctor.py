@@ -11,8 +11,6 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from mmindex.core.errors import MmindexError, NetworkError, UnsupportedSystemError, reason_of
@@ -21,40 +19,33 @@ from mmindex.core.system import require_stores
 from mmindex.media.kinds import EXTRAS
 from mmindex.store import versions
 from mmindex.store.layout import Layout
+from mmindex.upkeep.doctor_cluster import check_cluster
+from mmindex.upkeep.doctor_disk import check_disk
+from mmindex.upkeep.finding import Finding, State
 
-_HUB_TIMEOUT_S = 5.0  # somebody waits for the answer
+__all__ = ["Finding", "State", "examine", "verdict"]
+
+_HUB_TIMEOUT_S = 5.0  # short, because the user is waiting
 _PLANNED_ROWS, _PLANNED_DIM = 10_000_000, 512
-_LOW_DISK_BYTES = 5 * 10**9  # weights, shards and index of a 100,000-image corpus
+_LOW_DISK_BYTES = 5 * 10**9  # for weights, shards and index of a corpus of 100,000 images
 _MODEL = "model"
 _PACKAGES = ("torch", "torchvision", "open-clip-torch", "pyarrow", "pillow", "numpy")
 
 
-class State(StrEnum):
-    """The effect of a finding on a build."""
-
-    OK = "ok"
-    NOTE = "note"  # works, with a restriction worth knowing
-    BROKEN = "broken"  # a build cannot run until this is fixed
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check."""
-
-    what: str
-    state: State
-    detail: str
-
-
 def examine(
-    store: Path, model: str | None = None, pretrained: str | None = None
+    store: Path,
+    model: str | None = None,
+    pretrained: str | None = None,
+    cluster: str | None = None,
 ) -> Iterator[Finding]:
     """Check everything that a build needs and yield the findings; imports torch and faiss.
 
     Args:
         store: the store of the build.
-        model, pretrained: the model of the build; None: the model of the store, or the default for
-            photos.
+        model, pretrained: the model of the build; None for the model of the store, or the default
+            for photos.
+        cluster: also check the nodes of this cluster; see
+            :func:`mmindex.cluster.connect.connected`.
     """
     yield Finding("python", State.OK, f"{platform.python_version()} ({sys.executable})")
     yield _system()
@@ -65,10 +56,15 @@ def examine(
     yield _gpu()
     yield _index_plan()
     yield _embedded()
-    yield _disk(store)
+    disk = _disk(store)
+    yield disk
+    if disk.state is not State.BROKEN:
+        yield from check_disk(_existing(store))
     hub = _hub(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     yield hub
     yield _model(store, model, pretrained, hub)
+    if cluster is not None:
+        yield from check_cluster(cluster, store, model, pretrained)
 
 
 def verdict(findings: Iterable[Finding]) -> tuple[str, int]:
@@ -122,7 +118,7 @@ def _gpu() -> Finding:
         import faiss
         import torch
     except ImportError as error:
-        return Finding("gpu", State.NOTE, f"not looked at: {error}")
+        return Finding("gpu", State.NOTE, f"not checked: {error}")
     seen_by_torch = torch.cuda.device_count() if torch.cuda.is_available() else 0
     seen_by_faiss = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
     cuda = f"torch CUDA {torch.version.cuda or 'none'}, faiss CUDA {_faiss_cuda()}"
@@ -159,7 +155,7 @@ def _index_plan() -> Finding:
 
         plan = candidates(_PLANNED_ROWS, _PLANNED_DIM, "auto", None, detect("auto", memory=True))[0]
     except ImportError as error:
-        return Finding("index plan", State.NOTE, f"not looked at: {error}")
+        return Finding("index plan", State.NOTE, f"not checked: {error}")
     except MmindexError as error:
         return Finding("index plan", State.NOTE, f"10,000,000 x 512: {error.message}")
     return Finding("index plan", State.OK, f"10,000,000 x 512: {plan.factory} ({plan.reason})")
@@ -176,10 +172,16 @@ def _embedded() -> Finding:
     return Finding("embedded model", State.OK, str(weights[0].parent))
 
 
-def _disk(store: Path) -> Finding:
+def _existing(store: Path) -> Path:
+    """Return the folder of the store, or the closest one above it that exists."""
     folder = store.absolute()
-    while not folder.exists():
+    while not folder.is_dir():
         folder = folder.parent
+    return folder
+
+
+def _disk(store: Path) -> Finding:
+    folder = _existing(store)
     if not os.access(folder, os.W_OK):
         return Finding("disk", State.BROKEN, f"{folder} is not writable: choose another --store")
     free = shutil.disk_usage(folder).free
@@ -207,7 +209,7 @@ def _model(store: Path, name: str | None, pretrained: str | None, hub: Finding) 
     except NetworkError:
         pass
     except ImportError as error:
-        return Finding(_MODEL, State.NOTE, f"not looked at: {error}")
+        return Finding(_MODEL, State.NOTE, f"not checked: {error}")
     except MmindexError as error:
         return Finding(_MODEL, State.BROKEN, f"{error.message}: {error.hint}")
     else:
@@ -237,10 +239,10 @@ def _hub(endpoint: str) -> Finding:
     request = urllib.request.Request(f"{endpoint}/api/models?limit=1", method="HEAD")  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=_HUB_TIMEOUT_S) as answer:  # noqa: S310
-            return Finding("model hub", State.OK, f"{endpoint} answers {answer.status}")
-    except urllib.error.HTTPError as answer:  # it is there; what it says to this page is its affair
-        return Finding("model hub", State.OK, f"{endpoint} answers {answer.code}")
-    except (OSError, ValueError) as error:  # URLError is an OSError; ValueError: not an address
+            return Finding("model hub", State.OK, f"{endpoint} responds with {answer.status}")
+    except urllib.error.HTTPError as answer:  # the hub responds; the status does not matter
+        return Finding("model hub", State.OK, f"{endpoint} responds with {answer.code}")
+    except (OSError, ValueError) as error:  # URLError is an OSError; ValueError: not a URL
         return Finding(
             "model hub",
             State.NOTE,

@@ -39,13 +39,13 @@ from mmindex.store.quarantine import read_entries
 from mmindex.store.snapshot import Snapshot
 from mmindex.upkeep.forget_draft import draft_without
 
-_URL_LISTS = "urls/"  # the column ``source`` of images that were fetched one by one
+_URL_LISTS = "urls/"  # the start of the column ``source`` of images from URL lists
 _NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class ForgetReport:
-    """What was removed, or would be.
+    """The removed items, or those that would be removed.
 
     Attributes:
         version: the published version.
@@ -147,7 +147,7 @@ def forget(root: Path, ids: Sequence[str], run_id: str, *, dry_run: bool = False
         published = _publish(parent, doomed, run_id) if doomed.ids else parent.manifest
         before = versions.list_versions(layout)
         held = remove_below_floor(layout)
-        if not doomed.ids:  # otherwise that was part of it
+        if not doomed.ids:  # otherwise, it was part of the removal
             purge(parent)
         removed = sorted(set(before) - set(versions.list_versions(layout)))
         return _report(parent, doomed, published=published, removed=removed, held=held)
@@ -196,7 +196,7 @@ def _publish(before: Snapshot, doomed: Deletion, run_id: str) -> Manifest:
     )
     gone = {row.image_id for row in doomed.rows}
     draft = draft_without(context, draft, gone, forgotten)
-    # Notes and a cache, no part of any version: only now are ids and paths known in plain text.
+    # Reports and a cache, which belong to no version. Only here are ids and paths known as text.
     purge_reports(layout, forgotten, doomed.names)
     files = doomed.uris | {split_frame(uri)[0] for uri in doomed.uris}
     purge_stamps(layout, forgotten, files)
@@ -344,7 +344,7 @@ def _take_entries(objects: Objects, ref: ObjectRef, wanted: set[str], doomed: De
             continue
         doomed.ids.add(entry.id)
         doomed.uris.add(entry.uri)
-        # The bytes of a second image under this id may be those of some third one, which stays.
+        # A second image with this id can have the same bytes as a third one, which stays.
         if entry.key and entry.reason is not Reason.DUPLICATE_ID:
             doomed.keys.add(entry.key)
         if entry.source.startswith(_URL_LISTS):

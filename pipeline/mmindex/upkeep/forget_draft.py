@@ -38,8 +38,8 @@ from mmindex.store.quarantine import (
 )
 from mmindex.store.snapshot import Snapshot
 
-# Row groups as the crawl writes them, so that the next crawl of unchanged sources makes the very
-# same objects, see :mod:`mmindex.crawl.spool`.
+# The row group size of the crawl, so that the next crawl of unchanged sources writes the same
+# objects; see :mod:`mmindex.crawl.spool`.
 _GROUP_ROWS: Final = 32_768
 _NOTE: Final = f"ignored: {FORGOTTEN}"
 Mask = NDArray[np.bool_]
@@ -51,7 +51,7 @@ def draft_without(
     """Draft a version without some images: tables, vectors, indexes and evaluation.
 
     Args:
-        context: of this run; ``parent`` is the published version.
+        context: the context of this run; ``parent`` is the published version.
         draft: the parent under the next number.
         gone: ids of the images to remove.
         forgotten: the new list.
@@ -202,7 +202,7 @@ def _pruned(
 ) -> tuple[tuple[ObjectRef, ...], dict[str, Failure]]:
     """Return shards with only the remaining keys, and the failures of these keys."""
     objects, draft = before.objects, before.manifest
-    failed = {  # also for reasons that shards do not remember
+    failed = {  # also for reasons that shards do not record
         entry.key: Failure(entry.reason, entry.detail)
         for entry in read_entries(objects, draft.find("quarantine"))
         if entry.stage == "encode"

@@ -12,6 +12,7 @@ from mmindex.core.errors import NoInputError
 from mmindex.core.modality import Modality
 from mmindex.core.resources import user_path
 from mmindex.insight.dedup import close_to
+from mmindex.media.files import is_remote
 from mmindex.media.video import split_frame
 from mmindex.search.filters import select_images
 from mmindex.store import versions
@@ -20,10 +21,11 @@ from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 from mmindex.upkeep.forget import ForgetReport, all_tables
 
-# Near-copies are looked for around this many images at most: enough to decide by.
+# The largest number of images whose near-copies are searched: enough for a decision.
 _MOST_LOOKED_AT = 1_000
-# What follows the path of a folder, an archive or a video in the uri of something inside it.
-_INSIDE = ("/", "!", "#t=")
+# The separators after the path of a folder, an archive, a video or a tar member in the uri of its
+# content.
+_INSIDE = ("/", "!", "#t=", "#bytes=")
 
 
 def find_ids(root: Path, names: Sequence[str], where: str | None) -> tuple[str, ...]:
@@ -47,7 +49,7 @@ def find_ids(root: Path, names: Sequence[str], where: str | None) -> tuple[str, 
             return tuple(names)
         current = Snapshot(Objects(layout), manifest)
         found = dict.fromkeys(_selected(current, where) if where is not None else ())
-        paths = {str(user_path(name).absolute()): name for name in names if "\0" not in name}
+        paths = {_place(name): name for name in names if "\0" not in name}
         known: set[str] = set()
         for ref in all_tables(current, ("crawl/images",)) if names else ():
             for batch in current.objects.iter_batches(ref, ["image_id", "uri"]):
@@ -56,6 +58,11 @@ def find_ids(root: Path, names: Sequence[str], where: str | None) -> tuple[str, 
                     known |= {image_id, uri, split_frame(image_id)[0]}
                     known |= {n for p, n in paths.items() if _below(uri, p)}
         return tuple({**found, **dict.fromkeys(name for name in names if name not in known)})
+
+
+def _place(name: str) -> str:
+    """Return how the uri of what is at this place, or below it, starts."""
+    return name if is_remote(name) else str(user_path(name).absolute())
 
 
 def _selected(current: Snapshot, where: str) -> list[str]:

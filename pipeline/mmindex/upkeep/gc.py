@@ -27,7 +27,7 @@ from mmindex.store.lock import writer_lock
 from mmindex.store.manifest import Manifest
 
 _OBJECT_NAME = re.compile(r"[0-9a-f]{64}")
-# Three months of nightly runs; each is some KiB.
+# Three months of nightly runs; each report has a few KiB.
 _REPORTS_KEPT = 100
 _DAY_S = 86_400
 
@@ -39,8 +39,8 @@ class Retention:
     Attributes:
         keep_versions: the number of newest versions to keep, including the published one; at least
             1.
-        keep_days: the age up to which versions, and finished embedding shards of killed runs, are
-            kept; 0 keeps neither.
+        keep_days: the age in days up to which versions, and finished embedding shards of killed
+            runs, are kept; 0 keeps neither.
     """
 
     keep_versions: int = 3
@@ -144,7 +144,7 @@ def gc(root: Path, retention: Retention, *, dry_run: bool = False) -> CollectRep
         BusyError: another process writes to the store.
         MmindexError: there is no store, or as :func:`collect`.
     """
-    # Brings pyarrow, which `mmindex versions` can do without: it wants the plan alone.
+    # This imports pyarrow, which `mmindex versions` does not need, because it only uses the plan.
     from mmindex.encode.shards import is_shard
 
     layout = versions.open_layout(root)

@@ -1,7 +1,7 @@
 """Metrics of the last run, for the textfile collector of Prometheus node exporter.
 
 A failed run keeps the values of the last success, so alerts can use its age. A run that finds the
-store busy writes nothing, because the other run will.
+store busy writes nothing, because the other run writes the file.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def write_metrics(path: Path, root: Path, report: RunReport) -> None:
     Raises:
         StorageError: it cannot be written; the old file stays.
     """
-    # A tenth of a second, which most runs need not spend.
+    # The import takes a tenth of a second, and most runs do not need it.
     from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
     store = str(root.absolute()).encode("utf-8", "replace").decode()
@@ -150,7 +150,7 @@ def _state(layout: Layout) -> Samples:
             ended = success.ended.timestamp()
             samples["mmindex_last_success_timestamp_seconds"] = [({}, ended)]
         manifest = versions.read_current(layout)
-    except MmindexError:  # the exit code tells of it; the last run's file keeps what was known
+    except MmindexError:  # the exit code shows the failure, and the earlier values are kept
         return samples
     return samples if manifest is None else {**samples, **_of_manifest(manifest)}
 
@@ -185,7 +185,7 @@ def _kept(path: Path, store: str) -> Samples:
     samples: Samples = {}
     try:
         families = list(text_string_to_metric_families(path.read_text("utf-8")))
-    except (OSError, ValueError):  # none, or not one of ours: nothing is known
+    except (OSError, ValueError):  # there is no such file, or it is not ours
         return samples
     for sample in (sample for family in families for sample in family.samples):
         labels: Mapping[str, str] = sample.labels

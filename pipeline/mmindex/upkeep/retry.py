@@ -54,7 +54,7 @@ def retry_quarantined(
         raise NoInputError(f"{layout.root}: nothing is published yet", "run `mmindex build`")
     before = Snapshot(Objects(layout), manifest)
     entries = read_entries(before.objects, manifest.find("quarantine"))
-    # A second image under an id that is taken was in quarantine while the first was in the index.
+    # Quarantined as a duplicate id: the first image with this id was already in the index.
     tried = {entry.id for entry in entries} - _indexed(before)
     summary = run(root, settings(root, None, dict(values or {})), run_id, retry=True)
     back = tried & _indexed(Snapshot(before.objects, summary.manifest))

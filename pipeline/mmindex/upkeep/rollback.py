@@ -22,7 +22,7 @@ from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 
-# What the store was told to forget holds for every version, whatever is restored.
+# The forgotten items apply to every version, including a restored one.
 _CARRIED = "forgotten"
 
 
@@ -39,8 +39,10 @@ def rollback(root: Path, number: int | None, run_id: str) -> Manifest:
     Returns:
         the published manifest; the existing one if it has the same content.
 
-        Raises: BusyError: another process writes to the store. NoInputError: there is no store or
-        no such version, or it contains forgotten items. UsageError: it is the published version.
+        Raises:
+        BusyError: another process writes to the store.
+        NoInputError: there is no store or no such version, or it contains forgotten items.
+        UsageError: it is the published version.
         DataError: the version is damaged; nothing was published.
     """
     layout = versions.open_layout(root)
@@ -50,7 +52,7 @@ def rollback(root: Path, number: int | None, run_id: str) -> Manifest:
         if current is None:
             raise NoInputError(f"{root}: nothing is published yet", "run `mmindex build`")
         restored = _restore(Snapshot(Objects(layout), current), number, run_id)
-        clear_intent(layout)  # the settings go back too
+        clear_intent(layout)  # the settings are restored too
         return restored
 
 

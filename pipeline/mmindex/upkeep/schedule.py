@@ -25,7 +25,7 @@ class Job:
         command: the command that starts mmindex, with an absolute path.
         store: the absolute path of the store.
         at: the local time of day.
-        config: the absolute path of the settings file; None: the settings of the store.
+        config: the absolute path of the settings file; None for the settings of the store.
         metrics: the absolute path of the file for node exporter, or None.
         log: for cron, the absolute path of the file for output.
     """
@@ -54,7 +54,7 @@ class Job:
 
 
 def cron_line(job: Job) -> str:
-    """A line for crontab(5).
+    """Return a line for crontab(5).
 
     If another run is in progress (exit code 75), this is not a failure. After a failure, the end of
     the log goes to stdout, which cron mails; otherwise nothing is printed.
@@ -73,7 +73,7 @@ def cron_line(job: Job) -> str:
             "a crontab line cannot contain line breaks or other control characters",
             "rename the store or the file, or use `mmindex schedule --systemd`",
         )
-    escaped = command.replace("%", r"\%")  # cron takes a bare % for a line break
+    escaped = command.replace("%", r"\%")  # cron treats an unescaped % as a line break
     if len(escaped.encode()) > _CRON_CHARS:
         raise UsageError(
             f"the command has {len(escaped.encode())} bytes; the limit of cron is {_CRON_CHARS}",

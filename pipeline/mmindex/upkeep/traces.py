@@ -53,7 +53,7 @@ def find_forgotten(layout: Layout, manifests: Iterable[Manifest]) -> list[str]:
             return []
         forgotten = read_forgotten(Snapshot(objects, current))
     except DataError:
-        return []  # named by whoever checks manifests and objects
+        return []  # reported by the check of manifests and objects
     if not forgotten:
         return []
     kept = [one for one in manifests if current.floor <= one.version <= current.version]
@@ -73,7 +73,7 @@ def _in_objects(objects: Objects, refs: Iterable[ObjectRef], forgotten: Forgotte
             with objects.open_parquet(ref) as file:
                 count = _count_in_table(file, forgotten)
         except (DataError, pa.ArrowInvalid):
-            continue  # damage is named by whoever checks objects
+            continue  # damage is reported by the check of objects
         if count:
             yield _problem(f"{path} ({ref.name})", count)
 
@@ -116,7 +116,7 @@ def _beside_versions(layout: Layout, forgotten: Forgotten) -> Iterator[str]:
         try:
             count = sum(forgotten.has_key(key) for _, key in stamped_keys(layout.stamps_file))
         except sqlite3.DatabaseError:
-            count = 0  # a damaged cache: nothing reads it, the next crawl replaces it
+            count = 0  # a damaged cache is not used, and the next crawl replaces it
         if count:
             yield _problem(str(layout.stamps_file), count)
     try:

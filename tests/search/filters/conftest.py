@@ -1,4 +1,4 @@
-"""The store whose pictures are filtered."""
+"""The store with the images to filter."""
 
 from __future__ import annotations
 

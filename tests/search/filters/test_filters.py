@@ -1,4 +1,4 @@
-"""`--where`: what it keeps, and that answers under it are those of brute force."""
+"""`--where`: the selected rows, and answers that equal those of brute force."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_longest_condition_allowed_is_answered(store):
         store.where(expression + " " * MAX_CHARACTERS)
 
 
-def test_columns_whose_names_differ_only_in_case_are_told_apart(tmp_path):
+def test_columns_whose_names_differ_only_in_case_are_distinguished(tmp_path):
     images = images_table([("a", key_of("a"), "/a"), ("b", key_of("b"), "/b")])
     images = images.append_column("Title", [["x", "y"]]).append_column("title", [["y", "x"]])
     snapshot = make_store(tmp_path / "s", images, captions_table([]), {}, None)
@@ -77,7 +77,7 @@ def test_columns_whose_names_differ_only_in_case_are_told_apart(tmp_path):
         select_images(snapshot, "TITLE = 'x'")
 
 
-def test_text_that_is_no_utf8_is_seen_with_a_replacement_character(tmp_path):
+def test_text_that_is_not_utf8_is_seen_with_a_replacement_character(tmp_path):
     images = images_table([("a", key_of("a"), "/a"), ("b", key_of("b"), "/b")])
     titles = pa.array([b"half \xed\xa0\xbd face", None], pa.binary()).cast(pa.string(), safe=False)
     images = images.append_column("title", titles)
@@ -91,7 +91,7 @@ def test_text_that_is_no_utf8_is_seen_with_a_replacement_character(tmp_path):
 
 @pytest.fixture(scope="module", params=["exact", "ivfflat", "ivfpq", "through the selector"])
 def searcher(request: pytest.FixtureRequest, store: Store, tmp_path_factory) -> Iterator[Searcher]:
-    """The store's pictures by every way to search them; a selector takes over above 40 survivors.
+    """The store's images by every way to search them; a selector takes over above 40 survivors.
 
     Through the selector all lists are probed: what may be lost then is lost by the selector.
     """
@@ -161,7 +161,7 @@ def test_a_filter_over_images_restricts_their_captions(store):
     assert len(ids) == len(wanted)
 
 
-def test_no_survivor_is_an_empty_answer(store):
+def test_a_filter_that_matches_nothing_is_an_empty_answer(store):
     rows = select_images(store.snapshot, "width = 1")
     ids = ids_of(store.snapshot, Modality.IMAGE, rows)
     searcher = Searcher(store.snapshot, "image", threads=1)

@@ -1,4 +1,4 @@
-"""What is no condition, reaches out, or would take too much is refused, and it is said why."""
+"""Invalid, dangerous and expensive conditions are refused with the reason."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from support.stores import captions_table, images_table, make_store
         "split COLLATE NOCASE = 'VAL'",
     ],
 )
-def test_refuses_whatever_is_more_than_a_condition(store, attack):
+def test_refuses_anything_but_a_condition(store, attack):
     with pytest.raises(UsageError, match=r"^`where`"):
         store.where(attack)
 
@@ -76,7 +76,7 @@ def test_refuses_whatever_is_more_than_a_condition(store, attack):
         "1" + "+1" * 3_000 + " > 0",
     ],
 )
-def test_refuses_what_would_eat_memory_or_time(store, bomb):
+def test_refuses_conditions_that_exhaust_memory_or_time(store, bomb):
     with pytest.raises(UsageError, match=r"^`where`"):
         store.where(bomb)
 
@@ -86,7 +86,7 @@ def test_a_condition_that_takes_too_long_is_stopped(store):
         select_images(store.snapshot, "width > 1", timeout_s=0.0)
 
 
-def test_work_is_stopped_in_the_middle_too():
+def test_running_work_is_stopped_too():
     """Inside one batch the engine itself is interrupted."""
     with filters._database() as database:
         with (
@@ -97,7 +97,7 @@ def test_work_is_stopped_in_the_middle_too():
         assert database.execute("SELECT 1").fetchall() == [(1,)]
 
 
-def test_conditions_reach_no_file_even_past_the_first_fence(tmp_path):
+def test_conditions_read_no_file_even_without_the_first_check(tmp_path):
     """The engine itself refuses files, extensions and changes of its settings."""
     (tmp_path / "secret.csv").write_text("a\n1\n")
     images = pa.table({"a": [1]})  # a Python variable that a query could name
@@ -117,7 +117,7 @@ def test_conditions_reach_no_file_even_past_the_first_fence(tmp_path):
     assert images.num_rows == 1
 
 
-def test_an_unknown_column_gets_the_nearest_name_and_all_the_others(store):
+def test_an_unknown_column_lists_the_nearest_name_and_all_others(store):
     with pytest.raises(UsageError, match="no column 'widht'; did you mean width") as error:
         store.where("widht > 3")
     assert error.value.hint == (
@@ -143,7 +143,7 @@ def test_text_in_double_quotes_is_explained(store):
         "half \ud83d",
     ],
 )
-def test_what_is_no_condition_or_fails_on_a_value_is_a_usage_error(store, expression):
+def test_invalid_conditions_and_failures_on_values_are_usage_errors(store, expression):
     with pytest.raises(UsageError, match=r"^`where`") as error:
         store.where(expression)
     assert "\n" not in error.value.message
@@ -156,7 +156,7 @@ def test_an_empty_corpus_still_refuses_a_wrong_type(tmp_path):
         select_images(snapshot, "lower(width, 2) = 'a'")
 
 
-def test_files_are_left_alone(store, tmp_path, monkeypatch):
+def test_files_are_not_touched(store, tmp_path, monkeypatch):
     """Nothing is written into the current folder or the home folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))

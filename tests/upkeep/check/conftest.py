@@ -1,4 +1,4 @@
-"""Where a test's store is, and real builds of a small folder, to be damaged."""
+"""The folder of a test's store, and real builds of a small folder to damage."""
 
 import shutil
 
@@ -12,8 +12,8 @@ def built(tmp_path_factory):
     """Three real builds: an image more each time, one that cannot be decoded."""
     folder = tmp_path_factory.mktemp("built")
     for count in (6, 7, 8):
-        pictures = {f"{number}.jpg": number for number in range(count)}
-        write_photos(folder / "photos", pictures, broken={"bad.jpg": truncated_jpeg(99)})
+        images = {f"{number}.jpg": number for number in range(count)}
+        write_photos(folder / "photos", images, broken={"bad.jpg": truncated_jpeg(99)})
         run_build(folder / "store", folder / "photos")
     return folder / "store"
 

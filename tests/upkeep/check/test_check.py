@@ -1,4 +1,4 @@
-"""A check finds every damage and names the file."""
+"""A check finds any damage and names the file."""
 
 import random
 
@@ -15,7 +15,7 @@ from support.kept import publish_days_ago, reader
 FLIPS_EACH = 12
 
 
-def test_a_sound_store_has_no_problems_and_all_of_it_was_read(copy):
+def test_an_intact_store_has_no_problems_and_all_of_it_was_read(copy):
     report = check(copy, full=True)
     assert report.problems == ()
     assert report.versions == 3
@@ -26,7 +26,7 @@ def test_a_sound_store_has_no_problems_and_all_of_it_was_read(copy):
     assert (quick.hashed, quick.bytes) == (0, report.bytes)
 
 
-def test_objects_of_no_version_are_counted_and_no_problem(copy):
+def test_objects_of_no_version_are_counted_but_not_a_problem(copy):
     publish.write_file(versions.open_layout(copy), copy / "objects" / "ab" / ("ab" * 32), b"xyz")
     report = check(copy, full=True)
     assert (report.problems, report.unlisted, report.unlisted_bytes) == ((), 1, 3)
@@ -60,7 +60,7 @@ def test_every_flipped_bit_is_found_and_its_file_is_named(copy):
     assert problems(copy) == ()
 
 
-def test_every_bit_of_current_counts(copy):
+def test_every_flipped_bit_of_current_is_found(copy):
     layout = versions.open_layout(copy)
     whole = layout.current_file.read_bytes()
     for place in range(8 * len(whole)):
@@ -95,14 +95,14 @@ def test_ledger_and_reports_that_cannot_be_read_are_named(name, data, copy):
     assert any(name in line for line in problems(copy))
 
 
-def test_a_manifest_above_current_was_never_committed_and_is_no_problem(copy):
+def test_a_manifest_above_current_was_never_committed_and_is_not_a_problem(copy):
     layout = versions.open_layout(copy)
     layout.version(4).write_bytes(b"{")
     report = check(layout.root, full=True)
     assert (report.problems, report.versions) == ((), 3)
 
 
-def test_a_version_whose_child_is_gone_is_still_read(copy):
+def test_a_version_without_its_child_is_still_read(copy):
     layout = versions.open_layout(copy)
     layout.version(2).unlink()
     assert check(layout.root, full=True).versions == 2
@@ -110,7 +110,7 @@ def test_a_version_whose_child_is_gone_is_still_read(copy):
     assert "not a manifest" in problems(copy)[0]
 
 
-def test_parts_cover_everything_and_each_finds_the_damage_that_is_its_own(copy):
+def test_parts_cover_everything_and_each_finds_its_own_damage(copy):
     hashed = [check(copy, full=False, subset=(i, 5)).hashed for i in range(1, 6)]
     assert sum(hashed) == check(copy, full=True).hashed
     for kind, path in kinds(copy).items():
@@ -126,12 +126,12 @@ def test_parts_cover_everything_and_each_finds_the_damage_that_is_its_own(copy):
 
 
 @pytest.mark.parametrize("part", [(0, 7), (8, 7), (1, 0), (-1, 2)])
-def test_a_part_that_is_none_is_refused(part, copy):
+def test_a_part_that_does_not_exist_is_refused(part, copy):
     with pytest.raises(UsageError, match="no part"):
         check(copy, full=False, subset=part)
 
 
-def test_versions_collected_during_a_check_are_passed_over(copy, monkeypatch):
+def test_versions_collected_during_a_check_are_skipped(copy, monkeypatch):
     layout = versions.open_layout(copy)
     numbers = versions.list_versions(layout)
     monkeypatch.setattr(versions, "list_versions", lambda _layout: numbers)

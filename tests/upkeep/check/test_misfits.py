@@ -1,4 +1,4 @@
-"""A check finds what hashes cannot see: objects that were written wrong."""
+"""A check finds wrong objects whose hashes are right."""
 
 import re
 
@@ -15,7 +15,7 @@ from support.stores import Side, captions_table, images_table, key_of, make_stor
 
 
 def small(root, **changes):
-    """A store of two pictures; ``changes`` replace parts of what is written."""
+    """A store of two images; ``changes`` replace parts of what is written."""
     keys = [key_of("a"), key_of("b")]
     vectors = changes.get("vectors", np.eye(2, 8, dtype=np.float32))
     side = Side(changes.get("ids", keys), vectors)
@@ -28,7 +28,7 @@ def small(root, **changes):
     return check(root, full=True).problems
 
 
-def test_a_small_sound_store_has_no_problems(tmp_path):
+def test_a_small_intact_store_has_no_problems(tmp_path):
     assert small(tmp_path, edit=_sound) == ()
 
 
@@ -82,6 +82,6 @@ def _counts(_objects, made):
         ({"edit": _counts}, "2 rows in images, but the counts state 3"),
     ],
 )
-def test_what_does_not_fit_together_is_said(changes, words, tmp_path):
+def test_mismatched_objects_are_reported(changes, words, tmp_path):
     found = small(tmp_path, **changes)
     assert any(re.search(words, line) for line in found), found

@@ -1,4 +1,4 @@
-"""A repair mends what can be mended, names what it drops, and leaves a sound store as it is."""
+"""A repair fixes what it can, names what it removes, and does not change an intact store."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from support.fakestore import run_build
 from support.kept import own, publish_days_ago, snapshot
 
 
-def test_a_format_that_is_damaged_or_lost_is_said_and_repaired(copy):
+def test_a_format_that_is_damaged_or_lost_is_reported_and_repaired(copy):
     path = copy / "FORMAT"
     for damage in (b"\xb1\n", b"1\x0b", b"", None):
         if damage is None:
@@ -34,7 +34,7 @@ def test_a_format_that_is_damaged_or_lost_is_said_and_repaired(copy):
     assert path.read_bytes() == b"9\n"
 
 
-def test_a_sound_store_is_left_as_it_is(copy):
+def test_an_intact_store_is_left_as_it_is(copy):
     before = snapshot(copy)
     report = repair(copy)
     assert (report.version, report.moved, report.dropped) == (3, False, ())
@@ -75,7 +75,7 @@ def test_a_damaged_version_that_is_being_read_is_dropped_when_its_reader_has_end
     assert not repair(tmp_path).dropped[0].held
 
 
-def test_current_is_written_anew_from_the_version_that_it_still_tells(tmp_path):
+def test_current_is_rewritten_from_the_version_that_it_still_names(tmp_path):
     """A flipped digit: the sha256 tells which version was meant."""
     publish_days_ago(tmp_path, 3, 2, 1)
     layout = versions.open_layout(tmp_path)
@@ -86,7 +86,7 @@ def test_current_is_written_anew_from_the_version_that_it_still_tells(tmp_path):
     assert layout.current_file.read_bytes() == whole
 
 
-def test_where_no_version_is_whole_the_newest_that_can_be_read_is_published(tmp_path):
+def test_if_no_version_is_intact_the_newest_readable_one_is_published(tmp_path):
     """Its damaged objects are then told by the check, and made again by a build."""
     made = publish_days_ago(tmp_path, 2, 1)
     layout = versions.open_layout(tmp_path)
@@ -107,7 +107,7 @@ def test_a_version_below_the_floor_is_never_published_again(tmp_path):
     assert repair(layout.root).version == 3
 
 
-def test_where_no_version_can_be_read_that_is_said(tmp_path):
+def test_a_store_without_a_readable_version_is_reported(tmp_path):
     publish_days_ago(tmp_path, 1)
     layout = versions.open_layout(tmp_path)
     layout.version(1).write_bytes(b"{")
@@ -129,7 +129,7 @@ def test_a_store_that_never_published_needs_no_repair(tmp_path):
         "vectors/image/00000", "digests/text/00000", "golden/text",
     ],
 )  # fmt: skip
-def test_a_build_makes_damaged_objects_of_the_published_version_again(kind, built, tmp_path):
+def test_a_build_creates_damaged_objects_of_the_published_version_again(kind, built, tmp_path):
     """Also where nothing has changed. Old versions that are damaged still are dropped then."""
     shutil.copytree(built, tmp_path / "store")
     shutil.copytree(built.parent / "photos", tmp_path / "photos")

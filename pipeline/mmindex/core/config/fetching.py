@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import pydantic
 from pydantic import Field
 
 from mmindex.core.config.values import MIB, Seconds, Section
 
-# What may stand in a header between parentheses; a line break there would forge a header.
+# The characters allowed in a header between parentheses; a line break could forge a header.
 _CONTACT: Final = re.compile(r"[!-'*-\[\]-~]+(?: [!-'*-\[\]-~]+)*")
+
+_ENDPOINT: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(?:/[A-Za-z0-9._/-]*)?")
 
 
 class FetchConfig(Section):
@@ -37,6 +39,13 @@ class FetchConfig(Section):
 
     Set it if the network needs a proxy. The proxy then resolves host names, so mmindex cannot
     check the addresses."""
+
+    s3_endpoint: str | None = None
+    """Address of an S3-compatible service, such as `https://minio.example.org:9000`.
+
+    Set it for `s3://` sources in MinIO, Ceph, R2 and similar services. The environment variable
+    `MMINDEX_S3_ENDPOINT` overrides it. If neither is set, mmindex uses `AWS_ENDPOINT_URL_S3` or
+    `AWS_ENDPOINT_URL`."""
 
     corpora: str | None = None
     """A TOML file that describes your own corpus, in the format of `data/corpora/*.toml`.
@@ -101,7 +110,7 @@ class FetchConfig(Section):
 
     Raise it behind a slow proxy."""
 
-    # With min_bytes_per_s, the window over which a download's pace is measured.
+    # The window in which the rate of a download is compared with min_bytes_per_s.
     read_timeout_s: Seconds = 30.0
     """Time limit between two bytes of a response.
 
@@ -127,7 +136,7 @@ class FetchConfig(Section):
 
     Lower it on a very slow connection. 0 turns the check off."""
 
-    # train2017 of COCO has 19 GB.
+    # COCO's train2017 has 19 GB.
     max_download_bytes: Annotated[int, Field(ge=1)] = 256 * 1024 * MIB
     """Largest file of a release if the publisher states no size.
 
@@ -147,6 +156,21 @@ class FetchConfig(Section):
     """Age at which a shard of downloaded images is closed. It increases during a long run.
 
     Lower it to lose less data if a short run is killed."""
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what a store remembers; an endpoint only if there is one, as in older versions."""
+        left_out = {"allow_private", "use_env_proxy"}
+        if self.s3_endpoint is None:
+            left_out.add("s3_endpoint")
+        return self.model_dump(exclude=left_out)
+
+    @pydantic.field_validator("s3_endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str | None) -> str | None:
+        # A password here would be recorded in every version.
+        if value is not None and not _ENDPOINT.fullmatch(value):
+            raise ValueError("http:// or https://, a host and a port, without a user name")
+        return value
 
     @pydantic.field_validator("contact")
     @classmethod

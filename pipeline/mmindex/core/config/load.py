@@ -59,7 +59,7 @@ def load_config(
             _put(given, dotted, value)
     for section, values in _resolve_paths(given, Path.cwd(), absolute_spec).items():
         if isinstance(values, dict) and section in tree:
-            if isinstance(tree[section], dict):  # otherwise validation will say what is wrong
+            if isinstance(tree[section], dict):  # otherwise validation reports the error
                 tree[section] = {**tree[section], **values}
         else:
             tree[section] = values
@@ -85,7 +85,7 @@ def _resolve_paths(
         resolved["source"] = [
             {**source, "spec": absolute_spec(source["spec"], folder)}
             if isinstance(source, dict) and isinstance(source.get("spec"), str)
-            else source  # validation will say what is wrong with it
+            else source  # validation reports the error
             for source in sources
         ]
     if isinstance(fetch, dict) and isinstance(fetch.get("corpora"), str):

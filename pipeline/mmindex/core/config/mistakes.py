@@ -10,7 +10,7 @@ from mmindex.core.config.corpus import SourceConfig
 from mmindex.core.config.tree import Config
 from mmindex.core.errors import did_you_mean
 
-# What pydantic's error types are about.
+# The subject of each of pydantic's error types.
 _KINDS_OF_VALUE: Final = {
     "int": "a whole number",
     "float": "a number",

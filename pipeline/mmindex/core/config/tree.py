@@ -24,10 +24,10 @@ class RunConfig(Section):
     Set it to monitor unattended builds."""
 
     cluster: Text | None = None
-    """A Ray cluster whose nodes encode: `auto` (the one that this machine belongs to) or
-    `HOST:PORT` of its head.
+    """The Ray cluster that encodes: `auto` (the cluster that this machine belongs to), or
+    `HOST:PORT` of its head node.
 
-    Set it when one machine takes too long. Needs `mmindex[ray]` on every node."""
+    Set it if encoding takes too long on one machine. It requires `mmindex[ray]` on every node."""
 
 
 class Config(Section):
@@ -53,11 +53,11 @@ class Config(Section):
         crawl = self.crawl.model_dump(exclude={"rehash"}, exclude_defaults=True)
         return {
             "source": [source.recorded() for source in self.source],
-            **({"crawl": crawl} if crawl else {}),  # as older versions wrote it
-            "fetch": self.fetch.model_dump(exclude={"allow_private", "use_env_proxy"}),
+            **({"crawl": crawl} if crawl else {}),  # as in older versions
+            "fetch": self.fetch.recorded(),
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},
-            "index": self.index.model_dump(exclude={"threads", "gpu"}),
+            "index": self.index.model_dump(exclude={"threads", "gpu", "fill_processes"}),
             "evaluate": self.evaluate.model_dump(),
             "limits": self.limits.model_dump(exclude={"max_removed"}),
         }

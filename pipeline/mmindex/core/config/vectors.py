@@ -38,17 +38,18 @@ class EncodeConfig(Section):
 
     Set it to share a machine with other work."""
 
-    # 64 keeps two cores busy and an 8-GB card far from full for ViT-B-32.
+    # With ViT-B-32, 64 keeps two cores busy and uses little of a GPU with 8 GB.
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 64
     """Number of images in a batch on each device.
 
     Raise it on a large GPU. Lower it if the GPU runs out of memory."""
 
     cores: Annotated[int, Field(ge=1, le=1_024)] | None = None
-    """Cores that encoding may use on a CPU: threads of the model, and decode workers beside them.
+    """Number of CPU cores for the threads of the model and for the decode workers.
 
-    By default all that this process may run on. Set it where other work runs beside; on a cluster,
-    it is what each unit gets. Another number of threads can change the last digits of a vector."""
+    By default, encoding uses all cores that are available to the process. Lower it to share a
+    machine with other work. On a cluster, it is the number of cores for each unit. A different
+    number of threads can change the last digits of a vector."""
 
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
     """Number of processes that decode images. The default is one per core, at most 16.
@@ -92,6 +93,12 @@ class IndexConfig(Section):
     """Number of threads for FAISS. The default is one per core.
 
     Lower it to share a machine with other work."""
+
+    fill_processes: Annotated[int, Field(ge=1, le=256)] = 1
+    """Number of processes that fill a new index. They share the threads of FAISS.
+
+    Raise it on machines with many cores, where one process does not keep all of them busy. Each
+    process needs memory for its part of the index. On a cluster, the nodes fill the index."""
 
     memory_bytes: Annotated[int, Field(ge=1)] | None = None
     """Largest memory use of one index during search. By default, there is no limit.

@@ -1,4 +1,4 @@
-// Pictures that are dropped or pasted, a button that copies the path, and "/" for the search field.
+// Images that are dropped or pasted, a button that copies the path, and "/" for the search field.
 // Every page works without this file.
 "use strict";
 
@@ -6,10 +6,10 @@ const form = document.getElementById("drop");
 const field = document.getElementById("file");
 
 function send(files) {
-  const pictures = Array.from(files).filter((file) => file.type.startsWith("image/"));
-  if (!pictures.length || !form) return false;
+  const images = Array.from(files).filter((file) => file.type.startsWith("image/"));
+  if (!images.length || !form) return false;
   const transfer = new DataTransfer();
-  transfer.items.add(pictures[0]);
+  transfer.items.add(images[0]);
   field.files = transfer.files;
   form.submit();
   return true;

@@ -29,10 +29,10 @@ from mmindex.media import archive
 from mmindex.media.places import ImagePlace, find_place, require_place
 from mmindex.sources.annotations import decode_json, notes, read_bytes, stem
 from mmindex.sources.base import Kind, Place, Request
-from mmindex.sources.pictures import Listed, picture_events, rejected_events
+from mmindex.sources.listed import Listed, image_events, rejected_events
 
 _CAPTIONS_FILE: Final = re.compile(r"(?:annotations/)?captions_([^/.][^/]*)\.json")
-_MAX_ANNOTATION_BYTES: Final = 4 << 30  # train2017's captions are 92 MB
+_MAX_ANNOTATION_BYTES: Final = 4 << 30  # train2017's captions have 92 MB
 
 
 class _Licence(msgspec.Struct, gc=False):
@@ -155,7 +155,7 @@ def split_events(split: CocoSplit) -> Iterator[SourceEvent]:
     If two images have the same number, the first one gets the captions and the second is rejected.
 
     Raises:
-        DataError: the captions file is damaged or of another shape.
+        DataError: the captions file is damaged or has another structure.
     """
     content, replaced = decode_json(split.captions, _CaptionsFile, split.where)
     licences = {str(one.id): one.name or one.url for one in content.licenses}
@@ -172,7 +172,7 @@ def split_events(split: CocoSplit) -> Iterator[SourceEvent]:
             continue
         seen.add(image.id)
         del captions[image.id]
-        yield from picture_events(split.images, listed)
+        yield from image_events(split.images, listed)
     unknown = sum(len(texts) for texts in captions.values())
     yield from notes(
         {

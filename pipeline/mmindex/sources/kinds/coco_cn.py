@@ -1,4 +1,4 @@
-"""COCO-CN: Chinese captions for the photos of COCO, see :mod:`mmindex.sources.chinese`."""
+"""COCO-CN: Chinese captions for the photos of COCO; see :mod:`mmindex.sources.chinese`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmindex.media.places import find_place, require_place
 from mmindex.sources.annotations import notes
 from mmindex.sources.base import Kind, Place, Request
 from mmindex.sources.chinese import CaptionLayout
-from mmindex.sources.pictures import Listed, picture_events
+from mmindex.sources.listed import Listed, image_events
 
 _LAYOUT: Final = CaptionLayout(
     captions=(
@@ -51,7 +51,7 @@ def read_coco_cn(request: Request) -> Iterator[SourceEvent]:
             without += 1
         else:
             image_id = f"{match['part']}/{match['number']}"
-            yield from picture_events(place, Listed(image_id, f"{stem}.jpg", captions, split))
+            yield from image_events(place, Listed(image_id, f"{stem}.jpg", captions, split))
     yield from notes(
         {
             NoteKind.CAPTIONS_OF_UNKNOWN_IMAGES: strange,

@@ -20,7 +20,7 @@ from mmindex.media import archive
 from mmindex.media.places import ImageFolder, ImagePlace, find_place, is_relative, require_place
 from mmindex.sources.annotations import decode_json, find_file, notes, read_bytes, stem
 from mmindex.sources.base import Kind, Place, Request, require_split
-from mmindex.sources.pictures import Listed, picture_events, rejected_events
+from mmindex.sources.listed import Listed, image_events, rejected_events
 
 _PACKED: Final = "caption_datasets.zip"
 _MAX_JSON_BYTES: Final = 4 << 30  # dataset_coco.json has 144 MB
@@ -120,7 +120,7 @@ def read_karpathy(request: Request) -> Iterator[SourceEvent]:
         elif (place := places[image.filepath]) is None:
             yield Ignored(Skip.NO_FOLDER)
         else:
-            yield from picture_events(place, listed)
+            yield from image_events(place, listed)
     yield from notes({NoteKind.LONE_SURROGATES_REPLACED: content.lone_surrogates})
 
 

@@ -1,4 +1,4 @@
-"""Vectors that another program made: no image is opened, and nothing is encoded.
+"""Vectors from other programs: no image is opened, and nothing is encoded.
 
 A row is an image with a vector; its other columns become metadata. Texts are captions if they have
 vectors of their own. The files and the layouts are in :mod:`mmindex.sources.vector_sets`.
@@ -56,7 +56,7 @@ class _Columns:
     Attributes:
         read: the columns to read.
         name: the column of ids, or None.
-        uris: columns that say where the image is, best first.
+        uris: columns with the path or URL of the image, best first.
         caption: the column of captions whose vectors are in another file, or None.
         others: the columns that become metadata.
     """
@@ -198,7 +198,7 @@ def _columns(part: VectorPart) -> _Columns:
 
 
 def _has_bytes(kind: pa.DataType) -> bool:
-    """Return whether a column has the bytes of images, which are not read."""
+    """Return whether a column contains image bytes, which are not read."""
     if pa.types.is_struct(kind):
         return any(_has_bytes(field.type) for field in kind)
     return bool(
@@ -213,7 +213,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _pixels(value: object) -> int:
-    """Return a width or height; 0 if it is not known."""
+    """Return a width or height in pixels; 0 if unknown."""
     whole = isinstance(value, int | float) and 0 < value < _MOST_PIXELS
     return int(value) if whole else 0  # type: ignore[call-overload]  # narrowed above
 
@@ -224,7 +224,7 @@ def _size(value: object) -> int:
 
 def _value(value: Any) -> MetadataValue:
     if isinstance(value, datetime) and value.tzinfo is None:
-        return datetime.fromisoformat(value.isoformat()[:26])  # nanoseconds are cut
+        return datetime.fromisoformat(value.isoformat()[:26])  # truncated to microseconds
     if value is None or isinstance(value, str | bool | int | float | list | dict):
         return json_column(value)
     return str(value)
@@ -235,6 +235,6 @@ KIND: Final = Kind(
     place=Place.FILE_OR_FOLDER,
     form="PATH[#SPLIT]",
     example="embeddings:laion-art",
-    summary="vectors of another program: clip-retrieval's and LAION's files, `.npy`, or Parquet",
+    summary="vectors from other programs: files of clip-retrieval and LAION, `.npy` or Parquet",
     read=read_embeddings,
 )

@@ -20,18 +20,18 @@ from mmindex.sources.annotations import find_file, notes, stem
 from mmindex.sources.base import Kind, Place, Request, require_split
 from mmindex.sources.caption_lists import CaptionList, Described, read_captions
 from mmindex.sources.kinds.coco_karpathy import find_split_file
-from mmindex.sources.pictures import Listed, picture_events
+from mmindex.sources.listed import Listed, image_events
 
 _IMAGE_PLACES: Final = (
     "flickr30k-images",
-    "flickr30k_images/flickr30k_images",  # as Kaggle's archive unpacks
+    "flickr30k_images/flickr30k_images",  # the folder in Kaggle's archive
     "flickr30k_images",
     "images",
     "Images",
 )
 _SPLIT_JSON: Final = "dataset_flickr30k.json"
 _SPLIT_CSV: Final = "flickr_annotations_30k.csv"
-# The first that is there is read.
+# The first existing one is read.
 _PLAIN_LISTS: Final = ("results_20130124.token", "results.csv", "captions.txt")
 
 
@@ -52,8 +52,8 @@ def read_flickr30k(request: Request) -> Iterator[SourceEvent]:
     yield Expected(sum(split in (None, one.split) for one in listed.images.values()))
     for name, described in listed.images.items():
         if split in (None, described.split):
-            picture = Listed(stem(name), name, described.captions, described.split)
-            yield from picture_events(place, picture)
+            image = Listed(stem(name), name, described.captions, described.split)
+            yield from image_events(place, image)
     yield from notes(listed.notes)
 
 

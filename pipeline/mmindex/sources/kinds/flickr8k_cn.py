@@ -1,4 +1,4 @@
-"""Flickr8k-CN: Chinese captions for the photos of Flickr8k, see :mod:`mmindex.sources.chinese`."""
+"""Flickr8k-CN: Chinese captions for the photos of Flickr8k; see :mod:`mmindex.sources.chinese`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mmindex.core.records import SourceEvent
 from mmindex.media.places import require_place
 from mmindex.sources.base import Kind, Place, Request
 from mmindex.sources.chinese import CaptionLayout
-from mmindex.sources.pictures import Listed, picture_events
+from mmindex.sources.listed import Listed, image_events
 
 _LAYOUT: Final = CaptionLayout(
     captions=(
         "flickr8kzhc.caption.txt",  # written by native speakers
-        "flickr8kzhmtest.captions.txt",  # translated by people, test images alone
-        "flickr8kzhb.caption.txt",  # by machines
+        "flickr8kzhmtest.captions.txt",  # translated by people, only for test images
+        "flickr8kzhb.caption.txt",  # translated by machines
         "flickr8kzhg.caption.txt",
     ),
     splits={split: f"flickr8k{split}.txt" for split in ("train", "val", "test")},
@@ -23,7 +23,7 @@ _LAYOUT: Final = CaptionLayout(
     " Flicker8k_Dataset/ (or Images/, or a zip of that name)",
 )
 _PLACES: Final = (
-    "Flicker8k_Dataset",  # as the authors spelt it
+    "Flicker8k_Dataset",  # the authors' spelling
     "Flickr8k_Dataset",
     "Flickr8k_Dataset/Flicker8k_Dataset",
     "Images",
@@ -43,7 +43,7 @@ def read_flickr8k_cn(request: Request) -> Iterator[SourceEvent]:
     listed = list(_LAYOUT.read(request.path, request.split))
     place = require_place(request.path, _PLACES, request.options.max_bytes)
     for stem, split, captions in listed:
-        yield from picture_events(place, Listed(stem, f"{stem}.jpg", captions, split))
+        yield from image_events(place, Listed(stem, f"{stem}.jpg", captions, split))
 
 
 KIND: Final = Kind(

@@ -10,6 +10,7 @@ itself. Images that are in no list can have a ``.txt`` next to them, with one ca
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Generator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -30,14 +31,16 @@ from mmindex.core.records import (
     SourceEvent,
 )
 from mmindex.media.archive import id_part, item_error, list_members
+from mmindex.media.buckets import head
+from mmindex.media.files import is_remote, stamp_of
 from mmindex.media.kinds import VIDEO
-from mmindex.media.places import ImageArchive, ImageFolder, ImagePlace, is_inside
+from mmindex.media.places import ImageArchive, ImageBucket, ImageFolder, ImagePlace, is_inside
 from mmindex.media.tars import ImageTar
 from mmindex.sources.annotations import stem
-from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.base import ARCHIVES, Kind, Place, Request, unit_events
 from mmindex.sources.caption_lists import CaptionList, Described, names_images, parse_captions
+from mmindex.sources.listed import Listed, image_events
 from mmindex.sources.names import match_names
-from mmindex.sources.pictures import Listed, picture_events
 from mmindex.sources.rules import Rules, extension
 from mmindex.store.layout import Layout
 
@@ -102,8 +105,11 @@ def read_folder(request: Request) -> Iterator[SourceEvent]:
         DataError: a caption list or the archive is damaged.
         MmindexError: the folder, the archive or a caption list cannot be read.
     """
+    if is_remote(request.spec.where):
+        yield from _read_objects(request)
+        return
     path, options = request.path, request.options
-    # Frames are found by seeking, which a member of an archive does not allow.
+    # Frames are found by seeking, which is not possible in a member of an archive.
     videos = path.is_dir() and VIDEO.installed
     rules = Rules.of(options.exclude, options.include, all_files=options.all_files, videos=videos)
     root = os.path.realpath(path)
@@ -112,13 +118,33 @@ def read_folder(request: Request) -> Iterator[SourceEvent]:
         with os_errors(path):
             entries = _listing(str(path))
         yield from _walk(_Scan(folder, rules, request.split, root, options.roots), entries)
-    elif path.suffix.lower() == ".tar":
-        tar = ImageTar(path, options.max_bytes)
-        yield from _members(_Scan(tar, rules, request.split, root, ()), tar.names())
     else:
-        packed = ImageArchive(path, ("",), options.max_bytes)
-        names = list_members(str(path))
-        yield from _members(_Scan(packed, rules, request.split, root, ()), names)
+        yield from _packed(str(path), rules, request)
+
+
+def _packed(path: str, rules: Rules, request: Request) -> Iterator[SourceEvent]:
+    """Stream an archive."""
+    if extension(path) == ".tar":
+        tar = ImageTar(path, request.options.max_bytes)
+        yield from _members(_Scan(tar, rules, request.split, path, ()), tar.names())
+    else:
+        packed = ImageArchive(path, ("",), request.options.max_bytes)
+        yield from _members(_Scan(packed, rules, request.split, path, ()), list_members(path))
+
+
+def _read_objects(request: Request) -> Iterator[SourceEvent]:
+    """Stream the objects below a folder, or an archive that is an object."""
+    where, options = request.spec.where.rstrip("/"), request.options
+    rules = Rules.of(options.exclude, options.include, all_files=options.all_files, videos=False)
+    archive = extension(where) in ARCHIVES and head(where) is not None
+    if not archive:
+        bucket = ImageBucket.of(where, options.max_bytes)
+        scan = _Scan(bucket, rules, request.split, where, ())
+        read = functools.partial(_members, scan, list(bucket.listed))
+        yield from unit_events(request, where, bucket.fingerprint, read)
+        return
+    read = functools.partial(_packed, where, rules, request)
+    yield from unit_events(request, where, stamp_of(where), read)
 
 
 # Folders
@@ -192,7 +218,7 @@ def _files_below(scan: _Scan, below: str, entries: list[os.DirEntry[str]]) -> It
                 try:
                     waiting.append((f"{name}/", _listing(entry.path)))
                 except OSError:
-                    continue  # the walk will say so
+                    continue  # the walk reports the error
 
 
 def _file(
@@ -205,7 +231,7 @@ def _file(
     if why := scan.rules.skip_file(name):
         yield Ignored(why, suffix=extension(entry.name))
         return
-    target = _picture_behind(scan, entry.path) if linked else None
+    target = _image_behind(scan, entry.path) if linked else None
     if target is None:
         yield from _image(scan, name, name, sidecars)
     elif target and scan.lists:
@@ -214,7 +240,7 @@ def _file(
         yield Ignored(Skip.OTHER_NAME)
 
 
-def _picture_behind(scan: _Scan, path: str) -> str | None:
+def _image_behind(scan: _Scan, path: str) -> str | None:
     """Return the target of a link, if it is in the corpus under its own name.
 
     Returns:
@@ -246,7 +272,7 @@ def _members(scan: _Scan, names: Sequence[str]) -> Iterator[SourceEvent]:
     kept = [name for name in names if scan.rules.skip_path(name) in (None, Skip.NOT_AN_IMAGE)]
     images = [name for name in kept if scan.rules.skip_path(name) is None]
     there = frozenset(kept)
-    # An archive of one folder has its captions in there.
+    # An archive with a single folder has its captions in this folder.
     tops = {name.partition("/")[0] for name in kept}
     root = f"{tops.pop()}/" if len(tops) == 1 and all("/" in name for name in kept) else ""
     folders = {name.removesuffix(last) for name in kept if (last := _last(name)) in _ALL_LISTS}
@@ -286,7 +312,7 @@ def _open_list(
         below: the relative path of the folder with a slash, or empty.
         there: names in the folder (and possibly others), relative to the source.
         files: the images in the folder, relative to it; read only if there is a list.
-        is_root: whether ``captions.*`` is read here; None: only at the root of the source.
+        is_root: whether ``captions.*`` is read here; None for only at the root of the source.
     """
     wanted = (_ROOT_LISTS if (not below if is_root is None else is_root) else ()) + _LISTS
     for file in (below + one for one in wanted if below + one in there):
@@ -295,14 +321,14 @@ def _open_list(
             data = scan.place.find(file).read()
         except ItemError as error:
             raise DataError(f"{where}: {error.detail}") from error
-        # Other programs write files of such a name too.
+        # Other programs also write files with such names.
         if _last(file) in _ROOT_LISTS or names_images(data, where):
             listed = parse_captions(data, where)
             return _Captions(file, below, listed, match_names(listed.images, files))
     return None
 
 
-def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> Iterator[SourceEvent]:
+def _image(scan: _Scan, name: str, image: str, sidecars: frozenset[str]) -> Iterator[SourceEvent]:
     """Return an image; ``name`` is its name in a list, which can be a link to it."""
     described = scan.described(name)
     captions = None if described is None else described.captions
@@ -313,19 +339,19 @@ def _image(scan: _Scan, name: str, picture: str, sidecars: frozenset[str]) -> It
     if scan.split is not None and described.split != scan.split:
         yield Ignored(Skip.OTHER_SPLIT)
         return
-    if name != picture and not captions:
+    if name != image and not captions:
         yield Ignored(Skip.OTHER_NAME)
         return
-    yield from picture_events(
+    yield from image_events(
         scan.place,
         Listed(
-            image_id=id_part(picture),
-            name=picture,
+            image_id=id_part(image),
+            name=image,
             captions=captions,
             split=described.split,
             metadata=described.metadata,
-            sidecar=next((one for one in _xmp_names(picture) if one in sidecars), ""),
-            is_video=scan.rules.is_video(picture),
+            sidecar=next((one for one in _xmp_names(image) if one in sidecars), ""),
+            is_video=scan.rules.is_video(image),
         ),
     )
 
@@ -378,4 +404,5 @@ KIND: Final = Kind(
     "`.txt` files",
     read=read_folder,
     globs=True,
+    objects=True,
 )

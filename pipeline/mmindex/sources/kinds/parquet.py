@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,17 +19,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmindex.core.errors import DataError, os_errors
-from mmindex.core.records import Expected, MetadataValue, SourceEvent, SourceItem
-from mmindex.media.parquet_cells import file_stamp, read_cell, uri_of_cell
-from mmindex.media.places import ImageFolder
+from mmindex.core.records import Expected, MetadataValue, SourceEvent, SourceItem, Stamp
+from mmindex.media.files import is_remote, stamp_of
+from mmindex.media.parquet_cells import open_parquet, read_cell, uri_of_cell
+from mmindex.media.places import ImageBucket, ImageFolder, ImagePlace
 from mmindex.sources.annotations import json_column
-from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.base import Kind, Place, Request, unit_events
 from mmindex.sources.captions import caption_fields, caption_texts
+from mmindex.sources.listed import Listed, image_events
 from mmindex.sources.patterns import file_names, find_files
-from mmindex.sources.pictures import Listed, picture_events
 from mmindex.sources.url_rows import URL_COLUMNS, row_id
 
-# Names of the hub's data sets, best first; a column of another name is taken if it is the only
+# Names in datasets on the hub, best first; a column with another name is used if it is the only
 # one with images.
 _IMAGE: Final = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
 _PATH: Final = ("image", "file_name", "filename", "image_path", "image_file", "path", "file")
@@ -72,16 +73,22 @@ def read_parquet(request: Request) -> Iterator[SourceEvent]:
         DataError: a file is damaged, has no image column, or has a column of invalid captions.
     """
     files = find_files(request.spec.where, KIND.suffix)
+    limit = request.options.max_bytes
+    # A folder of objects is listed once.
+    place_in = functools.cache(functools.partial(_place_in, max_bytes=limit))
     for path, name in file_names(request.spec, files).items():
-        yield from _file_events(path, name, request)
+        read = functools.partial(_file_events, path, name, request, place_in)
+        yield from unit_events(request, path, (stamp_of(path), name), read)
 
 
-def _file_events(path: Path, id_prefix: str, request: Request) -> Iterator[SourceEvent]:
+def _file_events(
+    path: str, id_prefix: str, request: Request, place_in: Callable[[str], ImagePlace]
+) -> Iterator[SourceEvent]:
     row = -1
     try:
-        with os_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with os_errors(path), open_parquet(path) as file:
             columns = _columns(path, file.schema_arrow)
-            table = _Table(path, id_prefix, columns, file_stamp(str(path)), request)
+            table = _Table(path, id_prefix, columns, stamp_of(path), request, place_in)
             yield Expected(file.metadata.num_rows)
             for values in _rows(file, columns):
                 row += 1
@@ -92,13 +99,14 @@ def _file_events(path: Path, id_prefix: str, request: Request) -> Iterator[Sourc
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A file whose rows become events."""
+    """A file whose rows become events; ``place_in`` opens a folder of images."""
 
-    path: Path
+    path: str
     id_prefix: str
     columns: _Columns
-    stamp: tuple[int, int, int]
+    stamp: Stamp
     request: Request
+    place_in: Callable[[str], ImagePlace]
 
     def events(self, row: int, values: Mapping[str, Any]) -> Iterator[SourceEvent]:
         """Yield the events of one row."""
@@ -106,7 +114,7 @@ class _Table:
         own = str(values[columns.split]) if columns.split else None
         if None not in (split, own) and own != split:
             return
-        # Rows without an id among rows that have one keep clear of ids that are numbers.
+        # Ids of rows without an id must not be equal to ids that are numbers.
         name = str(row)
         if columns.name is not None:
             name = row_id(values[columns.name]) or f"row-{row}"
@@ -129,7 +137,7 @@ class _Table:
             yield self._cell(listed, row)
 
     def _cell(self, listed: Listed, row: int) -> SourceItem:
-        path, column, limit = str(self.path), self.columns.image, self.request.options.max_bytes
+        path, column, limit = self.path, self.columns.image, self.request.options.max_bytes
         column = column or ""
         return SourceItem(
             image_id=listed.image_id,
@@ -148,15 +156,21 @@ class _Table:
                 f"{self.path}: row {row} contains a URL, not a file: {listed.name[:100]}",
                 "read tables of URLs with urls:FILE",
             )
-        place = ImageFolder(self.path.parent, self.request.options.max_bytes)
-        for event in picture_events(place, listed):
+        place = self.place_in(self.path.rpartition("/")[0])
+        for event in image_events(place, listed):
             if isinstance(event, SourceItem):
                 yield dataclasses.replace(event, is_row=True)
             else:
                 yield event
 
 
-# Not a name that a column of the file can have here: rows carry the image's path under it.
+def _place_in(folder: str, max_bytes: int) -> ImagePlace:
+    if is_remote(folder):
+        return ImageBucket.of(folder, max_bytes)
+    return ImageFolder(Path(folder), max_bytes)
+
+
+# The name for the image's path in rows; no column of the file can have this name.
 _FILE: Final = "\0file"
 
 
@@ -203,7 +217,7 @@ def _nulls(file: pq.ParquetFile, column: str, number: int) -> bool:
     return False
 
 
-def _columns(path: Path, schema: pa.Schema) -> _Columns:
+def _columns(path: str, schema: pa.Schema) -> _Columns:
     images = [field.name for field in schema if _holds_images(field.type)]
     named = [name for name in _IMAGE if name in images]
     structs = [name for name in images if pa.types.is_struct(schema.field(name).type)]
@@ -266,4 +280,5 @@ KIND: Final = Kind(
     read=read_parquet,
     ids="parquet",
     suffix=".parquet",
+    objects=True,
 )

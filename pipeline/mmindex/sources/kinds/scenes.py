@@ -27,10 +27,10 @@ DEFAULT_SEED: Final = 0
 PART_SCENES: Final = 10_000
 _SPLIT: Final = "scenes"
 _FORM: Final = re.compile(r"(?P<count>[0-9]{1,12})(?:@(?P<seed>[0-9]{1,19}))?")
-# Below this, starting processes takes longer than drawing: some 1,000 scenes a second on a core.
+# Below this, starting processes takes longer than drawing (about 1,000 scenes per second and core).
 _PARALLEL_FROM: Final = 4_000
 _MAX_WORKERS: Final = 8
-# Measured over 1,000 scenes: image and captions.
+# Bytes of image and captions, measured with 1,000 scenes.
 _SCENE_BYTES: Final = 11_000
 _SCENE_CAPTIONS: Final = 5
 
@@ -64,7 +64,7 @@ def parse_scenes(where: str) -> ScenesSpec:
             "for example scenes:2000 or scenes:500@7",
         )
     spec = ScenesSpec(int(match["count"]), int(match["seed"] or DEFAULT_SEED))
-    SceneRange(spec.seed, spec.count)  # refuses a seed out of range
+    SceneRange(spec.seed, spec.count)  # raises an error for a seed that is out of range
     return spec
 
 
@@ -90,7 +90,7 @@ def read_scenes(request: Request) -> Iterator[SourceEvent]:
             captions=read_bytes(captions),
             images=require_place(folder, (_SPLIT,), request.options.max_bytes),
         )
-        for event in split_events(split):  # the files are none of the user's
+        for event in split_events(split):  # the files do not belong to the user
             yield replace(event, name="") if isinstance(event, SourceItem) else event
 
 

@@ -35,7 +35,8 @@ from mmindex.fetch.crawler import crawl_addresses
 from mmindex.fetch.ledger import Ledger, ListRow, RowState
 from mmindex.fetch.outcome import FetchStatus, reason_of
 from mmindex.fetch.shards import BYTES_COLUMN, list_shards, read_states, shard_path
-from mmindex.media.parquet_cells import file_stamp, read_cell, uri_of_cell
+from mmindex.media.files import stamp_of
+from mmindex.media.parquet_cells import read_cell, uri_of_cell
 from mmindex.sources.annotations import notes
 from mmindex.sources.base import Kind, Needs, Place, Request
 from mmindex.sources.url_rows import read_rows
@@ -47,7 +48,7 @@ _FOLDER: Final = "fetched"
 _REPORT: Final = "last-fetch.json"
 _REPORTED_HOSTS: Final = 200
 _LOGGED_HOSTS: Final = 5
-# As the quarantine gate: a handful of throttled rows stops nobody.
+# As for the quarantine: a few throttled rows do not stop a run.
 _THROTTLED_FLOOR: Final = 10
 
 
@@ -239,7 +240,7 @@ def _stop_if_throttled(summary: FetchSummary, options: UrlOptions) -> None:
 
 
 def _events(folder: Path, ledger: Ledger, max_bytes: int) -> Iterator[SourceEvent]:
-    stamps = functools.lru_cache(maxsize=None)(file_stamp)  # one for each shard
+    stamps = functools.lru_cache(maxsize=None)(stamp_of)  # one per shard
     for state in ledger.rows():
         row = state.row
         image_id = _image_id(row)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from mmindex.core.errors import DataError
@@ -26,16 +25,16 @@ from mmindex.core.records import (
     Skip,
     SourceEvent,
     SourceItem,
+    Stamp,
 )
-from mmindex.media.archive import uri_of_member
-from mmindex.media.parquet_cells import file_stamp
-from mmindex.media.tars import Member, read_at, walk_tar
+from mmindex.media.files import stamp_of
+from mmindex.media.tars import Member, read_at, uri_of_tar_member, walk_tar
 from mmindex.sources.annotations import decode_json, json_column, notes
-from mmindex.sources.base import Kind, Place, Request
+from mmindex.sources.base import Kind, Place, Request, unit_events
 from mmindex.sources.captions import caption_fields, caption_texts
 from mmindex.sources.patterns import file_names, find_files
 
-# Best first, where a sample has several.
+# Best first, if a sample has several.
 _IMAGES: Final = ("jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff", "jp2")
 _TEXTS: Final = ("txt", "text", "caption", "captions")
 _JSON: Final = ("json",)
@@ -68,15 +67,15 @@ class _Shard:
     """A tar archive.
 
     Attributes:
-        path: the path of the archive.
+        path: the location of the archive.
         id_prefix: the prefix of the sample stems in ids.
         stamp: the stamp of the archive.
         request: the arguments of the reader.
     """
 
-    path: Path
+    path: str
     id_prefix: str
-    stamp: tuple[int, int, int]
+    stamp: Stamp
     request: Request
 
 
@@ -92,22 +91,27 @@ def read_webdataset(request: Request) -> Iterator[SourceEvent]:
     """
     files = find_files(request.spec.where, KIND.suffix)
     for path, name in file_names(request.spec, files).items():
-        shard = _Shard(path, name, file_stamp(str(path)), request)
-        samples, hidden = _samples(path)
-        for sample in samples:
-            yield from _sample_events(shard, sample)
-        if hidden:
-            yield Ignored(Skip.HIDDEN, hidden)
+        shard = _Shard(path, name, stamp_of(path), request)
+        content = (shard.stamp, name)
+        yield from unit_events(request, path, content, functools.partial(_shard_events, shard))
 
 
-def _samples(path: Path) -> tuple[list[_Sample], int]:
+def _shard_events(shard: _Shard) -> Iterator[SourceEvent]:
+    samples, hidden = _samples(shard.path)
+    for sample in samples:
+        yield from _sample_events(shard, sample)
+    if hidden:
+        yield Ignored(Skip.HIDDEN, hidden)
+
+
+def _samples(path: str) -> tuple[list[_Sample], int]:
     """Return the samples of a shard by first member, and the number of skipped files.
 
     tar on macOS adds a ``._`` file before each file.
     """
     samples: dict[str, _Sample] = {}
     hidden = 0
-    for member in walk_tar(str(path)):
+    for member in walk_tar(path):
         if member.name.rpartition("/")[2].startswith("._") or "__MACOSX/" in member.name:
             hidden += 1
             continue
@@ -128,10 +132,10 @@ def _split_name(name: str) -> tuple[str, str]:
 
 
 def _sample_events(shard: _Shard, sample: _Sample) -> Iterator[SourceEvent]:
-    archive, image_id = str(shard.path), f"{shard.id_prefix}/{sample.stem}"
+    archive, image_id = shard.path, f"{shard.id_prefix}/{sample.stem}"
     for member in sample.twice:
         detail = f"the name occurs twice in the archive: {member.name}"
-        uri = uri_of_member(archive, member.name)
+        uri = uri_of_tar_member(archive, member)
         yield Rejected(image_id, uri, Reason.BAD_ARCHIVE_MEMBER, detail)
     known = sample.find(_IMAGES)
     bad = [member for member in sample.files.values() if member.problem is not None]
@@ -139,7 +143,7 @@ def _sample_events(shard: _Shard, sample: _Sample) -> Iterator[SourceEvent]:
         yield Ignored(Skip.NO_IMAGE)
         return
     image = known[0] if known else bad[0]
-    uri = uri_of_member(archive, image.name)
+    uri = uri_of_tar_member(archive, image)
     if image.problem is not None:
         yield Rejected(image_id, uri, image.problem.reason, image.problem.detail)
         return
@@ -167,8 +171,8 @@ def _sidecar(shard: _Shard, sample: _Sample) -> Sidecar | None:
     found = sample.find(_XMP)
     if not found:
         return None
-    read = functools.partial(read_at, str(shard.path), found[0], _MAX_TEXT_BYTES)
-    return Sidecar(read, shard.stamp)
+    read = functools.partial(read_at, shard.path, found[0], _MAX_TEXT_BYTES)
+    return Sidecar(read, shard.stamp, uri_of_tar_member(shard.path, found[0]))
 
 
 def _fields(shard: _Shard, sample: _Sample) -> Generator[SourceEvent, None, dict[str, Any]]:
@@ -177,7 +181,7 @@ def _fields(shard: _Shard, sample: _Sample) -> Generator[SourceEvent, None, dict
     if not found:
         return {}
     try:
-        data = read_at(str(shard.path), found[0], _MAX_TEXT_BYTES)
+        data = read_at(shard.path, found[0], _MAX_TEXT_BYTES)
         fields, _ = decode_json(data, dict[str, Any], found[0].name)
     except (DataError, ItemError):
         yield Note(NoteKind.UNREADABLE_CAPTION_FILES)
@@ -195,7 +199,7 @@ def _captions(
     found = sample.find(_TEXTS)
     try:
         if found:
-            text = read_at(str(shard.path), found[0], _MAX_TEXT_BYTES).decode("utf-8-sig")
+            text = read_at(shard.path, found[0], _MAX_TEXT_BYTES).decode("utf-8-sig")
             return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
         named = caption_fields(fields)
         texts = [text for name in named for text in caption_texts(fields[name], name)]
@@ -214,4 +218,5 @@ KIND: Final = Kind(
     read=read_webdataset,
     ids="webdataset",
     suffix=".tar",
+    objects=True,
 )

@@ -41,7 +41,7 @@ class Listed:
     is_video: bool = False
 
 
-def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
+def image_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
     """Find a listed image, or reject it and count the captions that are lost."""
     captions = tuple(listed.captions or ())
     try:
@@ -55,7 +55,7 @@ def picture_events(place: ImagePlace, listed: Listed) -> Iterator[SourceEvent]:
     if listed.sidecar:
         try:
             beside = place.find(listed.sidecar)
-            sidecar = Sidecar(beside.read, beside.stamp)
+            sidecar = Sidecar(beside.read, beside.stamp, beside.uri)
         except ItemError:
             yield Note(NoteKind.UNREADABLE_SIDECARS)
     yield SourceItem(

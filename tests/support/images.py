@@ -1,4 +1,4 @@
-"""Drawn pictures for tests."""
+"""Drawn images for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COLOURS = ("red", "green", "blue", "white", "black")
 
 
 def draw(number: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """A picture that differs for every number; its ground colour is ``COLOURS[number % 5]``."""
+    """Return an image that differs for every number; its background is ``COLOURS[number % 5]``."""
     image = Image.new("RGB", size, COLOURS[number % len(COLOURS)])
     pen = ImageDraw.Draw(image)
     x, y = number * 7 % (size[0] - 8), number * 5 % (size[1] - 8)
@@ -20,14 +20,14 @@ def draw(number: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
 
 
 def png(number: int, size: tuple[int, int] = (48, 40)) -> bytes:
-    """``draw(number)`` as a PNG file."""
+    """Return ``draw(number)`` as a PNG file."""
     buffer = io.BytesIO()
     draw(number, size).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def write_pictures(folder: Path, count: int, size: tuple[int, int] = (48, 40)) -> list[Path]:
-    """``count`` PNG files, all different."""
+def write_pngs(folder: Path, count: int, size: tuple[int, int] = (48, 40)) -> list[Path]:
+    """Write ``count`` different PNG files."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(count):

@@ -19,13 +19,13 @@ from mmindex.encode.decoding import Failure, start_worker, worker_bytes
 from mmindex.media.images import ImageLimits, decode, to_jpeg
 from mmindex.media.plain import Plain, plain_file
 from mmindex.media.uris import open_indexed
-from mmindex.serve.problems import PictureError
+from mmindex.serve.problems import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mmindex.models.preprocess import Pixels, PreprocessSpec
-    from mmindex.search.hits import Picture
+    from mmindex.search.hits import IndexedImage
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ _PROCESSES: Final = 2
 _TIMEOUT_S: Final = 20.0
 
 
-class PictureWorkers:
+class ImageWorkers:
     """The worker processes, started on first use.
 
     Args:
@@ -46,26 +46,26 @@ class PictureWorkers:
         self._pool: ProcessPool | None = None
         self._starting = asyncio.Lock()
 
-    async def thumbnail(self, picture: Picture) -> bytes:
+    async def thumbnail(self, image: IndexedImage) -> bytes:
         """Return a JPEG of an image in the corpus, at most ``THUMB_PIXELS`` wide and high.
 
         Raises:
-            PictureError: the file cannot be read or decoded, or has changed since it was indexed.
+            ImageError: the file cannot be read or decoded, or has changed since it was indexed.
         """
-        return await self._run(partial(_jpeg, picture, THUMB_PIXELS, self._limits))
+        return await self._run(partial(_jpeg, image, THUMB_PIXELS, self._limits))
 
-    async def jpeg(self, picture: Picture) -> bytes:
+    async def jpeg(self, image: IndexedImage) -> bytes:
         """Return a full-size JPEG of an image in the corpus; raises as :meth:`thumbnail`."""
-        return await self._run(partial(_jpeg, picture, None, self._limits))
+        return await self._run(partial(_jpeg, image, None, self._limits))
 
-    async def plain(self, picture: Picture, form: str) -> Plain:
+    async def plain(self, image: IndexedImage, form: str) -> Plain:
         """Return the file of an image without metadata, or a JPEG; raises as :meth:`thumbnail`.
 
         Args:
-            picture: an image in the corpus.
+            image: an image in the corpus.
             form: the format, as named by Pillow.
         """
-        return await self._run(partial(_plain, picture, form, self._limits))
+        return await self._run(partial(_plain, image, form, self._limits))
 
     async def upload(self, data: bytes, spec: PreprocessSpec) -> tuple[Pixels, bytes]:
         """Return the model input and a thumbnail for an upload; raises as :meth:`thumbnail`."""
@@ -80,9 +80,9 @@ class PictureWorkers:
             with worker_deaths(_TIMEOUT_S):
                 found: T | Failure = await asyncio.wrap_future(future)
         except (ItemError, BrokenProcessPool) as error:
-            raise PictureError("decoding the image takes too much time or memory") from error
+            raise ImageError("decoding the image takes too much time or memory") from error
         if isinstance(found, Failure):
-            raise PictureError(f"{found.reason.replace('_', ' ')}: {found.detail}")
+            raise ImageError(f"{found.reason.replace('_', ' ')}: {found.detail}")
         return found
 
     def _started(self) -> ProcessPool:
@@ -92,7 +92,7 @@ class PictureWorkers:
             initargs=(worker_bytes(self._limits.max_pixels),),
             context=WORKERS,
         )
-        pool.schedule(_nothing)  # starts the processes
+        pool.schedule(_nothing)  # starts the worker processes
         return pool
 
     def close(self) -> None:
@@ -106,9 +106,9 @@ def _nothing() -> None:
     """Do nothing; runs once to start the workers of a pool."""
 
 
-def _jpeg(picture: Picture, pixels: int | None, limits: ImageLimits) -> bytes | Failure:
+def _jpeg(image: IndexedImage, pixels: int | None, limits: ImageLimits) -> bytes | Failure:
     try:
-        shown = open_indexed(picture.uri, picture.key, limits)
+        shown = open_indexed(image.uri, image.key, limits)
         if pixels is not None:
             shown.thumbnail((pixels, pixels))
         return to_jpeg(shown)
@@ -116,9 +116,9 @@ def _jpeg(picture: Picture, pixels: int | None, limits: ImageLimits) -> bytes | 
         return Failure(error.reason, error.detail)
 
 
-def _plain(picture: Picture, form: str, limits: ImageLimits) -> Plain | Failure:
+def _plain(image: IndexedImage, form: str, limits: ImageLimits) -> Plain | Failure:
     try:
-        return plain_file(picture.uri, picture.key, form, limits)
+        return plain_file(image.uri, image.key, form, limits)
     except ItemError as error:
         return Failure(error.reason, error.detail)
 
@@ -129,9 +129,9 @@ def _upload(
     from mmindex.models.preprocess import to_pixels
 
     try:
-        picture = decode(data, limits)
+        image = decode(data, limits)
     except ItemError as error:
         return Failure(error.reason, error.detail)
-    pixels = to_pixels(picture, spec)
-    picture.thumbnail((THUMB_PIXELS, THUMB_PIXELS))
-    return pixels, to_jpeg(picture)
+    pixels = to_pixels(image, spec)
+    image.thumbnail((THUMB_PIXELS, THUMB_PIXELS))
+    return pixels, to_jpeg(image)
