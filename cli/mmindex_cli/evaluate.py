@@ -168,7 +168,7 @@ def contrast_lines(against: Contrast) -> Iterator[str]:
             yield (
                 f"{f'{title}, R@{change.k}':<20}{change.here:>7.1f}{change.there:>7.1f}"
                 f"{change.difference:>+12.1f}{interval:>18}{change.only_here:>11,}"
-                f"{change.only_there:>12,}{change.p:>10.2g}"
+                f"{change.only_there:>12,}{change.shown_p:>10}"
             )
     for title, direction in directions.items():
         for label, moved in (("better", direction.better), ("worse", direction.worse)):

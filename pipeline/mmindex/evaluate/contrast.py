@@ -95,7 +95,9 @@ def open_other(snapshot: Snapshot, where: str) -> Snapshot:
         NoInputError: there is no such version or store, or it cannot be searched.
         UsageError: it is this version, or it has another corpus.
     """
-    if where.isascii() and where.isdigit() and len(where) <= _DIGITS:
+    if where.isascii() and where.isdigit():
+        if len(where) > _DIGITS:
+            raise NoInputError(f"no version {where[:_DIGITS]}...", "run `mmindex versions`")
         other = open_version(snapshot.layout.root, int(where))
     else:
         other = open_snapshot(Path(where).expanduser())
@@ -194,7 +196,7 @@ def _direction(
     # Samples of the same size have the same queries; if the sizes differ, those in both count.
     _, ours, theirs = np.intersect1d(ways[0].rows, ways[1].rows, return_indices=True)
     here, there = ways[0].ranks[ours], ways[1].ranks[theirs]
-    better, worse = most_changed(here, there, MOST_CHANGED)
+    better, worse = most_changed(here, there, ways[0].images[ours], MOST_CHANGED)
     shown = np.concatenate((better, worse))
     rows = ways[0].rows[ours[shown]]
     ascending = np.unique(rows)

@@ -20,6 +20,8 @@ from mmindex.evaluate.bootstrap import KS, REPLICATES, mean_intervals
 
 Int64 = NDArray[np.int64]
 
+_SMALLEST_P = 1e-99
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -46,6 +48,11 @@ class Change:
     def difference(self) -> float:
         """``here - there``, in percentage points."""
         return self.here - self.there
+
+    @property
+    def shown_p(self) -> str:
+        """``p`` with two digits; doubles end near 1e-308, where it would be shown as zero."""
+        return f"{self.p:.2g}" if self.p >= _SMALLEST_P else f"<{_SMALLEST_P:g}"
 
 
 def recall_changes(
@@ -99,13 +106,20 @@ def mcnemar(one: int, other: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def most_changed(here: Int64, there: Int64, count: int) -> tuple[Int64, Int64]:
-    """Return the queries whose ranks changed most, by the ratio of the ranks.
+def most_changed(here: Int64, there: Int64, images: Int64, count: int) -> tuple[Int64, Int64]:
+    """Return the queries whose ranks changed most, by the ratio of the ranks; one per image.
+
+    Args:
+        here, there: int64 (q,), the rank of each query with each model.
+        images: int64 (q,), the image of each query.
+        count: the largest number of queries in each list.
 
     Returns:
         int64 positions, at most ``count`` each: better here, and better there.
     """
     ratio = np.log(there) - np.log(here)
-    order = np.argsort(-ratio, kind="stable")
-    better, worse = order[ratio[order] > 0], order[::-1][ratio[order[::-1]] < 0]
-    return better[:count].astype(np.int64), worse[:count].astype(np.int64)
+    down, up = np.argsort(-ratio, kind="stable"), np.argsort(ratio, kind="stable")
+    parts = down[ratio[down] > 0], up[ratio[up] < 0]
+    firsts = [np.sort(np.unique(images[part], return_index=True)[1]) for part in parts]
+    better, worse = (part[first[:count]] for part, first in zip(parts, firsts, strict=True))
+    return better, worse
