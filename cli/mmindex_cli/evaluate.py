@@ -11,6 +11,7 @@ from mmindex_cli.common import store_path
 from mmindex_cli.options import PageOption, StoreOption, TextFormat
 
 if TYPE_CHECKING:
+    from mmindex.evaluate.contrast import Contrast
     from mmindex.evaluate.evaluation import (
         CeilingBlock,
         Evaluation,
@@ -30,6 +31,17 @@ ExpectOption = Annotated[
     ),
 ]
 
+CompareOption = Annotated[
+    str | None,
+    typer.Option(
+        "--compare",
+        metavar="STORE_OR_VERSION",
+        help="Compare with another store of the same corpus, or with a version of this store (its "
+        "number): differences with intervals, McNemar's test, and the queries that changed most.",
+    ),
+]
+
+_SHOWN_CHANGES = 3
 _HEADER = (
     f"{'recall, percent':<24}{'R@1':>7}{'R@5':>7}{'R@10':>7}{'median rank':>14}{'queries':>10}"
 )
@@ -40,49 +52,67 @@ def evaluate(
     output_format: TextFormat = "text",
     html: PageOption = None,
     expect: ExpectOption = None,
+    compare_with: CompareOption = None,
 ) -> None:
     """Measure recall@K in both directions, exactly and through the index, and the index's recall.
 
     --html writes a report: confidence intervals, ranks, best and worst queries, speed.
 
+    --compare answers whether another model is better on the same corpus.
+
     Example: mmindex evaluate --html report.html
     """
     import mmindex
+    from mmindex.evaluate.contrast import contrast, open_other
     from mmindex.evaluate.expect import compare, find_expected
-    from mmindex.evaluate.stage import settings_of
+    from mmindex.evaluate.stage import measure, settings_of
 
     with mmindex.open(store_path(store)) as index:
         # Checked now, and not after minutes of measuring.
         golden = None if expect is None else find_expected(index.snapshot, expect)
-        measured = index.measure()
+        other = None if compare_with is None else open_other(index.snapshot, compare_with)
+        measured, config = index.measure(), settings_of(index.snapshot)
         comparison = None if golden is None else compare(golden, measured.evaluation)
-        _print(measured.evaluation, comparison, output_format)
+        against = None
+        if other is not None:
+            there = (other, measure(other, config))
+            against = contrast((index.snapshot, measured), there, config.seed)
+        _print(measured.evaluation, comparison, against, output_format)
         if html is not None:
             from mmindex.pages.page import write_page
             from mmindex.pages.report import report_page
 
-            config = settings_of(index.snapshot)
-            write_page(html, report_page(index.snapshot, measured, config, comparison))
+            page = report_page(index.snapshot, measured, config, comparison, against)
+            write_page(html, page)
     if comparison is not None:
         comparison.check()
 
 
-def _print(evaluation: Evaluation, comparison: Comparison | None, output_format: Form) -> None:
+def _print(
+    evaluation: Evaluation,
+    comparison: Comparison | None,
+    against: Contrast | None,
+    output_format: Form,
+) -> None:
     from mmindex_cli.output import emit
 
     emit(
         [evaluation],
         output_format,
-        text=lambda _: _lines(evaluation, comparison),
-        json=lambda one: _record(one, comparison),
+        text=lambda _: _lines(evaluation, comparison, against),
+        json=lambda one: _record(one, comparison, against),
         compact=True,
     )
 
 
-def _record(evaluation: Evaluation, comparison: Comparison | None) -> dict[str, object]:
+def _record(
+    evaluation: Evaluation, comparison: Comparison | None, against: Contrast | None
+) -> dict[str, object]:
     import msgspec
 
     shown: dict[str, object] = msgspec.to_builtins(evaluation)
+    if against is not None:
+        shown["compared"] = against.record()
     if comparison is None:
         return shown
     figures = [
@@ -98,8 +128,12 @@ def _record(evaluation: Evaluation, comparison: Comparison | None) -> dict[str, 
     return {**shown, "expected": {"of": comparison.title, "figures": figures}}
 
 
-def _lines(evaluation: Evaluation, comparison: Comparison | None) -> Iterator[str]:
+def _lines(
+    evaluation: Evaluation, comparison: Comparison | None, against: Contrast | None
+) -> Iterator[str]:
     yield from evaluation_lines(evaluation)
+    if against is not None:
+        yield from contrast_lines(against)
     if comparison is not None:
         yield from comparison_lines(comparison)
 
@@ -117,6 +151,34 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         yield f"{one.name:<28}{one.expected:>10.6g}{one.tolerance:>11g}{measured:>10}{verdict}"
     inside = len(comparison.figures) - len(comparison.outside)
     yield f"{inside} of {len(comparison.figures)} figures are within their tolerance"
+
+
+def contrast_lines(against: Contrast) -> Iterator[str]:
+    """Return a table of the differences, and the queries that changed most."""
+    from mmindex.core.display import visible
+
+    yield ""
+    yield visible(f"compared with version {against.version} of {against.store} ({against.model})")
+    yield (
+        f"{'recall, percent':<20}{'this':>7}{'other':>7}{'difference':>12}{'95 % interval':>18}"
+        f"{'only this':>11}{'only other':>12}{'p':>10}"
+    )
+    directions = {
+        "text to image": against.text_to_image,
+        "image to text": against.image_to_text,
+    }
+    for title, direction in directions.items():
+        for change in direction.changes:
+            interval = f"{change.low:+.1f} to {change.high:+.1f}"
+            yield (
+                f"{f'{title}, R@{change.k}':<20}{change.here:>7.1f}{change.there:>7.1f}"
+                f"{change.difference:>+12.1f}{interval:>18}{change.only_here:>11,}"
+                f"{change.only_there:>12,}{change.shown_p:>10}"
+            )
+    for title, direction in directions.items():
+        for label, moved in (("better", direction.better), ("worse", direction.worse)):
+            for one in moved[:_SHOWN_CHANGES]:
+                yield visible(f"{title}, {label}: {one.id}  rank {one.here:,}, there {one.there:,}")
 
 
 def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:

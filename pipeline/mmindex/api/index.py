@@ -17,6 +17,7 @@ from mmindex.core.modality import Modality
 from mmindex.core.system import calm_openmp
 
 if TYPE_CHECKING:
+    from mmindex.evaluate.contrast import Contrast
     from mmindex.evaluate.evaluation import Evaluation
     from mmindex.evaluate.stage import Measured
     from mmindex.export.export import ExportLayout, ExportReport
@@ -396,6 +397,29 @@ class Index:
         from mmindex.evaluate.stage import measure, settings_of
 
         return measure(self.snapshot, settings_of(self.snapshot))
+
+    def compare(self, other: str | int | os.PathLike[str]) -> Contrast:
+        """Compare recall@K with another version of the same corpus, usually with another model.
+
+        Args:
+            other: the number of a version of this store, or the folder of another store.
+
+        Returns:
+            for each direction the differences of recall@K with 95 % intervals, McNemar's exact
+            test, and the queries whose ranks changed most.
+
+        Raises:
+            NoInputError: there is no such version or store, or the corpus has no captions.
+            UsageError: the other version has another corpus; the message names the difference.
+        """
+        from mmindex.evaluate.contrast import contrast, open_other
+        from mmindex.evaluate.stage import measure, settings_of
+
+        there = open_other(self.snapshot, str(other))
+        config = settings_of(self.snapshot)
+        return contrast(
+            (self.snapshot, self.measure()), (there, measure(there, config)), config.seed
+        )
 
     def export(
         self,

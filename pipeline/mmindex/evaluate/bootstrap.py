@@ -51,26 +51,42 @@ def recall_intervals(
     Raises:
         InternalError: there are no queries.
     """
-    if not len(ranks):
+    hits = np.stack([ranks <= k for k in KS], axis=1).astype(np.float64)
+    means = mean_intervals(100.0 * hits, images, seed, replicates)
+    return tuple(Interval(k, *found) for k, found in zip(KS, means, strict=True))
+
+
+def mean_intervals(
+    values: NDArray[np.float64], images: Int64, seed: int, replicates: int = REPLICATES
+) -> tuple[tuple[float, float, float], ...]:
+    """Return the mean over queries and its 95 % interval for each column of values.
+
+    Args:
+        values: float64 (q, m), m values of each query.
+        images: int64 (q,), the image of each query.
+        seed: the seed of the draws.
+        replicates: the number of draws.
+
+    Raises:
+        InternalError: there are no queries.
+    """
+    if not len(values):
         raise InternalError("no queries to draw from")
     _, group = np.unique(images, return_inverse=True)
     count = int(group.max()) + 1
-    # One row for each image: its hits at each k, and its queries.
+    # One row for each image: the sum of each column over its queries, and their number.
     sums = np.stack(
-        [np.bincount(group, weights=ranks <= k, minlength=count) for k in KS]
+        [np.bincount(group, weights=column, minlength=count) for column in values.T]
         + [np.bincount(group, minlength=count).astype(np.float64)],
         axis=1,
     )
     rng = np.random.default_rng(seed)
-    drawn = np.empty((replicates, len(KS)))
+    drawn = np.empty((replicates, values.shape[1]))
     for number in range(replicates):
         times = np.bincount(rng.integers(count, size=count), minlength=count)
         totals = times.astype(np.float64) @ sums
-        drawn[number] = 100.0 * totals[:-1] / totals[-1]
+        drawn[number] = totals[:-1] / totals[-1]
     tail = (100.0 - LEVEL) / 2
     low, high = np.percentile(drawn, [tail, 100.0 - tail], axis=0)
-    total = sums.sum(axis=0)
-    return tuple(
-        Interval(k, 100.0 * float(total[i] / total[-1]), float(low[i]), float(high[i]))
-        for i, k in enumerate(KS)
-    )
+    means = sums[:, :-1].sum(axis=0) / len(values)
+    return tuple(zip(means.tolist(), low.tolist(), high.tolist(), strict=True))

@@ -113,7 +113,11 @@ def write_page(path: Path, page: str) -> None:
 
 def shown_model(encoder: EncoderInfo) -> str:
     """Return the name of the model without its folders."""
-    model, weights = encoder.model, encoder.pretrained
+    return shown_name(encoder.model, encoder.pretrained)
+
+
+def shown_name(model: str, weights: str = "") -> str:
+    """Return the name of a model and its weights without folders."""
     if model.startswith(LOCAL_DIR):
         model = LOCAL_DIR + PurePath(model.removeprefix(LOCAL_DIR)).name
     if PurePath(weights).is_absolute():

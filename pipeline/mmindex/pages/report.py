@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from mmindex.core.config import EvaluateConfig
 from mmindex.core.modality import Modality
 from mmindex.evaluate.bootstrap import REPLICATES, Interval, recall_intervals
+from mmindex.evaluate.contrast import Contrast, DirectionContrast
 from mmindex.evaluate.corpus import Corpus
 from mmindex.evaluate.directions import Direction
 from mmindex.evaluate.evaluation import Evaluation, Reliabilities, Reliability
@@ -23,8 +25,8 @@ from mmindex.evaluate.speed import Speed, measure_speed
 from mmindex.evaluate.stage import Measured
 from mmindex.pages.charts import Axis, Bin, Mark, Tick, log_axis, percent_axis, rank_bins
 from mmindex.pages.collection import collection
-from mmindex.pages.page import render, shown_model
-from mmindex.pages.showcase import Showcase, showcase
+from mmindex.pages.page import render, shown_model, shown_name
+from mmindex.pages.showcase import MovedExample, Showcase, moved_examples, showcase
 from mmindex.search.vectorize import warning_about
 from mmindex.store import quarantine, versions
 from mmindex.store.snapshot import Snapshot
@@ -110,11 +112,23 @@ class HistoryPart:
     to_text: tuple[Mark, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ContrastPart:
+    """One direction of the comparison with another version."""
+
+    title: str
+    found: str
+    contrast: DirectionContrast
+    better: tuple[MovedExample, ...]
+    worse: tuple[MovedExample, ...]
+
+
 def report_page(
     snapshot: Snapshot,
     measured: Measured,
     config: EvaluateConfig,
     comparison: Comparison | None = None,
+    against: Contrast | None = None,
 ) -> str:
     """Return the HTML page of an evaluation, and measure the speed of the indexes.
 
@@ -123,6 +137,7 @@ def report_page(
         measured: the evaluation.
         config: the settings of the evaluation.
         comparison: the comparison with expected figures.
+        against: the comparison with another version.
 
     Raises:
         DataError: the store's tables are damaged.
@@ -140,10 +155,38 @@ def report_page(
         reasons=_reasons(snapshot),
         history=_history(snapshot, measured.evaluation),
         comparison=comparison,
+        against=against,
+        other=None if against is None else shown_name(against.model),
+        other_store="" if against is None else Path(against.store).name,
+        contrasts=_contrasts(snapshot, measured, against),
         replicates=REPLICATES,
         collection=collection(snapshot),
         warnings=_warnings(snapshot, comparison),
         made_at=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def _contrasts(
+    snapshot: Snapshot, measured: Measured, against: Contrast | None
+) -> tuple[ContrastPart, ...]:
+    to_image, to_text = measured.text_to_image, measured.image_to_text
+    if against is None or to_image is None or to_text is None:
+        return ()
+
+    def part(
+        title: str, direction: Direction, contrast: DirectionContrast, *, is_text: bool
+    ) -> ContrastPart:
+        better, worse = (
+            moved_examples(
+                snapshot, measured.corpus, direction, moved[:_EXAMPLES], to_image=is_text
+            )
+            for moved in (contrast.better, contrast.worse)
+        )
+        return ContrastPart(title, "image" if is_text else "caption", contrast, better, worse)
+
+    return (
+        part("Text to image", to_image, against.text_to_image, is_text=True),
+        part("Image to text", to_text, against.image_to_text, is_text=False),
     )
 
 

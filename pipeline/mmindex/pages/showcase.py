@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmindex.evaluate.contrast import Moved
 from mmindex.evaluate.corpus import Corpus, Items
 from mmindex.evaluate.directions import Direction
 from mmindex.pages.page import Thumb, thumb
@@ -80,6 +81,32 @@ def showcase(
     reader = _Reader(snapshot, corpus, direction, to_image=to_image)
     made = reader.examples(np.concatenate((best, worst)))
     return Showcase(made[: len(best)], made[len(best) :])
+
+
+@dataclass(frozen=True, slots=True)
+class MovedExample:
+    """A query whose rank changed: its example with this model, and its rank with the other."""
+
+    example: Example
+    there: int
+
+
+def moved_examples(
+    snapshot: Snapshot,
+    corpus: Corpus,
+    direction: Direction,
+    moved: Sequence[Moved],
+    *,
+    to_image: bool,
+) -> tuple[MovedExample, ...]:
+    """Return the texts and images of queries whose ranks changed.
+
+    Raises:
+        DataError: the store's tables are damaged.
+    """
+    reader = _Reader(snapshot, corpus, direction, to_image=to_image)
+    made = reader.examples(np.array([one.place for one in moved], dtype=np.int64))
+    return tuple(MovedExample(*pair) for pair in zip(made, (m.there for m in moved), strict=True))
 
 
 class _Reader:

@@ -18,7 +18,7 @@ from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
 from mmindex.media.services import use_endpoint
 from mmindex.store import versions
-from mmindex.store.holds import Hold, take_current
+from mmindex.store.holds import Hold, lock_shared, take_current
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo, IndexInfo, Manifest
 from mmindex.store.objects import Objects
@@ -246,6 +246,26 @@ def open_snapshot(root: Path) -> Snapshot:
     snapshot = published(versions.open_layout(root))
     if snapshot is None:
         raise NoInputError(f"{root}: nothing is published yet", "run `mmindex build` first")
+    return _ready(root, snapshot)
+
+
+def open_version(root: Path, number: int) -> Snapshot:
+    """Open one version of the store at ``root``, held and ready for searches.
+
+    Raises:
+        NoInputError: there is no such version, or a stage that searching needs has not run.
+        DataError: the manifest is damaged.
+    """
+    layout = versions.open_layout(root)
+    manifest = versions.read_version(layout, number)
+    descriptor = lock_shared(layout.version(number))
+    if descriptor is None:  # collected meanwhile
+        raise NoInputError(f"{root}: no version {number}", "run `mmindex versions`")
+    return _ready(root, Snapshot(Objects(layout), manifest, Hold(manifest, descriptor)))
+
+
+def _ready(root: Path, snapshot: Snapshot) -> Snapshot:
+    """Return a version that can be searched; see :func:`open_snapshot`."""
     manifest = snapshot.manifest
     missing = [stage for stage in _SEARCHABLE if stage not in manifest.stages]
     if missing or manifest.encoder is None:
