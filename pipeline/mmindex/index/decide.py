@@ -29,8 +29,9 @@ Int64 = NDArray[np.int64]
 EXACT_DEAD_SHARE = 0.1
 # Lists are sized for the number of vectors; four times as many want twice the lists.
 MOST_GROWTH = 4
-# What the recipe of an index does not depend on: it is the machine's, or says when to build anew.
-NOT_IN_RECIPE = {"threads", "gpu", "retrain_at"}
+# What the recipe of an index does not depend on: it is the machine's, says when to build anew, or
+# is for the keyword index.
+NOT_IN_RECIPE = {"threads", "gpu", "retrain_at", "keywords"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,13 +51,16 @@ class Config(Section):
         private addresses, and proxies.
         """
         crawl = self.crawl.model_dump(exclude={"rehash"}, exclude_defaults=True)
+        index = self.index.model_dump(exclude={"threads", "gpu"})
+        if self.index.keywords:
+            del index["keywords"]  # as older versions wrote it
         return {
             "source": [source.recorded() for source in self.source],
             **({"crawl": crawl} if crawl else {}),  # as older versions wrote it
             "fetch": self.fetch.model_dump(exclude={"allow_private", "use_env_proxy"}),
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},
-            "index": self.index.model_dump(exclude={"threads", "gpu"}),
+            "index": index,
             "evaluate": self.evaluate.model_dump(),
             "limits": self.limits.model_dump(exclude={"max_removed"}),
         }
