@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 import mmindex
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
-from mmindex.search.distinct import Scope
+from mmindex.search.distinct import Scope, distinct_hits
 from mmindex.search.hits import Limit
 from mmindex.search.near import default_threshold
+from mmindex.search.rank import by_vector
 from mmindex.search.searcher import Searcher
 from mmindex.store.snapshot import Snapshot
 from mmindex_cli.app import app
