@@ -64,7 +64,7 @@ def describe(
     # Ids are sorted by distance, so of equal ones the nearer to the image comes first.
     order = np.arange(len(ids)) if voters is None else np.argsort(-agreement, kind="stable")
     order = order[:k]
-    ranked = [Ranked([key], [float(near[n])]) for n, key in zip(
+    ranked = [Ranked([key], [min(float(near[n]), 1.0)]) for n, key in zip(
         order.tolist(), searcher.keys(ids[order]), strict=True)]  # fmt: skip
     named = hits(snapshot, Modality.TEXT, ranked, Limit(k=1))
     return Described(

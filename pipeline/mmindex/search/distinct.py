@@ -17,6 +17,7 @@ from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
 from mmindex.search.hits import Limit, rows_by_key
 from mmindex.search.near import Int64, close_pairs, default_threshold, group_leaders, unit_rows
+from mmindex.search.rank import Find
 from mmindex.search.searcher import Searcher
 from mmindex.store.snapshot import Snapshot
 
@@ -45,7 +46,7 @@ class Scope:
 
 
 def distinct_hits(
-    scope: Scope, vector: Float32, limit: Limit, left_out: Set[str] = frozenset()
+    scope: Scope, find: Find, limit: Limit, left_out: Set[str] = frozenset()
 ) -> tuple[Hit, ...]:
     """Return the best hit of each of ``limit.k`` groups, with its number of ``copies``.
 
@@ -54,14 +55,14 @@ def distinct_hits(
 
     Args:
         scope: the vectors to search.
-        vector: float32 (dim,), unit length.
+        find: the ranking of the query.
         limit: the number of hits and the lowest score.
         left_out: keys to exclude.
 
     Raises:
         DataError: the store is damaged.
     """
-    ids, scores = _leaders(scope, vector, limit, left_out)
+    ids, scores = _leaders(scope, find, limit, left_out)
     if not len(ids):
         return ()
     others = _near(scope, ids)
@@ -74,25 +75,20 @@ def distinct_hits(
         row, *same = named[key_of[leader]]
         near = sum(len(named.get(key_of[one], ())) for one in others[place].tolist())
         found.append(Hit(
-            place + 1, min(score, 1.0), row.id, row.uri, row.caption, row.image_id,
+            place + 1, score, row.id, row.uri, row.caption, row.image_id,
             len(same) + near,
         ))  # fmt: skip
     return tuple(found)
 
 
-def _leaders(
-    scope: Scope, vector: Float32, limit: Limit, left_out: Set[str]
-) -> tuple[Int64, Float32]:
+def _leaders(scope: Scope, find: Find, limit: Limit, left_out: Set[str]) -> tuple[Int64, Float32]:
     """Return the ids of the best hit of each group, best first, and their scores."""
     most = scope.searcher.n if scope.ids is None else len(scope.ids)
     depth = min(_FIRST_DEPTH * limit.k + len(left_out), most)
     while depth:
-        [scores], [ids] = scope.searcher.search(vector[None], depth, scope.ids)
-        wanted = ids >= 0
-        if limit.min_score is not None:
-            wanted &= scores >= limit.min_score
-        ended = depth == most or not wanted.all()
-        ids, scores = ids[wanted], scores[wanted]
+        found = find(depth)
+        ids, scores = found.ids, found.scores
+        ended = found.ended or depth == most
         if left_out:
             kept = np.array([key not in left_out for key in scope.searcher.keys(ids)], np.bool_)
             ids, scores = ids[kept], scores[kept]

@@ -27,7 +27,7 @@ from mmindex.store.snapshot import TABLES, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The result of one query: keys, best first, with their cosine similarities."""
+    """The result of one query: keys, best first, with their scores."""
 
     keys: Sequence[str]
     scores: Sequence[float]
@@ -120,8 +120,7 @@ def _ranked_hits(ranked: Ranked, by_key: dict[str, list[Row]], limit: Limit) -> 
             return
         for row in by_key[key]:
             rank += 1
-            # With rounding to float16, the product of a vector with itself can exceed 1 by 1e-4.
-            yield Hit(rank, min(score, 1.0), row.id, row.uri, row.caption, row.image_id)
+            yield Hit(rank, score, row.id, row.uri, row.caption, row.image_id)
 
 
 def _image_rows(
