@@ -229,7 +229,7 @@ class Session:
         """Find images by the words of a text alone, without the model; scores are BM25.
 
         Raises:
-            UsageError: the text has no words, there is a lowest score, or only good hits are wanted.
+            UsageError: the text has no words, or a lowest score or only good hits are wanted.
             NoInputError: the version has no keyword index.
             DataError: the keyword index is damaged.
         """
