@@ -247,10 +247,9 @@ class _Asked:
                 "--queries",
                 "for example: mmindex query a red bus, or mmindex query --image bus.jpg",
             )
-        composed = self.minus or self.weights or self.others or self.hybrid
-        if self.queries is not None and composed:
+        if self.queries is not None and (self.minus or self.weights or self.others):
             raise UsageError(
-                "--minus, --weights, --others and --hybrid cannot be combined with --queries",
+                "--minus, --weights and --others cannot be combined with --queries",
                 "remove these options",
             )
         if html is not None and self.queries is not None:
@@ -261,7 +260,9 @@ class _Asked:
             from mmindex.search.query import read_lines
 
             with _lines(self.queries) as file:
-                yield from index.search_many(read_lines(file), **wanted, errors="keep")
+                yield from index.search_many(
+                    read_lines(file), hybrid=self.hybrid, **wanted, errors="keep"
+                )
         else:
             yield index.search(
                 self.text or None,

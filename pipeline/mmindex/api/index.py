@@ -259,13 +259,14 @@ class Index:
         good: bool = False,
         columns: Sequence[str] | None = None,
         to: Side | None = "image",
+        hybrid: bool = False,
         errors: Literal["raise", "keep"] = "raise",
     ) -> Iterator[Hits]:
         """Search with many texts, faster than with :meth:`search`; yield the hits of each in order.
 
         Args:
             texts: the texts to search for; bytes are lines of a UTF-8 file.
-            k, where, min_score, sort, distinct, good, columns, to: as in :meth:`search`.
+            k, where, min_score, sort, distinct, good, columns, to, hybrid: as in :meth:`search`.
             errors: what to do with an invalid text (empty, not valid UTF-8): ``raise``, or ``keep``
                 to return empty hits with the reason in :attr:`Hits.error`.
 
@@ -282,10 +283,13 @@ class Index:
             where, as_limit(k, min_score, distinct=distinct, good=good), sort, columns, to
         )
         form.session.snapshot.index(form.to or Modality.IMAGE)
-        return self._many(given, form, strict=errors == "raise")
+        both = expect(hybrid, bool, "hybrid", "a bool")
+        return self._many(given, form, hybrid=both, strict=errors == "raise")
 
-    def _many(self, texts: Iterable[str | bytes], form: _Wanted, *, strict: bool) -> Iterator[Hits]:
-        for answer in form.session.lines(texts, form.to, form.limit):
+    def _many(
+        self, texts: Iterable[str | bytes], form: _Wanted, *, hybrid: bool, strict: bool
+    ) -> Iterator[Hits]:
+        for answer in form.session.lines(texts, form.to, form.limit, hybrid=hybrid):
             if strict and answer.error is not None:
                 raise DataError(f"{answer.query[:80]!r}: {answer.error}")
             yield form.hits(answer)

@@ -146,7 +146,12 @@ class Session:
         return answer
 
     def lines(
-        self, lines: Iterable[str | bytes], to: Modality | None, limit: Limit
+        self,
+        lines: Iterable[str | bytes],
+        to: Modality | None,
+        limit: Limit,
+        *,
+        hybrid: bool = False,
     ) -> Iterator[Answer]:
         """Search with many texts, or lines of a UTF-8 file: yield one answer for each, in order.
 
@@ -155,11 +160,12 @@ class Session:
         """
         to = to or Modality.IMAGE
         self.snapshot.index(to)
+        hybrid = hybrid and self._words_count(to, limit)
         pending = iter(lines)
         while batch := list(islice(pending, BATCH)):
             questions = [_question(line) for line in batch]
             good = [text for text, error in questions if error is None]
-            answered = iter(self.texts(good, to, limit))
+            answered = iter(self.texts(good, to, limit, hybrid=hybrid))
             for text, error in questions:
                 yield next(answered) if error is None else self._refused(text, to, error)
 
@@ -208,7 +214,6 @@ class Session:
                 "`others` leaves out images, but this query searches captions", "remove `others`"
             )
         self.snapshot.index(to)
-        words = None if question.words is None else self._words(question.words, to, limit)
         # An opened image is a query like any other; a vector, several parts, or words are not.
         judge = self._judge(Modality.IMAGE if question.is_image else None, to, limit)
         weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)
@@ -217,8 +222,8 @@ class Session:
         left_out = {one.key for one in wanted if one is not None and one.key is not None}
         left_out = left_out if question.others else set()
         fused = fuse(vectors, weights)
-        if words:
-            found = self._ranked(self._by_both(fused, words, limit), to, limit, None, left_out)
+        if question.words is not None and self._words_count(to, limit):
+            found = self._by_both(fused, question.words, limit, left_out)
         else:
             [found] = self._search(fused[None, :], to, limit, judge, left_out)
         images = [one.uri for one in wanted if one is not None]
@@ -250,8 +255,12 @@ class Session:
         found = self._ranked(find, Modality.IMAGE, limit, judge=None)
         return Answer(text, Modality.IMAGE, self.snapshot.manifest.version, found)
 
-    def texts(self, texts: Sequence[str], to: Modality, limit: Limit) -> list[Answer]:
+    def texts(
+        self, texts: Sequence[str], to: Modality, limit: Limit, *, hybrid: bool = False
+    ) -> list[Answer]:
         """Search with many texts at once; texts that cannot be encoded get an answer with an error.
+
+        With ``hybrid``, images are also ranked by the words of each text.
 
         Raises:
             NoInputError, ModelMismatchError: as :meth:`text`.
@@ -264,7 +273,12 @@ class Session:
             return []
         vectors = self.vectorizer.encode_texts(texts)
         good = good_rows(vectors)
-        found = iter(self._search(vectors[good], to, limit, judge))
+        if hybrid:
+            some = (text for text, fine in zip(texts, good.tolist(), strict=True) if fine)
+            pairs = zip(vectors[good], some, strict=True)
+            found = iter([self._by_both(vector, text, limit) for vector, text in pairs])
+        else:
+            found = iter(self._search(vectors[good], to, limit, judge))
         version = self.snapshot.manifest.version
         return [
             Answer(text, to, version, next(found))
@@ -354,18 +368,25 @@ class Session:
         ]
         return Ranked([key for key, _ in kept], [score for _, score in kept])
 
-    def _by_both(self, vector: Float32, words: list[str], limit: Limit) -> Find:
-        searcher = self._searcher(Modality.IMAGE)
+    def _by_both(
+        self, vector: Float32, text: str, limit: Limit, left_out: Set[str] = frozenset()
+    ) -> tuple[Hit, ...]:
+        """Return the images for a vector and the words of a text."""
+        words = query_words(text)
+        if not words:
+            get_logger("search").warning("the query has no words: using its vector alone")
+            return self._search(vector[None], Modality.IMAGE, limit, None, left_out)[0]
         _, ids = self._filtered(Modality.IMAGE)
-        near = by_vector(searcher, vector, ids, limit)
-        vectors = self.snapshot.vectors(Modality.IMAGE)
-        return by_both(near, vector, vectors, Words(self._keywords(), words, ids, limit.min_score))
+        near = by_vector(self._searcher(Modality.IMAGE), vector, ids, limit)
+        asked = Words(self._keywords(), words, ids, limit.min_score)
+        find = by_both(near, vector, self.snapshot.vectors(Modality.IMAGE), asked)
+        return self._ranked(find, Modality.IMAGE, limit, None, left_out)
 
-    def _words(self, text: str, to: Modality, limit: Limit) -> list[str]:
-        """Return the words of a hybrid query; none if only its vector can be used.
+    def _words_count(self, to: Modality, limit: Limit) -> bool:
+        """Check a hybrid search, and return whether words make the answers of this store better.
 
         Raises:
-            UsageError: the query is for captions, or only good hits are wanted.
+            UsageError: the search is for captions, or only good hits are wanted.
             NoInputError: the version has no keyword index.
         """
         _refuse_good(limit)
@@ -379,11 +400,8 @@ class Session:
                 "words make the answers of this store worse, see docs/keywords.md: using the "
                 "vector alone"
             )
-            return []
-        words = query_words(text)
-        if not words:
-            get_logger("search").warning("the query has no words: using its vector alone")
-        return words
+            return False
+        return True
 
     def _keywords(self) -> KeywordIndex:
         with self._lock:
