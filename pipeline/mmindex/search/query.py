@@ -54,6 +54,7 @@ class Answer:
         hits: best first.
         image: the location of the query image; None for a text.
         error: why the query failed; ``hits`` is then empty.
+        cosine: whether scores are cosine similarities; otherwise they are BM25.
     """
 
     query: str
@@ -62,6 +63,7 @@ class Answer:
     hits: tuple[Hit, ...]
     image: str | None = None
     error: str | None = None
+    cosine: bool = True
 
 
 @dataclass(slots=True)
@@ -253,7 +255,8 @@ class Session:
         _, ids = self._filtered(Modality.IMAGE)
         find = by_words(self._keywords(), words, ids)
         found = self._ranked(find, Modality.IMAGE, limit, judge=None)
-        return Answer(text, Modality.IMAGE, self.snapshot.manifest.version, found)
+        version = self.snapshot.manifest.version
+        return Answer(text, Modality.IMAGE, version, found, cosine=False)
 
     def texts(
         self, texts: Sequence[str], to: Modality, limit: Limit, *, hybrid: bool = False
