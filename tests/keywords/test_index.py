@@ -107,9 +107,9 @@ def test_the_score_of_other_words_is_that_of_an_image_with_them(tmp_path) -> Non
     index = index_of(tmp_path, texts, 1_000)
     scored = index.score(["red", "sea", "zebra"])
     for image, text in enumerate(texts):
-        score, found = index.score_of(Counter(text.split()), scored)
+        score, complete = index.score_of(Counter(text.split()), scored)
         assert score == pytest.approx(float(scored.scores[image]), rel=1e-5)
-        assert found == scored.found[image]
+        assert complete == scored.complete[image]
 
 
 def test_ranks_are_fused_by_weight() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import NoInputError
 from mmindex.core.modality import Modality
-from mmindex.keywords.postings import SEGMENTS, Postings, Segment
+from mmindex.keywords.postings import MOST_WORDS, SEGMENTS, Postings, Segment
 from mmindex.keywords.summary import SUMMARY, Summary, Weights, inputs_of, read_summary
 from mmindex.keywords.words import words
 from mmindex.store.manifest import Manifest
@@ -54,29 +55,29 @@ class Scores:
     """The scores of all images for one query.
 
     Attributes:
-        scores: float32 (ids,), BM25.
-        found: uint32 (ids,), how many of the query's words the image has.
-        most: number of different words in the query.
+        scores: float32 (ids,), BM25; 0 for an image without any of the words.
+        complete: bool (ids,), whether an image has all words.
+        words: number of different words in the query.
         rarity: the inverse document frequency of each word that some image has.
     """
 
     scores: Float32
-    found: NDArray[np.uint32]
-    most: int
+    complete: NDArray[np.bool_]
+    words: int
     rarity: dict[str, float]
 
     def best(self, k: int, allowed: Int64 | None = None) -> Matches:
         """Return the best ``k`` images, among the ids ``allowed`` only."""
-        ids = np.flatnonzero(self.found)
-        if allowed is not None:
-            ids = allowed[self.found[allowed] > 0]
-        complete = ids[self.found[ids] == self.most]
-        parts = [_best(self.scores, complete, k)]
-        if len(complete) < k:
-            partial = ids[self.found[ids] < self.most]
-            parts.append(_best(self.scores, partial, k - len(complete)))
-        ids = np.concatenate(parts)
-        return Matches(ids, self.scores[ids], len(parts[0]))
+        if allowed is None:
+            complete, found = np.flatnonzero(self.complete), np.flatnonzero(self.scores > 0)
+        else:
+            complete = allowed[self.complete[allowed]]
+            found = allowed[self.scores[allowed] > 0]
+        first = ids = _best(self.scores, complete, k)
+        if len(first) < k:
+            partial = found[~self.complete[found]]
+            ids = np.concatenate([first, _best(self.scores, partial, k - len(first))])
+        return Matches(ids, self.scores[ids], len(first))
 
 
 def _best(scores: Float32, ids: Int64, k: int) -> Int64:
@@ -86,6 +87,16 @@ def _best(scores: Float32, ids: Int64, k: int) -> Int64:
         least = np.partition(mine, len(mine) - k)[len(mine) - k]
         ids, mine = ids[mine >= least], mine[mine >= least]
     return ids[np.lexsort((ids, -mine))[:k]]
+
+
+def _common(lists: Iterable[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """Return the ids that are in all lists; each is ascending and has an id once."""
+    shortest, *others = sorted(lists, key=len)
+    for one in others:
+        places = np.searchsorted(one, shortest)
+        places[places == len(one)] = 0
+        shortest = shortest[one[places] == shortest]
+    return shortest
 
 
 class KeywordIndex:
@@ -113,29 +124,34 @@ class KeywordIndex:
         """Score all images for the words of a query; repeated words count once."""
         wanted = list(dict.fromkeys(query))
         scores = np.zeros(self._rows, dtype=np.float32)
-        found = np.zeros(self._rows, dtype=np.uint32)
+        complete = np.zeros(self._rows, dtype=np.bool_)
         rarity = {}
-        for word in wanted:
-            parts = [part for one in self._segments if (part := one.find(word)) is not None]
-            if parts:
-                rarity[word] = self._rarity(parts)
-            for part in parts:
-                counts = part.counts.astype(np.float32)
-                counts /= counts + self._norms[part.ids]
-                scores[part.ids] += np.float32(rarity[word]) * counts  # an id occurs once
-                found[part.ids] += 1
-        return Scores(scores, found, len(wanted), rarity)
+        found = [[segment.find(word) for segment in self._segments] for word in wanted]
+        for word, parts in zip(wanted, found, strict=True):
+            if there := [part for part in parts if part is not None]:
+                rarity[word] = self._rarity(there)
+            for part in there:
+                ids = part.ids.astype(np.intp)  # once, not for each access
+                shares = part.counts.astype(np.float32)
+                shares /= shares + self._norms[ids]
+                shares *= np.float32(rarity[word])
+                scores[ids] += shares  # an id occurs once
+        for of_segment in zip(*found, strict=True):
+            lists = [part.ids for part in of_segment if part is not None]
+            if len(lists) == len(wanted):
+                complete[_common(lists)] = True
+        return Scores(scores, complete, len(wanted), rarity)
 
     def _rarity(self, parts: Iterable[Postings]) -> float:
         n = sum(len(part.ids) for part in parts)
         return float(np.log1p((self._images - n + 0.5) / (n + 0.5)))
 
-    def score_of(self, tally: Counter[str], scored: Scores) -> tuple[float, int]:
-        """Return the score that an image with other words would have, and how many it has."""
+    def score_of(self, tally: Counter[str], scored: Scores) -> tuple[float, bool]:
+        """Return the score of an image if it had these words, and whether these are all words."""
         norm = float(self._norm(tally.total()))
         there = [word for word in scored.rarity if tally[word]]
         total = sum(scored.rarity[word] * tally[word] / (tally[word] + norm) for word in there)
-        return total, len(there)
+        return total, len(there) == scored.words
 
 
 def has_keywords(manifest: Manifest) -> bool:
@@ -168,5 +184,5 @@ def open_keywords(snapshot: Snapshot) -> KeywordIndex:
 
 
 def query_words(text: str) -> list[str]:
-    """Return the different words of a query, in order."""
-    return list(dict.fromkeys(words(text)))
+    """Return the different words of a query, in order, among its first ``MOST_WORDS``."""
+    return list(dict.fromkeys(islice(words(text), MOST_WORDS)))

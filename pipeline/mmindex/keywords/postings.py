@@ -44,19 +44,28 @@ class Postings:
     counts: Counts
 
 
+class _Places(dict[str, int]):
+    """The number of each word, in the order of their first occurrence."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = place = len(self)
+        return place
+
+
 class SegmentBuilder:
     """Collects the words of images in ascending order of their ids."""
 
     def __init__(self) -> None:
-        self._places: dict[str, int] = {}
-        self._words, self._ids, self._counts = array("i"), array("i"), array("H")
+        self._places = _Places()
+        self._images, self._sizes = array("i"), array("i")
+        self._words, self._counts = array("i"), array("H")
 
     def add(self, image: int, tally: Counter[str]) -> None:
         """Add an image with its words."""
-        for word, count in tally.items():
-            self._words.append(self._places.setdefault(word, len(self._places)))
-            self._ids.append(image)
-            self._counts.append(count)
+        self._images.append(image)
+        self._sizes.append(len(tally))
+        self._words.extend(map(self._places.__getitem__, tally))
+        self._counts.extend(tally.values())
 
     def table(self) -> pa.Table:
         """Return the segment."""
@@ -64,12 +73,13 @@ class SegmentBuilder:
         rank = np.empty(len(vocabulary), dtype=np.int32)
         rank[[self._places[word] for word in vocabulary]] = np.arange(len(vocabulary))
         words = rank[np.asarray(self._words, dtype=np.int32)]
+        ids = np.repeat(np.asarray(self._images), np.asarray(self._sizes))
         order = np.argsort(words, kind="stable")  # within a word, ids stay ascending
         sizes = np.bincount(words, minlength=len(vocabulary))
         offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
         lists = [
             pa.ListArray.from_arrays(offsets, pa.array(np.asarray(values)[order], kind))
-            for values, kind in zip((self._ids, self._counts), _LISTS.values(), strict=True)
+            for values, kind in zip((ids, self._counts), _LISTS.values(), strict=True)
         ]
         return pa.table([pa.array(vocabulary, pa.string()), *lists], names=["word", *_LISTS])
 

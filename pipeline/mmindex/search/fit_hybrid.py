@@ -105,7 +105,7 @@ def _held_out(
         scored = keywords.score(words)
         for owner in query.owners.tolist():
             tally = _without(texts[owner], query.text)
-            scored.scores[owner], scored.found[owner] = keywords.score_of(tally, scored)
+            scored.scores[owner], scored.complete[owner] = keywords.score_of(tally, scored)
         yield query, scored.best(LEAST_DEPTH)
 
 
