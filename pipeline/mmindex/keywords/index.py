@@ -12,8 +12,7 @@ with N images, n of them with the word, f times in this image, which has l words
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import NoInputError
 from mmindex.core.modality import Modality
+from mmindex.keywords.best import NOTHING, Matches, Norms, Term, best_of
 from mmindex.keywords.postings import MOST_WORDS, SEGMENTS, Postings, Segment
 from mmindex.keywords.summary import SUMMARY, Summary, Weights, inputs_of, read_summary
 from mmindex.keywords.words import words
@@ -31,72 +31,7 @@ from mmindex.store.snapshot import Snapshot
 K1: Final = 1.2
 B: Final = 0.75
 
-Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """The images with at least one word of a query: first those with all words, each best first.
-
-    Attributes:
-        ids: int64 (n,).
-        scores: float32 (n,), BM25; equal scores by lower id.
-        complete: number of images with all words.
-    """
-
-    ids: Int64
-    scores: Float32
-    complete: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """The scores of all images for one query.
-
-    Attributes:
-        scores: float32 (ids,), BM25; 0 for an image without any of the words.
-        complete: bool (ids,), whether an image has all words.
-        words: number of different words in the query.
-        rarity: the inverse document frequency of each word that some image has.
-    """
-
-    scores: Float32
-    complete: NDArray[np.bool_]
-    words: int
-    rarity: dict[str, float]
-
-    def best(self, k: int, allowed: Int64 | None = None) -> Matches:
-        """Return the best ``k`` images, among the ids ``allowed`` only."""
-        if allowed is None:
-            complete, found = np.flatnonzero(self.complete), np.flatnonzero(self.scores > 0)
-        else:
-            complete = allowed[self.complete[allowed]]
-            found = allowed[self.scores[allowed] > 0]
-        first = ids = _best(self.scores, complete, k)
-        if len(first) < k:
-            partial = found[~self.complete[found]]
-            ids = np.concatenate([first, _best(self.scores, partial, k - len(first))])
-        return Matches(ids, self.scores[ids], len(first))
-
-
-def _best(scores: Float32, ids: Int64, k: int) -> Int64:
-    """Return the ``k`` ids with the highest scores, best first, equal scores by lower id."""
-    mine = scores[ids]
-    if len(ids) > k:
-        least = np.partition(mine, len(mine) - k)[len(mine) - k]
-        ids, mine = ids[mine >= least], mine[mine >= least]
-    return ids[np.lexsort((ids, -mine))[:k]]
-
-
-def _common(lists: Iterable[NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Return the ids that are in all lists; each is ascending and has an id once."""
-    shortest, *others = sorted(lists, key=len)
-    for one in others:
-        places = np.searchsorted(one, shortest)
-        places[places == len(one)] = 0
-        shortest = shortest[one[places] == shortest]
-    return shortest
 
 
 class KeywordIndex:
@@ -114,44 +49,64 @@ class KeywordIndex:
         self._rows = len(summary.lengths)
         self._images = int(np.count_nonzero(summary.lengths))
         self._mean = float(summary.lengths.sum(dtype=np.int64)) / max(1, self._images)
-        self._norms = self._norm(summary.lengths).astype(np.float32)
+        every = self._norm(summary.lengths).astype(np.float32)
+        least = every[summary.lengths > 0].min(initial=np.inf)
+        self._norms = Norms(every, float(least))
 
     def _norm(self, lengths: NDArray[np.uint32] | int) -> NDArray[np.float64]:
         shares = np.asarray(lengths, dtype=np.float64) / max(1.0, self._mean)
         return np.asarray(K1 * (1 - B + B * shares))
 
-    def score(self, query: Iterable[str]) -> Scores:
-        """Score all images for the words of a query; repeated words count once."""
-        wanted = list(dict.fromkeys(query))
-        scores = np.zeros(self._rows, dtype=np.float32)
-        complete = np.zeros(self._rows, dtype=np.bool_)
-        rarity = {}
-        found = [[segment.find(word) for segment in self._segments] for word in wanted]
-        for word, parts in zip(wanted, found, strict=True):
-            if there := [part for part in parts if part is not None]:
-                rarity[word] = self._rarity(there)
-            for part in there:
-                ids = part.ids.astype(np.intp)  # once, not for each access
-                shares = part.counts.astype(np.float32)
-                shares /= shares + self._norms[ids]
-                shares *= np.float32(rarity[word])
-                scores[ids] += shares  # an id occurs once
-        for of_segment in zip(*found, strict=True):
-            lists = [part.ids for part in of_segment if part is not None]
-            if len(lists) == len(wanted):
-                complete[_common(lists)] = True
-        return Scores(scores, complete, len(wanted), rarity)
+    def best(self, query: Sequence[str], k: int, allowed: Int64 | None = None) -> Matches:
+        """Return the best ``k`` images, among the ids ``allowed`` only.
 
-    def _rarity(self, parts: Iterable[Postings]) -> float:
-        n = sum(len(part.ids) for part in parts)
-        return float(np.log1p((self._images - n + 0.5) / (n + 0.5)))
+        Args:
+            query: different words, see :func:`query_words`.
+            k: the number of images.
+            allowed: int64 (n,), ids.
+        """
+        found = [self._parts(word) for word in query]
+        rarities = [self._rarity(parts) for parts in found]
+        order = sorted(range(len(query)), key=lambda number: -rarities[number])
+        only = None if allowed is None else np.zeros(self._rows, dtype=np.bool_)
+        if only is not None:
+            only[allowed] = True
+        best = NOTHING
+        for segment in range(len(self._segments)):
+            terms = [
+                Term(part, rarities[number])
+                for number in order
+                if (part := _among(found[number][segment], only)) is not None
+            ]
+            if terms:
+                best = best_of(terms, self._norms, k, best, every=len(terms) == len(query))
+        return best
 
-    def score_of(self, tally: Counter[str], scored: Scores) -> tuple[float, bool]:
-        """Return the score of an image if it had these words, and whether these are all words."""
+    def rarities(self, query: Iterable[str]) -> dict[str, float]:
+        """Return the inverse document frequency of each word that some image has."""
+        found = {word: self._rarity(self._parts(word)) for word in query}
+        return {word: rarity for word, rarity in found.items() if rarity}
+
+    def _parts(self, word: str) -> list[Postings | None]:
+        return [segment.find(word) for segment in self._segments]
+
+    def _rarity(self, parts: Iterable[Postings | None]) -> float:
+        n = sum(len(part.ids) for part in parts if part is not None)
+        return float(np.log1p((self._images - n + 0.5) / (n + 0.5))) if n else 0.0
+
+    def score_of(self, tally: Counter[str], rarities: Mapping[str, float]) -> float:
+        """Return the score of an image if it had these words."""
         norm = float(self._norm(tally.total()))
-        there = [word for word in scored.rarity if tally[word]]
-        total = sum(scored.rarity[word] * tally[word] / (tally[word] + norm) for word in there)
-        return total, len(there) == scored.words
+        there = (word for word in rarities if tally[word])
+        return sum(rarities[word] * tally[word] / (tally[word] + norm) for word in there)
+
+
+def _among(postings: Postings | None, only: NDArray[np.bool_] | None) -> Postings | None:
+    """Return the postings of these images; None if there are none."""
+    if postings is None or only is None:
+        return postings
+    kept = only[postings.ids]
+    return Postings(postings.ids[kept], postings.counts[kept]) if kept.any() else None
 
 
 def has_keywords(manifest: Manifest) -> bool:
