@@ -139,5 +139,5 @@ def open_keywords(snapshot: Snapshot) -> KeywordIndex:
 
 
 def query_words(text: str) -> list[str]:
-    """Return the different words of a query, in order, among its first ``MOST_WORDS``."""
-    return list(dict.fromkeys(islice(words(text), MOST_WORDS)))
+    """Return the different words of a query, in order, at most ``MOST_WORDS``."""
+    return list(islice(dict.fromkeys(words(text)), MOST_WORDS))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
+By: TypeAlias = Literal["meaning", "words", "both"]
+"""What images are ranked by: the vector of a text, its words, or both."""
 RANK_OFFSET: Final = 60
 """The constant of reciprocal rank fusion, from the paper."""
 LEAST_DEPTH: Final = 100
