@@ -34,11 +34,11 @@ import httpx
 import numpy as np
 import psutil
 import pyarrow.parquet as pq
+
+import mmindex
 from benchkit.clustered import clustered
 from benchkit.process import MMINDEX, peer, run
 from benchkit.report import Report, options_of
-
-import mmindex
 from mmindex.core.resources import data_dir
 
 WORDS = ["red", "blue", "green", "boat", "house", "tree", "cat", "dog", "sea", "snow", "night", "day",
