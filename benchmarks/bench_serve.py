@@ -41,9 +41,10 @@ from benchkit.process import MMINDEX, peer, run
 from benchkit.report import Report, options_of
 from mmindex.core.resources import data_dir
 
-WORDS = ["red", "blue", "green", "boat", "house", "tree", "cat", "dog", "sea", "snow", "night", "day",
-         "sun", "moon", "two", "three", "small", "large", "bird", "car", "road", "hill", "star",
-         "cloud"]  # fmt: skip
+WORDS = [
+    *("red", "blue", "green", "boat", "house", "tree", "cat", "dog", "sea", "snow", "night", "day"),
+    *("sun", "moon", "two", "three", "small", "large", "bird", "car", "road", "hill", "cloud"),
+]
 HITS = 20
 K = 10  # of recall
 QUERIES = 500
