@@ -27,7 +27,7 @@ from mmindex.core.records import Stamp
 from mmindex.media.photo import Fields, pack, unpack
 from mmindex.store.layout import Layout
 from mmindex.store.publish import PartialFile
-from mmindex.store.purge import open_stamps
+from mmindex.store.purge import DAMAGED, open_stamps
 
 _RACY_NS: Final = 2_000_000_000
 _COLUMNS: Final = (
@@ -130,7 +130,7 @@ class Stamps:
             return None
         try:
             row = self._before.execute(_FIND, (uri,)).fetchone()
-        except sqlite3.DatabaseError as error:
+        except DAMAGED as error:
             _warn(self._target, error)
             self._before.close()
             self._before = None
@@ -175,7 +175,7 @@ class Stamps:
             return False
         try:
             (rows,) = self._before.execute("SELECT count(*) FROM files").fetchone()
-        except sqlite3.DatabaseError as error:
+        except DAMAGED as error:
             _warn(self._target, error)
             return False
         return bool(rows == self._added)
@@ -188,7 +188,7 @@ class Stamps:
                 rest = self._before.execute(f"SELECT {_COLUMNS} FROM files")  # noqa: S608
                 self._now.executemany(_PUT.replace("REPLACE", "IGNORE"), rest)
             self._now.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise _storage_error(error) from error
         self._close()
         with os_errors(self._scratch):
@@ -203,20 +203,20 @@ def _open(path: Path, rules: str) -> sqlite3.Connection | None:
         return None
     try:
         database = open_stamps(path)
-    except sqlite3.DatabaseError as error:
+    except DAMAGED as error:
         _warn(path, error)
         return None
     try:
         database.execute("PRAGMA cache_size = -32768")
         if database.execute("SELECT text FROM rules").fetchone() == (rules,):
             return database
-    except sqlite3.DatabaseError as error:
+    except DAMAGED as error:
         _warn(path, error)
     database.close()
     return None
 
 
-def _warn(path: Path, error: sqlite3.Error) -> None:
+def _warn(path: Path, error: Exception) -> None:
     get_logger("crawl").warning(
         "the cache of unchanged files cannot be read: all files are read again",
         file=path.name,
@@ -242,7 +242,7 @@ def _crc(row: tuple[Any, ...]) -> int:
     return zlib.crc32(repr(row).encode("utf-8", "surrogatepass"))
 
 
-def _storage_error(error: sqlite3.Error) -> StorageError:
+def _storage_error(error: Exception) -> StorageError:
     return StorageError(
         f"the cache of unchanged files cannot be written: {error}",
         "free some disk space, or choose another `store`",
