@@ -226,7 +226,7 @@ class Index:
         )
         expect(hybrid, bool, "hybrid", "a bool")
         if keywords is not None:
-            parts = (text, image, vector, plus, minus, weights)
+            parts = (text, vector, weights, *several(image), *several(plus), *several(minus))
             check_alone(keywords, parts, others=others or hybrid)
             return form.hits(form.session.keywords(keywords, form.to, form.limit))
         words = as_words(text, hybrid)

@@ -118,7 +118,7 @@ def as_words(text: str | None, hybrid: bool) -> str | None:
 def check_alone(keywords: object, parts: Iterable[object], *, others: bool) -> None:
     """Check the arguments of a search by keywords, which has no other parts."""
     expect(keywords, str, "keywords", "a str")
-    if others or any(part is not None and part != () for part in parts):
+    if others or any(part is not None for part in parts):
         raise UsageError(
             "`keywords` searches by words alone and cannot be combined with other parts",
             "pass the text with `hybrid`, or use only `keywords`",
