@@ -8,9 +8,8 @@ import pytest
 
 import mmindex
 from mmindex.core.errors import DataError, NoInputError
-from mmindex.keywords.index import has_keywords, open_keywords
-from mmindex.keywords.postings import SEGMENTS
-from mmindex.keywords.summary import SUMMARY
+from mmindex.keywords.index import open_keywords
+from mmindex.keywords.names import SEGMENTS, SUMMARY, has_keywords
 from mmindex.runs.run import run
 from mmindex.runs.settings import settings
 from mmindex.store import versions

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from mmindex.core.errors import NoInputError
 from mmindex.core.modality import Modality
 from mmindex.keywords.best import NOTHING, Matches, Norms, Term, best_of
-from mmindex.keywords.postings import MOST_WORDS, SEGMENTS, Postings, Segment
-from mmindex.keywords.summary import SUMMARY, Summary, Weights, inputs_of, read_summary
+from mmindex.keywords.names import SEGMENTS, has_keywords
+from mmindex.keywords.postings import MOST_WORDS, Postings, Segment
+from mmindex.keywords.summary import Summary, Weights, inputs_of, read_summary
 from mmindex.keywords.words import words
-from mmindex.store.manifest import Manifest
 from mmindex.store.snapshot import Snapshot
 
 K1: Final = 1.2
@@ -107,11 +107,6 @@ def _among(postings: Postings | None, only: NDArray[np.bool_] | None) -> Posting
         return postings
     kept = only[postings.ids]
     return Postings(postings.ids[kept], postings.counts[kept]) if kept.any() else None
-
-
-def has_keywords(manifest: Manifest) -> bool:
-    """Return whether a version has an object of a keyword index."""
-    return manifest.find(SUMMARY) is not None
 
 
 def open_keywords(snapshot: Snapshot) -> KeywordIndex:

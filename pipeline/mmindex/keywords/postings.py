@@ -18,12 +18,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError
+from mmindex.keywords.names import SEGMENTS
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import REPAIR_HINT, Objects
 from mmindex.store.publish import StagedFile
 
-SEGMENTS: Final = "keywords/words/"
-"""The start of the names of all segments."""
 SEGMENT_IDS: Final = 1 << 18
 """Ids of a segment: with 50 words for each image, building one takes some 300 MB."""
 MOST_WORDS: Final = 4_096

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 
 from mmindex.core.errors import UsageError
-from mmindex.keywords.index import has_keywords
+from mmindex.keywords.names import has_keywords
 from mmindex.pages.controls import Action, Field
 from mmindex.search.calibration import CALIBRATION
 from mmindex.search.condition import in_brackets
