@@ -136,7 +136,7 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
     for side, index in forecast.index.items():
         yield f"{side} index", index_line(msgspec.structs.asdict(index))
     if forecast.keywords and forecast.keywords != "none":
-        yield "keyword index", forecast.keywords
+        yield "keywords", forecast.keywords
     for stop in forecast.stops:
         yield "stop", f"exit {stop.exit_code}: {as_flags(stop.message)}"
         if stop.hint:
@@ -237,7 +237,7 @@ def describe(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for modality, info in manifest.indexes.items():
         yield f"{modality} index", _index_line(info)
     if words := keyword_facts(manifest):
-        yield "keyword index", f"{words.words:,} words, {size(words.bytes)}"
+        yield "keywords", f"{words.words:,} words, {size(words.bytes)}"
     missing = [stage for stage in ("crawl", "encode", "index") if stage not in manifest.stages]
     if missing:
         yield "missing", f"{', '.join(missing)}: run `mmindex {missing[0]}`"

@@ -66,6 +66,11 @@ def test_files_are_found_by_their_names(index: Index, words: str, name: str | No
 def test_a_very_long_query_is_answered(index: Index) -> None:
     found = index.search(keywords="x " * 500_000 + "invoice")
     assert Path(found[0].uri).name == "invoice 2023.png"
+    many = " ".join(f"w{number}" for number in range(150_000))
+    [found] = index.search_many([f"invoice {many[:60_000]}"], keywords=True)
+    assert Path(found[0].uri).name == "invoice 2023.png"
+    assert Path(index.search(keywords=f"invoice {many}")[0].uri).name == "invoice 2023.png"
+    assert Path(index.search(keywords="東" * 300_000 + "京")[0].uri).name == "東京タワー.png"
 
 
 @pytest.mark.parametrize("words", ["", "  ", "🚤", "!?"])
