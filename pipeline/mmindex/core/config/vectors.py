@@ -125,7 +125,7 @@ class IndexConfig(Section):
     """Whether to index the words of captions, file names and metadata, for `--keywords` and
     `--hybrid`.
 
-    Turn it off to save disk space and the time of a build."""
+    Turn it off to save disk space and build time."""
 
 
 class EvaluateConfig(Section):
