@@ -108,7 +108,8 @@ def test_the_table_is_aligned_and_inert() -> None:
         "  through the index         9.3   25.4   35.6     beyond 10",
         "",
         "index recall@10: image 98.77 %, text 99.00 %",
-        "note: hits have no probabilities: too few captioned images, or an older build",
+        "note: hits have no probabilities: the corpus has too few images with captions, or an "
+        "older release built this version",
     ]
 
 
@@ -135,8 +136,8 @@ def test_reliability_is_shown_with_its_interval() -> None:
         "",
         "probabilities, held out     ECE  first hits    95 % interval   queries",
         "text to image             0.002       0.012    0.010 - 0.035     1,100",
-        "query --good, percent     right answers lost  absent recognised    flat threshold",
-        "text to image                            5.8               90.8              82.0",
+        "query --good, percent     right answers lost  no answer recognised    flat threshold",
+        "text to image                            5.8                  90.8              82.0",
     ]
 
 
@@ -155,8 +156,9 @@ def test_samples_missing_captions_and_untrained_models_are_reported() -> None:
     )
     assert list(evaluation_lines(bare))[2:] == [
         "index recall@10: image 98.00 %, text -",
-        "note: hits have no probabilities: they are fitted to captions",
-        "note: no captions; the image index was queried with images, leaving out the image",
+        "note: hits have no probabilities, because these are fitted to captions",
+        "note: the corpus has no captions, so the image index was queried with images; each was "
+        "left out of its own answers",
         "note: measured on a sample of the queries (seed 3)",
         "warning: the model is UNTRAINED: these figures are meaningless",
     ]
