@@ -97,9 +97,13 @@ CAPTIONS = {"a.jpg": ["one"], "b.jpg": ["two"], "c.jpg": ["three"]}
     [
         ({**PICTURES, "d.jpg": 4}, CAPTIONS, r"1 images are only in the other .*d\.jpg"),
         ({"a.jpg": 1, "b.jpg": 2}, CAPTIONS, r"1 images are only in this version .*c\.jpg"),
-        ({**PICTURES, "b.jpg": 9}, CAPTIONS, r"1 images have other content .*b\.jpg"),
+        ({**PICTURES, "b.jpg": 9}, CAPTIONS, r"1 images have different content .*b\.jpg"),
         (PICTURES, {**CAPTIONS, "a.jpg": ["one", "uno"]}, r"1 captions are only in the other .*#1"),
-        (PICTURES, {**CAPTIONS, "a.jpg": ["another"]}, r"1 captions have other content .*a\.jpg#0"),
+        (
+            PICTURES,
+            {**CAPTIONS, "a.jpg": ["another"]},
+            r"1 captions have different content .*a\.jpg#0",
+        ),
     ],
 )
 def test_another_corpus_is_refused_and_the_difference_is_named(

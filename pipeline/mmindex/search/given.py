@@ -121,7 +121,7 @@ def check_alone(
     expect(keywords, str, "keywords", "a str")
     if others or any(part is not None and part != () for part in parts):
         raise UsageError(
-            "`keywords` searches by words alone and cannot be combined with other parts",
+            "`keywords` searches by words only and cannot be combined with other parts",
             "pass the text with `hybrid`, or use only `keywords`",
         )
     if to is Modality.TEXT:

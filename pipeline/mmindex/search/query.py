@@ -307,10 +307,10 @@ class Session:
                 return one
         if limit.good:
             raise NoInputError(
-                f"version {self.snapshot.manifest.version} cannot tell good hits of this query from"
-                " weak ones",
-                "`good` works for a text that searches images and an image that searches captions,"
-                " in a store that was evaluated with at least 50 captioned images",
+                f"version {self.snapshot.manifest.version} has no calibration for this kind of "
+                "query, so weak hits are not known",
+                "use `good` to find images by one text or captions by one image, in a store that "
+                "was evaluated with at least 50 captioned images",
             )
         return None
 
@@ -377,7 +377,7 @@ class Session:
         """Return the images for a vector and the words of a text."""
         words = query_words(text)
         if not words:
-            get_logger("search").warning("the query has no words: using its vector alone")
+            get_logger("search").warning("the query has no words: using only its vector")
             return self._search(vector[None], Modality.IMAGE, limit, None, left_out)[0]
         _, ids = self._filtered(Modality.IMAGE)
         near = by_vector(self._searcher(Modality.IMAGE), vector, ids, limit)
@@ -386,7 +386,7 @@ class Session:
         return self._ranked(find, Modality.IMAGE, limit, None, left_out)
 
     def _words_count(self, to: Modality, limit: Limit) -> bool:
-        """Check a hybrid search, and return whether words make the answers of this store better.
+        """Check a hybrid search, and return whether words count in this store.
 
         Raises:
             UsageError: the search is for captions, or only good hits are wanted.
@@ -400,8 +400,8 @@ class Session:
             )
         if self._keywords().weights.none:
             get_logger("search").warning(
-                "words make the answers of this store worse, see docs/keywords.md: using the "
-                "vector alone"
+                "words make the answers of this store worse (see docs/keywords.md): using only the "
+                "vector"
             )
             return False
         return True
@@ -443,7 +443,7 @@ def _judged(
 def _refuse_good(limit: Limit) -> None:
     if limit.good:
         raise UsageError(
-            "`good` judges hits by their vectors, but this query also uses words",
+            "`good` works only with vectors, but this query also uses words",
             "remove `good`, or search without `keywords` and `hybrid`",
         )
 
