@@ -31,11 +31,11 @@ from support.stores import image_store
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """Five images of five colours with captions that name them: every one is found first."""
+    """Five images of five colours with captions that name them; each is the first answer."""
     paths = write_pngs(tmp_path / "p", 5)
     images = {f"i{n}": path for n, path in enumerate(paths)}
     captions = [(image_id, f"a {COLOURS[n]} square") for n, image_id in enumerate(images)]
-    captions[1] = ("i1", "a black green square")  # half-way: the image's green is a dark one
+    captions[1] = ("i1", "a black green square")  # half-way, because the green of the image is dark
     image_store(tmp_path / "store", images, captions, FakeEncoder())
     return tmp_path / "store"
 
@@ -200,7 +200,7 @@ def test_figures_as_expected_are_0_and_shown(store: Path) -> None:
 
 
 def test_figures_outside_their_tolerance_are_65_and_named(store: Path, tmp_path: Path) -> None:
-    """Figures and report are there all the same."""
+    """The figures and the report are written nevertheless."""
     target = tmp_path / "report.html"
     text = '[[expected]]\ntolerance = 1\ntext_to_image = {"r@1" = 98.9, "r@5" = 100}\n'
     done = expect(store, text, "--html", str(target))
