@@ -144,7 +144,7 @@ def test_single_stages_make_the_same_version_as_build(built, tmp_path, tiny_mode
 
 
 def test_the_wheel_works_outside_the_checkout(tmp_path):
-    """The wheel is built, installed elsewhere and run in an empty folder, with the embedded model."""
+    """The wheel is built, installed elsewhere and run in an empty folder."""
     root = Path(__file__).parents[2]
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, root]
     subprocess.run(build, check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""Two versions of one corpus are compared; other corpora are refused by their difference."""
+"""Two versions of one corpus are compared; for other corpora, the error names the difference."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from support.pages import assert_self_contained
 from support.vectors import random_units, write_clip_retrieval, write_npy
 
 ROWS = 40
-GOOD = 25  # rows whose text has the vector of its image
+GOOD = 25  # rows whose text has the same vector as its image
 
 
 def vectors_store(folder: Path, good: int, rows: int = ROWS) -> Path:
-    """A store whose captions find their images in the first ``good`` rows, by construction."""
+    """Publish a store in which only the captions of the first ``good`` rows find their images."""
     place = write_clip_retrieval(folder / "a", rows=rows)
     images = random_units(rows)
     texts = random_units(rows, seed=1)
