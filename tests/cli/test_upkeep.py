@@ -52,7 +52,7 @@ def numbers(store):
 
 
 def test_gc_reports_what_is_removed_what_is_kept_and_why(store):
-    """Run the complete command, as cron does."""
+    """The complete command, as cron runs it."""
     dry = mmindex("gc", "--keep", 2, "--keep-days", 0, "--dry-run", "--store", store)
     assert numbers(store) == [1, 2, 3, 4, 5]
     done = mmindex("gc", "--keep", 2, "--keep-days", 0, "--store", store)

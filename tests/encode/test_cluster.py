@@ -233,7 +233,7 @@ def test_a_new_node_gets_units_and_a_dead_one_only_loses_its_unit(nodes: Any, be
 
 
 def test_a_node_checks_store_corpus_and_packages(tmp_path: Path) -> None:
-    """Run the checks that every node runs, here."""
+    """The checks that every node runs, in this process."""
     layout = create_layout(tmp_path / "store")
     [path] = write_pngs(tmp_path / "pictures", 1)
     key = image_key(path.read_bytes())

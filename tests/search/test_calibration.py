@@ -1,4 +1,4 @@
-"""Hits carry probabilities, which change neither ranks nor scores."""
+"""Hits have probabilities, which change neither ranks nor scores."""
 
 from __future__ import annotations
 
