@@ -25,7 +25,7 @@ TURNS = {
 
 
 def phone_photo(number: int) -> tuple[bytes, Image.Image]:
-    """Return a photo as a phone stores it, 4:2:0, every fifth with 10 bits, and the upright image."""
+    """Return a photo as a phone stores it (4:2:0, every fifth with 10 bits), and it upright."""
     upright, orientation = draw(number, (160, 120)), tuple(TURNS)[number % 4]
     turn = TURNS[orientation]
     sensor = upright if turn is None else upright.transpose(turn)
