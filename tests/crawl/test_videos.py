@@ -36,7 +36,7 @@ def crawl_folder(place: Path, interval: float = 2.0):
 
 
 def aged(path: Path) -> Path:
-    """Old enough to be remembered as unchanged."""
+    """Make it old enough to be remembered as unchanged."""
     os.utime(path, ns=(time.time_ns() - 10**10,) * 2)
     return path
 

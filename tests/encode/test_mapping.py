@@ -36,7 +36,7 @@ MAPS = Maps(affine(1), affine(2), 20.0)
 
 
 class AdaptedEncoder(FakeEncoder):
-    """The fake model with maps behind it."""
+    """The fake model, followed by maps."""
 
     @property
     def info(self) -> EncoderInfo:
@@ -59,7 +59,7 @@ def adapt(
     encoder: FakeEncoder | None = None,
     **changes: object,
 ) -> EncodeReport:
-    """Encode with the adapted model after a run of its parent; without ``encoder`` it may not."""
+    """Encode with the adapted model after a run of its parent; None: nothing may be encoded."""
 
     def load() -> FakeEncoder:
         if encoder is None:

@@ -1,4 +1,4 @@
-"""Every content gets one valid vector, and items without one fail alone."""
+"""Each content gets one valid vector, and an item without one affects no other item."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_an_unexpected_encoder_is_refused(
 
 @dataclass(slots=True)
 class Wrong(FakeEncoder):
-    """Gives vectors of another size than it says."""
+    """Returns vectors of another size than it states."""
 
     def encode_images(self, pixels: Pixels) -> Float32:
         return np.zeros((len(pixels), 3), dtype=np.float32)
@@ -198,7 +198,7 @@ def test_vectors_of_another_size_are_refused(objects: Objects, tmp_path: Path) -
 def test_a_model_that_gives_no_usable_vector_stops_at_its_first_batch(
     objects: Objects, tmp_path: Path, side: str
 ) -> None:
-    """One bad vector is a bad image; a batch of them is a bad model."""
+    """One invalid vector means a bad image; a whole batch of them means a bad model."""
 
     class Broken(FakeEncoder):
         def encode_images(self, pixels: Pixels) -> Float32:

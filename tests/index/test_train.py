@@ -63,7 +63,7 @@ def test_the_sample_is_seeded_spread_over_all_rows_and_never_the_first():
     ],
 )
 def test_small_indexes_of_each_kind_find_the_neighbours(corpus, factory, nprobe, depth, least):
-    """Real FAISS, small lists and codes; the least is what a wrong metric or id would miss."""
+    """Real FAISS with small lists and codes; a wrong metric or id would fall below the limit."""
     index = build(plan(N, DIM, factory), corpus, None, 0, 1)
     assert index.ntotal == N
     assert index.metric_type == faiss.METRIC_INNER_PRODUCT
@@ -80,7 +80,7 @@ def test_every_planned_recipe_can_be_built(corpus):
     ("n", "dim"), [(16, 512), (17, 7), (40, 30), (100, 512), (159, 512), (159, 100), (300, 1024)]
 )
 def test_ivfpq_can_be_built_from_very_few_vectors(tmp_path, n, dim, capfd):
-    """Lists, codes and rotation shrink until training is legal; faiss has nothing to warn of."""
+    """Lists, codes and rotation shrink until training is possible without a warning of faiss."""
     _, corpus = stored(tmp_path, clustered(n, dim))
     for recipe in candidates(n, dim, "ivfpq"):
         index = build(recipe, corpus, None, 0, 1)
@@ -146,7 +146,7 @@ def test_an_index_answers_the_same_after_writing_and_reading(corpus, tmp_path):
 
 
 def test_a_full_disk_while_faiss_writes_is_reported(corpus, tmp_path, monkeypatch):
-    """faiss.write_index(path) would report success; through our file the error comes out."""
+    """faiss.write_index(path) would report success; writing through our file raises the error."""
     objects = open_objects(tmp_path)
     index = build(plan(N, DIM, "ivfpq"), corpus, None, 0, 1)
     room = len(faiss.serialize_index(index)) - 100

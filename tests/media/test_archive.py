@@ -111,7 +111,7 @@ def test_a_name_that_occurs_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_members_that_share_bytes_are_refused(tmp_path: Path) -> None:
-    """The overlap bomb: a second entry in the table of contents points at the first's bytes."""
+    """An overlap bomb: a second entry in the table of contents refers to the bytes of the first."""
     packed = write_zip(tmp_path / "a.zip", {"a.jpg": b"shared bytes", "b.jpg": b"its own bytes"})
     data = bytearray(packed.read_bytes())
     second = data.index(b"PK\1\2", data.index(b"PK\1\2") + 1)
@@ -139,7 +139,7 @@ def test_links_and_devices_in_an_archive_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_a_zip_ends_the_run_by_name(tmp_path: Path) -> None:
-    """A captive portal's page in place of the archive."""
+    """The page of a captive portal instead of the archive."""
     path = tmp_path / "val2017.zip"
     path.write_text("<html>sign in</html>")
     with pytest.raises(DataError, match=r"val2017\.zip: not a readable zip"):
@@ -198,7 +198,7 @@ def test_links_inside_the_folder_are_followed_and_links_out_refused(tmp_path: Pa
 
 
 def test_a_root_that_is_itself_a_link_is_fine(tmp_path: Path) -> None:
-    """Corpora are often linked to from where the disk is large."""
+    """Corpora are often symbolic links to a larger disk."""
     write_files(tmp_path, {"big/a.jpg": b"in"})
     (tmp_path / "val2017").symlink_to("big")
     place = require_place(tmp_path, ("val2017",), 100)

@@ -24,7 +24,7 @@ def pixels_of(encoder: OpenClipEncoder, count: int) -> Pixels:
 
 
 def test_image_vectors_are_open_clips(tiny_model: TinyModel, encoder: OpenClipEncoder) -> None:
-    """From the same file through open_clip's own preprocessing and model."""
+    """They equal those of open_clip's own preprocessing and model, loaded from the same file."""
     import open_clip
 
     model, _, transform = open_clip.create_model_and_transforms(tiny_model.name)
@@ -38,7 +38,7 @@ def test_image_vectors_are_open_clips(tiny_model: TinyModel, encoder: OpenClipEn
     assert actual.dtype == np.float32
     assert cosines(actual, expected).min() > 0.999999
     assert good_rows(actual).all()
-    assert cosines(actual[:1], actual[1:2]).max() < 0.999  # images differ, or this shows nothing
+    assert cosines(actual[:1], actual[1:2]).max() < 0.999  # the images must differ
 
 
 def test_text_vectors_are_open_clips_in_the_order_given(

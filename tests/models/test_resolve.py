@@ -21,7 +21,7 @@ from support.models import TinyModel, tiny_config, write_merges
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model's folder without a network: resolution reads no weights."""
+    """A model folder with fake weights, which resolution does not read."""
     path = tmp_path / "model"
     path.mkdir()
     (path / "open_clip_config.json").write_text(json.dumps(tiny_config()))
@@ -71,7 +71,7 @@ def test_a_model_other_than_the_default_needs_weights_to_be_named() -> None:
 
 
 def test_paths_become_absolute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run under cron stands in another folder than the person who wrote the configuration."""
+    """Under cron, the working directory differs from that of the person who wrote the settings."""
     monkeypatch.chdir(folder.parent)
     assert resolve_model("local-dir:model", None).name == f"local-dir:{folder}"
     request = resolve_model("ViT-B-32", "model/open_clip_model.safetensors")
@@ -151,8 +151,8 @@ def test_a_missing_tokenizer_file_is_reported(folder: Path) -> None:
 def test_weights_as_a_file_take_the_preprocessing_that_the_architectures_weights_share(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """open_clip alone would take CLIP's mean and crop for SigLIP, too."""
-    # SigLIP's tokenizer wants transformers, which nothing here gets as far as using.
+    """open_clip alone would use CLIP's mean and crop for SigLIP too."""
+    # SigLIP's tokenizer needs transformers, but nothing here uses it.
     monkeypatch.setattr("mmindex.models.files.require_transformers", lambda _what: None)
     siglip = locate(resolve_model("ViT-B-16-SigLIP", str(tiny_model.weights)))
     assert siglip.preprocess.resize_mode == "squash"

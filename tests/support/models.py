@@ -25,7 +25,7 @@ _MERGES = "t h|th e</w>|a </w>|r e|re d</w>|d o|do g</w>|c a|ca t</w>|b l|bl u|b
 class TinyModel:
     """A saved open_clip model.
 
-    ``folder`` is for ``local-dir:``, ``weights`` the same weights as a lone file elsewhere.
+    ``folder`` is for ``local-dir:``; ``weights`` is a file with the same weights in another folder.
     """
 
     folder: Path
@@ -138,9 +138,9 @@ _COLOURS = {
 class FakeEncoder:
     """A model without a network that uses an image's mean colour and a text's colour words.
 
-    So "a red square" is nearest to red images. The rest of a vector is a faint hash of the
-    content, which makes every vector different. It counts its batches, and the texts of more words
-    than its context.
+    For example, "a red square" is nearest to red images. The rest of a vector is a weak hash of the
+    content, so all vectors differ. The model counts its batches, and the texts with more words than
+    its context.
     """
 
     seed: int = 0

@@ -13,7 +13,7 @@ class ModelConfig(Section):
     """The model that encodes images and texts."""
 
     name: Text | None = None
-    """An open_clip model name, `embedded`, `local-dir:PATH` or `hf-hub:ORG/REPO`.
+    """`photos`, `embedded`, an open_clip model name, `local-dir:PATH` or `hf-hub:ORG/REPO`.
 
     The default is `embedded` for drawn scenes, `unknown` for vectors of other programs, and
     `ViT-B-32` for everything else. If you change the model, everything is encoded again."""
@@ -125,7 +125,7 @@ class IndexConfig(Section):
     """Whether to index the words of captions, file names and metadata, for `--keywords` and
     `--hybrid`.
 
-    Turn it off to save disk space and the time of a build."""
+    Turn it off to save disk space and build time."""
 
 
 class EvaluateConfig(Section):
