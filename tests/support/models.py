@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,10 @@ class FakeEncoder:
         self.image_batches.append(len(pixels))
         means = pixels.reshape(len(pixels), -1, 3).mean(axis=1) / 127.5 - 1.0
         return self._vectors(means.tolist(), [image.tobytes() for image in pixels])
+
+    def start_images(self, pixels: Pixels) -> Callable[[], Float32]:
+        vectors = self.encode_images(pixels)
+        return lambda: vectors
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         self.text_batches.append(len(texts))

@@ -115,6 +115,7 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
         preprocess=lambda: locate(request).preprocess,
         load=partial(_load, request, placement),
         devices=len(placement.devices),
+        on_gpu=placement.devices[0] != "cpu",
         maps=partial(_maps, request) if info.parent else None,
     )
 

@@ -52,7 +52,8 @@ class EncodeConfig(Section):
     number of threads can change the last digits of a vector."""
 
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
-    """Number of processes that decode images. The default is one per core, at most 16.
+    """Number of processes that decode images. The default is one per core, at most 16 if the
+    model runs on a CPU.
 
     Raise it if the build reports decoding as its bottleneck. Lower it to save memory. With 0,
     images are decoded in the main process, where one damaged image can end the run."""
