@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +119,32 @@ def test_cut_texts_of_this_run_are_counted_with_a_warning(
     assert (second.encoded_texts, second.cut_texts) == (1, 1)
     third = run(encoder, objects, more, second)
     assert third.cut_texts == 0
+
+
+def test_a_batch_is_started_before_the_vectors_of_the_previous_one_are_collected(
+    objects: Objects, tmp_path: Path
+) -> None:
+    """So that a GPU computes while images are decoded; each shard waits for its own batches."""
+    events: list[str] = []
+
+    class Queued(FakeEncoder):
+        def start_images(self, pixels: Pixels) -> Callable[[], Float32]:
+            number = len(self.image_batches)
+            events.append(f"start {number}")
+            vectors = self.encode_images(pixels)
+
+            def wait() -> Float32:
+                events.append(f"wait {number}")
+                return vectors
+
+            return wait
+
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 10))
+    queued = run(Queued(), objects, corpus, config=settings(batch_size=2, shard_rows=6))
+    first = ["start 0", "start 1", "wait 0", "start 2", "wait 1", "wait 2"]
+    assert events == [*first, "start 3", "start 4", "wait 3", "wait 4"]
+    usual = run(FakeEncoder(), objects, corpus, config=settings(batch_size=2, shard_rows=6))
+    assert queued.shards == usual.shards
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, 0.0])

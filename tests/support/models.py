@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mmindex.core.errors import BusyError
 from mmindex.models.encoder import Encoder, Float32
 from mmindex.models.preprocess import Pixels, PreprocessSpec, spec_from_config
 from mmindex.store.manifest import EncoderInfo
@@ -200,7 +201,17 @@ def no_model() -> Encoder:
 
 
 def make_fake(device: str) -> FakeEncoder:
-    """Create the encoder in a worker process of a device; ``broken`` cannot be loaded."""
+    """Create the encoder in a worker process of a device.
+
+    The device ``broken`` does not exist, and ``small`` has no memory for images.
+    """
     if device == "broken":
         raise RuntimeError("no such device")
-    return FakeEncoder()
+    return Small() if device == "small" else FakeEncoder()
+
+
+class Small(FakeEncoder):
+    """A model on a device without memory for images."""
+
+    def encode_images(self, pixels: Pixels) -> Float32:
+        raise BusyError(f"small: not enough memory for {len(pixels)} images")

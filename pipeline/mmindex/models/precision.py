@@ -32,8 +32,10 @@ def convert_weights(model: torch.nn.Module, dtype: torch.dtype | None) -> None:
         return
     for module in model.modules():
         if isinstance(module, Linear | Conv1d | Conv2d | MultiheadAttention):
+            # With biases in this type, torch's attention uses another algorithm on CPUs.
             for weight in module.parameters(recurse=False):
-                weight.data = weight.data.to(dtype)
+                if weight.ndim > 1:
+                    weight.data = weight.data.to(dtype)
         if hasattr(module, "get_cast_dtype"):
             # open_clip's text towers convert their inputs to the type of the first linear layer,
             # which would round them.
