@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 import mmindex
 from mmindex.core.config import FetchConfig, LimitsConfig, SourceConfig
 from mmindex.core.errors import UsageError
@@ -37,9 +39,10 @@ from mmindex.core.records import (
 from mmindex.crawl.listings import Listings
 from mmindex.crawl.metadata import PhotoRules, photo_captions, row_metadata
 from mmindex.crawl.spool import Spool
-from mmindex.crawl.stamps import Known, KnownSidecar, Stamps
+from mmindex.crawl.stamps import Known, KnownSidecar, Stamps, last_crawl
 from mmindex.crawl.tables import column_name
 from mmindex.crawl.tally import Tally, storable
+from mmindex.crawl.unchanged import Crawled, inputs_digest
 from mmindex.crawl.videos import VideoProber
 from mmindex.media.files import is_remote
 from mmindex.media.images import ImageLimits, probe
@@ -50,7 +53,12 @@ from mmindex.sources import registry
 from mmindex.sources.captions import usable_captions
 from mmindex.sources.naming import folder_roots, named_specs, source_names
 from mmindex.sources.needs import needs_of
-from mmindex.sources.spec import SourceOptions, SourceSpec, open_source, source_name
+from mmindex.sources.spec import (
+    SourceOptions,
+    SourceSpec,
+    open_source,
+    source_name,
+)
 from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.manifest import ObjectRef, SourceSummary, count_not_read
 from mmindex.store.objects import Objects
@@ -108,6 +116,7 @@ def crawl(
     names: Mapping[str, str] | None = None,
     rehash: bool = False,
     forgotten: Forgotten = NOTHING,
+    before: Crawled | None = None,
 ) -> CrawlReport:
     """Read all sources and write the tables ``images`` and ``captions``.
 
@@ -126,6 +135,8 @@ def crawl(
         names: the name of each source by spec; None for the names in a new store.
         rehash: also read unchanged files.
         forgotten: items to leave out, by id or by bytes; they count as ignored.
+        before: the result of the published version's crawl, whose objects exist. It is returned if
+            nothing has changed.
 
     Raises:
         UsageError: a spec is invalid.
@@ -143,9 +154,25 @@ def crawl(
     tallies = [
         Tally(text, source_name(spec, fetch)) for text, spec in zip(texts, specs, strict=True)
     ]
-    roots = folder_roots(specs)
     layout = objects.layout
     rules = f"{mmindex.__version__} {image_limits} metadata={photos.metadata}"
+    options = SourceOptions(
+        layout=layout,
+        max_bytes=limits.max_bytes,
+        fetch=fetch,
+        max_throttled=limits.max_quarantine,
+        forgotten=forgotten,
+        roots=folder_roots(specs),
+    )
+    own = [
+        replace(options, all_files=one.all_files, exclude=one.exclude, include=one.include)
+        for one in sources
+    ]
+    about = (_listing_rules(rules), photos, texts, [tally.name for tally in tallies])
+    inputs = None if rehash else inputs_digest(about, specs, own)
+    known = before is not None and inputs is not None
+    if known and last_crawl(layout, rules) == before.identity(inputs):
+        return _unchanged(before)
     with (
         Spool(layout) as spool,
         Stamps(layout, rules, distrust=rehash) as stamps,
@@ -154,22 +181,10 @@ def crawl(
         ) as listings,
         VideoProber(image_limits) as videos,
     ):
-        for source, spec, tally in zip(sources, specs, tallies, strict=True):
-            options = SourceOptions(
-                layout=layout,
-                max_bytes=limits.max_bytes,
-                all_files=source.all_files,
-                exclude=source.exclude,
-                include=source.include,
-                fetch=fetch,
-                max_throttled=limits.max_quarantine,
-                forgotten=forgotten,
-                roots=roots,
-                listings=listings,
-            )
+        for spec, tally, its in zip(specs, tallies, own, strict=True):
             sink = _Sink(spool, stamps, listings, videos, image_limits, photos, forgotten)
             # Determined after opening, because opening downloads missing files.
-            events = open_source(spec, options)
+            events = open_source(spec, replace(its, listings=listings))
             readers = _REMOTE_READERS if is_remote(spec.where) else _READERS
             expected = needs_of(spec, layout, fetch).images or None
             _read_source(_load_ahead(_without(forgotten, events), stamps, readers), tally, sink,
@@ -181,21 +196,45 @@ def crawl(
                 "try_cast(COLUMN as DOUBLE)",
                 columns=", ".join(spool.mixed_columns),
             )
-        images, captions = spool.write_images(objects), spool.write_captions(objects)
-    summaries = tuple(tally.summary() for tally in tallies)
-    return CrawlReport(
-        images=images,
-        captions=captions,
-        sources=summaries,
-        quarantined=tuple(entry for tally in tallies for entry in tally.quarantined),
-        seen=sum(summary.seen for summary in summaries),
-        ignored=sum(summary.ignored for summary in summaries),
-        corpus_fingerprint=corpus_fingerprint(images, captions),
-        details={
+        crawled = Crawled(
+            images=spool.write_images(objects),
+            captions=spool.write_captions(objects),
+            sources=tuple(tally.summary() for tally in tallies),
+            quarantined=tuple(entry for tally in tallies for entry in tally.quarantined),
+        )
+        if inputs is not None and crawled.lasts and not spool.mixed_columns:
+            stamps.identify(crawled.identity(inputs))
+    return _report(
+        crawled,
+        {
             "read": sum(tally.read for tally in tallies),
             "unchanged": sum(tally.unchanged for tally in tallies),
             "sources": [tally.report() for tally in tallies],
         },
+    )
+
+
+def _unchanged(before: Crawled) -> CrawlReport:
+    """Return the report of a crawl in which nothing has changed."""
+    get_logger("crawl").info("no file has changed", images=before.images.rows)
+    sources = [
+        {**msgspec.to_builtins(source), "read": 0, "unchanged": source.images}
+        for source in before.sources
+    ]
+    unchanged = sum(source.images for source in before.sources)
+    return _report(before, {"read": 0, "unchanged": unchanged, "sources": sources})
+
+
+def _report(crawled: Crawled, details: Mapping[str, Any]) -> CrawlReport:
+    return CrawlReport(
+        images=crawled.images,
+        captions=crawled.captions,
+        sources=crawled.sources,
+        quarantined=crawled.quarantined,
+        seen=sum(summary.seen for summary in crawled.sources),
+        ignored=sum(summary.ignored for summary in crawled.sources),
+        corpus_fingerprint=corpus_fingerprint(crawled.images, crawled.captions),
+        details=details,
     )
 
 
