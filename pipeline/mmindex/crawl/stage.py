@@ -7,12 +7,9 @@ Files that have not changed since the last crawl are not read again, see
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
@@ -36,6 +33,7 @@ from mmindex.core.records import (
     SourceItem,
     VectorItem,
 )
+from mmindex.crawl.ahead import Event, Loaded, Pending, load_ahead
 from mmindex.crawl.listings import Listings
 from mmindex.crawl.metadata import PhotoRules, photo_captions, row_metadata
 from mmindex.crawl.spool import Spool
@@ -48,7 +46,7 @@ from mmindex.media.files import is_remote
 from mmindex.media.images import ImageLimits, probe
 from mmindex.media.kinds import image_extensions
 from mmindex.media.photo import DURATION, xmp_fields
-from mmindex.media.video import frame_key, frame_times, frame_uri, video_key
+from mmindex.media.video import frame_key, frame_times, frame_uri
 from mmindex.sources import registry
 from mmindex.sources.captions import usable_captions
 from mmindex.sources.naming import folder_roots, named_specs, source_names
@@ -63,16 +61,11 @@ from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.manifest import ObjectRef, SourceSummary, count_not_read
 from mmindex.store.objects import Objects
 
-# Reading waits for the disk and sha256 releases the interpreter lock, so a few threads hide the
-# time of both. Files in memory are limited to the look-ahead times ``limits.max_bytes``. An object
+# Files in memory are limited to the look-ahead of the readers times ``limits.max_bytes``. An object
 # store takes tens of milliseconds per response, even for small objects.
 _READERS: Final = 4
 _REMOTE_READERS: Final = 16
-_LOOK_AHEAD: Final = 2  # for each reader
 _FINGERPRINT: Final = "mmindex-corpus-1"
-
-
-_Event: TypeAlias = "tuple[SourceEvent, Future[_Loaded] | Known | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +178,13 @@ def crawl(
             sink = _Sink(spool, stamps, listings, videos, image_limits, photos, forgotten)
             # Determined after opening, because opening downloads missing files.
             events = open_source(spec, replace(its, listings=listings))
-            readers = _REMOTE_READERS if is_remote(spec.where) else _READERS
             expected = needs_of(spec, layout, fetch).images or None
-            _read_source(_load_ahead(_without(forgotten, events), stamps, readers), tally, sink,
-                         expected)  # fmt: skip
+            remote = is_remote(spec.where)
+            kept = _without(forgotten, events)
+            loaded = load_ahead(
+                kept, stamps, _REMOTE_READERS if remote else _READERS, remote=remote
+            )
+            _read_source(loaded, tally, sink, expected)
             _warn_of_lost_captions(tally, limits.max_quarantine)
         if spool.mixed_columns:
             get_logger("crawl").warning(
@@ -283,7 +279,7 @@ class _Sink:
     forgotten: Forgotten
 
 
-def _read_source(events: Iterable[_Event], tally: Tally, sink: _Sink, total: int | None) -> None:
+def _read_source(events: Iterable[Event], tally: Tally, sink: _Sink, total: int | None) -> None:
     with counter(total=total, label="crawl", unit="image") as progress:
         for event, loaded in events:
             match event:
@@ -322,50 +318,7 @@ def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[So
                 yield event
 
 
-def _load_ahead(events: Iterable[SourceEvent], stamps: Stamps, threads: int) -> Iterator[_Event]:
-    """Yield events in order while a few threads read the files of later events."""
-    waiting: deque[_Event] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="crawl-read") as readers:
-        try:
-            for event in events:
-                found: Future[_Loaded] | Known | None = None
-                if isinstance(event, SourceItem):
-                    beside = event.sidecar.stamp if event.sidecar else None
-                    found = stamps.find(event.uri, event.stamp, beside) if event.stamp else None
-                    if found is None or (event.sidecar and found.sidecar is None):
-                        found = readers.submit(_load, event, found)
-                waiting.append((event, found))
-                if len(waiting) > _LOOK_AHEAD * threads:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            readers.shutdown(wait=True, cancel_futures=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """The bytes of an image, or its known facts, and the bytes of its sidecar."""
-
-    image: bytes | Known | None  # None for a video, of which only the key was computed
-    key: str
-    sidecar: bytes | None = None
-
-
-def _load(item: SourceItem, known: Known | None) -> _Loaded:
-    sidecar = None
-    if item.sidecar is not None:
-        with suppress(ItemError, OSError):  # counted where it is needed
-            sidecar = item.sidecar.read()
-    if known is not None:
-        return _Loaded(known, known.key, sidecar)
-    if item.video:
-        return _Loaded(None, video_key(item.video), sidecar)
-    data = item.read()
-    return _Loaded(data, hashlib.sha256(data).hexdigest(), sidecar)
-
-
-def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink: _Sink) -> None:
+def _take(item: SourceItem, loaded: Pending | Known, tally: Tally, sink: _Sink) -> None:
     """Add the rows of an item, or reject it with a reason."""
     key = ""
     try:
@@ -476,7 +429,7 @@ def _reject(item: SourceItem, error: ItemError, key: str, tally: Tally) -> None:
         tally.notes[NoteKind.CAPTIONS_OF_REJECTED_IMAGES] += len(item.captions)
 
 
-def _known(item: SourceItem, found: _Loaded, tally: Tally, sink: _Sink) -> Known:
+def _known(item: SourceItem, found: Loaded, tally: Tally, sink: _Sink) -> Known:
     """Return the facts about the bytes."""
     known = found.image
     if known is None:
