@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, tee
@@ -102,11 +103,14 @@ class Worker:
                 yield from self._texts(objects, units, progress)
 
     def close(self) -> None:
-        """Release the model and the decoders."""
+        """Release the model and the decoders, and return their memory to the system."""
         self._stop_decoders()
         if self._encoder is not None:
             self._encoder.close()
+            self._encoder = None
             reuse_freed_memory()
+            gc.collect()  # networks have reference cycles
+            trim_heap()
 
     def _images(
         self, objects: Objects, units: Iterable[Unit], total: int, progress: tqdm[Any]
