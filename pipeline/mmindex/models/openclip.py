@@ -74,6 +74,9 @@ def _load_on(info: EncoderInfo, files: ModelFiles, cores: int | None, device: st
         # One thread per core, and the same number of decode workers: measured on two cores with
         # ViT-B-32 and COCO photos, this reaches 96 % of the limit of model and decoding.
         torch.set_num_threads(cores or usable_cores())
+    else:
+        # Otherwise, page-locked memory would also take memory on the first GPU.
+        torch.cuda.set_device(device)
     model, texts = _network(files)
     model.eval().requires_grad_(requires_grad=False)
     convert_weights(model, compute_type(info.precision))  # half the bytes to copy to the device
