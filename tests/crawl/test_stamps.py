@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from mmindex.core.errors import DataError, StorageError
 from mmindex.crawl.stage import CrawlReport, crawl
 from mmindex.crawl.stamps import Known, Stamps
 from mmindex.media import archive
+from mmindex.store.forgotten import Forgotten
 from mmindex.store.objects import Objects
+from mmindex.store.purge import open_stamps, purge_stamps
 from support.corpora import jpeg, new_store, rows_of, write_files, write_zip
 
 LONG_AGO_NS = 1_600_000_000_000_000_000
@@ -165,6 +168,22 @@ def test_a_damaged_cache_only_costs_time(objects, photos, read_names, damage):
     read_names.clear()
     assert crawl_folder(objects, photos) == first
     assert read_names == []
+
+
+def test_damaged_text_in_an_error_of_sqlite_only_costs_time(objects, photos, read_names):
+    """SQLite quotes the text of a damaged schema, and Python cannot decode the message."""
+    first = crawl_folder(objects, photos)
+    cache = objects.layout.stamps_file
+    damaged = cache.read_bytes().replace(b"CREATE TABLE rules", b"CREATE \xc1ABLE rules")
+    cache.write_bytes(damaged)
+    with closing(open_stamps(cache)) as database, pytest.raises(UnicodeDecodeError):
+        database.execute("SELECT text FROM rules")
+    read_names.clear()
+    assert crawl_folder(objects, photos) == first
+    assert len(read_names) == 12
+    cache.write_bytes(damaged)
+    purge_stamps(objects.layout, Forgotten(frozenset(), frozenset()))
+    assert not cache.exists()
 
 
 def test_a_cache_that_cannot_be_opened_only_costs_time(objects, photos, read_names, monkeypatch):

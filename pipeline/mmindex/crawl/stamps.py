@@ -29,7 +29,7 @@ from mmindex.core.records import Stamp
 from mmindex.media.photo import Fields, pack, unpack
 from mmindex.store.layout import Layout
 from mmindex.store.publish import PartialFile
-from mmindex.store.purge import open_stamps
+from mmindex.store.purge import DAMAGED, open_stamps
 
 RACY_NS: Final = 2_000_000_000
 _COLUMNS: Final = (
@@ -134,7 +134,7 @@ class Stamps:
             return None
         try:
             row = self._before.execute(_FIND, (uri,)).fetchone()
-        except sqlite3.DatabaseError as error:
+        except DAMAGED as error:
             _warn(self._target, error)
             self._before.close()
             self._before = None
@@ -192,7 +192,7 @@ class Stamps:
         try:
             (rows,) = self._before.execute("SELECT count(*) FROM files").fetchone()
             same = self._crawl == _last_crawl(self._before)
-        except sqlite3.DatabaseError as error:
+        except DAMAGED as error:
             _warn(self._target, error)
             return False
         return bool(rows == self._added and same)
@@ -205,7 +205,7 @@ class Stamps:
                 rest = self._before.execute(f"SELECT {_COLUMNS} FROM files")  # noqa: S608
                 self._now.executemany(_PUT.replace("REPLACE", "IGNORE"), rest)
             self._now.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise _storage_error(error) from error
         self._close()
         with os_errors(self._scratch):
@@ -220,14 +220,14 @@ def _open(path: Path, rules: str) -> sqlite3.Connection | None:
         return None
     try:
         database = open_stamps(path)
-    except sqlite3.DatabaseError as error:
+    except DAMAGED as error:
         _warn(path, error)
         return None
     try:
         database.execute("PRAGMA cache_size = -32768")
         if database.execute("SELECT text FROM rules").fetchone() == (rules,):
             return database
-    except sqlite3.DatabaseError as error:
+    except DAMAGED as error:
         _warn(path, error)
     database.close()
     return None
@@ -240,7 +240,7 @@ def last_crawl(layout: Layout, rules: str) -> str:
         return ""
     try:
         return _last_crawl(database)
-    except sqlite3.DatabaseError as error:
+    except DAMAGED as error:
         _warn(layout.stamps_file, error)
         return ""
     finally:
@@ -254,7 +254,7 @@ def _last_crawl(database: sqlite3.Connection) -> str:
     return "" if row is None else str(row[0])
 
 
-def _warn(path: Path, error: sqlite3.Error) -> None:
+def _warn(path: Path, error: Exception) -> None:
     get_logger("crawl").warning(
         "the cache of unchanged files cannot be read: all files are read again",
         file=path.name,
@@ -280,7 +280,7 @@ def _crc(row: tuple[Any, ...]) -> int:
     return zlib.crc32(repr(row).encode("utf-8", "surrogatepass"))
 
 
-def _storage_error(error: sqlite3.Error) -> StorageError:
+def _storage_error(error: Exception) -> StorageError:
     return StorageError(
         f"the cache of unchanged files cannot be written: {error}",
         "free some disk space, or choose another `store`",
