@@ -163,9 +163,10 @@ def crawl(
     ]
     about = (_listing_rules(rules), photos, texts, [tally.name for tally in tallies])
     inputs = None if rehash else inputs_digest(about, specs, own)
-    known = before is not None and inputs is not None
-    if known and last_crawl(layout, rules) == before.identity(inputs):
-        return _unchanged(before)
+    if before is not None and inputs is not None:
+        same = last_crawl(layout, rules) == before.identity(inputs)
+        if same:
+            return _unchanged(before)
     with (
         Spool(layout) as spool,
         Stamps(layout, rules, distrust=rehash) as stamps,

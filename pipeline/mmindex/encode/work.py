@@ -121,7 +121,8 @@ class Worker:
         # One batch for the model, and one that is decoded at the same time.
         stream = self._pool(total).results(tasks, ahead=2 * batch_size)
         for unit in here:
-            writer, started = self._writer(objects, unit), None
+            writer = self._writer(objects, unit)
+            started: _Started | None = None
             for count in sizes(len(unit.rows), batch_size):
                 with self._timer.measure("image_wait"):
                     batch = list(islice(stream, count))

@@ -39,4 +39,4 @@ def convert_weights(model: torch.nn.Module, dtype: torch.dtype | None) -> None:
         if hasattr(module, "get_cast_dtype"):
             # open_clip's text towers convert their inputs to the type of the first linear layer,
             # which would round them.
-            module.get_cast_dtype = lambda: torch.float32
+            module.get_cast_dtype = lambda: torch.float32  # type: ignore[assignment]

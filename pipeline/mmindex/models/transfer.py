@@ -46,7 +46,7 @@ class ToCuda:
     def __post_init__(self) -> None:
         import torch
 
-        self._copies = torch.cuda.Stream(self.device)
+        self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def send(self, tensor: torch.Tensor) -> torch.Tensor:
         """Copy to page-locked memory, and queue the copy to the device."""
@@ -63,7 +63,8 @@ class ToCuda:
         """Queue the copy; torch makes page-locked memory for it."""
         import torch
 
-        here, done = tensor.to("cpu", non_blocking=True), torch.cuda.Event()
+        here = tensor.to("cpu", non_blocking=True)
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(torch.cuda.current_stream(self.device))
 
         def wait() -> torch.Tensor:
