@@ -9,7 +9,8 @@ checks and figures. Its exit code is 0 if all checks hold, 1 if not, and 2 witho
 
 The checks:
 
-- vectors in bf16 and fp16 have a cosine of at least 0.999 to those of float32 on the CPU;
+- vectors in bf16 and fp16 have a cosine of at least 0.999 to those of float32 on the CPU (the model
+  for photographs: fp16, its default);
 - two workers on one device, and batches that do not fit in memory, give the same vectors;
 - every form of index that a plan can choose for a GPU has the same recall as on the CPU;
 - the table of settings that the kernels of FAISS support is right;

@@ -45,15 +45,17 @@ class Case:
     def on_gpu(self) -> bool:
         return self.device != "cpu"
 
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        """The precisions to compare with float32; fp16 is refused on CPUs."""
+    def precisions(self, name: str) -> tuple[str, ...]:
+        """Return the precisions of a model to compare with float32."""
+        if name == "photos":  # bf16 is too coarse for it, and not its default
+            return ("fp16",)
         return ("bf16", "fp16") if self.on_gpu else ("bf16",)
 
-    @property
-    def usual(self) -> str:
-        """The precision that is the default on the device."""
-        return "bf16" if self.on_gpu else "fp32"
+    def usual(self, name: str) -> str:
+        """Return the precision that is the default for a model on the device."""
+        from mmindex.models.devices import place
+
+        return place(self.device, model=name).precision
 
     def wait(self) -> None:
         """Wait until the device has finished everything."""
@@ -95,7 +97,7 @@ def vectors(name: str, case: Case) -> Iterator[Check]:
     pixels, texts = pixels_for(exact, case.images), texts_for(case.images)
     images, sentences = exact.encode_images(pixels), exact.encode_texts(texts)
     del exact
-    for precision in case.precisions:
+    for precision in case.precisions(name):
         encoder = load(name, precision, (case.device,))
         found = encoder.encode_images(pixels), encoder.encode_texts(texts)
         what = f"{name} {precision} like float32 on the CPU"
@@ -105,9 +107,9 @@ def vectors(name: str, case: Case) -> Iterator[Check]:
 
 def group(name: str, case: Case) -> Iterator[Check]:
     """Compare two workers on the device with a single encoder."""
-    single = load(name, case.usual, (case.device,))
+    single = load(name, case.usual(name), (case.device,))
     pixels, texts = pixels_for(single, case.images + 1), texts_for(case.images + 1)
-    pair = load(name, case.usual, (case.device, case.device))
+    pair = load(name, case.usual(name), (case.device, case.device))
     try:
         # The second batch is started before the first is collected, as in a build.
         waits = [pair.start_images(pixels), pair.start_images(pixels[::-1])]
@@ -124,7 +126,7 @@ def group(name: str, case: Case) -> Iterator[Check]:
 
 def exhaustion(name: str, case: Case) -> Iterator[Check]:
     """Encode a batch that does not fit in the memory of the device."""
-    encoder = load(name, case.usual, (case.device,))
+    encoder = load(name, case.usual(name), (case.device,))
     rows = 16 * case.images
     pixels = pixels_for(encoder, rows)
     expected = np.concatenate([encoder.encode_images(part) for part in np.array_split(pixels, 16)])
@@ -186,7 +188,7 @@ def model_rate(name: str, case: Case) -> tuple[float, float]:
     """Return images per second of the model alone, with pixels on the device, and from memory."""
     import torch
 
-    encoder = load(name, case.usual, (case.device,))
+    encoder = load(name, case.usual(name), (case.device,))
     pixels = pixels_for(encoder, case.batch)
 
     def from_memory() -> None:
@@ -224,7 +226,7 @@ def build_rate(name: str, case: Case, store: Path, images: Path) -> float:
     """Return images per second of ``mmindex encode``, without loading the model."""
     run([*MMINDEX, "crawl", "--store", store, "--source", f"folder:{images}"])
     random = [] if name in ("embedded", "photos") else ["--pretrained", "none"]
-    device = ["--device", case.device, "--precision", case.usual]
+    device = ["--device", case.device, "--precision", case.usual(name)]
     size = ["--batch-size", str(case.batch)]
     run([*MMINDEX, "encode", "--store", store, "--model", name, *random, *device, *size])
     report = json.loads(sorted((store / "runs").glob("*.json"))[-1].read_text())
@@ -246,7 +248,7 @@ def rates(name: str, case: Case, decoding: float, whole: float) -> Row:
     # A GPU leaves the cores to decoding; a CPU does both.
     bound = min(alone, decoded) if case.on_gpu else 1 / (1 / alone + 1 / decoded)
     return {
-        "model": f"{name} {case.usual}",
+        "model": f"{name} {case.usual(name)}",
         "pixels on the device": alone,
         "from memory": memory,
         f"decode, {cores} cores": decoded,

@@ -59,7 +59,8 @@ class EncodeConfig(Section):
     images are decoded in the main process, where one damaged image can end the run."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    """Arithmetic of the model. `auto` is fp32 on a CPU, and bf16 on a GPU (fp16 on older ones).
+    """Arithmetic of the model. `auto` is fp32 on a CPU, and bf16 on a GPU (fp16 on older ones, and
+    for the model for photographs).
 
     `int8` is faster on some CPUs, with a small loss in recall. If you change the precision,
     everything is encoded again."""
