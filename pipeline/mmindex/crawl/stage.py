@@ -163,10 +163,8 @@ def crawl(
     ]
     about = (_listing_rules(rules), photos, texts, [tally.name for tally in tallies])
     inputs = None if rehash else inputs_digest(about, specs, own)
-    if before is not None and inputs is not None:
-        same = last_crawl(layout, rules) == before.identity(inputs)
-        if same:
-            return _unchanged(before)
+    if before is not None and inputs and last_crawl(layout, rules) == before.identity(inputs):
+        return _unchanged(before)
     with (
         Spool(layout) as spool,
         Stamps(layout, rules, distrust=rehash) as stamps,
@@ -187,12 +185,7 @@ def crawl(
             )
             _read_source(loaded, tally, sink, expected)
             _warn_of_lost_captions(tally, limits.max_quarantine)
-        if spool.mixed_columns:
-            get_logger("crawl").warning(
-                "columns with values of several types are stored as text: in `where`, use "
-                "try_cast(COLUMN as DOUBLE)",
-                columns=", ".join(spool.mixed_columns),
-            )
+        _warn_of_mixed_columns(spool.mixed_columns)
         crawled = Crawled(
             images=spool.write_images(objects),
             captions=spool.write_captions(objects),
@@ -264,6 +257,15 @@ def _warn_of_lost_captions(tally: Tally, limit: float) -> None:
             source=tally.name,
             not_used=lost,
             used=tally.captions,
+        )
+
+
+def _warn_of_mixed_columns(names: Sequence[str]) -> None:
+    if names:
+        get_logger("crawl").warning(
+            "columns with values of several types are stored as text: in `where`, use "
+            "try_cast(COLUMN as DOUBLE)",
+            columns=", ".join(names),
         )
 
 

@@ -78,9 +78,11 @@ def inputs_digest(
 
     Args:
         about: settings for all sources; their ``repr`` must not depend on the process.
-        specs: the sources; at least one.
+        specs: the sources.
         options: the options of each.
     """
+    if not specs:
+        return None
     before_ns = time.time_ns() - RACY_NS
     digest = hashlib.sha256(repr([about, VIDEO.installed, _versions()]).encode(*_ANY_TEXT))
     forgotten = options[0].forgotten
