@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from mmindex.cluster import join as joining
+from mmindex.cluster.join import Joined, site_of
 from mmindex.core.config import Config
 from mmindex.core.errors import (
     DataError,
@@ -26,7 +28,7 @@ from mmindex.core.errors import (
 )
 from mmindex.encode import cluster as module
 from mmindex.encode.cluster import ClusterWorker
-from mmindex.encode.node import Sample, Setup, look, package_versions
+from mmindex.encode.node import Sample, Setup, look
 from mmindex.encode.stage import EncodeReport, encode
 from mmindex.store.lock import writer_lock
 from mmindex.store.objects import Objects
@@ -98,11 +100,11 @@ def spread(
     """Encode on the cluster, as a run does."""
     objects, corpus = store
     with writer_lock(objects.layout):
-        worker = ClusterWorker.join(nodes.address, objects.layout, config, None, make_source)
-        if workers is not None:
-            workers.append(worker)
         draft = Snapshot(objects, manifest())
-        with closing(worker):
+        with closing(Joined.join(nodes.address, objects.layout, config)) as joined:
+            worker = ClusterWorker.on(joined, config, None, make_source)
+            if workers is not None:
+                workers.append(worker)
             return encode(worker.source, draft, corpus.tables, config, cluster=worker)
 
 
@@ -195,7 +197,8 @@ def test_unsuitable_nodes_are_named(
     host = os.uname().nodename
     store = bench.store("unfit")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "package_versions", lambda: package_versions() | {"mmindex": "0.0.1"})
+        versions = joining.package_versions() | {"mmindex": "0.0.1"}
+        patch.setattr(joining, "package_versions", lambda: versions)
         with pytest.raises(ModelMismatchError, match=f"node {host}/.*mmindex is .* here and 0.0.1"):
             spread(nodes, store)
     with monkeypatch.context() as patch:
@@ -238,7 +241,8 @@ def test_a_node_checks_store_corpus_and_packages(tmp_path: Path) -> None:
     [path] = write_pngs(tmp_path / "pictures", 1)
     key = image_key(path.read_bytes())
     with hold_staging(layout) as held:
-        setup = Setup(layout.root, held.held, CONFIG, None, tricky_source, package_versions())
+        site = site_of(held, CONFIG)
+        setup = Setup(site, CONFIG, None, tricky_source)
         assert look(setup).model == "fake"
         good = replace(setup, samples=(Sample(key, str(path)),))
         assert look(good).model == "fake"
@@ -246,7 +250,7 @@ def test_a_node_checks_store_corpus_and_packages(tmp_path: Path) -> None:
             with pytest.raises(NoInputError, match="same place") as caught:
                 look(replace(setup, samples=(sample,)))
             assert caught.value.exit_code == 66
-        elsewhere = replace(setup, held=tmp_path / "elsewhere")
+        elsewhere = replace(setup, site=replace(site, held=tmp_path / "elsewhere"))
         with pytest.raises(NoInputError, match="not the store"):
             look(elsewhere)
     held.held.mkdir()  # there, but nobody's

@@ -116,6 +116,7 @@ def other_source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
 
 def drive(address: str, root: Path, tables: str) -> None:
     """Be a driver; see ``test_a_killed_driver_can_be_run_again``."""
+    from mmindex.cluster.join import Joined
     from mmindex.encode.cluster import ClusterWorker
     from mmindex.encode.stage import encode
     from mmindex.store.lock import writer_lock
@@ -138,6 +139,7 @@ def drive(address: str, root: Path, tables: str) -> None:
     )
     config = settings(shard_rows=3, workers=1, cores=1)
     with writer_lock(layout):
-        worker = ClusterWorker.join(address, layout, config, None, tricky_source)
+        joined = Joined.join(address, layout, config)
+        worker = ClusterWorker.on(joined, config, None, tricky_source)
         draft = Snapshot(Objects(layout), manifest())
         encode(worker.source, draft, (images, captions), config, cluster=worker)

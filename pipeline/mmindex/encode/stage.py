@@ -167,7 +167,7 @@ def encode(
         config: only the sections encode and limits are used.
         files: files from which vectors are taken.
         retry: retry items that are known to fail; repeated failures are recorded again.
-        cluster: encodes in place of this process; it stays connected.
+        cluster: encodes in place of this process.
 
     Raises:
         MmindexError: the model is not available, or writing failed; complete shards stay for the

@@ -157,7 +157,7 @@ def _execute(
 def _filler(context: Context) -> Filler | None:
     """Return who fills a new index: the nodes of a cluster, processes, or this process alone."""
     if context.cluster is not None:
-        return ClusterFiller.with_cores(context.cluster.need.cpus)
+        return ClusterFiller.on(context.cluster, context.config.encode.cores)
     processes = context.config.index.fill_processes
     return ProcessFiller(processes) if processes > 1 else None
 

@@ -24,10 +24,10 @@ class RunConfig(Section):
     Set it to monitor unattended builds."""
 
     cluster: Text | None = None
-    """The Ray cluster that encodes: `auto` (the cluster that this machine belongs to), or
-    `HOST:PORT` of its head node.
+    """The Ray cluster that reads images, encodes them and fills indexes: `auto` (the cluster that
+    this machine belongs to), or `HOST:PORT` of its head node.
 
-    Set it if encoding takes too long on one machine. It requires `mmindex[ray]` on every node."""
+    Set it if a build takes too long on one machine. It requires `mmindex[ray]` on every node."""
 
 
 class Config(Section):
