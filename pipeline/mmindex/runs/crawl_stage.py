@@ -129,6 +129,7 @@ def crawl_sources(
         names=names_of_sources(context),
         rehash=config.crawl.rehash,
         forgotten=read_forgotten(context.snapshot(draft)),
+        cluster=context.cluster,
     )
     context.figures.crawl = CrawlFigures.of(report)
     quarantine.write_ledger(context.layout, report.quarantined)

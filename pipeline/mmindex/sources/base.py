@@ -175,6 +175,8 @@ class Kind:
         globs: whether it supports ``--exclude`` and ``--include``.
         objects: whether it also reads object stores, by opening files with
             :mod:`mmindex.media.files`.
+        spreads: whether the nodes of a cluster can read its items. ``read`` of an item must then
+            be small, picklable, and independent of this process.
     """
 
     name: str
@@ -190,6 +192,7 @@ class Kind:
     needs: Callable[[SourceSpec, Layout], Needs] | None = None
     globs: bool = False
     objects: bool = False
+    spreads: bool = False
 
 
 def unit_events(

@@ -405,4 +405,5 @@ KIND: Final = Kind(
     read=read_folder,
     globs=True,
     objects=True,
+    spreads=True,
 )
