@@ -16,6 +16,10 @@ import psutil
 import pyarrow.parquet as pq
 
 from mmindex.core.config import Config
+from mmindex.core.records import Reason
+from mmindex.crawl import spread
+from mmindex.crawl.reading import Reading, ReadRules
+from mmindex.crawl.spread import ReadUnit
 from mmindex.encode.work import EncoderSource
 from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import Pixels
@@ -95,6 +99,17 @@ def tricky_source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
     """In place of :func:`mmindex.encode.stage.encoder_source`, on a node."""
     encoder = TrickyEncoder()
     return EncoderSource(encoder.info, lambda: encoder.preprocess, lambda: encoder)
+
+
+def tricky_read(rules: ReadRules, threads: int, unit: ReadUnit) -> tuple[Reading, ...]:
+    """Read a unit of a crawl on a node, but do as the tricks say: die, or see nothing there."""
+    tricks = Path(os.environ[TRICKS])
+    if (tricks / "die once").exists():
+        (tricks / "die once").unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (tricks / "blind").exists():
+        return tuple(Reading("", failure=(Reason.MISSING, "not here")) for _ in unit.items)
+    return spread._read_here(rules, threads, unit)
 
 
 class NanEncoder(FakeEncoder):

@@ -8,7 +8,7 @@ because the corpus is then not at the same place there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Self
 
@@ -45,27 +45,23 @@ class _Pending:
         return self.readings
 
 
-@dataclass(slots=True)
 class ClusterReader:
     """Reads units in tasks on the nodes of a cluster, in place of threads of this process.
 
-    Attributes:
+    Args:
         joined: the cluster.
         rules: the rules of the crawl.
         threads: the number of items that a task reads at the same time.
     """
 
-    joined: Joined
-    rules: ReadRules
-    threads: int
-    items: int = _ITEMS
-    _tasks: Tasks[ReadUnit, tuple[Reading, ...]] = field(init=False)
-    _open: dict[int, _Pending] = field(default_factory=dict)
-    _number: int = 0
+    items = _ITEMS
 
-    def __post_init__(self) -> None:
-        work = partial(_read_here, self.rules, self.threads)
-        self._tasks = self.joined.tasks(work, Need(), _label)
+    def __init__(self, joined: Joined, rules: ReadRules, threads: int) -> None:
+        self._rules = rules
+        work = partial(_read_here, rules, threads)
+        self._tasks: Tasks[ReadUnit, tuple[Reading, ...]] = joined.tasks(work, Need(), _label)
+        self._open: dict[int, _Pending] = {}
+        self._number = 0
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +95,7 @@ class ClusterReader:
         for one, reading in zip(done.argument.items, done.result, strict=True):
             lost = one.sidecar is not None and reading.sidecar is None
             if (reading.failure and not reading.key) or lost:
-                [here] = read_unit(self.rules, [one])
+                [here] = read_unit(self._rules, [one])
                 if here != reading:
                     why = reading.failure[1] if reading.failure else "its sidecar cannot be read"
                     raise NoInputError(

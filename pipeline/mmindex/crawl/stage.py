@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import mmindex
@@ -105,6 +106,7 @@ def crawl(
     rehash: bool = False,
     forgotten: Forgotten = NOTHING,
     cluster: Joined | None = None,
+    scratch: Path | None = None,
 ) -> CrawlReport:
     """Read all sources and write the tables ``images`` and ``captions``.
 
@@ -124,6 +126,7 @@ def crawl(
         rehash: also read unchanged files.
         forgotten: items to leave out, by id or by bytes; they count as ignored.
         cluster: its nodes read the images of folders, archives and tables, with the same result.
+        scratch: the folder of the temporary database, see :class:`mmindex.crawl.spool.Spool`.
 
     Raises:
         UsageError: a spec is invalid.
@@ -146,7 +149,7 @@ def crawl(
     layout = objects.layout
     rules = f"{mmindex.__version__} {image_limits} metadata={photos.metadata}"
     with (
-        Spool(layout) as spool,
+        Spool(layout, scratch) as spool,
         Stamps(layout, rules, distrust=rehash) as stamps,
         Listings(
             layout, _listing_rules(rules), limits.max_bytes, forgotten, distrust=rehash

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -130,6 +131,7 @@ def crawl_sources(
         rehash=config.crawl.rehash,
         forgotten=read_forgotten(context.snapshot(draft)),
         cluster=context.cluster,
+        scratch=Path(config.run.scratch).expanduser() if config.run.scratch else None,
     )
     context.figures.crawl = CrawlFigures.of(report)
     quarantine.write_ledger(context.layout, report.quarantined)

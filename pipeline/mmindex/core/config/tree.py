@@ -29,6 +29,13 @@ class RunConfig(Section):
 
     Set it if a build takes too long on one machine. It requires `mmindex[ray]` on every node."""
 
+    scratch: Text | None = None
+    """The folder of the temporary database in which a crawl collects its rows; by default, the
+    `staging` folder of the store.
+
+    Set it to a folder on a local disk if the store is on a network file system. It needs about 1 KB
+    for each image."""
+
 
 class Config(Section):
     """All settings of a build."""
