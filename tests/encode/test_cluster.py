@@ -31,13 +31,15 @@ from mmindex.encode.cluster import ClusterWorker
 from mmindex.encode.node import Sample, Setup, look
 from mmindex.encode.stage import EncodeReport, encode
 from mmindex.store.lock import writer_lock
+from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 from mmindex.store.staging import hold_staging
 from mmindex.store.versions import create_layout
-from support.encoding import IMAGE, TEXT, run, settings
+from support.encoding import IMAGE, TEXT, draft_after, run, settings
 from support.images import png, write_pngs
 from support.manifests import manifest
+from support.mapped import adapted_source
 from support.models import FakeEncoder
 from support.raying import add_node, cluster, kill_node, nan_source, other_source, tricky_source
 from support.tables import Corpus, image_key, write_corpus
@@ -96,16 +98,17 @@ def spread(
     config: Config = CONFIG,
     make_source: Any = tricky_source,
     workers: list[ClusterWorker] | None = None,
+    draft: Manifest | None = None,
 ) -> EncodeReport:
     """Encode on the cluster, as a run does."""
     objects, corpus = store
     with writer_lock(objects.layout):
-        draft = Snapshot(objects, manifest())
+        snapshot = Snapshot(objects, draft or manifest())
         with closing(Joined.join(nodes.address, objects.layout, config)) as joined:
             worker = ClusterWorker.on(joined, config, None, make_source)
             if workers is not None:
                 workers.append(worker)
-            return encode(worker.source, draft, corpus.tables, config, cluster=worker)
+            return encode(worker.source, snapshot, corpus.tables, config, cluster=worker)
 
 
 def same(report: EncodeReport, bench: Bench) -> bool:
@@ -207,6 +210,22 @@ def test_unsuitable_nodes_are_named(
             spread(nodes, store)
     with pytest.raises(DataError, match=f"node {host}/.*first batch"):
         spread(nodes, store, make_source=nan_source)
+    assert nothing_staged(store)
+
+
+def test_vectors_of_an_adapted_model_are_mapped_on_the_nodes(nodes: Any, bench: Bench) -> None:
+    reports = []
+    for name in ("map alone", "map spread"):
+        objects, corpus = store = bench.store(name)
+        parent = draft_after(run(FakeEncoder(), objects, corpus, None, CONFIG))
+        if name == "map spread":
+            reports.append(spread(nodes, store, make_source=adapted_source, draft=parent))
+        else:
+            draft = Snapshot(objects, parent)
+            reports.append(encode(adapted_source(), draft, corpus.tables, CONFIG))
+    alone, report = reports
+    assert (report.shards, report.failed) == (alone.shards, alone.failed)
+    assert (report.mapped_images, report.encoded_images, report.mapped_texts) == (22, 0, 12)
     assert nothing_staged(store)
 
 

@@ -18,12 +18,14 @@ from mmindex.core.config import Config
 from mmindex.core.errors import InternalError, NetworkError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import counter, get_logger
+from mmindex.encode.mapping import MappedPart
 from mmindex.encode.node import (
     MakeSource,
     Sample,
     Setup,
     encode_unit,
     look,
+    map_unit,
     require_same,
     why_unreadable,
 )
@@ -147,6 +149,18 @@ class ClusterWorker:
                 self._tell(side)
                 yield done.result
 
+    def map(
+        self, _objects: Objects, side: Modality, parts: Iterable[MappedPart]
+    ) -> Iterator[tuple[int, UnitResult]]:
+        """Compute vectors of an adapted model on the nodes, as :meth:`Worker.map`.
+
+        Results are in order of completion.
+        """
+        tasks = Tasks(partial(map_unit, self.setup, side), self.need, _label_of_part)
+        for done in tasks.run(parts):
+            yield done.argument.first, done.result
+        self.retries += tasks.deaths
+
     def _count(self, side: Modality, node: str, result: UnitResult, seconds: float) -> None:
         figures, now = self.nodes.setdefault(node, NodeFigures()), time.monotonic()
         figures.units += 1
@@ -234,6 +248,10 @@ def _label(unit: Unit) -> str:
     key, content = unit.rows[0]
     what = content.decode("utf-8", "replace") if unit.side is Modality.IMAGE else key
     return f"unit {unit.number} of {unit.side}s ({len(unit.rows)} items from {what})"
+
+
+def _label_of_part(part: MappedPart) -> str:
+    return f"the vectors of {part.ref.name}"
 
 
 def _not_here() -> NoReturn:

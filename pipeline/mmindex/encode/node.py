@@ -14,7 +14,9 @@ from pathlib import Path
 from mmindex.cluster.join import Site
 from mmindex.core.config import Config
 from mmindex.core.errors import MmindexError, ModelMismatchError, NoInputError
+from mmindex.core.modality import Modality
 from mmindex.core.records import ItemError
+from mmindex.encode.mapping import MappedPart
 from mmindex.encode.units import Unit, UnitResult
 from mmindex.encode.work import EncoderSource, Worker
 from mmindex.media.images import ImageLimits
@@ -139,6 +141,14 @@ def encode_unit(setup: Setup, unit: Unit) -> UnitResult:
     worker = _worker(setup)
     with hold_staging(Layout(setup.site.root)) as staged:
         [result] = worker.encode(Objects(staged), unit.side, [unit], len(unit.rows))
+    return result
+
+
+def map_unit(setup: Setup, side: Modality, part: MappedPart) -> UnitResult:
+    """Compute vectors of an adapted model in this worker."""
+    worker = _worker(setup)
+    with hold_staging(Layout(setup.site.root)) as staged:
+        [(_, result)] = worker.map(Objects(staged), side, [part])
     return result
 
 

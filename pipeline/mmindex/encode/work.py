@@ -22,6 +22,7 @@ from mmindex.encode.decoding import (
     Failure,
     worker_bytes,
 )
+from mmindex.encode.mapping import MappedPart, map_part
 from mmindex.encode.units import ShardWriter, Unit, UnitResult, sizes
 from mmindex.media.images import ImageLimits
 from mmindex.models.adapted import Maps
@@ -89,6 +90,28 @@ class Worker:
                 yield from self._images(objects, units, total, progress)
             else:
                 yield from self._texts(objects, units, progress)
+
+    def map(
+        self, objects: Objects, side: Modality, parts: Iterable[MappedPart]
+    ) -> Iterator[tuple[int, UnitResult]]:
+        """Compute vectors of an adapted model from its parent's, without loading the model.
+
+        Args:
+            objects: the store's objects.
+            side: images or texts.
+            parts: the parent's vectors; each part is published as one shard.
+
+        Yields:
+            the part's first row of the table, and its result.
+
+        Raises:
+            MmindexError: the maps cannot be read, or a shard cannot be written.
+        """
+        if self.source.maps is None:
+            raise InternalError(f"model {self.source.info.model}: its maps are not available")
+        affine = self.source.maps().of(side)
+        for part in parts:
+            yield part.first, map_part(objects, part, affine, side, self.source.info)
 
     def close(self) -> None:
         """Release the model and the decoders."""
