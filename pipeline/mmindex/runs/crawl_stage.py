@@ -31,7 +31,7 @@ from mmindex.runs.figures import CrawlFigures
 from mmindex.sources.naming import source_names
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN, read_forgotten
-from mmindex.store.keys import live_keys
+from mmindex.store.keys import count_distinct
 from mmindex.store.manifest import Counts, Manifest
 
 
@@ -83,8 +83,8 @@ def crawled_draft(context: Context, draft: Manifest, report: CrawlReport) -> Man
         quarantined=len(report.quarantined),
         ignored=report.ignored,
         captions=report.captions.rows,
-        unique_images=len(live_keys(objects, report.images).unique),
-        unique_texts=len(live_keys(objects, report.captions).unique),
+        unique_images=count_distinct(objects, report.images),
+        unique_texts=count_distinct(objects, report.captions),
         reasons=quarantine.count_reasons(report.quarantined),
     )
     return after_change(

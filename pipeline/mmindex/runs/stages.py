@@ -29,7 +29,7 @@ from mmindex.runs.index_stage import INDEX_OBJECTS, index_stage
 from mmindex.search.calibration import CALIBRATION, write_calibrations
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN
-from mmindex.store.keys import live_keys
+from mmindex.store.keys import count_distinct
 from mmindex.store.manifest import Manifest
 
 
@@ -98,8 +98,8 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         indexed=images.rows,
         quarantined=kept_out[0],
         captions=captions.rows,
-        unique_images=len(live_keys(objects, images).unique),
-        unique_texts=len(live_keys(objects, captions).unique),
+        unique_images=count_distinct(objects, images),
+        unique_texts=count_distinct(objects, captions),
         reasons=quarantine.count_reasons(entries),
         captions_quarantined=kept_out[1],
     )
