@@ -161,6 +161,7 @@ class Tasks(Generic[T, R]):
     label: Callable[[T], str]
     deaths: int = 0
     _remote: Any = None
+    _work: Any = None
     _running: dict[Any, tuple[T, int]] = field(default_factory=dict)
     _fits: int = 0
     _looked: float = -_POLL_S
@@ -237,6 +238,7 @@ class Tasks(Generic[T, R]):
         import ray
 
         if self._remote is None:
+            self._work = ray.put(self.work)  # sent to each node once, not with each task
             self._remote = ray.remote(
                 num_cpus=self.need.cpus,
                 num_gpus=self.need.gpus,
@@ -244,7 +246,7 @@ class Tasks(Generic[T, R]):
                 max_calls=0,  # otherwise a GPU's worker, with its model, would run only one task
                 scheduling_strategy="SPREAD",
             )(_run)
-        self._running[self._remote.remote(self.work, argument)] = (argument, deaths)
+        self._running[self._remote.remote(self._work, argument)] = (argument, deaths)
 
     def _take(self, ref: Any) -> Iterator[Done[T, R]]:
         """Yield the result of a task; nothing if its worker died and it was restarted."""

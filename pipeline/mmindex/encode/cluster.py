@@ -144,7 +144,7 @@ class ClusterWorker:
                 self.retries += tasks.deaths
                 tasks.deaths = 0
                 self._count(side, done.node, done.result, done.seconds)
-                progress.update(len(done.argument.rows))
+                progress.update(done.argument.size)
                 progress.set_postfix(nodes=len(self.nodes), retries=self.retries, refresh=False)
                 self._tell(side)
                 yield done.result
@@ -247,7 +247,7 @@ def _agreed(found: Sequence[tuple[Node, EncoderInfo]]) -> EncoderInfo:
 def _label(unit: Unit) -> str:
     key, content = unit.rows[0]
     what = content.decode("utf-8", "replace") if unit.side is Modality.IMAGE else key
-    return f"unit {unit.number} of {unit.side}s ({len(unit.rows)} items from {what})"
+    return f"unit {unit.number} of {unit.side}s ({unit.size} items from {what})"
 
 
 def _label_of_part(part: MappedPart) -> str:

@@ -140,7 +140,7 @@ def encode_unit(setup: Setup, unit: Unit) -> UnitResult:
     """Encode a unit in this worker."""
     worker = _worker(setup)
     with hold_staging(Layout(setup.site.root)) as staged:
-        [result] = worker.encode(Objects(staged), unit.side, [unit], len(unit.rows))
+        [result] = worker.encode(Objects(staged), unit.side, [unit], unit.size)
     return result
 
 

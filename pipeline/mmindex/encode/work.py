@@ -130,7 +130,7 @@ class Worker:
         stream = self._pool(total).results(tasks, ahead=2 * batch_size)
         for unit in here:
             writer = self._writer(objects, unit)
-            for count in sizes(len(unit.rows), batch_size):
+            for count in sizes(unit.size, batch_size):
                 with self._timer.measure("image_wait"):
                     batch = list(islice(stream, count))
                 _expect(count, len(batch))
@@ -188,7 +188,7 @@ class Worker:
         for unit in units:
             encoder, writer, rows = self._loaded(), self._writer(objects, unit), iter(unit.rows)
             before = encoder.cut_texts
-            for count in sizes(len(unit.rows), _TEXTS_AT_ONCE):
+            for count in sizes(unit.size, _TEXTS_AT_ONCE):
                 with self._timer.measure("text_wait"):
                     batch = list(islice(rows, count))
                 # A lone surrogate is stored unchanged; the tokenizer's cleaning replaces it.
