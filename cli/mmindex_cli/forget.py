@@ -11,7 +11,7 @@ import typer
 
 from mmindex.core.display import visible
 from mmindex_cli.common import run_id, store_path
-from mmindex_cli.options import DryRunOption, StoreOption, TextFormat, WhereOption
+from mmindex_cli.options import DryRunOption, StoreOption, TextFormat
 
 if TYPE_CHECKING:
     from mmindex.upkeep.forget import ForgetReport
@@ -21,6 +21,15 @@ NamesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="IMAGE", help="Ids, uris, file paths or folders of images."),
 ]
+SelectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="SQL",
+        help="Also remove all images of the published version that match a condition on their "
+        "columns, whether you name them or not: \"split = 'val'\".",
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 _SHOWN = 20
@@ -28,7 +37,7 @@ _SHOWN = 20
 
 def forget(
     names: NamesArgument = None,
-    where: WhereOption = None,
+    where: SelectOption = None,
     store: StoreOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,

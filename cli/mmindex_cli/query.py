@@ -30,6 +30,18 @@ WordsArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="TEXT", help="Text to search for. Several words form one text."),
 ]
+KeywordsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Find images only by these words in captions, file names and metadata. All "
+        "characters are text: there is no query syntax.",
+    ),
+]
+HybridOption = Annotated[
+    bool,
+    typer.Option("--hybrid", help="Rank images by the meaning of the text and by its words."),
+]
 ImageOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -136,6 +148,8 @@ PreviewOption = Annotated[
 
 def query(
     words: WordsArgument = None,
+    keywords: KeywordsOption = None,
+    hybrid: HybridOption = False,
     image: ImageOption = None,
     like: LikeOption = None,
     plus: PlusOption = None,
@@ -167,7 +181,7 @@ def query(
     from mmindex_cli.answers import View, print_answers
 
     asked = _Asked(" ".join(words or ()), tuple(image or ()), like, tuple(plus or ()),
-                   tuple(minus or ()), weights, others, queries)  # fmt: skip
+                   tuple(minus or ()), weights, others, queries, keywords, hybrid)  # fmt: skip
     asked.check(html)
     form, end = paths_form(output_format, null)
     view = View(
@@ -216,16 +230,21 @@ class _Asked:
     weights: str | None
     others: bool
     queries: Path | None
+    keywords: str | None
+    hybrid: bool
 
     def check(self, html: Path | None) -> None:
         if self.text and not self.text.strip():
             raise UsageError("the query is empty", "enter a text, for example: a red bus")
-        wanted = bool(self.text or self.images or self.like or self.plus)
+        wanted = bool(
+            self.text or self.images or self.like or self.plus or self.keywords is not None
+        )
         if wanted == (self.queries is not None):
             raise UsageError(
-                "--queries cannot be combined with a text, --image, --like or --plus"
+                "--queries cannot be combined with a text, --keywords, --image, --like or --plus"
                 if wanted
-                else "nothing to search for: pass a text, --image, --like, --plus or --queries",
+                else "nothing to search for: pass a text, --keywords, --image, --like, --plus or "
+                "--queries",
                 "for example: mmindex query a red bus, or mmindex query --image bus.jpg",
             )
         if self.queries is not None and (self.minus or self.weights or self.others):
@@ -241,10 +260,14 @@ class _Asked:
             from mmindex.search.query import read_lines
 
             with _lines(self.queries) as file:
-                yield from index.search_many(read_lines(file), **wanted, errors="keep")
+                yield from index.search_many(
+                    read_lines(file), hybrid=self.hybrid, **wanted, errors="keep"
+                )
         else:
             yield index.search(
                 self.text or None,
+                keywords=self.keywords,
+                hybrid=self.hybrid,
                 image=[*self.images, *_names(self.like)],
                 plus=self.plus,
                 minus=self.minus,

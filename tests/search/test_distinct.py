@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from typer.testing import CliRunner
 import mmindex
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
-from mmindex.search import distinct
-from mmindex.search.distinct import Scope
+from mmindex.search.distinct import Scope, distinct_hits
 from mmindex.search.hits import Limit
 from mmindex.search.near import default_threshold
+from mmindex.search.rank import by_vector
 from mmindex.search.searcher import Searcher
 from mmindex.store.snapshot import Snapshot
 from mmindex_cli.app import app
@@ -23,11 +24,6 @@ from support.models import FakeEncoder
 from support.stores import Side, captions_table, images_table, key_of, make_store
 
 DIM = FakeEncoder().info.dim
-
-
-def distinct_hits(*args: object) -> tuple[Hit, ...]:
-    """The hits alone, without the scores that their probabilities depend on."""
-    return distinct.distinct_hits(*args)[0]
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -60,11 +56,18 @@ def scope(snapshot: Snapshot, to: Modality = Modality.IMAGE) -> Scope:
     return Scope(snapshot, Searcher(snapshot, to), to, None, None)
 
 
+def found_by(
+    where: Scope, query: np.ndarray, limit: Limit, left_out: Set[str] = frozenset()
+) -> tuple[Hit, ...]:
+    find = by_vector(where.searcher, query, where.ids, limit)
+    return distinct_hits(where, find, limit, left_out)[0]
+
+
 @pytest.mark.parametrize("k", [1, 3, 7, 100])
 def test_every_hit_is_of_another_group_and_counts_its_copies(grouped, k: int) -> None:
     """Also where the first group alone fills the first ``k`` hits many times over."""
     snapshot, vectors, owner = grouped
-    found = distinct_hits(scope(snapshot), vectors[0], Limit(k, distinct=True))
+    found = found_by(scope(snapshot), vectors[0], Limit(k, distinct=True))
     groups = [owner[int(hit.id.removeprefix("id/").replace("again", "-1"))] for hit in found]
     assert len(set(groups)) == len(groups) == min(k, 7)
     assert [hit.rank for hit in found] == list(range(1, len(found) + 1))
@@ -77,7 +80,7 @@ def test_every_hit_is_of_another_group_and_counts_its_copies(grouped, k: int) ->
 def test_the_best_hit_of_each_group_is_the_first_of_a_plain_search(grouped) -> None:
     snapshot, vectors, owner = grouped
     query = unit(vectors[45:46] + 0.3 * vectors[:1])[0]
-    found = distinct_hits(scope(snapshot), query, Limit(7, distinct=True))
+    found = found_by(scope(snapshot), query, Limit(7, distinct=True))
     _, ids = scope(snapshot).searcher.search(query[None], len(vectors))
     best: dict[int, int] = {}
     for one in ids[0].tolist():
@@ -93,25 +96,25 @@ def test_a_condition_and_a_minimum_score_apply_to_hits_and_copies(grouped) -> No
         snapshot, Searcher(snapshot, Modality.IMAGE), Modality.IMAGE, rows,
         np.array([0, 5, 41, 42, 43]),
     )  # fmt: skip
-    found = distinct_hits(some, vectors[0], Limit(10, distinct=True))
+    found = found_by(some, vectors[0], Limit(10, distinct=True))
     assert {(owner[int(hit.id.removeprefix("id/"))], hit.copies) for hit in found} == {
         (0, 1), (2, 2),
     }  # fmt: skip
-    [only] = distinct_hits(some, vectors[0], Limit(10, 0.9, distinct=True))
+    [only] = found_by(some, vectors[0], Limit(10, 0.9, distinct=True))
     assert only.copies == 1
 
 
 def test_captions_are_grouped_by_their_text(grouped) -> None:
     snapshot, _, _ = grouped
     query = FakeEncoder().encode_texts(["a boat"])[0]
-    found = distinct_hits(scope(snapshot, Modality.TEXT), query, Limit(10, distinct=True))
+    found = found_by(scope(snapshot, Modality.TEXT), query, Limit(10, distinct=True))
     assert [(hit.caption, hit.copies) for hit in found] == [("a boat", 1), ("a tree", 0)]
 
 
 def test_the_query_image_is_not_a_copy_if_it_is_left_out(grouped) -> None:
     snapshot, vectors, _ = grouped
     left_out = {key_of("picture 0")}
-    found = distinct_hits(scope(snapshot), vectors[0], Limit(1, distinct=True), left_out)
+    found = found_by(scope(snapshot), vectors[0], Limit(1, distinct=True), left_out)
     assert found[0].id != "id/0"
     assert found[0].copies == 39  # of 41 rows: itself and the one left out do not count
 

@@ -57,6 +57,19 @@ def test_parts_of_a_query_count_together(served, images) -> None:
     assert liked["hits"] != search(served, q="a red square", k=12)["hits"]
 
 
+def test_words_find_images_by_their_names(served, images) -> None:
+    name = next(iter(images))
+    file = name.rpartition("/")[2]
+    assert search(served, q=file, by="words", k=1)["hits"][0]["id"] == name
+    assert len(search(served, q="a red square", by="both", k=12)["hits"]) == 12
+    page = served.get("/", params={"q": file, "by": "words"}).text
+    assert "Scores are BM25" in page
+    assert '<option value="words" selected>' in page
+    for wrong in ({"by": "letters"}, {"by": "words", "image": name}, {"by": "both", "good": "1"}):
+        answer = served.get("/api/v1/search", params={"q": "red", **wrong})
+        assert answer.status_code == 400, answer.text
+
+
 def test_an_uploaded_image_is_searched(served, images) -> None:
     name, path = next(iter(images.items()))
     with served.client() as client:

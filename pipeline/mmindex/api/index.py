@@ -149,6 +149,8 @@ class Index:
         self,
         text: str | None = None,
         *,
+        keywords: str | None = None,
+        hybrid: bool = False,
         image: ImageLike | Sequence[ImageLike] | None = None,
         vector: ArrayLike | None = None,
         plus: ImageLike | Sequence[ImageLike] | None = None,
@@ -168,6 +170,9 @@ class Index:
 
         Args:
             text: the text to search for.
+            keywords: search images only by these words in captions, file names and metadata; the
+                score of a hit is then BM25, not a cosine similarity.
+            hybrid: rank images also by the words of the text, see docs/keywords.md.
             image: one or more query images: a file, the uri or id of an image in the corpus, an
                 opened image (PIL), or an array, uint8 (h, w, 3) or (h, w).
             vector: a query vector, such as one from :meth:`embed`: (dim,), of any length.
@@ -193,10 +198,11 @@ class Index:
 
         Raises:
             TypeError: an argument has the wrong type.
-            UsageError: the query is empty, an argument is out of range, ``where`` is not a
-                condition, or a column in ``sort`` or ``columns`` does not exist.
-            NoInputError: there is no such file, uri or id, or no captions to search; with ``good``,
-                the version has no calibration for the query.
+            UsageError: the query is empty, an argument is out of range, arguments cannot be
+                combined, ``where`` is not a condition, or a column in ``sort`` or ``columns`` does
+                not exist.
+            NoInputError: there is no such file, uri or id, no captions to search, or no keyword
+                index; with ``good``, the version has no calibration for the query.
             DataError: an image cannot be decoded, or the store is damaged.
             ModelMismatchError: the model is no longer the model of the index, or ``vector`` has
                 other dimensions.
@@ -204,6 +210,8 @@ class Index:
         from mmindex.search.given import (
             as_limit,
             as_weights,
+            as_words,
+            check_alone,
             either_part,
             image_part,
             several,
@@ -215,6 +223,11 @@ class Index:
         form = self._wanted(
             where, as_limit(k, min_score, distinct=distinct, good=good), sort, columns, to
         )
+        words = as_words(text, expect(hybrid, bool, "hybrid", "a bool"))
+        if keywords is not None:
+            parts = (text, image, vector, plus, minus, weights)
+            check_alone(keywords, parts, others=others or hybrid, to=form.to)
+            return form.hits(form.session.keywords(keywords, form.limit))
         wanted = [] if text is None else [text_part(text)]
         wanted += [image_part(one, "image") for one in several(image)]
         if vector is not None:
@@ -230,6 +243,7 @@ class Index:
             tuple(unwanted),
             as_weights(weights),
             expect(others, bool, "others", "a bool"),
+            words,
         )
         return form.hits(form.session.ask(question, form.to, form.limit))
 
@@ -245,13 +259,14 @@ class Index:
         good: bool = False,
         columns: Sequence[str] | None = None,
         to: Side | None = "image",
+        hybrid: bool = False,
         errors: Literal["raise", "keep"] = "raise",
     ) -> Iterator[Hits]:
         """Search with many texts, faster than with :meth:`search`; yield the hits of each in order.
 
         Args:
             texts: the texts to search for; bytes are lines of a UTF-8 file.
-            k, where, min_score, sort, distinct, good, columns, to: as in :meth:`search`.
+            k, where, min_score, sort, distinct, good, columns, to, hybrid: as in :meth:`search`.
             errors: what to do with an invalid text (empty, not valid UTF-8): ``raise``, or ``keep``
                 to return empty hits with the reason in :attr:`Hits.error`.
 
@@ -268,10 +283,13 @@ class Index:
             where, as_limit(k, min_score, distinct=distinct, good=good), sort, columns, to
         )
         form.session.snapshot.index(form.to or Modality.IMAGE)
-        return self._many(given, form, strict=errors == "raise")
+        both = expect(hybrid, bool, "hybrid", "a bool")
+        return self._many(given, form, hybrid=both, strict=errors == "raise")
 
-    def _many(self, texts: Iterable[str | bytes], form: _Wanted, *, strict: bool) -> Iterator[Hits]:
-        for answer in form.session.lines(texts, form.to, form.limit):
+    def _many(
+        self, texts: Iterable[str | bytes], form: _Wanted, *, hybrid: bool, strict: bool
+    ) -> Iterator[Hits]:
+        for answer in form.session.lines(texts, form.to, form.limit, hybrid=hybrid):
             if strict and answer.error is not None:
                 raise DataError(f"{answer.query[:80]!r}: {answer.error}")
             yield form.hits(answer)

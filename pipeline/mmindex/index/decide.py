@@ -29,9 +29,9 @@ Int64 = NDArray[np.int64]
 EXACT_DEAD_SHARE = 0.1
 # The number of lists depends on the number of vectors: four times as many need twice the lists.
 MOST_GROWTH = 4
-# Settings that do not affect the recipe of an index: they depend on the machine, or determine when
-# to train again.
-NOT_IN_RECIPE = {"threads", "gpu", "retrain_at", "fill_processes"}
+# Settings that do not affect the recipe of an index: they depend on the machine, determine when to
+# train again, or are for the keyword index.
+NOT_IN_RECIPE = {"threads", "gpu", "retrain_at", "fill_processes", "keywords"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from mmindex.core.records import Hit, all_weak
 from mmindex.core.resources import user_path
 from mmindex.pages.page import Thumb, render, shown_model, thumb
 from mmindex.pages.places import Place, place_of
-from mmindex.pages.scale import full_bar, share
+from mmindex.pages.scale import full_of, share
 from mmindex.search.hits import captions_of, find_images
 from mmindex.search.parts import Part
 from mmindex.search.query import Answer
@@ -71,7 +71,7 @@ class Card:
     """A hit on the page, with the hits that have the same content.
 
     Attributes:
-        share: the length of the score bar, in percent.
+        share: the length of the score bar, in percent; None for no bar.
         alt: the alternative text: a caption, or the file name.
         found: the caption, if captions were searched.
         more: the number of captions that are not shown.
@@ -88,7 +88,7 @@ class Card:
     thumb: Thumb
     alt: str
     score: str
-    share: float
+    share: float | None
     found: str | None
     captions: Sequence[str]
     more: int
@@ -117,7 +117,7 @@ def gallery_page(snapshot: Snapshot, answer: Answer, request: Request | None = N
     """
     request = request or Request()
     asked = Modality.TEXT if answer.image is None else Modality.IMAGE
-    full = full_bar(snapshot.encoder, asked, answer.to)
+    full = full_of(snapshot.encoder, asked, answer)
     shown = cards(snapshot, answer, full, _linked(request.page))
     return render(
         "gallery.html",
@@ -163,7 +163,7 @@ def _title(answer: Answer) -> str:
 def cards(
     snapshot: Snapshot,
     answer: Answer,
-    full: float,
+    full: float | None,
     show: Callable[[Hit], tuple[Place, Thumb]],
     leaders: Callable[[Sequence[str]], Sequence[str]] = lambda keys: keys,
 ) -> list[Card]:
@@ -172,7 +172,7 @@ def cards(
     Args:
         snapshot: the version.
         answer: the hits.
-        full: the score of a full bar.
+        full: the score of a full bar; None for no bars.
         show: returns the place and the thumbnail of a hit.
         leaders: the key whose card an image shares, by key, see
             :func:`mmindex.insight.dedup.near_leaders`.
@@ -220,7 +220,7 @@ def _card(
     stack: Sequence[Hit],
     near: Sequence[Hit],
     captions: Sequence[str],
-    full: float,
+    full: float | None,
     show: Callable[[Hit], tuple[Place, Thumb]],
 ) -> Card:
     hit = stack[0]

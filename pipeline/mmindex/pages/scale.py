@@ -6,6 +6,7 @@ from typing import Final
 
 from mmindex.core.modality import Modality
 from mmindex.core.model_names import EMBEDDED, PHOTOS
+from mmindex.search.query import Answer
 from mmindex.store.manifest import EncoderInfo
 
 # The highest scores of matching texts and images with each model: the 99th percentile over captions
@@ -13,6 +14,11 @@ from mmindex.store.manifest import EncoderInfo
 _FULL: Final = {EMBEDDED: 0.8, PHOTOS: 0.65}
 # For CLIP models trained with a contrastive loss, 0.2 is a weak match and 0.35 a very good one.
 _FULL_OTHERS: Final = 0.4
+
+
+def full_of(encoder: EncoderInfo, asked: Modality, answer: Answer) -> float | None:
+    """Return the score of a full bar; None if the scores have no fixed scale (BM25)."""
+    return full_bar(encoder, asked, answer.to) if answer.cosine else None
 
 
 def full_bar(encoder: EncoderInfo, asked: Modality, found: Modality) -> float:
@@ -24,6 +30,6 @@ def full_bar(encoder: EncoderInfo, asked: Modality, found: Modality) -> float:
     return 1.0 if asked is found else _FULL.get(encoder.model, _FULL_OTHERS)
 
 
-def share(score: float, full: float) -> float:
-    """Return the length of a score bar, in percent."""
-    return round(100 * min(1.0, max(0.0, score / full)), 1)
+def share(score: float, full: float | None) -> float | None:
+    """Return the length of a score bar, in percent; None for no bar."""
+    return None if full is None else round(100 * min(1.0, max(0.0, score / full)), 1)

@@ -23,6 +23,7 @@ from mmindex.index.train import sample_rows
 from mmindex.index.tune import TUNING_QUERIES
 from mmindex.runs.context import Context
 from mmindex.runs.figures import IndexFigures
+from mmindex.runs.keyword_stage import keyword_objects
 from mmindex.search.calibration import CALIBRATION
 from mmindex.search.golden import write_golden
 from mmindex.store.chain import last_indexed
@@ -32,7 +33,7 @@ from mmindex.store.snapshot import TABLES
 
 OTHER_SIDE = {Modality.IMAGE: Modality.TEXT, Modality.TEXT: Modality.IMAGE}
 GOLDEN_QUERIES = 8
-INDEX_OBJECTS = ("ids/", "removed/", "vectors/", "digests/", "index/", "golden/")
+INDEX_OBJECTS = ("ids/", "removed/", "vectors/", "digests/", "index/", "golden/", "keywords/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class _Work:
 
 
 def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Manifest:
-    """Index both sides of the corpus.
+    """Index both sides of the corpus, and the words of the images.
 
     The index of a side is kept if its inputs did not change, extended if that is sufficient, and
     otherwise rebuilt. ``context.figures`` records which of these happened and why.
@@ -96,9 +97,13 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
         info, parts = _index_side(context, draft, side)
         indexes[name] = info
         draft = msgspec.structs.replace(draft, objects=(*draft.objects, *parts))
-    if indexes == draft.indexes:
-        return msgspec.structs.replace(draft, objects=(*draft.objects, *calibration))
-    return msgspec.structs.replace(draft, indexes=indexes, evaluation=None, evaluation_inputs="")
+    if indexes != draft.indexes:
+        draft = msgspec.structs.replace(
+            draft, indexes=indexes, evaluation=None, evaluation_inputs=""
+        )
+        calibration = ()  # the evaluation stage fits another
+    words = keyword_objects(context, draft)
+    return msgspec.structs.replace(draft, objects=(*draft.objects, *calibration, *words))
 
 
 def _index_inputs(context: Context, draft: Manifest, side: Modality) -> str:

@@ -8,16 +8,16 @@ are grouped by their text.
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
-from mmindex.search.calibration import CONTEXT
-from mmindex.search.hits import Limit, rows_by_key
+from mmindex.search.hits import Limit, rows_by_key, shown_score
 from mmindex.search.near import Int64, close_pairs, default_threshold, group_leaders, unit_rows
+from mmindex.search.rank import Find, Found
 from mmindex.search.searcher import Searcher
 from mmindex.store.snapshot import Snapshot
 
@@ -47,67 +47,59 @@ class Scope:
 
 
 def distinct_hits(
-    scope: Scope, vector: Float32, limit: Limit, left_out: Set[str] = frozenset()
-) -> tuple[tuple[Hit, ...], Float64]:
+    scope: Scope, find: Find, limit: Limit, left_out: Set[str] = frozenset()
+) -> tuple[tuple[Hit, ...], Float64 | None]:
     """Return the best hit of each of ``limit.k`` groups, with its number of ``copies``.
 
     ``copies`` counts all other rows of the group, whatever their own score: rows with the same
     content, and images that are almost the same as this hit but not as a better one.
 
-    Also returns float64 (CONTEXT,), the best scores of all hits, see :mod:`.calibration`.
+    Also returns the ``context`` of the ranking, see :class:`~mmindex.search.rank.Found`.
 
     Args:
         scope: the vectors to search.
-        vector: float32 (dim,), unit length.
+        find: the ranking of the query.
         limit: the number of hits and the lowest score.
         left_out: keys to exclude.
 
     Raises:
         DataError: the store is damaged.
     """
-    ids, scores, context = _leaders(scope, vector, limit, left_out)
-    if not len(ids):
-        return (), context
-    others = _near(scope, ids)
-    every = np.concatenate([ids, *others])
+    best = _leaders(scope, find, limit, left_out)
+    if not len(best.ids):
+        return (), best.context
+    others = _near(scope, best.ids)
+    every = np.concatenate([best.ids, *others])
     keys = scope.searcher.keys(every)
     named = rows_by_key(scope.snapshot, scope.to, set(keys) - left_out, scope.rows)
     key_of = dict(zip(every.tolist(), keys, strict=True))
     found = []
-    for place, (leader, score) in enumerate(zip(ids.tolist(), scores.tolist(), strict=True)):
+    scores = best.scores.tolist()
+    for place, (leader, score) in enumerate(zip(best.ids.tolist(), scores, strict=True)):
         row, *same = named[key_of[leader]]
         near = sum(len(named.get(key_of[one], ())) for one in others[place].tolist())
         found.append(Hit(
-            place + 1, min(score, 1.0), row.id, row.uri, row.caption, row.image_id,
-            len(same) + near,
+            place + 1, shown_score(score, best.cosine), row.id, row.uri, row.caption,
+            row.image_id, len(same) + near,
         ))  # fmt: skip
-    return tuple(found), context
+    return tuple(found), best.context
 
 
-def _leaders(
-    scope: Scope, vector: Float32, limit: Limit, left_out: Set[str]
-) -> tuple[Int64, Float32, Float64]:
-    """Return the ids of the best hit of each group, their scores, and the best of all scores."""
+def _leaders(scope: Scope, find: Find, limit: Limit, left_out: Set[str]) -> Found:
+    """Return the best hit of each group."""
     most = scope.searcher.n if scope.ids is None else len(scope.ids)
     depth = min(_FIRST_DEPTH * limit.k + len(left_out), most)
-    context = np.full(CONTEXT, -np.inf)
     while depth:
-        [scores], [ids] = scope.searcher.search(vector[None], depth, scope.ids, context=CONTEXT)
-        context = scores[:CONTEXT].astype(np.float64)
-        scores, ids = scores[:depth], ids[:depth]
-        wanted = ids >= 0
-        if limit.min_score is not None:
-            wanted &= scores >= limit.min_score
-        ended = depth == most or not wanted.all()
-        ids, scores = ids[wanted], scores[wanted]
+        found = find(depth)
+        ids, scores = found.ids, found.scores
         if left_out:
             kept = np.array([key not in left_out for key in scope.searcher.keys(ids)], np.bool_)
             ids, scores = ids[kept], scores[kept]
         leaders = _first_of_groups(scope, ids, limit.k)
-        if len(leaders) == limit.k or ended:
-            return ids[leaders], scores[leaders], context
+        if len(leaders) == limit.k or found.ended or depth == most:
+            return replace(found, ids=ids[leaders], scores=scores[leaders])
         depth = min(4 * depth, most)
-    return np.empty(0, np.int64), np.empty(0, np.float32), context
+    return Found(np.empty(0, np.int64), np.empty(0, np.float32), ended=True)
 
 
 def _first_of_groups(scope: Scope, ids: Int64, most: int) -> Int64:

@@ -107,6 +107,27 @@ def as_limit(k: int, min_score: float | None, *, distinct: bool, good: bool) -> 
     )
 
 
+def as_words(text: str | None, hybrid: bool) -> str | None:
+    """Return the text of a hybrid search; None if it is no such search."""
+    if hybrid and text is None:
+        raise UsageError("a hybrid search needs a text", "pass a text, or remove `hybrid`")
+    return text if hybrid else None
+
+
+def check_alone(
+    keywords: object, parts: Iterable[object], *, others: bool, to: Modality | None
+) -> None:
+    """Check the arguments of a search by keywords, which has no other parts."""
+    expect(keywords, str, "keywords", "a str")
+    if others or any(part is not None and part != () for part in parts):
+        raise UsageError(
+            "`keywords` searches by words alone and cannot be combined with other parts",
+            "pass the text with `hybrid`, or use only `keywords`",
+        )
+    if to is Modality.TEXT:
+        raise UsageError("`keywords` finds images, not captions", "remove `to=text`")
+
+
 def as_weights(weights: Sequence[float] | None) -> tuple[float, ...] | None:
     """Return the weights of the parts; see :func:`mmindex.search.fusion.part_weights`."""
     if weights is None:

@@ -27,10 +27,11 @@ from mmindex.store.snapshot import TABLES, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The result of one query: keys, best first, with their cosine similarities."""
+    """The result of one query: keys, best first, with their scores: cosine similarities or BM25."""
 
     keys: Sequence[str]
     scores: Sequence[float]
+    cosine: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +123,13 @@ def _ranked_hits(ranked: Ranked, by_key: dict[str, list[Row]], limit: Limit) -> 
             return
         for row in by_key[key]:
             rank += 1
-            # With rounding to float16, the product of a vector with itself can exceed 1 by 1e-4.
-            yield Hit(rank, min(score, 1.0), row.id, row.uri, row.caption, row.image_id)
+            shown = shown_score(score, ranked.cosine)
+            yield Hit(rank, shown, row.id, row.uri, row.caption, row.image_id)
+
+
+def shown_score(score: float, cosine: bool) -> float:
+    """Return a score as shown: with rounding to float16, a cosine can exceed 1 by 1e-4."""
+    return min(score, 1.0) if cosine else score
 
 
 def _image_rows(

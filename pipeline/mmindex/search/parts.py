@@ -59,17 +59,19 @@ class Question:
         weights: one for each part, wanted parts first, or one for each wanted part; None for the
             defaults of :mod:`mmindex.search.fusion`.
         others: leave out the query images.
+        words: a text whose words also rank the images (hybrid search); None: only vectors do.
     """
 
     wanted: tuple[Part, ...]
     unwanted: tuple[Part, ...] = ()
     weights: tuple[float, ...] | None = None
     others: bool = False
+    words: str | None = None
 
     @property
     def plain(self) -> Part | None:
         """The part of a plain query; None for a composed query."""
-        composed = len(self.wanted) != 1 or self.unwanted or self.others
+        composed = len(self.wanted) != 1 or self.unwanted or self.others or self.words is not None
         return None if composed else self.wanted[0]
 
     @property

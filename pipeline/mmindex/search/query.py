@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from threading import RLock
@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from mmindex.core.errors import NoInputError, NoVectorError, UsageError
 from mmindex.core.memo import Memo
 from mmindex.core.modality import Modality
+from mmindex.core.progress import get_logger
 from mmindex.core.records import Hit
+from mmindex.keywords.index import KeywordIndex, open_keywords, query_words
 from mmindex.search.calibration import CONTEXT, Calibration, read_calibrations
 from mmindex.search.fusion import fuse, part_weights
 from mmindex.search.hits import Limit, Ranked, hits
 from mmindex.search.parts import Question
+from mmindex.search.rank import Find, Words, by_both, by_vector, by_words
 from mmindex.search.searcher import Searcher
 from mmindex.search.vectorize import Vectorizer, open_vectorizer
 from mmindex.store.snapshot import Snapshot
@@ -51,6 +54,7 @@ class Answer:
         hits: best first.
         image: the location of the query image; None for a text.
         error: why the query failed; ``hits`` is then empty.
+        cosine: whether scores are cosine similarities; otherwise they are BM25.
     """
 
     query: str
@@ -59,6 +63,7 @@ class Answer:
     hits: tuple[Hit, ...]
     image: str | None = None
     error: str | None = None
+    cosine: bool = True
 
 
 @dataclass(slots=True)
@@ -79,6 +84,7 @@ class Session:
     where: str | None = None
     vectorizer: Vectorizer = field(init=False)
     _searchers: dict[Modality, Searcher] = field(default_factory=dict)
+    _opened: list[KeywordIndex] = field(default_factory=list)  # at most one
     _rows: Rows | None = None
     _allowed: dict[Modality, Int64] = field(default_factory=dict)
     _calibrations: tuple[Calibration, ...] | None = None
@@ -101,7 +107,8 @@ class Session:
         """
         other = Session(self.snapshot, self.load)
         other.vectorizer, other._searchers = self.vectorizer, self._searchers
-        other._lock, other._calibrations = self._lock, self._calibrations
+        other._opened, other._calibrations = self._opened, self._calibrations
+        other._lock = self._lock
         if where is not None:
             other.where, other._rows = where, _select(self.snapshot, where, timeout_s)
         return other
@@ -141,7 +148,12 @@ class Session:
         return answer
 
     def lines(
-        self, lines: Iterable[str | bytes], to: Modality | None, limit: Limit
+        self,
+        lines: Iterable[str | bytes],
+        to: Modality | None,
+        limit: Limit,
+        *,
+        hybrid: bool = False,
     ) -> Iterator[Answer]:
         """Search with many texts, or lines of a UTF-8 file: yield one answer for each, in order.
 
@@ -150,11 +162,12 @@ class Session:
         """
         to = to or Modality.IMAGE
         self.snapshot.index(to)
+        hybrid = hybrid and self._words_count(to, limit)
         pending = iter(lines)
         while batch := list(islice(pending, BATCH)):
             questions = [_question(line) for line in batch]
             good = [text for text, error in questions if error is None]
-            answered = iter(self.texts(good, to, limit))
+            answered = iter(self.texts(good, to, limit, hybrid=hybrid))
             for text, error in questions:
                 yield next(answered) if error is None else self._refused(text, to, error)
 
@@ -188,8 +201,8 @@ class Session:
         images.
 
         Raises:
-            UsageError: the number of weights is wrong, parts cancel each other out, or ``others``
-                is used with captions.
+            UsageError: the number of weights is wrong, parts cancel each other out, ``others`` is
+                used with captions, or a hybrid search is for captions.
             NoInputError, DataError, ModelMismatchError: as :meth:`text` and :meth:`image`.
         """
         alone = question.plain
@@ -203,25 +216,54 @@ class Session:
                 "`others` leaves out images, but this query searches captions", "remove `others`"
             )
         self.snapshot.index(to)
-        # An opened image is a query like any other; a vector, or several parts, are not.
+        # An opened image is a query like any other; a vector, several parts, or words are not.
         judge = self._judge(Modality.IMAGE if question.is_image else None, to, limit)
         weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)
         vectors, asked = self.vectorizer.parts((*question.wanted, *question.unwanted))
         wanted = asked[: len(question.wanted)]
         left_out = {one.key for one in wanted if one is not None and one.key is not None}
-        [found] = self._search(
-            fuse(vectors, weights)[None, :],
-            to,
-            limit,
-            judge,
-            left_out if question.others else frozenset(),
-        )
+        left_out = left_out if question.others else set()
+        fused = fuse(vectors, weights)
+        if question.words is not None and self._words_count(to, limit):
+            found = self._by_both(fused, question.words, limit, left_out)
+        else:
+            [found] = self._search(fused[None, :], to, limit, judge, left_out)
         images = [one.uri for one in wanted if one is not None]
         version = self.snapshot.manifest.version
         return Answer(question.title, to, version, found, images[0] if images else None)
 
-    def texts(self, texts: Sequence[str], to: Modality, limit: Limit) -> list[Answer]:
+    def keywords(self, text: str, limit: Limit) -> Answer:
+        """Find images by the words of a text alone, without the model; scores are BM25.
+
+        Raises:
+            UsageError: the text has no words, or a lowest score or only good hits are wanted.
+            NoInputError: the version has no keyword index.
+            DataError: the keyword index is damaged.
+        """
+        words = query_words(text)
+        if not words:
+            raise UsageError(
+                f"`keywords={text[:_SHOWN]!r}` has no words",
+                "pass letters or numbers to search for",
+            )
+        _refuse_good(limit)
+        if limit.min_score is not None:
+            raise UsageError(
+                "`min_score` is a cosine similarity, which a search by keywords does not have",
+                "remove `min_score`, or use a hybrid search",
+            )
+        _, ids = self._filtered(Modality.IMAGE)
+        find = by_words(self._keywords(), words, ids)
+        found = self._ranked(find, Modality.IMAGE, limit, judge=None)
+        version = self.snapshot.manifest.version
+        return Answer(text, Modality.IMAGE, version, found, cosine=False)
+
+    def texts(
+        self, texts: Sequence[str], to: Modality, limit: Limit, *, hybrid: bool = False
+    ) -> list[Answer]:
         """Search with many texts at once; texts that cannot be encoded get an answer with an error.
+
+        With ``hybrid``, images are also ranked by the words of each text.
 
         Raises:
             NoInputError, ModelMismatchError: as :meth:`text`.
@@ -234,7 +276,12 @@ class Session:
             return []
         vectors = self.vectorizer.encode_texts(texts)
         good = good_rows(vectors)
-        found = iter(self._search(vectors[good], to, limit, judge))
+        if hybrid:
+            some = (text for text, fine in zip(texts, good.tolist(), strict=True) if fine)
+            pairs = zip(vectors[good], some, strict=True)
+            found = iter([self._by_both(vector, text, limit) for vector, text in pairs])
+        else:
+            found = iter(self._search(vectors[good], to, limit, judge))
         version = self.snapshot.manifest.version
         return [
             Answer(text, to, version, next(found))
@@ -279,27 +326,91 @@ class Session:
         searcher = self._searcher(to)
         rows, ids = self._filtered(to)
         if limit.distinct:
-            from mmindex.search.distinct import Scope, distinct_hits
-
-            scope = Scope(self.snapshot, searcher, to, rows, ids)
-            separate = [distinct_hits(scope, vector, limit, left_out) for vector in vectors]
-            return [_judged(judge, found, context, limit) for found, context in separate]
+            return [
+                self._ranked(by_vector(searcher, one, ids, limit), to, limit, judge, left_out)
+                for one in vectors
+            ]
         depth = min(limit.k + len(left_out), self.snapshot.index(to).n)
         context = 0 if judge is None else CONTEXT
         scores, found = searcher.search(np.ascontiguousarray(vectors), depth, ids, context=context)
-        ranked = []
-        for row_scores, row_ids in zip(scores[:, :depth], found[:, :depth], strict=True):
-            there = row_ids >= 0
-            keys = searcher.keys(row_ids[there])
-            kept = [
-                (key, score)
-                for key, score in zip(keys, row_scores[there].tolist(), strict=True)
-                if key not in left_out
-            ]
-            ranked.append(Ranked([key for key, _ in kept], [score for _, score in kept]))
+        ranked = [
+            self._named(to, row_ids[row_ids >= 0], row_scores[row_ids >= 0], left_out)
+            for row_scores, row_ids in zip(scores[:, :depth], found[:, :depth], strict=True)
+        ]
         every = hits(self.snapshot, to, ranked, limit, rows)
         best = scores[:, :CONTEXT].astype(np.float64)
         return [_judged(judge, one, near, limit) for one, near in zip(every, best, strict=True)]
+
+    def _ranked(
+        self,
+        find: Find,
+        to: Modality,
+        limit: Limit,
+        judge: Calibration | None,
+        left_out: Set[str] = frozenset(),
+    ) -> tuple[Hit, ...]:
+        """Return the hits of one ranking, without the keys ``left_out``."""
+        rows, ids = self._filtered(to)
+        if limit.distinct:
+            from mmindex.search.distinct import Scope, distinct_hits
+
+            scope = Scope(self.snapshot, self._searcher(to), to, rows, ids)
+            answer, context = distinct_hits(scope, find, limit, left_out)
+        else:
+            found = find(min(limit.k + len(left_out), self.snapshot.index(to).n))
+            named = self._named(to, found.ids, found.scores, left_out)
+            [answer] = hits(self.snapshot, to, [replace(named, cosine=found.cosine)], limit, rows)
+            context = found.context
+        return _judged(judge, answer, context, limit)
+
+    def _named(self, to: Modality, ids: Int64, scores: Float32, left_out: Set[str]) -> Ranked:
+        kept = [
+            (key, score)
+            for key, score in zip(self.snapshot.keys_at(to, ids), scores.tolist(), strict=True)
+            if key not in left_out
+        ]
+        return Ranked([key for key, _ in kept], [score for _, score in kept])
+
+    def _by_both(
+        self, vector: Float32, text: str, limit: Limit, left_out: Set[str] = frozenset()
+    ) -> tuple[Hit, ...]:
+        """Return the images for a vector and the words of a text."""
+        words = query_words(text)
+        if not words:
+            get_logger("search").warning("the query has no words: using its vector alone")
+            return self._search(vector[None], Modality.IMAGE, limit, None, left_out)[0]
+        _, ids = self._filtered(Modality.IMAGE)
+        near = by_vector(self._searcher(Modality.IMAGE), vector, ids, limit)
+        asked = Words(self._keywords(), words, ids, limit.min_score)
+        find = by_both(near, vector, self.snapshot.vectors(Modality.IMAGE), asked)
+        return self._ranked(find, Modality.IMAGE, limit, None, left_out)
+
+    def _words_count(self, to: Modality, limit: Limit) -> bool:
+        """Check a hybrid search, and return whether words make the answers of this store better.
+
+        Raises:
+            UsageError: the search is for captions, or only good hits are wanted.
+            NoInputError: the version has no keyword index.
+        """
+        _refuse_good(limit)
+        if to is not Modality.IMAGE:
+            raise UsageError(
+                "a hybrid search finds images, but this query searches captions",
+                "remove `to=text`, or remove `hybrid`",
+            )
+        if self._keywords().weights.none:
+            get_logger("search").warning(
+                "words make the answers of this store worse, see docs/keywords.md: using the "
+                "vector alone"
+            )
+            return False
+        return True
+
+    def _keywords(self) -> KeywordIndex:
+        with self._lock:
+            if not self._opened:
+                self._opened.append(open_keywords(self.snapshot))
+            return self._opened[0]
 
     def _filtered(self, to: Modality) -> tuple[Rows | None, Int64 | None]:
         """Return the images rows and the ids of one side that pass the filter."""
@@ -320,13 +431,21 @@ class Session:
 
 
 def _judged(
-    judge: Calibration | None, found: tuple[Hit, ...], context: Float64, limit: Limit
+    judge: Calibration | None, found: tuple[Hit, ...], context: Float64 | None, limit: Limit
 ) -> tuple[Hit, ...]:
     """Return hits with probabilities; only good ones if they are wanted."""
-    if judge is None:
+    if judge is None or context is None:
         return found
     judged = judge.judge(found, context)
     return tuple(hit for hit in judged if not hit.weak) if limit.good else judged
+
+
+def _refuse_good(limit: Limit) -> None:
+    if limit.good:
+        raise UsageError(
+            "`good` judges hits by their vectors, but this query also uses words",
+            "remove `good`, or search without `keywords` and `hybrid`",
+        )
 
 
 def _select(snapshot: Snapshot, where: str, timeout_s: float | None = None) -> Rows:

@@ -7,7 +7,6 @@ from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, ModelMismatchError, UsageError
@@ -211,12 +210,4 @@ class Searcher:
             UsageError: an id does not exist, including -1, which means "no hit".
             DataError: an id was removed.
         """
-        wanted = np.asarray(ids, dtype=np.int64)
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= self.rows):
-            raise UsageError(f"ids must be in 0..{self.rows - 1}")
-        keys = self._snapshot.keys(self.info.modality).take(
-            pa.array(wanted.tolist(), pa.int64())  # for an array, pyarrow would import numpy.ma
-        )
-        if keys.null_count:
-            raise DataError(f"{self.info.modality}: an id has no key", "run `mmindex check --full`")
-        return [str(key) for key in keys.to_pylist()]
+        return self._snapshot.keys_at(self.info.modality, np.asarray(ids, dtype=np.int64))

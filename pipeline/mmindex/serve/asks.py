@@ -9,12 +9,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
 
 from starlette.datastructures import QueryParams
 
 from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.modality import Modality
+from mmindex.search.given import check_alone
 from mmindex.search.hits import Limit
 from mmindex.search.parts import Part, Question
 from mmindex.search.query import Answer, Session
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mmindex.core.records import Hit
     from mmindex.search.hits import IndexedImage
 
+By: TypeAlias = Literal["meaning", "words", "both"]
 _UPLOADS: Final = 256  # uploaded images to keep for their URLs, about 50 KB each
 
 
@@ -95,6 +97,7 @@ class Ask:
         others: leave out the query images.
         sort: the column to sort the hits by, see ``query --sort``.
         good: leave out weak hits.
+        by: rank by the meaning of the text, by its words, or by both.
     """
 
     text: str = ""
@@ -111,6 +114,7 @@ class Ask:
     others: bool = False
     sort: str | None = None
     good: bool = False
+    by: By = "meaning"
 
     @property
     def limit(self) -> Limit:
@@ -119,8 +123,18 @@ class Ask:
 
     @property
     def is_plain_text(self) -> bool:
-        """Whether the query is a single text."""
-        return bool(self.text) and not (self.images or self.minus or self.unlike or self.upload)
+        """Whether the query is the meaning of a single text."""
+        return bool(self.text) and self.by == "meaning" and not self.has_more
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the query has parts besides its text."""
+        return bool(self.images or self.minus or self.unlike or self.upload)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a text must be encoded."""
+        return bool((self.text and self.by != "words") or self.minus)
 
     @property
     def is_empty(self) -> bool:
@@ -130,7 +144,7 @@ class Ask:
 
 _KNOWN: Final = frozenset({
     "q", "image", "minus", "unlike", "picture", "where", "to", "k", "offset", "min_score",
-    "columns", "others", "sort", "good",
+    "columns", "others", "sort", "good", "by",
 })  # fmt: skip
 
 
@@ -152,6 +166,9 @@ def read_ask(params: QueryParams, more: Collection[str] = ()) -> Ask:
     to = params.get("to") or "image"
     if to not in ("image", "text"):
         raise UsageError(f"to={to[:20]!r} is not 'image' or 'text'")
+    by = params.get("by") or "meaning"
+    if by not in get_args(By):
+        raise UsageError(f"by={by[:20]!r} is not {', '.join(map(repr, get_args(By)))}")
     ask = Ask(
         text=_text("q", params.get("q", "")).strip(),
         images=_several("image", params),
@@ -167,6 +184,7 @@ def read_ask(params: QueryParams, more: Collection[str] = ()) -> Ask:
         others=params.get("others", "") in ("1", "true"),
         sort=params.get("sort") or None,
         good=params.get("good", "") in ("1", "true"),
+        by=cast("By", by),
     )
     if ask.offset + ask.k > MAX_DEPTH:
         raise UsageError(
@@ -247,7 +265,8 @@ def question(served: Served, ask: Ask, uploads: Uploads) -> Question:
         raise UsageError("the query is empty", "pass a text (q), an image id or an image")
     unwanted = [Part(Modality.TEXT, text) for text in ask.minus]
     unwanted += [_image(served, image_id) for image_id in ask.unlike]
-    return Question(tuple(wanted), tuple(unwanted))
+    words = ask.text if ask.by == "both" and ask.text else None
+    return Question(tuple(wanted), tuple(unwanted), words=words)
 
 
 def _image(served: Served, image_id: str) -> Part:
@@ -264,6 +283,9 @@ def answer(served: Served, session: Session, ask: Ask, uploads: Uploads) -> Answ
         ask: the request.
         uploads: the uploaded images.
     """
+    if ask.by == "words" and ask.text:
+        check_alone(ask.text, (), others=ask.has_more, to=ask.to)
+        return session.keywords(ask.text, ask.limit)
     asked = question(served, ask, uploads)
     left_out = set(ask.images) if ask.others else set()
     limit = replace(ask.limit, k=ask.limit.k + len(left_out))

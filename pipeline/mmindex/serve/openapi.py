@@ -38,6 +38,11 @@ _SEARCH: Final = [
     _parameter("sort", "Sort the hits by a column: COLUMN or COLUMN:desc.", _TEXT),
     _parameter("min_score", "Lowest score (cosine similarity).", {"type": "number"}),
     _parameter("good", "1: leave out weak hits.", {"enum": ["0", "1"]}),
+    _parameter(
+        "by",
+        "Rank by the meaning of the text, by its words, or by both.",
+        {"enum": ["meaning", "words", "both"], "default": "meaning"},
+    ),
     _parameter("columns", "Additional columns, separated by commas.", _TEXT),
     _parameter("others", "1: leave out the images in the query.", {"enum": ["0", "1"]}),
 ]

@@ -20,7 +20,7 @@ from mmindex.pages.gallery import Request as Asked
 from mmindex.pages.gallery import cards, found_text, nothing
 from mmindex.pages.page import Thumb
 from mmindex.pages.places import Place, place_of
-from mmindex.pages.scale import full_bar
+from mmindex.pages.scale import full_bar, full_of
 from mmindex.search.columns import image_columns, read_order, sorted_hits
 from mmindex.search.hits import Limit, captions_of
 from mmindex.search.query import Answer
@@ -63,7 +63,8 @@ class SearchPages:
         """Return the hits of the query in the URL, or images if there is none."""
         served, view = self.site.service.live.current, View.of(request)
         known = await self.site.service.desk.run(lambda: facets(served))
-        shown: dict[str, Any] = {"fields": fields(view, known), "clear": view.cleared}
+        filters = fields(view, known, served.manifest)
+        shown: dict[str, Any] = {"fields": filters, "clear": view.cleared}
         shown["kept"] = view.query
         try:
             ask = replace(
@@ -129,7 +130,7 @@ class SearchPages:
         hits = in_order[ask.offset : ask.offset + PAGE_HITS]
         answer = replace(found, hits=hits)
         asked = Modality.IMAGE if ask.images or ask.upload else Modality.TEXT
-        full = full_bar(served.snapshot.encoder, asked, answer.to)
+        full = full_of(served.snapshot.encoder, asked, answer)
         show = _shown_by(
             served, hits, lambda name: view.address(f"/picture/{quoted(name)}", explain="")
         )

@@ -132,9 +132,7 @@ class Service:
             if found.error is not None:
                 raise NoVectorError(found.error)
             return found
-        # Texts need the model, which has one thread.
-        needs_model = bool(ask.text or ask.minus)
-        run = self.texts.run if needs_model else self.desk.run
+        run = self.texts.run if ask.needs_model else self.desk.run  # the model has one thread
         return await run(lambda: answer(served, session, ask, self.uploads))
 
     def record(self, served: Served, ask: Ask, found: Answer) -> dict[str, Any]:

@@ -10,17 +10,21 @@ from urllib.parse import quote
 from starlette.requests import Request
 
 from mmindex.core.errors import UsageError
+from mmindex.keywords.index import has_keywords
 from mmindex.pages.controls import Action, Field
+from mmindex.search.calibration import CALIBRATION
 from mmindex.search.condition import in_brackets
 from mmindex.serve.address import address, parameters, quoted
 from mmindex.serve.asks import read_number
 from mmindex.serve.facets import Facets
 from mmindex.serve.facts import LABELS
+from mmindex.store.manifest import Manifest
 
 # Columns that are parameters under their own name; others are `is.COLUMN`.
 _CHOICES: Final = ("folder", "split", "camera")
 _FILTERS: Final = (*_CHOICES, "from", "to_date", "width")
 _COLUMN: Final = "is."
+_OTHERS: Final = ("by", "good", "where", "sort")
 _QUERY: Final = ("image", "unlike", "minus", "picture")
 
 
@@ -59,8 +63,8 @@ class View:
 
     @property
     def cleared(self) -> str:
-        """Return the URL of the page without filters and order."""
-        return self.address(**dict.fromkeys((*self.filters, "where", "sort", "offset"), ""))
+        """Return the URL of the page with all fields empty, except the query."""
+        return self.address(**dict.fromkeys((*self.filters, *_OTHERS, "offset"), ""))
 
     @property
     def query(self) -> list[tuple[str, str]]:
@@ -93,9 +97,15 @@ def condition(view: View, known: Facets) -> str | None:
     return " and ".join(parts) or None
 
 
-def fields(view: View, known: Facets) -> list[Field]:
-    """Return the filter fields whose columns exist in the version."""
+def fields(view: View, known: Facets, manifest: Manifest) -> list[Field]:
+    """Return the fields of a version: how to search, and filters whose columns exist."""
     found = []
+    if has_keywords(manifest):
+        ways = [("", "meaning"), ("both", "meaning and words"), ("words", "words")]
+        found.append(Field("by", "Search by", view.get("by"), "select", ways))
+    if manifest.find(CALIBRATION) is not None:
+        kept = [("", "all"), ("1", "without weak ones")]
+        found.append(Field("good", "Results", view.get("good"), "select", kept))
     for column, values in known.values.items():
         name = column if column in _CHOICES else f"{_COLUMN}{column}"
         value = view.get(name)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, NoInputError
+from mmindex.core.errors import DataError, NoInputError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.media.services import use_endpoint
 from mmindex.store import versions
@@ -167,6 +167,23 @@ class Snapshot:
             if side not in self._keys:
                 self._keys[side] = self.table(f"ids/{side}", ["key"])["key"]
             return self._keys[side]
+
+    def keys_at(self, side: Modality, ids: Int64) -> list[str]:
+        """Return the keys of ids, in the same order.
+
+        Raises:
+            UsageError: an id does not exist, including -1, which means "no hit".
+            DataError: an id was removed.
+        """
+        rows = self.index(side).rows
+        if len(ids) and (ids.min() < 0 or ids.max() >= rows):
+            raise UsageError(f"ids must be in 0..{rows - 1}")
+        keys = self.keys(side).take(
+            pa.array(ids.tolist(), pa.int64())  # of an array, pyarrow would import numpy.ma
+        )
+        if keys.null_count:
+            raise DataError(f"{side}: an id has no key", "run `mmindex check --full`")
+        return [str(key) for key in keys.to_pylist()]
 
     def vector_of(self, side: Modality, key: str) -> Float32:
         """Return the stored vector of a key: float32 (dim,), of length 1 up to float16 rounding.

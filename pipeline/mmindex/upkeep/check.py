@@ -16,9 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, UsageError, os_errors
+from mmindex.core.errors import DataError, NoInputError, UsageError, os_errors
 from mmindex.core.modality import Modality
 from mmindex.core.progress import counter
+from mmindex.keywords.build import keyword_problems
+from mmindex.keywords.index import has_keywords
+from mmindex.keywords.postings import SEGMENTS
 from mmindex.search.golden import check_golden
 from mmindex.store import chain, versions
 from mmindex.store.holds import take_current
@@ -32,7 +35,7 @@ from mmindex.upkeep.traces import find_forgotten
 
 Words = NDArray[np.uint64]
 
-_RAW = ("vectors/", "digests/", "index/")  # every other object is Parquet
+_RAW = ("vectors/", "digests/", "index/", SEGMENTS)  # every other object is Parquet
 _BLOCK_ROWS = 16_384
 _KEY_WORDS = 4  # 64-bit words in a sha256
 
@@ -142,6 +145,12 @@ class _Content:
                 except (DataError, pa.ArrowInvalid, KeyError, ValueError) as error:
                     found = [str(error)]
                 yield from (f"{where}, {side}: {line}" for line in found)
+        if has_keywords(manifest):
+            try:
+                found = [*keyword_problems(snapshot)]
+            except (DataError, NoInputError) as error:
+                found = [str(error)]
+            yield from (f"{where}, keywords: {line}" for line in found)
 
 
 @dataclass(slots=True)

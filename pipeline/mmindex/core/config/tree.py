@@ -58,13 +58,16 @@ class Config(Section):
         private addresses, and proxies.
         """
         crawl = self.crawl.model_dump(exclude={"rehash"}, exclude_defaults=True)
+        index = self.index.model_dump(exclude={"threads", "gpu", "fill_processes"})
+        if self.index.keywords:
+            del index["keywords"]  # as in older versions
         return {
             "source": [source.recorded() for source in self.source],
             **({"crawl": crawl} if crawl else {}),  # as in older versions
             "fetch": self.fetch.recorded(),
             "model": self.model.model_dump(),
             "encode": {"precision": self.encode.precision},
-            "index": self.index.model_dump(exclude={"threads", "gpu", "fill_processes"}),
+            "index": index,
             "evaluate": self.evaluate.model_dump(),
             "limits": self.limits.model_dump(exclude={"max_removed"}),
         }

@@ -121,6 +121,12 @@ class IndexConfig(Section):
 
     `sq8` halves the disk space of these vectors, with a small loss in recall."""
 
+    keywords: bool = True
+    """Whether to index the words of captions, file names and metadata, for `--keywords` and
+    `--hybrid`.
+
+    Turn it off to save disk space and the time of a build."""
+
 
 class EvaluateConfig(Section):
     """Measurement of recall."""
