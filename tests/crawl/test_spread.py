@@ -64,7 +64,7 @@ def corpus(folder: Path) -> list[str]:
             "notes.doc": "ignored",
         },
     )
-    (loose / "pipe.jpg").symlink_to("/dev/null")
+    os.mkfifo(loose / "pipe.jpg")
     (loose / "gone.jpg").symlink_to("nowhere.jpg")
     shard = write_tar(
         folder / "shard.tar",
@@ -72,7 +72,7 @@ def corpus(folder: Path) -> list[str]:
          for suffix, data in (("jpg", jpeg(40 + n) if n % 4 else b"damaged"), ("txt", b"words"))},
     )  # fmt: skip
     packed = write_zip(folder / "packed.zip", {f"{n}.jpg": jpeg(60 + n % 3) for n in range(7)})
-    rows = [jpeg(70 + n % 4) for n in range(11)] + [b"", None]
+    rows = [*(jpeg(70 + n) for n in range(10)), jpeg(70), b"", None]
     table = folder / "rows.parquet"
     ids = [str(n % 9) for n in range(13)]
     images = pa.array([{"bytes": data, "path": None} for data in rows])

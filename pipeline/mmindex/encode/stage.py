@@ -183,7 +183,7 @@ def encode(
             stage.execute(plan)
             reader.forget()
     finally:
-        if cluster is None:
+        if isinstance(worker, Worker):
             worker.close()
     warn_of_cut_texts(stage.cut_texts)
     return stage.report()
