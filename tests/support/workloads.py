@@ -24,9 +24,9 @@ class Bench:
     zygote: Zygote
     folder: Path
 
-    def command(self, *argv: str, seed: int = 0, dim: int = 16) -> Ended:
-        """A run that must succeed."""
-        ended = self.zygote.run("command", argv=argv, seed=seed, dim=dim)
+    def command(self, *argv: str, **model: int) -> Ended:
+        """A run that must succeed; ``model`` is for :func:`support.jobs.command`."""
+        ended = self.zygote.run("command", argv=argv, **model)
         assert ended.code == 0, f"{argv}: {ended}"
         return ended
 
