@@ -34,8 +34,8 @@ KeywordsOption = Annotated[
     str | None,
     typer.Option(
         metavar="TEXT",
-        help="Find images only by these words in captions, file names and metadata. All "
-        "characters are text: there is no query syntax.",
+        help="Find images by these words in captions, file names and metadata, without the "
+        "model. There is no query syntax: quotes, AND and * have no special meaning.",
     ),
 ]
 HybridOption = Annotated[
@@ -78,7 +78,7 @@ WeightsOption = Annotated[
     typer.Option(
         metavar="W,W,...",
         help="Weights of the parts, in this order: the text, each --image, each --plus, each "
-        "--minus (optional). [default: equal for wanted parts, a quarter of that for unwanted]",
+        "--minus (optional). [default: equal, in total 1 for wanted and 0.25 for unwanted parts]",
     ),
 ]
 OthersOption = Annotated[
@@ -137,7 +137,7 @@ GoodOption = Annotated[
     typer.Option(
         "--good",
         help="Leave out weak hits: those that are no better than the hits of queries without an "
-        "answer. `mmindex evaluate` shows how many right answers this loses.",
+        "answer. `mmindex evaluate` shows how many right answers are lost.",
     ),
 ]
 LocationOption = Annotated[

@@ -1,4 +1,4 @@
-"""BM25 equals the formula, and SQLite's where both use the same frequencies."""
+"""BM25 equals the formula, and that of SQLite if both use the same frequencies."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_the_best_are_those_of_all(tmp_path, segment_ids) -> None:
 
 
 def test_the_order_is_that_of_sqlite(tmp_path) -> None:
-    """SQLite has another inverse document frequency, so each word is compared alone."""
+    """SQLite has another inverse document frequency, so each word is compared separately."""
     texts = texts_of(300)
     index = index_of(tmp_path, texts, 1_000)
     database = sqlite3.connect(":memory:")

@@ -1,4 +1,4 @@
-"""The keyword index of a version follows its texts, and nothing else."""
+"""The keyword index of a version depends on its texts, and on nothing else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def current(root: Path) -> Manifest:
 
 
 def parts(root: Path) -> dict[str, str]:
-    """The objects of the keyword index, by name."""
+    """Return the objects of the keyword index, by name."""
     manifest = current(root)
     refs = [*manifest.named(SEGMENTS), manifest.require(SUMMARY)]
     return {ref.name: ref.sha256 for ref in refs}

@@ -50,7 +50,7 @@ def index(root: Path) -> Iterator[Index]:
     [
         ("img 0042", "IMG_0042.png"),
         ("INVOICE", "invoice 2023.png"),
-        ("creme brulee", None),  # accents make another word
+        ("creme brulee", None),  # a word with accents is another word
         ("Cre\u0300me bru\u0302le\u0301e", "Crème brûlée.png"),
         ("東京", "東京タワー.png"),
         ("タワー", "東京タワー.png"),

@@ -61,7 +61,7 @@ def images_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
 
 
 def _names(texts: Sequence[str]) -> pa.Array:
-    """Texts as the store holds them: names of files may have half surrogates."""
+    """Texts as in a store: names of files can contain lone surrogates."""
     data = [text.encode("utf-8", "surrogatepass") for text in texts]
     return pa.array(data, pa.binary()).cast(pa.string(), safe=False)
 
@@ -87,7 +87,7 @@ def captions_table(rows: Sequence[tuple[str, str]]) -> pa.Table:
 def write_tables(
     objects: Objects, images: pa.Table, captions: pa.Table, group_rows: int = 65_536
 ) -> tuple[ObjectRef, ObjectRef]:
-    """Write both tables, cut into row groups of ``group_rows``."""
+    """Write both tables, in row groups of ``group_rows``."""
     return (
         objects.write_table("images", images.schema, images.to_batches(group_rows)),
         objects.write_table("captions", captions.schema, captions.to_batches(group_rows)),
@@ -158,17 +158,17 @@ def write_keywords(snapshot: Snapshot) -> list[ObjectRef]:
 
 
 def with_manifest(snapshot: Snapshot, **changes: object) -> Snapshot:
-    """The same objects under another manifest; nothing is published."""
+    """Return the same objects with another manifest; nothing is published."""
     return replace(snapshot, manifest=msgspec.structs.replace(snapshot.manifest, **changes))
 
 
 def reopened(snapshot: Snapshot) -> Snapshot:
-    """The same version, for a reader that has verified nothing yet."""
+    """Return the same version for a reader that has verified nothing yet."""
     return Snapshot(Objects(snapshot.layout), snapshot.manifest)
 
 
 def encode_files(encoder: Encoder, files: Sequence[bytes]) -> Float32:
-    """Vectors of image files, made as the encode stage makes them."""
+    """Return vectors of image files, computed as in the encode stage."""
     limits = ImageLimits.of(LimitsConfig())
     pixels = [to_pixels(decode(data, limits), encoder.preprocess) for data in files]
     return encoder.encode_images(np.stack(pixels))

@@ -173,7 +173,7 @@ class Index:
             text: the text to search for.
             keywords: search images only by these words in captions, file names and metadata; the
                 score of a hit is then BM25, not a cosine similarity.
-            hybrid: rank images also by the words of the text, see docs/keywords.md.
+            hybrid: rank images by the words of the text too; see docs/keywords.md.
             image: one or more query images: a file, the uri or id of an image in the corpus, an
                 opened image (PIL), or an array, uint8 (h, w, 3) or (h, w).
             vector: a query vector, such as one from :meth:`embed`: (dim,), of any length.
@@ -192,7 +192,7 @@ class Index:
                 ``taken:desc``. Hits without a value come last. Ranks are those by similarity.
             distinct: leave out near-duplicates of a better hit; their number is in
                 :attr:`Hit.copies`.
-            good: leave out weak hits, see :attr:`Hit.weak`. If nothing matches, there are no hits.
+            good: leave out weak hits; see :attr:`Hit.weak`. If nothing matches, there are no hits.
             columns: the image columns in :attr:`Hit.metadata` and tables; None: all.
             to: ``image``, or ``text`` for captions. None: captions for a single image if there are
                 any, otherwise images, like the command.

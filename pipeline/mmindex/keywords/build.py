@@ -98,7 +98,7 @@ def keyword_problems(snapshot: Snapshot) -> Iterator[str]:
         lengths += segment.count(rows)
     for name in sorted(wanted | found):
         if wanted.get(name) != found.get(name):
-            yield f"{name} was made from other texts"
+            yield f"{name} was built from other texts"
     if not np.array_equal(lengths, read_summary(snapshot).lengths):
         yield "the numbers of words of the images differ from the postings"
 

@@ -120,7 +120,7 @@ def check_alone(keywords: object, parts: Iterable[object], *, others: bool) -> N
     expect(keywords, str, "keywords", "a str")
     if others or any(part is not None for part in parts):
         raise UsageError(
-            "`keywords` searches by words alone and cannot be combined with other parts",
+            "`keywords` searches by words only and cannot be combined with other parts",
             "pass the text with `hybrid`, or use only `keywords`",
         )
 

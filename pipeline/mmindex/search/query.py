@@ -311,10 +311,10 @@ class Session:
                 return one
         if limit.good:
             raise NoInputError(
-                f"version {self.snapshot.manifest.version} cannot tell good hits of this query from"
-                " weak ones",
-                "`good` works for a text that searches images and an image that searches captions,"
-                " in a store that was evaluated with at least 50 captioned images",
+                f"version {self.snapshot.manifest.version} has no calibration for this kind of "
+                "query, so weak hits are not known",
+                "use `good` to find images by one text or captions by one image, in a store that "
+                "was evaluated with at least 50 captioned images",
             )
         return None
 
@@ -403,8 +403,8 @@ class Session:
         """
         if self._keywords().weights.none:
             get_logger("search").warning(
-                "words make the answers of this store worse, see docs/keywords.md: using the "
-                "vector alone"
+                "words make the answers of this store worse (see docs/keywords.md): using only the "
+                "vector"
             )
             return False
         return True
@@ -447,7 +447,7 @@ def _check_words(by: By, to: Modality, limit: Limit) -> None:
     """Check the side and the limits of a search by words."""
     if limit.good:
         raise UsageError(
-            "`good` judges hits by their vectors, but this query also uses words",
+            "`good` works only with vectors, but this query also uses words",
             "remove `good`, or search without `keywords` and `hybrid`",
         )
     if to is not Modality.IMAGE:
@@ -465,7 +465,7 @@ def _check_words(by: By, to: Modality, limit: Limit) -> None:
 def _query_words(text: str) -> list[str]:
     words = query_words(text)
     if not words:
-        get_logger("search").warning("the query has no words: using its vector alone")
+        get_logger("search").warning("the query has no words: using only its vector")
     return words
 
 
