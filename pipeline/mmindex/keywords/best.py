@@ -106,7 +106,7 @@ def best_of(
     complete = np.ones(len(ids), dtype=np.bool_)
     if len(ids) + before.complete < k:
         least = float(before.scores[-1]) if len(before.ids) == k else 0.0
-        # Those with all words are counted, too, because they are among the best or replace others.
+        # The best k of all images include enough others, whichever of them have all words.
         others, sums = _highest(terms, norms, k, least)
         new = ~np.isin(others, ids)
         ids = np.concatenate([ids, others[new]])
