@@ -13,7 +13,7 @@ QUICK := test_architecture.py core media store sources crawl index search evalua
 # The pinned versions may have no wheels for a Python that is newer than the tested ones.
 CONSTRAINED = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info < (3, 14)))')
 
-.PHONY: help setup demo quick test lint types unit coverage torture bench docs constraints model clean
+.PHONY: help setup demo quick test lint types unit coverage torture bench gpu docs constraints model clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench: $(STAMP) ## Measure speed and compare it with other programs; BENCH=full 
 	@failed=; for script in benchmarks/bench_*.py; do echo "== $$script"; \
 	    $(BIN)/python "$$script" || failed="$$failed $$script"; done; \
 	    test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
+
+gpu: $(STAMP) ## Check and measure encoding and indexing on a GPU (8 minutes)
+	$(BIN)/python benchmarks/gpu_check.py
 
 docs: $(STAMP) ## Update docs/settings.md from the settings in the code
 	$(BIN)/python docs/settings.py

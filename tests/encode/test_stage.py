@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,12 @@ import pytest
 from mmindex.core.errors import DataError, InternalError
 from mmindex.core.records import Reason
 from mmindex.encode.stage import encode
-from mmindex.encode.work import EncoderSource
+from mmindex.encode.work import EncoderSource, Worker
 from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import Pixels
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
-from support.encoding import IMAGE, TEXT, run, settings, vectors
+from support.encoding import IMAGE, TEXT, run, settings, source_of, vectors
 from support.images import png, write_pngs
 from support.manifests import manifest
 from support.models import FakeEncoder
@@ -119,6 +119,44 @@ def test_cut_texts_of_this_run_are_counted_with_a_warning(
     assert (second.encoded_texts, second.cut_texts) == (1, 1)
     third = run(encoder, objects, more, second)
     assert third.cut_texts == 0
+
+
+def test_decoding_uses_all_cores_if_the_model_runs_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeEncoder()
+    monkeypatch.setattr("mmindex.encode.work.usable_cores", lambda: 26)
+    for on_gpu, expected in ((False, 16), (True, 26)):
+        source = replace(source_of(fake), on_gpu=on_gpu)
+        worker = Worker(source, settings(workers=None))
+        assert worker._pool(1_000).workers == expected
+        assert worker._pool(5).workers == expected  # those that are there stay
+
+
+def test_a_batch_is_started_before_the_vectors_of_the_previous_one_are_collected(
+    objects: Objects, tmp_path: Path
+) -> None:
+    """So that a GPU computes while images are decoded; each shard waits for its own batches."""
+    events: list[str] = []
+
+    class Queued(FakeEncoder):
+        def start_images(self, pixels: Pixels) -> Callable[[], Float32]:
+            number = len(self.image_batches)
+            events.append(f"start {number}")
+            vectors = self.encode_images(pixels)
+
+            def wait() -> Float32:
+                events.append(f"wait {number}")
+                return vectors
+
+            return wait
+
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 10))
+    queued = run(Queued(), objects, corpus, config=settings(batch_size=2, shard_rows=6))
+    first = ["start 0", "start 1", "wait 0", "start 2", "wait 1", "wait 2"]
+    assert events == [*first, "start 3", "start 4", "wait 3", "wait 4"]
+    usual = run(FakeEncoder(), objects, corpus, config=settings(batch_size=2, shard_rows=6))
+    assert queued.shards == usual.shards
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, 0.0])

@@ -7,6 +7,7 @@ import pytest
 from mmindex.core.errors import StorageError, UsageError
 from mmindex.index.exact import exact_search, rerank
 from mmindex.index.faissio import find_candidates, ivf_part, read_index, write_index
+from mmindex.index.gpu import GpuInfo
 from mmindex.index.plan import candidates, plan
 from mmindex.index.train import build, sample_rows
 from mmindex.store import publish
@@ -130,6 +131,36 @@ def test_a_factory_string_that_faiss_rejects_is_a_usage_error(corpus, factory):
     with pytest.raises(UsageError, match="faiss rejects") as caught:
         build(plan(N, DIM, factory), corpus, None, 0, 1)
     assert "\n" not in caught.value.message
+
+
+def test_an_error_of_a_gpu_names_the_way_out(corpus, monkeypatch):
+    def no_memory(*_):
+        raise RuntimeError("Error in virtual void* alloc(): cudaMalloc failed: out of memory")
+
+    monkeypatch.setattr("mmindex.index.train.to_gpu_for_build", no_memory)
+    with pytest.raises(UsageError, match="on a GPU: out of memory") as caught:
+        build(plan(N, DIM, "ivfpq", None, GpuInfo(1)), corpus, None, 0, 1)
+    assert "index.gpu to never" in caught.value.hint
+
+
+def test_a_gpu_trains_and_is_filled_in_place_of_the_cpu(corpus, monkeypatch):
+    """A CPU index stands in for the copy; it counts what it is asked."""
+    calls = []
+
+    def clone(index, m):
+        calls.append(("copy", m, index.is_trained))
+        return faiss.clone_index(index)
+
+    def back(index):
+        calls.append(("back", index.ntotal))
+        return index
+
+    monkeypatch.setattr("mmindex.index.train.to_gpu_for_build", clone)
+    monkeypatch.setattr("mmindex.index.train.to_cpu", back)
+    chosen = plan(N, DIM, "ivfpq", None, GpuInfo(1))
+    index = build(chosen, corpus, None, 0, 1, fill=lambda _index: pytest.fail("filled elsewhere"))
+    assert calls == [("copy", chosen.m, False), ("back", N)]
+    assert ivf_part(index).pq.nbits == 8
 
 
 def test_an_index_answers_the_same_after_writing_and_reading(corpus, tmp_path):

@@ -65,6 +65,24 @@ def test_a_file_is_refused_with_its_own_reason(tmp_path: Path) -> None:
     assert read_file(str(tmp_path / "ok"), 10) == bytes(10)
 
 
+def test_a_file_that_grows_while_it_is_read_is_read_up_to_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, fstat = write_files(tmp_path, {"a": b"first"}) / "a", os.fstat
+
+    def grown(descriptor: int) -> os.stat_result:
+        status = fstat(descriptor)
+        with path.open("ab") as file:
+            file.write(b", then more")
+        return status
+
+    monkeypatch.setattr("mmindex.media.archive.os.fstat", grown)
+    assert read_file(str(path), 100) == b"first, then more"
+    with pytest.raises(ItemError) as caught:
+        read_file(str(path), 20)
+    assert caught.value.reason is Reason.TOO_LARGE
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "locked").touch(mode=0o000)

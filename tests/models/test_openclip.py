@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 import numpy as np
 import pytest
 import torch
@@ -126,6 +129,44 @@ def test_other_errors_of_the_model_are_not_treated_as_lack_of_memory(
     monkeypatch.setattr(type(encoder.model), "encode_image", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         encoder.encode_images(pixels_of(encoder, 2))
+
+
+@dataclass(slots=True)
+class Queue:
+    """A device that computes only when it is waited for, in order, and counts what is copied."""
+
+    events: list[str] = field(default_factory=list)
+
+    def send(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.events.append(f"send {len(tensor)}")
+        return tensor.clone()
+
+    def fetch(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        def wait() -> torch.Tensor:
+            self.events.append(f"wait {len(tensor)}")
+            return tensor
+
+        return wait
+
+
+def test_batches_are_started_before_any_is_waited_for(tiny_model: TinyModel) -> None:
+    """On a GPU, the next batch is copied while the previous one is computed."""
+    encoder = load(tiny_model.name)
+    pixels = pixels_of(encoder, 7)
+    expected = encoder.encode_images(pixels[:4]), encoder.encode_images(pixels[4:])
+    encoder._transfer = queue = Queue()
+    encoder._image_limit = 2
+    buffer = pixels[:4].copy()
+    first = encoder.start_images(buffer)
+    buffer[:] = 0  # it may be filled again at once
+    second = encoder.start_images(pixels[4:])
+    assert queue.events == ["send 2", "send 2", "send 2", "send 1"]
+    np.testing.assert_allclose(first(), expected[0], atol=1e-5)
+    np.testing.assert_allclose(second(), expected[1], atol=1e-5)
+    assert queue.events[4:] == ["wait 2", "wait 2", "wait 2", "wait 1"]
+    queue.events.clear()
+    encoder.encode_texts(["one", "two two", "three three three"])
+    assert [event.split()[0] for event in queue.events] == ["send", "wait"]
 
 
 def test_pixels_of_another_size_are_refused(encoder: OpenClipEncoder) -> None:

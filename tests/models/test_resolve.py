@@ -13,7 +13,7 @@ import pytest
 from mmindex.core import resources
 from mmindex.core.errors import DataError, MmindexError, NoInputError, UsageError
 from mmindex.core.model_names import DEFAULT_MODEL, DEFAULT_PRETRAINED
-from mmindex.models.devices import place
+from mmindex.models.devices import Placement, place
 from mmindex.models.files import locate
 from mmindex.models.resolve import architectures, resolve_model
 from support.models import TinyModel, tiny_config, write_merges
@@ -177,6 +177,18 @@ def test_a_missing_device_is_refused(device: str, precision: str) -> None:
 def test_the_cpu_computes_in_float32_by_default() -> None:
     assert place("cpu").precision == "fp32"
     assert place("cpu", "bf16").precision == "bf16"
+
+
+def test_a_gpu_computes_in_16_bits_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for supported, expected in ((True, "bf16"), (False, "fp16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda found=supported, **_: found)
+        assert place("cuda", model="ViT-B-32") == Placement(("cuda:0", "cuda:1"), expected)
+        assert place("cuda:1", model="photos") == Placement(("cuda:1",), "fp16")
+        assert place("cuda:1", "bf16", model="photos").precision == "bf16"
 
 
 def test_resolving_imports_neither_torch_nor_open_clip(folder: Path) -> None:

@@ -65,7 +65,7 @@ def images_in(folder: Path) -> dict[str, Path]:
 def store_of(root: Path, images: dict[str, Path], encoder: Encoder) -> Path:
     """Publish a store of these images with one caption each."""
     captions = [(name, f"a {COLOURS[n % 5]} square {n}") for n, name in enumerate(images)]
-    image_store(root, images, captions, encoder)
+    image_store(root, images, captions, encoder, keywords=True)
     return root
 
 

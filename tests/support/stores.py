@@ -13,6 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.core.config import LimitsConfig
+from mmindex.keywords.build import build_segments
+from mmindex.keywords.documents import Documents
+from mmindex.keywords.summary import Summary, Weights, inputs_of, write_summary
 from mmindex.media.images import ImageLimits, decode
 from mmindex.models.encoder import Encoder
 from mmindex.models.preprocess import to_pixels
@@ -115,6 +118,7 @@ def make_store(
     *,
     segment_rows: int = 1_000,
     group_rows: int = 65_536,
+    keywords: bool = False,
 ) -> Snapshot:
     """Publish the next version with these tables, vectors and exact indexes."""
     layout = versions.create_layout(root)
@@ -139,8 +143,18 @@ def make_store(
         indexes=indexes,
         objects=tuple(refs),
     )
+    if keywords:
+        words = write_keywords(Snapshot(objects, made))
+        made = msgspec.structs.replace(made, objects=(*made.objects, *words))
     versions.publish_version(objects, made)
     return Snapshot(objects, made)
+
+
+def write_keywords(snapshot: Snapshot) -> list[ObjectRef]:
+    """Write the keyword index of a version; its weights are not fitted."""
+    built = build_segments(snapshot, Documents(snapshot))
+    summary = Summary(inputs_of(snapshot.manifest), Weights(), built.lengths)
+    return [*built.refs, write_summary(snapshot.objects, summary)]
 
 
 def with_manifest(snapshot: Snapshot, **changes: object) -> Snapshot:
@@ -165,6 +179,8 @@ def image_store(
     images: Mapping[str, Path],
     captions: Sequence[tuple[str, str]],
     encoder: Encoder,
+    *,
+    keywords: bool = False,
 ) -> Snapshot:
     """Publish real image files, by image id, with captions (image id, text)."""
     files = {image_id: path.read_bytes() for image_id, path in images.items()}
@@ -175,5 +191,6 @@ def image_store(
     if texts:
         sides["text"] = Side(list(texts), encoder.encode_texts(list(texts.values())))
     return make_store(
-        root, images_table(rows), captions_table(captions), sides, encoder.info, group_rows=3
-    )
+        root, images_table(rows), captions_table(captions), sides, encoder.info, group_rows=3,
+        keywords=keywords,
+    )  # fmt: skip

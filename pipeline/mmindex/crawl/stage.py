@@ -7,12 +7,11 @@ Files that have not changed since the last crawl are not read again, see
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
+
+import msgspec
 
 import mmindex
 from mmindex.core.config import FetchConfig, LimitsConfig, SourceConfig
@@ -34,37 +33,39 @@ from mmindex.core.records import (
     SourceItem,
     VectorItem,
 )
+from mmindex.crawl.ahead import Event, Loaded, Pending, load_ahead
 from mmindex.crawl.listings import Listings
 from mmindex.crawl.metadata import PhotoRules, photo_captions, row_metadata
 from mmindex.crawl.spool import Spool
-from mmindex.crawl.stamps import Known, KnownSidecar, Stamps
+from mmindex.crawl.stamps import Known, KnownSidecar, Stamps, last_crawl
 from mmindex.crawl.tables import column_name
 from mmindex.crawl.tally import Tally, storable
+from mmindex.crawl.unchanged import Crawled, inputs_digest
 from mmindex.crawl.videos import VideoProber
 from mmindex.media.files import is_remote
 from mmindex.media.images import ImageLimits, probe
 from mmindex.media.kinds import image_extensions
 from mmindex.media.photo import DURATION, xmp_fields
-from mmindex.media.video import frame_key, frame_times, frame_uri, video_key
+from mmindex.media.video import frame_key, frame_times, frame_uri
 from mmindex.sources import registry
 from mmindex.sources.captions import usable_captions
 from mmindex.sources.naming import folder_roots, named_specs, source_names
 from mmindex.sources.needs import needs_of
-from mmindex.sources.spec import SourceOptions, SourceSpec, open_source, source_name
+from mmindex.sources.spec import (
+    SourceOptions,
+    SourceSpec,
+    open_source,
+    source_name,
+)
 from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.manifest import ObjectRef, SourceSummary, count_not_read
 from mmindex.store.objects import Objects
 
-# Reading waits for the disk and sha256 releases the interpreter lock, so a few threads hide the
-# time of both. Files in memory are limited to the look-ahead times ``limits.max_bytes``. An object
+# Files in memory are limited to the look-ahead of the readers times ``limits.max_bytes``. An object
 # store takes tens of milliseconds per response, even for small objects.
 _READERS: Final = 4
 _REMOTE_READERS: Final = 16
-_LOOK_AHEAD: Final = 2  # for each reader
 _FINGERPRINT: Final = "mmindex-corpus-1"
-
-
-_Event: TypeAlias = "tuple[SourceEvent, Future[_Loaded] | Known | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ def crawl(
     names: Mapping[str, str] | None = None,
     rehash: bool = False,
     forgotten: Forgotten = NOTHING,
+    before: Crawled | None = None,
 ) -> CrawlReport:
     """Read all sources and write the tables ``images`` and ``captions``.
 
@@ -126,6 +128,8 @@ def crawl(
         names: the name of each source by spec; None for the names in a new store.
         rehash: also read unchanged files.
         forgotten: items to leave out, by id or by bytes; they count as ignored.
+        before: the result of the published version's crawl, whose objects exist. It is returned if
+            nothing has changed.
 
     Raises:
         UsageError: a spec is invalid.
@@ -143,9 +147,24 @@ def crawl(
     tallies = [
         Tally(text, source_name(spec, fetch)) for text, spec in zip(texts, specs, strict=True)
     ]
-    roots = folder_roots(specs)
     layout = objects.layout
     rules = f"{mmindex.__version__} {image_limits} metadata={photos.metadata}"
+    options = SourceOptions(
+        layout=layout,
+        max_bytes=limits.max_bytes,
+        fetch=fetch,
+        max_throttled=limits.max_quarantine,
+        forgotten=forgotten,
+        roots=folder_roots(specs),
+    )
+    own = [
+        replace(options, all_files=one.all_files, exclude=one.exclude, include=one.include)
+        for one in sources
+    ]
+    about = (_listing_rules(rules), photos, texts, [tally.name for tally in tallies])
+    inputs = None if rehash else inputs_digest(about, specs, own)
+    if before is not None and inputs and last_crawl(layout, rules) == before.identity(inputs):
+        return _unchanged(before)
     with (
         Spool(layout) as spool,
         Stamps(layout, rules, distrust=rehash) as stamps,
@@ -154,48 +173,58 @@ def crawl(
         ) as listings,
         VideoProber(image_limits) as videos,
     ):
-        for source, spec, tally in zip(sources, specs, tallies, strict=True):
-            options = SourceOptions(
-                layout=layout,
-                max_bytes=limits.max_bytes,
-                all_files=source.all_files,
-                exclude=source.exclude,
-                include=source.include,
-                fetch=fetch,
-                max_throttled=limits.max_quarantine,
-                forgotten=forgotten,
-                roots=roots,
-                listings=listings,
-            )
+        for spec, tally, its in zip(specs, tallies, own, strict=True):
             sink = _Sink(spool, stamps, listings, videos, image_limits, photos, forgotten)
             # Determined after opening, because opening downloads missing files.
-            events = open_source(spec, options)
-            readers = _REMOTE_READERS if is_remote(spec.where) else _READERS
+            events = open_source(spec, replace(its, listings=listings))
             expected = needs_of(spec, layout, fetch).images or None
-            _read_source(_load_ahead(_without(forgotten, events), stamps, readers), tally, sink,
-                         expected)  # fmt: skip
-            _warn_of_lost_captions(tally, limits.max_quarantine)
-        if spool.mixed_columns:
-            get_logger("crawl").warning(
-                "columns with values of several types are stored as text: in `where`, use "
-                "try_cast(COLUMN as DOUBLE)",
-                columns=", ".join(spool.mixed_columns),
+            remote = is_remote(spec.where)
+            kept = _without(forgotten, events)
+            loaded = load_ahead(
+                kept, stamps, _REMOTE_READERS if remote else _READERS, remote=remote
             )
-        images, captions = spool.write_images(objects), spool.write_captions(objects)
-    summaries = tuple(tally.summary() for tally in tallies)
-    return CrawlReport(
-        images=images,
-        captions=captions,
-        sources=summaries,
-        quarantined=tuple(entry for tally in tallies for entry in tally.quarantined),
-        seen=sum(summary.seen for summary in summaries),
-        ignored=sum(summary.ignored for summary in summaries),
-        corpus_fingerprint=corpus_fingerprint(images, captions),
-        details={
+            _read_source(loaded, tally, sink, expected)
+            _warn_of_lost_captions(tally, limits.max_quarantine)
+        _warn_of_mixed_columns(spool.mixed_columns)
+        crawled = Crawled(
+            images=spool.write_images(objects),
+            captions=spool.write_captions(objects),
+            sources=tuple(tally.summary() for tally in tallies),
+            quarantined=tuple(entry for tally in tallies for entry in tally.quarantined),
+        )
+        if inputs is not None and crawled.lasts and not spool.mixed_columns:
+            stamps.identify(crawled.identity(inputs))
+    return _report(
+        crawled,
+        {
             "read": sum(tally.read for tally in tallies),
             "unchanged": sum(tally.unchanged for tally in tallies),
             "sources": [tally.report() for tally in tallies],
         },
+    )
+
+
+def _unchanged(before: Crawled) -> CrawlReport:
+    """Return the report of a crawl in which nothing has changed."""
+    get_logger("crawl").info("no file has changed", images=before.images.rows)
+    sources = [
+        {**msgspec.to_builtins(source), "read": 0, "unchanged": source.images}
+        for source in before.sources
+    ]
+    unchanged = sum(source.images for source in before.sources)
+    return _report(before, {"read": 0, "unchanged": unchanged, "sources": sources})
+
+
+def _report(crawled: Crawled, details: Mapping[str, Any]) -> CrawlReport:
+    return CrawlReport(
+        images=crawled.images,
+        captions=crawled.captions,
+        sources=crawled.sources,
+        quarantined=crawled.quarantined,
+        seen=sum(summary.seen for summary in crawled.sources),
+        ignored=sum(summary.ignored for summary in crawled.sources),
+        corpus_fingerprint=corpus_fingerprint(crawled.images, crawled.captions),
+        details=details,
     )
 
 
@@ -231,6 +260,15 @@ def _warn_of_lost_captions(tally: Tally, limit: float) -> None:
         )
 
 
+def _warn_of_mixed_columns(names: Sequence[str]) -> None:
+    if names:
+        get_logger("crawl").warning(
+            "columns with values of several types are stored as text: in `where`, use "
+            "try_cast(COLUMN as DOUBLE)",
+            columns=", ".join(names),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Sink:
     """Receives the images of all sources."""
@@ -244,7 +282,7 @@ class _Sink:
     forgotten: Forgotten
 
 
-def _read_source(events: Iterable[_Event], tally: Tally, sink: _Sink, total: int | None) -> None:
+def _read_source(events: Iterable[Event], tally: Tally, sink: _Sink, total: int | None) -> None:
     with counter(total=total, label="crawl", unit="image") as progress:
         for event, loaded in events:
             match event:
@@ -283,50 +321,7 @@ def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[So
                 yield event
 
 
-def _load_ahead(events: Iterable[SourceEvent], stamps: Stamps, threads: int) -> Iterator[_Event]:
-    """Yield events in order while a few threads read the files of later events."""
-    waiting: deque[_Event] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="crawl-read") as readers:
-        try:
-            for event in events:
-                found: Future[_Loaded] | Known | None = None
-                if isinstance(event, SourceItem):
-                    beside = event.sidecar.stamp if event.sidecar else None
-                    found = stamps.find(event.uri, event.stamp, beside) if event.stamp else None
-                    if found is None or (event.sidecar and found.sidecar is None):
-                        found = readers.submit(_load, event, found)
-                waiting.append((event, found))
-                if len(waiting) > _LOOK_AHEAD * threads:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            readers.shutdown(wait=True, cancel_futures=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """The bytes of an image, or its known facts, and the bytes of its sidecar."""
-
-    image: bytes | Known | None  # None for a video, of which only the key was computed
-    key: str
-    sidecar: bytes | None = None
-
-
-def _load(item: SourceItem, known: Known | None) -> _Loaded:
-    sidecar = None
-    if item.sidecar is not None:
-        with suppress(ItemError, OSError):  # counted where it is needed
-            sidecar = item.sidecar.read()
-    if known is not None:
-        return _Loaded(known, known.key, sidecar)
-    if item.video:
-        return _Loaded(None, video_key(item.video), sidecar)
-    data = item.read()
-    return _Loaded(data, hashlib.sha256(data).hexdigest(), sidecar)
-
-
-def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink: _Sink) -> None:
+def _take(item: SourceItem, loaded: Pending | Known, tally: Tally, sink: _Sink) -> None:
     """Add the rows of an item, or reject it with a reason."""
     key = ""
     try:
@@ -437,7 +432,7 @@ def _reject(item: SourceItem, error: ItemError, key: str, tally: Tally) -> None:
         tally.notes[NoteKind.CAPTIONS_OF_REJECTED_IMAGES] += len(item.captions)
 
 
-def _known(item: SourceItem, found: _Loaded, tally: Tally, sink: _Sink) -> Known:
+def _known(item: SourceItem, found: Loaded, tally: Tally, sink: _Sink) -> Known:
     """Return the facts about the bytes."""
     known = found.image
     if known is None:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from mmindex.core.modality import Modality
 from mmindex.keywords.documents import Document, Documents, count_words
 from mmindex.keywords.index import open_keywords
+from mmindex.keywords.names import SEGMENTS
 from mmindex.keywords.postings import (
     SEGMENT_IDS,
-    SEGMENTS,
     Segment,
     SegmentBuilder,
     segment_name,

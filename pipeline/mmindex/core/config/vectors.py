@@ -52,13 +52,15 @@ class EncodeConfig(Section):
     number of threads can change the last digits of a vector."""
 
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
-    """Number of processes that decode images. The default is one per core, at most 16.
+    """Number of processes that decode images. The default is one per core, at most 16 if the
+    model runs on a CPU.
 
     Raise it if the build reports decoding as its bottleneck. Lower it to save memory. With 0,
     images are decoded in the main process, where one damaged image can end the run."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    """Arithmetic of the model. `auto` is fp32 on a CPU, and bf16 on a GPU (fp16 on older ones).
+    """Arithmetic of the model. `auto` is fp32 on a CPU, and bf16 on a GPU (fp16 on older ones, and
+    for the model for photographs).
 
     `int8` is faster on some CPUs, with a small loss in recall. If you change the precision,
     everything is encoded again."""
