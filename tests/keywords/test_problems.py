@@ -40,7 +40,7 @@ def test_words_of_other_texts_are_a_problem(snapshot: Snapshot) -> None:
     assert ref.name == segment_name(0)
     assert ref.name.startswith(SEGMENTS)
     assert list(keyword_problems(with_part(snapshot, ref))) == [
-        f"{ref.name} was made from other texts",
+        f"{ref.name} was built from other texts",
         "the numbers of words of the images differ from the postings",
     ]
 
