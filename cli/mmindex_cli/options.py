@@ -191,7 +191,11 @@ ENCODE = (
     Setting("encode.precision", "Precision of the model; int8 runs on CPUs only."),
 )
 CLUSTER = (
-    Setting("run.cluster", "Encode on the nodes of this Ray cluster.", metavar="auto|HOST:PORT"),
+    Setting(
+        "run.cluster",
+        "Divide the work between the nodes of this Ray cluster.",
+        metavar="auto|HOST:PORT",
+    ),
 )
 INDEX = (
     Setting("index.kind", "auto, exact, ivfpq, ivfflat, sq8 or a FAISS factory string.", "--index"),

@@ -82,6 +82,8 @@ def print_part(root: Path, report: PartReport, form: Form) -> None:
 def _part_lines(report: PartReport) -> Iterator[tuple[str, str]]:
     failed = f", {report.failed:,} failed" if report.failed else ""
     yield "encoded", f"{report.encoded_images:,} images, {report.encoded_texts:,} texts{failed}"
+    if mapped := report.mapped_images + report.mapped_texts:
+        yield "mapped", f"{mapped:,} vectors of the parent model"
     yield "shards", f"{report.units:,} ({report.done_before:,} existed before)"
     yield "next", "when all parts are done, run `mmindex build` or `mmindex encode`"
 

@@ -299,6 +299,20 @@ def test_a_full_disk_while_rows_wait_is_a_storage_error(tmp_path: Path, what: st
     assert not list(objects.layout.staging_dir.iterdir())
 
 
+def test_rows_can_wait_in_another_folder_where_nothing_stays(tmp_path: Path) -> None:
+    objects, scratch = new_store(tmp_path / "store"), tmp_path / "scratch"
+    scratch.mkdir()
+    source = SourceConfig(spec=f"folder:{photos(tmp_path / 'f')}")
+    here = crawl.crawl(objects, [source], LimitsConfig())
+    assert crawl.crawl(objects, [source], LimitsConfig(), scratch=scratch) == here
+    with Spool(objects.layout, scratch) as one:  # nor if the process is killed now
+        one.add_image(ImageRow("1", "k", "s", "u", "all", 1, 1, "PNG", 1))
+        assert not list(scratch.iterdir())
+    with pytest.raises(StorageError, match="missing") as caught:
+        Spool(objects.layout, tmp_path / "missing")
+    assert "`scratch`" in caught.value.hint
+
+
 def test_all_awkward_files_are_indexed_or_refused(real_photos: Path, tmp_path: Path) -> None:
     """82 files: damaged headers go to quarantine here, damaged pixels when they are decoded."""
     objects = new_store(tmp_path / "store")

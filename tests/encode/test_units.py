@@ -135,7 +135,7 @@ def test_a_worker_keeps_its_model_and_its_decoders_between_units(
     rows = [UnitRows(0, np.arange(5)), UnitRows(1, np.arange(5, 10))]
     worker = Watched(source, config)
     for unit in read_units(objects, corpus.images, IMAGE, rows):
-        [result] = worker.encode(objects, IMAGE, [unit], len(unit.rows))
+        [result] = worker.encode(objects, IMAGE, [unit], unit.size)
         assert result.encoded == 5
         assert {"image_wait", "image_model", "image_write"} <= result.seconds.keys()
     worker.close()

@@ -24,6 +24,7 @@ from mmindex.runs.run import STAGES, RunSummary, run
 from mmindex.runs.settings import settings
 from mmindex.store.manifest import EncoderInfo
 from support.corpora import jpeg
+from support.mapped import MAPS, AdaptedEncoder
 from support.models import FakeEncoder
 
 # Long ago, because the next crawl reads files again that were modified just before a crawl.
@@ -87,7 +88,10 @@ def fake_model(encoder: FakeEncoder) -> Iterator[None]:
 
     def source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
         return EncoderSource(
-            info=encoder.info, preprocess=lambda: encoder.preprocess, load=lambda: encoder
+            info=encoder.info,
+            preprocess=lambda: encoder.preprocess,
+            load=lambda: encoder,
+            maps=(lambda: MAPS) if isinstance(encoder, AdaptedEncoder) else None,
         )
 
     with (

@@ -16,6 +16,10 @@ import psutil
 import pyarrow.parquet as pq
 
 from mmindex.core.config import Config
+from mmindex.core.records import Reason
+from mmindex.crawl import spread
+from mmindex.crawl.reading import Reading, ReadRules
+from mmindex.crawl.spread import ReadUnit
 from mmindex.encode.work import EncoderSource
 from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import Pixels
@@ -97,6 +101,17 @@ def tricky_source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
     return EncoderSource(encoder.info, lambda: encoder.preprocess, lambda: encoder)
 
 
+def tricky_read(rules: ReadRules, threads: int, unit: ReadUnit) -> tuple[Reading, ...]:
+    """Read a unit of a crawl on a node, but do as the tricks say: die, or see nothing there."""
+    tricks = Path(os.environ[TRICKS])
+    if (tricks / "die once").exists():
+        (tricks / "die once").unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (tricks / "blind").exists():
+        return tuple(Reading("", failure=(Reason.MISSING, "not here")) for _ in unit.items)
+    return spread._read_here(rules, threads, unit)
+
+
 class NanEncoder(FakeEncoder):
     """A model that is broken."""
 
@@ -116,6 +131,7 @@ def other_source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
 
 def drive(address: str, root: Path, tables: str) -> None:
     """Run as a driver; see ``test_a_killed_driver_can_be_run_again``."""
+    from mmindex.cluster.join import Joined
     from mmindex.encode.cluster import ClusterWorker
     from mmindex.encode.stage import encode
     from mmindex.store.lock import writer_lock
@@ -138,6 +154,7 @@ def drive(address: str, root: Path, tables: str) -> None:
     )
     config = settings(shard_rows=3, workers=1, cores=1)
     with writer_lock(layout):
-        worker = ClusterWorker.join(address, layout, config, None, tricky_source)
+        joined = Joined.join(address, layout, config)
+        worker = ClusterWorker.on(joined, config, None, tricky_source)
         draft = Snapshot(Objects(layout), manifest())
         encode(worker.source, draft, (images, captions), config, cluster=worker)

@@ -24,9 +24,9 @@ class Bench:
     zygote: Zygote
     folder: Path
 
-    def command(self, *argv: str, seed: int = 0, dim: int = 16) -> Ended:
-        """Run a command that must succeed."""
-        ended = self.zygote.run("command", argv=argv, seed=seed, dim=dim)
+    def command(self, *argv: str, **model: int) -> Ended:
+        """Run a command that must succeed; ``model`` is for :func:`support.jobs.command`."""
+        ended = self.zygote.run("command", argv=argv, **model)
         assert ended.code == 0, f"{argv}: {ended}"
         return ended
 
@@ -121,6 +121,13 @@ def model_change(stage: Stage) -> Sequence[str]:
     return stage.built()
 
 
+def build_with_an_adapted_model(stage: Stage) -> Sequence[str]:
+    """It maps the vectors of the last build, and encodes two new images."""
+    argv = stage.built()
+    stage.photos(1)
+    return argv
+
+
 def build_after_a_kill(stage: Stage) -> Sequence[str]:
     """A killed run has left staged files, a folder, a shard, and a manifest above CURRENT."""
     argv = stage.built()
@@ -173,6 +180,7 @@ WORKLOADS: Final[dict[str, Prepare]] = {
         build_quantised_with_changes,
         unchanged_build,
         model_change,
+        build_with_an_adapted_model,
         build_after_a_kill,
         gc,
         rollback,
@@ -233,6 +241,8 @@ def make_workload(bench: Bench, name: str) -> Workload:
     stage = Stage(bench, name.replace(" ", "-"), dim)
     argv = WORKLOADS[name](stage)
     model = {"seed": 1 if name == "model change" else 0, "dim": dim}
+    if name == "build with an adapted model":
+        model["adapted"] = 1
     template = None
     if stage.store.exists():
         template = stage.folder / "template"

@@ -1,165 +1,141 @@
-"""Read the files of later images in threads while the rows of earlier ones are made.
+"""Read items ahead of the one that is stored, and return them in the order of their source.
 
 Reading waits for the disk and sha256 releases the interpreter lock, so a few threads hide the time
 of both. Handing a file to a thread and back takes longer than reading a small file, so small files
-are handed over in batches.
+are handed over in units.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, Protocol, Self
 
-from mmindex.core.records import ItemError, SourceEvent, SourceItem
+from mmindex.core.records import SourceEvent, SourceItem
+from mmindex.crawl.reading import Reading, ReadRules, ToRead, read_unit
 from mmindex.crawl.stamps import Known, Stamps
-from mmindex.media.video import video_key
 
-_LOOK_AHEAD: Final = 2  # batches for each reader
-# At most 2 MiB in a batch, which is less than a photo of a camera.
-_BATCH: Final = 32
+_LOOK_AHEAD: Final = 2  # units for each thread
+# At most 2 MiB in a unit of small files, which is less than a photo of a camera.
+_ITEMS: Final = 32
 _SMALL_BYTES: Final = 64 << 10
-# Events that need no reading, such as those of unchanged files, are also limited.
-_MOST_EVENTS: Final = 256
+# Events that need no reading are passed on in groups of this many for each item of a unit.
+_EVENTS_AN_ITEM: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The bytes of an image, or its known facts, and the bytes of its sidecar."""
+class Pending(Protocol):
+    """A unit that is being read."""
 
-    image: bytes | Known | None  # None for a video, of which only the key was computed
-    key: str
-    sidecar: bytes | None = None
+    def result(self) -> tuple[Reading, ...]:
+        """Wait for the readings, in the order of the items; raises as :func:`read_unit`."""
 
 
-_Result: TypeAlias = "Loaded | ItemError | OSError"
+class Reader(AbstractContextManager["Reader"], Protocol):
+    """Reads units; a context manager that ends unfinished work.
+
+    Attributes:
+        items: the largest number of items in a unit.
+        small_bytes: a larger file, or one whose size is unknown, ends its unit; None: none does.
+    """
+
+    items: int
+    small_bytes: int | None
+
+    @property
+    def ahead(self) -> int:
+        """The number of units to read ahead."""
+
+    def submit(self, unit: Sequence[ToRead]) -> Pending:
+        """Begin to read a unit."""
 
 
-@dataclass(slots=True)
-class _Batch:
-    """Files that one thread reads, one after the other."""
+class ThreadReader:
+    """Reads items in threads of this process.
 
-    items: list[tuple[SourceItem, Known | None]] = field(default_factory=list)
-    results: Future[list[_Result]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A file that is being read."""
-
-    readers: _Readers
-    batch: _Batch
-    place: int
-
-    def result(self) -> Loaded:
-        """Wait for the file.
-
-        Raises:
-            ItemError: it cannot be read.
-        """
-        loaded = self.readers.wait(self.batch)[self.place]
-        if isinstance(loaded, Exception):
-            raise loaded
-        return loaded
-
-
-@dataclass(slots=True)
-class _Readers:
-    """The threads, and the batch that is being filled."""
-
-    pool: ThreadPoolExecutor
-    most: int
-    open: _Batch = field(default_factory=_Batch)
-
-    def add(self, item: SourceItem, known: Known | None) -> Pending:
-        small = item.stamp is not None and item.stamp[0] <= _SMALL_BYTES and not item.video
-        if not small:
-            self.start(self.open)
-        pending = Pending(self, self.open, len(self.open.items))
-        self.open.items.append((item, known))
-        if not small or len(self.open.items) >= self.most:
-            self.start(self.open)
-        return pending
-
-    def start(self, batch: _Batch) -> None:
-        if batch.results is None and batch.items:
-            batch.results = self.pool.submit(_load_all, batch.items)
-        if batch is self.open:
-            self.open = _Batch()
-
-    def wait(self, batch: _Batch) -> list[_Result]:
-        self.start(batch)
-        assert batch.results is not None  # noqa: S101 # it holds at least the pending file
-        return batch.results.result()
-
-
-Event: TypeAlias = "tuple[SourceEvent, Pending | Known | None]"
-
-
-def load_ahead(
-    events: Iterable[SourceEvent], stamps: Stamps, threads: int, *, remote: bool
-) -> Iterator[Event]:
-    """Yield events in order while a few threads read the files of later events.
+    Files in memory are limited to the number of threads times ``limits.max_bytes``.
 
     Args:
-        events: the events of a source.
-        stamps: the cache of unchanged files, which are not read.
-        threads: number of readers.
+        rules: the rules of the crawl.
+        threads: the number of threads.
         remote: whether each file takes a request, which should not wait for others.
     """
-    waiting: deque[Event] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="crawl-read") as pool:
-        readers = _Readers(pool, 1 if remote else _BATCH)
-        batches: deque[_Batch] = deque()
-        try:
-            for event in events:
-                found: Pending | Known | None = None
-                if isinstance(event, SourceItem):
-                    beside = event.sidecar.stamp if event.sidecar else None
-                    found = stamps.find(event.uri, event.stamp, beside) if event.stamp else None
-                    if found is None or (event.sidecar and found.sidecar is None):
-                        found = readers.add(event, found)
-                        if not batches or batches[-1] is not found.batch:
-                            batches.append(found.batch)
-                waiting.append((event, found))
-                while len(batches) > _LOOK_AHEAD * threads or len(waiting) > _MOST_EVENTS:
-                    yield from _next(waiting, batches)
-            while waiting:
-                yield from _next(waiting, batches)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+
+    small_bytes: int | None = _SMALL_BYTES
+
+    def __init__(self, rules: ReadRules, threads: int, *, remote: bool) -> None:
+        self._rules = rules
+        self.items = 1 if remote else _ITEMS
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="crawl-read")
+        self.ahead = _LOOK_AHEAD * threads
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, unit: Sequence[ToRead]) -> Pending:
+        """Begin to read a unit."""
+        return self._pool.submit(read_unit, self._rules, unit)
 
 
-def _next(waiting: deque[Event], batches: deque[_Batch]) -> Iterator[Event]:
-    """Yield the next event, and forget its batch with the last of its files."""
-    event, found = waiting.popleft()
-    yield event, found
-    if isinstance(found, Pending) and found.place == len(found.batch.items) - 1:
-        batches.popleft()
+@dataclass(slots=True)
+class _Stretch:
+    """Consecutive events, the facts that are known about their items, and the items to read."""
+
+    events: list[tuple[SourceEvent, Known | None]] = field(default_factory=list)
+    unit: list[ToRead] = field(default_factory=list)
 
 
-def _load_all(items: list[tuple[SourceItem, Known | None]]) -> list[_Result]:
-    results: list[_Result] = []
-    for item, known in items:
-        try:
-            results.append(_load(item, known))
-        except (ItemError, OSError) as error:
-            results.append(error)
-    return results
+def read_ahead(
+    events: Iterable[SourceEvent], stamps: Stamps, reader: Reader
+) -> Iterator[tuple[SourceEvent, Reading | None]]:
+    """Yield events in order; each item with its reading, other events with None."""
+    waiting: deque[tuple[_Stretch, Pending | None]] = deque()
+    for stretch in _stretches(events, stamps, reader):
+        waiting.append((stretch, reader.submit(stretch.unit) if stretch.unit else None))
+        while waiting and (waiting[0][1] is None or len(waiting) > reader.ahead):
+            yield from _read(*waiting.popleft())
+    while waiting:
+        yield from _read(*waiting.popleft())
 
 
-def _load(item: SourceItem, known: Known | None) -> Loaded:
-    sidecar = None
-    if item.sidecar is not None:
-        with suppress(ItemError, OSError):  # counted where it is needed
-            sidecar = item.sidecar.read()
-    if known is not None:
-        return Loaded(known, known.key, sidecar)
-    if item.video:
-        return Loaded(None, video_key(item.video), sidecar)
-    data = item.read()
-    return Loaded(data, hashlib.sha256(data).hexdigest(), sidecar)
+def _stretches(events: Iterable[SourceEvent], stamps: Stamps, reader: Reader) -> Iterator[_Stretch]:
+    """Cut events into stretches whose items to read are one unit."""
+    stretch = _Stretch()
+    for event in events:
+        known, full = None, False
+        if isinstance(event, SourceItem):
+            beside = event.sidecar.stamp if event.sidecar else None
+            known = stamps.find(event.uri, event.stamp, beside) if event.stamp else None
+            if known is None or (event.sidecar and known.sidecar is None):
+                stretch.unit.append(ToRead.of(event, known))
+                known = None
+                full = len(stretch.unit) >= reader.items or not _is_small(event, reader)
+        stretch.events.append((event, known))
+        if full or len(stretch.events) >= _EVENTS_AN_ITEM * reader.items:
+            yield stretch
+            stretch = _Stretch()
+    yield stretch
+
+
+def _is_small(item: SourceItem, reader: Reader) -> bool:
+    if reader.small_bytes is None:
+        return True
+    return item.stamp is not None and item.stamp[0] <= reader.small_bytes and not item.video
+
+
+def _read(
+    stretch: _Stretch, pending: Pending | None
+) -> Iterator[tuple[SourceEvent, Reading | None]]:
+    readings = iter(pending.result() if pending is not None else ())
+    for event, known in stretch.events:
+        if not isinstance(event, SourceItem):
+            yield event, None
+        elif known is None:
+            yield event, next(readings)
+        else:
+            yield event, Reading(known.key, known, sidecar=known.sidecar, unchanged=True)

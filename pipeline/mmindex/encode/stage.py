@@ -24,7 +24,6 @@ from mmindex.encode.cluster import ClusterWorker, NodeFigures
 from mmindex.encode.compact import Compaction
 from mmindex.encode.decoding import Failure
 from mmindex.encode.given import GivenFiles, take_vectors
-from mmindex.encode.mapping import map_vectors
 from mmindex.encode.node import Sample
 from mmindex.encode.plan import EncodePlan, ShardReader, plan_encode
 from mmindex.encode.units import UnitResult, read_units
@@ -169,7 +168,7 @@ def encode(
         config: only the sections encode and limits are used.
         files: files from which vectors are taken.
         retry: retry items that are known to fail; repeated failures are recorded again.
-        cluster: encodes in place of this process; it stays connected.
+        cluster: encodes in place of this process.
 
     Raises:
         MmindexError: the model is not available, or writing failed; complete shards stay for the
@@ -186,7 +185,7 @@ def encode(
             stage.execute(plan)
             reader.forget()
     finally:
-        if cluster is None:
+        if isinstance(worker, Worker):
             worker.close()
     warn_of_cut_texts(stage.cut_texts)
     return stage.report()
@@ -258,11 +257,8 @@ class _Stage:
         """Compute the vectors that an adapted model's parent has; results as :meth:`_encode`."""
         if plan.mapping is None:
             return
-        if self.source.maps is None:
-            raise InternalError(f"model {self.source.info.model}: its maps are not available")
-        start, info = time.perf_counter(), self.source.info
-        affine = self.source.maps().of(plan.side)
-        for first, result in map_vectors(self.objects, plan.mapping, affine, plan.side, info):
+        start = time.perf_counter()
+        for first, result in self.worker.map(self.objects, plan.side, plan.mapping.parts):
             self.mapped[plan.side] += result.encoded
             yield first, result
         self.seconds.update({"map": time.perf_counter() - start})

@@ -24,6 +24,7 @@ from mmindex.encode.decoding import (
     Failure,
     worker_bytes,
 )
+from mmindex.encode.mapping import MappedPart, map_part
 from mmindex.encode.units import ShardWriter, Unit, UnitResult, sizes
 from mmindex.media.images import ImageLimits
 from mmindex.models.adapted import Maps
@@ -102,6 +103,28 @@ class Worker:
             else:
                 yield from self._texts(objects, units, progress)
 
+    def map(
+        self, objects: Objects, side: Modality, parts: Iterable[MappedPart]
+    ) -> Iterator[tuple[int, UnitResult]]:
+        """Compute vectors of an adapted model from its parent's, without loading the model.
+
+        Args:
+            objects: the store's objects.
+            side: images or texts.
+            parts: the parent's vectors; each part is published as one shard.
+
+        Yields:
+            the part's first row of the table, and its result.
+
+        Raises:
+            MmindexError: the maps cannot be read, or a shard cannot be written.
+        """
+        if self.source.maps is None:
+            raise InternalError(f"model {self.source.info.model}: its maps are not available")
+        affine = self.source.maps().of(side)
+        for part in parts:
+            yield part.first, map_part(objects, part, affine, side, self.source.info)
+
     def close(self) -> None:
         """Release the model and the decoders, and return their memory to the system."""
         self._stop_decoders()
@@ -123,7 +146,7 @@ class Worker:
         for unit in here:
             writer = self._writer(objects, unit)
             started: _Started | None = None
-            for count in sizes(len(unit.rows), batch_size):
+            for count in sizes(unit.size, batch_size):
                 with self._timer.measure("image_wait"):
                     batch = list(islice(stream, count))
                 _expect(count, len(batch))
@@ -202,7 +225,7 @@ class Worker:
         for unit in units:
             encoder, writer, rows = self._loaded(), self._writer(objects, unit), iter(unit.rows)
             before = encoder.cut_texts
-            for count in sizes(len(unit.rows), _TEXTS_AT_ONCE):
+            for count in sizes(unit.size, _TEXTS_AT_ONCE):
                 with self._timer.measure("text_wait"):
                     batch = list(islice(rows, count))
                 # A lone surrogate is stored unchanged; the tokenizer's cleaning replaces it.

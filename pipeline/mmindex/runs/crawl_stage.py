@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -32,7 +33,7 @@ from mmindex.runs.figures import CrawlFigures
 from mmindex.sources.naming import source_names
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN, read_forgotten
-from mmindex.store.keys import live_keys
+from mmindex.store.keys import count_distinct
 from mmindex.store.manifest import Counts, Manifest
 
 
@@ -84,8 +85,8 @@ def crawled_draft(context: Context, draft: Manifest, report: CrawlReport) -> Man
         quarantined=len(report.quarantined),
         ignored=report.ignored,
         captions=report.captions.rows,
-        unique_images=len(live_keys(objects, report.images).unique),
-        unique_texts=len(live_keys(objects, report.captions).unique),
+        unique_images=count_distinct(objects, report.images),
+        unique_texts=count_distinct(objects, report.captions),
         reasons=quarantine.count_reasons(report.quarantined),
     )
     return after_change(
@@ -132,6 +133,8 @@ def crawl_sources(
         rehash=config.crawl.rehash,
         forgotten=read_forgotten(context.snapshot(draft)),
         before=None if context.retry else _before(context, draft),
+        cluster=context.cluster,
+        scratch=Path(config.run.scratch).expanduser() if config.run.scratch else None,
     )
     context.figures.crawl = CrawlFigures.of(report)
     quarantine.write_ledger(context.layout, report.quarantined)

@@ -419,4 +419,5 @@ KIND: Final = Kind(
     globs=True,
     objects=True,
     tree=folder_tree,
+    spreads=True,
 )
