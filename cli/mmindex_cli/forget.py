@@ -26,8 +26,8 @@ SelectOption = Annotated[
     typer.Option(
         "--where",
         metavar="SQL",
-        help="Also remove all images of the published version that match an SQL condition on "
-        "their columns, in addition to the images that you name: \"split = 'val'\".",
+        help="Remove all images of the published version that match an SQL condition on their "
+        "columns, in addition to the images that you name: \"split = 'val'\".",
     ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
