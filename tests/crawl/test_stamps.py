@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,16 @@ from mmindex.core.errors import DataError, StorageError
 from mmindex.crawl.stage import CrawlReport, crawl
 from mmindex.crawl.stamps import Known, Stamps
 from mmindex.media import archive
+from mmindex.store.forgotten import Forgotten
 from mmindex.store.objects import Objects
+from mmindex.store.purge import open_stamps, purge_stamps
 from support.corpora import jpeg, new_store, rows_of, write_files, write_zip
 
 LONG_AGO_NS = 1_600_000_000_000_000_000
 
 
 def age(folder: Path) -> None:
-    """Make every file old enough for its time to be trusted."""
+    """Make every file old enough for its modification time to be reliable."""
     for path in folder.rglob("*"):
         os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS))
 
@@ -40,7 +43,7 @@ def objects(tmp_path: Path) -> Objects:
 
 @pytest.fixture
 def read_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are opened to be read."""
+    """The names of the files that are opened for reading."""
     names: list[str] = []
     read_file = archive.read_file
 
@@ -106,7 +109,7 @@ def test_a_replaced_file_that_looks_the_same_is_found_by_rehash_only(objects, ph
 
 
 def test_a_file_that_was_just_written_is_read_again(objects, photos, read_names):
-    """Within a clock tick of the file system, a second change would not show."""
+    """Within one clock tick of the file system, a second change would not be noticed."""
     for when_ns in (time.time_ns(), time.time_ns() + 3_600_000_000_000):
         os.utime(photos / "05.jpg", ns=(when_ns, when_ns))
         crawl_folder(objects, photos)
@@ -167,6 +170,22 @@ def test_a_damaged_cache_only_costs_time(objects, photos, read_names, damage):
     assert read_names == []
 
 
+def test_damaged_text_in_an_error_of_sqlite_only_costs_time(objects, photos, read_names):
+    """SQLite quotes the text of a damaged schema, and Python cannot decode the message."""
+    first = crawl_folder(objects, photos)
+    cache = objects.layout.stamps_file
+    damaged = cache.read_bytes().replace(b"CREATE TABLE rules", b"CREATE \xc1ABLE rules")
+    cache.write_bytes(damaged)
+    with closing(open_stamps(cache)) as database, pytest.raises(UnicodeDecodeError):
+        database.execute("SELECT text FROM rules")
+    read_names.clear()
+    assert crawl_folder(objects, photos) == first
+    assert len(read_names) == 12
+    cache.write_bytes(damaged)
+    purge_stamps(objects.layout, Forgotten(frozenset(), frozenset()))
+    assert not cache.exists()
+
+
 def test_a_cache_that_cannot_be_opened_only_costs_time(objects, photos, read_names, monkeypatch):
     first = crawl_folder(objects, photos)
     connect = sqlite3.connect
@@ -216,7 +235,7 @@ def test_a_full_disk_leaves_the_cache_unchanged(objects, photos):
     crawl_folder(objects, photos)
     before = objects.layout.stamps_file.read_bytes()
     with pytest.raises(StorageError), Stamps(objects.layout, "other rules") as stamps:
-        stamps._now.execute("PRAGMA max_page_count = 1")  # no page beyond those it has
+        stamps._now.execute("PRAGMA max_page_count = 1")  # it cannot grow
         for n in range(1_000):
             stamps.add(f"/{n}.jpg", (1, LONG_AGO_NS, 1), Known("00" * 32, 1, 1, "PNG", 1))
     assert objects.layout.stamps_file.read_bytes() == before
@@ -224,7 +243,7 @@ def test_a_full_disk_leaves_the_cache_unchanged(objects, photos):
 
 
 def test_inodes_beyond_63_bits_are_remembered(objects):
-    """Network file systems make them up from 64-bit hashes."""
+    """Network file systems use 64-bit hashes as inodes."""
     stamp = (5, LONG_AGO_NS, 2**64 - 2)
     known = Known("ab" * 32, 3, 4, "PNG", 5)
     with Stamps(objects.layout, "rules") as stamps:

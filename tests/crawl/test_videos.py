@@ -10,9 +10,9 @@ import pytest
 
 from mmindex.core.config import LimitsConfig, SourceConfig
 from mmindex.core.records import ItemError, Reason
-from mmindex.crawl import stage as crawl
 from mmindex.crawl import videos
 from mmindex.crawl.metadata import PhotoRules
+from mmindex.crawl.stage import crawl
 from mmindex.crawl.videos import VideoProber
 from mmindex.media import kinds
 from mmindex.media.images import ImageLimits
@@ -32,11 +32,11 @@ def crawl_folder(place: Path, interval: float = 2.0):
     objects = new_store(place / "store")
     source = SourceConfig(spec=f"folder:{place}/f")
     rules = PhotoRules(video_interval=interval)
-    return objects, crawl.crawl(objects, [source], LimitsConfig(), photos=rules)
+    return objects, crawl(objects, [source], LimitsConfig(), photos=rules)
 
 
 def aged(path: Path) -> Path:
-    """Old enough to be remembered as unchanged."""
+    """Make it old enough to be remembered as unchanged."""
     os.utime(path, ns=(time.time_ns() - 10**10,) * 2)
     return path
 

@@ -52,14 +52,14 @@ TEXTS = [f"caption {number}" for number in range(12)]
 
 
 class Bench:
-    """One corpus in two stores: what one machine makes of it, and what a cluster does."""
+    """One corpus in two stores: one encoded on one machine, the other on a cluster."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tricks = folder / "tricks"
         self.tricks.mkdir()
         self.paths = write_pngs(folder / "pictures", 23)
-        self.paths[4].write_bytes(png(4)[:60])  # it fails, everywhere alike
+        self.paths[4].write_bytes(png(4)[:60])  # it fails on every machine
         alone = Objects(create_layout(folder / "alone"))
         self.alone = run(FakeEncoder(), alone, write_corpus(alone, self.paths, TEXTS), None, CONFIG)
         assert len(self.alone.failed) == 1
@@ -76,7 +76,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture(scope="module")
 def nodes(bench: Bench) -> Iterator[Any]:
-    """A cluster that begins with one node, to which this process is connected."""
+    """A cluster that starts with one node; this process is connected to it."""
     import ray
 
     with cluster(bench.tricks) as made:
@@ -138,7 +138,7 @@ def test_a_killed_workers_unit_is_encoded_again(nodes: Any, bench: Bench) -> Non
     report = spread(nodes, store)
     assert same(report, bench)
     assert report.retries == 1
-    assert nothing_staged(store)  # nor what the dead one had there
+    assert nothing_staged(store)  # nor are files of the dead worker
 
 
 def test_a_unit_that_kills_three_workers_ends_the_run_and_finished_work_is_kept(
@@ -236,7 +236,7 @@ def test_a_cluster_without_room_for_a_unit_is_69(nodes: Any, bench: Bench) -> No
 
 
 def test_a_new_node_gets_units_and_a_dead_one_only_loses_its_unit(nodes: Any, bench: Bench) -> None:
-    """Two nodes; the second comes while the run is under way, and is killed amid a unit."""
+    """Two nodes; the second joins during the run and is killed in the middle of a unit."""
     store, workers = bench.store("nodes"), list[ClusterWorker]()
     (bench.tricks / "slow").write_text("3.0")
     with ThreadPoolExecutor(1) as pool:
@@ -255,7 +255,7 @@ def test_a_new_node_gets_units_and_a_dead_one_only_loses_its_unit(nodes: Any, be
 
 
 def test_a_node_checks_store_corpus_and_packages(tmp_path: Path) -> None:
-    """The questions that every node answers, asked here."""
+    """The checks that every node runs, in this process."""
     layout = create_layout(tmp_path / "store")
     [path] = write_pngs(tmp_path / "pictures", 1)
     key = image_key(path.read_bytes())
@@ -272,6 +272,6 @@ def test_a_node_checks_store_corpus_and_packages(tmp_path: Path) -> None:
         elsewhere = replace(setup, site=replace(site, held=tmp_path / "elsewhere"))
         with pytest.raises(NoInputError, match="not the store"):
             look(elsewhere)
-    held.held.mkdir()  # there, but nobody's
+    held.held.mkdir()  # they exist, but belong to nobody
     with pytest.raises(Exception, match="is not visible here"):
         look(setup)

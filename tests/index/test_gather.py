@@ -32,7 +32,7 @@ def gathered(objects, keys, shards):
     in_range=st.integers(1, 60),
 )
 def test_any_order_of_keys_over_any_shards(tmp_path_factory, order, live, rows, in_range):
-    """In chunks and ranges far smaller than the corpus: each shard is visited more than once."""
+    """Chunks and ranges are much smaller than the corpus, so each shard is read more than once."""
     vectors = clustered(50, 16)
     objects = open_objects(tmp_path_factory.mktemp("store"))
     shards = write_shards(objects, vectors, rows)

@@ -22,7 +22,7 @@ from mmindex.store.objects import Objects
 from support.fakestore import fast_folder
 from support.index_stores import open_objects
 
-# Few different bytes, so that many are equal, differ in their last byte alone or end in zero bytes,
+# Few different bytes, so that many keys are equal, differ only in their last byte or end in zeros,
 # which NumPy's byte strings leave out when they compare.
 BYTES = st.sampled_from([0x00, 0x01, 0x7F, 0x80, 0xFF])
 KEYS = st.lists(
@@ -34,7 +34,7 @@ KEYS = st.lists(
 
 @pytest.fixture(scope="module", autouse=True)
 def two_rows_at_once():
-    """Whatever is read in parts is read in many."""
+    """Everything that is read in parts is read in many parts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keys, "_READ_ROWS", 2)
         yield

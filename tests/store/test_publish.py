@@ -1,12 +1,15 @@
 """A file gets its name in a store only when it is complete and durable."""
 
 import errno
+import gc
 import hashlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mmindex.core.errors import InternalError, PermissionDeniedError, StorageError
@@ -35,6 +38,22 @@ def test_leaving_without_publishing_leaves_nothing(layout):
         raise RuntimeError("midway")
     assert list(layout.staging_dir.iterdir()) == []
     assert list(layout.objects_dir.iterdir()) == []
+
+
+def test_a_writer_that_is_destroyed_later_writes_nothing_and_says_nothing(layout, monkeypatch):
+    """A signal can interrupt pyarrow while it closes a file; its destructor closes it again."""
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    table = pa.table({"number": range(10)})
+    with pytest.raises(KeyboardInterrupt), StagedFile(layout) as staged:
+        writer = pq.ParquetWriter(staged, table.schema)
+        writer.write_table(table)
+        raise KeyboardInterrupt
+    before = staged.size_bytes
+    del writer
+    gc.collect()
+    assert said == []
+    assert staged.size_bytes == before
 
 
 def test_a_file_is_replaced_completely(layout):
@@ -86,7 +105,7 @@ def test_a_failed_fsync_fails_the_write(layout, monkeypatch, number, expected):
 
 
 def test_a_full_disk_is_a_storage_error_and_leaves_nothing(layout):
-    """A file-size limit stands in for a full disk: the kernel refuses the tail of the file."""
+    """A file-size limit simulates a full disk: the kernel refuses the end of the file."""
     script = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"

@@ -22,7 +22,7 @@ from support.oracle import Expected, State, observe, violations
 
 @dataclass(slots=True)
 class DyingEncoder(FakeEncoder):
-    """Kills its own process after a number of batches."""
+    """An encoder that kills its own process after a number of batches."""
 
     batches_left: int = 0
 
@@ -48,7 +48,7 @@ def dying_command(argv: Sequence[str], batches: int) -> int:
 
 
 def naive_command(argv: Sequence[str], seed: int = 0, dim: int = 16) -> int:
-    """Run ``mmindex ARGV...`` with a careless writer; see :mod:`support.naive`."""
+    """Run ``mmindex ARGV...`` with a faulty writer; see :mod:`support.naive`."""
     with naive_writer():
         return command(argv, seed, dim)
 
@@ -90,6 +90,6 @@ def judge(
 
 
 def damage_current(root: str) -> None:
-    """Leave CURRENT like a torn write."""
+    """Leave CURRENT as an incomplete write would."""
     path = Layout(Path(root)).current_file
     path.write_bytes(path.read_bytes()[:10])

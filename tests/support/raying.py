@@ -26,7 +26,7 @@ from mmindex.models.preprocess import Pixels
 from mmindex.store.manifest import EncoderInfo
 from support.models import FakeEncoder
 
-# A file of this folder says what happens in workers; they are told by the environment.
+# A file in this folder determines what happens in workers; the environment names it.
 TRICKS = "MMINDEX_TEST_TRICKS"
 
 
@@ -59,12 +59,12 @@ def _node() -> dict[str, Any]:
 
 
 def add_node(made: Any) -> Any:
-    """One node more, with one core."""
+    """Add a node with one core."""
     return made.add_node(num_cpus=1, object_store_memory=80 << 20)
 
 
 def kill_node(made: Any, node: Any) -> None:
-    """End a node as a power cut does: the daemon and all workers at once."""
+    """End a node as a power loss does: the daemon and all workers at once."""
     [daemon] = node.all_processes["raylet"]
     raylet = psutil.Process(daemon.process.pid)
     for process in [raylet, *raylet.children(recursive=True)]:
@@ -73,7 +73,7 @@ def kill_node(made: Any, node: Any) -> None:
 
 
 class TrickyEncoder(FakeEncoder):
-    """Does as the tricks say: dies, or takes its time."""
+    """An encoder that does what the tricks say: it dies, or waits."""
 
     def encode_images(self, pixels: Pixels) -> Float32:
         self._obey()
@@ -96,7 +96,7 @@ class TrickyEncoder(FakeEncoder):
 
 
 def tricky_source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
-    """In place of :func:`mmindex.encode.stage.encoder_source`, on a node."""
+    """Replaces :func:`mmindex.encode.stage.encoder_source` on a node."""
     encoder = TrickyEncoder()
     return EncoderSource(encoder.info, lambda: encoder.preprocess, lambda: encoder)
 
@@ -130,7 +130,7 @@ def other_source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
 
 
 def drive(address: str, root: Path, tables: str) -> None:
-    """Be a driver; see ``test_a_killed_driver_can_be_run_again``."""
+    """Run as a driver; see ``test_a_killed_driver_can_be_run_again``."""
     from mmindex.cluster.join import Joined
     from mmindex.encode.cluster import ClusterWorker
     from mmindex.encode.stage import encode

@@ -1,4 +1,9 @@
-"""Read items ahead of the one that is stored, and return them in the order of their source."""
+"""Read items ahead of the one that is stored, and return them in the order of their source.
+
+Reading waits for the disk and sha256 releases the interpreter lock, so a few threads hide the time
+of both. Handing a file to a thread and back takes longer than reading a small file, so small files
+are handed over in units.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,10 @@ from mmindex.core.records import SourceEvent, SourceItem
 from mmindex.crawl.reading import Reading, ReadRules, ToRead, read_unit
 from mmindex.crawl.stamps import Known, Stamps
 
-_LOOK_AHEAD: Final = 2  # for each thread
+_LOOK_AHEAD: Final = 2  # units for each thread
+# Less than a photo of a camera.
+_ITEMS: Final = 32
+_BYTES: Final = 2 << 20
 # Events that need no reading are passed on in groups of this many for each item of a unit.
 _EVENTS_AN_ITEM: Final = 16
 
@@ -29,10 +37,12 @@ class Reader(AbstractContextManager["Reader"], Protocol):
     """Reads units; a context manager that ends unfinished work.
 
     Attributes:
-        items: the number of items in a unit.
+        items: the largest number of items in a unit.
+        size: the number of bytes after which a unit ends; None for no limit.
     """
 
     items: int
+    size: int | None
 
     @property
     def ahead(self) -> int:
@@ -43,15 +53,21 @@ class Reader(AbstractContextManager["Reader"], Protocol):
 
 
 class ThreadReader:
-    """Reads items in threads of this process, one at a time.
+    """Reads units in threads of this process.
 
     Files in memory are limited to the number of threads times ``limits.max_bytes``.
+
+    Args:
+        rules: the rules of the crawl.
+        threads: the number of threads.
+        remote: whether each file takes a request, which should not wait for others.
     """
 
-    items = 1
+    size: int | None = _BYTES
 
-    def __init__(self, rules: ReadRules, threads: int) -> None:
+    def __init__(self, rules: ReadRules, threads: int, *, remote: bool) -> None:
         self._rules = rules
+        self.items = 1 if remote else _ITEMS
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="crawl-read")
         self.ahead = _LOOK_AHEAD * threads
 
@@ -79,7 +95,7 @@ def read_ahead(
 ) -> Iterator[tuple[SourceEvent, Reading | None]]:
     """Yield events in order; each item with its reading, other events with None."""
     waiting: deque[tuple[_Stretch, Pending | None]] = deque()
-    for stretch in _stretches(events, stamps, reader.items):
+    for stretch in _stretches(events, stamps, reader):
         waiting.append((stretch, reader.submit(stretch.unit) if stretch.unit else None))
         while waiting and (waiting[0][1] is None or len(waiting) > reader.ahead):
             yield from _read(*waiting.popleft())
@@ -87,9 +103,10 @@ def read_ahead(
         yield from _read(*waiting.popleft())
 
 
-def _stretches(events: Iterable[SourceEvent], stamps: Stamps, items: int) -> Iterator[_Stretch]:
-    """Cut events into stretches with at most ``items`` items to read."""
-    stretch = _Stretch()
+def _stretches(events: Iterable[SourceEvent], stamps: Stamps, reader: Reader) -> Iterator[_Stretch]:
+    """Cut events into stretches, each with at most one unit to read."""
+    stretch, size = _Stretch(), 0
+    most = _EVENTS_AN_ITEM * reader.items
     for event in events:
         known = None
         if isinstance(event, SourceItem):
@@ -97,11 +114,14 @@ def _stretches(events: Iterable[SourceEvent], stamps: Stamps, items: int) -> Ite
             known = stamps.find(event.uri, event.stamp, beside) if event.stamp else None
             if known is None or (event.sidecar and known.sidecar is None):
                 stretch.unit.append(ToRead.of(event, known))
+                # The stamp of a member is that of its archive: it is handed over alone.
+                size += event.stamp[0] if event.stamp else _BYTES
                 known = None
         stretch.events.append((event, known))
-        if len(stretch.unit) >= items or len(stretch.events) >= _EVENTS_AN_ITEM * items:
+        full = reader.size is not None and size >= reader.size
+        if full or len(stretch.unit) >= reader.items or len(stretch.events) >= most:
             yield stretch
-            stretch = _Stretch()
+            stretch, size = _Stretch(), 0
     yield stretch
 
 

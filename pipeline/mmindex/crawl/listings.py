@@ -40,7 +40,7 @@ from mmindex.media.uris import read_uri
 from mmindex.store import publish
 from mmindex.store.forgotten import Forgotten
 from mmindex.store.layout import Layout
-from mmindex.store.purge import open_stamps
+from mmindex.store.purge import DAMAGED, open_stamps
 
 _CHUNK: Final = 4_096  # events: a few hundred kilobytes before compression
 _TABLES: Final = (
@@ -223,7 +223,7 @@ class Listings:
                 return None
             for number in range(row[0]):
                 zlib.decompress(self._chunk(unit, number))  # verifies its checksum
-        except (sqlite3.DatabaseError, zlib.error) as error:
+        except (*DAMAGED, zlib.error) as error:
             _warn(self._target, error)
             self._before.close()
             self._before = None
@@ -261,7 +261,7 @@ class Listings:
                         rest,
                     )
             self._now.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise _storage_error(error) from error
         self._now.close()
         with os_errors(self._scratch):
@@ -309,13 +309,13 @@ def _open(path: Path, rules: str) -> sqlite3.Connection | None:
         return None
     try:
         database = open_stamps(path)
-    except sqlite3.DatabaseError as error:
+    except DAMAGED as error:
         _warn(path, error)
         return None
     try:
         if database.execute("SELECT text FROM rules").fetchone() == (rules,):
             return database
-    except sqlite3.DatabaseError as error:
+    except DAMAGED as error:
         _warn(path, error)
     database.close()
     return None
@@ -336,7 +336,7 @@ def _warn(path: Path, error: Exception) -> None:
     )
 
 
-def _storage_error(error: sqlite3.Error) -> StorageError:
+def _storage_error(error: Exception) -> StorageError:
     return StorageError(
         f"the cache of listings cannot be written: {error}",
         "free some disk space, or choose another `store`",

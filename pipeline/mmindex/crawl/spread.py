@@ -55,6 +55,7 @@ class ClusterReader:
     """
 
     items = _ITEMS
+    size: int | None = None
 
     def __init__(self, joined: Joined, rules: ReadRules, threads: int) -> None:
         self._rules = rules

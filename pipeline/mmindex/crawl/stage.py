@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 import mmindex
 from mmindex.cluster.join import Joined
 from mmindex.core.config import FetchConfig, LimitsConfig, SourceConfig
@@ -39,9 +41,10 @@ from mmindex.crawl.metadata import PhotoRules, photo_captions, row_metadata
 from mmindex.crawl.reading import Reading, ReadRules
 from mmindex.crawl.spool import Spool
 from mmindex.crawl.spread import ClusterReader
-from mmindex.crawl.stamps import Known, Stamps
+from mmindex.crawl.stamps import Known, Stamps, last_crawl
 from mmindex.crawl.tables import column_name
 from mmindex.crawl.tally import Tally, storable
+from mmindex.crawl.unchanged import Crawled, inputs_digest
 from mmindex.crawl.videos import VideoProber
 from mmindex.media.files import is_remote
 from mmindex.media.images import ImageLimits
@@ -52,13 +55,17 @@ from mmindex.sources import registry
 from mmindex.sources.captions import usable_captions
 from mmindex.sources.naming import folder_roots, named_specs, source_names
 from mmindex.sources.needs import needs_of
-from mmindex.sources.spec import SourceOptions, SourceSpec, open_source, source_name
+from mmindex.sources.spec import (
+    SourceOptions,
+    SourceSpec,
+    open_source,
+    source_name,
+)
 from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.manifest import ObjectRef, SourceSummary, count_not_read
 from mmindex.store.objects import Objects
 
-# Reading waits for the disk and sha256 releases the interpreter lock, so a few threads hide the
-# time of both. An object store takes tens of milliseconds per response, even for small objects.
+# An object store takes tens of milliseconds per response, even for small objects.
 _READERS: Final = 4
 _REMOTE_READERS: Final = 16
 _FINGERPRINT: Final = "mmindex-corpus-1"
@@ -107,6 +114,7 @@ def crawl(
     forgotten: Forgotten = NOTHING,
     cluster: Joined | None = None,
     scratch: Path | None = None,
+    before: Crawled | None = None,
 ) -> CrawlReport:
     """Read all sources and write the tables ``images`` and ``captions``.
 
@@ -127,6 +135,8 @@ def crawl(
         forgotten: items to leave out, by id or by bytes; they count as ignored.
         cluster: its nodes read the images of folders, archives and tables, with the same result.
         scratch: the folder of the temporary database, see :class:`mmindex.crawl.spool.Spool`.
+        before: the result of the published version's crawl, whose objects exist. It is returned if
+            nothing has changed.
 
     Raises:
         UsageError: a spec is invalid.
@@ -145,9 +155,24 @@ def crawl(
     tallies = [
         Tally(text, source_name(spec, fetch)) for text, spec in zip(texts, specs, strict=True)
     ]
-    roots = folder_roots(specs)
     layout = objects.layout
     rules = f"{mmindex.__version__} {image_limits} metadata={photos.metadata}"
+    options = SourceOptions(
+        layout=layout,
+        max_bytes=limits.max_bytes,
+        fetch=fetch,
+        max_throttled=limits.max_quarantine,
+        forgotten=forgotten,
+        roots=folder_roots(specs),
+    )
+    own = [
+        replace(options, all_files=one.all_files, exclude=one.exclude, include=one.include)
+        for one in sources
+    ]
+    about = (_listing_rules(rules), photos, texts, [tally.name for tally in tallies])
+    inputs = None if rehash else inputs_digest(about, specs, own)
+    if before is not None and inputs and last_crawl(layout, rules) == before.identity(inputs):
+        return _unchanged(before)
     with (
         Spool(layout, scratch) as spool,
         Stamps(layout, rules, distrust=rehash) as stamps,
@@ -156,47 +181,54 @@ def crawl(
         ) as listings,
         VideoProber(image_limits) as videos,
     ):
-        for source, spec, tally in zip(sources, specs, tallies, strict=True):
-            options = SourceOptions(
-                layout=layout,
-                max_bytes=limits.max_bytes,
-                all_files=source.all_files,
-                exclude=source.exclude,
-                include=source.include,
-                fetch=fetch,
-                max_throttled=limits.max_quarantine,
-                forgotten=forgotten,
-                roots=roots,
-                listings=listings,
-            )
+        for spec, tally, its in zip(specs, tallies, own, strict=True):
             sink = _Sink(spool, stamps, listings, videos, read_rules, forgotten)
             # Determined after opening, because opening downloads missing files.
-            events = _without(forgotten, open_source(spec, options))
+            events = _without(forgotten, open_source(spec, replace(its, listings=listings)))
             expected = needs_of(spec, layout, fetch).images or None
             with _reader(spec, read_rules, cluster) as reader:
                 _read_source(read_ahead(events, stamps, reader), tally, sink, expected)
             _warn_of_lost_captions(tally, limits.max_quarantine)
-        if spool.mixed_columns:
-            get_logger("crawl").warning(
-                "columns with values of several types are stored as text: in `where`, use "
-                "try_cast(COLUMN as DOUBLE)",
-                columns=", ".join(spool.mixed_columns),
-            )
-        images, captions = spool.write_images(objects), spool.write_captions(objects)
-    summaries = tuple(tally.summary() for tally in tallies)
-    return CrawlReport(
-        images=images,
-        captions=captions,
-        sources=summaries,
-        quarantined=tuple(entry for tally in tallies for entry in tally.quarantined),
-        seen=sum(summary.seen for summary in summaries),
-        ignored=sum(summary.ignored for summary in summaries),
-        corpus_fingerprint=corpus_fingerprint(images, captions),
-        details={
+        _warn_of_mixed_columns(spool.mixed_columns)
+        crawled = Crawled(
+            images=spool.write_images(objects),
+            captions=spool.write_captions(objects),
+            sources=tuple(tally.summary() for tally in tallies),
+            quarantined=tuple(entry for tally in tallies for entry in tally.quarantined),
+        )
+        if inputs is not None and crawled.lasts and not spool.mixed_columns:
+            stamps.identify(crawled.identity(inputs))
+    return _report(
+        crawled,
+        {
             "read": sum(tally.read for tally in tallies),
             "unchanged": sum(tally.unchanged for tally in tallies),
             "sources": [tally.report() for tally in tallies],
         },
+    )
+
+
+def _unchanged(before: Crawled) -> CrawlReport:
+    """Return the report of a crawl in which nothing has changed."""
+    get_logger("crawl").info("no file has changed", images=before.images.rows)
+    sources = [
+        {**msgspec.to_builtins(source), "read": 0, "unchanged": source.images}
+        for source in before.sources
+    ]
+    unchanged = sum(source.images for source in before.sources)
+    return _report(before, {"read": 0, "unchanged": unchanged, "sources": sources})
+
+
+def _report(crawled: Crawled, details: Mapping[str, Any]) -> CrawlReport:
+    return CrawlReport(
+        images=crawled.images,
+        captions=crawled.captions,
+        sources=crawled.sources,
+        quarantined=crawled.quarantined,
+        seen=sum(summary.seen for summary in crawled.sources),
+        ignored=sum(summary.ignored for summary in crawled.sources),
+        corpus_fingerprint=corpus_fingerprint(crawled.images, crawled.captions),
+        details=details,
     )
 
 
@@ -232,6 +264,15 @@ def _warn_of_lost_captions(tally: Tally, limit: float) -> None:
         )
 
 
+def _warn_of_mixed_columns(names: Sequence[str]) -> None:
+    if names:
+        get_logger("crawl").warning(
+            "columns with values of several types are stored as text: in `where`, use "
+            "try_cast(COLUMN as DOUBLE)",
+            columns=", ".join(names),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Sink:
     """Receives the images of all sources."""
@@ -246,10 +287,11 @@ class _Sink:
 
 def _reader(spec: SourceSpec, rules: ReadRules, cluster: Joined | None) -> Reader:
     """Return who reads the images of a source."""
-    threads = _REMOTE_READERS if is_remote(spec.where) else _READERS
+    remote = is_remote(spec.where)
+    threads = _REMOTE_READERS if remote else _READERS
     if cluster is not None and registry.find(spec.kind).spreads:
         return ClusterReader(cluster, rules, threads)
-    return ThreadReader(rules, threads)
+    return ThreadReader(rules, threads, remote=remote)
 
 
 def _read_source(

@@ -104,7 +104,8 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
     request, specs = _request(config), [source.spec for source in config.source]
     if warning := unfit(request.name, specs):
         get_logger("encode").warning(warning)
-    placement = place(config.encode.device, config.encode.precision, config.encode.cores)
+    encode = config.encode
+    placement = place(encode.device, encode.precision, encode.cores, request.name)
     if request.name == UNKNOWN:
         info = unknown_encoder(max((found.dim for found in vector_sets(specs)), default=0))
     else:
@@ -114,6 +115,7 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
         preprocess=lambda: locate(request).preprocess,
         load=partial(_load, request, placement),
         devices=len(placement.devices),
+        on_gpu=placement.devices[0] != "cpu",
         maps=partial(_maps, request) if info.parent else None,
     )
 

@@ -60,12 +60,12 @@ class _Convolution(nn.Conv2d):
         """Convolve (b, h, w, inputs) into (b, ceil(h / stride), ceil(w / stride), outputs)."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         down, across = (_padding(side, kernel, stride) for side in images.shape[1:3])
-        if down % 2 or across % 2:
-            edges = (0, 0, across // 2, across - across // 2, down // 2, down - down // 2)
-            images, down, across = F.pad(images, edges), 0, 0
-        padding = (down // 2, across // 2)
+        # A zero in front of an odd kernel makes the padding equal on both sides: the same result,
+        # but several times faster than a padded copy of the images.
+        weight = F.pad(self.weight, (across % 2, 0, down % 2, 0))
+        padding = ((down + 1) // 2, (across + 1) // 2)
         channels_first = images.permute(0, 3, 1, 2)
-        out = F.conv2d(channels_first, self.weight, self.bias, stride, padding, groups=self.groups)
+        out = F.conv2d(channels_first, weight, self.bias, stride, padding, groups=self.groups)
         return out.permute(0, 2, 3, 1)
 
 

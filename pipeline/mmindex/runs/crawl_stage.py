@@ -17,6 +17,8 @@ from mmindex.core.errors import DataError
 from mmindex.core.progress import get_logger
 from mmindex.crawl.metadata import PhotoRules
 from mmindex.crawl.stage import CrawlReport, crawl
+from mmindex.crawl.unchanged import Crawled
+from mmindex.encode.shards import is_sound
 from mmindex.media.kinds import remedy
 from mmindex.runs.context import (
     Context,
@@ -132,6 +134,7 @@ def crawl_sources(
         forgotten=read_forgotten(context.snapshot(draft)),
         cluster=context.cluster,
         scratch=Path(config.run.scratch).expanduser() if config.run.scratch else None,
+        before=None if context.retry else _before(context, draft),
     )
     context.figures.crawl = CrawlFigures.of(report)
     quarantine.write_ledger(context.layout, report.quarantined)
@@ -140,6 +143,19 @@ def crawl_sources(
     if changes is None or before is None or not changes.images.removed:
         return Found(report, changes)
     return Found(report, changes, removed_by_source(objects, before.images, report.images))
+
+
+def _before(context: Context, draft: Manifest) -> Crawled | None:
+    """Return the result of the last crawl, if its objects are intact."""
+    objects = context.objects
+    refs = [draft.find(f"crawl/{name}") for name in ("images", "captions", "quarantine")]
+    images, captions, entries = refs
+    if images is None or captions is None or entries is None:
+        return None
+    if not all(is_sound(objects, ref) for ref in refs if ref is not None):
+        return None
+    quarantined = tuple(quarantine.read_entries(objects, entries))
+    return Crawled(images.named("images"), captions.named("captions"), draft.sources, quarantined)
 
 
 def names_of_sources(context: Context) -> dict[str, str]:

@@ -177,6 +177,8 @@ class Kind:
             :mod:`mmindex.media.files`.
         spreads: whether the nodes of a cluster can read its items. ``read`` of an item must then
             be small, picklable, and independent of this process.
+        tree: returns a digest of everything that the items depend on; None if it is unknown, or a
+            change at the given time (ns) or later could go unnoticed.
     """
 
     name: str
@@ -193,6 +195,7 @@ class Kind:
     globs: bool = False
     objects: bool = False
     spreads: bool = False
+    tree: Callable[[Request, int], str | None] | None = None
 
 
 def unit_events(

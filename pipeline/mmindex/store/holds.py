@@ -30,16 +30,11 @@ class Hold:
 
     def __init__(self, manifest: Manifest, descriptor: int) -> None:
         self.manifest = manifest
-        self._finalizer = weakref.finalize(self, _let_go, descriptor)
+        self._finalizer = weakref.finalize(self, unlock, descriptor)
 
     def release(self) -> None:
         """Release the hold; repeated calls do nothing."""
         self._finalizer()
-
-
-def _let_go(descriptor: int) -> None:
-    with suppress(OSError):  # nothing was written, and the lock is released even if closing fails
-        os.close(descriptor)
 
 
 def take_current(layout: Layout) -> Hold | None:
@@ -117,7 +112,8 @@ def lock_exclusive(path: Path) -> int | None:
 
 def unlock(descriptor: int) -> None:
     """Release a lock from :func:`lock_shared` or :func:`lock_exclusive`."""
-    os.close(descriptor)
+    with suppress(OSError):  # nothing was written, and the lock is released even if closing fails
+        os.close(descriptor)
 
 
 def _lock(path: Path, access: int, *, shared: bool) -> int | None:

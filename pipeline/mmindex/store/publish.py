@@ -57,6 +57,7 @@ class StagedFile:
         self._path = layout.staging_dir / f"{uuid.uuid4().hex}.tmp"
         self._hash = hashlib.sha256()
         self.size_bytes = 0
+        self._abandoned = False
         with os_errors(self._path):
             self._file = self._path.open("xb", buffering=_BUFFER_BYTES)
 
@@ -71,6 +72,7 @@ class StagedFile:
     ) -> None:
         # A second error (closing flushes, which fails again on a full disk) must not hide the
         # first.
+        self._abandoned = error is not None
         try:
             self._file.close()
         except OSError:
@@ -112,10 +114,15 @@ class StagedFile:
     def write(self, data: Any) -> int:
         """Write a whole bytes-like object.
 
+        After an error or a signal has ended the block, nothing is written: a writer that was
+        interrupted may write its footer when it is destroyed.
+
         Raises:
             StorageError: the disk is full or the write failed.
         """
         view = memoryview(data).cast("B")
+        if self._abandoned:
+            return view.nbytes
         with os_errors(self._path):
             written = self._file.write(view)
         if written != view.nbytes:

@@ -164,7 +164,7 @@ def purge_stamps(layout: Layout, forgotten: Forgotten, uris: Collection[str] = f
     scratch = layout.staging_dir / f"{uuid.uuid4().hex}.sqlite"
     try:
         rewritten = path.is_file() and _copy_stamps(path, scratch, forgotten, uris)
-    except sqlite3.DatabaseError as error:
+    except DAMAGED as error:
         get_logger("forget").warning("removing the cache of unchanged files", why=str(error))
         scratch.unlink(missing_ok=True)
         publish.remove_file(path)
@@ -177,15 +177,20 @@ def purge_stamps(layout: Layout, forgotten: Forgotten, uris: Collection[str] = f
 def stamped_keys(path: Path) -> Iterator[tuple[str, str]]:
     """Yield (URI, key in hex) of every file in the list of unchanged files."""
     with closing(open_stamps(path)) as database:
-        for uri, key in database.execute("SELECT uri, key FROM files"):
-            yield uri, key.hex()
+        # A damaged row can contain a value of any type.
+        yield from database.execute("SELECT uri, lower(hex(key)) FROM files")
+
+
+# What reading a damaged database raises: the messages of SQLite quote damaged text.
+DAMAGED: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 
 def open_stamps(path: Path) -> sqlite3.Connection:
     """Open the list of unchanged files for reading; the caller closes it.
 
     Raises:
-        sqlite3.DatabaseError: it cannot be opened; damage may only appear when it is read.
+        sqlite3.DatabaseError: it cannot be opened; damage may only appear when it is read, as one
+            of :data:`DAMAGED`.
     """
     # "immutable": SQLite creates no lock file beside it and writes nothing.
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
@@ -219,14 +224,14 @@ def _copy_stamps(path: Path, scratch: Path, forgotten: Forgotten, uris: Collecti
             where = (names.index("uri"), names.index("key")) if by_file else None
             after.executemany(
                 f"INSERT INTO {name} VALUES ({marks})",  # noqa: S608  # a table of ours
-                (
-                    row
-                    for row in rows
-                    if where is None or not gone(row[where[0]], row[where[1]].hex())
-                ),
+                (row for row in rows if where is None or not gone(*_uri_and_key(row, *where))),
             )
             after.execute("COMMIT")
     return True
+
+
+def _uri_and_key(row: tuple[Any, ...], uri: int, key: int) -> tuple[str, str]:
+    return row[uri], row[key].hex() if isinstance(row[key], bytes) else ""
 
 
 def is_forgotten(entry: QuarantineEntry, forgotten: Forgotten) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 from mmindex.store.purge import (
+    DAMAGED,
     fetched_shards,
     forgotten_rows,
     is_forgotten,
@@ -115,7 +115,7 @@ def _beside_versions(layout: Layout, forgotten: Forgotten) -> Iterator[str]:
     if layout.stamps_file.is_file():
         try:
             count = sum(forgotten.has_key(key) for _, key in stamped_keys(layout.stamps_file))
-        except sqlite3.DatabaseError:
+        except DAMAGED:
             count = 0  # a damaged cache is not used, and the next crawl replaces it
         if count:
             yield _problem(str(layout.stamps_file), count)
