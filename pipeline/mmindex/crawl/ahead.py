@@ -19,9 +19,9 @@ from mmindex.crawl.reading import Reading, ReadRules, ToRead, read_unit
 from mmindex.crawl.stamps import Known, Stamps
 
 _LOOK_AHEAD: Final = 2  # units for each thread
-# Less than a photo of a camera.
+# At most 2 MiB in a unit of small files, which is less than a photo of a camera.
 _ITEMS: Final = 32
-_BYTES: Final = 2 << 20
+_SMALL_BYTES: Final = 64 << 10
 # Events that need no reading are passed on in groups of this many for each item of a unit.
 _EVENTS_AN_ITEM: Final = 16
 
@@ -38,11 +38,11 @@ class Reader(AbstractContextManager["Reader"], Protocol):
 
     Attributes:
         items: the largest number of items in a unit.
-        size: the number of bytes after which a unit ends; None for no limit.
+        small_bytes: a larger file, or one whose size is unknown, ends its unit; None: none does.
     """
 
     items: int
-    size: int | None
+    small_bytes: int | None
 
     @property
     def ahead(self) -> int:
@@ -53,7 +53,7 @@ class Reader(AbstractContextManager["Reader"], Protocol):
 
 
 class ThreadReader:
-    """Reads units in threads of this process.
+    """Reads items in threads of this process.
 
     Files in memory are limited to the number of threads times ``limits.max_bytes``.
 
@@ -63,7 +63,7 @@ class ThreadReader:
         remote: whether each file takes a request, which should not wait for others.
     """
 
-    size: int | None = _BYTES
+    small_bytes: int | None = _SMALL_BYTES
 
     def __init__(self, rules: ReadRules, threads: int, *, remote: bool) -> None:
         self._rules = rules
@@ -104,11 +104,10 @@ def read_ahead(
 
 
 def _stretches(events: Iterable[SourceEvent], stamps: Stamps, reader: Reader) -> Iterator[_Stretch]:
-    """Cut events into stretches, each with at most one unit to read."""
-    stretch, size = _Stretch(), 0
-    most = _EVENTS_AN_ITEM * reader.items
+    """Cut events into stretches whose items to read are one unit."""
+    stretch = _Stretch()
     for event in events:
-        known = None
+        known, full = None, False
         if isinstance(event, SourceItem):
             beside = event.sidecar.stamp if event.sidecar else None
             known = stamps.find(event.uri, event.stamp, beside) if event.stamp else None
@@ -117,12 +116,18 @@ def _stretches(events: Iterable[SourceEvent], stamps: Stamps, reader: Reader) ->
                 # The stamp of a member is that of its archive: it is handed over alone.
                 size += event.stamp[0] if event.stamp else _BYTES
                 known = None
+                full = len(stretch.unit) >= reader.items or not _is_small(event, reader)
         stretch.events.append((event, known))
-        full = reader.size is not None and size >= reader.size
-        if full or len(stretch.unit) >= reader.items or len(stretch.events) >= most:
+        if full or len(stretch.events) >= _EVENTS_AN_ITEM * reader.items:
             yield stretch
             stretch, size = _Stretch(), 0
     yield stretch
+
+
+def _is_small(item: SourceItem, reader: Reader) -> bool:
+    if reader.small_bytes is None:
+        return True
+    return item.stamp is not None and item.stamp[0] <= reader.small_bytes and not item.video
 
 
 def _read(

@@ -55,7 +55,7 @@ class ClusterReader:
     """
 
     items = _ITEMS
-    size: int | None = None
+    small_bytes: int | None = None
 
     def __init__(self, joined: Joined, rules: ReadRules, threads: int) -> None:
         self._rules = rules

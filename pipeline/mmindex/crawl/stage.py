@@ -112,9 +112,9 @@ def crawl(
     names: Mapping[str, str] | None = None,
     rehash: bool = False,
     forgotten: Forgotten = NOTHING,
+    before: Crawled | None = None,
     cluster: Joined | None = None,
     scratch: Path | None = None,
-    before: Crawled | None = None,
 ) -> CrawlReport:
     """Read all sources and write the tables ``images`` and ``captions``.
 
@@ -133,10 +133,10 @@ def crawl(
         names: the name of each source by spec; None for the names in a new store.
         rehash: also read unchanged files.
         forgotten: items to leave out, by id or by bytes; they count as ignored.
-        cluster: its nodes read the images of folders, archives and tables, with the same result.
-        scratch: the folder of the temporary database, see :class:`mmindex.crawl.spool.Spool`.
         before: the result of the published version's crawl, whose objects exist. It is returned if
             nothing has changed.
+        cluster: its nodes read the images of folders, archives and tables, with the same result.
+        scratch: the folder of the temporary database, see :class:`mmindex.crawl.spool.Spool`.
 
     Raises:
         UsageError: a spec is invalid.
@@ -291,7 +291,7 @@ def _reader(spec: SourceSpec, rules: ReadRules, cluster: Joined | None) -> Reade
     threads = _REMOTE_READERS if remote else _READERS
     if cluster is not None and registry.find(spec.kind).spreads:
         return ClusterReader(cluster, rules, threads)
-    return ThreadReader(rules, threads, remote=remote)
+    return ThreadReader(rules, threads, remote=is_remote(spec.where))
 
 
 def _read_source(

@@ -132,9 +132,9 @@ def crawl_sources(
         names=names_of_sources(context),
         rehash=config.crawl.rehash,
         forgotten=read_forgotten(context.snapshot(draft)),
+        before=None if context.retry else _before(context, draft),
         cluster=context.cluster,
         scratch=Path(config.run.scratch).expanduser() if config.run.scratch else None,
-        before=None if context.retry else _before(context, draft),
     )
     context.figures.crawl = CrawlFigures.of(report)
     quarantine.write_ledger(context.layout, report.quarantined)

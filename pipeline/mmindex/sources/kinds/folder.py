@@ -418,6 +418,6 @@ KIND: Final = Kind(
     read=read_folder,
     globs=True,
     objects=True,
-    spreads=True,
     tree=folder_tree,
+    spreads=True,
 )
