@@ -10,7 +10,7 @@ import pytest
 
 from mmindex.core.config import LimitsConfig, SourceConfig
 from mmindex.core.records import ItemError, Reason
-from mmindex.crawl import videos
+from mmindex.crawl import reading, videos
 from mmindex.crawl.metadata import PhotoRules
 from mmindex.crawl.stage import crawl
 from mmindex.crawl.videos import VideoProber
@@ -79,7 +79,7 @@ def test_unchanged_videos_are_not_opened_again_even_with_another_interval(
     aged(write_video(tmp_path / "f" / "a.mp4"))
     _, first = crawl_folder(tmp_path)
     monkeypatch.setattr(VideoProber, "probe", None)
-    monkeypatch.setattr("mmindex.crawl.reading.video_key", None)
+    monkeypatch.setattr(reading, "video_key", None)
     _, again = crawl_folder(tmp_path)
     assert (again.details["read"], again.details["unchanged"]) == (0, 1)
     assert again.corpus_fingerprint == first.corpus_fingerprint

@@ -32,7 +32,7 @@ def adapt(
     encoder: FakeEncoder | None = None,
     **changes: object,
 ) -> EncodeReport:
-    """Encode with the adapted model after a run of its parent; without ``encoder`` it may not."""
+    """Encode with the adapted model after a run of its parent; None: nothing may be encoded."""
 
     def load() -> FakeEncoder:
         if encoder is None:

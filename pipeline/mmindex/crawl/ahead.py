@@ -113,14 +113,12 @@ def _stretches(events: Iterable[SourceEvent], stamps: Stamps, reader: Reader) ->
             known = stamps.find(event.uri, event.stamp, beside) if event.stamp else None
             if known is None or (event.sidecar and known.sidecar is None):
                 stretch.unit.append(ToRead.of(event, known))
-                # The stamp of a member is that of its archive: it is handed over alone.
-                size += event.stamp[0] if event.stamp else _BYTES
                 known = None
                 full = len(stretch.unit) >= reader.items or not _is_small(event, reader)
         stretch.events.append((event, known))
         if full or len(stretch.events) >= _EVENTS_AN_ITEM * reader.items:
             yield stretch
-            stretch, size = _Stretch(), 0
+            stretch = _Stretch()
     yield stretch
 
 

@@ -287,8 +287,7 @@ class _Sink:
 
 def _reader(spec: SourceSpec, rules: ReadRules, cluster: Joined | None) -> Reader:
     """Return who reads the images of a source."""
-    remote = is_remote(spec.where)
-    threads = _REMOTE_READERS if remote else _READERS
+    threads = _REMOTE_READERS if is_remote(spec.where) else _READERS
     if cluster is not None and registry.find(spec.kind).spreads:
         return ClusterReader(cluster, rules, threads)
     return ThreadReader(rules, threads, remote=is_remote(spec.where))
