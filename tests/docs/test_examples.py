@@ -49,6 +49,7 @@ STAND_INS = {
 EXIT_CODES = {
     "mmindex evaluate --expect published": 66,  # drawn scenes have no published figures
     "mmindex evaluate --compare other-store": 66,  # there is only one store
+    "mmindex evaluate --qrels coco.qrels": 66,  # the file is only an example
 }
 # Pages that begin without a store: what a newcomer runs.
 FIRST_STEPS = {"README.md"}
