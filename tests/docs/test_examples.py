@@ -49,6 +49,7 @@ STAND_INS = {
 EXIT_CODES = {
     "mmindex evaluate --expect published": 66,  # there are no published figures for drawn scenes
     "mmindex evaluate --compare other-store": 66,  # there is only one store
+    "mmindex evaluate --qrels coco.qrels": 66,  # the file is only an example
 }
 # Pages that start without a store, as a new user does.
 FIRST_STEPS = {"README.md"}

@@ -119,6 +119,39 @@ class Reliabilities(Record, frozen=True):
     image_to_text: Reliability | None
 
 
+class JudgedFigure(Record, frozen=True):
+    """A figure and its 95 % interval, in percent."""
+
+    value: float
+    low: float
+    high: float
+
+
+class JudgedBlock(Record, frozen=True):
+    """One direction, measured with exact search and the right answers of a file.
+
+    ``figures`` has ``map@r``, ``r_precision``, ``ndcg@10``, ``mrr`` and ``r@K``, and for the same
+    queries ``own_r@K``: recall if only the own image or captions were right.
+    ``without_right_answer`` counts judged queries that are left out.
+    """
+
+    queries: int
+    without_right_answer: int
+    right_answers: int
+    sampled: bool
+    figures: dict[str, JudgedFigure]
+
+
+class JudgedFigures(Record, frozen=True):
+    """The figures for a file of judgements; a direction without judgements is null."""
+
+    lines: int
+    unknown: int
+    duplicates: int
+    text_to_image: JudgedBlock | None
+    image_to_text: JudgedBlock | None
+
+
 class Evaluation(Record, frozen=True):
     """Recall of one version; percentages are 0 to 100.
 
