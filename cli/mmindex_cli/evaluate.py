@@ -38,8 +38,9 @@ CompareOption = Annotated[
     typer.Option(
         "--compare",
         metavar="STORE_OR_VERSION",
-        help="Compare with another store of the same corpus, or with a version of this store (its "
-        "number): differences with intervals, McNemar's test, and the queries that changed most.",
+        help="Compare recall with another store of the same corpus, or with the version of this "
+        "store that has this number. Shows differences with intervals, McNemar's test, and the "
+        "queries that changed most.",
     ),
 ]
 
@@ -67,13 +68,14 @@ def evaluate(
     compare_with: CompareOption = None,
     qrels: QrelsOption = None,
 ) -> None:
-    """Measure recall@K in both directions, exactly and through the index, and the index's recall.
+    """Measure recall@K in both directions, with exact search and through the index, and the
+    recall of the index.
 
     --html writes a report: confidence intervals, ranks, best and worst queries, speed.
 
     --qrels measures with several right answers per query.
 
-    --compare answers whether another model is better on the same corpus.
+    --compare shows whether another model is better on the same corpus.
 
     Example: mmindex evaluate --html report.html
     """
@@ -220,7 +222,7 @@ def contrast_lines(against: Contrast) -> Iterator[str]:
     for title, direction in directions.items():
         for label, moved in (("better", direction.better), ("worse", direction.worse)):
             for one in moved[:_SHOWN_CHANGES]:
-                yield visible(f"{title}, {label}: {one.id}  rank {one.here:,}, there {one.there:,}")
+                yield visible(f"{title}, {label}: {one.id}  rank {one.here:,}, other {one.there:,}")
 
 
 def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
@@ -262,13 +264,13 @@ def _reliability_lines(known: Reliabilities) -> Iterator[str]:
             interval = f"{first.ece_low:.3f} - {first.ece_high:.3f}"
             yield f"{label:<24}{one.hits.ece:7.3f}{first.ece:12.3f}{interval:>17}{one.queries:10,}"
     yield (
-        f"{'query --good, percent':<24}{'right answers lost':>20}{'absent recognised':>19}"
+        f"{'query --good, percent':<24}{'right answers lost':>20}{'no answer recognised':>22}"
         f"{'flat threshold':>18}"
     )
     for label, one in judged:
         if one is not None:
             lost, nothing = one.good.right_lost, one.good.nothing
-            yield f"{label:<24}{lost:20.1f}{nothing:19.1f}{one.flat_threshold.nothing:18.1f}"
+            yield f"{label:<24}{lost:20.1f}{nothing:22.1f}{one.flat_threshold.nothing:18.1f}"
 
 
 def _line(label: str, block: RecallBlock | None, queries: int | None = None) -> str:
@@ -292,10 +294,16 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.ceiling is not None:
         yield "note: best possible is below 100 because some captions fit several drawn scenes"
     if evaluation.captions == 0:
-        yield "note: hits have no probabilities: they are fitted to captions"
-        yield "note: no captions; the image index was queried with images, leaving out the image"
+        yield "note: hits have no probabilities, because these are fitted to captions"
+        yield (
+            "note: the corpus has no captions, so the image index was queried with images; each "
+            "was left out of its own answers"
+        )
     elif evaluation.reliability is None:
-        yield "note: hits have no probabilities: too few captioned images, or an older build"
+        yield (
+            "note: hits have no probabilities: the corpus has too few images with captions, or an "
+            "older release built this version"
+        )
     if evaluation.sampled:
         yield f"note: measured on a sample of the queries (seed {evaluation.seed})"
     if not evaluation.trained:

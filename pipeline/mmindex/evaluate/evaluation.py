@@ -60,7 +60,7 @@ class Ceiling(Record, frozen=True):
 
 
 class ReliabilityBin(Record, frozen=True):
-    """Hits with similar probabilities: from ``above``, the next bin begins 0.1 higher.
+    """Hits with similar probabilities: from ``above`` to 0.1 higher, where the next bin begins.
 
     ``probability`` is their mean, ``right`` the share of right answers, both from 0 to 1 and null
     without hits.
@@ -96,7 +96,7 @@ class GoodHits(Record, frozen=True):
 class Reliability(Record, frozen=True):
     """How far the probabilities of one direction can be trusted, on held-out queries.
 
-    Every query counts twice: with its answer in the gallery, and without it and everything like it.
+    Every query counts twice: with its answer in the gallery, and without it and everything similar.
     ``hits`` are the first ten, ``good`` is what ``query --good`` keeps, and ``flat_threshold`` is a
     threshold on scores that loses as many right answers on the fitted queries.
     """

@@ -137,7 +137,7 @@ def judge_with(qrels: Qrels, corpus: Corpus, config: EvaluateConfig) -> JudgedFi
 def _reliabilities(
     snapshot: Snapshot, searchers: tuple[Searcher, Searcher], corpus: Corpus, seed: int
 ) -> Reliabilities | None:
-    """Measure the calibrations of a version with the captions that they were not fitted to."""
+    """Measure the calibrations of a version with the captions that were not used to fit them."""
     known = {one.asked: one for one in read_calibrations(snapshot)}
     if not known:
         return None
