@@ -49,7 +49,7 @@ def as_count(value: int, name: str) -> int:
     return count
 
 
-def as_number(value: float, name: str) -> float:
+def as_number(value: object, name: str) -> float:
     """Return a number as a float; NumPy numbers are allowed."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected a number, not {shown(value)}")
