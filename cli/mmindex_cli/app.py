@@ -30,6 +30,7 @@ class _Commands(LazyCommands):
         "dedup": Entry("dedup:dedup", "Find near-duplicate images."),
         "explain": Entry("explain:explain", "Show which parts of an image match a text."),
         "caption": Entry("caption:caption", "Describe an image with captions of the corpus."),
+        "recommend": Entry("recommend:recommend", "Recommend images from likes and dislikes."),
         "export": Entry("export:export", "Write images, captions and vectors for other tools."),
         "adapt": Entry("adapt:adapt", "Adapt the model to your captions in seconds."),
         "train": Entry("train:train", "Train an open_clip model on captioned images."),
