@@ -233,8 +233,8 @@ class Session:
         weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)
         vectors, asked = self.vectorizer.parts((*question.wanted, *question.unwanted))
         wanted = asked[: len(question.wanted)]
-        left_out = {one.key for one in wanted if one is not None and one.key is not None}
-        left_out = left_out if question.others else set()
+        given = {one.key for one in wanted if one is not None and one.key is not None}
+        left_out = given if question.others else set()
         fused = fuse(vectors, weights)
         if words:
             found = self._by_both(fused, words, limit, left_out)
