@@ -1,4 +1,4 @@
-"""``query``: search the published version by text or by image."""
+"""``query``: search the published version by text, by image, by both, or by keywords."""
 
 from __future__ import annotations
 

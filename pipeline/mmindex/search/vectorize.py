@@ -63,7 +63,7 @@ class Vectorizer:
         snapshot: the version.
         load: loads the model of the index; called once, when it is first needed.
 
-        As a context manager, it releases the model at the end.
+    As a context manager, it releases the model at the end.
     """
 
     snapshot: Snapshot
