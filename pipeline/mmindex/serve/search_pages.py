@@ -73,7 +73,7 @@ class SearchPages:
                 k=PAGE_HITS,
                 others=bool(view.get("image")),
             )
-            # Links to images keep `good`, which needs a single text; with `by=words`, it is an error.
+            # Links to images keep `good`, which needs a single text. With `by=words`, it fails.
             ask = replace(ask, good=ask.good and bool(ask.text) and not ask.has_more)
             if ask.is_empty:
                 return await self._browse(served, view, ask, shown)
