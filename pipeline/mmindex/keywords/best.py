@@ -22,7 +22,7 @@ Bools = NDArray[np.bool_]
 
 # Sums of float32 numbers can exceed their bound by rounding.
 _SLACK: Final = 1.001
-# Looking up an image takes as long as scoring so many.
+# Looking up one image takes as long as scoring this many.
 _LOOK_UP: Final = 4
 
 
