@@ -47,7 +47,8 @@ class _Weights:
         """Return the transposed weight of a linear layer: float32 (inputs, outputs)."""
         weight = self.vector(f"{name}.weight")
         weight *= self.vector(f"{name}.weight{_SCALE}")[:, None]
-        return weight.T
+        transposed: Float32 = weight.T
+        return transposed
 
     def vector(self, name: str) -> Float32:
         """Return any other tensor as float32."""
@@ -80,7 +81,7 @@ class _Norm:
         return cls(weights.vector(f"{name}.weight"), weights.vector(f"{name}.bias"))
 
     def __call__(self, inner: Float32) -> Float32:
-        centred = inner - inner.mean(axis=-1, keepdims=True)
+        centred: Float32 = inner - inner.mean(axis=-1, keepdims=True)
         variance = np.square(centred).mean(axis=-1, keepdims=True)
         centred /= np.sqrt(variance + _EPSILON)
         centred *= self.weight

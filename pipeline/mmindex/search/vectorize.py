@@ -73,7 +73,7 @@ class Vectorizer:
         load_texts: loads what encodes texts, if less than the whole model can; otherwise it
             returns None.
 
-        As a context manager, it releases the model at the end.
+    As a context manager, it releases the model at the end.
     """
 
     snapshot: Snapshot
