@@ -87,7 +87,7 @@ def make(folder: Path, images: int) -> Corpus:
         np.save(folder / name / "vectors.npy", vectors[start:end])
         sources += ["--source", f"embeddings:{folder / name}"]
         if name != "later":
-            target = ["-s", "index.recall_target=0.98"]
+            target = ["--recall-target", "0.98"]
             run([*MMINDEX, "build", "--store", store, "--model", "embedded", *sources, *target])
     return Corpus(store, (1, 2), tuple(sources))
 
@@ -253,6 +253,13 @@ def exact(store: Path, queries: list[str]) -> list[set[str]]:
     return [{ids[row] for row in rows} for rows in best]
 
 
+def export(store: Path, folder: Path) -> Path:
+    """Export the published version for clip-retrieval, and return the folder of the export."""
+    out = folder / "embeddings"
+    run([*MMINDEX, "export", "--store", store, "--out", out, "--layout", "clip-retrieval"])
+    return out
+
+
 def recall(found: list[set[str]], right: list[set[str]]) -> float:
     return statistics.mean(len(a & b) / K for a, b in zip(found, right, strict=True))
 
@@ -261,6 +268,7 @@ def measure(corpus: Corpus, folder: Path, options: argparse.Namespace, report: R
     rng = random.Random(7)
     queries = [text(rng) for _ in range(QUERIES)]
     right = exact(corpus.store, queries)
+    exported = export(corpus.store, folder)  # of the version that these right answers are from
     rows = []
     with served(corpus, folder / "cache") as (base, process):
         where = {"q": "boat", "k": "1000", "where": "starts_with(image_id, 'scenes')"}
@@ -294,25 +302,22 @@ def measure(corpus: Corpus, folder: Path, options: argparse.Namespace, report: R
             })  # fmt: skip
     python = peer("clip-retrieval")
     if python is not None:
-        rows.append(peer_row(python, corpus, folder, options, queries, right))
+        rows.append(peer_row(python, exported, folder, options, queries, right))
     report.table(f"{options.images} images, {options.clients} clients", rows)
 
 
 def peer_row(
     python: Path,
-    corpus: Corpus,
+    exported: Path,
     folder: Path,
     options: argparse.Namespace,
     queries: list[str],
     right: list[set[str]],
 ) -> dict[str, Any]:
-    """Measure ``clip back`` with the vectors of the store's second version."""
-    run([*MMINDEX, "rollback", "--store", corpus.store, corpus.versions[1]])
-    out = folder / "embeddings"
-    run([*MMINDEX, "export", "--store", corpus.store, "--out", out, "--layout", "clip-retrieval"])
-    tables = sorted((out / "metadata").glob("*.parquet"))
+    """Measure ``clip back`` with exported vectors."""
+    tables = sorted((exported / "metadata").glob("*.parquet"))
     names = [name for path in tables for name in pq.read_table(path)["image_id"].to_pylist()]
-    with clip_back(python, folder, out) as base:
+    with clip_back(python, folder, exported) as base:
 
         def ids(answer: Any) -> list[str]:
             return [names[hit["id"]] for hit in answer]
