@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from mmindex.evaluate.evaluation import Evaluation
     from mmindex.evaluate.stage import Measured
     from mmindex.export.export import ExportLayout, ExportReport
+    from mmindex.search.answer import Answer
     from mmindex.search.columns import Order
     from mmindex.search.given import ImageLike
     from mmindex.search.hits import Limit
-    from mmindex.search.query import Answer, Session, Sessions
+    from mmindex.search.query import Session
     from mmindex.search.rank import By
+    from mmindex.search.sessions import Sessions
     from mmindex.search.vectorize import Vectorizer
     from mmindex.store.snapshot import Snapshot
 
@@ -75,7 +77,8 @@ class Index:
     def __init__(
         self, path: str | os.PathLike[str], *, device: str = "auto", with_location: bool = False
     ) -> None:
-        from mmindex.search.query import Sessions, open_session
+        from mmindex.search.query import open_session
+        from mmindex.search.sessions import Sessions
 
         expect(device, str, "device", "a str")
         self._with_location = expect(with_location, bool, "with_location", "a bool")
@@ -371,8 +374,8 @@ class Index:
 
         from mmindex.insight.history import given_events, read_history
         from mmindex.insight.recommend import Taste, recommend
+        from mmindex.search.answer import Answer
         from mmindex.search.given import as_limit
-        from mmindex.search.query import Answer
 
         taste = Taste(
             as_number(half_life, "half_life"),
