@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from numpy.typing import ArrayLike
 
-from mmindex.api.hits import Details, Hits, Recommended, Shown, Side
-from mmindex.core.arguments import as_path, expect, expect_several
+from mmindex.api.hits import Details, Hits, Shown, Side
+from mmindex.core.arguments import expect, expect_several
 from mmindex.core.errors import DataError, UsageError
 from mmindex.core.modality import Modality
-from mmindex.insight.history import Event, given_events, read_history
-from mmindex.insight.recommend import Taste, recommend
 from mmindex.search.answer import Answer
 from mmindex.search.columns import Order, check_columns, read_order, sorted_hits
 from mmindex.search.given import (
@@ -58,7 +54,7 @@ class Form:
         if self.order is not None:
             hits = sorted_hits(self.session.snapshot, answer.hits, self.order)
             answer = replace(answer, hits=hits)
-        return Hits(answer, self._details(answer))
+        return Hits(answer, self.details(answer))
 
     def many(self, texts: Iterable[str | bytes], by: By, *, strict: bool) -> Iterator[Hits]:
         """Yield the hits of each text; if ``strict``, raise the error of an invalid one."""
@@ -67,16 +63,8 @@ class Form:
                 raise DataError(f"{answer.query[:80]!r}: {answer.error}")
             yield self.hits(answer)
 
-    def recommended(self, events: Sequence[Event], taste: Taste) -> Recommended:
-        """Return recommendations for a history."""
-        scope = self.session.scope(Modality.IMAGE)
-        found, used = recommend(scope, events, taste, self.limit.k, time.time())
-        title = f"{used.likes:,} likes and {used.dislikes:,} dislikes"
-        version = self.session.snapshot.manifest.version
-        answer = Answer(title, Modality.IMAGE, version, found)
-        return Recommended(answer, self._details(answer), used)
-
-    def _details(self, answer: Answer) -> Details:
+    def details(self, answer: Answer) -> Details:
+        """Return the metadata of the hits of an answer, read on first use."""
         image_ids = [hit.image_id for hit in answer.hits]
         return Details(self.session.snapshot, image_ids, self.shown)
 
@@ -135,11 +123,3 @@ def question_of(
         expect(others, bool, "others", "a bool"),
         words,
     )
-
-
-def events_of(history: str | os.PathLike[str] | Iterable[object]) -> Sequence[Event]:
-    """Return the entries of a history: a file, or ids or mappings."""
-    if isinstance(history, str | os.PathLike):
-        return read_history(as_path(history, "history"))
-    expect_several(history, "history")
-    return given_events(history)

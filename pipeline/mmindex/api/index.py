@@ -277,7 +277,7 @@ class Index:
             DataError: an entry is invalid, there is none, there are no likes, or the store is
                 damaged.
         """
-        from mmindex.api.asking import events_of
+        from mmindex.api.recommending import recommended
         from mmindex.insight.recommend import Taste
         from mmindex.search.given import as_limit
 
@@ -287,7 +287,7 @@ class Index:
             as_number(diversity, "diversity"),
         )
         form = self._form(as_limit(k, None, distinct=False, good=False), where, columns)
-        return form.recommended(events_of(history), taste)
+        return recommended(form, history, taste)
 
     def embed(
         self,
