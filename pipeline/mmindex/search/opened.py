@@ -11,7 +11,7 @@ from mmindex.core.modality import Modality
 from mmindex.keywords.index import KeywordIndex, open_keywords
 from mmindex.search.calibration import Calibration, read_calibrations
 from mmindex.search.searcher import Searcher
-from mmindex.search.vectorize import Vectorizer
+from mmindex.search.vectorize import LoadTexts, Vectorizer, no_text_encoder
 from mmindex.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -30,15 +30,21 @@ class Opened:
     Args:
         snapshot: the version.
         load: loads the model of the index; called once, when it is first needed.
+        load_texts: as for :class:`mmindex.search.vectorize.Vectorizer`.
 
     Attributes:
         snapshot: the version.
         vectorizer: the model.
     """
 
-    def __init__(self, snapshot: Snapshot, load: Callable[[], Encoder]) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        load: Callable[[], Encoder],
+        load_texts: LoadTexts = no_text_encoder,
+    ) -> None:
         self.snapshot = snapshot
-        self.vectorizer = Vectorizer(snapshot, load)
+        self.vectorizer = Vectorizer(snapshot, load, load_texts)
         self._parts: Memo[Any] = Memo(_PARTS)
 
     def searcher(self, side: Modality) -> Searcher:

@@ -301,4 +301,4 @@ def open_session(root: Path, device: str = "auto") -> Session:
         NoInputError: there is no store, or it has nothing to search.
     """
     vectorizer = open_vectorizer(root, device)
-    return Session(Opened(vectorizer.snapshot, vectorizer.load))
+    return Session(Opened(vectorizer.snapshot, vectorizer.load, vectorizer.load_texts))

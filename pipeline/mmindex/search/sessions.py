@@ -14,7 +14,7 @@ class Sessions:
         keep: the number of conditions to cache.
         timeout_s: the time limit for a condition; None: as on the command line.
 
-        Several threads can use it at once.
+    Several threads can use it at once.
     """
 
     def __init__(self, session: Session, keep: int, timeout_s: float | None = None) -> None:
