@@ -47,6 +47,7 @@ def modules() -> dict[str, ast.Module]:
     return found
 
 
+@cache
 def imported(tree: ast.Module) -> set[str]:
     """Return the dotted names of everything that a module imports, anywhere in it."""
     names = set()

@@ -80,7 +80,7 @@ def evaluate(
     import mmindex
     from mmindex.evaluate.contrast import contrast, open_other
     from mmindex.evaluate.expect import compare, find_expected
-    from mmindex.evaluate.stage import judge_with, measure, read_judgements, settings_of
+    from mmindex.evaluate.stage import judge_with, read_judgements, settings_of
 
     with mmindex.open(store_path(store)) as index:
         # Checked now, and not after minutes of measuring.
@@ -90,10 +90,7 @@ def evaluate(
         measured, config = index.measure(), settings_of(index.snapshot)
         comparison = None if golden is None else compare(golden, measured.evaluation)
         judged = None if answers is None else judge_with(answers, measured.corpus, config)
-        against = None
-        if other is not None:
-            there = (other, measure(other, config))
-            against = contrast((index.snapshot, measured), there, config.seed)
+        against = None if other is None else contrast(index.snapshot, measured, other)
         _print(measured.evaluation, Extras(comparison, against, judged), output_format)
         if html is not None:
             from mmindex.pages.page import write_page

@@ -287,7 +287,7 @@ class _Asked:
 
     def answers(self, index: Index, wanted: _Wanted) -> Iterator[Hits]:
         if self.lines is not None:
-            from mmindex.search.query import read_lines
+            from mmindex.search.lines import read_lines
 
             words_alone = self.keyword_queries is not None
             with _lines(self.lines) as file:
@@ -318,7 +318,7 @@ def _names(path: Path | None) -> list[str]:
     """Return the images that a file lists, one per line."""
     if path is None:
         return []
-    from mmindex.search.query import MAX_LINE, read_lines
+    from mmindex.search.lines import MAX_LINE, read_lines
 
     with _lines(path) as file:
         lines = list(read_lines(file))

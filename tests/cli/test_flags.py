@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def test_every_setting_that_a_message_names_becomes_a_flag() -> None:
     assert not missing, "add them to _NAMES in cli/mmindex_cli/flags.py"
 
 
+@cache
 def strings(path: Path) -> list[str]:
     """Return every string of a module that is not a docstring."""
     tree = ast.parse(path.read_text("utf-8"))

@@ -19,7 +19,7 @@ from mmindex.api.hits import Details, Hits, Shown
 from mmindex.core.display import is_hidden, visible
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
-from mmindex.search.query import Answer
+from mmindex.search.answer import Answer
 from mmindex_cli import answers
 from mmindex_cli.answers import View
 from mmindex_cli.output import Form

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mmindex.search.query import MAX_LINE, read_lines
+from mmindex.search.lines import MAX_LINE, read_lines
 from support.asking import run
 
 

@@ -133,7 +133,6 @@ def test_a_process_exists_until_it_was_waited_for():
 WORKER = """
 import multiprocessing, time
 from mmindex.core import system
-from mmindex.upkeep import doctor
 
 def work(ready):
     system._c_library = lambda: None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -143,15 +144,24 @@ def test_videos_inside_archives_are_counted(tmp_path: Path) -> None:
     assert (report.images.rows, report.not_read) == (1, {".mp4": 1})
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of photos with a video, and its store; copy the store before you change it."""
+    place = tmp_path_factory.mktemp("built")
+    write_files(place / "photos", {f"{n}.jpg": jpeg(n) for n in range(12)})
+    aged(write_video(place / "photos" / "clip.mp4", 30))
+    run_build(place / "store", place / "photos")
+    return place
+
+
 @pytest.mark.parametrize("by", ["path", "id", "frame"])
-def test_forgetting_a_video_removes_all_its_frames(tmp_path: Path, by: str) -> None:
+def test_forgetting_a_video_removes_all_its_frames(tmp_path: Path, built: Path, by: str) -> None:
     from mmindex.upkeep.forget import forget
     from mmindex.upkeep.forget_names import find_ids
 
-    folder = tmp_path / "photos"
-    write_files(folder, {f"{n}.jpg": jpeg(n) for n in range(12)})
-    path = aged(write_video(folder / "clip.mp4", 30))
-    run_build(tmp_path / "store", folder)
+    folder = built / "photos"
+    path = folder / "clip.mp4"
+    shutil.copytree(built / "store", tmp_path / "store")
     frames = {f"folder/photos/clip.mp4#t={at}" for at in ("5.0", "15.0", "25.0")}
     assert frames <= image_ids(tmp_path)
     name = {"path": str(path), "id": "folder/photos/clip.mp4", "frame": f"{path}#t=15.0"}[by]

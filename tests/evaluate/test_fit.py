@@ -69,12 +69,10 @@ def test_queries_without_an_answer_lose_it_and_everything_like_it(snapshot: Snap
     assert (lists.right.sum(axis=1) <= 1).all()
 
 
-@pytest.mark.parametrize("asked", [TEXT, IMAGE])
-def test_a_second_fit_gives_the_same_object(snapshot: Snapshot, asked: Modality) -> None:
-    first, second = (calibrated(snapshot).manifest.objects[-1] for _ in range(2))
-    assert first == second
-    known = {one.asked: one for one in read_calibrations(calibrated(snapshot))}
-    assert known[asked] == next(one for one in calibrate(snapshot, CONFIG) if one.asked is asked)
+def test_a_second_fit_gives_the_same_object(snapshot: Snapshot) -> None:
+    first, second = (calibrated(snapshot) for _ in range(2))
+    assert first.manifest.objects[-1] == second.manifest.objects[-1]
+    assert read_calibrations(first) == calibrate(snapshot, CONFIG)
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 20, 48])

@@ -132,6 +132,7 @@ def test_a_few_unknown_ids_are_counted(store: Path, tmp_path: Path) -> None:
     assert (qrels.lines, qrels.unknown) == (41, 1)
 
 
+@pytest.mark.slow
 def test_a_million_lines_are_read_in_bounded_time(store: Path, tmp_path: Path) -> None:
     images, captions = ids(store)
     pairs = [f"{caption}\t0\t{image}\t1\n" for caption in captions for image in images]

@@ -78,7 +78,16 @@ def test_every_planned_recipe_can_be_built(corpus):
 
 
 @pytest.mark.parametrize(
-    ("n", "dim"), [(16, 512), (17, 7), (40, 30), (100, 512), (159, 512), (159, 100), (300, 1024)]
+    ("n", "dim"),
+    [
+        (16, 512),
+        (17, 7),
+        (40, 30),
+        (100, 512),
+        (159, 100),
+        pytest.param(159, 512, marks=pytest.mark.slow),
+        pytest.param(300, 1024, marks=pytest.mark.slow),
+    ],
 )
 def test_ivfpq_can_be_built_from_very_few_vectors(tmp_path, n, dim, capfd):
     """Lists, codes and rotation shrink until training is possible without a warning of faiss."""

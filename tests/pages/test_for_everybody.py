@@ -15,8 +15,10 @@ from mmindex.insight.dedup import near_duplicates
 from mmindex.pages.duplicates import dedup_page
 from mmindex.pages.gallery import Request, gallery_page
 from mmindex.pages.report import report_page
+from mmindex.search.answer import Answer
 from mmindex.search.hits import Limit
-from mmindex.search.query import Answer, Session
+from mmindex.search.opened import Opened
+from mmindex.search.query import Session
 from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.axe import grave_faults, opened
 from support.images import COLOURS, write_pngs
@@ -46,13 +48,13 @@ def published(folder: Path, *, captions: bool = True) -> Snapshot:
 
 
 def gallery(snapshot: Snapshot, page: Path) -> str:
-    with Session(snapshot, FakeEncoder) as session:
+    with Session(Opened(snapshot, FakeEncoder)) as session:
         answer = session.text("a red thing", Modality.IMAGE, Limit(100))
     return gallery_page(snapshot, answer, Request(page=page))
 
 
 def captions(snapshot: Snapshot, page: Path) -> str:
-    with Session(snapshot, FakeEncoder) as session:
+    with Session(Opened(snapshot, FakeEncoder)) as session:
         answer = session.image("a", Modality.TEXT, Limit(100))
     return gallery_page(snapshot, answer, Request(page=page))
 

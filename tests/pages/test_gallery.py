@@ -18,9 +18,11 @@ from mmindex.core.errors import CannotCreateError
 from mmindex.core.modality import Modality
 from mmindex.pages.gallery import Request, gallery_page
 from mmindex.pages.page import write_page
+from mmindex.search.answer import Answer
 from mmindex.search.hits import Limit
+from mmindex.search.opened import Opened
 from mmindex.search.parts import Part, Question
-from mmindex.search.query import Answer, Session
+from mmindex.search.query import Session
 from mmindex.store.snapshot import Snapshot, open_snapshot
 from support import pages
 from support.images import write_pngs
@@ -59,7 +61,7 @@ def published(tmp_path: Path, images: dict[str, Path]) -> Snapshot:
 
 
 def answer_to(published: Snapshot, text: str, to: Modality = Modality.IMAGE) -> Answer:
-    with Session(published, FakeEncoder) as session:
+    with Session(Opened(published, FakeEncoder)) as session:
         return session.text(text, to, Limit(100))
 
 
@@ -110,7 +112,7 @@ def test_thumbnails_contain_only_upright_pixels(
 ) -> None:
     """No EXIF (GPS), comment or colour profile of the original is in the page."""
     assert b"SECRET" in images["secret"].read_bytes()
-    with Session(published, FakeEncoder) as session:
+    with Session(Opened(published, FakeEncoder)) as session:
         page = gallery_page(published, session.image("secret", Modality.IMAGE, Limit(1)))
     asked, found = Page(page).named("img")
     assert asked["src"] == found["src"]
@@ -130,7 +132,7 @@ def test_the_page_contains_no_local_path(published: Snapshot, tmp_path: Path) ->
     image = str(tmp_path / "p" / "secret.jpg")
     encoder = msgspec.structs.replace(published.encoder, model=f"local-dir:{tmp_path}/mine")
     travelling = with_manifest(published, encoder=encoder)
-    with Session(published, FakeEncoder) as session:
+    with Session(Opened(published, FakeEncoder)) as session:
         by_file = session.image(image, Modality.IMAGE, Limit(3))
         by_id = session.image("hostile/<b>0", Modality.IMAGE, Limit(3))
         parts = (Part(Modality.TEXT, "/r/pics red"), Part(Modality.IMAGE, image))
@@ -161,7 +163,7 @@ def test_a_missing_or_broken_image_is_a_placeholder_with_the_reason(
 ) -> None:
     images["hostile/<b>0"].unlink()
     images["hostile/<b>1"].write_bytes(b"<html></html>")
-    with Session(published, FakeEncoder) as session:
+    with Session(Opened(published, FakeEncoder)) as session:
         answer = session.text("red", Modality.IMAGE, Limit(100))
     page = gallery_page(published, answer)
     assert len(Page(page).named("img")) == len(answer.hits) - 2
@@ -226,7 +228,7 @@ def test_files_with_the_same_bytes_are_one_card(tmp_path: Path) -> None:
 
 def test_a_bar_shows_the_score_and_not_the_rank(published: Snapshot) -> None:
     def bars(k: int, min_score: float) -> list[str | None]:
-        with Session(published, FakeEncoder) as session:
+        with Session(Opened(published, FakeEncoder)) as session:
             answer = session.image("secret", Modality.IMAGE, Limit(k))
         shown = tuple(hit for hit in answer.hits if hit.score < min_score)
         page = gallery_page(published, replace(answer, hits=shown))

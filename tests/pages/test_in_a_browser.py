@@ -18,6 +18,7 @@ from mmindex.pages.duplicates import dedup_page
 from mmindex.pages.gallery import gallery_page
 from mmindex.pages.report import report_page
 from mmindex.search.hits import Limit
+from mmindex.search.opened import Opened
 from mmindex.search.query import Session
 from mmindex.store.snapshot import Snapshot, open_snapshot
 from support import pages
@@ -55,7 +56,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 
 
 def gallery(published: Snapshot) -> str:
-    with Session(published, FakeEncoder) as session:
+    with Session(Opened(published, FakeEncoder)) as session:
         return gallery_page(published, session.text(HOSTILE[-6], Modality.IMAGE, Limit(100)))
 
 

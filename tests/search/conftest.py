@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mmindex.search.opened import Opened
 from mmindex.search.query import Session
 from mmindex.store.snapshot import Snapshot, open_snapshot
 from support.images import COLOURS, write_pngs
@@ -37,4 +38,4 @@ def published(store: Path) -> Snapshot:
 
 @pytest.fixture
 def session(published: Snapshot) -> Session:
-    return Session(published, FakeEncoder)
+    return Session(Opened(published, FakeEncoder))

@@ -13,6 +13,7 @@ from mmindex.core.modality import Modality
 from mmindex.core.records import Hit, all_weak
 from mmindex.search.calibration import CONTEXT, Calibration, read_calibrations, share_logits
 from mmindex.search.hits import Limit
+from mmindex.search.opened import Opened
 from mmindex.search.parts import Part, Question
 from mmindex.search.query import Session
 from mmindex.search.searcher import Searcher
@@ -43,7 +44,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 
 
 def session_of(snapshot: Snapshot) -> Session:
-    return Session(snapshot, lambda: CaptionEncoder(snapshot))
+    return Session(Opened(snapshot, lambda: CaptionEncoder(snapshot)))
 
 
 def plain(hits: tuple[Hit, ...]) -> list[tuple[int, float, str]]:

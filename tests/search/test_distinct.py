@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 import mmindex
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
-from mmindex.search.distinct import Scope, distinct_hits
+from mmindex.search.distinct import distinct_hits
 from mmindex.search.hits import Limit
 from mmindex.search.near import default_threshold
 from mmindex.search.rank import by_vector
+from mmindex.search.scope import Scope
 from mmindex.search.searcher import Searcher
 from mmindex.store.snapshot import Snapshot
 from mmindex_cli.app import app
@@ -59,7 +60,7 @@ def scope(snapshot: Snapshot, to: Modality = Modality.IMAGE) -> Scope:
 def found_by(
     where: Scope, query: np.ndarray, limit: Limit, left_out: Set[str] = frozenset()
 ) -> tuple[Hit, ...]:
-    find = by_vector(where.searcher, query, where.ids, limit)
+    find = by_vector(where, query, limit)
     return distinct_hits(where, find, limit, left_out)[0]
 
 

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-import mmindex
 from mmindex.keywords.documents import Document, Documents
 from mmindex.keywords.index import open_keywords
 from mmindex.keywords.summary import Weights
 from mmindex.search.fit_hybrid import _CANDIDATES, _choose, _held_out, _without, fit_weights
 from mmindex.store.snapshot import Snapshot, open_snapshot
+from support.fakestore import run_build, write_photos
 
 CAPTIONS = {
-    "a.png": ["a zebra", "the zebra runs"],
-    "b.png": ["an okapi"],
-    "c.png": ["a lonely lemur", "a lonely lemur"],
-    "d.png": [],
+    "a.jpg": ["a zebra", "the zebra runs"],
+    "b.jpg": ["an okapi"],
+    "c.jpg": ["a lonely lemur", "a lonely lemur"],
+    "d.jpg": [],
 }
 
 
 def store(folder: Path, captions: dict[str, list[str]]) -> Snapshot:
-    photos = folder / "photos"
-    photos.mkdir()
-    for number, name in enumerate(captions):
-        Image.new("RGB", (64, 48), (60 * number, 90, 160)).save(photos / name)
-    lines = [{"file_name": name, "text": text} for name in captions for text in captions[name]]
-    (photos / "captions.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    mmindex.build(folder / "store", sources=[f"folder:{photos}"], model="embedded", workers=0)
+    numbers = {name: number for number, name in enumerate(captions)}
+    run_build(folder / "store", write_photos(folder / "photos", numbers, captions))
     return open_snapshot(folder / "store")
 
 
@@ -43,16 +36,16 @@ def test_the_caption_of_a_query_is_left_out_of_its_image(tmp_path: Path) -> None
         for query, matches in _held_out(snapshot, open_keywords(snapshot), documents, 0)
     }
     assert found == {
-        "a zebra": ["a.png", "c.png"],  # its other caption has "zebra", another image has "a"
-        "the zebra runs": ["a.png"],
+        "a zebra": ["a.jpg", "c.jpg"],  # its other caption has "zebra", another image has "a"
+        "the zebra runs": ["a.jpg"],
         "an okapi": [],
-        "a lonely lemur": ["a.png"],
+        "a lonely lemur": ["a.jpg"],
     }
     assert fit_weights(snapshot, open_keywords(snapshot), documents, 0).queries == 4
 
 
 def test_without_captions_only_images_with_all_words_count(tmp_path: Path) -> None:
-    snapshot = store(tmp_path, {"a.png": [], "b.png": []})
+    snapshot = store(tmp_path, {"a.jpg": [], "b.jpg": []})
     keywords = open_keywords(snapshot)
     assert keywords.weights == Weights(0.0, 1.0, 0)
     assert fit_weights(snapshot, keywords, Documents(snapshot), 0) == keywords.weights

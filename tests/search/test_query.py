@@ -14,6 +14,7 @@ from mmindex.core.errors import DataError, ModelMismatchError, NoInputError, Usa
 from mmindex.core.modality import Modality
 from mmindex.models.encoder import Encoder, Float32
 from mmindex.search.hits import Limit
+from mmindex.search.opened import Opened
 from mmindex.search.query import BATCH, Session
 from mmindex.search.searcher import Searcher
 from mmindex.store.objects import Objects
@@ -86,7 +87,7 @@ def test_a_file_of_the_corpus_finds_itself_first_without_loading_a_model(
     """Also a copy in another place, which is recognised by its bytes."""
     copy = tmp_path / "copy-of-3"
     copy.write_bytes((tmp_path / "pictures" / "00003.png").read_bytes())
-    with Session(published, no_model) as session:
+    with Session(Opened(published, no_model)) as session:
         answer = session.image(str(copy), Modality.IMAGE, Limit(3))
     assert answer.hits[0].id == "folder/pictures/00003.png"
     assert answer.hits[0].score > 0.999
@@ -108,7 +109,7 @@ def test_an_image_of_the_corpus_is_known_by_id_and_by_uri_after_its_file_is_gone
 ) -> None:
     path = tmp_path / "pictures" / "00004.png"
     path.unlink()
-    with Session(published, no_model) as session:
+    with Session(Opened(published, no_model)) as session:
         for name in ("folder/pictures/00004.png", str(path)):
             answer = session.image(name, Modality.IMAGE, Limit(1))
             assert [hit.id for hit in answer.hits] == ["folder/pictures/00004.png"]
@@ -124,7 +125,7 @@ def test_an_image_finds_captions_where_the_corpus_has_any(session: Session) -> N
 def test_an_image_finds_images_where_the_corpus_has_no_captions(tmp_path: Path) -> None:
     [path] = write_pngs(tmp_path / "p", 1)
     image_store(tmp_path / "bare", {"a": path}, [], FakeEncoder())
-    with Session(open_snapshot(tmp_path / "bare"), no_model) as session:
+    with Session(Opened(open_snapshot(tmp_path / "bare"), no_model)) as session:
         assert session.image("a", None, Limit()).to is Modality.IMAGE
         with pytest.raises(NoInputError, match="no captions to search"):
             session.image("a", Modality.TEXT, Limit())
@@ -137,7 +138,7 @@ def test_hits_below_the_wanted_score_are_left_out(session: Session) -> None:
 
 def test_another_model_is_refused_naming_both_fingerprints(published: Snapshot) -> None:
     with (
-        Session(published, lambda: FakeEncoder(seed=1)) as session,
+        Session(Opened(published, lambda: FakeEncoder(seed=1))) as session,
         pytest.raises(ModelMismatchError) as caught,
     ):
         session.text("red", None, Limit())
@@ -152,7 +153,7 @@ def test_the_model_is_loaded_once_and_released(published: Snapshot) -> None:
         made.append(FakeEncoder())
         return made[-1]
 
-    with Session(published, load) as session:
+    with Session(Opened(published, load)) as session:
         session.text("red", None, Limit())
         session.text("blue", None, Limit())
     assert [encoder.closed for encoder in made] == [1]
@@ -181,7 +182,7 @@ def test_every_line_gets_its_answer_in_order_errors_included(session: Session) -
 def test_many_lines_are_answered_in_batches_like_single_queries(published: Snapshot) -> None:
     encoder = FakeEncoder()
     texts = [f"a {COLOURS[n % 5]} thing {n}" for n in range(BATCH + 44)]
-    with Session(published, lambda: encoder) as session:
+    with Session(Opened(published, lambda: encoder)) as session:
         answers = list(session.lines((text.encode() + b"\n" for text in texts), None, Limit(3)))
         assert encoder.text_batches == [BATCH, 44]
         assert [answer.query for answer in answers] == texts
@@ -211,7 +212,7 @@ class NanEncoder(FakeEncoder):
 
 
 def test_a_text_without_a_usable_vector_spoils_only_its_own_answer(published: Snapshot) -> None:
-    with Session(published, NanEncoder) as session:
+    with Session(Opened(published, NanEncoder)) as session:
         answers = list(session.lines([b"red", b"nan", b"blue"], None, Limit(1)))
         assert [answer.error is None for answer in answers] == [True, False, True]
         with pytest.raises(DataError, match="no usable vector"):
@@ -221,7 +222,7 @@ def test_a_text_without_a_usable_vector_spoils_only_its_own_answer(published: Sn
 def test_a_query_longer_than_the_context_is_reported(
     published: Snapshot, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Session(published, lambda: FakeEncoder(context=3)) as session:
+    with Session(Opened(published, lambda: FakeEncoder(context=3))) as session:
         session.text("a red thing", None, Limit(1))
         assert "context" not in caplog.text
         session.text("a red thing here", None, Limit(1))

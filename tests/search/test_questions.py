@@ -10,6 +10,7 @@ import pytest
 from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.search.hits import Limit
+from mmindex.search.opened import Opened
 from mmindex.search.parts import Part, Question, read_part
 from mmindex.search.query import Session
 from mmindex.store.snapshot import Snapshot
@@ -59,7 +60,7 @@ def test_unwanted_images_sink(session: Session) -> None:
 def test_others_leaves_out_the_query_images(published: Snapshot) -> None:
     """Stored vectors are enough; the twin has the same content, so it is left out too."""
     these = (image("folder/pictures/00000.png"), image("folder/pictures/00003.png"))
-    with Session(published, no_model) as session:
+    with Session(Opened(published, no_model)) as session:
         assert {"00000.png", "00003.png"} <= set(asked(session, Question(these), k=5))
         others = asked(session, Question(these, others=True), k=2)
         assert set(others) == {"00005.png", "00008.png"}
@@ -88,7 +89,7 @@ def test_hits_match_the_condition_of_the_session(published: Snapshot, side: Moda
     """Rows count, not content: the twin has the same bytes, but a name that does not match."""
     names = ("folder/pictures/00000.png", "folder/pictures/00003.png")
     where = f"image_id in {names}"
-    with Session(published, FakeEncoder, where) as session:
+    with Session(Opened(published, FakeEncoder)).filtered(where) as session:
         answer = session.text("red", side, Limit(50))
         assert {hit.image_id for hit in answer.hits} == set(names)
         assert len(answer.hits) == (2 if side is Modality.IMAGE else 4)
@@ -96,7 +97,7 @@ def test_hits_match_the_condition_of_the_session(published: Snapshot, side: Moda
 
 
 def test_a_session_whose_condition_matches_nothing_has_empty_answers(published: Snapshot) -> None:
-    with Session(published, FakeEncoder, "width > 100000") as session:
+    with Session(Opened(published, FakeEncoder)).filtered("width > 100000") as session:
         for side in Modality:
             answer = session.text("red", side, Limit())
             assert (answer.hits, answer.error) == ((), None)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mmindex.core.records import Hit as Found
     from mmindex.insight.recommend import Used
-    from mmindex.search.query import Answer
+    from mmindex.search.answer import Answer
     from mmindex.store.snapshot import Snapshot
 
 Side: TypeAlias = Literal["image", "text"]

@@ -4,61 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmindex.api.hits import Details, Hits, Recommended, Shown, Side
+from mmindex.api.hits import Hits, Recommended, Side
 from mmindex.core.arguments import as_count, as_number, as_path, expect, expect_several
-from mmindex.core.errors import DataError, UsageError
+from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
 from mmindex.core.system import calm_openmp
 
 if TYPE_CHECKING:
+    from mmindex.api.asking import Form
     from mmindex.evaluate.contrast import Contrast
     from mmindex.evaluate.evaluation import Evaluation
     from mmindex.evaluate.stage import Measured
     from mmindex.export.export import ExportLayout, ExportReport
-    from mmindex.search.columns import Order
     from mmindex.search.given import ImageLike
     from mmindex.search.hits import Limit
-    from mmindex.search.query import Answer, Session, Sessions
-    from mmindex.search.rank import By
+    from mmindex.search.query import Session
+    from mmindex.search.sessions import Sessions
     from mmindex.search.vectorize import Vectorizer
     from mmindex.store.snapshot import Snapshot
 
 _ROWS: Final = 65_536  # bytes per part of iter_vectors
 _CONDITIONS: Final = 8  # conditions whose matching rows are cached, with 9 bytes per row
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """The validated arguments of a search.
-
-    Attributes:
-        session: searches with the condition.
-        to: the side to search; None: the default of the query.
-        limit: the number of hits and the lowest score.
-        order: the column to sort the hits by; None: similarity.
-        shown: the settings for the display of the hits.
-    """
-
-    session: Session
-    to: Modality | None
-    limit: Limit
-    order: Order | None
-    shown: Shown
-
-    def hits(self, answer: Answer) -> Hits:
-        """Return the hits of an answer."""
-        from mmindex.search.columns import sorted_hits
-
-        snapshot = self.session.snapshot
-        if self.order is not None:
-            answer = replace(answer, hits=sorted_hits(snapshot, answer.hits, self.order))
-        return Hits(answer, Details(snapshot, [hit.image_id for hit in answer.hits], self.shown))
 
 
 class Index:
@@ -75,7 +46,8 @@ class Index:
     def __init__(
         self, path: str | os.PathLike[str], *, device: str = "auto", with_location: bool = False
     ) -> None:
-        from mmindex.search.query import Sessions, open_session
+        from mmindex.search.query import open_session
+        from mmindex.search.sessions import Sessions
 
         expect(device, str, "device", "a str")
         self._with_location = expect(with_location, bool, "with_location", "a bool")
@@ -213,45 +185,20 @@ class Index:
             ModelMismatchError: the model is no longer the model of the index, or ``vector`` has
                 other dimensions.
         """
-        from mmindex.search.given import (
-            as_limit,
-            as_weights,
-            as_words,
-            check_alone,
-            either_part,
-            image_part,
-            several,
-            text_part,
-            unit_vector,
-        )
-        from mmindex.search.parts import Part, Question
+        from mmindex.api.asking import question_of
+        from mmindex.search.given import as_limit, check_alone, several
 
-        form = self._wanted(
-            where, as_limit(k, min_score, distinct=distinct, good=good), sort, columns, to
-        )
+        limit = as_limit(k, min_score, distinct=distinct, good=good)
+        form = self._form(limit, where, columns, sort=sort, to=to)
         expect(hybrid, bool, "hybrid", "a bool")
         if keywords is not None:
             parts = (text, vector, weights, *several(image), *several(plus), *several(minus))
             check_alone(keywords, parts, others=others or hybrid)
             return form.hits(form.session.keywords(keywords, form.to, form.limit))
-        words = as_words(text, hybrid)
-        wanted = [] if text is None else [text_part(text)]
-        wanted += [image_part(one, "image") for one in several(image)]
-        if vector is not None:
-            wanted.append(Part(Modality.IMAGE, "a vector", unit_vector(vector, self.dim)))
-        wanted += [either_part(one, "plus", self.snapshot) for one in several(plus)]
-        unwanted = [either_part(one, "minus", self.snapshot) for one in several(minus)]
-        if not wanted:
-            raise UsageError(
-                "the query is empty", "search with a text, `image`, `vector` or `plus`"
-            )
-        question = Question(
-            tuple(wanted),
-            tuple(unwanted),
-            as_weights(weights),
-            expect(others, bool, "others", "a bool"),
-            words,
-        )
+        question = question_of(
+            self.snapshot, text, image=image, vector=vector, plus=plus, minus=minus,
+            weights=weights, others=others, hybrid=hybrid,
+        )  # fmt: skip
         return form.hits(form.session.ask(question, form.to, form.limit))
 
     def search_many(
@@ -288,48 +235,11 @@ class Index:
         if errors not in ("raise", "keep"):
             raise UsageError(f"`errors`: {errors!r} is not 'raise' or 'keep'")
         given = as_texts(texts, strict=errors == "raise")
-        form = self._wanted(
-            where, as_limit(k, min_score, distinct=distinct, good=good), sort, columns, to
-        )
+        limit = as_limit(k, min_score, distinct=distinct, good=good)
+        form = self._form(limit, where, columns, sort=sort, to=to)
         form.session.snapshot.index(form.to or Modality.IMAGE)
         by = as_by(keywords=keywords, hybrid=hybrid)
-        return self._many(given, form, by, strict=errors == "raise")
-
-    def _many(
-        self, texts: Iterable[str | bytes], form: _Wanted, by: By, *, strict: bool
-    ) -> Iterator[Hits]:
-        for answer in form.session.lines(texts, form.to, form.limit, by):
-            if strict and answer.error is not None:
-                raise DataError(f"{answer.query[:80]!r}: {answer.error}")
-            yield form.hits(answer)
-
-    def _wanted(
-        self,
-        where: str | None,
-        limit: Limit,
-        sort: str | None,
-        columns: Sequence[str] | None,
-        to: Side | None,
-    ) -> _Wanted:
-        """Check the arguments of all searches before anything is encoded."""
-        from mmindex.search.columns import check_columns, read_order
-        from mmindex.search.given import as_side
-
-        session = self._session(where)
-        side = None if to is None else as_side(to)
-        names = None
-        if columns is not None:
-            expect_several(columns, "columns")
-            names = [expect(name, str, "columns", "a str") for name in columns]
-            check_columns(session.snapshot, names, with_location=self._with_location)
-        order = None
-        if sort is not None:
-            order = read_order(session.snapshot, expect(sort, str, "sort", "a str"))
-        shown = Shown(
-            None if names is None else tuple(names), self._with_location, where, limit.min_score,
-            limit.good,
-        )  # fmt: skip
-        return _Wanted(session, side, limit, order, shown)
+        return form.many(given, by, strict=errors == "raise")
 
     def recommend(
         self,
@@ -367,31 +277,17 @@ class Index:
             DataError: an entry is invalid, there is none, there are no likes, or the store is
                 damaged.
         """
-        import time
-
-        from mmindex.insight.history import given_events, read_history
-        from mmindex.insight.recommend import Taste, recommend
+        from mmindex.api.recommending import recommended
+        from mmindex.insight.recommend import Taste
         from mmindex.search.given import as_limit
-        from mmindex.search.query import Answer
 
         taste = Taste(
             as_number(half_life, "half_life"),
             as_count(interests, "interests"),
             as_number(diversity, "diversity"),
         )
-        limit = as_limit(k, None, distinct=False, good=False)
-        form = self._wanted(where, limit, None, columns, "image")
-        if isinstance(history, str | os.PathLike):
-            events = read_history(as_path(history, "history"))
-        else:
-            expect_several(history, "history")
-            events = given_events(history)
-        scope = form.session.scope(Modality.IMAGE)
-        found, used = recommend(scope, events, taste, form.limit.k, time.time())
-        title = f"{used.likes:,} likes and {used.dislikes:,} dislikes"
-        answer = Answer(title, Modality.IMAGE, self.version, found)
-        details = Details(self.snapshot, [hit.image_id for hit in found], form.shown)
-        return Recommended(answer, details, used)
+        form = self._form(as_limit(k, None, distinct=False, good=False), where, columns)
+        return recommended(form, history, taste)
 
     def embed(
         self,
@@ -502,13 +398,9 @@ class Index:
             UsageError: the other version has another corpus; the message names the difference.
         """
         from mmindex.evaluate.contrast import contrast, open_other
-        from mmindex.evaluate.stage import measure, settings_of
 
         there = open_other(self.snapshot, str(other))
-        config = settings_of(self.snapshot)
-        return contrast(
-            (self.snapshot, self.measure()), (there, measure(there, config)), config.seed
-        )
+        return contrast(self.snapshot, self.measure(), there)
 
     def export(
         self,
@@ -543,6 +435,23 @@ class Index:
         if where is not None:
             expect(where, str, "where", "a str")
         return export(self.snapshot, folder, layout, where, with_location=self._with_location)
+
+    def _form(
+        self,
+        limit: Limit,
+        where: str | None,
+        columns: Sequence[str] | None,
+        *,
+        sort: str | None = None,
+        to: Side | None = "image",
+    ) -> Form:
+        """Check the arguments of all searches."""
+        from mmindex.api.asking import form_of
+
+        return form_of(
+            self._session(where), limit, where=where, sort=sort, columns=columns, to=to,
+            with_location=self._with_location,
+        )  # fmt: skip
 
     def _session(self, where: str | None) -> Session:
         """Return a session with a condition."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from mmindex.core.errors import NoInputError, UsageError
 from mmindex.evaluate.directions import Direction
 from mmindex.evaluate.paired import Change, most_changed, recall_changes
-from mmindex.evaluate.stage import Measured
+from mmindex.evaluate.stage import Measured, measure, settings_of
 from mmindex.store.objects import contents
 from mmindex.store.snapshot import Snapshot, open_snapshot, open_version
 
@@ -161,15 +161,20 @@ def _shown(value: Any) -> str:
     return str(value.as_py().decode("utf-8", "replace"))[:100]
 
 
-def contrast(
-    here: tuple[Snapshot, Measured], there: tuple[Snapshot, Measured], seed: int
-) -> Contrast:
-    """Compare two measured versions with the same corpus.
+def contrast(snapshot: Snapshot, ours: Measured, other: Snapshot) -> Contrast:
+    """Measure another version of the same corpus like this one, and compare them.
+
+    Args:
+        snapshot: this version.
+        ours: its figures.
+        other: the other version, see :func:`open_other`.
 
     Raises:
         NoInputError: the corpus has no captions.
+        DataError: the other store is damaged.
     """
-    (snapshot, ours), (other, theirs) = here, there
+    config = settings_of(snapshot)
+    theirs = measure(other, config)
     directions = []
     for name, column, ours_way, theirs_way in (
         ("captions", "caption_id", ours.text_to_image, theirs.text_to_image),
@@ -180,7 +185,8 @@ def contrast(
                 "the corpus has no captions, so there is no recall to compare",
                 "build from a source that has captions",
             )
-        directions.append(_direction(snapshot, name, column, (ours_way, theirs_way), seed))
+        ways = (ours_way, theirs_way)
+        directions.append(_direction(snapshot, name, column, ways, config.seed))
     return Contrast(
         store=str(other.layout.root),
         version=other.manifest.version,

@@ -23,10 +23,10 @@ from mmindex.core.errors import DataError, NoInputError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.core.records import Hit
 from mmindex.insight.history import Event, weigh
-from mmindex.search.distinct import Scope
 from mmindex.search.fusion import AWAY, fuse
 from mmindex.search.hits import find_images, rows_by_key, shown_score
 from mmindex.search.near import default_threshold, unit_rows
+from mmindex.search.scope import Scope
 from mmindex.store.snapshot import Snapshot, positions
 
 Float32 = NDArray[np.float32]

@@ -18,9 +18,9 @@ from mmindex.core.resources import user_path
 from mmindex.pages.page import Thumb, render, shown_model, thumb
 from mmindex.pages.places import Place, place_of
 from mmindex.pages.scale import full_of, share
+from mmindex.search.answer import Answer
 from mmindex.search.hits import captions_of, find_images
 from mmindex.search.parts import Part
-from mmindex.search.query import Answer
 from mmindex.search.vectorize import warning_about
 from mmindex.store.snapshot import Snapshot
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from mmindex.core.modality import Modality
 from mmindex.core.model_names import EMBEDDED, PHOTOS
-from mmindex.search.query import Answer
+from mmindex.search.answer import Answer
 from mmindex.store.manifest import EncoderInfo
 
 # The highest scores of matching texts and images with each model: the 99th percentile over captions

@@ -8,7 +8,7 @@ are grouped by their text.
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,32 +18,12 @@ from mmindex.core.records import Hit
 from mmindex.search.hits import Limit, rows_by_key, shown_score
 from mmindex.search.near import Int64, close_pairs, default_threshold, group_leaders, unit_rows
 from mmindex.search.rank import Find, Found
-from mmindex.search.searcher import Searcher
-from mmindex.store.snapshot import Snapshot
+from mmindex.search.scope import Scope
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 _FIRST_DEPTH = 4  # hits per wanted hit in the first search
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """The vectors to search.
-
-    Attributes:
-        snapshot: the version.
-        searcher: the searcher of the side ``to``.
-        to: the side to search.
-        rows: bool (images,), whether each image meets the condition; None if all do.
-        ids: int64 (n,), the vector ids that meet the condition; None if all do.
-    """
-
-    snapshot: Snapshot
-    searcher: Searcher
-    to: Modality
-    rows: NDArray[np.bool_] | None
-    ids: Int64 | None
 
 
 def distinct_hits(

@@ -13,12 +13,13 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mmindex.core.modality import Modality
 from mmindex.keywords.best import Matches
 from mmindex.keywords.index import KeywordIndex
 from mmindex.keywords.summary import Weights
 from mmindex.search.calibration import CONTEXT
 from mmindex.search.hits import Limit
-from mmindex.search.searcher import Searcher
+from mmindex.search.scope import Scope
 from mmindex.store.vectors import Vectors
 
 Float32 = NDArray[np.float32]
@@ -57,66 +58,67 @@ Find: TypeAlias = Callable[[int], Found]
 """Returns the given number of best images, fewer if there are no more."""
 
 
-def by_vector(searcher: Searcher, vector: Float32, ids: Int64 | None, limit: Limit) -> Find:
-    """Rank by cosine similarity with a vector: float32 (dim,), unit length."""
+def nearest(
+    scope: Scope, vectors: Float32, depth: int, limit: Limit, context: int = CONTEXT
+) -> list[Found]:
+    """Rank by cosine similarity with each vector.
 
-    def find(depth: int) -> Found:
-        [every], [best] = searcher.search(vector[None], depth, ids, context=CONTEXT)
-        scores, found = every[:depth], best[:depth]
-        wanted = found >= 0
+    Args:
+        scope: the vectors to search.
+        vectors: float32 (q, dim), unit length.
+        depth: the number of images to find.
+        limit: the lowest score.
+        context: the number of best scores to return, if they are known; at most ``CONTEXT``.
+    """
+    queries = np.ascontiguousarray(vectors)
+    every, best = scope.searcher.search(queries, depth, scope.ids, context=context)
+    answers = []
+    for row, ids in zip(every, best[:, :depth], strict=True):
+        scores, wanted = row[:depth], ids >= 0
         if limit.min_score is not None:
             wanted &= scores >= limit.min_score
-        context = every[:CONTEXT].astype(np.float64)
-        return Found(found[wanted], scores[wanted], not wanted.all(), context)
+        near = row[:context].astype(np.float64)
+        answers.append(Found(ids[wanted], scores[wanted], not wanted.all(), near))
+    return answers
 
-    return find
+
+def by_vector(scope: Scope, vector: Float32, limit: Limit) -> Find:
+    """Rank by cosine similarity with a vector: float32 (dim,), unit length."""
+    return lambda depth: nearest(scope, vector[None], depth, limit)[0]
 
 
-def by_words(keywords: KeywordIndex, words: list[str], ids: Int64 | None) -> Find:
+def by_words(scope: Scope, keywords: KeywordIndex, words: list[str]) -> Find:
     """Rank by words; scores are BM25."""
 
     def find(depth: int) -> Found:
-        matches = keywords.best(words, depth, ids)
+        matches = keywords.best(words, depth, scope.ids)
         return Found(matches.ids, matches.scores, len(matches.ids) < depth, cosine=False)
 
     return find
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """The words of a hybrid query.
-
-    Attributes:
-        keywords: the index.
-        words: the words.
-        ids: search only these ids, ascending; None: all.
-        min_score: the lowest cosine similarity of a hit; None: any.
-    """
-
-    keywords: KeywordIndex
-    words: list[str]
-    ids: Int64 | None
-    min_score: float | None
-
-
-def by_both(near: Find, vector: Float32, vectors: Vectors, asked: Words) -> Find:
+def by_both(
+    scope: Scope, keywords: KeywordIndex, words: list[str], vector: Float32, limit: Limit
+) -> Find:
     """Rank by a vector and by words; scores are cosine similarities with the vector.
 
     Args:
-        near: the ranking by the vector.
+        scope: the images to search.
+        keywords: the keyword index.
+        words: the words.
         vector: float32 (dim,), unit length.
-        vectors: those of the images.
-        asked: the words.
+        limit: the lowest cosine similarity of a hit.
     """
+    near = by_vector(scope, vector, limit)
+    vectors = scope.snapshot.vectors(Modality.IMAGE)
 
     def find(depth: int) -> Found:
         each = max(depth, LEAST_DEPTH)
         close = near(each)
-        matches = asked.keywords.best(asked.words, each, asked.ids)
-        ids = fuse(close.ids, matches, asked.keywords.weights)
+        ids = fuse(close.ids, keywords.best(words, each, scope.ids), keywords.weights)
         scores = _similarities(ids, close, vector, vectors)
-        if asked.min_score is not None:
-            kept = scores >= asked.min_score
+        if limit.min_score is not None:
+            kept = scores >= limit.min_score
             ids, scores = ids[kept], scores[kept]
         return Found(ids[:depth], scores[:depth], close.ended)
 

@@ -15,10 +15,11 @@ from starlette.datastructures import QueryParams
 
 from mmindex.core.errors import NoInputError, UsageError
 from mmindex.core.modality import Modality
+from mmindex.search.answer import Answer
 from mmindex.search.given import check_alone
 from mmindex.search.hits import Limit
 from mmindex.search.parts import Part, Question
-from mmindex.search.query import Answer, Session
+from mmindex.search.query import Session
 from mmindex.search.rank import By
 from mmindex.serve.live import Served
 from mmindex.serve.settings import MAX_DEPTH, MAX_HITS, MAX_PARTS, MAX_QUERY_CHARACTERS

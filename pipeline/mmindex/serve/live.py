@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from mmindex.core.errors import DataError, MmindexError
 from mmindex.core.memo import Memo, T
 from mmindex.core.progress import get_logger
-from mmindex.search.query import Session, Sessions, open_session
+from mmindex.search.opened import Opened
+from mmindex.search.query import Session, open_session
+from mmindex.search.sessions import Sessions
 from mmindex.serve.finder import Finder
 from mmindex.serve.settings import WHERE_TIMEOUT_S
 from mmindex.store import versions
@@ -210,7 +212,7 @@ class Live:
             with self._model:
                 known = self._encoder
                 if known is None or known.info.fingerprint != session.snapshot.encoder.fingerprint:
-                    known = self._encoder = session.load()
+                    known = self._encoder = session.vectorizer.load()
                 return known
 
-        return Session(session.snapshot, shared)
+        return Session(Opened(session.snapshot, shared))

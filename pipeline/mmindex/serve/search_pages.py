@@ -21,9 +21,9 @@ from mmindex.pages.gallery import cards, found_text, nothing
 from mmindex.pages.page import Thumb
 from mmindex.pages.places import Place, place_of
 from mmindex.pages.scale import full_bar, full_of
+from mmindex.search.answer import Answer
 from mmindex.search.columns import image_columns, read_order, sorted_hits
 from mmindex.search.hits import Limit, captions_of
-from mmindex.search.query import Answer
 from mmindex.serve.address import image_id_of, parameters, quoted
 from mmindex.serve.api import receive_image
 from mmindex.serve.asks import Ask, Uploads, find, question, read_ask, without

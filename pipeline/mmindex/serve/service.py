@@ -20,8 +20,8 @@ from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.media.plain import Plain
 from mmindex.models.encoder import good_rows
+from mmindex.search.answer import Answer
 from mmindex.search.columns import image_columns, image_rows, read_order, sorted_hits
-from mmindex.search.query import Answer
 from mmindex.serve.asks import (
     Ask,
     Upload,

@@ -16,8 +16,9 @@ from typing import Final, TypeVar
 
 from mmindex.core.errors import BusyError, MmindexError
 from mmindex.core.modality import Modality
+from mmindex.search.answer import Answer
 from mmindex.search.hits import Limit
-from mmindex.search.query import BATCH, Answer, Session
+from mmindex.search.query import BATCH, Session
 from mmindex.serve.live import Served
 
 T = TypeVar("T")
