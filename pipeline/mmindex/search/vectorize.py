@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, MmindexError, NoVectorError, UsageError
 from mmindex.core.modality import Modality
+from mmindex.core.model_names import PHOTOS
 from mmindex.core.progress import get_logger
 from mmindex.models.resolve import unfit
 from mmindex.search.hits import IndexedImage, find_images
@@ -410,9 +411,14 @@ def _load_texts(snapshot: Snapshot, device: str) -> TextEncoder | None:
     from mmindex.models.files import locate
     from mmindex.models.fingerprint import describe
     from mmindex.models.photos_texts import read_photos_texts
+    from mmindex.models.resolve import LOCAL_DIR
 
-    request = request_of(snapshot)
-    if place(device, model=request.name).devices != ("cpu",):
+    name = snapshot.encoder.model
+    # Adapted and refitted models are in folders.
+    if name != PHOTOS and not name.startswith(LOCAL_DIR):
         return None
+    if place(device, model=name).devices != ("cpu",):
+        return None
+    request = request_of(snapshot)
     files = locate(request)
     return read_photos_texts(files, describe(request, files, "fp32"))
