@@ -48,9 +48,10 @@ QrelsOption = Annotated[
     str | None,
     typer.Option(
         "--qrels",
-        metavar="FILE",
+        metavar="FILE|eccv-caption|cxc",
         help="Also measure with the right answers in this file, in TREC form (`query_id 0 doc_id "
-        "relevance`): mAP@R, R-Precision, nDCG@10, MRR and recall@K.",
+        "relevance`): mAP@R, R-Precision, nDCG@10, MRR and recall@K. For COCO's test split, "
+        "eccv-caption and cxc are lists of right answers that COCO does not know.",
     ),
 ]
 
@@ -179,7 +180,8 @@ def judged_lines(judged: JudgedFigures) -> Iterator[str]:
         if block.without_right_answer:
             yield f"note: {block.without_right_answer:,} judged queries have no right answer"
     yield f"qrels: {judged.lines:,} lines, {judged.unknown:,} with unknown ids"
-    yield "note: own_r@K accepts only a query's own image or captions, and counts others as wrong"
+    yield "note: own_r@K accepts only a query's own image or captions, and counts others as wrong:"
+    yield "      these false negatives are the known flaw of recall on COCO"
 
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:

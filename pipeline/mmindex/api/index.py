@@ -18,7 +18,7 @@ from mmindex.core.system import calm_openmp
 
 if TYPE_CHECKING:
     from mmindex.evaluate.contrast import Contrast
-    from mmindex.evaluate.evaluation import Evaluation
+    from mmindex.evaluate.evaluation import Evaluation, JudgedFigures
     from mmindex.evaluate.stage import Measured
     from mmindex.export.export import ExportLayout, ExportReport
     from mmindex.insight.corpus_map import CorpusMap
@@ -530,6 +530,33 @@ class Index:
             DataError: the store is damaged.
         """
         return self.measure().evaluation
+
+    def judge(self, qrels: str | os.PathLike[str]) -> JudgedFigures:
+        """Measure exact search with several right answers per query. Writes nothing.
+
+        Args:
+            qrels: a file in TREC form, see docs/evaluation.md, or for COCO's test split the name of
+                a list of right answers: ``eccv-caption`` or ``cxc`` (the extra ``eccv``).
+
+        Returns:
+            the field ``judged`` of ``mmindex evaluate --qrels FILE --format json``:
+            ``judged.text_to_image.figures["map@r"].value`` and so on, percentages from 0 to 100.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            UsageError: the version has no captions, or the list is not about its corpus.
+            NoInputError: there is no such file.
+            MissingPackageError: the list needs a package that is not installed.
+            DataError: the file is damaged or about another corpus, or the store is damaged.
+        """
+        from mmindex.evaluate.corpus import load_corpus
+        from mmindex.evaluate.extended import EXTENDED
+        from mmindex.evaluate.stage import judge_with, read_judgements, settings_of
+
+        path = as_path(qrels, "qrels")
+        named = isinstance(qrels, str) and qrels in EXTENDED
+        answers = read_judgements(self.snapshot, str(qrels) if named else path)
+        return judge_with(answers, load_corpus(self.snapshot), settings_of(self.snapshot))
 
     def measure(self) -> Measured:
         """Run :meth:`evaluate` and also return the ranks and answers of every query.

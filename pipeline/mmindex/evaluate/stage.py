@@ -30,10 +30,11 @@ from mmindex.evaluate.evaluation import (
     Reliabilities,
     Reliability,
 )
+from mmindex.evaluate.extended import EXTENDED
 from mmindex.evaluate.fit import DIRECTIONS
 from mmindex.evaluate.graded import judge
 from mmindex.evaluate.lists import score_lists
-from mmindex.evaluate.qrels import Qrels, read_qrels
+from mmindex.evaluate.qrels import Qrels, extended_qrels, read_qrels
 from mmindex.evaluate.recall import Recall
 from mmindex.evaluate.reliability import reliability
 from mmindex.scenes import ceiling
@@ -113,13 +114,20 @@ def measure(snapshot: Snapshot, config: EvaluateConfig) -> Measured:
 def read_judgements(snapshot: Snapshot, path: str | Path) -> Qrels:
     """Read a file of judgements, see :func:`mmindex.evaluate.qrels.read_qrels`.
 
+    Args:
+        snapshot: the version.
+        path: the file, or as str the name of a list: ``eccv-caption`` or ``cxc``.
+
     Raises:
-        UsageError: the version has no captions.
+        UsageError: the version has no captions, or the list is not about its corpus.
         NoInputError: there is no such file.
+        MissingPackageError: the package with the lists is not installed.
         DataError: the file is damaged or about another corpus.
     """
     if Modality.TEXT not in snapshot.manifest.indexes:
         raise UsageError("this version has no captions, so judgements do not apply to it")
+    if isinstance(path, str) and path in EXTENDED:
+        return extended_qrels(snapshot, path)
     return read_qrels(snapshot, Path(path))
 
 
