@@ -251,6 +251,11 @@ def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.reliability is not None:
         yield ""
         yield from _reliability_lines(evaluation.reliability)
+    if (hubs := evaluation.hubness) is not None:
+        yield ""
+        yield f"{'hubness, held out':<24}{'R@1':>7}{'R@5':>7}{'R@10':>7}{'':>14}{hubs.queries:>10,}"
+        for label, figures in (("without correction", hubs.without), ("with", hubs.corrected)):
+            yield f"{label:<24}" + "".join(f"{value:7.1f}" for value in figures.values())
     yield from _notes(evaluation)
 
 

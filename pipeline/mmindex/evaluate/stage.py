@@ -32,6 +32,7 @@ from mmindex.evaluate.evaluation import (
 )
 from mmindex.evaluate.extended import EXTENDED
 from mmindex.evaluate.fit import DIRECTIONS
+from mmindex.evaluate.fit_hubness import measure_hubness
 from mmindex.evaluate.graded import judge
 from mmindex.evaluate.lists import score_lists
 from mmindex.evaluate.qrels import Qrels, extended_qrels, read_qrels
@@ -40,6 +41,7 @@ from mmindex.evaluate.reliability import reliability
 from mmindex.scenes import ceiling
 from mmindex.scenes.ceiling import Recalls
 from mmindex.search.calibration import read_calibrations
+from mmindex.search.hubness import read_hubness
 from mmindex.search.searcher import Searcher
 from mmindex.sources.kinds.scenes import parse_scenes
 from mmindex.store.manifest import EncoderInfo, Manifest
@@ -101,9 +103,11 @@ def measure(snapshot: Snapshot, config: EvaluateConfig) -> Measured:
         to_image = text_to_image(images, corpus, corpus.captions, config)
         to_text = image_to_text(texts, corpus, corpus.captions, config)
         blank = _blank(manifest, encoder, corpus, config, None)
+        hubness = read_hubness(snapshot)
         filled = msgspec.structs.replace(
             _filled(blank, to_image, to_text),
             reliability=_reliabilities(snapshot, (images, texts), corpus, config.seed),
+            hubness=None if hubness is None else measure_hubness(corpus, hubness.bias, config),
         )
         measured = Measured(filled, corpus, to_image, to_text)
     if measured.evaluation.sampled:

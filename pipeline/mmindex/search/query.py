@@ -21,6 +21,7 @@ from mmindex.keywords.index import KeywordIndex, open_keywords, query_words
 from mmindex.search.calibration import CONTEXT, Calibration, read_calibrations
 from mmindex.search.fusion import fuse, part_weights
 from mmindex.search.hits import Limit, Ranked, hits
+from mmindex.search.hubness import Hubness, candidates, read_hubness
 from mmindex.search.parts import Question
 from mmindex.search.rank import By, Find, Words, by_both, by_vector, by_words
 from mmindex.search.searcher import Searcher
@@ -86,6 +87,7 @@ class Session:
     vectorizer: Vectorizer = field(init=False)
     _searchers: dict[Modality, Searcher] = field(default_factory=dict)
     _opened: list[KeywordIndex] = field(default_factory=list)  # at most one
+    _corrections: list[Hubness | None] = field(default_factory=list)  # at most one
     _rows: Rows | None = None
     _allowed: dict[Modality, Int64] = field(default_factory=dict)
     _calibrations: tuple[Calibration, ...] | None = None
@@ -109,7 +111,7 @@ class Session:
         other = Session(self.snapshot, self.load)
         other.vectorizer, other._searchers = self.vectorizer, self._searchers
         other._opened, other._calibrations = self._opened, self._calibrations
-        other._lock = self._lock
+        other._corrections, other._lock = self._corrections, self._lock
         if where is not None:
             other.where, other._rows = where, _select(self.snapshot, where, timeout_s)
         return other
@@ -281,7 +283,8 @@ class Session:
         good = good_rows(vectors)
         words = [_query_words(text) if by == "both" else [] for text in texts]
         plain = good & np.array([not some for some in words])
-        near = iter(self._search(vectors[plain], to, limit, judge))
+        hubness = self._hubness() if to is Modality.IMAGE else None
+        near = iter(self._search(vectors[plain], to, limit, judge, hubness=hubness))
         found = (
             self._by_both(vector, some, limit) if some else next(near)
             for vector, some, fine in zip(vectors, words, good.tolist(), strict=True)
@@ -326,25 +329,38 @@ class Session:
         limit: Limit,
         judge: Calibration | None,
         left_out: Set[str] = frozenset(),
+        hubness: Hubness | None = None,
     ) -> list[tuple[Hit, ...]]:
         """Return hits for float32 (q, dim) unit vectors, without the keys ``left_out``."""
         searcher = self._searcher(to)
         rows, ids = self._filtered(to)
         if limit.distinct:
             return [
-                self._ranked(by_vector(searcher, one, ids, limit), to, limit, judge, left_out)
+                self._ranked(
+                    by_vector(searcher, one, ids, limit, hubness), to, limit, judge, left_out
+                )
                 for one in vectors
             ]
         depth = min(limit.k + len(left_out), self.snapshot.index(to).n)
         context = 0 if judge is None else CONTEXT
-        scores, found = searcher.search(np.ascontiguousarray(vectors), depth, ids, context=context)
+        wide = depth if hubness is None else candidates(depth)
+        scores, found = searcher.search(np.ascontiguousarray(vectors), wide, ids, context=context)
+        best = scores[:, :CONTEXT].astype(np.float64)
+        if hubness is not None:
+            scores, found = hubness.order(*_above(scores[:, :wide], found[:, :wide], limit))
         ranked = [
             self._named(to, row_ids[row_ids >= 0], row_scores[row_ids >= 0], left_out)
             for row_scores, row_ids in zip(scores[:, :depth], found[:, :depth], strict=True)
         ]
         every = hits(self.snapshot, to, ranked, limit, rows)
-        best = scores[:, :CONTEXT].astype(np.float64)
         return [_judged(judge, one, near, limit) for one, near in zip(every, best, strict=True)]
+
+    def _hubness(self) -> Hubness | None:
+        """Return the correction of the version; None if it has none."""
+        with self._lock:
+            if not self._corrections:
+                self._corrections.append(read_hubness(self.snapshot))
+            return self._corrections[0]
 
     def _ranked(
         self,
@@ -442,6 +458,14 @@ class Session:
             if side not in self._searchers:
                 self._searchers[side] = Searcher(self.snapshot, side)
             return self._searchers[side]
+
+
+def _above(scores: Float32, ids: Int64, limit: Limit) -> tuple[Float32, Int64]:
+    """Return candidates without those below the lowest score, so that others take their places."""
+    if limit.min_score is None:
+        return scores, ids
+    low = scores < limit.min_score
+    return np.where(low, np.float32(-np.inf), scores), np.where(low, -1, ids)
 
 
 def _judged(

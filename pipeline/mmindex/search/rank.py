@@ -18,6 +18,7 @@ from mmindex.keywords.index import KeywordIndex
 from mmindex.keywords.summary import Weights
 from mmindex.search.calibration import CONTEXT
 from mmindex.search.hits import Limit
+from mmindex.search.hubness import Hubness, candidates
 from mmindex.search.searcher import Searcher
 from mmindex.store.vectors import Vectors
 
@@ -57,17 +58,32 @@ Find: TypeAlias = Callable[[int], Found]
 """Returns the given number of best images, fewer if there are no more."""
 
 
-def by_vector(searcher: Searcher, vector: Float32, ids: Int64 | None, limit: Limit) -> Find:
-    """Rank by cosine similarity with a vector: float32 (dim,), unit length."""
+def by_vector(
+    searcher: Searcher,
+    vector: Float32,
+    ids: Int64 | None,
+    limit: Limit,
+    hubness: Hubness | None = None,
+) -> Find:
+    """Rank by cosine similarity with a vector: float32 (dim,), unit length.
+
+    With ``hubness``, more images than wanted are ranked again.
+    """
 
     def find(depth: int) -> Found:
-        [every], [best] = searcher.search(vector[None], depth, ids, context=CONTEXT)
-        scores, found = every[:depth], best[:depth]
-        wanted = found >= 0
+        wide = depth if hubness is None else candidates(depth)
+        every, best = searcher.search(vector[None], wide, ids, context=CONTEXT)
+        context = every[0, :CONTEXT].astype(np.float64)
+        every, best = every[:, :wide], best[:, :wide]
+        wanted = best[0] >= 0
         if limit.min_score is not None:
-            wanted &= scores >= limit.min_score
-        context = every[:CONTEXT].astype(np.float64)
-        return Found(found[wanted], scores[wanted], not wanted.all(), context)
+            wanted &= every[0] >= limit.min_score
+        every, best = every[:, wanted], best[:, wanted]
+        if hubness is not None:
+            every, best = hubness.order(every, best)
+            if wanted.all():
+                every, best = every[:, :depth], best[:, :depth]
+        return Found(best[0], every[0], not wanted.all(), context)
 
     return find
 
