@@ -119,6 +119,15 @@ class Reliabilities(Record, frozen=True):
     image_to_text: Reliability | None
 
 
+class LanguageBlock(Record, frozen=True):
+    """Recall with the captions of one language only, in percent, with exact search."""
+
+    language: str
+    captions: int
+    text_to_image: dict[str, float]
+    image_to_text: dict[str, float]
+
+
 class HubnessBlock(Record, frozen=True):
     """Recall of texts to images with and without the correction of hubness, in percent.
 
@@ -171,7 +180,8 @@ class Evaluation(Record, frozen=True):
     if a direction was measured with a seeded sample of queries, always over the whole gallery.
     ``trained`` is false for random weights, whose figures are meaningless. ``ceiling`` is known
     only for drawn scenes, ``reliability`` only for versions with calibrations, and
-    ``hubness`` only for versions with a correction.
+    ``hubness`` only for versions with a correction, ``languages`` only for corpora that name the
+    languages of captions.
     """
 
     version: int
@@ -192,3 +202,4 @@ class Evaluation(Record, frozen=True):
     ceiling: Ceiling | None = None
     reliability: Reliabilities | None = None
     hubness: HubnessBlock | None = None
+    languages: tuple[LanguageBlock, ...] | None = None

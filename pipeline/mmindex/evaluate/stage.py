@@ -34,6 +34,7 @@ from mmindex.evaluate.extended import EXTENDED
 from mmindex.evaluate.fit import DIRECTIONS
 from mmindex.evaluate.fit_hubness import measure_hubness
 from mmindex.evaluate.graded import judge
+from mmindex.evaluate.languages import by_language
 from mmindex.evaluate.lists import score_lists
 from mmindex.evaluate.qrels import Qrels, extended_qrels, read_qrels
 from mmindex.evaluate.recall import Recall
@@ -109,6 +110,8 @@ def measure(snapshot: Snapshot, config: EvaluateConfig) -> Measured:
             reliability=_reliabilities(snapshot, (images, texts), corpus, config.seed),
             hubness=None if hubness is None else measure_hubness(corpus, hubness.bias, config),
         )
+        if languages := by_language(snapshot, corpus, corpus.captions, config):
+            filled = msgspec.structs.replace(filled, languages=languages)
         measured = Measured(filled, corpus, to_image, to_text)
     if measured.evaluation.sampled:
         get_logger("evaluate").info("measured with a sample of the queries", seed=config.seed)
