@@ -51,8 +51,8 @@ QrelsOption = Annotated[
         "--qrels",
         metavar="FILE|eccv-caption|cxc",
         help="Also measure with the right answers in this file, in the qrels format of TREC "
-        "(`query_id 0 doc_id relevance`): mAP@R, R-Precision, nDCG@10, MRR and recall@K. For COCO's "
-        "test split, eccv-caption and cxc are lists of right answers that COCO does not know.",
+        "(`query_id 0 doc_id relevance`): mAP@R, R-Precision, nDCG@10, MRR and recall@K. For "
+        "COCO's test split, eccv-caption and cxc are lists of right answers that it does not name.",
     ),
 ]
 
