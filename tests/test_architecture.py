@@ -25,6 +25,7 @@ NEVER_MENTIONED = (
 )
 # Declared packages that no module imports, and why.
 NOT_IMPORTED = {
+    "eccv-caption": "only its data is read",
     "faiss-cpu": "brings the same module as faiss-gpu, on other systems",
     "python-multipart": "starlette reads forms with it",
     "sentencepiece": "transformers reads vocabularies with it",

@@ -28,6 +28,7 @@ class _Commands(LazyCommands):
         "match": Entry("match:match", "Check whether a text describes an image."),
         "classify": Entry("classify:classify", "Label images without training."),
         "dedup": Entry("dedup:dedup", "Find near-duplicate images."),
+        "map": Entry("map:map_", "Draw a map of the images, with named groups and outliers."),
         "explain": Entry("explain:explain", "Show which parts of an image match a text."),
         "caption": Entry("caption:caption", "Describe an image with captions of the corpus."),
         "recommend": Entry("recommend:recommend", "Recommend images from likes and dislikes."),

@@ -113,13 +113,17 @@ def _rows(vectorizer: Vectorizer, where: str | None) -> Rows | None:
 def _classifier(
     vectorizer: Vectorizer, labels: Path, templates: str | None, scale: float | None
 ) -> Classifier:
-    from mmindex.core.model_names import EMBEDDED
     from mmindex.insight.classify import Classifier, logit_scale
-    from mmindex.insight.labels import find_templates, label_vectors, read_labels
+    from mmindex.insight.labels import (
+        default_templates,
+        find_templates,
+        label_vectors,
+        read_labels,
+    )
 
     known = read_labels(labels)
     if templates is None:
-        templates = "drawing" if vectorizer.snapshot.encoder.model == EMBEDDED else "photo"
+        templates = default_templates(vectorizer.snapshot.encoder.model)
     return Classifier(
         labels=tuple(label.name for label in known),
         vectors=label_vectors(known, find_templates(templates), vectorizer.texts),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         CeilingBlock,
         Evaluation,
         JudgedFigures,
+        LanguageBlock,
         RecallBlock,
         Reliabilities,
     )
@@ -48,9 +49,10 @@ QrelsOption = Annotated[
     str | None,
     typer.Option(
         "--qrels",
-        metavar="FILE",
+        metavar="FILE|eccv-caption|cxc",
         help="Also measure with the right answers in this file, in the qrels format of TREC "
-        "(`query_id 0 doc_id relevance`): mAP@R, R-Precision, nDCG@10, MRR and recall@K.",
+        "(`query_id 0 doc_id relevance`): mAP@R, R-Precision, nDCG@10, MRR and recall@K. For "
+        "COCO's test split, eccv-caption and cxc are lists of right answers that it does not name.",
     ),
 ]
 
@@ -174,7 +176,8 @@ def judged_lines(judged: JudgedFigures) -> Iterator[str]:
         if block.without_right_answer:
             yield f"note: {block.without_right_answer:,} judged queries have no right answer"
     yield f"qrels: {judged.lines:,} lines, {judged.unknown:,} with unknown ids"
-    yield "note: own_r@K accepts only a query's own image or captions, and counts others as wrong"
+    yield "note: own_r@K accepts only a query's own image or captions, and counts others as wrong:"
+    yield "      these false negatives are the known flaw of recall on COCO"
 
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
@@ -244,6 +247,14 @@ def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.reliability is not None:
         yield ""
         yield from _reliability_lines(evaluation.reliability)
+    if (hubs := evaluation.hubness) is not None:
+        yield ""
+        yield f"{'hubness, held out':<24}{'R@1':>7}{'R@5':>7}{'R@10':>7}{'':>14}{hubs.queries:>10,}"
+        for label, figures in (("without correction", hubs.without), ("with", hubs.corrected)):
+            yield f"{label:<24}" + "".join(f"{value:7.1f}" for value in figures.values())
+    if evaluation.languages is not None:
+        yield ""
+        yield from _language_lines(evaluation.languages)
     yield from _notes(evaluation)
 
 
@@ -266,6 +277,20 @@ def _reliability_lines(known: Reliabilities) -> Iterator[str]:
         if one is not None:
             lost, nothing = one.good.right_lost, one.good.nothing
             yield f"{label:<24}{lost:20.1f}{nothing:22.1f}{one.flat_threshold.nothing:18.1f}"
+
+
+def _language_lines(languages: Sequence[LanguageBlock]) -> Iterator[str]:
+    from mmindex.core.display import visible
+
+    yield f"{'':<16}{'text to image':>21}{'image to text':>24}"
+    columns = "".join(f"{name:>7}" for name in ("R@1", "R@5", "R@10"))
+    yield f"{'language':<16}{columns}   {columns}{'captions':>11}"
+    for one in languages:
+        forth, back = (
+            "".join(f"{value:7.1f}" for value in side.values())
+            for side in (one.text_to_image, one.image_to_text)
+        )
+        yield f"{visible(one.language)[:15]:<16}{forth}   {back}{one.captions:11,}"
 
 
 def _line(label: str, block: RecallBlock | None, queries: int | None = None) -> str:

@@ -199,6 +199,11 @@ CLUSTER = (
 )
 INDEX = (
     Setting("index.kind", "auto, exact, ivfpq, ivfflat, sq8 or a FAISS factory string.", "--index"),
+    Setting(
+        "search.hubness",
+        "With auto, fit a correction that ranks images lower that are near "
+        "to many texts, and use it if it improves recall.",
+    ),
     Setting("index.recall_target", "Share of the ten best exact answers that the index must find."),
     Setting(
         "index.refine", "Precision of the vectors for re-ranking; sq8 takes half the space of fp16."

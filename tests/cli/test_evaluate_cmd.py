@@ -64,6 +64,8 @@ def test_json_is_one_object_with_the_fields_that_scripts_rely_on(store: Path) ->
         "trained": True,
         "ceiling": None,
         "reliability": None,
+        "hubness": None,
+        "languages": None,
     }
 
 

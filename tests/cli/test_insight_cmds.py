@@ -161,6 +161,27 @@ def test_duplicates_are_printed_as_table_json_tsv_and_page(tmp_path: Path) -> No
     assert run("dedup", "--where", "width < 0", "--format", "json").stdout == ""
 
 
+def test_a_map_is_printed_as_table_json_tsv_and_page(tmp_path: Path, labels: str) -> None:
+    [found] = records(run("map", "--html", "m.html", "--format", "json"))
+    assert found["images"] == 20
+    assert len(found["points"]) == found["distinct"] == 20  # type: ignore[arg-type]
+    assert found["method"] == "PCA"
+    assert "t-SNE needs 30 different images, and there are" in str(found["reason"])
+    assert "script-src" in (tmp_path / "m.html").read_text("utf-8")
+    table = run("map").stdout
+    assert "20 images, positions by PCA" in table
+    assert "note: PCA instead of t-SNE" in table
+    assert "\x1b" not in table
+    tsv = run("map", "--format", "tsv", "--with-location").stdout.splitlines()
+    assert tsv[0].endswith("copies\tlat\tlon")
+    assert len(tsv) == 21
+    [named] = records(run("map", "--labels", labels, "--format", "json"))
+    assert {group["name"] for group in named["groups"]} <= {"red", "blue", "白", "black"}  # type: ignore[attr-defined]
+    [none] = records(run("map", "--where", "width < 0", "--html", "m.html", "--format", "json"))
+    assert (none["images"], none["points"], none["groups"]) == (0, [], [])
+    assert "The condition matches no image." in (tmp_path / "m.html").read_text("utf-8")
+
+
 def test_an_explanation_is_drawn_and_described(tmp_path: Path) -> None:
     done = run("explain", "--image", "folder/00000.png", "--text", "red", "--out", "e.png")
     assert done.exit_code == 0, done.stderr
@@ -202,6 +223,9 @@ def test_an_image_is_described(images: dict[str, Path]) -> None:
         (("classify", "--labels", "none.txt"), 66, "none.txt"),
         (("dedup", "--image-threshold", "2"), 2, "--image-threshold"),
         (("dedup", "--html", "nowhere/x.html"), 73, "nowhere"),
+        (("map", "--html", "nowhere/x.html"), 73, "nowhere"),
+        (("map", "--labels", "none.txt"), 66, "none.txt"),
+        (("map", "--where", "nothing = 1"), 2, "nothing"),
         (("dedup", "--store", "nowhere"), 66, "no mmindex store"),
         (("explain", "--image", "folder/00000.png", "--text", "x", "--out", "no/e.png"), 73, "no/"),
         (("explain", "--image", "folder/00000.png", "--text", "x", "--method", "gradient"), 2,
@@ -219,7 +243,7 @@ def test_impossible_requests_have_an_exit_code_and_a_reason(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["match", "classify", "dedup", "explain", "caption"])
+@pytest.mark.parametrize("name", ["match", "classify", "dedup", "map", "explain", "caption"])
 def test_help_shows_an_example(name: str) -> None:
     done = run(name, "--help")
     assert done.exit_code == 0
@@ -229,7 +253,7 @@ def test_help_shows_an_example(name: str) -> None:
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys\n"
-        "from mmindex_cli import caption, classify, dedup, explain, match\n"
+        "from mmindex_cli import caption, classify, dedup, explain, map, match\n"
         "heavy = ('torch', 'faiss', 'pyarrow', 'PIL', 'duckdb', 'matplotlib', 'numpy')\n"
         "print([m for m in heavy if m in sys.modules])\n"
     )

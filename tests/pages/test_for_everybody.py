@@ -11,9 +11,11 @@ from PIL import Image
 from mmindex.core.config import EvaluateConfig
 from mmindex.core.modality import Modality
 from mmindex.evaluate.stage import measure
+from mmindex.insight.corpus_map import corpus_map
 from mmindex.insight.dedup import near_duplicates
 from mmindex.pages.duplicates import dedup_page
 from mmindex.pages.gallery import Request, gallery_page
+from mmindex.pages.map import map_page
 from mmindex.pages.report import report_page
 from mmindex.search.answer import Answer
 from mmindex.search.hits import Limit
@@ -68,6 +70,10 @@ def duplicates(snapshot: Snapshot, page: Path) -> str:
     return dedup_page(snapshot, near_duplicates(snapshot, 0.9), 0.9, page)
 
 
+def drawn_map(snapshot: Snapshot, page: Path) -> str:
+    return map_page(snapshot, corpus_map(snapshot), page=page)
+
+
 def report(snapshot: Snapshot, _: Path) -> str:
     config = EvaluateConfig()
     return report_page(snapshot, measure(snapshot, config), config)
@@ -79,7 +85,8 @@ def owners_report(_: Snapshot, page: Path) -> str:
 
 Make = Callable[[Snapshot, Path], str]
 PAGES: Mapping[str, Make] = {
-    one.__name__: one for one in (gallery, captions, nothing, duplicates, report, owners_report)
+    one.__name__: one
+    for one in (gallery, captions, nothing, duplicates, drawn_map, report, owners_report)
 }
 
 

@@ -1,4 +1,4 @@
-"""The three pages in a real browser, in both colour schemes, and inert with any caption."""
+"""The pages in a real browser, in both colour schemes, and inert with any caption."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from PIL import Image
 from mmindex.core.config import EvaluateConfig
 from mmindex.core.modality import Modality
 from mmindex.evaluate.stage import measure
+from mmindex.insight.corpus_map import corpus_map
 from mmindex.insight.dedup import near_duplicates
 from mmindex.pages.duplicates import dedup_page
 from mmindex.pages.gallery import gallery_page
+from mmindex.pages.map import map_page
 from mmindex.pages.report import report_page
 from mmindex.search.hits import Limit
 from mmindex.search.opened import Opened
@@ -70,6 +72,10 @@ def report(published: Snapshot) -> str:
     return report_page(published, measured, config)
 
 
+def drawn_map(published: Snapshot) -> str:
+    return map_page(published, corpus_map(published), where=HOSTILE[0])
+
+
 def colours(scheme: str) -> dict[str, str]:
     """Return the named colours of the style sheet."""
     css = (resources.files("mmindex.pages") / "templates/base.css").read_text()
@@ -81,7 +87,7 @@ def colours(scheme: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("make", [gallery, dedup, report])
+@pytest.mark.parametrize("make", [gallery, dedup, report, drawn_map])
 def test_a_page_is_drawn_in_both_schemes_and_is_inert(
     published: Snapshot, tmp_path: Path, make, scheme: str
 ) -> None:
@@ -102,7 +108,7 @@ def test_a_page_is_drawn_in_both_schemes_and_is_inert(
     assert sum(count > 50 for count, _ in drawn) > 30
 
 
-@pytest.mark.parametrize("make", [gallery, dedup, report])
+@pytest.mark.parametrize("make", [gallery, dedup, report, drawn_map])
 def test_a_page_fits_a_phone(published: Snapshot, tmp_path: Path, make) -> None:
     """The margins are empty, so nothing extends beyond either side."""
     page = tmp_path / "page.html"

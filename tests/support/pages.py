@@ -54,21 +54,24 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def assert_self_contained(page: str) -> None:
+def assert_self_contained(page: str, *, script: bool = False) -> None:
     """Check that images are embedded, the style is known, and nothing is fetched or run.
 
-    Links lead only to files next to the page.
+    Links lead only to files next to the page. With ``script``, the page has one script.
     """
     seen = Page(page)
     [style] = re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    assert len(scripts) == script
+    allowed = "".join(f"script-src {_digest(one)}; " for one in scripts)
     [policy] = [tag["content"] for tag in seen.named("meta") if tag.get("http-equiv")]
     assert policy == (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+        f"default-src 'none'; img-src data:; style-src {_digest(style)}; {allowed}"
         "base-uri 'none'; form-action 'none'"
     )
     assert all((one["src"] or "").startswith("data:image/jpeg;") for one in seen.named("img"))
-    assert "script" not in {tag for tag, _ in seen.tags}
+    # Besides the script, only its data.
+    assert len(seen.named("script")) == 2 * script
     for _, attributes in seen.tags:
         assert "style" not in attributes
         # Links are paths relative to the page, without a scheme or the author's folders.
@@ -76,3 +79,7 @@ def assert_self_contained(page: str) -> None:
         assert not [name for name in attributes if name.startswith("on")]
     assert "url(" not in style
     assert "@import" not in style
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

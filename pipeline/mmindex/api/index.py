@@ -18,9 +18,10 @@ from mmindex.core.system import calm_openmp
 if TYPE_CHECKING:
     from mmindex.api.asking import Form
     from mmindex.evaluate.contrast import Contrast
-    from mmindex.evaluate.evaluation import Evaluation
+    from mmindex.evaluate.evaluation import Evaluation, JudgedFigures
     from mmindex.evaluate.stage import Measured
     from mmindex.export.export import ExportLayout, ExportReport
+    from mmindex.insight.corpus_map import CorpusMap
     from mmindex.search.given import ImageLike
     from mmindex.search.hits import Limit
     from mmindex.search.query import Session
@@ -289,6 +290,59 @@ class Index:
         form = self._form(as_limit(k, None, distinct=False, good=False), where, columns)
         return recommended(form, history, taste)
 
+    def map(
+        self,
+        html: str | os.PathLike[str] | None = None,
+        *,
+        labels: str | os.PathLike[str] | Sequence[str] | None = None,
+        where: str | None = None,
+        seed: int = 0,
+    ) -> CorpusMap:
+        """Draw a map of the images: similar images are near each other, in named groups.
+
+        Args:
+            html: also write the map as an HTML page to this file.
+            labels: names for the groups: a file of labels as for ``classify``, or the labels; None:
+                the nearest captions. Only labels need the model.
+            where: an SQL condition on the columns of the images.
+            seed: the seed of the positions and groups; the same seed draws the same map.
+
+        Returns:
+            the positions, groups and outliers, with locations only if the store was opened with
+            ``with_location``. More than 100,000 images are sampled.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            UsageError: ``where`` is invalid, or ``seed`` is out of range.
+            NoInputError: the file of labels does not exist, or there are no images.
+            CannotCreateError: the page cannot be created.
+            DataError: a label is invalid, or the store is damaged.
+            ModelMismatchError: labels are given, and the model is no longer the model of the index.
+        """
+        from mmindex.insight.corpus_map import MapLabels, corpus_map
+        from mmindex.insight.labels import given_labels
+        from mmindex.pages.map import map_page
+        from mmindex.pages.page import check_target, write_page
+        from mmindex.search.filters import select_images
+
+        page = None if html is None else as_path(html, "html")
+        if page is not None:
+            check_target(page)
+        number = as_count(seed, "seed", least=0)
+        rows = None
+        if where is not None:
+            rows = select_images(self.snapshot, expect(where, str, "where", "a str"))
+        names = None if labels is None else MapLabels.of(given_labels(labels), self.vectorizer)
+        found = corpus_map(
+            self.snapshot, rows=rows, labels=names, seed=number, with_location=self._with_location
+        )
+        if page is not None:
+            text = map_page(
+                self.snapshot, found, where=where, labelled=labels is not None, page=page
+            )
+            write_page(page, text)
+        return found
+
     def embed(
         self,
         *,
@@ -372,6 +426,33 @@ class Index:
             DataError: the store is damaged.
         """
         return self.measure().evaluation
+
+    def judge(self, qrels: str | os.PathLike[str]) -> JudgedFigures:
+        """Measure exact search with several right answers per query. Writes nothing.
+
+        Args:
+            qrels: a file in TREC form, see docs/evaluation.md, or for COCO's test split the name of
+                a list of right answers: ``eccv-caption`` or ``cxc`` (the extra ``eccv``).
+
+        Returns:
+            the field ``judged`` of ``mmindex evaluate --qrels FILE --format json``:
+            ``judged.text_to_image.figures["map@r"].value`` and so on, percentages from 0 to 100.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            UsageError: the version has no captions, or the list is not about its corpus.
+            NoInputError: there is no such file.
+            MissingPackageError: the list needs a package that is not installed.
+            DataError: the file is damaged or about another corpus, or the store is damaged.
+        """
+        from mmindex.evaluate.corpus import load_corpus
+        from mmindex.evaluate.extended import EXTENDED
+        from mmindex.evaluate.stage import judge_with, read_judgements, settings_of
+
+        path = as_path(qrels, "qrels")
+        named = isinstance(qrels, str) and qrels in EXTENDED
+        answers = read_judgements(self.snapshot, str(qrels) if named else path)
+        return judge_with(answers, load_corpus(self.snapshot), settings_of(self.snapshot))
 
     def measure(self) -> Measured:
         """Run :meth:`evaluate` and also return the ranks and answers of every query.

@@ -39,13 +39,13 @@ def as_path(path: object, name: str) -> Path:
     return user_path(str(text))
 
 
-def as_count(value: int, name: str) -> int:
-    """Return a count of at least 1; NumPy integers are allowed."""
+def as_count(value: int, name: str, least: int = 1) -> int:
+    """Return a count of at least ``least``; NumPy integers are allowed."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected an int, not {shown(value)}")
     count = operator.index(value)
-    if not 1 <= count <= MAX_COUNT:
-        raise UsageError(f"`{name}` is {count}; it must be from 1 to {MAX_COUNT:,}")
+    if not least <= count <= MAX_COUNT:
+        raise UsageError(f"`{name}` is {count}; it must be from {least} to {MAX_COUNT:,}")
     return count
 
 

@@ -119,6 +119,26 @@ class Reliabilities(Record, frozen=True):
     image_to_text: Reliability | None
 
 
+class LanguageBlock(Record, frozen=True):
+    """Recall with the captions of one language only, in percent, with exact search."""
+
+    language: str
+    captions: int
+    text_to_image: dict[str, float]
+    image_to_text: dict[str, float]
+
+
+class HubnessBlock(Record, frozen=True):
+    """Recall of texts to images with and without the correction of hubness, in percent.
+
+    Measured with exact search on a sample of the captions that the correction was not fitted to.
+    """
+
+    queries: int
+    without: dict[str, float]
+    corrected: dict[str, float]
+
+
 class JudgedFigure(Record, frozen=True):
     """A figure and its 95 % interval, in percent."""
 
@@ -159,7 +179,9 @@ class Evaluation(Record, frozen=True):
     searches through the index. All four are null for a corpus without captions. ``sampled`` is true
     if a direction was measured with a seeded sample of queries, always over the whole gallery.
     ``trained`` is false for random weights, whose figures are meaningless. ``ceiling`` is known
-    only for drawn scenes, ``reliability`` only for versions with calibrations.
+    only for drawn scenes, ``reliability`` only for versions with calibrations, and
+    ``hubness`` only for versions with a correction, ``languages`` only for corpora that name the
+    languages of captions.
     """
 
     version: int
@@ -179,3 +201,5 @@ class Evaluation(Record, frozen=True):
     trained: bool
     ceiling: Ceiling | None = None
     reliability: Reliabilities | None = None
+    hubness: HubnessBlock | None = None
+    languages: tuple[LanguageBlock, ...] | None = None

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, os_errors
+from mmindex.evaluate.extended import extended_pairs
 from mmindex.store.snapshot import Snapshot
 
 MAX_UNKNOWN: Final = 0.05
@@ -81,7 +82,28 @@ def read_qrels(snapshot: Snapshot, path: Path) -> Qrels:
         DataError: a line is broken, a pair has two relevances, an id has two meanings, the file is
             empty, or too many ids are not in the version.
     """
-    raw = _read(path)
+    return _qrels(snapshot, path, _read(path))
+
+
+def extended_qrels(snapshot: Snapshot, name: str) -> Qrels:
+    """Return the right answers of a list of :data:`mmindex.evaluate.extended.EXTENDED`.
+
+    Raises:
+        UsageError, MissingPackageError: as :func:`mmindex.evaluate.extended.extended_pairs`.
+        DataError: too many ids are not in the version: it is not the whole test split.
+    """
+    pairs = [*extended_pairs(snapshot, name)]
+    queries, found = zip(*pairs, strict=True)
+    raw = _Raw(
+        pa.array(queries, pa.large_binary()),
+        pa.array(found, pa.large_binary()),
+        np.ones(len(pairs), dtype=np.int64),
+        np.arange(1, len(pairs) + 1),
+    )
+    return _qrels(snapshot, Path(name), raw)
+
+
+def _qrels(snapshot: Snapshot, path: Path, raw: _Raw) -> Qrels:
     images = snapshot.table("images", ["image_id"])["image_id"]
     captions = snapshot.table("captions", ["caption_id"])["caption_id"]
     as_text, as_image = _rows(raw.queries, captions), _rows(raw.queries, images)

@@ -30,15 +30,19 @@ from mmindex.evaluate.evaluation import (
     Reliabilities,
     Reliability,
 )
+from mmindex.evaluate.extended import EXTENDED
 from mmindex.evaluate.fit import DIRECTIONS
+from mmindex.evaluate.fit_hubness import measure_hubness
 from mmindex.evaluate.graded import judge
+from mmindex.evaluate.languages import by_language
 from mmindex.evaluate.lists import score_lists
-from mmindex.evaluate.qrels import Qrels, read_qrels
+from mmindex.evaluate.qrels import Qrels, extended_qrels, read_qrels
 from mmindex.evaluate.recall import Recall
 from mmindex.evaluate.reliability import reliability
 from mmindex.scenes import ceiling
 from mmindex.scenes.ceiling import Recalls
 from mmindex.search.calibration import read_calibrations
+from mmindex.search.hubness import read_hubness
 from mmindex.search.searcher import Searcher
 from mmindex.sources.kinds.scenes import parse_scenes
 from mmindex.store.manifest import EncoderInfo, Manifest
@@ -100,10 +104,14 @@ def measure(snapshot: Snapshot, config: EvaluateConfig) -> Measured:
         to_image = text_to_image(images, corpus, corpus.captions, config)
         to_text = image_to_text(texts, corpus, corpus.captions, config)
         blank = _blank(manifest, encoder, corpus, config, None)
+        hubness = read_hubness(snapshot)
         filled = msgspec.structs.replace(
             _filled(blank, to_image, to_text),
             reliability=_reliabilities(snapshot, (images, texts), corpus, config.seed),
+            hubness=None if hubness is None else measure_hubness(corpus, hubness.bias, config),
         )
+        if languages := by_language(snapshot, corpus, corpus.captions, config):
+            filled = msgspec.structs.replace(filled, languages=languages)
         measured = Measured(filled, corpus, to_image, to_text)
     if measured.evaluation.sampled:
         get_logger("evaluate").info("measured with a sample of the queries", seed=config.seed)
@@ -113,13 +121,20 @@ def measure(snapshot: Snapshot, config: EvaluateConfig) -> Measured:
 def read_judgements(snapshot: Snapshot, path: str | Path) -> Qrels:
     """Read a file of judgements, see :func:`mmindex.evaluate.qrels.read_qrels`.
 
+    Args:
+        snapshot: the version.
+        path: the file, or as str the name of a list: ``eccv-caption`` or ``cxc``.
+
     Raises:
-        UsageError: the version has no captions.
+        UsageError: the version has no captions, or the list is not about its corpus.
         NoInputError: there is no such file.
+        MissingPackageError: the package with the lists is not installed.
         DataError: the file is damaged or about another corpus.
     """
     if Modality.TEXT not in snapshot.manifest.indexes:
         raise UsageError("this version has no captions, so judgements do not apply to it")
+    if isinstance(path, str) and path in EXTENDED:
+        return extended_qrels(snapshot, path)
     return read_qrels(snapshot, Path(path))
 
 

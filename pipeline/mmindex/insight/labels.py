@@ -7,6 +7,7 @@ unit vectors of these texts are averaged, and the average is normalised again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mmindex.core.arguments import as_path, expect, expect_several
 from mmindex.core.errors import DataError, UsageError
+from mmindex.core.model_names import EMBEDDED
 from mmindex.core.resources import user_path
 from mmindex.insight.pairs import read_lines, read_table
 
@@ -102,6 +105,28 @@ def _listed(path: Path) -> Iterator[tuple[str, str, str]]:
 def _has_header(path: Path) -> bool:
     first = next((line for _, line in read_lines(path)), "")
     return any(cell.strip().lower() in _NAMES for cell in first.split("\t"))
+
+
+def given_labels(labels: str | os.PathLike[str] | Sequence[str]) -> tuple[Label, ...]:
+    """Return labels from a file, see :func:`read_labels`, or from a sequence of names.
+
+    Raises:
+        TypeError: it is neither.
+        UsageError: a name is empty, or the number of labels is wrong.
+        MmindexError: the file cannot be read, or is not a file of labels.
+    """
+    if isinstance(labels, str | os.PathLike):
+        return read_labels(as_path(labels, "labels"))
+    expect_several(labels, "labels")
+    names = [*dict.fromkeys(expect(name, str, "labels", "a str").strip() for name in labels)]
+    if not all(names) or not 2 <= len(names) <= _MAX_LABELS:
+        raise UsageError(f"`labels`: give 2 to {_MAX_LABELS:,} names that are not empty")
+    return tuple(Label(name, (name,)) for name in names)
+
+
+def default_templates(model: str) -> str:
+    """Return the name of the templates for a model."""
+    return "drawing" if model == EMBEDDED else "photo"
 
 
 def find_templates(name: str) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""HTML pages that open from disk: no server, no network, no scripts, no active foreign content.
+"""HTML pages that open from disk: no server, no network, no active foreign content.
 
 The template engine escapes everything, hidden characters are made visible, and a content security
-policy forbids scripts, requests and all stylesheets except one with a known hash. Thumbnails are
-JPEGs encoded from pixels, so the page contains no EXIF (GPS), comments or colour profiles.
+policy forbids requests and all stylesheets and scripts except our own, with known hashes; only the
+map has a script. Thumbnails are JPEGs encoded from pixels, so the page contains no EXIF (GPS),
+comments or colour profiles.
 """
 
 from __future__ import annotations
@@ -45,21 +46,28 @@ class Thumb:
     missing: str = ""
 
 
-def render(template: str, styles: Sequence[str], **values: object) -> str:
-    """Render a template as one file, with embedded style sheets and policy.
+def render(template: str, styles: Sequence[str], *, script: str = "", **values: object) -> str:
+    """Render a template as one file, with embedded style sheets, script and policy.
 
     Args:
         template: the name of a file in the templates folder.
         styles: the style sheets from the same folder; later ones override earlier ones.
+        script: the script from the same folder; empty for none.
         values: the values, which can be untrusted.
     """
-    css = stylesheet(styles)
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    css, code = stylesheet(styles), _file(script) if script else ""
+    scripts = f"script-src {_digest(code)}; " if code else ""
     policy = (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+        f"default-src 'none'; img-src data:; style-src {_digest(css)}; {scripts}"
         "base-uri 'none'; form-action 'none'"
     )
-    return _filled(template, css=Markup(css), policy=policy, **values)  # noqa: S704 # our own file
+    ours = {"css": Markup(css), "script": Markup(code)}  # noqa: S704 # our own files
+    return _filled(template, policy=policy, **ours, **values)
+
+
+def _digest(text: str) -> str:
+    """Return the source expression of a content security policy for an embedded text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def render_linked(template: str, css_href: str, **values: object) -> str:
@@ -79,9 +87,19 @@ def stylesheet(styles: Sequence[str]) -> str:
 
 
 def _filled(template: str, **values: object) -> str:
-    names = {"css": None, "css_href": None, "policy": None, "warnings": ()}
+    names = {"css": None, "css_href": None, "policy": None, "script": None, "warnings": ()}
     page: str = _environment().get_template(template).render(**{**names, **values})
     return page
+
+
+def check_target(path: Path) -> None:
+    """Check that a page can have this name, before work that takes long.
+
+    Raises:
+        CannotCreateError: the folder does not exist, or ``path`` is a folder.
+    """
+    if not path.parent.is_dir() or path.is_dir():
+        raise CannotCreateError(f"{path}: cannot be created", "use a file in an existing folder")
 
 
 def write_page(path: Path, page: str) -> None:
@@ -93,8 +111,7 @@ def write_page(path: Path, page: str) -> None:
         CannotCreateError: the folder does not exist, or ``path`` is a folder.
         MmindexError: no permission, or the disk is full.
     """
-    if not path.parent.is_dir() or path.is_dir():
-        raise CannotCreateError(f"{path}: cannot be created", "use a file in an existing folder")
+    check_target(path)
     if path.exists() and not path.is_file():  # a pipe or a device cannot be replaced
         with os_errors(path):
             path.write_bytes(page.encode("utf-8"))

@@ -26,6 +26,7 @@ from mmindex.runs.figures import IndexFigures
 from mmindex.runs.keyword_stage import keyword_objects
 from mmindex.search.calibration import CALIBRATION
 from mmindex.search.golden import write_golden
+from mmindex.search.hubness import HUBNESS
 from mmindex.store.chain import last_indexed
 from mmindex.store.keys import unique_keys
 from mmindex.store.manifest import IndexInfo, Manifest, ObjectRef
@@ -33,6 +34,8 @@ from mmindex.store.snapshot import TABLES
 
 OTHER_SIDE = {Modality.IMAGE: Modality.TEXT, Modality.TEXT: Modality.IMAGE}
 GOLDEN_QUERIES = 8
+# The objects of the evaluation stage.
+FITTED = (HUBNESS, CALIBRATION)
 INDEX_OBJECTS = ("ids/", "removed/", "vectors/", "digests/", "index/", "golden/", "keywords/")
 
 
@@ -82,11 +85,11 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
         raise NoInputError("encode has not run yet", "run `mmindex encode` first")
     tables = {side: draft.require(name) for side, name in TABLES.items()}
     fingerprint = draft.encoder.fingerprint
-    calibration = draft.named(CALIBRATION)
+    fitted = draft.named(FITTED)
     draft = msgspec.structs.replace(
         draft,
         stages=("crawl", "encode", "index"),
-        objects=draft.but((*INDEX_OBJECTS, CALIBRATION)),
+        objects=draft.but((*INDEX_OBJECTS, *FITTED)),
     )
     indexes: dict[Modality, IndexInfo] = {}
     for name, table in tables.items():
@@ -101,9 +104,9 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
         draft = msgspec.structs.replace(
             draft, indexes=indexes, evaluation=None, evaluation_inputs=""
         )
-        calibration = ()  # the evaluation stage fits another
+        fitted = ()  # the evaluation stage fits others
     words = keyword_objects(context, draft)
-    return msgspec.structs.replace(draft, objects=(*draft.objects, *words, *calibration))
+    return msgspec.structs.replace(draft, objects=(*draft.objects, *words, *fitted))
 
 
 def _index_inputs(context: Context, draft: Manifest, side: Modality) -> str:

@@ -19,14 +19,16 @@ from mmindex.encode.given import GivenFiles
 from mmindex.encode.stage import encode, encoder_source, with_maps
 from mmindex.encode.survivors import drop_failed
 from mmindex.evaluate.fit import calibrate
+from mmindex.evaluate.fit_hubness import fit_hubness
 from mmindex.evaluate.stage import evaluate
 from mmindex.index.plan import check_kind
 from mmindex.runs.context import Context, after_change, quarantine_gate, survivors
 from mmindex.runs.crawl_stage import crawl_stage, names_of_sources
 from mmindex.runs.diff import Tables, compare
 from mmindex.runs.figures import EncodeFigures
-from mmindex.runs.index_stage import INDEX_OBJECTS, index_stage
-from mmindex.search.calibration import CALIBRATION, write_calibrations
+from mmindex.runs.index_stage import FITTED, INDEX_OBJECTS, index_stage
+from mmindex.search.calibration import write_calibrations
+from mmindex.search.hubness import write_hubness
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN
 from mmindex.store.keys import count_distinct
@@ -115,7 +117,7 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
     draft = msgspec.structs.replace(draft, encoder=report.encoder)
     tables = (*draft.named(FORGOTTEN), *crawled, *survivors(images, captions, ledger))
     encoded = (*tables, *shards)
-    parts = draft.but((*INDEX_OBJECTS, CALIBRATION))
+    parts = draft.but((*INDEX_OBJECTS, *FITTED))
     if "encode" in draft.stages and parts == encoded:
         return draft
     return after_change(draft, stages=("crawl", "encode"), counts=counts, objects=encoded)
@@ -126,13 +128,17 @@ def evaluate_stage(context: Context, draft: Manifest) -> Manifest:
     if "index" not in draft.stages:
         raise NoInputError("index has not run yet", "run `mmindex index` first")
     config = context.config.evaluate
-    inputs = "\n".join(
-        [*(info.inputs for info in draft.indexes.values()), config.model_dump_json()]
-    )
+    corrected = context.config.search.hubness == "auto"
+    settings = [config.model_dump_json(), *(["hubness"] if corrected else [])]
+    inputs = "\n".join([*(info.inputs for info in draft.indexes.values()), *settings])
     digest = hashlib.sha256(inputs.encode()).hexdigest()
     if draft.evaluation is not None and draft.evaluation_inputs == digest:
         return draft
-    draft = msgspec.structs.replace(draft, objects=draft.but((CALIBRATION,)))
+    draft = msgspec.structs.replace(draft, objects=draft.but(FITTED))
+    bias = fit_hubness(context.snapshot(draft), config) if corrected else None
+    if bias is not None:
+        ref = write_hubness(context.objects, bias)
+        draft = msgspec.structs.replace(draft, objects=(*draft.objects, ref))
     if calibrations := calibrate(context.snapshot(draft), config):
         ref = write_calibrations(context.objects, calibrations)
         draft = msgspec.structs.replace(draft, objects=(*draft.objects, ref))

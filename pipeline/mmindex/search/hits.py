@@ -120,7 +120,7 @@ def _ranked_hits(ranked: Ranked, by_key: dict[str, list[Row]], limit: Limit) -> 
     rank = 0
     for key, score in zip(ranked.keys, ranked.scores, strict=True):
         if limit.min_score is not None and score < limit.min_score:
-            return
+            continue  # later hits can have higher scores, see :mod:`.hubness`
         for row in by_key[key]:
             rank += 1
             shown = shown_score(score, ranked.cosine)

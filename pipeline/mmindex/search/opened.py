@@ -10,6 +10,7 @@ from mmindex.core.memo import Memo
 from mmindex.core.modality import Modality
 from mmindex.keywords.index import KeywordIndex, open_keywords
 from mmindex.search.calibration import Calibration, read_calibrations
+from mmindex.search.hubness import Hubness, read_hubness
 from mmindex.search.searcher import Searcher
 from mmindex.search.vectorize import LoadTexts, Vectorizer, no_text_encoder
 from mmindex.store.snapshot import Snapshot
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PARTS: Final = 4  # the indexes of both sides, the keyword index and the calibrations
+# The indexes of both sides, the keyword index, the calibrations and the correction of hubness.
+_PARTS: Final = 5
 
 
 class Opened:
@@ -85,6 +87,14 @@ class Opened:
                 "was evaluated with at least 50 captioned images",
             )
         return None
+
+    def hubness(self) -> Hubness | None:
+        """Return the correction of hubness; None if the version has none.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        return self._once("hubness", lambda: read_hubness(self.snapshot))
 
     def _once(self, name: str, read: Callable[[], T]) -> T:
         return cast("T", self._parts.get(name, read))

@@ -258,7 +258,8 @@ class Session:
         good = good_rows(vectors)
         words = [words_beside_vector(text) if by == "both" else [] for text in texts]
         plain = good & np.array([not some for some in words])
-        near = iter(vector_results(self.scope(to), vectors[plain], limit, judge))
+        hubness = self._opened.hubness() if to is Modality.IMAGE else None
+        near = iter(vector_results(self.scope(to), vectors[plain], limit, judge, hubness=hubness))
         answers = []
         for text, vector, some, fine in zip(texts, vectors, words, good.tolist(), strict=True):
             if fine:

@@ -19,6 +19,7 @@ from mmindex.keywords.index import KeywordIndex
 from mmindex.keywords.summary import Weights
 from mmindex.search.calibration import CONTEXT
 from mmindex.search.hits import Limit
+from mmindex.search.hubness import Hubness, candidates
 from mmindex.search.scope import Scope
 from mmindex.store.vectors import Vectors
 
@@ -59,7 +60,12 @@ Find: TypeAlias = Callable[[int], Found]
 
 
 def nearest(
-    scope: Scope, vectors: Float32, depth: int, limit: Limit, context: int = CONTEXT
+    scope: Scope,
+    vectors: Float32,
+    depth: int,
+    limit: Limit,
+    context: int = CONTEXT,
+    hubness: Hubness | None = None,
 ) -> list[Found]:
     """Rank by cosine similarity with each vector.
 
@@ -69,22 +75,28 @@ def nearest(
         depth: the number of images to find.
         limit: the lowest score.
         context: the number of best scores to return, if they are known; at most ``CONTEXT``.
+        hubness: a correction; more images than wanted are then ranked again.
     """
+    wide = depth if hubness is None else candidates(depth)
     queries = np.ascontiguousarray(vectors)
-    every, best = scope.searcher.search(queries, depth, scope.ids, context=context)
+    every, best = scope.searcher.search(queries, wide, scope.ids, context=context)
     answers = []
-    for row, ids in zip(every, best[:, :depth], strict=True):
-        scores, wanted = row[:depth], ids >= 0
+    for row, ids in zip(every, best[:, :wide], strict=True):
+        scores, wanted = row[:wide], ids >= 0
         if limit.min_score is not None:
             wanted &= scores >= limit.min_score
         near = row[:context].astype(np.float64)
-        answers.append(Found(ids[wanted], scores[wanted], not wanted.all(), near))
+        scores, kept = scores[wanted], ids[wanted]
+        if hubness is not None:
+            scores, kept = hubness.order(scores, kept)
+        ended = not wanted.all() and len(kept) <= depth
+        answers.append(Found(kept[:depth], scores[:depth], ended, near))
     return answers
 
 
-def by_vector(scope: Scope, vector: Float32, limit: Limit) -> Find:
+def by_vector(scope: Scope, vector: Float32, limit: Limit, hubness: Hubness | None = None) -> Find:
     """Rank by cosine similarity with a vector: float32 (dim,), unit length."""
-    return lambda depth: nearest(scope, vector[None], depth, limit)[0]
+    return lambda depth: nearest(scope, vector[None], depth, limit, hubness=hubness)[0]
 
 
 def by_words(scope: Scope, keywords: KeywordIndex, words: list[str]) -> Find:

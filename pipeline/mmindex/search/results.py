@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mmindex.core.records import Hit
 from mmindex.search.calibration import CONTEXT, Calibration
 from mmindex.search.hits import Limit, Ranked, hits
+from mmindex.search.hubness import Hubness
 from mmindex.search.rank import Find, Found, by_vector, nearest
 from mmindex.search.scope import Scope
 
@@ -20,6 +21,7 @@ def vector_results(
     limit: Limit,
     judge: Calibration | None,
     left_out: Set[str] = frozenset(),
+    hubness: Hubness | None = None,
 ) -> list[tuple[Hit, ...]]:
     """Return the hits for each of many vectors, in one pass over the index and the tables.
 
@@ -29,15 +31,17 @@ def vector_results(
         limit: the limits of each result.
         judge: the calibration for such queries; None if there is none.
         left_out: keys to exclude.
+        hubness: the correction for such queries; None if there is none.
 
     Raises:
         DataError: the store is damaged.
     """
     if limit.distinct:
-        rankings = (by_vector(scope, one, limit) for one in vectors)
+        rankings = (by_vector(scope, one, limit, hubness) for one in vectors)
         return [result(scope, find, limit, judge, left_out) for find in rankings]
     context = 0 if judge is None else CONTEXT
-    found = nearest(scope, vectors, _depth(scope, limit, left_out), limit, context)
+    depth = _depth(scope, limit, left_out)
+    found = nearest(scope, vectors, depth, limit, context, hubness)
     return _results(scope, found, limit, judge, left_out)
 
 

@@ -9,7 +9,13 @@ from mmindex.core.config.corpus import CrawlConfig, LimitsConfig, SourceConfig
 from mmindex.core.config.fetching import FetchConfig
 from mmindex.core.config.load import load_config
 from mmindex.core.config.tree import DEFAULT_SCENES, Config, RunConfig, check_type, setting_names
-from mmindex.core.config.vectors import EncodeConfig, EvaluateConfig, IndexConfig, ModelConfig
+from mmindex.core.config.vectors import (
+    EncodeConfig,
+    EvaluateConfig,
+    IndexConfig,
+    ModelConfig,
+    SearchConfig,
+)
 
 __all__ = [
     "DEFAULT_SCENES",
@@ -22,6 +28,7 @@ __all__ = [
     "LimitsConfig",
     "ModelConfig",
     "RunConfig",
+    "SearchConfig",
     "SourceConfig",
     "check_type",
     "load_config",

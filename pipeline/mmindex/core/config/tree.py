@@ -9,7 +9,13 @@ import pydantic
 from mmindex.core.config.corpus import CrawlConfig, LimitsConfig, SourceConfig
 from mmindex.core.config.fetching import FetchConfig
 from mmindex.core.config.values import Section, Text
-from mmindex.core.config.vectors import EncodeConfig, EvaluateConfig, IndexConfig, ModelConfig
+from mmindex.core.config.vectors import (
+    EncodeConfig,
+    EvaluateConfig,
+    IndexConfig,
+    ModelConfig,
+    SearchConfig,
+)
 from mmindex.core.errors import did_you_mean
 
 DEFAULT_SCENES: Final = "scenes:2000"  # for a new store without sources
@@ -47,6 +53,7 @@ class Config(Section):
     encode: EncodeConfig = EncodeConfig()
     index: IndexConfig = IndexConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    search: SearchConfig = SearchConfig()
     limits: LimitsConfig = LimitsConfig()
     run: RunConfig = RunConfig()
 
@@ -61,6 +68,7 @@ class Config(Section):
         index = self.index.model_dump(exclude={"threads", "gpu", "fill_processes"})
         if self.index.keywords:
             del index["keywords"]  # as in older versions
+        search = self.search.model_dump(exclude_defaults=True)
         return {
             "source": [source.recorded() for source in self.source],
             **({"crawl": crawl} if crawl else {}),  # as in older versions
@@ -69,6 +77,7 @@ class Config(Section):
             "encode": {"precision": self.encode.precision},
             "index": index,
             "evaluate": self.evaluate.model_dump(),
+            **({"search": search} if search else {}),
             "limits": self.limits.model_dump(exclude={"max_removed"}),
         }
 

@@ -144,3 +144,14 @@ class EvaluateConfig(Section):
     """Seed of the sample of queries.
 
     Change it to measure with other queries."""
+
+
+class SearchConfig(Section):
+    """Ranking of hits."""
+
+    hubness: Literal["off", "auto"] = "off"
+    """Whether text queries rank images lower that are near to many texts (hubs). Scores of hits do
+    not change, only their order.
+
+    With `auto`, each build that changes an index fits a correction to the captions, and uses it
+    only if it finds more images of captions that it was not fitted to."""
