@@ -29,7 +29,11 @@ class _Commands(LazyCommands):
         "classify": Entry("classify:classify", "Label images without training."),
         "dedup": Entry("dedup:dedup", "Find near-duplicate images."),
         "explain": Entry("explain:explain", "Show which parts of an image match a text."),
-        "caption": Entry("caption:caption", "Describe an image with captions of the corpus."),
+        "caption": Entry(
+            "caption:caption", "Describe images, with captions of the corpus or new ones."
+        ),
+        "ask": Entry("ask:ask", "Answer a question about images."),
+        "annotate": Entry("ask:annotate", "Follow an instruction for images."),
         "export": Entry("export:export", "Write images, captions and vectors for other tools."),
         "adapt": Entry("adapt:adapt", "Adapt the model to your captions in seconds."),
         "train": Entry("train:train", "Train an open_clip model on captioned images."),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmindex.api.hits import Details, Hits, Shown, Side
+from mmindex.api.writing import Writing
 from mmindex.core.arguments import as_count, as_path, expect, expect_several
 from mmindex.core.errors import DataError, UsageError
 from mmindex.core.modality import Modality
@@ -60,7 +61,7 @@ class _Wanted:
         return Hits(answer, Details(snapshot, [hit.image_id for hit in answer.hits], self.shown))
 
 
-class Index:
+class Index(Writing):
     """The published version of a store, open for search; created by :func:`open`.
 
     It stays at this version when newer versions are published, and ``gc`` does not remove the
@@ -76,6 +77,7 @@ class Index:
     ) -> None:
         from mmindex.search.query import Sessions, open_session
 
+        super().__init__()
         expect(device, str, "device", "a str")
         self._with_location = expect(with_location, bool, "with_location", "a bool")
         self.path = as_path(path, "path")
@@ -89,7 +91,7 @@ class Index:
 
     def close(self) -> None:
         """Release the model and the version; safe to call twice."""
-        sessions, self._open = self._open, None
+        sessions, self._open, self._writer = self._open, None, None
         if sessions is not None:
             sessions.close()
 
