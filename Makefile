@@ -1,4 +1,4 @@
-# Works on a fresh clone: `make demo` and `make test` set up .venv by themselves.
+# Works in a fresh clone: `make demo` and `make test` create .venv if it is missing.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -8,12 +8,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 DEMO_STORE ?= data/store
-# Most of the packages below encoding, and what holds documents and messages together.
+# Most of the packages that encoding builds on, and checks of documents and messages.
 QUICK := test_architecture.py core media store sources crawl index search evaluate docs cli/test_flags.py
-# A newer Python than those tested may have no wheels of the pinned versions.
+# The pinned versions may have no wheels for a Python that is newer than the tested ones.
 CONSTRAINED = $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info < (3, 14)))')
 
-.PHONY: help setup demo quick test lint types unit coverage torture bench docs constraints model clean
+.PHONY: help setup demo quick test lint types unit coverage torture bench gpu docs constraints model clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -24,9 +24,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check $(CONSTRAINED) -e '.[dev]'
 	@touch $@
 
-setup: $(STAMP) ## Make .venv with everything that running and testing needs
+setup: $(STAMP) ## Create .venv with everything needed to run and test mmindex
 
-demo: $(STAMP) ## Draw 2,000 scenes, index them, measure recall, ask three questions, write a gallery
+demo: $(STAMP) ## Draw 2,000 scenes, index them, measure recall, run three queries and write a gallery
 	@$(BIN)/mmindex build --store $(DEMO_STORE)
 	@$(BIN)/mmindex evaluate --store $(DEMO_STORE)
 	@for question in "a red boat on the sea" "two trees in the snow"; do \
@@ -34,13 +34,13 @@ demo: $(STAMP) ## Draw 2,000 scenes, index them, measure recall, ask three quest
 	    $(BIN)/mmindex query "$$question" -k 5 --store $(DEMO_STORE); done
 	@echo; echo "\$$ mmindex query \"a cat left of a blue house\" -k 24 --html $(DEMO_STORE)-gallery.html"
 	@$(BIN)/mmindex query "a cat left of a blue house" -k 24 --store $(DEMO_STORE) --html $(DEMO_STORE)-gallery.html
-	@echo; echo "Open $(abspath $(DEMO_STORE))-gallery.html in a browser, or search there yourself:"
+	@echo; echo "Open $(abspath $(DEMO_STORE))-gallery.html in a browser, or search in the browser:"
 	@echo "\$$ $(BIN)/mmindex serve --store $(DEMO_STORE) --open"
 
-quick: lint types ## What to run while editing: ruff, mypy and the fast tests
+quick: lint types ## Run ruff, mypy and the fast tests (for use while you edit)
 	$(BIN)/pytest -q -n auto --dist loadfile -m 'not slow' $(addprefix tests/,$(QUICK))
 
-test: lint types unit ## Everything that CI checks: ruff, mypy --strict, pytest
+test: lint types unit ## Run everything that CI checks: ruff, mypy --strict and pytest
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -53,25 +53,28 @@ unit: $(STAMP)
 	$(BIN)/pytest -n auto --dist loadfile --ignore=tests/torture
 	$(BIN)/pytest -n auto --dist worksteal tests/torture
 
-coverage: $(STAMP) ## Measure which lines and branches the tests run; pages in htmlcov/
+coverage: $(STAMP) ## Measure which lines and branches the tests run; writes pages to htmlcov/
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -q -n auto --dist loadfile --ignore=tests/torture
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report --format=total
 
-torture: $(STAMP) ## Kill, starve and damage it at every point (an hour on two cores)
+torture: $(STAMP) ## Test every kill, I/O error, power loss and damage (an hour on two cores)
 	MMINDEX_TORTURE=full $(BIN)/pytest -n 2 --dist worksteal tests/torture
 
-bench: $(STAMP) ## Measure beside the bounds and the peers; BENCH=full for the large cases (hours)
+bench: $(STAMP) ## Measure speed and compare it with other programs; BENCH=full for large cases (hours)
 	@failed=; for script in benchmarks/bench_*.py; do echo "== $$script"; \
 	    $(BIN)/python "$$script" || failed="$$failed $$script"; done; \
 	    test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
-docs: $(STAMP) ## Write docs/settings.md again from the settings in the code
+gpu: $(STAMP) ## Check and measure encoding and indexing on a GPU (8 minutes)
+	$(BIN)/python benchmarks/gpu_check.py
+
+docs: $(STAMP) ## Update docs/settings.md from the settings in the code
 	$(BIN)/python docs/settings.py
 
-constraints: ## Make .venv anew from the newest releases and write their versions to constraints.txt
+constraints: ## Recreate .venv with the newest releases and write their versions to constraints.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'

@@ -2,10 +2,10 @@
 
     bench_encode.py [--photos DIR] [--images 256] [--models ViT-B-32 photos]
 
-The bound is 1 / (1 / model + 1 / (cores x decode)): the rates of the model alone and of decoding
-alone, measured in the same run and combined for the same cores. Both programs get the same seeded
-weights and the same files. ``--photos``: a folder of JPEGs, each used several times with different
-bytes appended; without it, drawn scenes.
+The bound is 1 / (1 / model + 1 / (cores x decode)). It combines the rates of the model alone and of
+decoding alone, measured in the same run on the same cores. Both programs get the same seeded
+weights and the same files. ``--photos`` names a folder of JPEGs, each of which is used several
+times with different bytes appended. Without it, scenes are drawn.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def write_images(folder: Path, photos: Path | None, count: int) -> str:
     if photos is not None:
         files = [path.read_bytes() for path in sorted(photos.glob("*.jpg"))[:count]]
         if not files:
-            raise SystemExit(f"{photos}: holds no .jpg")
+            raise SystemExit(f"{photos}: contains no .jpg")
         what = f"{len(files)} photos"
     else:
         from mmindex.scenes import draw, encode, make_scene

@@ -1,8 +1,8 @@
-"""The speed of fetching a URL list from a server on loopback, compared with img2dataset.
+"""Measure the speed of fetching a URL list from a server on loopback; compare with img2dataset.
 
     bench_fetch.py                    mmindex alone
-    bench_fetch.py --limit            and aiohttp alone: no store, no rules, responses discarded
-    bench_fetch.py --peer PYTHON      and img2dataset 1.47, from the environment of that Python
+    bench_fetch.py --limit            also aiohttp alone: no store, no rules, responses discarded
+    bench_fetch.py --peer PYTHON      also img2dataset 1.47, from the environment of that Python
     bench_fetch.py --memory           10,000 and 100,000 rows
 
 Each run has its own process and shares the machine's cores with the server process. Runs alternate,
@@ -219,7 +219,7 @@ def memory(options: argparse.Namespace, scratch: Path, port: int, report: Report
                 "again peak MB": again["peak_bytes"] / 1e6,
             }
         )
-    report.table("memory; again: nothing new to fetch", found)
+    report.table("memory; second run: nothing new to fetch", found)
 
 
 def main() -> None:
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="default: 2,000; 10,000 with --full")
     parser.add_argument("--side", type=int, default=64, help="pixels")
     parser.add_argument("--threads", type=int, default=32)
-    parser.add_argument("--peer", help="a Python that has img2dataset 1.47")
+    parser.add_argument("--peer", help="Python of an environment with img2dataset 1.47")
     parser.add_argument("--peer-processes", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--limit", action="store_true")

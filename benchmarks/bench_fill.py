@@ -1,10 +1,10 @@
-"""Filling an index with several processes, compared with one: time, peak memory, bytes.
+"""Fill an index with several processes and with one; compare time, peak memory and bytes.
 
     bench_fill.py [--n 100000] [--processes 4]
     BENCH=full: 1,000,000 vectors
 
 Both fill the same trained index from the same vectors (benchkit/clustered.py), 512 dimensions.
-Processes gain time only if there are more cores than one process keeps busy.
+Several processes are faster only if there are more cores than one process keeps busy.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PART = 65_536
 
 
 def prepare(folder: Path, n: int) -> None:
-    """The vectors of a store, and a trained index without any."""
+    """The vectors of a store, and a trained index that contains no vectors."""
     import faiss
     import msgspec
 

@@ -1,4 +1,4 @@
-"""Growth of cost: seconds per 1,000 scenes by corpus size, and query time by index size.
+"""Measure how costs grow: seconds per 1,000 scenes by corpus size, query time by index size.
 
     bench_growth.py [--scenes 250 500 1000] [--n 20000 80000]
     BENCH=full: 1,000 to 100,000 scenes, 100,000 and 1,000,000 x 512 vectors
@@ -27,7 +27,7 @@ def build(size: int, store: Path) -> dict[str, Any]:
     run([*MMINDEX, "build", "--store", store, "--source", f"scenes:{size}@7"])
     report = json.loads(sorted((store / "runs").glob("*.json"))[-1].read_text())
     seconds = dict(report["seconds"])
-    # Loading the model is the same for every size; the exact evaluation is quadratic, and
+    # Loading the model takes the same time for every size; the exact evaluation is quadratic, and
     # capped by evaluate.max_queries.
     seconds["encode"] -= report["reports"]["encode"]["seconds"].get("load", 0.0)
     row: dict[str, Any] = {"scenes": size}

@@ -3,9 +3,9 @@
     bench_index.py [--n 20000] [--dim 512] [--systems mmindex hnswlib ...] [--work DIR]
     BENCH=full: 200,000 and 1,000,000 vectors; autofaiss (12 minutes) only at 200,000
 
-Every system gets the same vectors (benchkit/clustered.py), queries and threads, builds in one
-process and searches in another. The fastest of its settings that reaches a recall is reported.
-Recall is relative to the exact ten best. Peers run in their own environments.
+Every system gets the same vectors (benchkit/clustered.py), queries and threads, and builds in one
+process and searches in another. For each recall, the fastest setting that reaches it is reported.
+Recall is the share of the ten exact best that is found. Peers run in their own environments.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def rows_of(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def compare(report: Report, n: int, options: argparse.Namespace, folder: Path) -> None:
     case = (options.cases or folder) / f"{n}x{options.dim}"
     if not (case / "vectors.npy").exists():
-        # In its own process: the peak memory of a child includes that of its parent at the fork.
+        # In its own process: a child starts with the peak memory of its parent.
         again(__file__, "--part", "case", "", str(case), str(n), str(options.dim))
     found: list[dict[str, Any]] = []
     for name in options.systems:

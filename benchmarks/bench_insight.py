@@ -1,4 +1,4 @@
-"""Quality of match, classify, explain, caption and --minus on scenes that the model has not seen.
+"""Measure the quality of match, classify, explain, caption and --minus on unseen scenes.
 
     python benchmarks/bench_insight.py [--store DIR] [--count 500] [--seed 8]
 
@@ -46,7 +46,7 @@ WORDS = {"meadow": ("meadow", "green field"), "city": ("city", "town"), "snow": 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--store", type=Path, help="default: a small one, built first")
+    parser.add_argument("--store", type=Path, help="default: a small store, built first")
     parser.add_argument("--count", type=int, default=500 if FULL else 100)
     parser.add_argument("--seed", type=int, default=8)
     parser.add_argument("--photos", type=Path)
@@ -142,7 +142,7 @@ def bench_classify(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path
     told = classify_files(vectorizer, classifier, list(truth), 3)
     report = report_on(list(Truth(known=True, listed=truth).given(told)), tuple(kinds))
     print(
-        f"classify the one kind of thing of {report.items} scenes among {len(kinds)}:"
+        f"classify the only kind of object of {report.items} scenes among {len(kinds)}:"
         f" accuracy {100 * report.accuracy:.1f} %, top 3 {100 * report.top_k_accuracy:.1f} %"
     )
 
@@ -166,7 +166,7 @@ def bench_explain(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]
                     at = (peak[0] * SIZE_PX, peak[1] * SIZE_PX)
                     right += any(x <= at[0] <= r and y <= at[1] <= b for x, y, r, b in boxes)
         print(
-            f"explain, {method}: peak on the thing in {100 * right / asked:.1f} % of {asked}"
+            f"explain, {method}: peak on the object in {100 * right / asked:.1f} % of {asked}"
             f" (chance {100 * chance / asked:.1f} %)"
         )
 
@@ -184,7 +184,7 @@ def bench_caption(vectorizer: Vectorizer, scenes: list[Scene], paths: list[Path]
             [hit] = describe(vectorizer, str(path), 1, voters).captions
             true += fits(claims[hit.caption or ""], scene)
         share = 100 * true / min(100, len(scenes))
-        print(f"caption, {voters or 'no'} voters: wholly true of {share:.1f} %")
+        print(f"caption, {voters or 'no'} voters: completely true for {share:.1f} %")
 
 
 def bench_copies(vectorizer: Vectorizer, name: str, paths: list[Path]) -> None:
@@ -193,11 +193,11 @@ def bench_copies(vectorizer: Vectorizer, name: str, paths: list[Path]) -> None:
     own = _vectors(vectorizer, images)
     others = own @ own.T
     np.fill_diagonal(others, -1)
-    print(f"{len(images)} {name}: the nearest pair is alike by {others.max():.4f}")
+    print(f"{len(images)} {name}: the most similar pair has {others.max():.4f}")
     for kind, change in COPIES.items():
         alike = (_vectors(vectorizer, [change(image) for image in images]) * own).sum(axis=1)
         linked = " / ".join(f"{100 * (alike >= cut).mean():.0f}" for cut in (0.96, 0.98, 0.99))
-        print(f"  {kind:<14} median {np.median(alike):.3f}  least {alike.min():.3f}  {linked} %")
+        print(f"  {kind:<14} median {np.median(alike):.3f}  lowest {alike.min():.3f}  {linked} %")
 
 
 def _vectors(vectorizer: Vectorizer, images: list[Image.Image]) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""Peak memory of encoding by corpus size, and of building and opening an index.
+"""Peak memory of encoding and of whole builds by corpus size, and of building and opening an index.
 
     bench_memory.py [--scenes 250 1000] [--n 50000]
     BENCH=full: up to 100,000 images, and 1,000,000 x 512 vectors
 
-Images are drawn scenes of the embedded model. The limit for the index is 1 GB plus the
+Images are drawn scenes of the embedded model, with five captions each. A build crawls, encodes,
+indexes and evaluates in one process. The limit for the index is 1 GB plus the
 training sample (float32) and the index itself.
 """
 
@@ -122,6 +123,24 @@ def encoding(sizes: list[int], folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def building(sizes: list[int], folder: Path) -> list[dict[str, Any]]:
+    rows = []
+    for size in sizes:
+        store = folder / f"built{size}"
+        ran = run([*MMINDEX, "build", "--store", store, "--source", f"scenes:{size}@7"])
+        report = json.loads(sorted((store / "runs").glob("*.json"))[-1].read_text())
+        rows.append(
+            {
+                "scenes": size,
+                "build s": ran.wall_s,
+                "peak MB": report["peak_rss_bytes"] / 2**20,
+                "worker peak MB": report["peak_child_rss_bytes"] / 2**20,
+                **{f"{stage} s": seconds for stage, seconds in report["seconds"].items()},
+            }
+        )
+    return rows
+
+
 def indexing(sizes: list[int], folder: Path) -> list[dict[str, Any]]:
     rows = []
     for n in sizes:
@@ -167,6 +186,7 @@ def main() -> None:
         sizes = options.n or ([1_000_000] if large else [50_000])
         report.table(f"index build, {DIM} dimensions", indexing(sizes, Path(name)))
         report.table("encoding drawn scenes", encoding(scenes, Path(name)))
+        report.table("building from drawn scenes", building(scenes, Path(name)))
 
 
 if __name__ == "__main__":

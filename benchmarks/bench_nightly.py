@@ -2,9 +2,9 @@
 
     bench_nightly.py [--images 50000] [--index auto]
 
-Drawn scenes are in a folder with the layout of COCO. A third of the changed images is removed, a
-third is replaced under the same name, and a third is new. The job is compared with a build of the
-changed corpus in an empty store, and with a run in which nothing has changed.
+The scenes are drawn into a folder with the layout of COCO. A third of the changed images is
+removed, a third is replaced under the same name, and a third is new. The job is compared with a
+build of the changed corpus in an empty store, and with a run in which nothing has changed.
 """
 
 from __future__ import annotations
@@ -108,11 +108,11 @@ def measure(root: Path, options: argparse.Namespace) -> None:
     change(folder, corpus, spare)
     rows.append(row("1 % changed", *build(store, folder, options.index), store))
     rows.append(row("nothing changed", *build(store, folder, options.index), store))
-    rows.append(row("the same corpus from nothing", *build(fresh, folder, options.index), fresh))
+    rows.append(row("the same corpus, new store", *build(fresh, folder, options.index), fresh))
     report.table("nightly job", rows)
     night, full = rows[1], rows[3]
     report.table(
-        "nightly job beside a full build",
+        "nightly job compared with a full build",
         [
             {
                 "seconds": night["seconds"] / full["seconds"],
@@ -127,8 +127,8 @@ def measure(root: Path, options: argparse.Namespace) -> None:
 def main() -> None:
     parser = options_of(__doc__)
     parser.add_argument("--images", type=int, help="[default: 5,000; with --full 50,000]")
-    parser.add_argument("--index", default="auto", help="as of mmindex build")
-    parser.add_argument("--folder", type=Path, help="where to work; default: the temporary folder")
+    parser.add_argument("--index", default="auto", help="as in mmindex build")
+    parser.add_argument("--folder", type=Path, help="default: the temporary folder")
     options = parser.parse_args()
     options.images = options.images or (50_000 if options.full else 5_000)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:

@@ -2,8 +2,8 @@
 
     bench_queries.py [--lines 2000] [--images 20000]
 
-The embedded model asks a store of synthetic vectors of its dimensions, with as many names. Encoding
-is timed inside the process; the rest is searching, looking up names and printing.
+The embedded model queries a store of synthetic vectors with the same dimensions, each with a name.
+Encoding is timed inside the process; the rest is searching, looking up names and printing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def ask(store: Path, lines: list[bytes], form: str) -> dict[str, float]:
         encoder = _Timed(vectorizer.encoder)
         vectorizer._encoder = encoder  # type: ignore[assignment]
         with _nowhere():
-            # Opens, warms up.
+            # Opens the index, and warms up.
             print_answers(index.search_many(lines[:300], errors="keep"), form)
             encoder.seconds = 0.0
             begun = time.perf_counter()

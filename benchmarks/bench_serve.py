@@ -1,11 +1,11 @@
-"""Requests per second of `mmindex serve` while versions change, and of `clip back`.
+"""Measure requests per second of `mmindex serve` while versions change, and of `clip back`.
 
     bench_serve.py [--images 10000] [--clients 64] [--seconds 15]
 
-The store has 2,000 drawn scenes and clustered vectors without files. Clients send one request after
-the other: texts of four words, and thumbnails of the scenes. During the mix, a rollback publishes a
-version every ten seconds, and after half of the time a build adds 1,000 vectors. Every response
-except 200, and 503 with Retry-After, counts as an error.
+The store has 2,000 drawn scenes, and clustered vectors without files. Each client sends one request
+after the other: texts of four words, and thumbnails of the scenes. In the mixed case, a rollback
+publishes a version every ten seconds, and after half of the time a build adds 1,000 vectors. Every
+response counts as an error, except 200, and 503 with Retry-After.
 
 clip-retrieval's `clip back` answers the same texts from the same vectors with the same model, if
 its environment exists. Recall is measured on the answers of both, against exact search.
@@ -51,7 +51,7 @@ QUERIES = 500
 SCENES = 2_000
 EVERY_S = 10  # between two versions
 BACK = Path(__file__).parent / "peers" / "clip_back.py"
-BACK_PORT = 1_234  # clip back has no free port to choose
+BACK_PORT = 1_234  # clip back cannot choose a free port itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ async def client(
     seed: int,
     out: list[tuple[str, float]],
 ) -> None:
-    rng = random.Random(seed)  # a load, no secret
+    rng = random.Random(seed)  # the load is not a secret
     while time.monotonic() < ends:
         started = time.perf_counter()
         async with request(rng) as answer:
@@ -143,13 +143,13 @@ async def load(
     options: argparse.Namespace,
     corpus: Corpus | None = None,
 ) -> dict[str, Any]:
-    """Let all clients ask for the given time, and return the figures.
+    """Let all clients send requests for the given time, and return the figures.
 
     Args:
         base: address of the server.
         request: makes a request.
         options: clients and seconds.
-        corpus: the store to publish versions of meanwhile.
+        corpus: the store that publishes versions meanwhile.
     """
     out: list[tuple[str, float]] = []
     ends = time.monotonic() + options.seconds

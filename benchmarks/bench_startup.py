@@ -144,7 +144,7 @@ def measure(store: Path, folder: Path, options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = options_of(__doc__)
-    parser.add_argument("--store", type=Path, help="of the embedded model; default: a small one")
+    parser.add_argument("--store", type=Path, help="default: a small store, built first")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

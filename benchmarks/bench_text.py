@@ -3,7 +3,8 @@
     bench_text.py [--captions captions_val2017.json] [--model ViT-B-32]
 
 Weights are seeded. Both sides use batches of 256 and include tokenization. For a causal tower,
-mmindex computes a batch only up to its longest text; open_clip always reads 77 positions.
+mmindex computes only as many positions as the longest text in a batch has; open_clip always
+computes 77.
 """
 
 from __future__ import annotations

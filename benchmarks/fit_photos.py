@@ -1,14 +1,16 @@
-"""Make the embedded model for photographs from its parts and a corpus of captioned photos.
+"""Build the embedded model for photographs from its parts and a corpus of captioned photos.
 
     fit_photos.py --image-weights efficientnet-lite2.pth --text-model all-MiniLM-L6-v2/ \
         --source flickr30k:~/flickr30k --work photos.work --out data/models/photos-clip
 
-Both towers keep their weights; only the two linear heads that join them are fitted, to pairs of a
-photo and a caption and, beside those, to pairs of an ImageNet class and its name. Features and text
-vectors are kept in --work and read from there the next time (``features.npy`` float16 (n, 1280),
-``captions.txt``, one a line, ``owner.npy``, the photo's row of each, ascending, ``texts.npy``), so
-a second fit takes seconds. With --hold-out N the heads are fitted without N photos first, and
-recall among those is told. Everything is seeded: the same input gives the same file.
+Both towers keep their weights. Only the two linear heads that join them are fitted: to pairs of a
+photo and a caption, and to pairs of an ImageNet class and its name.
+
+Features and text vectors are kept in --work, so a second fit takes seconds: ``features.npy``
+(float16 (n, 1280)), ``captions.txt`` (one caption per line), ``owner.npy`` (the row of the photo of
+each caption, ascending) and ``texts.npy``. With --hold-out N, the heads are first fitted without N
+photos, and recall on these photos is printed. Everything is seeded: the same input gives the same
+file.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from mmindex.sources.spec import SourceOptions
 from mmindex.store.layout import Layout
 from mmindex.train.corpus import LIMITS, Decoder, captioned_items
 
-CONTEXT: Final = 128  # tokens of a text; the tower was trained with as many
+CONTEXT: Final = 128  # tokens of a text; the tower was trained with the same number
 DIM: Final = 384
 TOKENS_AT_ONCE: Final = 4_096
 # EfficientNet-Lite2: expand, kernel, stride, width, repeat.
@@ -64,13 +66,13 @@ class Settings:
     """Settings of the fit; the defaults were chosen on held-out Flickr8k photos.
 
     Attributes:
-        class_weight: of all class names together, beside the captions' 1.
-        image_ridge, text_ridge: added to each covariance, in parts of its mean variance.
-        strength: directions are weighted by their correlation to this power.
-        steps, batch, classes: of the polish: captions and class names in a batch.
-        rate: of Adam, in parts of a map's own spread; falls to zero along a cosine.
-        temperature: what similarities are divided by.
-        drop: share of a photo's features that are left out at random.
+        class_weight: weight of all class names together; that of all captions is 1.
+        image_ridge, text_ridge: added to each covariance, relative to its mean variance.
+        strength: directions are weighted by their correlation, raised to this power.
+        steps, batch, classes: steps of the polish, captions and class names in a batch.
+        rate: learning rate of Adam, relative to the spread of a map; cosine decay to zero.
+        temperature: similarities are divided by it.
+        drop: share of the features of a photo that are left out at random.
     """
 
     class_weight: float = 0.25
@@ -91,9 +93,9 @@ class Pairs:
     """The data to which the heads are fitted.
 
     Attributes:
-        features: float32 (n, 1280), pooled, of photos.
-        texts: float32 (m, 384), of captions.
-        owner: int64 (m,), each caption's photo, ascending.
+        features: float32 (n, 1280), pooled features of photos.
+        texts: float32 (m, 384), vectors of captions.
+        owner: int64 (m,), the photo of each caption, ascending.
     """
 
     features: Tensor
@@ -101,7 +103,7 @@ class Pairs:
     owner: Tensor
 
     def only(self, photos: Tensor) -> Pairs:
-        """Return the pairs of some photos, int64 ascending."""
+        """Return the pairs of some photos; ``photos`` is int64, ascending."""
         place = torch.full((len(self.features),), -1)
         place[photos] = torch.arange(len(photos))
         kept = place[self.owner] >= 0
@@ -110,11 +112,11 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """ImageNet's classes as the image tower and the text tower know them.
+    """ImageNet's classes, as represented in the image tower and in the text tower.
 
     Attributes:
-        rows: float32 (1000, 1280), the classifier's weights.
-        names: float32 (1000, 384), vectors of the names, the mean where there are several.
+        rows: float32 (1000, 1280), the weights of the classifier.
+        names: float32 (1000, 384), vectors of the names; the mean if a class has several.
     """
 
     rows: Tensor
@@ -138,9 +140,10 @@ class Heads:
 def fit(pairs: Pairs, classes: Classes, settings: Settings) -> Heads:
     """Regularised canonical correlation (H. Hotelling 1936), then a contrastive polish.
 
-    A class has no photo here, but its classifier's row w says where its photos lie: for classes of
-    equal covariance S a linear discriminant is w = S^-1 (mean of the class - mean of all), so the
-    mean is S w, set at the length of a real photo's deviation.
+    There are no photos of the classes. The position of a class follows from its row w in the
+    classifier: for classes with the same covariance S, a linear discriminant is
+    w = S^-1 (mean of the class - mean of all). The deviation of the class is therefore S w, scaled
+    to the length of that of a real photo.
     """
     features = spread(pairs.features)
     centre, middle = features.mean(0), pairs.texts.mean(0)
@@ -194,7 +197,7 @@ def correlate(sides: Sides, settings: Settings) -> tuple[Tensor, Tensor]:
 
 
 def inverse_root(covariance: Tensor, ridge: float) -> Tensor:
-    """(covariance + ridge)^(-1/2), float64; the ridge in parts of the mean variance."""
+    """Return (covariance + ridge)^(-1/2), float64; the ridge is relative to the mean variance."""
     whole = covariance.double()
     whole += ridge * whole.diagonal().mean() * torch.eye(len(whole), dtype=whole.dtype)
     values, vectors = torch.linalg.eigh(whole)
@@ -260,10 +263,10 @@ def hold_out(pairs: Pairs, classes: Classes, settings: Settings, count: int) -> 
 
 
 def image_tower(path: Path) -> tuple[dict[str, Tensor], Tensor]:
-    """The tower's weights with batch normalisation folded in, and the classifier's rows.
+    """Return the weights of the tower, including batch normalisation, and the classifier's rows.
 
-    The file lists a convolution, then its normalisation's weight, bias, mean and variance, block by
-    block in the network's order; two tensors of the classifier come last.
+    The file contains, for each block in the order of the network, a convolution and the weight,
+    bias, mean and variance of its normalisation. Two tensors of the classifier come last.
     """
     stored = torch.load(path, weights_only=True)
     tensors = [value for key, value in stored.items() if not key.endswith("num_batches_tracked")]
@@ -281,7 +284,7 @@ def image_tower(path: Path) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def text_tower(folder: Path, rows: Sequence[int]) -> dict[str, Tensor]:
-    """The text tower's weights, from transformers' names; ``rows`` of the word table are kept."""
+    """Return the text tower's weights, with only ``rows`` of the word table."""
     stored = load_file(folder / "model.safetensors")
     table, scale = pack_rows(stored["embeddings.word_embeddings.weight"][list(rows)])
     kinds = stored["embeddings.token_type_embeddings.weight"]
@@ -313,7 +316,7 @@ def text_tower(folder: Path, rows: Sequence[int]) -> dict[str, Tensor]:
 
 
 def write_vocabulary(folder: Path, path: Path) -> list[int]:
-    """Write the pieces that texts can have, one a line; returns their numbers in the original."""
+    """Write the word pieces of texts, one per line, and return their numbers in the original."""
     numbers = json.loads((folder / "tokenizer.json").read_bytes())["model"]["vocab"]
     kept = [piece for piece in sorted(numbers, key=numbers.get) if "[unused" not in piece]
     path.write_bytes(gzip.compress("\n".join(kept).encode(), mtime=0))
@@ -321,7 +324,7 @@ def write_vocabulary(folder: Path, path: Path) -> list[int]:
 
 
 def configuration(pieces: int) -> dict[str, Any]:
-    """``model_cfg`` of the model's folder."""
+    """Return the ``model_cfg`` for the folder of the model."""
     names = ("expand", "kernel", "stride", "width", "repeat")
     return {
         "network": PHOTOS_NETWORK,
@@ -344,7 +347,7 @@ def configuration(pieces: int) -> dict[str, Any]:
 
 
 def encode_texts(network: PhotosNetwork, tokenizer: WordPiece, texts: Sequence[str]) -> Tensor:
-    """Text vectors before the head: float32 (n, 384)."""
+    """Return text vectors before the head: float32 (n, 384)."""
     rows = [tokenizer.encode(text) for text in texts]
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     vectors = torch.empty(len(rows), 384)
@@ -377,7 +380,7 @@ def read_photos(network: PhotosNetwork, sources: Sequence[str], work: Path) -> N
 
 
 def read_pairs(network: PhotosNetwork, tokenizer: WordPiece, work: Path) -> Pairs:
-    """Return the data in ``work``; text vectors are computed the first time."""
+    """Return the data in ``work``; text vectors are computed if they are not there."""
     captions = (work / "captions.txt").read_text(encoding="utf-8").splitlines()
     if not (work / "texts.npy").is_file():
         np.save(work / "texts.npy", encode_texts(network, tokenizer, captions).numpy())
@@ -395,7 +398,7 @@ def read_pairs(network: PhotosNetwork, tokenizer: WordPiece, work: Path) -> Pair
 
 
 def class_vectors(network: PhotosNetwork, tokenizer: WordPiece) -> Tensor:
-    """Vectors of ImageNet's class names: float32 (1000, 384)."""
+    """Return the vectors of ImageNet's class names: float32 (1000, 384)."""
     info = ImageNetInfo()
     names = [info.index_to_description(number).split(", ") for number in range(info.num_classes())]
     vectors = encode_texts(
@@ -407,15 +410,15 @@ def class_vectors(network: PhotosNetwork, tokenizer: WordPiece) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--image-weights", type=Path, required=True, help="EfficientNet-Lite2's .pth"
+        "--image-weights", type=Path, required=True, help=".pth file of EfficientNet-Lite2"
     )
     parser.add_argument("--text-model", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument(
-        "--source", nargs="*", default=[], help="captioned photos, as mmindex reads them"
+        "--source", nargs="*", default=[], help="sources of captioned photos, as in mmindex build"
     )
-    parser.add_argument("--work", type=Path, required=True, help="keeps features and text vectors")
-    parser.add_argument("--out", type=Path, required=True, help="the model's folder")
-    parser.add_argument("--hold-out", type=int, default=0, help="measure on so many photos first")
+    parser.add_argument("--work", type=Path, required=True, help="folder for features and vectors")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
+    parser.add_argument("--hold-out", type=int, default=0, help="photos to measure with first")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     arguments.work.mkdir(parents=True, exist_ok=True)

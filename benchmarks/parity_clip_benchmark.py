@@ -1,18 +1,18 @@
-"""Recall against LAION's CLIP_benchmark (``zeroshot_retrieval``) on the same embeddings.
+"""Compare recall with LAION's CLIP_benchmark (``zeroshot_retrieval``) on the same embeddings.
 
-    pip install --no-deps --target PEER clip-benchmark    # beside the project, not into it
+    pip install --no-deps --target PEER clip-benchmark    # outside the environment of mmindex
     python benchmarks/parity_clip_benchmark.py --peer PEER [--cases 12]
 
 Both programs get the same vectors: CLIP_benchmark through its own ``evaluate`` with a model that
-looks them up, mmindex through a published store. Random float vectors would leave the comparison
-open to rounding, so these are exact: whole numbers over 2048 whose squares add up to one. Their
-norm is 1, and every product and sum of a score fits float32, so both score each pair alike to the
-last bit and normalising changes nothing. Numbers of queries are powers of two, so that the mean
-that CLIP_benchmark takes in float32 is exact as well.
+looks them up, mmindex through a published store. With random float vectors, rounding could affect
+the comparison. The vectors are therefore exact: integers divided by 2048 whose squares add up to
+one. Their norm is 1, and every product and sum in a score is exact in float32, so both programs
+compute identical scores and normalisation changes nothing. The number of queries is a power of two,
+so the mean that CLIP_benchmark computes in float32 is also exact.
 
-Where scores tie, CLIP_benchmark leaves the order to ``torch.topk``, which promises none; mmindex
-puts the lower row first. Cases with a tie that could matter are counted and compared within the
-bounds that any order of the ties allows.
+If scores are equal, CLIP_benchmark leaves the order to ``torch.topk``, which guarantees none, and
+mmindex puts the lower row first. If such ties can affect the result, both figures are compared
+within the bounds that the possible orders of the ties allow, and these cases are counted.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ TOLERANCE = 1e-9
 class Case:
     images: np.ndarray
     texts: np.ndarray
-    owner: np.ndarray  # image of each caption, ascending: CLIP_benchmark numbers them so
+    owner: np.ndarray  # image of each caption, ascending, as CLIP_benchmark numbers them
 
 
 def exact_vectors(rng: np.random.Generator, n: int) -> np.ndarray:
-    """float32 (n, DIM) of norm exactly 1, each number a multiple of 1/2048."""
+    """Return float32 (n, DIM) with norm exactly 1; each value is a multiple of 1/2048."""
     return np.stack([exact_vector(rng) for _ in range(n)])
 
 
@@ -62,7 +62,7 @@ def exact_vector(rng: np.random.Generator) -> np.ndarray:
 
 
 def four_squares(total: int, rng: np.random.Generator) -> np.ndarray:
-    """Four whole numbers whose squares add up to ``total`` (Lagrange: there always are some)."""
+    """Return four integers whose squares add up to ``total`` (they exist for every number)."""
     while True:
         a = int(rng.integers(0, int(total**0.5) + 1))
         b = int(rng.integers(0, int((total - a * a) ** 0.5) + 1))
@@ -91,8 +91,8 @@ def make_case(seed: int, *, ties: bool) -> Case:
     n = int(rng.choice([64, 128, 256, 512]))
     owner = np.repeat(np.arange(n), captions_each(rng, n))
     images, texts = exact_vectors(rng, n), exact_vectors(rng, len(owner))
-    # Half of the captions resemble their image, so that recall is neither none nor all: one in
-    # two is its image with a pair of numbers exchanged, which keeps the norm.
+    # Half of the captions are similar to their image, so that recall is neither 0 nor 100 %: they
+    # are the image with two numbers exchanged, which does not change the norm.
     for row in rng.choice(len(owner), len(owner) // 2, replace=False):
         texts[row] = images[owner[row]]
         swapped = rng.permutation(DIM)[: int(rng.choice([2, 8, 16]))]
@@ -184,7 +184,7 @@ def bounds(case: Case) -> dict[str, tuple[float, float]]:
 
 
 def compare(case: Case, label: str, folder: Path) -> float:
-    """Print one line and return the largest difference where ties cannot matter."""
+    """Print one line, and return the largest difference of figures that ties cannot affect."""
     own, peer, between = ours(case, folder), theirs(case), bounds(case)
     worst, open_ = 0.0, 0
     for name, (low, high) in between.items():
@@ -204,7 +204,7 @@ def compare(case: Case, label: str, folder: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peer", type=Path, help="folder that clip_benchmark was installed into")
+    parser.add_argument("--peer", type=Path, help="folder with clip_benchmark")
     parser.add_argument("--cases", type=int, default=12)
     options = parser.parse_args()
     if options.peer is not None:

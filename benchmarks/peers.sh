@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Make an environment of its own for each program that the benchmarks compare with.
+# Create a separate environment for each program that the benchmarks compare with mmindex.
 #
 #     benchmarks/peers.sh FOLDER [NAME ...]     NAME: ann, autofaiss, clip-retrieval, img2dataset
-#     export MMINDEX_PEERS=FOLDER               the benchmarks look there
+#     export MMINDEX_PEERS=FOLDER               so that the benchmarks find the environments
 #
-# PEERS_TORCH=DIR lets clip-retrieval use the torch in that site-packages folder (5 GB otherwise).
+# With PEERS_TORCH=DIR, clip-retrieval uses the torch in this site-packages folder, which saves 5 GB.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

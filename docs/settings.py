@@ -60,11 +60,17 @@ def page() -> str:
     Raises:
         ValueError: a setting has no text, or lacks the paragraph on when to change it.
     """
-    # Crawl settings are recorded only where they differ from their defaults.
-    crawl = config.CrawlConfig(metadata="no-location", captions_from="metadata", video_interval=1.0)
+    # These settings are recorded only if they differ from their defaults.
+    changed = config.Config(
+        crawl=config.CrawlConfig(
+            metadata="no-location", captions_from="metadata", video_interval=1.0
+        ),
+        fetch=config.FetchConfig(s3_endpoint="https://minio.example.org:9000"),
+        index=config.IndexConfig(keywords=False),
+    )
     remembered = {
         f"{section}.{name}"
-        for section, values in config.Config(crawl=crawl).recorded().items()
+        for section, values in changed.recorded().items()
         if isinstance(values, dict)
         for name in values
     } | {f"source.{name}" for name in config.SourceConfig.model_fields}

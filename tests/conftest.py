@@ -36,21 +36,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    """A real open_clip model, saved as a folder and as a lone file; do not change its files."""
+    """A real open_clip model, saved as a folder and as a single file; do not change its files."""
     return save_tiny_model(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
 def encoder(tiny_model: TinyModel) -> OpenClipEncoder:
     """The tiny model, loaded."""
-    from support.loading import load  # here: most tests need no torch
+    from support.loading import load  # here, because most tests need no torch
 
     return load(tiny_model.name)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Where a test's store will be."""
+    """The folder for the store of a test."""
     return tmp_path / "store"
 
 
@@ -81,7 +81,7 @@ def fake_encoder() -> FakeEncoder:
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A folder in memory, if the system has one."""
-    from support.fakestore import fast_folder  # here: it imports all that a build needs
+    from support.fakestore import fast_folder  # it imports everything that a build needs
 
     with fast_folder() as folder:
         yield folder

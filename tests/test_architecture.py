@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"mmindex": ROOT / "pipeline" / "mmindex", "mmindex_cli": ROOT / "cli" / "mmindex_cli"}
-# What belongs to the place where this was written, spelt so that this file does not hold it.
+# Words from the place of writing, spelt so that this file does not contain them.
 NEVER_MENTIONED = (
     r"/wor[k]/",
     r"/tmp/de[v]\b",
@@ -23,7 +23,7 @@ NEVER_MENTIONED = (
     r"\bsub-?agen[t]s?\b",
     r"\bAI assistan[t]",
 )
-# Declared, and why no module imports it.
+# Declared packages that no module imports, and why.
 NOT_IMPORTED = {
     "faiss-cpu": "brings the same module as faiss-gpu, on other systems",
     "python-multipart": "starlette reads forms with it",
@@ -31,13 +31,13 @@ NOT_IMPORTED = {
     "timm": "open_clip builds towers with it; fingerprints name its version",
     "torchvision": "open_clip needs the one that fits torch; doctor names its version",
 }
-# The one file that says where real photos lie beside a checkout.
+# The only file that names the folder of real photos next to a checkout.
 KNOWS_ITS_SURROUNDINGS = {".ci/run"}
 
 
 @cache
 def modules() -> dict[str, ast.Module]:
-    """Every module of the two packages, by dotted name."""
+    """Return every module of the two packages, by dotted name."""
     found = {}
     for package, folder in PACKAGES.items():
         for path in sorted(folder.rglob("*.py")):
@@ -48,7 +48,7 @@ def modules() -> dict[str, ast.Module]:
 
 
 def imported(tree: ast.Module) -> set[str]:
-    """Dotted names of everything that a module imports, anywhere in it."""
+    """Return the dotted names of everything that a module imports, anywhere in it."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -65,14 +65,14 @@ def imported(tree: ast.Module) -> set[str]:
 
 
 def unit(name: str) -> str:
-    """What the table calls a module: a folder, a file, or the command line as a whole."""
+    """Return the name of a module in the table: a folder, a file, or the whole command line."""
     package, _, rest = name.partition(".")
     return package if package != "mmindex" else rest.partition(".")[0]
 
 
 @cache
 def places() -> dict[str, tuple[int, int]]:
-    """Row and place of each unit in the table of docs/architecture.md."""
+    """Return row and place of each unit in the table of docs/architecture.md."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (.+?) \|", text, re.MULTILINE)
     assert len(rows) > 5
@@ -95,14 +95,14 @@ def test_a_module_imports_only_from_rows_above_it_or_to_its_left():
             if other.partition(".")[0] not in PACKAGES or unit(name) == "":
                 continue
             mine, its = unit(name), unit(other)
-            # `import mmindex` and its version are for everybody.
+            # Everything can import `mmindex` and its version.
             if its in places() and its != mine and places()[its] > places()[mine]:
                 wrong.append(f"{name} imports {other}")
     assert wrong == []
 
 
 def test_modules_that_scripts_and_documents_import_exist():
-    """Tests start small programs as text, which no linter and no move of a module sees."""
+    """Tests start small programs as text, which linters and refactoring tools do not see."""
     pattern = re.compile(r"^\s*(?:from|import) (mmindex(?:_cli)?(?:\.\w+)*)", re.MULTILINE)
     texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "tests").rglob("*.py")]
     wrong = [
@@ -128,19 +128,19 @@ def distributions(requirements: list[str]) -> set[str]:
 
 
 def needed() -> set[str]:
-    """Distributions that everybody gets."""
+    """Return the distributions that are always installed."""
     return distributions(project()["project"]["dependencies"])
 
 
 def optional() -> set[str]:
-    """Distributions of the extras that users choose."""
+    """Return the distributions of the extras."""
     extras = project()["project"]["optional-dependencies"]
     return distributions([line for name in extras if name != "dev" for line in extras[name]])
 
 
 @cache
 def owners() -> dict[str, set[str]]:
-    """Who may bring each imported name; a distribution of that name where none is installed."""
+    """Return the distributions of each imported name; the name itself if none is installed."""
     installed = packages_distributions()
     names = {other.partition(".")[0] for tree in modules().values() for other in imported(tree)}
     return {
@@ -150,7 +150,7 @@ def owners() -> dict[str, set[str]]:
 
 
 def imported_at_once(tree: ast.Module) -> set[str]:
-    """What importing a module imports: nothing inside functions, nothing for type checkers."""
+    """Return what importing a module imports: not inside functions, and not for type checkers."""
     later = [
         node
         for node in ast.walk(tree)
@@ -179,7 +179,7 @@ def test_packages_of_an_extra_are_imported_only_where_they_are_used():
         f"{name}: {top}"
         for name, tree in modules().items()
         for top in {other.partition(".")[0] for other in imported_at_once(tree)} & owners().keys()
-        # The service is an extra as a whole, and nothing imports it at once.
+        # The whole service is an extra, and nothing imports it at module level.
         if not owners()[top] & needed() and unit(name) != "serve"
     }
     assert too_early == set()
@@ -205,7 +205,7 @@ def test_development_packages_have_tested_versions():
 
 
 def test_every_test_file_is_collected(request):
-    """pytest passes over folders called build, dist or venv unless it is told otherwise."""
+    """By default, pytest ignores folders called build, dist or venv."""
     passed_over = request.config.getini("norecursedirs")
     lost = [
         str(path.relative_to(ROOT))

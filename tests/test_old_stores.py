@@ -22,7 +22,7 @@ STORES = sorted(path.parent for path in FIXTURES.glob("stores-*/*/store.tar.xz")
 
 
 def expected_of(path: Path) -> dict[str, Any]:
-    """What the code that made a store saw in it."""
+    """The content and the answers that the code which built a store found in it."""
     expected: dict[str, Any] = json.loads((path / "expected.json").read_text())
     return expected
 
@@ -33,13 +33,13 @@ def store_name(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Old:
-    """A home folder with an unpacked store and its photos, and what the store's maker saw in it."""
+    """A home folder with an unpacked store and its photos, and what its own code found in it."""
 
     home: Path
     expected: dict[str, Any]
 
     def run(self, *args: str, code: int = 0) -> list[dict[str, Any]]:
-        """Run ``mmindex ARGS...`` at home in this process; what it prints as JSON."""
+        """Run ``mmindex ARGS...`` at home in this process, and return its JSON output."""
         environment = {
             "HOME": str(self.home),
             "MMINDEX_STORE": str(self.home / "store"),
@@ -55,7 +55,7 @@ class Old:
         return [json.loads(line) for line in done.stdout.splitlines()] if form else []
 
     def show(self, *names: str) -> None:
-        """Put photos into the folder that the store was built from."""
+        """Put photos into the folder from which the store was built."""
         (self.home / "photos").mkdir(exist_ok=True)
         for name in names:
             shutil.copyfile(PHOTOS / name, self.home / "photos" / name)
@@ -89,7 +89,7 @@ def unpack(path: Path, home: Path) -> Old:
 
 @pytest.fixture(scope="module", params=STORES, ids=store_name)
 def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Old:
-    """An old store as it was left; do not change it."""
+    """An old store in its original state; do not change it."""
     return unpack(request.param, tmp_path_factory.mktemp("old"))
 
 
@@ -172,7 +172,7 @@ def test_a_build_continues_from_the_store_and_encodes_only_what_is_new(grown):
     assert report["reports"]["encode"]["encoded_images"] == count
     assert report["reports"]["encode"]["encoded_texts"] == 2 * count
     for side, info in expected["indexes"].items():
-        # An index is trained anew where another faiss made it; otherwise it is extended.
+        # An index from another version of faiss is trained again; otherwise it is extended.
         action = "extended" if info["faiss_version"] == faiss.__version__ else "trained"
         assert report["reports"][f"index {side}"]["action"] == action
         assert status["indexes"][side]["refine"] == info["refine"]

@@ -30,7 +30,7 @@ def clustered(
         seed: the same seed gives the same vectors.
         decay: the standard deviation along the i-th direction falls as i ** -decay.
         spread: distance of a vector to its cluster's centre, relative to that between centres.
-        mean: length of the mean direction that all share (CLIP's cone).
+        mean: length of the mean direction that all vectors share (CLIP's cone).
     """
     rng = np.random.default_rng(seed)
     scale = (np.arange(1, dim + 1) ** -decay).astype(np.float32)

@@ -76,5 +76,5 @@ def peer(name: str) -> Path | None:
     python = Path(folder) / name / "bin" / "python" if folder else None
     if python is not None and python.is_file():
         return python
-    print(f"  {name}: not installed: left out (benchmarks/peers.sh makes its environment)")
+    print(f"  {name}: not installed, left out (benchmarks/peers.sh creates its environment)")
     return None

@@ -53,6 +53,12 @@ class Report:
             f" load {about['load']}"
         )
 
+    @property
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows of all tables so far."""
+        found: dict[str, list[dict[str, Any]]] = self._content["tables"]
+        return found
+
     def table(self, title: str, rows: Sequence[Row]) -> None:
         """Print and keep rows with the same columns, and write the file again."""
         self._content["tables"][title] = [dict(row) for row in rows]

@@ -1,9 +1,10 @@
-"""Build or search the index of one peer over the files of a case, in the peers' environment.
+"""Build or search the index of one peer for the files of a case, in the environment of the peers.
 
     ann.py SYSTEM build|search CASE WORK THREADS
 
-CASE holds vectors.npy, queries.npy and truth.npy, WORK gets the index. One line of JSON on stdout.
-Nothing of mmindex is imported here: the environment has only the peers.
+CASE contains vectors.npy, queries.npy and truth.npy. The index is written to WORK, and one line of
+JSON to stdout. The script imports nothing from mmindex, because the environment contains only the
+peers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 K = 10
 SINGLES = 200
 _LONG_S = 2.0  # slower settings are not measured three times
-# A setting of a system, how to search with it, and how to ask one at a time where that differs.
+# The name of a setting, and how to search with it.
 Setting = tuple[str, Callable[[np.ndarray], np.ndarray]]
 
 
@@ -113,8 +114,8 @@ class Usearch(System):
 class FaissWiki(System):
     """OPQ64_256,IVFn,PQ64 with 4 to 16 sqrt(n) lists, re-ranked from float16.
 
-    As "Guidelines to choose an index" has it for this size where memory matters; the refinement is
-    what its IndexRefine page adds for recall that 64 bytes alone do not reach.
+    This follows "Guidelines to choose an index" for this size and limited memory. The re-ranking
+    follows the IndexRefine page, because 64 bytes alone do not reach the recall.
     """
 
     file: ClassVar[str] = "faiss.index"
@@ -147,7 +148,7 @@ class FaissWiki(System):
 
 
 class LanceDb(System):
-    """IVF_PQ as its own rules choose it; refine_factor re-ranks from the stored vectors."""
+    """IVF_PQ with LanceDB's default rules; refine_factor re-ranks with the stored vectors."""
 
     file: ClassVar[str] = "lance"
 
@@ -184,7 +185,7 @@ class LanceDb(System):
 
 
 class Autofaiss(System):
-    """Its own choice within the bytes that mmindex's index takes."""
+    """The index that autofaiss chooses, with at most as many bytes as mmindex's index."""
 
     file: ClassVar[str] = "autofaiss.index"
 

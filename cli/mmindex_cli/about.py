@@ -86,8 +86,8 @@ def doctor(
     """Check whether a build can run on this machine: packages, GPU, disk and model.
 
     It checks the model of --model, otherwise the model of the store, otherwise the default model
-    for photos. With --cluster, it checks the nodes as a run does. Exit code 0 means ready; 69 means
-    that you must fix something first.
+    for photos. With --cluster, it also checks each node, as a build does. Exit code 0 means ready;
+    69 means that you must fix something first.
 
     Example: mmindex doctor --model embedded
     """

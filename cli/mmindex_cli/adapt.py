@@ -43,9 +43,9 @@ def adapt(
 ) -> None:
     """Adapt the store's model to captions of its images, in seconds, without opening an image.
 
-    The command writes a new model only if recall on held-out images improves by more than the
-    noise. Use the model with `mmindex build --model local-dir:OUT`, which computes the new vectors
-    from the old ones.
+    The command writes a new model only if recall on held-out images improves significantly. Use the
+    model with `mmindex build --model local-dir:OUT`, which computes the new vectors from the old
+    ones.
 
     Example: mmindex adapt --captions captions.csv --out my-model
     """
@@ -72,7 +72,7 @@ def _lines(report: AdaptReport) -> Iterator[str]:
         yield f"adapted {visible(report.parent.model)}: {visible(str(report.out))}"
     else:
         kept = visible(report.parent.model)
-        yield f"kept {kept}: no candidate improves recall by more than the noise"
+        yield f"kept {kept}: no candidate improves recall significantly"
     yield from labelled(_rows(report))
     if report.model is not None:
         store = visible(str(report.store))

@@ -22,7 +22,7 @@ class _Commands(LazyCommands):
         "crawl": Entry("build:crawl", "List and hash the images and captions."),
         "encode": Entry("build:encode", "Encode the crawled items as vectors."),
         "index": Entry("build:index", "Build indexes from the vectors."),
-        "evaluate": Entry("evaluate:evaluate", "Measure recall, exact and through the index."),
+        "evaluate": Entry("evaluate:evaluate", "Measure recall, with exact search and the index."),
         "query": Entry("query:query", "Find images or captions by text or image."),
         "serve": Entry("serve:serve", "Serve a search page and an HTTP API."),
         "match": Entry("match:match", "Check whether a text describes an image."),
@@ -51,7 +51,7 @@ class _Commands(LazyCommands):
         "quarantine": Group(
             "List or retry items that were left out of the index.",
             {
-                "list": Entry("quarantine:quarantine_list", "List the items with the reasons."),
+                "list": Entry("quarantine:quarantine_list", "List the items and the reasons."),
                 "retry": Entry("quarantine:quarantine_retry", "Try the items again."),
             },
         ),

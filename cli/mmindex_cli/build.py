@@ -57,7 +57,7 @@ def build(
         _run(job, output_format)
 
 
-@takes_settings(*SOURCES, *LIMITS, *FETCH)
+@takes_settings(*SOURCES, *CLUSTER, *LIMITS, *FETCH)
 def crawl(
     values: Values,
     store: StoreOption = None,
@@ -95,7 +95,7 @@ def encode(
         _encode_part(job, part, output_format)
 
 
-@takes_settings(*INDEX)
+@takes_settings(*CLUSTER, *INDEX)
 def index(
     values: Values,
     store: StoreOption = None,

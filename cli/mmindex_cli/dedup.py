@@ -36,8 +36,8 @@ AcrossOption = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN",
-        help="Show only groups in which this column of the images has several values; split finds "
-        "images that are in more than one split.",
+        help="Show only groups in which this column of the images has several values. For "
+        "example, split finds images that are in more than one split.",
     ),
 ]
 _COLUMNS = ("group", "id", "uri", "width", "height", "bytes", "similarity", "keep")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mmindex.evaluate.evaluation import (
         CeilingBlock,
         Evaluation,
+        JudgedFigures,
         RecallBlock,
         Reliabilities,
     )
@@ -36,8 +38,19 @@ CompareOption = Annotated[
     typer.Option(
         "--compare",
         metavar="STORE_OR_VERSION",
-        help="Compare with another store of the same corpus, or with a version of this store (its "
-        "number): differences with intervals, McNemar's test, and the queries that changed most.",
+        help="Compare recall with another store of the same corpus, or with the version of this "
+        "store that has this number. Shows differences with intervals, McNemar's test, and the "
+        "queries that changed most.",
+    ),
+]
+
+QrelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--qrels",
+        metavar="FILE",
+        help="Also measure with the right answers in this file, in TREC form (`query_id 0 doc_id "
+        "relevance`): mAP@R, R-Precision, nDCG@10, MRR and recall@K.",
     ),
 ]
 
@@ -53,66 +66,77 @@ def evaluate(
     html: PageOption = None,
     expect: ExpectOption = None,
     compare_with: CompareOption = None,
+    qrels: QrelsOption = None,
 ) -> None:
-    """Measure recall@K in both directions, exactly and through the index, and the index's recall.
+    """Measure recall@K in both directions, with exact search and through the index, and the
+    recall of the index.
 
     --html writes a report: confidence intervals, ranks, best and worst queries, speed.
 
-    --compare answers whether another model is better on the same corpus.
+    --qrels measures with several right answers per query.
+
+    --compare shows whether another model is better on the same corpus.
 
     Example: mmindex evaluate --html report.html
     """
     import mmindex
     from mmindex.evaluate.contrast import contrast, open_other
     from mmindex.evaluate.expect import compare, find_expected
-    from mmindex.evaluate.stage import measure, settings_of
+    from mmindex.evaluate.stage import judge_with, measure, read_judgements, settings_of
 
     with mmindex.open(store_path(store)) as index:
         # Checked now, and not after minutes of measuring.
         golden = None if expect is None else find_expected(index.snapshot, expect)
         other = None if compare_with is None else open_other(index.snapshot, compare_with)
+        answers = None if qrels is None else read_judgements(index.snapshot, qrels)
         measured, config = index.measure(), settings_of(index.snapshot)
         comparison = None if golden is None else compare(golden, measured.evaluation)
+        judged = None if answers is None else judge_with(answers, measured.corpus, config)
         against = None
         if other is not None:
             there = (other, measure(other, config))
             against = contrast((index.snapshot, measured), there, config.seed)
-        _print(measured.evaluation, comparison, against, output_format)
+        _print(measured.evaluation, Extras(comparison, against, judged), output_format)
         if html is not None:
             from mmindex.pages.page import write_page
             from mmindex.pages.report import report_page
 
-            page = report_page(index.snapshot, measured, config, comparison, against)
+            page = report_page(index.snapshot, measured, config, comparison, against, judged)
             write_page(html, page)
     if comparison is not None:
         comparison.check()
 
 
-def _print(
-    evaluation: Evaluation,
-    comparison: Comparison | None,
-    against: Contrast | None,
-    output_format: Form,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What options add to an evaluation; None without the option."""
+
+    comparison: Comparison | None
+    against: Contrast | None
+    judged: JudgedFigures | None
+
+
+def _print(evaluation: Evaluation, extras: Extras, output_format: Form) -> None:
     from mmindex_cli.output import emit
 
     emit(
         [evaluation],
         output_format,
-        text=lambda _: _lines(evaluation, comparison, against),
-        json=lambda one: _record(one, comparison, against),
+        text=lambda _: _lines(evaluation, extras),
+        json=lambda one: _record(one, extras),
         compact=True,
     )
 
 
-def _record(
-    evaluation: Evaluation, comparison: Comparison | None, against: Contrast | None
-) -> dict[str, object]:
+def _record(evaluation: Evaluation, extras: Extras) -> dict[str, object]:
     import msgspec
 
     shown: dict[str, object] = msgspec.to_builtins(evaluation)
-    if against is not None:
-        shown["compared"] = against.record()
+    if extras.judged is not None:
+        shown["judged"] = msgspec.to_builtins(extras.judged)
+    if extras.against is not None:
+        shown["compared"] = extras.against.record()
+    comparison = extras.comparison
     if comparison is None:
         return shown
     figures = [
@@ -128,14 +152,34 @@ def _record(
     return {**shown, "expected": {"of": comparison.title, "figures": figures}}
 
 
-def _lines(
-    evaluation: Evaluation, comparison: Comparison | None, against: Contrast | None
-) -> Iterator[str]:
+def _lines(evaluation: Evaluation, extras: Extras) -> Iterator[str]:
     yield from evaluation_lines(evaluation)
-    if against is not None:
-        yield from contrast_lines(against)
-    if comparison is not None:
-        yield from comparison_lines(comparison)
+    if extras.judged is not None:
+        yield from judged_lines(extras.judged)
+    if extras.against is not None:
+        yield from contrast_lines(extras.against)
+    if extras.comparison is not None:
+        yield from comparison_lines(extras.comparison)
+
+
+def judged_lines(judged: JudgedFigures) -> Iterator[str]:
+    """Return a table of the figures with the right answers of a file."""
+    yield ""
+    yield f"{'judged, percent':<24}{'figure':<14}{'value':>7}{'95 % interval':>17}{'queries':>10}"
+    directions = {"text to image": judged.text_to_image, "image to text": judged.image_to_text}
+    for title, block in directions.items():
+        if block is None:
+            yield f"{title:<24}no right answers in the file"
+            continue
+        for name, one in block.figures.items():
+            interval = f"{one.low:.1f} - {one.high:.1f}"
+            yield f"{title:<24}{name:<14}{one.value:>7.1f}{interval:>17}{block.queries:>10,}"
+        if block.sampled:
+            yield f"note: {title} was measured on a sample of the judged queries"
+        if block.without_right_answer:
+            yield f"note: {block.without_right_answer:,} judged queries have no right answer"
+    yield f"qrels: {judged.lines:,} lines, {judged.unknown:,} with unknown ids"
+    yield "note: own_r@K accepts only a query's own image or captions, and counts others as wrong"
 
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
@@ -178,7 +222,7 @@ def contrast_lines(against: Contrast) -> Iterator[str]:
     for title, direction in directions.items():
         for label, moved in (("better", direction.better), ("worse", direction.worse)):
             for one in moved[:_SHOWN_CHANGES]:
-                yield visible(f"{title}, {label}: {one.id}  rank {one.here:,}, there {one.there:,}")
+                yield visible(f"{title}, {label}: {one.id}  rank {one.here:,}, other {one.there:,}")
 
 
 def evaluation_lines(evaluation: Evaluation) -> Iterator[str]:
@@ -220,13 +264,13 @@ def _reliability_lines(known: Reliabilities) -> Iterator[str]:
             interval = f"{first.ece_low:.3f} - {first.ece_high:.3f}"
             yield f"{label:<24}{one.hits.ece:7.3f}{first.ece:12.3f}{interval:>17}{one.queries:10,}"
     yield (
-        f"{'query --good, percent':<24}{'right answers lost':>20}{'absent recognised':>19}"
+        f"{'query --good, percent':<24}{'right answers lost':>20}{'no answer recognised':>22}"
         f"{'flat threshold':>18}"
     )
     for label, one in judged:
         if one is not None:
             lost, nothing = one.good.right_lost, one.good.nothing
-            yield f"{label:<24}{lost:20.1f}{nothing:19.1f}{one.flat_threshold.nothing:18.1f}"
+            yield f"{label:<24}{lost:20.1f}{nothing:22.1f}{one.flat_threshold.nothing:18.1f}"
 
 
 def _line(label: str, block: RecallBlock | None, queries: int | None = None) -> str:
@@ -250,10 +294,16 @@ def _notes(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.ceiling is not None:
         yield "note: best possible is below 100 because some captions fit several drawn scenes"
     if evaluation.captions == 0:
-        yield "note: hits have no probabilities: they are fitted to captions"
-        yield "note: no captions; the image index was queried with images, leaving out the image"
+        yield "note: hits have no probabilities, because these are fitted to captions"
+        yield (
+            "note: the corpus has no captions, so the image index was queried with images; each "
+            "was left out of its own answers"
+        )
     elif evaluation.reliability is None:
-        yield "note: hits have no probabilities: too few captioned images, or an older build"
+        yield (
+            "note: hits have no probabilities: the corpus has too few images with captions, or an "
+            "older release built this version"
+        )
     if evaluation.sampled:
         yield f"note: measured on a sample of the queries (seed {evaluation.seed})"
     if not evaluation.trained:

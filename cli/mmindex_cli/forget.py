@@ -26,8 +26,8 @@ SelectOption = Annotated[
     typer.Option(
         "--where",
         metavar="SQL",
-        help="Also remove all images of the published version that match a condition on their "
-        "columns, whether you name them or not: \"split = 'val'\".",
+        help="Remove all images of the published version that match an SQL condition on their "
+        "columns, in addition to the images that you name: \"split = 'val'\".",
     ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
@@ -43,7 +43,7 @@ def forget(
     yes: YesOption = False,
     output_format: TextFormat = "text",
 ) -> None:
-    """Remove images permanently, with their captions, vectors and all older versions of the store.
+    """Remove images permanently, with their captions and vectors, and all older versions.
 
     Byte-identical copies are removed too, and later builds do not index them again. You cannot
     undo this. Your source files are not changed. In a terminal, the command shows what it would

@@ -63,8 +63,8 @@ WhereOption = Annotated[
     str | None,
     typer.Option(
         metavar="SQL",
-        help="Only images that match a condition on their columns (and captions of such images): "
-        "\"width >= 640 and split = 'val'\".",
+        help="Use only images that match an SQL condition on their columns (and captions of these "
+        "images): \"width >= 640 and split = 'val'\".",
     ),
 ]
 ImageOption = Annotated[
@@ -172,8 +172,8 @@ FETCH = (
     Setting("crawl.rehash", "Read every file again, even if it appears unchanged."),
 )  # fmt: skip
 MODEL = (
-    Setting("model.name", "open_clip model name, `embedded`, local-dir:PATH or hf-hub:ORG/REPO.",
-            "--model"),
+        Setting("model.name", "`photos`, `embedded`, an open_clip model name, local-dir:PATH or "
+            "hf-hub:ORG/REPO.", "--model"),
     Setting("model.pretrained", "Weights: a tag, a file, or `none` for an untrained model."),
     Setting("model.allow_pickle_weights", "Also accept .pt and .bin files, loaded with PyTorch's "
             "weights-only loader."),
@@ -191,11 +191,15 @@ ENCODE = (
     Setting("encode.precision", "Precision of the model; int8 runs on CPUs only."),
 )
 CLUSTER = (
-    Setting("run.cluster", "Encode on the nodes of this Ray cluster.", metavar="auto|HOST:PORT"),
+    Setting(
+        "run.cluster",
+        "Divide the work between the nodes of this Ray cluster.",
+        metavar="auto|HOST:PORT",
+    ),
 )
 INDEX = (
     Setting("index.kind", "auto, exact, ivfpq, ivfflat, sq8 or a FAISS factory string.", "--index"),
-    Setting("index.recall_target", "Share of the exact answers that the index must find."),
+    Setting("index.recall_target", "Share of the ten best exact answers that the index must find."),
     Setting(
         "index.refine", "Precision of the vectors for re-ranking; sq8 takes half the space of fp16."
     ),

@@ -34,8 +34,8 @@ KeywordsOption = Annotated[
     str | None,
     typer.Option(
         metavar="TEXT",
-        help="Find images only by these words in captions, file names and metadata. All "
-        "characters are text: there is no query syntax.",
+        help="Find images by these words in captions, file names and metadata, without the "
+        "model. There is no query syntax: quotes, AND and * have no special meaning.",
     ),
 ]
 HybridOption = Annotated[
@@ -78,7 +78,7 @@ WeightsOption = Annotated[
     typer.Option(
         metavar="W,W,...",
         help="Weights of the parts, in this order: the text, each --image, each --plus, each "
-        "--minus (optional). [default: equal for wanted parts, a quarter of that for unwanted]",
+        "--minus (optional). [default: equal, in total 1 for wanted and 0.25 for unwanted parts]",
     ),
 ]
 OthersOption = Annotated[
@@ -90,12 +90,19 @@ QueriesOption = Annotated[
         metavar="FILE", help="Use each line of a UTF-8 text file as a query; - reads stdin."
     ),
 ]
+KeywordQueriesOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Use each line of a UTF-8 text file as --keywords; - reads stdin."
+    ),
+]
 ToOption = Annotated[
     Literal["image", "text"] | None,
     typer.Option(
         help="What to find. [default: image; for a single image, captions if there are any]"
     ),
 ]
+_EXAMPLE = "for example: mmindex query a red bus, or mmindex query --image bus.jpg"
 _MAX_HITS = 2**31 - 1  # enough for any corpus; numbers beyond 64 bits would overflow
 HitsOption = Annotated[int, typer.Option("-k", min=1, max=_MAX_HITS, help="Number of hits.")]
 MinScoreOption = Annotated[
@@ -130,7 +137,7 @@ GoodOption = Annotated[
     typer.Option(
         "--good",
         help="Leave out weak hits: those that are no better than the hits of queries without an "
-        "answer. `mmindex evaluate` shows how many right answers this loses.",
+        "answer. `mmindex evaluate` shows how many right answers are lost.",
     ),
 ]
 LocationOption = Annotated[
@@ -157,6 +164,7 @@ def query(
     weights: WeightsOption = None,
     others: OthersOption = False,
     queries: QueriesOption = None,
+    keyword_queries: KeywordQueriesOption = None,
     to: ToOption = None,
     where: WhereOption = None,
     k: HitsOption = 10,
@@ -181,7 +189,8 @@ def query(
     from mmindex_cli.answers import View, print_answers
 
     asked = _Asked(" ".join(words or ()), tuple(image or ()), like, tuple(plus or ()),
-                   tuple(minus or ()), weights, others, queries, keywords, hybrid)  # fmt: skip
+                   tuple(minus or ()), weights, others, queries, keyword_queries, keywords,
+                   hybrid)  # fmt: skip
     asked.check(html)
     form, end = paths_form(output_format, null)
     view = View(
@@ -230,6 +239,7 @@ class _Asked:
     weights: str | None
     others: bool
     queries: Path | None
+    keyword_queries: Path | None
     keywords: str | None
     hybrid: bool
 
@@ -239,30 +249,45 @@ class _Asked:
         wanted = bool(
             self.text or self.images or self.like or self.plus or self.keywords is not None
         )
-        if wanted == (self.queries is not None):
+        if not wanted and self.lines is None:
             raise UsageError(
-                "--queries cannot be combined with a text, --keywords, --image, --like or --plus"
-                if wanted
-                else "nothing to search for: pass a text, --keywords, --image, --like, --plus or "
+                "nothing to search for: pass a text, --keywords, --image, --like, --plus or "
                 "--queries",
-                "for example: mmindex query a red bus, or mmindex query --image bus.jpg",
+                _EXAMPLE,
             )
-        if self.queries is not None and (self.minus or self.weights or self.others):
+        if self.lines is None:
+            return
+        option = "--queries" if self.queries is not None else "--keyword-queries"
+        if wanted or (self.queries is not None and self.keyword_queries is not None):
             raise UsageError(
-                "--minus, --weights and --others cannot be combined with --queries",
+                f"{option} cannot be combined with a text, --keywords, --image, --like or --plus"
+                if wanted
+                else "--queries cannot be combined with --keyword-queries",
+                _EXAMPLE,
+            )
+        if self.minus or self.weights or self.others:
+            raise UsageError(
+                f"--minus, --weights and --others cannot be combined with {option}",
                 "remove these options",
             )
-        if html is not None and self.queries is not None:
-            raise UsageError("--html cannot be combined with --queries", "use only one of them")
+        if html is not None:
+            raise UsageError(f"--html cannot be combined with {option}", "use only one of them")
+
+    @property
+    def lines(self) -> Path | None:
+        """The file whose lines are queries."""
+        return self.queries or self.keyword_queries
 
     def answers(self, index: Index, wanted: _Wanted) -> Iterator[Hits]:
-        if self.queries is not None:
+        if self.lines is not None:
             from mmindex.search.query import read_lines
 
-            with _lines(self.queries) as file:
+            words_alone = self.keyword_queries is not None
+            with _lines(self.lines) as file:
                 yield from index.search_many(
-                    read_lines(file), hybrid=self.hybrid, **wanted, errors="keep"
-                )
+                    read_lines(file), keywords=words_alone, hybrid=self.hybrid, **wanted,
+                    errors="keep",
+                )  # fmt: skip
         else:
             yield index.search(
                 self.text or None,

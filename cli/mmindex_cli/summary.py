@@ -10,6 +10,7 @@ import msgspec
 
 from mmindex.core.display import visible
 from mmindex.core.records import NoteKind
+from mmindex.keywords.names import keyword_facts
 from mmindex.media.kinds import remedy
 from mmindex.models.resolve import unfit
 from mmindex.runs.report import RunReport
@@ -81,6 +82,8 @@ def print_part(root: Path, report: PartReport, form: Form) -> None:
 def _part_lines(report: PartReport) -> Iterator[tuple[str, str]]:
     failed = f", {report.failed:,} failed" if report.failed else ""
     yield "encoded", f"{report.encoded_images:,} images, {report.encoded_texts:,} texts{failed}"
+    if mapped := report.mapped_images + report.mapped_texts:
+        yield "mapped", f"{mapped:,} vectors of the parent model"
     yield "shards", f"{report.units:,} ({report.done_before:,} existed before)"
     yield "next", "when all parts are done, run `mmindex build` or `mmindex encode`"
 
@@ -134,6 +137,8 @@ def _forecast_lines(forecast: Forecast) -> Iterator[tuple[str, str]]:
             label = ""
     for side, index in forecast.index.items():
         yield f"{side} index", index_line(msgspec.structs.asdict(index))
+    if forecast.keywords and forecast.keywords != "none":
+        yield "keywords", forecast.keywords
     for stop in forecast.stops:
         yield "stop", f"exit {stop.exit_code}: {as_flags(stop.message)}"
         if stop.hint:
@@ -233,6 +238,8 @@ def describe(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield "warning", warning
     for modality, info in manifest.indexes.items():
         yield f"{modality} index", _index_line(info)
+    if words := keyword_facts(manifest):
+        yield "keywords", f"{words.words:,} words, {size(words.bytes)}"
     missing = [stage for stage in ("crawl", "encode", "index") if stage not in manifest.stages]
     if missing:
         yield "missing", f"{', '.join(missing)}: run `mmindex {missing[0]}`"

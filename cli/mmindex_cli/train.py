@@ -28,7 +28,7 @@ ValidateOption = Annotated[
         "--validate",
         metavar="KIND:PLACE[#SPLIT]",
         help="Source to measure recall on; its images are left out of training. "
-        "[default: 1,000 images of --source, or a tenth]",
+        "[default: a tenth of --source, at most 1,000 images]",
     ),
 ]
 OutOption = Annotated[
@@ -37,7 +37,8 @@ OutOption = Annotated[
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        help="Model to start from: open_clip name, `embedded`, local-dir:PATH or hf-hub:ORG/REPO."
+        help="Model to start from: an open_clip model name, `embedded`, local-dir:PATH or "
+        "hf-hub:ORG/REPO."
     ),
 ]
 PretrainedOption = Annotated[

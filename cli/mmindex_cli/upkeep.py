@@ -36,7 +36,7 @@ NumberArgument = Annotated[
 def versions(store: StoreOption = None, output_format: TextFormat = "text") -> None:
     """List the versions in the store, oldest first; * marks the published one.
 
-    It shows the size of each version and the reason why `mmindex gc` keeps it.
+        It shows the size of each version and why `mmindex gc` keeps it.
 
     Example: mmindex versions
     """

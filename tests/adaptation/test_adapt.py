@@ -200,7 +200,7 @@ def test_existing_files_are_not_overwritten(adapted: AdaptReport, built: Path, t
         mmindex.adapt(built, out=model)
     assert "`overwrite`" in raised.value.hint
     report = mmindex.adapt(built, out=model, overwrite=True)
-    assert report.fingerprint == adapted.fingerprint  # equal input, equal maps
+    assert report.fingerprint == adapted.fingerprint  # equal input gives equal maps
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "model", "other"]
 
 
@@ -222,7 +222,7 @@ def test_an_adapted_model_can_be_adapted_again(
     store = tmp_path / "store"
     shutil.copytree(built, store)
     mmindex.build(store, model=adapted.model)
-    monkeypatch.setattr(Gain, "real", True)  # the first fit may have left nothing to gain
+    monkeypatch.setattr(Gain, "real", True)  # there may be nothing left to gain
     report = mmindex.adapt(store, out=tmp_path / "again")
     assert report.parent.fingerprint == adapted.fingerprint
     summary = mmindex.build(store, model=report.model)

@@ -17,14 +17,14 @@ from support.stores import image_store
 
 @pytest.fixture
 def images(tmp_path: Path) -> dict[str, Path]:
-    """Twenty images of five colours, by id."""
+    """Return twenty images of five colours, by id."""
     paths = write_pngs(tmp_path / "pictures", 20)
     return {f"folder/pictures/{path.name}": path for path in paths}
 
 
 @pytest.fixture
 def store(tmp_path: Path, images: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """These images with one caption each; the model is a fake one."""
+    """A store of these images with one caption each and a fake model."""
     captions = [(name, f"a {COLOURS[n % 5]} square {n}") for n, name in enumerate(images)]
     image_store(tmp_path / "store", images, captions, FakeEncoder())
     encoder = FakeEncoder()

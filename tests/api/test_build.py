@@ -126,7 +126,7 @@ HEAVY = {
 
 
 def loaded(script: str, *arguments: object) -> set[str]:
-    """Which heavy modules a script has imported at its end, beyond Python's own start."""
+    """Return the slow modules that a script has imported, except those of Python's own start."""
     count = "\nimport sys; print(*sys.modules)"
     found = []
     for text in ("pass", script):

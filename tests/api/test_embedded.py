@@ -1,6 +1,6 @@
-"""The API as people use it: a plain script, a notebook, several threads, the documentation.
+"""The API as people use it: in a script, a notebook, several threads, the documentation.
 
-One store of 200 drawn scenes with the embedded model, built by the script, serves them all.
+The script builds one store of 200 drawn scenes with the embedded model, which all tests use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import mmindex
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
 
-# No __main__ guard: decode workers must not start the script over.
+# No __main__ guard: decode workers must not run the script again.
 SCRIPT = """
 import mmindex
 
@@ -48,7 +48,7 @@ def run_script(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the script ran: it holds ``store``."""
+    """The folder in which the script ran; it contains ``store``."""
     folder = tmp_path_factory.mktemp("api")
     done = run_script(folder, SCRIPT)
     assert done.returncode == 0, done.stderr
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_plain_script_prints_only_what_it_prints(folder: Path) -> None:
-    """As a file it built the store; here from stdin, where plain spawn fails."""
+    """As a file, it built the store; here it comes from stdin, where the usual spawn fails."""
     small = SCRIPT.replace("scenes:200@7", "scenes:12@8").replace('"store"', '"other"')
     done = run_script(folder, small, stdin=True)
     assert done.stdout == "published True 12\n3 (224, 224)\n"
@@ -109,7 +109,7 @@ def test_a_notebook_builds_searches_and_shows_images(folder: Path) -> None:
             os.environ["PYTHONPATH"] = before
     outputs = [cell.outputs for cell in notebook.cells]
     assert outputs[0] == []
-    # Without ipywidgets tqdm warns of it when a library imports it: that is all there may be.
+    # Without ipywidgets, tqdm warns when a library imports it; nothing else may be printed.
     said = [output.text for output in outputs[1] if output.output_type == "stream"]
     assert all("TqdmWarning" in text for text in said)
     assert outputs[1][-1].data["text/plain"] == "True"

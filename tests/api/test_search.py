@@ -36,7 +36,7 @@ def ask_both(index: mmindex.Index, arguments: list[str], **asked: Any) -> None:
 
 
 def questions(images: dict[str, Path]) -> list[tuple[list[str], dict[str, Any]]]:
-    """Questions of every kind, as the command and as the API ask them."""
+    """Queries of every kind, as passed to the command and to the API."""
     asked: list[tuple[list[str], dict[str, Any]]] = []
     texts = ["red", "a green square", "blue", "white", "black and red", "nothing known", "白い"]
     for text in texts:
@@ -90,7 +90,7 @@ def test_fifty_queries_get_the_answers_of_the_command(
 def test_the_defaults_are_those_of_the_command(
     index: mmindex.Index, images: dict[str, Path]
 ) -> None:
-    """An image alone finds images here: that one default is the API's own."""
+    """A single image finds images here; this default differs from that of the command."""
     ask_both(index, ["red"], text="red")
     ask_both(index, ["--image", ID, "--to", "image"], image=ID)
     ask_both(index, ["--image", ID], image=ID, to=None)
@@ -148,7 +148,7 @@ def test_every_image_finds_itself_first(index: mmindex.Index, images: dict[str, 
 
 
 def test_an_image_in_memory_counts_as_its_file(index: mmindex.Index, tmp_path: Path) -> None:
-    """Also where EXIF turns it, and where it is transparent."""
+    """Also if EXIF rotates it, and if it is transparent."""
     turned, clear = tmp_path / "turned.jpg", tmp_path / "clear.png"
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -15,7 +15,7 @@ from support.stores import Side, captions_table, images_table, key_of, make_stor
 
 
 def synthetic(root: Path, rows: int, dim: int, segment_rows: int = 1 << 30) -> np.ndarray:
-    """A store of ``rows`` images that exist as vectors alone; image n has id ``p/n``."""
+    """Return a store of ``rows`` images that exist only as vectors; image n has the id ``p/n``."""
     drawn = np.random.default_rng(0).normal(size=(rows, dim)).astype(np.float32)
     unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     keys = [key_of(str(n)) for n in range(rows)]
@@ -29,7 +29,7 @@ def synthetic(root: Path, rows: int, dim: int, segment_rows: int = 1 << 30) -> n
 
 @pytest.mark.parametrize("segment_rows", [1_000, 40])
 def test_vectors_come_with_their_ids(tmp_path: Path, segment_rows: int) -> None:
-    """A view where one segment holds all, else a copy; read-only in both cases."""
+    """A view if one segment contains all, otherwise a copy; read-only in both cases."""
     expected = synthetic(tmp_path / "s", 100, 8, segment_rows)
     with mmindex.open(tmp_path / "s") as index:
         ids, vectors = index.vectors("image")
@@ -82,7 +82,7 @@ print(seen, peak - first)
 
 
 def test_iterating_over_100_000_rows_takes_constant_memory(tmp_path: Path) -> None:
-    """The vectors have 102 MB, a part of them 4 MB."""
+    """All vectors take 102 MB, and one part 4 MB."""
     rows, dim = 100_000, 512
     synthetic(tmp_path / "s", rows, dim)
     done = subprocess.run(

@@ -17,7 +17,7 @@ from support.stores import image_store
 
 @pytest.fixture
 def server(server: HostileServer) -> HostileServer:
-    """A server that allows robots everything."""
+    """A server whose robots.txt allows everything."""
     server.routes["/robots.txt"] = Reply(b"")
     return server
 

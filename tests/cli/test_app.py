@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def commands(group, prefix=""):
-    """Every command by its full name, as click sees them."""
+    """Return every command by its full name, as click sees it."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, f"{prefix}{name} ")
@@ -116,7 +116,7 @@ def test_an_invalid_command_line_is_2_with_one_error_and_one_hint(args, message,
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_knows_an_unknown_option(name, capsys):
-    """In particular those whose arguments take any word."""
+    """In particular commands whose arguments accept any word."""
     with pytest.raises(SystemExit) as ending:
         app([*name.split(), "--no-such-thing"])
     assert ending.value.code == 2
@@ -156,7 +156,7 @@ def test_the_json_log_has_one_object_per_line(tmp_path, tiny_model):
 
 
 def _shell(script, tmp_path):
-    """A line of shell: only there can streams be closed as users close them."""
+    """Run a line of shell, because only a shell can close streams as users close them."""
     return subprocess.run(
         ["sh", "-c", script],
         capture_output=True,
@@ -187,7 +187,7 @@ def test_a_reader_that_closes_the_pipe_is_not_a_failure(tmp_path):
 
 
 def test_paths_are_inert_in_the_terminal(tmp_path):
-    """Folder names come from archives of strangers; every line is one line, and inert."""
+    """Names of folders come from untrusted archives; each output stays on one line and is inert."""
     from support.images import write_pngs
 
     folder = tmp_path / "h\x1b[31m\n\u202ex"

@@ -53,11 +53,16 @@ def test_a_build_on_a_cluster_equals_the_build_of_one_machine(tmp_path, photos, 
         assert next(iter(encode["nodes"])).startswith(os.uname().nodename)
         again = mmindex("build", *store, "--cluster", nodes.address)
         assert "nothing changed" in again.stdout
-    alone, spread = (
+        for stage in ("crawl", "encode", "index"):
+            mmindex(stage, "--store", tmp_path / "staged", "--config", config, "--cluster",
+                    nodes.address)  # fmt: skip
+    alone, spread, staged = (
         {ref.name: ref.sha256 for ref in read_current(Layout(tmp_path / name)).objects}
-        for name in ("alone", "spread")
+        for name in ("alone", "spread", "staged")
     )
     assert spread == alone
+    calibration = {"calibration"}  # the evaluation makes it
+    assert staged == {name: sha for name, sha in alone.items() if name not in calibration}
     assert not list(Layout(tmp_path / "spread").staging_dir.iterdir())
     remembered = read_current(Layout(tmp_path / "spread")).config
     assert "run" not in remembered

@@ -16,7 +16,7 @@ def scenes(tmp_path_factory):
 
 
 def test_unseen_scenes_are_found_both_ways_and_the_ceiling_is_reported(scenes):
-    """300 scenes are fewer than the thousand that the model card speaks of, so recall is higher."""
+    """300 scenes are fewer than the 1,000 in the model's README, so recall is higher."""
     (figures,) = mmindex_json("evaluate", "--store", scenes)
     assert (figures["images"], figures["captions"]) == (300, 1500)
     assert figures["trained"]

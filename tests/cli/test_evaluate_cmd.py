@@ -31,11 +31,11 @@ from support.stores import image_store
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """Five images of five colours with captions that name them: every one is found first."""
+    """Five images of five colours with captions that name them; each is the first answer."""
     paths = write_pngs(tmp_path / "p", 5)
     images = {f"i{n}": path for n, path in enumerate(paths)}
     captions = [(image_id, f"a {COLOURS[n]} square") for n, image_id in enumerate(images)]
-    captions[1] = ("i1", "a black green square")  # half-way: the image's green is a dark one
+    captions[1] = ("i1", "a black green square")  # half-way, because the green of the image is dark
     image_store(tmp_path / "store", images, captions, FakeEncoder())
     return tmp_path / "store"
 
@@ -108,7 +108,8 @@ def test_the_table_is_aligned_and_inert() -> None:
         "  through the index         9.3   25.4   35.6     beyond 10",
         "",
         "index recall@10: image 98.77 %, text 99.00 %",
-        "note: hits have no probabilities: too few captioned images, or an older build",
+        "note: hits have no probabilities: the corpus has too few images with captions, or an "
+        "older release built this version",
     ]
 
 
@@ -135,8 +136,8 @@ def test_reliability_is_shown_with_its_interval() -> None:
         "",
         "probabilities, held out     ECE  first hits    95 % interval   queries",
         "text to image             0.002       0.012    0.010 - 0.035     1,100",
-        "query --good, percent     right answers lost  absent recognised    flat threshold",
-        "text to image                            5.8               90.8              82.0",
+        "query --good, percent     right answers lost  no answer recognised    flat threshold",
+        "text to image                            5.8                  90.8              82.0",
     ]
 
 
@@ -155,8 +156,9 @@ def test_samples_missing_captions_and_untrained_models_are_reported() -> None:
     )
     assert list(evaluation_lines(bare))[2:] == [
         "index recall@10: image 98.00 %, text -",
-        "note: hits have no probabilities: they are fitted to captions",
-        "note: no captions; the image index was queried with images, leaving out the image",
+        "note: hits have no probabilities, because these are fitted to captions",
+        "note: the corpus has no captions, so the image index was queried with images; each was "
+        "left out of its own answers",
         "note: measured on a sample of the queries (seed 3)",
         "warning: the model is UNTRAINED: these figures are meaningless",
     ]
@@ -198,7 +200,7 @@ def test_figures_as_expected_are_0_and_shown(store: Path) -> None:
 
 
 def test_figures_outside_their_tolerance_are_65_and_named(store: Path, tmp_path: Path) -> None:
-    """Figures and report are there all the same."""
+    """The figures and the report are written nevertheless."""
     target = tmp_path / "report.html"
     text = '[[expected]]\ntolerance = 1\ntext_to_image = {"r@1" = 98.9, "r@5" = 100}\n'
     done = expect(store, text, "--html", str(target))

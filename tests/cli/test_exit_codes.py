@@ -15,7 +15,7 @@ from mmindex.store.lock import writer_lock
 from support.command import MMINDEX, mmindex
 from support.images import write_pngs
 
-# How long a command may take to stop when it is told to; see the promise on SIGTERM.
+# How long a command may take to stop after SIGTERM.
 STOP_WITHIN_S = 30
 
 
@@ -26,7 +26,7 @@ def store(tmp_path):
 
 
 def one_error(done):
-    """One line that says what, none that a programmer alone understands."""
+    """One line states the problem, and no line is for programmers only."""
     assert done.stderr.count("error: ") == 1, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -70,7 +70,7 @@ def test_69_the_model_hub_cannot_be_reached(tmp_path):
 
 
 def test_70_a_bug(store, tmp_path):
-    """A broken install, as far as the command can tell."""
+    """An installation that appears broken to the command."""
     broken = "import mmindex.store.versions as v\nv.read_current = lambda layout: 1 / 0\n"
     (tmp_path / "sitecustomize.py").write_text(broken)
     told = one_error(
@@ -103,7 +103,7 @@ def test_75_another_run_holds_the_store(store):
 
 def test_77_no_permission(store):
     program = [str(MMINDEX)]
-    if os.geteuid() == 0:  # root obeys no mode unless it gives up that right
+    if os.geteuid() == 0:  # root ignores file modes unless it gives up this right
         if shutil.which("setpriv") is None:
             pytest.skip("root may write anywhere, and setpriv is not installed")
         program = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *program]
@@ -128,7 +128,7 @@ def test_78_a_store_of_another_format(store):
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
 def test_130_and_143_a_signal_stops_it_cleanly(tmp_path, number, code, word):
-    """No orphans, the lock is free, the report tells, and the next run does the work."""
+    """No orphans remain, the lock is free, a report is written, and the next run ends the work."""
     store, metrics = tmp_path / "store", tmp_path / "m.prom"
     args = [MMINDEX, "build", "--store", store, "--metrics-file", metrics]
     process = subprocess.Popen(

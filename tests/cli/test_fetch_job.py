@@ -1,4 +1,4 @@
-"""Lists of URLs and archives of other tools are built and searched."""
+"""Stores are built from lists of URLs and archives of other tools, and searched."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_list_of_urls_becomes_searchable_and_is_fetched_once(server, tmp_path,
     (tmp_path / "list.csv").write_text("\n".join(["url,caption,likes", *rows]))
     store = tmp_path / "store"
     allowed = ("--allow-private", "--contact", "ops@example.org", "--per-host-concurrency", 4)
-    # A relative path: the store remembers where it is, wherever the next run stands.
+    # A relative path: the store remembers its location, whatever the folder of the next run.
     out = build(store, "--source", "urls:list.csv", *allowed, model=tiny_model, cwd=tmp_path)
     assert "30 of 32 seen; 2 quarantined (fetch_failed 1, opted_out 1)" in out
     assert all("ops@example.org" in request.headers["user-agent"] for request in server.requests)
@@ -54,7 +54,7 @@ def test_a_list_of_urls_becomes_searchable_and_is_fetched_once(server, tmp_path,
 
 
 def test_without_permission_no_packet_goes_to_a_private_address(server, tmp_path):
-    """Nor does a store remember the leave that was given once."""
+    """The store does not remember a permission that was given once."""
     server.routes["/1.png"] = Reply(png(1))
     (tmp_path / "list.csv").write_text(f"url\n{server.url('/1.png')}\n")
     store = tmp_path / "store"
@@ -69,7 +69,7 @@ def test_without_permission_no_packet_goes_to_a_private_address(server, tmp_path
 
 
 def test_a_killed_crawl_is_finished_by_the_next_one(server, tmp_path):
-    """What was stored is not fetched again, and every row is accounted for."""
+    """Stored images are not fetched again, and every row has a status."""
     count = 200
     for n in range(count):
         server.routes[f"/{n}.png"] = Reply(png(n), delay_s=0.05)

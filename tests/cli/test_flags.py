@@ -35,7 +35,7 @@ def test_messages_on_the_command_line_name_flags(tmp_path: Path) -> None:
 
 
 def options(group: Any, context: Any) -> set[str]:
-    """Every long option of the command line, as a setting's name."""
+    """Return every long option of the command line, as the name of a setting."""
     found: set[str] = set()
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -63,7 +63,7 @@ def test_every_setting_that_a_message_names_becomes_a_flag() -> None:
 
 
 def strings(path: Path) -> list[str]:
-    """Every string of a module that is no docstring."""
+    """Return every string of a module that is not a docstring."""
     tree = ast.parse(path.read_text("utf-8"))
     # Strings that stand alone document modules, classes, functions and attributes.
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -75,7 +75,7 @@ def strings(path: Path) -> list[str]:
 
 
 def test_no_message_of_the_library_names_a_flag() -> None:
-    """Flags stand in whole commands (`mmindex check --full`) and in what is for crontabs alone."""
+    """Flags occur only in complete commands (`mmindex check --full`) and in texts for crontabs."""
     package = Path(mmindex.__file__).parent
     found = []
     for path in sorted(package.rglob("*.py")):

@@ -7,7 +7,7 @@ from support.images import png
 
 
 def photo_folder(tmp_path, count):
-    """``count`` drawn images, ``0.png`` upwards, in a folder ``photos``."""
+    """A folder ``photos`` with ``count`` drawn images: ``0.png``, ``1.png`` and so on."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(count):
@@ -16,7 +16,7 @@ def photo_folder(tmp_path, count):
 
 
 def test_changes_in_the_corpus_become_the_next_version(tmp_path, tiny_model):
-    """One added, one removed, one replaced: only what is new is encoded."""
+    """One image is added, one removed, one replaced; only new ones are encoded."""
     folder = photo_folder(tmp_path, 20)
     store = tmp_path / "store"
     mmindex("build", "--store", store, "--source", f"folder:{folder}", "--model", tiny_model.name)
@@ -167,7 +167,7 @@ def test_globs_without_a_source_change_the_sources_of_the_store(tmp_path):
     assert indexed(*source) == 4
     assert indexed("--exclude", "3.*") == 3
     assert indexed("--include", "1.png", "--include", "2.png") == 2
-    # A source that is named again keeps what is remembered of it; a new one has nothing.
+    # A source that is passed again keeps its remembered globs; a new source has none.
     assert indexed(*source, "--source", f"folder:{other}") == 3
     assert indexed("--include", "", "--exclude", "") == 5
 

@@ -148,7 +148,7 @@ def test_a_condition_that_matches_nothing_forgets_nothing(place: Path) -> None:
 
 
 def test_similar_images_are_named_but_kept(place: Path) -> None:
-    """The same pixels in other bytes: the fake model gives both one vector."""
+    """The same pixels in other bytes: the fake model gives both the same vector."""
     photos = write_photos(place / "photos", {f"p{n}.jpg": n for n in range(5)})
     data = (photos / "p3.jpg").read_bytes()
     (photos / "near.jpg").write_bytes(data + b"\0")

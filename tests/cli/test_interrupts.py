@@ -31,7 +31,7 @@ class Thing:
 
 
 def drop(number: signal.Signals) -> None:
-    """Get a signal in the callback of a weak reference."""
+    """Receive a signal in the callback of a weak reference."""
     thing = Thing()
     reference = weakref.ref(thing, lambda _: signal.raise_signal(number))
     del thing

@@ -45,7 +45,7 @@ def test_every_line_is_an_event_with_time_level_run_and_stage():
 
 @pytest.mark.parametrize("form", ["json", "text"])
 def test_each_event_is_written_in_one_system_call(form, tmp_path):
-    """Whoever is killed between two calls leaves no half line."""
+    """A run that is killed between two calls leaves no partial line."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     trace = tmp_path / "trace"

@@ -111,7 +111,7 @@ def test_another_model_is_refused(built, tmp_path):
 
 
 def test_ivfpq_answers_like_exact_search_and_reports_its_recall(tmp_path, tiny_model):
-    """The quantised index is really built and used, with few vectors too."""
+    """The quantised index is built and used even with few vectors."""
     corpus = write_coco(tmp_path / "coco", 300)
     common = ("--source", f"coco:{corpus}", "--model", tiny_model.name)
     mmindex("build", "--store", tmp_path / "ivfpq", *common, "--index", "ivfpq")
@@ -144,7 +144,7 @@ def test_single_stages_make_the_same_version_as_build(built, tmp_path, tiny_mode
 
 
 def test_the_wheel_works_outside_the_checkout(tmp_path):
-    """Built, installed elsewhere, run from an empty folder: the embedded default included."""
+    """The wheel is built, installed elsewhere and run in an empty folder."""
     root = Path(__file__).parents[2]
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, root]
     subprocess.run(build, check=True, capture_output=True)
@@ -170,7 +170,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
 
 
 def test_real_photographs_from_build_to_query(real_photos, tmp_path, tiny_model):
-    """159 COCO photos with 795 captions, as users have them."""
+    """159 COCO photos with 795 captions, in the layout that users have."""
     corpus = real_photos / "coco_val2017"
     store = tmp_path / "store"
     mmindex(
@@ -188,7 +188,7 @@ def test_real_photographs_from_build_to_query(real_photos, tmp_path, tiny_model)
 
 @pytest.mark.parametrize("name", ["embeddings/text/00000", "vectors/image/00000", "ids/text"])
 def test_a_build_creates_damaged_objects_again(built, tmp_path, name):
-    """The hint of every refusal says so; "nothing changed" may not be said of a damaged store."""
+    """The hint of every error says so; a damaged store must not be reported as unchanged."""
     store = tmp_path / "store"
     shutil.copytree(built[0], store)
     manifest = json.loads((store / "versions" / f"{1:020}.json").read_text())

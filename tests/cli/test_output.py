@@ -42,7 +42,7 @@ def json_line(one: Hits) -> str:
 
 
 def printed(some: list[Hits], form: Form) -> list[str]:
-    """What is written to a file, line by line."""
+    """Return what is written to a file, line by line."""
     buffer = io.BytesIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdout", io.TextIOWrapper(buffer, encoding="utf-8", newline=""))
@@ -90,7 +90,7 @@ def test_a_failed_answer_has_its_error_in_json() -> None:
 
 
 def in_utf16(text: str) -> bytes:
-    """JSON reads two half surrogates side by side as the one character that they make."""
+    """JSON reads two adjacent lone surrogates as the character that they form."""
     return text.encode("utf-16", "surrogatepass")
 
 
@@ -113,7 +113,7 @@ def test_json_does_not_escape_letters_of_any_script() -> None:
 
 
 def undo(cell: str) -> str:
-    """What a program does that wants the text exactly as it was."""
+    """Do what a program does to get exactly the original text."""
     plain = cell[1:] if cell.startswith("'") else cell
     short = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
     return re.sub(
@@ -251,7 +251,7 @@ def test_weak_hits_are_marked_and_a_query_without_a_good_one_says_so() -> None:
 
 
 def test_visible_keeps_all_scripts_and_shows_hidden_characters() -> None:
-    """Joiners that Persian and emoji need stay; overrides and the BOM are shown."""
+    """Joiners, which Persian and emoji need, are kept; overrides and the BOM are escaped."""
     assert visible("می‌خواهم 👩‍👧 日本　語") == "می‌خواهم 👩‍👧 日本　語"
     assert visible("\ufeff\u202e\U000e0041\n") == "\\ufeff\\u202e\\U000e0041\\n"
 

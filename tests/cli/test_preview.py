@@ -1,4 +1,4 @@
-"""``--preview``: images in three protocols, decoded like a terminal does."""
+"""``--preview``: images in three protocols, decoded as a terminal does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmindex_cli import preview
 
 @pytest.fixture
 def image() -> Image.Image:
-    """Four fields of plain colours, and a height that is no multiple of six."""
+    """An image of four fields in plain colours, whose height is not a multiple of six."""
     pixels = np.zeros((20, 31, 3), np.uint8)
     pixels[:10, :15] = 255, 0, 0
     pixels[:10, 15:] = 0, 255, 0
@@ -49,7 +49,7 @@ def test_iterm2_gets_a_png(image: Image.Image) -> None:
 
 
 def unsixel(text: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """What a terminal makes of sixels."""
+    """Decode sixels as a terminal does."""
     head = re.match('\x1bP0;1q"1;1;(\\d+);(\\d+)', text)
     assert head is not None
     assert text.endswith("\x1b\\")

@@ -40,7 +40,7 @@ def test_a_table_is_the_default() -> None:
 
 @pytest.mark.usefixtures("store")
 def test_a_photo_finds_itself_first(images: dict[str, Path]) -> None:
-    """By file and by id, with a score above 0.999."""
+    """An image finds itself by file and by id, with a score above 0.999."""
     for name in (str(images["folder/00003.png"]), "folder/00003.png"):
         done = run("--image", name, "--to", "image", "--format", "json")
         first = json.loads(done.stdout)["hits"][0]
@@ -75,7 +75,7 @@ def test_a_page_is_written_in_addition_to_the_printed_hits(tmp_path: Path) -> No
 def test_images_texts_and_conditions_can_be_combined(
     tmp_path: Path, images: dict[str, Path]
 ) -> None:
-    """A text, a file, an id from a list, what is not wanted, weights and a condition."""
+    """A text, a file, an id from a list, an unwanted part, weights and a condition."""
     listed = tmp_path / "ids.txt"
     listed.write_text("folder/00001.png\n\n")
     done = run(
@@ -156,7 +156,7 @@ def test_an_index_of_another_model_is_refused_with_78(
 def test_a_real_model_is_found_again_from_the_manifest(
     tmp_path: Path, images: dict[str, Path]
 ) -> None:
-    """The model comes from where it came from at build time; changed weights are refused: 78."""
+    """The model is loaded from the place used by the build; changed weights are refused (78)."""
     mine = save_tiny_model(tmp_path / "model")
     encoder = load_encoder(resolve_model(mine.name, None), place("cpu"))
     captions = [(image_id, f"a dog {n}") for n, image_id in enumerate(images)]

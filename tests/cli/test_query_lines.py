@@ -31,7 +31,7 @@ def test_every_line_of_a_file_gets_a_line_in_order_and_errors_show_in_the_exit_c
 
 @pytest.mark.usefixtures("store")
 def test_a_very_long_line_is_refused_without_being_read_into_memory(tmp_path: Path) -> None:
-    """Of 64 MiB in one line some hundred KiB are held; the lines around it are answered."""
+    """A line of 64 MiB takes a few hundred KiB of memory; the lines around it are answered."""
     asked = tmp_path / "asked.txt"
     with asked.open("wb") as file:
         file.write(b"red\n")

@@ -28,7 +28,7 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def release(server, tmp_path) -> Path:
-    """A description of COCO with the facts of a small release, which the server has."""
+    """Write a description of COCO with the figures of a small release that the server has."""
     captions = {n: [f"picture {n}", f"drawing {n}"] for n in range(1, 13)}
     served = {
         "val2017.zip": zipped({f"val2017/{n:012d}.jpg": jpeg(n) for n in captions}),

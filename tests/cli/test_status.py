@@ -22,7 +22,7 @@ def store(tmp_path_factory):
 
 
 def leave(store, **runs):
-    """Make these the only runs: ``{id: (outcome, hours ago)}``."""
+    """Replace all runs with these: ``{id: (outcome, hours ago)}``."""
     for path in (store / "runs").iterdir():
         path.unlink()
     for run_id, (outcome, hours) in runs.items():
@@ -84,7 +84,7 @@ def test_status_loads_nothing_heavy(store):
 
 
 def test_the_build_prints_one_json_object(tmp_path):
-    """A report of the run, on stdout alone."""
+    """The report of the run is printed on stdout only."""
     done = mmindex(
         "crawl", "--store", tmp_path / "store", "--source", "scenes:20@1", "--format", "json",
         "--log-format", "json",

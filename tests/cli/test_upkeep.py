@@ -52,7 +52,7 @@ def numbers(store):
 
 
 def test_gc_reports_what_is_removed_what_is_kept_and_why(store):
-    """The whole command, as cron runs it."""
+    """The complete command, as cron runs it."""
     dry = mmindex("gc", "--keep", 2, "--keep-days", 0, "--dry-run", "--store", store)
     assert numbers(store) == [1, 2, 3, 4, 5]
     done = mmindex("gc", "--keep", 2, "--keep-days", 0, "--store", store)
@@ -103,7 +103,7 @@ def test_gc_ends_with_75_while_forgotten_items_are_being_read(tmp_path, call):
 
 
 def test_queries_hold_their_version_while_they_run(built, tmp_path):
-    """A long ``query --queries`` is overtaken by builds and by gc, and answers from its version."""
+    """During a long ``query --queries``, builds and gc run; all answers come from its version."""
     shutil.copytree(built.parent, tmp_path / "all")
     store = tmp_path / "all" / "store"
     script = (

@@ -12,7 +12,7 @@ from mmindex.core.errors import Terminated, duckdb_interrupts, exit_code_of
 
 @pytest.fixture
 def on_sigterm() -> Iterator[None]:
-    """The handler of SIGTERM, put back afterwards."""
+    """Restores the handler of SIGTERM afterwards."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -23,7 +23,7 @@ def on_sigterm() -> Iterator[None]:
 def test_a_query_of_duckdb_that_a_signal_ended_is_reported_as_that_signal(
     terminated: bool, code: int
 ) -> None:
-    """DuckDB itself raises a RuntimeError, which would pass for a bug."""
+    """DuckDB itself raises a RuntimeError, which would look like a bug."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN if terminated else signal.SIG_DFL)
     with pytest.raises((Terminated, KeyboardInterrupt)) as caught, duckdb_interrupts():
         raise RuntimeError("Query interrupted")  # what duckdb 2 raises for any signal

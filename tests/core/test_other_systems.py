@@ -1,4 +1,4 @@
-"""Importing mmindex and asking for help work without Linux's own calls."""
+"""Importing mmindex and showing help work without calls that only Linux has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from mmindex.core import system
 from mmindex.upkeep import doctor
 
-# Python without what only Unix has: modules, functions, constants, a C library without a name.
+# Python without everything that only Unix has: modules, functions, constants, the C library.
 WITHOUT_UNIX = """
 import asyncio, ctypes, os, signal, subprocess, sys  # these choose by system while being imported
 for name in ("fcntl", "resource", "termios", "tty", "pty", "pwd", "grp"):
@@ -157,4 +157,4 @@ def test_a_worker_ends_with_its_parent_without_help_of_the_kernel(tmp_path):
     assert parent.stdout is not None
     assert parent.stdout.readline() == "started\n"
     parent.kill()
-    parent.communicate(timeout=50)  # ends when the worker, which holds the pipe too, is gone
+    parent.communicate(timeout=50)  # ends when the worker, which also holds the pipe, has ended

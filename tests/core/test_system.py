@@ -23,7 +23,7 @@ def test_free_memory_below_a_used_block_is_returned():
     blocks = [libc.malloc(ctypes.c_size_t(BLOCK)) for _ in range(BLOCKS)]
     for block in blocks:
         ctypes.memset(block, 1, BLOCK)
-    for block in blocks[:-1]:  # the last one keeps the heap's end where it is
+    for block in blocks[:-1]:  # the last one keeps the end of the heap in place
         libc.free(ctypes.c_void_p(block))
     before = process.memory_info().rss
     trim_heap()

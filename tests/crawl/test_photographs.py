@@ -68,7 +68,7 @@ def somewhere(**gps: object) -> bytes:
 
 
 def other_byte_order() -> bytes:
-    """The marker says the other byte order than the one that all numbers are in."""
+    """The marker states the other byte order than that of the numbers."""
     data = encoded(exif=WHOLE)
     start = data.index(b"Exif\0\0") + 6
     marker = {b"II": b"MM", b"MM": b"II"}[data[start : start + 2]]
@@ -76,13 +76,13 @@ def other_byte_order() -> bytes:
 
 
 def looping() -> bytes:
-    """A directory of camera settings that is the main directory itself, followed by itself."""
+    """The directories of camera settings and of the next image are the main directory itself."""
     entry = struct.pack("<HHII", 0x8769, 4, 1, 8)
     return encoded(exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 8))
 
 
 def huge_count() -> bytes:
-    """A text said to be four thousand million characters long."""
+    """A text whose stated length is four billion characters."""
     entry = struct.pack("<HHII", Base.Make, 2, 0xFFFFFFFF, 26)
     return encoded(exif=b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(8))
 
@@ -91,7 +91,7 @@ def cut_off() -> bytes:
     return encoded(exif=WHOLE[: len(WHOLE) // 2])
 
 
-# What a file is called, its bytes, those of its sidecars, and what its row holds.
+# For each file: its name, its bytes, those of its sidecars, and the expected values in its row.
 FILES: list[tuple[str, bytes, Mapping[str, bytes], Mapping[str, object]]] = [
     ("canon.jpg", encoded(exif=WHOLE), {}, EXPECTED),
     ("canon.png", encoded("PNG", exif=WHOLE), {}, EXPECTED),
@@ -166,7 +166,7 @@ FILES: list[tuple[str, bytes, Mapping[str, bytes], Mapping[str, object]]] = [
 
 
 def table_of(root: Path) -> pa.Table:
-    """The crawled images of a store."""
+    """Return the crawled images of a store."""
     manifest = versions.read_current(Layout(root))
     assert manifest is not None
     return Objects(Layout(root)).read_table(manifest.require("crawl/images"))
@@ -174,7 +174,7 @@ def table_of(root: Path) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def crawled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The rows of all the files above by name, after ``mmindex crawl``."""
+    """The rows of all files above by name, after ``mmindex crawl``."""
     home = tmp_path_factory.mktemp("home")
     files = {name: data for name, data, _, _ in FILES}
     sidecars = {name: data for _, _, beside, _ in FILES for name, data in beside.items()}
@@ -188,7 +188,7 @@ def crawled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
 
 
 def written(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What camera and owner wrote, as a row holds it."""
+    """Return the values of a row that come from the camera and the owner."""
     return {name: row[name] for name in PHOTO_COLUMNS if row.get(name) is not None}
 
 
@@ -242,7 +242,7 @@ def shard(path: Path, files: Mapping[str, bytes]) -> Path:
 
 
 def sources(folder: Path, data: bytes) -> dict[str, str]:
-    """One image in a source of every kind that reads files here."""
+    """Write one image for each kind of source that reads local files."""
     folder.mkdir()
     pq.write_table(pa.table({"image": pa.array([data], pa.binary())}), folder / "p.parquet")
     coco = write_coco(folder / "coco", coco_content({1: ["a"]}), count=1)
@@ -287,7 +287,7 @@ def test_a_webdataset_sample_can_have_a_sidecar(tmp_path: Path) -> None:
     assert written(row) == {"rating": 3}
 
 
-# Columns of the source's own
+# Columns of the source itself
 
 
 def test_a_column_of_the_source_has_priority_even_if_it_is_empty(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_column_of_the_source_has_priority_even_if_it_is_empty(tmp_path: Path)
         ("Own", "x", 400),
         (None, "y", 400),
     ]
-    assert "lens" not in rows[0]  # SQL could not tell it from Lens
+    assert "lens" not in rows[0]  # SQL cannot distinguish it from Lens
 
 
 def test_columns_of_two_types_become_text(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def age(folder: Path, ns: int = LONG_AGO_NS) -> None:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are opened to be read."""
+    """The names of the files that are opened for reading."""
     names: list[str] = []
     read_file = archive.read_file
 
@@ -404,7 +404,7 @@ def test_an_unreadable_sidecar_is_counted_and_loses_no_image(tmp_path: Path, pho
     assert report.sources[0].notes["unreadable_sidecars"] == 2
 
 
-# What may be stored
+# Settings that limit what is stored
 
 
 def test_excluded_metadata_is_removed_from_the_table_and_the_cache(

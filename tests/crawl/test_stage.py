@@ -36,7 +36,7 @@ def photos(folder: Path, count: int = 4, **more: bytes | str) -> Path:
 
 
 def modified(path: Path) -> datetime:
-    """A file's time in UTC, as its row holds it."""
+    """Return the modification time of a file in UTC, as in its row."""
     return datetime(1970, 1, 1) + timedelta(microseconds=path.stat().st_mtime_ns // 1000)
 
 
@@ -92,7 +92,7 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
 
 
 def test_unchanged_sources_give_the_same_objects_and_fingerprint(tmp_path: Path) -> None:
-    """Also in another store, and whatever thread reads a file first."""
+    """Also in another store, and independently of which thread reads a file first."""
     folder = photos(tmp_path / "f", 40)
     first = crawl_specs(new_store(tmp_path / "one"), f"folder:{folder}")
     second = crawl_specs(new_store(tmp_path / "two"), f"folder:{folder}")
@@ -289,7 +289,7 @@ def test_long_captions_are_written_in_bounded_row_groups(
 def test_a_full_disk_while_rows_wait_is_a_storage_error(tmp_path: Path, what: str) -> None:
     objects = new_store(tmp_path / "store")
     with Spool(objects.layout) as one:
-        one._database.execute("PRAGMA max_page_count = 1")  # no page beyond those it has
+        one._database.execute("PRAGMA max_page_count = 1")  # it cannot grow
         with pytest.raises(StorageError, match="full"):
             for n in range(10_000):
                 if what == "images":
@@ -299,8 +299,22 @@ def test_a_full_disk_while_rows_wait_is_a_storage_error(tmp_path: Path, what: st
     assert not list(objects.layout.staging_dir.iterdir())
 
 
+def test_rows_can_wait_in_another_folder_where_nothing_stays(tmp_path: Path) -> None:
+    objects, scratch = new_store(tmp_path / "store"), tmp_path / "scratch"
+    scratch.mkdir()
+    source = SourceConfig(spec=f"folder:{photos(tmp_path / 'f')}")
+    here = crawl.crawl(objects, [source], LimitsConfig())
+    assert crawl.crawl(objects, [source], LimitsConfig(), scratch=scratch) == here
+    with Spool(objects.layout, scratch) as one:  # nor if the process is killed now
+        one.add_image(ImageRow("1", "k", "s", "u", "all", 1, 1, "PNG", 1))
+        assert not list(scratch.iterdir())
+    with pytest.raises(StorageError, match="missing") as caught:
+        Spool(objects.layout, tmp_path / "missing")
+    assert "`scratch`" in caught.value.hint
+
+
 def test_all_awkward_files_are_indexed_or_refused(real_photos: Path, tmp_path: Path) -> None:
-    """82 seen; header damage goes to quarantine here, pixel damage when it is decoded."""
+    """82 files: damaged headers go to quarantine here, damaged pixels when they are decoded."""
     objects = new_store(tmp_path / "store")
     source = SourceConfig(spec=f"folder:{real_photos}/awkward/files", all_files=True)
     report = crawl.crawl(objects, [source], LimitsConfig())

@@ -24,7 +24,7 @@ LONG_AGO_NS = 1_600_000_000_000_000_000
 
 
 def age(folder: Path) -> None:
-    """Make every file old enough for its time to be trusted."""
+    """Make every file old enough for its modification time to be reliable."""
     for path in folder.rglob("*"):
         os.utime(path, ns=(LONG_AGO_NS, LONG_AGO_NS))
 
@@ -43,7 +43,7 @@ def objects(tmp_path: Path) -> Objects:
 
 @pytest.fixture
 def read_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are opened to be read."""
+    """The names of the files that are opened for reading."""
     names: list[str] = []
     read_file = archive.read_file
 
@@ -109,7 +109,7 @@ def test_a_replaced_file_that_looks_the_same_is_found_by_rehash_only(objects, ph
 
 
 def test_a_file_that_was_just_written_is_read_again(objects, photos, read_names):
-    """Within a clock tick of the file system, a second change would not show."""
+    """Within one clock tick of the file system, a second change would not be noticed."""
     for when_ns in (time.time_ns(), time.time_ns() + 3_600_000_000_000):
         os.utime(photos / "05.jpg", ns=(when_ns, when_ns))
         crawl_folder(objects, photos)
@@ -235,7 +235,7 @@ def test_a_full_disk_leaves_the_cache_unchanged(objects, photos):
     crawl_folder(objects, photos)
     before = objects.layout.stamps_file.read_bytes()
     with pytest.raises(StorageError), Stamps(objects.layout, "other rules") as stamps:
-        stamps._now.execute("PRAGMA max_page_count = 1")  # no page beyond those it has
+        stamps._now.execute("PRAGMA max_page_count = 1")  # it cannot grow
         for n in range(1_000):
             stamps.add(f"/{n}.jpg", (1, LONG_AGO_NS, 1), Known("00" * 32, 1, 1, "PNG", 1))
     assert objects.layout.stamps_file.read_bytes() == before
@@ -243,7 +243,7 @@ def test_a_full_disk_leaves_the_cache_unchanged(objects, photos):
 
 
 def test_inodes_beyond_63_bits_are_remembered(objects):
-    """Network file systems make them up from 64-bit hashes."""
+    """Network file systems use 64-bit hashes as inodes."""
     stamp = (5, LONG_AGO_NS, 2**64 - 2)
     known = Known("ab" * 32, 3, 4, "PNG", 5)
     with Stamps(objects.layout, "rules") as stamps:

@@ -65,7 +65,7 @@ def test_source_columns_are_sorted_after_the_fixed_ones() -> None:
 
 def test_a_source_column_never_replaces_a_fixed_one() -> None:
     assert column_name("width") == "meta_width"
-    assert column_name("URI") == "meta_URI"  # SQL does not tell upper from lower case
+    assert column_name("URI") == "meta_URI"  # SQL does not distinguish upper and lower case
     assert column_name("") == "meta_"
     assert column_name("licence") == "licence"
 

@@ -10,9 +10,9 @@ import pytest
 
 from mmindex.core.config import LimitsConfig, SourceConfig
 from mmindex.core.records import ItemError, Reason
-from mmindex.crawl import stage as crawl
-from mmindex.crawl import videos
+from mmindex.crawl import reading, videos
 from mmindex.crawl.metadata import PhotoRules
+from mmindex.crawl.stage import crawl
 from mmindex.crawl.videos import VideoProber
 from mmindex.media import kinds
 from mmindex.media.images import ImageLimits
@@ -32,11 +32,11 @@ def crawl_folder(place: Path, interval: float = 2.0):
     objects = new_store(place / "store")
     source = SourceConfig(spec=f"folder:{place}/f")
     rules = PhotoRules(video_interval=interval)
-    return objects, crawl.crawl(objects, [source], LimitsConfig(), photos=rules)
+    return objects, crawl(objects, [source], LimitsConfig(), photos=rules)
 
 
 def aged(path: Path) -> Path:
-    """Old enough to be remembered as unchanged."""
+    """Make it old enough to be remembered as unchanged."""
     os.utime(path, ns=(time.time_ns() - 10**10,) * 2)
     return path
 
@@ -79,7 +79,7 @@ def test_unchanged_videos_are_not_opened_again_even_with_another_interval(
     aged(write_video(tmp_path / "f" / "a.mp4"))
     _, first = crawl_folder(tmp_path)
     monkeypatch.setattr(VideoProber, "probe", None)
-    monkeypatch.setattr(crawl, "video_key", None)
+    monkeypatch.setattr(reading, "video_key", None)
     _, again = crawl_folder(tmp_path)
     assert (again.details["read"], again.details["unchanged"]) == (0, 1)
     assert again.corpus_fingerprint == first.corpus_fingerprint

@@ -1,4 +1,4 @@
-"""Every example in README and docs runs, and every name in them exists."""
+"""Every example in README and docs runs, and every name in it exists."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NOT_RUN = {
     "pip": "changes the environment, from the network",
     "sudo": "changes the machine",
 }
-# What is put in place of a part of an example, and why; it must occur somewhere.
+# Replacements for parts of examples, and why; each must occur somewhere.
 STAND_INS = {
     "#val2017": "#val2017 --model embedded",  # the default model would be downloaded
     "scenes:800": "scenes:30",  # time
@@ -45,14 +45,15 @@ STAND_INS = {
     "scenes:200": "scenes:30",
     "/var/lib/node_exporter": ".",  # not there on every machine
 }
-# Examples that end with another exit code than 0, and why.
+# Examples whose exit code is not 0, and why.
 EXIT_CODES = {
-    "mmindex evaluate --expect published": 66,  # drawn scenes have no published figures
+    "mmindex evaluate --expect published": 66,  # there are no published figures for drawn scenes
     "mmindex evaluate --compare other-store": 66,  # there is only one store
+    "mmindex evaluate --qrels coco.qrels": 66,  # the file is only an example
 }
-# Pages that begin without a store: what a newcomer runs.
+# Pages that start without a store, as a new user does.
 FIRST_STEPS = {"README.md"}
-# Options of other programs that the pages name.
+# Options of other programs that occur on the pages.
 FOREIGN_OPTIONS = {
     "--address": "ray",
     "--array": "sbatch",
@@ -77,14 +78,14 @@ FOREIGN_OPTIONS = {
     "--wrap": "sbatch",
     "--work": "benchmarks/fit_photos.py",
 }
-# Files of other programs that the pages name.
+# Files of other programs that occur on the pages.
 FOREIGN_FILES = {"metrics/zeroshot_retrieval.py": "CLIP_benchmark"}
 _SECTIONS = "|".join(Config.model_fields)
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "MMINDEX_STORE": "store"}
 
 
 def commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every command by its full name."""
+    """Return every command by its full name."""
     for name in group.commands:
         command = group.commands[name]
         if hasattr(command, "commands"):
@@ -97,13 +98,13 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
 def run(arguments: list[str]) -> Result:
-    """Run ``mmindex`` with these arguments in this process, as one run of its own."""
+    """Run ``mmindex`` with these arguments in this process, as a separate run."""
     run_id.cache_clear()
     return CliRunner().invoke(app, arguments)
 
 
 def serve_and_stop(arguments: list[str]) -> tuple[int, str, str]:
-    """Start the service on a free port, and end it as soon as it serves: code, stdout, stderr."""
+    """Start the service on a free port, stop it once it serves; return code, stdout, stderr."""
     words = [word for word in arguments if word != "--open"]
     command = [sys.executable, "-u", "-m", "mmindex_cli", *words, "--port", "0"]
     pipe = subprocess.PIPE
@@ -155,7 +156,7 @@ def environment(home: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the examples take for granted, in the place where they will find it."""
+    """Create everything that the examples assume, in the places where they expect it."""
     home = tmp_path_factory.mktemp("docs") / "home"
     files: dict[str, bytes | str] = {f"Pictures/{n}.jpg": photograph(n) for n in range(6)}
     files |= {name: jpeg(7) for name in ("beach.jpg", "holiday.jpg")}
@@ -166,7 +167,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "Videos").mkdir()
     write_video(home / "Videos" / "trip.mp4")
     with environment(home):
-        for number in (24, 30):  # two versions, so that there is something to go back to
+        for number in (24, 30):  # two versions, so that a rollback is possible
             run_line(f"mmindex build --source scenes:{number}@1")
         run_line("mmindex build --store coco.mmindex --source coco:~/coco#val2017 --model embedded")
     home.rename(home.with_name("template"))
@@ -175,7 +176,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(template: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A fresh copy of it for each page; on page cron.md a night has passed."""
+    """A new copy of it for each page; for cron.md, the corpus has changed."""
     page, home = request.param, template.with_name("home")
     shutil.copytree(template, home)
     if page in FIRST_STEPS:
@@ -190,7 +191,7 @@ def home(template: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 def words(text: str) -> set[str]:
-    """What output says, without numbers, paths and units."""
+    """Return the words of an output, without numbers, paths and units."""
     plain = re.sub(r"\S*[/~\\]\S*", " ", text)
     return set(re.findall(r"[a-z]{3,}", plain))
 
@@ -246,7 +247,7 @@ def test_every_command_in_a_sentence_is_valid(page):
                 continue
             assert name is not None, f"`{line}`: there is no such command"
             rest = arguments[len(name.split()) :]
-            if rest:  # a command alone stands for itself, not for a call without arguments
+            if rest:  # a command alone is a name, not a call without arguments
                 COMMANDS[name].make_context(name, rest)
 
 
@@ -283,7 +284,7 @@ def test_every_setting_exists(page):
 def test_every_toml_example_is_valid(home, block):
     path = home / "example.toml"
     path.write_text(block, encoding="utf-8")
-    if block.startswith("[[expected]]"):  # understood, but about another corpus than the store's
+    if block.startswith("[[expected]]"):  # valid, but for another corpus than that of the store
         assert run(["evaluate", "--expect", str(path)]).exit_code == errors.NoInputError.exit_code
     elif "[[files]]" in block:
         assert known_corpora(str(path))
@@ -292,7 +293,7 @@ def test_every_toml_example_is_valid(home, block):
 
 
 def keys(value: Any) -> set[str]:
-    """The names of all fields of a JSON value, at any depth."""
+    """Return the names of all fields of a JSON value, at any depth."""
     if isinstance(value, list):
         return set().union(*map(keys, value))
     if not isinstance(value, dict):

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from mmindex.cluster import join as joining
+from mmindex.cluster.join import Joined, site_of
 from mmindex.core.config import Config
 from mmindex.core.errors import (
     DataError,
@@ -26,16 +28,18 @@ from mmindex.core.errors import (
 )
 from mmindex.encode import cluster as module
 from mmindex.encode.cluster import ClusterWorker
-from mmindex.encode.node import Sample, Setup, look, package_versions
+from mmindex.encode.node import Sample, Setup, look
 from mmindex.encode.stage import EncodeReport, encode
 from mmindex.store.lock import writer_lock
+from mmindex.store.manifest import Manifest
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
 from mmindex.store.staging import hold_staging
 from mmindex.store.versions import create_layout
-from support.encoding import IMAGE, TEXT, run, settings
+from support.encoding import IMAGE, TEXT, draft_after, run, settings
 from support.images import png, write_pngs
 from support.manifests import manifest
+from support.mapped import adapted_source
 from support.models import FakeEncoder
 from support.raying import add_node, cluster, kill_node, nan_source, other_source, tricky_source
 from support.tables import Corpus, image_key, write_corpus
@@ -48,14 +52,14 @@ TEXTS = [f"caption {number}" for number in range(12)]
 
 
 class Bench:
-    """One corpus in two stores: what one machine makes of it, and what a cluster does."""
+    """One corpus in two stores: one encoded on one machine, the other on a cluster."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tricks = folder / "tricks"
         self.tricks.mkdir()
         self.paths = write_pngs(folder / "pictures", 23)
-        self.paths[4].write_bytes(png(4)[:60])  # it fails, everywhere alike
+        self.paths[4].write_bytes(png(4)[:60])  # it fails on every machine
         alone = Objects(create_layout(folder / "alone"))
         self.alone = run(FakeEncoder(), alone, write_corpus(alone, self.paths, TEXTS), None, CONFIG)
         assert len(self.alone.failed) == 1
@@ -72,7 +76,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 @pytest.fixture(scope="module")
 def nodes(bench: Bench) -> Iterator[Any]:
-    """A cluster that begins with one node, to which this process is connected."""
+    """A cluster that starts with one node; this process is connected to it."""
     import ray
 
     with cluster(bench.tricks) as made:
@@ -94,16 +98,17 @@ def spread(
     config: Config = CONFIG,
     make_source: Any = tricky_source,
     workers: list[ClusterWorker] | None = None,
+    draft: Manifest | None = None,
 ) -> EncodeReport:
     """Encode on the cluster, as a run does."""
     objects, corpus = store
     with writer_lock(objects.layout):
-        worker = ClusterWorker.join(nodes.address, objects.layout, config, None, make_source)
-        if workers is not None:
-            workers.append(worker)
-        draft = Snapshot(objects, manifest())
-        with closing(worker):
-            return encode(worker.source, draft, corpus.tables, config, cluster=worker)
+        snapshot = Snapshot(objects, draft or manifest())
+        with closing(Joined.join(nodes.address, objects.layout, config)) as joined:
+            worker = ClusterWorker.on(joined, config, None, make_source)
+            if workers is not None:
+                workers.append(worker)
+            return encode(worker.source, snapshot, corpus.tables, config, cluster=worker)
 
 
 def same(report: EncodeReport, bench: Bench) -> bool:
@@ -133,7 +138,7 @@ def test_a_killed_workers_unit_is_encoded_again(nodes: Any, bench: Bench) -> Non
     report = spread(nodes, store)
     assert same(report, bench)
     assert report.retries == 1
-    assert nothing_staged(store)  # nor what the dead one had there
+    assert nothing_staged(store)  # nor are files of the dead worker
 
 
 def test_a_unit_that_kills_three_workers_ends_the_run_and_finished_work_is_kept(
@@ -195,7 +200,8 @@ def test_unsuitable_nodes_are_named(
     host = os.uname().nodename
     store = bench.store("unfit")
     with monkeypatch.context() as patch:
-        patch.setattr(module, "package_versions", lambda: package_versions() | {"mmindex": "0.0.1"})
+        versions = joining.package_versions() | {"mmindex": "0.0.1"}
+        patch.setattr(joining, "package_versions", lambda: versions)
         with pytest.raises(ModelMismatchError, match=f"node {host}/.*mmindex is .* here and 0.0.1"):
             spread(nodes, store)
     with monkeypatch.context() as patch:
@@ -207,6 +213,22 @@ def test_unsuitable_nodes_are_named(
     assert nothing_staged(store)
 
 
+def test_vectors_of_an_adapted_model_are_mapped_on_the_nodes(nodes: Any, bench: Bench) -> None:
+    reports = []
+    for name in ("map alone", "map spread"):
+        objects, corpus = store = bench.store(name)
+        parent = draft_after(run(FakeEncoder(), objects, corpus, None, CONFIG))
+        if name == "map spread":
+            reports.append(spread(nodes, store, make_source=adapted_source, draft=parent))
+        else:
+            draft = Snapshot(objects, parent)
+            reports.append(encode(adapted_source(), draft, corpus.tables, CONFIG))
+    alone, report = reports
+    assert (report.shards, report.failed) == (alone.shards, alone.failed)
+    assert (report.mapped_images, report.encoded_images, report.mapped_texts) == (22, 0, 12)
+    assert nothing_staged(store)
+
+
 def test_a_cluster_without_room_for_a_unit_is_69(nodes: Any, bench: Bench) -> None:
     with pytest.raises(NetworkError, match="7 CPUs") as caught:
         spread(nodes, bench.store("large"), settings(cores=7))
@@ -214,7 +236,7 @@ def test_a_cluster_without_room_for_a_unit_is_69(nodes: Any, bench: Bench) -> No
 
 
 def test_a_new_node_gets_units_and_a_dead_one_only_loses_its_unit(nodes: Any, bench: Bench) -> None:
-    """Two nodes; the second comes while the run is under way, and is killed amid a unit."""
+    """Two nodes; the second joins during the run and is killed in the middle of a unit."""
     store, workers = bench.store("nodes"), list[ClusterWorker]()
     (bench.tricks / "slow").write_text("3.0")
     with ThreadPoolExecutor(1) as pool:
@@ -233,12 +255,13 @@ def test_a_new_node_gets_units_and_a_dead_one_only_loses_its_unit(nodes: Any, be
 
 
 def test_a_node_checks_store_corpus_and_packages(tmp_path: Path) -> None:
-    """The questions that every node answers, asked here."""
+    """The checks that every node runs, in this process."""
     layout = create_layout(tmp_path / "store")
     [path] = write_pngs(tmp_path / "pictures", 1)
     key = image_key(path.read_bytes())
     with hold_staging(layout) as held:
-        setup = Setup(layout.root, held.held, CONFIG, None, tricky_source, package_versions())
+        site = site_of(held, CONFIG)
+        setup = Setup(site, CONFIG, None, tricky_source)
         assert look(setup).model == "fake"
         good = replace(setup, samples=(Sample(key, str(path)),))
         assert look(good).model == "fake"
@@ -246,9 +269,9 @@ def test_a_node_checks_store_corpus_and_packages(tmp_path: Path) -> None:
             with pytest.raises(NoInputError, match="same place") as caught:
                 look(replace(setup, samples=(sample,)))
             assert caught.value.exit_code == 66
-        elsewhere = replace(setup, held=tmp_path / "elsewhere")
+        elsewhere = replace(setup, site=replace(site, held=tmp_path / "elsewhere"))
         with pytest.raises(NoInputError, match="not the store"):
             look(elsewhere)
-    held.held.mkdir()  # there, but nobody's
+    held.held.mkdir()  # they exist, but belong to nobody
     with pytest.raises(Exception, match="is not visible here"):
         look(setup)

@@ -29,7 +29,7 @@ def built(folder: Path, numbers: range, broken: dict[str, bytes] | None = None, 
 
 
 def torn_jpeg() -> bytes:
-    """A sound header, and pixels that end in the middle."""
+    """An image with a valid header whose pixels end in the middle."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "JPEG")
@@ -96,7 +96,7 @@ def test_a_mostly_unused_shard_is_rewritten_without_unused_rows():
     with fast_folder() as folder:
         first = built(folder, range(12)).manifest
         same = built(folder, range(2, 12)).manifest
-        assert sizes(same) == [4, 4, 4]  # half of the first one is still asked for
+        assert sizes(same) == [4, 4, 4]  # half of the first one is still needed
         made = built(folder, range(3, 12)).manifest
         assert sizes(made) == [4, 4, 1]
         objects = objects_of(folder)
@@ -144,7 +144,7 @@ def stop_after(calls):
 
 
 def test_a_run_killed_while_compacting_changes_nothing_for_the_next(monkeypatch):
-    """Its shards are unlisted; the next run writes the same bytes again."""
+    """No version lists its shards; the next run writes the same bytes again."""
     with fast_folder() as folder:
         for night in range(MOST_SMALL + 1):
             built(folder, range(UNIT + night))

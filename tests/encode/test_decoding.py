@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from mmindex.core.records import Reason
+from mmindex.core.shared import SharedRows
 from mmindex.encode.decoding import (
     Decoded,
     DecodePool,
@@ -110,6 +111,33 @@ def test_workers_decode_like_this_process(tmp_path: Path) -> None:
         for number, decoded in enumerate(results):
             assert isinstance(decoded, np.ndarray)
             np.testing.assert_array_equal(decoded, to_pixels(draw(number), SPEC))
+
+
+def test_pixels_in_shared_memory_are_valid_as_long_as_stated() -> None:
+    shared = SharedRows.of(7, (4, 4, 3))
+    uris = ["ok", "ok", "exit", "ok", "fail", *["ok"] * 20]
+    tasks = [DecodeTask(str(number), uri) for number, uri in enumerate(uris)]
+    held: list[tuple[DecodeTask, Decoded]] = []
+    with DecodePool(Misbehaving(), 2, 30.0, MEMORY, shared) as pool:
+        for task, decoded in pool.results(iter(tasks), ahead=4):
+            held = [*held[-2:], (task, decoded)]  # this result, and two more
+            for one, its in held:
+                if one.uri == "ok":
+                    assert isinstance(its, np.ndarray)
+                    assert np.shares_memory(its, shared.view())
+                    assert (its == int(one.key)).all()
+                else:
+                    assert isinstance(its, Failure)
+    assert task.key == str(len(tasks) - 1)
+
+
+def test_pixels_of_this_process_need_no_shared_memory() -> None:
+    shared = SharedRows.of(1, (4, 4, 3))
+    with DecodePool(Misbehaving(), 0, 30.0, MEMORY, shared) as pool:
+        results = [
+            decoded for _, decoded in pool.results([DecodeTask(key, "ok") for key in "12"], 1)
+        ]
+    assert [one[0, 0, 0] for one in results if isinstance(one, np.ndarray)] == [1, 2]
 
 
 def test_other_bytes_than_were_crawled_are_refused(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_vectors_of_one_model_are_not_taken_as_those_of_another(tmp_path: Path) 
     with pytest.raises(ModelMismatchError, match="as vectors of"):
         with_model(tmp_path, FakeEncoder(seed=1), folder)
     assert read_current(Layout(store)).version == 1
-    write_clip_retrieval(folder, rows=4, seed=7)  # the other model's own vectors
+    write_clip_retrieval(folder, rows=4, seed=7)  # vectors of the other model
     with_model(tmp_path, FakeEncoder(seed=1), folder)
     assert read_current(Layout(store)).version == 2
 

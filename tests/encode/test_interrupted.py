@@ -1,4 +1,4 @@
-"""Encoding in a separate process: killed and resumed, and without torch if idle."""
+"""Encoding in a separate process: killed, resumed, and without torch if there is nothing to do."""
 
 from __future__ import annotations
 

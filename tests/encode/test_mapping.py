@@ -10,46 +10,19 @@ import pytest
 
 from mmindex.core.errors import InternalError
 from mmindex.core.records import Reason
+from mmindex.encode.part import Part, encode_part
 from mmindex.encode.stage import EncodeReport, encode
 from mmindex.encode.work import EncoderSource
 from mmindex.models.adapted import Affine, Maps
-from mmindex.models.encoder import Float32
-from mmindex.store.manifest import EncoderInfo
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
+from mmindex.store.versions import create_layout
 from support.encoding import IMAGE, TEXT, draft_after, run, settings, vectors
 from support.images import write_pngs
 from support.manifests import manifest
+from support.mapped import DIM, MAPS, AdaptedEncoder, adapted_source
 from support.models import FakeEncoder
 from support.tables import Corpus, write_corpus
-
-DIM = 16
-
-
-def affine(seed: int) -> Affine:
-    rng = np.random.default_rng(seed)
-    weight, bias = rng.normal(size=(DIM, DIM)), rng.normal(size=DIM)
-    return Affine(weight.astype(np.float32), bias.astype(np.float32))
-
-
-MAPS = Maps(affine(1), affine(2), 20.0)
-
-
-class AdaptedEncoder(FakeEncoder):
-    """The fake model with maps behind it."""
-
-    @property
-    def info(self) -> EncoderInfo:
-        parent = FakeEncoder().info
-        return msgspec.structs.replace(
-            parent, fingerprint="a" * 64, weights="adapted", parent=parent.fingerprint
-        )
-
-    def encode_images(self, pixels: np.ndarray) -> Float32:
-        return MAPS.image(super().encode_images(pixels))
-
-    def encode_texts(self, texts: list[str]) -> Float32:
-        return MAPS.text(super().encode_texts(texts))
 
 
 def adapt(
@@ -59,7 +32,7 @@ def adapt(
     encoder: FakeEncoder | None = None,
     **changes: object,
 ) -> EncodeReport:
-    """Encode with the adapted model after a run of its parent; without ``encoder`` it may not."""
+    """Encode with the adapted model after a run of its parent; None: nothing may be encoded."""
 
     def load() -> FakeEncoder:
         if encoder is None:
@@ -158,6 +131,37 @@ def test_a_killed_run_continues_at_its_shard(objects: Objects, tmp_path: Path):
     assert {ref.sha256 for ref in second.shards[IMAGE]} == {
         ref.sha256 for ref in whole.shards[IMAGE]
     }
+
+
+def test_parts_map_vectors_as_one_run_does(tmp_path: Path):
+    paths = write_pngs(tmp_path / "pictures", 11)
+    paths[4].write_bytes(b"no picture")
+    texts, config = ["one", "two", "three", "four"], settings(shard_rows=3)
+
+    def parent(name: str) -> tuple[Objects, Corpus, EncodeReport]:
+        objects = Objects(create_layout(tmp_path / name))
+        first = run(FakeEncoder(), objects, write_corpus(objects, paths[:9], texts), config=config)
+        return objects, write_corpus(objects, paths, texts), first
+
+    objects, corpus, first = parent("alone")
+    alone = adapt(objects, corpus, first, AdaptedEncoder(), shard_rows=3)
+    assert (alone.mapped_images, alone.encoded_images) == (8, 2)
+
+    objects, corpus, first = parent("parts")
+    crawled = (corpus.images.named("crawl/images"), corpus.captions.named("crawl/captions"))
+    before = draft_after(first)
+    published = msgspec.structs.replace(before, objects=(*before.objects, *crawled))
+    done = [
+        encode_part(adapted_source(), published, objects, config, Part(number, 3))
+        for number in (3, 1, 2, 2)
+    ]
+    assert sum(one.mapped_images for one in done) == 8
+    assert sum(one.mapped_texts for one in done) == 4
+    assert sum(one.encoded_images for one in done) == 2
+    assert (done[3].units, done[3].done_before) == (done[2].units, done[2].units)
+    again = adapt(objects, corpus, first, shard_rows=3)
+    assert (again.mapped_images, again.encoded_images) == (0, 0)
+    assert (again.shards, again.failed) == (alone.shards, alone.failed)
 
 
 def test_a_map_to_zero_is_a_bad_vector(objects: Objects, tmp_path: Path):

@@ -33,7 +33,7 @@ def shard_of(
 
 
 def live(*numbers: int) -> DistinctKeys:
-    """The live keys of a table with these rows."""
+    """Return the live keys of a table with these rows."""
     return distinct(binary_keys([key_of(number) for number in numbers]))
 
 

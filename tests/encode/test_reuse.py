@@ -82,7 +82,7 @@ def test_another_model_encodes_everything_again(
 def test_a_killed_runs_shards_are_reused_and_give_the_same_content(
     objects: Objects, tmp_path: Path
 ) -> None:
-    """What an uninterrupted run publishes, byte for byte, with at most the open shard redone."""
+    """The result has the bytes of an uninterrupted run; at most one shard is repeated."""
     paths = write_pngs(tmp_path / "pictures", 20)
     corpus = write_corpus(objects, paths, ["one", "two", "three"])
     config = settings(shard_rows=5)
@@ -128,14 +128,14 @@ def test_a_damaged_published_shard_is_encoded_again(
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     second = run(fake_encoder, Objects(objects.layout), corpus, first)
     assert (second.reused_images, second.encoded_images) == (0, 3)
-    assert second.shards == first.shards  # the same content under the same name: healed in place
+    assert second.shards == first.shards  # the same content under the same name: repaired in place
     Objects(objects.layout).path(second.shards[IMAGE][0])
 
 
 def test_objects_of_published_versions_are_not_leftovers(
     objects: Objects, fake_encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    """An older version's shards stay that version's: adoption is for what no version lists."""
+    """Shards of an older version are not adopted; only shards that no version lists are."""
     corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 3))
     first = run(fake_encoder, objects, corpus)
     listed = manifest(encoder=first.encoder, objects=(*corpus.tables, *first.shards[IMAGE]))

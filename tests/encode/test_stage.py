@@ -1,9 +1,9 @@
-"""Every content gets one valid vector, and items without one fail alone."""
+"""Each content gets one valid vector, and an item without one affects no other item."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,12 @@ import pytest
 from mmindex.core.errors import DataError, InternalError
 from mmindex.core.records import Reason
 from mmindex.encode.stage import encode
-from mmindex.encode.work import EncoderSource
+from mmindex.encode.work import EncoderSource, Worker
 from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import Pixels
 from mmindex.store.objects import Objects
 from mmindex.store.snapshot import Snapshot
-from support.encoding import IMAGE, TEXT, run, settings, vectors
+from support.encoding import IMAGE, TEXT, run, settings, source_of, vectors
 from support.images import png, write_pngs
 from support.manifests import manifest
 from support.models import FakeEncoder
@@ -121,6 +121,44 @@ def test_cut_texts_of_this_run_are_counted_with_a_warning(
     assert third.cut_texts == 0
 
 
+def test_decoding_uses_all_cores_if_the_model_runs_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeEncoder()
+    monkeypatch.setattr("mmindex.encode.work.usable_cores", lambda: 26)
+    for on_gpu, expected in ((False, 16), (True, 26)):
+        source = replace(source_of(fake), on_gpu=on_gpu)
+        worker = Worker(source, settings(workers=None))
+        assert worker._pool(1_000).workers == expected
+        assert worker._pool(5).workers == expected  # those that are there stay
+
+
+def test_a_batch_is_started_before_the_vectors_of_the_previous_one_are_collected(
+    objects: Objects, tmp_path: Path
+) -> None:
+    """So that a GPU computes while images are decoded; each shard waits for its own batches."""
+    events: list[str] = []
+
+    class Queued(FakeEncoder):
+        def start_images(self, pixels: Pixels) -> Callable[[], Float32]:
+            number = len(self.image_batches)
+            events.append(f"start {number}")
+            vectors = self.encode_images(pixels)
+
+            def wait() -> Float32:
+                events.append(f"wait {number}")
+                return vectors
+
+            return wait
+
+    corpus = write_corpus(objects, write_pngs(tmp_path / "pictures", 10))
+    queued = run(Queued(), objects, corpus, config=settings(batch_size=2, shard_rows=6))
+    first = ["start 0", "start 1", "wait 0", "start 2", "wait 1", "wait 2"]
+    assert events == [*first, "start 3", "start 4", "wait 3", "wait 4"]
+    usual = run(FakeEncoder(), objects, corpus, config=settings(batch_size=2, shard_rows=6))
+    assert queued.shards == usual.shards
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf, 0.0])
 def test_a_vector_without_unit_length_is_never_stored(
     objects: Objects, tmp_path: Path, poison: float
@@ -182,7 +220,7 @@ def test_an_unexpected_encoder_is_refused(
 
 @dataclass(slots=True)
 class Wrong(FakeEncoder):
-    """Gives vectors of another size than it says."""
+    """Returns vectors of another size than it states."""
 
     def encode_images(self, pixels: Pixels) -> Float32:
         return np.zeros((len(pixels), 3), dtype=np.float32)
@@ -198,7 +236,7 @@ def test_vectors_of_another_size_are_refused(objects: Objects, tmp_path: Path) -
 def test_a_model_that_gives_no_usable_vector_stops_at_its_first_batch(
     objects: Objects, tmp_path: Path, side: str
 ) -> None:
-    """One bad vector is a bad image; a batch of them is a bad model."""
+    """One invalid vector means a bad image; a whole batch of them means a bad model."""
 
     class Broken(FakeEncoder):
         def encode_images(self, pixels: Pixels) -> Float32:

@@ -33,7 +33,7 @@ def elsewhere(tmp_path: Path, name: str) -> Objects:
 
 
 def again(objects: Objects) -> Objects:
-    """The same store, of which nothing is known."""
+    """Return the same store for a reader that has verified nothing yet."""
     return Objects(objects.layout)
 
 
@@ -63,7 +63,7 @@ def test_lost_units_come_back_with_the_same_bytes_at_the_same_place(
 def test_the_order_of_encoding_does_not_affect_the_result(
     objects: Objects, paths: list[Path], tmp_path: Path
 ) -> None:
-    """Another process may have made the later ones first."""
+    """Another process may have created the later ones first."""
     whole = run(FakeEncoder(), objects, write_corpus(objects, paths, TEXTS), config=CONFIG)
     other = elsewhere(tmp_path, "other")
     corpus = write_corpus(other, paths, TEXTS)
@@ -135,7 +135,7 @@ def test_a_worker_keeps_its_model_and_its_decoders_between_units(
     rows = [UnitRows(0, np.arange(5)), UnitRows(1, np.arange(5, 10))]
     worker = Watched(source, config)
     for unit in read_units(objects, corpus.images, IMAGE, rows):
-        [result] = worker.encode(objects, IMAGE, [unit], len(unit.rows))
+        [result] = worker.encode(objects, IMAGE, [unit], unit.size)
         assert result.encoded == 5
         assert {"image_wait", "image_model", "image_write"} <= result.seconds.keys()
     worker.close()
@@ -166,7 +166,7 @@ def test_many_leftovers_are_found_among_other_files(objects: Objects, paths: lis
 
 
 def leftover(objects: Objects, corpus: Corpus) -> None:
-    """What a run leaves that was killed before it published."""
+    """Leave what a run leaves that is killed before it publishes."""
     assert run(FakeEncoder(), objects, corpus).encoded_images == 3
 
 
@@ -174,7 +174,7 @@ def leftover(objects: Objects, corpus: Corpus) -> None:
 def test_leftovers_that_hold_what_was_forgotten_are_not_reused(
     objects: Objects, paths: list[Path], forgetting: bool
 ) -> None:
-    """Whoever made them may have started before it was forgotten."""
+    """The process that created them may have started before the item was forgotten."""
     leftover(objects, write_corpus(objects, paths[:3]))
     forgotten = Forgotten(keys=frozenset({bytes.fromhex(image_key(paths[0].read_bytes()))}))
     known = (write_forgotten(objects, forgotten),) if forgetting else ()
@@ -188,7 +188,7 @@ def test_leftovers_that_hold_what_was_forgotten_are_not_reused(
 def test_shards_with_a_number_in_them_are_read_and_reused(
     objects: Objects, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As mmindex wrote them before units."""
+    """Shards as mmindex wrote them before there were units."""
     made = shards.shard_schema
 
     def old(dim, metadata):  # type: ignore[no-untyped-def]

@@ -24,7 +24,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 
 def test_independent_queries_get_the_interval_of_the_binomial() -> None:
-    """One query an image, half of 1,000 hit: 50 ± 1.96 * 1.58 points."""
+    """One query per image, of which half of 1,000 hit: 50 ± 1.96 * 1.58 points."""
     ranks = np.where(np.arange(1_000) % 2 == 0, 1, 99)
     first = recall_intervals(ranks, np.arange(1_000), seed=0)[0]
     assert first.value == 50.0
@@ -33,7 +33,7 @@ def test_independent_queries_get_the_interval_of_the_binomial() -> None:
 
 
 def test_captions_of_one_image_stay_together() -> None:
-    """Five captions that rise and fall as one say no more than one: the interval is as wide."""
+    """Five captions that always agree add no information: the interval has the same width."""
     ranks = np.where(np.arange(200) % 2 == 0, 1, 99)
     single = recall_intervals(ranks, np.arange(200), seed=0)[0]
     grouped = recall_intervals(np.repeat(ranks, 5), np.repeat(np.arange(200), 5), seed=0)[0]
@@ -43,7 +43,7 @@ def test_captions_of_one_image_stay_together() -> None:
 
 
 def test_images_with_many_captions_weigh_as_many_queries() -> None:
-    """Recall is over queries, as always, whichever image they belong to and in any order."""
+    """Recall is computed over queries, in any order and whichever image they belong to."""
     ranks = np.array([1, 1, 1, 99])
     shuffled = recall_intervals(ranks[[3, 0, 1, 2]], np.array([9, 4, 4, 4]), seed=0)
     assert shuffled[0].value == 75.0

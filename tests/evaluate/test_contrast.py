@@ -1,4 +1,4 @@
-"""Two versions of one corpus are compared; other corpora are refused by their difference."""
+"""Two versions of one corpus are compared; for other corpora, the error names the difference."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from support.pages import assert_self_contained
 from support.vectors import random_units, write_clip_retrieval, write_npy
 
 ROWS = 40
-GOOD = 25  # rows whose text has the vector of its image
+GOOD = 25  # rows whose text has the same vector as its image
 
 
 def vectors_store(folder: Path, good: int, rows: int = ROWS) -> Path:
-    """A store whose captions find their images in the first ``good`` rows, by construction."""
+    """Publish a store in which only the captions of the first ``good`` rows find their images."""
     place = write_clip_retrieval(folder / "a", rows=rows)
     images = random_units(rows)
     texts = random_units(rows, seed=1)
@@ -97,9 +97,13 @@ CAPTIONS = {"a.jpg": ["one"], "b.jpg": ["two"], "c.jpg": ["three"]}
     [
         ({**PICTURES, "d.jpg": 4}, CAPTIONS, r"1 images are only in the other .*d\.jpg"),
         ({"a.jpg": 1, "b.jpg": 2}, CAPTIONS, r"1 images are only in this version .*c\.jpg"),
-        ({**PICTURES, "b.jpg": 9}, CAPTIONS, r"1 images have other content .*b\.jpg"),
+        ({**PICTURES, "b.jpg": 9}, CAPTIONS, r"1 images have different content .*b\.jpg"),
         (PICTURES, {**CAPTIONS, "a.jpg": ["one", "uno"]}, r"1 captions are only in the other .*#1"),
-        (PICTURES, {**CAPTIONS, "a.jpg": ["another"]}, r"1 captions have other content .*a\.jpg#0"),
+        (
+            PICTURES,
+            {**CAPTIONS, "a.jpg": ["another"]},
+            r"1 captions have different content .*a\.jpg#0",
+        ),
     ],
 )
 def test_another_corpus_is_refused_and_the_difference_is_named(

@@ -48,7 +48,7 @@ PUBLISHED_FIGURES = [golden for corpus in list_corpora() for golden in corpus.ex
 
 @pytest.fixture
 def store(tmp_path: Path) -> Snapshot:
-    """A store made by the fake model from ``folder/test``, split ``all``."""
+    """A store built with the fake model from ``folder/test``, with the split ``all``."""
     paths = write_pngs(tmp_path / "p", 3)
     images = {f"i{n}": path for n, path in enumerate(paths)}
     image_store(tmp_path / "store", images, [("i0", "red")], FakeEncoder())
@@ -89,7 +89,7 @@ def test_each_figure_has_its_own_verdict() -> None:
 
 
 def test_figures_within_their_tolerance_pass() -> None:
-    """The edge belongs to the inside."""
+    """A value at the limit is within the tolerance."""
     compare(golden('text_to_image = {"r@1" = 39.8123}'), FIGURES).check()
 
 
@@ -171,7 +171,7 @@ def test_the_published_figures_are_whole_and_for_different_stores() -> None:
 
 
 def test_the_published_figures_match_their_store() -> None:
-    """A store of Karpathy's COCO test split by the default model finds its own."""
+    """Karpathy's COCO test split with the default model matches its published figures."""
     subject = Subject("ViT-B-32", "laion2b_s34b_b79k", "coco-karpathy", "test")
     [one] = [figures for figures in PUBLISHED_FIGURES if subject.fits(figures)]
     assert one.text_to_image is not None

@@ -95,7 +95,7 @@ def test_a_corpus_without_captions_has_no_calibration(tmp_path: Path) -> None:
 def test_equal_vectors_are_no_error(tmp_path: Path) -> None:
     same = np.repeat(unit(np.ones((1, DIM))), 100, axis=0)
     snapshot = store_of(tmp_path / "s", same, np.arange(100), same)
-    assert calibrate(snapshot, CONFIG) == ()  # the right answer is hardly ever shown
+    assert calibrate(snapshot, CONFIG) == ()  # the right answer is rarely among the hits
 
 
 @pytest.mark.parametrize("shown", [1, 10, CONTEXT])

@@ -1,4 +1,4 @@
-"""Paired differences of recall: by hand, by exact fractions, and by image."""
+"""Paired differences of recall, compared with values computed by hand and with exact fractions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_same_ranks_differ_by_nothing() -> None:
 
 
 def test_pairs_have_a_narrower_interval_than_two_independent_figures() -> None:
-    """Two models that fail on the same hard queries: 50 % and 55 %, of which 5 % differ."""
+    """Two models fail on the same hard queries: 50 % and 55 %, and only 5 % differ."""
     there = np.where(np.arange(1_000) % 2 == 0, 1, 99)
     here = there.copy()
     here[1:100:2] = 1

@@ -17,7 +17,7 @@ from mmindex.evaluate.recall import Recall, exact_scan, ranks_in_answers, summar
 
 
 class Matrix:
-    """Vectors in memory, streamed in blocks as the store streams its own."""
+    """Vectors in memory, read in blocks like those of a store."""
 
     def __init__(self, rows: object) -> None:
         self.matrix = np.atleast_2d(np.asarray(rows, dtype=np.float16))
@@ -54,11 +54,11 @@ def test_text_to_image_ranks_match_those_computed_by_hand() -> None:
     """Scores of each caption with the images A B C D, and the rank of its own image."""
     captions = Matrix(
         [
-            [0.75, 0.5, 0.25, 0.125],  # own A: 0.75 leads: rank 1
+            [0.75, 0.5, 0.25, 0.125],  # own A leads with 0.75: rank 1
             [0.75, 0.5, 0.25, 0.125],  # own C: A and B lead: rank 3
             [0.0, 0.25, 0.5, 0.75],  # own A: all others lead: rank 4
-            [0.25, 0.5, 0.0, 0.25],  # own D: B leads; A ties and stands before it: rank 3
-            [0.25, 0.5, 0.0, 0.25],  # own A: B leads; D ties but stands after it: rank 2
+            [0.25, 0.5, 0.0, 0.25],  # own D: B leads; A ties and comes before it: rank 3
+            [0.25, 0.5, 0.0, 0.25],  # own A: B leads; D ties but comes after it: rank 2
         ]
     )
     queries = one_right(captions, np.arange(5), ids(0, 2, 0, 3, 0))
@@ -68,7 +68,7 @@ def test_text_to_image_ranks_match_those_computed_by_hand() -> None:
 
 
 def test_image_to_text_counts_the_best_of_a_varying_number_of_captions() -> None:
-    """A has captions 0 and 3, B has 1, C has 2; D has none and is no query."""
+    """A has captions 0 and 3, B has 1, and C has 2. D has none and is not a query."""
     captions = Matrix(
         [
             [0.25, 0.5, 0.0, 0.0],  # A: second best for A
@@ -86,14 +86,14 @@ def test_image_to_text_counts_the_best_of_a_varying_number_of_captions() -> None
 
 
 def test_images_without_captions_stay_in_the_gallery() -> None:
-    """D has no caption, yet it beats A for A's only caption."""
+    """D has no caption, but is nearer to A's only caption than A."""
     captions = Matrix([[0.5, 0.0, 0.0, 0.75]])
     ranks = exact_ranks(one_right(captions, ids(0), ids(0)), Items(AXES, np.arange(4)))
     assert ranks.tolist() == [2]
 
 
 def test_the_same_bytes_under_two_names_are_two_items_and_the_lower_row_wins() -> None:
-    """Rows 0 and 1 share a vector: the first name is found at once, the second after it."""
+    """Rows 0 and 1 have the same vector: the first is found at rank 1, the second after it."""
     images = Items(AXES, ids(0, 0, 1, 2))
     captions = Matrix([[1.0, 0.5, 0.0, 0.0]])
     queries = one_right(captions, ids(0, 0, 0), ids(0, 1, 2))
@@ -101,7 +101,7 @@ def test_the_same_bytes_under_two_names_are_two_items_and_the_lower_row_wins() -
 
 
 def test_the_same_caption_for_two_images_is_two_items_of_the_gallery() -> None:
-    """Captions 0 (of A) and 1 (of B) are one text; B's own comes second for B."""
+    """Captions 0 (of A) and 1 (of B) are the same text, so B's own is second for B."""
     texts = Matrix([[0.5, 0.5, 0.0, 0.0], [0.0, 0.25, 0.5, 0.0]])
     captions = Items(texts, ids(0, 0, 1))
     ranks = exact_ranks(Queries(AXES, ids(0, 1, 2), ids(0, 1, 2, 3), ids(0, 1, 2)), captions)
@@ -109,7 +109,7 @@ def test_the_same_caption_for_two_images_is_two_items_of_the_gallery() -> None:
 
 
 def test_a_constant_model_gets_the_recall_of_random_answers() -> None:
-    """With one vector for everything, of n images one is first for one query in n."""
+    """If all items have the same vector, each of n images is first for one query in n."""
     same = Matrix(np.full((20, 4), 0.5))
     ranks = exact_ranks(one_right(same, np.arange(20), np.arange(20)), Items(same, np.arange(20)))
     assert ranks.tolist() == list(range(1, 21))
@@ -141,7 +141,7 @@ def test_a_median_beyond_the_depth_searched_is_unknown() -> None:
 
 
 def test_answers_are_ranked_with_all_rows_of_duplicates() -> None:
-    """Id 0 has two rows, so what comes after it stands one place lower."""
+    """Id 0 has two rows, so everything after it is one rank lower."""
     images = Items(AXES, ids(0, 0, 1, 2))
     queries = one_right(AXES, ids(0, 0, 0, 0), ids(1, 2, 3, 0))
     answers = np.array([[0, 1], [0, 1], [0, 1], [1, -1]], dtype=np.int64)
@@ -178,7 +178,7 @@ def test_a_row_that_names_no_vector_is_refused() -> None:
 
 
 def oracle(queries: Queries, gallery: Items) -> list[int]:
-    """Dense and slow: sort all rows by (-score, row) and look where a right one stands."""
+    """Dense and slow: sort all rows by (-score, row) and find the rank of the first right one."""
     ranks = []
     matrix = gallery.vectors.take(gallery.id_of_row).astype(np.float64)
     for number, query_id in enumerate(queries.ids):
@@ -192,7 +192,7 @@ def oracle(queries: Queries, gallery: Items) -> list[int]:
 
 @st.composite
 def corpora(draw: st.DrawFn) -> tuple[Queries, Items]:
-    """Small corpora full of duplicates and ties, in real float16 unit vectors."""
+    """Small corpora with many duplicates and ties, in real float16 unit vectors."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     dim = draw(st.integers(2, 9))
     levels = draw(st.sampled_from([2, 3, 1000]))  # few levels: many equal scores
@@ -216,7 +216,7 @@ def corpora(draw: st.DrawFn) -> tuple[Queries, Items]:
 def test_ranks_equal_a_full_sort_in_any_block_shape(
     corpus: tuple[Queries, Items], query_rows: int, gallery_rows: int
 ) -> None:
-    """Ties are exact, so cutting the work into other blocks changes no rank."""
+    """Ties are exact, so other block sizes change no rank."""
     queries, gallery = corpus
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recall, "_QUERY_ROWS", query_rows)
@@ -231,14 +231,14 @@ def test_ranks_equal_a_full_sort_in_any_block_shape(
 
 
 def clip_benchmark(scores: NDArray[np.float64], right: NDArray[np.bool_], k: int) -> float:
-    """The metric as zeroshot_retrieval defines it: recall@k of each query, above 0, averaged."""
+    """The metric of zeroshot_retrieval: the share of queries whose recall@k is above 0."""
     top = np.argsort(-scores, axis=1)[:, :k]
     found = np.take_along_axis(right, top, axis=1).sum(axis=1)
     return float(100 * (found / right.sum(axis=1) > 0).mean())
 
 
 def test_recall_is_what_clip_benchmark_computes_from_dense_matrices() -> None:
-    """Both directions, two to five captions an image, without ties."""
+    """Both directions, with two to five captions per image, without ties."""
     rng = np.random.default_rng(11)
     owner = np.repeat(np.arange(60), rng.integers(2, 6, 60))
     images = rng.standard_normal((60, 8))
@@ -262,7 +262,7 @@ def test_recall_is_what_clip_benchmark_computes_from_dense_matrices() -> None:
 @settings(max_examples=50, deadline=None)
 @given(corpora())
 def test_an_exact_searcher_gives_the_ranks_of_a_full_scan(corpus: tuple[Queries, Items]) -> None:
-    """Ranks in the complete answer list differ from exact ones only where ids tie."""
+    """Ranks in the complete list of answers differ from exact ranks only if ids tie."""
     queries, gallery = corpus
     matrix = queries.vectors.take(queries.ids).astype(np.float64)
     scores = matrix @ gallery.vectors.take(np.arange(gallery.vectors.n)).astype(np.float64).T

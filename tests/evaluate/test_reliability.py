@@ -1,4 +1,4 @@
-"""Calibration errors, bins and shares match figures worked out by hand."""
+"""Calibration errors, bins and shares equal figures computed by hand."""
 
 from __future__ import annotations
 

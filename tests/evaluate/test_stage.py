@@ -1,4 +1,4 @@
-"""The evaluate stage on published objects: by hand, and through real indexes."""
+"""The evaluate stage on published objects, compared with figures computed by hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def axes(*numbers: int) -> np.ndarray:
 
 @pytest.fixture
 def by_hand(tmp_path: Path) -> Snapshot:
-    """Five image rows over four vectors, six caption rows over five texts.
+    """Five image rows with four vectors, and six caption rows with five texts.
 
     Images lie on axes 0 to 3; ``twin`` has the bytes of ``a``; ``d`` has no caption.
     """
@@ -147,7 +147,7 @@ def test_a_single_image_has_no_neighbours_to_find(tmp_path: Path) -> None:
 
 @pytest.fixture
 def random_corpus(tmp_path: Path) -> Snapshot:
-    """200 images with one to four captions each, vectors at random."""
+    """200 images with one to four captions each, and random vectors."""
     rng = np.random.default_rng(2)
     keys = [key_of(str(n)) for n in range(200)]
     captions = [
@@ -189,7 +189,7 @@ def test_work_is_bounded_by_sampling_queries_of_a_large_gallery(
 
 
 def test_a_median_beyond_the_first_ten_is_null_through_the_index(random_corpus: Snapshot) -> None:
-    """At random, the own image is among the first ten of 200 for one caption in twenty."""
+    """With random vectors, one caption in twenty has its own image among the first ten of 200."""
     evaluation = evaluate(random_corpus, EvaluateConfig())
     exact, index = evaluation.text_to_image, evaluation.text_to_image_index
     assert exact is not None
@@ -201,7 +201,7 @@ def test_a_median_beyond_the_first_ten_is_null_through_the_index(random_corpus: 
 
 
 def test_an_approximate_index_has_the_recall_that_a_dense_oracle_computes(tmp_path: Path) -> None:
-    """A real IVF-PQ index over 3,000 images; each figure is worked out again from its answers."""
+    """A real IVF-PQ index with 3,000 images; each figure is computed again from its answers."""
     snapshot = ivfpq_corpus(tmp_path)
     assert not snapshot.index("image").exact
     evaluation = evaluate(snapshot, EvaluateConfig(max_queries=500))
@@ -226,7 +226,7 @@ def test_an_approximate_index_has_the_recall_that_a_dense_oracle_computes(tmp_pa
 
 
 def write_shards(objects: Objects, keys: list[str], vectors: np.ndarray) -> list[ObjectRef]:
-    """One embedding shard, as the encode stage writes it."""
+    """Write one embedding shard like those of the encode stage."""
     dim = vectors.shape[1]
     schema = pa.schema([("key", pa.string()), ("vector", pa.list_(pa.float16(), dim))])
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)
@@ -235,7 +235,7 @@ def write_shards(objects: Objects, keys: list[str], vectors: np.ndarray) -> list
 
 
 def ivfpq_corpus(root: Path) -> Snapshot:
-    """Clustered images, one noisy caption each; a small, coarse index on the image side."""
+    """Clustered images with one noisy caption each; the image index is small and coarse."""
     images = clustered(3_000, 32, seed=3)
     noise = 0.25 * np.random.default_rng(4).standard_normal(images.shape)
     texts = unit(images.astype(np.float64) + noise)
@@ -250,7 +250,7 @@ def ivfpq_corpus(root: Path) -> Snapshot:
     snapshot = make_store(root, *tables, sides, fake_info(dim=32))
     shards = write_shards(snapshot.objects, keys, images)
     report = build_index(snapshot.objects, "image", keys, shards, IndexConfig(kind="IVF64,PQ8x4fs"))
-    # As coarse as can be: one list of 64 probed, few candidates re-ranked.
+    # As coarse as possible: one of 64 lists is probed, and few candidates are re-ranked.
     info = msgspec.structs.replace(report.info, nprobe=1, k_factor=1)
     others = tuple(ref for ref in snapshot.manifest.objects if "/image" not in ref.name)
     return with_manifest(

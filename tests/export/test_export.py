@@ -32,7 +32,7 @@ CAPTIONS = {
 
 
 def write_corpus(folder: Path, captions: dict[str, list[str]]) -> Path:
-    """Photos with a place and drawings without, with several, one or no caption."""
+    """Photos with a location and drawings without; with several captions, one or none."""
     for number, name in enumerate(captions):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def test_npy_files_have_the_rows_of_the_metadata(
 
 
 def test_texts_are_left_out_if_an_image_has_no_caption(store: Path) -> None:
-    """Files of texts and images must have the same rows."""
+    """The files of texts and of images must have the same rows."""
     out, report = exported(store, "clip-retrieval")
     assert not (out / "text_emb").exists()
     assert (report.images, report.captions) == (4, 0)

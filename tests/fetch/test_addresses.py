@@ -17,7 +17,7 @@ from mmindex.fetch.outcome import FetchError, FetchStatus
 from support.getting import status_of
 from support.hostile_server import FixedResolver
 
-# As a name's addresses in the DNS, and as hosts written into a URL.
+# As addresses of a name in the DNS, and as hosts in a URL.
 INSIDE = [
     "127.0.0.1",
     "127.255.255.254",
@@ -71,7 +71,7 @@ OUTSIDE = [
     "64:ff9b::8.8.8.8",
     "2002:808:808::1",
 ]
-# Forms that getaddrinfo or a lenient parser takes for an address inside.
+# Forms that getaddrinfo or a lenient parser reads as an internal address.
 ODD_FORMS = [
     "http://2130706433/",
     "http://0x7f000001/",
@@ -111,7 +111,7 @@ ODD_FORMS = [
 
 @pytest.fixture
 def connects(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Every address that a connection is begun to; none is carried out."""
+    """Record every address to which a connection is started; none is opened."""
     begun: list[object] = []
 
     async def record(_loop: object, _sock: socket.socket, address: object) -> None:
@@ -139,7 +139,7 @@ def test_an_inner_address_in_the_url_is_never_connected(address, connects):
 
 @pytest.mark.parametrize("url", ODD_FORMS)
 def test_an_odd_form_is_never_connected(url, connects):
-    resolver = FixedResolver()  # says 127.0.0.1 to every name, as getaddrinfo does to some
+    resolver = FixedResolver()  # returns 127.0.0.1 for every name, as getaddrinfo does for some
     refused = {FetchStatus.REFUSED_ADDRESS, FetchStatus.BAD_URL}
     assert status_of(url, resolver) in refused
     assert not connects
@@ -160,7 +160,7 @@ def test_one_inner_address_among_outer_ones_refuses_the_name(connects):
 
 
 def test_a_host_name_is_connected_at_the_checked_address(connects):
-    """DNS rebinding: outer at the check, inner a moment later."""
+    """DNS rebinding: the address is external during the check and internal afterwards."""
     resolver = FixedResolver({"rebind.example": [["1.1.1.1"], ["127.0.0.1"]]})
 
     async def twice() -> None:
@@ -175,7 +175,7 @@ def test_a_host_name_is_connected_at_the_checked_address(connects):
 
 
 def test_a_connector_that_bypasses_the_resolver_is_stopped_at_the_socket(connects, monkeypatch):
-    """The last check stands on its own."""
+    """The last check is sufficient on its own."""
     monkeypatch.setattr("mmindex.fetch.addresses.Guard.check_url", lambda *_: None)
     assert status_of("http://127.0.0.1/") is FetchStatus.REFUSED_ADDRESS
     assert not connects
@@ -217,5 +217,5 @@ def test_every_ipv4_address_embedded_in_ipv6_is_checked_like_the_ipv4_address(in
     ],
 )
 def test_a_well_formed_url_is_sent_unchanged_and_any_other_is_quoted(written, sent):
-    """A signature covers the very bytes of the address."""
+    """A signature is valid only for the exact bytes of the URL."""
     assert parse_url(written).raw_path_qs == sent

@@ -16,7 +16,7 @@ from support.hostile_server import FixedResolver, Reply
 
 @pytest.fixture
 def only_the_server(server, monkeypatch):
-    """The test's own server counts as an address outside; every other rule stays as it is."""
+    """The server of the test counts as an external address; all other rules apply."""
     judge = addresses.refusal
 
     def refusal_elsewhere(address, *, allow_private):

@@ -152,7 +152,7 @@ def test_private_addresses_need_permission(server, layout):
 
 @pytest.mark.parametrize("body", [BODY, b'{"images": []}\n'], ids=["zip", "json"])
 def test_a_file_of_unknown_length_that_ends_early_is_not_trusted(body, server, layout):
-    """A server that closes the connection to end a file says nothing when it is cut."""
+    """If a server ends a file by closing the connection, a truncated file looks complete."""
     name = "val.zip" if body is BODY else "captions.json"
     file = RemoteFile(name, (server.url("/file"),))
     server.routes["/file"] = Reply(body, length=-1, cut_after=len(body) // 2)

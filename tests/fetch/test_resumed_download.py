@@ -56,7 +56,7 @@ def test_a_second_run_resumes_the_download_of_the_first(server, layout):
     [('"v0"', STRONG), (WEAK, WEAK), ("", ""), (STRONG, ""), ("", STRONG), (STRONG, WEAK)],
 )
 def test_another_representation_is_never_spliced(first, then, server, layout):
-    """ETag changed, weak, absent: begun again."""
+    """If the ETag has changed, is weak or missing, the download starts again."""
     server.routes["/val.zip"] = in_turn(
         RangeFile(OTHER, first, cut_after=STEP), RangeFile(BODY, then)
     )
@@ -122,7 +122,7 @@ download_files(layout, layout.downloads_dir / "coco", [file], settings)
 
 
 def test_killed_in_the_middle_and_resumed(server, layout):
-    """kill -9 costs what came after the last sync, and the rest is right."""
+    """After kill -9, only the bytes after the last sync are lost, and the rest is correct."""
 
     server.routes["/val.zip"] = Reply(
         BODY[: 5 * STEP], headers={"ETag": STRONG}, length=len(BODY), hold=True

@@ -19,7 +19,7 @@ def keys_of(n):
 
 @pytest.mark.parametrize("kind", ["auto", "ivfpq"])
 def test_the_same_input_gives_the_same_manifest_and_objects(tmp_path, kind):
-    """Whatever the clock says: settings are chosen by recall and a cost model."""
+    """Independent of the clock: settings are chosen by recall and a cost model."""
     config = IndexConfig(kind=kind, threads=1, seed=4)
     made = [indexed(tmp_path / name, clustered(900, 32), config).manifest for name in ("a", "b")]
     assert made[0].content() == made[1].content()
@@ -77,7 +77,7 @@ def test_no_live_keys_give_an_empty_exact_index(tmp_path):
 
 
 def test_queries_from_the_other_modality_get_the_probes_they_need(tmp_path):
-    """Queries off the corpus find their neighbours in more lists than the corpus' own vectors."""
+    """Queries that differ from the corpus need more lists than the vectors of the corpus itself."""
     vectors = clustered(6_000, 48, 1)
     away = clustered(400, 48, 2).astype(np.float32)  # other clusters, another mean
     config = IndexConfig(kind="ivfflat", threads=1)
@@ -88,7 +88,7 @@ def test_queries_from_the_other_modality_get_the_probes_they_need(tmp_path):
 
 
 def test_the_next_recipe_is_tried_if_the_first_misses_the_target(tmp_path, monkeypatch):
-    """Rotations that cut too much are found out by recall measured on the real index."""
+    """Rotations that remove too much are detected by measuring recall on the real index."""
     poor, good = plan(2_000, 64, "PCAR4,IVF16,PQ2x4fsr"), plan(2_000, 64, "ivfpq")
     monkeypatch.setattr(stage, "candidates", lambda *_: (poor, good, poor))
     manifest = indexed(

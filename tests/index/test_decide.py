@@ -61,7 +61,7 @@ def test_small_changes_extend():
 
 
 def test_the_share_changed_since_training_decides():
-    """Additions and removals since training, as a share of what was trained on."""
+    """Additions and removals since training, relative to the vectors that were trained on."""
     info = info_of(changed=3_000, trained_on=20_000, rows=20_000)
     assert why_anew(info, change_of(500, 500), RECIPE, CONFIG) == ""
     why = why_anew(info, change_of(501, 500), RECIPE, CONFIG)
@@ -112,7 +112,7 @@ def test_other_settings_models_and_faiss_versions_rebuild_the_index():
 
 
 def test_an_index_of_a_manifest_that_does_not_know_of_extending_is_rebuilt():
-    """Its settings are unknown; everything else of it reads as of an index built whole."""
+    """Its settings are unknown; all its other values are those of an index built from scratch."""
     data = msgspec.to_builtins(info_of(500, measured_recall=0.97, factory=""))
     for name in ("rows", "trained_on", "changed", "trained_recall", "recipe"):
         del data[name]

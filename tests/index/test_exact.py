@@ -19,7 +19,7 @@ def cut(vectors, size):
 
 
 def brute_force(vectors, queries, k):
-    """Every pair scored, ordered by score, then by id."""
+    """Score every pair; order by score, then by id."""
     scores = np.stack([score(query[None], widen(vectors)[None])[0] for query in queries])
     order = np.lexsort((np.broadcast_to(np.arange(len(vectors)), scores.shape), -scores))[:, :k]
     return np.take_along_axis(scores, order, axis=1), order

@@ -39,7 +39,7 @@ def test_unchanged_input_keeps_every_object(tmp_path):
 
 @pytest.mark.parametrize("kind", ["exact", *QUANTISED])
 def test_a_changed_corpus_is_answered_as_brute_force_would(tmp_path, kind):
-    """Added, removed and replaced items; nothing that was removed is ever an answer."""
+    """Items are added, removed and replaced; a removed item is never an answer."""
     store = growing(tmp_path, kind)
     first = store.step(range(N))
     live = np.concatenate([np.arange(100, N), np.arange(N, N + 150)])
@@ -57,7 +57,7 @@ def test_a_changed_corpus_is_answered_as_brute_force_would(tmp_path, kind):
     vectors = store.snapshot().vectors("image")
     stored = np.einsum("qkd,qd->qk", vectors.take(ids.ravel()).reshape(*ids.shape, -1), QUERIES)
     np.testing.assert_allclose(scores, stored, atol=1e-3)
-    # As deep as the corpus, a full scan answers; filters and removed ids go together too.
+    # With k equal to the corpus, a full scan answers; filters are combined with removed ids.
     everything = {item for row in store.answers(QUERIES[:3], N + 500) for item in row}
     assert everything == set(live.tolist())
     some = np.arange(0, info.rows, 3)
@@ -68,7 +68,7 @@ def test_a_changed_corpus_is_answered_as_brute_force_would(tmp_path, kind):
 
 @pytest.mark.parametrize("share", [0.01, 0.1])
 def test_recall_after_a_change_is_that_of_a_newly_trained_index(tmp_path, share):
-    """Within half a point at the same setting, and not below the version before."""
+    """Within half a point at the same setting, and not below the previous version."""
     rows = clustered(13_600, 48, seed=2)
     pool, queries = rows[:12_600], rows[12_600:].astype(np.float32)
     store = growing(tmp_path / "a", "auto", pool)
@@ -94,7 +94,7 @@ def test_recall_after_a_change_is_that_of_a_newly_trained_index(tmp_path, share)
 
 
 def test_drift_rebuilds_the_index(tmp_path):
-    """Each version changes 9 %: two are extended, the third is trained on what is there then."""
+    """Each version changes 9 %: two are extended, and the third is trained on its own vectors."""
     store = growing(tmp_path)
     store.step(range(N))
     for version, (action, changed) in enumerate(
@@ -161,7 +161,7 @@ def test_exact_search_drops_removed_rows_when_they_are_a_tenth(tmp_path):
 
 
 def test_the_same_bytes_under_two_names_are_one_vector(tmp_path):
-    """It stays as long as one of the names does."""
+    """It stays as long as one of its names exists."""
     store = growing(tmp_path, "exact")
     store.step([*range(50), 7, 7])
     store.step([*range(50), 7, 51])
@@ -199,7 +199,7 @@ def test_segments_are_reused_and_small_ones_merged(tmp_path):
 
 @pytest.mark.parametrize("kind", ["exact", "ivfpq"])
 def test_purge_leaves_nothing_of_what_was_removed(tmp_path, kind):
-    """Neither of what goes now nor of what went before, without training."""
+    """Neither vectors removed now nor vectors removed earlier remain, without training."""
     store = growing(tmp_path, kind)
     store.step(range(N))
     store.step(range(3, N + 20))
@@ -249,7 +249,7 @@ def test_the_caption_index_is_extended_and_tuned_with_images(tmp_path):
 
 
 def test_an_index_from_before_extending_existed_is_read_and_built_anew(tmp_path):
-    """Its manifest names no recipe; what it answers stays the same until something changes."""
+    """Its manifest contains no recipe; its answers stay the same until something changes."""
     store = growing(tmp_path, "exact")
     made = store.step(range(50))
     old = type(made.indexes["image"])(
@@ -276,7 +276,7 @@ def test_an_index_from_before_extending_existed_is_read_and_built_anew(tmp_path)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), kind=st.sampled_from(["exact", "ivfpq", "ivfflat"]))
 def test_any_history_of_additions_and_removals_answers_like_a_model(tmp_path_factory, data, kind):
-    """The model is a set: live items, brute force over them, ids that never move."""
+    """The model is the set of live items, searched by brute force; ids never change."""
     pool = POOL[:400]
     store = growing(tmp_path_factory.mktemp("any"), kind, pool, retrain_at=1.0)
     live = set(range(200))

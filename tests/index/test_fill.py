@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from mmindex.core.config import IndexConfig
+from mmindex.core.config import Config, IndexConfig
 from mmindex.core.errors import DataError, InternalError
 from mmindex.index import fill as filling
 from mmindex.index.build import build_index
@@ -15,6 +16,7 @@ from mmindex.index.extend import Before, Order, extend_index
 from mmindex.index.fill import ClusterFiller, Part, ProcessFiller, fill_part, spans_of
 from mmindex.index.gather import as_keys
 from mmindex.store.snapshot import Snapshot
+from mmindex.store.versions import create_layout
 from support.clustered import clustered
 from support.faiss_forms import die
 from support.index_stores import key_of, manifest_of, open_objects, write_shards
@@ -81,12 +83,16 @@ def test_processes_fill_the_same_index(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_nodes_of_a_cluster_fill_the_same_index(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs ray: pip install 'mmindex[ray]'")
-    from mmindex.cluster.connect import connected
+    from mmindex.cluster.join import Joined
 
     config = IndexConfig(kind="ivfpq", threads=1)
     (tmp_path / "tricks").mkdir()
-    with cluster(tmp_path / "tricks", 2) as made, connected(made.address):
-        parted = built(tmp_path / "parts", config, ClusterFiller.with_cores(1))
+    store = create_layout(tmp_path / "parts")
+    with (
+        cluster(tmp_path / "tricks", 2) as made,
+        closing(Joined.join(made.address, store, Config())) as joined,
+    ):
+        parted = built(tmp_path / "parts", config, ClusterFiller.on(joined, 1))
     assert digests(parted) == digests(built(tmp_path / "whole", config, None))
 
 

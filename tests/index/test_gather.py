@@ -10,6 +10,7 @@ from mmindex.core.errors import DataError, InternalError
 from mmindex.encode.shards import write_shard
 from mmindex.index import gather
 from mmindex.index.gather import as_keys, id_batches, locate, vector_blocks
+from mmindex.store import buckets
 from support.clustered import clustered
 from support.index_stores import key_of, open_objects, write_shards
 from support.models import fake_info
@@ -31,14 +32,15 @@ def gathered(objects, keys, shards):
     in_range=st.integers(1, 60),
 )
 def test_any_order_of_keys_over_any_shards(tmp_path_factory, order, live, rows, in_range):
-    """In chunks and ranges far smaller than the corpus: each shard is visited more than once."""
+    """Chunks and ranges are much smaller than the corpus, so each shard is read more than once."""
     vectors = clustered(50, 16)
     objects = open_objects(tmp_path_factory.mktemp("store"))
     shards = write_shards(objects, vectors, rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gather, "_CHUNK_BYTES", 16 * 2 * 7)
         patch.setattr(gather, "_READ_ROWS", 4)
-        patch.setattr(gather, "_RANGE_KEYS", in_range)
+        patch.setattr(gather, "_BLOCK", 4)
+        patch.setattr(buckets, "RANGE_RECORDS", in_range)
         found = gathered(objects, [key_of(number) for number in order[:live]], shards)
     np.testing.assert_array_equal(found, vectors[order[:live]])
 
@@ -65,7 +67,7 @@ def test_keys_can_have_any_arrow_or_python_form():
 )
 @pytest.mark.parametrize("in_range", [1, 100])
 def test_keys_without_a_vector_are_a_bug(tmp_path, monkeypatch, numbers, says, in_range):
-    monkeypatch.setattr(gather, "_RANGE_KEYS", in_range)
+    monkeypatch.setattr(buckets, "RANGE_RECORDS", in_range)
     objects = open_objects(tmp_path)
     shards = write_shards(objects, clustered(10, 8))
     with pytest.raises(InternalError, match=says):

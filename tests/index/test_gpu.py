@@ -39,7 +39,7 @@ def test_searches_beyond_the_kernels_go_to_the_cpu():
 
 
 def test_never_does_not_look_for_gpus():
-    """Not even faiss: `index.gpu = never` works where its GPU part is broken."""
+    """Not even faiss: `index.gpu = never` works if its GPU part is broken."""
     code = (
         "import sys; from mmindex.index.gpu import detect; detect('never');"
         " print('faiss' in sys.modules)"

@@ -16,7 +16,7 @@ REFUSED = ["PQ8x4fs", "SQ8", "Flat", "HNSW8", "IDMap,Flat", "IVF16,FlatDedup", "
 
 
 def stored(index):
-    """Every id with its list and its code."""
+    """Return every id with its list and its code."""
     ivf = ivf_part(index)
     lists = faiss.downcast_InvertedLists(ivf.invlists)
     found = {}
@@ -41,7 +41,7 @@ def stored(index):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_an_index_changed_in_place_equals_a_newly_filled_one(form):
-    """Also after many rounds: faiss alone would store a few per cent under wrong codes."""
+    """Also after many rounds; without the workaround, a few per cent would have wrong codes."""
     rng = np.random.default_rng(1)
     index = trained(form)
     empty = faiss.serialize_index(index)
@@ -66,7 +66,7 @@ def test_an_index_changed_in_place_equals_a_newly_filled_one(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_nothing_of_a_removed_vector_stays_in_the_file(form):
-    """Emptied lists are the empty index again, byte for byte."""
+    """An emptied index equals the empty index, byte for byte."""
     index = trained(form)
     empty = faiss.serialize_index(index)
     index.add_with_ids(POOL[:N].astype(np.float32), np.arange(N))

@@ -18,7 +18,7 @@ N, DIM, K = 12_000, 64, 10
 
 
 def test_measured_recall_is_against_the_vectors_as_encoded(tmp_path: Path) -> None:
-    """Recall of the rounded vectors against themselves would hide what rounding loses."""
+    """Comparing rounded vectors with themselves would hide the loss caused by rounding."""
     rows = clustered(N + 400, DIM)
     vectors, queries = rows[:N], rows[N:].astype(np.float32)
     config = IndexConfig(kind="ivfpq", threads=1, refine="sq8", recall_target=0.9)
@@ -50,7 +50,7 @@ def test_exact_search_keeps_float16(tmp_path: Path) -> None:
 
 
 def test_an_index_in_8_bits_is_extended_in_8_bits(tmp_path: Path) -> None:
-    """Additions and removals: every segment stays packed, and the loss stays counted."""
+    """After additions and removals, every segment is still packed, and recall includes the loss."""
     rows = clustered(3_400, DIM, seed=4)
     pool, queries = rows[:3_200], rows[3_200:].astype(np.float32)
     config = IndexConfig(kind="ivfpq", threads=1, gpu="never", refine="sq8", recall_target=0.9)

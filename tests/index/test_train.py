@@ -7,6 +7,7 @@ import pytest
 from mmindex.core.errors import StorageError, UsageError
 from mmindex.index.exact import exact_search, rerank
 from mmindex.index.faissio import find_candidates, ivf_part, read_index, write_index
+from mmindex.index.gpu import GpuInfo
 from mmindex.index.plan import candidates, plan
 from mmindex.index.train import build, sample_rows
 from mmindex.store import publish
@@ -63,7 +64,7 @@ def test_the_sample_is_seeded_spread_over_all_rows_and_never_the_first():
     ],
 )
 def test_small_indexes_of_each_kind_find_the_neighbours(corpus, factory, nprobe, depth, least):
-    """Real FAISS, small lists and codes; the least is what a wrong metric or id would miss."""
+    """Real FAISS with small lists and codes; a wrong metric or id would fall below the limit."""
     index = build(plan(N, DIM, factory), corpus, None, 0, 1)
     assert index.ntotal == N
     assert index.metric_type == faiss.METRIC_INNER_PRODUCT
@@ -80,7 +81,7 @@ def test_every_planned_recipe_can_be_built(corpus):
     ("n", "dim"), [(16, 512), (17, 7), (40, 30), (100, 512), (159, 512), (159, 100), (300, 1024)]
 )
 def test_ivfpq_can_be_built_from_very_few_vectors(tmp_path, n, dim, capfd):
-    """Lists, codes and rotation shrink until training is legal; faiss has nothing to warn of."""
+    """Lists, codes and rotation shrink until training is possible without a warning of faiss."""
     _, corpus = stored(tmp_path, clustered(n, dim))
     for recipe in candidates(n, dim, "ivfpq"):
         index = build(recipe, corpus, None, 0, 1)
@@ -132,6 +133,36 @@ def test_a_factory_string_that_faiss_rejects_is_a_usage_error(corpus, factory):
     assert "\n" not in caught.value.message
 
 
+def test_an_error_of_a_gpu_names_the_way_out(corpus, monkeypatch):
+    def no_memory(*_):
+        raise RuntimeError("Error in virtual void* alloc(): cudaMalloc failed: out of memory")
+
+    monkeypatch.setattr("mmindex.index.train.to_gpu_for_build", no_memory)
+    with pytest.raises(UsageError, match="on a GPU: out of memory") as caught:
+        build(plan(N, DIM, "ivfpq", None, GpuInfo(1)), corpus, None, 0, 1)
+    assert "index.gpu to never" in caught.value.hint
+
+
+def test_a_gpu_trains_and_is_filled_in_place_of_the_cpu(corpus, monkeypatch):
+    """A CPU index stands in for the copy; it counts what it is asked."""
+    calls = []
+
+    def clone(index, m):
+        calls.append(("copy", m, index.is_trained))
+        return faiss.clone_index(index)
+
+    def back(index):
+        calls.append(("back", index.ntotal))
+        return index
+
+    monkeypatch.setattr("mmindex.index.train.to_gpu_for_build", clone)
+    monkeypatch.setattr("mmindex.index.train.to_cpu", back)
+    chosen = plan(N, DIM, "ivfpq", None, GpuInfo(1))
+    index = build(chosen, corpus, None, 0, 1, fill=lambda _index: pytest.fail("filled elsewhere"))
+    assert calls == [("copy", chosen.m, False), ("back", N)]
+    assert ivf_part(index).pq.nbits == 8
+
+
 def test_an_index_answers_the_same_after_writing_and_reading(corpus, tmp_path):
     objects = open_objects(tmp_path)
     index = build(plan(N, DIM, "ivfpq"), corpus, None, 0, 1)
@@ -146,7 +177,7 @@ def test_an_index_answers_the_same_after_writing_and_reading(corpus, tmp_path):
 
 
 def test_a_full_disk_while_faiss_writes_is_reported(corpus, tmp_path, monkeypatch):
-    """faiss.write_index(path) would report success; through our file the error comes out."""
+    """faiss.write_index(path) would report success; writing through our file raises the error."""
     objects = open_objects(tmp_path)
     index = build(plan(N, DIM, "ivfpq"), corpus, None, 0, 1)
     room = len(faiss.serialize_index(index)) - 100

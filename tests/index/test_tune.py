@@ -79,9 +79,9 @@ def test_queries_of_another_model_are_a_bug(corpus):
 
 
 def test_the_measured_recall_is_that_of_a_search_with_the_setting(corpus, built):
-    """The shortcut (depths as prefixes of one search) agrees with doing each search.
+    """Using depths as prefixes of one search gives the same results as separate searches.
 
-    Up to ties: fast scan sums 8-bit table entries, and many codes get the same sum.
+    Except for ties: fast scan sums 8-bit table entries, and many codes get the same sum.
     """
     recipe, index = built
     queries = clustered(200, DIM, 8).astype(np.float32)
@@ -169,7 +169,7 @@ def test_a_setting_that_no_longer_reaches_the_target_is_replaced(built, corpus):
 
 
 def test_a_more_expensive_setting_that_finds_less_is_replaced(built, corpus):
-    """Many lists and few candidates cost more than the other way round."""
+    """Many lists and few candidates cost more than few lists and many candidates."""
     recipe, index = built
     yard = yardstick(corpus, None, None, 0, 1)
     found = Tuning(1, 1, 1.0, True, ())

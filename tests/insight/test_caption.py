@@ -23,7 +23,7 @@ def unit(*values: float) -> list[float]:
 
 @pytest.fixture
 def vectorizer(tmp_path: Path) -> Vectorizer:
-    """One image pointing east; a loner is nearest, three that agree lie a little farther off."""
+    """An image vector points east; one caption is nearest, three similar ones are farther away."""
     texts = {
         "loner": unit(1.0, -0.3, 0.0),
         "agreed a": unit(1.0, 0.5, 0.0),

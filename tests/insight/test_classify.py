@@ -37,7 +37,7 @@ from support.stores import (
     make_store,
 )
 
-# The fake encoder takes Pillow's dark green (0, 128, 0) for black.
+# For the fake encoder, Pillow's dark green (0, 128, 0) is black.
 SEEN = ("red", "black", "blue", "white", "black")
 
 
@@ -48,7 +48,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def published(tmp_path: Path, files: list[Path]) -> Snapshot:
-    """Twelve images with their colour in a column, and the first once more under another name."""
+    """Twelve images with their colour in a column, and a copy of the first under another name."""
     names = [f"folder/p/{path.name}" for path in files]
     data = [path.read_bytes() for path in files]
     rows = [(name, key_of(each), str(path)) for name, each, path in zip(names, data, files,
@@ -225,7 +225,7 @@ def test_the_confusion_matrix_is_drawn_with_every_script(tmp_path: Path) -> None
 def test_letters_without_a_font_are_boxes_and_a_note_not_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A warning would fail the test: pytest is told to raise them."""
+    """A warning would fail the test, because pytest raises warnings as errors."""
     monkeypatch.setattr(fonts, "_FAMILIES", ())
     report = label_report(("cat", "狗"), np.array([0, 1]), np.array([[0], [1]]))
     note = plot_confusion(report, tmp_path / "c.png")

@@ -1,4 +1,4 @@
-"""Near-duplicates: the groups equal those of brute force with any index."""
+"""Near-duplicates: with any index, the groups equal those of brute force."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def store_of(root: Path, vectors: np.ndarray, copies: int = 0) -> Snapshot:
-    """Images 0.. with these vectors; the first ``copies`` contents stand under a second name."""
+    """Images 0, 1, ... with these vectors; the first ``copies`` also have a second name."""
     names = [f"i/{n:04d}" for n in range(len(vectors))]
     rows = [(name, key_of(name), f"/p/{name}") for name in names]
     rows += [(f"copy/{n}", key_of(names[n]), f"/p/copy/{n}") for n in range(copies)]
@@ -81,7 +81,7 @@ def ids_in(published: Snapshot, threshold: float) -> list[set[str]]:
 
 
 def brute_force(vectors: np.ndarray, threshold: float, copies: int = 0) -> list[set[str]]:
-    """Connected parts of the graph of close pairs, the slow way."""
+    """Return the connected components of the graph of close pairs, computed slowly."""
     half = unit(vectors).astype(np.float16).astype(np.float64)
     half /= np.linalg.norm(half, axis=1, keepdims=True)
     close = half @ half.T >= threshold
@@ -116,7 +116,7 @@ def test_groups_are_those_of_brute_force(tmp_path_factory, seed, n, spread) -> N
 
 
 def test_a_group_larger_than_the_first_search_is_found_completely(tmp_path: Path) -> None:
-    """300 copies of one image, each with more close neighbours than a search first gives."""
+    """300 copies of one image, each with more close neighbours than a search first returns."""
     rng = np.random.default_rng(0)
     vectors = np.concatenate(
         [rng.normal(size=(1, DIM)) + 0.001 * rng.normal(size=(300, DIM)),
@@ -127,7 +127,7 @@ def test_a_group_larger_than_the_first_search_is_found_completely(tmp_path: Path
 
 
 def test_a_chain_is_one_group(tmp_path: Path) -> None:
-    """Each link is close, the ends are not: similarity with the kept one may be below."""
+    """Each link is close, but the ends are not: the similarity to the kept image can be lower."""
     angles = np.arange(8) * 0.2  # cos 0.2 = 0.980
     vectors = np.zeros((8, DIM))
     vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
@@ -181,7 +181,7 @@ def test_a_store_without_images_says_so(tmp_path: Path) -> None:
 
 @pytest.fixture
 def real_files(tmp_path: Path) -> Snapshot:
-    """An image, its smaller and its recompressed copy, one under a hostile name, and others."""
+    """An image, a smaller and a recompressed copy, an image with a hostile name, and others."""
     folder = tmp_path / "p"
     folder.mkdir()
     big = Image.effect_mandelbrot((200, 150), (-2, -1.5, 1, 1.5), 50).convert("RGB")
@@ -235,7 +235,7 @@ def test_finding_duplicates_loads_no_model(tmp_path: Path) -> None:
 
 
 def test_groups_across_a_column_have_several_values(tmp_path: Path) -> None:
-    """A copy in another split is one; copies within a split are not."""
+    """A copy in another split is reported; copies within a split are not."""
     rng = np.random.default_rng(3)
     centres = rng.normal(size=(2, FakeEncoder().info.dim))
     vectors = centres[[0, 0, 1, 1]] + rng.normal(scale=1e-3, size=(4, centres.shape[1]))

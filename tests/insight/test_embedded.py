@@ -46,14 +46,14 @@ def encoder() -> Iterator[Encoder]:
         pytest.skip("the embedded model's weights are not in this checkout")
     threads = torch.get_num_threads()
     loaded = load_encoder(request, place("cpu"))
-    torch.set_num_threads(1)  # single images of a small network: cores would wait for each other
+    torch.set_num_threads(1)  # with single images, cores would wait for each other
     yield loaded
     torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def vectorizer(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Vectorizer:
-    """A corpus of 200 scenes with their captions, one of them once more, recompressed."""
+    """A corpus of 200 scenes with their captions, and a recompressed copy of one of them."""
     folder = tmp_path_factory.mktemp("corpus")
     images: dict[str, Path] = {}
     said: list[tuple[str, str]] = []
@@ -86,7 +86,7 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
 def test_pairs_of_unseen_scenes_are_distinguished(
     vectorizer: Vectorizer, unseen: dict[str, Scene]
 ) -> None:
-    """Each scene with one of its captions, and with one that is not true of it."""
+    """Each scene with one of its captions, and with one that is false for it."""
     lot = random.Random(0)
     pairs = []
     for path, scene in unseen.items():
@@ -128,7 +128,7 @@ def test_a_recompressed_copy_is_found(vectorizer: Vectorizer) -> None:
 def test_explanations_point_at_the_thing_that_is_named(
     encoder: Encoder, vectorizer: Vectorizer, unseen: dict[str, Scene]
 ) -> None:
-    """Most of the time; 83 % were measured, chance is 9 %."""
+    """In most cases: 83 % were measured, and chance is 9 %."""
     right = asked = 0
     chance = 0.0
     for path, scene in list(unseen.items())[:12]:

@@ -1,4 +1,4 @@
-"""Explanations point at the content of the text, at the right place of the image."""
+"""Explanations point at the object that the text names, at its place in the image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STEPS = 200
 def square(
     rng: np.random.Generator, colours: list[str]
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Gray noise, 32 x 32, with one cell of a 4 x 4 grid for each colour; the cells."""
+    """Return gray noise, 32 x 32, with one cell of a 4 x 4 grid in each colour, and these cells."""
     pixels = rng.integers(90, 150, (32, 32, 3)).astype(np.uint8)
     cells = [divmod(int(n), 4) for n in rng.choice(16, size=len(colours), replace=False)]
     for (row, column), colour in zip(cells, colours, strict=True):
@@ -39,20 +39,20 @@ def square(
     return pixels, cells
 
 
-# What stands for the texts "a red square" and so on, and "nothing": unit vectors at right angles.
+# The vectors of the texts "a red square" and so on, and "nothing": orthogonal unit vectors.
 TEXTS = dict(zip([*COLOURS, ""], np.eye(4, 24, dtype=np.float32), strict=True))
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenClipEncoder]:
-    """A small vision transformer that has learnt red, green and blue squares, and none at all."""
+    """A small vision transformer trained on red, green and blue squares, and on images without."""
     import open_clip
 
     threads = torch.get_num_threads()
     model = save_tiny_model(tmp_path_factory.mktemp("vit"))
     encoder = load_encoder(resolve_model(model.name, None), place("cpu"))
     assert isinstance(encoder, OpenClipEncoder)
-    torch.set_num_threads(1)  # so small a network is slower on several cores
+    torch.set_num_threads(1)  # such a small network is slower on several cores
     torch.manual_seed(0)
     network = encoder.model
     fresh = open_clip.create_model(model.name, load_weights=False)
@@ -78,7 +78,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenClipEncode
 
 @pytest.mark.parametrize("method", ["gradient", "occlusion"])
 def test_the_map_points_at_what_the_text_names(trained: OpenClipEncoder, method: Method) -> None:
-    """Of two squares of different colours, the one that is asked for."""
+    """With two squares of different colours, the peak is on the one that the text names."""
     rng = np.random.default_rng(1)
     right = 0
     for _ in range(40):
@@ -119,7 +119,7 @@ def test_the_patches_account_for_the_whole_score(trained: OpenClipEncoder) -> No
 
 
 def test_towers_without_patches_are_explained_too(tmp_path: Path) -> None:
-    """A ResNet, as the embedded model has; and an encoder that gives no gradients."""
+    """A ResNet, as in the embedded model, and an encoder without gradients."""
     config = tiny_config()
     config["model_cfg"]["vision_cfg"] = {
         "image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16, "patch_size": None,
@@ -155,7 +155,7 @@ def test_a_timm_transformer_is_explained_by_its_gradient(tmp_path: Path) -> None
 
 
 def test_an_image_that_does_not_match_has_an_empty_map() -> None:
-    """A plain image in the model's neutral colour: hiding any part changes nothing."""
+    """In a plain image in the model's neutral colour, hiding any part changes nothing."""
     encoder = FakeEncoder()
     neutral = tuple(round(value * 255) for value in encoder.preprocess.mean)
     pixels = np.full((8, 8, 3), neutral, dtype=np.uint8)
@@ -185,7 +185,7 @@ def test_the_peak_is_given_in_shares_of_the_view() -> None:
 def test_the_seen_part_of_an_image_follows_the_preprocessing(mode, size, box) -> None:
     spec = spec_from_config(32, {"resize_mode": mode, "fill_color": 0})
     assert seen_box(size, spec) == box
-    # A mark in the view lies at its place on the image.
+    # A mark in the model's view is at the same place in the image.
     image = Image.new("RGB", size, "black")
     left, top, right, bottom = (max(0, edge) for edge in box)
     x, y = left + (min(right, size[0]) - left) // 4, top + (min(bottom, size[1]) - top) // 4

@@ -59,7 +59,7 @@ def test_templates_are_selected_by_name_or_file(tmp_path: Path) -> None:
 
 
 def test_the_vector_of_a_label_is_the_mean_over_templates_and_words() -> None:
-    """CLIP's ensemble: mean of unit vectors, made unit length."""
+    """CLIP's ensemble: the mean of unit vectors, scaled to length 1."""
     encoder = FakeEncoder()
     labels = (Label("red", ("red", "crimson")), Label("blue", ("blue",)))
     vectors = label_vectors(labels, ("a {}", "the {}"), encoder.encode_texts)

@@ -28,12 +28,12 @@ def vectorizer(tmp_path: Path) -> Vectorizer:
 
 
 def test_the_threshold_separates_the_pairs_of_the_corpus(vectorizer: Vectorizer) -> None:
-    """From stored vectors alone; the same each time."""
+    """It uses only stored vectors, and is the same each time."""
     fitted = corpus_threshold(Vectorizer(vectorizer.snapshot, no_model).snapshot)
     assert fitted == corpus_threshold(vectorizer.snapshot)
     assert fitted.matched == 40
-    assert 30 <= fitted.unmatched <= 40  # some captions drew their own image
-    # One in five unmatched pairs has the right colour by chance: these no threshold can tell.
+    assert 30 <= fitted.unmatched <= 40  # some captions were paired with their own image
+    # One in five unmatched pairs has the right colour by chance; no threshold can reject these.
     assert 0.8 < fitted.balanced_accuracy < 1
     assert 0.3 < fitted.value < 0.95
 
@@ -45,7 +45,7 @@ def test_another_seed_draws_other_pairs(vectorizer: Vectorizer) -> None:
 
 
 def test_no_unmatched_pair_is_one_that_the_corpus_lists(tmp_path: Path) -> None:
-    """Two images with the same caption text, and one image under two names, are all matched."""
+    """Two images with the same caption, and one image with two names, all match."""
     same, other = key_of("same"), key_of("other")
     images = images_table([("a", same, "/a"), ("b", same, "/b"), ("c", other, "/c")])
     captions = captions_table([("a", "x"), ("b", "y"), ("c", "x"), ("c", "y")])
@@ -111,7 +111,7 @@ def test_images_and_texts_are_encoded_once(vectorizer: Vectorizer, tmp_path: Pat
 
 
 def test_an_empty_text_is_not_a_text(vectorizer: Vectorizer) -> None:
-    """Alone it is refused; in a list it costs its own pair."""
+    """Alone, it is an error; in a list, only its own pair fails."""
     with pytest.raises(UsageError, match="the text is empty"):
         score_pair(vectorizer, "folder/p/00001.png", "  \t")
     [one] = score_pairs(vectorizer, [Pair("folder/p/00001.png", " ", True)])

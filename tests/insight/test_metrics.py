@@ -20,7 +20,7 @@ def bools(text: str) -> np.ndarray:
 
 
 def test_a_pair_report_computed_by_hand():
-    # told at 0.5:      1    1    1    0    0    0
+    # predicted at 0.5: 1    1    1    0    0    0
     labels = bools("110100")
     scores = floats(0.9, 0.8, 0.6, 0.4, 0.3, 0.1)
     report = pair_report(labels, scores, 0.5)
@@ -29,7 +29,7 @@ def test_a_pair_report_computed_by_hand():
     assert report.precision == pytest.approx(2 / 3)
     assert report.recall == pytest.approx(2 / 3)
     assert report.f1 == pytest.approx(2 / 3)
-    # Of 9 (matched, unmatched) couples one is the wrong way round: 0.4 against 0.6.
+    # Of 9 (matched, unmatched) pairs, one is in the wrong order: 0.4 and 0.6.
     assert report.roc_auc == pytest.approx(8 / 9)
 
 
@@ -39,7 +39,7 @@ def test_a_score_at_the_threshold_is_a_match():
 
 def test_equal_scores_count_half():
     assert roc_auc(bools("10"), floats(0.3, 0.3)) == 0.5
-    # couples: (.5 > .3), (.5 = .5), (.2 < .3), (.2 < .5): 1.5 of 4
+    # pairs: (.5 > .3), (.5 = .5), (.2 < .3), (.2 < .5): 1.5 of 4
     assert roc_auc(bools("1100"), floats(0.5, 0.2, 0.3, 0.5)) == 1.5 / 4
 
 
@@ -75,7 +75,7 @@ def test_the_threshold_lies_in_the_middle_of_the_gap():
 
 
 def test_the_threshold_is_not_biased_by_many_pairs_of_one_kind():
-    """Plain accuracy would call everything unmatched here."""
+    """Plain accuracy would reject all pairs here."""
     fitted = fit_threshold(floats(0.5), floats(*np.linspace(0.0, 0.49, 99), 0.9))
     assert fitted.value == pytest.approx(0.495)
     assert fitted.balanced_accuracy == pytest.approx((1 + 0.99) / 2)
@@ -115,5 +115,5 @@ def test_a_label_report_computed_by_hand():
     assert (b.support, b.precision, b.recall, b.f1) == (2, 1 / 2, 1 / 2, 1 / 2)
     assert (c.support, c.precision, c.recall, c.f1) == (1, None, 0.0, 0.0)
     assert (d.support, d.precision, d.recall, d.f1) == (0, None, None, None)
-    # d neither occurs nor is told: it has no F1.
+    # d neither occurs nor is predicted, so it has no F1.
     assert report.macro_f1 == pytest.approx((4 / 7 + 1 / 2 + 0) / 3)

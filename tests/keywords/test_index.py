@@ -1,4 +1,4 @@
-"""BM25 equals the formula, and SQLite's where both use the same frequencies."""
+"""BM25 equals the formula, and that of SQLite if both use the same frequencies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmindex.keywords.index import KeywordIndex, Matches
+from mmindex.keywords.best import Matches
+from mmindex.keywords.index import KeywordIndex
 from mmindex.keywords.postings import Segment, SegmentBuilder, write_segment
 from mmindex.keywords.summary import Summary, Weights
 from mmindex.search.rank import fuse
@@ -56,25 +57,47 @@ def by_formula(texts: list[str], query: list[str]) -> dict[int, float]:
 
 
 @pytest.mark.parametrize("segment_ids", [1_000, 64, 7])
-@pytest.mark.parametrize("query", [["bus"], ["red", "cat", "red"], ["a", "zebra"], WORDS])
+@pytest.mark.parametrize(
+    "query", [["bus"], ["red", "cat"], ["a", "zebra"], ["zebra"], [], WORDS, WORDS[:4]]
+)
 def test_scores_follow_the_formula_for_any_segments(tmp_path, segment_ids, query) -> None:
     texts = texts_of(200)
     index = index_of(tmp_path, texts, segment_ids)
-    found = index.score(query).best(200)
+    found = index.best(query, 200)
     expected = by_formula(texts, query)
     assert dict(zip(found.ids.tolist(), found.scores.tolist(), strict=True)) == pytest.approx(
         expected, rel=1e-5
     )
     complete = {image for image, text in enumerate(texts) if set(query) <= set(text.split())}
-    assert set(found.ids[: found.complete].tolist()) == complete
+    assert set(found.ids[: found.complete].tolist()) == (complete if query else set())
     for part in (found.scores[: found.complete], found.scores[found.complete :]):
         assert (np.diff(part) <= 0).all()
-    few = index.score(query).best(5)
-    assert few.ids.tolist() == found.ids[:5].tolist()
+
+
+@pytest.mark.parametrize("segment_ids", [10_000, 700])
+def test_the_best_are_those_of_all(tmp_path, segment_ids) -> None:
+    """Images that cannot be among the best are not scored; the result is the same."""
+    dice = random.Random(6)
+    words = [f"w{number}" for number in range(120)]
+    texts = [
+        " ".join(words[min(int(dice.expovariate(0.08)), 119)] for _ in range(dice.randint(0, 20)))
+        for _ in range(3_000)
+    ]
+    index = index_of(tmp_path, texts, segment_ids)
+    some = np.array(sorted(dice.sample(range(3_000), 900)))
+    for _ in range(25):
+        query = list(dict.fromkeys(dice.choices(words, k=dice.choice([1, 2, 5, 12, 30]))))
+        for allowed in (None, some):
+            every = index.best(query, 3_000, allowed)
+            for k in (1, 10, 100, 1_000):
+                found = index.best(query, k, allowed)
+                assert found.ids.tolist() == every.ids[:k].tolist()
+                assert found.scores.tolist() == every.scores[:k].tolist()
+                assert found.complete == min(k, every.complete)
 
 
 def test_the_order_is_that_of_sqlite(tmp_path) -> None:
-    """SQLite has another inverse document frequency, so each word is compared alone."""
+    """SQLite has another inverse document frequency, so each word is compared separately."""
     texts = texts_of(300)
     index = index_of(tmp_path, texts, 1_000)
     database = sqlite3.connect(":memory:")
@@ -86,7 +109,7 @@ def test_the_order_is_that_of_sqlite(tmp_path) -> None:
     for word in WORDS:
         rows = database.execute("SELECT rowid, rank FROM t WHERE t MATCH ?", [f'"{word}"'])
         theirs = dict(rows.fetchall())
-        found = index.score([word]).best(300)
+        found = index.best([word], 300)
         mine = dict(zip(found.ids.tolist(), found.scores.tolist(), strict=True))
         ratios = [theirs[image] / mine[image] for image in mine]
         assert mine.keys() == theirs.keys()
@@ -94,22 +117,23 @@ def test_the_order_is_that_of_sqlite(tmp_path) -> None:
 
 
 def test_only_allowed_images_are_found(tmp_path) -> None:
-    scored = index_of(tmp_path, texts_of(200), 64).score(["bus", "sea"])
+    index, query = index_of(tmp_path, texts_of(200), 64), ["bus", "sea"]
     allowed = np.arange(0, 200, 3)
-    every = scored.best(200)
-    kept = [image for image in every.ids.tolist() if image % 3 == 0]
-    assert scored.best(200, allowed).ids.tolist() == kept
-    assert not len(scored.best(10, allowed[:0]).ids)
+    kept = [image for image in index.best(query, 200).ids.tolist() if image % 3 == 0]
+    assert index.best(query, 200, allowed).ids.tolist() == kept
+    assert not len(index.best(query, 10, allowed[:0]).ids)
 
 
 def test_the_score_of_other_words_is_that_of_an_image_with_them(tmp_path) -> None:
     texts = texts_of(50)
-    index = index_of(tmp_path, texts, 1_000)
-    scored = index.score(["red", "sea", "zebra"])
+    index, query = index_of(tmp_path, texts, 1_000), ["red", "sea", "zebra"]
+    found = index.best(query, 50)
+    scores = dict(zip(found.ids.tolist(), found.scores.tolist(), strict=True))
+    rarities = index.rarities(query)
+    assert rarities.keys() == {"red", "sea"}
     for image, text in enumerate(texts):
-        score, found = index.score_of(Counter(text.split()), scored)
-        assert score == pytest.approx(float(scored.scores[image]), rel=1e-5)
-        assert found == scored.found[image]
+        score = index.score_of(Counter(text.split()), rarities)
+        assert score == pytest.approx(scores.get(image, 0.0), rel=1e-5)
 
 
 def test_ranks_are_fused_by_weight() -> None:

@@ -65,6 +65,24 @@ def test_a_file_is_refused_with_its_own_reason(tmp_path: Path) -> None:
     assert read_file(str(tmp_path / "ok"), 10) == bytes(10)
 
 
+def test_a_file_that_grows_while_it_is_read_is_read_up_to_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, fstat = write_files(tmp_path, {"a": b"first"}) / "a", os.fstat
+
+    def grown(descriptor: int) -> os.stat_result:
+        status = fstat(descriptor)
+        with path.open("ab") as file:
+            file.write(b", then more")
+        return status
+
+    monkeypatch.setattr("mmindex.media.archive.os.fstat", grown)
+    assert read_file(str(path), 100) == b"first, then more"
+    with pytest.raises(ItemError) as caught:
+        read_file(str(path), 20)
+    assert caught.value.reason is Reason.TOO_LARGE
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "locked").touch(mode=0o000)
@@ -111,7 +129,7 @@ def test_a_name_that_occurs_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_members_that_share_bytes_are_refused(tmp_path: Path) -> None:
-    """The overlap bomb: a second entry in the table of contents points at the first's bytes."""
+    """An overlap bomb: a second entry in the table of contents refers to the bytes of the first."""
     packed = write_zip(tmp_path / "a.zip", {"a.jpg": b"shared bytes", "b.jpg": b"its own bytes"})
     data = bytearray(packed.read_bytes())
     second = data.index(b"PK\1\2", data.index(b"PK\1\2") + 1)
@@ -139,7 +157,7 @@ def test_links_and_devices_in_an_archive_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_a_zip_ends_the_run_by_name(tmp_path: Path) -> None:
-    """A captive portal's page in place of the archive."""
+    """The page of a captive portal instead of the archive."""
     path = tmp_path / "val2017.zip"
     path.write_text("<html>sign in</html>")
     with pytest.raises(DataError, match=r"val2017\.zip: not a readable zip"):
@@ -198,7 +216,7 @@ def test_links_inside_the_folder_are_followed_and_links_out_refused(tmp_path: Pa
 
 
 def test_a_root_that_is_itself_a_link_is_fine(tmp_path: Path) -> None:
-    """Corpora are often linked to from where the disk is large."""
+    """Corpora are often symbolic links to a larger disk."""
     write_files(tmp_path, {"big/a.jpg": b"in"})
     (tmp_path / "val2017").symlink_to("big")
     place = require_place(tmp_path, ("val2017",), 100)

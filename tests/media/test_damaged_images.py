@@ -17,7 +17,7 @@ from support.images import draw
 LIMITS = ImageLimits.of(LimitsConfig())
 ORIENTATION = 0x0112
 # Every refusal among the awkward files, and whether the header already shows it. The others are
-# images. `made-here` and the names' first words tell where the files come from.
+# images. `made-here` and the first words of the names state where the files come from.
 REFUSED = {
     "flick30k-xet-pointer__1000092795.jpg": (Reason.NOT_AN_IMAGE, "header"),
     "libvips__blankpage.pdf": (Reason.NOT_AN_IMAGE, "header"),

@@ -20,7 +20,7 @@ from support.raw_files import dng
 
 LIMITS = ImageLimits.of(LimitsConfig())
 ORIENTATION = 0x0112
-# Where a red corner at the top left ends up, by EXIF's orientation.
+# The position of a red corner at the top left, by EXIF orientation.
 CORNERS = {1: (0, 0), 3: (1, 1), 6: (1, 0), 8: (0, 1)}
 
 

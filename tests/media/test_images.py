@@ -33,7 +33,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png_of_zeros(width: int, height: int) -> bytes:
-    """A black one-bit PNG, small however large the image."""
+    """Return a black one-bit PNG, which is small even for a large image."""
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     pixels = zlib.compress(bytes((1 + (width + 7) // 8) * height), 9)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
@@ -90,7 +90,7 @@ def test_a_damaged_exif_block_loses_no_image(exif: bytes) -> None:
 
 
 def test_the_pixel_limit_is_checked_in_the_header() -> None:
-    """A 400-megapixel PNG of 48 kB is refused; with a higher ceiling its header is read."""
+    """A 400-megapixel PNG of 48 kB is refused; with a higher limit, its header is read."""
     bomb = png_of_zeros(20_000, 20_000)
     assert len(bomb) < 50_000
     with pytest.raises(ItemError) as caught:
@@ -172,7 +172,7 @@ def test_a_truncated_photo_has_a_valid_header_but_fails_to_decode() -> None:
 
 
 def test_a_refusal_has_the_same_text_in_every_run() -> None:
-    """Pillow's own text would name a memory address."""
+    """Pillow's own message would contain a memory address."""
     details = {refusal(b"nothing known").detail for _ in range(3)}
     assert len(details) == 1
 
@@ -180,7 +180,7 @@ def test_a_refusal_has_the_same_text_in_every_run() -> None:
 def test_decoding_leaves_no_trace_in_the_process(
     capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    """No output of libtiff or of Pillow's logger, no warning, Pillow's own limit as before."""
+    """No output of libtiff or Pillow's logger, no warning, and Pillow's own limit is unchanged."""
     before, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
     good = saved(draw(4), "TIFF", compression="tiff_lzw")
     for data in (

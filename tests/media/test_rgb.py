@@ -16,7 +16,7 @@ LIMITS = ImageLimits.of(LimitsConfig())
 
 
 def through(image: Image.Image, kind: str, **options: object) -> NDArray[np.uint8]:
-    """The pixels (h, w, 3) after saving and decoding."""
+    """Return the pixels (h, w, 3) after saving and decoding."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return np.asarray(decode(buffer.getvalue(), LIMITS))
@@ -42,7 +42,7 @@ def test_a_16_bit_graymap_and_a_12_bit_tiff_use_their_own_white() -> None:
 
 
 def tiff_of_12_bits(pixels: bytes) -> bytes:
-    """A little-endian TIFF of 2x1 samples of 12 bits, uncompressed."""
+    """An uncompressed little-endian TIFF with 2x1 samples of 12 bits."""
     tags = [
         (256, 2),
         (257, 1),
@@ -85,7 +85,7 @@ def test_32_bit_integers_are_stretched_too() -> None:
 
 
 def test_transparent_pixels_are_drawn_over_white() -> None:
-    """Hidden red does not come up; half-transparent black is middle gray."""
+    """Transparent red is not visible; half-transparent black becomes medium gray."""
     image = Image.new("RGBA", (3, 1))
     for x, pixel in enumerate([(255, 0, 0, 0), (0, 0, 0, 128), (0, 0, 255, 255)]):
         image.putpixel((x, 0), pixel)

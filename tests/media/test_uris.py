@@ -76,10 +76,10 @@ def test_an_archive_that_is_damaged_later_fails_the_item_not_the_run(
 
 
 def test_decode_workers_load_neither_the_fetcher_nor_arrow() -> None:
-    """They are spawned, one for each core: what they import is paid each time."""
+    """One worker per core is spawned, and each has to import its modules again."""
     script = (
         "import sys\n"
-        "before = set(sys.modules)\n"  # a coverage measurement has loaded some by then
+        "before = set(sys.modules)\n"  # a coverage measurement has already loaded some
         "import mmindex.encode.decoding\n"
         "print({'aiohttp', 'pyarrow', 'torch', 'sqlite3'} & (set(sys.modules) - before))\n"
     )

@@ -58,7 +58,7 @@ def write_adapted(folder: Path, parent: ModelRequest, stored: ModelRequest) -> P
 
 @pytest.fixture
 def adapted(tmp_path: Path, tiny_model: TinyModel) -> Path:
-    """The tiny model, copied beside maps."""
+    """The tiny model, copied into the folder of the maps."""
     folder = tmp_path / "adapted"
     shutil.copytree(tiny_model.folder, tmp_path / "copy")
     write_adapted(

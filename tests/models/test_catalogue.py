@@ -26,7 +26,7 @@ def hide_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_of_transformers_without_transformers_names_the_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before weights of a gigabyte are fetched, and with an exit code of its own."""
+    """Before a gigabyte of weights is downloaded, and with its own exit code."""
     hide_transformers(monkeypatch)
     monkeypatch.setattr(files_module.hub, "fetch", None)
     for tag in ("laion5b_s13b_b90k", "none"):

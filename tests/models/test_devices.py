@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from mmindex.core.errors import InternalError
+from mmindex.core.errors import BusyError, InternalError
 from mmindex.core.system import usable_cores
 from mmindex.models.devices import DeviceGroup
 from support.models import FakeEncoder, make_fake
@@ -36,6 +36,37 @@ def test_any_number_of_rows_is_returned_in_order(
         )
         np.testing.assert_array_equal(group.encode_texts(texts), fake_encoder.encode_texts(texts))
     assert group.encode_texts([]).shape == (0, fake_encoder.dim)
+
+
+def test_large_batches_are_split_and_started_before_they_are_collected(
+    fake_encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmindex.models.devices._HALF_BYTES", 3 * 192)
+    group = DeviceGroup(fake_encoder.info, fake_encoder.preprocess, make_fake, ("a", "b"))
+    batches = [
+        np.random.default_rng(count).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+        for count in (25, 1, 12)
+    ]
+    try:
+        waits = [group.start_images(batch.copy()) for batch in batches]
+        for batch, wait in reversed(list(zip(batches, waits, strict=True))):
+            np.testing.assert_array_equal(wait(), fake_encoder.encode_images(batch))
+    finally:
+        group.close()
+
+
+def test_an_error_of_a_device_is_raised_when_the_vectors_are_collected(
+    fake_encoder: FakeEncoder,
+) -> None:
+    group = DeviceGroup(fake_encoder.info, fake_encoder.preprocess, make_fake, ("a", "small"))
+    pixels = np.zeros((4, 8, 8, 3), dtype=np.uint8)
+    try:
+        wait = group.start_images(pixels)
+        with pytest.raises(BusyError, match="not enough memory"):
+            wait()
+        assert group.encode_texts(["one", "two"]).shape == (2, fake_encoder.dim)
+    finally:
+        group.close()
 
 
 def test_cut_texts_of_all_devices_are_counted(group: DeviceGroup) -> None:

@@ -27,7 +27,7 @@ print(tuple(torchvision.ops.roi_align(torch.ones(1, 1, 8, 8), boxes, (2, 2)).sha
 
 
 def test_encoding_never_loads_the_compiler_and_leaves_it_usable(tiny_model: TinyModel) -> None:
-    """What imports the compiler later gets the real one, and torchvision's operators work."""
+    """A later import gets the real compiler, and torchvision's operators work."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, tiny_model.name], capture_output=True, text=True
     )

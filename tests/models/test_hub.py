@@ -1,6 +1,6 @@
 """Weights from the hub: endpoint and cache are used, and problems are reported in one line.
 
-Each case is a process of its own, since huggingface_hub reads its environment when imported.
+Each case runs in its own process, because huggingface_hub reads its environment on import.
 """
 
 from __future__ import annotations

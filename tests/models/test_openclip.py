@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +27,7 @@ def pixels_of(encoder: OpenClipEncoder, count: int) -> Pixels:
 
 
 def test_image_vectors_are_open_clips(tiny_model: TinyModel, encoder: OpenClipEncoder) -> None:
-    """From the same file through open_clip's own preprocessing and model."""
+    """They equal those of open_clip's own preprocessing and model, loaded from the same file."""
     import open_clip
 
     model, _, transform = open_clip.create_model_and_transforms(tiny_model.name)
@@ -38,7 +41,7 @@ def test_image_vectors_are_open_clips(tiny_model: TinyModel, encoder: OpenClipEn
     assert actual.dtype == np.float32
     assert cosines(actual, expected).min() > 0.999999
     assert good_rows(actual).all()
-    assert cosines(actual[:1], actual[1:2]).max() < 0.999  # images differ, or this shows nothing
+    assert cosines(actual[:1], actual[1:2]).max() < 0.999  # the images must differ
 
 
 def test_text_vectors_are_open_clips_in_the_order_given(
@@ -126,6 +129,44 @@ def test_other_errors_of_the_model_are_not_treated_as_lack_of_memory(
     monkeypatch.setattr(type(encoder.model), "encode_image", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         encoder.encode_images(pixels_of(encoder, 2))
+
+
+@dataclass(slots=True)
+class Queue:
+    """A device that computes only when it is waited for, in order, and counts what is copied."""
+
+    events: list[str] = field(default_factory=list)
+
+    def send(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.events.append(f"send {len(tensor)}")
+        return tensor.clone()
+
+    def fetch(self, tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+        def wait() -> torch.Tensor:
+            self.events.append(f"wait {len(tensor)}")
+            return tensor
+
+        return wait
+
+
+def test_batches_are_started_before_any_is_waited_for(tiny_model: TinyModel) -> None:
+    """On a GPU, the next batch is copied while the previous one is computed."""
+    encoder = load(tiny_model.name)
+    pixels = pixels_of(encoder, 7)
+    expected = encoder.encode_images(pixels[:4]), encoder.encode_images(pixels[4:])
+    encoder._transfer = queue = Queue()
+    encoder._image_limit = 2
+    buffer = pixels[:4].copy()
+    first = encoder.start_images(buffer)
+    buffer[:] = 0  # it may be filled again at once
+    second = encoder.start_images(pixels[4:])
+    assert queue.events == ["send 2", "send 2", "send 2", "send 1"]
+    np.testing.assert_allclose(first(), expected[0], atol=1e-5)
+    np.testing.assert_allclose(second(), expected[1], atol=1e-5)
+    assert queue.events[4:] == ["wait 2", "wait 2", "wait 2", "wait 1"]
+    queue.events.clear()
+    encoder.encode_texts(["one", "two two", "three three three"])
+    assert [event.split()[0] for event in queue.events] == ["send", "wait"]
 
 
 def test_pixels_of_another_size_are_refused(encoder: OpenClipEncoder) -> None:

@@ -74,7 +74,7 @@ def test_the_folder_is_small_and_holds_no_pickle() -> None:
 
 
 def test_the_image_tower_is_timm_s_efficientnet_lite2() -> None:
-    """With batch normalisation of random statistics, folded."""
+    """With batch normalisation that has random statistics and is folded into the weights."""
     timm = pytest.importorskip("timm")
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -230,13 +230,13 @@ def test_it_has_no_untrained_form_and_is_not_trained_on() -> None:
 def test_recall_on_real_photographs_is_what_the_card_says(
     real_photos: Path, tmp_path: Path
 ) -> None:
-    """159 photos of COCO, none of which the model was fitted to."""
+    """159 photos of COCO, to which the model was not fitted."""
     store = tmp_path / "store"
     source = f"coco:{real_photos / 'coco_val2017'}"
     mmindex("build", "--store", store, "--source", source, "--model", "photos")
     (figures,) = mmindex_json("evaluate", "--store", store)
     to_image, to_text = figures["text_to_image"], figures["image_to_text"]
-    # Measured 41.5, 90.1 and 84.9; a floor leaves room for other processors' arithmetic.
+    # Measured: 41.5, 90.1 and 84.9. The limits allow for the arithmetic of other processors.
     assert to_image["r@1"] >= 38
     assert to_image["r@10"] >= 86
     assert to_text["r@10"] >= 84

@@ -17,7 +17,7 @@ SIZES = [(640, 480), (481, 640), (224, 224), (225, 224), (17, 301), (500, 333), 
 
 
 def open_clip_pixels(image: Image.Image, size: Any, config: dict[str, Any]) -> np.ndarray:
-    """What open_clip's evaluation transform gives, undone to uint8 before normalisation."""
+    """Return the result of open_clip's evaluation transform, as uint8 before normalisation."""
     import torch
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -35,7 +35,7 @@ def test_pixels_equal_open_clips_bit_for_bit(target: Any, mode: str, interpolati
     spec = spec_from_config(target, config)
     for number, size in enumerate(SIZES):
         if mode == "longest" and size == (1, 200):
-            continue  # torchvision refuses a side of no pixels; ours keeps one
+            continue  # torchvision refuses a side of 0 pixels; ours keeps 1
         image = draw(number, (max(size[0], 9), max(size[1], 9))).resize(size)
         expected = open_clip_pixels(image, target, config)
         actual = to_pixels(image, spec)

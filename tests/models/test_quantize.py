@@ -44,7 +44,7 @@ def _load(name: str, precision: str) -> OpenClipEncoder:
 
 @pytest.fixture
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How fast a busy machine is must not decide a test of what is computed."""
+    """The speed of a busy machine must not decide a test of results."""
     monkeypatch.setattr(quantize, "_cpu_seconds", lambda _: 0.0)
 
 
@@ -78,7 +78,7 @@ def test_vectors_stay_within_a_thousandth_of_float32(wide_model: str) -> None:
 @needs_vnni
 @pytest.mark.usefixtures("untimed")
 def test_an_image_has_the_same_vector_in_any_batch() -> None:
-    """One scale for each row, not for the batch: a bright neighbour costs no precision."""
+    """Each row has its own scale, so a bright image in the batch does not reduce precision."""
     model = torch.nn.Sequential(torch.nn.Linear(512, 2048))
     assert quantize_linears(model) == 1
     rows = torch.randn(100, 512, generator=torch.Generator().manual_seed(0))
@@ -98,7 +98,7 @@ def test_zeros_and_missing_biases_are_computed_right() -> None:
         assert torch.equal(model(torch.zeros(2, 3, 512)), torch.zeros(2, 3, 2048))
 
 
-# Reads ONEDNN_MAX_CPU_ISA, hence in a process of its own. The reference is exact: integers below
+# In its own process, because it reads ONEDNN_MAX_CPU_ISA. The reference is exact: integers below
 # 2^53 in float64.
 _ON_ONE_PROCESSOR = """
 import torch

@@ -13,7 +13,7 @@ import pytest
 from mmindex.core import resources
 from mmindex.core.errors import DataError, MmindexError, NoInputError, UsageError
 from mmindex.core.model_names import DEFAULT_MODEL, DEFAULT_PRETRAINED
-from mmindex.models.devices import place
+from mmindex.models.devices import Placement, place
 from mmindex.models.files import locate
 from mmindex.models.resolve import architectures, resolve_model
 from support.models import TinyModel, tiny_config, write_merges
@@ -21,7 +21,7 @@ from support.models import TinyModel, tiny_config, write_merges
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model's folder without a network: resolution reads no weights."""
+    """A model folder with fake weights, which resolution does not read."""
     path = tmp_path / "model"
     path.mkdir()
     (path / "open_clip_config.json").write_text(json.dumps(tiny_config()))
@@ -71,7 +71,7 @@ def test_a_model_other_than_the_default_needs_weights_to_be_named() -> None:
 
 
 def test_paths_become_absolute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run under cron stands in another folder than the person who wrote the configuration."""
+    """Under cron, the working directory differs from that of the person who wrote the settings."""
     monkeypatch.chdir(folder.parent)
     assert resolve_model("local-dir:model", None).name == f"local-dir:{folder}"
     request = resolve_model("ViT-B-32", "model/open_clip_model.safetensors")
@@ -151,8 +151,8 @@ def test_a_missing_tokenizer_file_is_reported(folder: Path) -> None:
 def test_weights_as_a_file_take_the_preprocessing_that_the_architectures_weights_share(
     tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """open_clip alone would take CLIP's mean and crop for SigLIP, too."""
-    # SigLIP's tokenizer wants transformers, which nothing here gets as far as using.
+    """open_clip alone would use CLIP's mean and crop for SigLIP too."""
+    # SigLIP's tokenizer needs transformers, but nothing here uses it.
     monkeypatch.setattr("mmindex.models.files.require_transformers", lambda _what: None)
     siglip = locate(resolve_model("ViT-B-16-SigLIP", str(tiny_model.weights)))
     assert siglip.preprocess.resize_mode == "squash"
@@ -177,6 +177,18 @@ def test_a_missing_device_is_refused(device: str, precision: str) -> None:
 def test_the_cpu_computes_in_float32_by_default() -> None:
     assert place("cpu").precision == "fp32"
     assert place("cpu", "bf16").precision == "bf16"
+
+
+def test_a_gpu_computes_in_16_bits_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for supported, expected in ((True, "bf16"), (False, "fp16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda found=supported, **_: found)
+        assert place("cuda", model="ViT-B-32") == Placement(("cuda:0", "cuda:1"), expected)
+        assert place("cuda:1", model="photos") == Placement(("cuda:1",), "fp16")
+        assert place("cuda:1", "bf16", model="photos").precision == "bf16"
 
 
 def test_resolving_imports_neither_torch_nor_open_clip(folder: Path) -> None:

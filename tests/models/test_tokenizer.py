@@ -30,7 +30,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
 
 
 def cut(tokenizer: Tokenizer, texts: list[str]) -> list[bool]:
-    """Whether each text was cut, asked one by one and all together."""
+    """Return whether each text was truncated, tested one by one and all together."""
     shortened = [text.strip()[:MAX_CHARACTERS] for text in texts]
     alone = [
         tokenizer.count_cut([text], tokenizer([short])) == 1
@@ -83,7 +83,7 @@ def layout(
     before: bool = False,
     last: list[int],
 ) -> torch.Tensor:
-    """A token from 10 upwards for each word, with marks and padding as a tokenizer sets them."""
+    """Give each word a token from 10, with marks and padding like those of a tokenizer."""
     rows = []
     for text in texts:
         words = [10 + number for number, _ in enumerate(text.split())]
@@ -99,7 +99,7 @@ def layout(
     [
         ([START], [END], PAD, False, []),
         ([START], [END], PAD, True, []),
-        ([START], [PAD], PAD, False, []),  # the end mark taken off
+        ([START], [PAD], PAD, False, []),  # without the end mark
         ([], [END], END, False, []),  # SigLIP: the end mark is the padding
         ([], [], PAD, False, []),
         ([START], [END], PAD, False, [CLASS]),

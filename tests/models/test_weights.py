@@ -88,7 +88,7 @@ def test_a_pickle_that_runs_code_is_refused_even_when_pickles_are_allowed(
 
 
 def pickled(tiny_model: TinyModel, folder: Path) -> Path:
-    """A copy of the model's folder that holds no weights yet, and where pickled ones would lie."""
+    """A copy of the model folder without weights, and the path of pickled weights."""
     shutil.copytree(tiny_model.folder, folder)
     (folder / "open_clip_model.safetensors").unlink()
     return folder / "open_clip_pytorch_model.bin"
@@ -107,7 +107,7 @@ def test_a_training_checkpoint_with_a_numpy_number_is_not_called_damaged(
 
 def test_a_torchscript_archive_is_named_as_one(tiny_model: TinyModel, tmp_path: Path) -> None:
     weights = pickled(tiny_model, tmp_path / "copy")
-    with warnings.catch_warnings(action="ignore"):  # torch.jit is deprecated; its files remain
+    with warnings.catch_warnings(action="ignore"):  # torch.jit is deprecated
         torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(str(weights))
     request = resolve_model(f"local-dir:{weights.parent}", None, allow_pickle_weights=True)
     with pytest.raises(MmindexError) as caught:
@@ -125,7 +125,7 @@ def test_a_truncated_pickle_is_reported_as_truncated(tiny_model: TinyModel, tmp_
 
 
 def write_shards(tiny_model: TinyModel, folder: Path) -> dict[str, str]:
-    """Write a model's weights as two shards; returns which tensor stands in which."""
+    """Write the weights of a model as two shards; return which tensor is in which."""
     tensors = load_file(tiny_model.weights)
     names, places = sorted(tensors), {}
     for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
@@ -248,7 +248,7 @@ def test_the_fingerprint_is_known_before_loading(
 def test_weights_trained_with_quick_gelu_are_computed_with_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """open_clip only warns, and gives wrong vectors."""
+    """open_clip only warns and then returns wrong vectors."""
     from mmindex.models import files as files_module
 
     monkeypatch.setattr(files_module.hub, "fetch", lambda _repository, _names: tmp_path / "w")

@@ -13,7 +13,7 @@ from mmindex.models.wordpiece import WordPiece, read_vocabulary
 
 VOCABULARY = data_dir() / "models" / "photos-clip" / "vocab.txt.gz"
 
-# What tokenizers 0.22 gives with the original tokenizer.json.
+# The result of tokenizers 0.22 with the original tokenizer.json.
 EXPECTED = [
     ("", []),
     (" \t\n", []),

@@ -1,4 +1,4 @@
-"""Accessible pages: axe-core's rules, any width, the keyboard."""
+"""Pages are accessible: axe-core's rules, any width, the keyboard."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = ["a", "2019/Summer holiday/IMG_2034.jpg", "a_very_long_name_of_some_expo
 
 
 def published(folder: Path, *, captions: bool = True) -> Snapshot:
-    """Images of all shapes, a copy and a smaller one among them, and one that is gone."""
+    """Images of all shapes, including a copy and a smaller version, and a missing one."""
     paths = write_pngs(folder / "p", 6)
     images = {(NAMES[n] if n < len(NAMES) else f"f/{n}"): p for n, p in enumerate(paths)}
     for name, size in {"panorama": (900, 90), "tower": (60, 700), "small": (24, 20)}.items():
@@ -83,7 +83,7 @@ PAGES: Mapping[str, Make] = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Each page once, written beside its images."""
+    """Each page once, written next to its images."""
     folder = tmp_path_factory.mktemp("everybody")
     snapshot = published(folder)
 
@@ -159,7 +159,7 @@ def test_the_keyboard_reaches_an_image_once_and_shows_where_it_is(
 
 
 def test_a_fault_is_detected(tmp_path: Path) -> None:
-    """The control: a page that nobody could read."""
+    """A negative control: a page that nobody could read."""
     page = tmp_path / "page.html"
     page.write_text(
         "<title>x</title><p style='color: #bbb; background: #ccc'>faint<img src='data:'>"

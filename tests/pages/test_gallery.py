@@ -33,9 +33,9 @@ GPS_IFD = 0x8825
 
 
 def photo_with_secrets(path: Path) -> None:
-    """A turned JPEG with GPS position, serial number, comment and colour profile."""
+    """A rotated JPEG with GPS position, serial number, comment and colour profile."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees to see it upright
+    exif[0x0112] = 6  # rotate by 90 degrees to see it upright
     exif[0xA431] = "SERIAL-12345"
     exif.get_ifd(GPS_IFD)[1] = "N"
     image = Image.new("RGB", (60, 30), "red")
@@ -65,7 +65,7 @@ def answer_to(published: Snapshot, text: str, to: Modality = Modality.IMAGE) -> 
 
 @pytest.mark.parametrize("to", list(Modality))
 def test_hostile_texts_are_shown_and_inert(published: Snapshot, to: Modality) -> None:
-    """No caption, id or query brings a tag, an attribute or a hidden character into the page."""
+    """No caption, id or query adds a tag, an attribute or a hidden character to the page."""
     page = gallery_page(published, answer_to(published, HOSTILE[0] + "\u202e", to))
     seen = Page(page)
     assert {tag for tag, _ in seen.tags} <= {
@@ -93,7 +93,7 @@ def test_texts_are_isolated_from_each_others_writing_direction(published: Snapsh
     assert "عربي" in seen.texts["bdi"]
     for text in ("عربي نص", "javascript:alert(3)"):
         safe = html.escape(text)
-        # An attribute has a direction of its own.
+        # An attribute has its own text direction.
         alone = page.count(f"<bdi>{safe}</bdi>") + page.count(f'alt="{safe}"')
         assert page.count(safe) == alone > 0
 
@@ -108,7 +108,7 @@ def test_the_page_is_self_contained_and_allows_no_script(published: Snapshot) ->
 def test_thumbnails_contain_only_upright_pixels(
     published: Snapshot, images: dict[str, Path]
 ) -> None:
-    """No EXIF (GPS), comment or colour profile of the original comes along."""
+    """No EXIF (GPS), comment or colour profile of the original is in the page."""
     assert b"SECRET" in images["secret"].read_bytes()
     with Session(published, FakeEncoder) as session:
         page = gallery_page(published, session.image("secret", Modality.IMAGE, Limit(1)))
@@ -126,7 +126,7 @@ def test_thumbnails_contain_only_upright_pixels(
 
 
 def test_the_page_contains_no_local_path(published: Snapshot, tmp_path: Path) -> None:
-    """Nor that of the image asked with, nor that of the model; ids stay whole."""
+    """Nor that of the query image or of the model; ids stay complete."""
     image = str(tmp_path / "p" / "secret.jpg")
     encoder = msgspec.structs.replace(published.encoder, model=f"local-dir:{tmp_path}/mine")
     travelling = with_manifest(published, encoder=encoder)
@@ -145,7 +145,7 @@ def test_the_page_contains_no_local_path(published: Snapshot, tmp_path: Path) ->
 
 
 def test_a_page_is_written_to_a_pipe_directly(tmp_path: Path) -> None:
-    """Nothing that is no file is ever replaced by one: as root, /dev/null would be gone."""
+    """Only files are replaced; otherwise, /dev/null would be lost when run as root."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""The three pages in a real browser: in both schemes, and inert with any caption."""
+"""The three pages in a real browser, in both colour schemes, and inert with any caption."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SCHEMES = {"light": False, "dark": True}
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    """Images under hostile names with hostile captions; the first once more, smaller."""
+    """Images with hostile names and captions; the first also in a smaller size."""
     folder = tmp_path_factory.mktemp("pages")
     paths = write_pngs(folder / "p", len(HOSTILE))
     names = [f"<b onclick=alert(5)>{text}".replace("\ud83d", "") for text in HOSTILE]
@@ -70,7 +70,7 @@ def report(published: Snapshot) -> str:
 
 
 def colours(scheme: str) -> dict[str, str]:
-    """The style sheet's named colours."""
+    """Return the named colours of the style sheet."""
     css = (resources.files("mmindex.pages") / "templates/base.css").read_text()
     blocks = re.findall(r":root \{(.*?)\}", css, flags=re.DOTALL)
     found: dict[str, str] = {}
@@ -84,7 +84,7 @@ def colours(scheme: str) -> dict[str, str]:
 def test_a_page_is_drawn_in_both_schemes_and_is_inert(
     published: Snapshot, tmp_path: Path, make, scheme: str
 ) -> None:
-    """No script runs, nothing is fetched or blocked, and the elements are those that we wrote."""
+    """No script runs, nothing is fetched or blocked, and no element is added."""
     source = make(published)
     page = tmp_path / "page.html"
     page.write_text(source, encoding="utf-8")
@@ -96,14 +96,14 @@ def test_a_page_is_drawn_in_both_schemes_and_is_inert(
     assert seen.pixels(named["card"]) > 50_000
     assert seen.pixels(named["accent"]) > 200
     assert seen.pixels(named["ink"]) > 100
-    # Images are inside and drawn: fields of many other colours.
+    # The images are displayed: areas of many other colours.
     drawn = seen.screenshot.getcolors(1 << 24) or []
     assert sum(count > 50 for count, _ in drawn) > 30
 
 
 @pytest.mark.parametrize("make", [gallery, dedup, report])
 def test_a_page_fits_a_phone(published: Snapshot, tmp_path: Path, make) -> None:
-    """The margins stay free, so nothing sticks out on either side."""
+    """The margins are empty, so nothing extends beyond either side."""
     page = tmp_path / "page.html"
     page.write_text(make(published), encoding="utf-8")
     image = browse(page, width=500, height=3000).screenshot
@@ -113,7 +113,7 @@ def test_a_page_fits_a_phone(published: Snapshot, tmp_path: Path, make) -> None:
 
 
 def test_an_active_page_is_detected(tmp_path: Path) -> None:
-    """The control: a page without our precautions is told from one with them."""
+    """A negative control: a page without these precautions is detected."""
     page = tmp_path / "page.html"
     source = "<title>a</title>" + "".join(f"<p>{text}</p>" for text in HOSTILE[:1])
     source += "<img src='http://example.com/leak.png'><script>console.log('I run')</script>"
@@ -127,7 +127,7 @@ def test_an_active_page_is_detected(tmp_path: Path) -> None:
 
 
 def _luminance(colour: str) -> float:
-    """WCAG 2.1's relative luminance."""
+    """Return the relative luminance, as defined in WCAG 2.1."""
     shares = [part / 255 for part in bytes.fromhex(colour[1:])]
     red, green, blue = (
         share / 12.92 if share <= 0.03928 else ((share + 0.055) / 1.055) ** 2.4 for share in shares
@@ -137,7 +137,7 @@ def _luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_letter_has_enough_contrast(scheme: str) -> None:
-    """WCAG's AA for small texts: a contrast of 4.5."""
+    """WCAG level AA for small text: a contrast of at least 4.5."""
     named = colours(scheme)
     grounds = {"ink": "page card frame", "soft": "page card frame", "accent": "page card",
                "page": "accent", "warn-ink": "warn", "good": "card", "bad": "card"}  # fmt: skip

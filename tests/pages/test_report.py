@@ -39,7 +39,7 @@ CONFIG = EvaluateConfig()
 
 @pytest.fixture
 def published(tmp_path: Path) -> Snapshot:
-    """Images under hostile names with hostile captions, two quarantined, two versions."""
+    """Images with hostile names and captions, two of them quarantined; two versions."""
     paths = write_pngs(tmp_path / "p", len(HOSTILE))
     images = {f"hostile/<b>{n}": path for n, path in enumerate(paths)}
     captions = [(f"hostile/<b>{n}", text) for n, text in enumerate(HOSTILE)]
@@ -172,7 +172,7 @@ def test_an_untrained_model_and_missing_captions_are_reported(tmp_path: Path) ->
 
 @pytest.fixture
 def approximate(tmp_path: Path) -> Snapshot:
-    """2,000 clustered vectors behind a real, tuned IVF-PQ index; the images are gone."""
+    """2,000 clustered vectors with a real, tuned IVF-PQ index; the images are missing."""
     vectors = clustered(2_000, 32, seed=3)
     keys = [key_of(str(n)) for n in range(2_000)]
     captions = [(f"i{n}", f"caption {n}") for n in range(2_000)]

@@ -52,7 +52,7 @@ def test_no_two_queries_of_one_image_are_shown() -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Snapshot:
-    """Five images of five colours; the caption of image 1 (green) speaks of red."""
+    """Five images of five colours; the caption of image 1 (green) says red."""
     paths = write_pngs(tmp_path / "p", 5)
     images = {f"i{n}": path for n, path in enumerate(paths)}
     captions = [(image_id, f"a {COLOURS[n]} square") for n, image_id in enumerate(images)]

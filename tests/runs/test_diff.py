@@ -21,7 +21,7 @@ def key(value):
 
 
 def write(objects, images, captions=None, source="folder/a"):
-    """Tables from ``{id: content}``; captions belong to an image named before the ``#``."""
+    """Return tables from ``{id: content}``; a caption belongs to the image before its ``#``."""
     captions = captions or {}
     rows = {
         "crawl/images": (IMAGES, [[*images], [*map(key, images.values())], [source] * len(images)]),
@@ -88,7 +88,7 @@ def test_damage_is_reported_as_damage_and_not_counted(tmp_path):
 
 @pytest.mark.parametrize("kind", [OSError, Terminated, KeyboardInterrupt])
 def test_errors_while_duckdb_reads_are_raised_unchanged(tmp_path, monkeypatch, kind):
-    """DuckDB has only words for it, and another class."""
+    """DuckDB reports it only in its message, and with another class."""
     objects = new_store(tmp_path)
     tables = write(objects, {"a": 1}), write(objects, {"b": 1})
 

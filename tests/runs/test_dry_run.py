@@ -29,7 +29,7 @@ def foresee(store, photos, encoder=None, **values):
 
 
 def state(folder):
-    """Every name below a folder, with bytes, time and mode; LOCK is for locking."""
+    """Return every name below a folder with bytes, time and mode, except LOCK."""
     found = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
@@ -76,7 +76,7 @@ def test_a_build_matches_its_dry_run(built, change):
 
 
 def test_an_older_index_is_predicted_to_be_extended(built):
-    """The crawl alone published a version that has none."""
+    """A crawl alone has published a version without an index."""
     store, photos = built
     write_photos(photos, CHANGED["an addition"])
     run_build(store, photos, wanted=("crawl",))

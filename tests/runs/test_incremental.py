@@ -42,7 +42,7 @@ def side_of(summary: RunSummary, side: str) -> tuple[str, int, int]:
 
 
 def names_of(folder: Path, side: Modality) -> set[str]:
-    """Keys that a search as deep as the corpus finds."""
+    """Return the keys that a search with k equal to the corpus finds."""
     version = open_snapshot(folder / "store")
     searcher = Searcher(version, side, threads=1)
     query = np.zeros((1, searcher.dim), dtype=np.float32)
@@ -57,7 +57,7 @@ def table_keys(folder: Path, table: str) -> set[str]:
 
 
 def test_a_week_of_changes(folder):
-    """Unchanged, then images added, one removed, one replaced, a caption changed."""
+    """First unchanged; then images are added, removed and replaced, and a caption changes."""
     first = built(folder, images_of(range(COUNT)))
     assert side_of(first, "image") == ("trained", COUNT, 0)
     assert not built(folder, images_of(range(COUNT))).published
@@ -88,7 +88,7 @@ def test_a_week_of_changes(folder):
 
 
 def test_stages_run_one_by_one_extend_the_last_index(folder):
-    """What ``crawl`` and ``encode`` publish has no indexes; the one before it had."""
+    """Versions of ``crawl`` and ``encode`` have no indexes, but the version before them has."""
     built(folder, images_of(range(COUNT)))
     for wanted in (("crawl",), ("encode",), ("crawl", "encode")):
         built(folder, images_of(range(1, COUNT + 3)), wanted=wanted)
@@ -110,7 +110,7 @@ def test_an_index_with_forgotten_vectors_is_not_extended(folder):
 
 
 def test_removed_images_are_in_no_evaluation_group_or_filter(folder):
-    """Every image stands there under two names first, so that names go and vectors stay too."""
+    """Every image has two names at first, so that some names are removed but vectors stay."""
     twice = {f"again-{number}.jpg": number for number in range(COUNT)}
     built(folder, images_of(range(COUNT)) | {"x.jpg": 300, "y.jpg": 301} | twice)
     built(folder, images_of(range(3, COUNT)) | {"y.jpg": 301}, index__retrain_at=1.0)

@@ -1,4 +1,4 @@
-"""The keyword index of a version follows its texts, and nothing else."""
+"""The keyword index of a version depends on its texts, and on nothing else."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import pytest
 
 import mmindex
 from mmindex.core.errors import DataError, NoInputError
-from mmindex.keywords.index import has_keywords, open_keywords
-from mmindex.keywords.postings import SEGMENTS
-from mmindex.keywords.summary import SUMMARY
+from mmindex.keywords.index import open_keywords
+from mmindex.keywords.names import SEGMENTS, SUMMARY, has_keywords
+from mmindex.runs.dry_run import dry_run
 from mmindex.runs.run import run
 from mmindex.runs.settings import settings
+from mmindex.runs.status import status_record
 from mmindex.store import versions
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import Manifest
@@ -31,7 +32,7 @@ def current(root: Path) -> Manifest:
 
 
 def parts(root: Path) -> dict[str, str]:
-    """The objects of the keyword index, by name."""
+    """Return the objects of the keyword index, by name."""
     manifest = current(root)
     refs = [*manifest.named(SEGMENTS), manifest.require(SUMMARY)]
     return {ref.name: ref.sha256 for ref in refs}
@@ -39,6 +40,13 @@ def parts(root: Path) -> dict[str, str]:
 
 def build(root: Path, count: int, **options: object) -> None:
     mmindex.build(root, sources=[f"scenes:{count}"], max_removed=1.0, workers=0, **options)
+
+
+def dry(root: Path, **options: object) -> tuple[str, str]:
+    """What a build would do to the store, and to its keyword index."""
+    index = {f"index.{name}": value for name, value in options.items()}
+    found = dry_run(root, settings(root, None, index), "dry")
+    return found.would, found.keywords
 
 
 def test_a_keyword_index_is_kept_until_the_texts_change(tmp_path: Path) -> None:
@@ -50,9 +58,9 @@ def test_a_keyword_index_is_kept_until_the_texts_change(tmp_path: Path) -> None:
     run(root, settings(root, None, {}), "index-alone", ["index"])
     assert parts(root) == first
 
-    other = tmp_path / "other"
-    build(other, 40)
-    assert parts(other) == first
+    root.rename(tmp_path / "moved")  # the tables contain the paths of the images
+    build(root, 40)
+    assert parts(root) == first
 
     build(root, 30)
     assert parts(root).keys() == first.keys()
@@ -69,7 +77,7 @@ def test_forgotten_images_leave_the_keyword_index(tmp_path: Path) -> None:
 
     forget(root, [f"scenes/0/{gone}"], "forgotten")
     snapshot = open_snapshot(root)
-    assert not open_keywords(snapshot).score([gone]).found.any()
+    assert not len(open_keywords(snapshot).best([gone], 30).ids)
     for ref in snapshot.manifest.named(SEGMENTS):
         assert gone.encode() not in Objects(Layout(root)).path(ref).read_bytes()
     assert check(root, full=True).problems == ()
@@ -80,17 +88,24 @@ def test_a_store_without_a_keyword_index_gets_one_without_encoding(tmp_path: Pat
     build(root, 30, keywords=False)
     before = current(root)
     assert not has_keywords(before)
-    with mmindex.open(root) as index, pytest.raises(NoInputError, match="no keyword index"):
+    with mmindex.open(root) as index, pytest.raises(NoInputError, match="no keyword index") as got:
         index.search(keywords="boat")
+    assert "mmindex index" in str(got.value.hint)
+    assert dry(root, keywords=True) == ("publish", "built")
+    assert dry(root) == ("nothing", "none")
+    assert status_record(root, before, None, None)["keywords"] is None
 
     build(root, 30, keywords=True)
+    assert dry(root) == ("nothing", "kept")
+    assert dry(root, keywords=False) == ("publish", "removed")
     after = current(root)
     assert has_keywords(after)
+    assert status_record(root, after, None, None)["keywords"]["words"] > 30
     assert after.named("embeddings/") == before.named("embeddings/")
     assert after.indexes == before.indexes
     assert after.evaluation == before.evaluation
     with mmindex.open(root) as index:
-        assert len(index.search(keywords="boat"))
+        assert index.search(keywords="000000000007")[0].id == "scenes/0/000000000007"
 
 
 @pytest.mark.parametrize("name", [SUMMARY, f"{SEGMENTS}00000"])

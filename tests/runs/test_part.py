@@ -110,7 +110,7 @@ def test_parts_that_are_missing_are_encoded_by_the_build(folder: Path) -> None:
 
 
 def test_parts_encode_what_a_changed_corpus_lacks(folder: Path) -> None:
-    """Units are cut from the published tables, less what the published version holds."""
+    """Units are the rows of the published tables that the published version has no vectors for."""
     for name in ("alone", "store"):
         build(folder, name)
     more = IMAGES | {f"more{number:03}.jpg": 100 + number for number in range(9)}
@@ -172,7 +172,7 @@ def test_two_parts_at_once_and_a_killed_one_give_the_bytes_of_one_run(folder: Pa
     first = start(argv(folder, "encode", "--part", "1/2"), folder / "gate", batches=2)
     wait_for_shards(root, there, first)
     second = start(argv(folder, "encode", "--part", "2/2"))
-    while len(list(Layout(root).staging_dir.iterdir())) < 4:  # a folder and its lock each
+    while len(list(Layout(root).staging_dir.iterdir())) < 4:  # a folder and a lock for each
         assert first.poll() is second.poll() is None
         time.sleep(0.005)
     first.send_signal(signal.SIGKILL)
@@ -183,12 +183,12 @@ def test_two_parts_at_once_and_a_killed_one_give_the_bytes_of_one_run(folder: Pa
     encoder = FakeEncoder()
     assert objects(build(folder, encoder=encoder)) == objects(alone)
     assert encoder.image_batches == []
-    assert nothing_staged(root)  # also what the killed one had staged
+    assert nothing_staged(root)  # also the staged files of the killed one
     assert not check(root, full=True).problems
 
 
 def test_a_part_keeps_its_folder_while_others_write(folder: Path) -> None:
-    """A build, a collection and what every writer clears away, all while a part runs."""
+    """A build, gc and the cleaning of every writer, all while a part runs."""
     alone = build(folder, "alone")
     root = crawled(folder)
     there = len(list(Layout(root).objects_dir.glob("*/*")))

@@ -25,7 +25,7 @@ TURNS = {
 
 
 def phone_photo(number: int) -> tuple[bytes, Image.Image]:
-    """A photo as a phone stores it, 4:2:0, every fifth with 10 bits; and what it shows, upright."""
+    """Return a photo as a phone stores it (4:2:0, every fifth with 10 bits), and it upright."""
     upright, orientation = draw(number, (160, 120)), tuple(TURNS)[number % 4]
     turn = TURNS[orientation]
     sensor = upright if turn is None else upright.transpose(turn)
@@ -34,7 +34,7 @@ def phone_photo(number: int) -> tuple[bytes, Image.Image]:
     else:
         wide = np.asarray(sensor).astype(np.uint16) << 8
         file = pillow_heif.from_bytes("RGB;16", sensor.size, wide.tobytes())
-    file.add_from_pillow(sensor.convert("L").resize((40, 40)))  # as a depth map lies beside it
+    file.add_from_pillow(sensor.convert("L").resize((40, 40)))  # like a depth map
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x0110] = orientation, "Apple", "iPhone 14 Pro"
     exif.get_ifd(0x8769)[36867] = f"2023:06:{number % 28 + 1:02} 12:00:00"

@@ -23,7 +23,7 @@ TWELVE = {f"{number:02}.jpg": number for number in range(12)}
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """A small file system in memory; needs rights that a container may not give."""
+    """A small file system in memory; it needs privileges that a container may lack."""
     folder.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder])
     if done.returncode:

@@ -109,7 +109,7 @@ def test_the_newest_success_is_found_among_failures_and_damage(tmp_path):
 
 
 def test_reports_of_earlier_releases_are_read(tmp_path):
-    """They say `failed: ...` and have no time of start."""
+    """They contain `failed: ...` and no start time."""
     old = {"run_id": "20250101T000000-a", "ended_at": "2025-01-01T00:00:00+00:00", "version": 1}
     (tmp_path / "runs").mkdir()
     path = tmp_path / "runs" / "20250101T000000-a.json"

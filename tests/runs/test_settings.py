@@ -147,7 +147,7 @@ def test_a_dry_run_names_the_settings_that_differ(place):
 
 
 def test_a_source_that_had_images_and_now_has_none_stops_the_build(place):
-    """However small its part: a disk that is not mounted is an empty folder."""
+    """Even if it is a small part: a disk that is not mounted is an empty folder."""
     home, nas = photos(place / "home", 40), photos(place / "nas", 2, first=50)
     build(place / "store", source=[home, nas])
     for path in (place / "nas").glob("*"):

@@ -23,7 +23,7 @@ def test_five_different_captions_each_true_of_its_scene(scene: Scene) -> None:
 
 
 def test_grammar_of_ten_thousand_captions() -> None:
-    """Articles suit the next sound, nouns their numbers, and no word comes twice in a row."""
+    """Articles match the next sound, nouns match their numbers, and no word is repeated."""
     pairs = {pair for nouns in NOUNS.values() for pair in nouns if pair[0] != pair[1]}
     shades = [
         *COLOURS,

@@ -8,7 +8,7 @@ from mmindex.scenes.ceiling import Recalls, ceiling_of, matching_scenes
 
 
 def test_two_equal_scenes_leave_half_of_the_first_places() -> None:
-    """All ten captions fit both images: own caption first in 1 of 2, 5 of 10 are own."""
+    """All ten captions fit both images: the own image is first in 1 of 2 cases; 5 of 10 are own."""
     scene = make_scene(3, 1)
     result = ceiling_of([scene, scene])
     assert (result.images, result.captions, result.ambiguous_captions) == (2, 10, 10)

@@ -70,7 +70,7 @@ def test_truth_of_relations(one: Thing, name: RelationName, other: Thing, truth:
 
 
 def test_a_relation_requires_its_things() -> None:
-    """A cat left of a blue house is not one left of a red house."""
+    """A cat left of a blue house is not a cat left of a red house."""
     relation = (Relation(0, "left of", 1),)
     assert fits(Claim((Mention("cat"), Mention("house", "blue")), relation), WINTER)
     assert not fits(Claim((Mention("cat"), Mention("house", "red")), relation), WINTER)

@@ -1,4 +1,4 @@
-"""Images of scenes: the same each time, with every thing visible."""
+"""Images of scenes: the same each time, with every object visible."""
 
 import io
 import subprocess
@@ -58,7 +58,7 @@ def test_every_kind_is_drawn_within_the_extent_that_the_layout_counts_on() -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_thing_has_much_of_its_colour(kind: str) -> None:
-    """At least a tenth of the thing is its colour or a shade of it; a snowman is mostly snow."""
+    """At least a tenth of an object has its colour or a shade of it; a snowman is mostly snow."""
     for colour in KINDS[kind].colours:
         pixels = np.asarray(sprite(kind, colour, "large", False)).reshape(-1, 4)
         solid = pixels[pixels[:, 3] == 255][:, :3].astype(int)

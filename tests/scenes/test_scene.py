@@ -21,7 +21,7 @@ def sample(count: int = 1500) -> list[Scene]:
 
 
 def test_scenes_and_captions_of_version_1_never_change() -> None:
-    """A change of this digest is a new SCENES_VERSION, and needs newly trained weights."""
+    """If this digest changes, increase SCENES_VERSION and train the weights again."""
     digest = hashlib.sha256()
     for number in range(2000):
         scene = make_scene(RESERVED_SEED + 1, number)
@@ -38,7 +38,7 @@ def test_the_language_has_at_least_the_promised_variety() -> None:
 @given(SEEDS, NUMBERS)
 @settings(max_examples=150, deadline=None)
 def test_every_scene_is_valid(seed: int, number: int) -> None:
-    """1 to 4 things of different kinds, each allowed where it is, whole inside the image."""
+    """1 to 4 objects of different kinds, each in an allowed place and completely in the image."""
     scene = make_scene(seed, number)
     assert scene == make_scene(seed, number)
     assert 1 <= len(scene.things) <= 4

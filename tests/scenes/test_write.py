@@ -106,7 +106,7 @@ def test_a_zip_with_more_members_than_16_bits_count_takes_no_memory_for_them(
 
 
 def test_a_zip_beyond_4_gib_is_read_back(tmp_path: Path) -> None:
-    """Its middle is a hole in the file, so that no disk is needed."""
+    """The middle of the file is a hole, so it needs no disk space."""
     path = tmp_path / "big.zip"
     with StoredZip(path) as archive:
         archive.add("first", b"1")
@@ -121,7 +121,7 @@ def test_a_zip_beyond_4_gib_is_read_back(tmp_path: Path) -> None:
 
 
 def test_a_failed_zip_is_left_without_a_directory(tmp_path: Path) -> None:
-    """Nobody can take the half for the whole."""
+    """An incomplete corpus cannot look complete."""
     path = tmp_path / "half.zip"
     with pytest.raises(KeyError), StoredZip(path) as archive:
         archive.add("a", b"a")
@@ -130,7 +130,7 @@ def test_a_failed_zip_is_left_without_a_directory(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
-    """Once the drawings are cached, the peak of 600 scenes is that of 150."""
+    """Once the drawings are cached, 600 scenes have the peak memory of 150."""
     write_coco(tmp_path / "warm", SceneRange(9, 600), zipped=True)
     peaks = []
     for count in (150, 600):

@@ -15,7 +15,7 @@ from support.stores import image_store
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """Ten images of five colours, two captions each; image 0 is there under a second name."""
+    """Ten images of five colours with two captions each; image 0 also has a second name."""
     paths = write_pngs(tmp_path / "pictures", 10)
     images = {f"folder/pictures/{path.name}": path for path in paths}
     twin = tmp_path / "pictures" / "twin.png"

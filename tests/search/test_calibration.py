@@ -1,4 +1,4 @@
-"""Hits carry probabilities, which change neither ranks nor scores."""
+"""Hits have probabilities, which change neither ranks nor scores."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def test_only_single_texts_and_images_of_the_other_side_are_judged(snapshot: Sna
 
 
 def test_good_without_a_calibration_is_an_error(snapshot: Snapshot) -> None:
-    with pytest.raises(NoInputError, match="cannot tell good hits"):
+    with pytest.raises(NoInputError, match="weak hits are not known"):
         session_of(snapshot).image("id/1", IMAGE, Limit(3, good=True))
-    with pytest.raises(NoInputError, match="cannot tell good hits"):
+    with pytest.raises(NoInputError, match="weak hits are not known"):
         session_of(snapshot).text("caption 1", TEXT, Limit(3, good=True))
 
 

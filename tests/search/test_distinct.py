@@ -32,7 +32,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def grouped(tmp_path: Path) -> tuple[Snapshot, np.ndarray, list[int]]:
-    """Images in groups of 1 to 40 near-copies; some rows share their bytes."""
+    """Images in groups of 1 to 40 near-copies; some rows have the same bytes."""
     rng = np.random.default_rng(5)
     sizes = [40, 1, 7, 2, 1, 12, 3]
     centres = unit(rng.normal(size=(len(sizes), DIM)))
@@ -65,7 +65,7 @@ def found_by(
 
 @pytest.mark.parametrize("k", [1, 3, 7, 100])
 def test_every_hit_is_of_another_group_and_counts_its_copies(grouped, k: int) -> None:
-    """Also where the first group alone fills the first ``k`` hits many times over."""
+    """Also if the first group alone is many times larger than ``k``."""
     snapshot, vectors, owner = grouped
     found = found_by(scope(snapshot), vectors[0], Limit(k, distinct=True))
     groups = [owner[int(hit.id.removeprefix("id/").replace("again", "-1"))] for hit in found]
@@ -116,7 +116,7 @@ def test_the_query_image_is_not_a_copy_if_it_is_left_out(grouped) -> None:
     left_out = {key_of("picture 0")}
     found = found_by(scope(snapshot), vectors[0], Limit(1, distinct=True), left_out)
     assert found[0].id != "id/0"
-    assert found[0].copies == 39  # of 41 rows: itself and the one left out do not count
+    assert found[0].copies == 39  # of 41 rows: the hit itself and the one left out do not count
 
 
 def test_the_threshold_is_that_of_duplicates(grouped) -> None:

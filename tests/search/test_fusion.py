@@ -108,7 +108,7 @@ def test_weights_are_read_from_text():
     scale=st.floats(0.1, 100),
 )
 def test_ranking_is_that_of_the_weighted_sum_of_cosines(seed, weights, unwanted, scale):
-    """One search with the fused vector ranks as fusing the scores of many searches would."""
+    """One search with the fused vector ranks like adding the scores of many searches."""
     rng = np.random.default_rng(seed)
     count = len(weights) + unwanted
     parts = rng.normal(size=(count, 32)).astype(np.float32)

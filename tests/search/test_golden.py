@@ -1,4 +1,4 @@
-"""Golden answers: an intact index that answers differently is also found."""
+"""Golden answers: an intact index with different answers is also detected."""
 
 import msgspec
 import numpy as np

@@ -26,7 +26,7 @@ BUS, CAT = key_of(b"bus"), key_of(b"cat")
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Snapshot:
-    """Images a and b are the same bytes; rows lie in row groups of two."""
+    """Images a and b have the same bytes; there are two rows in a row group."""
     images = images_table([("a", BUS, "/p/a.jpg"), ("b", BUS, "z.zip!b.jpg"), ("c", CAT, "/p/c")])
     return make_store(tmp_path, images, captions_table(CAPTIONS), {}, None, group_rows=2)
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import mmindex
 from mmindex.api import Index
-from mmindex.core.errors import UsageError
+from mmindex.core.errors import DataError, UsageError
 from mmindex_cli.app import app
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def index(root: Path) -> Iterator[Index]:
     [
         ("img 0042", "IMG_0042.png"),
         ("INVOICE", "invoice 2023.png"),
-        ("creme brulee", None),  # accents make another word
+        ("creme brulee", None),  # a word with accents is another word
         ("Cre\u0300me bru\u0302le\u0301e", "Crème brûlée.png"),
         ("東京", "東京タワー.png"),
         ("タワー", "東京タワー.png"),
@@ -66,6 +66,11 @@ def test_files_are_found_by_their_names(index: Index, words: str, name: str | No
 def test_a_very_long_query_is_answered(index: Index) -> None:
     found = index.search(keywords="x " * 500_000 + "invoice")
     assert Path(found[0].uri).name == "invoice 2023.png"
+    many = " ".join(f"w{number}" for number in range(150_000))
+    [found] = index.search_many([f"invoice {many[:60_000]}"], keywords=True)
+    assert Path(found[0].uri).name == "invoice 2023.png"
+    assert Path(index.search(keywords=f"invoice {many}")[0].uri).name == "invoice 2023.png"
+    assert Path(index.search(keywords="東" * 300_000 + "京")[0].uri).name == "東京タワー.png"
 
 
 @pytest.mark.parametrize("words", ["", "  ", "🚤", "!?"])
@@ -80,7 +85,7 @@ def test_keywords_without_words_are_refused(index: Index, words: str) -> None:
         ({"keywords": "boat", "text": "boat"}, "cannot be combined"),
         ({"keywords": "boat", "image": "scenes/0/000000000001"}, "cannot be combined"),
         ({"keywords": "boat", "hybrid": True}, "cannot be combined"),
-        ({"keywords": "boat", "to": "text"}, "not captions"),
+        ({"keywords": "boat", "to": "text"}, "searches captions"),
         ({"keywords": "boat", "min_score": 0.1}, "`min_score`"),
         ({"keywords": "boat", "good": True}, "`good`"),
         ({"text": "boat", "hybrid": True, "good": True}, "`good`"),
@@ -110,6 +115,29 @@ def test_many_hybrid_searches_equal_single_ones(index: Index) -> None:
     assert many == [[(hit.id, hit.rank) for hit in index.search(t, hybrid=True)] for t in texts]
 
 
+def test_without_words_a_hybrid_search_is_a_search_by_meaning(index: Index) -> None:
+    [both] = index.search_many(["🚤"], hybrid=True)
+    [plain] = index.search_many(["🚤"])
+    assert list(both) == list(plain)
+    assert list(index.search("🚤", hybrid=True)) == list(index.search("🚤"))
+
+
+def test_many_searches_by_words_equal_single_ones(index: Index) -> None:
+    texts = ["boat png", "IMG_0042", "nothing_has_this"]
+    many = [
+        [(hit.id, hit.score) for hit in hits] for hits in index.search_many(texts, keywords=True)
+    ]
+    assert many == [[(hit.id, hit.score) for hit in index.search(keywords=t)] for t in texts]
+    [hits] = index.search_many(["🚤"], keywords=True, errors="keep")
+    assert (len(hits), hits.error) == (0, "no words to search for")
+    with pytest.raises(DataError, match="no words"):
+        list(index.search_many(["🚤"], keywords=True))
+    with pytest.raises(UsageError, match="cannot be combined"):
+        index.search_many(["boat"], keywords=True, hybrid=True)
+    with pytest.raises(UsageError, match="`min_score`"):
+        list(index.search_many(["boat"], keywords=True, min_score=0.1))
+
+
 def test_conditions_and_limits_apply_to_words(index: Index) -> None:
     only = "starts_with(image_id, 'scenes')"
     assert all(
@@ -127,7 +155,7 @@ def test_conditions_and_limits_apply_to_words(index: Index) -> None:
 def run(root: Path, *arguments: str, code: int = 0) -> str:
     result = CliRunner().invoke(app, ["query", "--store", str(root), *arguments])
     assert result.exit_code == code, result.output
-    return result.output
+    return result.output if code else result.stdout  # warnings are on stderr
 
 
 def test_the_command_line_searches_by_words(root: Path, tmp_path: Path) -> None:
@@ -141,5 +169,13 @@ def test_the_command_line_searches_by_words(root: Path, tmp_path: Path) -> None:
     answers = [json.loads(line) for line in output.splitlines()]
     names = [Path(one["hits"][0]["uri"]).name for one in answers]
     assert names == ["IMG_0042.png", "IMG_0043.png"]
+    output = run(root, "--keyword-queries", str(lines), "-k", "1", "--format", "json")
+    assert [json.loads(line)["hits"][0]["id"] for line in output.splitlines()] == [
+        one["hits"][0]["id"] for one in answers
+    ]
+    for wrong in (["--hybrid"], ["boat"], ["--queries", str(lines)], ["--html", "x.html"]):
+        run(root, "--keyword-queries", str(lines), *wrong, code=2)
+    lines.write_text("IMG_0042\n?!\n")
+    assert "no words to search for" in run(root, "--keyword-queries", str(lines), code=65)
     assert "--keywords" in run(root, "--keywords", "a", "a boat", code=2)
     assert "--hybrid" in run(root, "--hybrid", "--image", "scenes/0/000000000001", code=2)

@@ -55,7 +55,7 @@ def test_k_beyond_the_corpus_gives_everything_once(session: Session) -> None:
 def test_an_id_opens_one_index_and_reads_the_keys_once(
     session: Session, monkeypatch: pytest.MonkeyPatch, to: Modality
 ) -> None:
-    """The image's own vector comes from its side's keys and vectors, without the index."""
+    """The vector of the image comes from the keys and vectors of its side, without the index."""
     opened, read = [], []
     open_index, read_table = Searcher.__init__, Objects.read_table
     monkeypatch.setattr(
@@ -83,7 +83,7 @@ def test_the_same_image_under_two_names_is_found_under_both(session: Session) ->
 def test_a_file_of_the_corpus_finds_itself_first_without_loading_a_model(
     published: Snapshot, tmp_path: Path
 ) -> None:
-    """Also a copy elsewhere: it is known by its bytes."""
+    """Also a copy in another place, which is recognised by its bytes."""
     copy = tmp_path / "copy-of-3"
     copy.write_bytes((tmp_path / "pictures" / "00003.png").read_bytes())
     with Session(published, no_model) as session:
@@ -190,7 +190,7 @@ def test_many_lines_are_answered_in_batches_like_single_queries(published: Snaps
 
 
 def test_lines_are_answered_as_they_arrive(session: Session) -> None:
-    """A stream without end is answered batch by batch."""
+    """An endless stream is answered batch by batch."""
     asked = 0
 
     def endless() -> object:
@@ -285,7 +285,7 @@ def test_a_rotated_query_photo_is_turned_upright(session: Session, tmp_path: Pat
 
 
 def test_a_query_by_id_imports_neither_torch_nor_open_clip(store: Path) -> None:
-    """A fresh process answers an id from stored vectors alone."""
+    """A new process answers a query by id with stored vectors only."""
     script = (
         "import sys; from pathlib import Path\n"
         "from mmindex.search.hits import Limit\n"

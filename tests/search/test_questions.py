@@ -37,7 +37,7 @@ def test_a_query_of_one_part_is_the_plain_query(session: Session) -> None:
 
 
 def test_a_text_and_an_image_are_combined(session: Session) -> None:
-    """Halfway between red and blue lie both reds and both blues; weights pull."""
+    """Both reds and both blues are halfway between red and blue; weights change this."""
     both = Question((text("red"), image("folder/pictures/00002.png")))
     answer = session.ask(both, None, Limit(5))
     assert answer.to is Modality.IMAGE
@@ -57,7 +57,7 @@ def test_unwanted_images_sink(session: Session) -> None:
 
 
 def test_others_leaves_out_the_query_images(published: Snapshot) -> None:
-    """From stored vectors alone; the twin has the same content, so it is one of these."""
+    """Stored vectors are enough; the twin has the same content, so it is left out too."""
     these = (image("folder/pictures/00000.png"), image("folder/pictures/00003.png"))
     with Session(published, no_model) as session:
         assert {"00000.png", "00003.png"} <= set(asked(session, Question(these), k=5))
@@ -69,7 +69,7 @@ def test_others_leaves_out_the_query_images(published: Snapshot) -> None:
 
 
 def test_the_score_of_a_composed_query_is_the_cosine_with_its_vector(session: Session) -> None:
-    """So that is what a least score is compared with."""
+    """This is the score that ``min_score`` is compared with."""
     question = Question((text("red"), text("blue")))
     every = session.ask(question, None, Limit(11))
     assert all(-1 <= hit.score <= 1 for hit in every.hits)
@@ -85,7 +85,7 @@ def test_an_image_that_cannot_be_used_fails_the_query(session: Session) -> None:
 
 @pytest.mark.parametrize("side", list(Modality))
 def test_hits_match_the_condition_of_the_session(published: Snapshot, side: Modality) -> None:
-    """Rows, not contents: the twin has the same bytes under a name that does not fulfil it."""
+    """Rows count, not content: the twin has the same bytes, but a name that does not match."""
     names = ("folder/pictures/00000.png", "folder/pictures/00003.png")
     where = f"image_id in {names}"
     with Session(published, FakeEncoder, where) as session:

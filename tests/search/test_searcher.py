@@ -27,7 +27,7 @@ KINDS = ["exact", "ivfpq", "ivfflat", "PCAR32,IVF16,PQ16np", "PQ24x4fs"]
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):
-    """One store for each kind of index, made when first asked for."""
+    """One store for each kind of index, created when it is first needed."""
     made = {}
 
     def get(kind):
@@ -95,7 +95,7 @@ def test_k_around_the_size_of_the_corpus_gives_everything_and_pads(stores, kind,
 
 @pytest.mark.parametrize("kind", ["ivfpq", "ivfflat"])
 def test_more_hits_than_the_probed_lists_hold_are_found_by_a_scan(stores, kind):
-    """Never fewer hits than asked for while the corpus has them."""
+    """There are never fewer hits than requested if the corpus has enough."""
     searcher = Searcher(stores(kind), "image", threads=1)
     for k in (300, 900, 1_900):
         _, ids = searcher.search(QUERIES[:20], k)
@@ -125,7 +125,7 @@ def test_only_allowed_ids_are_answers_at_any_selectivity(stores, kind, share, mo
 
 
 def test_a_filter_that_leaves_one_cluster_still_finds_its_vectors(stores, monkeypatch):
-    """The hardest filter: what is allowed lies far from the query, in lists not probed first."""
+    """The hardest filter: allowed vectors are far from the query, in lists that are probed late."""
     monkeypatch.setattr(module, "_SCAN_UP_TO", 10)
     _, far = truth(-QUERIES[:1], 200)
     searcher = Searcher(stores("ivfpq"), "image", threads=1)
@@ -241,7 +241,7 @@ def test_a_manifest_without_a_part_of_the_index_is_refused(stores, name):
 
 
 class Clone:
-    """Stands in for an index on a GPU: the CPU index, counting what it is asked."""
+    """Replaces an index on a GPU: the CPU index, which counts its queries."""
 
     def __init__(self, index, _m, nprobe):
         self.index, self.nprobe, self.asked = index, nprobe, []
@@ -252,7 +252,7 @@ class Clone:
 
 
 def test_a_gpu_is_used_only_for_plain_searches_within_its_limits(stores, monkeypatch):
-    """Its kernels would ignore a filter, and end at 2,048 candidates."""
+    """The GPU kernels would ignore a filter, and stop at 2,048 candidates."""
     monkeypatch.setattr(module, "to_gpu", Clone)
     monkeypatch.setattr(module, "_SCAN_UP_TO", 10)
     monkeypatch.setattr(module, "fits_search", lambda count, _nprobe: count <= 100)

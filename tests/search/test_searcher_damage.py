@@ -16,7 +16,7 @@ QUERIES = clustered(200, DIM, 1).astype(np.float32)
 
 
 def flips(content, count, seed):
-    """The same bytes with one bit flipped, over and over."""
+    """Yield the same bytes with one bit flipped, again and again."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         damaged = bytearray(content)
@@ -48,7 +48,7 @@ def test_a_cut_index_is_refused(tmp_path, name, size):
 
 @pytest.mark.parametrize("kind", ["exact", "ivfpq"])
 def test_damaged_vectors_never_score_an_answer(tmp_path, kind):
-    """Each block is checked before its first use, for candidates and for scans alike."""
+    """Each block is checked before its first use, for candidates and for scans."""
     snapshot = indexed(tmp_path, VECTORS, IndexConfig(kind=kind, threads=1))
     path = snapshot.layout.object(snapshot.manifest.find("vectors/image/00000").sha256)
     content = path.read_bytes()
@@ -71,7 +71,7 @@ def test_damaged_ids_never_name_a_hit(tmp_path):
 
 
 def test_a_verified_reader_passes_the_hashed_bytes_to_faiss(tmp_path):
-    """A file swapped after the objects' check in this process is hashed again before faiss."""
+    """A file that is swapped after its check is hashed again before faiss reads it."""
     snapshot = indexed(tmp_path, VECTORS, IndexConfig(kind="ivfpq", threads=1))
     ref = snapshot.manifest.find("index/image")
     snapshot.objects.path(ref)

@@ -57,7 +57,7 @@ def served(store: Path, folder: Path) -> Iterator[Running]:
 
 @pytest.fixture
 def start(store: Path, tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Starts services over the store; all are stopped at the end."""
+    """Start services for the store; all are stopped at the end."""
     with ExitStack() as stack:
 
         def begin(**options: Any) -> Running:

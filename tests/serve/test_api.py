@@ -65,6 +65,8 @@ def test_words_find_images_by_their_names(served, images) -> None:
     page = served.get("/", params={"q": file, "by": "words"}).text
     assert "Scores are BM25" in page
     assert '<option value="words" selected>' in page
+    page = served.get("/", params={"q": file, "by": "both", "good": "1"}).text
+    assert "this query also uses words" in page
     for wrong in ({"by": "letters"}, {"by": "words", "image": name}, {"by": "both", "good": "1"}):
         answer = served.get("/api/v1/search", params={"q": "red", **wrong})
         assert answer.status_code == 400, answer.text

@@ -160,7 +160,7 @@ def test_other_methods_are_refused(served, method: str) -> None:
 
 
 def png_bomb(side: int) -> bytes:
-    """A PNG whose header asks for ``side`` by ``side`` pixels."""
+    """Return a PNG whose header states ``side`` by ``side`` pixels."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         crc = struct.pack(">I", zlib.crc32(name + data))

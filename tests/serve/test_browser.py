@@ -43,7 +43,7 @@ def tab(served) -> Iterator[Any]:
         tab.on("pageerror", lambda error: told.append(str(error)))
         tab.wait_for_load_state("networkidle")
         yield tab
-        assert told == []  # no script fails, and the policy stops nothing
+        assert told == []  # no script fails, and the policy blocks nothing
 
 
 def names(tab: Any) -> list[str]:
@@ -60,7 +60,7 @@ def ask(tab: Any, text: str) -> None:
 def test_search_open_more_like_this_and_back(tab) -> None:
     ask(tab, "a red square")
     answer = names(tab)
-    assert len(answer) == 5  # colours; what is almost the same shares a card
+    assert len(answer) == 5  # colours; near-duplicates share a card
     address = tab.url
     tab.click(".cards li:nth-child(2) .name a")
     tab.wait_for_selector(".detail img")

@@ -27,7 +27,7 @@ def test_hanging_and_dying_are_survived(work, tmp_path: Path, monkeypatch) -> No
     async def run() -> bytes:
         workers = ImageWorkers(LimitsConfig())
         try:
-            await workers.thumbnail(image)  # the workers are up
+            await workers.thumbnail(image)  # the workers have started
             monkeypatch.setattr(images, "_TIMEOUT_S", 2.0)
             with pytest.raises(ImageError, match="too much time or memory"):
                 await workers._run(work)

@@ -55,14 +55,14 @@ def served(start: Callable[..., Running]) -> Running:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait for what other threads do, however busy the machine is; the test judges the rest."""
+    """Wait for other threads, even on a busy machine; the test checks the rest."""
     ends = time.monotonic() + 60
     while not condition() and time.monotonic() < ends:
         time.sleep(0.05)
 
 
 def test_a_new_version_is_served_and_no_answer_mixes_two(served, store, tmp_path) -> None:
-    """Ids of the second version never stand in an answer of the first."""
+    """Ids of the second version never occur in an answer of the first."""
     second = {f"folder/later/{path.name}": path for path in write_pngs(tmp_path / "later", 7)}
     done = threading.Event()
     seen: list[tuple[int, set[str]]] = []
@@ -96,7 +96,7 @@ def test_a_new_version_is_served_and_no_answer_mixes_two(served, store, tmp_path
 
 
 def test_rollbacks_and_publishes_under_load_fail_no_request(served, store, images, tmp_path):
-    """Versions 1, 2 (another corpus), then back and forth, noticed by the service itself."""
+    """Versions 1 and 2 (another corpus), then alternately; the service notices each change."""
     second = {f"folder/later/{path.name}": path for path in write_pngs(tmp_path / "later", 7)}
     names = [*images, *second]
     done = threading.Event()
@@ -139,7 +139,7 @@ def test_rollbacks_and_publishes_under_load_fail_no_request(served, store, image
 
 
 def test_a_damaged_version_is_not_served(start, store, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("mmindex.serve.live._POLL_S", 3_600)  # the test says when
+    monkeypatch.setattr("mmindex.serve.live._POLL_S", 3_600)  # the test decides when
     served = start()
     second = {f"folder/later/{path.name}": path for path in write_pngs(tmp_path / "later", 7)}
     live = served.service.live
@@ -356,7 +356,7 @@ def test_endless_work_does_not_prevent_the_exit(store, images, tmp_path) -> None
 
 @pytest.mark.slow
 def test_the_command_serves_and_ends_with_sigterm(tmp_path) -> None:
-    """The real command over drawn scenes."""
+    """The real command with drawn scenes."""
     store = tmp_path / "store"
     run = [sys.executable, "-m", "mmindex_cli"]
     subprocess.run([*run, "build", "--store", store, "--source", "scenes:30"], check=True)
@@ -379,7 +379,7 @@ def test_the_command_serves_and_ends_with_sigterm(tmp_path) -> None:
             ]
             time.sleep(0.2)
             process.send_signal(signal.SIGTERM)
-            # What had been accepted is answered in full; what came later is refused outright.
+            # Accepted requests are answered completely; later ones are refused.
             for one in under_way:
                 failed = one.exception()
                 assert isinstance(failed, httpx.ConnectError) if failed else one.result().is_success

@@ -1,4 +1,4 @@
-"""The pages without scripts: every view has a URL."""
+"""The pages without scripts; every view has a URL."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_hits_link_to_their_images_and_keep_the_query(served) -> None:
 
 
 def test_images_that_are_almost_the_same_share_a_card(served) -> None:
-    """Twelve images of five colours, to a model that sees little but the colour."""
+    """Twelve images of five colours, for a model that recognises little except colours."""
     text = served.get("/", params={"q": "a red square"}).text
     assert len(Page(text).named("img")) == 5
     assert "5 different images in 12 files" in text

@@ -16,7 +16,7 @@ PHOTO = "folder%2Fphotos%2F0.jpg"
 
 @pytest.fixture
 def store(tmp_path: Path, encoder: FakeEncoder) -> Path:
-    """A store of photographs; overrides that of drawings."""
+    """A store of photographs; it overrides the store of drawings."""
     photos = write_files(tmp_path / "photos", {f"{n}.jpg": photograph(n) for n in range(3)})
     run_build(tmp_path / "store", photos, encoder=encoder)
     return tmp_path / "store"

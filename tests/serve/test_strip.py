@@ -30,7 +30,7 @@ def pixels(data: bytes) -> tuple[tuple[int, int], bytes]:
         return image.size, image.convert("RGB").tobytes()
 
 
-# Made once: it holds the time when it was made.
+# Created once, because it contains the time of its creation.
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -106,7 +106,7 @@ def test_thumbnails_stay_within_their_bound(tmp_path) -> None:
 
 
 def test_a_half_written_thumbnail_is_removed_and_nothing_else(tmp_path) -> None:
-    """The folder may be somebody's own, with a folder of two letters in it."""
+    """The folder can belong to somebody, and contain a folder with a name of two letters."""
     (tmp_path / "ab").mkdir()
     (tmp_path / "ab" / f".{'0' * 32}").write_bytes(b"half")
     own = tmp_path / "ab" / "letter.txt"
@@ -117,7 +117,7 @@ def test_a_half_written_thumbnail_is_removed_and_nothing_else(tmp_path) -> None:
 
 
 def jpeg_segments(data: bytes) -> list[int]:
-    """The markers before the image's data."""
+    """Return the markers before the data of the image."""
     found, at = [], 2
     while data[at + 1] != 0xDA:
         found.append(data[at + 1])

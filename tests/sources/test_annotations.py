@@ -97,7 +97,7 @@ def test_a_lone_surrogate_becomes_the_replacement_character_and_is_counted() -> 
 @given(st.text(st.characters(categories=None)))
 def test_any_text_decodes_to_itself_but_for_lone_surrogates(text: str) -> None:
     data = json.dumps({"rows": [{"id": 1, "text": text}]}).encode()
-    expected = json.loads(json.dumps(text))  # joins two halves that stand side by side
+    expected = json.loads(json.dumps(text))  # joins two adjacent lone surrogates
     got = decode_json(data, Content, "x")[0].rows[0].text
     assert got == "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in expected)
 

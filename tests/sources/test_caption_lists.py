@@ -35,7 +35,7 @@ def test_tab_separated_with_caption_numbers(tmp_path: Path) -> None:
 
 
 def test_tab_separated_with_languages_and_caption_numbers(tmp_path: Path) -> None:
-    """Flickr8k-CN's layout; only such an ending belongs to the numbering, not to the name."""
+    """The layout of Flickr8k-CN; only such an ending is a number and not part of the name."""
     content = (
         "667626_18933d713e.jpg#zhm#0\t一个穿着泳装的女人\n667626_18933d713e.jpg#zhm#1\t在水里\n"
         "b.jpg#enc#4\ta girl\nc#1.jpg\tthe name keeps its own mark\nd.jpg#zh\tno number\n"
@@ -49,7 +49,7 @@ def test_tab_separated_with_languages_and_caption_numbers(tmp_path: Path) -> Non
 
 
 def test_pipe_separated_with_a_header(tmp_path: Path) -> None:
-    """Kaggle's results.csv, with the one row that lacks a separator in the published file."""
+    """Kaggle's results.csv, including the row without a separator in the published file."""
     content = (
         "image_name| comment_number| comment\n"
         '1.jpg| 0| A man in "blue" | standing .\n'

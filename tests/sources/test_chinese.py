@@ -16,7 +16,7 @@ from support.images import png
 
 @pytest.fixture
 def flickr8k(tmp_path: Path) -> Path:
-    """Captions one folder deeper, as in the authors' repository; one photo is missing."""
+    """Captions in a subfolder, as in the repository of the authors; one photo is missing."""
     data = tmp_path / "data"
     data.mkdir()
     (data / "flickr8kzhc.caption.txt").write_text(
@@ -70,7 +70,7 @@ def test_other_captions_are_read_if_those_are_missing(flickr8k: Path) -> None:
 
 @pytest.fixture
 def coco(tmp_path: Path) -> Path:
-    """Names without extension and language; val photos in a zip, train photos in a folder."""
+    """Names without extension or language; val photos in a zip, train photos in a folder."""
     (tmp_path / "imageid.human-written-caption.txt").write_text(
         "COCO_train2014_000000108418#0\t一只猫坐在沙发上\n"
         "COCO_val2014_000000000042#zhm#0\t夜晚的街道\n"

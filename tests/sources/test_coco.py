@@ -156,7 +156,7 @@ def test_captions_are_read_exactly(tmp_path: Path) -> None:
     report = crawl_specs(objects, f"coco:{folder}")
     _, captions = rows_of(objects, report)
     texts[4] = "\ufffdhalf"
-    assert [row["text"] for row in captions] == texts[1:]  # an empty one is none
+    assert [row["text"] for row in captions] == texts[1:]  # an empty one counts as none
     assert [row["caption_id"] for row in captions] == [f"{FIRST}#{n}" for n in range(1, 7)]
     assert report.sources[0].notes == {"empty_captions": 1, "lone_surrogates_replaced": 1}
 
@@ -177,7 +177,7 @@ def test_instances_instead_of_captions_are_named(tmp_path: Path) -> None:
 
 
 def test_real_coco_from_folder_and_zip(real_photos: Path, tmp_path: Path) -> None:
-    """159 photos with 795 captions: the same rows but for the uri."""
+    """159 photos with 795 captions: the same rows except for the uri."""
     source = real_photos / "coco_val2017"
     (tmp_path / "annotations").symlink_to(source / "annotations")
     photos = sorted((source / "val2017").iterdir())
@@ -192,7 +192,7 @@ def test_real_coco_from_folder_and_zip(real_photos: Path, tmp_path: Path) -> Non
     rows, packed = rows_of(objects, plain)[0], rows_of(objects, zipped)[0]
     for row, other in zip(rows, packed, strict=True):
         assert other.pop("uri") == f"{tmp_path}/val2017.zip!val2017/{Path(row.pop('uri')).name}"
-        del row["modified"]  # members of an archive have no time of their own
+        del row["modified"]  # members of an archive have no modification time
         assert row == other
 
 

@@ -1,4 +1,4 @@
-"""Vectors of other programs: their layouts, and files that are damaged or not what they seem."""
+"""Vectors of other programs: their layouts, and damaged or misleading files."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_every_usual_image_folder_is_found(tmp_path: Path, folder: str) -> None:
 
 
 def test_images_can_stay_in_the_archive(tmp_path: Path) -> None:
-    """The hub's flickr30k-images.zip, with the leftovers that macOS puts beside each file."""
+    """The hub's flickr30k-images.zip, with the files that macOS adds for each file."""
     write_files(tmp_path, {"dataset_flickr30k.json": karpathy()})
     leftovers = {f"__MACOSX/flickr30k-images/._{name}.jpg": b"junk" for name in NAMES}
     write_zip(tmp_path / "flickr30k-images.zip", {**images(), **leftovers})
@@ -89,7 +89,7 @@ def test_images_can_stay_in_the_archive(tmp_path: Path) -> None:
 
 
 def test_the_split_file_has_priority_and_the_other_list_adds_the_rest(tmp_path: Path) -> None:
-    """Karpathy's file knows 31,014 of the 31,783 images; none is lost."""
+    """Karpathy's file lists 31,014 of the 31,783 images; no image is lost."""
     files = {"dataset_flickr30k.json": karpathy(2), "results_20130124.token": TOKEN}
     write_files(tmp_path, {**files, **images()})
     assert [item.split for item in items(events(tmp_path)).values()] == ["train", "val", "all"]

@@ -95,7 +95,7 @@ def test_names_that_are_not_utf8_have_ids_and_uris_that_are(tmp_path: Path) -> N
 def test_folders_nested_deeper_than_python_calls_are_walked(tmp_path: Path) -> None:
     depth = 1_200
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(depth):  # by steps: the whole path is too long to be named at once
+    for _ in range(depth):  # step by step, because the whole path is too long
         os.mkdir("d", dir_fd=descriptor)
         below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
         os.close(descriptor)
@@ -210,7 +210,7 @@ def test_captions_of_a_link_belong_to_its_target(tmp_path: Path) -> None:
 
 
 def test_a_link_to_an_image_outside_the_corpus_is_an_image(tmp_path: Path) -> None:
-    """As git-annex and DVC keep files."""
+    """The way in which git-annex and DVC store files."""
     folder = write_files(tmp_path / "f", {".store/aa/1": jpeg(1)})
     (folder / "1.jpg").symlink_to(".store/aa/1")
     assert names(events(folder)) == ["folder/f/1.jpg"]

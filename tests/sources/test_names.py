@@ -1,4 +1,4 @@
-"""Matching names of a list with names of files in other spellings, without guessing."""
+"""Names in a list match files with other spellings, without guessing."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_a_name_in_the_store_is_kept(cameras: list[str]) -> None:
     ann, bob, _ = cameras
     assert names(bob, known={ann: "folder/DCIM", bob: "folder/bob-DCIM"}) == ["folder/bob-DCIM"]
     assert names(ann, bob, known={bob: "folder/DCIM"}) == ["folder/ann-DCIM", "folder/DCIM"]
-    # As a store of an older version has it, where the second one's images were kept out.
+    # The content of a store of an older release, which left out the images of the second source.
     both = {ann: "folder/DCIM", bob: "folder/DCIM"}
     assert names(ann, bob, known=both) == ["folder/DCIM", "folder/bob-DCIM"]
 

@@ -94,7 +94,7 @@ def test_a_second_crawl_of_a_thousand_images_reads_listings_alone(s3: S3, tmp_pa
     assert (first.quarantined, first.details["read"]) == ((), 1_000)
     one = next(row for row in images if row["image_id"] == "webdataset/shards/002/000250")
     assert one["uri"].startswith(f"s3://{BUCKET}/shards/002.tar!000250.jpg#bytes=")
-    # The tars are read in blocks: no request for each member of their headers.
+    # The tars are read in blocks, without a request for the header of each member.
     assert len(s3.take()) < 500
 
     second = crawl_specs(objects, *sources)
@@ -136,7 +136,7 @@ def test_an_image_in_a_tar_is_read_with_one_request_for_its_bytes(s3: S3, tmp_pa
     first, last = asked.span.removeprefix("bytes=").split("-")
     assert int(last) - int(first) + 1 == len(jpeg(20))
     assert split_uri(row["uri"]) == (f"s3://{BUCKET}/a.tar", "20.jpg")
-    # Without the bytes, as people write it.
+    # Without the byte range, as people write it.
     assert read_uri(f"s3://{BUCKET}/a.tar!20.jpg") == jpeg(20)
 
 
@@ -309,7 +309,7 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kept(root: Path) -> str:
-    """What the cache of listings has."""
+    """Return the content of the cache of listings."""
     with closing(sqlite3.connect(root / "listings.sqlite")) as database:
         rows = database.execute("SELECT events FROM chunks").fetchall()
     return "".join(zlib.decompress(row[0]).decode() for row in rows)

@@ -1,4 +1,4 @@
-"""Kinds of source: one module each, and all places that name them agree."""
+"""Each kind of source has one module, and all places that name the kinds agree."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_kind_has_tests_and_a_valid_example(name: str) -> None:
 
 def test_help_lists_every_kind() -> None:
     result = mmindex("build", "--help")
-    whole = re.sub(r"-\s*│\s*│\s*|-\s*\n\s*", "-", result.stdout)  # a name may be broken
+    whole = re.sub(r"-\s*│\s*│\s*|-\s*\n\s*", "-", result.stdout)  # names can be split
     words = re.split(r"[\s,.│]+", whole)
     assert set(built_in()) <= set(words)
 
@@ -66,7 +66,7 @@ def test_a_path_without_a_kind_suggests_folder(tmp_path: Path) -> None:
     assert caught.value.hint == f"did you mean folder:{tmp_path}?"
 
 
-# A distribution as pip leaves it: a module, and metadata that name an entry point.
+# A distribution as installed by pip: a module, and metadata with an entry point.
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_a_table_of_the_wrong_kind_names_the_right_kind(tmp_path: Path) -> None:
 
 
 def test_a_list_beside_images_of_other_forms_loses_no_image(tmp_path: Path) -> None:
-    """Conversations, as visual instruction data has them, are columns and no captions."""
+    """Conversations, as in visual instruction data, become columns, not captions."""
     rows = [
         {"file_name": f"{n}.jpg", "conversations": [{"from": "gpt", "value": "a picture"}]}
         for n in range(2)

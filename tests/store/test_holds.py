@@ -53,7 +53,7 @@ def test_a_hold_can_be_released_twice(root):
 
 
 def test_a_reader_overtaken_by_gc_reads_the_next_version(root, monkeypatch):
-    """Between reading CURRENT and locking its manifest another process publishes and collects."""
+    """Another process publishes and runs gc between reading CURRENT and locking its manifest."""
     publish_days_ago(root, 1)
     layout = versions.open_layout(root)
     really = holds.lock_shared
@@ -72,7 +72,7 @@ def test_a_reader_overtaken_by_gc_reads_the_next_version(root, monkeypatch):
 
 
 def test_a_manifest_removed_while_waiting_for_its_lock_is_not_held(root):
-    """The lock was granted on a file that has no name any more."""
+    """The lock was granted on a file that no longer has a name."""
     publish_days_ago(root, 1)
     path = versions.open_layout(root).version(1)
     data = path.read_bytes()
@@ -119,7 +119,7 @@ def test_a_version_is_held_until_nothing_refers_to_it(tmp_path):
 
 
 def test_a_store_of_another_user_can_be_read_and_held(tmp_path):
-    """Holding needs no right to write: the lock is taken on a descriptor that only reads."""
+    """A hold needs no write permission, because the descriptor of the lock is read-only."""
     if os.getuid():
         pytest.skip("only root can become somebody else")
     nobody = 65534

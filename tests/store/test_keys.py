@@ -8,14 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmindex.core.errors import DataError
-from mmindex.store import keys
-from mmindex.store.keys import binary_keys, column_keys, live_keys, places_of, unique_keys
+from mmindex.store import buckets, keys
+from mmindex.store.keys import (
+    binary_keys,
+    column_keys,
+    count_distinct,
+    live_keys,
+    places_of,
+    unique_keys,
+)
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 from support.fakestore import fast_folder
 from support.index_stores import open_objects
 
-# Few different bytes, so that many are equal, differ in their last byte alone or end in zero bytes,
+# Few different bytes, so that many keys are equal, differ only in their last byte or end in zeros,
 # which NumPy's byte strings leave out when they compare.
 BYTES = st.sampled_from([0x00, 0x01, 0x7F, 0x80, 0xFF])
 KEYS = st.lists(
@@ -27,21 +34,29 @@ KEYS = st.lists(
 
 @pytest.fixture(scope="module", autouse=True)
 def two_rows_at_once():
-    """Whatever is read in parts is read in many."""
+    """Everything that is read in parts is read in many parts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keys, "_READ_ROWS", 2)
         yield
 
 
 @settings(deadline=None)
-@given(KEYS, KEYS)
-def test_live_keys_are_the_distinct_ones_and_are_found(texts, asked):
-    with fast_folder() as folder:
+@given(KEYS, KEYS, st.integers(1, 9))
+def test_live_keys_are_the_distinct_ones_and_are_found(texts, asked, in_range):
+    """Also by range, with few keys in each."""
+    with fast_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(buckets, "RANGE_RECORDS", in_range)
         objects = open_objects(folder / "store")
         table = key_table(objects, texts)
         live = live_keys(objects, table)
-        in_order = unique_keys(objects, table).to_pylist()
+        column = unique_keys(objects, table)
+        in_order = column.to_pylist()
         assert unique_keys(objects, table, live).to_pylist() == in_order
+        assert count_distinct(objects, table) == len(in_order)
+        assert not list(objects.layout.staging_dir.iterdir())
+        patch.setattr(buckets, "RANGE_RECORDS", 1 << 20)
+        whole = unique_keys(objects, table)
+        assert [len(chunk) for chunk in column.chunks] == [len(chunk) for chunk in whole.chunks]
     assert in_order == list(dict.fromkeys(texts))
     assert live.of_rows == len(texts)
     distinct = sorted(set(texts))

@@ -105,7 +105,7 @@ def test_a_failed_fsync_fails_the_write(layout, monkeypatch, number, expected):
 
 
 def test_a_full_disk_is_a_storage_error_and_leaves_nothing(layout):
-    """A file-size limit stands in for a full disk: the kernel refuses the tail of the file."""
+    """A file-size limit simulates a full disk: the kernel refuses the end of the file."""
     script = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"

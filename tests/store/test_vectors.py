@@ -62,7 +62,7 @@ def test_negative_and_unknown_rows_are_refused(tmp_path):
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_a_flipped_bit_is_found_when_its_block_is_read(tmp_path_factory, data):
-    """Wherever the bit lies: rows in that block are refused, rows of other blocks still answer."""
+    """Wherever the bit is, rows in its block are refused, and rows of other blocks still answer."""
     every = rows_of(9000, 128)  # 2.2 blocks
     snapshot = store_segments(tmp_path_factory.mktemp("flip"), [every])
     path = snapshot.layout.object(snapshot.manifest.named("vectors/image/")[0].sha256)
@@ -117,7 +117,7 @@ def test_each_block_is_hashed_once(tmp_path, monkeypatch):
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_removed_rows_are_never_streamed_and_ids_stay(tmp_path_factory, data):
-    """Over any segments, in blocks of any size, whichever rows are removed: none, some, or all."""
+    """With any segments and block sizes, and with no, some or all rows removed."""
     sizes = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
     removed = data.draw(st.sets(st.integers(0, sum(sizes) - 1)))
     parts = [rows_of(size, 8, seed) for seed, size in enumerate(sizes)]
@@ -149,7 +149,7 @@ def test_an_invalid_list_of_removed_rows_is_refused(tmp_path, rows):
 
 
 def test_rows_that_do_not_match_the_manifest_are_refused(tmp_path):
-    """A manifest whose live vectors or rows are others than those on disk."""
+    """A manifest whose live vectors or rows differ from those on disk."""
     snapshot = store_segments(tmp_path, [rows_of(10, 8)])
     lost = write_removed(snapshot.objects, "image", np.array([4]))
     wrong = with_manifest(snapshot, objects=(*snapshot.manifest.objects, *lost))

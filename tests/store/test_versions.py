@@ -71,7 +71,7 @@ def test_counts_that_do_not_balance_are_never_published(objects):
 
 
 def test_a_killed_publish_is_cleaned_up_by_the_next_writer(objects):
-    """Manifests above CURRENT and staged files go; finished objects stay."""
+    """Manifests above CURRENT and staged files are removed; finished objects stay."""
     layout = objects.layout
     first = publish(objects, 1)
     orphan = objects.write("embeddings/image/00000", lambda staged: staged.write(b"vectors"))
@@ -211,7 +211,7 @@ def test_a_stray_file_among_the_manifests_is_not_a_version(objects):
 
 
 def test_a_folder_that_is_not_writable_is_reported_immediately(tmp_path, monkeypatch):
-    """Root may write anywhere, so the operating system's answer is stood in for."""
+    """Root can write anywhere, so the answer of the operating system is simulated."""
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     monkeypatch.setattr(versions.os, "access", lambda *_: False)
     with pytest.raises(PermissionDeniedError):
@@ -230,7 +230,7 @@ def test_a_second_writer_learns_who_holds_the_store(objects):
 
 
 def test_a_first_run_overtaken_by_another_one_is_not_refused(tmp_path, monkeypatch):
-    """Between "no store yet" and "what is in the folder?" the other one may have made the store."""
+    """Another process can create the store between the checks for a store and for other files."""
     root = tmp_path / "store"
     root.mkdir()
     look = Path.iterdir

@@ -18,7 +18,7 @@ _GRAVE = {"serious", "critical"}
 def opened(page: Path | str) -> Iterator[Any]:
     """Open a file or URL in headless chromium with Playwright.
 
-    Skips where one of them is missing.
+    Skips the test if one of them is missing.
     """
     driver = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium")

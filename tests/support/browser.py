@@ -27,9 +27,9 @@ class Seen:
     """A page after it was loaded and had two seconds to run.
 
     Attributes:
-        dom: the document as it stands then, as HTML.
-        console: what the page, or the browser about it, wrote to the console.
-        asked: everything that was sent to the network, in whole.
+        dom: the document at that time, as HTML.
+        console: everything written to the console by the page, or by the browser about it.
+        asked: everything that was sent to the network, completely.
         screenshot: RGB, the content of the window.
     """
 
@@ -46,7 +46,7 @@ class Seen:
 
 
 def browse(page: Path, *, dark: bool = False, width: int = 1280, height: int = 2000) -> Seen:
-    """Open a page from disk. Skips where chromium is not installed."""
+    """Open a page from disk. Skips the test if chromium is not installed."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed")

@@ -26,7 +26,7 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": SECRET,
     "AWS_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
-    "MMINDEX_S3_ENDPOINTS_OF_STORES": "",  # of stores that other tests have opened
+    "MMINDEX_S3_ENDPOINTS_OF_STORES": "",  # clients of stores that other tests have opened
 }
 Answer = tuple[str, float]  # a status line, or empty for the right answer; seconds to wait first
 RIGHT: Answer = ("", 0.0)

@@ -31,7 +31,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 class CaptionEncoder(FakeEncoder):
-    """Knows the captions of a store: the vector of a caption's text is the stored one."""
+    """An encoder that knows the captions of a store: it returns their stored vectors."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         super().__init__(dim=DIM)
@@ -44,7 +44,7 @@ class CaptionEncoder(FakeEncoder):
 def captioned(
     root: Path, images: int, *, per_image: int = 2, noise: float = 1.0, seed: int = 0
 ) -> Snapshot:
-    """A store whose captions lie near their images; the larger ``noise``, the farther away."""
+    """Publish a store whose captions are near their images; ``noise`` increases the distance."""
     rng = np.random.default_rng(seed)
     topics = unit(rng.normal(size=(12, DIM)))
     pictures = unit(
@@ -66,6 +66,6 @@ def store_of(root: Path, pictures: np.ndarray, owners: np.ndarray, texts: np.nda
 
 
 def calibrated(snapshot: Snapshot) -> Snapshot:
-    """The same version with its calibrations."""
+    """Return the same version with its calibrations."""
     ref = write_calibrations(snapshot.objects, calibrate(snapshot, CONFIG))
     return with_manifest(snapshot, objects=(*snapshot.manifest.objects, ref))

@@ -1,6 +1,6 @@
 """The jobs of concurrent processes: building at the same time, or reading during publishes.
 
-For :func:`crowd`, whose processes are forked from one that has imported this and no more.
+For :func:`crowd`, whose processes are forked from one that has imported only this module.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def source_events(spec: str, **options: Any) -> list[Any]:
     """Return the events of a source that needs no store."""
     given = {"layout": Layout(Path("unused")), "max_bytes": 1 << 20, **options}
     found = open_source(parse_spec(spec), SourceOptions(**given))
-    return [event for event in found if not isinstance(event, Expected)]  # only for bars
+    return [event for event in found if not isinstance(event, Expected)]  # only for progress bars
 
 
 def write_coco(

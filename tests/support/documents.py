@@ -28,7 +28,7 @@ class Example:
     """A command in a console block.
 
     Attributes:
-        line: what stands after the prompt, without a comment at its end.
+        line: the text after the prompt, without a comment at its end.
         output: the lines that are shown below it.
     """
 

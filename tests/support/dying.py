@@ -1,8 +1,8 @@
 """Simulate kill -9 at an operation, without a process: later operations do not reach the disk.
 
-Every operation on names and every fsync below a folder counts; the chosen one and all later ones
-raise instead, so that no ``finally`` tidies up what a dead process could not have. Locks are let go
-as the kernel would, by closing files.
+Every operation on names and every fsync below a folder is counted. The chosen one and all later
+ones raise an exception instead, so that no ``finally`` does work that a dead process could not do.
+Locks are released by closing files, as the kernel does.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _NAMES = frozenset({"os.rename", "os.remove", "os.rmdir", "os.mkdir"})
 
 
 class KilledError(BaseException):
-    """The process is dead; ``except Exception`` must not catch this."""
+    """The process has died; ``except Exception`` must not catch this."""
 
 
 @dataclass(slots=True)
 class Life:
-    """The number of operations done; the one numbered ``ends_at``, from 0, is not done.
+    """Counts operations from 0; the operation with the number ``ends_at`` is not done.
 
-    Neither is the first rename to a file called ``before``, nor whatever follows one to ``after``
-    or the rename that gives so many ``objects`` their names.
+    Also not done are the first rename to a file called ``before``, and everything after a rename to
+    ``after`` or after the rename that names the last of ``objects`` objects.
     """
 
     root: str
@@ -62,7 +62,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         path, _, flags = args
         if isinstance(flags, int) and flags & _WRITING and life.below(path):
             life.count()
-    # A relative name is used with the descriptor of a folder that is being emptied, which is ours.
+    # Relative names are used with the descriptor of a folder of ours that is being emptied.
     elif event in _NAMES and (life.below(args[0]) or not os.path.isabs(args[0])):  # noqa: PTH117
         if event == "os.rename" and Path(args[1]).name == life.before:
             life.ends_at = life.done
@@ -85,9 +85,9 @@ def dying(
     after: str = "",
     objects: int = sys.maxsize,
 ) -> Iterator[Life]:
-    """Die at the operation numbered ``ends_at`` below ``root``, if there are that many.
+    """Die at the operation with the number ``ends_at`` below ``root``, if there are that many.
 
-    Whether that happened: :attr:`Life.ended` after the block, which swallows the death.
+    Afterwards, :attr:`Life.ended` states whether this happened; the block catches the exception.
     """
     assert not _lives, "dying within dying"
     life = Life(str(root), ends_at, before, after, objects)

@@ -47,12 +47,12 @@ def _trained(form: str) -> Any:
 
 
 def trained(form: str) -> Any:
-    """A trained, empty index."""
+    """Return a trained, empty index."""
     return faiss.deserialize_index(_trained(form))
 
 
 def blocks_of(ids: Any) -> list[tuple[Any, Any]]:
-    """Vectors with their ids, in three blocks."""
+    """Yield vectors with their ids, in three blocks."""
     return [(part, POOL[part]) for part in np.array_split(ids, 3)]
 
 

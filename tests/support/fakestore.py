@@ -1,6 +1,6 @@
 """Complete builds in a tenth of a second: real stages and publishing, with a fake model.
 
-Nothing here imports torch. Stores belong on :func:`fast_folder`, where fsync costs nothing.
+Nothing here imports torch. Put stores into :func:`fast_folder`, where fsync takes no time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mmindex.runs.run import STAGES, RunSummary, run
 from mmindex.runs.settings import settings
 from mmindex.store.manifest import EncoderInfo
 from support.corpora import jpeg
+from support.mapped import MAPS, AdaptedEncoder
 from support.models import FakeEncoder
 
 # Long ago, because the next crawl reads files again that were modified just before a crawl.
@@ -51,7 +52,7 @@ def write_photos(
     """Make ``folder`` contain exactly these files, all modified long ago.
 
     Args:
-        folder: made where it does not exist.
+        folder: created if it does not exist.
         images: number of the drawing by file name.
         captions: captions by file name; by default two for each image.
         broken: other files' bytes by name.
@@ -83,11 +84,14 @@ def truncated_jpeg(number: int) -> bytes:
 
 @contextmanager
 def fake_model(encoder: FakeEncoder) -> Iterator[None]:
-    """Make builds in this process use ``encoder``, whatever their settings are."""
+    """Make builds in this process use ``encoder``, independent of their settings."""
 
     def source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
         return EncoderSource(
-            info=encoder.info, preprocess=lambda: encoder.preprocess, load=lambda: encoder
+            info=encoder.info,
+            preprocess=lambda: encoder.preprocess,
+            load=lambda: encoder,
+            maps=(lambda: MAPS) if isinstance(encoder, AdaptedEncoder) else None,
         )
 
     with (
@@ -130,8 +134,8 @@ def run_build(
 def run_command(argv: Sequence[str], encoder: FakeEncoder | None = None) -> int:
     """Run ``mmindex ARGV...`` in this process through its real entry point; return the exit code.
 
-    The command takes over SIGTERM and standard streams: for processes of one's own (see
-    :mod:`support.zygote`), not for a test's.
+    The command changes SIGTERM and the standard streams, so use it in separate processes (see
+    :mod:`support.zygote`), not in that of a test.
     """
     from mmindex_cli.app import main
 

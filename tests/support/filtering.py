@@ -49,7 +49,7 @@ def metadata(rng: random.Random, n: int) -> list[dict[str, object]]:
 
 
 def filtered_store(folder: Path) -> Store:
-    """Make 400 image rows with 390 contents (ten have two names), two captions each."""
+    """Create 400 image rows with 390 contents (ten have two names), each with two captions."""
     rng, numbers = random.Random(7), np.random.default_rng(7)
     rows = metadata(rng, ROWS)
     names = [f"folder/test/{n:04d}" for n in range(ROWS)]

@@ -1,4 +1,4 @@
-"""Every place in the store's code that calls fsync, found in its source.
+"""Find every place in the code of the store that calls fsync.
 
 Pages and model checkpoints, which lie outside of stores, have fsyncs of their own.
 """
@@ -15,7 +15,7 @@ _PACKAGE = Path(mmindex.store.__file__).parent
 
 
 def fsync_sites() -> list[str]:
-    """Return the sites as named by :mod:`support.lossy`; calls of ``sync_directory`` count too."""
+    """Return the sites, named as in :mod:`support.lossy`, and calls of ``sync_directory``."""
     return sorted(
         f"{path.name}:{line} {name}"
         for path in _PACKAGE.rglob("*.py")

@@ -1,7 +1,7 @@
-"""A corpus that changes between versions, through the real index stage, without model and crawl.
+"""A corpus that changes between versions: a real index stage, without model and crawl.
 
 Item ``n`` of the pool has vector ``n`` and key ``key_of(n)``. The stage reads the embedding shards
-of the whole pool; which items are live is said for each version.
+of the whole pool; each version determines which items are live.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Growing:
     """The versions of one corpus.
 
     Attributes:
-        objects: the store's.
-        pool: float16 (any, dim): the vectors of all images that there will ever be.
-        texts: float16 (any, dim): the same of captions, all of which are always live.
+        objects: the objects of the store.
+        pool: float16 (any, dim), the vectors of all images that can occur.
+        texts: float16 (any, dim), those of captions, all of which are always live.
         current: the last version.
-        reports: of the last run.
+        reports: the reports of the last run.
     """
 
     folder: Path
@@ -123,7 +123,7 @@ class Growing:
         Args:
             queries: float32 (q, dim).
             k: how many.
-            **setting: nprobe and k_factor in place of those that were chosen.
+            **setting: nprobe and k_factor instead of the chosen ones.
         """
         searcher = self.searcher()
         searcher.info = msgspec.structs.replace(searcher.info, **setting)

@@ -1,6 +1,6 @@
 """A real HTTP server on loopback that does whatever a test asks for, byte by byte.
 
-It speaks just enough HTTP/1.1, by hand, so that it can also break every rule of it.
+It implements just enough of HTTP/1.1 by hand, so that it can also break every rule.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def hostile_server() -> Iterator[HostileServer]:
 class FixedResolver(AbstractResolver):
     """Answers from a table; each name has a list of answers, of which the last one is repeated.
 
-    Names that the table lacks are at 127.0.0.1; what was asked for is in ``asked``.
+    Names that are not in the table are at 127.0.0.1; ``asked`` records the queries.
     """
 
     def __init__(self, answers: Mapping[str, list[list[str]]] | None = None) -> None:

@@ -67,7 +67,7 @@ def points(calls: Sequence[Call], fault: str) -> list[Point]:
 
 
 def sample(found: Sequence[Point], count: int | None, seed: int) -> list[Point]:
-    """All points, or ``count`` of them: about half spread evenly, half at random."""
+    """Return all points, or ``count`` of them: about half evenly spaced, half at random."""
     if count is None or count >= len(found):
         return list(found)
     even = range(0, len(found), max(1, 2 * len(found) // count))
@@ -77,7 +77,7 @@ def sample(found: Sequence[Point], count: int | None, seed: int) -> list[Point]:
 
 
 def try_point(workload: Workload, point: Point, job: str = "command") -> list[str]:
-    """Run with one call broken; what the oracle has against the result, one line each."""
+    """Run with one failing call; return the violations that the oracle finds, one line each."""
     log = workload.bench.folder / "strace.log"
     for calls in _NEARBY:
         ended = _broken_run(workload, point.later(calls), job, log)
@@ -101,7 +101,7 @@ def _broken_run(workload: Workload, point: Point, job: str, log: Path) -> Ended:
 
 
 def _reached(workload: Workload, point: Point, log: Path, ended: Ended) -> bool:
-    """Return whether the fault hit the store, because libraries can open more or fewer files."""
+    """Return whether the fault hit the store; libraries can open more or fewer files."""
     if point.fault == "KILL":
         return ended.signal == signal.SIGKILL
     text = log.read_text(errors="backslashreplace")

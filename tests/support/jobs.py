@@ -14,6 +14,7 @@ from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import Pixels
 from mmindex.store.layout import Layout
 from support.fakestore import run_command, write_photos
+from support.mapped import AdaptedEncoder
 from support.models import FakeEncoder
 from support.naive import naive_writer
 from support.oracle import Expected, State, observe, violations
@@ -21,7 +22,7 @@ from support.oracle import Expected, State, observe, violations
 
 @dataclass(slots=True)
 class DyingEncoder(FakeEncoder):
-    """Kills its own process after a number of batches."""
+    """An encoder that kills its own process after a number of batches."""
 
     batches_left: int = 0
 
@@ -33,9 +34,12 @@ class DyingEncoder(FakeEncoder):
         return FakeEncoder.encode_images(self, pixels)
 
 
-def command(argv: Sequence[str], seed: int = 0, dim: int = 16) -> int:
-    """Run ``mmindex ARGV...`` with the fake model of this seed; return its exit code."""
-    return run_command(argv, FakeEncoder(seed, dim))
+def command(argv: Sequence[str], seed: int = 0, dim: int = 16, adapted: int = 0) -> int:
+    """Run ``mmindex ARGV...`` with the fake model of this seed; return its exit code.
+
+    With ``adapted``, the model is the one of :mod:`support.mapped`, whose parent has seed 0.
+    """
+    return run_command(argv, AdaptedEncoder() if adapted else FakeEncoder(seed, dim))
 
 
 def dying_command(argv: Sequence[str], batches: int) -> int:
@@ -44,7 +48,7 @@ def dying_command(argv: Sequence[str], batches: int) -> int:
 
 
 def naive_command(argv: Sequence[str], seed: int = 0, dim: int = 16) -> int:
-    """Run ``mmindex ARGV...`` with a careless writer; see :mod:`support.naive`."""
+    """Run ``mmindex ARGV...`` with a faulty writer; see :mod:`support.naive`."""
     with naive_writer():
         return command(argv, seed, dim)
 
@@ -73,6 +77,7 @@ def judge(
     rerun: Sequence[str],
     seed: int = 0,
     dim: int = 16,
+    adapted: int = 0,
     *,
     exact: bool = True,
 ) -> list[str]:
@@ -80,11 +85,11 @@ def judge(
     import msgspec
 
     expected = Expected(msgspec.convert(before, State), msgspec.convert(after, State), exact)
-    again = partial(command, rerun, seed, dim)
+    again = partial(command, rerun, seed, dim, adapted)
     return violations(Path(root), expected, exit_code, again)
 
 
 def damage_current(root: str) -> None:
-    """Leave CURRENT like a torn write."""
+    """Leave CURRENT as an incomplete write would."""
     path = Layout(Path(root)).current_file
     path.write_bytes(path.read_bytes()[:10])

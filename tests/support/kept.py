@@ -21,7 +21,7 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 def publish_days_ago(root: Path, *days: float, **fields: object) -> list[Manifest]:
     """Publish a version for each age, counted back from :data:`NOW`.
 
-    Each lists one object that all versions share, and one of its own.
+    Each version lists one object that all share, and one that only it has.
     """
     objects = Objects(versions.create_layout(root))
     made = []

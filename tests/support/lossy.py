@@ -1,9 +1,9 @@
-"""Record everything that a block of code does to the names and durability of a folder's files.
+"""Record everything that a block of code does to names and durability of the files in a folder.
 
-Python tells an audit hook of every file that it opens for writing, and of every rename, removal and
-new folder; ``os.fsync`` tells nobody and is replaced. So nothing that store code does goes by
-unseen, through which function ever. Contents are read when a file is synced, renamed, and at the
-end: what a file held in between is for the crash states to imagine (:mod:`support.power`).
+Python reports to an audit hook every file that is opened for writing, and every rename, removal and
+new folder. ``os.fsync`` reports nothing and is replaced. All operations of store code are therefore
+recorded, whichever function it uses. Contents are read when a file is synced or renamed, and at the
+end; :mod:`support.power` generates the possible contents in between.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import support.dying  # noqa: F401  # its hook comes first: what it prevents did not happen
 
-# Not the sites of an fsync: their callers are.
+# Their callers are recorded as the sites of an fsync.
 _PASSED_ON = ("sync_directory", "counted")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
@@ -38,9 +38,9 @@ class Event:
     """One operation.
 
     ``kind``: ``create``, ``sync`` (a file), ``sync_dir``, ``rename``, ``unlink``, ``mkdir``,
-    ``rmdir``, or ``mark``. Paths are relative to the folder; ``content`` is what the file held
-    (``sync``, ``rename``; of every file below, for a folder that is renamed), ``site`` the line of
-    product code that asked for an fsync.
+    ``rmdir``, or ``mark``. Paths are relative to the folder. ``contents`` are those of the file
+    (``sync``, ``rename``) or, if a folder is renamed, of all files in it. ``site`` is the line of
+    product code that called fsync.
     """
 
     kind: str

@@ -1,7 +1,7 @@
 """The state machine of a store's life, and its own record of what the store must contain.
 
-Its steps are the product's jobs, in this process and with the fake model; kills are those of
-:mod:`support.dying`; the clock is :mod:`support.upkeeping`'s.
+Its steps are the jobs of mmindex, in this process and with the fake model. Kills are those of
+:mod:`support.dying`, and the clock is that of :mod:`support.upkeeping`.
 
 What a step draws never depends on the store, so that Hypothesis can repeat it even if a kill hits
 another operation: the time of a crawl, for example, decides what its cache contains. A step that
@@ -37,7 +37,7 @@ from support.upkeeping import set_clock
 NAMES = [f"{n}.jpg" for n in range(8)]
 names = st.sampled_from(NAMES)
 numbers = st.integers(0, 11)
-choices = st.integers(0, 23)  # of one of several, by the remainder
+choices = st.integers(0, 23)  # selects one of several, by the remainder
 moments = st.integers(0, 220)  # number of operations of a build; later deaths do not happen
 
 

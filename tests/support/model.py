@@ -90,7 +90,7 @@ def wrong_answers(snapshot: Snapshot, images: Images) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The true order of images for every query."""
+    """The correct order of images for every query."""
 
     scores: dict[str, NDArray[np.float32]]  # scores of each key, one per query
     best: NDArray[np.float32]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmindex.core.errors import BusyError
 from mmindex.models.encoder import Encoder, Float32
 from mmindex.models.preprocess import Pixels, PreprocessSpec, spec_from_config
 from mmindex.store.manifest import EncoderInfo
@@ -25,7 +26,7 @@ _MERGES = "t h|th e</w>|a </w>|r e|re d</w>|d o|do g</w>|c a|ca t</w>|b l|bl u|b
 class TinyModel:
     """A saved open_clip model.
 
-    ``folder`` is for ``local-dir:``, ``weights`` the same weights as a lone file elsewhere.
+    ``folder`` is for ``local-dir:``; ``weights`` is a file with the same weights in another folder.
     """
 
     folder: Path
@@ -138,9 +139,9 @@ _COLOURS = {
 class FakeEncoder:
     """A model without a network that uses an image's mean colour and a text's colour words.
 
-    So "a red square" is nearest to red images. The rest of a vector is a faint hash of the
-    content, which makes every vector different. It counts its batches, and the texts of more words
-    than its context.
+    For example, "a red square" is nearest to red images. The rest of a vector is a weak hash of the
+    content, so all vectors differ. The model counts its batches, and the texts with more words than
+    its context.
     """
 
     seed: int = 0
@@ -170,6 +171,10 @@ class FakeEncoder:
         means = pixels.reshape(len(pixels), -1, 3).mean(axis=1) / 127.5 - 1.0
         return self._vectors(means.tolist(), [image.tobytes() for image in pixels])
 
+    def start_images(self, pixels: Pixels) -> Callable[[], Float32]:
+        vectors = self.encode_images(pixels)
+        return lambda: vectors
+
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         self.text_batches.append(len(texts))
         self.cut_texts += sum(len(text.split()) > self.context for text in texts)
@@ -196,7 +201,17 @@ def no_model() -> Encoder:
 
 
 def make_fake(device: str) -> FakeEncoder:
-    """Create the encoder in a worker process of a device; ``broken`` cannot be loaded."""
+    """Create the encoder in a worker process of a device.
+
+    The device ``broken`` does not exist, and ``small`` has no memory for images.
+    """
     if device == "broken":
         raise RuntimeError("no such device")
-    return FakeEncoder()
+    return Small() if device == "small" else FakeEncoder()
+
+
+class Small(FakeEncoder):
+    """A model on a device without memory for images."""
+
+    def encode_images(self, pixels: Pixels) -> Float32:
+        raise BusyError(f"small: not enough memory for {len(pixels)} images")

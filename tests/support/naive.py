@@ -1,4 +1,4 @@
-"""A careless writer that the tests must detect: in place, without fsync, ignoring errors."""
+"""A faulty writer that the tests must detect: in place, without fsync, ignoring errors."""
 
 from __future__ import annotations
 

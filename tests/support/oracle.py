@@ -1,8 +1,9 @@
 """The oracle: the conditions that a store must meet after any crash, fault or kill.
 
-``check --full`` passes; CURRENT names the version before or the one after, never a mix; the golden
-queries give exactly their stored answers; a plain re-run exits 0, reaches "after" with the same
-content and leaves nothing in staging; no quarantine entry is lost; exit 0 means "after".
+``check --full`` passes; CURRENT names the previous or the new version, never a mixture; the golden
+queries return exactly their stored answers; a re-run exits with 0, results in the new version with
+the same content, and leaves nothing in staging; no quarantine entry is lost; exit code 0 means the
+new version.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class State(msgspec.Struct, frozen=True):
     """The visible state of a store.
 
     Attributes:
-        content: the published version's content; empty where nothing is published.
-        damaged: CURRENT's bytes where they name no version (the state before a repair).
+        content: the content of the published version; empty if nothing is published.
+        damaged: the bytes of CURRENT if they name no version (the state before a repair).
         ledger: the quarantine ledger's lines, sorted.
         kept: numbers of the versions that are kept.
     """
@@ -100,7 +101,7 @@ def violations(
 
 
 def at_rest(root: Path, expected: Expected, exit_code: int | None) -> list[str]:
-    """Return the violated conditions before anything is run again."""
+    """Return the conditions that are violated before anything is run again."""
     before, after = expected.before, expected.after
     try:
         state = observe(root)

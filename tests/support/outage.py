@@ -26,14 +26,14 @@ class Step:
 
     Attributes:
         name: for people.
-        do: what a crash interrupts, and what a re-run repeats.
-        prepare: sets the scene, outside the store.
-        once: to repeat it would be another job (a rollback): only where it had not taken effect.
-        unsure: what the run before it showed was not safe yet, and may be lost with this one.
-        fails: it does not end by itself, so that its end promises nothing.
-        exact: afterwards, and after a re-run, these versions are kept and no others.
-        verdict: what does not hold of the disk, one line each, beside the oracle or, with
-            ``alone``, instead of it; told whether the job had ended.
+        do: the job that a crash interrupts, and that a re-run repeats.
+        prepare: prepares the job, outside the store.
+        once: repeated only if it had no effect, because it would be another job (a rollback).
+        unsure: the result of the previous run was not safe yet, and can be lost with this one.
+        fails: it does not end by itself, so its end guarantees nothing.
+        exact: afterwards, and after a re-run, exactly these versions are kept.
+        verdict: returns violated conditions, one line each, in addition to the oracle or, with
+            ``alone``, instead of it; its argument states whether the job had ended.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Recording:
     steps: Sequence[Step]
     events: list[Event]
     shown: list[State] = field(default_factory=list)
-    staged: list[set[str]] = field(default_factory=list)  # leftovers when each step began
+    staged: list[set[str]] = field(default_factory=list)  # leftovers at the start of each step
 
     def expected(self, step: int) -> Expected:
         before = self.shown[step - self.steps[step].unsure]

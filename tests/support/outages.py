@@ -76,7 +76,7 @@ def life(folder: Path) -> Recording:
 
 
 def taken_up(folder: Path) -> Recording:
-    """A run dies between a rename and its sync, and the next run relies on the name."""
+    """A run is killed between a rename and its sync, and the next run relies on the name."""
     root, (begin, change) = folder / "store", builds(folder)
 
     def killed() -> None:
@@ -102,7 +102,7 @@ def taken_up(folder: Path) -> Recording:
 def forgotten_again(folder: Path) -> Recording:
     """An old list of unchanged files returns from a backup, and forgetting is repeated.
 
-    Then that list is all that is left to rewrite: nothing written later makes its name safe.
+    Only this list is then rewritten, and no later write makes its name safe.
     """
     root = folder / "store"
     layout, photos = (

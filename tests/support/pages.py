@@ -27,7 +27,7 @@ VOID = {"img", "link", "meta", "wbr", "input"}
 
 
 class Page(HTMLParser):
-    """Tags with attributes, and texts by tag."""
+    """The tags of a page with their attributes, and its texts by tag."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 def assert_self_contained(page: str) -> None:
     """Check that images are embedded, the style is known, and nothing is fetched or run.
 
-    Links lead nowhere but to files beside the page.
+    Links lead only to files next to the page.
     """
     seen = Page(page)
     [style] = re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL)

@@ -16,7 +16,7 @@ _TESTS = Path(__file__).parent.parent
 
 
 class PatientEncoder(FakeEncoder):
-    """Encodes a number of batches of images, then waits until a file exists."""
+    """An encoder that encodes a number of batches of images, then waits until a file exists."""
 
     batches = 0
     gate: Path | None = None

@@ -26,7 +26,7 @@ def exif(
     camera: dict[int, object] | None = None,
     gps: dict[int, object] | None = None,
 ) -> bytes:
-    """Return an EXIF block of the main directory, the camera's and the location's."""
+    """Return an EXIF block with the main directory and those of the camera and the location."""
     block = Image.Exif()
     block.update(main or {})
     if camera:

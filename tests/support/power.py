@@ -1,9 +1,10 @@
 """The possible contents of a disk after a power loss, from a record of file operations.
 
-The model is POSIX's weakest: a file's bytes are safe once the file was fsynced, a name (new, moved
-or removed) once its directory was. Whatever is not safe may have happened or not, each thing for
-itself and in any order; a rename is atomic. Not modelled: hardware that forgets what it
-acknowledged, and names that change back after they were made durable.
+The model has the weakest guarantees of POSIX: the bytes of a file are safe after an fsync of the
+file, and a change of a name (creation, rename, removal) after an fsync of its directory. Before
+that, each change may or may not have happened, independently and in any order. A rename is atomic.
+Not modelled: hardware that loses acknowledged data, and names that change back after they were made
+durable.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Node:
 
 @dataclass(slots=True, eq=False)
 class Change:
-    """Names that are not safe until ``where`` is fsynced."""
+    """The names that are not safe until ``where`` is fsynced."""
 
     where: Node
     puts: list[tuple[Node, str, Node | None]]
@@ -78,7 +79,7 @@ class State:
 
 
 class Disk:
-    """What is safe while a record is replayed."""
+    """The safe content while a record is replayed."""
 
     def __init__(self, events: Sequence[Event], before: dict[str, Content | None]) -> None:
         """Start with ``before``, which was completely safe when the record began."""
@@ -192,7 +193,7 @@ def _put(names: dict[str, Node], name: str, node: Node | None) -> None:
 def crash_states(disk: Disk, moment: int, most: int, dice: random.Random) -> Iterator[State]:
     """Return possible contents of the folder if the power fails now.
 
-    All combinations where there are at most ``most``. Otherwise everything kept, everything lost,
+    All combinations if there are at most ``most``. Otherwise everything kept, everything lost,
     each single thing the other way from both, and some combinations at random. Names in staging
     are one thing: all leftovers there, or none.
     """

@@ -38,7 +38,7 @@ class RangeFile:
 
 
 def in_turn(*handlers: Handler | Reply) -> Handler:
-    """Respond with one after the other; the last one is repeated."""
+    """Respond with each in turn; the last one is repeated."""
     left = list(handlers)
 
     def answer(request: Request) -> Reply | bytes | Awaitable[Reply | bytes]:

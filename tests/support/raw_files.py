@@ -11,7 +11,7 @@ from PIL import Image
 _SHORT, _LONG, _ASCII, _BYTE, _SRATIONAL = 3, 4, 2, 1, 10
 _FORMS = {_SHORT: "H", _LONG: "I", _BYTE: "B", _SRATIONAL: "i"}
 
-# The matrix from XYZ to a camera with sRGB primaries, in thousandths.
+# The matrix from XYZ to a camera with sRGB primaries, times 1,000.
 _XYZ_TO_SRGB = (3241, -1537, -499, -969, 1876, 42, 56, -204, 1057)
 _SRGB = tuple(number for value in _XYZ_TO_SRGB for number in (value, 1000))
 
@@ -22,9 +22,9 @@ def dng(image: Image.Image, orientation: int = 1, preview: Image.Image | None = 
     """Return the file of a camera that was pointed at an image.
 
     Args:
-        image: what the sensor sees, not turned; sides even.
-        orientation: how to turn it, as EXIF says.
-        preview: the camera's own JPEG; None: there is none.
+        image: the image on the sensor, not rotated; its sides are even.
+        orientation: how to rotate it, as in EXIF.
+        preview: the JPEG of the camera, or None.
     """
     colours = np.asarray(image.convert("RGB")).astype(np.uint16) * 257
     sensor = colours[..., 1].copy()  # RGGB

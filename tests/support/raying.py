@@ -16,13 +16,17 @@ import psutil
 import pyarrow.parquet as pq
 
 from mmindex.core.config import Config
+from mmindex.core.records import Reason
+from mmindex.crawl import spread
+from mmindex.crawl.reading import Reading, ReadRules
+from mmindex.crawl.spread import ReadUnit
 from mmindex.encode.work import EncoderSource
 from mmindex.models.encoder import Float32
 from mmindex.models.preprocess import Pixels
 from mmindex.store.manifest import EncoderInfo
 from support.models import FakeEncoder
 
-# A file of this folder says what happens in workers; they are told by the environment.
+# A file in this folder determines what happens in workers; the environment names it.
 TRICKS = "MMINDEX_TEST_TRICKS"
 
 
@@ -55,12 +59,12 @@ def _node() -> dict[str, Any]:
 
 
 def add_node(made: Any) -> Any:
-    """One node more, with one core."""
+    """Add a node with one core."""
     return made.add_node(num_cpus=1, object_store_memory=80 << 20)
 
 
 def kill_node(made: Any, node: Any) -> None:
-    """End a node as a power cut does: the daemon and all workers at once."""
+    """End a node as a power loss does: the daemon and all workers at once."""
     [daemon] = node.all_processes["raylet"]
     raylet = psutil.Process(daemon.process.pid)
     for process in [raylet, *raylet.children(recursive=True)]:
@@ -69,7 +73,7 @@ def kill_node(made: Any, node: Any) -> None:
 
 
 class TrickyEncoder(FakeEncoder):
-    """Does as the tricks say: dies, or takes its time."""
+    """An encoder that does what the tricks say: it dies, or waits."""
 
     def encode_images(self, pixels: Pixels) -> Float32:
         self._obey()
@@ -92,9 +96,20 @@ class TrickyEncoder(FakeEncoder):
 
 
 def tricky_source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
-    """In place of :func:`mmindex.encode.stage.encoder_source`, on a node."""
+    """Replaces :func:`mmindex.encode.stage.encoder_source` on a node."""
     encoder = TrickyEncoder()
     return EncoderSource(encoder.info, lambda: encoder.preprocess, lambda: encoder)
+
+
+def tricky_read(rules: ReadRules, threads: int, unit: ReadUnit) -> tuple[Reading, ...]:
+    """Read a unit of a crawl on a node, but do as the tricks say: die, or see nothing there."""
+    tricks = Path(os.environ[TRICKS])
+    if (tricks / "die once").exists():
+        (tricks / "die once").unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if (tricks / "blind").exists():
+        return tuple(Reading("", failure=(Reason.MISSING, "not here")) for _ in unit.items)
+    return spread._read_here(rules, threads, unit)
 
 
 class NanEncoder(FakeEncoder):
@@ -115,7 +130,8 @@ def other_source(_config: Config, _known: EncoderInfo | None) -> EncoderSource:
 
 
 def drive(address: str, root: Path, tables: str) -> None:
-    """Be a driver; see ``test_a_killed_driver_can_be_run_again``."""
+    """Run as a driver; see ``test_a_killed_driver_can_be_run_again``."""
+    from mmindex.cluster.join import Joined
     from mmindex.encode.cluster import ClusterWorker
     from mmindex.encode.stage import encode
     from mmindex.store.lock import writer_lock
@@ -138,6 +154,7 @@ def drive(address: str, root: Path, tables: str) -> None:
     )
     config = settings(shard_rows=3, workers=1, cores=1)
     with writer_lock(layout):
-        worker = ClusterWorker.join(address, layout, config, None, tricky_source)
+        joined = Joined.join(address, layout, config)
+        worker = ClusterWorker.on(joined, config, None, tricky_source)
         draft = Snapshot(Objects(layout), manifest())
         encode(worker.source, draft, (images, captions), config, cluster=worker)

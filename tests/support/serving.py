@@ -38,7 +38,7 @@ class Running:
             return client.get(path, **options)
 
     def raw(self, data: bytes, timeout: float = 30.0) -> bytes:
-        """What the server answers to these bytes, until it closes or is silent."""
+        """Return the answer of the server to these bytes, until it closes or is silent."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as link:
             link.settimeout(timeout)
             out = b""
@@ -57,21 +57,21 @@ class Running:
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Twelve images of five colours, by id."""
+    """Return twelve images of five colours, by id."""
     paths = write_pngs(folder / "pictures", 12)
     return {f"folder/pictures/{path.name}": path for path in paths}
 
 
 def store_of(root: Path, images: dict[str, Path], encoder: Encoder) -> Path:
-    """These images with one caption each."""
+    """Publish a store of these images with one caption each."""
     captions = [(name, f"a {COLOURS[n % 5]} square {n}") for n, name in enumerate(images)]
-    image_store(root, images, captions, encoder)
+    image_store(root, images, captions, encoder, keywords=True)
     return root
 
 
 @contextmanager
 def serving_store(store: Path, cache: Path, **options: Any) -> Iterator[Running]:
-    """The store, served until the block ends."""
+    """Serve the store until the block ends."""
     from mmindex.serve.app import listen, serving
     from mmindex.serve.service import Service
     from mmindex.serve.settings import ServeSettings

@@ -13,6 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.core.config import LimitsConfig
+from mmindex.keywords.build import build_segments
+from mmindex.keywords.documents import Documents
+from mmindex.keywords.summary import Summary, Weights, inputs_of, write_summary
 from mmindex.media.images import ImageLimits, decode
 from mmindex.models.encoder import Encoder
 from mmindex.models.preprocess import to_pixels
@@ -58,7 +61,7 @@ def images_table(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
 
 
 def _names(texts: Sequence[str]) -> pa.Array:
-    """Texts as the store holds them: names of files may have half surrogates."""
+    """Texts as in a store: names of files can contain lone surrogates."""
     data = [text.encode("utf-8", "surrogatepass") for text in texts]
     return pa.array(data, pa.binary()).cast(pa.string(), safe=False)
 
@@ -84,7 +87,7 @@ def captions_table(rows: Sequence[tuple[str, str]]) -> pa.Table:
 def write_tables(
     objects: Objects, images: pa.Table, captions: pa.Table, group_rows: int = 65_536
 ) -> tuple[ObjectRef, ObjectRef]:
-    """Write both tables, cut into row groups of ``group_rows``."""
+    """Write both tables, in row groups of ``group_rows``."""
     return (
         objects.write_table("images", images.schema, images.to_batches(group_rows)),
         objects.write_table("captions", captions.schema, captions.to_batches(group_rows)),
@@ -115,6 +118,7 @@ def make_store(
     *,
     segment_rows: int = 1_000,
     group_rows: int = 65_536,
+    keywords: bool = False,
 ) -> Snapshot:
     """Publish the next version with these tables, vectors and exact indexes."""
     layout = versions.create_layout(root)
@@ -139,22 +143,32 @@ def make_store(
         indexes=indexes,
         objects=tuple(refs),
     )
+    if keywords:
+        words = write_keywords(Snapshot(objects, made))
+        made = msgspec.structs.replace(made, objects=(*made.objects, *words))
     versions.publish_version(objects, made)
     return Snapshot(objects, made)
 
 
+def write_keywords(snapshot: Snapshot) -> list[ObjectRef]:
+    """Write the keyword index of a version; its weights are not fitted."""
+    built = build_segments(snapshot, Documents(snapshot))
+    summary = Summary(inputs_of(snapshot.manifest), Weights(), built.lengths)
+    return [*built.refs, write_summary(snapshot.objects, summary)]
+
+
 def with_manifest(snapshot: Snapshot, **changes: object) -> Snapshot:
-    """The same objects under another manifest; nothing is published."""
+    """Return the same objects with another manifest; nothing is published."""
     return replace(snapshot, manifest=msgspec.structs.replace(snapshot.manifest, **changes))
 
 
 def reopened(snapshot: Snapshot) -> Snapshot:
-    """The same version, for a reader that has verified nothing yet."""
+    """Return the same version for a reader that has verified nothing yet."""
     return Snapshot(Objects(snapshot.layout), snapshot.manifest)
 
 
 def encode_files(encoder: Encoder, files: Sequence[bytes]) -> Float32:
-    """Vectors of image files, made as the encode stage makes them."""
+    """Return vectors of image files, computed as in the encode stage."""
     limits = ImageLimits.of(LimitsConfig())
     pixels = [to_pixels(decode(data, limits), encoder.preprocess) for data in files]
     return encoder.encode_images(np.stack(pixels))
@@ -165,6 +179,8 @@ def image_store(
     images: Mapping[str, Path],
     captions: Sequence[tuple[str, str]],
     encoder: Encoder,
+    *,
+    keywords: bool = False,
 ) -> Snapshot:
     """Publish real image files, by image id, with captions (image id, text)."""
     files = {image_id: path.read_bytes() for image_id, path in images.items()}
@@ -175,5 +191,6 @@ def image_store(
     if texts:
         sides["text"] = Side(list(texts), encoder.encode_texts(list(texts.values())))
     return make_store(
-        root, images_table(rows), captions_table(captions), sides, encoder.info, group_rows=3
-    )
+        root, images_table(rows), captions_table(captions), sides, encoder.info, group_rows=3,
+        keywords=keywords,
+    )  # fmt: skip

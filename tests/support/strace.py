@@ -1,4 +1,4 @@
-"""System calls of a run on a store: list them, and have strace break one of them.
+"""List the system calls of a run on a store, and make one of them fail with strace.
 
 https://strace.io: ``-e inject=CALL:when=N`` counts for each thread on its own. A run's writes all
 come from its main thread (:func:`store_calls` checks it), so only that one is traced then.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Self
 
 # fmt: off
-# Every call that can change a file, a name or a lock, as x86-64 and arm64 have them.
+# Every call on x86-64 and arm64 that can change a file, a name or a lock.
 CHANGING: Final = (
     "openat", "openat2", "creat", "write", "writev", "pwrite64", "pwritev", "pwritev2",
     "fsync", "fdatasync", "sync_file_range", "rename", "renameat", "renameat2",
@@ -29,7 +29,7 @@ READING: Final = (
     "read", "pread64", "stat", "fstat", "lstat", "newfstatat", "statx", "getdents64", "lseek",
     "access", "faccessat2", "close",
 )
-# Calls that can run out of space.
+# Calls that can fail because of a full disk.
 GROWING: Final = frozenset({
     "openat", "write", "writev", "pwrite64", "fsync", "fdatasync", "rename", "renameat",
     "renameat2", "mkdir", "mkdirat", "link", "linkat", "ftruncate", "fallocate",
@@ -51,14 +51,14 @@ class Call:
 
     @property
     def changes(self) -> bool:
-        """Whether it can change the store (opening for reading cannot)."""
+        """Return whether it can change the store (opening for reading cannot)."""
         if self.name.startswith("open"):
             return _OPENS_TO_CHANGE.search(self.text) is not None
         return self.name in CHANGING
 
 
 def missing() -> str:
-    """Why strace cannot be used here; empty: it can."""
+    """Return why strace cannot be used here; empty if it can."""
     if shutil.which("strace") is None:
         return "strace is not installed"
     try:
@@ -77,7 +77,7 @@ class Tracer:
         pid: the process; it must wait for something, and begin after this returns.
         log: where strace writes.
         names: calls to list.
-        inject: what goes behind ``-e inject=``: only the main thread is traced then.
+        inject: the value of ``-e inject=``; then only the main thread is traced.
     """
 
     def __init__(self, pid: int, log: Path, names: Sequence[str], inject: str = "") -> None:
@@ -104,7 +104,7 @@ class Tracer:
 
 
 def calls(log: Path, root: Path) -> Iterator[Call]:
-    """The calls in strace's log that touch something below ``root``, in order."""
+    """Return the calls in the log of strace that concern something below ``root``, in order."""
     counts: Counter[tuple[int, str]] = Counter()
     with log.open(encoding="utf-8", errors="backslashreplace") as lines:
         for line in lines:
@@ -117,12 +117,12 @@ def calls(log: Path, root: Path) -> Iterator[Call]:
 
 
 def below(text: str, root: Path) -> bool:
-    """Whether a line of strace's log names ``root`` or something inside it."""
+    """Return whether a line in the log of strace names ``root`` or something inside it."""
     return re.search(re.escape(str(root)) + r"[/>\"]", text) is not None
 
 
 def store_calls(log: Path, root: Path, main_thread: int) -> list[Call]:
-    """Those calls; all changes must be the main thread's, else ``when`` would not find them."""
+    """Return these calls; only the main thread may make changes, so that ``when`` finds them."""
     found = list(calls(log, root))
     strangers = [call for call in found if call.changes and call.thread != main_thread]
     assert not strangers, f"threads other than the main one write into the store: {strangers[:3]}"

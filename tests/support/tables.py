@@ -35,7 +35,7 @@ def text_key(text: str) -> str:
 
 
 def write_corpus(objects: Objects, paths: Sequence[Path], texts: Sequence[str] = ()) -> Corpus:
-    """Tables of these files and texts; text i belongs to file i modulo their number."""
+    """Return tables of these files and texts; text i belongs to file i modulo their number."""
     rows = [
         {
             "image_id": f"folder/test/{number:05d}-{path.name}",

@@ -1,4 +1,4 @@
-"""Figures that tests count, summed over all workers and printed as the run's closing lines."""
+"""Figures that tests count, summed over all workers and printed at the end of the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SEEDED: Counter[str] = Counter()
 
 @dataclass(slots=True)
 class Tally:
-    """One test's figures; they travel to the main process in the test's report."""
+    """The figures of one test; its report passes them to the main process."""
 
     properties: list[tuple[str, object]]
     _mine: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Tally:
             mine[what] = mine.get(what, 0) + int(count)
 
     def seed(self, what: str) -> int:
-        """The seed of a random run: another for every ``what``, all from MMINDEX_SEED."""
+        """Return the seed of a random run, derived from MMINDEX_SEED and ``what``."""
         if (_SEED, 1) not in self.properties:
             self.properties.append((_SEED, 1))
         print(f"MMINDEX_SEED={os.environ[_SEED]}")  # noqa: T201 - pytest shows it where a test fails
@@ -58,7 +58,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def collect(properties: Iterable[tuple[str, object]]) -> None:
-    """Take over what one test counted."""
+    """Add the figures of one test."""
     for kind, value in properties:
         if kind == _FIGURES:
             assert isinstance(value, (tuple, list))
@@ -69,7 +69,7 @@ def collect(properties: Iterable[tuple[str, object]]) -> None:
 
 
 def lines() -> list[str]:
-    """The closing lines: figures by name, then the seed."""
+    """Print the last lines: figures by name, then the seed."""
     figures = [
         f"{name} {', '.join(f'{what} {count:,}' for what, count in counts.items())}"
         for name, counts in sorted(_TOTALS.items())

@@ -1,4 +1,4 @@
-"""A clock that tests set, for everything that asks a store's age."""
+"""A clock that tests can set, for everything that uses the age of a store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ASKING = (forget, gc, run, rollback)
 
 @dataclass(slots=True)
 class Clock:
-    """Tells ``at``, whatever time it is; stands in for the class ``datetime`` in modules."""
+    """Returns ``at`` as the time; replaces the class ``datetime`` in modules."""
 
     at: datetime
 
@@ -27,13 +27,13 @@ class Clock:
         return datetime.fromisoformat(text)
 
     def move(self, days: float) -> None:
-        """Set it forward, or back."""
+        """Move it forward or back."""
         self.at += timedelta(days=days)
 
 
 @contextmanager
 def set_clock() -> Iterator[Clock]:
-    """The clock by which versions are dated, and by which their age is told."""
+    """The clock that dates versions and determines their age."""
     clock = Clock(datetime.now(UTC))
     with ExitStack() as stack:
         for module in _ASKING:

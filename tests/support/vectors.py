@@ -14,7 +14,7 @@ DIM = 16
 
 
 def random_units(rows: int, dim: int = DIM, seed: int = 0) -> NDArray[np.float32]:
-    """Random vectors of length 1: float32 (rows, dim)."""
+    """Return random vectors of length 1: float32 (rows, dim)."""
     vectors = np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -32,7 +32,7 @@ def write_npy(path: Path, vectors: NDArray[Any]) -> Path:
 
 
 def write_clip_retrieval(folder: Path, rows: int = 6, *, files: int = 1, seed: int = 0) -> Path:
-    """A folder as ``clip-retrieval inference`` writes it, with ``rows`` in each file."""
+    """Write a folder like ``clip-retrieval inference``, with ``rows`` in each file."""
     for number in range(files):
         first = number * rows
         write_npy(
@@ -57,7 +57,7 @@ def write_clip_retrieval(folder: Path, rows: int = 6, *, files: int = 1, seed: i
 
 
 def list_column(vectors: NDArray[Any], kind: pa.DataType | None = None) -> pa.Array:
-    """Vectors as a column of lists; by default of fixed length and the array's type."""
+    """Return vectors as a column of lists, by default of fixed length and with the array's type."""
     flat = pa.array(np.ascontiguousarray(vectors).ravel())
     fixed = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
     return fixed if kind is None else pa.array(vectors.tolist(), pa.list_(kind))

@@ -1,4 +1,4 @@
-"""Videos that show what time it is: each second has a colour of its own."""
+"""Videos that show the time: each second has its own colour."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Colour = tuple[int, int, int]
 
 
 def colour_of(second: int) -> Colour:
-    """The colour that a video shows in a second."""
+    """Return the colour of a video in a second."""
     return (40 + second * 53 % 200, 40 + second * 97 % 200, 40 + second * 29 % 200)
 
 
 def is_second(image: Image.Image, second: int) -> bool:
-    """Whether an image is of that second, as far as compression lets it be."""
+    """Return whether an image is from that second, allowing for compression."""
     found = image.getpixel((image.width // 2, image.height // 2))
     return all(abs(a - b) < 16 for a, b in zip(found, colour_of(second), strict=True))
 
 
 def dies_or_hangs(path: str, _: object) -> None:
-    """What a hostile video may do to the process that looks into it."""
+    """Limit what a hostile video can do to the process that opens it."""
     if path == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
     time.sleep(60)
@@ -40,7 +40,7 @@ def write_video(
     tags: dict[str, str] | None = None,
     gop: int = 40,
 ) -> Path:
-    """Write a video with 20 images a second, every ``gop``-th of them a key frame."""
+    """Write a video with 20 images per second; every ``gop``-th is a key frame."""
     options = {"movflags": "use_metadata_tags"} if path.suffix in (".mp4", ".mov") else {}
     with av.open(str(path), "w", options=options) as container:
         container.metadata.update(tags or {})

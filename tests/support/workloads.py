@@ -1,4 +1,4 @@
-"""What the torture tests run: a prepared store, a command, and the states before and after it."""
+"""The workloads of the torture tests: a prepared store, a command, and the states around it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _BROKEN: Final = {"text.jpg": b"not a picture", "torn.jpg": truncated_jpeg(90)}
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where one worker runs things: its zygote and its folder in memory."""
+    """The environment of one worker: its zygote and its folder in memory."""
 
     zygote: Zygote
     folder: Path
 
-    def command(self, *argv: str, seed: int = 0, dim: int = 16) -> Ended:
-        """A run that must succeed."""
-        ended = self.zygote.run("command", argv=argv, seed=seed, dim=dim)
+    def command(self, *argv: str, **model: int) -> Ended:
+        """Run a command that must succeed; ``model`` is for :func:`support.jobs.command`."""
+        ended = self.zygote.run("command", argv=argv, **model)
         assert ended.code == 0, f"{argv}: {ended}"
         return ended
 
     def look(self, root: Path) -> Any:
-        """A store's state, see :func:`support.jobs.look`."""
+        """Return the state of a store; see :func:`support.jobs.look`."""
         ended = self.zygote.run("look", root=str(root))
         assert ended.code == 0, ended
         return ended.result
@@ -39,7 +39,7 @@ class Bench:
 
 @dataclass(slots=True)
 class Stage:
-    """What a workload's preparation works on."""
+    """The data for the preparation of a workload."""
 
     bench: Bench
     name: str
@@ -53,11 +53,11 @@ class Stage:
 
     @property
     def store(self) -> Path:
-        """Where the store lies, while it is prepared and later in every run."""
+        """The path of the store, during its preparation and in every run."""
         return self.folder / "store"
 
     def photos(self, change: int = 0) -> None:
-        """The corpus; each change adds two images, removes one, replaces one and a caption."""
+        """Write the corpus; a change adds two images, removes one, replaces one and a caption."""
         images, captions = dict(_IMAGES), {}
         for number in range(1, change + 1):
             images |= {f"new{number}.jpg": 20 + number, f"more{number}.jpg": 30 + number}
@@ -80,7 +80,7 @@ class Stage:
         return [*words, "--store", str(self.store)]
 
     def built(self, changes: int = 0, *more: str) -> list[str]:
-        """Build versions 1 to ``changes + 1``; the build's command line."""
+        """Build versions 1 to ``changes + 1``; return the command line of the build."""
         argv = self.build_argv(*more)
         for change in range(changes + 1):
             self.photos(change)
@@ -121,8 +121,15 @@ def model_change(stage: Stage) -> Sequence[str]:
     return stage.built()
 
 
+def build_with_an_adapted_model(stage: Stage) -> Sequence[str]:
+    """It maps the vectors of the last build, and encodes two new images."""
+    argv = stage.built()
+    stage.photos(1)
+    return argv
+
+
 def build_after_a_kill(stage: Stage) -> Sequence[str]:
-    """A killed run left staged files, a folder, a shard, and a manifest above CURRENT."""
+    """A killed run has left staged files, a folder, a shard, and a manifest above CURRENT."""
     argv = stage.built()
     stage.photos(1)
     kept = stage.folder / "kept"
@@ -146,7 +153,7 @@ def rollback(stage: Stage) -> Sequence[str]:
 
 
 def forget(stage: Stage) -> Sequence[str]:
-    """Of an image that has a copy under another name."""
+    """Forget an image that has a copy with another name."""
     stage.built(1)
     return stage.argv("forget", "folder/photos/000.jpg")
 
@@ -173,6 +180,7 @@ WORKLOADS: Final[dict[str, Prepare]] = {
         build_quantised_with_changes,
         unchanged_build,
         model_change,
+        build_with_an_adapted_model,
         build_after_a_kill,
         gc,
         rollback,
@@ -185,7 +193,7 @@ WORKLOADS: Final[dict[str, Prepare]] = {
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One command over one prepared store, run as often as wanted."""
+    """A command on a prepared store, which can be run many times."""
 
     name: str
     bench: Bench
@@ -197,7 +205,7 @@ class Workload:
     after: Any
 
     def reset(self) -> None:
-        """The store as it was prepared."""
+        """Restore the prepared store."""
         copy_store(self.template, self.store)
 
     def start(self, job: str = "command", **limits: Any) -> int:
@@ -211,7 +219,7 @@ class Workload:
         return self.bench.zygote.wait()
 
     def violations(self, exit_code: int | None) -> list[str]:
-        """The oracle's verdict on the store as it stands."""
+        """Return the oracle's result for the current store."""
         ended = self.bench.zygote.run(
             "judge",
             root=str(self.store),
@@ -227,12 +235,14 @@ class Workload:
 
 
 def make_workload(bench: Bench, name: str) -> Workload:
-    """Prepare a workload and find out what it leads to."""
-    # The quantised indexes shall be larger than a page.
+    """Prepare a workload and determine its result."""
+    # The quantised indexes must be larger than a page.
     dim = 512 if "quantised" in name else 16
     stage = Stage(bench, name.replace(" ", "-"), dim)
     argv = WORKLOADS[name](stage)
     model = {"seed": 1 if name == "model change" else 0, "dim": dim}
+    if name == "build with an adapted model":
+        model["adapted"] = 1
     template = None
     if stage.store.exists():
         template = stage.folder / "template"

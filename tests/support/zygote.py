@@ -1,7 +1,7 @@
 """A process that has imported everything and forks a child for each run, in milliseconds.
 
-The child waits before it starts, so that a tracer can be attached to it. One job at a time; no
-threads of its own, so that forking is safe.
+The child waits before it starts, so that a tracer can be attached. There is one job at a time. The
+process has no threads, so forking is safe.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TESTS = Path(__file__).parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a child ended: an exit code, or a signal; what it returned and said."""
+    """How a child ended: its exit code or signal, its result and its output."""
 
     code: int | None
     signal: int | None
@@ -85,11 +85,11 @@ class Zygote:
         return int(answer["pid"])
 
     def release(self) -> None:
-        """Let the child begin."""
+        """Let the child start."""
         self._say("go")
 
     def wait(self) -> Ended:
-        """Wait for the child's end."""
+        """Wait until the child ends."""
         answer = self._answer()
         stderr = (self._folder / "stderr").read_bytes().decode("utf-8", "backslashreplace")
         out = (self._folder / "result").read_text()
@@ -121,7 +121,7 @@ def _serve(folder: Path) -> None:
     pyarrow.set_cpu_count(1)
     jobs = importlib.import_module("support.jobs")
     answers = os.fdopen(os.dup(1), "w")
-    # What is printed must not get between the answers.
+    # Printed text must not mix with the answers.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     _import_what_a_build_imports(folder, jobs)
     gc.freeze()
@@ -141,11 +141,11 @@ def _serve(folder: Path) -> None:
         code = os.waitstatus_to_exitcode(status)
         ended = {"code": code, "signal": None} if code >= 0 else {"code": None, "signal": -code}
         _reply(answers, ended)
-    os._exit(0)  # libraries that clean up after themselves have much to say
+    os._exit(0)  # libraries print a lot when they clean up
 
 
 def _import_what_a_build_imports(folder: Path, jobs: Any) -> None:
-    """A child finds out, so that no thread of a library ever runs in this process."""
+    """A child runs this, so that no thread of a library ever runs in this process."""
     names = folder / "modules"
     child = os.fork()
     if child == 0:
@@ -160,7 +160,7 @@ def _import_what_a_build_imports(folder: Path, jobs: Any) -> None:
     _, status = os.waitpid(child, 0)
     assert status == 0, (folder / "stderr").read_text()
     for name in names.read_text().split("\n"):
-        with suppress(ImportError):  # names that libraries only put there themselves
+        with suppress(ImportError):  # names that only libraries add
             importlib.import_module(name)
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "threads, and forks to come"
 

@@ -1,4 +1,4 @@
-"""The frame of the torture tests: how many of them run, where, and in which processes.
+"""Fixtures of the torture tests: how many of them run, where, and in which processes.
 
 ``MMINDEX_TORTURE=full`` (``make torture``) tries every point; by default a seeded sample of them
 is tried. ``MMINDEX_SEED`` repeats a random run.
@@ -20,7 +20,7 @@ from support.zygote import Zygote
 
 @pytest.fixture(scope="session")
 def full() -> bool:
-    """Whether to try everything."""
+    """Return whether to try everything."""
     mode = os.environ.get("MMINDEX_TORTURE") or "bounded"
     assert mode in ("full", "bounded"), "MMINDEX_TORTURE is full or bounded"
     return mode == "full"
@@ -35,7 +35,7 @@ def fast_dir() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def bench(fast_dir: Path) -> Iterator[Bench]:
-    """This worker's zygote, and a folder for its workloads."""
+    """The zygote of this worker, and a folder for its workloads."""
     with Zygote(fast_dir / "zygote") as zygote:
         yield Bench(zygote, fast_dir)
 

@@ -44,14 +44,14 @@ KINDS = ("FORMAT", "CURRENT", "manifest", "old manifest", "old objects", *OBJECT
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A store with several versions, and how to build it again."""
+    """A store with several versions, and how to repeat its last build."""
 
     layout: Layout
     photos: Path
     manifests: tuple[Manifest, ...]
 
     def files(self, kind: str) -> list[Path]:
-        """The files of one kind."""
+        """Return the files of one kind."""
         *old, newest = self.manifests
         plain = {
             "FORMAT": self.layout.format_file,
@@ -108,7 +108,7 @@ def test_a_flipped_bit_is_found_and_its_file_named(
 
 
 def problems_of(store: Store) -> tuple[str, ...]:
-    """What ``mmindex check --full`` prints; a store that it cannot open is a problem too."""
+    """Return the output of ``mmindex check --full``, or the error if the store cannot be opened."""
     try:
         return check(store.layout.root, full=True).problems
     except MmindexError as error:
@@ -118,7 +118,7 @@ def problems_of(store: Store) -> tuple[str, ...]:
 def test_flips_in_the_list_of_unchanged_files_change_no_build(
     store: Store, full: bool, tally: Tally
 ) -> None:
-    """``stamps.sqlite`` is a cache: whatever it holds, the next build finds what is there."""
+    """``stamps.sqlite`` is a cache: whatever it contains, the next build is correct."""
     dice = random.Random(tally.seed("bit flips, stamps"))
     path = store.layout.stamps_file
     right = path.read_bytes()
@@ -132,7 +132,7 @@ def test_flips_in_the_list_of_unchanged_files_change_no_build(
 
 
 def test_flips_in_the_ledger_are_read_or_refused(store: Store, full: bool, tally: Tally) -> None:
-    """``quarantine.jsonl`` is a log: its lines have no digest, the version's table has one.
+    """``quarantine.jsonl`` is a log: its lines have no digest, but the table of a version has one.
 
     A flip is refused with the file's name, or changes one entry's text; no entry vanishes.
     """
@@ -148,7 +148,7 @@ def test_flips_in_the_ledger_are_read_or_refused(store: Store, full: bool, tally
 
 
 def refusal(store: Store) -> str:
-    """How the ledger is refused; empty where it is read."""
+    """Return the error for the ledger; empty if it can be read."""
     try:
         list(read_ledger(store.layout))
     except MmindexError as error:

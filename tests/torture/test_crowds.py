@@ -1,4 +1,4 @@
-"""One of many writers succeeds, and readers see old or new, never a mixture (2 and 6)."""
+"""One of many writers succeeds, and readers see the old or the new version (2 and 6)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COLLECT_EVERY = 5
 def test_of_20_builds_at_once_one_publishes_and_19_say_busy(
     store: str, fast_dir: Path, tally: Tally
 ) -> None:
-    """The winner waits for the others to give up, so that all of them meet it."""
+    """The successful build waits until all others have given up, so that all find it busy."""
     folder = fast_dir / f"builds-{store}"
     root, out = folder / "store", folder / "out"
     out.mkdir(parents=True)
@@ -57,7 +57,7 @@ def test_of_20_builds_at_once_one_publishes_and_19_say_busy(
 
 
 def test_real_builds_at_once(tmp_path: Path, tiny_model: TinyModel) -> None:
-    """Whoever comes while another builds gets exit 75, whoever comes later finds nothing to do."""
+    """A build that starts during another exits with 75; a later one has nothing to do."""
     corpus, root = write_coco(tmp_path / "coco", 30), tmp_path / "store"
     argv = [MMINDEX, "build", "--store", root, "--source", f"coco:{corpus}"]
     running = [
@@ -80,14 +80,14 @@ def test_real_builds_at_once(tmp_path: Path, tiny_model: TinyModel) -> None:
 
 
 def images_of(version: int) -> Images:
-    """Every version has one image that the one before had not, and lacks one that it had."""
+    """Each version has one image that the previous one lacked, and lacks one that it had."""
     return {f"{n}.jpg": n for n in range(version, version + 6)}
 
 
 def publish_and_read(folder: Path, count: int, *, patient: bool = True) -> list[str]:
-    """Publish versions 1 to ``count`` under four readers; returns the lines that they wrote.
+    """Publish versions 1 to ``count`` while four processes read; return the lines that they wrote.
 
-    Unless ``patient``, stop as soon as one of them has failed.
+    Unless ``patient`` is set, stop as soon as one of them has failed.
     """
     root, photos, out = folder / "store", folder / "photos", folder / "out"
     shutil.rmtree(folder, ignore_errors=True)
@@ -132,10 +132,10 @@ def test_readers_during_publishes_see_whole_versions(
 
 
 def test_readers_notice_a_naive_writer() -> None:
-    """A negative control: files that are written over in place make readers fail."""
+    """A negative control: readers fail if files are overwritten in place."""
     try:
         with fast_folder() as folder, naive_writer(pause_s=0.002):
             lines = publish_and_read(folder / "run", 200, patient=False)
     except MmindexError:
-        return  # the writer itself stumbled over what it had written
+        return  # the writer itself failed because of what it had written
     assert any("failed" in line for line in lines)

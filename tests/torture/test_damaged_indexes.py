@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(1800)
 N, DIM = 2_000, 32
 QUERIES = clustered(20, DIM, 1).astype(np.float32)
 K = 10
-# In process, for each kind of index; through the command. Full, bounded.
+# In this process for each kind of index, and with the command; full, bounded.
 SEARCHES = (700, 120)
 COMMANDS = (50, 10)
 FILES = ("index/", "vectors/", "digests/", "ids/", "removed/")
@@ -36,7 +36,7 @@ FILES = ("index/", "vectors/", "digests/", "ids/", "removed/")
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """An index, its files, what it answers, and files of another corpus with the same shape."""
+    """An index, its files, its answers, and files of another corpus with the same shape."""
 
     snapshot: Snapshot
     names: tuple[str, ...]
@@ -48,7 +48,7 @@ class Store:
 
 
 def ask(snapshot: Snapshot) -> tuple[np.ndarray, list[str]]:
-    """Scores, and keys of all that was found, by a reader that has verified nothing yet."""
+    """Return scores and keys of all hits, for a reader that has verified nothing yet."""
     searcher = Searcher(reopened(snapshot), "image", threads=1)
     scores, ids = searcher.search(QUERIES, K)
     return scores, searcher.keys(ids.ravel())
@@ -68,7 +68,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
 
 
 def wrong_bytes(store: Store, name: str, how: str, dice: random.Random) -> bytes | None:
-    """What stands in the file's place; None: nothing."""
+    """Return the damaged content of the file; None if it is removed."""
     data = store.path(name).read_bytes()
     if how == "missing":
         return None
@@ -86,7 +86,7 @@ def test_a_damaged_index_is_refused_in_process(store: Store, full: bool, tally: 
         name, how = store.names[number % len(store.names)], dice.choice(ways)
         path, right = store.path(name), store.path(name).read_bytes()
         wrong = wrong_bytes(store, name, how, dice)
-        if wrong == right:  # the keys of both corpora are the same
+        if wrong == right:  # both corpora have the same keys
             wrong = damaged(right, "one_bit", dice)
         path.unlink()
         if wrong is not None:
@@ -107,7 +107,7 @@ def test_a_damaged_index_is_refused_in_process(store: Store, full: bool, tally: 
 def test_a_damaged_index_is_refused_by_the_command(
     kind: str, fast_dir: Path, full: bool, tally: Tally
 ) -> None:
-    """Exit code 65 and not one line on standard output."""
+    """The exit code is 65, and nothing is printed on stdout."""
     root, photos = fast_dir / f"damaged-{kind}", fast_dir / f"damaged-{kind}-photos"
     write_photos(photos, {f"{n}.jpg": n for n in range(12)})
     run_build(root, photos, index__kind=kind)

@@ -36,7 +36,7 @@ NAMES = (
 
 
 class Disk:
-    """A small tmpfs at ``path``."""
+    """Mount a small tmpfs at ``path``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,7 +53,7 @@ class Disk:
         subprocess.run(["mount", "-o", f"remount,size={size}", self.path], check=True)
 
     def used(self) -> int:
-        """Bytes in whole pages."""
+        """Return the size in whole pages."""
         status = os.statvfs(self.path)
         return (status.f_blocks - status.f_bfree) * status.f_frsize
 
@@ -77,7 +77,7 @@ def on_disk(work: Workload, disk: Disk) -> Workload:
 
 
 def judged(work: Workload, ended: Ended) -> list[str]:
-    """The oracle's verdict, and whether the exit code and the message are right."""
+    """Return what the oracle reports, and whether the exit code and the message are right."""
     found = work.violations(ended.code)
     if ended.code not in (0, STORAGE_EXIT):
         found.append(f"{ended}")
@@ -94,7 +94,7 @@ def test_every_size_of_a_full_disk_is_survived(
     work.reset()
     before = disk.used()
     assert work.run().code == 0
-    # What is staged for a moment comes on top of what stays.
+    # Files that are staged for a moment need additional space.
     sizes = range(max(before, PAGE), disk.used() + 16 * PAGE, PAGE)
     dice = random.Random(tally.seed(f"sizes {name}"))
     # A rollback takes one or two pages, so that a draw can miss every size that refuses it: the

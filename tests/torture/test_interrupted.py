@@ -40,7 +40,7 @@ def test_after_a_kill_at_most_one_shard_is_encoded_again(
 
 
 def encoded(store: Path) -> int:
-    """How many images the newest run says it encoded."""
+    """Return how many images the newest run reports as encoded."""
     newest = max((store / "runs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     report = json.loads(newest.read_bytes())
     return int(report["reports"]["encode"]["encoded_images"])

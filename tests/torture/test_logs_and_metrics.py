@@ -21,14 +21,14 @@ from support.zygote import Ended
 
 pytestmark = pytest.mark.timeout(1800)
 RUNS = (500, 25)  # full, bounded
-# Of runs that are to be killed; the rest end by themselves, so that there is something to read.
+# Share of runs to kill; the others end by themselves, so that there is something to read.
 KILLED = 0.75
 _LAST = "mmindex_last_run_timestamp_seconds"
 _SUCCESS = "mmindex_last_success_timestamp_seconds"
 
 
 class Reader:
-    """Reads what a monitoring system reads, all the time, in a thread."""
+    """Reads continuously what a monitoring system reads, in a thread."""
 
     def __init__(self, metrics: Path, reports: Path) -> None:
         self._metrics, self._reports = metrics, reports
@@ -66,7 +66,7 @@ class Reader:
             self.errors.append(f"{path.name}: {error!r}: {text[:200]!r}")
 
     def _parse(self, text: str) -> None:
-        """All of a run's metrics are there, and no clock of theirs goes back."""
+        """All metrics of a run exist, and no timestamp decreases."""
         found = {f.name: f.samples[0].value for f in text_string_to_metric_families(text)}
         assert text.endswith("\n")
         assert _LAST in found
@@ -76,7 +76,7 @@ class Reader:
 
 
 def broken_lines(text: str) -> list[str]:
-    """Lines of a log that are no JSON object, or have no end."""
+    """Return the lines of a log that are not a complete JSON object."""
     lines = text.split("\n")
     bad = [lines[-1]] if lines[-1] else []
     for line in lines[:-1]:

@@ -1,4 +1,4 @@
-"""The tests detect a careless writer (guarantee 19)."""
+"""The tests detect a faulty writer (guarantee 19)."""
 
 from __future__ import annotations
 

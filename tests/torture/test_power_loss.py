@@ -27,9 +27,9 @@ LIVES = (
     "drawn",
     "taken up",
     "life",
-)  # the shortest first: they show a lacking fsync soonest
+)  # the shortest first, because they show a missing fsync soonest
 STEPS = 9  # of the longest
-# Of each step so many states, in the bounded form; one in so many of them is also run again.
+# In the bounded form: states per step, and the share of them that is also run again.
 SAMPLE, RERUN = 40, 4
 
 
@@ -83,7 +83,7 @@ def test_whatever_a_power_loss_leaves_the_store_is_intact(
 
 @pytest.fixture(scope="module")
 def sound(recordings: dict[str, Recording]) -> dict[str, Sound]:
-    """What a power loss can leave as the code is, by step: that was judged above."""
+    """Return what a power loss can leave with the real code, by step; it was tested above."""
     return {
         name: {
             (crash.step, crash.disk.digest())
@@ -98,7 +98,7 @@ def sound(recordings: dict[str, Recording]) -> dict[str, Sound]:
 def test_every_fsync_is_necessary(
     recordings: dict[str, Recording], sound: dict[str, Sound], site: str, tally: Tally
 ) -> None:
-    """Each fsync is taken out of the record: the disk is then less safe, nothing else changes."""
+    """Each fsync is removed from the record, which only makes the disk less safe."""
     found = (harm(recordings[name], sound[name], site) for name in LIVES)
     needed = next(filter(None, found), "")
     tally.add("fsyncs", left_out=1, did_harm=bool(needed))
@@ -107,12 +107,12 @@ def test_every_fsync_is_necessary(
 
 
 def harm(made: Recording, sound: Sound, site: str) -> str:
-    """The first violation that the lack of an fsync leads to; empty: none."""
+    """Return the first violation without an fsync; empty if there is none."""
     events = without(made.events, site)
     if events == made.events:
         return ""
     for step in steps_asking(made.events, site):
-        # What comes last has the most to lose.
+        # The last states have the most to lose.
         for crash in reversed(list(crashes(events, 0, [step], most=16))):
             if (crash.step, crash.disk.digest()) in sound and not crash.ended:
                 continue
@@ -122,7 +122,7 @@ def harm(made: Recording, sound: Sound, site: str) -> str:
 
 
 def test_a_writer_in_place_does_not_survive_a_power_loss(tally: Tally) -> None:
-    """A negative control: nothing synced, nothing renamed."""
+    """A negative control: nothing is synced or renamed."""
     with fast_folder() as folder:
         with naive_writer():
             made = record(folder / "store", builds(folder))

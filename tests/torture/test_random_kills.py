@@ -24,7 +24,7 @@ SECONDS_TO_STOP = 30.0
 
 
 def undisturbed_s(work: Workload) -> float:
-    """How long the run takes: seconds."""
+    """Return how long the run takes, in seconds."""
     times = []
     for _ in range(3):
         work.reset()
@@ -37,7 +37,7 @@ def undisturbed_s(work: Workload) -> float:
 
 
 def run_until(work: Workload, seconds: float, number: signal.Signals) -> Ended:
-    """Run, send the signal after so many seconds, and wait for the end; 30 s later it is killed."""
+    """Run, send the signal after this number of seconds, and wait for the end; kill after 30 s."""
     work.reset()
     pid = work.start()
     work.bench.zygote.release()
@@ -81,8 +81,8 @@ def test_sigterm_at_any_time_ends_the_run_cleanly(
     for number in range(20 if full else 4):
         ended = run_until(work, dice.uniform(0, span), signal.SIGTERM)
         found = work.violations(ended.code)
-        # Before the command's first line the system's own answer to SIGTERM holds: shells call
-        # that 143 as well.
+        # Before the first line of the command, SIGTERM ends the process in the usual way, which
+        # shells also report as 143.
         if ended.code not in (0, SIGTERM_EXIT) and ended.signal != signal.SIGTERM:
             found.append(f"ended with {ended}")
         if "Traceback" in ended.stderr:

@@ -30,7 +30,7 @@ ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MMI
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A first build with two decode workers, what it leads to, and how long it takes."""
+    """A first build with two decode workers, its result, and how long it takes."""
 
     argv: tuple[str, ...]
     store: Path
@@ -70,14 +70,14 @@ def job(bench: Bench) -> Job:
 
 
 def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Every process that the command started and that lives."""
+    """Return every living process that the command started."""
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(process.pid).children(recursive=True)
     return []
 
 
 def holds(process: psutil.Process, path: Path) -> bool:
-    """Whether the process has the file open."""
+    """Return whether the process has the file open."""
     with suppress(OSError):
         for link in Path(f"/proc/{process.pid}/fd").iterdir():
             with suppress(OSError):
@@ -87,7 +87,7 @@ def holds(process: psutil.Process, path: Path) -> bool:
 
 
 def living(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that are still there after half a minute; what init has yet to reap is not."""
+    """Return the processes that still run after half a minute, except zombies."""
     _, there = psutil.wait_procs(processes, timeout=1)
     end = time.monotonic() + SECONDS_TO_STOP
     while there and time.monotonic() < end:
@@ -104,7 +104,7 @@ def is_zombie(process: psutil.Process) -> bool:
 
 
 def lock_is_free(store: Path) -> bool:
-    """Whether the next run could start now."""
+    """Return whether the next run could start now."""
     path = store / "LOCK"
     if not path.exists():
         return True
@@ -123,10 +123,10 @@ def test_after_a_kill_its_workers_hold_no_lock_and_the_next_run_starts(
     seen = 0
     for number in range(10 if full else 2):
         process = job.start()
-        if number % 2:  # with the workers alive for certain
+        if number % 2:  # while the workers certainly run
             while not family(process) and process.poll() is None:
                 time.sleep(0.01)
-            # The first one at once: later its workers may be gone, and one at least is wanted.
+            # The first one at once: later, its workers may have ended, and at least one is needed.
             time.sleep(dice.uniform(0, job.seconds / 4) if number > 1 else 0)
         else:
             time.sleep(dice.uniform(0, job.seconds))

@@ -1,4 +1,4 @@
-"""Any order of jobs keeps what is in use, with right answers (guarantee 8).
+"""Any order of jobs keeps data in use, with correct answers (guarantee 8).
 
 A hypothesis state machine (:mod:`support.machine`) builds, changes, kills, holds, collects, rolls
 back and forgets, and compares the store with its own books after every step.
@@ -27,7 +27,7 @@ CHUNKS = 4  # so that two workers get about the same
 
 
 def explore(machine: type[Store], examples: int, steps: int, drawn: int) -> None:
-    """Run the machine; the first error comes through, with the fewest steps that lead to it."""
+    """Run the machine; raise the first error, with the fewest steps that lead to it."""
     run_state_machine_as_test(
         seed(drawn)(machine),
         settings=settings(
@@ -71,7 +71,7 @@ def keep_too_few(created: Any, current: Any, retention: Retention, now: Any) -> 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_books_notice_a_careless_collector(fault: str, fast_dir: Path) -> None:
-    """A negative control: the same steps, which harm nothing as the code is."""
+    """A negative control: the same steps, which cause no violation with the real code."""
 
     class Watched(Store):
         folder = fast_dir

@@ -64,7 +64,7 @@ def test_a_folder_with_captions_trains_and_its_items_can_go_to_workers(tmp_path:
         (folder / f"{number}.txt").write_text(scene.captions[0])
     (folder / "bare.jpg").write_bytes(scenes[0].read())
     items = captioned_items(f"folder:{folder}", options)
-    assert len(items) == 3  # the one without a caption has nothing to teach
+    assert len(items) == 3  # the one without a caption cannot be used
     sent = pickle.loads(pickle.dumps(list(items)))  # noqa: S301 - our own bytes
     assert [item.read() for item in sent] == [scene.read() for scene in scenes]
 

@@ -1,4 +1,4 @@
-"""The embedded model has the recall in its card on unseen scenes."""
+"""The embedded model has the recall stated in its README on unseen scenes."""
 
 from __future__ import annotations
 

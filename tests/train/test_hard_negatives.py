@@ -28,7 +28,7 @@ def test_images_with_the_same_words_share_a_batch() -> None:
     rows = [np.array([[1, 10 + topic, 99, 0]], np.int32) for topic in shuffled]
     batches = mixed_batches(word_vectors(rows), 4, 8, np.random.default_rng(3))
     met = [len(set(shuffled[batch].tolist())) for batch in batches]
-    assert met == [2, 2, 2, 2]  # at random a batch of 16 would meet seven of the eight topics
+    assert met == [2, 2, 2, 2]  # a random batch of 16 would contain seven of the eight topics
 
 
 def test_words_in_every_caption_have_no_weight() -> None:

@@ -22,7 +22,7 @@ def test_the_loss_is_the_mean_of_both_cross_entropies_as_computed_by_hand() -> N
 def test_a_caption_that_two_images_share_is_not_a_negative_for_either() -> None:
     tokens = torch.tensor([[1, 5, 9], [1, 5, 9]])
     loss = contrastive_loss(IMAGES, TEXTS, torch.tensor(2.0), equal_rows(tokens))
-    assert float(loss) == 0.0  # nothing is left to tell apart
+    assert float(loss) == 0.0  # nothing is left to distinguish
 
 
 def test_only_whole_rows_of_tokens_count_as_the_same_caption() -> None:

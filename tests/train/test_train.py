@@ -43,7 +43,7 @@ SETTINGS = TrainSettings(
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    torch.set_num_threads(1)  # sums in another order end in other bits
+    torch.set_num_threads(1)  # sums in another order have other last bits
 
 
 def run(
@@ -66,7 +66,7 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
 
 @pytest.fixture(scope="module")
 def whole_run(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The result of an undisturbed run."""
+    """Return the result of an undisturbed run."""
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("train") / "whole"
     run(tiny_model, out)
@@ -114,7 +114,7 @@ def test_a_killed_run_ends_with_the_same_weights(
     steps = [
         json.loads(line)["step"] for line in (out / "train.log.jsonl").read_text().splitlines()
     ]
-    assert steps == [6, 12, 12]  # nothing twice, nothing of the lost steps
+    assert steps == [6, 12, 12]  # no step twice, and none of the lost steps
 
 
 def test_images_decoded_each_time_train_the_same_weights_as_cached_ones(

@@ -11,7 +11,7 @@ def test_recall_of_three_captions_of_two_images_as_counted_by_hand() -> None:
     # Captions 0 and 1 belong to image 0, caption 2 to image 1.
     scores = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.7, 0.6]])
     found = recall(scores, torch.tensor([0, 0, 1]))
-    # Text to image: right, wrong, wrong. Image 0's best caption leads; image 1's is second.
+    # Text to image: right, wrong, wrong. Image 0's best caption is first; image 1's is second.
     assert found["t2i_r@1"] == pytest.approx(100 / 3)
     assert found["i2t_r@1"] == 50.0
     assert found["t2i_r@5"] == found["i2t_r@5"] == found["i2t_r@10"] == 100.0

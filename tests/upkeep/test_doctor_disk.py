@@ -1,4 +1,4 @@
-"""What ``doctor`` says of the file system of a store."""
+"""The report of ``doctor`` about the file system of a store."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ from support.models import FakeEncoder
 def test_nothing_of_a_forgotten_image_is_left_anywhere_in_the_store(
     place: Path, index: dict[str, str]
 ) -> None:
-    """Bytes, sha256, id, path, captions, vectors: searched for in every byte of every file."""
+    """No file contains the bytes, sha256, id, path, captions or vectors."""
     images = {f"p{n}.jpg": n for n in range(80)} if index else IMAGES
     write_photos(place / "photos", images)
     build(place, encode__shard_rows=8, **index)
@@ -142,7 +142,7 @@ def test_its_bytes_under_a_new_name_and_new_bytes_under_its_name_stay_out(place:
 
 
 def test_another_name_of_the_bytes_can_return_with_other_bytes(place: Path) -> None:
-    """Only the ids that were asked for are closed for ever."""
+    """Only the requested ids are blocked permanently."""
     build(place)
     forget_ids(place)
     write_photos(place / "photos", IMAGES | {"copy-of-3.jpg": 50})
@@ -185,7 +185,7 @@ def test_forgetting_more_keeps_what_was_forgotten_before(place: Path) -> None:
 
 
 def test_an_image_that_is_only_in_an_older_version_can_be_forgotten(place: Path) -> None:
-    """It was removed from the folder, but history still has it."""
+    """It was removed from the folder, but older versions still contain it."""
     build(place)
     (place / "photos" / "p6.jpg").unlink()
     build(place)

@@ -56,7 +56,7 @@ def test_a_version_in_use_is_removed_by_the_next_writer(place: Path) -> None:
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing cleans up behind it but the kernel."""
+    """Simulates a kill: nothing except the kernel cleans up."""
 
 
 STEPS = [

@@ -45,7 +45,7 @@ def server() -> Iterator[HostileServer]:
 
 
 def build_list(place: Path, server: HostileServer, rows: dict[str, int]) -> Manifest:
-    """A build from a list of addresses: path and number of the drawing that it serves."""
+    """Build from a list of URLs: path and number of the drawing that the server sends."""
     for path, number in rows.items():
         server.routes[path] = Reply(png(number), headers={"Content-Type": "image/png"})
     lines = [{"url": server.url(path), "caption": f"a drawing {path}"} for path in rows]
@@ -61,7 +61,7 @@ def list_id(server: HostileServer, path: str) -> str:
 def test_downloaded_bytes_are_cleared_and_never_fetched_again(
     place: Path, server: HostileServer
 ) -> None:
-    """Of two addresses with the same bytes one is asked for: both go, and nobody else's row."""
+    """One of two URLs with the same bytes is forgotten: both rows are removed, and no other row."""
     rows = {"/a.png": 1, "/b.png": 2, "/also-b.png": 2, "/c.png": 3}
     build_list(place, server, rows)
     layout, manifest = opened(place)
@@ -72,7 +72,7 @@ def test_downloaded_bytes_are_cleared_and_never_fetched_again(
     hits = dict(server.hits)
     gone = [*traces_of(png(2)), list_id(server, "/b.png").encode(), b"b.png"]
     assert_nowhere(place / "store", *gone)
-    for key, uri in uris.items():  # rows keep their places
+    for key, uri in uris.items():  # the rows stay in place
         if key != hashlib.sha256(png(2)).hexdigest():
             assert hashlib.sha256(read_uri(uri)).hexdigest() == key
     manifest = build_list(place, server, rows | {"/d.png": 4})

@@ -1,4 +1,4 @@
-"""gc removes what nobody needs and keeps what someone may need."""
+"""gc removes what is not needed, and keeps what may be needed."""
 
 import math
 import os
@@ -124,7 +124,7 @@ def test_only_recent_shards_that_can_be_reused_are_kept(root):
 
 
 def test_objects_of_removed_versions_are_never_kept(root):
-    """Its shards may hold what was forgotten, and nobody was killed while making them."""
+    """Its shards may contain forgotten items, and no killed build created them."""
     made = publish_days_ago(root, 9, 8)
     layout = versions.open_layout(root)
     run(root, Retention(1, 7), spare=lambda _path: True)

@@ -1,4 +1,4 @@
-"""gc with damage, kills, concurrency and full disks: it refuses, or the next run completes it."""
+"""gc with damage, kills, concurrency and full disks: it fails, or the next run completes it."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def test_a_damaged_current_stops_gc_and_every_writer(root):
 
 @contextmanager
 def stopped_after(monkeypatch, calls):
-    """Removing fails from the n-th call on, as if the process had been killed there."""
+    """Removals fail from the n-th call on, as if the process had been killed there."""
     really, made = publish.remove_files, []
 
     def remove(paths):
@@ -72,7 +72,7 @@ def test_killed_anywhere_it_leaves_complete_versions(calls, root, monkeypatch):
 
 @pytest.mark.parametrize("calls", [1, 2])
 def test_every_writer_finishes_what_was_interrupted_below_the_floor(calls, root, monkeypatch):
-    """Objects go before the manifests: as long as a manifest is there, something is left to do."""
+    """Objects are removed before manifests: a remaining manifest shows that work is left."""
     old = publish_days_ago(root, 2, 1)
     publish_days_ago(root, 0, floor=3)
     layout = versions.open_layout(root)
@@ -109,7 +109,7 @@ def gc_in_a_process(root, how):
 
 
 def test_years_of_versions_can_be_removed_in_one_run(root):
-    """Each lock is an open file, and a process may have few."""
+    """Each lock is an open file, and a process can have only a few."""
     publish_days_ago(root, *range(300, 0, -1))
     script = f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (128, 4096))\n{_GC}"
     done = subprocess.run(

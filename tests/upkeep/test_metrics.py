@@ -17,7 +17,7 @@ TWELVE = {f"{number:02}.jpg": number for number in range(12)}
 
 
 def samples(path):
-    """Values by name, or by name and labels other than the store."""
+    """Return values by name, or by name and labels except that of the store."""
     found = {}
     for family in text_string_to_metric_families(path.read_text("utf-8")):
         assert family.documentation
@@ -70,7 +70,7 @@ def test_the_last_success_survives_a_failed_run(built):
 
 
 def test_it_survives_even_where_the_store_cannot_be_read(built, tmp_path):
-    """An unmounted disk: what was known stays, and the exit code tells."""
+    """With an unmounted disk, the known values stay, and the exit code shows the failure."""
     store, _, path = built
     before = samples(path)
     store.rename(tmp_path / "away")
@@ -101,7 +101,7 @@ def test_a_terminated_run_is_reported(built):
 def test_a_hostile_store_path_stays_one_label(tmp_path, name):
     path = tmp_path / "m.prom"
     store = tmp_path / name
-    for _ in range(2):  # the second reads what the first wrote
+    for _ in range(2):  # the second build reads the file of the first
         with pytest.raises(NoInputError), MetricsFile(path, store, "x"):
             raise NoInputError("nothing there")
     (family, *_) = text_string_to_metric_families(path.read_text("utf-8"))
@@ -148,7 +148,7 @@ def test_files_of_killed_writers_are_removed_and_those_of_living_ones_kept(built
 
 
 def test_a_reader_never_sees_a_partial_file(tmp_path):
-    """A writer is killed again and again in the middle of its work."""
+    """A writer is repeatedly killed in the middle of its work."""
     path = tmp_path / "m.prom"
     script = textwrap.dedent(
         f"""

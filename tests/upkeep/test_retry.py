@@ -32,7 +32,7 @@ def retry(place: Path, encoder: FakeEncoder | None = None) -> RetryReport:
 
 @pytest.fixture
 def old_decoder(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A decoder that refuses the fourth image; undo it for the next release."""
+    """A decoder that refuses the fourth image, until it is undone as if by a new release."""
 
     def refuse(uri: str, *args: Any) -> Any:
         if read_uri(uri) == jpeg(3):
@@ -50,7 +50,7 @@ def test_an_image_that_can_now_be_decoded_is_recovered(
     assert run_build(place / "store", photos).manifest.counts.quarantined == 2
     old_decoder.undo()
     again = run_build(place / "store", photos)
-    assert not again.published  # a build believes what it knows
+    assert not again.published  # a build uses what is recorded
     encoder = FakeEncoder()
     report = retry(place, encoder)
     assert (report.tried, report.back) == (2, ("folder/photos/p3.jpg",))
@@ -103,7 +103,7 @@ def test_urls_that_failed_permanently_are_asked_again(place: Path, server: Hosti
     report = retry(place)
     assert report.tried == 1
     assert server.hits["/0.png"] == 1
-    # Private addresses are not allowed for ever: asked, and refused.
+    # Private addresses are not allowed permanently: this request is refused.
     assert report.back == ()
     with fake_model(FakeEncoder()):
         report = retry_quarantined(place / "store", "again", {"fetch.allow_private": True})

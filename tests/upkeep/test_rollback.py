@@ -94,7 +94,7 @@ def test_a_manifest_that_differs_from_the_record_of_its_child_is_refused(root):
 
 
 def test_forgotten_items_stay_forgotten(root):
-    """The floor and the list of what was forgotten are the store's, not a version's."""
+    """The floor and the list of forgotten items belong to the store, not to a version."""
     publish_days_ago(root, 3)
     publish_days_ago(root, 2, floor=2)
     objects = Objects(versions.open_layout(root))

@@ -1,4 +1,4 @@
-"""The output of `schedule` works in cron's bare environment and by systemd's rules."""
+"""The output of `schedule` works in the minimal environment of cron and with systemd."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ import pytest
 from mmindex.core.errors import UsageError
 from mmindex.upkeep.schedule import Job, cron_line, parse_at, service_unit, timer_unit, unit_name
 
-# What paths may hold and shells, cron or systemd act on.
+# Characters in paths that are special for shells, cron or systemd.
 ODD = [
     "plain",
     "with space",
@@ -30,14 +30,14 @@ def job(store, command, **values):
 
 
 def as_cron_runs_it(line):
-    """The command that cron hands to the shell: the five fields off, ``\\%`` undone."""
+    """Return the command that cron passes to the shell, without the five fields and ``\\%``."""
     command = line.split(" ", 5)[5]
     assert not re.search(r"(?<!\\)%", command)
     return command.replace(r"\%", "%")
 
 
 def recorder(folder, codes):
-    """A stand-in for mmindex that writes down its words and ends with a code by command."""
+    """A replacement for mmindex that records its arguments; each command has its own exit code."""
     script = folder / "bin" / "my mmindex"
     script.parent.mkdir(parents=True)
     cases = "".join(f"{name}) exit {code};; " for name, code in codes.items())
@@ -93,7 +93,7 @@ def test_lines_that_cron_cannot_run_are_refused(store):
 
 
 def words_of(line):
-    """A command line taken apart by the rules of systemd.syntax(7)."""
+    """Split a command line by the rules of systemd.syntax(7)."""
     words = []
     for match in re.finditer(r'"((?:[^"\\]|\\.)*)"|(\S+)', line):
         text = match[1] if match[1] is not None else match[2]

@@ -36,7 +36,7 @@ KEY = hashlib.sha256(jpeg(3)).hexdigest()
 
 @pytest.fixture
 def layout() -> Iterator[Layout]:
-    """A store that has forgotten ``ID``, sound so far."""
+    """An intact store that has forgotten ``ID``."""
     with fast_folder() as place:
         build(place)
         forget_ids(place)
@@ -50,7 +50,7 @@ def problems(layout: Layout) -> str:
 
 
 def publish_with(layout: Layout, ref: ObjectRef) -> None:
-    """Publish the current version with one object in place of that of the same name."""
+    """Publish the current version with one object replaced."""
     manifest = versions.read_current(layout)
     assert manifest is not None
     objects = tuple(ref if old.name == ref.name else old for old in manifest.objects)
@@ -63,7 +63,7 @@ def publish_with(layout: Layout, ref: ObjectRef) -> None:
 
 
 def changed_table(layout: Layout, name: str, **values: str) -> ObjectRef:
-    """The published table ``name`` with other values in its first row."""
+    """Return the published table ``name`` with other values in its first row."""
     objects, manifest = Objects(layout), versions.read_current(layout)
     assert manifest is not None
     ref = manifest.find(name)

@@ -55,8 +55,7 @@ class AdaptReport:
     Attributes:
         store: the store's folder.
         version: the version that was read.
-        adapted: whether a model was written; False if no candidate improves recall by more than
-            the noise.
+        adapted: whether a model was written; False if no candidate improves recall significantly.
         out: the new model's folder; None if none was written.
         model: the model name for ``build``; None if none was written.
         fingerprint: the new model's fingerprint; empty if none was written.
@@ -158,7 +157,7 @@ def adapt(request: AdaptRequest) -> AdaptReport:
         made = ModelRequest(f"{LOCAL_DIR}{out}", "", parent.allow_pickle_weights)
         fingerprint = fingerprint_of(made, info.precision).fingerprint
     else:
-        log.info("no candidate improves recall by more than the noise; nothing is written")
+        log.info("no candidate improves recall significantly; nothing is written")
     return replace(report, fingerprint=fingerprint, seconds=time.monotonic() - started)
 
 

@@ -25,8 +25,8 @@ def adapt(
     """Adapt a store's model to captions of its images, without opening an image.
 
     The result is a folder with a new model. ``mmindex.build(store, model=report.model)`` computes
-    the new vectors from the old ones. If no candidate improves recall by more than the noise,
-    nothing is written.
+    the new vectors from the old ones. If no candidate improves recall significantly, nothing
+    is written.
 
     Args:
         store: the store's folder.

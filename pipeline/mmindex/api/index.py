@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mmindex.search.given import ImageLike
     from mmindex.search.hits import Limit
     from mmindex.search.query import Answer, Session, Sessions
+    from mmindex.search.rank import By
     from mmindex.search.vectorize import Vectorizer
     from mmindex.store.snapshot import Snapshot
 
@@ -174,7 +175,7 @@ class Index(Writing):
             text: the text to search for.
             keywords: search images only by these words in captions, file names and metadata; the
                 score of a hit is then BM25, not a cosine similarity.
-            hybrid: rank images also by the words of the text, see docs/keywords.md.
+            hybrid: rank images by the words of the text too; see docs/keywords.md.
             image: one or more query images: a file, the uri or id of an image in the corpus, an
                 opened image (PIL), or an array, uint8 (h, w, 3) or (h, w).
             vector: a query vector, such as one from :meth:`embed`: (dim,), of any length.
@@ -193,7 +194,7 @@ class Index(Writing):
                 ``taken:desc``. Hits without a value come last. Ranks are those by similarity.
             distinct: leave out near-duplicates of a better hit; their number is in
                 :attr:`Hit.copies`.
-            good: leave out weak hits, see :attr:`Hit.weak`. If nothing matches, there are no hits.
+            good: leave out weak hits; see :attr:`Hit.weak`. If nothing matches, there are no hits.
             columns: the image columns in :attr:`Hit.metadata` and tables; None: all.
             to: ``image``, or ``text`` for captions. None: captions for a single image if there are
                 any, otherwise images, like the command.
@@ -225,11 +226,12 @@ class Index(Writing):
         form = self._wanted(
             where, as_limit(k, min_score, distinct=distinct, good=good), sort, columns, to
         )
-        words = as_words(text, expect(hybrid, bool, "hybrid", "a bool"))
+        expect(hybrid, bool, "hybrid", "a bool")
         if keywords is not None:
-            parts = (text, image, vector, plus, minus, weights)
-            check_alone(keywords, parts, others=others or hybrid, to=form.to)
-            return form.hits(form.session.keywords(keywords, form.limit))
+            parts = (text, vector, weights, *several(image), *several(plus), *several(minus))
+            check_alone(keywords, parts, others=others or hybrid)
+            return form.hits(form.session.keywords(keywords, form.to, form.limit))
+        words = as_words(text, hybrid)
         wanted = [] if text is None else [text_part(text)]
         wanted += [image_part(one, "image") for one in several(image)]
         if vector is not None:
@@ -261,6 +263,7 @@ class Index(Writing):
         good: bool = False,
         columns: Sequence[str] | None = None,
         to: Side | None = "image",
+        keywords: bool = False,
         hybrid: bool = False,
         errors: Literal["raise", "keep"] = "raise",
     ) -> Iterator[Hits]:
@@ -269,6 +272,7 @@ class Index(Writing):
         Args:
             texts: the texts to search for; bytes are lines of a UTF-8 file.
             k, where, min_score, sort, distinct, good, columns, to, hybrid: as in :meth:`search`.
+            keywords: search images only by the words of each text.
             errors: what to do with an invalid text (empty, not valid UTF-8): ``raise``, or ``keep``
                 to return empty hits with the reason in :attr:`Hits.error`.
 
@@ -276,7 +280,7 @@ class Index(Writing):
             TypeError, UsageError, NoInputError, DataError, ModelMismatchError: as :meth:`search`;
                 errors of a text are raised when it is reached.
         """
-        from mmindex.search.given import as_limit, as_texts
+        from mmindex.search.given import as_by, as_limit, as_texts
 
         if errors not in ("raise", "keep"):
             raise UsageError(f"`errors`: {errors!r} is not 'raise' or 'keep'")
@@ -285,13 +289,13 @@ class Index(Writing):
             where, as_limit(k, min_score, distinct=distinct, good=good), sort, columns, to
         )
         form.session.snapshot.index(form.to or Modality.IMAGE)
-        both = expect(hybrid, bool, "hybrid", "a bool")
-        return self._many(given, form, hybrid=both, strict=errors == "raise")
+        by = as_by(keywords=keywords, hybrid=hybrid)
+        return self._many(given, form, by, strict=errors == "raise")
 
     def _many(
-        self, texts: Iterable[str | bytes], form: _Wanted, *, hybrid: bool, strict: bool
+        self, texts: Iterable[str | bytes], form: _Wanted, by: By, *, strict: bool
     ) -> Iterator[Hits]:
-        for answer in form.session.lines(texts, form.to, form.limit, hybrid=hybrid):
+        for answer in form.session.lines(texts, form.to, form.limit, by):
             if strict and answer.error is not None:
                 raise DataError(f"{answer.query[:80]!r}: {answer.error}")
             yield form.hits(answer)

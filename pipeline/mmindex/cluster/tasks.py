@@ -161,10 +161,49 @@ class Tasks(Generic[T, R]):
     label: Callable[[T], str]
     deaths: int = 0
     _remote: Any = None
+    _work: Any = None
     _running: dict[Any, tuple[T, int]] = field(default_factory=dict)
+    _fits: int = 0
+    _looked: float = -_POLL_S
+    _lonely_since: float = field(default_factory=time.monotonic)
 
     def run(self, arguments: Iterable[T]) -> Iterator[Done[T, R]]:
         """Run every task; results are in order of completion.
+
+        Raises:
+            MmindexError: as :meth:`wait`.
+        """
+        source, waiting = iter(arguments), True
+        try:
+            while waiting or self._running:
+                while waiting and len(self._running) < self.room:
+                    argument = next(source, None)
+                    if argument is None:
+                        waiting = False
+                        break
+                    self.submit(argument)
+                yield from self.wait()
+        finally:
+            self.close()
+
+    @property
+    def room(self) -> int:
+        """The number of tasks to submit: more than the nodes can run at the same time."""
+        if time.monotonic() - self._looked >= _POLL_S:
+            with _lost():
+                self._fits = sum(node.takes(self.need) for node in nodes())
+            self._looked = time.monotonic()
+            if self._fits:
+                self._lonely_since = self._looked
+        return max(1, _AHEAD * self._fits)
+
+    def submit(self, argument: T) -> None:
+        """Start a task as soon as a node is free."""
+        with _lost():
+            self._start(argument, 0)
+
+    def wait(self) -> list[Done[T, R]]:
+        """Wait until a task is done, or for a moment; return the completed ones.
 
         Raises:
             MmindexError: a task's error, with the node's name.
@@ -173,38 +212,33 @@ class Tasks(Generic[T, R]):
         """
         import ray
 
-        source, waiting, lonely_since = iter(arguments), True, time.monotonic()
-        try:
-            while waiting or self._running:
-                room = sum(node.takes(self.need) for node in nodes())
-                lonely_since = time.monotonic() if room else lonely_since
-                while waiting and len(self._running) < max(1, _AHEAD * room):
-                    argument = next(source, None)
-                    if argument is None:
-                        waiting = False
-                        break
-                    self._start(argument, 0)
-                if not room and time.monotonic() - lonely_since > _NO_NODES_S:
-                    raise NetworkError(
-                        f"the cluster has had no node for a unit for {_NO_NODES_S:g} s",
-                        "run the command again when there are nodes: finished work is kept",
-                    )
-                if self._running:
-                    ready, _ = ray.wait(list(self._running), timeout=_POLL_S)
-                    yield from (done for ref in ready for done in self._take(ref))
-        except ray.exceptions.RayError as error:
-            raise NetworkError(
-                f"the cluster is lost: {first_lines(error)}",
-                "run the command again: finished work is kept",
-            ) from error
-        finally:
-            # Disconnecting ends them. Cancelling a task that has just finished crashes Ray 2.60.
-            self._running.clear()
+        with _lost():
+            if self.room and not self._fits and self._alone() > _NO_NODES_S:
+                raise NetworkError(
+                    f"the cluster has had no node for a unit for {_NO_NODES_S:g} s",
+                    "run the command again when there are nodes: finished work is kept",
+                )
+            if not self._running:
+                return []
+            ready, others = ray.wait(list(self._running), timeout=_POLL_S)
+            if ready and others:
+                more, _ = ray.wait(others, num_returns=len(others), timeout=0)
+                ready += more
+            return [done for ref in ready for done in self._take(ref)]
+
+    def close(self) -> None:
+        """Forget unfinished tasks; disconnecting ends them."""
+        # Cancelling a task that has just finished crashes Ray 2.60.
+        self._running.clear()
+
+    def _alone(self) -> float:
+        return time.monotonic() - self._lonely_since
 
     def _start(self, argument: T, deaths: int) -> None:
         import ray
 
         if self._remote is None:
+            self._work = ray.put(self.work)  # sent to each node once, not with each task
             self._remote = ray.remote(
                 num_cpus=self.need.cpus,
                 num_gpus=self.need.gpus,
@@ -212,7 +246,7 @@ class Tasks(Generic[T, R]):
                 max_calls=0,  # otherwise a GPU's worker, with its model, would run only one task
                 scheduling_strategy="SPREAD",
             )(_run)
-        self._running[self._remote.remote(self.work, argument)] = (argument, deaths)
+        self._running[self._remote.remote(self._work, argument)] = (argument, deaths)
 
     def _take(self, ref: Any) -> Iterator[Done[T, R]]:
         """Yield the result of a task; nothing if its worker died and it was restarted."""
@@ -248,6 +282,20 @@ class Tasks(Generic[T, R]):
             f"a {what} died: its unit is restarted", unit=self.label(argument), deaths=deaths
         )
         self._start(argument, deaths)
+
+
+@contextmanager
+def _lost() -> Iterator[None]:
+    """Turn Ray's errors in the block into that of a lost cluster."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise NetworkError(
+            f"the cluster is lost: {first_lines(error)}",
+            "run the command again: finished work is kept",
+        ) from error
 
 
 def _run(work: Callable[[Any], Any], argument: Any) -> _Answer:

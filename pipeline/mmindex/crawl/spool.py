@@ -2,7 +2,7 @@
 
 Only then are the columns of the sources and their types known, and the two tables are written one
 after the other. The rows are therefore kept in a temporary SQLite database in the staging folder of
-the store. It needs constant memory, and its index finds duplicate ids.
+the store, or in another folder. It needs constant memory, and its index finds duplicate ids.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
@@ -67,16 +68,27 @@ class Kept:
 
 
 class Spool:
-    """The temporary database; a context manager that removes it at the end."""
+    """The temporary database; a context manager that removes it at the end.
 
-    def __init__(self, layout: Layout) -> None:
-        self._path = layout.staging_dir / f"{uuid.uuid4().hex}.sqlite"
+    Args:
+        layout: the store.
+        scratch: the folder of the database; None for the staging folder of the store.
+
+    Raises:
+        StorageError: the database cannot be created.
+    """
+
+    def __init__(self, layout: Layout, scratch: Path | None = None) -> None:
+        folder = scratch or layout.staging_dir
+        self._path = folder / f"mmindex-{uuid.uuid4().hex}.sqlite"
         self._columns = MetadataColumns()
-        with _sqlite_errors(self._path.name):
+        with _sqlite_errors(f"the tables in {folder}"):
             self._database = sqlite3.connect(self._path, isolation_level=None)
             for statement in _TABLES:
                 self._database.execute(statement)
             self._database.execute("BEGIN")
+        if scratch is not None:
+            self._path.unlink()  # nobody else empties this folder, should the process be killed
 
     def __enter__(self) -> Self:
         return self
@@ -236,6 +248,6 @@ def _sqlite_errors(what: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StorageError(
-            f"writing {what} to the staging folder of the store failed: {error}",
-            "free some disk space, or choose another `store`",
+            f"writing {what} to the temporary database of the crawl failed: {error}",
+            "free some disk space, or choose another `store` or `scratch`",
         ) from error

@@ -7,14 +7,15 @@ Files that have not changed since the last crawl are not read again, see
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
 
 import mmindex
+from mmindex.cluster.join import Joined
 from mmindex.core.config import FetchConfig, LimitsConfig, SourceConfig
 from mmindex.core.errors import UsageError
 from mmindex.core.progress import counter, get_logger
@@ -34,37 +35,40 @@ from mmindex.core.records import (
     SourceItem,
     VectorItem,
 )
+from mmindex.crawl.ahead import Reader, ThreadReader, read_ahead
 from mmindex.crawl.listings import Listings
 from mmindex.crawl.metadata import PhotoRules, photo_captions, row_metadata
+from mmindex.crawl.reading import Reading, ReadRules
 from mmindex.crawl.spool import Spool
-from mmindex.crawl.stamps import Known, KnownSidecar, Stamps
+from mmindex.crawl.spread import ClusterReader
+from mmindex.crawl.stamps import Known, Stamps, last_crawl
 from mmindex.crawl.tables import column_name
 from mmindex.crawl.tally import Tally, storable
+from mmindex.crawl.unchanged import Crawled, inputs_digest
 from mmindex.crawl.videos import VideoProber
 from mmindex.media.files import is_remote
-from mmindex.media.images import ImageLimits, probe
+from mmindex.media.images import ImageLimits
 from mmindex.media.kinds import image_extensions
-from mmindex.media.photo import DURATION, xmp_fields
-from mmindex.media.video import frame_key, frame_times, frame_uri, video_key
+from mmindex.media.photo import DURATION
+from mmindex.media.video import frame_key, frame_times, frame_uri
 from mmindex.sources import registry
 from mmindex.sources.captions import usable_captions
 from mmindex.sources.naming import folder_roots, named_specs, source_names
 from mmindex.sources.needs import needs_of
-from mmindex.sources.spec import SourceOptions, SourceSpec, open_source, source_name
+from mmindex.sources.spec import (
+    SourceOptions,
+    SourceSpec,
+    open_source,
+    source_name,
+)
 from mmindex.store.forgotten import NOTHING, Forgotten
 from mmindex.store.manifest import ObjectRef, SourceSummary, count_not_read
 from mmindex.store.objects import Objects
 
-# Reading waits for the disk and sha256 releases the interpreter lock, so a few threads hide the
-# time of both. Files in memory are limited to the look-ahead times ``limits.max_bytes``. An object
-# store takes tens of milliseconds per response, even for small objects.
+# An object store takes tens of milliseconds per response, even for small objects.
 _READERS: Final = 4
 _REMOTE_READERS: Final = 16
-_LOOK_AHEAD: Final = 2  # for each reader
 _FINGERPRINT: Final = "mmindex-corpus-1"
-
-
-_Event: TypeAlias = "tuple[SourceEvent, Future[_Loaded] | Known | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,9 @@ def crawl(
     names: Mapping[str, str] | None = None,
     rehash: bool = False,
     forgotten: Forgotten = NOTHING,
+    before: Crawled | None = None,
+    cluster: Joined | None = None,
+    scratch: Path | None = None,
 ) -> CrawlReport:
     """Read all sources and write the tables ``images`` and ``captions``.
 
@@ -126,6 +133,10 @@ def crawl(
         names: the name of each source by spec; None for the names in a new store.
         rehash: also read unchanged files.
         forgotten: items to leave out, by id or by bytes; they count as ignored.
+        before: the result of the published version's crawl, whose objects exist. It is returned if
+            nothing has changed.
+        cluster: its nodes read the images of folders, archives and tables, with the same result.
+        scratch: the folder of the temporary database, see :class:`mmindex.crawl.spool.Spool`.
 
     Raises:
         UsageError: a spec is invalid.
@@ -140,62 +151,84 @@ def crawl(
     specs = named_specs(texts, names if names is not None else source_names(texts, fetch))
     _refuse_idle_globs(sources, specs)
     image_limits = ImageLimits.of(limits)
+    read_rules = ReadRules(image_limits, photos)
     tallies = [
         Tally(text, source_name(spec, fetch)) for text, spec in zip(texts, specs, strict=True)
     ]
-    roots = folder_roots(specs)
     layout = objects.layout
     rules = f"{mmindex.__version__} {image_limits} metadata={photos.metadata}"
+    options = SourceOptions(
+        layout=layout,
+        max_bytes=limits.max_bytes,
+        fetch=fetch,
+        max_throttled=limits.max_quarantine,
+        forgotten=forgotten,
+        roots=folder_roots(specs),
+    )
+    own = [
+        replace(options, all_files=one.all_files, exclude=one.exclude, include=one.include)
+        for one in sources
+    ]
+    about = (_listing_rules(rules), photos, texts, [tally.name for tally in tallies])
+    inputs = None if rehash else inputs_digest(about, specs, own)
+    if before is not None and inputs and last_crawl(layout, rules) == before.identity(inputs):
+        return _unchanged(before)
     with (
-        Spool(layout) as spool,
+        Spool(layout, scratch) as spool,
         Stamps(layout, rules, distrust=rehash) as stamps,
         Listings(
             layout, _listing_rules(rules), limits.max_bytes, forgotten, distrust=rehash
         ) as listings,
         VideoProber(image_limits) as videos,
     ):
-        for source, spec, tally in zip(sources, specs, tallies, strict=True):
-            options = SourceOptions(
-                layout=layout,
-                max_bytes=limits.max_bytes,
-                all_files=source.all_files,
-                exclude=source.exclude,
-                include=source.include,
-                fetch=fetch,
-                max_throttled=limits.max_quarantine,
-                forgotten=forgotten,
-                roots=roots,
-                listings=listings,
-            )
-            sink = _Sink(spool, stamps, listings, videos, image_limits, photos, forgotten)
+        for spec, tally, its in zip(specs, tallies, own, strict=True):
+            sink = _Sink(spool, stamps, listings, videos, read_rules, forgotten)
             # Determined after opening, because opening downloads missing files.
-            events = open_source(spec, options)
-            readers = _REMOTE_READERS if is_remote(spec.where) else _READERS
+            events = _without(forgotten, open_source(spec, replace(its, listings=listings)))
             expected = needs_of(spec, layout, fetch).images or None
-            _read_source(_load_ahead(_without(forgotten, events), stamps, readers), tally, sink,
-                         expected)  # fmt: skip
+            with _reader(spec, read_rules, cluster) as reader:
+                _read_source(read_ahead(events, stamps, reader), tally, sink, expected)
             _warn_of_lost_captions(tally, limits.max_quarantine)
-        if spool.mixed_columns:
-            get_logger("crawl").warning(
-                "columns with values of several types are stored as text: in `where`, use "
-                "try_cast(COLUMN as DOUBLE)",
-                columns=", ".join(spool.mixed_columns),
-            )
-        images, captions = spool.write_images(objects), spool.write_captions(objects)
-    summaries = tuple(tally.summary() for tally in tallies)
-    return CrawlReport(
-        images=images,
-        captions=captions,
-        sources=summaries,
-        quarantined=tuple(entry for tally in tallies for entry in tally.quarantined),
-        seen=sum(summary.seen for summary in summaries),
-        ignored=sum(summary.ignored for summary in summaries),
-        corpus_fingerprint=corpus_fingerprint(images, captions),
-        details={
+        _warn_of_mixed_columns(spool.mixed_columns)
+        crawled = Crawled(
+            images=spool.write_images(objects),
+            captions=spool.write_captions(objects),
+            sources=tuple(tally.summary() for tally in tallies),
+            quarantined=tuple(entry for tally in tallies for entry in tally.quarantined),
+        )
+        if inputs is not None and crawled.lasts and not spool.mixed_columns:
+            stamps.identify(crawled.identity(inputs))
+    return _report(
+        crawled,
+        {
             "read": sum(tally.read for tally in tallies),
             "unchanged": sum(tally.unchanged for tally in tallies),
             "sources": [tally.report() for tally in tallies],
         },
+    )
+
+
+def _unchanged(before: Crawled) -> CrawlReport:
+    """Return the report of a crawl in which nothing has changed."""
+    get_logger("crawl").info("no file has changed", images=before.images.rows)
+    sources = [
+        {**msgspec.to_builtins(source), "read": 0, "unchanged": source.images}
+        for source in before.sources
+    ]
+    unchanged = sum(source.images for source in before.sources)
+    return _report(before, {"read": 0, "unchanged": unchanged, "sources": sources})
+
+
+def _report(crawled: Crawled, details: Mapping[str, Any]) -> CrawlReport:
+    return CrawlReport(
+        images=crawled.images,
+        captions=crawled.captions,
+        sources=crawled.sources,
+        quarantined=crawled.quarantined,
+        seen=sum(summary.seen for summary in crawled.sources),
+        ignored=sum(summary.ignored for summary in crawled.sources),
+        corpus_fingerprint=corpus_fingerprint(crawled.images, crawled.captions),
+        details=details,
     )
 
 
@@ -231,6 +264,15 @@ def _warn_of_lost_captions(tally: Tally, limit: float) -> None:
         )
 
 
+def _warn_of_mixed_columns(names: Sequence[str]) -> None:
+    if names:
+        get_logger("crawl").warning(
+            "columns with values of several types are stored as text: in `where`, use "
+            "try_cast(COLUMN as DOUBLE)",
+            columns=", ".join(names),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Sink:
     """Receives the images of all sources."""
@@ -239,17 +281,29 @@ class _Sink:
     stamps: Stamps
     listings: Listings
     videos: VideoProber
-    limits: ImageLimits
-    photos: PhotoRules
+    rules: ReadRules
     forgotten: Forgotten
 
 
-def _read_source(events: Iterable[_Event], tally: Tally, sink: _Sink, total: int | None) -> None:
+def _reader(spec: SourceSpec, rules: ReadRules, cluster: Joined | None) -> Reader:
+    """Return who reads the images of a source."""
+    threads = _REMOTE_READERS if is_remote(spec.where) else _READERS
+    if cluster is not None and registry.find(spec.kind).spreads:
+        return ClusterReader(cluster, rules, threads)
+    return ThreadReader(rules, threads, remote=is_remote(spec.where))
+
+
+def _read_source(
+    events: Iterable[tuple[SourceEvent, Reading | None]],
+    tally: Tally,
+    sink: _Sink,
+    total: int | None,
+) -> None:
     with counter(total=total, label="crawl", unit="image") as progress:
-        for event, loaded in events:
+        for event, found in events:
             match event:
-                case SourceItem() if loaded is not None:
-                    _take(event, loaded, tally, sink)
+                case SourceItem() if found is not None:
+                    _take(event, found, tally, sink)
                     progress.update(1)
                 case VectorItem():
                     _take_vector(event, tally, sink)
@@ -283,70 +337,23 @@ def _without(forgotten: Forgotten, events: Iterable[SourceEvent]) -> Iterator[So
                 yield event
 
 
-def _load_ahead(events: Iterable[SourceEvent], stamps: Stamps, threads: int) -> Iterator[_Event]:
-    """Yield events in order while a few threads read the files of later events."""
-    waiting: deque[_Event] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="crawl-read") as readers:
-        try:
-            for event in events:
-                found: Future[_Loaded] | Known | None = None
-                if isinstance(event, SourceItem):
-                    beside = event.sidecar.stamp if event.sidecar else None
-                    found = stamps.find(event.uri, event.stamp, beside) if event.stamp else None
-                    if found is None or (event.sidecar and found.sidecar is None):
-                        found = readers.submit(_load, event, found)
-                waiting.append((event, found))
-                if len(waiting) > _LOOK_AHEAD * threads:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            readers.shutdown(wait=True, cancel_futures=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """The bytes of an image, or its known facts, and the bytes of its sidecar."""
-
-    image: bytes | Known | None  # None for a video, of which only the key was computed
-    key: str
-    sidecar: bytes | None = None
-
-
-def _load(item: SourceItem, known: Known | None) -> _Loaded:
-    sidecar = None
-    if item.sidecar is not None:
-        with suppress(ItemError, OSError):  # counted where it is needed
-            sidecar = item.sidecar.read()
-    if known is not None:
-        return _Loaded(known, known.key, sidecar)
-    if item.video:
-        return _Loaded(None, video_key(item.video), sidecar)
-    data = item.read()
-    return _Loaded(data, hashlib.sha256(data).hexdigest(), sidecar)
-
-
-def _take(item: SourceItem, loaded: Future[_Loaded] | Known, tally: Tally, sink: _Sink) -> None:
+def _take(item: SourceItem, found: Reading, tally: Tally, sink: _Sink) -> None:
     """Add the rows of an item, or reject it with a reason."""
-    key = ""
-    try:
-        found = loaded if isinstance(loaded, Known) else loaded.result()
-        key = found.key
-        if isinstance(found, Known) or isinstance(found.image, Known):
-            tally.unchanged += 1
-        else:
-            tally.read += 1
-        if sink.forgotten.has_key(key):
+    if found.key:
+        tally.read += not found.unchanged
+        tally.unchanged += found.unchanged
+        if sink.forgotten.has_key(found.key):
             sink.listings.keep_nothing()
             tally.ignore(Ignored(Skip.FORGOTTEN))
             return
-        known = found if isinstance(found, Known) else _known(item, found, tally, sink)
+    try:
+        known = _known(item, found, tally, sink)
         rows = _frames(item, known, tally, sink) if item.video else [(item, known)]
-        if item.stamp is not None and rows:
-            sink.stamps.add(item.uri, item.stamp, known)
     except ItemError as error:
-        _reject(item, error, key, tally)
+        _reject(item, error, found.key, tally)
         return
+    if item.stamp is not None and rows:
+        sink.stamps.add(item.uri, item.stamp, known)
     for one, of_it in rows:
         _keep(one, of_it, tally, sink)
 
@@ -355,7 +362,7 @@ def _frames(
     item: SourceItem, known: Known, tally: Tally, sink: _Sink
 ) -> list[tuple[SourceItem, Known]]:
     """Yield the images of a video; the middle one gets the captions."""
-    times = frame_times(float(str(known.fields[DURATION])), sink.photos.video_interval)
+    times = frame_times(float(str(known.fields[DURATION])), sink.rules.photos.video_interval)
     rows = []
     for number, time_s in enumerate(times):
         frame = replace(
@@ -376,12 +383,12 @@ def _frames(
 def _keep(item: SourceItem, known: Known, tally: Tally, sink: _Sink) -> None:
     """Add the row and the captions of an image."""
     try:
-        row = _row(item, known, tally.name, sink.photos)
+        row = _row(item, known, tally.name, sink.rules.photos)
         kept = sink.spool.add_image(row, is_row=item.is_row)
     except ItemError as error:
         _reject(item, error, known.key, tally)
         return
-    told = (text for text in photo_captions(known, sink.photos) if text not in item.captions)
+    told = (text for text in photo_captions(known, sink.rules.photos) if text not in item.captions)
     captions = (*item.captions, *told)
     usable = list(usable_captions(captions))
     if empty := len(captions) - len(usable):
@@ -437,25 +444,26 @@ def _reject(item: SourceItem, error: ItemError, key: str, tally: Tally) -> None:
         tally.notes[NoteKind.CAPTIONS_OF_REJECTED_IMAGES] += len(item.captions)
 
 
-def _known(item: SourceItem, found: _Loaded, tally: Tally, sink: _Sink) -> Known:
-    """Return the facts about the bytes."""
-    known = found.image
+def _known(item: SourceItem, found: Reading, tally: Tally, sink: _Sink) -> Known:
+    """Return the facts about an item.
+
+    Raises:
+        ItemError: it cannot be used.
+    """
+    if found.failure is not None:
+        raise ItemError(*found.failure)
+    known = found.known
     if known is None:
         seen = sink.videos.probe(item.video)
         size = item.stamp[0] if item.stamp else 0
-        fields = {**sink.photos.kept(seen.fields), DURATION: seen.duration_s}
+        fields = {**sink.rules.photos.kept(seen.fields), DURATION: seen.duration_s}
         known = Known(found.key, seen.width, seen.height, seen.format, size, fields)
-    elif isinstance(known, bytes):
-        info = probe(known, sink.limits)
-        size, fields = len(known), sink.photos.kept(info.fields)
-        known = Known(found.key, info.width, info.height, info.format, size, fields)
     if item.sidecar is None:
         return known
     if found.sidecar is None:
         tally.notes[NoteKind.UNREADABLE_SIDECARS] += 1
         return known
-    fields = sink.photos.kept(xmp_fields(found.sidecar))
-    return replace(known, sidecar=KnownSidecar(item.sidecar.stamp, fields))
+    return replace(known, sidecar=found.sidecar)
 
 
 def _row(item: SourceItem, known: Known, source: str, photos: PhotoRules) -> ImageRow:

@@ -6,6 +6,8 @@ cached: a change within the clock tick of the file system would go unnoticed (gi
 racy: https://git-scm.com/docs/racy-git). A file whose content was replaced with the same size, time
 and inode is not detected; ``--rehash`` reads everything again.
 
+The cache also identifies the crawl that made it, see :mod:`mmindex.crawl.unchanged`.
+
 The cache is an SQLite file next to the manifests. Its memory use does not depend on the number of
 files. Its rows have checksums, and it is replaced atomically. It can be deleted at any time: the
 next crawl then reads everything.
@@ -29,7 +31,7 @@ from mmindex.store.layout import Layout
 from mmindex.store.publish import PartialFile
 from mmindex.store.purge import DAMAGED, open_stamps
 
-_RACY_NS: Final = 2_000_000_000
+RACY_NS: Final = 2_000_000_000
 _COLUMNS: Final = (
     "uri, bytes, mtime_ns, inode, key, width, height, format, size_bytes, fields, sidecar, crc"
 )
@@ -39,6 +41,7 @@ _TABLES: Final = (
     "PRAGMA synchronous = OFF",
     "PRAGMA cache_size = -32768",  # KiB
     "CREATE TABLE rules (text)",
+    "CREATE TABLE crawls (text)",
     "CREATE TABLE files (uri TEXT PRIMARY KEY, bytes, mtime_ns, inode, key BLOB, width, height,"
     " format, size_bytes, fields, sidecar, crc) WITHOUT ROWID",
 )
@@ -92,9 +95,10 @@ class Stamps:
     def __init__(self, layout: Layout, rules: str, *, distrust: bool = False) -> None:
         self._target = layout.stamps_file
         self._scratch: Path = layout.staging_dir / f"{uuid.uuid4().hex}.sqlite"
-        self._newest_ns = time.time_ns() - _RACY_NS
+        self._newest_ns = time.time_ns() - RACY_NS
         self._before = None if distrust else _open(self._target, rules)
         self._found = self._missed = self._added = 0
+        self._crawl = ""
         try:
             self._now = sqlite3.connect(self._scratch, isolation_level=None)
             for statement in _TABLES:
@@ -164,6 +168,18 @@ class Stamps:
             raise _storage_error(error) from error
         self._added += 1
 
+    def identify(self, crawl: str) -> None:
+        """Record the identity of this crawl; call it at the end.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        try:
+            self._now.execute("INSERT INTO crawls VALUES (?)", (crawl,))
+        except sqlite3.Error as error:
+            raise _storage_error(error) from error
+        self._crawl = crawl
+
     def _packed(self, sidecar: KnownSidecar | None) -> str:
         if sidecar is None or sidecar.stamp[1] >= self._newest_ns:
             return ""
@@ -175,10 +191,11 @@ class Stamps:
             return False
         try:
             (rows,) = self._before.execute("SELECT count(*) FROM files").fetchone()
+            same = self._crawl == _last_crawl(self._before)
         except DAMAGED as error:
             _warn(self._target, error)
             return False
-        return bool(rows == self._added)
+        return bool(rows == self._added and same)
 
     def _publish(self, *, keep_rest: bool) -> None:
         if not keep_rest and self._nothing_new():
@@ -214,6 +231,27 @@ def _open(path: Path, rules: str) -> sqlite3.Connection | None:
         _warn(path, error)
     database.close()
     return None
+
+
+def last_crawl(layout: Layout, rules: str) -> str:
+    """Return the identity of the last crawl with these rules; empty if it is unknown."""
+    database = _open(layout.stamps_file, rules)
+    if database is None:
+        return ""
+    try:
+        return _last_crawl(database)
+    except DAMAGED as error:
+        _warn(layout.stamps_file, error)
+        return ""
+    finally:
+        database.close()
+
+
+def _last_crawl(database: sqlite3.Connection) -> str:
+    # Caches of earlier versions of mmindex do not have this table.
+    tables = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'crawls'").fetchone()
+    row = database.execute("SELECT text FROM crawls").fetchone() if tables else None
+    return "" if row is None else str(row[0])
 
 
 def _warn(path: Path, error: Exception) -> None:

@@ -17,6 +17,9 @@ from mmindex.store.objects import Objects
 
 Mask = NDArray[np.bool_]
 
+# What is encoded: an image's uri or a text.
+CONTENT = pa.schema([pa.field("key", pa.string()), pa.field("content", pa.binary())])
+
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
@@ -75,7 +78,15 @@ def plan_backlog(live: DistinctKeys, shards: Sequence[Shard], *, retry: bool = F
 def read_rows(
     objects: Objects, table: ObjectRef, column: str, rows: Mask
 ) -> Iterator[tuple[str, bytes]]:
-    """Stream (key, UTF-8 bytes of ``column``) of the chosen rows.
+    """Stream (key, UTF-8 bytes of ``column``) of the chosen rows."""
+    for batch in read_batches(objects, table, column, rows):
+        yield from zip(batch["key"].to_pylist(), batch["content"].to_pylist(), strict=True)
+
+
+def read_batches(
+    objects: Objects, table: ObjectRef, column: str, rows: Mask
+) -> Iterator[pa.RecordBatch]:
+    """Stream the chosen rows as batches of :data:`CONTENT`: the key, and ``column`` as bytes.
 
     Bytes, because a text may contain lone surrogates, which Arrow cannot return as strings.
     """
@@ -85,5 +96,4 @@ def read_rows(
         start += batch.num_rows
         if len(wanted):
             chosen = batch.take(pa.array(wanted))
-            values = chosen[column].cast(pa.binary()).to_pylist()
-            yield from zip(chosen["key"].to_pylist(), values, strict=True)
+            yield pa.record_batch([chosen["key"], chosen[column].cast(pa.binary())], CONTENT)

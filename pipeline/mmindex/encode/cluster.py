@@ -8,40 +8,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NoReturn
 
-from mmindex.cluster.connect import connected
+from mmindex.cluster.join import Joined, Site, cpu_need, require_room
 from mmindex.cluster.tasks import Need, Node, Tasks, nodes, on_each
 from mmindex.core.config import Config
-from mmindex.core.errors import InternalError, MmindexError, NetworkError
+from mmindex.core.errors import InternalError, NetworkError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import counter, get_logger
+from mmindex.encode.mapping import MappedPart
 from mmindex.encode.node import (
     MakeSource,
     Sample,
     Setup,
     encode_unit,
     look,
-    package_versions,
+    map_unit,
     require_same,
     why_unreadable,
 )
 from mmindex.encode.units import Unit, UnitResult
 from mmindex.encode.work import EncoderSource
 from mmindex.media.images import ImageLimits
-from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo
 from mmindex.store.objects import Objects
-from mmindex.store.staging import HeldLayout, clear_staging, hold_staging
 
-# More threads hardly speed up a batch; several units at once use a large node better.
-_MOST_CORES = 4
 _TOLD_EVERY_S = 30.0
 _NODES_TOLD = 16  # with more nodes, log only the slowest and the fastest
-_SWEEPS, _SWEEP_S = 10, 0.2
 
 
 @dataclass(slots=True)
@@ -75,47 +70,34 @@ class ClusterWorker:
     need: Need
     nodes: dict[str, NodeFigures] = field(default_factory=dict)
     retries: int = 0
-    _stack: ExitStack = field(default_factory=ExitStack)
     _began: dict[str, float] = field(default_factory=dict)
     _told: float = 0.0
 
     @classmethod
-    def join(
-        cls,
-        address: str,
-        layout: Layout,
-        config: Config,
-        known: EncoderInfo | None,
-        make_source: MakeSource,
+    def on(
+        cls, joined: Joined, config: Config, known: EncoderInfo | None, make_source: MakeSource
     ) -> ClusterWorker:
-        """Connect to a cluster and check every node.
+        """Check the model of every node of a cluster.
 
         Args:
-            address: address of the cluster, see :func:`mmindex.cluster.connect.connected`.
-            layout: the store; its writer lock must be held.
+            joined: the cluster.
             config: the run's settings.
             known: the published version's encoder.
             make_source: makes an encoder on a node; a function at module level.
 
         Raises:
-            MissingPackageError: ray is not installed.
-            NetworkError: there is no cluster, or no node can run a unit.
+            NetworkError: no node can run a unit.
             MmindexError: a node is not suitable; the message names it.
         """
-        with ExitStack() as stack:
-            stack.callback(_sweep, layout)
-            stack.enter_context(connected(address))
-            held = stack.enter_context(hold_staging(layout))
-            need, device = what_a_unit_needs(config, nodes())
-            worker = cls(setup_of(held, config, known, make_source, (need, device)), need)
-            infos = worker.look()
-            if not infos:
-                raise NetworkError(f"the cluster at {address} has lost all its nodes")
-            worker.setup = replace(worker.setup, info=_agreed(infos))
-            get_logger("encode").info(
-                "joined a cluster", nodes=len(infos), cores_per_unit=need.cpus, device=device
-            )
-            worker._stack = stack.pop_all()
+        need, device = what_a_unit_needs(config, nodes())
+        worker = cls(setup_of(joined.site, config, known, make_source, (need, device)), need)
+        infos = worker.look()
+        if not infos:
+            raise NetworkError("the cluster has lost all its nodes")
+        worker.setup = replace(worker.setup, info=_agreed(infos))
+        get_logger("encode").info(
+            "encoding on a cluster", nodes=len(infos), cores_per_unit=need.cpus, device=device
+        )
         return worker
 
     @property
@@ -162,14 +144,22 @@ class ClusterWorker:
                 self.retries += tasks.deaths
                 tasks.deaths = 0
                 self._count(side, done.node, done.result, done.seconds)
-                progress.update(len(done.argument.rows))
+                progress.update(done.argument.size)
                 progress.set_postfix(nodes=len(self.nodes), retries=self.retries, refresh=False)
                 self._tell(side)
                 yield done.result
 
-    def close(self) -> None:
-        """Disconnect from the cluster; its workers of this run end."""
-        self._stack.close()
+    def map(
+        self, _objects: Objects, side: Modality, parts: Iterable[MappedPart]
+    ) -> Iterator[tuple[int, UnitResult]]:
+        """Compute vectors of an adapted model on the nodes, as :meth:`Worker.map`.
+
+        Results are in order of completion.
+        """
+        tasks = Tasks(partial(map_unit, self.setup, side), self.need, _label_of_part)
+        for done in tasks.run(parts):
+            yield done.argument.first, done.result
+        self.retries += tasks.deaths
 
     def _count(self, side: Modality, node: str, result: UnitResult, seconds: float) -> None:
         figures, now = self.nodes.setdefault(node, NodeFigures()), time.monotonic()
@@ -199,20 +189,8 @@ class ClusterWorker:
         )
 
 
-def _sweep(layout: Layout) -> None:
-    """Remove what dead workers staged; workers of a stopped run need a moment to end."""
-    try:
-        for _ in range(_SWEEPS):
-            clear_staging(layout)
-            if not any(layout.staging_dir.iterdir()):
-                return
-            time.sleep(_SWEEP_S)
-    except MmindexError as error:  # the error that ended the run matters more
-        get_logger("encode").warning("staged files of workers remain", why=error.message)
-
-
 def setup_of(
-    held: HeldLayout,
+    site: Site,
     config: Config,
     known: EncoderInfo | None,
     make_source: MakeSource,
@@ -221,7 +199,7 @@ def setup_of(
     """Return the setup of workers.
 
     Args:
-        held: the store, with a folder that the driver holds.
+        site: what every node must have.
         config: the run's settings.
         known: the published version's encoder.
         make_source: makes an encoder on a node.
@@ -230,12 +208,10 @@ def setup_of(
     need, device = unit
     encode = config.encode.model_copy(update={"cores": need.cpus, "device": device})
     return Setup(
-        root=held.root,
-        held=held.staging_dir,
+        site=site,
         config=config.model_copy(update={"encode": encode}),
         known=known,
         make_source=make_source,
-        versions=package_versions(),
     )
 
 
@@ -250,15 +226,9 @@ def what_a_unit_needs(config: Config, there: Sequence[Node]) -> tuple[Need, str]
     if device.startswith("cuda") or (device == "auto" and with_gpus):
         share = min((node.cpus // node.gpus for node in with_gpus), default=0)
         need, device = Need(wanted or share or 1, gpus=1), "cuda"  # decoding uses most of them
+        require_room(need, there)
     else:
-        largest = max((node.cpus for node in there), default=0)
-        need, device = Need(wanted or min(largest, _MOST_CORES) or 1), "cpu"
-    if not any(node.takes(need) for node in there):
-        has = ", ".join(f"{one.name}: {one.cpus} CPUs, {one.gpus} GPUs" for one in there[:5])
-        raise NetworkError(
-            f"no node of the cluster has {need.cpus} CPUs and {need.gpus} GPUs for a unit ({has})",
-            "start larger nodes, or lower `cores`",
-        )
+        need, device = cpu_need(wanted, there), "cpu"
     return need, device
 
 
@@ -277,7 +247,11 @@ def _agreed(found: Sequence[tuple[Node, EncoderInfo]]) -> EncoderInfo:
 def _label(unit: Unit) -> str:
     key, content = unit.rows[0]
     what = content.decode("utf-8", "replace") if unit.side is Modality.IMAGE else key
-    return f"unit {unit.number} of {unit.side}s ({len(unit.rows)} items from {what})"
+    return f"unit {unit.number} of {unit.side}s ({unit.size} items from {what})"
+
+
+def _label_of_part(part: MappedPart) -> str:
+    return f"the vectors of {part.ref.name}"
 
 
 def _not_here() -> NoReturn:

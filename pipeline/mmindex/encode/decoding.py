@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar, cast
 
+import numpy as np
 from pebble import ProcessFuture, ProcessPool
 
 from mmindex.core.errors import InternalError
 from mmindex.core.progress import get_logger
 from mmindex.core.records import ItemError, Reason
+from mmindex.core.shared import SharedRows
 from mmindex.core.system import die_with_parent, limit_worker, reuse_freed_memory
 from mmindex.core.workers import WORKERS, worker_deaths
 from mmindex.media.images import ImageLimits
@@ -55,6 +57,7 @@ class Failure:
 Decoded = Pixels | Failure
 T = TypeVar("T")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +80,25 @@ def worker_bytes(max_pixels: int) -> int:
     return _WORKER_BASE_BYTES + _WORKER_BYTES_PER_PIXEL * max_pixels
 
 
-def start_worker(memory_bytes: int) -> None:
+_shared: SharedRows | None = None  # in a worker: where its pixels go
+
+
+def start_worker(memory_bytes: int, shared: SharedRows | None) -> None:
     """Initialise a worker."""
     die_with_parent()
+    global _shared  # noqa: PLW0603 # a pool's initializer has no other way to leave something behind
+    _shared = shared
     reuse_freed_memory(64 << 20)
-    limit_worker(memory_bytes)
+    limit_worker(memory_bytes + (shared.size_bytes if shared else 0))
+
+
+def _run(decode: Callable[[T], R], task: T, slot: int) -> R | None:
+    """Process a task in a worker; None if the result is in the shared memory."""
+    result = decode(task)
+    if _shared is None or not isinstance(result, np.ndarray):
+        return result
+    _shared.view()[slot] = result
+    return None
 
 
 class DecodePool(Generic[T, R]):
@@ -92,6 +109,7 @@ class DecodePool(Generic[T, R]):
         workers: processes; 0 decodes in this process, without protection.
         timeout_s: seconds allowed for one image.
         memory_bytes: address space of a worker.
+        shared: memory for results, which are arrays of its shape; otherwise they are pickled.
     """
 
     def __init__(
@@ -100,11 +118,14 @@ class DecodePool(Generic[T, R]):
         workers: int,
         timeout_s: float,
         memory_bytes: int,
+        shared: SharedRows | None = None,
     ) -> None:
         self._decode = decode
         self._workers = workers
         self._timeout_s = timeout_s
         self._memory_bytes = memory_bytes
+        self._shared = shared
+        self._tickets = count()
         self._pool: ProcessPool | None = None
         self._breaks = 0
 
@@ -124,6 +145,11 @@ class DecodePool(Generic[T, R]):
         """The number of processes, also before they are started."""
         return self._workers
 
+    @property
+    def rows(self) -> int:
+        """The number of arrays in the shared memory."""
+        return self._shared.rows if self._shared else 0
+
     def close(self) -> None:
         """End the processes; further work starts new ones."""
         if self._pool is not None:
@@ -134,6 +160,8 @@ class DecodePool(Generic[T, R]):
     def results(self, tasks: Iterable[T], ahead: int) -> Iterator[tuple[T, R | Failure]]:
         """Decode every task; at most ``ahead`` are in progress or waiting for the caller.
 
+        An array in shared memory is valid until ``rows - ahead`` further results were taken.
+
         Raises:
             InternalError: workers cannot be started.
         """
@@ -142,34 +170,37 @@ class DecodePool(Generic[T, R]):
                 yield task, self._outcome(partial(self._decode, task))
             return
         source = iter(tasks)
-        pending: deque[tuple[T, ProcessFuture[R]]] = deque()
+        pending: deque[tuple[T, int, ProcessFuture[R | None]]] = deque()
         while True:
             for task in islice(source, ahead - len(pending)):
-                pending.append((task, self._submit(task)))
+                slot = next(self._tickets) % max(1, self.rows)
+                pending.append((task, slot, self._submit(task, slot)))
             if not pending:
                 return
-            task, future = pending.popleft()
+            task, slot, future = pending.popleft()
             try:
                 decoded = self._outcome(future.result)
             except BrokenProcessPool as error:
-                again = [task, *(waiting for waiting, _ in pending)]
+                again = [(task, slot), *((waiting, its) for waiting, its, _ in pending)]
                 self._restart(error)
-                pending = deque((waiting, self._submit(waiting)) for waiting in again)
+                pending = deque((one, its, self._submit(one, its)) for one, its in again)
                 continue
             self._breaks = 0
-            yield task, decoded
+            if decoded is None and self._shared is not None:
+                decoded = cast("R", self._shared.view()[slot])
+            yield task, cast("R | Failure", decoded)
 
-    def _submit(self, task: T) -> ProcessFuture[R]:
+    def _submit(self, task: T, slot: int) -> ProcessFuture[R | None]:
         if self._pool is None:
             self._pool = ProcessPool(
                 max_workers=self._workers,
                 initializer=start_worker,
-                initargs=(self._memory_bytes,),
+                initargs=(self._memory_bytes, self._shared),
                 context=WORKERS,
             )
-        return self._pool.schedule(self._decode, args=(task,), timeout=self._timeout_s)
+        return self._pool.schedule(_run, args=(self._decode, task, slot), timeout=self._timeout_s)
 
-    def _outcome(self, result: Callable[[], R]) -> R | Failure:
+    def _outcome(self, result: Callable[[], S]) -> S | Failure:
         try:
             with worker_deaths(self._timeout_s):
                 return result()

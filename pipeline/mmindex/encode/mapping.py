@@ -8,7 +8,8 @@ either, so failures are copied.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,7 +33,7 @@ _ROWS = 8_192
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MappedPart:
     """The usable content of one of the parent's shards.
 
     Attributes:
@@ -47,6 +48,14 @@ class Part:
     rows: Int64
     failed: dict[str, Failure]
 
+    @property
+    def digest(self) -> str:
+        """Identifies the part in its new shard, as :attr:`mmindex.encode.units.Unit.digest`."""
+        digest = hashlib.sha256(self.ref.sha256.encode())
+        digest.update(self.rows.astype("<i8").tobytes())
+        digest.update("".join(sorted(self.failed)).encode())
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
@@ -57,7 +66,7 @@ class Mapping:
         rest: what is still to be encoded afterwards.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[MappedPart, ...]
     rest: Backlog
 
     @property
@@ -86,7 +95,7 @@ def plan_mapping(
         given = live.rows[np.concatenate([taken, lost])]
         rest[given] = False
         if len(given):
-            parts.append(Part(shard.ref, int(given.min()), rows, failed))
+            parts.append(MappedPart(shard.ref, int(given.min()), rows, failed))
     return Mapping(tuple(parts), replace(backlog, rows=rest))
 
 
@@ -110,25 +119,24 @@ def _take_failures(
     return {key: why for (key, why), wanted in pairs if wanted}, places[taken]
 
 
-def map_vectors(
-    objects: Objects, mapping: Mapping, affine: Affine, side: Modality, info: EncoderInfo
-) -> Iterator[tuple[int, UnitResult]]:
-    """Write the new shards; yield each with its first row of the table.
+def map_part(
+    objects: Objects, part: MappedPart, affine: Affine, side: Modality, info: EncoderInfo
+) -> UnitResult:
+    """Write the new shard of a part.
 
     Raises:
-        DataError: a shard of the parent is damaged.
-        StorageError: a shard cannot be written.
+        DataError: the parent's shard is damaged.
+        StorageError: the shard cannot be written.
     """
-    for part in mapping.parts:
-        writer = ShardWriter(objects, side, info, 0)
-        for key, failure in sorted(part.failed.items()):
-            writer.fail(key, failure)
-        first = 0
-        for batch in objects.iter_batches(part.ref, ["key", "vector"], rows=_ROWS):
-            low, high = np.searchsorted(part.rows, (first, first + batch.num_rows))
-            taken = batch.take(pa.array(part.rows[low:high] - first))
-            first += batch.num_rows
-            vectors = taken["vector"].flatten().to_numpy().reshape(len(taken), -1)
-            if len(taken):
-                writer.add(taken["key"].to_pylist(), affine(vectors))
-        yield part.first, UnitResult(0, writer.publish(), dict(writer.failed), writer.encoded)
+    writer = ShardWriter(objects, side, info, 0, part.digest)
+    for key, failure in sorted(part.failed.items()):
+        writer.fail(key, failure)
+    first = 0
+    for batch in objects.iter_batches(part.ref, ["key", "vector"], rows=_ROWS):
+        low, high = np.searchsorted(part.rows, (first, first + batch.num_rows))
+        taken = batch.take(pa.array(part.rows[low:high] - first))
+        first += batch.num_rows
+        vectors = taken["vector"].flatten().to_numpy().reshape(len(taken), -1)
+        if len(taken):
+            writer.add(taken["key"].to_pylist(), affine(vectors))
+    return UnitResult(0, writer.publish(), dict(writer.failed), writer.encoded)

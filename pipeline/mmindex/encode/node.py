@@ -1,39 +1,33 @@
 """The code that runs on the nodes of a cluster: a check of the node, and units.
 
-A worker checks its node before its first unit: every node must see the same store and corpus and
-have the same packages and model. The model and the decoders stay loaded between units.
+A worker checks its node before its first unit: in addition to what every node of a cluster must
+have (:mod:`mmindex.cluster.join`), it must see the same corpus and have the same model. The model
+and the decoders stay loaded between units.
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import mmindex
+from mmindex.cluster.join import Site
 from mmindex.core.config import Config
-from mmindex.core.errors import MmindexError, ModelMismatchError, NoInputError, StorageError
+from mmindex.core.errors import MmindexError, ModelMismatchError, NoInputError
+from mmindex.core.modality import Modality
 from mmindex.core.records import ItemError
-from mmindex.core.system import calm_openmp
+from mmindex.encode.mapping import MappedPart
 from mmindex.encode.units import Unit, UnitResult
 from mmindex.encode.work import EncoderSource, Worker
 from mmindex.media.images import ImageLimits
-from mmindex.media.services import use_endpoint
 from mmindex.media.uris import read_indexed, split_uri
 from mmindex.media.video import split_frame
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo
 from mmindex.store.objects import Objects
-from mmindex.store.place import require_writable
-from mmindex.store.staging import hold_staging, is_held
+from mmindex.store.staging import hold_staging
 
 MakeSource = Callable[[Config, EncoderInfo | None], EncoderSource]
-# The packages that affect pixels, vectors, the bytes of a shard, or those of an index.
-_PACKAGES = (
-    "torch", "open_clip_torch", "timm", "numpy", "pillow", "pyarrow", "faiss-gpu", "faiss-cpu",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +43,20 @@ class Setup:
     """What every worker needs in addition to its units.
 
     Attributes:
-        root: the store's folder.
-        held: a folder below ``staging/`` that the driver holds.
+        site: what every node must have.
         config: the run's settings, for one unit.
         known: the published version's encoder.
         make_source: makes the encoder that the configuration names.
-        versions: the driver's package versions.
         samples: images that the driver could read.
         info: the encoder that all nodes agreed on; None: not yet known.
     """
 
-    root: Path
-    held: Path
+    site: Site
     config: Config
     known: EncoderInfo | None
     make_source: MakeSource
-    versions: dict[str, str]
     samples: tuple[Sample, ...] = ()
     info: EncoderInfo | None = None
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions that must be the same on every node."""
-
-    def of(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return "none"
-
-    own = {"mmindex": mmindex.__version__, "Python": platform.python_version()}
-    return own | {name: of(name) for name in _PACKAGES}
 
 
 def require_same(one: str, info: EncoderInfo, two: str, other: EncoderInfo) -> None:
@@ -131,16 +108,7 @@ def look(setup: Setup) -> EncoderInfo:
 
 
 def _look_around(setup: Setup) -> EncoderSource:
-    calm_openmp()  # before torch is imported
-    config = setup.config
-    use_endpoint(config.fetch.s3_endpoint, [source.spec for source in config.source])
-    for name, has in package_versions().items():
-        if has != setup.versions[name]:
-            raise ModelMismatchError(
-                f"{name} is {has} here and {setup.versions[name]} where the command runs",
-                "install the same versions on every node",
-            )
-    _require_store(setup)
+    setup.site.require()
     source = setup.make_source(setup.config, setup.known)
     if setup.info is not None:
         require_same("the other nodes", setup.info, "this node", source.info)
@@ -151,21 +119,6 @@ def _look_around(setup: Setup) -> EncoderSource:
                 f"{sample.uri}: {why}", "mount the corpus at the same place on every node"
             )
     return source
-
-
-def _require_store(setup: Setup) -> None:
-    """Check that the store is here, is writable, and that locks work across nodes."""
-    if not setup.held.is_dir():
-        raise NoInputError(
-            f"{setup.root}: not the store that the command writes to",
-            "mount the store's file system at the same place on every node",
-        )
-    require_writable(setup.root)
-    if not is_held(setup.held):
-        raise StorageError(
-            f"{setup.root}: a lock that another node holds is not visible here",
-            "the file system must support flock between nodes: NFS 4, or Lustre mounted with flock",
-        )
 
 
 def why_unreadable(sample: Sample, limits: ImageLimits) -> str:
@@ -186,8 +139,16 @@ _kept: tuple[Setup, Worker] | None = None  # one per process, so that a model is
 def encode_unit(setup: Setup, unit: Unit) -> UnitResult:
     """Encode a unit in this worker."""
     worker = _worker(setup)
-    with hold_staging(Layout(setup.root)) as staged:
-        [result] = worker.encode(Objects(staged), unit.side, [unit], len(unit.rows))
+    with hold_staging(Layout(setup.site.root)) as staged:
+        [result] = worker.encode(Objects(staged), unit.side, [unit], unit.size)
+    return result
+
+
+def map_unit(setup: Setup, side: Modality, part: MappedPart) -> UnitResult:
+    """Compute vectors of an adapted model in this worker."""
+    worker = _worker(setup)
+    with hold_staging(Layout(setup.site.root)) as staged:
+        [(_, result)] = worker.map(Objects(staged), side, [part])
     return result
 
 

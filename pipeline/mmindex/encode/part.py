@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mmindex.core.config import Config
 from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
-from mmindex.encode.backlog import plan_backlog
-from mmindex.encode.given import GivenFiles, plan_given
-from mmindex.encode.plan import ShardReader
+from mmindex.encode.given import GivenFiles
+from mmindex.encode.mapping import MappedPart
+from mmindex.encode.plan import EncodePlan, ShardReader, plan_encode
 from mmindex.encode.shards import find_leftovers, is_sound
-from mmindex.encode.units import Unit, UnitResult, UnitRows, cut, read_units
+from mmindex.encode.units import UnitResult, UnitRows, read_units
 from mmindex.encode.work import EncoderSource, Worker, warn_of_cut_texts
-from mmindex.store.keys import live_keys
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import Objects
 
+# What is encoded: the tables of the crawl.
+TABLES = {Modality.IMAGE: "crawl/images", Modality.TEXT: "crawl/captions"}
 _PART = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
 
@@ -62,7 +63,8 @@ class PartReport:
         version: the published version that it used.
         units: number of its units.
         done_before: how many of them were already encoded.
-        encoded_images, encoded_texts: new vectors.
+        encoded_images, encoded_texts: vectors that the model made.
+        mapped_images, mapped_texts: vectors computed from those of an adapted model's parent.
         failed: items without a vector; the run that adopts the shards reports the reasons.
         cut_texts: texts that were longer than the model's context.
         seconds: wall time by part of the work, see :class:`mmindex.encode.stage.EncodeReport`.
@@ -75,6 +77,8 @@ class PartReport:
     done_before: int
     encoded_images: int
     encoded_texts: int
+    mapped_images: int
+    mapped_texts: int
     failed: int
     cut_texts: int
     seconds: dict[str, float]
@@ -112,6 +116,8 @@ def encode_part(
         done_before=work.done_before,
         encoded_images=work.encoded[Modality.IMAGE],
         encoded_texts=work.encoded[Modality.TEXT],
+        mapped_images=work.mapped[Modality.IMAGE],
+        mapped_texts=work.mapped[Modality.TEXT],
         failed=work.failed,
         cut_texts=work.cut_texts,
         seconds={name: round(value, 3) for name, value in work.seconds.items()},
@@ -132,49 +138,52 @@ class _PartWork:
     failed: int = 0
     cut_texts: int = 0
     encoded: Counter[Modality] = field(default_factory=Counter)
+    mapped: Counter[Modality] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
 
     def run(self, worker: Worker, part: Part) -> None:
-        tables = {
-            Modality.IMAGE: self.published.require("crawl/images"),
-            Modality.TEXT: self.published.require("crawl/captions"),
-        }
-        every = [(side, unit) for side, table in tables.items() for unit in self._cut(side, table)]
+        plans = [self._plan(side) for side in Modality]
+        every = [
+            (plan, piece)
+            for plan in plans
+            for piece in (*plan.mapped_parts, *plan.units(self.config.encode.shard_rows))
+        ]
         mine = every[part.number - 1 :: part.of]
         self.units = len(mine)
         leftovers = find_leftovers(self.objects.layout, self.source.info)
         done = {(entry.side, entry.unit): entry.ref for entry in leftovers}
-        for side, table in tables.items():
-            rows = [unit for its, unit in mine if its is side]
-            total = sum(len(unit.rows) for unit in rows)
+        for plan in plans:
+            pieces = [piece for its, piece in mine if its is plan]
+            parts = [one for one in pieces if isinstance(one, MappedPart)]
+            todo = (one for one in parts if not self._is_done(plan.side, one.digest, done))
+            for _, result in worker.map(self.objects, plan.side, todo) if parts else ():
+                self.mapped[plan.side] += result.encoded
+                self._add(result)
+            rows = [one for one in pieces if isinstance(one, UnitRows)]
             if rows:
-                units = self._missing(read_units(self.objects, table, side, rows), done)
-                for result in worker.encode(self.objects, side, units, total):
-                    self._add(side, result)
+                read = read_units(self.objects, plan.table, plan.side, rows)
+                units = (one for one in read if not self._is_done(plan.side, one.digest, done))
+                total = sum(len(one.rows) for one in rows)
+                for result in worker.encode(self.objects, plan.side, units, total):
+                    self.encoded[plan.side] += result.encoded
+                    self._add(result)
 
-    def _cut(self, side: Modality, table: ObjectRef) -> list[UnitRows]:
-        """Return all units of a side, encoded or not: every part cuts the same ones."""
-        live = live_keys(self.objects, table)
-        reader = ShardReader(self.objects, self.source.info)
-        listed = reader.read(self.published.named(f"embeddings/{side}/"))
-        backlog = plan_backlog(live, listed)
-        wanted = backlog.rows
-        if files := self.files.side(side):  # their vectors are taken by the run that publishes
-            wanted = plan_given(files, live, backlog).rest.rows
-        return cut(wanted, wanted, self.config.encode.shard_rows)
+    def _plan(self, side: Modality) -> EncodePlan:
+        """Plan a side as if no other part had run: every part cuts the same units."""
+        table = self.published.require(TABLES[side])
+        reader = ShardReader(self.objects, self.source.info, adopts=False)
+        return plan_encode((self.objects, table), side, self.published, reader, self.files)
 
-    def _missing(
-        self, units: Iterator[Unit], done: Mapping[tuple[Modality, str], ObjectRef]
-    ) -> Iterator[Unit]:
-        for unit in units:
-            ref = done.get((unit.side, unit.digest))
-            if ref is not None and is_sound(self.objects, ref):
-                self.done_before += 1
-            else:
-                yield unit
+    def _is_done(
+        self, side: Modality, digest: str, done: Mapping[tuple[Modality, str], ObjectRef]
+    ) -> bool:
+        ref = done.get((side, digest))
+        if ref is None or not is_sound(self.objects, ref):
+            return False
+        self.done_before += 1
+        return True
 
-    def _add(self, side: Modality, result: UnitResult) -> None:
-        self.encoded[side] += result.encoded
+    def _add(self, result: UnitResult) -> None:
         self.failed += len(result.failed)
         self.cut_texts += result.cut_texts
         self.seconds.update(result.seconds)

@@ -21,7 +21,7 @@ from mmindex.core.threads import in_threads
 from mmindex.encode.backlog import Backlog, Mask, plan_backlog
 from mmindex.encode.decoding import Failure
 from mmindex.encode.given import Given, GivenFiles, plan_given, refuse_renamed
-from mmindex.encode.mapping import Mapping, plan_mapping
+from mmindex.encode.mapping import MappedPart, Mapping, plan_mapping
 from mmindex.encode.shards import Shard, find_orphans, number_of, numbered, read_shard
 from mmindex.encode.units import UnitRows, cut
 from mmindex.store.forgotten import FORGOTTEN
@@ -70,10 +70,15 @@ class EncodePlan:
         return 0 if self.mapping is None else self.mapping.vectors
 
     @property
+    def mapped_parts(self) -> tuple[MappedPart, ...]:
+        """The parts of the parent's shards to map."""
+        return () if self.mapping is None else self.mapping.parts
+
+    @property
     def failed(self) -> dict[str, Failure]:
         """The items that are known to fail, with the model or with its parent."""
-        parts = () if self.mapping is None else self.mapping.parts
-        return {k: why for part in parts for k, why in part.failed.items()} | self.backlog.failed
+        mapped = {k: why for part in self.mapped_parts for k, why in part.failed.items()}
+        return mapped | self.backlog.failed
 
     def units(self, most: int) -> list[UnitRows]:
         """Return the items to encode, cut into units of at most ``most`` rows."""
@@ -103,10 +108,12 @@ class ShardReader:
     Attributes:
         objects: the store's objects.
         info: the encoder.
+        adopts: whether it finds shards that no version lists.
     """
 
     objects: Objects
     info: EncoderInfo
+    adopts: bool = True
     _orphans: dict[Modality, list[ObjectRef]] | None = None
     _known: dict[str, Shard] = field(default_factory=dict)
 
@@ -124,7 +131,7 @@ class ShardReader:
     def orphans(self, side: Modality) -> list[ObjectRef]:
         """Return the shards that no version lists."""
         if self._orphans is None:
-            there = self.objects.layout.is_store()
+            there = self.adopts and self.objects.layout.is_store()
             self._orphans = find_orphans(self.objects, self.info) if there else {}
         return self._orphans.get(side, [])
 

@@ -24,7 +24,6 @@ from mmindex.encode.cluster import ClusterWorker, NodeFigures
 from mmindex.encode.compact import Compaction
 from mmindex.encode.decoding import Failure
 from mmindex.encode.given import GivenFiles, take_vectors
-from mmindex.encode.mapping import map_vectors
 from mmindex.encode.node import Sample
 from mmindex.encode.plan import EncodePlan, ShardReader, plan_encode
 from mmindex.encode.units import UnitResult, read_units
@@ -105,7 +104,8 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
     request, specs = _request(config), [source.spec for source in config.source]
     if warning := unfit(request.name, specs):
         get_logger("encode").warning(warning)
-    placement = place(config.encode.device, config.encode.precision, config.encode.cores)
+    encode = config.encode
+    placement = place(encode.device, encode.precision, encode.cores, request.name)
     if request.name == UNKNOWN:
         info = unknown_encoder(max((found.dim for found in vector_sets(specs)), default=0))
     else:
@@ -115,6 +115,7 @@ def encoder_source(config: Config, known: EncoderInfo | None) -> EncoderSource:
         preprocess=lambda: locate(request).preprocess,
         load=partial(_load, request, placement),
         devices=len(placement.devices),
+        on_gpu=placement.devices[0] != "cpu",
         maps=partial(_maps, request) if info.parent else None,
     )
 
@@ -167,7 +168,7 @@ def encode(
         config: only the sections encode and limits are used.
         files: files from which vectors are taken.
         retry: retry items that are known to fail; repeated failures are recorded again.
-        cluster: encodes in place of this process; it stays connected.
+        cluster: encodes in place of this process.
 
     Raises:
         MmindexError: the model is not available, or writing failed; complete shards stay for the
@@ -184,7 +185,7 @@ def encode(
             stage.execute(plan)
             reader.forget()
     finally:
-        if cluster is None:
+        if isinstance(worker, Worker):
             worker.close()
     warn_of_cut_texts(stage.cut_texts)
     return stage.report()
@@ -256,11 +257,8 @@ class _Stage:
         """Compute the vectors that an adapted model's parent has; results as :meth:`_encode`."""
         if plan.mapping is None:
             return
-        if self.source.maps is None:
-            raise InternalError(f"model {self.source.info.model}: its maps are not available")
-        start, info = time.perf_counter(), self.source.info
-        affine = self.source.maps().of(plan.side)
-        for first, result in map_vectors(self.objects, plan.mapping, affine, plan.side, info):
+        start = time.perf_counter()
+        for first, result in self.worker.map(self.objects, plan.side, plan.mapping.parts):
             self.mapped[plan.side] += result.encoded
             yield first, result
         self.seconds.update({"map": time.perf_counter() - start})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice, tee
@@ -13,6 +14,7 @@ from mmindex.core.config import Config
 from mmindex.core.errors import DataError, InternalError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import StageTimer, counter, get_logger
+from mmindex.core.shared import SharedRows
 from mmindex.core.system import reuse_freed_memory, trim_heap, usable_cores
 from mmindex.encode.decoding import (
     Decoded,
@@ -22,6 +24,7 @@ from mmindex.encode.decoding import (
     Failure,
     worker_bytes,
 )
+from mmindex.encode.mapping import MappedPart, map_part
 from mmindex.encode.units import ShardWriter, Unit, UnitResult, sizes
 from mmindex.media.images import ImageLimits
 from mmindex.models.adapted import Maps
@@ -33,7 +36,7 @@ from mmindex.store.objects import Objects
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# More processes would only compete for memory bandwidth.
+# On a CPU, decoding is faster than any model long before this number of processes.
 _MAX_WORKERS = 16
 # Texts per call: enough to sort by length, but few enough for memory.
 _TEXTS_AT_ONCE = 2048
@@ -48,6 +51,7 @@ class EncoderSource:
         preprocess: its preprocessing; decode workers start before the model is loaded.
         load: loads it.
         devices: number of devices on which it runs; each gets a batch.
+        on_gpu: whether they are GPUs, so that the model does not need the cores.
         maps: for an adapted model, reads the maps that turn vectors of its parent, whose
             fingerprint is ``info.parent``, into its own; None for other models.
     """
@@ -56,7 +60,16 @@ class EncoderSource:
     preprocess: Callable[[], PreprocessSpec]
     load: Callable[[], Encoder]
     devices: int = 1
+    on_gpu: bool = False
     maps: Callable[[], Maps] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A batch that is being encoded: its keys, and a function that waits for its vectors."""
+
+    keys: list[str]
+    wait: Callable[[], Float32]
 
 
 @dataclass(slots=True)
@@ -90,46 +103,85 @@ class Worker:
             else:
                 yield from self._texts(objects, units, progress)
 
+    def map(
+        self, objects: Objects, side: Modality, parts: Iterable[MappedPart]
+    ) -> Iterator[tuple[int, UnitResult]]:
+        """Compute vectors of an adapted model from its parent's, without loading the model.
+
+        Args:
+            objects: the store's objects.
+            side: images or texts.
+            parts: the parent's vectors; each part is published as one shard.
+
+        Yields:
+            the part's first row of the table, and its result.
+
+        Raises:
+            MmindexError: the maps cannot be read, or a shard cannot be written.
+        """
+        if self.source.maps is None:
+            raise InternalError(f"model {self.source.info.model}: its maps are not available")
+        affine = self.source.maps().of(side)
+        for part in parts:
+            yield part.first, map_part(objects, part, affine, side, self.source.info)
+
     def close(self) -> None:
-        """Release the model and the decoders."""
+        """Release the model and the decoders, and return their memory to the system."""
         self._stop_decoders()
         if self._encoder is not None:
             self._encoder.close()
+            self._encoder = None
             reuse_freed_memory()
+            gc.collect()  # networks have reference cycles
+            trim_heap()
 
     def _images(
         self, objects: Objects, units: Iterable[Unit], total: int, progress: tqdm[Any]
     ) -> Iterator[UnitResult]:
-        batch_size = self.config.encode.batch_size * self.source.devices
+        batch_size = self._batch_size
         here, ahead = tee(units)
         tasks = (DecodeTask(key, uri.decode("utf-8")) for unit in ahead for key, uri in unit.rows)
         # One batch for the model, and one that is decoded at the same time.
         stream = self._pool(total).results(tasks, ahead=2 * batch_size)
         for unit in here:
             writer = self._writer(objects, unit)
-            for count in sizes(len(unit.rows), batch_size):
+            started: _Started | None = None
+            for count in sizes(unit.size, batch_size):
                 with self._timer.measure("image_wait"):
                     batch = list(islice(stream, count))
                 _expect(count, len(batch))
-                self._image_batch(batch, writer, progress)
+                # A GPU gets this batch before the vectors of the previous one are collected.
+                before, started = started, self._start_images(batch, writer, progress)
+                self._collect(before, writer)
                 progress.update(count)
+            self._collect(started, writer)
             yield self._finish(writer)
 
+    @property
+    def _batch_size(self) -> int:
+        return self.config.encode.batch_size * self.source.devices
+
     def _pool(self, images: int) -> DecodePool[DecodeTask, Decoded]:
-        """Return the decode workers: no more than there are images."""
+        """Return the decode workers, and memory for pixels: no more than the images need."""
         encode, limits = self.config.encode, self.config.limits
         workers = encode.workers
         if workers is None:
-            workers = min(encode.cores or usable_cores(), _MAX_WORKERS)
+            cores = encode.cores or usable_cores()
+            workers = cores if self.source.on_gpu else min(cores, _MAX_WORKERS)
         workers = min(workers, images)
-        if self._decoders is not None and self._decoders.workers < workers:
+        # Two batches are decoded or waiting, and one is being collected.
+        rows = min(3 * self._batch_size, images)
+        there = self._decoders
+        if there is not None and (there.workers < workers or there.rows < rows):
             self._stop_decoders()
         if self._decoders is None:
+            spec = self.source.preprocess()
             self._decoders = DecodePool(
-                Decoder(self.source.preprocess(), ImageLimits.of(limits)),
+                Decoder(spec, ImageLimits.of(limits)),
                 workers,
                 limits.decode_timeout_s,
                 worker_bytes(limits.max_pixels),
+                SharedRows.of(rows, (spec.height, spec.width, 3)),
             )
         return self._decoders
 
@@ -138,9 +190,10 @@ class Worker:
             self._decoders.close()
             self._decoders = None
 
-    def _image_batch(
+    def _start_images(
         self, batch: list[tuple[DecodeTask, Decoded]], writer: ShardWriter, progress: tqdm[Any]
-    ) -> None:
+    ) -> _Started | None:
+        """Start to encode a batch; None if none of its images can be encoded."""
         keys, images = [], []
         for task, decoded in batch:
             if isinstance(decoded, Failure):
@@ -148,15 +201,22 @@ class Worker:
             else:
                 keys.append(task.key)
                 images.append(decoded)
-        if keys:
-            first = self._encoder is None
-            encoder = self._loaded()
-            if first:
-                progress.unpause()  # the estimate does not include loading the model
+        if not keys:
+            return None
+        first = self._encoder is None
+        encoder = self._loaded()
+        if first:
+            progress.unpause()  # the estimate does not include loading the model
+        with self._timer.measure("image_model"):
+            return _Started(keys, encoder.start_images(np.stack(images)))
+
+    def _collect(self, started: _Started | None, writer: ShardWriter) -> None:
+        """Wait for the vectors of a batch, and add them to its shard."""
+        if started is not None:
             with self._timer.measure("image_model"):
-                vectors = encoder.encode_images(np.stack(images))
+                vectors = started.wait()
             self._prove(Modality.IMAGE, vectors)
-            writer.add(keys, vectors)
+            writer.add(started.keys, vectors)
 
     def _texts(
         self, objects: Objects, units: Iterable[Unit], progress: tqdm[Any]
@@ -165,7 +225,7 @@ class Worker:
         for unit in units:
             encoder, writer, rows = self._loaded(), self._writer(objects, unit), iter(unit.rows)
             before = encoder.cut_texts
-            for count in sizes(len(unit.rows), _TEXTS_AT_ONCE):
+            for count in sizes(unit.size, _TEXTS_AT_ONCE):
                 with self._timer.measure("text_wait"):
                     batch = list(islice(rows, count))
                 # A lone surrogate is stored unchanged; the tokenizer's cleaning replaces it.

@@ -19,8 +19,8 @@ from mmindex.store.objects import contents
 from mmindex.store.snapshot import Snapshot, open_snapshot, open_version
 
 MOST_CHANGED: Final = 10
-_DIGITS: Final = 20  # of the number of a version
-# Images of this kind have vectors as content, which differ between models.
+_DIGITS: Final = 20  # most digits of a version number
+# The content of these images is their vector, which differs between models.
 _VECTORS: Final = "embeddings/"
 
 
@@ -133,7 +133,7 @@ def _require_same(name: str, ours: Any, theirs: Any) -> None:
     only_theirs = theirs.filter(pc.invert(pc.is_in(theirs, value_set=ours)))
     if not len(only_ours) and not len(only_theirs):
         raise UsageError(
-            f"the two versions have their {name} in different orders",
+            f"the two versions list their {name} in different orders",
             "build both from the same sources in the same order",
         )
     parts = [
@@ -151,8 +151,8 @@ def _require_unchanged(name: str, ids: Any, changed: Any) -> None:
     found = ids.cast(pa.binary()).filter(changed)
     if len(found):
         raise UsageError(
-            f"the two versions have different corpora: {len(found):,} {name} have other content "
-            f"({_shown(found[0])}{', ...' * (len(found) > 1)})",
+            f"the two versions have different corpora: {len(found):,} {name} have different "
+            f"content ({_shown(found[0])}{', ...' * (len(found) > 1)})",
             "compare versions that were built from the same files",
         )
 
@@ -193,7 +193,7 @@ def contrast(
 def _direction(
     snapshot: Snapshot, name: str, column: str, ways: Sequence[Direction], seed: int
 ) -> DirectionContrast:
-    # Samples of the same size have the same queries; if the sizes differ, those in both count.
+    # Samples of the same size have the same queries; otherwise, only queries in both are used.
     _, ours, theirs = np.intersect1d(ways[0].rows, ways[1].rows, return_indices=True)
     here, there = ways[0].ranks[ours], ways[1].ranks[theirs]
     better, worse = most_changed(here, there, ways[0].images[ours], MOST_CHANGED)

@@ -60,7 +60,7 @@ class Ceiling(Record, frozen=True):
 
 
 class ReliabilityBin(Record, frozen=True):
-    """Hits with similar probabilities: from ``above``, the next bin begins 0.1 higher.
+    """Hits with similar probabilities: from ``above`` to 0.1 higher, where the next bin begins.
 
     ``probability`` is their mean, ``right`` the share of right answers, both from 0 to 1 and null
     without hits.
@@ -96,7 +96,7 @@ class GoodHits(Record, frozen=True):
 class Reliability(Record, frozen=True):
     """How far the probabilities of one direction can be trusted, on held-out queries.
 
-    Every query counts twice: with its answer in the gallery, and without it and everything like it.
+    Every query counts twice: with its answer in the gallery, and without it and everything similar.
     ``hits`` are the first ten, ``good`` is what ``query --good`` keeps, and ``flat_threshold`` is a
     threshold on scores that loses as many right answers on the fitted queries.
     """
@@ -117,6 +117,39 @@ class Reliabilities(Record, frozen=True):
 
     text_to_image: Reliability | None
     image_to_text: Reliability | None
+
+
+class JudgedFigure(Record, frozen=True):
+    """A figure and its 95 % interval, in percent."""
+
+    value: float
+    low: float
+    high: float
+
+
+class JudgedBlock(Record, frozen=True):
+    """One direction, measured with exact search and the right answers of a file.
+
+    ``figures`` has ``map@r``, ``r_precision``, ``ndcg@10``, ``mrr`` and ``r@K``, and for the same
+    queries ``own_r@K``: recall if only the own image or captions were right.
+    ``without_right_answer`` counts judged queries that are left out.
+    """
+
+    queries: int
+    without_right_answer: int
+    right_answers: int
+    sampled: bool
+    figures: dict[str, JudgedFigure]
+
+
+class JudgedFigures(Record, frozen=True):
+    """The figures for a file of judgements; a direction without judgements is null."""
+
+    lines: int
+    unknown: int
+    duplicates: int
+    text_to_image: JudgedBlock | None
+    image_to_text: JudgedBlock | None
 
 
 class Evaluation(Record, frozen=True):

@@ -2,8 +2,8 @@
 
 One half of the images is used, with all their captions; :mod:`mmindex.evaluate.reliability`
 measures the result with the other half. Every query is used twice: with the whole gallery, and
-without its right answer and everything like it (:mod:`mmindex.evaluate.lists`). Probabilities are
-therefore those for queries of which every second one has an answer.
+without its right answer and everything similar (:mod:`mmindex.evaluate.lists`). Probabilities
+therefore assume that half of all queries have an answer.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from mmindex.store.snapshot import Snapshot
 DIRECTIONS: Final = ((Modality.TEXT, Modality.IMAGE), (Modality.IMAGE, Modality.TEXT))
 """The sides of queries and hits that have calibrations."""
 
-# Below, the five per cent that are left out are one image, and thresholds are guesses.
+# With fewer images, the 5 % that are left out are a single image, and thresholds are unreliable.
 _MIN_IMAGES: Final = 25
-# Right answers in the first hits; a model that finds fewer has nothing to calibrate.
+# Least number of right answers among the first hits; with fewer, there is nothing to calibrate.
 _MIN_RIGHT: Final = 20
 _TEMPERATURES: Final = np.geomspace(0.005, 0.3, 25)
-_GAP_QUANTILE: Final = 0.98  # of right answers among the hits are never weak by their distance
-# What `query --good` may lose of the right answers among the first hits.
+# Share of the right answers among the hits whose distance from the best does not make them weak.
+_GAP_QUANTILE: Final = 0.98
+# Largest share of the right answers among the first hits that `query --good` may lose.
 _MOST_LOST: Final = 0.1
 _STEPS: Final = 50
-_DIGITS: Final = 6  # so that the last bits of other processors do not change the object
+_DIGITS: Final = 6  # the last bits differ between processors and must not change the object
 
 Float64 = NDArray[np.float64]
 
@@ -63,7 +64,9 @@ def _fit_direction(
     lists = score_lists(Searcher(snapshot, to), corpus, asked, fitting=True, seed=seed)
     found = None if lists is None else fit(lists, asked, to)
     if found is None:
-        get_logger("evaluate").info("too few captioned images to judge hits", asked=asked, to=to)
+        get_logger("evaluate").info(
+            "too few captioned images to fit probabilities", asked=asked, to=to
+        )
     return found
 
 

@@ -1,8 +1,9 @@
 """Score lists with and without a right answer, for calibrations.
 
-Nobody says which queries have no answer in a corpus, so such queries are made: a caption searches
-the corpus without its own image and without the images that are most like it. Leaving out only the
-image itself would not do, because other images often fit the caption as well.
+A corpus does not show which queries have no answer in it, so such queries are created: a caption
+searches the corpus without its own image and without the images that are most similar to it.
+Leaving out only the image itself is not sufficient, because other images often fit the caption as
+well.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SHOWN: Final = 10
 # that are in no image it is 0.51 and 0.33, and for captions in the whole gallery 0.68 and 0.47.
 _LEFT_OUT: Final = 0.05
 _GALLERY_SAMPLE: Final = 1_000
-# Pairs that are scored twice in float64: some two seconds on two cores at 512 dimensions.
+# Pairs that are scored twice in float64: about two seconds on two cores with 512 dimensions.
 _MAX_PAIRS: Final = 50_000_000
 _MIN_QUERIES: Final = 300
 _MAX_QUERIES: Final = 1_200
@@ -52,7 +53,7 @@ class Lists:
         matched: float64 (q, CONTEXT), scores in the whole gallery.
         right: bool (q, CONTEXT), which of them are right answers.
         unmatched: float64 (q, CONTEXT), scores in the gallery without the right answers and
-            everything like them.
+            everything similar to them.
         images: int64 (q,), the image of each query, as a vector id.
     """
 
@@ -75,10 +76,10 @@ def score_lists(
 ) -> Lists | None:
     """Return the score lists of one half of a corpus; None without queries.
 
-    Images are in the first or the second half by their vector id, with all their captions.
+    The vector id determines in which half an image and all its captions are.
 
     Args:
-        searcher: of the side that is searched.
+        searcher: the searcher of the side that is searched.
         corpus: the corpus.
         asked: the side of the queries.
         fitting: the half for fitting a calibration; otherwise the half for measuring it.
@@ -108,7 +109,7 @@ def score_lists(
 
 
 def _some(rows: Int64, gallery: Items, seed: int) -> Int64:
-    """Return a sample that the size of the gallery allows."""
+    """Return a sample of rows; the larger the gallery, the smaller the sample."""
     affordable = max(_MIN_QUERIES, _MAX_PAIRS // max(1, gallery.vectors.n))
     return rows[sample(len(rows), min(_MAX_QUERIES, affordable), seed)]
 
@@ -130,7 +131,7 @@ def _are_right(ids: Int64, queries: Queries, gallery: Items) -> Bools:
 
 
 def _unmatched(queries: Queries, gallery: Items, seed: int) -> Float64:
-    """Return the best scores among vectors that are not like the first right answer.
+    """Return the best scores among vectors that are not similar to the first right answer.
 
     Returns:
         float64 (q, CONTEXT), descending.

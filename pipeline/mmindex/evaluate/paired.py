@@ -4,8 +4,8 @@ Interval: percentile bootstrap of the difference, over images, see
 :mod:`mmindex.evaluate.bootstrap`. Test: exact McNemar, the two-sided binomial test of the queries
 that only one model answers: Q. McNemar, Psychometrika 12 (1947) 153-157.
 
-The interval takes into account that the captions of an image are not independent; the test treats
-all queries as independent, so its p is too small where captions of one image change together.
+The interval takes into account that the captions of an image are not independent. The test treats
+all queries as independent, so its p-value is too small if captions of one image change together.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Change:
 
     @property
     def shown_p(self) -> str:
-        """``p`` with two digits; doubles end near 1e-308, where it would be shown as zero."""
+        """``p`` with two digits; never 0, although doubles end near 1e-308."""
         return f"{self.p:.2g}" if self.p >= _SMALLEST_P else f"<{_SMALLEST_P:g}"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from mmindex.core.config import EvaluateConfig
+from mmindex.core.errors import InternalError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
 from mmindex.evaluate.corpus import Corpus, load_corpus
@@ -22,13 +24,16 @@ from mmindex.evaluate.evaluation import (
     Evaluation,
     IndexQueries,
     IndexRecall,
+    JudgedFigures,
     QueryCounts,
     RecallBlock,
     Reliabilities,
     Reliability,
 )
 from mmindex.evaluate.fit import DIRECTIONS
+from mmindex.evaluate.graded import judge
 from mmindex.evaluate.lists import score_lists
+from mmindex.evaluate.qrels import Qrels, read_qrels
 from mmindex.evaluate.recall import Recall
 from mmindex.evaluate.reliability import reliability
 from mmindex.scenes import ceiling
@@ -105,10 +110,34 @@ def measure(snapshot: Snapshot, config: EvaluateConfig) -> Measured:
     return measured
 
 
+def read_judgements(snapshot: Snapshot, path: str | Path) -> Qrels:
+    """Read a file of judgements, see :func:`mmindex.evaluate.qrels.read_qrels`.
+
+    Raises:
+        UsageError: the version has no captions.
+        NoInputError: there is no such file.
+        DataError: the file is damaged or about another corpus.
+    """
+    if Modality.TEXT not in snapshot.manifest.indexes:
+        raise UsageError("this version has no captions, so judgements do not apply to it")
+    return read_qrels(snapshot, Path(path))
+
+
+def judge_with(qrels: Qrels, corpus: Corpus, config: EvaluateConfig) -> JudgedFigures:
+    """Measure exact search with the right answers of a file.
+
+    Raises:
+        InternalError: the corpus has no captions.
+    """
+    if corpus.captions is None:
+        raise InternalError("judgements about a corpus without captions")
+    return judge(corpus, corpus.captions, qrels, config)
+
+
 def _reliabilities(
     snapshot: Snapshot, searchers: tuple[Searcher, Searcher], corpus: Corpus, seed: int
 ) -> Reliabilities | None:
-    """Measure the calibrations of a version with the captions that they were not fitted to."""
+    """Measure the calibrations of a version with the captions that were not used to fit them."""
     known = {one.asked: one for one in read_calibrations(snapshot)}
     if not known:
         return None

@@ -23,7 +23,8 @@ import faiss
 import numpy as np
 from pebble import ProcessExpired, ProcessPool
 
-from mmindex.cluster.tasks import Need, Tasks, nodes
+from mmindex.cluster.join import Joined, cpu_need
+from mmindex.cluster.tasks import Need, nodes
 from mmindex.core.errors import DataError, InternalError, os_errors
 from mmindex.core.modality import Modality
 from mmindex.core.progress import counter
@@ -135,26 +136,36 @@ class ProcessFiller:
 
 @dataclass(frozen=True, slots=True)
 class ClusterFiller:
-    """Fills parts in tasks on the nodes of the connected cluster.
+    """Fills parts in tasks on the nodes of a cluster; faiss adds vectors on the CPU.
 
     Attributes:
+        joined: the cluster.
         need: the resources of a task.
         workers: the number of tasks that fit on the nodes.
     """
 
+    joined: Joined
     need: Need
     workers: int
 
     @classmethod
-    def with_cores(cls, cpus: int) -> Self:
-        """Return a filler whose tasks use ``cores`` cores; faiss adds vectors on the CPU."""
-        need = Need(cpus)
-        return cls(need, sum(node.takes(need) for node in nodes()))
+    def on(cls, joined: Joined, cores: int | None) -> Self:
+        """Return a filler for a cluster.
+
+        Args:
+            joined: the cluster.
+            cores: the number of cores that a task uses; None for a default.
+
+        Raises:
+            NetworkError: no node can run a task.
+        """
+        need = cpu_need(cores, there := nodes())
+        return cls(joined, need, sum(node.takes(need) for node in there))
 
     def parts(self, job: Job, spans: Sequence[Span]) -> Iterator[Part]:
         """Fill all parts in order of completion; raises as :meth:`Tasks.run`."""
         work = partial(fill_part, replace(job, threads=self.need.cpus))
-        for done in Tasks(work, self.need, _label).run(spans):
+        for done in self.joined.tasks(work, self.need, _label).run(spans):
             yield done.result
 
 

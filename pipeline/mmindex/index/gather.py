@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, InternalError
+from mmindex.core.errors import DataError, InternalError, os_errors
 from mmindex.index.exact import block_rows
-from mmindex.store.keys import KEY_BYTES, Keys, column_keys, distinct, places_of, read_keys
+from mmindex.store.buckets import KEYED, Buckets, mapped, ranges_for, scratch_file
+from mmindex.store.keys import column_blocks, distinct, places_of, read_keys
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import Objects
 
@@ -23,9 +24,8 @@ IDS_SCHEMA = pa.schema([pa.field("key", pa.string())])  # null if the vector of 
 _CHUNK_BYTES = 128 << 20
 _ID_ROWS = 65_536  # rows per Parquet row group of ids: 4 MB of hex digits
 _READ_ROWS = 8_192  # rows to decode per step
-# Sorting takes 117 bytes per key: at most 2 GB for a range, up to 256 million keys.
-_RANGE_KEYS = 1 << 24
-_MOST_RANGES = 16  # all shards are read once per range
+_BLOCK = 1 << 20
+_PLACED = np.dtype([("id", "<i8"), ("shard", "<i4"), ("row", "<i4")])
 # Rounding to float16 changes the length of a unit vector by less than this.
 _LENGTH_TOLERANCE = 0.01
 
@@ -59,8 +59,8 @@ def as_keys(keys: Iterable[str] | pa.Array[Any] | pa.ChunkedArray[Any]) -> pa.Ch
 def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[ObjectRef]) -> Located:
     """Locate the vector of each key. For a key in two shards, the first one is used.
 
-    Keys are compared by range of their values, so that the sorted keys of one range are in memory
-    at a time; the keys of all shards are read once for each range.
+    Keys are compared by range of their values, so that only the keys of one range are in memory at
+    a time.
 
     Raises:
         InternalError: a key has no vector or occurs twice, or there are no shards.
@@ -71,45 +71,60 @@ def locate(objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[Object
     dims = sorted({_dim(objects, ref) for ref in shards})
     if len(dims) != 1:
         raise DataError(f"embedding shards differ in dimensions: {dims}", "run `mmindex build`")
-    shard, row = (np.full(len(keys), -1, dtype=np.int32) for _ in range(2))
-    for low, high in _key_ranges(len(keys)):
-        ids, column = _within_range(keys, low, high)
-        wanted = distinct(column)
-        if len(wanted.unique) != len(column):
-            raise InternalError("a key occurs twice")
-        for number, ref in reversed(list(enumerate(shards))):  # what is found last stays
-            places = places_of(read_keys(objects, ref), wanted)
-            rows = np.flatnonzero(places >= 0)[::-1]
-            found = ids[wanted.rows[places[rows]]]
-            shard[found], row[found] = number, rows
-    lost = np.flatnonzero(shard < 0)
+    folder, n = objects.layout.staging_dir, len(keys)
+    count = ranges_for(n)
+    with Buckets(folder, _PLACED, count) as placed:
+        in_range = max(1, -(-n // count))
+        for records in _places(objects, keys, shards, count):
+            placed.put(records["id"] // in_range, records)
+        places = _in_id_order(folder, placed, count)
+    lost = _lost(places)
     if len(lost):
         first = keys[int(lost[0])].as_py()
         raise InternalError(f"{len(lost)} keys have no vector; the first one is {first}")
-    return Located(keys, dims[0], shard, row)
+    return Located(keys, dims[0], places["shard"], places["row"])
 
 
-def _key_ranges(n: int) -> list[tuple[int, int]]:
-    """Divide the first bytes of keys, 0 to 255, into ranges [low, high) of about equal keys."""
-    count = min(_MOST_RANGES, -(-n // _RANGE_KEYS) or 1)
-    edges = np.linspace(0, 256, count + 1).astype(int).tolist()
-    return list(pairwise(edges))
+def _places(
+    objects: Objects, keys: pa.ChunkedArray[Any], shards: Sequence[ObjectRef], count: int
+) -> Iterator[NDArray[Any]]:
+    """Yield the place of each id's vector, for one range of keys after the other."""
+    folder, first = objects.layout.staging_dir, 0
+    with Buckets(folder, KEYED, count) as wanted, Buckets(folder, KEYED, count) as there:
+        for block in column_blocks(keys):
+            wanted.put_keys(block, np.arange(first, first + len(block)))
+            first += len(block)
+        for number, ref in enumerate(shards):
+            block = read_keys(objects, ref)
+            there.put_keys(block, (number << 32) + np.arange(len(block)))
+        for ours, theirs in zip(wanted.take_all(), there.take_all(), strict=True):
+            known = distinct(ours["key"])
+            if len(known.unique) != len(ours):
+                raise InternalError("a key occurs twice")
+            places = places_of(theirs["key"], known)
+            found = np.flatnonzero(places >= 0)[::-1]  # what is assigned last stays
+            at = np.full(len(ours), -1, dtype=np.int64)
+            at[known.rows[places[found]]] = theirs["number"][found]
+            placed = np.empty(len(ours), _PLACED)
+            placed["id"], placed["shard"], placed["row"] = ours["number"], at >> 32, at & 0xFFFFFFFF
+            yield placed
 
 
-def _within_range(
-    keys: pa.ChunkedArray[Any], low: int, high: int
-) -> tuple[NDArray[np.int64], Keys]:
-    """Return the ids whose keys start with a byte in [low, high), and these keys."""
-    if (low, high) == (0, 256):
-        return np.arange(len(keys)), column_keys(keys)
-    ids, parts = [], []
-    for start in range(0, len(keys), _READ_ROWS):
-        part = column_keys(keys.slice(start, _READ_ROWS))
-        first = part.view(np.uint8).reshape(-1, KEY_BYTES)[:, 0]
-        mine = np.flatnonzero((first >= low) & (first < high))
-        ids.append(start + mine)
-        parts.append(part[mine])
-    return np.concatenate(ids), np.concatenate(parts)
+def _in_id_order(folder: Path, placed: Buckets, count: int) -> NDArray[Any]:
+    """Return the places in the order of ids; those of a large corpus are mapped from a file."""
+    ordered = (records[np.argsort(records["id"])] for records in placed.take_all())
+    if count == 1:
+        return next(ordered)
+    with os_errors(folder), scratch_file(folder) as file:
+        for records in ordered:
+            file.write(records.tobytes())
+        return mapped(file, _PLACED)
+
+
+def _lost(places: NDArray[Any]) -> NDArray[np.int64]:
+    parts = range(0, len(places), _BLOCK)
+    lost = (at + np.flatnonzero(places["shard"][at : at + _BLOCK] < 0) for at in parts)
+    return np.concatenate([np.empty(0, np.int64), *lost])
 
 
 def _dim(objects: Objects, ref: ObjectRef) -> int:

@@ -110,6 +110,12 @@ def _empty(plan: IndexPlan) -> Any:
 
 def _refused(plan: IndexPlan, error: RuntimeError) -> UsageError:
     said = str(error).replace("\n", " ").rpartition(": ")[2]
+    if plan.gpu:  # also if the GPU has no memory left, or its driver does not fit
+        return UsageError(
+            f"faiss cannot build {plan.factory!r} for {plan.n:,} x {plan.dim} vectors on a GPU:"
+            f" {said}",
+            "set index.gpu to never",
+        )
     return UsageError(
         f"faiss rejects {plan.factory!r} for {plan.n:,} x {plan.dim} vectors: {said}",
         f"use one of {', '.join(KINDS)}, or a factory string that fits",

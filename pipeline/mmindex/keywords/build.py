@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from mmindex.core.modality import Modality
 from mmindex.keywords.documents import Document, Documents, count_words
 from mmindex.keywords.index import open_keywords
+from mmindex.keywords.names import SEGMENTS
 from mmindex.keywords.postings import (
     SEGMENT_IDS,
-    SEGMENTS,
     Segment,
     SegmentBuilder,
     segment_name,
@@ -98,7 +98,7 @@ def keyword_problems(snapshot: Snapshot) -> Iterator[str]:
         lengths += segment.count(rows)
     for name in sorted(wanted | found):
         if wanted.get(name) != found.get(name):
-            yield f"{name} was made from other texts"
+            yield f"{name} was built from other texts"
     if not np.array_equal(lengths, read_summary(snapshot).lengths):
         yield "the numbers of words of the images differ from the postings"
 

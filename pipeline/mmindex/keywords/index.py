@@ -12,8 +12,8 @@ with N images, n of them with the word, f times in this image, which has l words
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -21,71 +21,17 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import NoInputError
 from mmindex.core.modality import Modality
-from mmindex.keywords.postings import SEGMENTS, Postings, Segment
-from mmindex.keywords.summary import SUMMARY, Summary, Weights, inputs_of, read_summary
+from mmindex.keywords.best import NOTHING, Matches, Norms, Term, best_of
+from mmindex.keywords.names import SEGMENTS, has_keywords
+from mmindex.keywords.postings import MOST_WORDS, Postings, Segment
+from mmindex.keywords.summary import Summary, Weights, inputs_of, read_summary
 from mmindex.keywords.words import words
-from mmindex.store.manifest import Manifest
 from mmindex.store.snapshot import Snapshot
 
 K1: Final = 1.2
 B: Final = 0.75
 
-Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """The images with at least one word of a query: first those with all words, each best first.
-
-    Attributes:
-        ids: int64 (n,).
-        scores: float32 (n,), BM25; equal scores by lower id.
-        complete: number of images with all words.
-    """
-
-    ids: Int64
-    scores: Float32
-    complete: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """The scores of all images for one query.
-
-    Attributes:
-        scores: float32 (ids,), BM25.
-        found: uint32 (ids,), how many of the query's words the image has.
-        most: number of different words in the query.
-        rarity: the inverse document frequency of each word that some image has.
-    """
-
-    scores: Float32
-    found: NDArray[np.uint32]
-    most: int
-    rarity: dict[str, float]
-
-    def best(self, k: int, allowed: Int64 | None = None) -> Matches:
-        """Return the best ``k`` images, among the ids ``allowed`` only."""
-        ids = np.flatnonzero(self.found)
-        if allowed is not None:
-            ids = allowed[self.found[allowed] > 0]
-        complete = ids[self.found[ids] == self.most]
-        parts = [_best(self.scores, complete, k)]
-        if len(complete) < k:
-            partial = ids[self.found[ids] < self.most]
-            parts.append(_best(self.scores, partial, k - len(complete)))
-        ids = np.concatenate(parts)
-        return Matches(ids, self.scores[ids], len(parts[0]))
-
-
-def _best(scores: Float32, ids: Int64, k: int) -> Int64:
-    """Return the ``k`` ids with the highest scores, best first, equal scores by lower id."""
-    mine = scores[ids]
-    if len(ids) > k:
-        least = np.partition(mine, len(mine) - k)[len(mine) - k]
-        ids, mine = ids[mine >= least], mine[mine >= least]
-    return ids[np.lexsort((ids, -mine))[:k]]
 
 
 class KeywordIndex:
@@ -103,44 +49,64 @@ class KeywordIndex:
         self._rows = len(summary.lengths)
         self._images = int(np.count_nonzero(summary.lengths))
         self._mean = float(summary.lengths.sum(dtype=np.int64)) / max(1, self._images)
-        self._norms = self._norm(summary.lengths).astype(np.float32)
+        every = self._norm(summary.lengths).astype(np.float32)
+        least = every[summary.lengths > 0].min(initial=np.inf)
+        self._norms = Norms(every, float(least))
 
     def _norm(self, lengths: NDArray[np.uint32] | int) -> NDArray[np.float64]:
         shares = np.asarray(lengths, dtype=np.float64) / max(1.0, self._mean)
         return np.asarray(K1 * (1 - B + B * shares))
 
-    def score(self, query: Iterable[str]) -> Scores:
-        """Score all images for the words of a query; repeated words count once."""
-        wanted = list(dict.fromkeys(query))
-        scores = np.zeros(self._rows, dtype=np.float32)
-        found = np.zeros(self._rows, dtype=np.uint32)
-        rarity = {}
-        for word in wanted:
-            parts = [part for one in self._segments if (part := one.find(word)) is not None]
-            if parts:
-                rarity[word] = self._rarity(parts)
-            for part in parts:
-                counts = part.counts.astype(np.float32)
-                counts /= counts + self._norms[part.ids]
-                scores[part.ids] += np.float32(rarity[word]) * counts  # an id occurs once
-                found[part.ids] += 1
-        return Scores(scores, found, len(wanted), rarity)
+    def best(self, query: Sequence[str], k: int, allowed: Int64 | None = None) -> Matches:
+        """Return the best ``k`` images, among the ids ``allowed`` only.
 
-    def _rarity(self, parts: Iterable[Postings]) -> float:
-        n = sum(len(part.ids) for part in parts)
-        return float(np.log1p((self._images - n + 0.5) / (n + 0.5)))
+        Args:
+            query: different words, see :func:`query_words`.
+            k: the number of images.
+            allowed: int64 (n,), ids.
+        """
+        found = [self._parts(word) for word in query]
+        rarities = [self._rarity(parts) for parts in found]
+        order = sorted(range(len(query)), key=lambda number: -rarities[number])
+        only = None if allowed is None else np.zeros(self._rows, dtype=np.bool_)
+        if only is not None:
+            only[allowed] = True
+        best = NOTHING
+        for segment in range(len(self._segments)):
+            terms = [
+                Term(part, rarities[number])
+                for number in order
+                if (part := _among(found[number][segment], only)) is not None
+            ]
+            if terms:
+                best = best_of(terms, self._norms, k, best, every=len(terms) == len(query))
+        return best
 
-    def score_of(self, tally: Counter[str], scored: Scores) -> tuple[float, int]:
-        """Return the score that an image with other words would have, and how many it has."""
+    def rarities(self, query: Iterable[str]) -> dict[str, float]:
+        """Return the inverse document frequency of each word that some image has."""
+        found = {word: self._rarity(self._parts(word)) for word in query}
+        return {word: rarity for word, rarity in found.items() if rarity}
+
+    def _parts(self, word: str) -> list[Postings | None]:
+        return [segment.find(word) for segment in self._segments]
+
+    def _rarity(self, parts: Iterable[Postings | None]) -> float:
+        n = sum(len(part.ids) for part in parts if part is not None)
+        return float(np.log1p((self._images - n + 0.5) / (n + 0.5))) if n else 0.0
+
+    def score_of(self, tally: Counter[str], rarities: Mapping[str, float]) -> float:
+        """Return the score of an image if it had these words."""
         norm = float(self._norm(tally.total()))
-        there = [word for word in scored.rarity if tally[word]]
-        total = sum(scored.rarity[word] * tally[word] / (tally[word] + norm) for word in there)
-        return total, len(there)
+        there = (word for word in rarities if tally[word])
+        return sum(rarities[word] * tally[word] / (tally[word] + norm) for word in there)
 
 
-def has_keywords(manifest: Manifest) -> bool:
-    """Return whether a version has an object of a keyword index."""
-    return manifest.find(SUMMARY) is not None
+def _among(postings: Postings | None, only: NDArray[np.bool_] | None) -> Postings | None:
+    """Return the postings of these images; None if there are none."""
+    if postings is None or only is None:
+        return postings
+    kept = only[postings.ids]
+    return Postings(postings.ids[kept], postings.counts[kept]) if kept.any() else None
 
 
 def open_keywords(snapshot: Snapshot) -> KeywordIndex:
@@ -168,5 +134,5 @@ def open_keywords(snapshot: Snapshot) -> KeywordIndex:
 
 
 def query_words(text: str) -> list[str]:
-    """Return the different words of a query, in order."""
-    return list(dict.fromkeys(words(text)))
+    """Return the different words of a query, in order, at most ``MOST_WORDS``."""
+    return list(islice(dict.fromkeys(words(text)), MOST_WORDS))

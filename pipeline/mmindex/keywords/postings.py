@@ -8,6 +8,7 @@ rows of its words. The same texts have the same bytes, as in every other object 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,12 +18,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError
+from mmindex.keywords.names import SEGMENTS
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import REPAIR_HINT, Objects
 from mmindex.store.publish import StagedFile
 
-SEGMENTS: Final = "keywords/words/"
-"""The start of the names of all segments."""
 SEGMENT_IDS: Final = 1 << 18
 """Ids of a segment: with 50 words for each image, building one takes some 300 MB."""
 MOST_WORDS: Final = 4_096
@@ -44,19 +44,28 @@ class Postings:
     counts: Counts
 
 
+class _Places(dict[str, int]):
+    """The number of each word, in the order of their first occurrence."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = place = len(self)
+        return place
+
+
 class SegmentBuilder:
     """Collects the words of images in ascending order of their ids."""
 
     def __init__(self) -> None:
-        self._places: dict[str, int] = {}
-        self._words, self._ids, self._counts = array("i"), array("i"), array("H")
+        self._places = _Places()
+        self._images, self._sizes = array("i"), array("i")
+        self._words, self._counts = array("i"), array("H")
 
     def add(self, image: int, tally: Counter[str]) -> None:
         """Add an image with its words."""
-        for word, count in tally.items():
-            self._words.append(self._places.setdefault(word, len(self._places)))
-            self._ids.append(image)
-            self._counts.append(count)
+        self._images.append(image)
+        self._sizes.append(len(tally))
+        self._words.extend(map(self._places.__getitem__, tally))
+        self._counts.extend(tally.values())
 
     def table(self) -> pa.Table:
         """Return the segment."""
@@ -64,12 +73,13 @@ class SegmentBuilder:
         rank = np.empty(len(vocabulary), dtype=np.int32)
         rank[[self._places[word] for word in vocabulary]] = np.arange(len(vocabulary))
         words = rank[np.asarray(self._words, dtype=np.int32)]
+        ids = np.repeat(np.asarray(self._images), np.asarray(self._sizes))
         order = np.argsort(words, kind="stable")  # within a word, ids stay ascending
         sizes = np.bincount(words, minlength=len(vocabulary))
         offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
         lists = [
             pa.ListArray.from_arrays(offsets, pa.array(np.asarray(values)[order], kind))
-            for values, kind in zip((self._ids, self._counts), _LISTS.values(), strict=True)
+            for values, kind in zip((ids, self._counts), _LISTS.values(), strict=True)
         ]
         return pa.table([pa.array(vocabulary, pa.string()), *lists], names=["word", *_LISTS])
 
@@ -111,19 +121,27 @@ class Segment:
             with pa.ipc.open_file(pa.memory_map(str(path))) as file:
                 table = file.read_all().combine_chunks()
                 self.digest = (file.schema.metadata or {}).get(_DIGEST, b"").decode()
-            self._words, *lists = (_one_array(table[name]) for name in ("word", *_LISTS))
+            words, *lists = (_one_array(table[name]) for name in ("word", *_LISTS))
             self._offsets = lists[0].offsets.to_numpy()
             self._ids, self._counts = (one.values.to_numpy() for one in lists)
         except (pa.ArrowInvalid, KeyError, ValueError) as error:
             raise DataError(f"{path} ({ref.name}): unreadable: {error}", REPAIR_HINT) from error
-        self.size = len(self._words)
+        self.size = len(words)
+        self._starts, self._letters = _texts(words)
 
     def find(self, word: str) -> Postings | None:
         """Return the images that have a word; None if there are none."""
-        place = self._place(word)
-        if place == self.size or self._words[place].as_py() != word:
-            return None
-        return self._at(place)
+        wanted = word.encode()
+        place = bisect_left(self, wanted)
+        return self._at(place) if place < self.size and self[place] == wanted else None
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, place: int) -> bytes:
+        """Return a word in UTF-8, whose order is that of code points."""
+        start, stop = self._starts[place], self._starts[place + 1]
+        return bytes(self._letters[start:stop])
 
     def count(self, rows: int) -> NDArray[np.int64]:
         """Return the number of words of each image: int64 (rows,).
@@ -140,16 +158,14 @@ class Segment:
         start, stop = self._offsets[place : place + 2]
         return Postings(self._ids[start:stop], self._counts[start:stop])
 
-    def _place(self, word: str) -> int:
-        low, high = 0, self.size
-        while low < high:
-            middle = (low + high) // 2
-            if self._words[middle].as_py() < word:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
 
 def _one_array(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _texts(words: pa.Array[Any]) -> tuple[memoryview, memoryview]:
+    """Return where each word starts, and the bytes of all: 20 times as fast as Arrow's scalars."""
+    _, starts, letters = words.buffers()
+    if not len(words):
+        return memoryview(b""), memoryview(b"")
+    return memoryview(starts).cast("i"), memoryview(letters)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
+from mmindex.keywords.names import SUMMARY
 from mmindex.keywords.words import RULES
 from mmindex.store.manifest import Manifest, ObjectRef
 from mmindex.store.objects import REPAIR_HINT, Objects
 from mmindex.store.snapshot import Snapshot
 
-SUMMARY: Final = "keywords/summary"
 _METADATA: Final = b"mmindex.keywords"
 _MADE_FROM: Final = ("images", "captions", "ids/image")
 

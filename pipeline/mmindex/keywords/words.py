@@ -43,12 +43,20 @@ def words(text: str) -> Iterator[str]:
     Letters are compared without case and in Unicode's compatibility form (NFKC). A run of Chinese,
     Japanese or Korean characters yields each character and each pair of neighbours.
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    for word in folded.translate(_SEPARATORS).split():
+    folded = text.lower() if text.isascii() else _folded(text)
+    found = folded.translate(_SEPARATORS).split()
+    if text.isascii() or _IS_CJK.search(folded) is None:  # one search instead of one for each word
+        yield from (word[:MOST_CHARACTERS] for word in found)
+        return
+    for word in found:
         if _IS_CJK.search(word) is None:
             yield word[:MOST_CHARACTERS]
         else:
             yield from _mixed(word)
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def _mixed(word: str) -> Iterator[str]:

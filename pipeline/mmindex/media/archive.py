@@ -81,7 +81,10 @@ def read_file(path: str, max_bytes: int) -> bytes:
                 raise ItemError(Reason.UNREADABLE, "not a regular file")
             if status.st_size > max_bytes:
                 raise _too_large(status.st_size, max_bytes)
-            data = file.read(max_bytes + 1)
+            # Python would reserve max_bytes of memory for a small file.
+            data = file.read(status.st_size + 1)
+            if len(data) > status.st_size:  # it has grown
+                data += file.read(max_bytes + 1 - len(data))
     except OSError as error:
         raise item_error(error, path) from error
     if len(data) > max_bytes:

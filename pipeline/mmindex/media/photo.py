@@ -236,6 +236,8 @@ def _xmp_packet(image: Image.Image, exif: Image.Exif) -> bytes:
 
 
 def _exif_fields(exif: Image.Exif) -> Fields:
+    if not len(exif):
+        return {}  # most files without a camera; the rest would take a tenth of a crawl's time
     camera: Mapping[int, Any] = _tolerant(lambda: exif.get_ifd(IFD.Exif), {})
     gps: Mapping[int, Any] = _tolerant(lambda: exif.get_ifd(IFD.GPSInfo), {})
     return _kept(_exif_values(exif, camera, gps))
@@ -287,7 +289,9 @@ def _iso(camera: Mapping[int, Any]) -> int | None:
 
 def _iptc_fields(image: ImageFile.ImageFile) -> Fields:
     """Return the IPTC-IIM 4.2 fields of record 2: name 5, keywords 25, date 55/60, caption 120."""
-    found = IptcImagePlugin.getiptcinfo(image) or {}
+    found = IptcImagePlugin.getiptcinfo(image)
+    if not found:
+        return {}
 
     def texts(number: int) -> list[str]:
         value = found.get((2, number), [])

@@ -35,7 +35,7 @@ from mmindex.store.manifest import EncoderInfo
 MAPS_FILE: Final = "maps.safetensors"
 PARENT_FOLDER: Final = "parent"
 # These must not change, because the maps were fitted to the vectors of this parent. The precision
-# can change: vectors of one model in two precisions differ by less than a thousandth.
+# can change: cosines between vectors of one model in two precisions are at least 0.997.
 _IDENTITY: Final = ("architecture", "weights", "preprocess", "tokenizer")
 _LOGIT_SCALE: Final = "logit_scale"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -35,6 +35,13 @@ class Encoder(Protocol):
 
     def encode_images(self, pixels: Pixels) -> Float32:
         """Encode uint8 (b, height, width, 3) into float32 (b, dim), unit length."""
+
+    def start_images(self, pixels: Pixels) -> Callable[[], Float32]:
+        """Start as :meth:`encode_images`; the returned function waits for the vectors.
+
+        On a GPU, the next batch can be prepared and started before the vectors of this one are
+        collected. ``pixels`` can be changed as soon as this method returns.
+        """
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Encode b texts into float32 (b, dim), unit length, in the order given."""

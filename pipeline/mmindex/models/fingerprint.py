@@ -215,7 +215,7 @@ def same_model(one: EncoderInfo, other: EncoderInfo) -> bool:
     """Return whether the vectors of two encoders are comparable.
 
     The precision can differ: queries encoded in float32 on a CPU can search an index that was built
-    in bfloat16 on a GPU; such vectors differ by less than a thousandth.
+    in bfloat16 on a GPU; cosines between such vectors are at least 0.997.
     """
     return (one.architecture, one.weights, one.preprocess, one.tokenizer, one.dim) == (
         other.architecture,

@@ -7,7 +7,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,13 @@ from mmindex.models.encoder import Encoder, Float32
 from mmindex.models.fast_import import import_open_clip
 from mmindex.models.files import ModelFiles, locate
 from mmindex.models.fingerprint import UNTRAINED_SEED, describe
+from mmindex.models.precision import compute_type, convert_weights
 from mmindex.models.preprocess import Pixels, PreprocessSpec
 from mmindex.models.quantize import quantize_linears
 from mmindex.models.resolve import ModelRequest
 from mmindex.models.sharded import as_one_file
 from mmindex.models.tokenizer import Tokenizer, make_tokenizer, shorten
+from mmindex.models.transfer import Transfer, transfer_to
 from mmindex.models.trim import TextReader, TextTower, spans
 from mmindex.store.manifest import EncoderInfo
 
@@ -72,8 +74,13 @@ def _load_on(info: EncoderInfo, files: ModelFiles, cores: int | None, device: st
         # One thread per core, and the same number of decode workers: measured on two cores with
         # ViT-B-32 and COCO photos, this reaches 96 % of the limit of model and decoding.
         torch.set_num_threads(cores or usable_cores())
+    else:
+        # Otherwise, page-locked memory would also take memory on the first GPU.
+        torch.cuda.set_device(device)
     model, texts = _network(files)
-    model.eval().requires_grad_(requires_grad=False).to(torch.device(device))
+    model.eval().requires_grad_(requires_grad=False)
+    convert_weights(model, compute_type(info.precision))  # half the bytes to copy to the device
+    model.to(torch.device(device))
     if info.precision == "int8":
         quantize_linears(model)
     return OpenClipEncoder(
@@ -185,6 +192,19 @@ class OpenClipEncoder:
     cut_texts: int = 0
     _image_limit: int = sys.maxsize
     _text_limit: int = _TEXT_BATCH
+    _transfer: Transfer = field(init=False)
+    _mean: torch.Tensor = field(init=False)
+    _std: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        self._transfer = transfer_to(self.device)
+        # Copied once, because each copy of a small tensor would wait for the device.
+        self._mean, self._std = (
+            torch.tensor(values, device=self.device).view(1, 3, 1, 1)
+            for values in (self.preprocess.mean, self.preprocess.std)
+        )
 
     def encode_images(self, pixels: Pixels) -> Float32:
         """Encode uint8 (b, height, width, 3) into float32 (b, dim), unit length.
@@ -192,6 +212,10 @@ class OpenClipEncoder:
         Raises:
             BusyError: the device has not enough memory for a single image.
         """
+        return self.start_images(pixels)()
+
+    def start_images(self, pixels: Pixels) -> Callable[[], Float32]:
+        """Start as :meth:`encode_images`; the returned function waits for the vectors."""
         import torch
 
         height, width = self.preprocess.height, self.preprocess.width
@@ -199,19 +223,19 @@ class OpenClipEncoder:
             raise InternalError(
                 f"pixels {pixels.dtype} {pixels.shape}: expected {height} x {width} x 3"
             )
-        mean = torch.tensor(self.preprocess.mean, device=self.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.preprocess.std, device=self.device).view(1, 3, 1, 1)
 
         def run(part: slice) -> torch.Tensor:
-            batch = self._to_device(torch.from_numpy(pixels[part]))
+            batch = self._transfer.send(torch.from_numpy(pixels[part]))
             # uint8 is sent to the device, a quarter of the size of float32. With channels first,
             # the bytes keep their order, which is torch's channels_last format at no cost.
-            images = batch.permute(0, 3, 1, 2).to(torch.float32).div_(255.0).sub_(mean).div_(std)
-            features: torch.Tensor = self._model.encode_image(images)
+            images = batch.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
+            features: torch.Tensor = self._model.encode_image(
+                images.sub_(self._mean).div_(self._std)
+            )
             return features
 
         parts, self._image_limit = self._in_parts(run, len(pixels), self._image_limit)
-        return self._finish(parts)
+        return partial(self._finish, parts)
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Encode b texts of any script into float32 (b, dim), unit length, in the order given.
@@ -230,13 +254,13 @@ class OpenClipEncoder:
         order = lengths.argsort(stable=True)
         few = self.device == "cpu" and tower.trims
         budget = _CPU_TOKENS if few else _TEXT_BATCH * tokens.shape[1]
-        parts: list[torch.Tensor] = []
+        parts: list[Callable[[], torch.Tensor]] = []
         for span in spans(lengths[order].tolist(), budget):
             chosen = order[span]
 
             def run(part: slice, chosen: torch.Tensor = chosen) -> torch.Tensor:
                 rows = chosen[part]
-                return tower.encode(self._to_device(tokens[rows]), int(lengths[rows].max()))
+                return tower.encode(self._transfer.send(tokens[rows]), int(lengths[rows].max()))
 
             done, self._text_limit = self._in_parts(run, len(chosen), self._text_limit)
             parts += done
@@ -256,30 +280,29 @@ class OpenClipEncoder:
     def _model(self) -> Any:
         return self.model  # torch's Module knows no encode_image
 
-    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self.device == "cpu":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
-
     def _in_parts(
         self, run: Callable[[slice], torch.Tensor], count: int, limit: int
-    ) -> tuple[list[torch.Tensor], int]:
-        """Process ``count`` rows, at most ``limit`` at once; halve it if memory runs out."""
+    ) -> tuple[list[Callable[[], torch.Tensor]], int]:
+        """Start ``count`` rows, at most ``limit`` at once; halve it if memory runs out.
+
+        Returns:
+            functions that wait for the results, and the new limit.
+        """
         import torch
 
-        parts: list[torch.Tensor] = []
+        parts: list[Callable[[], torch.Tensor]] = []
         start = 0
         kind = self.device.partition(":")[0]
-        # Without autocast: fp32, and int8, whose layers are quantised already.
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.info.precision)
+        dtype = compute_type(self.info.precision)
         while start < count:
             stop = min(start + limit, count)
             try:
                 with torch.inference_mode(), torch.autocast(kind, dtype, enabled=dtype is not None):
-                    parts.append(run(slice(start, stop)).to(torch.float32).cpu())
+                    features = run(slice(start, stop)).to(torch.float32)
             except RuntimeError as error:
                 limit = self._smaller(stop - start, error)
                 continue
+            parts.append(self._transfer.fetch(features))
             start = stop
         return parts, limit
 
@@ -300,10 +323,10 @@ class OpenClipEncoder:
             torch.cuda.empty_cache()
         return rows // 2
 
-    def _finish(self, parts: Sequence[torch.Tensor]) -> Float32:
+    def _finish(self, parts: Sequence[Callable[[], torch.Tensor]]) -> Float32:
         import torch
 
-        features = torch.cat(list(parts)) if parts else torch.empty(0, self.info.dim)
+        features = torch.cat([wait() for wait in parts]) if parts else torch.empty(0, self.info.dim)
         if features.shape[1] != self.info.dim:
             raise InternalError(
                 f"the model returns {features.shape[1]} dimensions, not {self.info.dim}"

@@ -264,7 +264,7 @@ def nothing(snapshot: Snapshot, request: Request, left: int | None = None) -> No
         advice.append("Remove the condition, or use one that matches more images.")
     if request.good:
         reasons.append("No hit is better than those of queries without an answer.")
-        advice.append("Search without the limit to good hits to see the best ones.")
+        advice.append("To see the best hits anyway, include weak hits.")
     if request.min_score is not None:
         reasons.append(f"No hit has a score of {request.min_score:g} or more.")
         advice.append("Lower or remove the score limit to see the scores of the best hits.")

@@ -17,7 +17,12 @@ from mmindex.evaluate.bootstrap import REPLICATES, Interval, recall_intervals
 from mmindex.evaluate.contrast import Contrast, DirectionContrast
 from mmindex.evaluate.corpus import Corpus
 from mmindex.evaluate.directions import Direction
-from mmindex.evaluate.evaluation import Evaluation, Reliabilities, Reliability
+from mmindex.evaluate.evaluation import (
+    Evaluation,
+    JudgedFigures,
+    Reliabilities,
+    Reliability,
+)
 from mmindex.evaluate.expect import Comparison
 from mmindex.evaluate.history import PastVersion, past_versions
 from mmindex.evaluate.recall import Recall
@@ -129,6 +134,7 @@ def report_page(
     config: EvaluateConfig,
     comparison: Comparison | None = None,
     against: Contrast | None = None,
+    judged: JudgedFigures | None = None,
 ) -> str:
     """Return the HTML page of an evaluation, and measure the speed of the indexes.
 
@@ -138,6 +144,7 @@ def report_page(
         config: the settings of the evaluation.
         comparison: the comparison with expected figures.
         against: the comparison with another version.
+        judged: the figures with the right answers of a file.
 
     Raises:
         DataError: the store's tables are damaged.
@@ -156,6 +163,7 @@ def report_page(
         history=_history(snapshot, measured.evaluation),
         comparison=comparison,
         against=against,
+        judged=judged,
         other=None if against is None else shown_name(against.model),
         other_store="" if against is None else Path(against.store).name,
         contrasts=_contrasts(snapshot, measured, against),

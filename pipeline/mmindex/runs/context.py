@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from mmindex.cluster.join import Joined
 from mmindex.core.config import Config
 from mmindex.core.errors import DataError
 from mmindex.core.records import QuarantineEntry
@@ -34,7 +35,8 @@ class Context:
         run_id: its name.
         parent: the published version.
         encoder: the model, once it is known.
-        cluster: encodes in place of this process; None without a cluster.
+        cluster: the cluster that this run has joined, or None.
+        cluster_worker: encodes on its nodes in place of this process; None if this run does not.
         retry: retry items that earlier runs could not encode.
         figures: collects the stages' results.
     """
@@ -45,7 +47,8 @@ class Context:
     run_id: str
     parent: Manifest | None
     encoder: EncoderSource | None = None
-    cluster: ClusterWorker | None = None
+    cluster: Joined | None = None
+    cluster_worker: ClusterWorker | None = None
     retry: bool = False
     figures: Figures = field(default_factory=Figures)
 

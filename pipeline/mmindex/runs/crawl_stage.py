@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -16,6 +17,8 @@ from mmindex.core.errors import DataError
 from mmindex.core.progress import get_logger
 from mmindex.crawl.metadata import PhotoRules
 from mmindex.crawl.stage import CrawlReport, crawl
+from mmindex.crawl.unchanged import Crawled
+from mmindex.encode.shards import is_sound
 from mmindex.media.kinds import remedy
 from mmindex.runs.context import (
     Context,
@@ -30,7 +33,7 @@ from mmindex.runs.figures import CrawlFigures
 from mmindex.sources.naming import source_names
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN, read_forgotten
-from mmindex.store.keys import live_keys
+from mmindex.store.keys import count_distinct
 from mmindex.store.manifest import Counts, Manifest
 
 
@@ -82,8 +85,8 @@ def crawled_draft(context: Context, draft: Manifest, report: CrawlReport) -> Man
         quarantined=len(report.quarantined),
         ignored=report.ignored,
         captions=report.captions.rows,
-        unique_images=len(live_keys(objects, report.images).unique),
-        unique_texts=len(live_keys(objects, report.captions).unique),
+        unique_images=count_distinct(objects, report.images),
+        unique_texts=count_distinct(objects, report.captions),
         reasons=quarantine.count_reasons(report.quarantined),
     )
     return after_change(
@@ -129,6 +132,9 @@ def crawl_sources(
         names=names_of_sources(context),
         rehash=config.crawl.rehash,
         forgotten=read_forgotten(context.snapshot(draft)),
+        before=None if context.retry else _before(context, draft),
+        cluster=context.cluster,
+        scratch=Path(config.run.scratch).expanduser() if config.run.scratch else None,
     )
     context.figures.crawl = CrawlFigures.of(report)
     quarantine.write_ledger(context.layout, report.quarantined)
@@ -137,6 +143,19 @@ def crawl_sources(
     if changes is None or before is None or not changes.images.removed:
         return Found(report, changes)
     return Found(report, changes, removed_by_source(objects, before.images, report.images))
+
+
+def _before(context: Context, draft: Manifest) -> Crawled | None:
+    """Return the result of the last crawl, if its objects are intact."""
+    objects = context.objects
+    refs = [draft.find(f"crawl/{name}") for name in ("images", "captions", "quarantine")]
+    images, captions, entries = refs
+    if images is None or captions is None or entries is None:
+        return None
+    if not all(is_sound(objects, ref) for ref in refs if ref is not None):
+        return None
+    quarantined = tuple(quarantine.read_entries(objects, entries))
+    return Crawled(images.named("images"), captions.named("captions"), draft.sources, quarantined)
 
 
 def names_of_sources(context: Context) -> dict[str, str]:

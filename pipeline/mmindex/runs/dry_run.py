@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -44,6 +44,7 @@ from mmindex.runs.forecast import (
     foresee_seconds,
 )
 from mmindex.runs.index_stage import published_index
+from mmindex.runs.keyword_stage import KeywordAction, keyword_action
 from mmindex.runs.preflight import estimate, plan_sources, require_room
 from mmindex.runs.run import STAGES, first_draft
 from mmindex.sources.spec import absolute_spec
@@ -167,6 +168,7 @@ class _Foresight:
     changed: bool = False
     encode: dict[str, EncodeForecast] = field(default_factory=dict)
     index: dict[str, IndexForecast] = field(default_factory=dict)
+    keywords: KeywordAction | Literal[""] = ""
 
     def forecast(self) -> Forecast:
         """Go as far as a real run would get, and return the forecast."""
@@ -188,6 +190,7 @@ class _Foresight:
             model=info.model if info else "",
             encode=self.encode,
             index=self.index,
+            keywords=self.keywords,
             stops=tuple(Stop(stop.exit_code, stop.message, stop.hint) for stop in self.stops),
             needed_bytes=sum(self.room.values()),
             free_bytes=free_bytes(self.real.layout.root),
@@ -243,6 +246,9 @@ class _Foresight:
             or any(figures.action != "kept" for figures in self.index.values())
             or crawled_draft(context, self.draft, found.report).content() != parent.content()
         )
+        if Modality.IMAGE in self.index:
+            self.keywords = keyword_action(context, changed=self.changed)
+            self.changed |= self.keywords not in ("kept", "none")
 
     def _info(self) -> EncoderInfo | None:
         return self.context.encoder.info if self.context.encoder else None

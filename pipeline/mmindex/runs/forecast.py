@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
 from mmindex.encode.plan import EncodePlan
 from mmindex.index.decide import UpdatePlan
+from mmindex.runs.keyword_stage import KeywordAction
 from mmindex.runs.report import newest_first
 from mmindex.store.layout import Layout
 
@@ -81,6 +82,7 @@ class Forecast(msgspec.Struct, frozen=True):
         model: the encoder's name; empty if its files must first be downloaded.
         encode: by side.
         index: by side.
+        keywords: what would be done to the keyword index; empty if it depends on unread sources.
         stops: everything that would stop it, in order.
         needed_bytes, free_bytes: disk space; the former is a lower limit.
         seconds: by stage, from the rates of earlier runs; stages without a rate are left out.
@@ -98,6 +100,7 @@ class Forecast(msgspec.Struct, frozen=True):
     model: str = ""
     encode: dict[str, EncodeForecast] = {}
     index: dict[str, IndexForecast] = {}
+    keywords: KeywordAction | Literal[""] = ""
     stops: tuple[Stop, ...] = ()
     needed_bytes: int = 0
     free_bytes: int = 0

@@ -18,7 +18,7 @@ from mmindex.index.build import IndexReport, build_index
 from mmindex.index.decide import NOT_IN_RECIPE, UpdatePlan, recipe_of
 from mmindex.index.extend import Before, Order, Retrain, extend_index, plan_index
 from mmindex.index.fill import ClusterFiller, Filler, ProcessFiller
-from mmindex.index.gather import locate, vector_blocks
+from mmindex.index.gather import as_keys, locate, vector_blocks
 from mmindex.index.train import sample_rows
 from mmindex.index.tune import TUNING_QUERIES
 from mmindex.runs.context import Context
@@ -162,7 +162,7 @@ def _execute(
 def _filler(context: Context) -> Filler | None:
     """Return who fills a new index: the nodes of a cluster, processes, or this process alone."""
     if context.cluster is not None:
-        return ClusterFiller.with_cores(context.cluster.need.cpus)
+        return ClusterFiller.on(context.cluster, context.config.encode.cores)
     processes = context.config.index.fill_processes
     return ProcessFiller(processes) if processes > 1 else None
 
@@ -221,5 +221,6 @@ def _query_vectors(
     keys = unique_keys(context.objects, table)
     rows = sample_rows(len(keys), TUNING_QUERIES, context.config.index.seed)
     shards = draft.named(f"embeddings/{side}/")
-    located = locate(context.objects, keys.take(pa.array(rows)), shards)
+    # Taking rows of a large column copies all of it.
+    located = locate(context.objects, as_keys(keys[row].as_py() for row in rows.tolist()), shards)
     return np.concatenate(list(vector_blocks(context.objects, located, shards))).astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 from mmindex.core.errors import DataError
 from mmindex.core.modality import Modality
@@ -11,19 +12,16 @@ from mmindex.core.progress import get_logger
 from mmindex.keywords.build import NOTHING, Built, build_segments
 from mmindex.keywords.documents import Documents
 from mmindex.keywords.index import KeywordIndex
-from mmindex.keywords.postings import SEGMENTS, Segment
-from mmindex.keywords.summary import (
-    SUMMARY,
-    Summary,
-    Weights,
-    inputs_of,
-    read_summary,
-    write_summary,
-)
+from mmindex.keywords.names import SEGMENTS, SUMMARY
+from mmindex.keywords.postings import Segment
+from mmindex.keywords.summary import Summary, Weights, inputs_of, read_summary, write_summary
 from mmindex.runs.context import Context
 from mmindex.search.fit_hybrid import fit_weights
 from mmindex.store.chain import last_indexed
 from mmindex.store.manifest import Manifest, ObjectRef
+
+KeywordAction: TypeAlias = Literal["built", "updated", "kept", "removed", "none"]
+"""What is done to a keyword index; ``none``: there is none, and none is wanted."""
 
 
 def keyword_objects(context: Context, draft: Manifest) -> tuple[ObjectRef, ...]:
@@ -60,6 +58,17 @@ def keyword_objects(context: Context, draft: Manifest) -> tuple[ObjectRef, ...]:
         seconds=round(time.perf_counter() - started, 2),
     )
     return (*built.refs, ref)
+
+
+def keyword_action(context: Context, *, changed: bool) -> KeywordAction:
+    """Return what a build would do to the keyword index; ``changed``: the corpus or its vectors."""
+    version = last_indexed(context.layout, context.parent, Modality.IMAGE)
+    before = _published(context)
+    if not context.config.index.keywords:
+        return "none" if before is None else "removed"
+    if version is None or before is None:
+        return "built"
+    return "updated" if changed or before.summary.inputs != inputs_of(version) else "kept"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from mmindex.cluster.join import Joined
 from mmindex.core.errors import DataError, NoInputError
 from mmindex.core.modality import Modality
 from mmindex.crawl.metadata import PhotoRules
@@ -28,7 +29,7 @@ from mmindex.runs.index_stage import INDEX_OBJECTS, index_stage
 from mmindex.search.calibration import CALIBRATION, write_calibrations
 from mmindex.store import quarantine
 from mmindex.store.forgotten import FORGOTTEN
-from mmindex.store.keys import live_keys
+from mmindex.store.keys import count_distinct
 from mmindex.store.manifest import Manifest
 
 
@@ -45,22 +46,26 @@ def check_settings(context: Context, wanted: Sequence[str]) -> None:
 
 
 def prepare(context: Context, draft: Manifest, wanted: Sequence[str]) -> None:
-    """Find the model's files before the corpus is read, and download weights if necessary.
+    """Join the cluster, and find the model's files before the corpus is read.
 
-    A cluster is joined here too, because its nodes determine the model's precision.
+    Weights are downloaded if necessary. The nodes of a cluster determine the model's precision.
 
     Raises:
-        MmindexError: there is no such model, or its files are not available.
+        NetworkError: there is no cluster.
+        MmindexError: there is no such model, its files are not available, or a node of the cluster
+            is not suitable.
     """
+    config = context.config
+    if config.run.cluster and {*wanted} != {"evaluate"}:
+        context.cluster = Joined.join(config.run.cluster, context.layout, config)
     if "encode" not in wanted:
         return
-    if address := context.config.run.cluster:
-        context.cluster = ClusterWorker.join(
-            address, context.layout, context.config, draft.encoder, encoder_source
-        )
-        context.encoder = with_maps(context.cluster.source, context.config)
+    if context.cluster is not None:
+        worker = ClusterWorker.on(context.cluster, config, draft.encoder, encoder_source)
+        context.cluster_worker = worker
+        context.encoder = with_maps(worker.source, config)
     else:
-        context.encoder = encoder_source(context.config, draft.encoder)
+        context.encoder = encoder_source(config, draft.encoder)
     GivenFiles.of(context.config, context.encoder.info)  # before the crawl: the model must fit
 
 
@@ -78,7 +83,7 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         context.config,
         files=GivenFiles.of(context.config, source.info),
         retry=context.retry,
-        cluster=context.cluster,
+        cluster=context.cluster_worker,
     )
     context.figures.encode = EncodeFigures.of(report)
     images, captions, failures = drop_failed(objects, crawled[0], crawled[1], report.failed)
@@ -93,8 +98,8 @@ def encode_stage(context: Context, draft: Manifest) -> Manifest:
         indexed=images.rows,
         quarantined=kept_out[0],
         captions=captions.rows,
-        unique_images=len(live_keys(objects, images).unique),
-        unique_texts=len(live_keys(objects, captions).unique),
+        unique_images=count_distinct(objects, images),
+        unique_texts=count_distinct(objects, captions),
         reasons=quarantine.count_reasons(entries),
         captions_quarantined=kept_out[1],
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from mmindex.keywords.names import keyword_facts
 from mmindex.runs.report import RunReport
 from mmindex.store.manifest import Manifest
 
@@ -25,7 +26,12 @@ def status_record(
     shown = msgspec.structs.asdict(manifest)
     del shown["objects"]
     runs = {"last_run": run_record(last), "last_success": run_record(success)}
-    extra = {"store": str(root), "bytes": manifest.size_bytes, **runs}
+    extra = {
+        "store": str(root),
+        "bytes": manifest.size_bytes,
+        "keywords": keyword_facts(manifest),
+        **runs,
+    }
     record: dict[str, Any] = msgspec.to_builtins({**shown, **extra})
     return record
 

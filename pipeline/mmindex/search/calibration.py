@@ -1,21 +1,21 @@
 """The probability that a hit is right, and which hits are weak.
 
-A cosine similarity alone says little: what is high differs between models, corpora and queries. The
-evaluation stage fits a few numbers to the captions of the corpus (:mod:`mmindex.evaluate.fit`), and
-this module applies them. With the best scores ``s_1 >= s_2 >= ...`` of a query,
+Which cosine similarities are high differs between models, corpora and queries. The evaluation stage
+fits a few numbers to the captions of the corpus (:mod:`mmindex.evaluate.fit`), and this module
+applies them. With the best scores ``s_1 >= s_2 >= ...`` of a query,
 
     share_i = exp(s_i / T) / sum_j exp(s_j / T)
     probability_i = sigmoid(a + b s_1) * sigmoid(c + d logit(share_i))
 
-The first factor is the probability that the corpus has an answer to the query at all. The second
-one is the probability that this hit is the answer if there is one: hits that are equally near share
-it. Both are logistic calibrations of a score (J. C. Platt, Probabilistic Outputs for Support Vector
-Machines, 1999); ``T`` is a temperature (C. Guo et al., On Calibration of Modern Neural Networks,
-ICML 2017).
+The first factor is the probability that the corpus has an answer to the query. The second one is
+the probability that this hit is the answer if there is one: equally near hits share it. Both are
+logistic calibrations of a score (J. C. Platt, Probabilistic Outputs for Support Vector Machines,
+1999); ``T`` is a temperature (C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
 
-A hit is weak if ``s_1`` is as low as the best scores of queries without an answer, or if its own
-score is as low, and farther below ``s_1`` than those of right answers. A hit can thus have a low
-probability without being weak: if a hundred images fit a text, each has a probability of 1 %.
+All hits of a query are weak if ``s_1`` is as low as the best scores of queries without an answer.
+Otherwise, a hit is weak if its own score is as low, and farther below ``s_1`` than those of right
+answers. A hit can have a low probability without being weak: if a hundred images fit a text, each
+has a probability of 1 %.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Calibration:
         answered: ``(a, b)`` above.
         chosen: ``(c, d)`` above.
         best: the hits of a query are weak if its best score is lower.
-        gap: a hit with a score below ``best`` is weak if the best one is higher by more.
-        flat: the score threshold that loses as many right answers, for comparison.
-        queries, images: what it was fitted to: queries, and the images that they belong to.
+        gap: a hit with a score below ``best`` is weak if it is farther below the best score.
+        flat: for comparison, a threshold on scores that loses as many right answers.
+        queries, images: how many queries and images it was fitted to.
     """
 
     asked: Modality

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from mmindex.core.modality import Modality
 from mmindex.index.train import sample_rows
+from mmindex.keywords.best import Matches, ranked
 from mmindex.keywords.documents import Document, Documents, count_words
-from mmindex.keywords.index import KeywordIndex, Matches, query_words
+from mmindex.keywords.index import KeywordIndex, query_words
 from mmindex.keywords.summary import Weights
 from mmindex.search.rank import LEAST_DEPTH, fuse
 from mmindex.search.searcher import Searcher
@@ -102,11 +103,23 @@ def _held_out(
     texts = documents.among(wanted)
     for query in queries:
         words = query_words(query.text)
-        scored = keywords.score(words)
-        for owner in query.owners.tolist():
-            tally = _without(texts[owner], query.text)
-            scored.scores[owner], scored.found[owner] = keywords.score_of(tally, scored)
-        yield query, scored.best(LEAST_DEPTH)
+        rarities = keywords.rarities(words)
+        tallies = [_without(texts[owner], query.text) for owner in query.owners.tolist()]
+        found = keywords.best(words, LEAST_DEPTH + len(tallies))
+        kept = ~np.isin(found.ids, query.owners)
+        scores = np.array([keywords.score_of(one, rarities) for one in tallies], np.float32)
+        every = np.array([all(one[word] for word in words) for one in tallies], np.bool_)
+        yield (
+            query,
+            ranked(
+                np.concatenate([found.ids[kept], query.owners[scores > 0]]),
+                np.concatenate([found.scores[kept], scores[scores > 0]]),
+                np.concatenate(
+                    [(np.arange(len(found.ids)) < found.complete)[kept], every[scores > 0]]
+                ),
+                LEAST_DEPTH,
+            ),
+        )
 
 
 def _queries(snapshot: Snapshot, documents: Documents, seed: int) -> list[_Query]:

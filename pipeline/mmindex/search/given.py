@@ -16,6 +16,7 @@ from mmindex.core.modality import Modality
 from mmindex.core.records import ItemError
 from mmindex.search.hits import Limit
 from mmindex.search.parts import Part, read_part
+from mmindex.search.rank import By
 from mmindex.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -128,18 +129,26 @@ def as_words(text: str | None, hybrid: bool) -> str | None:
     return text if hybrid else None
 
 
-def check_alone(
-    keywords: object, parts: Iterable[object], *, others: bool, to: Modality | None
-) -> None:
+def check_alone(keywords: object, parts: Iterable[object], *, others: bool) -> None:
     """Check the arguments of a search by keywords, which has no other parts."""
     expect(keywords, str, "keywords", "a str")
-    if others or any(part is not None and part != () for part in parts):
+    if others or any(part is not None for part in parts):
         raise UsageError(
-            "`keywords` searches by words alone and cannot be combined with other parts",
+            "`keywords` searches by words only and cannot be combined with other parts",
             "pass the text with `hybrid`, or use only `keywords`",
         )
-    if to is Modality.TEXT:
-        raise UsageError("`keywords` finds images, not captions", "remove `to=text`")
+
+
+def as_by(*, keywords: bool, hybrid: bool) -> By:
+    """Return what to rank images by."""
+    keywords = expect(keywords, bool, "keywords", "a bool")
+    hybrid = expect(hybrid, bool, "hybrid", "a bool")
+    if keywords and hybrid:
+        raise UsageError(
+            "`keywords` searches by words alone and cannot be combined with `hybrid`",
+            "remove one of them",
+        )
+    return "words" if keywords else "both" if hybrid else "meaning"
 
 
 def as_weights(weights: Sequence[float] | None) -> tuple[float, ...] | None:

@@ -22,7 +22,7 @@ from mmindex.search.calibration import CONTEXT, Calibration, read_calibrations
 from mmindex.search.fusion import fuse, part_weights
 from mmindex.search.hits import Limit, Ranked, hits
 from mmindex.search.parts import Question
-from mmindex.search.rank import Find, Words, by_both, by_vector, by_words
+from mmindex.search.rank import By, Find, Words, by_both, by_vector, by_words
 from mmindex.search.searcher import Searcher
 from mmindex.search.vectorize import Vectorizer, open_vectorizer
 from mmindex.store.snapshot import Snapshot
@@ -152,22 +152,27 @@ class Session:
         lines: Iterable[str | bytes],
         to: Modality | None,
         limit: Limit,
-        *,
-        hybrid: bool = False,
+        by: By = "meaning",
     ) -> Iterator[Answer]:
         """Search with many texts, or lines of a UTF-8 file: yield one answer for each, in order.
 
         The answer for an empty text, and for a line that is empty, not UTF-8 or longer than
-        ``MAX_LINE``, contains an error.
+        ``MAX_LINE``, contains an error; so does that for a text without words, if only words count.
+
+        Raises:
+            UsageError: a search by words is for captions, or has a limit that needs vectors.
+            NoInputError: there is no index, or no keyword index.
         """
         to = to or Modality.IMAGE
         self.snapshot.index(to)
-        hybrid = hybrid and self._words_count(to, limit)
+        if by != "meaning":
+            _check_words(by, to, limit)
+            by = "meaning" if by == "both" and not self._words_help() else by
         pending = iter(lines)
         while batch := list(islice(pending, BATCH)):
             questions = [_question(line) for line in batch]
             good = [text for text, error in questions if error is None]
-            answered = iter(self.texts(good, to, limit, hybrid=hybrid))
+            answered = iter(self.texts(good, to, limit, by))
             for text, error in questions:
                 yield next(answered) if error is None else self._refused(text, to, error)
 
@@ -205,6 +210,12 @@ class Session:
                 used with captions, or a hybrid search is for captions.
             NoInputError, DataError, ModelMismatchError: as :meth:`text` and :meth:`image`.
         """
+        words: list[str] = []
+        if question.words is not None:
+            to = to or Modality.IMAGE
+            _check_words("both", to, limit)
+            words = _query_words(question.words) if self._words_help() else []
+            question = question if words else replace(question, words=None)
         alone = question.plain
         if alone is not None and alone.given is None:
             part_weights(1, 0, question.weights)
@@ -224,46 +235,35 @@ class Session:
         left_out = {one.key for one in wanted if one is not None and one.key is not None}
         left_out = left_out if question.others else set()
         fused = fuse(vectors, weights)
-        if question.words is not None and self._words_count(to, limit):
-            found = self._by_both(fused, question.words, limit, left_out)
+        if words:
+            found = self._by_both(fused, words, limit, left_out)
         else:
             [found] = self._search(fused[None, :], to, limit, judge, left_out)
         images = [one.uri for one in wanted if one is not None]
         version = self.snapshot.manifest.version
         return Answer(question.title, to, version, found, images[0] if images else None)
 
-    def keywords(self, text: str, limit: Limit) -> Answer:
+    def keywords(self, text: str, to: Modality | None, limit: Limit) -> Answer:
         """Find images by the words of a text alone, without the model; scores are BM25.
 
         Raises:
-            UsageError: the text has no words, or a lowest score or only good hits are wanted.
+            UsageError: the text has no words, the search is for captions, or a lowest score or
+                only good hits are wanted.
             NoInputError: the version has no keyword index.
             DataError: the keyword index is damaged.
         """
-        words = query_words(text)
-        if not words:
+        _check_words("words", to or Modality.IMAGE, limit)
+        answer = self._by_words(text, limit)
+        if answer.error is not None:
             raise UsageError(
-                f"`keywords={text[:_SHOWN]!r}` has no words",
-                "pass letters or numbers to search for",
+                f"`keywords={text[:_SHOWN]!r}`: {answer.error}", "pass letters or numbers"
             )
-        _refuse_good(limit)
-        if limit.min_score is not None:
-            raise UsageError(
-                "`min_score` is a cosine similarity, which a search by keywords does not have",
-                "remove `min_score`, or use a hybrid search",
-            )
-        _, ids = self._filtered(Modality.IMAGE)
-        find = by_words(self._keywords(), words, ids)
-        found = self._ranked(find, Modality.IMAGE, limit, judge=None)
-        version = self.snapshot.manifest.version
-        return Answer(text, Modality.IMAGE, version, found, cosine=False)
+        return answer
 
     def texts(
-        self, texts: Sequence[str], to: Modality, limit: Limit, *, hybrid: bool = False
+        self, texts: Sequence[str], to: Modality, limit: Limit, by: By = "meaning"
     ) -> list[Answer]:
-        """Search with many texts at once; texts that cannot be encoded get an answer with an error.
-
-        With ``hybrid``, images are also ranked by the words of each text.
+        """Search with many texts at once; texts that cannot be used get an answer with an error.
 
         Raises:
             NoInputError, ModelMismatchError: as :meth:`text`.
@@ -271,17 +271,21 @@ class Session:
         from mmindex.models.encoder import good_rows
 
         self.snapshot.index(to)
+        if by == "words":
+            return [self._by_words(text, limit) for text in texts]
         judge = self._judge(Modality.TEXT, to, limit)
         if not texts:
             return []
         vectors = self.vectorizer.encode_texts(texts)
         good = good_rows(vectors)
-        if hybrid:
-            some = (text for text, fine in zip(texts, good.tolist(), strict=True) if fine)
-            pairs = zip(vectors[good], some, strict=True)
-            found = iter([self._by_both(vector, text, limit) for vector, text in pairs])
-        else:
-            found = iter(self._search(vectors[good], to, limit, judge))
+        words = [_query_words(text) if by == "both" else [] for text in texts]
+        plain = good & np.array([not some for some in words])
+        near = iter(self._search(vectors[plain], to, limit, judge))
+        found = (
+            self._by_both(vector, some, limit) if some else next(near)
+            for vector, some, fine in zip(vectors, words, good.tolist(), strict=True)
+            if fine
+        )
         version = self.snapshot.manifest.version
         return [
             Answer(text, to, version, next(found))
@@ -307,10 +311,10 @@ class Session:
                 return one
         if limit.good:
             raise NoInputError(
-                f"version {self.snapshot.manifest.version} cannot tell good hits of this query from"
-                " weak ones",
-                "`good` works for a text that searches images and an image that searches captions,"
-                " in a store that was evaluated with at least 50 captioned images",
+                f"version {self.snapshot.manifest.version} has no calibration for this kind of "
+                "query, so weak hits are not known",
+                "use `good` to find images by one text or captions by one image, in a store that "
+                "was evaluated with at least 50 captioned images",
             )
         return None
 
@@ -371,37 +375,36 @@ class Session:
         ]
         return Ranked([key for key, _ in kept], [score for _, score in kept])
 
-    def _by_both(
-        self, vector: Float32, text: str, limit: Limit, left_out: Set[str] = frozenset()
-    ) -> tuple[Hit, ...]:
-        """Return the images for a vector and the words of a text."""
+    def _by_words(self, text: str, limit: Limit) -> Answer:
         words = query_words(text)
         if not words:
-            get_logger("search").warning("the query has no words: using its vector alone")
-            return self._search(vector[None], Modality.IMAGE, limit, None, left_out)[0]
+            return self._refused(text, Modality.IMAGE, "no words to search for")
+        _, ids = self._filtered(Modality.IMAGE)
+        find = by_words(self._keywords(), words, ids)
+        found = self._ranked(find, Modality.IMAGE, limit, judge=None)
+        version = self.snapshot.manifest.version
+        return Answer(text, Modality.IMAGE, version, found, cosine=False)
+
+    def _by_both(
+        self, vector: Float32, words: list[str], limit: Limit, left_out: Set[str] = frozenset()
+    ) -> tuple[Hit, ...]:
+        """Return the images for a vector and for words."""
         _, ids = self._filtered(Modality.IMAGE)
         near = by_vector(self._searcher(Modality.IMAGE), vector, ids, limit)
         asked = Words(self._keywords(), words, ids, limit.min_score)
         find = by_both(near, vector, self.snapshot.vectors(Modality.IMAGE), asked)
         return self._ranked(find, Modality.IMAGE, limit, None, left_out)
 
-    def _words_count(self, to: Modality, limit: Limit) -> bool:
-        """Check a hybrid search, and return whether words make the answers of this store better.
+    def _words_help(self) -> bool:
+        """Return whether words make the answers of this store better, see :mod:`.fit_hybrid`.
 
         Raises:
-            UsageError: the search is for captions, or only good hits are wanted.
             NoInputError: the version has no keyword index.
         """
-        _refuse_good(limit)
-        if to is not Modality.IMAGE:
-            raise UsageError(
-                "a hybrid search finds images, but this query searches captions",
-                "remove `to=text`, or remove `hybrid`",
-            )
         if self._keywords().weights.none:
             get_logger("search").warning(
-                "words make the answers of this store worse, see docs/keywords.md: using the "
-                "vector alone"
+                "words make the answers of this store worse (see docs/keywords.md): using only the "
+                "vector"
             )
             return False
         return True
@@ -440,12 +443,30 @@ def _judged(
     return tuple(hit for hit in judged if not hit.weak) if limit.good else judged
 
 
-def _refuse_good(limit: Limit) -> None:
+def _check_words(by: By, to: Modality, limit: Limit) -> None:
+    """Check the side and the limits of a search by words."""
     if limit.good:
         raise UsageError(
-            "`good` judges hits by their vectors, but this query also uses words",
+            "`good` works only with vectors, but this query also uses words",
             "remove `good`, or search without `keywords` and `hybrid`",
         )
+    if to is not Modality.IMAGE:
+        raise UsageError(
+            "words find images, but this query searches captions",
+            "remove `to=text`, or search without `keywords` and `hybrid`",
+        )
+    if by == "words" and limit.min_score is not None:
+        raise UsageError(
+            "`min_score` is a cosine similarity, which a search by keywords does not have",
+            "remove `min_score`, or use a hybrid search",
+        )
+
+
+def _query_words(text: str) -> list[str]:
+    words = query_words(text)
+    if not words:
+        get_logger("search").warning("the query has no words: using only its vector")
+    return words
 
 
 def _select(snapshot: Snapshot, where: str, timeout_s: float | None = None) -> Rows:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.keywords.index import KeywordIndex, Matches
+from mmindex.keywords.best import Matches
+from mmindex.keywords.index import KeywordIndex
 from mmindex.keywords.summary import Weights
 from mmindex.search.calibration import CONTEXT
 from mmindex.search.hits import Limit
@@ -24,6 +25,8 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
+By: TypeAlias = Literal["meaning", "words", "both"]
+"""What images are ranked by: the vector of a text, its words, or both."""
 RANK_OFFSET: Final = 60
 """The constant of reciprocal rank fusion, from the paper."""
 LEAST_DEPTH: Final = 100
@@ -71,10 +74,9 @@ def by_vector(searcher: Searcher, vector: Float32, ids: Int64 | None, limit: Lim
 
 def by_words(keywords: KeywordIndex, words: list[str], ids: Int64 | None) -> Find:
     """Rank by words; scores are BM25."""
-    scored = keywords.score(words)
 
     def find(depth: int) -> Found:
-        matches = scored.best(depth, ids)
+        matches = keywords.best(words, depth, ids)
         return Found(matches.ids, matches.scores, len(matches.ids) < depth, cosine=False)
 
     return find
@@ -106,12 +108,12 @@ def by_both(near: Find, vector: Float32, vectors: Vectors, asked: Words) -> Find
         vectors: those of the images.
         asked: the words.
     """
-    scored = asked.keywords.score(asked.words)
 
     def find(depth: int) -> Found:
         each = max(depth, LEAST_DEPTH)
         close = near(each)
-        ids = fuse(close.ids, scored.best(each, asked.ids), asked.keywords.weights)
+        matches = asked.keywords.best(asked.words, each, asked.ids)
+        ids = fuse(close.ids, matches, asked.keywords.weights)
         scores = _similarities(ids, close, vector, vectors)
         if asked.min_score is not None:
             kept = scores >= asked.min_score

@@ -370,6 +370,6 @@ def _load(snapshot: Snapshot, device: str) -> Encoder:
     from mmindex.models.openclip import load_encoder
 
     request = request_of(snapshot)
-    placement = place(device)
+    placement = place(device, model=request.name)
     # A query does not need more than one device.
     return load_encoder(request, type(placement)(placement.devices[:1], placement.precision))

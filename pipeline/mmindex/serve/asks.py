@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Final, cast, get_args
 
 from starlette.datastructures import QueryParams
 
@@ -19,6 +19,7 @@ from mmindex.search.given import check_alone
 from mmindex.search.hits import Limit
 from mmindex.search.parts import Part, Question
 from mmindex.search.query import Answer, Session
+from mmindex.search.rank import By
 from mmindex.serve.live import Served
 from mmindex.serve.settings import MAX_DEPTH, MAX_HITS, MAX_PARTS, MAX_QUERY_CHARACTERS
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from mmindex.core.records import Hit
     from mmindex.search.hits import IndexedImage
 
-By: TypeAlias = Literal["meaning", "words", "both"]
 _UPLOADS: Final = 256  # uploaded images to keep for their URLs, about 50 KB each
 
 
@@ -284,8 +284,8 @@ def answer(served: Served, session: Session, ask: Ask, uploads: Uploads) -> Answ
         uploads: the uploaded images.
     """
     if ask.by == "words" and ask.text:
-        check_alone(ask.text, (), others=ask.has_more, to=ask.to)
-        return session.keywords(ask.text, ask.limit)
+        check_alone(ask.text, (), others=ask.has_more)
+        return session.keywords(ask.text, ask.to, ask.limit)
     asked = question(served, ask, uploads)
     left_out = set(ask.images) if ask.others else set()
     limit = replace(ask.limit, k=ask.limit.k + len(left_out))

@@ -89,7 +89,7 @@ class ImageWorkers:
         pool = ProcessPool(
             max_workers=_PROCESSES,
             initializer=start_worker,
-            initargs=(worker_bytes(self._limits.max_pixels),),
+            initargs=(worker_bytes(self._limits.max_pixels), None),
             context=WORKERS,
         )
         pool.schedule(_nothing)  # starts the worker processes

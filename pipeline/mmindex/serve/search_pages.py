@@ -73,7 +73,8 @@ class SearchPages:
                 k=PAGE_HITS,
                 others=bool(view.get("image")),
             )
-            ask = replace(ask, good=ask.good and ask.is_plain_text)  # links to images keep it
+            # Links to images keep it; a search by words refuses it.
+            ask = replace(ask, good=ask.good and bool(ask.text) and not ask.has_more)
             if ask.is_empty:
                 return await self._browse(served, view, ask, shown)
             # One more than fits on the page shows whether there is another page.

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 
 from mmindex.core.errors import UsageError
-from mmindex.keywords.index import has_keywords
+from mmindex.keywords.names import has_keywords
 from mmindex.pages.controls import Action, Field
 from mmindex.search.calibration import CALIBRATION
 from mmindex.search.condition import in_brackets
@@ -101,7 +101,7 @@ def fields(view: View, known: Facets, manifest: Manifest) -> list[Field]:
     """Return the fields of a version: how to search, and filters whose columns exist."""
     found = []
     if has_keywords(manifest):
-        ways = [("", "meaning"), ("both", "meaning and words"), ("words", "words")]
+        ways = [("", "meaning"), ("both", "both"), ("words", "words")]
         found.append(Field("by", "Search by", view.get("by"), "select", ways))
     if manifest.find(CALIBRATION) is not None:
         kept = [("", "all"), ("1", "without weak ones")]

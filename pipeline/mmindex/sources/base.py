@@ -175,6 +175,10 @@ class Kind:
         globs: whether it supports ``--exclude`` and ``--include``.
         objects: whether it also reads object stores, by opening files with
             :mod:`mmindex.media.files`.
+        tree: returns a digest of everything that the items depend on; None if it is unknown, or a
+            change at the given time (ns) or later could go unnoticed.
+        spreads: whether the nodes of a cluster can read its items. ``read`` of an item must then
+            be small, picklable, and independent of this process.
     """
 
     name: str
@@ -190,6 +194,8 @@ class Kind:
     needs: Callable[[SourceSpec, Layout], Needs] | None = None
     globs: bool = False
     objects: bool = False
+    tree: Callable[[Request, int], str | None] | None = None
+    spreads: bool = False
 
 
 def unit_events(

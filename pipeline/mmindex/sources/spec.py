@@ -124,6 +124,15 @@ def open_source(spec: SourceSpec, options: SourceOptions) -> Iterator[SourceEven
     return _with_ids(prefix, kind.read(Request(spec, path, split, options, prefix)))
 
 
+def source_tree(spec: SourceSpec, options: SourceOptions, before_ns: int) -> str | None:
+    """Return a digest of everything that the items of a source depend on, see :class:`Kind`."""
+    kind = registry.find(spec.kind)
+    if kind.tree is None:
+        return None
+    path, prefix = user_path(spec.where).absolute(), _name(kind, spec)
+    return kind.tree(Request(spec, path, spec.split, options, prefix), before_ns)
+
+
 def _with_ids(prefix: str, events: Iterator[SourceEvent]) -> Iterator[SourceEvent]:
     for event in events:
         if isinstance(event, SourceItem | VectorItem | CaptionItem | Rejected):

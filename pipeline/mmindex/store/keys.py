@@ -7,23 +7,29 @@ these arrays and never read back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError
+from mmindex.core.errors import DataError, os_errors
+from mmindex.store.buckets import KEYED, Buckets, ranges_for
 from mmindex.store.manifest import ObjectRef
 from mmindex.store.objects import REPAIR_HINT, Objects
 
 KEY_BYTES = 32
 # The number of keys in memory as hex at a time.
 _READ_ROWS = 8_192
+_BLOCK_ROWS = 1 << 20
+_COLUMN = pa.schema([pa.field("key", pa.string())])
 
 Keys = NDArray[np.bytes_]  # S32
+Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +82,39 @@ def batch_keys(name: str, batches: Iterable[pa.RecordBatch]) -> Keys:
 
 def column_keys(column: pa.ChunkedArray[Any]) -> Keys:
     """Return the keys of a column in memory: S32 (n,)."""
-    starts = range(0, len(column), _READ_ROWS)
-    return _joined(column.slice(start, _READ_ROWS) for start in starts)
+    return _joined(_slices(column))
 
 
-def _joined(parts: Iterable[pa.Array[Any] | pa.ChunkedArray[Any]]) -> Keys:
+def column_blocks(column: pa.ChunkedArray[Any]) -> Iterator[Keys]:
+    """Yield the keys of a column in blocks: S32 (m,)."""
+    yield from _blocks(binary_keys(part.to_pylist()) for part in _slices(column))
+
+
+def table_blocks(objects: Objects, table: ObjectRef) -> Iterator[Keys]:
+    """Yield the key of every row of a table or shard in blocks; raises as :func:`batch_keys`."""
+    batches = objects.iter_batches(table, ["key"], rows=_READ_ROWS)
+    yield from _blocks(batch_keys(table.name, [batch]) for batch in batches)
+
+
+def _slices(column: pa.ChunkedArray[Any]) -> Iterator[pa.Array[Any]]:
+    for chunk in column.chunks:
+        for start in range(0, len(chunk), _READ_ROWS):
+            yield chunk.slice(start, _READ_ROWS)
+
+
+def _blocks(parts: Iterable[Keys]) -> Iterator[Keys]:
+    """Join parts, so that each block is divided into ranges at once."""
+    block: list[Keys] = []
+    for part in parts:
+        block.append(part)
+        if sum(map(len, block)) >= _BLOCK_ROWS:
+            yield np.concatenate(block)
+            block = []
+    if block:
+        yield np.concatenate(block)
+
+
+def _joined(parts: Iterable[pa.Array[Any]]) -> Keys:
     return np.concatenate([binary_keys(()), *(binary_keys(part.to_pylist()) for part in parts)])
 
 
@@ -101,24 +135,77 @@ def live_keys(objects: Objects, table: ObjectRef) -> DistinctKeys:
     return distinct(read_keys(objects, table))
 
 
+def count_distinct(objects: Objects, table: ObjectRef) -> int:
+    """Return the number of distinct keys of ``images`` or ``captions``, with limited memory."""
+    return sum(len(rows) for rows in _first_rows(objects, table))
+
+
+def _first_rows(objects: Objects, table: ObjectRef) -> Iterator[Int64]:
+    """Yield the first row with each distinct key, for one range of keys after the other."""
+    folder, row = objects.layout.staging_dir, 0
+    with Buckets(folder, KEYED, ranges_for(table.rows)) as buckets:
+        for keys in table_blocks(objects, table):
+            buckets.put_keys(keys, np.arange(row, row + len(keys)))
+            row += len(keys)
+        for records in buckets.take_all():
+            yield records["number"][distinct(records["key"]).rows]
+
+
 def unique_keys(
     objects: Objects, table: ObjectRef, live: DistinctKeys | None = None
 ) -> pa.ChunkedArray[Any]:
     """Return a table's distinct keys in hex, in order of first appearance: row i gets FAISS id i.
+
+    The keys of a large table are in a scratch file that is mapped into memory.
 
     Args:
         objects: the store's objects.
         table: ``images`` or ``captions``.
         live: its distinct keys, if they have already been read.
     """
-    live = live or live_keys(objects, table)
-    first = np.zeros(live.of_rows, dtype=np.bool_)
-    first[live.rows] = True
-    chunks, start = [], 0
-    for batch in objects.iter_batches(table, ["key"], rows=_READ_ROWS):
-        chunks.append(batch["key"].filter(pa.array(first[start : start + batch.num_rows])))
-        start += batch.num_rows
-    return pa.chunked_array(chunks, pa.string())
+    firsts = [live.rows] if live is not None else _first_rows(objects, table)
+    batches = objects.iter_batches(table, ["key"], rows=_READ_ROWS)
+    folder, count = objects.layout.staging_dir, ranges_for(table.rows)
+    with Buckets(folder, np.dtype("<i8"), count) as buckets:
+        in_range = max(1, -(-table.rows // count))
+        for rows in firsts:
+            buckets.put(rows // in_range, rows)
+        kept = _kept(batches, map(np.sort, buckets.take_all()), in_range)
+        return _column(kept) if count == 1 else _mapped_column(folder, kept)
+
+
+def _kept(
+    batches: Iterable[pa.RecordBatch], ranges: Iterator[Int64], in_range: int
+) -> Iterator[pa.Array[Any]]:
+    """Yield the keys of each batch in the wanted rows, which come sorted, range by range."""
+    start, ready, rows = 0, 0, np.empty(0, np.int64)
+    for batch in batches:
+        stop = start + batch.num_rows
+        while ready < stop:
+            rows = np.concatenate([rows, next(ranges)])
+            ready += in_range
+        end = np.searchsorted(rows, stop)
+        mask = np.zeros(batch.num_rows, dtype=np.bool_)
+        mask[rows[:end] - start] = True
+        rows, start = rows[end:], stop
+        yield batch["key"].filter(pa.array(mask))
+
+
+def _column(parts: Iterable[pa.Array[Any]]) -> pa.ChunkedArray[Any]:
+    return pa.chunked_array(list(parts), pa.string())
+
+
+def _mapped_column(folder: Path, parts: Iterable[pa.Array[Any]]) -> pa.ChunkedArray[Any]:
+    """Write a column to a scratch file and map it; the file is removed and stays readable."""
+    path = folder / f"{uuid.uuid4().hex}.arrow"
+    try:
+        with os_errors(path):
+            with path.open("wb") as file, pa.ipc.new_file(file, _COLUMN) as writer:
+                for part in parts:
+                    writer.write_batch(pa.record_batch([part], schema=_COLUMN))
+            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()["key"]
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def places_of(keys: Keys, known: DistinctKeys) -> NDArray[np.int64]:

@@ -276,7 +276,7 @@ def open_version(root: Path, number: int) -> Snapshot:
     layout = versions.open_layout(root)
     manifest = versions.read_version(layout, number)
     descriptor = lock_shared(layout.version(number))
-    if descriptor is None:  # collected meanwhile
+    if descriptor is None:  # gc has removed it in the meantime
         raise NoInputError(f"{root}: no version {number}", "run `mmindex versions`")
     return _ready(root, Snapshot(Objects(layout), manifest, Hold(manifest, descriptor)))
 

@@ -20,8 +20,7 @@ from mmindex.core.errors import DataError, NoInputError, UsageError, os_errors
 from mmindex.core.modality import Modality
 from mmindex.core.progress import counter
 from mmindex.keywords.build import keyword_problems
-from mmindex.keywords.index import has_keywords
-from mmindex.keywords.postings import SEGMENTS
+from mmindex.keywords.names import SEGMENTS, has_keywords
 from mmindex.search.golden import check_golden
 from mmindex.store import chain, versions
 from mmindex.store.holds import take_current

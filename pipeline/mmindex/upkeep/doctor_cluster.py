@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from mmindex.cluster.connect import connected
+from mmindex.cluster.join import site_of
 from mmindex.cluster.tasks import Need, Node, nodes, on_each
 from mmindex.core.config import Config
 from mmindex.core.errors import MmindexError
@@ -73,7 +74,7 @@ def _nodes(
         return
     with hold_current(layout) as published, hold_staging(layout) as staged:
         known = published.encoder if published is not None else None
-        setup = setup_of(staged, config, known, encoder_source, (need, device))
+        setup = setup_of(site_of(staged, config), config, known, encoder_source, (need, device))
         samples = _samples(Objects(layout), published, config)
         setup = replace(setup, samples=samples)
         yield _corpus(samples)
@@ -97,7 +98,7 @@ def _compared(found: Sequence[tuple[Node, Looked]], setup: Setup) -> Iterator[Fi
             yield Finding(name, State.BROKEN, looked.wrong)
             continue
         detail = (
-            f"{node.cpus} cores, {node.gpus} GPUs; sees {setup.root}; "
+            f"{node.cpus} cores, {node.gpus} GPUs; sees {setup.site.root}; "
             f"{looked.info.model} in {looked.info.precision}"
         )
         first = first or (node, looked)

@@ -26,7 +26,7 @@ from mmindex.runs.context import survivors as tables_of
 from mmindex.runs.index_stage import index_stage
 from mmindex.runs.stages import evaluate_stage
 from mmindex.store.forgotten import FORGOTTEN, Forgotten, write_forgotten
-from mmindex.store.keys import live_keys
+from mmindex.store.keys import count_distinct, live_keys
 from mmindex.store.manifest import Manifest, ObjectRef, SourceSummary
 from mmindex.store.objects import Objects
 from mmindex.store.purge import is_forgotten
@@ -82,8 +82,8 @@ def draft_without(
             quarantined=quarantined,
             ignored=draft.counts.seen - survivors[0].rows - quarantined,
             captions=survivors[1].rows,
-            unique_images=len(live_keys(objects, survivors[0]).unique),
-            unique_texts=len(live_keys(objects, survivors[1]).unique),
+            unique_images=count_distinct(objects, survivors[0]),
+            unique_texts=count_distinct(objects, survivors[1]),
             reasons=count_reasons(entries),
             captions_quarantined=quarantined_captions,
         ),

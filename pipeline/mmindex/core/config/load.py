@@ -93,8 +93,10 @@ def _resolve_paths(
     if isinstance(tree.get("model"), dict):
         resolved["model"] = _resolve_model(tree["model"], folder)
     run = tree.get("run")
-    if isinstance(run, dict) and isinstance(run.get("metrics_file"), str):
-        resolved["run"] = {**run, "metrics_file": _joined(folder, run["metrics_file"])}
+    if isinstance(run, dict):
+        paths = {name: run[name] for name in ("metrics_file", "scratch") if name in run}
+        joined = {name: _joined(folder, p) for name, p in paths.items() if isinstance(p, str)}
+        resolved["run"] = {**run, **joined}
     return resolved
 
 

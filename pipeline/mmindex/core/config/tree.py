@@ -24,10 +24,17 @@ class RunConfig(Section):
     Set it to monitor unattended builds."""
 
     cluster: Text | None = None
-    """The Ray cluster that encodes: `auto` (the cluster that this machine belongs to), or
-    `HOST:PORT` of its head node.
+    """The Ray cluster that reads images, encodes them and fills indexes: `auto` (the cluster that
+    this machine belongs to), or `HOST:PORT` of its head node.
 
-    Set it if encoding takes too long on one machine. It requires `mmindex[ray]` on every node."""
+    Set it if a build takes too long on one machine. It requires `mmindex[ray]` on every node."""
+
+    scratch: Text | None = None
+    """The folder of the temporary database in which a crawl collects its rows; by default, the
+    `staging` folder of the store.
+
+    Set it to a folder on a local disk if the store is on a network file system. It needs about 1 KB
+    for each image."""
 
 
 class Config(Section):

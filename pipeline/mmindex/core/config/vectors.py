@@ -13,7 +13,7 @@ class ModelConfig(Section):
     """The model that encodes images and texts."""
 
     name: Text | None = None
-    """An open_clip model name, `embedded`, `local-dir:PATH` or `hf-hub:ORG/REPO`.
+    """`photos`, `embedded`, an open_clip model name, `local-dir:PATH` or `hf-hub:ORG/REPO`.
 
     The default is `embedded` for drawn scenes, `unknown` for vectors of other programs, and
     `ViT-B-32` for everything else. If you change the model, everything is encoded again."""
@@ -52,13 +52,15 @@ class EncodeConfig(Section):
     number of threads can change the last digits of a vector."""
 
     workers: Annotated[int, Field(ge=0, le=256)] | None = None
-    """Number of processes that decode images. The default is one per core, at most 16.
+    """Number of processes that decode images. The default is one per core, at most 16 if the
+    model runs on a CPU.
 
     Raise it if the build reports decoding as its bottleneck. Lower it to save memory. With 0,
     images are decoded in the main process, where one damaged image can end the run."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
-    """Arithmetic of the model. `auto` is fp32 on a CPU, and bf16 on a GPU (fp16 on older ones).
+    """Arithmetic of the model. `auto` is fp32 on a CPU, and bf16 on a GPU (fp16 on older ones, and
+    for the model for photographs).
 
     `int8` is faster on some CPUs, with a small loss in recall. If you change the precision,
     everything is encoded again."""
@@ -125,7 +127,7 @@ class IndexConfig(Section):
     """Whether to index the words of captions, file names and metadata, for `--keywords` and
     `--hybrid`.
 
-    Turn it off to save disk space and the time of a build."""
+    Turn it off to save disk space and build time."""
 
 
 class EvaluateConfig(Section):

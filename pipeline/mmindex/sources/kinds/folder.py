@@ -42,6 +42,7 @@ from mmindex.sources.caption_lists import CaptionList, Described, names_images, 
 from mmindex.sources.listed import Listed, image_events
 from mmindex.sources.names import match_names
 from mmindex.sources.rules import Rules, extension
+from mmindex.sources.trees import tree_digest
 from mmindex.store.layout import Layout
 
 # Best first; those of the second row in every folder.
@@ -109,9 +110,7 @@ def read_folder(request: Request) -> Iterator[SourceEvent]:
         yield from _read_objects(request)
         return
     path, options = request.path, request.options
-    # Frames are found by seeking, which is not possible in a member of an archive.
-    videos = path.is_dir() and VIDEO.installed
-    rules = Rules.of(options.exclude, options.include, all_files=options.all_files, videos=videos)
+    rules = _rules(request)
     root = os.path.realpath(path)
     if path.is_dir():
         folder = ImageFolder(path, options.max_bytes)
@@ -120,6 +119,20 @@ def read_folder(request: Request) -> Iterator[SourceEvent]:
         yield from _walk(_Scan(folder, rules, request.split, root, options.roots), entries)
     else:
         yield from _packed(str(path), rules, request)
+
+
+def folder_tree(request: Request, before_ns: int) -> str | None:
+    """Return the digest of a folder's files, see :func:`mmindex.sources.trees.tree_digest`."""
+    if is_remote(request.spec.where) or not request.path.is_dir():
+        return None
+    return tree_digest(os.path.realpath(request.path), _rules(request), before_ns)
+
+
+def _rules(request: Request) -> Rules:
+    options = request.options
+    # Frames are found by seeking, which is not possible in a member of an archive.
+    videos = request.path.is_dir() and VIDEO.installed
+    return Rules.of(options.exclude, options.include, all_files=options.all_files, videos=videos)
 
 
 def _packed(path: str, rules: Rules, request: Request) -> Iterator[SourceEvent]:
@@ -405,4 +418,6 @@ KIND: Final = Kind(
     read=read_folder,
     globs=True,
     objects=True,
+    tree=folder_tree,
+    spreads=True,
 )

@@ -281,4 +281,5 @@ KIND: Final = Kind(
     ids="parquet",
     suffix=".parquet",
     objects=True,
+    spreads=True,
 )

@@ -219,4 +219,5 @@ KIND: Final = Kind(
     ids="webdataset",
     suffix=".tar",
     objects=True,
+    spreads=True,
 )
