@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from mmindex.core.errors import DataError, ModelMismatchError, first_lines, os_errors
@@ -81,8 +82,10 @@ def _built(card: Any, tensors: dict[str, Tensor]) -> DecoderModel:
     vocabulary, shape = read_words(card.get("vocabulary")), _read_shape(card.get("shape"))
     if shape.words != len(vocabulary):
         raise DataError(f"{len(vocabulary)} words, but a network for {shape.words}")
-    network = DecoderNetwork(shape)
-    network.load_state_dict(tensors)
+    # Without memory: the shape in a damaged file can be huge, but the weights are in the file.
+    with torch.device("meta"):
+        network = DecoderNetwork(shape)
+    network.load_state_dict(tensors, assign=True)
     if not all(bool(value.isfinite().all()) for value in tensors.values()):
         raise DataError("the weights are not finite")
     return DecoderModel(
