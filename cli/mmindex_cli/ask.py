@@ -101,7 +101,7 @@ def ask(
         if given is None:
             written(index, question, "answer", target, output_format)
             return
-        ranked = index.rank_answers(image, question, given)
+        ranked = index.rank_answers(image or "", question, given)
         facts = _facts(index)
     emit(
         [ranked],

@@ -60,7 +60,7 @@ class _Layer(nn.Module):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         def parted(x: Tensor) -> Tensor:
-            return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)
 
         mixed = F.scaled_dot_product_attention(parted(query), parted(key), parted(value), mask)
         return mixed.transpose(1, 2).flatten(-2)

@@ -59,7 +59,7 @@ def ask(scene: Scene, lot: Lot) -> Asked:
 
 
 def _facts(claim: Claim) -> int:
-    parts = [claim.background, claim.time, claim.weather, *claim.relations]
+    parts: list[object] = [claim.background, claim.time, claim.weather, *claim.relations]
     for one in claim.objects:
         parts += [one.kind, one.colour, one.size, one.count if one.count != 1 else None]
     return sum(part is not None for part in parts)

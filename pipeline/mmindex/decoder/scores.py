@@ -72,7 +72,7 @@ def bleu(
         MissingPackageError: sacrebleu is not installed.
     """
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise MissingPackageError(
             "BLEU needs sacrebleu", "pip install 'mmindex[metrics]'"
