@@ -25,15 +25,10 @@ DIM = 512
 _PART = 65_536
 
 
-def _peak_mb() -> float:
-    """Return the largest resident set of this process in MiB, including pages of mapped files."""
+def _status_mb(name: str) -> float:
+    """Return a size of this process in MiB: ``VmHWM`` is the peak, with pages of mapped files."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
-
-
-def _resident_mb(kind: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line for line in lines if line.startswith(kind)).split()[1]) / 1024
+    return float(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
 def write_vectors(folder: Path, n: int) -> None:
@@ -65,7 +60,7 @@ def build(folder: Path, n: int) -> dict[str, Any]:
     ]
     keys = pa.chunked_array(parts)
     del parts
-    before = _peak_mb()
+    before = _status_mb("VmHWM")
     begun = time.perf_counter()
     report = build_index(open_objects(folder), "image", keys, shards, IndexConfig(kind="ivfpq"))
     seconds = time.perf_counter() - begun
@@ -74,7 +69,7 @@ def build(folder: Path, n: int) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "before_mb": before,
-        "peak_mb": _peak_mb(),
+        "peak_mb": _status_mb("VmHWM"),
         "index_mb": size / 2**20,
         "sample_mb": report.info.training_rows * DIM * 4 / 2**20,
     }
@@ -92,7 +87,7 @@ def open_index(folder: Path) -> dict[str, float]:
 
     manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
     query = np.ones((1, DIM), dtype=np.float32) / np.sqrt(DIM, dtype=np.float32)
-    before = _resident_mb("VmRSS")
+    before = _status_mb("VmRSS")
     begun = time.perf_counter()
     searcher = Searcher(Snapshot(open_objects(folder), manifest), "image")
     opened = time.perf_counter() - begun
@@ -100,9 +95,21 @@ def open_index(folder: Path) -> dict[str, float]:
     return {
         "open_s": opened,
         "open_and_ask_s": time.perf_counter() - begun,
-        "added_mb": _resident_mb("VmRSS") - before,
-        "added_anonymous_mb": _resident_mb("RssAnon"),
+        "added_mb": _status_mb("VmRSS") - before,
+        "added_anonymous_mb": _status_mb("RssAnon"),
     }
+
+
+def measured(command: str, store: Path, *arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run a command that writes to the store; returns a row, and the report of the run."""
+    ran = run([*MMINDEX, command, "--store", store, *arguments])
+    report = json.loads(sorted((store / "runs").glob("*.json"))[-1].read_text())
+    row = {
+        f"{command} s": ran.wall_s,
+        "peak MB": report["peak_rss_bytes"] / 2**20,
+        "worker peak MB": report["peak_child_rss_bytes"] / 2**20,
+    }
+    return row, report
 
 
 def encoding(sizes: list[int], folder: Path) -> list[dict[str, Any]]:
@@ -110,34 +117,17 @@ def encoding(sizes: list[int], folder: Path) -> list[dict[str, Any]]:
     for size in sizes:
         store = folder / f"store{size}"
         run([*MMINDEX, "crawl", "--store", store, "--source", f"scenes:{size}@7"])
-        ran = run([*MMINDEX, "encode", "--store", store])
-        stage = json.loads(sorted((store / "runs").glob("*.json"))[-1].read_text())
-        rows.append(
-            {
-                "scenes": size,
-                "encode s": ran.wall_s,
-                "peak MB": stage["peak_rss_bytes"] / 2**20,
-                "worker peak MB": stage["peak_child_rss_bytes"] / 2**20,
-            }
-        )
+        row, _ = measured("encode", store)
+        rows.append({"scenes": size, **row})
     return rows
 
 
 def building(sizes: list[int], folder: Path) -> list[dict[str, Any]]:
     rows = []
     for size in sizes:
-        store = folder / f"built{size}"
-        ran = run([*MMINDEX, "build", "--store", store, "--source", f"scenes:{size}@7"])
-        report = json.loads(sorted((store / "runs").glob("*.json"))[-1].read_text())
-        rows.append(
-            {
-                "scenes": size,
-                "build s": ran.wall_s,
-                "peak MB": report["peak_rss_bytes"] / 2**20,
-                "worker peak MB": report["peak_child_rss_bytes"] / 2**20,
-                **{f"{stage} s": seconds for stage, seconds in report["seconds"].items()},
-            }
-        )
+        row, report = measured("build", folder / f"built{size}", "--source", f"scenes:{size}@7")
+        stages = {f"{stage} s": seconds for stage, seconds in report["seconds"].items()}
+        rows.append({"scenes": size, **row, **stages})
     return rows
 
 

@@ -71,10 +71,7 @@ def print_answers(
         form,
         text=lambda some: answer_lines(some, shown),
         json=lambda hits: answer_record(hits, shown),
-        tsv=(
-            (*_QUERY_COLUMNS, *_JUDGED_COLUMNS, *shown.more, *shown.columns),
-            lambda hits: answer_rows(hits, shown),
-        ),
+        tsv=(row_names(shown), lambda hits: answer_rows(hits, shown)),
         paths=lambda hits: (hit.uri for hit in hits),
         end=end,
     )
@@ -86,6 +83,11 @@ def answer_record(hits: Hits, view: View) -> dict[str, object]:
     columns = [hit.metadata for hit in hits] if view.columns else None
     record = answer_fields(hits.query, hits.to, hits.version, hits, columns)
     return record if hits.error is None else {**record, "error": hits.error}
+
+
+def row_names(view: View) -> Sequence[str]:
+    """Return the names of the columns of :func:`answer_rows`."""
+    return (*_QUERY_COLUMNS, *_JUDGED_COLUMNS, *view.more, *view.columns)
 
 
 def answer_rows(hits: Hits, view: View) -> Iterator[Sequence[Cell]]:

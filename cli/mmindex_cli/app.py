@@ -34,6 +34,7 @@ class _Commands(LazyCommands):
         ),
         "ask": Entry("ask:ask", "Answer a question about images."),
         "annotate": Entry("ask:annotate", "Follow an instruction for images."),
+        "recommend": Entry("recommend:recommend", "Recommend images from likes and dislikes."),
         "export": Entry("export:export", "Write images, captions and vectors for other tools."),
         "adapt": Entry("adapt:adapt", "Adapt the model to your captions in seconds."),
         "train": Entry("train:train", "Train an open_clip model on captioned images."),

@@ -7,9 +7,10 @@ from typing import Final
 
 # The flags for `max_removed` or `device=cpu` in messages are --max-removed and --device cpu.
 _NAMES: Final = (
-    "all_files|allow_host|allow_pickle_weights|allow_private|answers|at|base_url|beams|captions|"
-    "captions_from|certfile|cluster|config|confusion|cores|corpus|decoder|device|exclude|format|"
-    "fresh_settings|generate|good|hybrid|image|image_threshold|include|index|keyfile|keywords|labels|layout|"
+    "all_files|allow_host|allow_pickle_weights|allow_private|answers|at|base_url|beams|"
+    "captions|captions_from|certfile|cluster|config|confusion|cores|corpus|decoder|device|"
+    "diversity|exclude|format|fresh_settings|generate|good|half_life|history|hybrid|image|"
+    "image_threshold|include|index|interests|keyfile|keywords|labels|layout|learn|learned|"
     "learning_rate|"
     "max_quarantine|max_removed|metadata|method|min_score|minus|model|others|out|overwrite|"
     "part|plus|port|precision|pretrained|references|require_checksum|scale|source|store|subset|"

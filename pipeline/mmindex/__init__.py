@@ -10,7 +10,15 @@ import importlib
 
 TYPE_CHECKING = False  # true for type checkers; importing `typing` would take most of the time
 if TYPE_CHECKING:
-    from mmindex.api import Hit, Hits, Index, adapt, build, open  # mmindex.open, like gzip.open
+    from mmindex.api import (
+        Hit,
+        Hits,
+        Index,
+        Recommended,
+        adapt,
+        build,
+        open,
+    )  # mmindex.open, like gzip.open
     from mmindex.core.errors import (
         BusyError,
         CannotCreateError,
@@ -41,6 +49,7 @@ __all__ = [
     "NetworkError",
     "NoInputError",
     "PermissionDeniedError",
+    "Recommended",
     "StorageError",
     "UsageError",
     "__version__",

@@ -22,10 +22,11 @@ def test_a_writer_in_place_is_detected(
     fault: str, workload: Callable[[str], Workload], tally: Tally, full: bool
 ) -> None:
     work = workload("build with changes")
+    # Among the many calls on objects, most of which nothing uses yet, a sample can miss these.
     commit = [
         call
         for call in list_calls(work, "naive_command")
-        if "/CURRENT" in call.text or "/versions/" in call.text or "/objects/" in call.text
+        if "/CURRENT" in call.text or "/versions/" in call.text
     ]
     found = points(commit, fault)
     assert found

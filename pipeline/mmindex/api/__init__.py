@@ -6,7 +6,7 @@ Functions return results and raise errors (:mod:`mmindex.core.errors`). Log even
 
 from mmindex.api.adapting import adapt
 from mmindex.api.building import build
-from mmindex.api.hits import Hit, Hits, Side
+from mmindex.api.hits import Hit, Hits, Recommended, Side
 from mmindex.api.index import Index, open  # mmindex.open, like gzip.open
 
-__all__ = ["Hit", "Hits", "Index", "Side", "adapt", "build", "open"]
+__all__ = ["Hit", "Hits", "Index", "Recommended", "Side", "adapt", "build", "open"]

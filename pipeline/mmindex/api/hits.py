@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from mmindex.core.records import Hit as Found
+    from mmindex.insight.recommend import Used
     from mmindex.search.query import Answer
     from mmindex.store.snapshot import Snapshot
 
@@ -257,6 +258,18 @@ class Hits(Sequence[Hit]):
 
     def _repr_html_(self) -> str:
         return _html(self, self.query)
+
+
+class Recommended(Hits):
+    """Recommended images, see :meth:`Index.recommend`.
+
+    Attributes:
+        used: what was used of the history: ``likes``, ``dislikes``, ``unknown`` and ``future``.
+    """
+
+    def __init__(self, answer: Answer, details: Details, used: Used) -> None:
+        super().__init__(answer, details)
+        self.used = used
 
 
 def _html(hits: Sequence[Hit], query: str) -> str:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmindex.api.hits import Details, Hits, Shown, Side
+from mmindex.api.hits import Details, Hits, Recommended, Shown, Side
 from mmindex.api.writing import Writing
-from mmindex.core.arguments import as_count, as_path, expect, expect_several
+from mmindex.core.arguments import as_count, as_number, as_path, expect, expect_several
 from mmindex.core.errors import DataError, UsageError
 from mmindex.core.modality import Modality
 from mmindex.core.system import calm_openmp
@@ -136,6 +136,11 @@ class Index(Writing):
         """The model and weights that encoded the vectors."""
         encoder = self.snapshot.encoder
         return f"{encoder.model} {encoder.pretrained}".strip()
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the model: vectors of equal fingerprints can be compared."""
+        return self.snapshot.encoder.fingerprint
 
     @property
     def dim(self) -> int:
@@ -327,6 +332,68 @@ class Index(Writing):
             limit.good,
         )  # fmt: skip
         return _Wanted(session, side, limit, order, shown)
+
+    def recommend(
+        self,
+        history: str | os.PathLike[str] | Iterable[object],
+        *,
+        k: int = 10,
+        half_life: float = 30.0,
+        interests: int = 3,
+        diversity: float = 0.2,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> Recommended:
+        """Recommend images to a person from the images that the person liked and disliked.
+
+        Images of the history and near-duplicates of them are left out. No model is loaded.
+
+        Args:
+            history: a file (one id per line, or a .csv, .tsv or .jsonl file with the columns ``id``
+                and optionally ``weight`` and ``time``), or ids, or mappings with these keys. A
+                negative weight is a dislike; a time is a datetime, ISO 8601 or seconds since 1970.
+            k: the number of images.
+            half_life: the number of days after which an entry counts half, if entries have times.
+            interests: the largest number of interests into which the likes are grouped.
+            diversity: 0 for the most similar images, up to 1 for the most different ones.
+            where: an SQL condition on the columns of the images.
+            columns: the image columns in :attr:`Hit.metadata` and tables; None: all.
+
+        Returns:
+            the images, best first, and what was used of the history in :attr:`Recommended.used`.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            UsageError: an argument is out of range, or ``where`` is invalid.
+            NoInputError: the file does not exist, or no image of the history is in the index.
+            DataError: an entry is invalid, there is none, there are no likes, or the store is
+                damaged.
+        """
+        import time
+
+        from mmindex.insight.history import given_events, read_history
+        from mmindex.insight.recommend import Taste, recommend
+        from mmindex.search.given import as_limit
+        from mmindex.search.query import Answer
+
+        taste = Taste(
+            as_number(half_life, "half_life"),
+            as_count(interests, "interests"),
+            as_number(diversity, "diversity"),
+        )
+        limit = as_limit(k, None, distinct=False, good=False)
+        form = self._wanted(where, limit, None, columns, "image")
+        if isinstance(history, str | os.PathLike):
+            events = read_history(as_path(history, "history"))
+        else:
+            expect_several(history, "history")
+            events = given_events(history)
+        scope = form.session.scope(Modality.IMAGE)
+        found, used = recommend(scope, events, taste, form.limit.k, time.time())
+        title = f"{used.likes:,} likes and {used.dislikes:,} dislikes"
+        answer = Answer(title, Modality.IMAGE, self.version, found)
+        details = Details(self.snapshot, [hit.image_id for hit in found], form.shown)
+        return Recommended(answer, details, used)
 
     def embed(
         self,

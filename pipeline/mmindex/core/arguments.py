@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 import os
 from collections.abc import Iterable
@@ -46,6 +47,13 @@ def as_count(value: int, name: str) -> int:
     if not 1 <= count <= MAX_COUNT:
         raise UsageError(f"`{name}` is {count}; it must be from 1 to {MAX_COUNT:,}")
     return count
+
+
+def as_number(value: object, name: str) -> float:
+    """Return a number as a float; NumPy numbers are allowed."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, not {shown(value)}")
+    return float(value)
 
 
 def shown(value: object) -> str:

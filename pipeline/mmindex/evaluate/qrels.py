@@ -172,7 +172,7 @@ def _require_known(path: Path, raw: _Raw, unknown: Int64) -> None:
         f"{path}: {len(unknown):,} of {lines:,} lines do not join a caption and an image of this"
         f" version (first: line {raw.numbers[first]}, {pair[:200]}); the limit is"
         f" {MAX_UNKNOWN:.0%}",
-        "use the ids of `query --format json` and `export`; remove lines about other corpora",
+        "use the ids of `mmindex query --format json` and `mmindex export`, and remove other lines",
     )
 
 

@@ -98,13 +98,14 @@ def _text(path: Path) -> str:
 
 
 def read_table(
-    path: Path, columns: Sequence[str | Sequence[str]]
+    path: Path, columns: Sequence[str | Sequence[str]], optional: Sequence[str] = ()
 ) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Yield the place of each row, and its cells by column.
 
     Args:
         path: a .csv, .tsv or .jsonl file.
         columns: the required columns; an entry can be a group of which one must exist.
+        optional: further columns; JSON can have numbers in them, and null for no value.
 
     Raises:
         as :func:`read_pairs`.
@@ -117,7 +118,7 @@ def read_table(
         )
     text = _text(path)
     if suffix == ".jsonl":
-        yield from _json_rows(path, text, columns)
+        yield from _json_rows(path, text, columns, optional)
         return
     if suffix == ".tsv":
         lines = [line.rstrip("\r") for line in text.split("\n")]
@@ -162,7 +163,7 @@ def _csv_cells(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _json_rows(
-    path: Path, text: str, columns: Sequence[str | Sequence[str]]
+    path: Path, text: str, columns: Sequence[str | Sequence[str]], optional: Sequence[str]
 ) -> Iterator[tuple[str, Mapping[str, str]]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -180,4 +181,16 @@ def _json_rows(
             row["label"] = str(int(row["label"]))
         if not all(isinstance(value, str) for value in row.values()):
             raise DataError(f"{where}: {', '.join(row)} must be text")
-        yield where, row
+        yield where, row | _optional_cells(where, record, optional)
+
+
+def _optional_cells(
+    where: str, record: Mapping[str, object], optional: Sequence[str]
+) -> dict[str, str]:
+    cells = {}
+    for name in optional:
+        value = record.get(name)
+        if isinstance(value, bool) or not isinstance(value, str | int | float | None):
+            raise DataError(f"{where}: {name} must be a number or text")
+        cells[name] = "" if value is None else str(value)
+    return cells

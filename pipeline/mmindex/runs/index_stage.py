@@ -103,7 +103,7 @@ def index_stage(context: Context, draft: Manifest, *, purge: bool = False) -> Ma
         )
         calibration = ()  # the evaluation stage fits another
     words = keyword_objects(context, draft)
-    return msgspec.structs.replace(draft, objects=(*draft.objects, *calibration, *words))
+    return msgspec.structs.replace(draft, objects=(*draft.objects, *words, *calibration))
 
 
 def _index_inputs(context: Context, draft: Manifest, side: Modality) -> str:

@@ -29,6 +29,7 @@ from mmindex.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from mmindex.models.encoder import Encoder
+    from mmindex.search.distinct import Scope
     from mmindex.search.filters import Rows
 
 # Lines of a query file per batch: enough for full speed of model, index and tables, but few enough
@@ -232,8 +233,8 @@ class Session:
         weights = part_weights(len(question.wanted), len(question.unwanted), question.weights)
         vectors, asked = self.vectorizer.parts((*question.wanted, *question.unwanted))
         wanted = asked[: len(question.wanted)]
-        left_out = {one.key for one in wanted if one is not None and one.key is not None}
-        left_out = left_out if question.others else set()
+        given = {one.key for one in wanted if one is not None and one.key is not None}
+        left_out = given if question.others else set()
         fused = fuse(vectors, weights)
         if words:
             found = self._by_both(fused, words, limit, left_out)
@@ -354,18 +355,28 @@ class Session:
         left_out: Set[str] = frozenset(),
     ) -> tuple[Hit, ...]:
         """Return the hits of one ranking, without the keys ``left_out``."""
-        rows, ids = self._filtered(to)
         if limit.distinct:
-            from mmindex.search.distinct import Scope, distinct_hits
+            from mmindex.search.distinct import distinct_hits
 
-            scope = Scope(self.snapshot, self._searcher(to), to, rows, ids)
-            answer, context = distinct_hits(scope, find, limit, left_out)
+            answer, context = distinct_hits(self.scope(to), find, limit, left_out)
         else:
             found = find(min(limit.k + len(left_out), self.snapshot.index(to).n))
             named = self._named(to, found.ids, found.scores, left_out)
+            rows, _ = self._filtered(to)
             [answer] = hits(self.snapshot, to, [replace(named, cosine=found.cosine)], limit, rows)
             context = found.context
         return _judged(judge, answer, context, limit)
+
+    def scope(self, to: Modality) -> Scope:
+        """Return the vectors of one side that meet the condition.
+
+        Raises:
+            NoInputError: this side has nothing to search.
+            DataError: the index is damaged.
+        """
+        from mmindex.search.distinct import Scope
+
+        return Scope(self.snapshot, self._searcher(to), to, *self._filtered(to))
 
     def _named(self, to: Modality, ids: Int64, scores: Float32, left_out: Set[str]) -> Ranked:
         kept = [
