@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from mmindex.decoder.words import MOST_WORDS
 
 CONTEXT = 2 * MOST_WORDS + 3  # the prompt, the answer, and three special tokens
+_SLOWEST: Final = math.pi / 2  # of the waves that tell places apart: radians across the map
+_OCTAVES: Final = 5.0  # from the slowest to the fastest wave
+_WAVE_HEIGHT: Final = 0.7  # about as large as what is read of the image at first
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,23 @@ class _Layer(nn.Module):
         return mixed.transpose(1, 2).flatten(-2)
 
 
+def _grid(places: int, width: int) -> Tensor:
+    """Return initial values for the places of a map, row by row: waves of the two coordinates.
+
+    With random values instead, the network hardly learns which of two things is farther left.
+    """
+    rows = max(n for n in range(1, math.isqrt(places) + 1) if places % n == 0)
+    columns, waves = places // rows, math.ceil(width / 4)
+    speeds = _SLOWEST * 2.0 ** (torch.arange(waves) * (_OCTAVES / waves))
+
+    def waved(count: int) -> Tensor:
+        turns = ((torch.arange(count) + 0.5) / count)[:, None] * speeds
+        return torch.cat([turns.sin(), turns.cos()], dim=1)
+
+    down, across = waved(rows).repeat_interleave(columns, dim=0), waved(columns).repeat(rows, 1)
+    return _WAVE_HEIGHT * torch.cat([down, across], dim=1)[:, :width]
+
+
 class DecoderNetwork(nn.Module):
     """Predicts the next word from an image and the words before."""
 
@@ -77,13 +98,12 @@ class DecoderNetwork(nn.Module):
         self.positions = nn.Parameter(torch.zeros(CONTEXT, width))
         self.map_norms = nn.ModuleList(nn.LayerNorm(channels) for channels, _ in shape.maps)
         self.map_linears = nn.ModuleList(nn.Linear(channels, width) for channels, _ in shape.maps)
-        places = sum(places for _, places in shape.maps)
-        self.places = nn.Parameter(torch.zeros(places, width))
-        self.blank = nn.Parameter(torch.zeros(places, width))  # read if there is no image
+        self.places = nn.Parameter(torch.cat([_grid(count, width) for _, count in shape.maps]))
+        self.blank = nn.Parameter(torch.zeros_like(self.places))  # read if there is no image
         self.memory_norm = nn.LayerNorm(width)
         self.layers = nn.ModuleList(_Layer(width, shape.heads) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(width)
-        for parameter in (self.words.weight, self.positions, self.places, self.blank):
+        for parameter in (self.words.weight, self.positions, self.blank):
             nn.init.normal_(parameter, std=0.05)
 
     def memory(self, maps: list[Tensor], unseen: Tensor | None = None) -> list[Tensor]:

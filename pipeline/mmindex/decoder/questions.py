@@ -6,16 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from mmindex.scenes import Caption, Claim, Mention, Scene, Thing, captions, fits
+from mmindex.scenes import Claim, Mention, Scene, Thing, captions, complete, fits
 from mmindex.scenes.claims import holds
 from mmindex.scenes.scene import Lot
-from mmindex.scenes.vocabulary import COLOURS, KINDS
+from mmindex.scenes.vocabulary import COLOURS, KINDS, SIZE_PX
 from mmindex.scenes.words import NOUNS, joined, with_article
 
 DESCRIBE: Final = "describe the picture"
 BRIEFLY: Final = "describe the picture briefly"
 NOTHING: Final = "nothing"
 _COUNTS: Final = ("", "", "two", "three")
+_PARTS: Final = ("left", "middle", "right")
 _ANIMALS: Final = (
     *("bird", "butterfly", "dog", "cat", "horse", "cow", "sheep", "rabbit", "duck", "whale"),
     *("fish", "turtle", "octopus", "crab", "starfish", "jellyfish"),
@@ -38,15 +39,10 @@ class Asked:
     answer: str
 
 
-def fullest(scene: Scene) -> Caption:
-    """Return the caption of a scene that asserts the most."""
-    return max(captions(scene), key=lambda caption: (_facts(caption.claim), len(caption.text)))
-
-
 def describe(scene: Scene, lot: Lot) -> Asked:
     """Return a prompt for a description, complete or brief."""
     if lot.chance(0.65):
-        return Asked("caption", DESCRIBE, fullest(scene).text)
+        return Asked("caption", DESCRIBE, complete(scene, lot).text)
     return Asked("caption", BRIEFLY, lot.one_of(captions(scene)).text)
 
 
@@ -56,13 +52,6 @@ def ask(scene: Scene, lot: Lot) -> Asked:
         asked = lot.weighted(_MAKERS)(scene, lot)
         if asked is not None:
             return asked
-
-
-def _facts(claim: Claim) -> int:
-    parts: list[object] = [claim.background, claim.time, claim.weather, *claim.relations]
-    for one in claim.objects:
-        parts += [one.kind, one.colour, one.size, one.count if one.count != 1 else None]
-    return sum(part is not None for part in parts)
 
 
 def _is_there(scene: Scene, lot: Lot) -> Asked:
@@ -128,6 +117,16 @@ def _side(scene: Scene, lot: Lot) -> Asked | None:
     return Asked("side", text, "right" if swap else "left")
 
 
+def _part(scene: Scene, lot: Lot) -> Asked | None:
+    single = [thing for thing in scene.things if thing.count == 1]
+    if not single:
+        return None
+    thing = lot.one_of(single)
+    words = ("on which side is {}", "in which part of the picture is {}")
+    part = min(len(_PARTS) - 1, int(thing.left / SIZE_PX * len(_PARTS)))
+    return Asked("part", lot.one_of(words).format(_the(thing, lot)), _PARTS[part])
+
+
 def _the(thing: Thing, lot: Lot) -> str:
     return f"the {lot.one_of(NOUNS[thing.kind])[thing.count > 1]}"
 
@@ -165,13 +164,17 @@ def _list_colours(scene: Scene) -> str:
 
 
 TASKS: Final[tuple[tuple[tuple[str, ...], str, Callable[[Scene], str]], ...]] = (
-    (("list the animals", "which animals are there", "name all animals in the picture"),
+    (("list the animals", "which animals are there", "name all animals in the picture",
+      "what animals are there", "which animals do you see"),
      "what animals do you see", _list_animals),
-    (("list the vehicles", "which vehicles are there", "name all vehicles in the picture"),
+    (("list the vehicles", "which vehicles are there", "name all vehicles in the picture",
+      "what vehicles are there", "which vehicles do you see"),
      "what vehicles do you see", _list_vehicles),
-    (("list the things", "which things are there", "name all things in the picture"),
+    (("list the things", "which things are there", "name all things in the picture",
+      "what things are there", "which things do you see"),
      "what things do you see", _list_things),
-    (("list the colours of the things", "which colours are there", "name all colours"),
+    (("list the colours of the things", "which colours are there", "name all colours",
+      "what colours are there", "which colours do you see"),
      "what colours do you see", _list_colours),
 )  # fmt: skip
 """Tasks: the wordings to train on, one that is kept for measuring, and the answer."""
@@ -190,7 +193,8 @@ _MAKERS: Final[tuple[tuple[_Maker, float], ...]] = (
     (_place, 0.3),
     (_time, 0.3),
     (_weather, 0.4),
-    (_side, 1.0),
+    (_side, 1.5),
+    (_part, 1.0),
     (_task, 0.8),
 )
 QUESTIONS: Final[dict[str, _Maker]] = {
@@ -201,5 +205,6 @@ QUESTIONS: Final[dict[str, _Maker]] = {
     "time": _time,
     "weather": _weather,
     "side": _side,
+    "part": _part,
 }
 """The types of questions, for measuring."""

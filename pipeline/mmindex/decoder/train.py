@@ -44,7 +44,7 @@ from mmindex.train.settings import TrainSettings
 from mmindex.train.step import decay_groups, learning_rate
 from mmindex.train.towers import pick_device, pick_dtype
 
-MAPS: Final = 2  # the last feature maps of the image tower
+MAPS: Final = 3  # the last feature maps of the image tower
 LOG_FILE: Final = "decoder.log.jsonl"
 REPORT_FILE: Final = "decoder.report.json"
 _VOCABULARY_SCENES: Final = 1_000
