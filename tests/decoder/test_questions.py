@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mmindex.decoder.batches import QUESTIONS_EACH, batch_of
 from mmindex.decoder.measure import HELD_OUT, majority, questions_about
-from mmindex.decoder.questions import QUESTIONS, TASKS, Asked, ask, fullest
+from mmindex.decoder.questions import QUESTIONS, TASKS, Asked, ask
 from mmindex.decoder.words import learn_words
 from mmindex.scenes import Scene, Spot, Thing, make_scene
 from mmindex.scenes.scene import Lot
@@ -55,9 +57,18 @@ def test_yes_is_about_as_frequent_as_no():
     assert 0.4 < told.count("yes") / len(told) < 0.7
 
 
-def test_the_fullest_caption_names_every_thing_where_one_does():
-    named = [len(fullest(scene).claim.objects) for scene in SCENES]
-    assert sum(named) >= 0.95 * sum(len(scene.things) for scene in SCENES)
+@pytest.mark.parametrize(
+    ("x", "part"), [(1, "left"), (74, "left"), (112, "middle"), (223, "right")]
+)
+def test_the_part_is_a_third_of_the_width(x, part):
+    tree = Thing("tree", "green", "small", 2, "ground", (Spot(float(x), 200.0, False),))
+    asked = QUESTIONS["part"](replace(FARM, things=(tree,)), Lot("part"))
+    assert (asked.prompt.split()[-1], asked.answer) == ("tree", part)
+
+
+def test_a_group_has_no_part():
+    cows = replace(FARM, things=FARM.things[1:])
+    assert QUESTIONS["part"](cows, Lot("part")) is None
 
 
 def test_a_step_depends_on_seed_and_number_alone():

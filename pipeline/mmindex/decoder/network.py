@@ -73,7 +73,7 @@ class _Layer(nn.Module):
 def _grid(places: int, width: int) -> Tensor:
     """Return initial values for the places of a map, row by row: waves of the two coordinates.
 
-    With random values instead, the network hardly learns which of two things is farther left.
+    They tell the network from the start which places are beside each other.
     """
     rows = max(n for n in range(1, math.isqrt(places) + 1) if places % n == 0)
     columns, waves = places // rows, math.ceil(width / 4)
