@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="Only models whose names contain this text.")
+        str | None,
+        typer.Argument(metavar="NAME", help="Only models whose names contain this text."),
     ] = None,
     output_format: TextFormat = "text",
 ) -> None:

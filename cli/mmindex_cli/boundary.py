@@ -66,7 +66,7 @@ def run_guarded(run: Callable[[], object], explain: Callable[[Any], MmindexError
     Args:
         run: the command line.
         explain: converts an error of click to an mmindex error, or to an exit code if there is
-                nothing to print.
+            nothing to print.
     """
     global reporting  # noqa: PLW0603 # set by the command that runs, see common.command
     reporting = Reporting()

@@ -38,9 +38,9 @@ CompareOption = Annotated[
     typer.Option(
         "--compare",
         metavar="STORE_OR_VERSION",
-        help="Compare recall with another store of the same corpus, or with the version of this "
-        "store that has this number. Shows differences with intervals, McNemar's test, and the "
-        "queries that changed most.",
+        help="Compare recall with another store of the same corpus, or with a version of this "
+        "store by its number. Shows differences with intervals, McNemar's test, and the queries "
+        "that changed most.",
     ),
 ]
 
@@ -49,8 +49,8 @@ QrelsOption = Annotated[
     typer.Option(
         "--qrels",
         metavar="FILE",
-        help="Also measure with the right answers in this file, in TREC form (`query_id 0 doc_id "
-        "relevance`): mAP@R, R-Precision, nDCG@10, MRR and recall@K.",
+        help="Also measure with the right answers in this file, in the qrels format of TREC "
+        "(`query_id 0 doc_id relevance`): mAP@R, R-Precision, nDCG@10, MRR and recall@K.",
     ),
 ]
 
@@ -71,11 +71,9 @@ def evaluate(
     """Measure recall@K in both directions, with exact search and through the index, and the
     recall of the index.
 
-    --html writes a report: confidence intervals, ranks, best and worst queries, speed.
-
-    --qrels measures with several right answers per query.
-
-    --compare shows whether another model is better on the same corpus.
+    --html writes a report with confidence intervals, ranks, best and worst queries, and speed.
+    --qrels also measures with several right answers per query. --compare shows whether another
+    model is better on the same corpus.
 
     Example: mmindex evaluate --html report.html
     """

@@ -63,8 +63,8 @@ WhereOption = Annotated[
     str | None,
     typer.Option(
         metavar="SQL",
-        help="Use only images that match an SQL condition on their columns (and captions of these "
-        "images): \"width >= 640 and split = 'val'\".",
+        help="Use only images that match an SQL condition on their columns: "
+        "\"width >= 640 and split = 'val'\".",
     ),
 ]
 ImageOption = Annotated[

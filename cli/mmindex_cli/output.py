@@ -44,13 +44,13 @@ def emit(
 
     Args:
         items: the results, in order.
-            form: the format.
-            text: returns the lines of text for all items.
-            json: returns the JSON record of an item: plain values and containers.
-            compact: omit spaces in JSON.
-            tsv: the column names, and a function that returns the rows of an item.
-            paths: returns the paths of an item; each is printed once per item.
-            end: the terminator of a path.
+        form: the format.
+        text: returns the lines of text for all items.
+        json: returns the JSON record of an item: plain values and containers.
+        compact: omit spaces in JSON.
+        tsv: the column names, and a function that returns the rows of an item.
+        paths: returns the paths of an item; each is printed once per item.
+        end: the terminator of a path.
     """
     if form == "paths":
         for item in items:

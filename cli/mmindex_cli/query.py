@@ -1,4 +1,4 @@
-"""``query``: search the published version by text or by image."""
+"""``query``: search the published version by text, by image, by both, or by keywords."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from mmindex_cli.options import (
     PageOption,
     PathsFormat,
     StoreOption,
-    WhereOption,
     paths_form,
 )
 
@@ -102,6 +101,14 @@ ToOption = Annotated[
         help="What to find. [default: image; for a single image, captions if there are any]"
     ),
 ]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SQL",
+        help="Find only images that match an SQL condition on their columns, or captions of such "
+        "images: \"width >= 640 and split = 'val'\".",
+    ),
+]
 _EXAMPLE = "for example: mmindex query a red bus, or mmindex query --image bus.jpg"
 _MAX_HITS = 2**31 - 1  # enough for any corpus; numbers beyond 64 bits would overflow
 HitsOption = Annotated[int, typer.Option("-k", min=1, max=_MAX_HITS, help="Number of hits.")]
@@ -181,7 +188,7 @@ def query(
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Find images or captions by text, by image, or by both.
+    """Find images or captions by text, by image, by both, or by keywords.
 
     Example: mmindex query a red bus --minus people --where "width >= 640" -k 5
     """

@@ -27,12 +27,12 @@ HistoryOption = Annotated[
     Path,
     typer.Option(
         metavar="FILE",
-        help="The images that a person liked: one id or uri per line, or a .csv, .tsv or .jsonl "
+        help="The images that the person liked: one id or uri per line, or a .csv, .tsv or .jsonl "
         "file with a column `id` and optionally `weight` (negative for a dislike) and `time`.",
     ),
 ]
 HalfLifeOption = Annotated[
-    float, typer.Option(metavar="DAYS", help="Days after which an entry with a time counts half.")
+    float, typer.Option(metavar="DAYS", help="Days after which an entry counts half as much.")
 ]
 InterestsOption = Annotated[
     int,
@@ -62,7 +62,7 @@ def recommend(
     html: PageOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Recommend images from the images that a person liked and disliked.
+    """Recommend images to a person, based on the images that this person liked and disliked.
 
     Example: mmindex recommend --history clicks.csv -k 20
     """

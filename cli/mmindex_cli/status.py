@@ -54,7 +54,7 @@ def status(
         [manifest],
         output_format,
         text=lambda _: (
-            f"{visible(str(root))}: version {manifest.version}, made {manifest.created_at}",
+            f"{visible(str(root))}: version {manifest.version}, created {manifest.created_at}",
             *labelled([*describe(manifest), *_run_lines(last, success)]),
         ),
         json=lambda one: status_record(root, one, last, success),

@@ -25,7 +25,7 @@ KeepDaysOption = Annotated[
 NumberArgument = Annotated[
     int | None,
     typer.Argument(
-        metavar="[N]",
+        metavar="N",
         min=1,
         help="The version to restore. [default: the newest before the published one]",
         show_default=False,
@@ -36,7 +36,7 @@ NumberArgument = Annotated[
 def versions(store: StoreOption = None, output_format: TextFormat = "text") -> None:
     """List the versions in the store, oldest first; * marks the published one.
 
-        It shows the size of each version and why `mmindex gc` keeps it.
+    It shows the size of each version and why `mmindex gc` keeps it.
 
     Example: mmindex versions
     """

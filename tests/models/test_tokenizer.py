@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-import torch
+from numpy.typing import NDArray
 
 from mmindex.core.resources import data_dir
 from mmindex.models.files import TokenizerSpec, locate
@@ -60,7 +61,7 @@ def test_only_texts_that_fill_their_row_are_tokenised_again() -> None:
     calls: list[list[str]] = []
     made = make_tokenizer(clip_spec())
 
-    def tokenize(texts: list[str], context_length: int) -> torch.Tensor:
+    def tokenize(texts: list[str], context_length: int) -> NDArray[np.int64]:
         calls.append(texts)
         return made.tokenize(texts, context_length)
 
@@ -82,7 +83,7 @@ def layout(
     pad: int,
     before: bool = False,
     last: list[int],
-) -> torch.Tensor:
+) -> NDArray[np.int64]:
     """Give each word a token from 10, with marks and padding like those of a tokenizer."""
     rows = []
     for text in texts:
@@ -91,7 +92,7 @@ def layout(
         row = [*start, *words[:room], *end]
         padding = [pad] * (context_length - len(last) - len(row))
         rows.append([*padding, *row, *last] if before else [*row, *padding, *last])
-    return torch.tensor(rows)
+    return np.array(rows)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def layout(
 def test_truncation_is_detected_in_every_layout_of_marks_and_padding(
     start: list[int], end: list[int], pad: int, before: bool, last: list[int]
 ) -> None:
-    def tokenize(texts: list[str], context_length: int) -> torch.Tensor:
+    def tokenize(texts: list[str], context_length: int) -> NDArray[np.int64]:
         return layout(
             texts, context_length, start=start, end=end, pad=pad, before=before, last=last
         )

@@ -45,7 +45,7 @@ def test_only_causal_towers_are_trimmed_and_their_vectors_stay_the_same(
     tiny = save_tiny_model(tmp_path, config=config)
     encoder = load(tiny.name)
     tower = TextTower(encoder.model)
-    tokens = encoder.tokenize(TEXTS[:8])
+    tokens = torch.from_numpy(encoder.tokenize(TEXTS[:8]))
     lengths = tower.lengths(tokens)
     assert (int(lengths.min()) < tokens.shape[1]) is trimmed
     with torch.inference_mode():
@@ -84,7 +84,9 @@ def test_a_full_size_clip_text_tower_is_trimmed_without_changing_vectors() -> No
             {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
         ).eval()
     spec = TokenizerSpec("simple", "", locate_default_merges(), 77, {})
-    tokens = text.make_tokenizer(spec)(["a dog", "two cats sitting on a red sofa", "一只猫"])
+    tokens = torch.from_numpy(
+        text.make_tokenizer(spec)(["a dog", "two cats sitting on a red sofa", "一只猫"])
+    )
     tower = TextTower(model)
     with torch.inference_mode():
         whole = unit(model.encode_text(tokens))

@@ -64,7 +64,7 @@ def test_a_written_marker_stays_text(tokenizer: WordPiece) -> None:
 def test_a_batch_is_padded_with_zeros_to_its_longest_text(tokenizer: WordPiece) -> None:
     tokens = tokenizer(["a dog", "a dog on the beach", ""])
     assert tokens.shape == (3, 7)
-    assert (tokens != 0).sum(dim=1).tolist() == [4, 7, 2]
+    assert (tokens != 0).sum(axis=1).tolist() == [4, 7, 2]
 
 
 @pytest.mark.parametrize(

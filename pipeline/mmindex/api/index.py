@@ -344,7 +344,7 @@ class Index(Writing):
         where: str | None = None,
         columns: Sequence[str] | None = None,
     ) -> Recommended:
-        """Recommend images to a person from the images that the person liked and disliked.
+        """Recommend images, based on the images that a person liked and disliked.
 
         Images of the history and near-duplicates of them are left out. No model is loaded.
 
@@ -353,7 +353,7 @@ class Index(Writing):
                 and optionally ``weight`` and ``time``), or ids, or mappings with these keys. A
                 negative weight is a dislike; a time is a datetime, ISO 8601 or seconds since 1970.
             k: the number of images.
-            half_life: the number of days after which an entry counts half, if entries have times.
+            half_life: days after which an entry counts half as much, if entries have times.
             interests: the largest number of interests into which the likes are grouped.
             diversity: 0 for the most similar images, up to 1 for the most different ones.
             where: an SQL condition on the columns of the images.

@@ -109,7 +109,7 @@ def node_name(host: str, node_id: str) -> str:
 def on_each(
     work: Callable[[T], R], argument: T, where: Sequence[Node], need: Need
 ) -> list[tuple[Node, R]]:
-    """Run a task on each of these nodes; a node that leaves meanwhile has no result.
+    """Run a task on each of these nodes; a node that leaves has no result.
 
     Raises:
         MmindexError: the task's error, with the node's name.

@@ -28,7 +28,7 @@ class VectorSource(Protocol):
     n: int
     dim: int
 
-    def take(self, ids: Int64) -> Float16: ...  # noqa: D102 - said above
+    def take(self, ids: Int64) -> Float16: ...  # noqa: D102 - see above
 
     def blocks(self, rows: int) -> Iterator[tuple[Int64, Float16]]: ...  # noqa: D102
 

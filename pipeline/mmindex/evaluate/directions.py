@@ -46,9 +46,9 @@ class Direction:
         images: int64 (q,), the row of each query in ``images``.
         ranks: int64 (q,), rank of the best correct row with exact search; 1 is first.
         index_ranks: int64 (q,), the same among the first ten of the index; 0 if it is not there.
-            right_row, right_score: int64 and float64 (q,), the best correct row and its cosine.
-            wrong_id, wrong_score: int64 and float64 (q,), the first wrong one of the ten answers of
-            the index, as a vector id; -1 and -inf if all are correct.
+        right_row, right_score: int64 and float64 (q,), the best correct row and its cosine.
+        wrong_id, wrong_score: int64 and float64 (q,), the first wrong one of the ten answers of the
+            index, as a vector id; -1 and -inf if all are correct.
         index_recall: recall@10 of the index in percent; None if there is nothing to find.
         sampled: whether the queries are a sample.
     """

@@ -36,7 +36,7 @@ _GALLERY_ROWS = 2048
 _PAIR_ROWS = 4096
 
 UNRANKED = 0
-"""The rank of a query none of whose right items was found."""
+"""The rank of a query if none of its correct items was found."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,8 +67,9 @@ def overlay(image: Image.Image, heat: Float32, spec: PreprocessSpec) -> Image.Im
         heat: float32 (rows, columns) from 0 to 1 over the model's view.
         spec: the preprocessing of the model.
 
-        Returns: RGB, at most 1,024 pixels on the longer side. Parts with high values are bright;
-            parts outside the model's crop are dark.
+    Returns:
+        RGB, at most 1,024 pixels on the longer side. Parts with high values are bright; parts
+        outside the model's crop are dark.
     """
     box = seen_box(image.size, spec)
     scale = min(1.0, _MOST_PIXELS / max(image.size))

@@ -1,4 +1,4 @@
-"""Recommend images to a person from what the person liked and disliked before.
+"""Recommend images to a person, based on what the person liked and disliked before.
 
 The vectors of the liked images are grouped into a few interests by spherical k-means, because the
 mean of several interests can lie between them, where no liked image is (A. Pal et al., PinnerSage,
@@ -45,7 +45,7 @@ class Taste:
     """How a history is used.
 
     Attributes:
-        half_life: days after which an entry counts half; see the module.
+        half_life: days after which an entry counts half as much, if entries have times.
         interests: the largest number of interests.
         diversity: 0 for the most similar images, up to 1 for the most different ones.
     """
@@ -184,7 +184,7 @@ def interest_centres(units: Float64, weights: Float64, most: int) -> tuple[Float
 
     Returns:
         the centres, float64 (groups, dim), unit length, and the share of the weights of each group,
-        float64 (groups,), which falls.
+        float64 (groups,), in descending order.
     """
     starts = [int(weights.argmax())]
     far = 1 - units @ units[starts[0]]

@@ -22,7 +22,7 @@ Bools = NDArray[np.bool_]
 
 # Sums of float32 numbers can exceed their bound by rounding.
 _SLACK: Final = 1.001
-# Looking up an image takes as long as scoring so many.
+# Looking up one image takes as long as scoring this many.
 _LOOK_UP: Final = 4
 
 
@@ -44,7 +44,7 @@ class Matches:
 def ranked(
     ids: NDArray[np.signedinteger[Any]], scores: Float32, complete: Bools, k: int
 ) -> Matches:
-    """Return the best ``k`` images; ``complete`` tells which of them have all words."""
+    """Return the best ``k`` images; ``complete`` marks those with all words."""
     order = np.lexsort((ids, -scores, ~complete))[:k]
     return Matches(
         ids[order].astype(np.int64), scores[order], int(np.count_nonzero(complete[order]))

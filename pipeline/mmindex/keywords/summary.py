@@ -24,7 +24,7 @@ _MADE_FROM: Final = ("images", "captions", "ids/image")
 
 
 class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much the ranking by words counts beside the ranking by vectors, which counts 1.
+    """The weights of the ranking by words; that of the ranking by vectors is 1.
 
     ``complete`` is for images that have all words of the query, ``partial`` for all others.
     ``queries`` is the number of captions that they were fitted on.

@@ -14,8 +14,8 @@ from mmindex.store.manifest import EncoderInfo
 Float32 = NDArray[np.float32]
 
 
-class Encoder(Protocol):
-    """A loaded model.
+class TextEncoder(Protocol):
+    """The text side of a model.
 
     A row for which the model returns NaN, infinity or zeros does not have unit length (NaN or
     zeros): the caller must check this and handle the item.
@@ -26,12 +26,19 @@ class Encoder(Protocol):
         """The description of the model; its fingerprint is stored with all vectors."""
 
     @property
-    def preprocess(self) -> PreprocessSpec:
-        """The preprocessing for decode workers."""
-
-    @property
     def cut_texts(self) -> int:
         """The number of texts so far that were truncated to the context of the model."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        """Encode b texts into float32 (b, dim), unit length, in the order given."""
+
+
+class Encoder(TextEncoder, Protocol):
+    """A loaded model, with both sides."""
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """The preprocessing for decode workers."""
 
     def encode_images(self, pixels: Pixels) -> Float32:
         """Encode uint8 (b, height, width, 3) into float32 (b, dim), unit length."""
@@ -42,9 +49,6 @@ class Encoder(Protocol):
         On a GPU, the next batch can be prepared and started before the vectors of this one are
         collected. ``pixels`` can be changed as soon as this method returns.
         """
-
-    def encode_texts(self, texts: Sequence[str]) -> Float32:
-        """Encode b texts into float32 (b, dim), unit length, in the order given."""
 
     def close(self) -> None:
         """Release devices and processes; safe to call twice."""

@@ -247,9 +247,12 @@ class OpenClipEncoder:
         """
         if not texts:
             return np.empty((0, self.info.dim), dtype=np.float32)
+        import torch
+
         tower = self.texts
-        tokens = self.tokenize(shorten(texts))
-        self.cut_texts += self.tokenize.count_cut(texts, tokens)
+        rows = self.tokenize(shorten(texts))
+        self.cut_texts += self.tokenize.count_cut(texts, rows)
+        tokens = torch.from_numpy(rows)
         lengths = tower.lengths(tokens)
         order = lengths.argsort(stable=True)
         few = self.device == "cpu" and tower.trims
@@ -259,8 +262,8 @@ class OpenClipEncoder:
             chosen = order[span]
 
             def run(part: slice, chosen: torch.Tensor = chosen) -> torch.Tensor:
-                rows = chosen[part]
-                return tower.encode(self._transfer.send(tokens[rows]), int(lengths[rows].max()))
+                some = chosen[part]
+                return tower.encode(self._transfer.send(tokens[some]), int(lengths[some].max()))
 
             done, self._text_limit = self._in_parts(run, len(chosen), self._text_limit)
             parts += done

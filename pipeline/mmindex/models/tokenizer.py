@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mmindex.core.errors import NetworkError, first_lines
 from mmindex.models.files import TokenizerSpec, require_transformers
 from mmindex.models.wordpiece import PAD, WordPiece, read_vocabulary
 
-if TYPE_CHECKING:
-    import torch
-
-Tokenize = Callable[[list[str]], "torch.Tensor"]
+Int64 = NDArray[np.int64]
+Tokenize = Callable[[list[str]], Int64]
 
 # A longer text is truncated before it is tokenised, because byte-pair encoding of a very long word
 # takes quadratic time. Part of the fingerprint.
@@ -34,16 +34,16 @@ class Tokenizer:
         class_last: whether the last position is a marker after the padding.
     """
 
-    tokenize: Callable[[list[str], int], torch.Tensor]
+    tokenize: Callable[[list[str], int], Int64]
     context_length: int
     pad: int
     class_last: bool = False
 
-    def __call__(self, texts: list[str]) -> torch.Tensor:
+    def __call__(self, texts: list[str]) -> Int64:
         """Return the tokens of b texts, truncated to the context."""
         return self.tokenize(texts, self.context_length)
 
-    def count_cut(self, texts: Sequence[str], tokens: torch.Tensor) -> int:
+    def count_cut(self, texts: Sequence[str], tokens: Int64) -> int:
         """Return how many of b texts were truncated, by :func:`shorten` or at the context.
 
         Only texts that fill their row are tokenised again, with one more position: for a text that
@@ -57,28 +57,26 @@ class Tokenizer:
         cut = [len(text.strip()) > MAX_CHARACTERS for text in texts]
         if tokens.shape[1] == self.context_length:
             rows = self._before_class(tokens)
-            full = (rows[:, -2:] != self.pad).any(dim=1).tolist()
+            full = (rows[:, -2:] != self.pad).any(axis=1).tolist()
             asked = [row for row, fills in enumerate(full) if fills and not cut[row]]
             for row, fits in zip(asked, self._fit(rows[asked], texts, asked), strict=True):
                 cut[row] = not fits
         return sum(cut)
 
-    def _fit(self, rows: torch.Tensor, texts: Sequence[str], asked: list[int]) -> list[bool]:
-        import torch
-
+    def _fit(self, rows: Int64, texts: Sequence[str], asked: list[int]) -> list[bool]:
         if not asked:
             return []
         longer = self.tokenize(shorten([texts[row] for row in asked]), self.context_length + 1)
         if longer.shape[1] <= self.context_length:  # padded only to the longest text
             return [True] * len(asked)
         longer = self._before_class(longer)
-        padding = torch.full((len(asked), 1), self.pad)
-        padded = (torch.cat(pair, dim=1) for pair in ((rows, padding), (padding, rows)))
-        behind, before = ((longer == both).all(dim=1) for both in padded)
+        padding = np.full((len(asked), 1), self.pad)
+        padded = (np.concatenate(pair, axis=1) for pair in ((rows, padding), (padding, rows)))
+        behind, before = ((longer == both).all(axis=1) for both in padded)
         fits: list[bool] = (behind | before).tolist()
         return fits
 
-    def _before_class(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _before_class(self, tokens: Int64) -> Int64:
         return tokens[:, :-1] if self.class_last else tokens
 
 
@@ -109,7 +107,12 @@ def make_tokenizer(spec: TokenizerSpec) -> Tokenizer:
         ) from error
     # open_clip's "clips" mode uses the padding of the vocabulary and puts the class token last.
     class_last = getattr(tokenizer, "tokenizer_mode", "") == "clips"
-    return Tokenizer(tokenizer, spec.context_length, tokenizer.tokenizer.pad_token_id, class_last)
+
+    def tokenize(texts: list[str], context_length: int) -> Int64:
+        tokens: Int64 = tokenizer(texts, context_length).numpy()
+        return tokens
+
+    return Tokenizer(tokenize, spec.context_length, tokenizer.tokenizer.pad_token_id, class_last)
 
 
 def _simple(spec: TokenizerSpec) -> Tokenizer:
@@ -120,10 +123,10 @@ def _simple(spec: TokenizerSpec) -> Tokenizer:
     )
     fresh = dict(tokenizer.cache)
 
-    def tokenize(texts: list[str], context_length: int) -> torch.Tensor:
+    def tokenize(texts: list[str], context_length: int) -> Int64:
         if len(tokenizer.cache) > _CACHED_WORDS:
             tokenizer.cache = dict(fresh)
-        tokens: torch.Tensor = tokenizer(texts, context_length)
+        tokens: Int64 = tokenizer(texts, context_length).numpy()
         return tokens
 
     return Tokenizer(tokenize, spec.context_length, pad=0)

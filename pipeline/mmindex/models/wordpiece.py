@@ -15,12 +15,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, os_errors
-
-if TYPE_CHECKING:
-    import torch
 
 PAD: Final = "[PAD]"
 _UNKNOWN: Final = "[UNK]"
@@ -53,14 +53,16 @@ class WordPiece:
     context_length: int
     _known: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def __call__(self, texts: Sequence[str], context_length: int | None = None) -> torch.Tensor:
+    def __call__(
+        self, texts: Sequence[str], context_length: int | None = None
+    ) -> NDArray[np.int64]:
         """Return the tokens of b texts: int64 (b, longest of them), padded at the end."""
-        import torch
-
-        rows = [torch.tensor(self.encode(text, context_length)) for text in texts]
-        return torch.nn.utils.rnn.pad_sequence(
-            rows, batch_first=True, padding_value=self.vocabulary[PAD]
-        )
+        rows = [self.encode(text, context_length) for text in texts]
+        longest = max(map(len, rows), default=0)
+        tokens = np.full((len(rows), longest), self.vocabulary[PAD], dtype=np.int64)
+        for number, row in enumerate(rows):
+            tokens[number, : len(row)] = row
+        return tokens
 
     def encode(self, text: str, context_length: int | None = None) -> list[int]:
         """Return the tokens of one text with its markers, truncated to the context length."""

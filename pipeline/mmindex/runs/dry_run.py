@@ -1,6 +1,6 @@
 """Determine what a build would do, without changing the store and without the network.
 
-The sources are actually crawled, into a scratch store beside the real one, which is read through
+The sources are actually crawled, into a scratch store next to the real one, which is read through
 it; then the stages are planned, and the plans are shown instead of executed. What only a real run
 can determine (images that cannot be decoded, responses to requests) is assumed to succeed. A source
 that must first be downloaded or drawn is listed and left out.
@@ -91,7 +91,7 @@ class _Overlay(Objects):
 def dry_run(root: Path, config: Config, run_id: str) -> Forecast:
     """Report what ``run`` over the same store with the same settings would do.
 
-    The store's lock, if there is a store, is held meanwhile, so that the report is consistent.
+    If there is a store, its lock is held until the end, so that the report is consistent.
 
     Args:
         root: the store's folder; it need not exist.

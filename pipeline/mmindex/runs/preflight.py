@@ -84,7 +84,7 @@ def check_room(
     free = free_bytes(layout.root)
     if needed > free:
         get_logger("run").warning(
-            "the disk has not enough space for a complete new index, if one is needed",
+            "the disk does not have enough space for a complete new index, if one is needed",
             needed_bytes=needed,
             free_bytes=free,
         )

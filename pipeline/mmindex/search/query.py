@@ -24,7 +24,7 @@ from mmindex.search.hits import Limit, Ranked, hits
 from mmindex.search.parts import Question
 from mmindex.search.rank import By, Find, Words, by_both, by_vector, by_words
 from mmindex.search.searcher import Searcher
-from mmindex.search.vectorize import Vectorizer, open_vectorizer
+from mmindex.search.vectorize import LoadTexts, Vectorizer, no_text_encoder, open_vectorizer
 from mmindex.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Session:
         load: loads the model of the index; called once, when it is first needed.
         where: a condition on images, see :mod:`mmindex.search.filters`; hits are images that match
             it, or captions of such images. None: all.
+        load_texts: as for :class:`mmindex.search.vectorize.Vectorizer`.
 
     Several threads can search at once. As a context manager, it releases the model at the end.
     """
@@ -83,6 +84,7 @@ class Session:
     snapshot: Snapshot
     load: Callable[[], Encoder]
     where: str | None = None
+    load_texts: LoadTexts = no_text_encoder
     vectorizer: Vectorizer = field(init=False)
     _searchers: dict[Modality, Searcher] = field(default_factory=dict)
     _opened: list[KeywordIndex] = field(default_factory=list)  # at most one
@@ -93,7 +95,7 @@ class Session:
     _filter_lock: RLock = field(default_factory=RLock)
 
     def __post_init__(self) -> None:
-        self.vectorizer = Vectorizer(self.snapshot, self.load)
+        self.vectorizer = Vectorizer(self.snapshot, self.load, self.load_texts)
         if self.where is not None:  # now, so that errors are reported before a model is loaded
             self._rows = _select(self.snapshot, self.where)
 
@@ -106,7 +108,7 @@ class Session:
         Raises:
             UsageError: the condition is invalid, or takes longer than ``timeout_s``.
         """
-        other = Session(self.snapshot, self.load)
+        other = Session(self.snapshot, self.load, load_texts=self.load_texts)
         other.vectorizer, other._searchers = self.vectorizer, self._searchers
         other._opened, other._calibrations = self._opened, self._calibrations
         other._lock = self._lock
@@ -494,7 +496,7 @@ class Sessions:
         keep: the number of conditions to cache.
         timeout_s: the time limit for a condition; None: as on the command line.
 
-        Several threads can use it at once.
+    Several threads can use it at once.
     """
 
     def __init__(self, session: Session, keep: int, timeout_s: float | None = None) -> None:
@@ -530,7 +532,7 @@ def open_session(root: Path, device: str = "auto", where: str | None = None) -> 
         NoInputError: there is no store, or it has nothing to search.
     """
     vectorizer = open_vectorizer(root, device)
-    return Session(vectorizer.snapshot, vectorizer.load, where)
+    return Session(vectorizer.snapshot, vectorizer.load, where, vectorizer.load_texts)
 
 
 def read_lines(file: BinaryIO) -> Iterator[bytes]:

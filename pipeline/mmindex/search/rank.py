@@ -40,7 +40,7 @@ class Found:
     Attributes:
         ids: int64 (n,).
         scores: float32 (n,).
-        ended: whether a deeper search would find no more images with the lowest score wanted.
+        ended: whether a deeper search would find no more images above the lowest wanted score.
         context: float64 (CONTEXT,), the best scores of all images, see :mod:`.calibration`; None:
             the hits have no probabilities.
         cosine: whether the scores are cosine similarities.

@@ -103,8 +103,8 @@ class Searcher:
             k: number of hits; it can exceed the number of vectors.
             ids: search only these ids (in any order, without duplicates); removed ids are never
                 found; None: all.
-            context: return up to so many columns of the candidates that were scored anyway; the
-                first k are the same without it.
+            context: return up to this many columns, with further candidates that were scored; the
+                first k do not depend on it.
 
         Returns:
             float32 (q, max(k, context)) cosine similarities and int64 ids of the same shape, best

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,15 @@ from mmindex.store.snapshot import Snapshot, open_snapshot
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mmindex.models.encoder import Encoder
+    from mmindex.models.encoder import Encoder, TextEncoder
     from mmindex.models.preprocess import Pixels
     from mmindex.models.resolve import ModelRequest
 
 Float32 = NDArray[np.float32]
+
+Loaded = TypeVar("Loaded", bound="TextEncoder")
+
+LoadTexts = Callable[[], "TextEncoder | None"]
 
 # Images per batch, and the largest total size of their files in memory.
 _BATCH = 64
@@ -55,6 +59,10 @@ class Asked:
     key: str | None
 
 
+def no_text_encoder() -> None:
+    """Return None: the whole model encodes texts."""
+
+
 @dataclass(slots=True)
 class Vectorizer:
     """Encodes query vectors for one published version.
@@ -62,13 +70,17 @@ class Vectorizer:
     Args:
         snapshot: the version.
         load: loads the model of the index; called once, when it is first needed.
+        load_texts: loads what encodes texts, if less than the whole model can; otherwise it
+            returns None.
 
-        As a context manager, it releases the model at the end.
+    As a context manager, it releases the model at the end.
     """
 
     snapshot: Snapshot
     load: Callable[[], Encoder]
+    load_texts: LoadTexts = no_text_encoder
     _encoder: Encoder | None = None
+    _texts: TextEncoder | None = None
     # One thread encodes at a time, because a model uses all cores, and tokenizers and batch limits
     # are not thread-safe.
     _lock: RLock = field(default_factory=RLock)
@@ -84,7 +96,7 @@ class Vectorizer:
         with self._lock:
             if self._encoder is not None:
                 self._encoder.close()
-                self._encoder = None
+            self._encoder = self._texts = None
 
     @property
     def encoder(self) -> Encoder:
@@ -95,12 +107,27 @@ class Vectorizer:
         """
         with self._lock:
             if self._encoder is None:
-                from mmindex.models.fingerprint import require_same_model
-
-                encoder = self.load()
-                require_same_model(self.snapshot.encoder, encoder.info)
-                self._encoder = encoder
+                self._encoder = self._checked(self.load())
             return self._encoder
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """What encodes texts, loaded on first use: the model, or only its text side.
+
+        Raises:
+            ModelMismatchError: the model is no longer the model of the index.
+        """
+        with self._lock:
+            if self._texts is None:
+                loaded = self.load_texts()
+                self._texts = self.encoder if loaded is None else self._checked(loaded)
+            return self._texts
+
+    def _checked(self, loaded: Loaded) -> Loaded:
+        from mmindex.models.fingerprint import require_same_model
+
+        require_same_model(self.snapshot.encoder, loaded.info)
+        return loaded
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Encode texts: float32 (n, dim); rows can be unusable, see Encoder.
@@ -108,7 +135,7 @@ class Vectorizer:
         It logs a warning if texts are longer than the context of the model.
         """
         with self._lock:
-            encoder = self.encoder
+            encoder = self.text_encoder
             before = encoder.cut_texts
             vectors = encoder.encode_texts(texts)
             cut = encoder.cut_texts - before
@@ -336,7 +363,9 @@ def open_vectorizer(root: Path, device: str = "auto") -> Vectorizer:
     snapshot = open_snapshot(root)
     if (warning := warning_about(snapshot)) is not None:
         get_logger("search").warning(warning)
-    return Vectorizer(snapshot, lambda: _load(snapshot, device))
+    return Vectorizer(
+        snapshot, lambda: _load(snapshot, device), lambda: _load_texts(snapshot, device)
+    )
 
 
 def warning_about(snapshot: Snapshot) -> str | None:
@@ -373,3 +402,17 @@ def _load(snapshot: Snapshot, device: str) -> Encoder:
     placement = place(device, model=request.name)
     # A query does not need more than one device.
     return load_encoder(request, type(placement)(placement.devices[:1], placement.precision))
+
+
+def _load_texts(snapshot: Snapshot, device: str) -> TextEncoder | None:
+    """Load the text side alone if it runs on the CPU without torch; otherwise return None."""
+    from mmindex.models.devices import place
+    from mmindex.models.files import locate
+    from mmindex.models.fingerprint import describe
+    from mmindex.models.photos_texts import read_photos_texts
+
+    request = request_of(snapshot)
+    if place(device, model=request.name).devices != ("cpu",):
+        return None
+    files = locate(request)
+    return read_photos_texts(files, describe(request, files, "fp32"))

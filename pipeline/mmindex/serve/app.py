@@ -170,7 +170,7 @@ class _Server(uvicorn.Server):
             self.on_start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop in any case, because a thread with a long computation cannot be interrupted."""
+        """Stop even if a thread is busy, because a long computation cannot be interrupted."""
         super().handle_exit(sig, frame)
         last = threading.Timer(EXIT_S, _leave)
         last.daemon = True

@@ -1,7 +1,7 @@
 """Checks for every request, and headers of every response.
 
-- The Host header must be an address or an allowed name. A foreign page whose host name was pointed
-  to this machine (DNS rebinding) has another one.
+- The Host header must be an address or an allowed name. A page of another site whose host name
+  resolves to this machine (DNS rebinding) sends another one.
 - A request that sends data must come from a page of this service (Origin), so forms of other sites
   cannot send one (CSRF). Pages of other sites can only link to the service.
 - If there is a token, requests must have it, as ``Authorization: Bearer`` or as the cookie that the

@@ -58,7 +58,7 @@ class TimedH11Protocol(H11Protocol):
                 clock.cancel()
         super().connection_lost(exc)
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 # uvicorn's words stay unsaid
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 # not sent
         """Respond to an invalid request with the headers of every response."""
         if self.conn.our_state is h11.IDLE:
             self.transport.write(_REFUSED)

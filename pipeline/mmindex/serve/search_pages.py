@@ -73,7 +73,7 @@ class SearchPages:
                 k=PAGE_HITS,
                 others=bool(view.get("image")),
             )
-            # Links to images keep it; a search by words refuses it.
+            # Links to images keep `good`, which needs a single text. With `by=words`, it fails.
             ask = replace(ask, good=ask.good and bool(ask.text) and not ask.has_more)
             if ask.is_empty:
                 return await self._browse(served, view, ask, shown)
@@ -114,7 +114,7 @@ class SearchPages:
     def _tiles(served: Served, view: View, rows: NDArray[np.int64]) -> list[tuple[Place, Thumb]]:
         columns = ["image_id", "uri", "width", "height"]
         table = served.snapshot.take("images", columns, rows)
-        served.finder.get_all(contents(table["image_id"]))  # their thumbnails are asked for next
+        served.finder.get_all(contents(table["image_id"]))  # their thumbnails are requested next
         tiles = []
         for name, uri, width, height in zip(*(contents(table[c]) for c in columns), strict=True):
             place = replace(place_of(uri, name), href=view.address(f"/picture/{quoted(name)}"))
@@ -218,7 +218,7 @@ def _shown_by(
     served: Served, hits: Sequence[Hit], way: Callable[[str], str]
 ) -> Callable[[Hit], tuple[Place, Thumb]]:
     """Return a hit with a thumbnail URL; ``way``: the link for its id."""
-    served.finder.get_all(hit.image_id for hit in hits)  # their thumbnails are asked for next
+    served.finder.get_all(hit.image_id for hit in hits)  # their thumbnails are requested next
     sizes = image_columns(served.snapshot, [hit.image_id for hit in hits], ["width", "height"])
 
     def show(hit: Hit) -> tuple[Place, Thumb]:

@@ -221,7 +221,7 @@ def tokenise(items: Sequence[CaptionedImage], tokenize: Tokenize, path: Path) ->
             for text in texts:
                 digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
             if texts:
-                tokens = tokenize(shorten(texts)).numpy().astype(np.int32)
+                tokens = tokenize(shorten(texts)).astype(np.int32)
                 file.write(tokens.tobytes())
                 context = tokens.shape[1]
     if 0 in counts[1:]:

@@ -54,7 +54,7 @@ def load_validation(
     counts = torch.tensor([len(item.captions) for item, _ in usable])
     return Validation(
         np.stack([image for _, image in usable]),
-        tokenize(shorten(texts)),
+        torch.from_numpy(tokenize(shorten(texts))),
         torch.repeat_interleave(torch.arange(len(usable)), counts),
     )
 

@@ -116,7 +116,7 @@ class IndexConfig(Section):
     retrain_at: Annotated[float, Field(gt=0)] = 0.2
     """Share of added and removed vectors after which an index is trained again.
 
-    Raise it if training takes hours. Recall is measured after each change in any case."""
+    Raise it if training takes hours. Recall is always measured after a change."""
 
     refine: Literal["fp16", "sq8"] = "fp16"
     """Precision of the vectors that re-rank the hits of a quantised index: float16 or 8 bits.
