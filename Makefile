@@ -89,6 +89,9 @@ model: $(STAMP) ## Train the embedded model again (40 minutes on two cores with 
 	    --source scenes:160000@4294967296 --validate scenes:1000@4294967297 \
 	    --steps 1400 --batch-size 256 --learning-rate 1.5e-3 --warmup-steps 100 --crop-scale 1 \
 	    --every 100 --half --overwrite --out data/models/scenes-clip
+	$(BIN)/mmindex train --decoder --source scenes:12000@4294967300 \
+	    --validate scenes:40@4294967301 --steps 2600 --batch-size 32 --learning-rate 1.2e-3 \
+	    --warmup-steps 150 --weight-decay 0.05 --overwrite --out data/models/scenes-clip
 
 clean: ## Remove .venv and caches (not the store)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .coverage* htmlcov dist

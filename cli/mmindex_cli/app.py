@@ -30,7 +30,11 @@ class _Commands(LazyCommands):
         "dedup": Entry("dedup:dedup", "Find near-duplicate images."),
         "map": Entry("map:map_", "Draw a map of the images, with named groups and outliers."),
         "explain": Entry("explain:explain", "Show which parts of an image match a text."),
-        "caption": Entry("caption:caption", "Describe an image with captions of the corpus."),
+        "caption": Entry(
+            "caption:caption", "Describe images, with captions of the corpus or new ones."
+        ),
+        "ask": Entry("ask:ask", "Answer a question about images."),
+        "annotate": Entry("ask:annotate", "Follow an instruction for images."),
         "recommend": Entry("recommend:recommend", "Recommend images from likes and dislikes."),
         "export": Entry("export:export", "Write images, captions and vectors for other tools."),
         "adapt": Entry("adapt:adapt", "Adapt the model to your captions in seconds."),

@@ -1,13 +1,18 @@
-"""``train``: contrastive training and fine-tuning."""
+"""``train``: contrastive training and fine-tuning, and decoders."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmindex.core.errors import UsageError
+from mmindex.core.model_names import EMBEDDED
 from mmindex_cli.options import Setting, takes_settings
+
+if TYPE_CHECKING:
+    from mmindex.models.resolve import ModelRequest
 
 SourcesOption = Annotated[
     list[str] | None,
@@ -54,6 +59,17 @@ HalfOption = Annotated[bool, typer.Option("--half", help="Save float16 weights."
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace the model in the --out folder.")
 ]
+DecoderOption = Annotated[
+    bool,
+    typer.Option(
+        "--decoder",
+        help="Train a decoder for `ask` and `caption --generate` on the ground truth of scenes.",
+    ),
+]
+_OF_DECODERS = (
+    *("steps", "batch_size", "learning_rate", "warmup_steps", "weight_decay", "seed", "device"),
+    *("precision", "checkpoint_every", "validate_every"),
+)
 _SETTINGS = (
     Setting("train.steps", "Number of optimizer steps."),
     Setting("train.batch_size", "Images per step. Larger batches contain more negatives."),
@@ -89,8 +105,9 @@ def train(
     cache: CacheOption = True,
     half: HalfOption = False,
     overwrite: OverwriteOption = False,
+    decoder: DecoderOption = False,
 ) -> None:
-    """Train an open_clip model on captioned images, from scratch or from trained weights.
+    """Train an open_clip model on captioned images, or a decoder for such a model.
 
     If a run is interrupted, the same command continues from its last checkpoint.
 
@@ -105,9 +122,39 @@ def train(
     given = {key.removeprefix("train."): value for key, value in values.items()}
     if every := given.get("checkpoint_every"):
         given["validate_every"] = every
+    if decoder:
+        if vocabulary or half or not cache:
+            given["vocabulary, half or no-cache"] = True
+        request = resolve_model(model or EMBEDDED, pretrained)
+        _train_decoder(source or [], validate or [], request, given, out, overwrite)
+        return
     settings = TrainSettings(**{"workers": usable_cores(), **given})
     request = resolve_model(model, pretrained, specs=source or [])
     output = TrainOutput(out.absolute(), half=half, cache_pixels=cache, overwrite=overwrite)
     report = run_recipe(Recipe(source or [], validate or [], request, vocabulary, settings, output))
     typer.echo(f"{out}  {report.parameters:,} parameters  {report.seconds:.0f} s")
     typer.echo("  ".join(f"{key} {value:.1f}" for key, value in report.recall.items()))
+
+
+def _train_decoder(
+    source: list[str],
+    validate: list[str],
+    request: ModelRequest,
+    given: dict[str, Any],
+    out: Path,
+    overwrite: bool,
+) -> None:
+    from mmindex.decoder.train import DecoderRecipe, train_decoder
+    from mmindex.train.settings import TrainSettings
+
+    if other := sorted(given.keys() - {*_OF_DECODERS}):
+        raise UsageError(
+            f"a decoder has no setting {', '.join(other)}", "remove it, or remove `decoder`"
+        )
+    settings = TrainSettings(**given)
+    recipe = DecoderRecipe(source, validate, request, settings, out.absolute(), overwrite)
+    report = train_decoder(recipe)
+    typer.echo(
+        f"{out}  {report.parameters:,} parameters  {report.seconds:.0f} s  loss {report.loss:.3f}"
+    )
+    typer.echo("  ".join(f"{name} {100 * share:.1f}" for name, share in report.accuracy.items()))

@@ -161,6 +161,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files: dict[str, bytes | str] = {f"Pictures/{n}.jpg": photograph(n) for n in range(6)}
     files |= {name: jpeg(7) for name in ("beach.jpg", "holiday.jpg")}
     files["favourites.txt"] = "beach.jpg\nholiday.jpg\n"
+    files["answers.txt"] = "sea\nbeach\n"
     write_files(home, files)
     write_coco(home / "coco", 30)
     (home / "Videos").mkdir()

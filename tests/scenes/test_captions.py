@@ -6,7 +6,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmindex.scenes import LAST_SEED, Scene, captions, fits, make_scene
+from mmindex.scenes import LAST_SEED, Scene, captions, complete, fits, make_scene
+from mmindex.scenes.scene import Lot
 from mmindex.scenes.vocabulary import COLOURS, KINDS
 from mmindex.scenes.words import DOING, NOUNS, SIZE_WORDS, joined, with_article
 
@@ -20,6 +21,16 @@ def test_five_different_captions_each_true_of_its_scene(scene: Scene) -> None:
     assert written == captions(scene)
     assert len({caption.text.lower().rstrip(".") for caption in written}) == 5
     assert all(fits(caption.claim, scene) for caption in written)
+
+
+@given(SCENES)
+@settings(max_examples=100, deadline=None)
+def test_a_complete_caption_is_true_and_names_every_thing_with_its_colour(scene: Scene) -> None:
+    claim = complete(scene, Lot("complete", scene.number)).claim
+    assert fits(claim, scene)
+    named = {(one.kind, one.colour, one.count) for one in claim.objects}
+    assert named == {(one.kind, one.colour, one.count) for one in scene.things}
+    assert claim.background is not None
 
 
 def test_grammar_of_ten_thousand_captions() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmindex.api.hits import Hits, Recommended, Side
+from mmindex.api.writing import Writing
 from mmindex.core.arguments import as_count, as_number, as_path, expect, expect_several
 from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
@@ -33,7 +34,7 @@ _ROWS: Final = 65_536  # bytes per part of iter_vectors
 _CONDITIONS: Final = 8  # conditions whose matching rows are cached, with 9 bytes per row
 
 
-class Index:
+class Index(Writing):
     """The published version of a store, open for search; created by :func:`open`.
 
     It stays at this version when newer versions are published, and ``gc`` does not remove the
@@ -50,6 +51,7 @@ class Index:
         from mmindex.search.query import open_session
         from mmindex.search.sessions import Sessions
 
+        super().__init__()
         expect(device, str, "device", "a str")
         self._with_location = expect(with_location, bool, "with_location", "a bool")
         self.path = as_path(path, "path")
@@ -63,7 +65,7 @@ class Index:
 
     def close(self) -> None:
         """Release the model and the version; safe to call twice."""
-        sessions, self._open = self._open, None
+        sessions, self._open, self._writer = self._open, None, None
         if sessions is not None:
             sessions.close()
 

@@ -5,7 +5,7 @@ with their assertions, `fits` whether an assertion is true of a scene, and `ceil
 possible recall; `write_coco` and `write_webdataset` write a range of scenes to disk.
 """
 
-from mmindex.scenes.captions import Caption, captions
+from mmindex.scenes.captions import Caption, captions, complete
 from mmindex.scenes.ceiling import Ceiling, Recalls, ceiling
 from mmindex.scenes.claims import Claim, Mention, Relation, fits
 from mmindex.scenes.draw import draw, encode
@@ -29,6 +29,7 @@ __all__ = [
     "Thing",
     "captions",
     "ceiling",
+    "complete",
     "draw",
     "encode",
     "file_name",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from mmindex.scenes.claims import RELATIONS, Claim, Mention, Relation, holds
+from mmindex.scenes.claims import RELATIONS, Claim, Mention, Relation, RelationName, holds
 from mmindex.scenes.scene import Lot, Scene, Thing
 from mmindex.scenes.words import (
     COLOUR_WORDS,
@@ -58,6 +58,28 @@ def captions(scene: Scene) -> tuple[Caption, ...]:
     return tuple(lot.shuffled(written))
 
 
+def complete(scene: Scene, lot: Lot) -> Caption:
+    """Return one more caption: of all things with colour, size and number, and their place.
+
+    It states how two of the things are placed relative to each other, if a relation is true.
+    """
+    true = _true_relations(scene)
+    if not true:
+        named = [_named(thing, lot, complete=True) for thing in lot.shuffled(scene.things)]
+        claim = Claim(objects=tuple(one.mention for one in named))
+        text = joined([one.text for one in named])
+    else:
+        thing, name, other = lot.one_of(true)
+        rest = lot.shuffled([one for one in scene.things if one is not thing and one is not other])
+        named = [_named(one, lot, complete=True) for one in (thing, other, *rest)]
+        claim = Claim(tuple(one.mention for one in named), (Relation(0, name, 1),))
+        text = f"{named[0].text} {lot.one_of(RELATION_WORDS[name])} {named[1].text}"
+        if rest:
+            text = f"{text}, and {joined([one.text for one in named[2:]])}"
+    words, place = _where(scene, list(scene.things), lot)
+    return _finished(f"{text} {words}", replace(claim, background=place), scene, 1.0, lot)
+
+
 def _everything(scene: Scene, lot: Lot) -> Caption:
     """Describe all things, the place, and often the sky."""
     named = [_named(thing, lot) for thing in lot.shuffled(scene.things)]
@@ -108,8 +130,7 @@ def _some(scene: Scene, lot: Lot) -> Caption:
 
 def _relation(scene: Scene, lot: Lot) -> Caption:
     """Describe two things and their relative position; other captions for a single thing."""
-    pairs = [(a, b) for a in scene.things for b in scene.things if a is not b]
-    true = [(a, name, b) for a, b in pairs for name in RELATIONS if holds(name, a, b)]
+    true = _true_relations(scene)
     if not true:
         return (_placed if lot.chance(0.6) else _everything)(scene, lot)
     thing, name, other = lot.one_of(true)
@@ -137,11 +158,19 @@ def _relation(scene: Scene, lot: Lot) -> Caption:
     return _finished(text, claim, scene, 0.4, lot)
 
 
-def _named(thing: Thing, lot: Lot) -> _Named:
-    """Return a noun phrase for `thing`: "a small red boat", "two people in blue", "the moon"."""
-    colour = thing.colour if lot.chance(0.88) else None
-    size = thing.size if thing.size != "medium" and lot.chance(0.5) else None
-    count = thing.count if thing.count == 1 or lot.chance(0.85) else None
+def _true_relations(scene: Scene) -> list[tuple[Thing, RelationName, Thing]]:
+    pairs = [(a, b) for a in scene.things for b in scene.things if a is not b]
+    return [(a, name, b) for a, b in pairs for name in RELATIONS if holds(name, a, b)]
+
+
+def _named(thing: Thing, lot: Lot, *, complete: bool = False) -> _Named:
+    """Return a noun phrase for `thing`: "a small red boat", "two people in blue", "the moon".
+
+    It can omit colour, size and number, unless it must be complete.
+    """
+    colour = thing.colour if complete or lot.chance(0.88) else None
+    size = thing.size if thing.size != "medium" and (complete or lot.chance(0.5)) else None
+    count = thing.count if thing.count == 1 or complete or lot.chance(0.85) else None
     mention = Mention(thing.kind, colour, size, count)
     noun, nouns = lot.one_of(NOUNS[thing.kind])
     worn = ""

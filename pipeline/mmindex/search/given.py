@@ -22,6 +22,8 @@ from mmindex.store.snapshot import Snapshot
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from mmindex.search.vectorize import Vectorizer
+
 # A file, or the uri or id of an image in the corpus; an opened image; uint8 (h, w, 3) or (h, w).
 ImageLike: TypeAlias = "str | os.PathLike[str] | Image | NDArray[np.uint8]"
 
@@ -43,6 +45,18 @@ def image_part(image: ImageLike, name: str) -> Part:
             raise UsageError(f"`{name}` is empty", "a file, or the uri or id of an image")
         return Part(Modality.IMAGE, where)
     return Part(Modality.IMAGE, "an image", _opened(image, name))
+
+
+def opened_image(image: ImageLike, vectorizer: Vectorizer) -> Image:
+    """Open an image, RGB and upright.
+
+    Raises:
+        NoInputError: there is no such file, uri or id.
+        DataError: it cannot be decoded.
+    """
+    if isinstance(image, str | os.PathLike):
+        return vectorizer.open_image(image_part(image, "image").value)
+    return _opened(image, "image")
 
 
 def _opened(image: object, name: str) -> Image:

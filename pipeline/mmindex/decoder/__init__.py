@@ -1,0 +1,1 @@
+"""A small text decoder on the frozen image tower: captions, answers and prompts."""
