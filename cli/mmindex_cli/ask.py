@@ -26,11 +26,15 @@ SomeImageOption = Annotated[
 CorpusOption = Annotated[bool, typer.Option("--corpus", help="Use all indexed images.")]
 TableOption = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE.parquet", help="New file for the texts of --corpus."),
+    typer.Option("--out", metavar="FILE.parquet", help="New file for the texts from --corpus."),
 ]
 BeamsOption = Annotated[
     int,
-    typer.Option(min=1, max=32, help="Candidates of the beam search; 1 takes the likeliest word."),
+    typer.Option(
+        min=1,
+        max=32,
+        help="Number of texts to compare at each step (beam search); more take longer.",
+    ),
 ]
 QuestionArgument = Annotated[
     str, typer.Argument(metavar="QUESTION", help='For example "how many boats are there?".')
@@ -127,7 +131,7 @@ def annotate(
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
-    """Follow an instruction for an image, or for all indexed images.
+    """Follow an instruction about an image, or about all indexed images.
 
     The text is written by the decoder of the model. The embedded model has one for drawn scenes.
 

@@ -52,7 +52,7 @@ QrelsOption = Annotated[
         metavar="FILE|eccv-caption|cxc",
         help="Also measure with the right answers in this file, in the qrels format of TREC "
         "(`query_id 0 doc_id relevance`): mAP@R, R-Precision, nDCG@10, MRR and recall@K. For "
-        "COCO's test split, eccv-caption and cxc are lists of right answers that it does not name.",
+        "COCO's test split, eccv-caption and cxc select lists with more right answers than COCO.",
     ),
 ]
 

@@ -21,7 +21,7 @@ LabelsOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Name groups with these labels instead of captions; a file as for `classify`.",
+        help="Name groups after these labels instead of captions (a file as for `classify`).",
     ),
 ]
 SeedOption = Annotated[

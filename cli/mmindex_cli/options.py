@@ -201,8 +201,8 @@ INDEX = (
     Setting("index.kind", "auto, exact, ivfpq, ivfflat, sq8 or a FAISS factory string.", "--index"),
     Setting(
         "search.hubness",
-        "With auto, fit a correction that ranks images lower that are near "
-        "to many texts, and use it if it improves recall.",
+        "With auto, text queries rank images lower if they are similar to many "
+        "texts; used only if it improves their results.",
     ),
     Setting("index.recall_target", "Share of the ten best exact answers that the index must find."),
     Setting(

@@ -150,8 +150,8 @@ class SearchConfig(Section):
     """Ranking of hits."""
 
     hubness: Literal["off", "auto"] = "off"
-    """Whether text queries rank images lower that are near to many texts (hubs). Scores of hits do
-    not change, only their order.
+    """Whether text queries rank images lower if they are similar to many texts (hubs). Only the
+    order of hits changes, not their scores.
 
-    With `auto`, each build that changes an index fits a correction to the captions, and uses it
-    only if it finds more images of captions that it was not fitted to."""
+    With `auto`, each build that changes an index computes a correction from captions. It is used
+    only if it improves the results for other captions."""
