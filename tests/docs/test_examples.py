@@ -162,6 +162,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files |= {name: jpeg(7) for name in ("beach.jpg", "holiday.jpg")}
     files["favourites.txt"] = "beach.jpg\nholiday.jpg\n"
     files["answers.txt"] = "sea\nbeach\n"
+    files["labels.txt"] = "a boat\na house\n"
     write_files(home, files)
     write_coco(home / "coco", 30)
     (home / "Videos").mkdir()

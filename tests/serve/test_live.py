@@ -381,6 +381,10 @@ def test_the_command_serves_and_ends_with_sigterm(tmp_path) -> None:
             process.send_signal(signal.SIGTERM)
             # Accepted requests are answered completely; later ones are refused.
             for one in under_way:
-                failed = one.exception()
-                assert isinstance(failed, httpx.ConnectError) if failed else one.result().is_success
+                if (failed := one.exception()) is None:
+                    assert one.result().is_success
+                else:
+                    # The kernel resets connections that were not accepted yet.
+                    unanswered = "without sending a response" in str(failed)
+                    assert unanswered or isinstance(failed, httpx.ConnectError | httpx.ReadError)
         assert process.wait(10) == 0
