@@ -11,9 +11,10 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmindex.core.errors import UsageError, os_errors
+from mmindex.core.errors import UsageError
 from mmindex.core.progress import counter
 from mmindex.decoder.writer import Written
+from mmindex.store.publish import file_aside
 
 _ROWS: Final = 4_096  # rows in memory
 
@@ -53,22 +54,16 @@ def write_texts(
     names = {"image_id": pa.string(), "uri": pa.string(), column: pa.string()}
     fields = [*names.items(), ("score", pa.float32()), ("error", pa.string())]
     schema = pa.schema(fields, metadata={f"mmindex.{key}": text for key, text in facts.items()})
-    images, failed, aside = 0, 0, path.with_name(f"{path.name}.part")
-    with os_errors(path):
-        try:
-            with pq.ParquetWriter(aside, schema) as writer:
-                for rows in _parts(texts, total):
-                    columns = zip(*map(_row, rows), strict=True)
-                    arrays = [
-                        pa.array(list(one), field.type)
-                        for one, field in zip(columns, schema, strict=True)
-                    ]
-                    writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-                    images += len(rows)
-                    failed += sum(row.error is not None for row in rows)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+    images = failed = 0
+    with file_aside(path) as aside, pq.ParquetWriter(aside, schema) as writer:
+        for rows in _parts(texts, total):
+            columns = zip(*map(_row, rows), strict=True)
+            arrays = [
+                pa.array(list(one), field.type) for one, field in zip(columns, schema, strict=True)
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            images += len(rows)
+            failed += sum(row.error is not None for row in rows)
     return TableReport(path, images, failed)
 
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import os
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -31,6 +29,7 @@ from mmindex.media.uris import read_uri
 from mmindex.models.resolve import LOCAL_DIR
 from mmindex.pages.places import breakable
 from mmindex.store.manifest import EncoderInfo
+from mmindex.store.publish import file_aside
 
 # Twice the width of a card, for screens with two device pixels per CSS pixel; about 30 KB each.
 _THUMB_PIXELS = 512
@@ -116,16 +115,8 @@ def write_page(path: Path, page: str) -> None:
         with os_errors(path):
             path.write_bytes(page.encode("utf-8"))
         return
-    aside = path.parent / f".{path.name[:100]}.{uuid.uuid4().hex}.tmp"
-    with os_errors(path):
-        try:
-            with aside.open("xb") as file:
-                file.write(page.encode("utf-8"))
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+    with file_aside(path) as aside:
+        aside.write_bytes(page.encode("utf-8"))
 
 
 def shown_model(encoder: EncoderInfo) -> str:
