@@ -177,15 +177,9 @@ def _record(report: TableReport) -> dict[str, object]:
 
 
 def _read_answers(path: Path) -> list[str]:
-    from mmindex.core.errors import os_errors
+    from mmindex.insight.pairs import read_lines
 
-    with os_errors(path):
-        data = path.read_bytes()
-    try:
-        lines = data.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}") from error
-    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    found = list(dict.fromkeys(line.strip() for _, line in read_lines(path)))
     if not found:
         raise DataError(f"{path}: no answers", "write one answer per line")
     return found

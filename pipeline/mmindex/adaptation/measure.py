@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -11,34 +11,11 @@ from numpy.typing import NDArray
 
 from mmindex.adaptation.pairs import Float16, Float32, Int64, Pairs
 from mmindex.evaluate.bootstrap import KS, LEVEL, REPLICATES, Interval, recall_intervals
-from mmindex.evaluate.corpus import Items, caption_queries, image_queries
+from mmindex.evaluate.corpus import Items, VectorsInMemory, caption_queries, image_queries
 from mmindex.evaluate.recall import exact_scan
 from mmindex.models.adapted import Affine
 
 _DEPTH: Final = 1  # nearest vectors that a scan keeps: only the ranks are needed
-
-
-@dataclass(slots=True)
-class _InMemory:
-    """Vectors in memory as a :class:`mmindex.evaluate.corpus.VectorSource`."""
-
-    vectors: Float16
-    n: int = field(init=False)
-    dim: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.n, self.dim = self.vectors.shape
-
-    def take(self, ids: Int64) -> Float16:
-        return self.vectors[ids]
-
-    def blocks(self, rows: int) -> Iterator[tuple[Int64, Float16]]:
-        for start in range(0, self.n, rows):
-            part = self.vectors[start : start + rows]
-            yield np.arange(start, start + len(part)), part
-
-    def live_ids(self) -> Int64:
-        return np.arange(self.n, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +65,8 @@ def rank(pairs: Pairs, maps: tuple[Affine, Affine] | None) -> Ranks:
     if maps is not None:
         images, texts = _stored(maps[0](images)), _stored(maps[1](texts))
     owner = np.repeat(np.arange(len(pairs), dtype=np.int64), pairs.counts)
-    gallery = Items(_InMemory(images), np.arange(len(images), dtype=np.int64))
-    captions = Items(_InMemory(texts), np.arange(len(texts), dtype=np.int64))
+    gallery = Items(VectorsInMemory(images), np.arange(len(images), dtype=np.int64))
+    captions = Items(VectorsInMemory(texts), np.arange(len(texts), dtype=np.int64))
     said = caption_queries(captions, owner, np.arange(len(owner), dtype=np.int64))
     seen = image_queries(gallery, owner, np.arange(len(pairs), dtype=np.int64))
     return Ranks(

@@ -37,6 +37,11 @@ class Interval:
     high: float
 
 
+def recall_figures(ranks: Int64) -> dict[str, float]:
+    """Return recall in percent, ``r@1``, ``r@5`` and ``r@10``, for ranks from 1 on: int64 (q,)."""
+    return {f"r@{k}": round(100 * float(np.mean(ranks <= k)), 4) for k in KS}
+
+
 def recall_intervals(
     ranks: Int64, images: Int64, seed: int, replicates: int = REPLICATES
 ) -> tuple[Interval, ...]:

@@ -35,6 +35,32 @@ class VectorSource(Protocol):
     def live_ids(self) -> Int64: ...  # noqa: D102
 
 
+@dataclass(slots=True)
+class VectorsInMemory:
+    """An array, float16 (n, dim), as a :class:`VectorSource`."""
+
+    vectors: Float16
+    n: int = field(init=False)
+    dim: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.n, self.dim = self.vectors.shape
+
+    def take(self, ids: Int64) -> Float16:
+        """Return rows of the array."""
+        return self.vectors[ids]
+
+    def blocks(self, rows: int) -> Iterator[tuple[Int64, Float16]]:
+        """Yield the array in parts with their ids."""
+        for start in range(0, self.n, rows):
+            part = self.vectors[start : start + rows]
+            yield np.arange(start, start + len(part)), part
+
+    def live_ids(self) -> Int64:
+        """Return all ids."""
+        return np.arange(self.n, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Items:
     """The rows of a table and their vectors, which rows can share.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmindex.core.config import EvaluateConfig
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
-from mmindex.evaluate.bootstrap import KS
+from mmindex.evaluate.bootstrap import recall_figures
 from mmindex.evaluate.corpus import Corpus, Items, load_corpus, sample
 from mmindex.evaluate.evaluation import HubnessBlock
 from mmindex.store.snapshot import Snapshot
@@ -88,8 +88,8 @@ def measure_hubness(corpus: Corpus, bias: Float32, config: EvaluateConfig) -> Hu
     before, after = _ranks(corpus.images, held_out, bias)
     return HubnessBlock(
         queries=len(before),
-        without={f"r@{k}": round(100 * float(np.mean(before <= k)), 4) for k in KS},
-        corrected={f"r@{k}": round(100 * float(np.mean(after <= k)), 4) for k in KS},
+        without=recall_figures(before),
+        corrected=recall_figures(after),
     )
 
 

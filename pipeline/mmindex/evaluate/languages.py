@@ -7,7 +7,6 @@ corpus of its own: images search for the captions in that language only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -15,10 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmindex.core.config import EvaluateConfig
-from mmindex.evaluate.bootstrap import KS
+from mmindex.evaluate.bootstrap import recall_figures
 from mmindex.evaluate.corpus import (
     Corpus,
     Items,
+    VectorsInMemory,
     caption_queries,
     image_queries,
     sample,
@@ -31,27 +31,7 @@ COLUMN: Final = "languages"
 _QUERIES: Final = 2_000  # per language and direction; all 3,600 images twice would take minutes
 _MOST: Final = 200  # languages; more are names of something else
 
-Float16 = NDArray[np.float16]
 Int64 = NDArray[np.int64]
-
-
-class _Some:
-    """Some vectors as a source of their own: float16 (n, dim)."""
-
-    def __init__(self, rows: Float16) -> None:
-        self.rows = rows
-        self.n, self.dim = rows.shape
-
-    def take(self, ids: Int64) -> Float16:
-        return self.rows[ids]
-
-    def blocks(self, rows: int) -> Iterator[tuple[Int64, Float16]]:
-        for start in range(0, self.n, rows):
-            part = self.rows[start : start + rows]
-            yield np.arange(start, start + len(part)), part
-
-    def live_ids(self) -> Int64:
-        return np.arange(self.n)
 
 
 def by_language(
@@ -98,7 +78,7 @@ def _language(listed: list[object] | None, caption_id: bytes) -> str:
 
 def _measure(name: str, rows: Int64, corpus: Corpus, captions: Items, seed: int) -> LanguageBlock:
     ids, places = np.unique(captions.id_of_row[rows], return_inverse=True)
-    said = Items(_Some(captions.vectors.take(ids)), places)
+    said = Items(VectorsInMemory(captions.vectors.take(ids)), places)
     owners = corpus.image_of_caption[rows]
     asked = sample(len(rows), _QUERIES, seed)
     forth = exact_scan(caption_queries(said, owners, asked), corpus.images, 1).ranks
@@ -108,10 +88,6 @@ def _measure(name: str, rows: Int64, corpus: Corpus, captions: Items, seed: int)
     return LanguageBlock(
         language=name,
         captions=len(rows),
-        text_to_image=_recall(forth),
-        image_to_text=_recall(back),
+        text_to_image=recall_figures(forth),
+        image_to_text=recall_figures(back),
     )
-
-
-def _recall(ranks: Int64) -> dict[str, float]:
-    return {f"r@{k}": round(100 * float(np.mean(ranks <= k)), 4) for k in KS}

@@ -109,9 +109,8 @@ def measure(snapshot: Snapshot, config: EvaluateConfig) -> Measured:
             _filled(blank, to_image, to_text),
             reliability=_reliabilities(snapshot, (images, texts), corpus, config.seed),
             hubness=None if hubness is None else measure_hubness(corpus, hubness.bias, config),
+            languages=by_language(snapshot, corpus, corpus.captions, config) or None,
         )
-        if languages := by_language(snapshot, corpus, corpus.captions, config):
-            filled = msgspec.structs.replace(filled, languages=languages)
         measured = Measured(filled, corpus, to_image, to_text)
     if measured.evaluation.sampled:
         get_logger("evaluate").info("measured with a sample of the queries", seed=config.seed)
