@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from mmindex.core.durable import sync_path
 from mmindex.core.errors import CannotCreateError, UsageError, os_errors
 from mmindex.models.adapted import (
     MAPS_FILE,
@@ -23,7 +24,6 @@ from mmindex.models.files import ModelFiles, is_adapted
 from mmindex.models.resolve import CONFIG_FILE, LOCAL_DIR, ModelRequest
 from mmindex.models.sharded import weight_files
 from mmindex.store.manifest import EncoderInfo
-from mmindex.train.checkpoint import sync_path
 
 REPORT_FILE: Final = "adapt.report.json"
 _LATER: Final = ("fingerprint", "seconds")

@@ -11,10 +11,10 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmindex.core.errors import UsageError
+from mmindex.core.durable import file_aside
+from mmindex.core.errors import UsageError, os_errors
 from mmindex.core.progress import counter
 from mmindex.decoder.writer import Written
-from mmindex.store.publish import file_aside
 
 _ROWS: Final = 4_096  # rows in memory
 
@@ -55,7 +55,7 @@ def write_texts(
     fields = [*names.items(), ("score", pa.float32()), ("error", pa.string())]
     schema = pa.schema(fields, metadata={f"mmindex.{key}": text for key, text in facts.items()})
     images = failed = 0
-    with file_aside(path) as aside, pq.ParquetWriter(aside, schema) as writer:
+    with os_errors(path), file_aside(path) as aside, pq.ParquetWriter(aside, schema) as writer:
         for rows in _parts(texts, total):
             columns = zip(*map(_row, rows), strict=True)
             arrays = [

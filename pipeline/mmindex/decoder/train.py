@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmindex.core.durable import sync_path
 from mmindex.core.errors import DataError, UsageError, os_errors
 from mmindex.core.progress import counter, get_logger
 from mmindex.decoder.batches import Packed, batch_of
@@ -37,7 +38,7 @@ from mmindex.scenes.scene import Lot
 from mmindex.sources.kinds.scenes import parse_scenes
 from mmindex.sources.spec import parse_spec
 from mmindex.train.batches import step_indices
-from mmindex.train.checkpoint import TrainingState, resume, save_checkpoint, sync_path
+from mmindex.train.checkpoint import TrainingState, resume, save_checkpoint
 from mmindex.train.corpus import LIMITS
 from mmindex.train.log import TrainLog
 from mmindex.train.settings import TrainSettings

@@ -22,6 +22,7 @@ from PIL import Image
 
 from mmindex.core.config import LimitsConfig
 from mmindex.core.display import visible
+from mmindex.core.durable import file_aside
 from mmindex.core.errors import CannotCreateError, MmindexError, os_errors
 from mmindex.core.records import ItemError
 from mmindex.media.images import ImageLimits, decode, to_jpeg
@@ -29,7 +30,6 @@ from mmindex.media.uris import read_uri
 from mmindex.models.resolve import LOCAL_DIR
 from mmindex.pages.places import breakable
 from mmindex.store.manifest import EncoderInfo
-from mmindex.store.publish import file_aside
 
 # Twice the width of a card, for screens with two device pixels per CSS pixel; about 30 KB each.
 _THUMB_PIXELS = 512
@@ -115,7 +115,7 @@ def write_page(path: Path, page: str) -> None:
         with os_errors(path):
             path.write_bytes(page.encode("utf-8"))
         return
-    with file_aside(path) as aside:
+    with os_errors(path), file_aside(path) as aside:
         aside.write_bytes(page.encode("utf-8"))
 
 

@@ -281,26 +281,6 @@ def filled_aside(aside: Path, target: Path) -> Iterator[None]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-@contextmanager
-def file_aside(target: Path) -> Iterator[Path]:
-    """Yield the path of a new file that replaces ``target`` if the block ends without an error.
-
-    The file is fsynced before it gets its name. It is for files outside stores.
-
-    Raises:
-        MmindexError: no permission, the disk is full, or an I/O error occurs.
-    """
-    aside = target.parent / f".{target.name[:100]}.{uuid.uuid4().hex}.tmp"
-    with os_errors(target):
-        try:
-            yield aside
-            with aside.open("rb") as file:
-                os.fsync(file.fileno())
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
-
-
 def _sync_tree(root: Path) -> None:
     for folder, _, files in os.walk(root, topdown=False):
         for name in files:

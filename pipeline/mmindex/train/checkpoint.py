@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from mmindex.core.durable import sync_path
 from mmindex.core.errors import ModelMismatchError, os_errors
 
 _PREFIX: Final = "checkpoint-"
@@ -112,12 +112,3 @@ def _restore(state: TrainingState, tensors: dict[str, torch.Tensor]) -> None:
         values[name] = torch.empty_like(like, requires_grad=False).copy_(value)
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-
-
-def sync_path(path: Path) -> None:
-    """Make a file's content, or the names in a folder, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

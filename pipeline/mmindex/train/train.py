@@ -14,10 +14,11 @@ from typing import Final
 import open_clip
 import torch
 
+from mmindex.core.durable import sync_path
 from mmindex.core.errors import DataError, UsageError, os_errors
 from mmindex.core.progress import counter, get_logger
 from mmindex.train.batches import Batches, batches_from
-from mmindex.train.checkpoint import resume, save_checkpoint, sync_path
+from mmindex.train.checkpoint import resume, save_checkpoint
 from mmindex.train.corpus import Decoder, Tokens, cache_pixels, tokenise
 from mmindex.train.folder import WEIGHTS_FILE, TrainableModel, replaced, round_to_half, save_folder
 from mmindex.train.log import TrainLog, plot_run

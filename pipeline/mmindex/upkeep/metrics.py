@@ -6,18 +6,15 @@ store busy writes nothing, because the other run writes the file.
 
 from __future__ import annotations
 
-import os
-import re
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from mmindex.core.durable import file_aside
 from mmindex.core.errors import BusyError, MmindexError, StorageError, exit_code_of
 from mmindex.core.progress import get_logger
-from mmindex.core.system import process_exists
 from mmindex.runs.report import RunReport, describe_error, last_success, load_report, now
 from mmindex.store import versions
 from mmindex.store.layout import Layout
@@ -44,7 +41,6 @@ _STATE: Final = {
 }
 _HELP: Final = _RUN | _STATE
 _TOP: Final = ("1", "5", "10")
-_OURS: Final = re.compile(r"\.(?P<pid>[0-9]{1,10})\.[0-9a-f]{32}\.tmp")
 
 
 @dataclass(slots=True)
@@ -118,7 +114,8 @@ def write_metrics(path: Path, root: Path, report: RunReport) -> None:
             for labels, value in found:
                 gauge.labels(store=store, **labels).set(value)
     try:
-        _replace(path, generate_latest(registry))
+        with file_aside(path) as aside:
+            aside.write_bytes(generate_latest(registry))
     except OSError as error:
         raise StorageError(
             f"{path}: the metrics cannot be written: {error.strerror or error}",
@@ -193,27 +190,3 @@ def _kept(path: Path, store: str) -> Samples:
             own = {name: value for name, value in labels.items() if name != "store"}
             samples.setdefault(sample.name, []).append((own, sample.value))
     return samples
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a temporary file, sync and rename it; remove files of killed writers."""
-    for leftover in _leftovers(path):
-        leftover.unlink(missing_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
-    try:
-        with aside.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _leftovers(path: Path) -> Iterator[Path]:
-    prefix = f".{path.name}"
-    for other in path.parent.iterdir():
-        if other.name.startswith(prefix):
-            match = _OURS.fullmatch(other.name.removeprefix(prefix))
-            if match and not process_exists(int(match["pid"])):
-                yield other

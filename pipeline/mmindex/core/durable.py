@@ -1,0 +1,62 @@
+"""Replace files outside stores so that readers see the old content or the new, never a part.
+
+Files inside stores are written by :mod:`mmindex.store.publish`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from mmindex.core.system import process_exists
+
+_LONGEST = 100  # characters of the name that the temporary name repeats; names may have 255 bytes
+_ASIDE: Final = re.compile(r"\.(?P<pid>[0-9]{1,10})\.[0-9a-f]{32}\.tmp")
+
+
+def sync_path(path: Path) -> None:
+    """Make a file's content, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def file_aside(target: Path) -> Iterator[Path]:
+    """Yield the path of a new file that replaces ``target`` if the block ends without an error.
+
+    The file is fsynced before it gets its name. The files that killed processes left beside
+    ``target`` are removed.
+
+    Raises:
+        OSError: no permission, the disk is full, or an I/O error occurs.
+    """
+    aside = target.with_name(f"{_prefix(target)}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
+    for leftover in _leftovers(target):
+        leftover.unlink(missing_ok=True)
+    try:
+        yield aside
+        sync_path(aside)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name[:_LONGEST]}"
+
+
+def _leftovers(target: Path) -> Iterator[Path]:
+    prefix = _prefix(target)
+    for other in target.parent.iterdir():
+        if other.name.startswith(prefix):
+            match = _ASIDE.fullmatch(other.name.removeprefix(prefix))
+            if match and not process_exists(int(match["pid"])):
+                yield other
