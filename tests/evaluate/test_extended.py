@@ -77,6 +77,7 @@ def test_a_list_is_joined_with_the_test_split(
         assert block.figures["map@r"].value < 100
 
 
+@pytest.mark.slow
 def test_the_command_shows_both_recalls_and_the_flaw(store: Path) -> None:
     done = CliRunner().invoke(app, ["evaluate", "--store", str(store), "--qrels", "eccv-caption"])
     assert done.exit_code == 0, done.stderr

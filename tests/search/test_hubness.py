@@ -17,6 +17,7 @@ from mmindex.store.snapshot import open_snapshot
 from mmindex_cli.app import app
 from support.vectors import write_clip_retrieval, write_npy
 
+pytestmark = pytest.mark.slow  # the stores of this file are fitted several times
 ROWS, DIM, HUBS = 600, 64, 20
 
 
