@@ -70,6 +70,7 @@ FOREIGN_OPTIONS = {
     "--mem": "sbatch",
     "--now": "systemctl",
     "--parsable": "sbatch",
+    "--photos": "benchmarks/bench_fusion.py",
     "--requeue": "sbatch",
     "--sshloginfile": "parallel",
     "--strict": "mypy",
