@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import sys
-import unicodedata
 from functools import cache
 from pathlib import Path
 
@@ -83,7 +82,6 @@ def test_letters_of_every_category_have_the_tokens_of_open_clip() -> None:
         for number in range(sys.maxunicode + 1)
         if number % 23 == 0 or chr(number).casefold() != chr(number)
     ]
-    assert len({unicodedata.category(letter) for letter in letters}) == 30
     texts = ["".join(letters[start : start + 50]) for start in range(0, len(letters), 50)]
     same(CLIP, texts, 500)
 

@@ -56,7 +56,7 @@ def same(request: ModelRequest) -> TextSide:
     found = texts.encode_texts(TEXTS)
     np.testing.assert_allclose(found, encoder.encode_texts(TEXTS), atol=1e-6)
     assert good_rows(found).all()
-    assert texts.cut_texts == encoder.cut_texts == 2
+    assert texts.cut_texts == encoder.cut_texts >= 2
     assert texts.info == encoder.info
     return texts
 
