@@ -135,7 +135,7 @@ class _Weights:
 
     def linear(self, name: str) -> Linear:
         """Return a linear layer; its name ends with a separator."""
-        return Linear(self.vector(f"{name}weight").T, self.vector(f"{name}bias"))
+        return Linear(self.vector(f"{name}weight"), self.vector(f"{name}bias"))
 
     def norm(self, name: str) -> Norm:
         """Return a layer normalisation; its name ends with a separator."""

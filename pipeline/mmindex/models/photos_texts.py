@@ -43,7 +43,7 @@ class _Weights:
         """Return a linear layer."""
         weight = self.vector(f"{name}.weight")
         weight *= self.vector(f"{name}.weight{_SCALE}")[:, None]
-        return Linear(weight.T, self.vector(f"{name}.bias"))
+        return Linear(weight, self.vector(f"{name}.bias"))
 
     def norm(self, name: str) -> Norm:
         """Return a layer normalisation."""

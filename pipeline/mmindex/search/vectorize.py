@@ -40,6 +40,9 @@ LoadTexts = Callable[[], "TextEncoder | None"]
 # Images per batch, and the largest total size of their files in memory.
 _BATCH = 64
 _BATCH_BYTES = 64 << 20
+# For more texts, torch and the whole model save more time than it takes to load them. For models of
+# several sizes, this is the case from about 150 to 1,000 texts.
+_FEW_TEXTS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +141,12 @@ class Vectorizer:
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Encode texts: float32 (n, dim); rows can be unusable, see Encoder.
 
+        Many texts at once are encoded by the whole model, which is faster after it was loaded.
+
         It logs a warning if texts are longer than the context of the model.
         """
         with self._lock:
-            encoder = self.text_encoder
+            encoder = self.text_encoder if len(texts) <= _FEW_TEXTS else self.encoder
             before = encoder.cut_texts
             vectors = encoder.encode_texts(texts)
             cut = encoder.cut_texts - before
