@@ -443,11 +443,10 @@ canvas.addEventListener("keydown", (event) => {
   else if (event.key === "+" || event.key === "=") zoomByKey(1.5);
   else if (event.key === "-") zoomByKey(1 / 1.5);
   else if (event.key === "Enter" && link.href && pinned) link.click();
-  else if (event.key === "Escape") leave();
   else return;
   event.preventDefault();
 });
-peek.addEventListener("keydown", (event) => {
+panel.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   leave();
   canvas.focus();
