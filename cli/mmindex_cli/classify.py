@@ -124,10 +124,12 @@ def _classifier(
     known = read_labels(labels)
     if templates is None:
         templates = default_templates(vectorizer.snapshot.encoder.model)
+    if scale is None:
+        scale = logit_scale(vectorizer.encoder)
     return Classifier(
         labels=tuple(label.name for label in known),
         vectors=label_vectors(known, find_templates(templates), vectorizer.texts),
-        scale=scale if scale is not None else logit_scale(vectorizer.encoder),
+        scale=scale,
     )
 
 
