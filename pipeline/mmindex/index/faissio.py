@@ -32,6 +32,7 @@ Int64 = NDArray[np.int64]
 # Index types whose removal and addition were verified for each code.
 _EXTENDABLE = (
     faiss.IndexIVFPQFastScan,
+    faiss.IndexIVFRaBitQFastScan,
     faiss.IndexIVFPQ,
     faiss.IndexIVFFlat,
     faiss.IndexIVFScalarQuantizer,

@@ -22,6 +22,7 @@ from mmindex.store.holds import Hold, lock_shared, take_current
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo, IndexInfo, Manifest
 from mmindex.store.objects import Objects
+from mmindex.store.rows import Rows
 from mmindex.store.vectors import Vectors
 
 Int64 = NDArray[np.int64]
@@ -30,6 +31,7 @@ Float32 = NDArray[np.float32]
 TABLES = {Modality.IMAGE: "images", Modality.TEXT: "captions"}
 """The table with the rows of each side."""
 
+_TEXTS = {"images": ("image_id", "uri"), "captions": ("caption_id", "image_id", "text")}
 _SEARCHABLE = ("encode", "index")
 
 
@@ -56,7 +58,9 @@ class Snapshot:
     _keys: dict[Modality, pa.ChunkedArray[Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-
+    _rows: dict[str, Rows | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     _lock: RLock = field(default_factory=RLock, init=False, repr=False, compare=False)
 
     @property
@@ -102,17 +106,27 @@ class Snapshot:
             columns: the columns to read.
             rows: int64 (n,), ascending, distinct.
         """
-        first, parts = 0, []
-        with self.open_parquet(name) as file:
-            for group in range(file.num_row_groups):
-                size = file.metadata.row_group(group).num_rows
-                low, high = np.searchsorted(rows, (first, first + size))
-                if low < high:
-                    part = file.read_row_group(group, columns=list(columns))
-                    parts.append(part.take(pa.array(rows[low:high] - first)))
-                first += size
-            schema = pa.schema([file.schema_arrow.field(column) for column in columns])
-        return pa.concat_tables([schema.empty_table(), *parts])
+        return self.objects.take(self.manifest.require(name), columns, rows)
+
+    def rows(self, name: str, *, now: bool = False) -> Rows | None:
+        """Return the rows of a table for look-ups by key or id, read once for all threads.
+
+        Args:
+            name: ``images`` or ``captions``.
+            now: read them at the first request. By default, it returns None, because a single
+                query is faster if it reads the table than if it prepares look-ups.
+
+        Raises:
+            NoInputError, DataError: as :meth:`table`.
+        """
+        with self._lock:
+            if name not in self._rows and not now:
+                self._rows[name] = None
+                return None
+            if (known := self._rows.get(name)) is None:
+                known = Rows(self.objects, self.manifest.require(name), _TEXTS[name])
+                self._rows[name] = known
+            return known
 
     def index(self, side: Modality) -> IndexInfo:
         """Return how one side is searched.
