@@ -31,6 +31,9 @@ Float32 = NDArray[np.float32]
 TABLES = {Modality.IMAGE: "images", Modality.TEXT: "captions"}
 """The table with the rows of each side."""
 
+# Up to this number, keys are read one by one: pyarrow's `take` copies the whole column first, which
+# takes 40 ms for a million keys.
+_FEW_KEYS = 10_000
 _TEXTS = {"images": ("image_id", "uri"), "captions": ("caption_id", "image_id", "text")}
 _SEARCHABLE = ("encode", "index")
 
@@ -192,12 +195,16 @@ class Snapshot:
         rows = self.index(side).rows
         if len(ids) and (ids.min() < 0 or ids.max() >= rows):
             raise UsageError(f"ids must be in 0..{rows - 1}")
-        keys = self.keys(side).take(
-            pa.array(ids.tolist(), pa.int64())  # of an array, pyarrow would import numpy.ma
-        )
-        if keys.null_count:
+        column = self.keys(side)
+        if len(ids) <= _FEW_KEYS:
+            keys = [column[row].as_py() for row in ids.tolist()]
+        else:
+            keys = column.take(
+                pa.array(ids.tolist(), pa.int64())  # of an array, pyarrow would import numpy.ma
+            ).to_pylist()
+        if None in keys:
             raise DataError(f"{side}: an id has no key", "run `mmindex check --full`")
-        return [str(key) for key in keys.to_pylist()]
+        return [str(key) for key in keys]
 
     def vector_of(self, side: Modality, key: str) -> Float32:
         """Return the stored vector of a key: float32 (dim,), of length 1 up to float16 rounding.
