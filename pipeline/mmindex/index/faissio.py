@@ -29,6 +29,10 @@ from mmindex.store.publish import StagedFile
 
 Int64 = NDArray[np.int64]
 
+# Coded centres: the number of exactly compared centres for each list to probe. Half of the probed
+# lists would do with 1; with 4, all are the nearest ones.
+_CENTRES_A_PROBE = 3.0
+
 # Index types whose removal and addition were verified for each code.
 _EXTENDABLE = (
     faiss.IndexIVFPQFastScan,
@@ -114,7 +118,9 @@ def find_candidates(
     """
     parameters = None
     if ivf_part(index) is not None:
-        parameters = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector)
+        parameters = faiss.SearchParametersIVF(
+            nprobe=nprobe, sel=selector, quantizer_params=_centre_parameters(index)
+        )
         if isinstance(index, faiss.IndexPreTransform):
             parameters = faiss.SearchParametersPreTransform(index_params=parameters)
     elif selector is not None:
@@ -122,6 +128,19 @@ def find_candidates(
     _, ids = index.search(queries, count, params=parameters)
     found: Int64 = ids
     return found
+
+
+def coded_centres(index: Any) -> Any | None:
+    """Return the quantizer of an index whose centres are compared by codes first, or None."""
+    ivf = ivf_part(index)
+    quantizer = None if ivf is None else faiss.downcast_index(ivf.quantizer)
+    return quantizer if isinstance(quantizer, faiss.IndexRefine) else None
+
+
+def _centre_parameters(index: Any) -> Any | None:
+    if coded_centres(index) is None:
+        return None
+    return faiss.IndexRefineSearchParameters(k_factor=_CENTRES_A_PROBE)
 
 
 def why_not_changeable(index: Any) -> str:
