@@ -19,6 +19,7 @@ FAST_SCAN = [
     "PCAR15,IVF16,PQ15x4fsr",
     "OPQ8_16,IVF16,PQ8x4fs",
     "IVF16,PQ8x4fs",
+    "PCAR16,IVF16(PQ4x4fs,RFlat),PQ8x4fsr",
     "PCAR16,IVF16,RaBitQfs",
 ]
 FORMS = [
