@@ -269,9 +269,9 @@ def _select(
 ) -> Iterator[tuple[str, ...]]:
     """Yield the rows whose ``column`` is in ``values``, in table order, as tuples of ``columns``.
 
-    With ``only`` (bool (rows,)), only the marked rows are used. The first query of a process reads
-    the column completely, one row group at a time, and the other columns only from row groups with
-    a match; later queries look rows up.
+    With ``only`` (bool (rows,)), only the marked rows are used. The first queries of a process
+    read the column completely, one row group at a time, and the other columns only from row groups
+    with a match; later queries look rows up.
     """
     if not values:
         return

@@ -160,7 +160,8 @@ class Searcher:
         count = candidate_count(k, self.info.k_factor)
         if self._index is None or self._scan_is_better(count, allowed):
             return self._scan(queries, width, allowed)
-        with faiss_settings(self._threads, self.dim):
+        # faiss searches one query with one thread; more would only be started and wait.
+        with faiss_settings(min(self._threads, len(queries)), self.dim):
             candidates = self._candidates(queries, count, allowed)
         width = min(width, max(k, count))
         scores, ids = rerank(self._vectors.take, queries, candidates, width, self._threads)

@@ -34,6 +34,7 @@ TABLES = {Modality.IMAGE: "images", Modality.TEXT: "captions"}
 # Up to this number, keys are read one by one: pyarrow's `take` copies the whole column first, which
 # takes 40 ms for a million keys.
 _FEW_KEYS = 10_000
+_PREPARED_AT = 3  # the request that prepares look-ups; a query makes up to two
 _TEXTS = {"images": ("image_id", "uri"), "captions": ("caption_id", "image_id", "text")}
 _SEARCHABLE = ("encode", "index")
 
@@ -61,9 +62,8 @@ class Snapshot:
     _keys: dict[Modality, pa.ChunkedArray[Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    _rows: dict[str, Rows | None] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    _rows: dict[str, Rows] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _requests: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _lock: RLock = field(default_factory=RLock, init=False, repr=False, compare=False)
 
     @property
@@ -116,19 +116,20 @@ class Snapshot:
 
         Args:
             name: ``images`` or ``captions``.
-            now: read them at the first request. By default, it returns None, because a single
-                query is faster if it reads the table than if it prepares look-ups.
+            now: read them at the first request. By default, the first requests return None: for one
+                or two queries, reading the table is faster than preparing look-ups.
 
         Raises:
             NoInputError, DataError: as :meth:`table`.
         """
         with self._lock:
-            if name not in self._rows and not now:
-                self._rows[name] = None
+            if name in self._rows:
+                return self._rows[name]
+            self._requests[name] = self._requests.get(name, 0) + 1
+            if not now and self._requests[name] < _PREPARED_AT:
                 return None
-            if (known := self._rows.get(name)) is None:
-                known = Rows(self.objects, self.manifest.require(name), _TEXTS[name])
-                self._rows[name] = known
+            known = Rows(self.objects, self.manifest.require(name), _TEXTS[name])
+            self._rows[name] = known
             return known
 
     def index(self, side: Modality) -> IndexInfo:
