@@ -23,8 +23,8 @@ from PIL import Image
 
 from mmindex.core.config import LimitsConfig
 from mmindex.core.display import visible
-from mmindex.core.durable import file_aside
-from mmindex.core.errors import CannotCreateError, MmindexError, os_errors
+from mmindex.core.durable import check_target, file_aside
+from mmindex.core.errors import MmindexError, os_errors
 from mmindex.core.records import ItemError
 from mmindex.media.images import ImageLimits, decode, to_jpeg
 from mmindex.media.uris import read_uri
@@ -98,16 +98,6 @@ def _filled(template: str, **values: object) -> str:
     defaults = {**names, "warnings": (), "frame": "page.html"}
     page: str = _environment().get_template(template).render(**{**defaults, **values})
     return page
-
-
-def check_target(path: Path) -> None:
-    """Check that a page can have this name, before work that takes long.
-
-    Raises:
-        CannotCreateError: the folder does not exist, or ``path`` is a folder.
-    """
-    if not path.parent.is_dir() or path.is_dir():
-        raise CannotCreateError(f"{path}: cannot be created", "use a file in an existing folder")
 
 
 def write_page(path: Path, page: str) -> None:
