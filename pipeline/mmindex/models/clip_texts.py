@@ -88,7 +88,7 @@ class ClipPlan:
             _PLACES: (self.context_length, width),
             _PROJECTION: (width, self.dim),
         }
-        layers = [(_NORM, (width,))]
+        layers: list[tuple[str, tuple[int, ...]]] = [(_NORM, (width,))]
         for number in range(self.layers):
             block = _BLOCK.format(number)
             layers += [
@@ -178,7 +178,8 @@ class ClipTexts:
         The tower is causal: positions after the end of a text do not affect its vector.
         """
         marks = tokens if self.eos_id is None else tokens == self.eos_id
-        return marks.argmax(axis=1) + 1
+        lengths: Int64 = marks.argmax(axis=1) + 1
+        return lengths
 
     def __call__(self, tokens: Int64) -> Float32:
         """Encode int64 (b, length) as float32 (b, dim), not of unit length."""

@@ -75,7 +75,8 @@ class PhotosTexts:
 
     def lengths(self, tokens: Int64) -> Int64:
         """Return the number of positions that each text in int64 (b, c) needs: int64 (b,)."""
-        return np.count_nonzero(tokens, axis=1)
+        lengths: Int64 = np.count_nonzero(tokens, axis=1)
+        return lengths
 
     def __call__(self, tokens: Int64) -> Float32:
         """Encode int64 (b, length) with 0 as padding as float32 (b, dim), not of unit length."""
