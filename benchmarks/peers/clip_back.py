@@ -34,6 +34,7 @@ def main(index: str, model: str, port: int) -> None:
         return network.eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{model}")
 
     all_clip.load_clip = load_clip
+    os.chdir(model)  # its vocabulary has a relative path
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder) / "indices.json"
         paths.write_text(json.dumps({"x": index}))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +11,11 @@ from mmindex.core.display import visible
 from mmindex.core.errors import DataError, UsageError
 from mmindex_cli.common import store_path
 from mmindex_cli.options import DeviceOption, StoreOption, TextFormat, WhereOption
+from mmindex_cli.tables import Target, facts_of, report_lines, report_record
+from mmindex_cli.vqa import answer_questions, check_questions
 
 if TYPE_CHECKING:
     from mmindex.api.index import Index
-    from mmindex.decoder.table import TableReport
     from mmindex_cli.output import Form
 
 SomeImageOption = Annotated[
@@ -37,7 +36,23 @@ BeamsOption = Annotated[
     ),
 ]
 QuestionArgument = Annotated[
-    str, typer.Argument(metavar="QUESTION", help='For example "how many boats are there?".')
+    str | None, typer.Argument(metavar="QUESTION", help='For example "how many boats are there?".')
+]
+QuestionsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--questions",
+        metavar="FILE.json",
+        help="With --corpus, answer the questions in this file, which has the format of VQA v2.",
+    ),
+]
+AnnotationsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--annotations",
+        metavar="FILE.json",
+        help="With --questions, also measure the accuracy with the answers in this file.",
+    ),
 ]
 AnswersOption = Annotated[
     Path | None,
@@ -48,38 +63,13 @@ PromptOption = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The images to write about.
-
-    Attributes:
-        image: one image; None with ``corpus``.
-        corpus: whether to write about all images that match ``where``.
-        out: the file for the texts of the corpus.
-        where: the condition.
-        beams: the width of the beam search.
-    """
-
-    image: str | None
-    corpus: bool
-    out: Path | None
-    where: str | None
-    beams: int
-
-    def __post_init__(self) -> None:
-        if self.corpus == (self.image is not None):
-            raise UsageError("name one image, or all of them", "use `image` or `corpus`")
-        if self.corpus and self.out is None:
-            raise UsageError("`corpus` needs a file for the texts", "add `out`")
-        if not self.corpus and (self.out is not None or self.where is not None):
-            raise UsageError("`out` and `where` need `corpus`", "add `corpus`")
-
-
 def ask(
-    question: QuestionArgument,
+    question: QuestionArgument = None,
     image: SomeImageOption = None,
     answers: AnswersOption = None,
     corpus: CorpusOption = False,
+    questions: QuestionsOption = None,
+    annotations: AnnotationsOption = None,
     out: TableOption = None,
     where: WhereOption = None,
     beams: BeamsOption = 1,
@@ -98,6 +88,14 @@ def ask(
     from mmindex_cli.output import emit
 
     target = Target(image, corpus, out, where, beams)
+    if questions is not None or annotations is not None:
+        others = question is not None or answers is not None
+        asked = check_questions(target, questions, others=others)
+        with mmindex.open(store_path(store), device=device) as index:
+            answer_questions(index, target, asked, annotations, output_format)
+        return
+    if question is None:
+        raise UsageError("no question", 'for example: mmindex ask --image F "how many boats?"')
     given = None if answers is None else _read_answers(answers)
     if given is not None and image is None:
         raise UsageError("`answers` are ranked for one image", "add `image`")
@@ -106,7 +104,7 @@ def ask(
             written(index, question, "answer", target, output_format)
             return
         ranked = index.rank_answers(image or "", question, given)
-        facts = _facts(index)
+        facts = facts_of(index)
     emit(
         [ranked],
         output_format,
@@ -152,28 +150,13 @@ def written(index: Index, prompt: str | None, name: str, target: Target, form: F
         report = index.ask_all(
             prompt, out=target.out, where=target.where, beams=target.beams, column=name
         )
-        emit([report], form, text=lambda _: _lines(report), json=_record)
+        emit([report], form, text=lambda _: report_lines(report), json=report_record)
         return
     found = index.ask(target.image or "", prompt, beams=target.beams)
     asked = {} if prompt is None else {"question": prompt}
     record = {"image": target.image, **asked, name: found.text, "score": round(found.score, 6)}
-    facts = _facts(index)
+    facts = facts_of(index)
     emit([found], form, text=lambda _: [visible(found.text)], json=lambda _: record | facts)
-
-
-def _facts(index: Index) -> dict[str, str]:
-    info = index.snapshot.encoder
-    return {"model": info.model, "fingerprint": info.fingerprint}
-
-
-def _lines(report: TableReport) -> Iterator[str]:
-    yield f"{visible(str(report.path))}  {report.images:,} images"
-    if report.failed:
-        yield f"{report.failed:,} images cannot be used: see the column error"
-
-
-def _record(report: TableReport) -> dict[str, object]:
-    return {"file": str(report.path), "images": report.images, "failed": report.failed}
 
 
 def _read_answers(path: Path) -> list[str]:

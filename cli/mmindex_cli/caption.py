@@ -13,11 +13,11 @@ from mmindex_cli.ask import (
     CorpusOption,
     SomeImageOption,
     TableOption,
-    Target,
     written,
 )
 from mmindex_cli.common import store_path
 from mmindex_cli.options import DeviceOption, StoreOption, WhereOption
+from mmindex_cli.tables import Target
 
 if TYPE_CHECKING:
     from mmindex.decoder.compare import Compared

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmindex.core.display import visible
-from mmindex.core.errors import DataError
+from mmindex.core.errors import DataError, UsageError
 from mmindex_cli.common import store_path
 from mmindex_cli.options import DeviceOption, StoreOption, TableFormat, WhereOption
 
@@ -28,12 +28,25 @@ ImagesArgument = Annotated[
     ),
 ]
 LabelsOption = Annotated[
-    Path,
+    Path | None,
     typer.Option(
         metavar="FILE",
         help="A file with one label per line, or a .csv or .tsv with a column `label` or `name`. "
-        "After a tab, add words to use instead of the label, separated by |.",
+        "After a tab, add words to use instead of the label, separated by |. Or a file from "
+        "--learn.",
     ),
+]
+LearnOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Learn the labels from a few images: a .csv, .tsv or .jsonl file with the columns "
+        "image, label. Writes the labels to --out, without classifying images.",
+    ),
+]
+LearnedOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE.safetensors", help="File for the labels from --learn."),
 ]
 TemplatesOption = Annotated[
     str | None,
@@ -65,26 +78,44 @@ ScaleOption = Annotated[
 
 
 def classify(
-    labels: LabelsOption,
     images: ImagesArgument = None,
+    labels: LabelsOption = None,
     templates: TemplatesOption = None,
     k: TopOption = 1,
     truth: TruthOption = None,
     confusion: ConfusionOption = None,
     where: WhereOption = None,
     scale: ScaleOption = None,
+    learn: LearnOption = None,
+    out: LearnedOption = None,
     output_format: TableFormat = "table",
     device: DeviceOption = "auto",
     store: StoreOption = None,
 ) -> None:
     """Label images without training: each image gets the label with the nearest text.
 
+    With --learn, a few labelled images improve the labels.
+
     Example: mmindex classify ~/Pictures --labels labels.txt -k 3
     """
     from mmindex.insight.classify import report_on
     from mmindex.insight.truth import known_truth
     from mmindex.search.vectorize import open_vectorizer
+    from mmindex_cli.learning import Learning, print_lesson
 
+    if learn is not None:
+        if images or k != 1 or any(one is not None for one in (truth, confusion, where)):
+            raise UsageError(
+                "`learn` only learns labels", "to classify images, use the new file as `labels`"
+            )
+        if out is None:
+            raise UsageError("`learn` needs a file for the labels", "add `out`")
+        learning = Learning(learn, labels, templates, scale, out)
+        with open_vectorizer(store_path(store), device) as vectorizer:
+            print_lesson(learning.run(vectorizer), out, vectorizer.snapshot.encoder, output_format)
+        return
+    if labels is None or out is not None:
+        raise UsageError("images are classified with `labels`, and `out` needs `learn`")
     right = known_truth(truth, confusion is not None, images, where)
     with open_vectorizer(store_path(store), device) as vectorizer:
         rows = _rows(vectorizer, where)
@@ -113,22 +144,15 @@ def _rows(vectorizer: Vectorizer, where: str | None) -> Rows | None:
 def _classifier(
     vectorizer: Vectorizer, labels: Path, templates: str | None, scale: float | None
 ) -> Classifier:
-    from mmindex.insight.classify import Classifier, logit_scale
-    from mmindex.insight.labels import (
-        default_templates,
-        find_templates,
-        label_vectors,
-        read_labels,
-    )
+    from mmindex.insight.labels import read_labels
+    from mmindex.insight.learned import is_learned, load_learned
+    from mmindex.insight.learning import zero_shot
 
-    known = read_labels(labels)
-    if templates is None:
-        templates = default_templates(vectorizer.snapshot.encoder.model)
-    return Classifier(
-        labels=tuple(label.name for label in known),
-        vectors=label_vectors(known, find_templates(templates), vectorizer.texts),
-        scale=scale if scale is not None else logit_scale(vectorizer.encoder),
-    )
+    if not is_learned(labels):
+        return zero_shot(vectorizer, read_labels(labels), templates, scale)
+    if templates is not None or scale is not None:
+        raise UsageError("`templates` and `scale` do not apply to learned labels", "remove them")
+    return load_learned(labels, vectorizer.snapshot.encoder)
 
 
 def _told(

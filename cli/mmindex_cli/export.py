@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -32,6 +33,14 @@ LocationOption = Annotated[
         "metadata.",
     ),
 ]
+FuseOption = Annotated[
+    bool,
+    typer.Option(
+        "--fuse-captions",
+        help="Add the captions of an image to its vector, with a weight that is fitted to the "
+        "corpus.",
+    ),
+]
 
 
 def export(
@@ -39,6 +48,7 @@ def export(
     layout: LayoutOption = "parquet",
     where: WhereOption = None,
     with_location: LocationOption = False,
+    fuse_captions: FuseOption = False,
     output_format: TextFormat = "text",
     store: StoreOption = None,
 ) -> None:
@@ -52,7 +62,7 @@ def export(
     from mmindex_cli.output import emit
 
     with mmindex.open(store_path(store), with_location=with_location) as index:
-        report = index.export(out, layout=layout, where=where)
+        report = index.export(out, layout=layout, where=where, fuse_captions=fuse_captions)
     emit([report], output_format, text=lambda _: _lines(report), json=_record)
 
 
@@ -64,6 +74,10 @@ def _lines(report: ExportReport) -> Iterator[str]:
     )
     if report.unreadable:
         yield f"{report.unreadable:,} images cannot be read and are null"
+    if (fit := report.fit) is not None:
+        yield f"weight of captions: {fit.weight:g} (fitted with {fit.queries:,} captions)"
+        if fit.weight > 0:
+            yield f"recall@1 of these captions: {fit.images['r@1']:.1f} -> {fit.items['r@1']:.1f} %"
 
 
 def _record(report: ExportReport) -> dict[str, object]:
@@ -75,4 +89,5 @@ def _record(report: ExportReport) -> dict[str, object]:
         "captions": report.captions,
         "unreadable": report.unreadable,
         "bytes": report.bytes,
+        **({} if report.fit is None else {"fit": asdict(report.fit)}),
     }

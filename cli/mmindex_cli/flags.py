@@ -7,14 +7,14 @@ from typing import Final
 
 # The flags for `max_removed` or `device=cpu` in messages are --max-removed and --device cpu.
 _NAMES: Final = (
-    "all_files|allow_host|allow_pickle_weights|allow_private|answers|at|base_url|beams|"
-    "captions|captions_from|certfile|cluster|config|confusion|cores|corpus|decoder|device|"
-    "diversity|exclude|format|fresh_settings|generate|good|half_life|history|hybrid|image|"
-    "image_threshold|include|index|interests|keyfile|keywords|labels|layout|learn|learned|"
-    "learning_rate|"
-    "max_quarantine|max_removed|metadata|method|min_score|minus|model|others|out|overwrite|"
-    "part|plus|port|precision|pretrained|references|require_checksum|scale|source|store|subset|"
-    "templates|threshold|to|token|truth|validate|weights|where|with_location|workers"
+    "all_files|allow_host|allow_pickle_weights|allow_private|annotations|answers|at|base_url|"
+    "beams|captions|captions_from|certfile|cluster|config|confusion|cores|corpus|decoder|"
+    "device|diversity|exclude|format|fresh_settings|generate|good|half_life|history|hybrid|"
+    "image|image_threshold|include|index|interests|keyfile|keywords|labels|layout|learn|"
+    "learned|learning_rate|max_quarantine|max_removed|metadata|method|min_score|minus|model|"
+    "others|out|overwrite|part|plus|port|precision|pretrained|questions|references|"
+    "require_checksum|scale|source|store|subset|templates|threshold|to|token|truth|validate|"
+    "weights|where|with_location|workers"
 )
 _SETTING: Final = re.compile(rf"`({_NAMES})(?:=([^`]*))?`")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click.testing
@@ -10,7 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from mmindex.decoder import table, writer
+from mmindex.decoder.generate import Search
+from mmindex.decoder.measure import questions_about
 from mmindex.decoder.model import DECODER_FILE
+from mmindex.decoder.tasks import Task
+from mmindex.decoder.writer import Writer, Written
 from mmindex.models.devices import place
 from mmindex.models.encoder import Encoder
 from mmindex.models.openclip import load_encoder
@@ -115,10 +121,101 @@ def test_an_image_that_is_gone_has_an_error(encoder: Encoder, tmp_path: Path) ->
     (tmp_path / "4.jpg").write_bytes(b"no image")
     out = tmp_path / "answers.parquet"
     done = run(lost, "ask", "how many boats?", "--corpus", "--out", out, "--format", "json")
-    assert json.loads(done.stdout) == {"file": str(out), "images": 12, "failed": 2}
+    assert json.loads(done.stdout) == {"file": str(out), "images": 12, "failed": 2, "resumed": 0}
     rows = pq.read_table(out).to_pylist()
     assert [bool(row["answer"]) for row in rows] == [n not in (2, 4) for n in range(COUNT)]
     assert "2.jpg" in rows[2]["error"]
+
+
+def test_a_killed_job_goes_on(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of the first run are not asked about again."""
+    monkeypatch.setattr(table, "_ROWS", 4)
+    monkeypatch.setattr(writer, "_BATCH", 2)
+    out, asked = tmp_path / "places.parquet", []
+    each = Writer.each
+
+    def killed(self: Writer, tasks: Iterable[Task], search: Search) -> Iterator[Written]:
+        for number, one in enumerate(each(self, tasks, search)):
+            asked.append(one.id)
+            if number == limit:
+                raise KeyboardInterrupt
+            yield one
+
+    monkeypatch.setattr(Writer, "each", killed)
+    limit = 6
+    run(store, "ask", "where is this?", "--corpus", "--out", out, code=130)
+    assert not out.exists()
+    asked.clear()
+    limit = COUNT
+    done = run(store, "ask", "where is this?", "--corpus", "--out", out)
+    assert "4 of them are from a run that was interrupted" in done.stdout
+    assert asked == [f"scenes/{number}" for number in range(4, COUNT)]
+    rows = pq.read_table(out).to_pylist()
+    assert [row["image_id"] for row in rows] == [f"scenes/{number}" for number in range(COUNT)]
+    assert [row["answer"] for row in rows] == [
+        make_scene(77, number).background for number in range(COUNT)
+    ]
+
+
+def vqa_files(folder: Path) -> tuple[Path, Path]:
+    """Write questions about the scenes, and their answers, in the format of VQA v2."""
+    questions: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
+    for number in range(COUNT):
+        for asked in questions_about(make_scene(77, number)):
+            if asked.type in ("place", "time"):
+                name = len(questions)
+                questions.append(
+                    {"question_id": name, "image_id": number, "question": f"{asked.prompt}?"}
+                )
+                annotations.append({
+                    "question_id": name, "image_id": number, "question_type": asked.type,
+                    "answer_type": "other", "answers": [{"answer": asked.answer}] * 10,
+                })  # fmt: skip
+    questions += [
+        {"question_id": "elsewhere", "image_id": 999, "question": "where is this?"},
+        {"question_id": "empty", "image_id": "scenes/0", "question": "?"},
+    ]
+    (folder / "q.json").write_text(json.dumps({"questions": questions}))
+    (folder / "a.json").write_text(json.dumps({"annotations": annotations}))
+    return folder / "q.json", folder / "a.json"
+
+
+def test_a_file_of_questions_is_answered_and_measured(store: Path, tmp_path: Path) -> None:
+    questions, annotations = vqa_files(tmp_path)
+    out = tmp_path / "answers.parquet"
+    done = run(store, "ask", "--corpus", "--questions", questions, "--annotations", annotations,
+               "--out", out, "--format", "json")  # fmt: skip
+    record = json.loads(done.stdout)
+    rows = pq.read_table(out).to_pylist()
+    assert record["questions"] == len(rows)
+    assert record["failed"] == 1
+    assert "words" in next(row["error"] for row in rows if row["question_id"] == "empty")
+    assert "elsewhere" not in {row["question_id"] for row in rows}
+    figures = record["accuracy"]["all"]
+    assert figures["asked"] == len(rows) - 1
+    assert figures["decoder"] > 0.9
+    assert figures["decoder"] > max(figures["majority"], figures["blind"])
+    assert set(record["accuracy"]["by_question_type"]) == {"place", "time"}
+    assert record["accuracy"]["left_out"] == 2
+    assert record["model"] == "embedded"
+    assert b"mmindex.questions" in pq.read_schema(out).metadata
+
+
+def test_the_accuracy_is_shown_by_answer_type(store: Path, tmp_path: Path) -> None:
+    questions, annotations = vqa_files(tmp_path)
+    done = run(store, "ask", "--corpus", "--questions", questions, "--annotations", annotations,
+               "--out", tmp_path / "o.parquet")  # fmt: skip
+    assert "all questions" in done.stdout
+    assert "left out: 2 questions" in done.stdout
+
+
+def test_questions_about_other_images_are_refused(store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "q.json"
+    path.write_text('{"questions": [{"question_id": 1, "image_id": 999, "question": "where?"}]}')
+    done = run(store, "ask", "--corpus", "--questions", path, "--out", tmp_path / "o.parquet",
+               code=65)  # fmt: skip
+    assert "none of the questions is about an indexed image" in done.stderr
 
 
 def test_a_condition_selects_images(store: Path, tmp_path: Path) -> None:
@@ -147,7 +244,18 @@ def test_an_unknown_question_gets_some_answer(store: Path) -> None:
         ("ask", "how many boats?", "--image", "scenes/0", "--corpus"),
         ("ask", "how many boats?", "--image", "scenes/0", "--out", "x.parquet"),
         ("ask", "how many boats?", "--image", "scenes/0", "--where", "width > 1"),
+        ("ask",),
+        ("ask", "--image", "scenes/0"),
+        ("ask", "--corpus", "--out", "x.parquet"),
+        ("ask", "--corpus", "--out", "x.parquet", "--annotations", "a.json"),
+        ("ask", "--image", "scenes/0", "--questions", "q.json"),
+        ("ask", "how many?", "--corpus", "--out", "x.parquet", "--questions", "q.json"),
+        ("ask", "--corpus", "--out", "x", "--where", "width > 1", "--questions", "q.json"),
         ("annotate", "--image", "scenes/0"),
+        ("annotate", "--image", "scenes/0", "--prompt", ""),
+        ("annotate", "--image", "scenes/0", "--prompt", "?!"),
+        ("annotate", "--corpus", "--out", "x.parquet", "--prompt", " "),
+        ("ask", " ", "--corpus", "--out", "x.parquet"),
         ("caption",),
         ("caption", "--image", "scenes/0", "--references"),
         ("caption", "--image", "scenes/0", "--generate", "--references"),

@@ -68,3 +68,9 @@ def test_a_damaged_vocabulary_is_refused(value):
 @given(st.text())
 def test_any_text_gives_known_tokens(text):
     assert all(0 <= token < len(VOCABULARY) for token in VOCABULARY.answer(text))
+
+
+@pytest.mark.parametrize("text", ["xyzzy", "你好", "xyzzy plugh?"])
+def test_a_question_without_a_known_word_is_refused(text):
+    with pytest.raises(UsageError, match="knows none of the words"):
+        VOCABULARY.prompt(text)

@@ -163,6 +163,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files["favourites.txt"] = "beach.jpg\nholiday.jpg\n"
     files["answers.txt"] = "sea\nbeach\n"
     files["labels.txt"] = "a boat\na house\n"
+    shots = "".join(f"Pictures/{n}.jpg,{'city' if n % 2 else 'sea'}\n" for n in range(6))
+    files["shots.csv"] = f"image,label\n{shots}"
     write_files(home, files)
     write_coco(home / "coco", 30)
     (home / "Videos").mkdir()

@@ -134,6 +134,7 @@ def ranking(
     return dict(zip(right, names, strict=True))
 
 
+@pytest.mark.slow
 def test_the_command_shows_both_recalls_and_the_flaw(store: Path) -> None:
     done = CliRunner().invoke(app, ["evaluate", "--store", str(store), "--qrels", "eccv-caption"])
     assert done.exit_code == 0, done.stderr

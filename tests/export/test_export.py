@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import mmindex
 from mmindex.core.errors import NoInputError, UsageError
+from mmindex.evaluate.fit_items import ItemFit
 from mmindex.export import clip_retrieval, export, rows
 from mmindex.export.export import ExportReport
 from mmindex_cli.app import app
@@ -233,3 +234,37 @@ def test_the_command_reports_what_it_wrote(store: Path, tmp_path: Path) -> None:
     again = CliRunner().invoke(app, ["export", "--store", str(store), "--out", str(tmp_path / "x")])
     assert again.exit_code == 2
     assert "not empty" in again.stderr
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_captions_are_fused_only_if_they_help(store: Path, layout: str) -> None:
+    """Four captions are too few to fit a weight."""
+    plain, _ = exported(store, layout)
+    with mmindex.open(store) as index:
+        report = index.export(plain.with_name("fused"), layout=layout, fuse_captions=True)  # type: ignore[arg-type]
+    assert report.fit is not None
+    assert report.fit.weight == 0
+    note = json.loads((plain.with_name("fused") / "mmindex.json").read_text())
+    assert note["caption_weight"] == 0
+    assert "caption_weight" not in json.loads((plain / "mmindex.json").read_text())
+
+
+def test_fused_vectors_contain_the_captions(
+    store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fit = ItemFit(1.0, 100, {"r@1": 50.0}, {"r@1": 60.0})
+    monkeypatch.setattr(rows, "fit_items", lambda _snapshot: fit)
+    out = tmp_path / "fused"
+    done = CliRunner().invoke(app, ["export", "--store", str(store), "--out", str(out),
+                                    "--fuse-captions"])  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "weight of captions: 1 (fitted with 100 captions)" in done.stdout
+    assert "50.0 -> 60.0 %" in done.stdout
+    images = pq.read_table(out / "images.parquet").to_pylist()
+    captions = pq.read_table(out / "captions.parquet").to_pylist()
+    plain = vectors_of(store, "image")
+    for image in images:
+        own = [row["vector"] for row in captions if row["image_id"] == image["image_id"]]
+        expected = plain[image["image_id"]] + (np.mean(own, axis=0) if own else np.float32(0))
+        expected = expected / np.linalg.norm(expected)
+        assert image["vector"] == pytest.approx(expected, abs=2e-3)

@@ -11,13 +11,15 @@ from typer.testing import CliRunner
 
 import mmindex
 from mmindex.core.config import EvaluateConfig
-from mmindex.evaluate.fit_hubness import _gain, fit_hubness
+from mmindex.evaluate.bootstrap import mean_over_images
+from mmindex.evaluate.fit_hubness import fit_hubness
 from mmindex.search.hubness import HUBNESS, Hubness, candidates, read_hubness
 from mmindex.store.snapshot import open_snapshot
 from mmindex_cli.app import app
 from support.pages import assert_self_contained
 from support.vectors import write_clip_retrieval, write_npy
 
+pytestmark = pytest.mark.slow  # the stores of this file are fitted several times
 ROWS, DIM, HUBS = 600, 64, 20
 
 
@@ -119,7 +121,7 @@ def test_evaluate_shows_both(stores: tuple[Path, Path], tmp_path: Path) -> None:
 
 def test_the_error_of_a_gain_is_that_of_images() -> None:
     gains = np.repeat([0.2, -0.1, 0.3], 5)
-    mean, error = _gain(gains, np.repeat([4, 7, 9], 5))
+    mean, error = mean_over_images(gains, np.repeat([4, 7, 9], 5))
     alone = np.array([0.2, -0.1, 0.3])
     assert mean == pytest.approx(alone.mean())
     assert error == pytest.approx(alone.std(ddof=1) / np.sqrt(3))

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from mmindex.api.hits import Hits, Recommended, Side
 from mmindex.api.writing import Writing
 from mmindex.core.arguments import as_count, as_number, as_path, expect, expect_several
+from mmindex.core.durable import check_target
 from mmindex.core.errors import UsageError
 from mmindex.core.modality import Modality
 from mmindex.core.system import calm_openmp
@@ -324,7 +325,7 @@ class Index(Writing):
         from mmindex.insight.corpus_map import MapLabels, corpus_map
         from mmindex.insight.labels import given_labels
         from mmindex.pages.map import map_page
-        from mmindex.pages.page import check_target, write_page
+        from mmindex.pages.page import write_page
         from mmindex.search.filters import select_images
 
         page = None if html is None else as_path(html, "html")
@@ -491,6 +492,7 @@ class Index(Writing):
         *,
         layout: ExportLayout = "parquet",
         where: str | None = None,
+        fuse_captions: bool = False,
     ) -> ExportReport:
         """Write images, captions and vectors to a new folder for other tools.
 
@@ -500,6 +502,8 @@ class Index(Writing):
                 (``.npy`` files with Parquet metadata, also for autofaiss) or ``hf`` (a Hugging Face
                 dataset that contains the image files).
             where: an SQL condition on images; None exports all images.
+            fuse_captions: whether the vector of an image also contains its captions, with a weight
+                that is fitted to the corpus and can be 0.
 
         The export contains locations only if the store was opened with ``with_location``.
 
@@ -517,7 +521,14 @@ class Index(Writing):
             raise UsageError(f"`layout`: {layout!r} is not one of {', '.join(LAYOUTS)}")
         if where is not None:
             expect(where, str, "where", "a str")
-        return export(self.snapshot, folder, layout, where, with_location=self._with_location)
+        return export(
+            self.snapshot,
+            folder,
+            layout,
+            where,
+            with_location=self._with_location,
+            fuse_captions=expect(fuse_captions, bool, "fuse_captions", "a bool"),
+        )
 
     def _form(
         self,

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from mmindex.decoder.compare import Compared
     from mmindex.decoder.generate import Generated, Search
+    from mmindex.decoder.job import Job
     from mmindex.decoder.table import TableReport
+    from mmindex.decoder.vqa import VqaReport
     from mmindex.decoder.writer import Ranked, Writer
     from mmindex.search.given import ImageLike
     from mmindex.search.vectorize import Vectorizer
@@ -93,6 +95,8 @@ class Writing:
     ) -> TableReport:
         """Answer a question about every image, and write the answers to a Parquet file.
 
+        If a run is interrupted, the same call continues it.
+
         Args:
             question, beams: as in :meth:`ask`.
             out: the new file, with the columns ``image_id``, ``uri``, the text, ``score`` and
@@ -104,22 +108,51 @@ class Writing:
         Raises:
             TypeError, UsageError, DataError, ModelMismatchError: as :meth:`ask`, or the file
                 exists.
+            BusyError: another process is writing the file.
             StorageError: the disk is full, or an I/O error occurs.
         """
-        from mmindex.decoder.table import write_texts
         from mmindex.search.filters import select_images
 
-        path, prompt, search = as_path(out, "out"), _prompt(question), _search(beams)
-        name = column or ("caption" if question is None else "answer")
-        snapshot = self.snapshot
+        prompt = _prompt(question)
+        job = self._job(out, beams)
         rows = None
         if where is not None:
-            rows = select_images(snapshot, expect(where, str, "where", "a str"))
-        total = snapshot.manifest.counts.indexed if rows is None else int(rows.sum())
-        info = snapshot.encoder
-        facts = {"model": info.model, "fingerprint": info.fingerprint, "prompt": prompt}
-        texts = self._open_writer().corpus(snapshot, prompt, search, rows)
-        return write_texts(path, name, texts, facts, total)
+            rows = select_images(self.snapshot, expect(where, str, "where", "a str"))
+        name = column or ("caption" if question is None else "answer")
+        return job.describe(prompt, name, rows)
+
+    def ask_questions(
+        self,
+        questions: str | os.PathLike[str],
+        *,
+        out: str | os.PathLike[str],
+        annotations: str | os.PathLike[str] | None = None,
+        beams: int = 1,
+    ) -> tuple[TableReport, VqaReport | None]:
+        """Answer the questions in a file in the format of VQA v2, and measure the accuracy.
+
+        Args:
+            questions: the JSON file of questions. An ``image_id`` is an id, a uri, or the number at
+                the end of an id; questions about other images are left out.
+            out: the new Parquet file, with the columns ``question_id``, ``image_id``, ``uri``,
+                ``question``, ``answer``, ``score`` and ``error``.
+            annotations: the JSON file of answers, to measure the accuracy; None for none.
+            beams: as in :meth:`ask`.
+
+        Raises:
+            TypeError, UsageError, ModelMismatchError: as :meth:`ask_all`.
+            NoInputError: a file does not exist.
+            DataError: a file is damaged, or its questions are not about images of the store.
+            StorageError: the disk is full, or an I/O error occurs.
+        """
+        job = self._job(out, beams)
+        known = None if annotations is None else as_path(annotations, "annotations")
+        if known is not None:
+            from mmindex.decoder.vqa import read_annotations
+
+            read_annotations(known)  # errors are found before work that takes long
+        report, asked = job.answer(as_path(questions, "questions"))
+        return report, None if known is None else job.evaluate(asked, known)
 
     def compare_captions(self, path: str | os.PathLike[str]) -> Compared:
         """Compare descriptions from :meth:`ask_all` with the captions of the store.
@@ -135,6 +168,12 @@ class Writing:
         from mmindex.decoder.compare import compare_captions
 
         return compare_captions(self.vectorizer, as_path(path, "path"))
+
+    def _job(self, out: str | os.PathLike[str], beams: int) -> Job:
+        from mmindex.decoder.job import Job
+
+        path, search = as_path(out, "out"), _search(beams)
+        return Job(self._open_writer(), self.snapshot, search, path)
 
     def _open_writer(self) -> Writer:
         with self._writer_lock:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from mmindex.core.errors import CannotCreateError
 from mmindex.core.system import process_exists
 
 _LONGEST = 100  # characters of the name that the temporary name repeats; names may have 255 bytes
@@ -26,6 +27,16 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_target(path: Path) -> None:
+    """Check that a file can have this name, before work that takes long.
+
+    Raises:
+        CannotCreateError: the folder does not exist, or ``path`` is a folder.
+    """
+    if not path.parent.is_dir() or path.is_dir():
+        raise CannotCreateError(f"{path}: cannot be created", "use a file in an existing folder")
 
 
 @contextmanager

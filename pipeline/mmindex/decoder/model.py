@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,11 +29,13 @@ class DecoderModel:
         vocabulary: its words.
         weights: the hash of the weights of the model whose feature maps it reads, as in
             :class:`mmindex.store.manifest.EncoderInfo`.
+        digest: the sha256 of its file; empty if it was not read from a file.
     """
 
     network: DecoderNetwork
     vocabulary: Vocabulary
     weights: str
+    digest: str = ""
 
 
 def save_decoder(model: DecoderModel, path: Path) -> None:
@@ -65,13 +68,13 @@ def load_decoder(path: Path) -> DecoderModel:
     """
     from safetensors import SafetensorError, safe_open
 
-    with os_errors(path):
-        path.stat()
+    with os_errors(path), path.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
     try:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {}).get(_CARD, "null"))
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        return _built(card, tensors)
+        return replace(_built(card, tensors), digest=digest)
     except (SafetensorError, ValueError, RuntimeError, RecursionError, DataError) as error:
         raise DataError(f"decoder {path}: damaged: {first_lines(error, 2)}") from error
 

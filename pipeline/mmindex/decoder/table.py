@@ -1,22 +1,35 @@
-"""Write texts about all images of a store to a Parquet file."""
+"""Write the rows of a long job to a Parquet file; a job that was interrupted is continued.
+
+Rows are first written to numbered files in a folder beside the new file. A run that finds this
+folder continues after the last row in it, if the folder belongs to the same job. At the end, the
+rows are copied into one file, and the folder is removed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmindex.core.durable import file_aside
-from mmindex.core.errors import UsageError, os_errors
-from mmindex.core.progress import counter
-from mmindex.decoder.writer import Written
+from mmindex.core.durable import check_target, file_aside
+from mmindex.core.errors import BusyError, UsageError, os_errors
+from mmindex.core.progress import counter, get_logger
+from mmindex.core.system import lock_file
 
+Row = Sequence[str | float | int | None]
+
+PARTIAL: Final = ".partial"
+_LOCK: Final = "LOCK"
 _ROWS: Final = 4_096  # rows in memory
+_PART_S: Final = 30.0  # the work of this time is repeated after an interruption
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,62 +38,124 @@ class TableReport:
 
     Attributes:
         path: the file.
-        images: number of rows.
-        failed: images that cannot be used; their text is null.
+        rows: their number.
+        failed: rows with an error; their text is null.
+        resumed: rows from an earlier run that was interrupted.
     """
 
     path: Path
-    images: int
+    rows: int
     failed: int
+    resumed: int
 
 
-def write_texts(
-    path: Path, column: str, texts: Iterable[Written], facts: Mapping[str, str], total: int
+def write_rows(
+    path: Path, schema: pa.Schema, rows: Callable[[int], Iterator[Row]], total: int
 ) -> TableReport:
-    """Write the columns ``image_id``, ``uri``, ``column``, ``score`` and ``error``.
-
-    The file appears when it is complete.
+    """Write a table, or the rest of it.
 
     Args:
-        facts: model, fingerprint and prompt, for the metadata of the file.
-        total: the number of images, for the progress bar.
+        path: the new file; it appears when it is complete.
+        schema: the columns, one of them ``error``; its metadata identifies the job.
+        rows: returns the rows of the job after the given number of rows, always in the same order.
+        total: the number of rows, for the progress bar.
 
     Raises:
         UsageError: the file exists.
+        CannotCreateError: its folder does not exist.
+        BusyError: another process is writing it.
         MmindexError: it cannot be written.
     """
+    check_target(path)
     if path.exists():
         raise UsageError(f"{path} already exists", "remove it, or use another `out`")
-    names = {"image_id": pa.string(), "uri": pa.string(), column: pa.string()}
-    fields = [*names.items(), ("score", pa.float32()), ("error", pa.string())]
-    schema = pa.schema(fields, metadata={f"mmindex.{key}": text for key, text in facts.items()})
-    images = failed = 0
-    with os_errors(path), file_aside(path) as aside, pq.ParquetWriter(aside, schema) as writer:
-        for rows in _parts(texts, total):
-            columns = zip(*map(_row, rows), strict=True)
+    folder = path.with_name(path.name + PARTIAL)
+    with os_errors(path), _held(folder):
+        parts = _found_parts(folder, schema)
+        done = sum(pq.read_metadata(part).num_rows for part in parts)
+        parts += _write_parts(folder, len(parts), schema, rows(done), (done, total))
+        count, failed = _join(path, parts, schema)
+        shutil.rmtree(folder)
+    return TableReport(path, count, failed, done)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Create the folder of the parts, and lock it for this process."""
+    folder.mkdir(exist_ok=True)
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            lock_file(descriptor)
+        except BlockingIOError as error:
+            raise BusyError(
+                f"{folder}: another process is writing this table", "wait, or use another `out`"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _found_parts(folder: Path, schema: pa.Schema) -> list[Path]:
+    """Return the parts from an earlier run of the same job; others are removed."""
+    parts = sorted(folder.glob("*.parquet"))
+    if parts and not all(_belongs(part, schema) for part in parts):
+        get_logger("decoder").warning(
+            "the unfinished file has texts for another question, model or version: starting again"
+        )
+        for part in parts:
+            part.unlink()
+        return []
+    return parts
+
+
+def _belongs(part: Path, schema: pa.Schema) -> bool:
+    try:
+        return bool(pq.read_schema(part).equals(schema, check_metadata=True))
+    except pa.ArrowException:
+        return False
+
+
+def _write_parts(
+    folder: Path, first: int, schema: pa.Schema, rows: Iterator[Row], progress: tuple[int, int]
+) -> list[Path]:
+    done, total = progress
+    parts: list[Path] = []
+    with counter(total=total, label="write", unit="row") as bar:
+        bar.update(done)
+        for some in _groups(rows):
+            part = folder / f"{first + len(parts):06d}.parquet"
+            columns = zip(*some, strict=True)
             arrays = [
                 pa.array(list(one), field.type) for one, field in zip(columns, schema, strict=True)
             ]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-            images += len(rows)
-            failed += sum(row.error is not None for row in rows)
-    return TableReport(path, images, failed)
+            with file_aside(part) as aside:
+                pq.write_table(pa.Table.from_arrays(arrays, schema=schema), aside)
+            parts.append(part)
+            bar.update(len(some))
+    return parts
 
 
-def _parts(texts: Iterable[Written], total: int) -> Iterator[list[Written]]:
-    found = iter(texts)
-    with counter(total=total, label="write", unit="image") as progress:
-        while part := list(islice(found, _ROWS)):
-            progress.update(len(part))
-            yield part
+def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    """Yield the rows in groups, each limited by its number of rows and by time."""
+    group: list[Row] = []
+    begun = time.monotonic()
+    for row in rows:
+        group.append(row)
+        if len(group) >= _ROWS or time.monotonic() - begun >= _PART_S:
+            yield group
+            group, begun = [], time.monotonic()
+    if group:
+        yield group
 
 
-def _row(one: Written) -> tuple[str | float | None, ...]:
-    return _valid(one.id), _valid(one.uri), one.text, one.score, _valid(one.error)
-
-
-def _valid(text: str | None) -> str | None:
-    """Return a text as valid UTF-8, with U+FFFD for lone surrogates."""
-    return (
-        None if text is None else text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    )
+def _join(path: Path, parts: Sequence[Path], schema: pa.Schema) -> tuple[int, int]:
+    """Copy the parts into one file; return the numbers of rows and of errors."""
+    count = failed = 0
+    with file_aside(path) as aside, pq.ParquetWriter(aside, schema) as writer:
+        for part in parts:
+            table = pq.read_table(part, schema=schema)
+            writer.write_table(table)
+            count += table.num_rows
+            failed += table.num_rows - table["error"].null_count
+    return count, failed

@@ -17,6 +17,7 @@ MOST_WORDS: Final = 32
 """The maximum number of words in a prompt, and in an answer."""
 _MOST_CHARACTERS: Final = 2_000  # of a prompt: far more than 32 words
 _LONGEST_WORD: Final = 64
+_EXAMPLE: Final = "for example: how many boats are there?"
 _WORD: Final = re.compile(r"\w+(?:['-]\w+)*|,")
 
 
@@ -56,15 +57,17 @@ class Vocabulary:
         """Return the tokens of a prompt, from the start to where the answer begins.
 
         Raises:
-            UsageError: the prompt has no words, or too many.
+            UsageError: the prompt has no words, no known words, or too many.
         """
         words = self.encode(text[: _MOST_CHARACTERS + 1])
         if not words:
-            raise UsageError("the question has no words", "for example: how many boats are there?")
+            raise UsageError("the question has no words", _EXAMPLE)
         if len(words) > MOST_WORDS or len(text) > _MOST_CHARACTERS:
             raise UsageError(
                 f"the question has more than {MOST_WORDS} words", "ask a shorter question"
             )
+        if not any(word != UNKNOWN for word in words):
+            raise UsageError("the decoder knows none of the words in the question", _EXAMPLE)
         return [START, *words, ANSWER]
 
     def answer(self, text: str) -> list[int]:

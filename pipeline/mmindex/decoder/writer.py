@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import torch
 
 from mmindex.core.errors import (
     DataError,
@@ -19,6 +20,7 @@ from mmindex.core.errors import (
 from mmindex.decoder.features import Features
 from mmindex.decoder.generate import GREEDY, Generated, Search, generate, likelihoods
 from mmindex.decoder.model import DecoderModel, find_decoder
+from mmindex.decoder.tasks import Task
 from mmindex.decoder.words import split_words
 from mmindex.models.adapted_network import AdaptedNetwork
 from mmindex.models.files import locate
@@ -26,14 +28,11 @@ from mmindex.models.openclip import OpenClipEncoder
 from mmindex.models.preprocess import PreprocessSpec, to_pixels
 from mmindex.search.named import open_image
 from mmindex.search.vectorize import Vectorizer, request_of
-from mmindex.store.objects import contents
-from mmindex.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from mmindex.search.filters import Rows
 
 _BATCH: Final = 32
 
@@ -44,16 +43,16 @@ class Written:
 
     Attributes:
         id, uri: of the image.
-        text: the text; None if the image cannot be used.
-        score: mean log-probability of its words.
-        error: why the image cannot be used.
+        prompt: the prompt.
+        name: the id of the question; empty if it has none.
+        found: the text, or why there is none.
     """
 
     id: str
     uri: str
-    text: str | None = None
-    score: float | None = None
-    error: str | None = None
+    prompt: str
+    name: str
+    found: Generated | MmindexError
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,29 +92,48 @@ class Writer:
         ranked = [Ranked(*pair) for pair in zip(answers, scores, strict=True)]
         return sorted(ranked, key=lambda one: -one.score)
 
-    def corpus(
-        self, snapshot: Snapshot, prompt: str, search: Search, rows: Rows | None = None
-    ) -> Iterator[Written]:
-        """Write about every image of a version, in table order; unusable images have an error.
-
-        Args:
-            rows: bool (images,), the images to write about; None for all.
-
-        Raises:
-            UsageError: the prompt has no words, or too many.
-        """
-        self.model.vocabulary.prompt(prompt)
-        names = _named(snapshot, rows)
-        while part := list(islice(names, _BATCH)):
-            opened = [_opened(uri) for _, uri in part]
+    def each(self, tasks: Iterable[Task], search: Search) -> Iterator[Written]:
+        """Write a text for each prompt of each task, in order; some have an error instead."""
+        waiting = iter(tasks)
+        while part := list(islice(waiting, _BATCH)):
+            opened = [_opened(task.uri) for task in part]
             images = [one for one in opened if not isinstance(one, MmindexError)]
-            texts = iter(self.write(images, prompt, search) if images else ())
-            for (name, uri), one in zip(part, opened, strict=True):
-                if isinstance(one, MmindexError):
-                    yield Written(name, uri, error=one.message)
-                    continue
-                found = next(texts)
-                yield Written(name, uri, found.text, found.score)
+            maps = self._maps(images) if images else []
+            rows = iter(range(len(images)))
+            places = [None if isinstance(one, MmindexError) else next(rows) for one in opened]
+            asked = [
+                (place, prompt)
+                for task, place in zip(part, places, strict=True)
+                for prompt in task.prompts
+                if place is not None and self.refusal(prompt) is None
+            ]
+            chosen = torch.tensor([place for place, _ in asked], dtype=torch.int64)
+            texts = iter(
+                generate(self.model, [one[chosen] for one in maps], [p for _, p in asked], search)
+            )
+            for task, one in zip(part, opened, strict=True):
+                for name, prompt in zip_longest(task.names, task.prompts, fillvalue=""):
+                    bad = one if isinstance(one, MmindexError) else self.refusal(prompt)
+                    yield Written(task.id, task.uri, prompt, name, bad or next(texts))
+
+    def refusal(self, prompt: str) -> UsageError | None:
+        """Return the error of a prompt without words, or with too many."""
+        try:
+            self.model.vocabulary.prompt(prompt)
+        except UsageError as error:
+            return error
+        return None
+
+    def blind(self, prompts: Iterable[str], search: Search) -> dict[str, str]:
+        """Return the answers to prompts that the decoder gives without an image."""
+        different = [one for one in dict.fromkeys(prompts) if self.refusal(one) is None]
+        shape = self.model.network.shape
+        maps = [torch.zeros(1, places, channels) for channels, places in shape.maps]
+        rows = torch.zeros(len(different), dtype=torch.int64)
+        found = generate(
+            self.model, [one[rows] for one in maps], different, replace(search, blind=True)
+        )
+        return dict(zip(different, (one.text for one in found), strict=True))
 
     def _maps(self, images: Sequence[Image]) -> list[Tensor]:
         pixels = [to_pixels(image, self._preprocess) for image in images]
@@ -146,16 +164,6 @@ def open_writer(vectorizer: Vectorizer) -> Writer:
     if features.shape() != maps:
         raise DataError(f"the decoder of {info.model!r} reads feature maps of another size")
     return Writer(decoder, features, encoder.preprocess)
-
-
-def _named(snapshot: Snapshot, rows: Rows | None) -> Iterator[tuple[str, str]]:
-    first = 0
-    for batch in snapshot.batches("images", ["image_id", "uri"], 8_192):
-        names = zip(contents(batch["image_id"]), contents(batch["uri"]), strict=True)
-        for row, pair in enumerate(names, start=first):
-            if rows is None or rows[row]:
-                yield pair
-        first += batch.num_rows
 
 
 def _opened(uri: str) -> Image | MmindexError:

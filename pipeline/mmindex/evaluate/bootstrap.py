@@ -42,6 +42,19 @@ def recall_figures(ranks: Int64) -> dict[str, float]:
     return {f"r@{k}": round(100 * float(np.mean(ranks <= k)), 4) for k in KS}
 
 
+def mean_over_images(values: NDArray[np.float64], images: Int64) -> tuple[float, float]:
+    """Return the mean over queries, and its standard error over images.
+
+    Args:
+        values: float64 (q,), one of each query.
+        images: int64 (q,), the image of each query.
+    """
+    _, image = np.unique(images, return_inverse=True)
+    sums = np.bincount(image, values - values.mean())
+    scale = len(sums) / max(1, len(sums) - 1)
+    return float(values.mean()), float(np.sqrt(scale * (sums**2).sum()) / len(values))
+
+
 def recall_intervals(
     ranks: Int64, images: Int64, seed: int, replicates: int = REPLICATES
 ) -> tuple[Interval, ...]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mmindex.core.config import EvaluateConfig
 from mmindex.core.modality import Modality
 from mmindex.core.progress import get_logger
-from mmindex.evaluate.bootstrap import recall_figures
+from mmindex.evaluate.bootstrap import mean_over_images, recall_figures
 from mmindex.evaluate.corpus import Corpus, Items, load_corpus, sample
 from mmindex.evaluate.evaluation import HubnessBlock
 from mmindex.store.snapshot import Snapshot
@@ -32,7 +32,6 @@ _CONFIDENCE: Final = 1.645  # standard errors: 95 % one-sided
 
 Bools = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 
@@ -68,18 +67,10 @@ def fit_hubness(snapshot: Snapshot, config: EvaluateConfig) -> Float32 | None:
         return None
     bias = _biases(corpus.images, bank)
     before, after = _ranks(corpus.images, held_out, bias)
-    gain, error = _gain(1 / after - 1 / before, held_out.owners)
+    gain, error = mean_over_images(1 / after - 1 / before, held_out.owners)
     helps = gain > _CONFIDENCE * error
     logger.info("correction of hubness", used=helps, mrr_gain=round(gain, 4), error=round(error, 4))
     return bias if helps else None
-
-
-def _gain(gains: Float64, owners: Int64) -> tuple[float, float]:
-    """Return the mean gain of the queries, and its standard error over images."""
-    _, image = np.unique(owners, return_inverse=True)
-    sums = np.bincount(image, gains - gains.mean())
-    scale = len(sums) / max(1, len(sums) - 1)
-    return float(gains.mean()), float(np.sqrt(scale * (sums**2).sum()) / len(gains))
 
 
 def measure_hubness(corpus: Corpus, bias: Float32, config: EvaluateConfig) -> HubnessBlock:

@@ -12,6 +12,7 @@ import mmindex
 from mmindex.core.config import LimitsConfig
 from mmindex.core.errors import UsageError, os_errors
 from mmindex.core.progress import get_logger
+from mmindex.evaluate.fit_items import ItemFit
 from mmindex.export import clip_retrieval, hugging_face, tables
 from mmindex.export.rows import Rows
 from mmindex.store.publish import filled_aside
@@ -35,6 +36,7 @@ class ExportReport:
         unreadable: number of images in the layout ``hf`` that are null, because their files could
             not be read.
         bytes: size of all files in bytes.
+        fit: how much captions count in the vectors of images; None: not at all.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class ExportReport:
     captions: int
     unreadable: int
     bytes: int
+    fit: ItemFit | None = None
 
 
 def export(
@@ -53,6 +56,7 @@ def export(
     where: str | None = None,
     *,
     with_location: bool = False,
+    fuse_captions: bool = False,
 ) -> ExportReport:
     """Write a version's images, captions and vectors to a new folder.
 
@@ -64,6 +68,7 @@ def export(
         layout: ``parquet``, ``clip-retrieval`` or ``hf``.
         where: an SQL condition on images; None exports all images.
         with_location: whether to export locations.
+        fuse_captions: whether the vectors of images contain those of their captions.
 
     Raises:
         UsageError: the folder is not empty or inside the store, or ``where`` is invalid.
@@ -73,7 +78,7 @@ def export(
     """
     folder = folder.absolute()
     _check_target(folder, snapshot.layout.root.absolute())
-    rows = Rows(snapshot, where, with_location=with_location)
+    rows = Rows(snapshot, where, with_location=with_location, fuse_captions=fuse_captions)
     captions, unreadable = len(rows.caption_rows), 0
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     with filled_aside(aside, folder):
@@ -88,11 +93,13 @@ def export(
                 unreadable = written.unreadable
                 _warn_of_unreadable(written)
         note = _note(snapshot, layout, len(rows), captions, where, with_location=with_location)
+        if rows.fit is not None:
+            note["caption_weight"] = rows.fit.weight
         with os_errors(aside):
             (aside / NOTE).write_text(json.dumps(note, indent=2) + "\n", encoding="utf-8")
             size = sum(path.stat().st_size for path in aside.rglob("*") if path.is_file())
     return ExportReport(
-        folder, layout, snapshot.manifest.version, len(rows), captions, unreadable, size
+        folder, layout, snapshot.manifest.version, len(rows), captions, unreadable, size, rows.fit
     )
 
 

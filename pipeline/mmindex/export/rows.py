@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import NoInputError
 from mmindex.core.modality import Modality
-from mmindex.evaluate.corpus import image_of_caption, slices
+from mmindex.evaluate.corpus import slices
+from mmindex.evaluate.fit_items import Said, fit_items, fused_vectors
 from mmindex.search.columns import output_columns
 from mmindex.search.filters import select_images
 from mmindex.store.objects import valid_text
@@ -53,6 +54,13 @@ class Rows:
         snapshot: the version.
         where: an SQL condition on images; None exports all images.
         with_location: whether to export location columns.
+        fuse_captions: whether the vectors of images contain those of their captions, see
+            :mod:`mmindex.evaluate.fit_items`.
+
+    Attributes:
+        snapshot: as above.
+        columns: the exported columns of the images table.
+        fit: how much captions count in the vectors of images; None without ``fuse_captions``.
 
     Raises:
         UsageError: ``where`` is invalid.
@@ -60,7 +68,14 @@ class Rows:
         DataError: the store is damaged.
     """
 
-    def __init__(self, snapshot: Snapshot, where: str | None, *, with_location: bool) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        where: str | None,
+        *,
+        with_location: bool,
+        fuse_captions: bool = False,
+    ) -> None:
         self.snapshot = snapshot
         self.columns = output_columns(snapshot, with_location=with_location)
         self._vector_ids = snapshot.row_ids(Modality.IMAGE)
@@ -69,6 +84,7 @@ class Rows:
         self._chosen = np.flatnonzero(chosen)
         if not len(self._chosen):
             raise NoInputError("no image matches `where`; nothing was exported")
+        self.fit = fit_items(snapshot) if fuse_captions else None
 
     def __len__(self) -> int:
         """Return the number of exported images."""
@@ -80,13 +96,13 @@ class Rows:
         return Modality.TEXT in self.snapshot.manifest.indexes
 
     @cached_property
-    def _owned(self) -> _Owned:
-        return _owned(self.snapshot, len(self._vector_ids))
+    def _said(self) -> Said:
+        return Said.of(self.snapshot)
 
     @property
     def every_image_has_a_caption(self) -> bool:
         """Whether each exported image has at least one caption."""
-        return self.has_texts and bool((self._owned.counts[self._chosen] > 0).all())
+        return self.has_texts and bool((self._said.counts[self._chosen] > 0).all())
 
     @cached_property
     def caption_rows(self) -> Int64:
@@ -95,12 +111,12 @@ class Rows:
             return np.empty(0, np.int64)
         wanted = np.zeros(len(self._vector_ids), np.bool_)
         wanted[self._chosen] = True
-        return np.flatnonzero(wanted[self._owned.owners])
+        return np.flatnonzero(wanted[self._said.owners])
 
-    @cached_property
+    @property
     def text_ids(self) -> Int64:
         """The vector id of each row of the ``captions`` table: int64 (captions,)."""
-        return self.snapshot.row_ids(Modality.TEXT)
+        return self._said.ids
 
     def blocks(self) -> Iterator[Block]:
         """Yield the images in blocks of at most ``BLOCK_ROWS`` rows.
@@ -109,15 +125,16 @@ class Rows:
             DataError: the store is damaged.
         """
         vectors = self.snapshot.vectors(Modality.IMAGE)
+        weight = 0.0 if self.fit is None else self.fit.weight
         for start in range(0, len(self._chosen), BLOCK_ROWS):
             rows = self._chosen[start : start + BLOCK_ROWS]
             captions, first = self._captions(rows)
-            yield Block(
-                readable(self.snapshot.take("images", self.columns, rows)),
-                captions,
-                vectors.take(self._vector_ids[rows]),
-                first,
-            )
+            found = vectors.take(self._vector_ids[rows])
+            if weight > 0:
+                means = self._said.means(self.snapshot, rows)
+                found = fused_vectors(found, means, weight).astype(np.float16)
+            table = readable(self.snapshot.take("images", self.columns, rows))
+            yield Block(table, captions, found, first)
             vectors.let_go()
 
     def _captions(self, rows: Int64) -> tuple[pa.ListArray, Int64]:
@@ -127,42 +144,18 @@ class Rows:
             return pa.ListArray.from_arrays(offsets, pa.array([], pa.string())), np.full(
                 len(rows), -1, np.int64
             )
-        owned = self._owned
-        counts = owned.counts[rows]
-        starts = owned.starts[rows]
-        wanted = owned.order[slices(starts, counts)]
+        said = self._said
+        counts = said.counts[rows]
+        starts = said.starts[rows]
+        wanted = said.order[slices(starts, counts)]
         ascending = np.unique(wanted)
         texts = valid_text(self.snapshot.take("captions", ["text"], ascending)["text"])
         texts = texts.combine_chunks().take(pa.array(np.searchsorted(ascending, wanted)))
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
         first = np.full(len(rows), -1, np.int64)
         some = counts > 0
-        first[some] = self.text_ids[owned.order[starts[some]]]
+        first[some] = self.text_ids[said.order[starts[some]]]
         return pa.ListArray.from_arrays(offsets, texts), first
-
-
-@dataclass(frozen=True, slots=True)
-class _Owned:
-    """Which captions belong to which image.
-
-    Attributes:
-        owners: int64 (captions,), the image row of each caption.
-        order: int64 (captions,), the caption rows, grouped by image.
-        starts: int64 (images,), the position in ``order`` of each image's first caption.
-        counts: int64 (images,), the number of captions of each image.
-    """
-
-    owners: Int64
-    order: Int64
-    starts: Int64
-    counts: Int64
-
-
-def _owned(snapshot: Snapshot, images: int) -> _Owned:
-    owners = image_of_caption(snapshot)
-    counts = np.bincount(owners, minlength=images).astype(np.int64)
-    starts = np.cumsum(counts) - counts
-    return _Owned(owners, np.argsort(owners, kind="stable"), starts, counts)
 
 
 def readable(table: pa.Table) -> pa.Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
@@ -47,18 +47,54 @@ class HasLogitScale(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Cache:
+    """Labelled images whose similarity raises the logits of their labels.
+
+    This is Tip-Adapter (R. Zhang et al., Tip-Adapter: Training-free Adaption of CLIP for Few-shot
+    Classification, ECCV 2022), with the mean over the images of a label instead of their sum.
+
+    Attributes:
+        images: float32 (n, dim), unit length.
+        labels: int64 (n,), the number of the label of each image.
+        weight: the largest value that is added to a logit.
+        sharpness: how fast the added value falls with the cosine distance.
+    """
+
+    images: Float32
+    labels: Int64
+    weight: float
+    sharpness: float
+
+    def logits(self, images: Float64, labels: int) -> Float64:
+        """Return the values to add: float64 (n, labels) for float64 (n, dim)."""
+        near = np.exp(self.sharpness * (images @ self.images.T.astype(np.float64) - 1))
+        counts = np.bincount(self.labels, minlength=labels)
+        share = np.zeros((len(self.labels), labels))
+        share[np.arange(len(self.labels)), self.labels] = 1 / counts[self.labels]
+        return np.asarray(self.weight * near @ share)
+
+
+@dataclass(frozen=True, slots=True)
 class Classifier:
     """Labels with their vectors.
 
     Attributes:
         labels: the names.
-        vectors: float32 (labels, dim), unit length.
+        vectors: float32 (labels, dim); unit length, unless they were learned.
         scale: the logit scale of the model.
+        cache: labelled images whose similarity counts, too.
     """
 
     labels: tuple[str, ...]
     vectors: Float32
     scale: float
+    cache: Cache | None = None
+
+    def logits(self, images: Float32) -> Float64:
+        """Return the logits of float32 (n, dim) images: float64 (n, labels)."""
+        wide = images.astype(np.float64)
+        logits: Float64 = self.scale * (wide @ self.vectors.T.astype(np.float64))
+        return logits if self.cache is None else logits + self.cache.logits(wide, len(self.labels))
 
     def rank(self, images: Float32, k: int) -> tuple[Int64, Float64]:
         """Return the k best labels of float32 (n, dim) images: int64 and float64 (n, k).
@@ -66,7 +102,7 @@ class Classifier:
         These are the numbers of the labels, best first (for equal ones, in list order), and their
         probabilities over all labels.
         """
-        logits = self.scale * (images.astype(np.float64) @ self.vectors.T.astype(np.float64))
+        logits = self.logits(images)
         logits -= logits.max(axis=1, keepdims=True)
         shares = np.exp(logits)
         shares /= shares.sum(axis=1, keepdims=True)
@@ -163,6 +199,16 @@ def _absolute(uri: str) -> str:
     return uri if "://" in uri else os.path.abspath(uri)  # noqa: PTH100 # may be in an archive
 
 
+def label_numbers(labels: Sequence[str]) -> Callable[[str], int | None]:
+    """Return a function that finds the number of a label.
+
+    Letter case is ignored if the labels are still different without it.
+    """
+    fold = str.casefold if len(set(map(str.casefold, labels))) == len(labels) else str
+    numbers = {fold(label): number for number, label in enumerate(labels)}
+    return lambda name: numbers.get(fold(name))
+
+
 def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     """Return accuracy, precision, recall and F1 of each label, and the confusion matrix.
 
@@ -171,9 +217,7 @@ def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
     Raises:
         DataError: there is no such image.
     """
-    # Letter case is ignored if the labels are still different without it.
-    fold = str.casefold if len(set(map(str.casefold, labels))) == len(labels) else str
-    numbers = {fold(label): number for number, label in enumerate(labels)}
+    number_of = label_numbers(labels)
     good, left_out = [], Counter[str]()
     for one in told:
         known = (one.truth or "").strip()
@@ -181,10 +225,10 @@ def report_on(told: Sequence[Prediction], labels: Sequence[str]) -> LabelReport:
             left_out["cannot be used"] += 1
         elif not known:
             left_out["have no correct label"] += 1
-        elif fold(known) not in numbers:
+        elif (number := number_of(known)) is None:
             left_out[f"have the label {known!r}, which is not among the labels"] += 1
         else:
-            good.append((numbers[fold(known)], one.labels))
+            good.append((number, one.labels))
     if not good:
         raise DataError(
             "no image has a correct label among the labels",

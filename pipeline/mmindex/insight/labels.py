@@ -46,7 +46,7 @@ TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "plain": ("{}",),
 }
-_MAX_LABELS: Final = 10_000
+MAX_LABELS: Final = 10_000
 # Columns of a table that can contain the name of a label.
 _NAMES: Final = ("label", "name", "class", "class_name")
 _BATCH: Final = 1_024
@@ -81,9 +81,9 @@ def read_labels(path: Path) -> tuple[Label, ...]:
                 "write synonyms on one line: label<TAB>word|other word",
             )
         labels[name] = Label(name, words)
-    if not 2 <= len(labels) <= _MAX_LABELS:
+    if not 2 <= len(labels) <= MAX_LABELS:
         raise DataError(
-            f"{path}: {len(labels)} labels; classifying needs 2 to {_MAX_LABELS:,}",
+            f"{path}: {len(labels)} labels; classifying needs 2 to {MAX_LABELS:,}",
             "write one label per line",
         )
     return tuple(labels.values())
@@ -119,8 +119,8 @@ def given_labels(labels: str | os.PathLike[str] | Sequence[str]) -> tuple[Label,
         return read_labels(as_path(labels, "labels"))
     expect_several(labels, "labels")
     names = [*dict.fromkeys(expect(name, str, "labels", "a str").strip() for name in labels)]
-    if not all(names) or not 2 <= len(names) <= _MAX_LABELS:
-        raise UsageError(f"`labels`: give 2 to {_MAX_LABELS:,} names that are not empty")
+    if not all(names) or not 2 <= len(names) <= MAX_LABELS:
+        raise UsageError(f"`labels`: give 2 to {MAX_LABELS:,} names that are not empty")
     return tuple(Label(name, (name,)) for name in names)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePath
+from typing import Any, Protocol
 
 import jinja2
 from markupsafe import Markup, escape
@@ -22,8 +23,8 @@ from PIL import Image
 
 from mmindex.core.config import LimitsConfig
 from mmindex.core.display import visible
-from mmindex.core.durable import file_aside
-from mmindex.core.errors import CannotCreateError, MmindexError, os_errors
+from mmindex.core.durable import check_target, file_aside
+from mmindex.core.errors import MmindexError, os_errors
 from mmindex.core.records import ItemError
 from mmindex.media.images import ImageLimits, decode, to_jpeg
 from mmindex.media.uris import read_uri
@@ -45,7 +46,14 @@ class Thumb:
     missing: str = ""
 
 
-def render(template: str, styles: Sequence[str], *, script: str = "", **values: object) -> str:
+class Renderer(Protocol):
+    """How a page is rendered: :func:`render`, or the frame of a server."""
+
+    def __call__(self, template: str, styles: Sequence[str], /, **values: Any) -> str:
+        """Return the page of a template with its style sheets and values."""
+
+
+def render(template: str, styles: Sequence[str], /, *, script: str = "", **values: object) -> str:
     """Render a template as one file, with embedded style sheets, script and policy.
 
     Args:
@@ -86,19 +94,10 @@ def stylesheet(styles: Sequence[str]) -> str:
 
 
 def _filled(template: str, **values: object) -> str:
-    names = {"css": None, "css_href": None, "policy": None, "script": None, "warnings": ()}
-    page: str = _environment().get_template(template).render(**{**names, **values})
+    names = dict.fromkeys(("css", "css_href", "policy", "script"))
+    defaults = {**names, "warnings": (), "frame": "page.html"}
+    page: str = _environment().get_template(template).render(**{**defaults, **values})
     return page
-
-
-def check_target(path: Path) -> None:
-    """Check that a page can have this name, before work that takes long.
-
-    Raises:
-        CannotCreateError: the folder does not exist, or ``path`` is a folder.
-    """
-    if not path.parent.is_dir() or path.is_dir():
-        raise CannotCreateError(f"{path}: cannot be created", "use a file in an existing folder")
 
 
 def write_page(path: Path, page: str) -> None:

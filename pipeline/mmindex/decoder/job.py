@@ -1,0 +1,157 @@
+"""Jobs that write texts about the images of a store into a Parquet file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmindex.core.errors import MmindexError
+from mmindex.decoder.generate import Search
+from mmindex.decoder.table import Row, TableReport, write_rows
+from mmindex.decoder.tasks import Task, about_images, after, one_prompt
+from mmindex.decoder.vqa import Question, VqaReport, compare, read_annotations, read_questions
+from mmindex.decoder.writer import Writer, Written
+from mmindex.store.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from mmindex.search.filters import Rows
+
+_TEXT = pa.string()
+_SCORE = [("score", pa.float32()), ("error", _TEXT)]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What writes the texts, and where they go.
+
+    Attributes:
+        writer: the decoder.
+        snapshot: the version of the store.
+        search: how texts are searched.
+        out: the new file.
+    """
+
+    writer: Writer
+    snapshot: Snapshot
+    search: Search
+    out: Path
+
+    def describe(self, prompt: str, column: str, rows: Rows | None = None) -> TableReport:
+        """Write one text about every image: ``image_id``, ``uri``, the text, ``score``, ``error``.
+
+        Args:
+            prompt: the question or instruction.
+            column: the name of the text's column.
+            rows: bool (images,), the images to write about; None for all.
+
+        Raises:
+            UsageError: the prompt has no words or too many, or the file exists.
+            MmindexError: the file cannot be written.
+        """
+        if (error := self.writer.refusal(prompt)) is not None:
+            raise error
+        chosen = "all" if rows is None else hashlib.sha256(rows.tobytes()).hexdigest()
+        schema = pa.schema(
+            [("image_id", _TEXT), ("uri", _TEXT), (column, _TEXT), *_SCORE],
+            metadata=self._facts({"prompt": prompt, "rows": chosen}),
+        )
+        total = self.snapshot.manifest.counts.indexed if rows is None else int(rows.sum())
+        return self._write(
+            schema,
+            lambda: one_prompt(self.snapshot, prompt, rows),
+            lambda one: (one.id, one.uri),
+            total,
+        )
+
+    def answer(self, questions: Path) -> tuple[TableReport, list[Question]]:
+        """Answer the questions in a file of VQA; see :mod:`mmindex.decoder.vqa`.
+
+        The table has the columns ``question_id``, ``image_id``, ``uri``, ``question``, ``answer``,
+        ``score`` and ``error``.
+
+        Returns:
+            the report, and the questions in the file.
+
+        Raises:
+            DataError: the file of questions is damaged, or not about images of the store.
+            UsageError: ``out`` exists.
+            MmindexError: a file cannot be read or written.
+        """
+        asked = read_questions(questions)
+        tasks = about_images(self.snapshot, asked)
+        content = [(task.id, task.names, task.prompts) for task in tasks]
+        schema = pa.schema(
+            [
+                ("question_id", _TEXT),
+                ("image_id", _TEXT),
+                ("uri", _TEXT),
+                ("question", _TEXT),
+                ("answer", _TEXT),
+                *_SCORE,
+            ],
+            metadata=self._facts({"questions": hashlib.sha256(repr(content).encode()).hexdigest()}),
+        )
+        report = self._write(
+            schema,
+            lambda: iter(tasks),
+            lambda one: (one.name, one.id, one.uri, one.prompt),
+            sum(len(task.prompts) for task in tasks),
+        )
+        return report, asked
+
+    def evaluate(self, asked: list[Question], annotations: Path) -> VqaReport:
+        """Compare the answers in the file with those of people.
+
+        Raises:
+            DataError: the annotations are damaged, or belong to other questions.
+            MmindexError: they cannot be read.
+        """
+        known = read_annotations(annotations)
+        table = pq.read_table(self.out, columns=["question_id", "answer"])
+        names, texts = (table[name].to_pylist() for name in ("question_id", "answer"))
+        answers = {name: text for name, text in zip(names, texts, strict=True) if text is not None}
+        words = {str(one.question_id): one.question for one in asked}
+        blind = self.writer.blind((words[name] for name in answers if name in known), self.search)
+        guesses = {name: blind[words[name]] for name in answers if name in known}
+        return compare(answers, guesses, known, len(asked))
+
+    def _write(
+        self,
+        schema: pa.Schema,
+        tasks: Callable[[], Iterator[Task]],
+        first: Callable[[Written], tuple[str, ...]],
+        total: int,
+    ) -> TableReport:
+        def rows(done: int) -> Iterator[Row]:
+            for one in self.writer.each(after(tasks(), done), self.search):
+                yield (*map(_valid, first(one)), *_found(one))
+
+        return write_rows(self.out, schema, rows, total)
+
+    def _facts(self, facts: dict[str, str]) -> dict[str, str]:
+        info = self.snapshot.encoder
+        known = {
+            "model": info.model,
+            "fingerprint": info.fingerprint,
+            "decoder": self.writer.model.digest,
+            "beams": str(self.search.beams),
+            "images": self.snapshot.manifest.require("images").sha256,
+        }
+        return {f"mmindex.{name}": text for name, text in (known | facts).items()}
+
+
+def _found(one: Written) -> Row:
+    if isinstance(one.found, MmindexError):
+        return None, None, _valid(one.found.message)
+    return one.found.text, one.found.score, None
+
+
+def _valid(text: str) -> str:
+    """Return a text as valid UTF-8, with U+FFFD for lone surrogates."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
