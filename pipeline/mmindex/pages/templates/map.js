@@ -323,7 +323,8 @@ function select(point) {
   show(point, true);
   const name = (data.names.find((group) => group.number === groups[point]) || {}).name;
   said.textContent = [data.files[point], data.captions[point], copiesText(point),
-                      name ? `in the group ${name}` : ""].filter(Boolean).join(". ");
+                      name ? `in the group ${name}` : ""]
+    .filter(Boolean).map((text) => text.replace(/\.$/, "")).join(". ");
 }
 
 // Goes to the next point in a direction of the screen.
