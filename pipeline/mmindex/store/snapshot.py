@@ -34,7 +34,8 @@ TABLES = {Modality.IMAGE: "images", Modality.TEXT: "captions"}
 # Up to this number, keys are read one by one: pyarrow's `take` copies the whole column first, which
 # takes 40 ms for a million keys.
 _FEW_KEYS = 10_000
-_PREPARED_AT = 3  # the request that prepares look-ups; a query makes up to two
+# The request that prepares look-ups, which takes as long as reading a table four times.
+_PREPARED_AT = 5
 _TEXTS = {"images": ("image_id", "uri"), "captions": ("caption_id", "image_id", "text")}
 _SEARCHABLE = ("encode", "index")
 
@@ -116,8 +117,8 @@ class Snapshot:
 
         Args:
             name: ``images`` or ``captions``.
-            now: read them at the first request. By default, the first requests return None: for one
-                or two queries, reading the table is faster than preparing look-ups.
+            now: read them at the first request. By default, the first requests return None: for a
+                few queries, reading the table is faster than preparing look-ups.
 
         Raises:
             NoInputError, DataError: as :meth:`table`.
