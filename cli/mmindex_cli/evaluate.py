@@ -217,6 +217,8 @@ def contrast_lines(against: Contrast) -> Iterator[str]:
                 f"{change.difference:>+12.1f}{interval:>18}{change.only_here:>11,}"
                 f"{change.only_there:>12,}{change.shown_p:>10}"
             )
+    if against.same_ranks:
+        yield "every query has the same rank in both versions"
     for title, direction in directions.items():
         for label, moved in (("better", direction.better), ("worse", direction.worse)):
             for one in moved[:_SHOWN_CHANGES]:

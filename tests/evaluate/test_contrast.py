@@ -77,10 +77,24 @@ def test_a_version_of_the_same_store_is_named_by_its_number(tmp_path: Path) -> N
         change = index.compare(1).text_to_image.changes[0]
         assert index.version == 2
         assert change.here == 100.0 > change.there
-        assert index.compare(2).text_to_image.changes[0].difference == 0.0
+        assert not index.compare(1).same_ranks
+        same = index.compare(2)
+        assert same.same_ranks
+        assert same.text_to_image.changes[0].difference == 0.0
         for missing in (3, 0, "9" * 20, "9" * 5_000):
             with pytest.raises(NoInputError):
                 index.compare(missing)
+
+
+def test_equal_ranks_are_said(tmp_path: Path, better: Path) -> None:
+    page = tmp_path / "page.html"
+    asked = ["evaluate", "--store", str(better), "--compare", "1", "--html", str(page)]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert "every query has the same rank in both versions" in done.stdout
+    text = page.read_text(encoding="utf-8")
+    assert "Every query has the same rank in both versions." in text
+    assert "better here" not in text
 
 
 def photo_store(folder: Path, pictures: dict[str, int], captions: dict[str, list[str]]) -> Path:
@@ -100,14 +114,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("pictures", "captions", "says"),
     [
-        ({**PICTURES, "d.jpg": 4}, CAPTIONS, r"1 images are only in the other .*d\.jpg"),
-        ({"a.jpg": 1, "b.jpg": 2}, CAPTIONS, r"1 images are only in this version .*c\.jpg"),
-        ({**PICTURES, "b.jpg": 9}, CAPTIONS, r"1 images have different content .*b\.jpg"),
-        (PICTURES, {**CAPTIONS, "a.jpg": ["one", "uno"]}, r"1 captions are only in the other .*#1"),
+        ({**PICTURES, "d.jpg": 4}, CAPTIONS, r"1 image is only in the other .*d\.jpg"),
+        ({"a.jpg": 1, "b.jpg": 2}, CAPTIONS, r"1 image is only in this version .*c\.jpg"),
+        ({**PICTURES, "b.jpg": 9}, CAPTIONS, r"1 image is different .*b\.jpg"),
+        (PICTURES, {**CAPTIONS, "a.jpg": ["one", "uno"]}, r"1 caption is only in the other .*#1"),
         (
             PICTURES,
             {**CAPTIONS, "a.jpg": ["another"]},
-            r"1 captions have different content .*a\.jpg#0",
+            r"1 caption is different .*a\.jpg#0",
         ),
     ],
 )

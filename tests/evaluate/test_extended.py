@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import mmindex
@@ -19,6 +22,7 @@ from support.stores import Side, captions_table, images_table, key_of, make_stor
 from support.vectors import random_units
 
 DATA = extended._data_folder()
+SIDES: tuple[Literal["image"], Literal["text"]] = ("image", "text")
 
 
 def numbers() -> list[tuple[int, list[int]]]:
@@ -28,14 +32,18 @@ def numbers() -> list[tuple[int, list[int]]]:
     return [(own[str(five[0])][0], five) for five in captions]
 
 
-def made(root: Path, images: list[tuple[int, list[int]]], *, known: bool = True) -> Path:
-    """A store with these images; each caption has the vector of its image."""
+def made(
+    root: Path, images: list[tuple[int, list[int]]], *, known: bool = True, noise: float = 0.0
+) -> Path:
+    """A store with these images; each caption has the vector of its image, plus noise."""
     ids = [f"coco-karpathy/COCO_val2014_{number:012d}" for number, _ in images]
     said = [(name, f"{c}") for name, (_, five) in zip(ids, images, strict=True) for c in five]
     vectors = random_units(len(ids))
+    texts = np.repeat(vectors, 5, axis=0) + noise * random_units(len(said), seed=1)
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
     sides = {
         "image": Side([key_of(name) for name in ids], vectors),
-        "text": Side([key_of(text) for _, text in said], np.repeat(vectors, 5, axis=0)),
+        "text": Side([key_of(text) for _, text in said], texts),
     }
     table = images_table([(name, key_of(name), f"/{name}.jpg") for name in ids])
     if known:
@@ -75,6 +83,55 @@ def test_a_list_is_joined_with_the_test_split(
         assert block.figures["own_r@1"].value == 100
         assert block.figures["r@1"].value > 99  # one caption of CxC is not right for its own image
         assert block.figures["map@r"].value < 100
+
+
+@pytest.mark.slow
+def test_figures_equal_those_of_the_package(tmp_path: Path) -> None:
+    images = numbers()
+    store = made(tmp_path / "s", images, noise=1.5)
+    with mmindex.open(store) as index:
+        judged = index.judge("eccv-caption")
+        found = [vectors.astype(np.float64) for _, vectors in map(index.vectors, SIDES)]
+    with warnings.catch_warnings():  # it recommends another package
+        warnings.simplefilter("ignore")
+        from eccv_caption import Metrics
+
+    metrics = Metrics()
+    captions = metrics.coco_ids.tolist()
+    # Two of its answers are not in the test split, so no ranking can contain them.
+    inside = {*captions}
+    metrics.eccv_gts["i2t"] = {
+        image: [one for one in said if one in inside]
+        for image, said in metrics.eccv_gts["i2t"].items()
+    }
+    ids = [[number for number, _ in images], captions]
+    ranked = {
+        name: ranking(metrics.eccv_gts[name], (ids[asked], found[asked]), (ids[to], found[to]))
+        for name, asked, to in (("i2t", 0, 1), ("t2i", 1, 0))
+    }
+    theirs = metrics.eccv_metrics(ranked, "all")
+    for name, block in (("i2t", judged.image_to_text), ("t2i", judged.text_to_image)):
+        assert block is not None
+        assert block.queries == len(metrics.eccv_gts[name])
+        assert 1 < block.figures["map@r"].value < 50
+        for ours, key in (("map@r", "map_at_r"), ("r_precision", "rprecision"), ("r@1", "r1")):
+            value = 100 * theirs[f"eccv_{key}"][name]
+            assert block.figures[ours].value == pytest.approx(value, abs=1e-9)
+
+
+def ranking(
+    right: dict[int, list[int]],
+    asked: tuple[list[int], NDArray[np.float64]],
+    to: tuple[list[int], NDArray[np.float64]],
+) -> dict[int, list[int]]:
+    """The first answers of each query that has a right one, as many as it has right answers."""
+    place = {number: row for row, number in enumerate(asked[0])}
+    order = np.argsort(
+        -(asked[1][[place[number] for number in right]] @ to[1].T), axis=1, kind="stable"
+    )
+    most = max(map(len, right.values()))
+    names = np.array(to[0])[order[:, :most]].tolist()
+    return dict(zip(right, names, strict=True))
 
 
 @pytest.mark.slow

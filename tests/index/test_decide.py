@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mmindex.core.config import IndexConfig
 from mmindex.index.decide import Change, compare, recipe_of, segments_kept, why_anew
-from mmindex.index.plan import plan
+from mmindex.index.plan import plan, with_lists
 from support.index_stores import key_of
 from support.manifests import index_info
 
@@ -128,6 +128,18 @@ def test_a_memory_limit_that_asks_for_shorter_codes_rebuilds_the_index():
     info = info_of(recipe=recipe)
     assert why_anew(info, change_of(1), recipe, config) == ""
     assert "no longer fit" in why_anew(info, change_of(3_000), recipe, config)
+
+
+def test_an_index_whose_centres_have_no_codes_is_kept():
+    """Indexes of earlier versions; also with a memory limit."""
+    new = plan(100_000, 64, "ivfpq")
+    old = with_lists(new.factory, f"IVF{new.nlist}")
+    assert old != new.factory
+    for limit in (None, new.bytes + 100_000):
+        config = IndexConfig(threads=1, memory_bytes=limit)
+        recipe = recipe_of("a model", config)
+        info = info_of(100_000, factory=old, recipe=recipe)
+        assert why_anew(info, change_of(100, 100), recipe, config) == ""
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=60))

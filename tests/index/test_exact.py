@@ -93,6 +93,23 @@ def test_faiss_settings_are_restored():
     assert faiss.cvar.distance_compute_blas_threshold == threshold
 
 
+@pytest.mark.parametrize("dim", [1, 7, 64, 512, 768])
+def test_one_query_is_reranked_with_the_bits_of_a_batch(dim):
+    rng = np.random.default_rng(dim)
+    rows = rng.standard_normal((300, dim)).astype(np.float16)
+    queries = rng.standard_normal((5, dim), dtype=np.float32)
+    found = np.stack([rng.permutation(300)[:80] for _ in queries])
+    found[1, 7:], found[2] = -1, -1
+    rows[found[3, :20]] = rows[found[3, 0]]  # equal scores
+    for k in (1, 10, 100):
+        scores, ids = rerank(rows.__getitem__, queries, found, k)
+        for number in range(len(queries)):
+            one = slice(number, number + 1)
+            alone = rerank(rows.__getitem__, queries[one], found[one], k)
+            np.testing.assert_array_equal(alone[0], scores[one])
+            np.testing.assert_array_equal(alone[1], ids[one])
+
+
 def test_reranking_orders_candidates_by_exact_score_and_pads():
     vectors, queries = clustered(100, 16), clustered(4, 16, 1).astype(np.float32)
     candidates = np.full((4, 60), -1, dtype=np.int64)

@@ -37,7 +37,7 @@ def test_merged_parts_have_the_bytes_of_one_go(form, cuts):
     assert data_of(filled(form, cuts)) == data_of(filled(form, []))
 
 
-@pytest.mark.parametrize("form", ["IVF1,PQ8x4fs", "PCAR16,IVF1,PQ8x4fsr"])
+@pytest.mark.parametrize("form", ["IVF1,PQ8x4fs", "PCAR16,IVF1,PQ8x4fsr", "IVF1,RaBitQfs"])
 @pytest.mark.parametrize("sizes", [(32, 32), (64, 5), (31, 33, 1), (32, 1, 31, 64), (1, 1, 62)])
 def test_lists_that_end_with_a_full_block_are_appended_to(form, sizes):
     """A case in which faiss's own merge writes beyond the end of the list's memory."""

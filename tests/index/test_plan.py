@@ -131,8 +131,8 @@ def test_faiss_accepts_every_planned_factory_string(n, dim, kind):
 
 
 def test_the_largest_corpora_get_the_design_recipe():
-    assert plan(200_000, 512, "auto").factory == "PCAR256,IVF2048,PQ128x4fsr"
-    assert plan(10_000_000, 512, "auto").factory == "PCAR256,IVF16384,PQ128x4fsr"
+    assert plan(200_000, 512, "auto").factory == "PCAR256,IVF2048(PQ64x4fs,RFlat),PQ128x4fsr"
+    assert plan(10_000_000, 512, "auto").factory == "PCAR256,IVF16384(PQ64x4fs,RFlat),PQ128x4fsr"
 
 
 def test_more_dimensions_are_kept_if_recall_is_too_low():
@@ -143,7 +143,7 @@ def test_more_dimensions_are_kept_if_recall_is_too_low():
 def test_a_rehearsal_keeps_the_recipe_and_shrinks_the_lists():
     big = plan(10_000_000, 512, "auto")
     small = for_sample(big, 131_072)
-    assert small.factory == "PCAR256,IVF2048,PQ128x4fsr"
+    assert small.factory == "PCAR256,IVF2048(PQ64x4fs,RFlat),PQ128x4fsr"
     assert (small.m, small.code_dim, small.n) == (big.m, big.code_dim, 131_072)
 
 

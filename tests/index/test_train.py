@@ -1,5 +1,7 @@
 """Indexes are trained on a seeded sample of all rows, with the same result each time."""
 
+from dataclasses import replace
+
 import faiss
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from mmindex.core.errors import StorageError, UsageError
 from mmindex.index.exact import exact_search, rerank
 from mmindex.index.faissio import find_candidates, ivf_part, read_index, write_index
 from mmindex.index.gpu import GpuInfo
-from mmindex.index.plan import candidates, plan
+from mmindex.index.plan import candidates, plan, with_lists
 from mmindex.index.train import build, sample_rows
 from mmindex.store import publish
 from mmindex.store.vectors import Vectors, write_segment
@@ -69,6 +71,26 @@ def test_small_indexes_of_each_kind_find_the_neighbours(corpus, factory, nprobe,
     assert index.ntotal == N
     assert index.metric_type == faiss.METRIC_INNER_PRODUCT
     assert recall_of(index, corpus, nprobe, depth) >= least
+
+
+@pytest.mark.slow
+def test_codes_of_centres_find_the_lists_of_vectors_and_queries(tmp_path):
+    n, dim = 45_000, 16
+    _, many = stored(tmp_path, clustered(n, dim))
+    coded = plan(n, dim, "ivfpq")
+    exact = replace(coded, factory=with_lists(coded.factory, f"IVF{coded.nlist}"))
+    assert coded.factory != exact.factory
+    queries = many.take(np.arange(0, n, 100)).astype(np.float32)
+    truth = exact_search(many.blocks(8_192), queries, 10, 1)[1]
+    found = []
+    for recipe in (coded, exact):
+        index = build(recipe, many, None, 0, 1)
+        near = find_candidates(index, queries, 100, coded.nlist // 16)
+        ids = rerank(many.take, queries, near, 10)[1]
+        hits = [len(np.intersect1d(a, b)) for a, b in zip(ids, truth, strict=True)]
+        found.append(np.mean(hits) / 10)
+    assert found[0] > found[1] - 0.02
+    assert found[0] > 0.9
 
 
 def test_every_planned_recipe_can_be_built(corpus):

@@ -26,8 +26,8 @@ from mmindex.models.encoder import Encoder, good_rows
 from mmindex.models.files import locate
 from mmindex.models.fingerprint import describe
 from mmindex.models.openclip import load_encoder
-from mmindex.models.photos_texts import PhotosTexts, read_photos_texts
 from mmindex.models.resolve import CONFIG_FILE, LOCAL_DIR, ModelRequest, resolve_model
+from mmindex.models.text_side import TextSide, read_text_side
 from support.command import mmindex
 
 FOLDER = data_dir() / "models" / "photos-clip"
@@ -46,14 +46,13 @@ finally:
 """
 
 
-def read(request: ModelRequest) -> PhotosTexts:
-    files = locate(request)
-    texts = read_photos_texts(files, describe(request, files, "fp32"))
+def read(request: ModelRequest) -> TextSide:
+    texts = read_text_side(request, describe(request, locate(request), "fp32"))
     assert texts is not None
     return texts
 
 
-def same(texts: PhotosTexts, model: Encoder) -> None:
+def same(texts: TextSide, model: Encoder) -> None:
     found, expected = texts.encode_texts(TEXTS), model.encode_texts(TEXTS)
     np.testing.assert_allclose(found, expected, atol=2e-6)
     assert good_rows(found).all()
@@ -84,12 +83,6 @@ def test_a_text_alone_and_in_a_batch_has_the_same_vector() -> None:
     alone = np.concatenate([texts.encode_texts([text]) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=2e-6)
     assert texts.encode_texts([]).shape == (0, DIM)
-
-
-def test_other_networks_have_no_such_text_side() -> None:
-    request = resolve_model("embedded", None)
-    files = locate(request)
-    assert read_photos_texts(files, describe(request, files, "fp32")) is None
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,15 @@ CAPTIONS = [
 BUS, CAT = key_of(b"bus"), key_of(b"cat")
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Snapshot:
+@pytest.fixture(params=["read", "looked up"])
+def corpus(tmp_path: Path, request: pytest.FixtureRequest) -> Snapshot:
     """Images a and b have the same bytes; there are two rows in a row group."""
     images = images_table([("a", BUS, "/p/a.jpg"), ("b", BUS, "z.zip!b.jpg"), ("c", CAT, "/p/c")])
-    return make_store(tmp_path, images, captions_table(CAPTIONS), {}, None, group_rows=2)
+    store = make_store(tmp_path, images, captions_table(CAPTIONS), {}, None, group_rows=2)
+    if request.param == "looked up":
+        for table in ("images", "captions"):
+            store.rows(table, now=True)
+    return store
 
 
 def test_the_same_bytes_under_two_names_are_two_hits_in_the_tables_order(

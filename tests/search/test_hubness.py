@@ -16,6 +16,7 @@ from mmindex.evaluate.fit_hubness import fit_hubness
 from mmindex.search.hubness import HUBNESS, Hubness, candidates, read_hubness
 from mmindex.store.snapshot import open_snapshot
 from mmindex_cli.app import app
+from support.pages import assert_self_contained
 from support.vectors import write_clip_retrieval, write_npy
 
 pytestmark = pytest.mark.slow  # the stores of this file are fitted several times
@@ -98,12 +99,21 @@ def test_a_build_without_changes_keeps_it_and_off_removes_it(stores: tuple[Path,
         assert index.snapshot.manifest.require(HUBNESS) == before
 
 
-def test_evaluate_shows_both(stores: tuple[Path, Path]) -> None:
+def test_evaluate_shows_both(stores: tuple[Path, Path], tmp_path: Path) -> None:
     off, auto = stores
-    shown = CliRunner().invoke(app, ["evaluate", "--store", str(auto)])
+    page = tmp_path / "report.html"
+    shown = CliRunner().invoke(app, ["evaluate", "--store", str(auto), "--html", str(page)])
     assert shown.exit_code == 0, shown.stderr
     assert "hubness, held out" in shown.stdout
     assert "without correction" in shown.stdout
+    with mmindex.open(auto) as index:
+        figures = index.evaluate().hubness
+    assert figures is not None
+    text = page.read_text("utf-8")
+    assert_self_contained(text)
+    for name, value in figures.without.items():
+        shown_values = f"<td>{value:.1f}</td><td>{figures.corrected[name]:.1f}</td>"
+        assert f"<td>{name.upper()}</td>{shown_values}" in text
     assert "hubness" not in CliRunner().invoke(app, ["evaluate", "--store", str(off)]).stdout
     done = CliRunner().invoke(app, ["evaluate", "--store", str(auto), "--format", "json"])
     assert set(json.loads(done.stdout)["hubness"]) == {"queries", "without", "corrected"}

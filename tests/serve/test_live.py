@@ -33,7 +33,7 @@ from mmindex.upkeep.rollback import rollback
 from support.command import mmindex
 from support.images import png, write_pngs
 from support.models import FakeEncoder
-from support.serving import Running, images_in, store_of
+from support.serving import Running, images_in, store_of, wait_for
 from support.stores import image_store
 
 
@@ -52,13 +52,6 @@ def store(tmp_path: Path, images: dict[str, Path], encoder: FakeEncoder) -> Path
 @pytest.fixture
 def served(start: Callable[..., Running]) -> Running:
     return start()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait for other threads, even on a busy machine; the test checks the rest."""
-    ends = time.monotonic() + 60
-    while not condition() and time.monotonic() < ends:
-        time.sleep(0.05)
 
 
 def test_a_new_version_is_served_and_no_answer_mixes_two(served, store, tmp_path) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from support.images import write_pngs
 from support.pages import HOSTILE, Page
-from support.serving import serving_store
+from support.serving import serving_store, wait_for
 from support.stores import (
     Side,
     captions_table,
@@ -17,6 +17,11 @@ from support.stores import (
     key_of,
     make_store,
 )
+
+
+def ready(served, path: str) -> None:
+    """Wait for a page that is computed once per version."""
+    wait_for(lambda: "refresh" not in served.get(path).headers)
 
 
 def page(served, path: str, **params: str) -> Page:
@@ -142,6 +147,22 @@ def test_the_other_pages_exist(served) -> None:
     assert served.get("/login", follow_redirects=False).status_code == 303
 
 
+def test_computed_pages_have_the_search_form_and_links_to_images(served) -> None:
+    for path in ("/duplicates", "/report"):
+        ready(served, path)
+        seen = page(served, path)
+        assert [one["name"] for one in seen.named("input") if one.get("type") == "search"] == ["q"]
+        links = [one["href"] for one in seen.named("a")]
+        assert {"/", "/quarantine", "/about"} <= set(links)
+        if path == "/duplicates":
+            images = [link for link in links if link.startswith("/picture/")]
+            assert images
+            assert served.get(images[0]).status_code == 200
+        sheet = next(one["href"] for one in seen.named("link"))
+        assert served.get(sheet).headers["content-type"].startswith("text/css")
+    assert served.get("/static/other.css").status_code == 404
+
+
 def test_untrusted_texts_are_inert(served) -> None:
     for text in HOSTILE:
         if "\ud83d" in text:
@@ -152,7 +173,7 @@ def test_untrusted_texts_are_inert(served) -> None:
 
 
 def test_the_policy_allows_no_inline_code(served) -> None:
-    for path in ("/", "/about", "/quarantine"):
+    for path in ("/", "/about", "/quarantine", "/duplicates", "/report"):
         policy = served.get(path).headers["content-security-policy"]
         assert "unsafe-inline" not in policy
         assert "default-src 'none'" in policy

@@ -101,7 +101,11 @@ def test_recall_is_shown_for_each_language(tmp_path: Path) -> None:
         assert [(one.language, one.captions) for one in languages] == [("de", 4), ("zh", 3)]
         for one in languages:  # three images, so everything is among the first five
             assert one.text_to_image["r@5"] == one.image_to_text["r@5"] == 100
-    done = CliRunner().invoke(app, ["evaluate", "--store", str(tmp_path / "s")])
+    page = tmp_path / "report.html"
+    done = CliRunner().invoke(
+        app, ["evaluate", "--store", str(tmp_path / "s"), "--html", str(page)]
+    )
     assert done.exit_code == 0, done.stderr
+    assert "<tr><td><bdi>zh</bdi></td><td>3</td>" in page.read_text("utf-8")
     [line] = [line for line in done.stdout.splitlines() if line.startswith("zh ")]
     assert line.endswith(" 3")

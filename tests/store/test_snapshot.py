@@ -71,6 +71,17 @@ def test_rows_are_read_from_the_row_groups_that_hold_them(tmp_path: Path) -> Non
         }
 
 
+def test_look_ups_are_prepared_after_some_requests_or_at_once(tmp_path: Path) -> None:
+    images = images_table([("a", key_of("a"), "/a")])
+    snapshot = make_store(tmp_path, images, captions_table([("a", "text")]), {}, None)
+    requests = [snapshot.rows("images") for _ in range(6)]
+    assert requests[:4] == [None] * 4
+    assert requests[4] is requests[5] is not None
+    at_once = snapshot.rows("captions", now=True)
+    assert at_once is not None
+    assert snapshot.rows("captions") is at_once
+
+
 def test_rows_with_the_same_bytes_share_an_id(tmp_path: Path) -> None:
     paths = write_pngs(tmp_path / "p", 2)
     (tmp_path / "p" / "twin.png").write_bytes(paths[0].read_bytes())

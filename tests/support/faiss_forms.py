@@ -14,11 +14,16 @@ from support.clustered import clustered
 
 N, NEW, DIM = 3_000, 300, 32
 POOL = clustered(N + NEW, DIM, seed=3)
-FORMS = [
+FAST_SCAN = [
     "PCAR16,IVF16,PQ8x4fsr",
     "PCAR15,IVF16,PQ15x4fsr",
     "OPQ8_16,IVF16,PQ8x4fs",
     "IVF16,PQ8x4fs",
+    "PCAR16,IVF16(PQ4x4fs,RFlat),PQ8x4fsr",
+    "PCAR16,IVF16,RaBitQfs",
+]
+FORMS = [
+    *FAST_SCAN,
     "PCAR16,IVF16,PQ8np",
     "IVF16,PQ8x4",
     "IVF16,Flat",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,3 +90,10 @@ def serving_store(store: Path, cache: Path, **options: Any) -> Iterator[Running]
         finally:
             if thread.is_alive():
                 running.stop()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait for other threads, even on a busy machine; the test checks the rest."""
+    ends = time.monotonic() + 60
+    while not condition() and time.monotonic() < ends:
+        time.sleep(0.05)

@@ -73,6 +73,12 @@ class Contrast:
     text_to_image: DirectionContrast
     image_to_text: DirectionContrast
 
+    @property
+    def same_ranks(self) -> bool:
+        """Whether every query has the same rank in both versions."""
+        directions = (self.text_to_image, self.image_to_text)
+        return not any(one.better or one.worse for one in directions)
+
     def record(self) -> dict[str, Any]:
         """Return the comparison as in JSON."""
         return {
@@ -137,7 +143,7 @@ def _require_same(name: str, ours: Any, theirs: Any) -> None:
             "build both from the same sources in the same order",
         )
     parts = [
-        f"{len(only):,} {name} are only in {where} ({_shown(only[0])}{', ...' * (len(only) > 1)})"
+        f"{_count(only, name)} only in {where} ({_shown(only[0])}{', ...' * (len(only) > 1)})"
         for only, where in ((only_ours, "this version"), (only_theirs, "the other"))
         if len(only)
     ]
@@ -151,10 +157,15 @@ def _require_unchanged(name: str, ids: Any, changed: Any) -> None:
     found = ids.cast(pa.binary()).filter(changed)
     if len(found):
         raise UsageError(
-            f"the two versions have different corpora: {len(found):,} {name} have different "
-            f"content ({_shown(found[0])}{', ...' * (len(found) > 1)})",
+            f"the two versions have different corpora: {_count(found, name)} different "
+            f"({_shown(found[0])}{', ...' * (len(found) > 1)})",
             "compare versions that were built from the same files",
         )
+
+
+def _count(ids: Any, name: str) -> str:
+    """Return ``1 image is`` or ``2 images are``."""
+    return f"{len(ids):,} {name} are" if len(ids) != 1 else f"1 {name.removesuffix('s')} is"
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,6 @@ This module has no side effects; :mod:`mmindex.index.extend` applies the decisio
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmindex.core.config import IndexConfig
-from mmindex.index.plan import IndexPlan, candidates
+from mmindex.index.plan import IndexPlan, candidates, with_lists
 from mmindex.store.keys import column_keys, distinct, places_of
 from mmindex.store.manifest import IndexInfo
 
@@ -152,7 +151,7 @@ def _too_large(info: IndexInfo, plans: Sequence[IndexPlan], config: IndexConfig)
 
 
 def _without_lists(factory: str) -> str:
-    return re.sub(r"IVF\d+", "IVF", factory)
+    return with_lists(factory, "IVF")
 
 
 def segments_kept(sizes: Sequence[int], added: int) -> int:

@@ -29,9 +29,14 @@ from mmindex.store.publish import StagedFile
 
 Int64 = NDArray[np.int64]
 
+# Coded centres: the number of exactly compared centres for each list to probe. Half of the probed
+# lists would do with 1; with 4, all are the nearest ones.
+_CENTRES_A_PROBE = 3.0
+
 # Index types whose removal and addition were verified for each code.
 _EXTENDABLE = (
     faiss.IndexIVFPQFastScan,
+    faiss.IndexIVFRaBitQFastScan,
     faiss.IndexIVFPQ,
     faiss.IndexIVFFlat,
     faiss.IndexIVFScalarQuantizer,
@@ -91,12 +96,34 @@ def ivf_part(index: Any) -> Any | None:
     return None if ivf is None else faiss.downcast_index(ivf)
 
 
+def parameters_of(index: Any, nprobe: int, selector: Any | None = None) -> Any | None:
+    """Return the search parameters for an index; creating them takes as long as a short search.
+
+    Args:
+        index: a CPU index.
+        nprobe: lists to probe, if the index has lists.
+        selector: a faiss IDSelector, only for indexes with lists (others may reject or ignore it);
+            only ids that it selects are found.
+    """
+    if ivf_part(index) is None:
+        if selector is not None:
+            raise InternalError("a selector for an index without lists")
+        return None
+    centres = None
+    if coded_centres(index) is not None:
+        centres = faiss.IndexRefineSearchParameters(k_factor=_CENTRES_A_PROBE)
+    parameters = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector, quantizer_params=centres)
+    if isinstance(index, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=parameters)
+    return parameters
+
+
 def find_candidates(
     index: Any,
     queries: NDArray[np.float32],
     count: int,
     nprobe: int,
-    selector: Any | None = None,
+    parameters: Any | None = None,
 ) -> Int64:
     """Return ids of likely neighbours, in the approximate order of the index.
 
@@ -105,22 +132,23 @@ def find_candidates(
         queries: float32 (q, dim), C order.
         count: the number per query.
         nprobe: lists to probe, if the index has lists.
-        selector: a faiss IDSelector, only for indexes with lists (others may reject or ignore it);
-            only ids that it selects are returned.
+        parameters: from :func:`parameters_of`; None: those for ``nprobe``.
 
     Returns:
         int64 (q, count); -1 if the probed lists contain fewer.
     """
-    parameters = None
-    if ivf_part(index) is not None:
-        parameters = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector)
-        if isinstance(index, faiss.IndexPreTransform):
-            parameters = faiss.SearchParametersPreTransform(index_params=parameters)
-    elif selector is not None:
-        raise InternalError("a selector for an index without lists")
+    if parameters is None:
+        parameters = parameters_of(index, nprobe)
     _, ids = index.search(queries, count, params=parameters)
     found: Int64 = ids
     return found
+
+
+def coded_centres(index: Any) -> Any | None:
+    """Return the quantizer of an index whose centres are compared by codes first, or None."""
+    ivf = ivf_part(index)
+    quantizer = None if ivf is None else faiss.downcast_index(ivf.quantizer)
+    return quantizer if isinstance(quantizer, faiss.IndexRefine) else None
 
 
 def why_not_changeable(index: Any) -> str:

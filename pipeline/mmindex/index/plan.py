@@ -23,6 +23,9 @@ _ID_BYTES = 8
 _MIB = 1 << 20
 _MAX_NLIST = 65_536  # with more lists, assigning vectors to lists costs more than it saves
 _ROWS_PER_LIST = 39  # with fewer, k-means results in empty or meaningless lists (faiss warns)
+# From this number on, 4-bit codes of the centres find the lists of a query, and the nearest centres
+# are compared exactly: reading 2,048 centres of 256 floats takes longer than all else in a query.
+_CODED_CENTRES_FROM = 1_024
 _TRAINING_BYTES = 4 << 30  # float32 rows in memory during training, for a corpus of any size
 
 
@@ -87,12 +90,25 @@ def training_rows_for(n: int, dim: int, nlist: int) -> int:
     return max(1, min(n, wanted, _TRAINING_BYTES // (4 * dim)))
 
 
+def _lists(nlist: int, code_dim: int, bits: int) -> str:
+    """Return the part of a factory string for the lists; on GPUs, centres have no codes."""
+    if bits != 4 or nlist < _CODED_CENTRES_FROM:
+        return f"IVF{nlist}"
+    together = next(size for size in (4, 3, 2, 1) if code_dim % size == 0)
+    return f"IVF{nlist}(PQ{code_dim // together}x4fs,RFlat)"
+
+
+def with_lists(factory: str, lists: str) -> str:
+    """Return a factory string with other lists."""
+    return re.sub(r"IVF\d+(\([^)]*\))?", lists, factory)
+
+
 def for_sample(chosen: IndexPlan, n: int) -> IndexPlan:
     """Return the same plan for a sample of ``n`` rows: same rotation and codes, fewer lists."""
     nlist = min(chosen.nlist, lists_for(n))
     return replace(
         chosen,
-        factory=chosen.factory.replace(f"IVF{chosen.nlist},", f"IVF{nlist},"),
+        factory=with_lists(chosen.factory, _lists(nlist, chosen.code_dim, chosen.bits)),
         n=n,
         nlist=nlist,
         training_rows=training_rows_for(n, chosen.dim, nlist),
@@ -230,7 +246,7 @@ def _ivfpq_plan(
     form = "4-bit fast-scan" if bits == 4 else "8-bit (for GPUs)"
     name = "PCA" if rotation == "PCAR" else "OPQ"
     return IndexPlan(
-        factory=f"{turn},IVF{nlist},{codes}",
+        factory=f"{turn},{_lists(nlist, code_dim, bits)},{codes}",
         reason=(
             f"IVF-PQ with exact re-ranking: {why}; {nlist:,} lists, {form} codes of"
             f" {-(-m * bits // 8)} bytes after {name} to {code_dim} of {dim} dimensions,"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import UsageError
 from mmindex.index.exact import block_rows, faiss_settings, widen
-from mmindex.index.faissio import ivf_part
+from mmindex.index.faissio import coded_centres, ivf_part
 from mmindex.index.gpu import to_cpu, to_gpu_for_build
 from mmindex.index.plan import KINDS, IndexPlan
 from mmindex.store.vectors import Vectors
@@ -27,6 +27,10 @@ _OPQ_ROWS = 32_768
 # probes. Below this number of distances per round, all 10 rounds take at most two seconds.
 _LIST_ROUNDS = 5
 _MANY_DISTANCES = 100_000_000
+# Coded centres: the number of exactly compared centres when a vector is assigned to a list (99 % of
+# vectors get the nearest one), and the number of rows that train the codes.
+_CENTRES_A_VECTOR = 8
+_CENTRE_CODE_ROWS = 8_192
 # PCA: 32,768 rows are 64 for each of 512 dimensions.
 _PCA_ROWS = 32_768
 # Above 1,000 rows per dimension, faiss's PCA uses a random part, which would not be symmetric. The
@@ -139,6 +143,9 @@ def _configure(index: Any, sample: NDArray[np.float32], seed: int) -> list[Any]:
         _seed_clustering(getattr(owner, "cp", None), seed)
     if ivf_part(index) is not None and len(sample) * inner.nlist > _MANY_DISTANCES:
         inner.cp.niter = _LIST_ROUNDS
+    if (centres := coded_centres(index)) is not None:
+        centres.k_factor = _CENTRES_A_VECTOR
+        _seed_clustering(faiss.downcast_index(centres.base_index).pq.cp, seed)
     if hasattr(inner, "do_polysemous_training"):
         # This would take minutes for a filter that no search uses; "np" in a factory string.
         inner.do_polysemous_training = False
@@ -168,9 +175,17 @@ def _train(index: Any, plan: IndexPlan, sample: NDArray[np.float32], threads: in
             if not transform.is_trained:
                 transform.train(sample)
             sample = transform.apply(sample)
+    if (centres := coded_centres(index)) is not None:
+        faiss.omp_set_num_threads(1)
+        centres.train(sample[:: max(1, len(sample) // _CENTRE_CODE_ROWS)])
+        # k-means compares all centres exactly, as it does if they have no codes.
+        exact = faiss.IndexFlatIP(ivf.d)
+        ivf.clustering_index = exact
     work = len(sample) * plan.nlist * sample.shape[1]
     faiss.omp_set_num_threads(threads if work > _ALONE_WORK else 1)
     ivf.train_q1(len(sample), faiss.swig_ptr(sample), False, faiss.METRIC_INNER_PRODUCT)
+    if centres is not None:
+        ivf.clustering_index = None
     faiss.omp_set_num_threads(1)
     ivf.train(sample)  # the lists are already trained, so this trains only the codes
     index.is_trained = True

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.core.progress import get_logger
+from mmindex.core.progress import counter, get_logger
 from mmindex.core.system import usable_cores
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -31,6 +34,7 @@ _PERPLEXITY: Final = 30
 # As in openTSNE: first with stronger attraction, so that groups form, then without.
 _EARLY: Final = 250
 _LATE: Final = 500
+_TOLD: Final = 25  # steps between two updates of the progress bar
 # Up to this number, exact repulsion is faster than its interpolation.
 _SMALL: Final = 2_000
 
@@ -139,9 +143,17 @@ def _tsne(start: Float64, near: Neighbours, seed: int) -> Float64:
         n_jobs=threads,
         random_state=seed,
     )
-    positions = positions.optimize(_EARLY, exaggeration=12, momentum=0.5)
-    positions = positions.optimize(_LATE, momentum=0.8)
+    with counter(total=_EARLY + _LATE, label="map", unit="step") as progress:
+        told = {"callbacks": lambda *_: _advance(progress), "callbacks_every_iters": _TOLD}
+        positions = positions.optimize(_EARLY, exaggeration=12, momentum=0.5, **told)
+        positions = positions.optimize(_LATE, momentum=0.8, **told)
     return np.asarray(positions, dtype=np.float64)
+
+
+def _advance(progress: tqdm[Any]) -> bool:
+    """Advance the bar; the answer of a callback is whether to stop."""
+    progress.update(_TOLD)
+    return False
 
 
 def _scaled(xy: Float64) -> Float32:

@@ -222,8 +222,7 @@ def _with_config(config_file: Path, weights: Path | None, hub_name: str) -> Mode
 
 def _from_architecture(request: ModelRequest) -> ModelFiles:
     name = request.name
-    config = read_config(open_clip_dir() / "model_configs" / f"{name}.json")
-    _require_extra(config, name)
+    config, tokenizer = architecture(name)
     weights, settings = request.weights_path, {}
     if weights is not None:
         check_weights(weights, allow_pickle=request.allow_pickle_weights)
@@ -237,8 +236,19 @@ def _from_architecture(request: ModelRequest) -> ModelFiles:
             config = {**config, "quick_gelu": True}
             get_logger("encode").info("weights were trained with QuickGELU: using it", model=name)
     preprocess = spec_from_config(_image_size(config), settings)
-    tokenizer = _tokenizer(config, name, open_clip_dir(), hub_name="")
     return ModelFiles(name, config, preprocess, tokenizer, weights, None)
+
+
+def architecture(name: str) -> tuple[dict[str, Any], TokenizerSpec]:
+    """Return the configuration and the tokenizer of one of open_clip's architectures.
+
+    Raises:
+        MissingPackageError: they need an extra that is not installed.
+        MmindexError: the configuration cannot be read.
+    """
+    config = read_config(open_clip_dir() / "model_configs" / f"{name}.json")
+    _require_extra(config, name)
+    return config, _tokenizer(config, name, open_clip_dir(), hub_name="")
 
 
 def needs_transformers(config: dict[str, Any]) -> bool:

@@ -51,6 +51,33 @@ def fingerprint_of(
     return describe(request, locate(request), precision)
 
 
+def describe_unchanged(
+    request: ModelRequest, known: EncoderInfo, precision: str
+) -> EncoderInfo | None:
+    """Return a known description in another precision; None if files or packages have changed.
+
+    Nothing is downloaded, and neither torch nor open_clip is imported.
+
+    Raises:
+        MmindexError: a file cannot be read.
+    """
+    if not _unchanged(request, known.precision, known):
+        return None
+    fingerprint = _in_precision(known, precision)
+    return msgspec.structs.replace(known, fingerprint=fingerprint, precision=precision)
+
+
+def has_architecture(info: EncoderInfo, config: dict[str, Any]) -> bool:
+    """Return whether a configuration, as open_clip's JSON, is that of an encoder."""
+    return info.architecture == _digest(_architecture(config))
+
+
+def _in_precision(info: EncoderInfo, precision: str) -> str:
+    """Return the fingerprint of an encoder in another precision."""
+    parts = {name: getattr(info, name) for name in _PARTS}
+    return _digest({"scheme": 1, **parts, "precision": precision})
+
+
 def _unchanged(request: ModelRequest, precision: str, parent: EncoderInfo) -> bool:
     asked = (request.name, request.pretrained, precision, package_versions(trained=request.trained))
     had = (parent.model, parent.pretrained, parent.precision, parent.package)
@@ -204,10 +231,8 @@ def unknown_encoder(dim: int) -> EncoderInfo:
 
 def made_with(info: EncoderInfo, fingerprint: str) -> bool:
     """Return whether a fingerprint is that of an encoder in any precision."""
-    parts = {name: getattr(info, name) for name in _PARTS}
     return fingerprint == info.fingerprint or any(
-        fingerprint == _digest({"scheme": 1, **parts, "precision": precision})
-        for precision in PRECISIONS
+        fingerprint == _in_precision(info, precision) for precision in PRECISIONS
     )
 
 

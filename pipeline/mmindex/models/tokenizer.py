@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import NetworkError, first_lines
 from mmindex.models.files import TokenizerSpec, require_transformers
+from mmindex.models.vocabulary import CACHED_WORDS
 from mmindex.models.wordpiece import PAD, WordPiece, read_vocabulary
 
 Int64 = NDArray[np.int64]
@@ -18,9 +19,6 @@ Tokenize = Callable[[list[str]], Int64]
 # A longer text is truncated before it is tokenised, because byte-pair encoding of a very long word
 # takes quadratic time. Part of the fingerprint.
 MAX_CHARACTERS = 4096
-
-# The tokenizer's cache grows with every new word; English captions have about 100,000.
-_CACHED_WORDS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class Tokenizer:
 
 
 def make_tokenizer(spec: TokenizerSpec) -> Tokenizer:
-    """Return open_clip's tokenizer, or that of the photos model.
+    """Return the tokenizer of a model, with the tokens of open_clip's tokenizer for it.
 
     Cleaning (ftfy, HTML entities, white space, lower case) is part of open_clip's tokenizers.
 
@@ -89,8 +87,12 @@ def make_tokenizer(spec: TokenizerSpec) -> Tokenizer:
         MissingPackageError: it needs transformers, which is not installed.
         NetworkError: the vocabulary is on the hub, which cannot be reached.
     """
-    if spec.kind == "simple":
-        return _simple(spec)
+    if spec.kind == "simple" and spec.merges is not None:
+        # Imported here: other tokenizers do not need the packages that clean texts.
+        from mmindex.models.byte_pairs import read_merges
+
+        pairs = _with_options(spec) if spec.options else read_merges(spec.merges)
+        return Tokenizer(pairs, spec.context_length, pad=0)
     if spec.kind == "wordpiece" and spec.merges is not None:
         pieces = WordPiece(read_vocabulary(spec.merges), spec.context_length)
         return Tokenizer(pieces, spec.context_length, pieces.vocabulary[PAD])
@@ -115,7 +117,7 @@ def make_tokenizer(spec: TokenizerSpec) -> Tokenizer:
     return Tokenizer(tokenize, spec.context_length, tokenizer.tokenizer.pad_token_id, class_last)
 
 
-def _simple(spec: TokenizerSpec) -> Tokenizer:
+def _with_options(spec: TokenizerSpec) -> Callable[[list[str], int], Int64]:
     from open_clip import SimpleTokenizer
 
     tokenizer = SimpleTokenizer(
@@ -124,12 +126,12 @@ def _simple(spec: TokenizerSpec) -> Tokenizer:
     fresh = dict(tokenizer.cache)
 
     def tokenize(texts: list[str], context_length: int) -> Int64:
-        if len(tokenizer.cache) > _CACHED_WORDS:
+        if len(tokenizer.cache) > CACHED_WORDS:
             tokenizer.cache = dict(fresh)
         tokens: Int64 = tokenizer(texts, context_length).numpy()
         return tokens
 
-    return Tokenizer(tokenize, spec.context_length, pad=0)
+    return tokenize
 
 
 def shorten(texts: Sequence[str]) -> list[str]:

@@ -108,8 +108,12 @@ class TextTower:
             places: self.model.get_parameter(places)[:length],
         }
         # forward(text=...) returns image features (None), text features, scale.
+        # Without tie_weights=False, torch would list all modules to look for tied parameters.
         out = torch.func.functional_call(
-            self.model, narrowed, kwargs={"text": tokens[:, :length].contiguous()}
+            self.model,
+            narrowed,
+            kwargs={"text": tokens[:, :length].contiguous()},
+            tie_weights=False,
         )
         features: torch.Tensor = out["text_features"] if isinstance(out, dict) else out[1]
         return features

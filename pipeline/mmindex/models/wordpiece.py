@@ -8,10 +8,8 @@ and punctuation, then repeatedly take the longest piece in the vocabulary.
 
 from __future__ import annotations
 
-import gzip
 import re
 import unicodedata
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, os_errors
+from mmindex.core.errors import DataError
+from mmindex.models.vocabulary import CACHED_WORDS, read_lines
 
 PAD: Final = "[PAD]"
 _UNKNOWN: Final = "[UNK]"
@@ -29,8 +28,6 @@ _END: Final = "[SEP]"
 # A longer word is unknown as a whole, as in the reference, because trying every length of a very
 # long word takes quadratic time.
 _LONGEST_WORD: Final = 100
-# Words cached with their pieces; English captions have about 100,000.
-_CACHED_WORDS: Final = 200_000
 # Control, format, private and surrogate characters; unassigned characters are kept.
 _DROPPED: Final = frozenset({"Cc", "Cf", "Co", "Cs"})
 # The blocks that count as Chinese in the reference.
@@ -78,7 +75,7 @@ class WordPiece:
         pieces = self._known.get(word)
         if pieces is None:
             pieces = self._cut(word)
-            if len(self._known) >= _CACHED_WORDS:
+            if len(self._known) >= CACHED_WORDS:
                 self._known.clear()
             self._known[word] = pieces
         return pieces
@@ -109,13 +106,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         DataError: it is not text, or a marker is missing.
         MmindexError: it cannot be read.
     """
-    with os_errors(path):
-        data = path.read_bytes()
-    try:
-        lines = gzip.decompress(data).decode("utf-8").split("\n")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a compressed text file: {error}") from error
-    vocabulary = {piece: number for number, piece in enumerate(lines) if piece}
+    vocabulary = {piece: number for number, piece in enumerate(read_lines(path)) if piece}
     missing = [mark for mark in (PAD, _UNKNOWN, _START, _END) if mark not in vocabulary]
     if missing:
         raise DataError(f"{path}: not a word-piece vocabulary: {missing[0]} is missing")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from mmindex.core.display import score_text
 from mmindex.insight.dedup import Group, KeptFor, Member
-from mmindex.pages.page import Thumb, render, shown_model, thumb
+from mmindex.pages.page import Renderer, Thumb, render, shown_model, thumb
 from mmindex.pages.places import Place, folder_of, place_of
 from mmindex.search.vectorize import warning_about
 from mmindex.store.snapshot import Snapshot
@@ -58,7 +58,13 @@ class Folder:
 
 
 def dedup_page(
-    snapshot: Snapshot, groups: Sequence[Group], threshold: float, page: Path | None = None
+    snapshot: Snapshot,
+    groups: Sequence[Group],
+    threshold: float,
+    page: Path | None = None,
+    *,
+    render: Renderer = render,
+    link: Callable[[str], str] | None = None,
 ) -> str:
     """Return the HTML page of the groups; it states how many groups it leaves out.
 
@@ -67,6 +73,8 @@ def dedup_page(
         groups: its near-duplicates, in the order of the page.
         threshold: the lowest similarity of linked pairs.
         page: the file of the page, for links to images; None: no links.
+        render: the frame of the page.
+        link: returns the URL of the image with an id, in place of a link to its file.
     """
     sections: list[Section] = []
     room = _MOST_IMAGES
@@ -75,7 +83,7 @@ def dedup_page(
         if not shown:
             break
         room -= len(shown)
-        cards = [_card(member, page) for member in shown]
+        cards = [_card(member, page, link) for member in shown]
         copies = all(member.same for member in group.members)
         why = _COPIES if copies else _WHY[group.kept_for]
         sections.append(Section(number, len(group.members), group.spare_bytes, why, cards))
@@ -96,9 +104,11 @@ def dedup_page(
     )
 
 
-def _card(member: Member, page: Path | None) -> Card:
+def _card(member: Member, page: Path | None, link: Callable[[str], str] | None) -> Card:
     image = thumb(member.uri)
     place = place_of(member.uri, member.image_id, None if image.missing else page)
+    if link is not None:
+        place = replace(place, href=link(member.image_id))
     likeness = "exact copy" if member.same else f"similarity {score_text(member.similarity)}"
     shown = [] if member.keep else [likeness]
     if member.across is not None:

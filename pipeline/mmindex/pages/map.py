@@ -7,6 +7,7 @@ groups with their typical images, and outliers.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ import numpy as np
 
 from mmindex.core.display import score_text, visible
 from mmindex.insight.corpus_map import CorpusMap, MapGroup, MapPoint
+from mmindex.media.files import is_remote
+from mmindex.media.uris import split_uri
 from mmindex.pages.page import Thumb, render, shown_model, thumb
 from mmindex.pages.places import Place, place_of
-from mmindex.pages.tiles import MOST, Tiles, draw_tiles
+from mmindex.pages.tiles import Tiles, draw_tiles
 from mmindex.search.vectorize import warning_about
 from mmindex.store.snapshot import Snapshot
 
@@ -65,7 +68,12 @@ def map_page(
         labelled: whether the names of groups are labels of the user.
         page: the file of the page, for links to images; None: no links.
     """
-    tiles = draw_tiles([point.uri for point in found.points], _order(found))
+    there = [_may_be_there(point.uri) for point in found.points]
+    tiles = draw_tiles([point.uri for point in found.points], _order(found, there))
+    places = [
+        place_of(point.uri, point.id, page if is_there else None)
+        for point, is_there in zip(found.points, there, strict=True)
+    ]
     named = any(group.name for group in found.groups)
     return render(
         "map.html",
@@ -79,17 +87,23 @@ def map_page(
         outliers=[_card(found.points[at], page) for at in found.outliers],
         tiles=tiles.places,
         show_pictures=len(found.points) <= _FEW,
-        data=_data(found, tiles),
+        data=_data(found, tiles) | _files(places),
         warnings=[warning_about(snapshot)],
     )
 
 
-def _order(found: CorpusMap) -> list[int]:
+def _may_be_there(uri: str) -> bool:
+    """Return whether there may be an image: not for vectors that came without one."""
+    path, _ = split_uri(uri)
+    return is_remote(path) or os.path.exists(path)  # noqa: PTH110 # names may be no UTF-8
+
+
+def _order(found: CorpusMap, there: Sequence[bool]) -> list[int]:
     """Return the points in the order of their thumbnails: typical ones, outliers, then others."""
     typical = [group.typical[rank] for rank in range(_TYPICAL) for group in found.groups
                if rank < len(group.typical)]  # fmt: skip
-    others = np.random.default_rng(found.seed).permutation(len(found.points))
-    return [*typical, *found.outliers, *others[:MOST].tolist()]
+    others = np.random.default_rng(found.seed).permutation(len(found.points)).tolist()
+    return [at for at in dict.fromkeys((*typical, *found.outliers, *others)) if there[at]]
 
 
 def _typical(found: CorpusMap, group: MapGroup) -> tuple[MapGroup, list[Card]]:
@@ -122,8 +136,23 @@ def _data(found: CorpusMap, tiles: Tiles) -> dict[str, Any]:
         "columns": tiles.columns,
         "ids": [visible(point.id) for point in points],
         "captions": [visible(_shortened(point.caption or "")) for point in points],
+        "copies": _packed(np.array([point.copies for point in points], dtype="<u4")),
         "locations": [_location(point) for point in points] if located else None,
         "names": _names(found.groups),
+    }
+
+
+def _files(places: Sequence[Place]) -> dict[str, Any]:
+    """Return the names and links of all points; links share their folders."""
+    folders: dict[str, int] = {}
+    parts = [place.href.rpartition("/") for place in places]
+    of = [folders.setdefault(folder + slash, len(folders)) if slash else -1
+          for folder, slash, _ in parts]  # fmt: skip
+    return {
+        "files": [visible(place.name) for place in places],
+        "folders": [*folders],
+        "folder_of": _packed(np.array(of, dtype="<i4")),
+        "links": [name for _, _, name in parts],
     }
 
 

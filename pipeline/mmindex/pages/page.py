@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePath
+from typing import Any, Protocol
 
 import jinja2
 from markupsafe import Markup, escape
@@ -45,7 +46,14 @@ class Thumb:
     missing: str = ""
 
 
-def render(template: str, styles: Sequence[str], *, script: str = "", **values: object) -> str:
+class Renderer(Protocol):
+    """How a page is rendered: :func:`render`, or the frame of a server."""
+
+    def __call__(self, template: str, styles: Sequence[str], /, **values: Any) -> str:
+        """Return the page of a template with its style sheets and values."""
+
+
+def render(template: str, styles: Sequence[str], /, *, script: str = "", **values: object) -> str:
     """Render a template as one file, with embedded style sheets, script and policy.
 
     Args:
@@ -86,8 +94,9 @@ def stylesheet(styles: Sequence[str]) -> str:
 
 
 def _filled(template: str, **values: object) -> str:
-    names = {"css": None, "css_href": None, "policy": None, "script": None, "warnings": ()}
-    page: str = _environment().get_template(template).render(**{**names, **values})
+    names = dict.fromkeys(("css", "css_href", "policy", "script"))
+    defaults = {**names, "warnings": (), "frame": "page.html"}
+    page: str = _environment().get_template(template).render(**{**defaults, **values})
     return page
 
 

@@ -30,7 +30,7 @@ from mmindex.evaluate.speed import Speed, measure_speed
 from mmindex.evaluate.stage import Measured
 from mmindex.pages.charts import Axis, Bin, Mark, Tick, log_axis, percent_axis, rank_bins
 from mmindex.pages.collection import collection
-from mmindex.pages.page import render, shown_model, shown_name
+from mmindex.pages.page import Renderer, render, shown_model, shown_name
 from mmindex.pages.showcase import MovedExample, Showcase, moved_examples, showcase
 from mmindex.search.vectorize import warning_about
 from mmindex.store import quarantine, versions
@@ -135,6 +135,8 @@ def report_page(
     comparison: Comparison | None = None,
     against: Contrast | None = None,
     judged: JudgedFigures | None = None,
+    *,
+    render: Renderer = render,
 ) -> str:
     """Return the HTML page of an evaluation, and measure the speed of the indexes.
 
@@ -145,6 +147,7 @@ def report_page(
         comparison: the comparison with expected figures.
         against: the comparison with another version.
         judged: the figures with the right answers of a file.
+        render: the frame of the page.
 
     Raises:
         DataError: the store's tables are damaged.

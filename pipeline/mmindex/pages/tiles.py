@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,14 +39,15 @@ class Tiles:
     pixels: int
 
 
-def draw_tiles(uris: Sequence[str], order: Iterable[int]) -> Tiles:
+def draw_tiles(uris: Sequence[str], order: Sequence[int]) -> Tiles:
     """Draw thumbnails; images that cannot be shown have none.
 
     Args:
         uris: the locations of all images.
-        order: positions of the images to draw, the most important first; at most :data:`MOST`.
+        order: positions of the images to draw, the most important first; each once. At most
+            :data:`MOST` are tried.
     """
-    wanted = [*dict.fromkeys(order)][:MOST]
+    wanted = order[:MOST]
     pixels = _LARGE if len(wanted) <= _FEW else _SMALL
     sheets: list[str] = []
     places: list[int] = []

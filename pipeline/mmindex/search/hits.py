@@ -24,6 +24,9 @@ from mmindex.core.records import Hit, NamedHit
 from mmindex.store.objects import contents, valid_text
 from mmindex.store.snapshot import TABLES, Snapshot
 
+# Columns by which queries find rows again and again.
+_LOOKED_UP = ("key", "image_id")
+
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
@@ -266,10 +269,15 @@ def _select(
 ) -> Iterator[tuple[str, ...]]:
     """Yield the rows whose ``column`` is in ``values``, in table order, as tuples of ``columns``.
 
-    With ``only`` (bool (rows,)), only the marked rows are used. The column is read completely, one
-    row group at a time; the other columns are read only from row groups with a match.
+    With ``only`` (bool (rows,)), only the marked rows are used. The first queries of a process
+    read the column completely, one row group at a time, and the other columns only from row groups
+    with a match; later queries look rows up.
     """
     if not values:
+        return
+    known = snapshot.rows(table) if column in _LOOKED_UP else None
+    if known is not None and (found := known.select(columns, column, values, only)) is not None:
+        yield from found
         return
     # Bytes instead of strings: ids and captions can contain lone surrogates, which are not UTF-8.
     wanted = _as_bytes(values)

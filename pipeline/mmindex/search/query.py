@@ -27,6 +27,7 @@ from mmindex.search.results import result, vector_results
 from mmindex.search.scope import Scope
 from mmindex.search.vectorize import open_vectorizer
 from mmindex.search.words import check_words, words_beside_vector, words_help
+from mmindex.store.snapshot import TABLES
 
 if TYPE_CHECKING:
     from mmindex.search.filters import Rows
@@ -91,6 +92,8 @@ class Session:
         """
         self.scope(to)
         self.snapshot.keys(to)
+        for table in {TABLES[Modality.IMAGE], TABLES[to]}:
+            self.snapshot.rows(table, now=True)
 
     def scope(self, to: Modality) -> Scope:
         """Return the vectors of one side that meet the condition.

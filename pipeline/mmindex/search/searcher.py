@@ -18,7 +18,7 @@ from mmindex.index.exact import (
     rerank,
     thread_count,
 )
-from mmindex.index.faissio import find_candidates, ivf_part, read_index
+from mmindex.index.faissio import find_candidates, ivf_part, parameters_of, read_index
 from mmindex.index.gpu import GpuInfo, fits_search, to_gpu
 from mmindex.index.tune import candidate_count
 from mmindex.store.snapshot import Snapshot
@@ -70,6 +70,7 @@ class Searcher:
         self._index: Any | None = None
         self._lists: Any | None = None
         self._on_gpu: Any | None = None
+        self._known: tuple[int, Any | None] | None = None  # nprobe and the parameters for it
         if not info.exact:
             ref = snapshot.manifest.find(f"index/{modality}")
             if ref is None:
@@ -159,7 +160,8 @@ class Searcher:
         count = candidate_count(k, self.info.k_factor)
         if self._index is None or self._scan_is_better(count, allowed):
             return self._scan(queries, width, allowed)
-        with faiss_settings(self._threads, self.dim):
+        # faiss searches one query with one thread; more would only be started and wait.
+        with faiss_settings(min(self._threads, len(queries)), self.dim):
             candidates = self._candidates(queries, count, allowed)
         width = min(width, max(k, count))
         scores, ids = rerank(self._vectors.take, queries, candidates, width, self._threads)
@@ -181,7 +183,7 @@ class Searcher:
             if self._on_gpu is not None and fits_search(count, nprobe):
                 _, ids = self._on_gpu.search(queries, count)
                 return np.asarray(ids, dtype=np.int64)
-            return find_candidates(self._index, queries, count, nprobe)
+            return find_candidates(self._index, queries, count, nprobe, self._usual(nprobe))
         # GPU kernels ignore selectors, so this always runs on the CPU. The remaining neighbours are
         # farther away, so the number of probed lists grows as the number of ids falls.
         mask = np.zeros(self.rows, dtype=bool)
@@ -189,7 +191,15 @@ class Searcher:
         selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
         every = int(self._lists.nlist) if self._lists is not None else 1
         wider = min(-(-nprobe * self.n // len(allowed)), every)
-        return find_candidates(self._index, queries, count, wider, selector)
+        parameters = parameters_of(self._index, wider, selector)
+        return find_candidates(self._index, queries, count, wider, parameters)
+
+    def _usual(self, nprobe: int) -> Any | None:
+        """Return the parameters of searches without a filter, created once."""
+        known = self._known
+        if known is None or known[0] != nprobe:
+            known = self._known = (nprobe, parameters_of(self._index, nprobe))
+        return known[1]
 
     def _scan(self, queries: Float32, k: int, allowed: Int64 | None) -> tuple[Float32, Int64]:
         if allowed is None:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, MmindexError, NoVectorError, UsageError
 from mmindex.core.modality import Modality
-from mmindex.core.model_names import PHOTOS
 from mmindex.core.progress import get_logger
 from mmindex.models.resolve import unfit
 from mmindex.search.hits import IndexedImage, find_images
@@ -41,6 +40,9 @@ LoadTexts = Callable[[], "TextEncoder | None"]
 # Images per batch, and the largest total size of their files in memory.
 _BATCH = 64
 _BATCH_BYTES = 64 << 20
+# For more texts, torch and the whole model save more time than it takes to load them. For models of
+# several sizes, this is the case from about 150 to 1,000 texts.
+_FEW_TEXTS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +111,22 @@ class Vectorizer:
         with self._lock:
             if self._encoder is None:
                 self._encoder = self._checked(self.load())
+                self._texts = None
             return self._encoder
 
     @property
     def text_encoder(self) -> TextEncoder:
-        """What encodes texts, loaded on first use: the model, or only its text side.
+        """What encodes texts, loaded on first use: only the text side, or the whole model.
+
+        If the whole model was loaded already, or is later, it also encodes texts: they are not in
+        memory twice.
 
         Raises:
             ModelMismatchError: the model is no longer the model of the index.
         """
         with self._lock:
+            if self._encoder is not None:
+                return self._encoder
             if self._texts is None:
                 loaded = self.load_texts()
                 self._texts = self.encoder if loaded is None else self._checked(loaded)
@@ -133,10 +141,12 @@ class Vectorizer:
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Encode texts: float32 (n, dim); rows can be unusable, see Encoder.
 
+        Many texts at once are encoded by the whole model, which is faster after it was loaded.
+
         It logs a warning if texts are longer than the context of the model.
         """
         with self._lock:
-            encoder = self.text_encoder
+            encoder = self.text_encoder if len(texts) <= _FEW_TEXTS else self.encoder
             before = encoder.cut_texts
             vectors = encoder.encode_texts(texts)
             cut = encoder.cut_texts - before
@@ -272,9 +282,11 @@ class Vectorizer:
         opened = [part.given for part in parts if part.is_opened]
         named = [part for part in parts if part.given is None]
         texts = [part.value for part in named if part.kind is Modality.TEXT]
-        said = iter(self.texts(texts) if texts else ())
+        # Images first: if they need the whole model, it also encodes the texts.
         drawn = iter(self.images(opened) if opened else ())  # type: ignore[arg-type]  # images
-        shown = self.named_images([part.value for part in named if part.kind is Modality.IMAGE])
+        images = [part.value for part in named if part.kind is Modality.IMAGE]
+        shown = iter(list(self.named_images(images)))
+        said = iter(self.texts(texts) if texts else ())
         vectors = np.empty((len(parts), self.snapshot.encoder.dim), dtype=np.float32)
         asked: list[Asked | None] = [None] * len(parts)
         for row, part in enumerate(parts):
@@ -408,17 +420,8 @@ def _load(snapshot: Snapshot, device: str) -> Encoder:
 def _load_texts(snapshot: Snapshot, device: str) -> TextEncoder | None:
     """Load the text side alone if it runs on the CPU without torch; otherwise return None."""
     from mmindex.models.devices import place
-    from mmindex.models.files import locate
-    from mmindex.models.fingerprint import describe
-    from mmindex.models.photos_texts import read_photos_texts
-    from mmindex.models.resolve import LOCAL_DIR
+    from mmindex.models.text_side import read_text_side
 
-    name = snapshot.encoder.model
-    # Adapted and refitted models are in folders.
-    if name != PHOTOS and not name.startswith(LOCAL_DIR):
+    if place(device, model=snapshot.encoder.model).devices != ("cpu",):
         return None
-    if place(device, model=name).devices != ("cpu",):
-        return None
-    request = request_of(snapshot)
-    files = locate(request)
-    return read_photos_texts(files, describe(request, files, "fp32"))
+    return read_text_side(request_of(snapshot), snapshot.encoder)

@@ -30,7 +30,7 @@ from mmindex.serve.problems import RequestError, problem
 from mmindex.serve.protocol import TimedH11Protocol
 from mmindex.serve.service import Service
 from mmindex.serve.settings import EXIT_S, SHUTDOWN_S, ServeSettings
-from mmindex.serve.web import STYLES, pages_routes
+from mmindex.serve.web import SHEETS, pages_routes
 
 _MOST_HEAD_BYTES = 32 << 10
 
@@ -84,11 +84,14 @@ class _Counted:
 
 
 def _plain_routes(service: Service) -> list[Route]:
-    css = stylesheet(STYLES)
+    sheets = {name: stylesheet(files) for name, files in SHEETS.items()}
     script = (resources.files("mmindex.serve") / "static" / "app.js").read_text("utf-8")
     kept = {"Cache-Control": "private, max-age=3600"}
 
-    async def style(_: Request) -> Response:
+    async def style(request: Request) -> Response:
+        css = sheets.get(request.path_params["name"])
+        if css is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
         return Response(css, media_type="text/css", headers=kept)
 
     async def app_script(_: Request) -> Response:
@@ -106,7 +109,7 @@ def _plain_routes(service: Service) -> list[Route]:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     return [
-        Route("/static/style.css", style, name="style"),
+        Route("/static/{name}.css", style, name="style"),
         Route("/static/app.js", app_script, name="script"),
         Route("/favicon.ico", icon, name="icon"),
         Route("/healthz", health, name="health"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 
 from starlette.responses import HTMLResponse, Response
 
@@ -23,8 +25,17 @@ class Site:
 
     def page(self, template: str, view: View, status: int = 200, **values: object) -> Response:
         """Render a template with the search form; ``values`` are its variables."""
+        text = render_linked(template, "/static/style.css", **{**self._common(view), **values})
+        return HTMLResponse(text, status)
+
+    def framed(self, template: str, _styles: Sequence[str], /, **values: object) -> str:
+        """Render a page of the commands with the search form and the links of the service."""
+        common = {**self._common(View(())), "frame": "serve_base.html"}
+        return render_linked(template, f"/static/{Path(template).stem}.css", **{**common, **values})
+
+    def _common(self, view: View) -> dict[str, object]:
         served = self.service.live.current
-        common = {
+        return {
             "query": view.get("q"),
             "warnings": [warning_about(served.snapshot), self.service.live.problem],
             "manifest": served.manifest,
@@ -35,8 +46,6 @@ class Site:
             "kept": (),
             "version": served.number,
         }
-        text = render_linked(template, "/static/style.css", **{**common, **values})
-        return HTMLResponse(text, status)
 
     def error(self, view: View, error: MmindexError, **values: object) -> Response:
         """Return the page of an error with its remedy.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ from mmindex.core.errors import MmindexError
 from mmindex.core.modality import Modality
 from mmindex.pages.controls import Fact, pager
 from mmindex.pages.page import shown_model
+from mmindex.serve.address import quoted
 from mmindex.serve.asks import read_number
 from mmindex.serve.live import Served
 from mmindex.serve.site import Site
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _ROWS: Final = 100  # rows of a table per page
 _VERSIONS: Final = 50  # number of newest versions in the list
-_POLICY: Final = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,13 @@ class StorePages:
 
             threshold = default_threshold(served.snapshot.encoder)
             groups = near_duplicates(served.snapshot, threshold)
-            return dedup_page(served.snapshot, groups, threshold)
+            return dedup_page(
+                served.snapshot,
+                groups,
+                threshold,
+                render=self.site.framed,
+                link=lambda name: f"/picture/{quoted(name)}",
+            )
 
         return await self._made(served, View.of(request), "duplicates", make)
 
@@ -59,7 +64,8 @@ class StorePages:
             from mmindex.pages.report import report_page
 
             config = settings_of(served.snapshot)
-            return report_page(served.snapshot, measure(served.snapshot, config), config, None)
+            measured = measure(served.snapshot, config)
+            return report_page(served.snapshot, measured, config, render=self.site.framed)
 
         return await self._made(served, View.of(request), "report", make)
 
@@ -75,9 +81,7 @@ class StorePages:
             waiting = self.site.page("serve_wait.html", view, name=name)
             waiting.headers["Refresh"] = "2"
             return waiting
-        policy = _POLICY.search(text)
-        headers = {"Content-Security-Policy": policy[1].replace("&#39;", "'")} if policy else {}
-        return HTMLResponse(text, headers=headers)
+        return HTMLResponse(text)
 
     async def quarantine(self, request: Request) -> Response:
         """Return the items in quarantine, filtered by reason."""

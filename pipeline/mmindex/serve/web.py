@@ -17,7 +17,12 @@ from mmindex.serve.service import Service
 from mmindex.serve.site import Site
 from mmindex.serve.store_pages import StorePages
 
-STYLES: Final = ("base.css", "cards.css", "tables.css", "controls.css", "serve.css")
+_STYLES: Final = ("base.css", "cards.css", "tables.css", "controls.css", "serve.css")
+SHEETS: Final = {
+    "style": _STYLES,
+    "duplicates": (*_STYLES, "duplicates.css"),
+    "report": (*_STYLES, "report.css"),
+}
 
 
 def pages_routes(service: Service, guard: Guard) -> list[Route]:

@@ -8,8 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, os_errors
 from mmindex.store.layout import Layout
@@ -118,6 +120,29 @@ class Objects:
         """
         with self.open_parquet(ref) as file:
             return file.read(columns=list(columns) if columns is not None else None)
+
+    def take(self, ref: ObjectRef, columns: Sequence[str], rows: NDArray[np.int64]) -> pa.Table:
+        """Read some rows of a Parquet object from the row groups that have them.
+
+        Args:
+            ref: the object.
+            columns: the columns to read.
+            rows: int64 (n,), ascending, distinct.
+
+        Raises:
+            DataError: the object is missing or damaged.
+        """
+        first, parts = 0, []
+        with self.open_parquet(ref) as file:
+            for group in range(file.num_row_groups):
+                size = file.metadata.row_group(group).num_rows
+                low, high = np.searchsorted(rows, (first, first + size))
+                if low < high:
+                    part = file.read_row_group(group, columns=list(columns))
+                    parts.append(part.take(pa.array(rows[low:high] - first)))
+                first += size
+            schema = pa.schema([file.schema_arrow.field(column) for column in columns])
+        return pa.concat_tables([schema.empty_table(), *parts])
 
     def iter_batches(
         self, ref: ObjectRef, columns: Sequence[str] | None = None, rows: int = 65_536

@@ -22,6 +22,7 @@ from mmindex.store.holds import Hold, lock_shared, take_current
 from mmindex.store.layout import Layout
 from mmindex.store.manifest import EncoderInfo, IndexInfo, Manifest
 from mmindex.store.objects import Objects
+from mmindex.store.rows import Rows
 from mmindex.store.vectors import Vectors
 
 Int64 = NDArray[np.int64]
@@ -30,6 +31,12 @@ Float32 = NDArray[np.float32]
 TABLES = {Modality.IMAGE: "images", Modality.TEXT: "captions"}
 """The table with the rows of each side."""
 
+# Up to this number, keys are read one by one: pyarrow's `take` copies the whole column first, which
+# takes 40 ms for a million keys.
+_FEW_KEYS = 10_000
+# The request that prepares look-ups, which takes as long as reading a table four times.
+_PREPARED_AT = 5
+_TEXTS = {"images": ("image_id", "uri"), "captions": ("caption_id", "image_id", "text")}
 _SEARCHABLE = ("encode", "index")
 
 
@@ -56,7 +63,8 @@ class Snapshot:
     _keys: dict[Modality, pa.ChunkedArray[Any]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-
+    _rows: dict[str, Rows] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _requests: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
     _lock: RLock = field(default_factory=RLock, init=False, repr=False, compare=False)
 
     @property
@@ -102,17 +110,28 @@ class Snapshot:
             columns: the columns to read.
             rows: int64 (n,), ascending, distinct.
         """
-        first, parts = 0, []
-        with self.open_parquet(name) as file:
-            for group in range(file.num_row_groups):
-                size = file.metadata.row_group(group).num_rows
-                low, high = np.searchsorted(rows, (first, first + size))
-                if low < high:
-                    part = file.read_row_group(group, columns=list(columns))
-                    parts.append(part.take(pa.array(rows[low:high] - first)))
-                first += size
-            schema = pa.schema([file.schema_arrow.field(column) for column in columns])
-        return pa.concat_tables([schema.empty_table(), *parts])
+        return self.objects.take(self.manifest.require(name), columns, rows)
+
+    def rows(self, name: str, *, now: bool = False) -> Rows | None:
+        """Return the rows of a table for look-ups by key or id, read once for all threads.
+
+        Args:
+            name: ``images`` or ``captions``.
+            now: read them at the first request. By default, the first requests return None: for a
+                few queries, reading the table is faster than preparing look-ups.
+
+        Raises:
+            NoInputError, DataError: as :meth:`table`.
+        """
+        with self._lock:
+            if name in self._rows:
+                return self._rows[name]
+            self._requests[name] = self._requests.get(name, 0) + 1
+            if not now and self._requests[name] < _PREPARED_AT:
+                return None
+            known = Rows(self.objects, self.manifest.require(name), _TEXTS[name])
+            self._rows[name] = known
+            return known
 
     def index(self, side: Modality) -> IndexInfo:
         """Return how one side is searched.
@@ -178,12 +197,16 @@ class Snapshot:
         rows = self.index(side).rows
         if len(ids) and (ids.min() < 0 or ids.max() >= rows):
             raise UsageError(f"ids must be in 0..{rows - 1}")
-        keys = self.keys(side).take(
-            pa.array(ids.tolist(), pa.int64())  # of an array, pyarrow would import numpy.ma
-        )
-        if keys.null_count:
+        column = self.keys(side)
+        if len(ids) <= _FEW_KEYS:
+            keys = [column[row].as_py() for row in ids.tolist()]
+        else:
+            keys = column.take(
+                pa.array(ids.tolist(), pa.int64())  # of an array, pyarrow would import numpy.ma
+            ).to_pylist()
+        if None in keys:
             raise DataError(f"{side}: an id has no key", "run `mmindex check --full`")
-        return [str(key) for key in keys.to_pylist()]
+        return [str(key) for key in keys]
 
     def vector_of(self, side: Modality, key: str) -> Float32:
         """Return the stored vector of a key: float32 (dim,), of length 1 up to float16 rounding.

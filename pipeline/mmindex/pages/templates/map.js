@@ -7,6 +7,8 @@ const canvas = document.getElementById("plane");
 const brush = canvas.getContext("2d");
 const peek = document.getElementById("peek");
 const peekCanvas = peek.querySelector("canvas");
+const link = peek.querySelector("a");
+const said = document.getElementById("said");
 const data = JSON.parse(document.getElementById("data").textContent);
 const pictures = document.getElementById("pictures");
 const groupButtons = Array.from(document.querySelectorAll("button[data-group]"));
@@ -21,6 +23,8 @@ const places = numbers(data.xy, Uint16Array);
 const groups = numbers(data.groups, Uint8Array);
 const tileOf = numbers(data.tile_of, Int32Array);
 const sizes = numbers(data.tile_sizes, Uint8Array);
+const copies = numbers(data.copies, Uint32Array);
+const folderOf = numbers(data.folder_of, Int32Array);
 const pointOf = new Int32Array(sizes.length / 2);
 tileOf.forEach((tile, point) => { if (tile >= 0) pointOf[tile] = point; });
 const sheets = data.sheets.map((address) => {
@@ -30,11 +34,12 @@ const sheets = data.sheets.map((address) => {
   return image;
 });
 
+const MANY = 8000;  // more visible points are drawn as a cloud
 let width = 1, height = 1, ratio = 1;
 let view = { x: 0.5, y: 0.5, zoom: 1 };  // the middle of the window, in the plane
 let chosen = 0;       // the number of the highlighted group; 0: all
-let under = -1;       // the point under the pointer
-let pinned = false;
+let under = -1;       // the point whose card is shown
+let pinned = false;   // whether the card stays when the pointer leaves the point
 let colours = {};
 let waiting = false;
 
@@ -50,6 +55,9 @@ function readColours() {
   colours = { card: named("--card"), ink: named("--ink"), line: named("--edge"),
               accent: named("--accent"), groups: [] };
   for (let number = 1; number <= 16; number++) colours.groups.push(named(`--group-${number}`));
+  colours.parts = colours.groups.map((colour) => (
+    [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16))
+  ));
 }
 
 // The plane fills the window; one direction is stretched up to twice as much as the other. In a
@@ -99,25 +107,59 @@ function draw() {
 
 function drawDots() {
   const size = radius();
-  const paths = colours.groups.map(() => new Path2D());
+  const visible = [];
   for (let point = 0; point < count; point++) {
+    if (inside(atX(point), atY(point), size)) visible.push(point);
+  }
+  if (visible.length > MANY) drawCloud(visible, size);
+  else drawDiscs(visible, size);
+}
+
+function drawDiscs(visible, size) {
+  const paths = colours.groups.map(() => new Path2D());
+  for (const point of visible) {
     const x = atX(point), y = atY(point);
-    if (!inside(x, y, size)) continue;
     const path = paths[(groups[point] - 1) % paths.length];
-    if (size < 2) path.rect(x - size, y - size, 2 * size, 2 * size);
-    else { path.moveTo(x + size, y); path.arc(x, y, size, 0, 7); }
+    path.moveTo(x + size, y);
+    path.arc(x, y, size, 0, 7);
   }
   paths.forEach((path, number) => {
-    brush.globalAlpha = chosen && number + 1 !== chosen ? 0.13 : count > 20000 ? 0.7 : 0.88;
+    brush.globalAlpha = chosen && number + 1 !== chosen ? 0.13 : 0.88;
     brush.fillStyle = colours.groups[number];
     brush.fill(path);
-    if (size >= 3 && count <= 3000) {
+    if (size >= 3 && visible.length <= 3000) {
       brush.strokeStyle = colours.card;
       brush.lineWidth = 1;
       brush.stroke(path);
     }
   });
   brush.globalAlpha = 1;
+}
+
+// Tens of thousands of paths are slow, and would hide how dense the points are: here, each point
+// adds to the opacity of a few pixels.
+function drawCloud(visible, size) {
+  const image = brush.createImageData(canvas.width, canvas.height);
+  const pixels = image.data;
+  const edge = Math.max(1, Math.round(2 * size * ratio));
+  const share = Math.min(0.6, Math.max(0.25, 25000 / visible.length));
+  for (const point of visible) {
+    const colour = colours.parts[(groups[point] - 1) % colours.parts.length];
+    const most = chosen && groups[point] !== chosen ? 40 : 255;
+    const left = Math.round(atX(point) * ratio - edge / 2);
+    const top = Math.round(atY(point) * ratio - edge / 2);
+    const right = Math.min(left + edge, image.width), bottom = Math.min(top + edge, image.height);
+    for (let y = Math.max(top, 0); y < bottom; y++) {
+      for (let x = Math.max(left, 0); x < right; x++) {
+        const at = 4 * (y * image.width + x);
+        pixels[at] = colour[0];
+        pixels[at + 1] = colour[1];
+        pixels[at + 2] = colour[2];
+        if (pixels[at + 3] < most) pixels[at + 3] += (most - pixels[at + 3]) * share;
+      }
+    }
+  }
+  brush.putImageData(image, 0, 0);
 }
 
 const meet = (one, other) => (
@@ -222,7 +264,9 @@ function nearest(x, y, reach) {
   return best;
 }
 
-function show(point) {
+function show(point, keep = false) {
+  pinned = keep && point >= 0;
+  peek.classList.toggle("pinned", pinned);
   if (point === under) return;
   under = point;
   peek.hidden = point < 0;
@@ -254,9 +298,49 @@ function fill(point) {
     element.textContent = text || "";
     element.hidden = !text;
   };
+  link.textContent = data.files[point];
+  if (folderOf[point] < 0) link.removeAttribute("href");
+  else link.href = data.folders[folderOf[point]] + data.links[point];
   part(".caption", data.captions[point]);
+  part(".more", copiesText(point));
   part(".where", data.locations ? data.locations[point] : "");
   part(".id", data.ids[point]);
+}
+
+function copiesText(point) {
+  const more = copies[point];
+  return more ? `${more.toLocaleString("en")} exact ${more === 1 ? "copy" : "copies"}` : "";
+}
+
+// Keeps the card of a point, as if it was selected with the pointer, and says what it shows.
+function select(point) {
+  const x = atX(point), y = atY(point), edge = 30;
+  if (x < edge || y < edge || x > width - edge || y > height - edge) {
+    view.x += (x - width / 2) / scaleX / view.zoom;
+    view.y -= (y - height / 2) / scaleY / view.zoom;
+  }
+  show(-1);
+  show(point, true);
+  const name = (data.names.find((group) => group.number === groups[point]) || {}).name;
+  said.textContent = [data.files[point], data.captions[point], copiesText(point),
+                      name ? `in the group ${name}` : ""]
+    .filter(Boolean).map((text) => text.replace(/\.$/, "")).join(". ");
+}
+
+// Goes to the next point in a direction of the screen.
+function step(right, below) {
+  if (under < 0) return select(nearest(width / 2, height / 2, Infinity));
+  const x = atX(under), y = atY(under), least = Math.max(6, radius());
+  let best = -1, cost = Infinity;
+  for (let point = 0; point < count; point++) {
+    if (point === under || (chosen && groups[point] !== chosen)) continue;
+    const dx = atX(point) - x, dy = atY(point) - y;
+    const ahead = dx * right + dy * below, aside = Math.abs(dx * below) + Math.abs(dy * right);
+    if (ahead < least || aside > ahead || ahead + 2 * aside >= cost) continue;
+    best = point;
+    cost = ahead + 2 * aside;
+  }
+  if (best >= 0) select(best);
 }
 
 function move(dx, dy) {
@@ -273,13 +357,26 @@ function zoom(factor, x = width / 2, y = height / 2) {
   view.y -= (y - height / 2) / scaleY / view.zoom * shift;
   view.zoom *= bounded;
   if (view.zoom === 1) view = { x: 0.5, y: 0.5, zoom: 1 };
+  // While all points are visible, a finger scrolls the page.
+  canvas.style.touchAction = view.zoom === 1 ? "pan-y" : "none";
   unpin();
   later();
 }
 
+// Zooms around the selected point, and keeps its card.
+function zoomByKey(factor) {
+  if (!pinned) return zoom(factor);
+  const point = under;
+  zoom(factor, atX(point), atY(point));
+  select(point);
+}
+
 function unpin() {
-  pinned = false;
   show(-1);
+}
+
+function showAll() {
+  zoom(1 / view.zoom);
 }
 
 function choose(number) {
@@ -327,38 +424,46 @@ canvas.addEventListener("pointermove", (event) => {
 });
 function release(event) {
   if (held.delete(event.pointerId) && moved < 5 && event.type === "pointerup") {
-    const point = nearest(event.offsetX, event.offsetY, 22);
-    pinned = false;
-    show(point);
-    pinned = point >= 0;
+    show(nearest(event.offsetX, event.offsetY, 22), true);
   }
 }
 canvas.addEventListener("pointerup", release);
 canvas.addEventListener("pointercancel", release);
 canvas.addEventListener("pointerleave", () => { if (!pinned && !held.size) show(-1); });
+// The wheel scrolls the page until the map is selected.
 canvas.addEventListener("wheel", (event) => {
+  if (document.activeElement !== canvas && !event.ctrlKey) return;
   event.preventDefault();
   zoom(Math.exp(-event.deltaY * 0.0015), event.offsetX, event.offsetY);
 }, { passive: false });
 canvas.addEventListener("dblclick", (event) => zoom(2, event.offsetX, event.offsetY));
 canvas.addEventListener("keydown", (event) => {
-  const step = 60;
-  const keys = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
-  if (keys[event.key]) move(...keys[event.key]);
-  else if (event.key === "+" || event.key === "=") zoom(1.5);
-  else if (event.key === "-") zoom(1 / 1.5);
-  else if (event.key === "Escape") { view = { x: 0.5, y: 0.5, zoom: 1 }; chosen && choose(chosen); unpin(); later(); }
+  const arrows = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  const arrow = arrows[event.key];
+  if (arrow && event.shiftKey) move(-60 * arrow[0], -60 * arrow[1]);
+  else if (arrow) step(...arrow);
+  else if (event.key === "+" || event.key === "=") zoomByKey(1.5);
+  else if (event.key === "-") zoomByKey(1 / 1.5);
+  else if (event.key === "Enter" && link.href && pinned) link.click();
   else return;
   event.preventDefault();
 });
+panel.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  leave();
+  canvas.focus();
+});
+
+// Closes the card; if there is none, shows everything again.
+function leave() {
+  if (pinned) return unpin();
+  if (chosen) choose(chosen);
+  showAll();
+}
 
 document.getElementById("closer").addEventListener("click", () => zoom(1.7));
 document.getElementById("farther").addEventListener("click", () => zoom(1 / 1.7));
-document.getElementById("whole").addEventListener("click", () => {
-  view = { x: 0.5, y: 0.5, zoom: 1 };
-  unpin();
-  later();
-});
+document.getElementById("whole").addEventListener("click", showAll);
 pictures.addEventListener("click", () => {
   pictures.setAttribute("aria-pressed", String(pictures.getAttribute("aria-pressed") !== "true"));
   later();

@@ -1,0 +1,28 @@
+"""What the tokenizers have in common: their files, and the size of their caches."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Final
+
+from mmindex.core.errors import DataError, os_errors
+
+# Words that a tokenizer caches with their tokens; English captions have about 100,000.
+CACHED_WORDS: Final = 200_000
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a compressed text file (gzip, UTF-8).
+
+    Raises:
+        DataError: it is not text.
+        MmindexError: it cannot be read.
+    """
+    with os_errors(path):
+        data = path.read_bytes()
+    try:
+        return gzip.decompress(data).decode("utf-8").split("\n")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a compressed text file: {error}") from error
