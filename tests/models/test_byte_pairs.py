@@ -111,7 +111,11 @@ def test_the_cache_of_words_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     np.testing.assert_array_equal(pairs(["the red dog on a cat"], 24), once)
 
 
-@pytest.mark.parametrize("data", [b"not gzip", gzip.compress(b"a b")[:-9], gzip.compress(b"\xff")])
+@pytest.mark.parametrize(
+    "data",
+    [b"not gzip", gzip.compress(b"a b")[:-9], gzip.compress(b"\xff")],
+    ids=["no gzip", "cut", "no utf-8"],
+)
 def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "m.gz").write_bytes(data)
     with pytest.raises(DataError, match=r"m\.gz: not a compressed text file"):
