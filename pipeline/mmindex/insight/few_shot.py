@@ -129,7 +129,7 @@ def probe(zero: Classifier, examples: Examples) -> Iterator[Classifier]:
             total.backward()  # type: ignore[no-untyped-call]  # torch's is not typed
             return float(total.detach())
 
-        optimizer.step(loss)
+        optimizer.step(loss)  # type: ignore[no-untyped-call]  # torch's is not typed
         yield replace(zero, vectors=vectors.detach().numpy().astype(np.float32))
 
 
