@@ -74,6 +74,8 @@ FOREIGN_OPTIONS = {
     "--requeue": "sbatch",
     "--sshloginfile": "parallel",
     "--strict": "mypy",
+    "--runs": "benchmarks/bench_few_shot.py",
+    "--tests": "benchmarks/bench_few_shot.py",
     "--text-model": "benchmarks/fit_photos.py",
     "--user": "systemctl",
     "--wrap": "sbatch",

@@ -84,7 +84,7 @@ class Said:
         vectors = snapshot.vectors(Modality.TEXT).take(self.ids[wanted]).astype(np.float32)
         sums = np.zeros((len(rows), snapshot.encoder.dim), dtype=np.float32)
         np.add.at(sums, np.repeat(np.arange(len(rows)), counts), vectors)
-        sums /= np.maximum(counts, 1)[:, None].astype(np.float32)
+        sums *= np.asarray(1 / np.maximum(counts, 1), dtype=np.float32)[:, None]
         return sums
 
 
