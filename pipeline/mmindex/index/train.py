@@ -27,8 +27,8 @@ _OPQ_ROWS = 32_768
 # probes. Below this number of distances per round, all 10 rounds take at most two seconds.
 _LIST_ROUNDS = 5
 _MANY_DISTANCES = 100_000_000
-# Coded centres: the number of exactly compared centres when a vector is assigned to a list, and the
-# number of rows that train the codes.
+# Centres with codes: the number of centres that are compared exactly when a vector is assigned to a
+# list, and the number of rows that the codes are trained with.
 _CENTRES_A_VECTOR = 16
 _CENTRE_CODE_ROWS = 8_192
 # PCA: 32,768 rows are 64 for each of 512 dimensions.

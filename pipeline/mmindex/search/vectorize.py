@@ -115,7 +115,7 @@ class Vectorizer:
     def text_encoder(self) -> TextEncoder:
         """What encodes texts, loaded on first use: only the text side, or the whole model.
 
-        If the whole model was loaded already, or is later, it also encodes texts: they are not in
+        As soon as the whole model is loaded, it also encodes texts, so that the text side is not in
         memory twice.
 
         Raises:
@@ -277,7 +277,7 @@ class Vectorizer:
         opened = [part.given for part in parts if part.is_opened]
         named = [part for part in parts if part.given is None]
         texts = [part.value for part in named if part.kind is Modality.TEXT]
-        # Images first: if they need the whole model, it also encodes the texts.
+        # Images come first: if they need the whole model, it also encodes the texts.
         drawn = iter(self.images(opened) if opened else ())  # type: ignore[arg-type]  # images
         images = [part.value for part in named if part.kind is Modality.IMAGE]
         shown = iter(list(self.named_images(images)))
