@@ -30,7 +30,7 @@ from mmindex.store.publish import StagedFile
 Int64 = NDArray[np.int64]
 
 # Centres with codes: the number of centres that are compared exactly, for each list to probe. With
-# 1, about half of the probed lists are the nearest ones; with 4, all of them.
+# clustered vectors, half of the probed lists are the nearest ones with 1, and all of them with 4.
 _CENTRES_A_PROBE = 3.0
 
 # Index types whose removal and addition were verified for each code.

@@ -102,8 +102,8 @@ class Learned:
 def probe(zero: Classifier, examples: Examples) -> Iterator[Classifier]:
     """Learn label vectors by logistic regression that starts at the vectors of the texts.
 
-    The prior of each vector is a normal distribution around the vector of its text. With few images,
-    the vectors therefore stay close to those of the texts.
+    The prior of each vector is a normal distribution around the vector of its text. With few
+    images, the vectors therefore stay close to those of the texts.
     """
     import torch
 
