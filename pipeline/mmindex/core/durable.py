@@ -43,8 +43,8 @@ def check_target(path: Path) -> None:
 def file_aside(target: Path) -> Iterator[Path]:
     """Yield the path of a new file that replaces ``target`` if the block ends without an error.
 
-    The file is fsynced before it gets its name. Temporary files of killed processes for ``target``
-    are removed.
+    The file is fsynced before it gets its name. Temporary files for ``target`` that killed
+    processes have left are removed.
 
     Raises:
         OSError: no permission, the disk is full, or an I/O error occurs.

@@ -24,7 +24,7 @@ from mmindex.core.records import Hit, NamedHit
 from mmindex.store.objects import contents, valid_text
 from mmindex.store.snapshot import TABLES, Snapshot
 
-# Columns that every query uses to find rows.
+# Columns that queries use repeatedly to find rows.
 _LOOKED_UP = ("key", "image_id")
 
 

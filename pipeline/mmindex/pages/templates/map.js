@@ -136,8 +136,8 @@ function drawDiscs(visible, size) {
   brush.globalAlpha = 1;
 }
 
-// Tens of thousands of paths are slow to draw, and hide how dense the points are. Instead, each point
-// raises the opacity of a few pixels.
+// Tens of thousands of paths are slow to draw, and hide how dense the points are. Instead, each
+// point raises the opacity of a few pixels.
 function drawCloud(visible, size) {
   const image = brush.createImageData(canvas.width, canvas.height);
   const pixels = image.data;
