@@ -120,7 +120,7 @@ def classify(
     if out is not None:
         raise UsageError("`out` needs `learn`", "remove `out`, or add `learn`")
     if labels is None:
-        raise UsageError("no labels are given", "add `labels`")
+        raise UsageError("missing option '`labels`'", "`mmindex classify --help` shows the usage")
     right = known_truth(truth, confusion is not None, images, where)
     with open_vectorizer(store_path(store), device) as vectorizer:
         rows = _rows(vectorizer, where)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mmindex.insight import classify
 from mmindex.insight.classify import Cache, Classifier
 from mmindex.insight.few_shot import (
     METHODS,
@@ -83,11 +84,16 @@ def test_a_probe_starts_at_the_texts() -> None:
     assert moved[0] < 0.1 < moved[-1]
 
 
-def test_the_cache_adds_the_mean_similarity_of_each_label() -> None:
+@pytest.mark.parametrize("at_once", [1, 1 << 22])
+def test_the_cache_adds_the_mean_similarity_of_each_label(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classify, "_SIMILARITIES", at_once)
     images = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
     cache = Cache(images, np.array([0, 0, 2]), weight=2.0, sharpness=5.0)
-    [logits] = cache.logits(np.array([[1.0, 0.0]]), 3)
-    assert logits == pytest.approx([1 + np.exp(-5.0), 0.0, 2 * np.exp(-5 * 0.4)])
+    logits = cache.logits(np.array([[1.0, 0.0], [0.0, 1.0]]), 3)
+    assert logits[0] == pytest.approx([1 + np.exp(-5.0), 0.0, 2 * np.exp(-5 * 0.4)])
+    assert logits[1] == pytest.approx([1 + np.exp(-5.0), 0.0, 2 * np.exp(-5 * 0.2)])
 
 
 def test_settings_come_in_a_fixed_order() -> None:

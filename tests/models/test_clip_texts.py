@@ -19,6 +19,7 @@ from mmindex.models.adapted import MAPS_FILE, Affine, Maps, config_text, parent_
 from mmindex.models.encoder import good_rows
 from mmindex.models.files import locate
 from mmindex.models.fingerprint import describe, same_model
+from mmindex.models.openclip import OpenClipEncoder
 from mmindex.models.resolve import CONFIG_FILE, ModelRequest, resolve_model
 from mmindex.models.text_side import TextSide, read_text_side
 from mmindex.search.vectorize import open_vectorizer
@@ -243,9 +244,16 @@ def cold(store: Path) -> str:
     return run.stderr.splitlines()[-1]
 
 
-def test_a_query_from_the_shell_does_not_import_torch(tmp_path: Path) -> None:
-    mmindex("build", "--store", str(tmp_path), "--source", "scenes:30", "--model", "embedded")
-    assert cold(tmp_path) == "False"
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store of the embedded model."""
+    store = tmp_path_factory.mktemp("scenes")
+    mmindex("build", "--store", str(store), "--source", "scenes:30", "--model", "embedded")
+    return store
+
+
+def test_a_query_from_the_shell_does_not_import_torch(scenes: Path) -> None:
+    assert cold(scenes) == "False"
 
 
 @pytest.mark.slow
@@ -257,9 +265,18 @@ def test_a_query_with_an_architecture_does_not_import_open_clip(tmp_path: Path) 
     assert cold(store) == "False"
 
 
-def test_once_the_whole_model_is_loaded_it_encodes_texts(tmp_path: Path) -> None:
-    mmindex("build", "--store", str(tmp_path), "--source", "scenes:30", "--model", "embedded")
-    with open_vectorizer(tmp_path, "cpu") as vectorizer:
+def test_many_texts_are_encoded_by_the_whole_model(scenes: Path) -> None:
+    texts = [f"{number} red boats" for number in range(257)]
+    with open_vectorizer(scenes, "cpu") as vectorizer:
+        few = vectorizer.texts(texts[:256])
+        assert isinstance(vectorizer.text_encoder, TextSide)
+        many = vectorizer.texts(texts)
+        assert isinstance(vectorizer.text_encoder, OpenClipEncoder)
+    np.testing.assert_allclose(many[:256], few, atol=1e-6)
+
+
+def test_once_the_whole_model_is_loaded_it_encodes_texts(scenes: Path) -> None:
+    with open_vectorizer(scenes, "cpu") as vectorizer:
         assert isinstance(vectorizer.text_encoder, TextSide)
         before = vectorizer.texts(TEXTS[:4])
         assert vectorizer.text_encoder is not vectorizer.encoder

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mmindex.core.config import EvaluateConfig
 from mmindex.core.modality import Modality
 from mmindex.evaluate.stage import measure
-from mmindex.insight.corpus_map import corpus_map
+from mmindex.insight.corpus_map import CorpusMap, MapGroup, MapPoint, corpus_map
 from mmindex.insight.dedup import near_duplicates
 from mmindex.pages.duplicates import dedup_page
 from mmindex.pages.gallery import Request, gallery_page
@@ -122,6 +123,61 @@ def test_nothing_overflows(made: Callable[[str], Path], name: str) -> None:
         for width in (PHONE, 768, DESK, WALL):
             tab.set_viewport_size({"width": width, "height": 900})
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_keyboard_goes_from_image_to_image_on_a_map(made: Callable[[str], Path]) -> None:
+    with opened(made("drawn_map")) as tab:
+        card, said = tab.locator("#peek"), tab.locator("#said")
+        tab.locator("#plane").focus()
+        seen = set()
+        for key in ("ArrowRight", "ArrowLeft", "ArrowLeft", "ArrowUp", "ArrowDown", "ArrowRight"):
+            tab.keyboard.press(key)
+            assert card.is_visible()
+            seen.add(said.text_content())
+        assert len(seen) > 1
+        assert all(" thing" in one for one in seen)  # the captions
+        tab.keyboard.press("+")
+        assert card.is_visible()
+        tab.keyboard.press("Tab")
+        assert tab.evaluate("document.activeElement.getAttribute('href')").startswith("./p/")
+        tab.keyboard.press("Escape")
+        assert card.is_hidden()
+        assert tab.evaluate("document.activeElement.id") == "plane"
+        tab.keyboard.press("Escape")
+        assert tab.evaluate("view.zoom") == 1
+
+
+def test_the_wheel_scrolls_the_page_until_the_map_is_selected(made: Callable[[str], Path]) -> None:
+    with opened(made("drawn_map")) as tab:
+        box = tab.locator("#plane").bounding_box()
+        middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        tab.mouse.move(*middle)
+        tab.mouse.wheel(0, -300)
+        assert tab.evaluate("view.zoom") == 1
+        tab.mouse.click(*middle)
+        tab.mouse.wheel(0, -300)
+        tab.wait_for_function("view.zoom > 1")
+
+
+def test_a_map_of_many_images_is_drawn_as_a_cloud(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    points = tuple(
+        MapPoint(f"v/{n}", f"/v.npy#{n}", x, y, 1 + n % 2, 0.5, 0, None)
+        for n, (x, y) in enumerate(rng.uniform(size=(20_000, 2)).tolist())
+    )
+    groups = tuple(MapGroup(n, f"group {n}", 10_000, n / 3, 0.5, (n,)) for n in (1, 2))
+    found = CorpusMap(1, 20_000, 20_000, "t-SNE", "", 0, points, groups, ())
+    page = tmp_path / "map.html"
+    page.write_text(map_page(published(tmp_path), found), encoding="utf-8")
+    with opened(page) as tab:
+        tab.wait_for_function("canvas.width > 300")
+        colours = "new Set(new Uint32Array(brush.getImageData(0, 0, 900, 500).data.buffer)).size"
+        tab.wait_for_function(f"{colours} > 20")
+        tab.locator("#plane").focus()
+        tab.keyboard.press("ArrowRight")
+        # There is no image, so there is no link.
+        assert tab.locator("#peek a").get_attribute("href") is None
+        assert "v.npy" in tab.locator("#said").text_content()
 
 
 @pytest.mark.parametrize("name", ["gallery", "captions", "duplicates"])

@@ -71,12 +71,12 @@ def test_rows_are_read_from_the_row_groups_that_hold_them(tmp_path: Path) -> Non
         }
 
 
-def test_look_ups_are_prepared_for_the_third_request_or_at_once(tmp_path: Path) -> None:
+def test_look_ups_are_prepared_after_some_requests_or_at_once(tmp_path: Path) -> None:
     images = images_table([("a", key_of("a"), "/a")])
     snapshot = make_store(tmp_path, images, captions_table([("a", "text")]), {}, None)
-    requests = [snapshot.rows("images") for _ in range(4)]
-    assert requests[:2] == [None, None]
-    assert requests[2] is requests[3] is not None
+    requests = [snapshot.rows("images") for _ in range(6)]
+    assert requests[:4] == [None] * 4
+    assert requests[4] is requests[5] is not None
     at_once = snapshot.rows("captions", now=True)
     assert at_once is not None
     assert snapshot.rows("captions") is at_once

@@ -85,7 +85,8 @@ class Said:
         vectors = snapshot.vectors(Modality.TEXT).take(self.ids[wanted]).astype(np.float32)
         sums = np.zeros((len(rows), snapshot.encoder.dim), dtype=np.float32)
         np.add.at(sums, np.repeat(np.arange(len(rows)), counts), vectors)
-        return sums / np.maximum(counts, 1)[:, None].astype(np.float32)
+        means: Float32 = sums / np.maximum(counts, 1)[:, None].astype(np.float32)
+        return means
 
 
 def fused_vectors(images: Float16 | Float32, captions: Float32, weight: float) -> Float32:

@@ -35,6 +35,8 @@ Int64 = NDArray[np.int64]
 
 # Rows of the images table per step: 8,192 x 512 float32 are 16 MiB.
 _BATCH: Final = 8_192
+# Number of similarities to labelled images in memory: 32 MiB as float64.
+_SIMILARITIES: Final = 1 << 22
 
 
 @runtime_checkable
@@ -67,11 +69,16 @@ class Cache:
 
     def logits(self, images: Float64, labels: int) -> Float64:
         """Return the values to add: float64 (n, labels) for float64 (n, dim)."""
-        near = np.exp(self.sharpness * (images @ self.images.T.astype(np.float64) - 1))
         counts = np.bincount(self.labels, minlength=labels)
         share = np.zeros((len(self.labels), labels))
-        share[np.arange(len(self.labels)), self.labels] = 1 / counts[self.labels]
-        return np.asarray(self.weight * near @ share)
+        share[np.arange(len(self.labels)), self.labels] = self.weight / counts[self.labels]
+        known = self.images.T.astype(np.float64)
+        found = np.empty((len(images), labels))
+        rows = max(1, _SIMILARITIES // len(self.labels))
+        for start in range(0, len(images), rows):
+            near = images[start : start + rows] @ known
+            found[start : start + rows] = np.exp(self.sharpness * (near - 1)) @ share
+        return found
 
 
 @dataclass(frozen=True, slots=True)

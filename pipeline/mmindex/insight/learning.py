@@ -30,7 +30,7 @@ CONTEXT: Final = "context"
 _IMAGE: Final = ("image", "path", "id")
 # Learning compares all images with all labels: 160 MB as float64.
 _MOST_PAIRS: Final = 20_000_000
-_MOST_IMAGES: Final = 20_000
+_MOST_IMAGES: Final = 10_000
 # The text encoder reads every label in each step: on two cores, a step takes seconds for ViT-B-32.
 _MOST_CONTEXT_LABELS: Final = 100
 

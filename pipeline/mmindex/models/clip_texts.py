@@ -88,7 +88,7 @@ class ClipPlan:
             _PLACES: (self.context_length, width),
             _PROJECTION: (width, self.dim),
         }
-        layers = [(_NORM, (width,))]
+        layers: list[tuple[str, tuple[int, ...]]] = [(_NORM, (width,))]
         for number in range(self.layers):
             block = _BLOCK.format(number)
             layers += [
@@ -112,7 +112,7 @@ class _Weights:
     prefix: str
 
     def fit(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Return whether the file has these tensors in float32 or float16, and no further layers."""
+        """Return whether the file has these tensors in float32 or float16, and no other layers."""
         every: list[str] = self.file.keys()
         names = {name[len(self.prefix) :] for name in every if name.startswith(self.prefix)}
         layers = {name for name in names if name.startswith(_LAYERS)}
@@ -135,7 +135,7 @@ class _Weights:
 
     def linear(self, name: str) -> Linear:
         """Return a linear layer; its name ends with a separator."""
-        return Linear(self.vector(f"{name}weight").T, self.vector(f"{name}bias"))
+        return Linear(self.vector(f"{name}weight"), self.vector(f"{name}bias"))
 
     def norm(self, name: str) -> Norm:
         """Return a layer normalisation; its name ends with a separator."""
@@ -178,7 +178,8 @@ class ClipTexts:
         The tower is causal: positions after the end of a text do not affect its vector.
         """
         marks = tokens if self.eos_id is None else tokens == self.eos_id
-        return marks.argmax(axis=1) + 1
+        lengths: Int64 = marks.argmax(axis=1) + 1
+        return lengths
 
     def __call__(self, tokens: Int64) -> Float32:
         """Encode int64 (b, length) as float32 (b, dim), not of unit length."""

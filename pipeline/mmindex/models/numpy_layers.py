@@ -21,7 +21,7 @@ class Linear:
     """A linear layer.
 
     Attributes:
-        weight: float32 (inputs, outputs); torch stores it transposed.
+        weight: float32 (outputs, inputs), as torch stores it.
         bias: float32 (outputs,).
     """
 
@@ -30,8 +30,9 @@ class Linear:
 
     def __call__(self, inner: Float32) -> Float32:
         """Convert float32 (..., inputs) to float32 (..., outputs)."""
-        # One product of two matrices is faster than one for each text.
-        out: Float32 = inner.reshape(-1, inner.shape[-1]) @ self.weight
+        # One product of two matrices is faster than one product per text. With few positions, this
+        # order is up to twice as fast as the other one, which would transpose the weight.
+        out: Float32 = (self.weight @ inner.reshape(-1, inner.shape[-1]).T).T
         out += self.bias
         return out.reshape(*inner.shape[:-1], -1)
 

@@ -43,7 +43,7 @@ class _Weights:
         """Return a linear layer."""
         weight = self.vector(f"{name}.weight")
         weight *= self.vector(f"{name}.weight{_SCALE}")[:, None]
-        return Linear(weight.T, self.vector(f"{name}.bias"))
+        return Linear(weight, self.vector(f"{name}.bias"))
 
     def norm(self, name: str) -> Norm:
         """Return a layer normalisation."""
@@ -75,7 +75,8 @@ class PhotosTexts:
 
     def lengths(self, tokens: Int64) -> Int64:
         """Return the number of positions that each text in int64 (b, c) needs: int64 (b,)."""
-        return np.count_nonzero(tokens, axis=1)
+        lengths: Int64 = np.count_nonzero(tokens, axis=1)
+        return lengths
 
     def __call__(self, tokens: Int64) -> Float32:
         """Encode int64 (b, length) with 0 as padding as float32 (b, dim), not of unit length."""

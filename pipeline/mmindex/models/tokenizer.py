@@ -91,8 +91,8 @@ def make_tokenizer(spec: TokenizerSpec) -> Tokenizer:
         # Imported here: other tokenizers do not need the packages that clean texts.
         from mmindex.models.byte_pairs import read_merges
 
-        tokenize = _with_options(spec) if spec.options else read_merges(spec.merges)
-        return Tokenizer(tokenize, spec.context_length, pad=0)
+        pairs = _with_options(spec) if spec.options else read_merges(spec.merges)
+        return Tokenizer(pairs, spec.context_length, pad=0)
     if spec.kind == "wordpiece" and spec.merges is not None:
         pieces = WordPiece(read_vocabulary(spec.merges), spec.context_length)
         return Tokenizer(pieces, spec.context_length, pieces.vocabulary[PAD])

@@ -34,7 +34,9 @@ TABLES = {Modality.IMAGE: "images", Modality.TEXT: "captions"}
 # Up to this number, keys are read one by one: pyarrow's `take` first copies the whole column, which
 # takes 40 ms for a million keys.
 _FEW_KEYS = 10_000
-_PREPARED_AT = 3  # the number of the request that prepares look-ups; a query makes up to two
+# The number of the request that prepares look-ups: this takes as long as scanning a table four
+# times.
+_PREPARED_AT = 5
 _TEXTS = {"images": ("image_id", "uri"), "captions": ("caption_id", "image_id", "text")}
 _SEARCHABLE = ("encode", "index")
 
@@ -117,7 +119,7 @@ class Snapshot:
         Args:
             name: ``images`` or ``captions``.
             now: whether to read them at the first request. By default, the first requests return
-                None: for one or two queries, it is faster to scan the table.
+                None: for a few queries, it is faster to scan the table.
 
         Raises:
             NoInputError, DataError: as :meth:`table`.

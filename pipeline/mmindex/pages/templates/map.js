@@ -142,9 +142,10 @@ function drawCloud(visible, size) {
   const image = brush.createImageData(canvas.width, canvas.height);
   const pixels = image.data;
   const edge = Math.max(1, Math.round(2 * size * ratio));
+  const share = Math.min(0.6, Math.max(0.25, 25000 / visible.length));
   for (const point of visible) {
     const colour = colours.parts[(groups[point] - 1) % colours.parts.length];
-    const share = chosen && groups[point] !== chosen ? 0.05 : 0.45;
+    const most = chosen && groups[point] !== chosen ? 40 : 255;
     const left = Math.round(atX(point) * ratio - edge / 2);
     const top = Math.round(atY(point) * ratio - edge / 2);
     const right = Math.min(left + edge, image.width), bottom = Math.min(top + edge, image.height);
@@ -154,7 +155,7 @@ function drawCloud(visible, size) {
         pixels[at] = colour[0];
         pixels[at + 1] = colour[1];
         pixels[at + 2] = colour[2];
-        pixels[at + 3] += (255 - pixels[at + 3]) * share;
+        if (pixels[at + 3] < most) pixels[at + 3] += (most - pixels[at + 3]) * share;
       }
     }
   }
@@ -322,7 +323,8 @@ function select(point) {
   show(point, true);
   const name = (data.names.find((group) => group.number === groups[point]) || {}).name;
   said.textContent = [data.files[point], data.captions[point], copiesText(point),
-                      name ? `in the group ${name}` : ""].filter(Boolean).join(". ");
+                      name ? `in the group ${name}` : ""]
+    .filter(Boolean).map((text) => text.replace(/\.$/, "")).join(". ");
 }
 
 // Selects the next point in a direction on the screen.
