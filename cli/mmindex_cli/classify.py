@@ -46,7 +46,7 @@ LearnOption = Annotated[
 ]
 LearnedOption = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE.safetensors", help="File for the learned labels."),
+    typer.Option("--out", metavar="FILE.safetensors", help="With --learn, the file to write."),
 ]
 TemplatesOption = Annotated[
     str | None,

@@ -91,7 +91,7 @@ def training_rows_for(n: int, dim: int, nlist: int) -> int:
 
 
 def _lists(nlist: int, code_dim: int, bits: int) -> str:
-    """Return the part of a factory string for the lists; on GPUs, centres have no codes."""
+    """Return the part of a factory string for the lists; for GPUs, their centres have no codes."""
     if bits != 4 or nlist < _CODED_CENTRES_FROM:
         return f"IVF{nlist}"
     together = next(size for size in (4, 3, 2, 1) if code_dim % size == 0)

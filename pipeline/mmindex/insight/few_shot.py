@@ -23,8 +23,8 @@ Int64 = NDArray[np.int64]
 ZERO_SHOT: Final = "zero-shot"
 _FOLDS: Final = 5
 _CONFIDENCE: Final = 1.645  # standard errors: 95 % one-sided
-# Strength of the prior of the probe, from strong to weak: with the first, labels are nearly those
-# of zero-shot; with the last, texts without a meaning hardly count.
+# Strengths of the prior of the probe, from strong to weak. With the first, the vectors are nearly
+# those of the texts; with the last, the texts have almost no effect.
 _PRIORS: Final = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 _WEIGHTS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _SHARPNESS: Final = (1.0, 2.0, 5.0, 10.0, 20.0)

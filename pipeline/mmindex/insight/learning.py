@@ -28,10 +28,10 @@ Float32 = NDArray[np.float32]
 
 CONTEXT: Final = "context"
 _IMAGE: Final = ("image", "path", "id")
-# Learning compares all images with all labels: 160 MB as float64.
+# Learning computes a logit for each image and label: 160 MB as float64.
 _MOST_PAIRS: Final = 20_000_000
 _MOST_IMAGES: Final = 10_000
-# The text encoder reads every label in each step: on two cores, a step takes seconds for ViT-B-32.
+# Each step encodes the texts of all labels; on two cores, this takes seconds with ViT-B-32.
 _MOST_CONTEXT_LABELS: Final = 100
 
 
