@@ -43,7 +43,7 @@ QuestionsOption = Annotated[
     typer.Option(
         "--questions",
         metavar="FILE.json",
-        help="With --corpus, answer the questions in this file, which has the format of VQA v2.",
+        help="With --corpus, answer the questions in this file (VQA v2 format).",
     ),
 ]
 AnnotationsOption = Annotated[
@@ -51,7 +51,8 @@ AnnotationsOption = Annotated[
     typer.Option(
         "--annotations",
         metavar="FILE.json",
-        help="With --questions, also measure the accuracy with the answers in this file.",
+        help="With --questions, compare the answers with those in this file (VQA v2 format), and "
+        "print the accuracy.",
     ),
 ]
 AnswersOption = Annotated[

@@ -32,21 +32,21 @@ LabelsOption = Annotated[
     typer.Option(
         metavar="FILE",
         help="A file with one label per line, or a .csv or .tsv with a column `label` or `name`. "
-        "After a tab, add words to use instead of the label, separated by |. Or a file from "
-        "--learn.",
+        "After a tab, add words to use instead of the label, separated by |. Or a file written "
+        "with --learn.",
     ),
 ]
 LearnOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Learn the labels from a few images: a .csv, .tsv or .jsonl file with the columns "
-        "image, label. Writes the labels to --out, without classifying images.",
+        help="Learn labels from the images in a .csv, .tsv or .jsonl file with the columns image, "
+        "label, and write them to --out. No images are classified.",
     ),
 ]
 LearnedOption = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE.safetensors", help="File for the labels from --learn."),
+    typer.Option("--out", metavar="FILE.safetensors", help="With --learn, the file to write."),
 ]
 TemplatesOption = Annotated[
     str | None,
@@ -94,7 +94,7 @@ def classify(
 ) -> None:
     """Label images without training: each image gets the label with the nearest text.
 
-    With --learn, a few labelled images improve the labels.
+    With --learn, labels are learned from a few images instead.
 
     Example: mmindex classify ~/Pictures --labels labels.txt -k 3
     """
@@ -106,16 +106,21 @@ def classify(
     if learn is not None:
         if images or k != 1 or any(one is not None for one in (truth, confusion, where)):
             raise UsageError(
-                "`learn` only learns labels", "to classify images, use the new file as `labels`"
+                "`learn` does not classify images",
+                "run `classify` again, with the new file as `labels`",
             )
         if out is None:
-            raise UsageError("`learn` needs a file for the labels", "add `out`")
+            raise UsageError(
+                "`learn` needs a file for the labels", "for example `out=labels.safetensors`"
+            )
         learning = Learning(learn, labels, templates, scale, out)
         with open_vectorizer(store_path(store), device) as vectorizer:
             print_lesson(learning.run(vectorizer), out, vectorizer.snapshot.encoder, output_format)
         return
-    if labels is None or out is not None:
-        raise UsageError("images are classified with `labels`, and `out` needs `learn`")
+    if out is not None:
+        raise UsageError("`out` needs `learn`", "remove `out`, or add `learn`")
+    if labels is None:
+        raise UsageError("missing option '`labels`'", "`mmindex classify --help` shows the usage")
     right = known_truth(truth, confusion is not None, images, where)
     with open_vectorizer(store_path(store), device) as vectorizer:
         rows = _rows(vectorizer, where)
@@ -151,7 +156,9 @@ def _classifier(
     if not is_learned(labels):
         return zero_shot(vectorizer, read_labels(labels), templates, scale)
     if templates is not None or scale is not None:
-        raise UsageError("`templates` and `scale` do not apply to learned labels", "remove them")
+        raise UsageError(
+            "`templates` and `scale` cannot be used with learned labels", "remove them"
+        )
     return load_learned(labels, vectorizer.snapshot.encoder)
 
 

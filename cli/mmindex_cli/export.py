@@ -37,8 +37,8 @@ FuseOption = Annotated[
     bool,
     typer.Option(
         "--fuse-captions",
-        help="Add the captions of an image to its vector, with a weight that is fitted to the "
-        "corpus.",
+        help="Combine the vector of each image with those of its captions; their weight is fitted "
+        "to the corpus.",
     ),
 ]
 
@@ -77,7 +77,8 @@ def _lines(report: ExportReport) -> Iterator[str]:
     if (fit := report.fit) is not None:
         yield f"weight of captions: {fit.weight:g} (fitted with {fit.queries:,} captions)"
         if fit.weight > 0:
-            yield f"recall@1 of these captions: {fit.images['r@1']:.1f} -> {fit.items['r@1']:.1f} %"
+            before, after = fit.images["r@1"], fit.items["r@1"]
+            yield f"recall@1 for these captions: {before:.1f} -> {after:.1f} %"
 
 
 def _record(report: ExportReport) -> dict[str, object]:

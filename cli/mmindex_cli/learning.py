@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """What to learn from.
+    """What labels are learned from.
 
     Attributes:
-        table: images with their labels.
-        labels: the file of the labels; None: the labels in the table.
-        templates, scale: as for classifying.
+        table: the file with the labelled images.
+        labels: the file with the labels; None: the labels in the table.
+        templates, scale: as for zero-shot classification.
         out: the file to write.
     """
 
@@ -50,7 +50,7 @@ class Learning:
 
 
 def print_lesson(lesson: Lesson, out: Path, info: EncoderInfo, form: Form) -> None:
-    """Print which method was chosen, and the accuracy of each."""
+    """Print the accuracy of each method, and which one was chosen."""
     from mmindex_cli.output import emit
 
     learned = lesson.learned

@@ -1,4 +1,4 @@
-"""Texts about all images of a store: what to write, and the report."""
+"""Options and reports of the commands that write texts about images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Target:
 
 
 def facts_of(index: Index) -> dict[str, str]:
-    """Return the model of the store for JSON."""
+    """Return the fields of JSON that describe the model of the store."""
     info = index.snapshot.encoder
     return {"model": info.model, "fingerprint": info.fingerprint}
 
@@ -52,7 +52,7 @@ def report_lines(report: TableReport, unit: str = "images") -> Iterator[str]:
     """Return the lines of a report for people."""
     yield f"{visible(str(report.path))}  {report.rows:,} {unit}"
     if report.resumed:
-        yield f"{report.resumed:,} of them are from a run that was interrupted"
+        yield f"{report.resumed:,} of them are from an interrupted run"
     if report.failed:
         yield f"{report.failed:,} {unit} cannot be used: see the column error"
 

@@ -28,18 +28,23 @@ def check_questions(target: Target, questions: Path | None, *, others: bool) -> 
         UsageError: they cannot be combined.
     """
     if questions is None:
-        raise UsageError("`annotations` belong to `questions`", "add `questions`")
-    if not target.corpus or target.where is not None:
-        raise UsageError("`questions` need `corpus`, without `where`")
+        raise UsageError("`annotations` needs `questions`", "add `questions`")
+    if not target.corpus:
+        raise UsageError("`questions` needs `corpus`", "replace `image` with `corpus`")
+    if target.where is not None:
+        raise UsageError("`questions` cannot be combined with `where`", "remove `where`")
     if others:
-        raise UsageError("a question and `answers` cannot be combined with `questions`")
+        raise UsageError(
+            "`questions` cannot be combined with a question or `answers`",
+            "put all questions into the file",
+        )
     return questions
 
 
 def answer_questions(
     index: Index, target: Target, questions: Path, annotations: Path | None, form: Form
 ) -> None:
-    """Answer the questions into a file, and print the accuracy."""
+    """Write the answers to a file; print the report and the accuracy."""
     from mmindex_cli.output import emit
 
     report, accuracy = index.ask_questions(
@@ -70,7 +75,7 @@ def _lines(report: TableReport, accuracy: VqaReport | None) -> Iterator[str]:
         shares = f"{100 * one.decoder:8.1f}  {100 * one.majority:8.1f}  {100 * one.blind:5.1f}"
         yield f"{pad(name, width)}  {one.asked:>9,}  {shares}"
     if accuracy.left_out:
-        yield f"left out: {accuracy.left_out:,} questions without an image, answer or annotation"
+        yield f"left out: {accuracy.left_out:,} questions without an answer or an annotation"
 
 
 def _record(accuracy: VqaReport) -> dict[str, object]:

@@ -148,7 +148,7 @@ def test_a_killed_job_goes_on(store: Path, tmp_path: Path, monkeypatch: pytest.M
     asked.clear()
     limit = COUNT
     done = run(store, "ask", "where is this?", "--corpus", "--out", out)
-    assert "4 of them are from a run that was interrupted" in done.stdout
+    assert "4 of them are from an interrupted run" in done.stdout
     assert asked == [f"scenes/{number}" for number in range(4, COUNT)]
     rows = pq.read_table(out).to_pylist()
     assert [row["image_id"] for row in rows] == [f"scenes/{number}" for number in range(COUNT)]

@@ -502,8 +502,8 @@ class Index(Writing):
                 (``.npy`` files with Parquet metadata, also for autofaiss) or ``hf`` (a Hugging Face
                 dataset that contains the image files).
             where: an SQL condition on images; None exports all images.
-            fuse_captions: whether the vector of an image also contains its captions, with a weight
-                that is fitted to the corpus and can be 0.
+            fuse_captions: whether to combine the vector of each image with those of its captions;
+                their weight is fitted to the corpus and can be 0.
 
         The export contains locations only if the store was opened with ``with_location``.
 

@@ -95,7 +95,7 @@ class Writing:
     ) -> TableReport:
         """Answer a question about every image, and write the answers to a Parquet file.
 
-        If a run is interrupted, the same call continues it.
+        If a call is interrupted, the same call continues it later.
 
         Args:
             question, beams: as in :meth:`ask`.
@@ -131,18 +131,25 @@ class Writing:
     ) -> tuple[TableReport, VqaReport | None]:
         """Answer the questions in a file in the format of VQA v2, and measure the accuracy.
 
+        If a call is interrupted, the same call continues it later.
+
         Args:
             questions: the JSON file of questions. An ``image_id`` is an id, a uri, or the number at
-                the end of an id; questions about other images are left out.
+                the end of an id. Questions about images outside the store are left out.
             out: the new Parquet file, with the columns ``question_id``, ``image_id``, ``uri``,
                 ``question``, ``answer``, ``score`` and ``error``.
-            annotations: the JSON file of answers, to measure the accuracy; None for none.
+            annotations: the JSON file with the answers of people; None: do not measure the
+                accuracy.
             beams: as in :meth:`ask`.
+
+        Returns:
+            The report on the new file, and the accuracy; None without ``annotations``.
 
         Raises:
             TypeError, UsageError, ModelMismatchError: as :meth:`ask_all`.
             NoInputError: a file does not exist.
-            DataError: a file is damaged, or its questions are not about images of the store.
+            DataError: a file is damaged, or none of the questions is about an indexed image.
+            BusyError: another process is writing the file.
             StorageError: the disk is full, or an I/O error occurs.
         """
         job = self._job(out, beams)
@@ -150,7 +157,7 @@ class Writing:
         if known is not None:
             from mmindex.decoder.vqa import read_annotations
 
-            read_annotations(known)  # errors are found before work that takes long
+            read_annotations(known)  # so that errors are found before the work starts
         report, asked = job.answer(as_path(questions, "questions"))
         return report, None if known is None else job.evaluate(asked, known)
 

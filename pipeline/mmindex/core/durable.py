@@ -1,4 +1,4 @@
-"""Replace files outside stores so that readers see the old content or the new, never a part.
+"""Replace files outside stores atomically: readers see the old or the new content, never a part.
 
 Files inside stores are written by :mod:`mmindex.store.publish`.
 """
@@ -16,12 +16,12 @@ from typing import Final
 from mmindex.core.errors import CannotCreateError
 from mmindex.core.system import process_exists
 
-_LONGEST = 100  # characters of the name that the temporary name repeats; names may have 255 bytes
+_LONGEST = 100  # characters of the target's name in the temporary name; names can have 255 bytes
 _ASIDE: Final = re.compile(r"\.(?P<pid>[0-9]{1,10})\.[0-9a-f]{32}\.tmp")
 
 
 def sync_path(path: Path) -> None:
-    """Make a file's content, or the names in a folder, durable."""
+    """Write a file's content, or the names in a folder, to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -30,7 +30,7 @@ def sync_path(path: Path) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Check that a file can have this name, before work that takes long.
+    """Check that a file can have this name, before a long run starts.
 
     Raises:
         CannotCreateError: the folder does not exist, or ``path`` is a folder.
@@ -43,8 +43,8 @@ def check_target(path: Path) -> None:
 def file_aside(target: Path) -> Iterator[Path]:
     """Yield the path of a new file that replaces ``target`` if the block ends without an error.
 
-    The file is fsynced before it gets its name. The files that killed processes left beside
-    ``target`` are removed.
+    The file is fsynced before it gets its name. Temporary files for ``target`` that killed
+    processes have left are removed.
 
     Raises:
         OSError: no permission, the disk is full, or an I/O error occurs.

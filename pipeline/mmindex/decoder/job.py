@@ -1,4 +1,4 @@
-"""Jobs that write texts about the images of a store into a Parquet file."""
+"""Jobs that write texts about the images of a store to a Parquet file."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _SCORE = [("score", pa.float32()), ("error", _TEXT)]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What writes the texts, and where they go.
+    """A job with a decoder, a version of a store and a new file.
 
     Attributes:
         writer: the decoder.
         snapshot: the version of the store.
-        search: how texts are searched.
+        search: the settings of the beam search.
         out: the new file.
     """
 
@@ -47,11 +47,11 @@ class Job:
 
         Args:
             prompt: the question or instruction.
-            column: the name of the text's column.
+            column: the name of the column of texts.
             rows: bool (images,), the images to write about; None for all.
 
         Raises:
-            UsageError: the prompt has no words or too many, or the file exists.
+            UsageError: the prompt has no known words or too many words, or the file exists.
             MmindexError: the file cannot be written.
         """
         if (error := self.writer.refusal(prompt)) is not None:
@@ -70,16 +70,16 @@ class Job:
         )
 
     def answer(self, questions: Path) -> tuple[TableReport, list[Question]]:
-        """Answer the questions in a file of VQA; see :mod:`mmindex.decoder.vqa`.
+        """Answer the questions in a VQA file; see :mod:`mmindex.decoder.vqa`.
 
         The table has the columns ``question_id``, ``image_id``, ``uri``, ``question``, ``answer``,
         ``score`` and ``error``.
 
         Returns:
-            the report, and the questions in the file.
+            The report, and the questions in the file.
 
         Raises:
-            DataError: the file of questions is damaged, or not about images of the store.
+            DataError: the file of questions is damaged, or none is about an indexed image.
             UsageError: ``out`` exists.
             MmindexError: a file cannot be read or written.
         """
@@ -106,10 +106,10 @@ class Job:
         return report, asked
 
     def evaluate(self, asked: list[Question], annotations: Path) -> VqaReport:
-        """Compare the answers in the file with those of people.
+        """Compare the answers in the new file with those of people.
 
         Raises:
-            DataError: the annotations are damaged, or belong to other questions.
+            DataError: the annotations are damaged, or are for other questions.
             MmindexError: they cannot be read.
         """
         known = read_annotations(annotations)

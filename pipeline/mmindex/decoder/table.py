@@ -1,8 +1,8 @@
-"""Write the rows of a long job to a Parquet file; a job that was interrupted is continued.
+"""Write the rows of a long job to a Parquet file, and continue an interrupted job.
 
-Rows are first written to numbered files in a folder beside the new file. A run that finds this
-folder continues after the last row in it, if the folder belongs to the same job. At the end, the
-rows are copied into one file, and the folder is removed.
+Rows are first written to numbered files in a folder beside the new file. If a run finds a folder of
+the same job, it continues after the last row in this folder. At the end, the rows are copied into
+one file, and the folder is removed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Row = Sequence[str | float | int | None]
 PARTIAL: Final = ".partial"
 _LOCK: Final = "LOCK"
 _ROWS: Final = 4_096  # rows in memory
-_PART_S: Final = 30.0  # the work of this time is repeated after an interruption
+_PART_S: Final = 30.0  # time between two parts: the work that is repeated after an interruption
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class TableReport:
 
     Attributes:
         path: the file.
-        rows: their number.
-        failed: rows with an error; their text is null.
-        resumed: rows from an earlier run that was interrupted.
+        rows: the number of rows.
+        failed: the number of rows with an error; their text is null.
+        resumed: the number of rows from an interrupted run.
     """
 
     path: Path
@@ -52,12 +52,13 @@ class TableReport:
 def write_rows(
     path: Path, schema: pa.Schema, rows: Callable[[int], Iterator[Row]], total: int
 ) -> TableReport:
-    """Write a table, or the rest of it.
+    """Write a table, or the rest of an interrupted one.
 
     Args:
         path: the new file; it appears when it is complete.
         schema: the columns, one of them ``error``; its metadata identifies the job.
-        rows: returns the rows of the job after the given number of rows, always in the same order.
+        rows: yields the rows of the job without the given number of first rows, always in the same
+            order.
         total: the number of rows, for the progress bar.
 
     Raises:
@@ -97,11 +98,12 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _found_parts(folder: Path, schema: pa.Schema) -> list[Path]:
-    """Return the parts from an earlier run of the same job; others are removed."""
+    """Return the parts from an earlier run of the same job; remove those of another job."""
     parts = sorted(folder.glob("*.parquet"))
     if parts and not all(_belongs(part, schema) for part in parts):
         get_logger("decoder").warning(
-            "the unfinished file has texts for another question, model or version: starting again"
+            "the model, question, options or images have changed: starting from the beginning",
+            folder=str(folder),
         )
         for part in parts:
             part.unlink()
@@ -137,7 +139,7 @@ def _write_parts(
 
 
 def _groups(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    """Yield the rows in groups, each limited by its number of rows and by time."""
+    """Yield the rows in groups with a limited number of rows and a limited time."""
     group: list[Row] = []
     begun = time.monotonic()
     for row in rows:

@@ -1,4 +1,4 @@
-"""What to ask about which image, in an order that is the same in every run."""
+"""The prompts for each image, in the same order in every run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Task:
     """Prompts for one image.
 
     Attributes:
-        id, uri: of the image.
+        id, uri: those of the image.
         prompts: questions or instructions.
-        names: the ids of the questions; empty if they have none.
+        names: the ids of the questions; empty if they have no ids.
     """
 
     id: str
@@ -55,8 +55,8 @@ def one_prompt(snapshot: Snapshot, prompt: str, rows: Rows | None = None) -> Ite
 def about_images(snapshot: Snapshot, questions: Sequence[Question]) -> list[Task]:
     """Return the questions about each image, in table order.
 
-    An image id that is text is an id or uri; a number is the number at the end of the id, as 139
-    for ``coco/val2017/000000000139``. Questions about other images are left out.
+    An ``image_id`` that is a text is an id or a uri. A number is the number at the end of an id,
+    such as 139 for ``coco/val2017/000000000139``. Questions about other images are left out.
 
     Raises:
         DataError: no image has a question, or a number belongs to two images.
@@ -74,7 +74,7 @@ def about_images(snapshot: Snapshot, questions: Sequence[Question]) -> list[Task
                 raise DataError(
                     f"the image number {number} belongs to {owners[number]!r:.80} and to "
                     f"{task.id!r:.80}",
-                    "use the ids of the images in the file of questions",
+                    "use ids instead of numbers as `image_id` in the file of questions",
                 )
             owners[number] = task.id
             found += asked[number]
@@ -92,13 +92,13 @@ def about_images(snapshot: Snapshot, questions: Sequence[Question]) -> list[Task
 
 
 def number_of(name: str) -> int | None:
-    """Return the number at the end of an image id, without its extension; None without one."""
+    """Return the number at the end of an image id without its extension; None if it has none."""
     found = _NUMBER.search(PurePosixPath(name).stem)
     return None if found is None else int(found[0])
 
 
 def after(tasks: Iterator[Task], prompts: int) -> Iterator[Task]:
-    """Yield the tasks without the given number of prompts at the beginning."""
+    """Yield the tasks without the given number of first prompts."""
     for task in tasks:
         rest = task.prompts[prompts:]
         prompts = max(0, prompts - len(task.prompts))

@@ -1,8 +1,8 @@
-"""Questions and answers in the files of VQA v2, and its accuracy.
+"""Files of questions and answers in the format of VQA v2, and the accuracy of VQA v2.
 
 The format and the accuracy are those of Y. Goyal et al., Making the V in VQA Matter, CVPR 2017
-(https://visualqa.org): ten people answer each question, and an answer is as right as the number of
-people that gave it.
+(https://visualqa.org): ten people answer each question, and the accuracy of an answer depends on
+how many of them gave it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from mmindex.core.errors import DataError
 from mmindex.sources.annotations import decode_json, read_bytes
 
-_ENOUGH: Final = 3  # people who gave the same answer
+_ENOUGH: Final = 3  # people that give the same answer: the accuracy is 1
 _NUMBERS: Final = {"none": "0"} | {
     word: str(number)
     for number, word in enumerate(
@@ -92,12 +92,12 @@ def read_questions(path: Path) -> list[Question]:
     """Read a file of questions, such as ``v2_OpenEnded_mscoco_val2014_questions.json``.
 
     Raises:
-        DataError: it is damaged, has no questions, or has one twice.
+        DataError: it is damaged, has no questions, or contains one twice.
         MmindexError: it cannot be read.
     """
     found, _ = decode_json(read_bytes(path), _Questions, str(path))
     if not found.questions:
-        raise DataError(f"{path}: no questions")
+        raise DataError(f"{path}: no questions", "add questions to the list `questions`")
     _require_different(path, found.questions)
     return found.questions
 
@@ -106,14 +106,17 @@ def read_annotations(path: Path) -> dict[str, Annotation]:
     """Read a file of answers, such as ``v2_mscoco_val2014_annotations.json``, by question id.
 
     Raises:
-        DataError: it is damaged, a question occurs twice or has no answers.
+        DataError: it is damaged, or a question occurs twice or has no answers.
         MmindexError: it cannot be read.
     """
     found, _ = decode_json(read_bytes(path), _Annotations, str(path))
     _require_different(path, found.annotations)
     for one in found.annotations:
         if not one.answers:
-            raise DataError(f"{path}: the question {one.question_id!r:.80} has no answers")
+            raise DataError(
+                f"{path}: the question {one.question_id!r:.80} has no answers",
+                "add at least one answer, or remove the question",
+            )
     return {str(one.question_id): one for one in found.annotations}
 
 
@@ -121,14 +124,17 @@ def _require_different(path: Path, found: Sequence[Question] | Sequence[Annotati
     counts = Counter(str(one.question_id) for one in found)
     name, count = max(counts.items(), key=lambda pair: pair[1], default=("", 0))
     if count > 1:
-        raise DataError(f"{path}: the question {name!r:.80} occurs {count:,} times")
+        raise DataError(
+            f"{path}: the question {name!r:.80} occurs {count:,} times",
+            "use each `question_id` once",
+        )
 
 
 def normalised(answer: str) -> str:
-    """Return an answer in the form in which VQA compares answers.
+    """Return an answer in the form in which VQA v2 compares answers.
 
-    It is in lower case, without articles and most punctuation; numbers are digits, and missing
-    apostrophes are added.
+    It is in lower case, without articles and most punctuation. Numbers from zero to ten are digits,
+    and missing apostrophes are added.
     """
     text = answer.replace("\n", " ").replace("\t", " ").strip()
     joined = _THOUSANDS.search(text) is not None
@@ -144,8 +150,8 @@ def accuracy(answer: str, given: Sequence[str]) -> float:
     """Return the accuracy of an answer, from 0 to 1.
 
     It is the mean of ``min(n / 3, 1)`` over all sets of answers that leave out one person, where
-    *n* people of the set gave this answer. With fewer than four answers, none could reach 1; then
-    an answer is right if somebody gave it.
+    *n* people in the set gave this answer. With fewer than four people, no answer could reach 1, so
+    an answer is right if at least one person gave it.
 
     Args:
         answer, given: normalised answers.
@@ -164,9 +170,9 @@ class Accuracy:
 
     Attributes:
         asked: the number of questions.
-        decoder: of the answers.
-        majority: of the most frequent answer to this type of question.
-        blind: of the answers that the decoder gives without the image.
+        decoder: the accuracy of the answers.
+        majority: the accuracy of the most frequent answer to each type of question.
+        blind: the accuracy of the answers that the decoder gives without the image.
     """
 
     asked: int
@@ -180,9 +186,9 @@ class VqaReport:
     """The accuracy of answers.
 
     Attributes:
-        overall: of all questions with an answer and an annotation.
-        by_question, by_answer: by the type of the question, and of the answer.
-        left_out: questions without an answer or an annotation.
+        overall: the accuracy for all questions with an answer and an annotation.
+        by_question, by_answer: the accuracy for each type of question, and of answer.
+        left_out: the number of questions without an answer or an annotation.
     """
 
     overall: Accuracy
@@ -205,11 +211,14 @@ def compare(
         asked: the number of questions.
 
     Raises:
-        DataError: no question has both.
+        DataError: no question has an answer and an annotation.
     """
     names = [name for name in answers if name in known]
     if not names:
-        raise DataError("no question has an answer and an annotation", "check the files")
+        raise DataError(
+            "no question has an answer and an annotation",
+            "use `questions` and `annotations` with the same question ids",
+        )
     often = _majority([known[name] for name in names])
     rows: list[tuple[float, float, float]] = []
     for name in names:

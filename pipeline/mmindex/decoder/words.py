@@ -57,7 +57,7 @@ class Vocabulary:
         """Return the tokens of a prompt, from the start to where the answer begins.
 
         Raises:
-            UsageError: the prompt has no words, no known words, or too many.
+            UsageError: the prompt has no words, no known words, or too many words.
         """
         words = self.encode(text[: _MOST_CHARACTERS + 1])
         if not words:

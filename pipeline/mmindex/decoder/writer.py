@@ -42,10 +42,10 @@ class Written:
     """A text about an image of the corpus.
 
     Attributes:
-        id, uri: of the image.
+        id, uri: those of the image.
         prompt: the prompt.
         name: the id of the question; empty if it has none.
-        found: the text, or why there is none.
+        found: the text, or the error if there is none.
     """
 
     id: str
@@ -93,7 +93,7 @@ class Writer:
         return sorted(ranked, key=lambda one: -one.score)
 
     def each(self, tasks: Iterable[Task], search: Search) -> Iterator[Written]:
-        """Write a text for each prompt of each task, in order; some have an error instead."""
+        """Yield a text or an error for each prompt of each task, in order."""
         waiting = iter(tasks)
         while part := list(islice(waiting, _BATCH)):
             opened = [_opened(task.uri) for task in part]
@@ -117,7 +117,7 @@ class Writer:
                     yield Written(task.id, task.uri, prompt, name, bad or next(texts))
 
     def refusal(self, prompt: str) -> UsageError | None:
-        """Return the error of a prompt without words, or with too many."""
+        """Return the error if a prompt has no known words or too many words; otherwise None."""
         try:
             self.model.vocabulary.prompt(prompt)
         except UsageError as error:
@@ -125,7 +125,7 @@ class Writer:
         return None
 
     def blind(self, prompts: Iterable[str], search: Search) -> dict[str, str]:
-        """Return the answers to prompts that the decoder gives without an image."""
+        """Return the answer of the decoder to each valid prompt without an image."""
         different = [one for one in dict.fromkeys(prompts) if self.refusal(one) is None]
         shape = self.model.network.shape
         maps = [torch.zeros(1, places, channels) for channels, places in shape.maps]

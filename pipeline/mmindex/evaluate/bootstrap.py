@@ -46,7 +46,7 @@ def mean_over_images(values: NDArray[np.float64], images: Int64) -> tuple[float,
     """Return the mean over queries, and its standard error over images.
 
     Args:
-        values: float64 (q,), one of each query.
+        values: float64 (q,), the value of each query.
         images: int64 (q,), the image of each query.
     """
     _, image = np.unique(images, return_inverse=True)

@@ -1,8 +1,8 @@
 """Early fusion: one vector for an image and its captions, with a weight fitted to the corpus.
 
-The vector of an item is ``v + w c`` at unit length, where ``v`` is the vector of the image and
-``c`` the mean vector of its captions. Captions can also make results worse, so ``w`` is fitted with
-captions that are left out of their own items, and it can be 0.
+The vector of an item is ``v + w c``, normalised to unit length, where ``v`` is the vector of the
+image and ``c`` is the mean vector of its captions. Captions can make results worse. Therefore ``w``
+is fitted with captions that are left out of their own items, and it can be 0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mmindex.store.snapshot import Snapshot
 
 WEIGHTS: Final = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 _QUERIES: Final = 2_000
-_FEWEST: Final = 100  # captions; with fewer, the decision would be chance
+_FEWEST: Final = 100  # captions; with fewer, the result would be random
 _ROWS: Final = 2_048
 _CONFIDENCE: Final = 1.645  # standard errors: 95 % one-sided
 
@@ -32,13 +32,13 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ItemFit:
-    """How much captions count in the vectors of items.
+    """The weight of captions in the vectors of items.
 
     Attributes:
         weight: the weight of the captions; 0 if they do not help.
-        queries: the number of captions that it was fitted with.
-        images: recall in percent of these captions with the vectors of the images alone.
-        items: recall with the weight; equal to ``images`` if it is 0.
+        queries: the number of captions that the weight was fitted with.
+        images: recall in percent for these captions with the vectors of the images alone.
+        items: recall with the weight; equal to ``images`` if the weight is 0.
     """
 
     weight: float
@@ -55,7 +55,8 @@ class Said:
         owners: int64 (captions,), the row of the image of each caption.
         ids: int64 (captions,), the id of the vector of each caption.
         order: int64 (captions,), the rows of captions, grouped by image.
-        starts, counts: int64 (images,), where the captions of each image are in ``order``.
+        starts, counts: int64 (images,), the first position in ``order`` and the number of the
+            captions of each image.
     """
 
     owners: Int64
@@ -78,7 +79,7 @@ class Said:
         )
 
     def means(self, snapshot: Snapshot, rows: Int64) -> Float32:
-        """Return the mean vector of the captions of images: float32 (n, dim), 0 without any."""
+        """Return the mean vectors of images' captions: float32 (n, dim); 0 without captions."""
         counts = self.counts[rows]
         wanted = self.order[slices(self.starts[rows], counts)]
         vectors = snapshot.vectors(Modality.TEXT).take(self.ids[wanted]).astype(np.float32)
@@ -98,15 +99,15 @@ def fused_vectors(images: Float16 | Float32, captions: Float32, weight: float) -
     """
     sums = images.astype(np.float32) + np.float32(weight) * captions
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-    # An image and its captions can only cancel each other out if they are opposite.
+    # The sum is 0 only if the vectors of the image and of its captions are opposite.
     return np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), images).astype(np.float32)
 
 
 def fit_items(snapshot: Snapshot, seed: int = 0) -> ItemFit:
     """Fit the weight of the captions.
 
-    It is above 0 only if the mean reciprocal rank of the images of left-out captions rises, with a
-    confidence of 95 %.
+    It is above 0 only if the mean reciprocal rank of the correct images for left-out captions
+    rises, with a confidence of 95 %.
 
     Raises:
         DataError: tables, ids and vectors do not match, or an object is damaged.
@@ -125,7 +126,7 @@ def fit_items(snapshot: Snapshot, seed: int = 0) -> ItemFit:
 
 
 def _ranks(snapshot: Snapshot, said: Said, asked: Int64) -> Int64:
-    """Return the rank of the image of each caption with each weight: int64 (weights, captions).
+    """Return the rank of the image of each caption for each weight: int64 (weights, captions).
 
     Args:
         asked: int64 (q,), rows of captions. Each is left out of the item of its own image.
@@ -151,7 +152,7 @@ def _ranks(snapshot: Snapshot, said: Said, asked: Int64) -> Int64:
 
 
 def _without(means: Float32, captions: Float32, counts: Int64) -> Float32:
-    """Return the means without one caption each; 0 if it is the only one."""
+    """Return each mean without one of its captions; 0 if it is the only one."""
     sums = means * counts[:, None].astype(np.float32) - captions
     rest = np.maximum(counts - 1, 1)[:, None].astype(np.float32)
     return np.where(counts[:, None] > 1, sums / rest, 0).astype(np.float32)

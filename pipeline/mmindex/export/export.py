@@ -36,7 +36,7 @@ class ExportReport:
         unreadable: number of images in the layout ``hf`` that are null, because their files could
             not be read.
         bytes: size of all files in bytes.
-        fit: how much captions count in the vectors of images; None: not at all.
+        fit: the weight of captions in the vectors of images; None without ``fuse_captions``.
     """
 
     folder: Path
@@ -68,7 +68,7 @@ def export(
         layout: ``parquet``, ``clip-retrieval`` or ``hf``.
         where: an SQL condition on images; None exports all images.
         with_location: whether to export locations.
-        fuse_captions: whether the vectors of images contain those of their captions.
+        fuse_captions: whether to combine the vectors of images with those of their captions.
 
     Raises:
         UsageError: the folder is not empty or inside the store, or ``where`` is invalid.

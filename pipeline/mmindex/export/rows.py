@@ -54,13 +54,13 @@ class Rows:
         snapshot: the version.
         where: an SQL condition on images; None exports all images.
         with_location: whether to export location columns.
-        fuse_captions: whether the vectors of images contain those of their captions, see
+        fuse_captions: whether to combine the vectors of images with those of their captions; see
             :mod:`mmindex.evaluate.fit_items`.
 
     Attributes:
         snapshot: as above.
         columns: the exported columns of the images table.
-        fit: how much captions count in the vectors of images; None without ``fuse_captions``.
+        fit: the weight of captions in the vectors of images; None without ``fuse_captions``.
 
     Raises:
         UsageError: ``where`` is invalid.

@@ -150,9 +150,10 @@ def rerank(
 def _rerank_one(
     take: Callable[[Int64], Float16], query: Float32, candidates: Int64, k: int
 ) -> tuple[Float32, Int64]:
-    """Return :func:`rerank` of one query and a few ascending candidates, with fewer NumPy calls.
+    """Do the same as :func:`rerank` for one query and a few ascending candidates.
 
-    A call takes about a microsecond, so the calls would take longer than the arithmetic.
+    This takes fewer NumPy calls. A call takes about a microsecond, so the calls of :func:`rerank`
+    would take longer than the arithmetic.
     """
     ids = candidates[candidates.searchsorted(0) :]
     scores = np.full((1, k), -np.inf, dtype=np.float32)

@@ -29,8 +29,8 @@ from mmindex.store.publish import StagedFile
 
 Int64 = NDArray[np.int64]
 
-# Coded centres: the number of exactly compared centres for each list to probe. Half of the probed
-# lists would do with 1; with 4, all are the nearest ones.
+# Centres with codes: the number of centres that are compared exactly, for each list to probe. With
+# clustered vectors, half of the probed lists are the nearest ones with 1, and all of them with 4.
 _CENTRES_A_PROBE = 3.0
 
 # Index types whose removal and addition were verified for each code.
@@ -97,7 +97,7 @@ def ivf_part(index: Any) -> Any | None:
 
 
 def parameters_of(index: Any, nprobe: int, selector: Any | None = None) -> Any | None:
-    """Return the search parameters for an index; creating them takes as long as a short search.
+    """Return the search parameters for an index. To create them takes as long as a short search.
 
     Args:
         index: a CPU index.
@@ -145,7 +145,7 @@ def find_candidates(
 
 
 def coded_centres(index: Any) -> Any | None:
-    """Return the quantizer of an index whose centres are compared by codes first, or None."""
+    """Return the quantizer of an index if its list centres have codes, or None."""
     ivf = ivf_part(index)
     quantizer = None if ivf is None else faiss.downcast_index(ivf.quantizer)
     return quantizer if isinstance(quantizer, faiss.IndexRefine) else None

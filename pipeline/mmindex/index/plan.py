@@ -23,8 +23,8 @@ _ID_BYTES = 8
 _MIB = 1 << 20
 _MAX_NLIST = 65_536  # with more lists, assigning vectors to lists costs more than it saves
 _ROWS_PER_LIST = 39  # with fewer, k-means results in empty or meaningless lists (faiss warns)
-# From this number on, 4-bit codes of the centres find the lists of a query, and the nearest centres
-# are compared exactly: reading 2,048 centres of 256 floats takes longer than all else in a query.
+# From this number of lists on, 4-bit codes of the centres select the nearest ones, and only these
+# are compared exactly: reading 2,048 centres of 256 floats takes longer than the rest of a query.
 _CODED_CENTRES_FROM = 1_024
 _TRAINING_BYTES = 4 << 30  # float32 rows in memory during training, for a corpus of any size
 
@@ -91,7 +91,7 @@ def training_rows_for(n: int, dim: int, nlist: int) -> int:
 
 
 def _lists(nlist: int, code_dim: int, bits: int) -> str:
-    """Return the part of a factory string for the lists; on GPUs, centres have no codes."""
+    """Return the part of a factory string for the lists; for GPUs, their centres have no codes."""
     if bits != 4 or nlist < _CODED_CENTRES_FROM:
         return f"IVF{nlist}"
     together = next(size for size in (4, 3, 2, 1) if code_dim % size == 0)

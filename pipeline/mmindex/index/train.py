@@ -27,8 +27,8 @@ _OPQ_ROWS = 32_768
 # probes. Below this number of distances per round, all 10 rounds take at most two seconds.
 _LIST_ROUNDS = 5
 _MANY_DISTANCES = 100_000_000
-# Coded centres: the number of exactly compared centres when a vector is assigned to a list (99 % of
-# vectors get the nearest one), and the number of rows that train the codes.
+# Centres with codes: the number of centres that are compared exactly when a vector is assigned to a
+# list (99 % of vectors get the nearest one), and the number of rows that train the codes.
 _CENTRES_A_VECTOR = 8
 _CENTRE_CODE_ROWS = 8_192
 # PCA: 32,768 rows are 64 for each of 512 dimensions.
@@ -178,7 +178,7 @@ def _train(index: Any, plan: IndexPlan, sample: NDArray[np.float32], threads: in
     if (centres := coded_centres(index)) is not None:
         faiss.omp_set_num_threads(1)
         centres.train(sample[:: max(1, len(sample) // _CENTRE_CODE_ROWS)])
-        # k-means compares all centres exactly, as it does if they have no codes.
+        # During k-means, all centres are compared exactly, as if they had no codes.
         exact = faiss.IndexFlatIP(ivf.d)
         ivf.clustering_index = exact
     work = len(sample) * plan.nlist * sample.shape[1]

@@ -35,7 +35,7 @@ Int64 = NDArray[np.int64]
 
 # Rows of the images table per step: 8,192 x 512 float32 are 16 MiB.
 _BATCH: Final = 8_192
-# Similarities to labelled images in memory: 32 MiB as float64.
+# Number of similarities to labelled images in memory: 32 MiB as float64.
 _SIMILARITIES: Final = 1 << 22
 
 
@@ -50,16 +50,16 @@ class HasLogitScale(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """Labelled images whose similarity raises the logits of their labels.
+    """Labelled images; an image that is similar to them gets higher logits for their labels.
 
-    This is Tip-Adapter (R. Zhang et al., Tip-Adapter: Training-free Adaption of CLIP for Few-shot
-    Classification, ECCV 2022), with the mean over the images of a label instead of their sum.
+    The method is Tip-Adapter (R. Zhang et al., Tip-Adapter: Training-free Adaption of CLIP for
+    Few-shot Classification, ECCV 2022), with the mean over the images of a label, not their sum.
 
     Attributes:
         images: float32 (n, dim), unit length.
         labels: int64 (n,), the number of the label of each image.
         weight: the largest value that is added to a logit.
-        sharpness: how fast the added value falls with the cosine distance.
+        sharpness: how fast the added value decreases with the cosine distance.
     """
 
     images: Float32
@@ -87,9 +87,9 @@ class Classifier:
 
     Attributes:
         labels: the names.
-        vectors: float32 (labels, dim); unit length, unless they were learned.
+        vectors: float32 (labels, dim); unit length unless learned.
         scale: the logit scale of the model.
-        cache: labelled images whose similarity counts, too.
+        cache: labelled images that are compared as well; None if there are none.
     """
 
     labels: tuple[str, ...]
@@ -209,7 +209,7 @@ def _absolute(uri: str) -> str:
 def label_numbers(labels: Sequence[str]) -> Callable[[str], int | None]:
     """Return a function that finds the number of a label.
 
-    Letter case is ignored if the labels are still different without it.
+    Letter case is ignored if no two labels differ only in case.
     """
     fold = str.casefold if len(set(map(str.casefold, labels))) == len(labels) else str
     numbers = {fold(label): number for number, label in enumerate(labels)}

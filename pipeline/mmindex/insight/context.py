@@ -1,8 +1,8 @@
-"""Learn the words in front of a label: context optimisation.
+"""Learn the context of a label: vectors that replace the words in front of it.
 
 The method is CoOp (K. Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022): the
-embeddings of the words of a prompt are replaced with free vectors, which all labels share, and
-gradient descent fits these vectors to the examples. The model does not change.
+embeddings of the words in front of a label are replaced by trainable vectors, the same for all
+labels. Gradient descent fits these vectors to the examples. The model does not change.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ if TYPE_CHECKING:
     from mmindex.models.openclip import OpenClipEncoder
 
 _LEARNING_RATE: Final = 0.02
-# Each number of steps is a setting.
+# Each number of steps is one setting of the method.
 _STEPS: Final = (5, 10, 20)
-# Two labels without a common token: what the tokens of their prompts share is the context.
+# Two labels without a common token: the first tokens that are the same in both prompts are the
+# context.
 _SAMPLES: Final = ("7", "zebra")
 
 
 @dataclass(frozen=True, slots=True)
 class ContextLearner:
-    """A method of :mod:`mmindex.insight.few_shot`.
+    """Learns a context; a method of :mod:`mmindex.insight.few_shot`.
 
     Attributes:
         encoder: the model.
-        tokens: int64 (texts, positions), the prompt with each word of each label.
-        owners: int64 (texts,), the number of the label.
+        tokens: int64 (texts, positions), the prompt for each word of each label.
+        owners: int64 (texts,), the number of the label of each prompt.
         places: the positions of the context.
     """
 
@@ -83,9 +84,9 @@ class ContextLearner:
 def context_learner(
     encoder: OpenClipEncoder, labels: Sequence[Label], templates: Sequence[str]
 ) -> ContextLearner | None:
-    """Return the learner that starts with the template with most words in front of the label.
+    """Return a learner that starts with the template with the most tokens in front of the label.
 
-    It returns None if no template has words there, or if they do not fit into the model's context.
+    Return None if no template has tokens there, or if these tokens are not the same for all labels.
     """
     template, end = max(
         ((one, _shared(encoder, one)) for one in templates), key=lambda pair: pair[1]
@@ -101,7 +102,7 @@ def context_learner(
 
 
 def _shared(encoder: OpenClipEncoder, template: str) -> int:
-    """Return the number of tokens in front of a label; 0 if they do not fit."""
+    """Return the number of tokens in front of a label; 0 if the label is truncated."""
     tokens = _tokens(encoder, [template.replace(PLACE, one) for one in _SAMPLES])
     different = np.flatnonzero((tokens[0] != tokens[1]).numpy())
     return int(different[0]) if len(different) else 0
@@ -115,13 +116,13 @@ def _tokens(encoder: OpenClipEncoder, texts: list[str]) -> Tensor:
 def _free_embeddings(
     network: torch.nn.Module, tokens: Tensor, places: slice, read: Callable[[], object]
 ) -> Iterator[Tensor]:
-    """Yield free vectors, float32 (places, width), that the network reads at some positions.
+    """Yield trainable vectors, float32 (places, width), that replace the embeddings at ``places``.
 
-    They start with the embeddings of the first text. The embedding layer is the layer without parts
-    that receives the tokens and returns one vector for each.
+    Their first values are the embeddings of the first text. The embedding layer is the layer that
+    has no sublayers, receives the tokens and returns one vector for each.
 
     Args:
-        tokens: int64 (texts, positions); texts have the same tokens at ``places``.
+        tokens: int64 (texts, positions); all texts have the same tokens at ``places``.
         read: runs the network on the tokens.
     """
     context: list[Tensor] = []

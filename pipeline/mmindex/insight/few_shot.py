@@ -1,7 +1,7 @@
 """Classifiers from a few labelled images, chosen by cross-validation.
 
-Few images can make a classifier worse than no images. Zero-shot classification is therefore always
-a candidate, and another one is chosen only if it is clearly better on images that it has not seen.
+A few images can make a classifier worse than none. Zero-shot classification is therefore always a
+candidate. Another method is chosen only if it is clearly better on images that it has not seen.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Int64 = NDArray[np.int64]
 ZERO_SHOT: Final = "zero-shot"
 _FOLDS: Final = 5
 _CONFIDENCE: Final = 1.645  # standard errors: 95 % one-sided
-# Strength of the prior of the probe, from strong to weak: with the first, labels are nearly those
-# of zero-shot; with the last, texts without a meaning hardly count.
+# Strengths of the prior of the probe, from strong to weak. With the first, the vectors are nearly
+# those of the texts; with the last, the texts have almost no effect.
 _PRIORS: Final = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 _WEIGHTS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _SHARPNESS: Final = (1.0, 2.0, 5.0, 10.0, 20.0)
@@ -54,7 +54,7 @@ class Examples:
 
 
 Method = Callable[[Classifier, Examples], Iterator[Classifier]]
-"""Yields classifiers learned from examples: one for each setting of the method, in fixed order."""
+"""Yields classifiers learned from examples: one per setting of the method, in a fixed order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Trial:
     Attributes:
         method: the name of the method.
         setting: the number of the setting.
-        right: bool (n,), whether each example got its label.
+        right: bool (n,), whether each example got its correct label.
         likelihood: the mean log-probability of the correct label.
     """
 
@@ -75,11 +75,11 @@ class Trial:
 
     @property
     def accuracy(self) -> float:
-        """The share of examples that got their label."""
+        """The share of examples that got their correct label."""
         return float(self.right.mean())
 
     def is_above(self, other: Trial) -> bool:
-        """Return whether the accuracy is higher, with a confidence of 95 %."""
+        """Return whether the accuracy is higher than that of ``other``, with 95 % confidence."""
         gains = self.right.astype(np.float64) - other.right
         return bool(gains.mean() > _CONFIDENCE * gains.std() / np.sqrt(len(gains)))
 
@@ -89,9 +89,9 @@ class Learned:
     """The chosen classifier.
 
     Attributes:
-        classifier: learned from all examples.
-        chosen: its trial.
-        trials: one for each method, zero-shot first.
+        classifier: the classifier, learned from all examples.
+        chosen: the trial of its method.
+        trials: one trial for each method, zero-shot first.
     """
 
     classifier: Classifier
@@ -102,8 +102,8 @@ class Learned:
 def probe(zero: Classifier, examples: Examples) -> Iterator[Classifier]:
     """Learn label vectors by logistic regression that starts at the vectors of the texts.
 
-    The prior of each vector is a normal distribution around the vector of its text, so the vectors
-    stay near the texts if there are few images.
+    The prior of each vector is a normal distribution around the vector of its text. With few
+    images, the vectors therefore stay close to those of the texts.
     """
     import torch
 
@@ -194,7 +194,7 @@ def _log_probabilities(logits: Float64, labels: Int64) -> Float64:
 
 
 def _folds(labels: Int64) -> Int64:
-    """Return the fold of each example: those of a label are in different folds if possible."""
+    """Return the fold of each example; the examples of a label are spread over the folds."""
     order = np.random.default_rng(0).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     folds = np.empty(len(labels), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The file of labels that were learned from images."""
+"""Files of labels that were learned from images."""
 
 from __future__ import annotations
 
@@ -33,14 +33,16 @@ def is_learned(path: Path) -> bool:
 
 
 def check_learned_target(path: Path) -> None:
-    """Check that learned labels can be written to a file, before they are learned.
+    """Check that learned labels can be written to a file, before learning starts.
 
     Raises:
         UsageError: the file has another extension.
         CannotCreateError: the folder does not exist, or ``path`` is a folder.
     """
     if not is_learned(path):
-        raise UsageError(f"`out={path}`: the extension must be {SUFFIX}")
+        raise UsageError(
+            f"`out={path}`: the extension must be {SUFFIX}", f"for example `out=labels{SUFFIX}`"
+        )
     check_target(path)
 
 
@@ -48,8 +50,8 @@ def save_learned(path: Path, classifier: Classifier, method: str, info: EncoderI
     """Write a classifier; equal classifiers result in equal bytes.
 
     Args:
-        method: how it was learned.
-        info: the model whose vectors it fits.
+        method: the method that it was learned with.
+        info: the model that it was learned with.
 
     Raises:
         MmindexError: the file cannot be written.
@@ -78,7 +80,7 @@ def load_learned(path: Path, info: EncoderInfo) -> Classifier:
     """Read a classifier for a model.
 
     Raises:
-        DataError: the file is damaged, or has no learned labels.
+        DataError: the file is damaged, or contains no learned labels.
         ModelMismatchError: the labels were learned with another model.
         MmindexError: the file cannot be read.
     """
@@ -90,11 +92,11 @@ def load_learned(path: Path, info: EncoderInfo) -> Classifier:
         with safe_open(path, framework="np") as file:
             card = json.loads((file.metadata() or {}).get(_CARD, "null"))
             if not isinstance(card, dict):
-                raise DataError("it has no learned labels")
+                raise DataError("it contains no learned labels")
             if card.get("fingerprint") != info.fingerprint:
                 raise ModelMismatchError(
                     f"{path}: the labels were learned with the model {card.get('model')!r:.80}, "
-                    f"not with {info.model!r} of this store",
+                    f"not with the model of this store, {info.model!r}",
                     _AGAIN,
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -108,7 +110,7 @@ def _read(card: dict[str, Any], tensors: dict[str, NDArray[Any]], dim: int) -> C
     if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
         raise DataError("the names of the labels are missing")
     if not 2 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
-        raise DataError(f"{len(labels)} labels, or one occurs twice")
+        raise DataError(f"there are not 2 to {MAX_LABELS:,} different labels")
     vectors = _checked(tensors, "vectors", np.dtype(np.float32), (len(labels), dim))
     cache = card.get("cache")
     return Classifier(
@@ -126,7 +128,7 @@ def _read_cache(given: Any, tensors: dict[str, NDArray[Any]], dim: int, labels: 
     if owners is None or owners.ndim != 1 or owners.dtype != np.int64:
         raise DataError("cache.labels is missing")
     if len(owners) == 0 or owners.min() < 0 or owners.max() >= labels:
-        raise DataError("cache.labels has numbers of other labels")
+        raise DataError("cache.labels is empty, or contains numbers of unknown labels")
     images = _checked(tensors, "cache.images", np.dtype(np.float32), (len(owners), dim))
     return Cache(images, owners, _number(given[0]), _number(given[1]))
 

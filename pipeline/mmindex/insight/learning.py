@@ -1,4 +1,4 @@
-"""Learn labels from a table of a few labelled images."""
+"""Learn labels from a table with a few labelled images."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Float32 = NDArray[np.float32]
 
 CONTEXT: Final = "context"
 _IMAGE: Final = ("image", "path", "id")
-# Learning compares all images with all labels: 160 MB as float64.
+# Learning computes a logit for each image and label: 160 MB as float64.
 _MOST_PAIRS: Final = 20_000_000
 _MOST_IMAGES: Final = 10_000
-# The text encoder reads every label in each step: on two cores, a step takes seconds for ViT-B-32.
+# Each step encodes the texts of all labels; on two cores, this takes seconds with ViT-B-32.
 _MOST_CONTEXT_LABELS: Final = 100
 
 
@@ -63,9 +63,15 @@ def read_shots(path: Path) -> Shots:
         image = next(row[name] for name in _IMAGE if name in row)
         label = row["label"].strip()
         if not image or not label:
-            raise DataError(f"{place}: no {'label' if image else 'image'}")
+            raise DataError(
+                f"{place}: no {'label' if image else 'image'}",
+                "write an image and its label on each line",
+            )
         if labels.setdefault(beside(path, image), label) != label:
-            raise DataError(f"{place}: {image!r:.80} has another label in an earlier line")
+            raise DataError(
+                f"{place}: {image!r:.80} has another label in an earlier line",
+                "give each image one label",
+            )
     return Shots(path, labels)
 
 
@@ -79,13 +85,13 @@ def shown_labels(shots: Shots) -> tuple[Label, ...]:
     if not 2 <= len(names) <= MAX_LABELS:
         raise DataError(
             f"{shots.path}: {len(names)} labels; learning needs 2 to {MAX_LABELS:,}",
-            "write one image and its label per line",
+            "write an image and its label on each line",
         )
     return tuple(Label(name, (name,)) for name in names)
 
 
 def examples_of(shots: Shots, labels: Sequence[str], vectorizer: Vectorizer) -> Examples:
-    """Encode the images of a table; the same vector with the same label counts once.
+    """Encode the images of a table. Images with the same vector and label count once.
 
     Raises:
         DataError: a label has no image, an image has a label that is not among ``labels``, an image
@@ -106,13 +112,13 @@ def examples_of(shots: Shots, labels: Sequence[str], vectorizer: Vectorizer) -> 
         raise DataError(
             f"{shots.path}: no image for {len(without):,} of {len(labels):,} labels, for example "
             f"{without[0]!r:.80}",
-            "add at least one image for each label",
+            "add at least one image of each label",
         )
     most = min(_MOST_IMAGES, _MOST_PAIRS // len(labels))
     if len(owners) > most:
         raise DataError(
-            f"{shots.path}: {len(owners):,} images; for {len(labels):,} labels, at most {most:,} "
-            "can be used",
+            f"{shots.path}: {len(owners):,} images; at most {most:,} can be used for "
+            f"{len(labels):,} labels",
             "use fewer images of each label",
         )
     vectors = _vectors(shots, vectorizer)
@@ -141,7 +147,7 @@ class Lesson:
     Attributes:
         learned: the result.
         images: the number of different images.
-        not_tried: why a method was not tried, by its name.
+        not_tried: the methods that were not tried, with the reasons.
     """
 
     learned: Learned
@@ -158,7 +164,8 @@ def zero_shot(
     """Return the classifier without examples.
 
     Args:
-        templates: see :func:`mmindex.insight.labels.find_templates`; None: those for the model.
+        templates: see :func:`mmindex.insight.labels.find_templates`; None: the defaults for the
+            model.
         scale: the logit scale; None: that of the model.
 
     Raises:
@@ -179,7 +186,7 @@ def learn_labels(
     templates: str | None = None,
     scale: float | None = None,
 ) -> Lesson:
-    """Learn labels with the best method; the other arguments are as in :func:`zero_shot`.
+    """Learn labels with the best method; for the other arguments, see :func:`zero_shot`.
 
     Raises:
         MmindexError: see :func:`zero_shot` and :func:`examples_of`.
@@ -199,15 +206,15 @@ def _templates(vectorizer: Vectorizer, name: str | None) -> tuple[str, ...]:
 def _context(
     encoder: Encoder, labels: Sequence[Label], templates: Sequence[str]
 ) -> tuple[Method | None, str]:
-    """Return the learner of a context, or the reason why there is none."""
+    """Return the method that learns a context, or the reason why it is not tried."""
     from mmindex.models.openclip import OpenClipEncoder
 
     if sum(len(label.words) for label in labels) > _MOST_CONTEXT_LABELS:
-        return None, f"more than {_MOST_CONTEXT_LABELS} labels"
+        return None, f"more than {_MOST_CONTEXT_LABELS} labels and synonyms"
     if not isinstance(encoder, OpenClipEncoder):
         return None, "the model is not an open_clip model"
     if encoder.info.precision == "int8":
-        return None, "the model has int8 precision"
+        return None, "the precision of the model is int8"
     from mmindex.insight.context import context_learner
 
     learner = context_learner(encoder, labels, templates)

@@ -34,7 +34,7 @@ _PERPLEXITY: Final = 30
 # As in openTSNE: first with stronger attraction, so that groups form, then without.
 _EARLY: Final = 250
 _LATE: Final = 500
-_TOLD: Final = 25  # steps between two updates of the progress bar
+_TOLD: Final = 25  # number of steps between two updates of the progress bar
 # Up to this number, exact repulsion is faster than its interpolation.
 _SMALL: Final = 2_000
 
@@ -151,7 +151,7 @@ def _tsne(start: Float64, near: Neighbours, seed: int) -> Float64:
 
 
 def _advance(progress: tqdm[Any]) -> bool:
-    """Advance the bar; the answer of a callback is whether to stop."""
+    """Advance the progress bar; a callback of openTSNE returns whether to stop."""
     progress.update(_TOLD)
     return False
 

@@ -1,9 +1,9 @@
 """CLIP's tokenizer: byte-pair encoding of cleaned lower-case text.
 
-The tokens are those of open_clip's ``SimpleTokenizer`` with its default options, which imports
-torch. The methods are those of R. Sennrich et al., Neural Machine Translation of Rare Words with
-Subword Units, ACL 2016, and, for bytes instead of letters, of A. Radford et al., Language Models
-are Unsupervised Multitask Learners, 2019.
+It returns the same tokens as open_clip's ``SimpleTokenizer`` with default options, but does not
+import torch. The method is byte-pair encoding (R. Sennrich et al., Neural Machine Translation of
+Rare Words with Subword Units, ACL 2016), applied to bytes instead of letters (A. Radford et al.,
+Language Models are Unsupervised Multitask Learners, 2019).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from mmindex.models.vocabulary import CACHED_WORDS, read_lines
 
 _MARKS: Final = ("<start_of_text>", "<end_of_text>")
 _WORD_END: Final = "</w>"
-# CLIP's file has more merges than its 49,408 tokens need; the rest is not used.
+# CLIP's file contains more merges than 49,408 tokens need; the others are not used.
 _TOKENS: Final = 49_408
-# Bytes that are printable letters in Latin-1 stand for themselves, all others are shown as the
-# letters from U+0100.
+# Bytes that are printable characters in Latin-1 are represented by these characters, and all others
+# by the characters from U+0100.
 _SHOWN: Final = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _HIDDEN: Final = {
     byte: 0x100 + number for number, byte in enumerate(sorted({*range(256)} - {*_SHOWN}))
@@ -63,7 +63,7 @@ class BytePairs:
         return tokens
 
     def encode(self, text: str, context_length: int) -> list[int]:
-        """Return the tokens of one text with its marks, truncated to the context length."""
+        """Return the tokens of a text with start and end marks, truncated to the context length."""
         start, end = (self.numbers[mark] for mark in _MARKS)
         tokens = [start]
         for word in _WORDS.findall(_cleaned(text)):
@@ -96,7 +96,7 @@ class BytePairs:
 
 
 def _merged(pieces: list[str], ranks: list[int], best: int) -> list[str]:
-    """Merge the pairs of one rank, from the first; ``ranks`` are those of all pairs."""
+    """Merge the pairs of one rank from left to right; ``ranks`` are the ranks of all pairs."""
     merged: list[str] = []
     at = 0
     while at < len(pieces):
@@ -107,13 +107,13 @@ def _merged(pieces: list[str], ranks: list[int], best: int) -> list[str]:
 
 
 def _cleaned(text: str) -> str:
-    # HTML that was escaped twice is common in captions from the web.
+    # HTML entities that were escaped twice are common in captions from the web.
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
     return " ".join(text.split()).lower()
 
 
 def read_merges(path: Path) -> BytePairs:
-    """Read a file of merges (gzip): a heading, then one pair per line.
+    """Read a file of merges (gzip): a header line, then one pair per line.
 
     Raises:
         DataError: it is not text.

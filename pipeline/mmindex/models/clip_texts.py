@@ -1,8 +1,8 @@
 """The text tower of open_clip's standard models, in NumPy.
 
 It computes the same vectors as ``open_clip.transformer.TextTransformer`` with its default options,
-within float32 rounding. Only the tensors of the text tower are read, and of the embedding of
-tokens only the rows of the tokens in the texts.
+within float32 rounding. Only the tensors of the text tower are read. Of the token embedding, only
+the rows of the tokens in the texts are read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mmindex.models.numpy_layers import Activation, Block, Linear, Norm, gelu, q
 
 Int64 = NDArray[np.int64]
 
-# Keys of model_cfg and text_cfg that are taken into account here, or that do not change the vectors
-# of texts. Models with other keys have another network.
+# Keys of model_cfg and text_cfg that this module uses, or that do not change the vectors of texts.
+# Models with other keys have a different network.
 _MODEL_KEYS: Final = frozenset(
     {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}
     | {"init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"}
@@ -42,7 +42,7 @@ _EPSILON: Final = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class ClipPlan:
-    """A text tower as its configuration describes it.
+    """The sizes and options of a text tower, from its configuration.
 
     Attributes:
         prefix: the prefix of the names of its tensors.
@@ -61,7 +61,7 @@ class ClipPlan:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> ClipPlan | None:
-        """Return the plan for a ``model_cfg``; None if it describes another network."""
+        """Return the plan for a ``model_cfg``; None if it describes a different network."""
         text = config.get("text_cfg")
         if not isinstance(text, dict) or not ({*config} <= _MODEL_KEYS and {*text} <= _TEXT_KEYS):
             return None
@@ -112,7 +112,7 @@ class _Weights:
     prefix: str
 
     def fit(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Return whether the file has these tensors, in float32 or float16, and no other layers."""
+        """Return whether the file has these tensors in float32 or float16, and no other layers."""
         every: list[str] = self.file.keys()
         names = {name[len(self.prefix) :] for name in every if name.startswith(self.prefix)}
         layers = {name for name in names if name.startswith(_LAYERS)}
@@ -125,7 +125,7 @@ class _Weights:
         )
 
     def rows(self, name: str) -> Any:
-        """Return a tensor without reading it; rows are read when they are indexed."""
+        """Return a tensor whose rows are read only when they are indexed."""
         return self.file.get_slice(f"{self.prefix}{name}")
 
     def vector(self, name: str) -> Float32:
@@ -159,8 +159,8 @@ class ClipTexts:
     """The text tower; see :class:`mmindex.models.text_side.Tower`.
 
     Attributes:
-        words: the embedding of tokens in the file, (vocabulary, width).
-        places: the embedding of positions, float32 (context, width).
+        words: the token embedding in the file, (vocabulary, width).
+        places: the positional embedding, float32 (context, width).
         projection: float32 (width, dim).
         eos_id: the token at which a text ends; None: the largest token.
     """
@@ -195,7 +195,7 @@ class ClipTexts:
         return vectors
 
     def _embedded(self, tokens: Int64) -> Float32:
-        """Read the rows of tokens; a text needs only a dozen of 49,408."""
+        """Read the embeddings of tokens; a short text needs only about a dozen of 49,408 rows."""
         numbers, places = np.unique(tokens, return_inverse=True)
         rows = np.concatenate([self.words[number : number + 1] for number in numbers.tolist()])
         embedded: Float32 = rows.astype(np.float32, copy=False)[places.reshape(tokens.shape)]
@@ -206,8 +206,8 @@ def read_clip_texts(path: Path, plan: ClipPlan) -> ClipTexts | None:
     """Read the text tower from a safetensors file.
 
     Returns:
-        the tower; None if the file does not have exactly the tensors of the plan: open_clip may
-        be able to convert them.
+        The tower; None if the file does not have exactly the tensors of the plan. open_clip may be
+        able to convert these.
 
     Raises:
         DataError: the weights are damaged.

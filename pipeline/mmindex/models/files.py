@@ -240,10 +240,10 @@ def _from_architecture(request: ModelRequest) -> ModelFiles:
 
 
 def architecture(name: str) -> tuple[dict[str, Any], TokenizerSpec]:
-    """Return the configuration and the tokenizer of one of open_clip's architectures.
+    """Return the configuration and the tokenizer of an architecture of open_clip.
 
     Raises:
-        MissingPackageError: they need an extra that is not installed.
+        MissingPackageError: the architecture needs an extra that is not installed.
         MmindexError: the configuration cannot be read.
     """
     config = read_config(open_clip_dir() / "model_configs" / f"{name}.json")

@@ -54,9 +54,9 @@ def fingerprint_of(
 def describe_unchanged(
     request: ModelRequest, known: EncoderInfo, precision: str
 ) -> EncoderInfo | None:
-    """Return a known description in another precision; None if files or packages have changed.
+    """Return a known description, in another precision; None if files or packages have changed.
 
-    Nothing is downloaded, and neither torch nor open_clip is imported.
+    This downloads nothing, and imports neither torch nor open_clip.
 
     Raises:
         MmindexError: a file cannot be read.
@@ -68,7 +68,7 @@ def describe_unchanged(
 
 
 def has_architecture(info: EncoderInfo, config: dict[str, Any]) -> bool:
-    """Return whether a configuration, as open_clip's JSON, is that of an encoder."""
+    """Return whether an encoder has this configuration (open_clip's JSON)."""
     return info.architecture == _digest(_architecture(config))
 
 

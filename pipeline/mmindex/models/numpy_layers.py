@@ -1,7 +1,7 @@
-"""The parts of transformers that encode texts, in NumPy.
+"""Layers of transformers that encode texts, in NumPy.
 
-Importing torch takes longer than a query with one short text. These parts compute the same values
-within float32 rounding.
+Importing torch takes longer than a query with one short text. These layers compute the same values
+as those of torch, within float32 rounding.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Linear:
 
     def __call__(self, inner: Float32) -> Float32:
         """Convert float32 (..., inputs) to float32 (..., outputs)."""
-        # One product of two matrices is faster than one for each text, and for few positions this
+        # One product of two matrices is faster than one product per text. With few positions, this
         # order is up to twice as fast as the other one, which would transpose the weight.
         out: Float32 = (self.weight @ inner.reshape(-1, inner.shape[-1]).T).T
         out += self.bias
@@ -57,14 +57,16 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A layer of a transformer without its sums; towers normalise before or after the parts.
+    """A layer of a transformer without its residual connections.
+
+    Towers differ in whether they normalise before or after attention and the feed-forward network.
 
     Attributes:
         heads: the number of attention heads.
-        attend: the queries, keys and values of all heads, in this order.
-        attended: the layer after attention.
+        attend: computes the queries, keys and values of all heads, in this order.
+        attended: the output projection of attention.
         widen, activate, narrow: the feed-forward network.
-        norms: the normalisations of attention and of the feed-forward network.
+        norms: the normalisations for attention and for the feed-forward network.
     """
 
     heads: int
@@ -80,7 +82,7 @@ class Block:
 
         Args:
             tokens: the values at the positions.
-            mask: added to the scores, float32, broadcast to (b, heads, length, length).
+            mask: float32, added to the scores after broadcasting to (b, heads, length, length).
         """
         batch, length, width = tokens.shape
         parts = self.attend(tokens).reshape(batch, length, 3, self.heads, -1)
@@ -118,7 +120,7 @@ def gelu(inner: Float32) -> Float32:
 
 
 def quick_gelu(inner: Float32) -> Float32:
-    """Multiply by the logistic function of 1.702 times the value, as the first CLIP models do."""
-    with np.errstate(over="ignore"):  # 1 / infinity is the right limit
+    """Multiply by the logistic function of 1.702 times the value, as in the first CLIP models."""
+    with np.errstate(over="ignore"):  # 1 / infinity is 0, the correct limit
         out: Float32 = inner / (1 + np.exp(np.float32(-1.702) * inner))
     return out

@@ -1,7 +1,7 @@
 """The text side of a model, in NumPy.
 
-A query from the shell encodes one short text, but importing torch takes longer than everything else
-that a query does. Neither torch nor the weights of the image side are loaded.
+A query from the shell encodes one short text, and importing torch takes longer than the rest of the
+query. This module loads neither torch nor the weights of the image side.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TextSide:
 
     Attributes:
         info: the description of the model.
-        adapted: for an adapted model, the map of its texts.
+        adapted: the map for texts of an adapted model; None for other models.
         cut_texts: the number of texts so far that were truncated to the context of the model.
     """
 
@@ -86,7 +86,8 @@ class _Parts:
 
     Attributes:
         config: the architecture, as open_clip's JSON.
-        describe: describes the model, which reads all of its files; None if they have changed.
+        describe: reads all files of the model and returns its description; None if they have
+            changed.
     """
 
     config: Mapping[str, Any]
@@ -96,7 +97,7 @@ class _Parts:
     describe: Callable[[], EncoderInfo | None]
 
     def reader(self) -> Callable[[], Tower | None] | None:
-        """Return what reads the tower; None if only torch can compute it."""
+        """Return a function that reads the tower; None if only torch can compute the tower."""
         if self.weights is None or self.weights.suffix != SAFE or self.tokenizer.options:
             return None
         if self.config.get("network") == PHOTOS_NETWORK:
@@ -113,8 +114,8 @@ def read_text_side(request: ModelRequest, index: EncoderInfo) -> TextSide | None
         index: the description of the model of the index.
 
     Returns:
-        the text side; None if only torch can compute it, or if torch is needed to find out whether
-        this is still the model of the index.
+        The text side; None if only torch can compute it, or if open_clip is needed to find out
+        whether this is still the model of the index.
 
     Raises:
         DataError: the weights are damaged.
@@ -145,9 +146,9 @@ def _of_files(request: ModelRequest) -> _Parts:
 
 
 def _of_architecture(request: ModelRequest, index: EncoderInfo) -> _Parts | None:
-    """Find the parts with the description of the index.
+    """Return the parts of an architecture of open_clip, found with the description of the index.
 
-    Otherwise, open_clip would be imported for its table of tags.
+    To find the weights without it, open_clip would be imported for its table of pretrained tags.
     """
     config, tokenizer = architecture(request.name)
     configs = (config, {**config, "quick_gelu": True})

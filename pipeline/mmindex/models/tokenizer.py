@@ -79,7 +79,7 @@ class Tokenizer:
 
 
 def make_tokenizer(spec: TokenizerSpec) -> Tokenizer:
-    """Return the tokenizer of a model, with the tokens of open_clip's tokenizer for it.
+    """Return the tokenizer of a model; its tokens are those of open_clip's tokenizer for the model.
 
     Cleaning (ftfy, HTML entities, white space, lower case) is part of open_clip's tokenizers.
 

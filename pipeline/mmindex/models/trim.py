@@ -108,7 +108,7 @@ class TextTower:
             places: self.model.get_parameter(places)[:length],
         }
         # forward(text=...) returns image features (None), text features, scale.
-        # Without tie_weights=False, torch would list all modules to look for tied parameters.
+        # Without tie_weights=False, torch would search all modules for tied parameters.
         out = torch.func.functional_call(
             self.model,
             narrowed,

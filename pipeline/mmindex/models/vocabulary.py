@@ -1,4 +1,4 @@
-"""What the tokenizers have in common: their files, and the size of their caches."""
+"""Shared parts of the tokenizers: their files, and the size of their caches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 from mmindex.core.errors import DataError, os_errors
 
-# Words that a tokenizer caches with their tokens; English captions have about 100,000.
+# Number of words that a tokenizer caches with their tokens; English captions have about 100,000.
 CACHED_WORDS: Final = 200_000
 
 
@@ -17,7 +17,7 @@ def read_lines(path: Path) -> list[str]:
     """Return the lines of a compressed text file (gzip, UTF-8).
 
     Raises:
-        DataError: it is not text.
+        DataError: it is not compressed text.
         MmindexError: it cannot be read.
     """
     with os_errors(path):

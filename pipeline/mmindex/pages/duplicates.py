@@ -73,8 +73,8 @@ def dedup_page(
         groups: its near-duplicates, in the order of the page.
         threshold: the lowest similarity of linked pairs.
         page: the file of the page, for links to images; None: no links.
-        render: the frame of the page.
-        link: returns the URL of the image with an id, in place of a link to its file.
+        render: renders the page, with a frame of its own.
+        link: returns the URL of the image with an id, to replace the link to its file.
     """
     sections: list[Section] = []
     room = _MOST_IMAGES

@@ -93,9 +93,9 @@ def map_page(
 
 
 def _may_be_there(uri: str) -> bool:
-    """Return whether there may be an image: not for vectors that came without one."""
+    """Return whether an image may exist; vectors from other programs have none."""
     path, _ = split_uri(uri)
-    return is_remote(path) or os.path.exists(path)  # noqa: PTH110 # names may be no UTF-8
+    return is_remote(path) or os.path.exists(path)  # noqa: PTH110 # names may not be UTF-8
 
 
 def _order(found: CorpusMap, there: Sequence[bool]) -> list[int]:
@@ -143,7 +143,7 @@ def _data(found: CorpusMap, tiles: Tiles) -> dict[str, Any]:
 
 
 def _files(places: Sequence[Place]) -> dict[str, Any]:
-    """Return the names and links of all points; links share their folders."""
+    """Return the names and links of all points; each folder is listed once."""
     folders: dict[str, int] = {}
     parts = [place.href.rpartition("/") for place in places]
     of = [folders.setdefault(folder + slash, len(folders)) if slash else -1

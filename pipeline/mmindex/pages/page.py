@@ -47,7 +47,7 @@ class Thumb:
 
 
 class Renderer(Protocol):
-    """How a page is rendered: :func:`render`, or the frame of a server."""
+    """Renders a page: :func:`render`, or a function of the server that adds its frame."""
 
     def __call__(self, template: str, styles: Sequence[str], /, **values: Any) -> str:
         """Return the page of a template with its style sheets and values."""

@@ -147,7 +147,7 @@ def report_page(
         comparison: the comparison with expected figures.
         against: the comparison with another version.
         judged: the figures with the right answers of a file.
-        render: the frame of the page.
+        render: renders the page, with a frame of its own.
 
     Raises:
         DataError: the store's tables are damaged.

@@ -44,8 +44,8 @@ def draw_tiles(uris: Sequence[str], order: Sequence[int]) -> Tiles:
 
     Args:
         uris: the locations of all images.
-        order: positions of the images to draw, the most important first; each once. At most
-            :data:`MOST` are tried.
+        order: positions of the images to draw, each once, the most important first. At most
+            :data:`MOST` are drawn.
     """
     wanted = order[:MOST]
     pixels = _LARGE if len(wanted) <= _FEW else _SMALL

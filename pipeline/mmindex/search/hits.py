@@ -24,7 +24,7 @@ from mmindex.core.records import Hit, NamedHit
 from mmindex.store.objects import contents, valid_text
 from mmindex.store.snapshot import TABLES, Snapshot
 
-# Columns by which queries find rows again and again.
+# Columns that queries use repeatedly to find rows.
 _LOOKED_UP = ("key", "image_id")
 
 
@@ -269,9 +269,9 @@ def _select(
 ) -> Iterator[tuple[str, ...]]:
     """Yield the rows whose ``column`` is in ``values``, in table order, as tuples of ``columns``.
 
-    With ``only`` (bool (rows,)), only the marked rows are used. The first queries of a process
-    read the column completely, one row group at a time, and the other columns only from row groups
-    with a match; later queries look rows up.
+    With ``only`` (bool (rows,)), only the marked rows are used. The first queries of a process read
+    the whole column, one row group at a time, and the other columns only from row groups with a
+    match. Later queries look up the rows.
     """
     if not values:
         return

@@ -160,7 +160,7 @@ class Searcher:
         count = candidate_count(k, self.info.k_factor)
         if self._index is None or self._scan_is_better(count, allowed):
             return self._scan(queries, width, allowed)
-        # faiss searches one query with one thread; more would only be started and wait.
+        # faiss uses one thread per query; other threads would be started, but have no work.
         with faiss_settings(min(self._threads, len(queries)), self.dim):
             candidates = self._candidates(queries, count, allowed)
         width = min(width, max(k, count))
@@ -195,7 +195,7 @@ class Searcher:
         return find_candidates(self._index, queries, count, wider, parameters)
 
     def _usual(self, nprobe: int) -> Any | None:
-        """Return the parameters of searches without a filter, created once."""
+        """Return the parameters for searches without a filter, which are created once."""
         known = self._known
         if known is None or known[0] != nprobe:
             known = self._known = (nprobe, parameters_of(self._index, nprobe))

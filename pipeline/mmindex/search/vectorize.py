@@ -40,8 +40,8 @@ LoadTexts = Callable[[], "TextEncoder | None"]
 # Images per batch, and the largest total size of their files in memory.
 _BATCH = 64
 _BATCH_BYTES = 64 << 20
-# For more texts, torch and the whole model save more time than it takes to load them. For models of
-# several sizes, this is the case from about 150 to 1,000 texts.
+# With more texts, torch saves more time than it takes to load torch and the whole model. Depending
+# on the size of the model, this is the case from about 150 to 1,000 texts on.
 _FEW_TEXTS = 256
 
 
@@ -118,7 +118,7 @@ class Vectorizer:
     def text_encoder(self) -> TextEncoder:
         """What encodes texts, loaded on first use: only the text side, or the whole model.
 
-        If the whole model was loaded already, or is later, it also encodes texts: they are not in
+        As soon as the whole model is loaded, it also encodes texts, so that the text side is not in
         memory twice.
 
         Raises:
@@ -141,7 +141,7 @@ class Vectorizer:
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Encode texts: float32 (n, dim); rows can be unusable, see Encoder.
 
-        Many texts at once are encoded by the whole model, which is faster after it was loaded.
+        The whole model encodes many texts at once: once loaded, it is faster than the text side.
 
         It logs a warning if texts are longer than the context of the model.
         """
@@ -282,7 +282,7 @@ class Vectorizer:
         opened = [part.given for part in parts if part.is_opened]
         named = [part for part in parts if part.given is None]
         texts = [part.value for part in named if part.kind is Modality.TEXT]
-        # Images first: if they need the whole model, it also encodes the texts.
+        # Images come first: if they need the whole model, it also encodes the texts.
         drawn = iter(self.images(opened) if opened else ())  # type: ignore[arg-type]  # images
         images = [part.value for part in named if part.kind is Modality.IMAGE]
         shown = iter(list(self.named_images(images)))

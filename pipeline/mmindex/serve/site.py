@@ -29,7 +29,7 @@ class Site:
         return HTMLResponse(text, status)
 
     def framed(self, template: str, _styles: Sequence[str], /, **values: object) -> str:
-        """Render a page of the commands with the search form and the links of the service."""
+        """Render a page that commands also write, with the search form and links of the service."""
         common = {**self._common(View(())), "frame": "serve_base.html"}
         return render_linked(template, f"/static/{Path(template).stem}.css", **{**common, **values})
 

@@ -122,7 +122,7 @@ class Objects:
             return file.read(columns=list(columns) if columns is not None else None)
 
     def take(self, ref: ObjectRef, columns: Sequence[str], rows: NDArray[np.int64]) -> pa.Table:
-        """Read some rows of a Parquet object from the row groups that have them.
+        """Read some rows of a Parquet object; only the row groups with these rows are read.
 
         Args:
             ref: the object.

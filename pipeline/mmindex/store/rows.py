@@ -1,8 +1,8 @@
-"""The rows of a table by key or id, for processes that answer many queries.
+"""Look up the rows of a table by key or id, in processes that answer many queries.
 
 A scan of a table takes longer than a search in a million vectors. The keys of all rows therefore
-stay in memory, 32 bytes each, with their order; and so do the texts of a table that is not too
-large. From larger tables, only the row groups with wanted rows are read.
+stay in memory with their order (40 bytes per row). The texts of a table that is not too large also
+stay in memory. From larger tables, only the row groups with wanted rows are read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mmindex.store.objects import Objects, contents
 
 Int64 = NDArray[np.int64]
 
-# Texts of a table that stay in memory: about 2 million images with an id and a path.
+# Largest size of the texts of a table in memory: about 2 million images with an id and a path.
 _MOST_TEXT: Final = 256 << 20
 
 
@@ -33,7 +33,7 @@ class Rows:
     Args:
         objects: the store's objects.
         table: ``images`` or ``captions``.
-        columns: the texts to keep in memory, besides the keys.
+        columns: the columns of texts to keep in memory, in addition to the keys.
     """
 
     def __init__(self, objects: Objects, table: ObjectRef, columns: Sequence[str]) -> None:
@@ -58,10 +58,10 @@ class Rows:
             columns: the columns to return.
             column: the column to compare.
             values: the wanted values.
-            only: bool (rows,): only these rows; None: all.
+            only: bool (rows,), the rows to search; None: all.
 
         Returns:
-            None if rows cannot be found by this column without reading the table.
+            The rows; None if they cannot be found by this column without reading the table.
         """
         if column == "key":
             rows = self._with_keys(values)
@@ -98,7 +98,7 @@ class Rows:
         return np.array(rows, dtype=np.int64)
 
     def _order(self, column: str) -> Int64:
-        """Return the rows in the order of a column, sorted on first use."""
+        """Return the rows in the order of a column, which is sorted on first use."""
         with self._lock:
             if column not in self._orders:
                 found = pc.sort_indices(self._texts[column]).to_numpy()
@@ -122,7 +122,7 @@ class Rows:
         return zip(*(values[name] for name in columns), strict=True)
 
     def _read(self, columns: Sequence[str]) -> dict[str, Any]:
-        """Read text columns as bytes; without those of a table that is too large."""
+        """Read text columns as bytes; return nothing if they are too large."""
         with self._objects.open_parquet(self._table) as file:
             parts: dict[str, list[Any]] = {name: [] for name in columns}
             size = 0

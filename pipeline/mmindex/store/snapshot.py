@@ -31,10 +31,11 @@ Float32 = NDArray[np.float32]
 TABLES = {Modality.IMAGE: "images", Modality.TEXT: "captions"}
 """The table with the rows of each side."""
 
-# Up to this number, keys are read one by one: pyarrow's `take` copies the whole column first, which
+# Up to this number, keys are read one by one: pyarrow's `take` first copies the whole column, which
 # takes 40 ms for a million keys.
 _FEW_KEYS = 10_000
-# The request that prepares look-ups, which takes as long as reading a table four times.
+# The number of the request that prepares look-ups: this takes as long as scanning a table four
+# times.
 _PREPARED_AT = 5
 _TEXTS = {"images": ("image_id", "uri"), "captions": ("caption_id", "image_id", "text")}
 _SEARCHABLE = ("encode", "index")
@@ -113,12 +114,12 @@ class Snapshot:
         return self.objects.take(self.manifest.require(name), columns, rows)
 
     def rows(self, name: str, *, now: bool = False) -> Rows | None:
-        """Return the rows of a table for look-ups by key or id, read once for all threads.
+        """Return the rows of a table for look-ups by key or id; they are read once for all threads.
 
         Args:
             name: ``images`` or ``captions``.
-            now: read them at the first request. By default, the first requests return None: for a
-                few queries, reading the table is faster than preparing look-ups.
+            now: whether to read them at the first request. By default, the first requests return
+                None: for a few queries, it is faster to scan the table.
 
         Raises:
             NoInputError, DataError: as :meth:`table`.

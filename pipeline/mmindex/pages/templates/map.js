@@ -34,7 +34,7 @@ const sheets = data.sheets.map((address) => {
   return image;
 });
 
-const MANY = 8000;  // more visible points are drawn as a cloud
+const MANY = 8000;  // with more visible points, they are drawn as a cloud
 let width = 1, height = 1, ratio = 1;
 let view = { x: 0.5, y: 0.5, zoom: 1 };  // the middle of the window, in the plane
 let chosen = 0;       // the number of the highlighted group; 0: all
@@ -136,8 +136,8 @@ function drawDiscs(visible, size) {
   brush.globalAlpha = 1;
 }
 
-// Tens of thousands of paths are slow, and would hide how dense the points are: here, each point
-// adds to the opacity of a few pixels.
+// Tens of thousands of paths are slow to draw, and hide how dense the points are. Instead, each
+// point raises the opacity of a few pixels.
 function drawCloud(visible, size) {
   const image = brush.createImageData(canvas.width, canvas.height);
   const pixels = image.data;
@@ -312,7 +312,7 @@ function copiesText(point) {
   return more ? `${more.toLocaleString("en")} exact ${more === 1 ? "copy" : "copies"}` : "";
 }
 
-// Keeps the card of a point, as if it was selected with the pointer, and says what it shows.
+// Opens the card of a point as if it were selected with the pointer; screen readers read its text.
 function select(point) {
   const x = atX(point), y = atY(point), edge = 30;
   if (x < edge || y < edge || x > width - edge || y > height - edge) {
@@ -327,7 +327,7 @@ function select(point) {
     .filter(Boolean).map((text) => text.replace(/\.$/, "")).join(". ");
 }
 
-// Goes to the next point in a direction of the screen.
+// Selects the next point in a direction on the screen.
 function step(right, below) {
   if (under < 0) return select(nearest(width / 2, height / 2, Infinity));
   const x = atX(under), y = atY(under), least = Math.max(6, radius());
@@ -357,13 +357,13 @@ function zoom(factor, x = width / 2, y = height / 2) {
   view.y -= (y - height / 2) / scaleY / view.zoom * shift;
   view.zoom *= bounded;
   if (view.zoom === 1) view = { x: 0.5, y: 0.5, zoom: 1 };
-  // While all points are visible, a finger scrolls the page.
+  // While the whole map is visible, one finger scrolls the page.
   canvas.style.touchAction = view.zoom === 1 ? "pan-y" : "none";
   unpin();
   later();
 }
 
-// Zooms around the selected point, and keeps its card.
+// Zooms around the selected point, and keeps its card open.
 function zoomByKey(factor) {
   if (!pinned) return zoom(factor);
   const point = under;
@@ -430,7 +430,7 @@ function release(event) {
 canvas.addEventListener("pointerup", release);
 canvas.addEventListener("pointercancel", release);
 canvas.addEventListener("pointerleave", () => { if (!pinned && !held.size) show(-1); });
-// The wheel scrolls the page until the map is selected.
+// Until the map is selected, the wheel scrolls the page.
 canvas.addEventListener("wheel", (event) => {
   if (document.activeElement !== canvas && !event.ctrlKey) return;
   event.preventDefault();
@@ -454,7 +454,7 @@ panel.addEventListener("keydown", (event) => {
   canvas.focus();
 });
 
-// Closes the card; if there is none, shows everything again.
+// Closes the card; if none is open, shows the whole map.
 function leave() {
   if (pinned) return unpin();
   if (chosen) choose(chosen);
