@@ -115,16 +115,52 @@ def test_images_of_a_label_are_in_different_folds(counts: tuple[int, ...]) -> No
         assert sizes.max() <= -(-count // most)
 
 
-def test_a_method_must_be_clearly_better() -> None:
-    right = np.zeros(100, dtype=bool)
-    base = Trial("a", 0, right, -1.0)
-    one = right.copy()
-    one[0] = True
-    assert not Trial("b", 0, one, -1.0).is_above(base)
-    assert not base.is_above(base)
-    many = right.copy()
-    many[:5] = True
-    assert Trial("c", 0, many, -1.0).is_above(base)
+def trial(gained: int, count: int) -> Trial:
+    return Trial("a", 0, np.arange(count) < gained, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("gained", "count", "methods", "is_above"),
+    [
+        (0, 100, 1, False),
+        (1, 100, 1, False),
+        (2, 2, 1, False),  # all examples, but too few
+        (5, 5, 1, False),
+        (6, 6, 1, True),
+        (6, 100, 1, True),
+        (6, 100, 3, False),  # one of three methods is easily better by chance
+        (7, 100, 3, True),
+    ],
+)
+def test_a_method_must_be_clearly_better(
+    gained: int, count: int, methods: int, is_above: bool
+) -> None:
+    base = trial(0, count)
+    assert trial(gained, count).is_above(base, methods) == is_above
+    assert not base.is_above(trial(gained, count), methods)
+
+
+@pytest.mark.parametrize("count", [6, 20])
+def test_images_that_show_nothing_are_rarely_trusted(count: int) -> None:
+    """The best of many settings is often better by chance on the images that chose it."""
+    learned = 0
+    for seed in range(40):
+        rng = np.random.default_rng((seed, count))
+        zero = Classifier(("a", "b"), unit(rng.normal(size=(2, DIM))), 20.0)
+        examples = Examples(unit(rng.normal(size=(count, DIM))), np.arange(count) % 2)
+        learned += learn(zero, examples, {"tip": tip_adapter}).classifier is not zero
+    assert learned <= 1
+
+
+def test_sixteen_images_of_each_label_improve_texts_that_are_partly_wrong() -> None:
+    zero, examples = world(32, noise=0.3)
+    shown = examples.only(np.arange(len(examples)) % 2 == 0)
+    unseen = examples.only(np.arange(len(examples)) % 2 == 1)
+    vectors = unit(zero.vectors + 0.3 * np.random.default_rng(1).normal(size=zero.vectors.shape))
+    blurred = replace(zero, vectors=vectors)
+    found = learn(blurred, shown, METHODS)
+    assert found.chosen.method != ZERO_SHOT
+    assert accuracy(found.classifier, unseen) > accuracy(blurred, unseen) + 0.05
 
 
 def test_two_images_are_enough() -> None:

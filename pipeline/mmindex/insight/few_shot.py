@@ -1,7 +1,8 @@
 """Classifiers from a few labelled images, chosen by cross-validation.
 
 A few images can make a classifier worse than none. Zero-shot classification is therefore always a
-candidate. Another method is chosen only if it is clearly better on images that it has not seen.
+candidate. Another method is chosen only if it is clearly better on images that were used neither to
+learn nor to choose its setting.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mmindex.evaluate.paired import mcnemar
 from mmindex.insight.classify import Cache, Classifier
 
 Float32 = NDArray[np.float32]
@@ -22,7 +24,7 @@ Int64 = NDArray[np.int64]
 
 ZERO_SHOT: Final = "zero-shot"
 _FOLDS: Final = 5
-_CONFIDENCE: Final = 1.645  # standard errors: 95 % one-sided
+_SIGNIFICANCE: Final = 0.05  # of the comparisons of all methods with zero-shot together
 # Strengths of the prior of the probe, from strong to weak. With the first, the vectors are nearly
 # those of the texts; with the last, the texts have almost no effect.
 _PRIORS: Final = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
@@ -59,13 +61,14 @@ Method = Callable[[Classifier, Examples], Iterator[Classifier]]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The result of a method with its best setting, on images that it has not seen.
+    """The result of a method in cross-validation.
 
     Attributes:
         method: the name of the method.
-        setting: the number of the setting.
-        right: bool (n,), whether each example got its correct label.
-        likelihood: the mean log-probability of the correct label.
+        setting: the number of the setting that is best on all examples.
+        right: bool (n,), whether each example got its correct label. The classifier has not learned
+            from the example, and its setting is the best one on the other folds.
+        likelihood: the mean log-probability of the correct label, from the same classifiers.
     """
 
     method: str
@@ -78,10 +81,15 @@ class Trial:
         """The share of examples that got their correct label."""
         return float(self.right.mean())
 
-    def is_above(self, other: Trial) -> bool:
-        """Return whether the accuracy is higher than that of ``other``, with 95 % confidence."""
-        gains = self.right.astype(np.float64) - other.right
-        return bool(gains.mean() > _CONFIDENCE * gains.std() / np.sqrt(len(gains)))
+    def is_above(self, other: Trial, methods: int) -> bool:
+        """Return whether the accuracy is significantly higher than that of ``other``.
+
+        Args:
+            methods: the number of methods that are compared; the more, the stricter is the test.
+        """
+        gained = int((self.right & ~other.right).sum())
+        lost = int((other.right & ~self.right).sum())
+        return gained > lost and mcnemar(gained, lost) <= _SIGNIFICANCE / methods
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +161,7 @@ def learn(zero: Classifier, examples: Examples, methods: Mapping[str, Method]) -
     baseline = _cross_validate(ZERO_SHOT, lambda one, _: iter([one]), zero, examples)
     trials = [_cross_validate(name, method, zero, examples) for name, method in methods.items()]
     best = max(trials, key=_quality, default=baseline)
-    if not best.is_above(baseline):
+    if best is baseline or not best.is_above(baseline, len(trials)):
         return Learned(zero, baseline, (baseline, *trials))
     classifiers = methods[best.method](zero, examples)
     chosen = next(one for number, one in enumerate(classifiers) if number == best.setting)
@@ -165,11 +173,12 @@ def _quality(trial: Trial) -> tuple[float, float]:
 
 
 def _cross_validate(name: str, method: Method, zero: Classifier, examples: Examples) -> Trial:
-    """Return the trial of the best setting of a method."""
+    """Return the trial of a method."""
     fold_of = _folds(examples.labels)
+    folds = range(int(fold_of.max()) + 1)
     right: list[NDArray[np.bool_]] = []
     chances: list[Float64] = []
-    for fold in range(int(fold_of.max()) + 1):
+    for fold in folds:
         held_out = fold_of == fold
         test = examples.only(held_out)
         for number, one in enumerate(method(zero, examples.only(~held_out))):
@@ -179,11 +188,22 @@ def _cross_validate(name: str, method: Method, zero: Classifier, examples: Examp
             logits = one.logits(test.images)
             right[number][held_out] = logits.argmax(axis=1) == test.labels
             chances[number][held_out] = _log_probabilities(logits, test.labels)
-    trials = (
-        Trial(name, number, hits, float(chances[number].mean()))
-        for number, hits in enumerate(right)
+
+    def best_on(rows: NDArray[np.bool_]) -> int:
+        return max(
+            range(len(right)),
+            key=lambda number: (right[number][rows].mean(), chances[number][rows].mean()),
+        )
+
+    # A fold must not be used to choose the setting that it measures.
+    chosen = np.array([best_on(fold_of != fold) for fold in folds])[fold_of]
+    rows = np.arange(len(examples))
+    return Trial(
+        name,
+        best_on(fold_of >= 0),
+        np.array(right)[chosen, rows],
+        float(np.array(chances)[chosen, rows].mean()),
     )
-    return max(trials, key=_quality)
 
 
 def _log_probabilities(logits: Float64, labels: Int64) -> Float64:
