@@ -10,8 +10,12 @@ import click.testing
 import pytest
 from typer.testing import CliRunner
 
+from mmindex.insight.labels import Label
+from mmindex.insight.learning import zero_shot
 from mmindex.models.encoder import Encoder
 from mmindex.search import vectorize
+from mmindex.search.vectorize import Vectorizer
+from mmindex.store.snapshot import open_snapshot
 from mmindex_cli.app import app
 from support.images import COLOURS, write_pngs
 from support.models import FakeEncoder
@@ -186,6 +190,31 @@ def test_learned_labels_have_their_own_prompts() -> None:
     learned(table("s.csv", shots()))
     assert "--templates" in run("--labels", "l.safetensors", "--templates", "plain", code=2).stderr
     assert "--scale" in run("--labels", "l.safetensors", "--scale", "3", code=2).stderr
+
+
+def test_the_number_of_images_is_checked_before_their_labels() -> None:
+    Path("labels.txt").write_text("rouge\nbleu\n")
+    rows = [(f"{number}.png", "vert") for number in range(10_001)]
+    done = run("--learn", table("s.csv", rows), "--labels", "labels.txt", "--out",
+               "l.safetensors", code=65)  # fmt: skip
+    assert "10,001 images; at most 10,000" in done.stderr
+
+
+def test_the_model_is_loaded_once_for_texts_and_scale(store: Path) -> None:
+    loads: list[str] = []
+
+    def load(name: str) -> FakeEncoder:
+        loads.append(name)
+        return FakeEncoder()
+
+    with Vectorizer(open_snapshot(store), lambda: load("model"), lambda: load("texts")) as one:
+        labels = [Label("red", ("red",)), Label("blue", ("blue",))]
+        assert zero_shot(one, labels, "plain").scale == FakeEncoder().logit_scale
+        assert loads == ["model"]
+    loads.clear()
+    with Vectorizer(open_snapshot(store), lambda: load("model"), lambda: load("texts")) as one:
+        zero_shot(one, labels, "plain", scale=3.0)
+        assert loads == ["texts"]
 
 
 def test_labels_of_another_model_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -20,6 +21,7 @@ from mmindex.core.errors import (
 )
 from mmindex.insight.classify import Cache, Classifier
 from mmindex.insight.learned import check_learned_target, load_learned, save_learned
+from mmindex.models.fingerprint import _in_precision
 from support.models import fake_info
 
 INFO = fake_info()
@@ -29,7 +31,7 @@ HOSTILE = "blue \x1b[2J \u202e <b>"
 def classifier(*, cached: bool) -> Classifier:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(3, INFO.dim)).astype(np.float32)
-    images = rng.normal(size=(4, INFO.dim)).astype(np.float32)
+    images = np.eye(4, INFO.dim, dtype=np.float32)
     cache = Cache(images, np.array([0, 1, 2, 2]), 2.0, 5.0) if cached else None
     return Classifier(("a", HOSTILE, "狗"), vectors, 20.0, cache)
 
@@ -75,6 +77,39 @@ def bad_cache(card: dict[str, Any], _: dict[str, Any]) -> None:
     card["cache"] = [1.0]
 
 
+def huge_scale(card: dict[str, Any], _: dict[str, Any]) -> None:
+    card["scale"] = 10**400
+
+
+def absurd_scale(card: dict[str, Any], _: dict[str, Any]) -> None:
+    card["scale"] = 1e308
+
+
+def negative_scale(card: dict[str, Any], _: dict[str, Any]) -> None:
+    card["scale"] = -1.0
+
+
+def blunt_cache(card: dict[str, Any], _: dict[str, Any]) -> None:
+    card["cache"] = [2.0, -1e300]
+
+
+def heavy_cache(card: dict[str, Any], _: dict[str, Any]) -> None:
+    card["cache"] = [65.0, 5.0]
+
+
+def long_vectors(_: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["vectors"][:] = 3e38
+
+
+def long_images(_: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["cache.images"][:] = 10.0
+
+
+def many_images(_: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["cache.labels"] = np.zeros(10_001, dtype=np.int64)
+    tensors["cache.images"] = np.zeros((10_001, INFO.dim), dtype=np.float32)
+
+
 def infinite(_: dict[str, Any], tensors: dict[str, Any]) -> None:
     tensors["vectors"][0, 0] = np.inf
 
@@ -97,7 +132,26 @@ def no_cache(_: dict[str, Any], tensors: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [cut, twice, numbers, no_scale, bad_cache, infinite, half, no_vectors, wrong_label, no_cache],
+    [
+        cut,
+        twice,
+        numbers,
+        no_scale,
+        huge_scale,
+        absurd_scale,
+        negative_scale,
+        bad_cache,
+        blunt_cache,
+        heavy_cache,
+        long_vectors,
+        long_images,
+        many_images,
+        infinite,
+        half,
+        no_vectors,
+        wrong_label,
+        no_cache,
+    ],
 )
 def test_a_damaged_file_is_an_error(
     tmp_path: Path, damage: Callable[[dict[str, Any], dict[str, Any]], None]
@@ -111,8 +165,41 @@ def test_a_damaged_file_is_an_error(
     tensors = load_file(path)
     damage(card, tensors)
     save_file(tensors, path, metadata={"mmindex.labels": json.dumps(card)})
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match="damaged") as error:
         load_learned(path, INFO)
+    assert "`learn`" in error.value.hint
+
+
+def test_a_type_that_numpy_lacks_is_an_error_only_where_it_matters(tmp_path: Path) -> None:
+    path = tmp_path / "l.safetensors"
+    save_learned(path, classifier(cached=False), "probe", INFO)
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    header, data = json.loads(path.read_bytes()[8 : 8 + length]), path.read_bytes()[8 + length :]
+
+    def write(name: str) -> None:
+        odd = {"dtype": "F8_E4M3", "shape": [3, INFO.dim]}
+        end = len(data) + 3 * INFO.dim
+        tensors = {**header, name: odd | {"data_offsets": [len(data), end]}}
+        if name == "vectors":
+            tensors |= {"rest": {**header["vectors"]}}
+        text = json.dumps(tensors).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + data + bytes(3 * INFO.dim))
+
+    write("further")
+    assert load_learned(path, INFO).labels == ("a", HOSTILE, "狗")
+    write("vectors")
+    with pytest.raises(DataError, match="vectors has the type F8_E4M3"):
+        load_learned(path, INFO)
+
+
+def test_another_precision_of_the_model_is_accepted(tmp_path: Path) -> None:
+    path, saved = tmp_path / "l.safetensors", classifier(cached=False)
+    full, half = (
+        msgspec.structs.replace(INFO, precision=one, fingerprint=_in_precision(INFO, one))
+        for one in ("fp32", "bf16")
+    )
+    save_learned(path, saved, "probe", full)
+    assert load_learned(path, half).labels == saved.labels
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", b"\xff" * 64])

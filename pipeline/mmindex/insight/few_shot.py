@@ -30,6 +30,11 @@ _SIGNIFICANCE: Final = 0.05  # of the comparisons of all methods with zero-shot 
 _PRIORS: Final = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 _WEIGHTS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _SHARPNESS: Final = (1.0, 2.0, 5.0, 10.0, 20.0)
+MOST_WEIGHT: Final = max(_WEIGHTS)
+MOST_SHARPNESS: Final = max(_SHARPNESS)
+# Learning computes a logit for each image and label: 160 MB as float64.
+_MOST_PAIRS: Final = 20_000_000
+_MOST_EXAMPLES: Final = 10_000
 _LBFGS_STEPS: Final = 50
 _LBFGS_HISTORY: Final = 10
 _LBFGS_TOLERANCE: Final = 1e-6  # of the loss
@@ -145,6 +150,11 @@ def tip_adapter(zero: Classifier, examples: Examples) -> Iterator[Classifier]:
     """Add the similarity to the examples to the logits; see :class:`Cache`."""
     for weight, sharpness in product(_WEIGHTS, _SHARPNESS):
         yield replace(zero, cache=Cache(examples.images, examples.labels, weight, sharpness))
+
+
+def most_examples(labels: int) -> int:
+    """Return the largest number of examples for a number of labels."""
+    return min(_MOST_EXAMPLES, _MOST_PAIRS // labels)
 
 
 METHODS: Final[Mapping[str, Method]] = {"probe": probe, "tip-adapter": tip_adapter}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,20 @@ from mmindex.core.errors import (
     os_errors,
 )
 from mmindex.insight.classify import Cache, Classifier
+from mmindex.insight.few_shot import MOST_SHARPNESS, MOST_WEIGHT, most_examples
 from mmindex.insight.labels import MAX_LABELS
+from mmindex.models.fingerprint import made_with
 from mmindex.store.manifest import EncoderInfo
+
+if TYPE_CHECKING:
+    from safetensors import safe_open
 
 SUFFIX: Final = ".safetensors"
 _CARD: Final = "mmindex.labels"
 _AGAIN: Final = "run `classify` with `learn` again"
+_MOST_SCALE: Final = 1e6  # as for the option `scale`
+_MOST_LENGTH: Final = 1e6  # of the vector of a label; usually about 1
+_UNIT: Final = 1.01  # the largest length of the vector of an image, with rounding errors
 
 
 def is_learned(path: Path) -> bool:
@@ -77,7 +84,7 @@ def save_learned(path: Path, classifier: Classifier, method: str, info: EncoderI
 
 
 def load_learned(path: Path, info: EncoderInfo) -> Classifier:
-    """Read a classifier for a model.
+    """Read a classifier for a model, in any precision.
 
     Raises:
         DataError: the file is damaged, or contains no learned labels.
@@ -93,58 +100,74 @@ def load_learned(path: Path, info: EncoderInfo) -> Classifier:
             card = json.loads((file.metadata() or {}).get(_CARD, "null"))
             if not isinstance(card, dict):
                 raise DataError("it contains no learned labels")
-            if card.get("fingerprint") != info.fingerprint:
+            if not made_with(info, str(card.get("fingerprint"))):
                 raise ModelMismatchError(
                     f"{path}: the labels were learned with the model {card.get('model')!r:.80}, "
                     f"not with the model of this store, {info.model!r}",
                     _AGAIN,
                 )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return _read(card, tensors, info.dim)
+            return _read(card, file, info.dim)
     except (SafetensorError, ValueError, TypeError, RecursionError, DataError) as error:
         raise DataError(f"labels {path}: damaged: {first_lines(error, 2)}", _AGAIN) from error
 
 
-def _read(card: dict[str, Any], tensors: dict[str, NDArray[Any]], dim: int) -> Classifier:
-    labels, scale = card.get("labels"), card.get("scale")
+def _read(card: dict[str, Any], file: safe_open, dim: int) -> Classifier:
+    labels = card.get("labels")
     if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
         raise DataError("the names of the labels are missing")
     if not 2 <= len(labels) <= MAX_LABELS or len(set(labels)) != len(labels):
         raise DataError(f"there are not 2 to {MAX_LABELS:,} different labels")
-    vectors = _checked(tensors, "vectors", np.dtype(np.float32), (len(labels), dim))
     cache = card.get("cache")
     return Classifier(
         labels=tuple(labels),
-        vectors=vectors,
-        scale=_number(scale),
-        cache=None if cache is None else _read_cache(cache, tensors, dim, len(labels)),
+        vectors=_vectors(file, "vectors", (len(labels), dim), _MOST_LENGTH),
+        scale=_number(card.get("scale"), "scale", _MOST_SCALE),
+        cache=None if cache is None else _read_cache(cache, file, dim, len(labels)),
     )
 
 
-def _read_cache(given: Any, tensors: dict[str, NDArray[Any]], dim: int, labels: int) -> Cache:
+def _read_cache(given: Any, file: safe_open, dim: int, labels: int) -> Cache:
     if not isinstance(given, list) or len(given) != 2:
         raise DataError("the settings of the cache are missing")
-    owners = tensors.get("cache.labels")
-    if owners is None or owners.ndim != 1 or owners.dtype != np.int64:
-        raise DataError("cache.labels is missing")
-    if len(owners) == 0 or owners.min() < 0 or owners.max() >= labels:
-        raise DataError("cache.labels is empty, or contains numbers of unknown labels")
-    images = _checked(tensors, "cache.images", np.dtype(np.float32), (len(owners), dim))
-    return Cache(images, owners, _number(given[0]), _number(given[1]))
+    shape = _shape(file, "cache.labels", "I64")
+    most = most_examples(labels)
+    if len(shape) != 1 or not 1 <= shape[0] <= most:
+        raise DataError(f"cache.labels has the shape {shape!s:.40}, not 1 to {most:,} numbers")
+    owners = file.get_tensor("cache.labels")
+    if owners.min() < 0 or owners.max() >= labels:
+        raise DataError("cache.labels contains numbers of unknown labels")
+    return Cache(
+        images=_vectors(file, "cache.images", (len(owners), dim), _UNIT),
+        labels=owners,
+        weight=_number(given[0], "the weight of the cache", MOST_WEIGHT),
+        sharpness=_number(given[1], "the sharpness of the cache", MOST_SHARPNESS),
+    )
 
 
-def _checked(
-    tensors: dict[str, NDArray[Any]], name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> NDArray[Any]:
-    found = tensors.get(name)
-    if found is None or found.dtype != dtype or found.shape != shape:
-        raise DataError(f"{name} is not {dtype} {shape}")
-    if not np.isfinite(found).all():
-        raise DataError(f"{name} is not finite")
-    return found
+def _vectors(
+    file: safe_open, name: str, shape: tuple[int, int], longest: float
+) -> NDArray[np.float32]:
+    if (found := _shape(file, name, "F32")) != shape:
+        raise DataError(f"{name} has the shape {found!s:.40}, not {shape}")
+    vectors: NDArray[np.float32] = file.get_tensor(name)
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    if not (lengths <= longest).all():  # also if one is not finite
+        raise DataError(
+            f"{name} contains a vector of length {lengths.max():.3g}, more than {longest:,g}"
+        )
+    return vectors
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{value!r:.40} is not a finite number")
+def _shape(file: safe_open, name: str, dtype: str) -> tuple[int, ...]:
+    """Return the shape of a tensor of this type, without reading it."""
+    tensor = file.get_slice(name)
+    if (found := tensor.get_dtype()) != dtype:
+        raise DataError(f"{name} has the type {found!s:.20}, not {dtype}")
+    return tuple(tensor.get_shape())
+
+
+def _number(value: Any, name: str, most: float) -> float:
+    # Compare before the conversion: an int can be larger than every float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise DataError(f"{name} is {value!r:.40}, not a number from 0 to {most:,.0f}")
     return float(value)

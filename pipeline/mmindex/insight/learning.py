@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError, MmindexError
 from mmindex.insight.classify import Classifier, label_numbers, logit_scale
-from mmindex.insight.few_shot import METHODS, Examples, Learned, Method, learn
+from mmindex.insight.few_shot import METHODS, Examples, Learned, Method, learn, most_examples
 from mmindex.insight.labels import (
     MAX_LABELS,
     Label,
@@ -28,9 +28,6 @@ Float32 = NDArray[np.float32]
 
 CONTEXT: Final = "context"
 _IMAGE: Final = ("image", "path", "id")
-# Learning computes a logit for each image and label: 160 MB as float64.
-_MOST_PAIRS: Final = 20_000_000
-_MOST_IMAGES: Final = 10_000
 # Each step encodes the texts of all labels; on two cores, this takes seconds with ViT-B-32.
 _MOST_CONTEXT_LABELS: Final = 100
 
@@ -98,6 +95,13 @@ def examples_of(shots: Shots, labels: Sequence[str], vectorizer: Vectorizer) -> 
             cannot be used, or there are too many images.
         NoInputError: there is no such file, uri or id.
     """
+    most = most_examples(len(labels))
+    if len(shots.labels) > most:
+        raise DataError(
+            f"{shots.path}: {len(shots.labels):,} images; at most {most:,} can be used for "
+            f"{len(labels):,} labels",
+            "use fewer images of each label",
+        )
     find = label_numbers(labels)
     owners = {image: find(label) for image, label in shots.labels.items()}
     for image, owner in owners.items():
@@ -108,18 +112,12 @@ def examples_of(shots: Shots, labels: Sequence[str], vectorizer: Vectorizer) -> 
                 "labels",
                 "use the same spelling in `learn` and `labels`",
             )
-    if without := [label for number, label in enumerate(labels) if number not in owners.values()]:
+    shown = set(owners.values())
+    if without := [label for number, label in enumerate(labels) if number not in shown]:
         raise DataError(
             f"{shots.path}: no image for {len(without):,} of {len(labels):,} labels, for example "
             f"{without[0]!r:.80}",
             "add at least one image of each label",
-        )
-    most = min(_MOST_IMAGES, _MOST_PAIRS // len(labels))
-    if len(owners) > most:
-        raise DataError(
-            f"{shots.path}: {len(owners):,} images; at most {most:,} can be used for "
-            f"{len(labels):,} labels",
-            "use fewer images of each label",
         )
     vectors = _vectors(shots, vectorizer)
     numbers = np.array([*owners.values()], dtype=np.int64)
@@ -172,10 +170,14 @@ def zero_shot(
         UsageError: there are no such templates, or the model has no logit scale.
         DataError: the model returns no usable vector for a label.
     """
+    prompts = _templates(vectorizer, templates)
+    if scale is None:
+        # The whole model is needed, and as soon as it is loaded, it encodes the texts too.
+        scale = logit_scale(vectorizer.encoder)
     return Classifier(
         labels=tuple(label.name for label in labels),
-        vectors=label_vectors(labels, _templates(vectorizer, templates), vectorizer.texts),
-        scale=scale if scale is not None else logit_scale(vectorizer.encoder),
+        vectors=label_vectors(labels, prompts, vectorizer.texts),
+        scale=scale,
     )
 
 
