@@ -109,13 +109,10 @@ def classify(
                 "`learn` does not classify images",
                 "run `classify` again, with the new file as `labels`",
             )
-        if out is None:
-            raise UsageError(
-                "`learn` needs a file for the labels", "for example `out=labels.safetensors`"
-            )
-        learning = Learning(learn, labels, templates, scale, out)
+        learning = Learning(learn, labels, templates, scale, _target(out))
         with open_vectorizer(store_path(store), device) as vectorizer:
-            print_lesson(learning.run(vectorizer), out, vectorizer.snapshot.encoder, output_format)
+            lesson = learning.run(vectorizer)
+        print_lesson(lesson, learning.out, vectorizer.snapshot.encoder, output_format)
         return
     if out is not None:
         raise UsageError("`out` needs `learn`", "remove `out`, or add `learn`")
@@ -135,6 +132,14 @@ def classify(
             _draw(report, confusion)
     if failed := sum(one.error is not None for one in kept):
         raise DataError(f"{failed} of the images cannot be used", "see their `error`")
+
+
+def _target(out: Path | None) -> Path:
+    if out is None:
+        raise UsageError(
+            "`learn` needs a file for the labels", "for example `out=labels.safetensors`"
+        )
+    return out
 
 
 def _rows(vectorizer: Vectorizer, where: str | None) -> Rows | None:
