@@ -219,9 +219,10 @@ def test_a_data_frame_is_the_table(index: mmindex.Index) -> None:
 def test_without_pandas_the_error_names_the_extra(
     index: mmindex.Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hits = index.search("red")
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(mmindex.MissingPackageError) as error:
-        index.search("red").to_pandas()
+        hits.to_pandas()
     assert "mmindex[pandas]" in error.value.hint
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from safetensors.torch import load_file, save_file
 
 from mmindex.core.errors import DataError, ModelMismatchError
@@ -231,6 +232,8 @@ def test_an_architecture_is_recognised_by_the_description_of_the_index(tmp_path:
     assert texts is not None
     assert texts.info == describe(request, files, "fp32")
     assert same_model(texts.info, index)
+    moved = structs.replace(index.inputs[0], path=str(tmp_path / "elsewhere" / WEIGHTS))
+    assert read_text_side(request, structs.replace(index, inputs=(moved,))) is None
     convert(files.weights or tmp_path, torch.float16)
     assert read_text_side(request, index) is None  # open_clip's table is needed to describe it
 

@@ -16,7 +16,7 @@ from typing import Final
 from mmindex.core.errors import CannotCreateError
 from mmindex.core.system import process_exists
 
-_LONGEST = 100  # characters of the target's name in the temporary name; names can have 255 bytes
+_LONGEST = 100  # bytes of the name that the temporary name repeats; a name can have 255
 _ASIDE: Final = re.compile(r"\.(?P<pid>[0-9]{1,10})\.[0-9a-f]{32}\.tmp")
 
 
@@ -61,7 +61,7 @@ def file_aside(target: Path) -> Iterator[Path]:
 
 
 def _prefix(target: Path) -> str:
-    return f".{target.name[:_LONGEST]}"
+    return f".{os.fsdecode(os.fsencode(target.name)[:_LONGEST])}"
 
 
 def _leftovers(target: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mmindex.core.errors import DataError, first_lines
+from mmindex.core.errors import DataError, first_lines, os_errors
 from mmindex.models.encoder import Float32
 from mmindex.models.numpy_layers import Activation, Block, Linear, Norm, gelu, quick_gelu
 
@@ -215,7 +215,8 @@ def read_clip_texts(path: Path, plan: ClipPlan) -> ClipTexts | None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        weights = _Weights(safe_open(path, framework="np"), plan.prefix)
+        with os_errors(path):
+            weights = _Weights(safe_open(path, framework="np"), plan.prefix)
     except SafetensorError as error:
         raise DataError(f"weights {path}: damaged: {first_lines(error, 2)}") from error
     if not weights.fit(plan.shapes()):

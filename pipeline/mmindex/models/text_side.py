@@ -155,5 +155,8 @@ def _of_architecture(request: ModelRequest, index: EncoderInfo) -> _Parts | None
     found = next((one for one in configs if has_architecture(index, one)), None)
     if not request.trained or found is None or len(index.inputs) != 1:
         return None
+    weights = Path(index.inputs[0].path)
+    if not weights.is_file():  # the store or the cache of models was moved
+        return None
     described = partial(describe_unchanged, request, index, "fp32")
-    return _Parts(found, tokenizer, Path(index.inputs[0].path), None, described)
+    return _Parts(found, tokenizer, weights, None, described)

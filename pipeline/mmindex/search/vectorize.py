@@ -424,4 +424,8 @@ def _load_texts(snapshot: Snapshot, device: str) -> TextEncoder | None:
 
     if place(device, model=snapshot.encoder.model).devices != ("cpu",):
         return None
-    return read_text_side(request_of(snapshot), snapshot.encoder)
+    try:
+        request = request_of(snapshot)
+    except UsageError:  # loading the whole model reports it
+        return None
+    return read_text_side(request, snapshot.encoder)

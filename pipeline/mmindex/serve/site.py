@@ -10,8 +10,9 @@ from pathlib import Path
 from starlette.responses import HTMLResponse, Response
 
 from mmindex.core.errors import MmindexError
-from mmindex.pages.page import render_linked, shown_model
+from mmindex.pages.page import Renderer, render_linked, shown_model
 from mmindex.search.vectorize import warning_about
+from mmindex.serve.live import Served
 from mmindex.serve.problems import status_of
 from mmindex.serve.service import Service
 from mmindex.serve.view import View
@@ -25,16 +26,21 @@ class Site:
 
     def page(self, template: str, view: View, status: int = 200, **values: object) -> Response:
         """Render a template with the search form; ``values`` are its variables."""
-        text = render_linked(template, "/static/style.css", **{**self._common(view), **values})
+        common = self._common(self.service.live.current, view)
+        text = render_linked(template, "/static/style.css", **{**common, **values})
         return HTMLResponse(text, status)
 
-    def framed(self, template: str, _styles: Sequence[str], /, **values: object) -> str:
-        """Render a page that commands also write, with the search form and links of the service."""
-        common = {**self._common(View(())), "frame": "serve_base.html"}
-        return render_linked(template, f"/static/{Path(template).stem}.css", **{**common, **values})
+    def framed(self, served: Served) -> Renderer:
+        """Return what renders pages of the commands with the search form and the links."""
+        common = {**self._common(served, View(())), "frame": "serve_base.html"}
 
-    def _common(self, view: View) -> dict[str, object]:
-        served = self.service.live.current
+        def render(template: str, _styles: Sequence[str], /, **values: object) -> str:
+            sheet = f"/static/{Path(template).stem}.css"
+            return render_linked(template, sheet, **{**common, **values})
+
+        return render
+
+    def _common(self, served: Served, view: View) -> dict[str, object]:
         return {
             "query": view.get("q"),
             "warnings": [warning_about(served.snapshot), self.service.live.problem],

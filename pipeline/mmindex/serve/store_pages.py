@@ -49,7 +49,7 @@ class StorePages:
                 served.snapshot,
                 groups,
                 threshold,
-                render=self.site.framed,
+                render=self.site.framed(served),
                 link=lambda name: f"/picture/{quoted(name)}",
             )
 
@@ -65,7 +65,7 @@ class StorePages:
 
             config = settings_of(served.snapshot)
             measured = measure(served.snapshot, config)
-            return report_page(served.snapshot, measured, config, render=self.site.framed)
+            return report_page(served.snapshot, measured, config, render=self.site.framed(served))
 
         return await self._made(served, View.of(request), "report", make)
 

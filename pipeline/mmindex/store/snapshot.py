@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,7 @@ class Snapshot:
     )
     _rows: dict[str, Rows] = field(default_factory=dict, init=False, repr=False, compare=False)
     _requests: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _looking_up: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
     _lock: RLock = field(default_factory=RLock, init=False, repr=False, compare=False)
 
     @property
@@ -124,7 +125,7 @@ class Snapshot:
         Raises:
             NoInputError, DataError: as :meth:`table`.
         """
-        with self._lock:
+        with self._looking_up:  # reading takes long, and other readers of the version need not wait
             if name in self._rows:
                 return self._rows[name]
             self._requests[name] = self._requests.get(name, 0) + 1
