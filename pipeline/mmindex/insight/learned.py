@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,7 @@ from mmindex.insight.labels import MAX_LABELS
 from mmindex.models.fingerprint import made_with
 from mmindex.store.manifest import EncoderInfo
 
-if TYPE_CHECKING:
-    from safetensors import safe_open
+_File: TypeAlias = Any  # safe_open, whose methods are not typed
 
 SUFFIX: Final = ".safetensors"
 _CARD: Final = "mmindex.labels"
@@ -111,7 +110,7 @@ def load_learned(path: Path, info: EncoderInfo) -> Classifier:
         raise DataError(f"labels {path}: damaged: {first_lines(error, 2)}", _AGAIN) from error
 
 
-def _read(card: dict[str, Any], file: safe_open, dim: int) -> Classifier:
+def _read(card: dict[str, Any], file: _File, dim: int) -> Classifier:
     labels = card.get("labels")
     if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
         raise DataError("the names of the labels are missing")
@@ -126,7 +125,7 @@ def _read(card: dict[str, Any], file: safe_open, dim: int) -> Classifier:
     )
 
 
-def _read_cache(given: Any, file: safe_open, dim: int, labels: int) -> Cache:
+def _read_cache(given: Any, file: _File, dim: int, labels: int) -> Cache:
     if not isinstance(given, list) or len(given) != 2:
         raise DataError("the settings of the cache are missing")
     shape = _shape(file, "cache.labels", "I64")
@@ -144,9 +143,7 @@ def _read_cache(given: Any, file: safe_open, dim: int, labels: int) -> Cache:
     )
 
 
-def _vectors(
-    file: safe_open, name: str, shape: tuple[int, int], longest: float
-) -> NDArray[np.float32]:
+def _vectors(file: _File, name: str, shape: tuple[int, int], longest: float) -> NDArray[np.float32]:
     if (found := _shape(file, name, "F32")) != shape:
         raise DataError(f"{name} has the shape {found!s:.40}, not {shape}")
     vectors: NDArray[np.float32] = file.get_tensor(name)
@@ -158,7 +155,7 @@ def _vectors(
     return vectors
 
 
-def _shape(file: safe_open, name: str, dtype: str) -> tuple[int, ...]:
+def _shape(file: _File, name: str, dtype: str) -> tuple[int, ...]:
     """Return the shape of a tensor of this type, without reading it."""
     tensor = file.get_slice(name)
     if (found := tensor.get_dtype()) != dtype:
