@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from mmindex_cli.vqa import answer_questions, check_questions
 
 if TYPE_CHECKING:
     from mmindex.api.index import Index
+    from mmindex.decoder.writer import Ranked
     from mmindex_cli.output import Form
 
 SomeImageOption = Annotated[
@@ -86,7 +88,6 @@ def ask(
     Example: mmindex ask --image boats.jpg "how many boats are there?"
     """
     import mmindex
-    from mmindex_cli.output import emit
 
     target = Target(image, corpus, out, where, beams)
     if questions is not None or annotations is not None:
@@ -106,17 +107,7 @@ def ask(
             return
         ranked = index.rank_answers(image or "", question, given)
         facts = facts_of(index)
-    emit(
-        [ranked],
-        output_format,
-        text=lambda _: (f"{one.score:7.3f}  {visible(one.answer)}" for one in ranked),
-        json=lambda _: {
-            "image": image,
-            "question": question,
-            "answers": [{"answer": one.answer, "score": round(one.score, 6)} for one in ranked],
-            **facts,
-        },
-    )
+    _print_ranked(ranked, {"image": image, "question": question}, facts, output_format)
 
 
 def annotate(
@@ -158,6 +149,20 @@ def written(index: Index, prompt: str | None, name: str, target: Target, form: F
     record = {"image": target.image, **asked, name: found.text, "score": round(found.score, 6)}
     facts = facts_of(index)
     emit([found], form, text=lambda _: [visible(found.text)], json=lambda _: record | facts)
+
+
+def _print_ranked(
+    ranked: list[Ranked], asked: Mapping[str, object], facts: Mapping[str, object], form: Form
+) -> None:
+    from mmindex_cli.output import emit
+
+    answers = [{"answer": one.answer, "score": round(one.score, 6)} for one in ranked]
+    emit(
+        [ranked],
+        form,
+        text=lambda _: (f"{one.score:7.3f}  {visible(one.answer)}" for one in ranked),
+        json=lambda _: {**asked, "answers": answers, **facts},
+    )
 
 
 def _read_answers(path: Path) -> list[str]:

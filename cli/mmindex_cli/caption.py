@@ -86,13 +86,18 @@ def caption(
         raise UsageError("captions of the corpus need one image", "add `image`, or `generate`")
     from mmindex.insight.caption import describe
     from mmindex.search.vectorize import open_vectorizer
-    from mmindex_cli.output import emit
 
     with open_vectorizer(store_path(store), device) as vectorizer:
         described = describe(vectorizer, image, k, voters)
+    _print_captions(image, described, output_format)
+
+
+def _print_captions(image: str, described: Described, form: Form) -> None:
+    from mmindex_cli.output import emit
+
     emit(
         [described],
-        output_format,
+        form,
         text=lambda _: (
             f"{score_text(hit.score):>7}  {visible(hit.caption or '')}"
             for hit in described.captions

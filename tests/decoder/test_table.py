@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from mmindex.core.errors import BusyError, CannotCreateError, UsageError
 from mmindex.core.system import lock_file
 from mmindex.decoder import table
 from mmindex.decoder.table import PARTIAL, Row, write_rows
+from mmindex.store import holds
 
 TOTAL = 10
 
@@ -92,12 +94,67 @@ def test_another_job_starts_again(tmp_path: Path) -> None:
     assert job.made == list(range(TOTAL))
 
 
-def test_a_damaged_part_starts_again(tmp_path: Path) -> None:
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def nothing(_: bytes) -> bytes:
+    return b""
+
+
+def bad_footer(content: bytes) -> bytes:
+    size = int.from_bytes(content[-8:-4], "little")
+    return content[: -8 - size] + b"\xff" * size + content[-8:]
+
+
+def bad_page(content: bytes) -> bytes:
+    return content[:4] + b"\xff" * 30 + content[34:]
+
+
+def other_word(content: bytes) -> bytes:
+    return content.replace(b"row 2", b"row 7", 1)
+
+
+@pytest.mark.parametrize("damage", [cut, nothing, bad_footer, bad_page, other_word])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_parts_before_a_damaged_one_are_kept(
+    tmp_path: Path, number: int, damage: Callable[[bytes], bytes], capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "t.parquet"
-    interrupted(path, 5)
-    (tmp_path / f"t.parquet{PARTIAL}" / "000001.parquet").write_bytes(b"half")
-    assert write_rows(path, schema(), Job(), TOTAL).resumed == 0
-    assert len(names(path)) == TOTAL
+    interrupted(path, 7)
+    part = tmp_path / f"t.parquet{PARTIAL}" / f"{number:06d}.parquet"
+    content = part.read_bytes()
+    part.write_bytes(damage(content))
+    expected = 6 if part.read_bytes() == content else number * 2
+    assert write_rows(path, schema(), Job(), TOTAL).resumed == expected
+    assert names(path) == [f"row {n}" for n in range(TOTAL)]
+    assert "changed" not in capfd.readouterr().err
+
+
+def test_rows_of_a_missing_part_are_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    interrupted(path, 7)
+    (tmp_path / f"t.parquet{PARTIAL}" / "000001.parquet").unlink()
+    assert write_rows(path, schema(), Job(), TOTAL).resumed == 2
+    assert names(path) == [f"row {n}" for n in range(TOTAL)]
+
+
+def test_a_process_that_opened_a_removed_lock_takes_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.parquet"
+    lock, calls = holds.lock_file, []
+
+    def removed_first(descriptor: int, *, shared: bool = False) -> None:
+        if not calls:
+            shutil.rmtree(tmp_path / f"t.parquet{PARTIAL}")
+        calls.append(descriptor)
+        lock(descriptor, shared=shared)
+
+    monkeypatch.setattr(holds, "lock_file", removed_first)
+    assert write_rows(path, schema(), Job(), TOTAL).rows == TOTAL
+    assert len(calls) == 2
+    assert [one.name for one in tmp_path.iterdir()] == ["t.parquet"]
 
 
 def test_two_processes_do_not_write_one_table(tmp_path: Path) -> None:

@@ -161,7 +161,10 @@ def test_answers_are_compared_with_both_guesses(tmp_path: Path) -> None:
         ("folder/img_12.jpg", 12),
         ("folder/image", None),
         ("scenes/0", 0),
-        ("9" * 40, int("9" * 18)),
+        ("9" * 18, int("9" * 18)),
+        ("img_12345678901234567890", None),
+        ("9" * 40, None),
+        ("a12\n", None),
     ],
 )
 def test_the_number_of_an_image_is_at_the_end_of_its_id(name: str, number: int | None) -> None:

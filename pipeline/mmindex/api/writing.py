@@ -148,17 +148,18 @@ class Writing:
         Raises:
             TypeError, UsageError, ModelMismatchError: as :meth:`ask_all`.
             NoInputError: a file does not exist.
-            DataError: a file is damaged, or none of the questions is about an indexed image.
+            DataError: a file is damaged, none of the questions is about an indexed image, or none
+                of these questions has an annotation.
             BusyError: another process is writing the file.
             StorageError: the disk is full, or an I/O error occurs.
         """
         job = self._job(out, beams)
-        known = None if annotations is None else as_path(annotations, "annotations")
-        if known is not None:
+        known = None
+        if annotations is not None:
             from mmindex.decoder.vqa import read_annotations
 
-            read_annotations(known)  # so that errors are found before the work starts
-        report, asked = job.answer(as_path(questions, "questions"))
+            known = read_annotations(as_path(annotations, "annotations"))
+        report, asked = job.answer(as_path(questions, "questions"), known)
         return report, None if known is None else job.evaluate(asked, known)
 
     def compare_captions(self, path: str | os.PathLike[str]) -> Compared:

@@ -56,30 +56,35 @@ def generate(
     maps: Sequence[Tensor],
     prompts: Sequence[str],
     search: Search = GREEDY,
+    rows: Sequence[int] | None = None,
 ) -> list[Generated]:
-    """Return one text for each image.
+    """Return one text for each prompt.
 
     No sequence of three words occurs twice in a text.
 
     Args:
         maps: feature maps, float (b, places, channels) each.
-        prompts: for each image a question or an instruction.
+        prompts: questions or instructions.
+        rows: the row of ``maps`` for each prompt; None: prompt *i* is about row *i*.
 
     Raises:
         UsageError: a prompt has no words, or too many.
     """
     starts = [model.vocabulary.prompt(prompt) for prompt in prompts]
     # Prompts of equal length share a batch.
-    order = sorted(range(len(starts)), key=lambda row: len(starts[row]))
+    order = sorted(range(len(starts)), key=lambda place: len(starts[place]))
     found: list[Generated | None] = [None] * len(starts)
-    for _, group in itertools.groupby(order, key=lambda row: len(starts[row])):
-        rows = list(group)
-        for first in range(0, len(rows), _AT_ONCE):
-            part = rows[first : first + _AT_ONCE]
-            chosen = [one[torch.tensor(part)] for one in maps]
-            texts = _searched(model, chosen, torch.tensor([starts[row] for row in part]), search)
-            for row, text in zip(part, texts, strict=True):
-                found[row] = text
+    for _, group in itertools.groupby(order, key=lambda place: len(starts[place])):
+        places = list(group)
+        for first in range(0, len(places), _AT_ONCE):
+            part = places[first : first + _AT_ONCE]
+            images = torch.tensor(part if rows is None else [rows[place] for place in part])
+            chosen = [one[images] for one in maps]
+            texts = _searched(
+                model, chosen, torch.tensor([starts[place] for place in part]), search
+            )
+            for place, text in zip(part, texts, strict=True):
+                found[place] = text
     return [one for one in found if one is not None]
 
 

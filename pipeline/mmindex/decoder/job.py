@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,14 @@ from mmindex.core.errors import MmindexError
 from mmindex.decoder.generate import Search
 from mmindex.decoder.table import Row, TableReport, write_rows
 from mmindex.decoder.tasks import Task, about_images, after, one_prompt
-from mmindex.decoder.vqa import Question, VqaReport, compare, read_annotations, read_questions
+from mmindex.decoder.vqa import (
+    Annotation,
+    Question,
+    VqaReport,
+    compare,
+    read_questions,
+    require_known,
+)
 from mmindex.decoder.writer import Writer, Written
 from mmindex.store.snapshot import Snapshot
 
@@ -69,22 +76,31 @@ class Job:
             total,
         )
 
-    def answer(self, questions: Path) -> tuple[TableReport, list[Question]]:
+    def answer(
+        self, questions: Path, known: Mapping[str, Annotation] | None = None
+    ) -> tuple[TableReport, list[Question]]:
         """Answer the questions in a VQA file; see :mod:`mmindex.decoder.vqa`.
 
         The table has the columns ``question_id``, ``image_id``, ``uri``, ``question``, ``answer``,
         ``score`` and ``error``.
 
+        Args:
+            questions: the file.
+            known: the answers of people, by question id, for :meth:`evaluate` after this.
+
         Returns:
             The report, and the questions in the file.
 
         Raises:
-            DataError: the file of questions is damaged, or none is about an indexed image.
+            DataError: the file of questions is damaged, none is about an indexed image, or none of
+                these is in ``known``.
             UsageError: ``out`` exists.
             MmindexError: a file cannot be read or written.
         """
         asked = read_questions(questions)
         tasks = about_images(self.snapshot, asked)
+        if known is not None:
+            require_known((name for task in tasks for name in task.names), known)
         content = [(task.id, task.names, task.prompts) for task in tasks]
         schema = pa.schema(
             [
@@ -105,14 +121,12 @@ class Job:
         )
         return report, asked
 
-    def evaluate(self, asked: list[Question], annotations: Path) -> VqaReport:
-        """Compare the answers in the new file with those of people.
+    def evaluate(self, asked: list[Question], known: Mapping[str, Annotation]) -> VqaReport:
+        """Compare the answers in the new file with those of people, by question id.
 
         Raises:
-            DataError: the annotations are damaged, or are for other questions.
-            MmindexError: they cannot be read.
+            DataError: no answered question is in ``known``.
         """
-        known = read_annotations(annotations)
         table = pq.read_table(self.out, columns=["question_id", "answer"])
         names, texts = (table[name].to_pylist() for name in ("question_id", "answer"))
         answers = {name: text for name, text in zip(names, texts, strict=True) if text is not None}

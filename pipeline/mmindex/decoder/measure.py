@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import torch
 from torch import Tensor
 
 from mmindex.decoder.generate import Search, generate
@@ -55,10 +54,8 @@ def answered(
     ]
     # Without the image, equal questions have equal answers.
     distinct = list({prompt: (0, prompt) for _, prompt in asked}.values()) if blind else asked
-    rows, prompts = torch.tensor([row for row, _ in distinct]), [prompt for _, prompt in distinct]
-    found = generate(
-        model, [one[rows] for one in maps], prompts, Search(most_words=24, blind=blind)
-    )
+    rows, prompts = [row for row, _ in distinct], [prompt for _, prompt in distinct]
+    found = generate(model, maps, prompts, Search(most_words=24, blind=blind), rows)
     texts = dict(zip(distinct, (one.text for one in found), strict=True))
     return [texts[(0, prompt) if blind else (row, prompt)] for row, prompt in asked]
 

@@ -7,11 +7,11 @@ one file, and the folder is removed.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from mmindex.core.durable import check_target, file_aside
 from mmindex.core.errors import BusyError, UsageError, os_errors
 from mmindex.core.progress import counter, get_logger
-from mmindex.core.system import lock_file
+from mmindex.store.holds import lock_exclusive, unlock
 
 Row = Sequence[str | float | int | None]
 
@@ -68,54 +68,96 @@ def write_rows(
         MmindexError: it cannot be written.
     """
     check_target(path)
-    if path.exists():
-        raise UsageError(f"{path} already exists", "remove it, or use another `out`")
+    _require_new(path)
     folder = path.with_name(path.name + PARTIAL)
     with os_errors(path), _held(folder):
+        if path.exists():  # another process has completed it meanwhile
+            _remove(folder)
+        _require_new(path)
         parts = _found_parts(folder, schema)
         done = sum(pq.read_metadata(part).num_rows for part in parts)
         parts += _write_parts(folder, len(parts), schema, rows(done), (done, total))
         count, failed = _join(path, parts, schema)
-        shutil.rmtree(folder)
+        _remove(folder)
     return TableReport(path, count, failed, done)
 
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Create the folder of the parts, and lock it for this process."""
-    folder.mkdir(exist_ok=True)
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    descriptor = None
+    while descriptor is None:  # None: the process that completed the table has removed the folder
+        folder.mkdir(exist_ok=True)
         try:
-            lock_file(descriptor)
+            with suppress(FileNotFoundError):
+                (folder / _LOCK).touch()
+            descriptor = lock_exclusive(folder / _LOCK)
         except BlockingIOError as error:
             raise BusyError(
                 f"{folder}: another process is writing this table", "wait, or use another `out`"
             ) from error
+    try:
         yield
     finally:
-        os.close(descriptor)
+        unlock(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder; it loses its name first, so that no process finds it half empty."""
+    aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+def _require_new(path: Path) -> None:
+    if path.exists():
+        raise UsageError(f"{path} already exists", "remove it, or use another `out`")
 
 
 def _found_parts(folder: Path, schema: pa.Schema) -> list[Path]:
-    """Return the parts from an earlier run of the same job; remove those of another job."""
-    parts = sorted(folder.glob("*.parquet"))
-    if parts and not all(_belongs(part, schema) for part in parts):
+    """Return the first parts from an earlier run of the same job; remove all others."""
+    found = sorted(folder.glob("*.parquet"))
+    good: list[Path] = []
+    reason = ""
+    for part in found:
+        if part.name != _name(len(good)):
+            reason = f"{_name(len(good))} is missing"
+        elif (columns := _columns(part)) is None:
+            reason = f"{part.name} is damaged"
+        elif not columns.equals(schema, check_metadata=True):
+            reason = "the model, question, options or images have changed"
+        else:
+            good.append(part)
+            continue
+        break
+    if reason:
         get_logger("decoder").warning(
-            "the model, question, options or images have changed: starting from the beginning",
+            f"{reason}: rows of an interrupted run are written again",
             folder=str(folder),
+            kept=len(good),
+            removed=len(found) - len(good),
         )
-        for part in parts:
+        for part in reversed(found[len(good) :]):
             part.unlink()
-        return []
-    return parts
+    return good
 
 
-def _belongs(part: Path, schema: pa.Schema) -> bool:
+def _columns(part: Path) -> pa.Schema | None:
+    """Read a part and return its columns; None if it is damaged."""
     try:
-        return bool(pq.read_schema(part).equals(schema, check_metadata=True))
+        with pq.ParquetFile(part, page_checksum_verification=True) as file:
+            file.read()
+            return file.schema_arrow
     except pa.ArrowException:
-        return False
+        return None
+    except OSError as error:
+        if error.errno is not None:  # an error of the disk; pyarrow's own errors have no number
+            raise
+        return None
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}.parquet"
 
 
 def _write_parts(
@@ -126,13 +168,14 @@ def _write_parts(
     with counter(total=total, label="write", unit="row") as bar:
         bar.update(done)
         for some in _groups(rows):
-            part = folder / f"{first + len(parts):06d}.parquet"
+            part = folder / _name(first + len(parts))
             columns = zip(*some, strict=True)
             arrays = [
                 pa.array(list(one), field.type) for one, field in zip(columns, schema, strict=True)
             ]
             with file_aside(part) as aside:
-                pq.write_table(pa.Table.from_arrays(arrays, schema=schema), aside)
+                made = pa.Table.from_arrays(arrays, schema=schema)
+                pq.write_table(made, aside, write_page_checksum=True)
             parts.append(part)
             bar.update(len(some))
     return parts

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmindex.search.filters import Rows
 
 _BATCH: Final = 8_192
-_NUMBER: Final = re.compile(r"[0-9]{1,18}$")
+_NUMBER: Final = re.compile(r"(?<![0-9])[0-9]{1,18}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,10 @@ def about_images(snapshot: Snapshot, questions: Sequence[Question]) -> list[Task
 
 
 def number_of(name: str) -> int | None:
-    """Return the number at the end of an image id without its extension; None if it has none."""
+    """Return the number at the end of an image id without its extension.
+
+    None if the id does not end with a number, or if the number has more than 18 digits.
+    """
     found = _NUMBER.search(PurePosixPath(name).stem)
     return None if found is None else int(found[0])
 

@@ -213,12 +213,7 @@ def compare(
     Raises:
         DataError: no question has an answer and an annotation.
     """
-    names = [name for name in answers if name in known]
-    if not names:
-        raise DataError(
-            "no question has an answer and an annotation",
-            "use `questions` and `annotations` with the same question ids",
-        )
+    names = require_known(answers, known)
     often = _majority([known[name] for name in names])
     rows: list[tuple[float, float, float]] = []
     for name in names:
@@ -239,6 +234,21 @@ def compare(
         by_answer=grouped(known[name].answer_type for name in names),
         left_out=asked - len(names),
     )
+
+
+def require_known(names: Iterable[str], known: Mapping[str, Annotation]) -> list[str]:
+    """Return the ids of questions that people have answered.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = [name for name in names if name in known]
+    if not found:
+        raise DataError(
+            "no question has an answer and an annotation",
+            "use `questions` and `annotations` with the same question ids",
+        )
+    return found
 
 
 def _majority(known: Sequence[Annotation]) -> dict[str, str]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 _BATCH: Final = 32
+_PROMPTS: Final = 2_048  # answered before the first of them is yielded
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +108,7 @@ class Writer:
                 for prompt in task.prompts
                 if place is not None and self.refusal(prompt) is None
             ]
-            chosen = torch.tensor([place for place, _ in asked], dtype=torch.int64)
-            texts = iter(
-                generate(self.model, [one[chosen] for one in maps], [p for _, p in asked], search)
-            )
+            texts = self._texts(maps, asked, search)
             for task, one in zip(part, opened, strict=True):
                 for name, prompt in zip_longest(task.names, task.prompts, fillvalue=""):
                     bad = one if isinstance(one, MmindexError) else self.refusal(prompt)
@@ -129,11 +127,17 @@ class Writer:
         different = [one for one in dict.fromkeys(prompts) if self.refusal(one) is None]
         shape = self.model.network.shape
         maps = [torch.zeros(1, places, channels) for channels, places in shape.maps]
-        rows = torch.zeros(len(different), dtype=torch.int64)
-        found = generate(
-            self.model, [one[rows] for one in maps], different, replace(search, blind=True)
-        )
+        hidden = replace(search, blind=True)
+        found = generate(self.model, maps, different, hidden, [0] * len(different))
         return dict(zip(different, (one.text for one in found), strict=True))
+
+    def _texts(
+        self, maps: Sequence[Tensor], asked: Sequence[tuple[int, str]], search: Search
+    ) -> Iterator[Generated]:
+        """Yield the text for each row of the maps and prompt."""
+        for first in range(0, len(asked), _PROMPTS):
+            rows, prompts = zip(*asked[first : first + _PROMPTS], strict=True)
+            yield from generate(self.model, maps, prompts, search, rows)
 
     def _maps(self, images: Sequence[Image]) -> list[Tensor]:
         pixels = [to_pixels(image, self._preprocess) for image in images]
