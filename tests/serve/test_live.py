@@ -244,7 +244,9 @@ def test_damage_fails_only_the_request_and_the_health_check(served, store) -> No
     ]
     data = table.read_bytes()
     table.write_bytes(data[: len(data) // 2])
-    answer = served.get("/api/v1/search?q=red")
+    # Ids and paths are in memory, other columns are not.
+    assert served.get("/api/v1/search?q=red").status_code == 200
+    answer = served.get("/api/v1/search?q=red&columns=width")
     assert answer.status_code == 500
     assert (
         answer.json()["detail"]
