@@ -106,9 +106,10 @@ def test_an_unusual_file_of_merges_is_read_as_by_open_clip(tmp_path: Path, lines
 def test_the_cache_of_words_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_merges(tmp_path / "merges.txt.gz")
     pairs = read_merges(tmp_path / "merges.txt.gz")
-    monkeypatch.setattr("mmindex.models.byte_pairs.CACHED_WORDS", 3)
+    monkeypatch.setattr("mmindex.models.vocabulary.CACHED_WORDS", 3)
     once = pairs(["the red dog on a cat"], 24)
     np.testing.assert_array_equal(pairs(["the red dog on a cat"], 24), once)
+    assert len(pairs._known) == 3
 
 
 @pytest.mark.parametrize(

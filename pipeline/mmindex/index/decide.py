@@ -145,13 +145,9 @@ def _too_large(info: IndexInfo, plans: Sequence[IndexPlan], config: IndexConfig)
     """Return whether the memory limit now requires shorter codes; 8-bit codes are for GPUs."""
     if config.memory_bytes is None or "x4fs" not in info.factory:
         return ""
-    fitting = {_without_lists(plan.factory) for plan in plans}
-    fits = _without_lists(info.factory) in fitting
+    fitting = {with_lists(plan.factory, "IVF") for plan in plans}
+    fits = with_lists(info.factory, "IVF") in fitting
     return "" if fits else f"its codes no longer fit in {config.memory_bytes:,} bytes"
-
-
-def _without_lists(factory: str) -> str:
-    return with_lists(factory, "IVF")
 
 
 def segments_kept(sizes: Sequence[int], added: int) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
-from mmindex.models.vocabulary import CACHED_WORDS, read_lines
+from mmindex.models.vocabulary import WordCache, read_lines
 
 _MARKS: Final = ("<start_of_text>", "<end_of_text>")
 _WORD_END: Final = "</w>"
@@ -52,7 +52,10 @@ class BytePairs:
 
     numbers: dict[str, int]
     ranks: dict[tuple[str, ...], int]
-    _known: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _known: WordCache = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._known = WordCache(self._cut)
 
     def __call__(self, texts: Sequence[str], context_length: int) -> NDArray[np.int64]:
         """Return the tokens of b texts, truncated: int64 (b, context_length), padded with 0."""
@@ -67,19 +70,10 @@ class BytePairs:
         start, end = (self.numbers[mark] for mark in _MARKS)
         tokens = [start]
         for word in _WORDS.findall(_cleaned(text)):
-            tokens += self._pieces(word)
+            tokens += self._known[word]
             if len(tokens) >= context_length:
                 break
         return [*tokens[: context_length - 1], end]
-
-    def _pieces(self, word: str) -> tuple[int, ...]:
-        pieces = self._known.get(word)
-        if pieces is None:
-            pieces = self._cut(word)
-            if len(self._known) >= CACHED_WORDS:
-                self._known.clear()
-            self._known[word] = pieces
-        return pieces
 
     def _cut(self, word: str) -> tuple[int, ...]:
         if word in _MARKS:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmindex.core.errors import DataError
-from mmindex.models.vocabulary import CACHED_WORDS, read_lines
+from mmindex.models.vocabulary import WordCache, read_lines
 
 PAD: Final = "[PAD]"
 _UNKNOWN: Final = "[UNK]"
@@ -48,7 +48,10 @@ class WordPiece:
 
     vocabulary: dict[str, int]
     context_length: int
-    _known: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _known: WordCache = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._known = WordCache(self._cut)
 
     def __call__(
         self, texts: Sequence[str], context_length: int | None = None
@@ -66,19 +69,10 @@ class WordPiece:
         room = (context_length or self.context_length) - 2
         tokens: list[int] = []
         for word in split_words(text):
-            tokens += self._pieces(word)
+            tokens += self._known[word]
             if len(tokens) >= room:
                 break
         return [self.vocabulary[_START], *tokens[:room], self.vocabulary[_END]]
-
-    def _pieces(self, word: str) -> tuple[int, ...]:
-        pieces = self._known.get(word)
-        if pieces is None:
-            pieces = self._cut(word)
-            if len(self._known) >= CACHED_WORDS:
-                self._known.clear()
-            self._known[word] = pieces
-        return pieces
 
     def _cut(self, word: str) -> tuple[int, ...]:
         unknown = (self.vocabulary[_UNKNOWN],)
